@@ -1,1 +1,15 @@
-//! The wallet backend.
+//! revwallet: a wallet backend you can see through.
+//!
+//! Start reading at [`app`]: it puts everything together. `docs/architecture.md` has the map.
+
+pub mod app;
+pub mod config;
+pub mod error;
+pub mod secret;
+pub mod signals;
+pub mod tasks;
+
+pub mod db;
+pub mod http;
+pub mod telemetry;
+pub mod web;

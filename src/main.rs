@@ -1,2 +1,95 @@
-//! The program.
-fn main() {}
+//! The program: reads the command line, does one of its commands, says in one sentence what failed.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use revwallet::app::App;
+use revwallet::config::{Cli, Command, Config};
+use revwallet::db::Database;
+use revwallet::http::openapi;
+use revwallet::signals;
+use revwallet::telemetry::Telemetry;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The command line cannot be used.
+const USAGE: u8 = 2;
+/// Anything else.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(unusable) if unusable.use_stderr() => return fail(USAGE, &first_line(&unusable)),
+        Err(help) => help.exit(),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => fail(FAILURE, &format!("{cause:#}")),
+    }
+}
+
+fn fail(code: u8, sentence: &str) -> ExitCode {
+    // Standard error may be closed; there is nobody left to tell then.
+    let _unread = writeln!(std::io::stderr(), "revwallet: {sentence}");
+    ExitCode::from(code)
+}
+
+/// One sentence, where clap would write a paragraph.
+fn first_line(unusable: &clap::Error) -> String {
+    let text = unusable.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    format!("{}; `revwallet --help` lists what there is", line.trim_start_matches("error: "))
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(cli.config).await,
+        Command::Migrate => migrate(cli.config).await,
+        Command::Openapi => print_openapi(),
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let telemetry = Telemetry::install(&config.telemetry)?;
+    let outcome = serve_until_told(&config, &telemetry).await;
+    tokio::task::spawn_blocking(|| telemetry.finish()).await?;
+    outcome
+}
+
+async fn serve_until_told(config: &Config, telemetry: &Telemetry) -> anyhow::Result<()> {
+    let mut signals = signals::Signals::listen()?;
+    let running = tokio::select! {
+        running = App::start(config, &telemetry.metrics) => running?,
+        _ = signals.next() => return Ok(()),
+    };
+    let died = tokio::select! {
+        _ = signals.next() => None,
+        name = running.died() => Some(name),
+    };
+    tokio::select! {
+        in_time = running.stop() => match (in_time, died) {
+            (_, Some(name)) => anyhow::bail!("the task `{name}` ended; the log says why"),
+            (false, None) => anyhow::bail!("not everything ended in time; raise --shutdown-timeout"),
+            (true, None) => Ok(()),
+        },
+        _ = signals.next() => anyhow::bail!("stopped at once, as a second signal asked"),
+    }
+}
+
+async fn migrate(config: Config) -> anyhow::Result<()> {
+    let telemetry = Telemetry::install(&config.telemetry)?;
+    let db = Database::open(&config, &telemetry.metrics).await?;
+    let outcome = db.migrate(&config.database).await;
+    db.close().await;
+    outcome
+}
+
+fn print_openapi() -> anyhow::Result<()> {
+    let text = openapi::document().to_pretty_json()?;
+    writeln!(std::io::stdout(), "{text}").context("cannot write the document")
+}

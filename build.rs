@@ -1,0 +1,33 @@
+//! Tells the program which revision it is and what compiled it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script has no other settings than variables"
+)]
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+    println!("cargo:rerun-if-env-changed=REVWALLET_REVISION");
+    let given = std::env::var("REVWALLET_REVISION").ok();
+    let revision = given.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo:rustc-env=REVWALLET_REVISION={revision}");
+
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let version = output(Command::new(rustc).arg("--version")).unwrap_or_default();
+    let number = version.split(' ').nth(1).unwrap_or("unknown").to_owned();
+    println!("cargo:rustc-env=REVWALLET_RUSTC={number}");
+}
+
+fn revision_of_checkout() -> Option<String> {
+    // The log of HEAD grows with each commit and each checkout.
+    let log = output(Command::new("git").args(["rev-parse", "--git-path", "logs/HEAD"]))?;
+    println!("cargo:rerun-if-changed={log}");
+    output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}

@@ -1,0 +1,57 @@
+# What the scripts share: finding what they need, installing it where they may. Sourced, not run.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+  say "$(basename "$0"): $*"
+  exit 1
+}
+
+# Runs a command as root, or fails if there is no way to.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    return 1
+  fi
+}
+
+need_rust() {
+  command -v cargo >/dev/null || fail "Rust is missing; install it from https://rustup.rs, then run this again"
+}
+
+# Prints the folder of the newest installed PostgreSQL server from 15 on.
+postgres_bin() {
+  local folder version best="" best_version=14
+  for folder in "${REVWALLET_POSTGRES_BIN:-}" $(pg_config --bindir 2>/dev/null) /usr/lib/postgresql/*/bin \
+    /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin $(tr ':' ' ' <<<"$PATH"); do
+    [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] || continue
+    version=$("$folder/postgres" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    if [ "$version" -gt "$best_version" ]; then
+      best=$folder best_version=$version
+    fi
+  done
+  [ -n "$best" ] && printf '%s\n' "$best"
+}
+
+# Makes sure that a PostgreSQL server can be started, installing Debian's if it may.
+need_postgres() {
+  postgres_bin >/dev/null && return
+  command -v apt-get >/dev/null ||
+    fail "PostgreSQL 15 or newer is missing; install it (macOS: brew install postgresql@17) or set DATABASE_URL"
+  say "Installing PostgreSQL ..."
+  # Only the programs are wanted, not a server that runs all the time.
+  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    as_root mkdir -p /etc/postgresql-common || fail "PostgreSQL is missing; run: apt-get install postgresql"
+    echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Options::=--force-confold postgresql >&2 || fail "PostgreSQL could not be installed; run: apt-get install postgresql"
+  postgres_bin >/dev/null || fail "the PostgreSQL that was installed is older than 15; install a newer one"
+}

@@ -1,0 +1,107 @@
+//! The command line and its environment: each slice declares its own part.
+
+use std::time::Duration;
+
+use crate::db::DatabaseArgs;
+use crate::db::embedded::EmbeddedArgs;
+use crate::http::HttpArgs;
+use crate::telemetry::TelemetryArgs;
+
+/// A wallet backend you can see through: exact money, double entry, everything observable.
+#[derive(Debug, clap::Parser)]
+#[command(name = "revwallet", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Serve the API and do the work behind it (the default).
+    Serve,
+    /// Bring the database to this version, then exit.
+    Migrate,
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Every setting, by slice.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    #[command(flatten)]
+    pub http: HttpArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub embedded: EmbeddedArgs,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    #[command(flatten)]
+    pub lifecycle: LifecycleArgs,
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Lifecycle")]
+pub struct LifecycleArgs {
+    /// Longest that open requests and queued work may take to end after SIGTERM or SIGINT.
+    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = duration)]
+    pub shutdown_timeout: Duration,
+    /// How long requests are still accepted after SIGTERM, while `/readyz` already answers 503.
+    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+}
+
+/// A number and a unit: `250ms`, `30s`, `5m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    let number = number.parse::<u64>().ok().filter(|_| milliseconds > 0);
+    let total = number.and_then(|number| number.checked_mul(milliseconds));
+    total.map(Duration::from_millis).ok_or_else(|| "give a number and ms, s, m, h or d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_before_and_behind_the_command() {
+        for line in [
+            ["revwallet", "--listen=127.0.0.1:1", "migrate"],
+            ["revwallet", "migrate", "--listen=127.0.0.1:1"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("both are usual");
+
+            assert_eq!(cli.config.http.listen.port(), 1);
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
+        for text in
+            ["", "5", "s", "-1s", "1.5s", "5 s", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Finding Postgres' own server binaries.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::account::Account;
+use super::environment;
+
+/// The oldest PostgreSQL that the program works with.
+const MAJOR_MIN: u32 = 15;
+
+/// Longest a binary may take to say its version: some are scripts of version managers that fetch things.
+const VERSION_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A folder with `initdb` and `postgres`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binaries {
+    pub folder: PathBuf,
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// Every usable version on this machine, newest first.
+pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
+    let mut found = search(&Account::for_new_cluster()?).await;
+    found.retain(|binaries| MAJOR_MIN <= binaries.major);
+    Ok(found)
+}
+
+/// The binaries to run a cluster with: those in `folder` when one is given, else the best on this machine.
+pub(super) async fn find(
+    folder: Option<&Path>,
+    made_by: Option<u32>,
+    account: &Account,
+) -> anyhow::Result<Binaries> {
+    let Some(folder) = folder else {
+        return choose(search(account).await, made_by);
+    };
+    let Some(binaries) = probe(folder, account).await else {
+        bail!(
+            "there is no working `postgres` and `initdb` in {}: set REVWALLET_POSTGRES_BIN to the folder that holds them",
+            folder.display()
+        );
+    };
+    choose(vec![binaries], made_by)
+}
+
+/// The newest for a new cluster; an existing one can only be run by the major version that made it.
+fn choose(mut found: Vec<Binaries>, made_by: Option<u32>) -> anyhow::Result<Binaries> {
+    // A stable sort: of equals, the one found first.
+    found.sort_by_key(|binaries| std::cmp::Reverse((binaries.major, binaries.minor)));
+    let names: Vec<_> = found
+        .iter()
+        .map(|binaries| format!("{} in {}", binaries.major, binaries.folder.display()))
+        .collect();
+    let names = names.join(", ");
+    let best = found.into_iter().find(|binaries| {
+        MAJOR_MIN <= binaries.major && made_by.is_none_or(|major| major == binaries.major)
+    });
+    match (best, made_by) {
+        (Some(best), _) => Ok(best),
+        (None, _) if names.is_empty() => bail!(
+            "no PostgreSQL found: install it (Debian: apt-get install postgresql; macOS: brew install postgresql@17), or set REVWALLET_POSTGRES_BIN to the folder that holds its `postgres` and `initdb`, or DATABASE_URL to a server of yours"
+        ),
+        (None, Some(major)) if MAJOR_MIN <= major => bail!(
+            "the data directory was made by PostgreSQL {major} and there is only {names}: install PostgreSQL {major}, or choose another folder with --data-dir"
+        ),
+        (None, _) => bail!(
+            "PostgreSQL {MAJOR_MIN} or newer is needed and there is only {names}: install a newer one, or set REVWALLET_POSTGRES_BIN to its folder, or DATABASE_URL to a server of yours"
+        ),
+    }
+}
+
+async fn search(account: &Account) -> Vec<Binaries> {
+    let mut folders = environment::path();
+    folders.extend(usual_folders());
+    folders.extend(pg_config().await);
+    let mut found: Vec<Binaries> = Vec::new();
+    let mut seen = Vec::new();
+    for folder in folders {
+        let Some(folder) = real_folder(&folder).filter(|folder| !seen.contains(folder)) else {
+            continue;
+        };
+        seen.push(folder.clone());
+        found.extend(probe(&folder, account).await);
+    }
+    found
+}
+
+/// Debian, Red Hat, Homebrew on both kinds of Mac, and Postgres.app.
+fn usual_folders() -> Vec<PathBuf> {
+    let places = [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql"),
+        ("/usr/local/opt", "postgresql"),
+        ("/Applications/Postgres.app/Contents/Versions", ""),
+    ];
+    let mut folders: Vec<_> =
+        places.into_iter().flat_map(|(parent, prefix)| children(parent, prefix)).collect();
+    folders.push("/usr/local/pgsql/bin".into());
+    folders
+}
+
+fn children(parent: &str, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path().join("bin"))
+        .collect()
+}
+
+async fn pg_config() -> Option<PathBuf> {
+    let mut command = Command::new("pg_config");
+    let output = command.arg("--bindir").kill_on_drop(true).output();
+    let output = timeout(VERSION_WAIT_MAX, output).await.ok()?.ok()?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+}
+
+/// The folder that the binaries are really in: `/usr/local/bin/postgres` is often a link.
+fn real_folder(folder: &Path) -> Option<PathBuf> {
+    let real = folder.join("postgres").canonicalize().ok()?.parent()?.to_owned();
+    [real, folder.to_owned()].into_iter().find(|folder| folder.join("initdb").exists())
+}
+
+async fn probe(folder: &Path, account: &Account) -> Option<Binaries> {
+    let folder = real_folder(folder)?;
+    let mut command = account.command(&folder.join("postgres"));
+    let output = command.arg(OsStr::new("--version")).kill_on_drop(true).output();
+    let output = timeout(VERSION_WAIT_MAX, output).await.ok()?.ok()?;
+    let (major, minor) = parse_version(&String::from_utf8_lossy(&output.stdout))?;
+    Some(Binaries { folder, major, minor })
+}
+
+/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; a beta is `18beta1`.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let version = text.split("(PostgreSQL)").nth(1)?.split_whitespace().next()?;
+    let mut numbers = version.split(|letter: char| !letter.is_ascii_digit());
+    let major = numbers.next()?.parse().ok()?;
+    let minor = if version.contains('.') { numbers.next()?.parse().ok()? } else { 0 };
+    Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binaries(major: u32, minor: u32) -> Binaries {
+        Binaries { folder: format!("/pg/{major}.{minor}").into(), major, minor }
+    }
+
+    fn refusal(found: Vec<Binaries>, made_by: Option<u32>) -> String {
+        choose(found, made_by).expect_err("there is nothing to choose").to_string()
+    }
+
+    #[test]
+    fn versions_are_read_from_any_distribution() {
+        assert_eq!(
+            parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
+            Some((15, 18))
+        );
+        assert_eq!(parse_version("postgres (PostgreSQL) 17.2 (Homebrew)"), Some((17, 2)));
+        assert_eq!(parse_version("postgres (PostgreSQL) 19beta1"), Some((19, 0)));
+        assert_eq!(parse_version("bash: postgres: not found"), None);
+    }
+
+    #[test]
+    fn a_new_cluster_takes_the_newest() {
+        let found = vec![binaries(15, 3), binaries(17, 1), binaries(17, 2), binaries(14, 9)];
+
+        assert_eq!(choose(found, None).expect("there are three"), binaries(17, 2));
+    }
+
+    #[test]
+    fn a_cluster_is_run_by_the_version_that_made_it() {
+        assert_eq!(
+            choose(vec![binaries(17, 1), binaries(15, 3)], Some(15)).expect("it is there"),
+            binaries(15, 3)
+        );
+        assert!(
+            refusal(vec![binaries(17, 1)], Some(15))
+                .contains("made by PostgreSQL 15 and there is only 17 in /pg/17.1")
+        );
+    }
+
+    #[test]
+    fn without_binaries_one_sentence_says_what_to_install() {
+        let sentence = refusal(vec![], None);
+
+        for word in
+            ["apt-get install postgresql", "brew install", "REVWALLET_POSTGRES_BIN", "DATABASE_URL"]
+        {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+        assert!(
+            refusal(vec![binaries(14, 9)], None)
+                .contains("15 or newer is needed and there is only 14")
+        );
+    }
+}

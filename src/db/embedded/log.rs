@@ -1,0 +1,100 @@
+//! The log of the private Postgres: opened by us, kept small, and quoted when Postgres does not start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
+
+/// A log beyond this size is put aside at the next start; the one put aside before is dropped.
+const SIZE_MAX: u64 = 10 * 1024 * 1024;
+
+/// How much of the end of the log is searched for the reason of a failure.
+const TAIL_MAX: u64 = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the log for appending.
+    pub(super) fn open(&self) -> anyhow::Result<File> {
+        self.try_open().map_err(|error| {
+            anyhow!(
+                "the data directory cannot be written ({}: {error}): make it writable, or choose another with --data-dir or REVWALLET_DATA_DIR",
+                self.path.display()
+            )
+        })
+    }
+
+    fn try_open(&self) -> std::io::Result<File> {
+        if SIZE_MAX < self.size() {
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        }
+        let new = !self.path.exists();
+        // As root we must not follow a link that somebody has put into a folder of theirs.
+        let mut options = OpenOptions::new();
+        let file = options
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&self.path)?;
+        if new && geteuid().is_root() {
+            let folder = self.path.parent().unwrap_or(&self.path).metadata()?;
+            fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
+        }
+        Ok(file)
+    }
+
+    /// How long the log is now: where the next Postgres begins to write.
+    pub(super) fn size(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Why Postgres gave up, in its own words, from what it wrote since the log was `start` bytes long.
+    pub(super) fn complaint_since(&self, start: u64) -> String {
+        let mut tail = Vec::new();
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(start.max(self.size().saturating_sub(TAIL_MAX))))?;
+            file.read_to_end(&mut tail)
+        });
+        if read.is_err() {
+            return String::new();
+        }
+        complaint(&String::from_utf8_lossy(&tail))
+    }
+}
+
+fn complaint(text: &str) -> String {
+    let fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
+    let line =
+        text.lines().rfind(fatal).or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
+    line.unwrap_or("it said nothing").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_fatal_line_is_the_complaint() {
+        let text = "LOG:  starting\nFATAL:  first\n2025 [7] FATAL:  lock file exists\nHINT:  is it running?\n";
+
+        assert_eq!(complaint(text), "2025 [7] FATAL:  lock file exists");
+        assert_eq!(complaint("postgres: cannot load libpq\n\n"), "postgres: cannot load libpq");
+        assert_eq!(complaint(""), "it said nothing");
+    }
+}

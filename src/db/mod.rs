@@ -1,0 +1,218 @@
+//! The database: where it is, the pool, and how long one waits for it.
+//!
+//! Slices take a connection with [`Database::acquire`] under the name of what they do with it;
+//! waiting and working are measured there, in one place.
+
+pub mod embedded;
+pub mod migrations;
+mod server;
+mod sql;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use tracing::info;
+
+use crate::config::{Config, duration};
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+use crate::telemetry::Metrics;
+use embedded::Embedded;
+
+/// Which database, and how it is used.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArgs {
+    /// A PostgreSQL server (15 or newer) [default: an embedded one under --data-dir].
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
+    pub database_url: Option<Secret>,
+    /// Most connections that are open at once.
+    #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16)]
+    pub database_connections_max: u32,
+    /// Longest that a request waits for a connection.
+    #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = duration)]
+    pub database_acquire_timeout: Duration,
+    /// Do not migrate at start: `revwallet migrate` does it apart.
+    #[arg(long, env = "REVWALLET_NO_MIGRATE", global = true)]
+    pub no_migrate: bool,
+}
+
+impl DatabaseArgs {
+    /// The server that was named; an empty variable names none.
+    fn url(&self) -> Option<&str> {
+        self.database_url.as_ref().map(Secret::reveal).filter(|url| !url.is_empty())
+    }
+}
+
+/// How long a connection may have been idle to be used without asking whether it still works.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// The pool, and the embedded server if there is one. A cheap handle.
+#[derive(Clone)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+    embedded: Option<Arc<Embedded>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Database {
+    /// Connects, starting the embedded server when no other is named.
+    /// Every failure is one sentence that says what to do.
+    pub async fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let (options, embedded) = if let Some(url) = config.database.url() {
+            (server::options(url)?, None)
+        } else {
+            let embedded = Embedded::start(&config.embedded).await?;
+            (embedded.connect_options(), Some(Arc::new(embedded)))
+        };
+        let options = server::dress(options);
+        if let Err(cause) = server::check(&options).await {
+            if let Some(embedded) = &embedded {
+                embedded.stop().await;
+            }
+            return Err(cause);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database.database_connections_max)
+            .acquire_timeout(config.database.database_acquire_timeout)
+            // Asking on every use would double the round trips of a read.
+            .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    if state.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options.clone());
+        metrics.db_client_connection_max.set(f64::from(config.database.database_connections_max));
+        Ok(Self { pool, options, embedded, metrics: Arc::clone(metrics) })
+    }
+
+    /// Brings the schema to this program's version, or with `--no-migrate` only checks it.
+    pub async fn migrate(&self, args: &DatabaseArgs) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        if args.no_migrate {
+            migrations::check(&mut connection).await?;
+        } else {
+            migrations::apply(&mut connection).await?;
+        }
+        let installation = sql::installation(&mut connection).await?;
+        info!(installation.id = %installation, "the database is ready: installation {installation}");
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// A connection for the operation of that name.
+    pub async fn acquire(&self, operation: &'static str) -> Result<Connection> {
+        let waiting = Waiting::begin(&self.metrics);
+        let acquired = self.pool.acquire().await;
+        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+            self.metrics.db_client_connection_timeouts_total.increment(1);
+        }
+        drop(waiting);
+        let metrics = Arc::clone(&self.metrics);
+        Ok(Connection { inner: acquired?, operation, metrics, since: Instant::now() })
+    }
+
+    /// How to open a connection outside the pool.
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub fn embedded(&self) -> Option<&Arc<Embedded>> {
+        self.embedded.as_ref()
+    }
+
+    /// Whether the server answers; the reason when it does not.
+    pub async fn ping(&self) -> Result<(), String> {
+        let mut connection = self.acquire("db.ping").await.map_err(|error| reason(&error))?;
+        sql::ping(&mut connection).await.map_err(|error| reason(&error))
+    }
+
+    /// Notes in the metrics how the pool is used now.
+    pub fn sample(&self) {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        let used = self.pool.size().saturating_sub(idle);
+        self.metrics.db_client_connection_count.with(["idle"]).set(f64::from(idle));
+        self.metrics.db_client_connection_count.with(["used"]).set(f64::from(used));
+        if let Some(embedded) = &self.embedded {
+            self.metrics.wallet_embedded_postgres_restarts_total.absolute(embedded.restarts());
+        }
+    }
+
+    /// Closes the pool, and stops the embedded server if this program started it.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        if let Some(embedded) = &self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+fn reason(error: &Error) -> String {
+    match error.cause() {
+        Some(cause) => format!("{error}: {cause:#}"),
+        None => error.to_string(),
+    }
+}
+
+/// Counts and times one wait, also when the waiter gives up.
+struct Waiting<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.db_client_connection_pending_requests.increment(1.0);
+        Self { metrics, since: Instant::now() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.metrics.db_client_connection_pending_requests.decrement(1.0);
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.metrics.db_client_connection_wait_time_seconds.record(seconds);
+    }
+}
+
+/// A connection that is measured under the name of what it is used for.
+pub struct Connection {
+    inner: PoolConnection<Postgres>,
+    operation: &'static str,
+    metrics: Arc<Metrics>,
+    since: Instant,
+}
+
+impl Deref for Connection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.metrics.db_client_operation_duration_seconds.with([self.operation]).record(seconds);
+    }
+}

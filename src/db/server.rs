@@ -1,0 +1,89 @@
+//! A server somebody else runs: how to reach it, and whether it will do.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+use super::sql;
+
+/// The oldest server that has what the schema needs.
+const VERSION_MIN: i32 = 15;
+/// Longest that the first connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a URL. It may hold a password, so it never stands in a message.
+pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        bail!(
+            "DATABASE_URL is no PostgreSQL URL; write postgres://user:password@host:5432/database"
+        );
+    }
+    PgConnectOptions::from_str(url).map_err(|_| {
+        anyhow!("DATABASE_URL cannot be read; write postgres://user:password@host:5432/database, with special characters as %XX")
+    })
+}
+
+/// What every connection asks of the server: a process that hangs must not hold others up.
+pub(super) fn dress(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("revwallet").options([
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ])
+}
+
+/// Connects once to see that the server can be used at all.
+pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
+    let place = place(options);
+    let connecting = PgConnection::connect_with(options);
+    let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected.map_err(|cause| explain(&cause, options, &place)),
+        Err(_) => Err(anyhow!(
+            "PostgreSQL at {place} does not answer; check the address in DATABASE_URL and the network"
+        )),
+    };
+    let mut connection = connected?;
+    let (version, replica) = sql::server(&mut connection).await?;
+    let major = version / 10_000;
+    if major < VERSION_MIN {
+        bail!("PostgreSQL at {place} is version {major}; version {VERSION_MIN} or newer is needed");
+    }
+    if replica {
+        bail!("PostgreSQL at {place} is a read-only replica; point DATABASE_URL at its primary");
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+fn place(options: &PgConnectOptions) -> String {
+    match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+fn explain(cause: &sqlx::Error, options: &PgConnectOptions, place: &str) -> anyhow::Error {
+    let user = options.get_username();
+    let database = options.get_database().unwrap_or(user);
+    let code =
+        cause.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+    match code.as_deref() {
+        Some("28P01" | "28000") => anyhow!(
+            "PostgreSQL at {place} refuses user `{user}`; check user and password in DATABASE_URL"
+        ),
+        Some("3D000") => anyhow!(
+            "PostgreSQL at {place} has no database `{database}`; create it (`createdb {database}`) or correct DATABASE_URL"
+        ),
+        Some("53300") => anyhow!(
+            "PostgreSQL at {place} has no connection left; raise its max_connections or close others"
+        ),
+        _ => anyhow!(
+            "cannot reach PostgreSQL at {place} ({cause}); start it or correct DATABASE_URL"
+        ),
+    }
+}

@@ -1,0 +1,42 @@
+//! The statements of the database itself.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::Result;
+
+pub(super) async fn ping(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select 1 as one").fetch_one(db).await?;
+    Ok(())
+}
+
+/// What the server is: its version as a number, and whether it only follows another.
+pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::Error> {
+    let row = sqlx::query!(
+        r#"
+        select
+            current_setting('server_version_num')::int as "version!",
+            pg_is_in_recovery() as "replica!""#
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.version, row.replica))
+}
+
+/// Tells this database from any other.
+pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
+    Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
+}
+
+/// The versions of the migrations that this database has had, oldest first.
+pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    // The table is not there before the first migration, so its name must not be checked early.
+    let exists =
+        sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
+            .fetch_one(&mut *db)
+            .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar!("select version from _sqlx_migrations order by version").fetch_all(db).await
+}

@@ -1,0 +1,199 @@
+//! What can go wrong, and what a caller is told about it.
+//!
+//! One enum for the whole program. `Display` is public text, the cause of [`Error::Internal`]
+//! is not: it goes into the log, once, at the edge that answers.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    #[error("this path does not answer {0}")]
+    MethodNotAllowed(http::Method),
+    #[error("send the body as `Content-Type: application/json`")]
+    UnsupportedMediaType,
+    #[error("the body is not valid JSON: {0}")]
+    MalformedJson(String),
+    #[error("the body did not arrive whole")]
+    BrokenBody,
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("{}", summary(.0))]
+    Invalid(Vec<FieldError>),
+    #[error(
+        "the answer took longer than {} s; the request may still take effect: \
+         repeat it with the same Idempotency-Key", .0.as_secs()
+    )]
+    Timeout(Duration),
+    #[error("more requests are waiting than can be served soon")]
+    Overloaded,
+    #[error("the database does not answer")]
+    DatabaseUnavailable(#[source] anyhow::Error),
+    #[error("something went wrong on our side")]
+    Internal(#[source] anyhow::Error),
+}
+
+/// One broken field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// Where: a JSON pointer into the body, or `?name` for a query parameter.
+    #[schema(example = "/amount")]
+    pub pointer: String,
+    /// What is wrong with it.
+    #[schema(example = "must be more than zero")]
+    pub detail: String,
+}
+
+/// One row of the contract: what every failure of a kind has in common.
+#[derive(Debug)]
+pub struct Problem {
+    pub slug: &'static str,
+    pub title: &'static str,
+    pub status: StatusCode,
+    /// What the caller can do about it; shown on the problem's page.
+    pub advice: &'static str,
+    /// When a repetition makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+macro_rules! problems {
+    ($($constant:ident $slug:literal $status:ident $title:literal, $advice:literal $(, retry after $seconds:literal s)?;)+) => {
+        $(static $constant: Problem = Problem {
+            slug: $slug,
+            title: $title,
+            status: StatusCode::$status,
+            advice: $advice,
+            retry_after: problems!(@retry $($seconds)?),
+        };)+
+
+        /// All of them, in the order of their status.
+        pub static PROBLEMS: &[&Problem] = &[$(&$constant),+];
+    };
+    (@retry $seconds:literal) => { Some(Duration::from_secs($seconds)) };
+    (@retry) => { None };
+}
+
+problems! {
+    MALFORMED_JSON "malformed-json" BAD_REQUEST "Malformed JSON",
+        "Check the body with a JSON parser; the detail names the line and column.";
+    BROKEN_BODY "broken-body" BAD_REQUEST "Broken body",
+        "The connection ended, or the transfer encoding was wrong, before the whole body was here. Send it again.";
+    NOT_FOUND "not-found" NOT_FOUND "Not found",
+        "Check the path and the id. The routes are listed at /docs.";
+    METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED "Method not allowed",
+        "The header Allow lists the methods that this path answers.";
+    BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
+        "Send less at once: the detail names the limit. Many transfers fit into one POST /wallet/batch.";
+    UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
+        "Send JSON, and say so with the header Content-Type: application/json.";
+    INVALID "invalid" UNPROCESSABLE_ENTITY "Invalid request",
+        "Each entry of errors names a field and what is wrong with it.";
+    INTERNAL "internal" INTERNAL_SERVER_ERROR "Internal error",
+        "This is our fault. The operator finds the cause in the log by the trace_id.";
+    TIMEOUT "timeout" SERVICE_UNAVAILABLE "Timeout",
+        "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
+        retry after 1 s;
+    OVERLOADED "overloaded" SERVICE_UNAVAILABLE "Overloaded",
+        "Wait as long as the header Retry-After says, then try again.",
+        retry after 1 s;
+    DATABASE_UNAVAILABLE "database-unavailable" SERVICE_UNAVAILABLE "Database unavailable",
+        "Wait as long as the header Retry-After says, then try again. The service recovers by itself when its database does.",
+        retry after 2 s;
+}
+
+impl Error {
+    /// The contract in one table. No wildcard: a new variant must choose.
+    pub fn problem(&self) -> &'static Problem {
+        match self {
+            Self::NotFound(_) => &NOT_FOUND,
+            Self::MethodNotAllowed(_) => &METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
+            Self::MalformedJson(_) => &MALFORMED_JSON,
+            Self::BrokenBody => &BROKEN_BODY,
+            Self::BodyTooLarge { .. } => &BODY_TOO_LARGE,
+            Self::Invalid(_) => &INVALID,
+            Self::Timeout(_) => &TIMEOUT,
+            Self::Overloaded => &OVERLOADED,
+            Self::DatabaseUnavailable(_) => &DATABASE_UNAVAILABLE,
+            Self::Internal(_) => &INTERNAL,
+        }
+    }
+
+    /// What only the log may know.
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// One field is wrong.
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    }
+}
+
+fn summary(fields: &[FieldError]) -> String {
+    match fields {
+        [only] => format!("{}: {}", only.pointer, only.detail),
+        _ => format!("{} fields are not valid", fields.len()),
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        let gone = match &cause {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(database) => {
+                database.code().is_some_and(|code| means_unavailable(&code))
+            }
+            _ => false,
+        };
+        let cause = anyhow::Error::new(cause);
+        if gone { Self::DatabaseUnavailable(cause) } else { Self::Internal(cause) }
+    }
+}
+
+/// SQLSTATEs of a server that goes, comes, is full, or only reads: it will be different later.
+pub fn means_unavailable(code: &str) -> bool {
+    // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only.
+    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique() {
+        let mut slugs: Vec<_> = PROBLEMS.iter().map(|problem| problem.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+
+        assert_eq!(slugs.len(), PROBLEMS.len());
+    }
+
+    #[test]
+    fn whatever_is_temporary_says_when_to_come_back() {
+        for problem in PROBLEMS {
+            let temporary = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(problem.retry_after.is_some(), temporary, "{}", problem.slug);
+        }
+    }
+
+    #[test]
+    fn an_internal_cause_is_not_in_the_public_text() {
+        let error = Error::Internal(anyhow::anyhow!("password of the database"));
+
+        assert!(!error.to_string().contains("password"));
+    }
+}

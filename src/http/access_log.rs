@@ -1,0 +1,130 @@
+//! One log line and one sample for each request, whatever becomes of it.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::StatusCode;
+use tracing::{error, field, info, warn};
+
+use super::context::RequestContext;
+use super::edge::Edge;
+use crate::error::Error;
+
+/// Measures a request from its beginning; dropped without an end, the client has gone.
+pub(super) struct Record<'a> {
+    edge: &'a Edge,
+    context: RequestContext,
+    ended: bool,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn begin(edge: &'a Edge, context: RequestContext, body: Option<u64>) -> Self {
+        edge.metrics.http_server_active_requests.increment(1.0);
+        if let Some(bytes) = body.filter(|bytes| *bytes > 0) {
+            #[expect(clippy::cast_precision_loss, reason = "a body is far smaller than 2^52")]
+            edge.metrics.http_server_request_body_size_bytes.record(bytes as f64);
+        }
+        Self { edge, context, ended: false }
+    }
+
+    pub(super) fn end(mut self, response: &Response) {
+        self.ended = true;
+        let status = response.status();
+        let failure = response.extensions().get::<Arc<Error>>().map(AsRef::as_ref);
+        self.measure(status.as_str());
+        if let Some(reason) = failure.and_then(rejection) {
+            self.edge.metrics.wallet_http_rejected_total.with([reason]).increment(1);
+        }
+        let _in_span = self.context.span().enter();
+        match failure {
+            Some(error) => self.log_failure(status, error),
+            None if self.is_sampled() => self.log_success(status),
+            None => {}
+        }
+    }
+
+    fn measure(&self, status: &str) {
+        let labels = [self.context.method(), self.context.route(), status];
+        let seconds = self.context.started().elapsed().as_secs_f64();
+        self.edge.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
+    }
+
+    /// By the trace's id, so that the line of a request and its trace are kept or left together.
+    fn is_sampled(&self) -> bool {
+        let ratio = self.edge.log_success_ratio;
+        let [.., a, b, c, d] = self.context.trace().trace;
+        ratio >= 1.0 || f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * f64::from(u32::MAX)
+    }
+
+    fn log_success(&self, status: StatusCode) {
+        info!(
+            target: "access",
+            event = "http.request",
+            http_response_status_code = status.as_u16(),
+            duration_ms = self.duration_ms(),
+            outcome = "ok",
+            "{} {} {}", self.context.method(), self.context.route(), status.as_u16(),
+        );
+    }
+
+    fn log_failure(&self, status: StatusCode, error: &Error) {
+        let problem = error.problem();
+        let chain = error.cause().map(|cause| field::display(format!("{cause:#}")));
+        macro_rules! line {
+            ($level:ident, $outcome:literal) => {
+                $level!(
+                    target: "access",
+                    event = "http.request",
+                    http_response_status_code = status.as_u16(),
+                    duration_ms = self.duration_ms(),
+                    outcome = $outcome,
+                    error.kind = problem.slug,
+                    error.message = %error,
+                    error.chain = chain,
+                    "{} {} {} {}",
+                    self.context.method(), self.context.route(), status.as_u16(), problem.slug,
+                )
+            };
+        }
+        // The level says who must act: the caller, the operator soon, the operator now.
+        match status.as_u16() {
+            500 => line!(error, "failed"),
+            501.. => line!(warn, "failed"),
+            _ => line!(info, "refused"),
+        }
+    }
+
+    fn duration_ms(&self) -> f64 {
+        (self.context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.edge.metrics.http_server_active_requests.decrement(1.0);
+        if !self.ended {
+            // 499 is what nginx made the custom for a client that did not wait.
+            self.measure("499");
+            self.edge.metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
+            let _in_span = self.context.span().enter();
+            info!(
+                target: "access",
+                event = "http.request",
+                http_response_status_code = 499,
+                duration_ms = self.duration_ms(),
+                outcome = "client_gone",
+                "{} {} 499 client gone", self.context.method(), self.context.route(),
+            );
+        }
+    }
+}
+
+/// Refusals that have nothing to do with what was asked.
+fn rejection(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Overloaded => Some("load_shed"),
+        Error::Timeout(_) => Some("timeout"),
+        Error::BodyTooLarge { .. } => Some("body_limit"),
+        _ => None,
+    }
+}

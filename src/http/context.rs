@@ -1,0 +1,123 @@
+//! Who a request is: its id, its place in a trace, its route.
+
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use http::{HeaderMap, HeaderValue, Method};
+use tracing::{Span, field, info_span};
+
+use crate::telemetry::{TraceIds, adopt_parent};
+
+/// Longest request id that is taken from a caller.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Known from the first byte to the last; handlers find it in the request's extensions.
+#[derive(Clone)]
+pub struct RequestContext(Arc<Inner>);
+
+struct Inner {
+    request_id: HeaderValue,
+    trace: TraceIds,
+    trace_id: String,
+    method: &'static str,
+    route: OnceLock<MatchedPath>,
+    span: Span,
+    started: Instant,
+}
+
+impl RequestContext {
+    pub fn begin(method: &Method, headers: &HeaderMap) -> Self {
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace = TraceIds::continue_or_begin(traceparent);
+        let trace_id = trace.trace_hex().to_string();
+        let request_id = headers.get("x-request-id").filter(|id| is_sane(id)).cloned();
+        let request_id = request_id.unwrap_or_else(|| {
+            HeaderValue::from_str(&trace_id).expect("hexadecimal digits are visible characters")
+        });
+        let method = known_method(method);
+        let span = info_span!(
+            "http.request",
+            otel.kind = "server",
+            otel.name = field::Empty,
+            request_id = request_id.to_str().unwrap_or_default(),
+            trace_id,
+            span_id = %trace.span_hex(),
+            http_request_method = method,
+            http_route = field::Empty,
+        );
+        adopt_parent(&span, &trace);
+        let (route, started) = (OnceLock::new(), Instant::now());
+        Self(Arc::new(Inner { request_id, trace, trace_id, method, route, span, started }))
+    }
+
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.0.request_id
+    }
+
+    pub fn trace(&self) -> &TraceIds {
+        &self.0.trace
+    }
+
+    /// The trace's id as 32 hexadecimal digits.
+    pub fn trace_id(&self) -> &str {
+        &self.0.trace_id
+    }
+
+    pub fn method(&self) -> &'static str {
+        self.0.method
+    }
+
+    /// The template of the path, never the path itself: that would be one label for each wallet.
+    pub fn route(&self) -> &str {
+        self.0.route.get().map_or("unmatched", MatchedPath::as_str)
+    }
+
+    pub fn span(&self) -> &Span {
+        &self.0.span
+    }
+
+    pub fn started(&self) -> Instant {
+        self.0.started
+    }
+}
+
+/// Writes down which route the router chose.
+pub async fn note_route(request: Request) -> Request {
+    let extensions = request.extensions();
+    if let (Some(RequestContext(context)), Some(route)) =
+        (extensions.get::<RequestContext>(), extensions.get::<MatchedPath>())
+        && context.route.set(route.clone()).is_ok()
+    {
+        context.span.record("http_route", route.as_str());
+        if !context.span.is_disabled() {
+            let mut name = String::with_capacity(64);
+            // Writing to a String cannot fail.
+            let _written = write!(name, "{} {}", context.method, route.as_str());
+            context.span.record("otel.name", name);
+        }
+    }
+    request
+}
+
+/// An id that may stand in a log line and a header.
+fn is_sane(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    let visible = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+    !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(visible)
+}
+
+/// Methods are a closed set in labels; a caller may invent others.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}

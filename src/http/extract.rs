@@ -1,0 +1,149 @@
+//! Bodies, paths and queries into types, with our own words for what is wrong with them.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::BODY_BYTES_MAX;
+use crate::error::{Error, FieldError, Result};
+
+/// A JSON body, still as bytes: [`JsonBody::read`] makes the type, which may borrow from them.
+pub struct JsonBody(Bytes);
+
+impl JsonBody {
+    /// Reads the whole body as `T`.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        serde_json::from_slice(&self.0).map_err(|cause| match cause.classify() {
+            serde_json::error::Category::Data => Error::field("", cause.to_string()),
+            _ => Error::MalformedJson(cause.to_string()),
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        if !is_json(request.headers()) {
+            return Err(Error::UnsupportedMediaType);
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            match rejection {
+                BytesRejection::FailedToBufferBody(_) if too_large => {
+                    Error::BodyTooLarge { limit: BODY_BYTES_MAX }
+                }
+                _ => Error::BrokenBody,
+            }
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || essence
+            .to_ascii_lowercase()
+            .strip_prefix("application/")
+            .is_some_and(|subtype| subtype.ends_with("+json"))
+}
+
+/// One member of a body, not looked at yet: so that every broken one is found, not only the first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Member<'a>(#[serde(borrow)] Option<&'a RawValue>);
+
+impl<'a> Member<'a> {
+    /// The text of the value as it stood in the body; nothing for `null`.
+    pub fn raw(&self) -> Option<&'a str> {
+        self.0.map(RawValue::get).filter(|raw| *raw != "null")
+    }
+}
+
+/// Gathers what is wrong with the members of a body.
+#[derive(Debug, Default)]
+pub struct Check(Vec<FieldError>);
+
+impl Check {
+    /// A member that must be there.
+    pub fn required<T>(
+        &mut self,
+        pointer: &str,
+        member: &Member<'_>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(raw) = member.raw() else {
+            self.refuse(pointer, "is required");
+            return None;
+        };
+        self.parsed(pointer, raw, parse)
+    }
+
+    /// A member that may be absent.
+    pub fn optional<T>(
+        &mut self,
+        pointer: &str,
+        member: &Member<'_>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        member.raw().and_then(|raw| self.parsed(pointer, raw, parse))
+    }
+
+    pub fn refuse(&mut self, pointer: &str, detail: impl Into<String>) {
+        self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
+    }
+
+    /// The values if all was well, else everything that was not.
+    pub fn finish<T>(self, values: Option<T>) -> Result<T> {
+        match values {
+            Some(values) if self.0.is_empty() => Ok(values),
+            _ => Err(Error::Invalid(self.0)),
+        }
+    }
+
+    fn parsed<T>(
+        &mut self,
+        pointer: &str,
+        raw: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        parse(raw).map_err(|detail| self.refuse(pointer, detail)).ok()
+    }
+}
+
+/// What a `{name}` of the path says. What does not fit is a path that is not there.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state)
+            .await
+        {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Error::NotFound("path")),
+        }
+    }
+}
+
+/// What stands behind the `?`.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => Err(Error::field("?", rejection.body_text())),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The OpenAPI document, and Swagger UI to try it: nothing is fetched from elsewhere.
+
+use std::sync::Arc;
+
+use axum::extract::Path;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderName, header};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::ProblemBody;
+use crate::app::App;
+use crate::error::Error;
+
+/// Swagger UI writes `style` attributes and inlines its icons; scripts come from here only.
+const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
+    header::CONTENT_SECURITY_POLICY,
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+)];
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "revwallet",
+        description = "A wallet backend you can see through: exact money, every movement double entry.\n\n\
+            Every failure is `application/problem+json`; its `type` is a page of this server.",
+    ),
+    components(schemas(ProblemBody<'static>)),
+    tags((name = "about", description = "The API itself")),
+)]
+struct Frame;
+
+/// The document before the slices have added their routes.
+pub fn frame() -> utoipa::openapi::OpenApi {
+    Frame::openapi()
+}
+
+/// The whole document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    super::api().into_openapi()
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(get_openapi))
+}
+
+/// This document
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "about",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+async fn get_openapi() -> Response {
+    Json(document()).into_response()
+}
+
+/// Swagger UI.
+pub fn explorer() -> Router<App> {
+    Router::new().route("/docs", get(page)).route("/docs/{file}", get(file))
+}
+
+async fn page() -> impl IntoResponse {
+    (EXPLORER_POLICY, Html(include_str!("explorer.html")))
+}
+
+async fn file(Path(name): Path<String>) -> Response {
+    if name == "explorer.js" {
+        let script = include_str!("explorer.js");
+        return ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], script)
+            .into_response();
+    }
+    let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
+    match utoipa_swagger_ui::serve(&name, config) {
+        Ok(Some(file)) => {
+            let headers = [
+                (header::CONTENT_TYPE, file.content_type),
+                (header::CACHE_CONTROL, "public, max-age=86400".to_owned()),
+            ];
+            (headers, file.bytes.into_owned()).into_response()
+        }
+        Ok(None) => Error::NotFound("path").into_response(),
+        Err(cause) => Error::Internal(anyhow::anyhow!("{cause}")).into_response(),
+    }
+}

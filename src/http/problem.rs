@@ -1,0 +1,79 @@
+//! Failures on the wire: `application/problem+json`, RFC 9457.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::context::RequestContext;
+use crate::error::{Error, FieldError};
+
+/// The body of every answer that is no success.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// The kind of problem: a page of this server that explains it.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/invalid")]
+    kind: String,
+    /// What this kind is called.
+    #[schema(example = "Invalid request")]
+    title: &'a str,
+    /// The HTTP status, again.
+    #[schema(example = 422)]
+    status: u16,
+    /// What happened this time.
+    #[schema(example = "/amount: must be more than zero")]
+    detail: String,
+    /// Finds this request in logs and traces.
+    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    trace_id: &'a str,
+    /// Each broken field, when the request was not valid.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    /// The title, for clients that look for `error`.
+    #[schema(example = "Invalid request")]
+    error: &'a str,
+    /// The detail, for clients that look for `details`.
+    #[schema(example = "/amount: must be more than zero")]
+    details: String,
+}
+
+/// The answer takes its body at the edge, where the request's trace is known.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.problem().status.into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// Gives a failed answer its body.
+pub(super) fn write(response: Response, context: &RequestContext) -> Response {
+    let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
+    let problem = error.problem();
+    let detail = error.to_string();
+    let body = ProblemBody {
+        kind: format!("/problems/{}", problem.slug),
+        title: problem.title,
+        status: problem.status.as_u16(),
+        trace_id: context.trace_id(),
+        errors: if let Error::Invalid(errors) = error.as_ref() { errors } else { &[] },
+        error: problem.title,
+        details: detail.clone(),
+        detail,
+    };
+    let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
+    // The parts keep what axum set, such as `Allow`.
+    let (mut parts, _empty) = response.into_parts();
+    let headers = &mut parts.headers;
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(wait) = problem.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    Response::from_parts(parts, Body::from(body))
+}

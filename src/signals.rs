@@ -1,0 +1,29 @@
+//! SIGTERM and SIGINT.
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
+
+/// The signals that ask the program to stop.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> &'static str {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        info!(event = "signal", "{name} received");
+        name
+    }
+}

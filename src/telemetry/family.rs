@@ -1,0 +1,93 @@
+//! Handles to metrics: one for each combination of label values, made on first use.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+/// Most label combinations of one metric. What comes after is counted under `_OTHER`,
+/// so that a mistake in a label cannot fill the memory of this process and of Prometheus.
+const SERIES_MAX: usize = 2_000;
+
+const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
+
+/// A kind of metric: how a handle to one series of it is made.
+pub trait Kind: Clone {
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
+}
+
+impl Kind for Counter {
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_counter(key, &METADATA)
+    }
+}
+
+impl Kind for Gauge {
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_gauge(key, &METADATA)
+    }
+}
+
+impl Kind for Histogram {
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_histogram(key, &METADATA)
+    }
+}
+
+/// A metric with `N` labels.
+pub struct Family<M, const N: usize> {
+    recorder: Arc<PrometheusRecorder>,
+    name: &'static str,
+    labels: [&'static str; N],
+    /// By the label values, joined with a character that no value has.
+    series: RwLock<HashMap<Box<str>, M>>,
+}
+
+impl<M: Kind, const N: usize> Family<M, N> {
+    pub fn new(
+        recorder: &Arc<PrometheusRecorder>,
+        name: &'static str,
+        labels: [&'static str; N],
+    ) -> Self {
+        Self { recorder: Arc::clone(recorder), name, labels, series: RwLock::default() }
+    }
+
+    /// The handle for these label values.
+    pub fn with(&self, values: [&str; N]) -> M {
+        let mut joined = String::with_capacity(64);
+        for value in values {
+            // Writing to a String cannot fail.
+            let _written = write!(joined, "{value}\u{1f}");
+        }
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = known.get(joined.as_str()) {
+            return handle.clone();
+        }
+        let full = known.len() >= SERIES_MAX;
+        drop(known);
+        if full {
+            self.make([(); N].map(|()| "_OTHER"), None)
+        } else {
+            self.make(values, Some(joined))
+        }
+    }
+
+    /// Makes the series visible before its first event: `rate` sees no event without a zero before it.
+    pub fn announce(&self, values: [&str; N]) {
+        drop(self.with(values));
+    }
+
+    fn make(&self, values: [&str; N], joined: Option<String>) -> M {
+        let labels: Vec<Label> = (self.labels.iter().zip(values))
+            .map(|(label, value)| Label::new(*label, value.to_owned()))
+            .collect();
+        let handle = M::register(&self.recorder, &Key::from_parts(self.name, labels));
+        if let Some(joined) = joined {
+            let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
+            known.insert(joined.into_boxed_str(), handle.clone());
+        }
+        handle
+    }
+}

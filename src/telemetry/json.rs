@@ -1,0 +1,200 @@
+//! One log event as one line of flat JSON.
+//!
+//! Keys: `ts`, `level`, `message`, `service`, `version`, `env`, `_target`, then the fields of the
+//! spans around the event from the outside in, then its own.
+//! The fields of a span are written once, when they are set, not once an event.
+
+use std::fmt::{self, Write};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Iso8601;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::sink::Sink;
+
+const TIMESTAMP: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(9) })
+    .encode();
+
+/// Formats events for machines.
+pub(super) struct JsonLayer {
+    sink: Sink,
+    /// The part that is the same in every line.
+    service: String,
+}
+
+/// The fields of a span as `,"key":value` pairs.
+struct SpanFields(String);
+
+impl JsonLayer {
+    pub(super) fn new(sink: Sink, environment: &str) -> Self {
+        let mut service = String::new();
+        let mut fields = Fields(&mut service);
+        fields.string("service", env!("CARGO_PKG_NAME"));
+        fields.string("version", env!("CARGO_PKG_VERSION"));
+        fields.string("env", environment);
+        Self { sink, service }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut text = String::with_capacity(192);
+        attributes.record(&mut Fields(&mut text));
+        span.extensions_mut().insert(SpanFields(text));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        if let Some(SpanFields(text)) = span.extensions_mut().get_mut() {
+            values.record(&mut Fields(text));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut line = String::with_capacity(512);
+        line.push_str(r#"{"ts":""#);
+        // A date of our age is within what the format can write.
+        let now = OffsetDateTime::now_utc().format(&Iso8601::<TIMESTAMP>).unwrap_or_default();
+        line.push_str(&now);
+        line.push('"');
+        let mut fields = Fields(&mut line);
+        fields.string("level", metadata.level().as_str());
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        fields.string("message", &message.0);
+        fields.0.push_str(&self.service);
+        fields.string("_target", metadata.target());
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(tracing_subscriber::registry::Scope::from_root)
+        {
+            if let Some(SpanFields(text)) = span.extensions().get() {
+                fields.0.push_str(text);
+            }
+        }
+        event.record(&mut fields);
+        line.push_str("}\n");
+        self.sink.write(line.as_bytes());
+    }
+}
+
+/// Keeps the message only.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.0);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a String cannot fail.
+            let _written = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+/// Appends fields other than the message.
+struct Fields<'a>(&'a mut String);
+
+impl Fields<'_> {
+    fn key(&mut self, name: &str) {
+        self.0.push_str(",\"");
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.key(name);
+        escape(self.0, value);
+    }
+
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        self.key(field.name());
+        // Writing to a String cannot fail.
+        let _written = write!(self.0, "{value}");
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // What starts with `otel.` steers the exporter and says nothing to a reader.
+        if field.name() != "message" && !field.name().starts_with("otel.") {
+            self.string(field.name(), value);
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.plain(field, value);
+        } else {
+            self.string(field.name(), &value.to_string());
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+/// Writes `value` as a JSON string.
+fn escape(line: &mut String, value: &str) {
+    line.push('"');
+    let mut plain_from = 0;
+    for (at, byte) in value.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        line.push_str(&value[plain_from..at]);
+        plain_from = at + 1;
+        match byte {
+            b'"' => line.push_str("\\\""),
+            b'\\' => line.push_str("\\\\"),
+            b'\n' => line.push_str("\\n"),
+            // Writing to a String cannot fail.
+            _ => drop(write!(line, "\\u{byte:04x}")),
+        }
+    }
+    line.push_str(&value[plain_from..]);
+    line.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_survives_the_way_through_json() {
+        for text in ["", "plain", "\"quoted\"", "back\\slash", "line\nbreak", "\u{1}", "gr\u{fc}n"]
+        {
+            let mut line = String::new();
+            escape(&mut line, text);
+
+            assert_eq!(serde_json::from_str::<String>(&line).expect(&line), text);
+        }
+    }
+}

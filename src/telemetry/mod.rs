@@ -1,0 +1,169 @@
+//! What the program tells about itself: logs, metrics, traces.
+//!
+//! Logs go to standard output, one event a line. Metrics wait on the internal listener.
+//! Traces are exported only when an endpoint is given, and cost nothing otherwise.
+
+mod exposition;
+mod family;
+mod json;
+mod metrics;
+mod sink;
+mod traces;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+
+use tracing::{Event, Level, Subscriber, error};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub use exposition::{CONTENT_TYPE, Exposition, UPKEEP_INTERVAL};
+pub use metrics::{Declaration, Metrics};
+pub use traces::{TraceIds, adopt_parent};
+
+use json::JsonLayer;
+use sink::{Flush, Sink};
+
+/// What is logged and traced, and where to.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryArgs {
+    /// How logs are written [default: pretty on a terminal, else json].
+    #[arg(long, env = "REVWALLET_LOG_FORMAT", global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Which events are logged, as `level` or `target=level`, separated by commas.
+    #[arg(long, env = "REVWALLET_LOG_FILTER", global = true, default_value = "info")]
+    pub log_filter: String,
+    /// Share of successful requests that get a line in the access log; failures always do.
+    #[arg(long, env = "REVWALLET_LOG_SUCCESS_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
+    pub log_success_ratio: f64,
+    /// Name of this deployment, in every log line and trace.
+    #[arg(long, env = "REVWALLET_ENVIRONMENT", global = true, default_value = "local")]
+    pub environment: String,
+    /// Where traces are sent by OTLP over gRPC, such as `http://alloy:4317`; none are made without it.
+    #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
+    pub otlp_endpoint: Option<String>,
+    /// Share of requests that are traced when the caller has not decided.
+    #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
+    pub trace_ratio: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people, in color.
+    Pretty,
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("give a number from 0 to 1".to_owned()),
+    }
+}
+
+/// Keeps telemetry alive; writes out what is left when dropped.
+pub struct Telemetry {
+    pub metrics: Arc<Metrics>,
+    traces: Option<traces::Exporter>,
+    _logs: Option<Flush>,
+}
+
+impl Telemetry {
+    /// Installs logs and traces for the whole process.
+    pub fn install(args: &TelemetryArgs) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let filter = EnvFilter::try_new(&args.log_filter).map_err(|cause| {
+            anyhow::anyhow!("--log-filter `{}` is not usable: {cause}", args.log_filter)
+        })?;
+        let format = args.log_format.unwrap_or_else(|| {
+            if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
+        });
+        let (json, pretty, flush) = match format {
+            LogFormat::Json => {
+                let (layer, flush) = json_layer(io::stdout(), args, &metrics);
+                (Some(layer), None, Some(flush))
+            }
+            LogFormat::Pretty => {
+                let layer = tracing_subscriber::fmt::layer().compact().with_target(false);
+                (None, Some(layer), None)
+            }
+        };
+        let traces = traces::Exporter::start(args)?;
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(Counted(Arc::clone(&metrics)))
+            .with(json)
+            .with(pretty)
+            .with(traces.as_ref().map(traces::Exporter::layer))
+            .try_init()?;
+        report_panics(Arc::clone(&metrics));
+        Ok(Self { metrics, traces, _logs: flush })
+    }
+
+    /// Logs as JSON into `output` for whatever the current thread does. For tests.
+    pub fn install_here(
+        args: &TelemetryArgs,
+        output: impl Write + Send + 'static,
+    ) -> (Self, tracing::subscriber::DefaultGuard) {
+        let metrics = Metrics::new();
+        let (json, flush) = json_layer(output, args, &metrics);
+        let guard = tracing_subscriber::registry()
+            .with(EnvFilter::new(&args.log_filter))
+            .with(Counted(Arc::clone(&metrics)))
+            .with(json)
+            .set_default();
+        (Self { metrics, traces: None, _logs: Some(flush) }, guard)
+    }
+
+    /// Sends what is left of the traces. Blocks.
+    pub fn finish(self) {
+        if let Some(traces) = &self.traces {
+            traces.finish();
+        }
+    }
+}
+
+fn json_layer(
+    output: impl Write + Send + 'static,
+    args: &TelemetryArgs,
+    metrics: &Metrics,
+) -> (JsonLayer, Flush) {
+    let (sink, flush) = Sink::to(output, metrics.wallet_log_dropped_total.clone());
+    (JsonLayer::new(sink, &args.environment), flush)
+}
+
+/// Counts events by level: what a log pipeline received is compared with it.
+struct Counted(Arc<Metrics>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counted {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        self.0.wallet_log_events_total.with([level]).increment(1);
+    }
+}
+
+/// A panic becomes one ERROR event like any other, with where it happened.
+fn report_panics(metrics: Arc<Metrics>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("a panic without a message");
+        metrics.wallet_panics_total.with(["process"]).increment(1);
+        error!(
+            event = "panic",
+            error.kind = "panic",
+            error.message = message,
+            place,
+            "panic at {place}"
+        );
+    }));
+}

@@ -1,0 +1,101 @@
+//! Where log lines go: a buffer that a thread of its own writes out.
+//!
+//! A request only copies its line into memory. If the reader of the output is slower than
+//! the program for so long that [`BUFFER_MAX`] fills up, lines are dropped and counted:
+//! logs never stop the money.
+
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use metrics::Counter;
+
+/// Most bytes that wait to be written.
+const BUFFER_MAX: usize = 8 * 1024 * 1024;
+
+/// Takes log lines; a cheap handle.
+#[derive(Clone)]
+pub(super) struct Sink(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    dropped: Counter,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    closed: bool,
+}
+
+impl Sink {
+    /// Starts the thread that writes to `output`.
+    pub(super) fn to(output: impl Write + Send + 'static, dropped: Counter) -> (Self, Flush) {
+        let sink =
+            Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped }));
+        let shared = Arc::clone(&sink.0);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || shared.write_out(output))
+            .expect("a thread can be started at the start of the program");
+        (sink.clone(), Flush { sink, thread: Some(thread) })
+    }
+
+    pub(super) fn write(&self, line: &[u8]) {
+        let mut state = self.0.lock();
+        if state.waiting.len() + line.len() > BUFFER_MAX {
+            drop(state);
+            self.0.dropped.increment(1);
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        if was_empty {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_out(&self, mut output: impl Write) {
+        let mut batch = Vec::new();
+        let mut state = self.lock();
+        loop {
+            while state.waiting.is_empty() {
+                if state.closed {
+                    return;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut state.waiting, &mut batch);
+            drop(state);
+            // There is nowhere left to report a broken output to.
+            let _broken = output.write_all(&batch).and_then(|()| output.flush());
+            batch.clear();
+            state = self.lock();
+        }
+    }
+}
+
+/// Writes out what is left when it is dropped.
+pub(super) struct Flush {
+    sink: Sink,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.sink.0.lock().closed = true;
+        self.sink.0.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // The thread only panics if writing does; there is nothing to save then.
+            let _ended = thread.join();
+        }
+    }
+}

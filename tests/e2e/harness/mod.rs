@@ -1,0 +1,92 @@
+//! Starts the real app for one test, and checks afterwards what must always hold.
+
+pub mod check;
+pub mod client;
+pub mod logs;
+pub mod postgres;
+pub mod program;
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use revwallet::app::{App, Running};
+use revwallet::config::{Cli, Config};
+use revwallet::telemetry::Telemetry;
+
+pub use client::Client;
+pub use logs::Logs;
+pub use program::Program;
+
+/// The app of one test.
+pub struct TestApp {
+    running: Running,
+    client: Client,
+    pub internal: Client,
+    pub logs: Logs,
+}
+
+impl Deref for TestApp {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// Runs `test` against an app of its own, with the settings that tests share.
+pub async fn run(test: impl AsyncFnOnce(&TestApp)) {
+    run_with(&[], test).await;
+}
+
+/// The same with some settings of its own, as on the command line.
+pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
+    let database = postgres::Database::create().await;
+    let config =
+        config(&[&[&format!("--database-url={}", database.url) as &str], settings].concat());
+    let logs = Logs::default();
+    // Each test has a runtime of one thread, so what this thread logs is what this app logs.
+    let (telemetry, guard) = Telemetry::install_here(&config.telemetry, logs.clone());
+    let running = App::start(&config, &telemetry.metrics).await.unwrap();
+    let app = TestApp {
+        client: Client::new(running.address),
+        internal: Client::new(running.internal_address),
+        logs: logs.clone(),
+        running,
+    };
+
+    test(&app).await;
+
+    check::while_running(&app).await;
+    assert!(app.running.stop().await, "the app did not stop in time");
+    drop(guard);
+    telemetry.finish();
+    check::logs(&logs);
+    database.drop().await;
+}
+
+/// Settings as the command line would give them, with free ports and without patience.
+pub fn config(settings: &[&str]) -> Config {
+    let usual = [
+        "revwallet",
+        "--listen=127.0.0.1:0",
+        "--internal-listen=127.0.0.1:0",
+        "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn",
+    ];
+    Cli::try_parse_from(usual.iter().chain(settings)).unwrap().config
+}
+
+/// Waits until `holds` does, at most ten seconds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// An address that nobody listens on now.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,129 @@
+//! One Postgres for the whole test run, and a database for each test, cloned from a template.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use revwallet::db::embedded::{Embedded, EmbeddedArgs};
+use revwallet::db::migrations;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const TEMPLATE: &str = "migrated";
+
+/// A database that only one test uses.
+pub struct Database {
+    name: String,
+    pub url: String,
+}
+
+impl Database {
+    pub async fn create() -> Self {
+        Self::from(TEMPLATE).await
+    }
+
+    /// One that has never been migrated.
+    pub async fn create_empty() -> Self {
+        Self::from("template1").await
+    }
+
+    async fn from(template: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = server();
+        execute(server, format!("create database {name} template {template}")).await;
+        let url = server.url(&name);
+        Self { name, url }
+    }
+
+    /// Changes the database behind the program's back.
+    pub async fn execute(&self, statement: &'static str) {
+        let options = server().options.clone().database(&self.name);
+        let mut connection = PgConnection::connect_with(&options).await.unwrap();
+        connection.execute(statement).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    pub async fn drop(self) {
+        execute(server(), format!("drop database {} with (force)", self.name)).await;
+    }
+}
+
+/// The server of this run.
+pub struct Server {
+    options: PgConnectOptions,
+    socket_dir: PathBuf,
+}
+
+impl Server {
+    fn url(&self, database: &str) -> String {
+        format!("postgres://revwallet@localhost/{database}?host={}", self.socket_dir.display())
+    }
+}
+
+/// Starts on first use; whatever becomes of the test run, the server ends with it.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let start = || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let (server, embedded) = runtime.block_on(start());
+            // Both are needed until the end of the process.
+            std::mem::forget(embedded);
+            std::mem::forget(runtime);
+            server
+        };
+        // A test's runtime may not block, a thread of its own may.
+        std::thread::spawn(start).join().unwrap()
+    })
+}
+
+async fn start() -> (Server, Embedded) {
+    let data_dir = std::env::temp_dir().join(format!("revwallet-test-{}", std::process::id()));
+    std::fs::create_dir_all(&data_dir).unwrap();
+    let args = EmbeddedArgs { data_dir: data_dir.clone(), postgres_bin: None };
+    // Nobody misses this data after a power cut; a kill does not need the disk.
+    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "300")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let embedded = Embedded::start_with(&args, settings).await.unwrap();
+    end_with_this_process(&data_dir);
+    let server = Server {
+        options: embedded.connect_options(),
+        socket_dir: embedded.socket_dir().to_owned(),
+    };
+    execute(&server, format!("create database {TEMPLATE}")).await;
+    let mut template =
+        PgConnection::connect_with(&server.options.clone().database(TEMPLATE)).await.unwrap();
+    migrations::apply(&mut template).await.unwrap();
+    template.close().await.unwrap();
+    (server, embedded)
+}
+
+/// A shell that reads a pipe which only this process holds: its end is the end of the run.
+#[expect(clippy::zombie_processes, reason = "it outlives this process, to clean up behind it")]
+fn end_with_this_process(data_dir: &std::path::Path) {
+    let script = r#"
+        cat >/dev/null
+        pid=$(head -n 1 "$1/postgres/postmaster.pid") && kill -INT "$pid"
+        for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+        rm -rf "$1""#;
+    let mut watchdog = Command::new("sh")
+        .args(["-c", script, "watchdog"])
+        .arg(data_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = watchdog.stdin.take().unwrap();
+    pipe.flush().unwrap();
+    std::mem::forget(pipe);
+}
+
+async fn execute(server: &Server, statement: String) {
+    let mut connection = PgConnection::connect_with(&server.options).await.unwrap();
+    connection.execute(AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
+}

@@ -1,0 +1,13 @@
+//! The whole program, from the outside: one binary, one Postgres, one database a test.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
+
+mod harness;
+
+mod http;
+mod lifecycle;
+mod outage;
+mod startup;
+mod telemetry;

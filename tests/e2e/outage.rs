@@ -1,0 +1,41 @@
+//! A database that goes away while the program serves.
+
+use revwallet::db::embedded::{Embedded, EmbeddedArgs};
+
+use crate::harness::eventually;
+use crate::harness::program::{Folder, Program};
+
+#[tokio::test]
+async fn an_outage_is_told_and_survived() {
+    let folder = Folder::new();
+    let args = EmbeddedArgs { data_dir: folder.0.clone(), postgres_bin: None };
+    let server = Embedded::start(&args).await.unwrap();
+    let url = format!(
+        "--database-url=postgres://{}@localhost/{}?host={}",
+        server.user(),
+        server.database(),
+        server.socket_dir().display()
+    );
+    let program = Program::start(&[&url, "--database-acquire-timeout=200ms"]).await;
+    assert_eq!(program.internal.get("/readyz").await.status, 200);
+
+    server.stop().await;
+    drop(server);
+
+    let answer = program.internal.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.header("retry-after").is_empty());
+    assert!(answer.json()["checks"]["database"].is_string(), "{}", answer.text);
+    assert_eq!(program.internal.get("/livez").await.status, 200, "the process itself is well");
+    let metrics = program.internal.get("/metrics").await.text;
+    assert!(metrics.contains("wallet_ready{check=\"database\"} 0"));
+
+    let server = Embedded::start(&args).await.unwrap();
+
+    eventually("it is ready again", async || {
+        program.internal.try_status("/readyz").await == Some(200)
+    })
+    .await;
+    assert!(program.stop().await.success());
+    server.stop().await;
+}
