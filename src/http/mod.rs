@@ -2,7 +2,7 @@
 //!
 //! A request meets, in this order: [`serve`] (sockets and their limits), [`edge`] (the list of
 //! everything that happens to each request), the router below, [`extract`] (body, path and query
-//! into types), and the handler of a slice. A failure is an [`Error`](crate::error::Error) until
+//! into types), and the handler of a slice. A failure is an [`Error`] until
 //! [`problem`] writes it.
 
 pub mod access_log;
