@@ -14,11 +14,14 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::db::Database;
+use crate::http::auth::Access;
 use crate::http::edge::Edge;
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
+use crate::ledger::{self, Failpoints, Ledger};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
+use crate::wallet::{self, Wallets};
 
 /// Requests on the internal listener at once: probes, one scraper, an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
@@ -29,6 +32,8 @@ pub struct App(Arc<Parts>);
 
 pub struct Parts {
     pub db: Database,
+    pub wallets: Wallets,
+    pub access: Access,
     pub metrics: Arc<Metrics>,
     pub exposition: Exposition,
     /// Cancelled when the program begins to stop.
@@ -71,7 +76,20 @@ impl App {
             return Err(cause);
         }
         let died = Died::default();
+        let core = Tasks::new(died.clone());
+        let wallets = match open_book(config, &db, &core, metrics).await {
+            Ok(wallets) => wallets,
+            Err(cause) => {
+                db.close().await;
+                return Err(cause);
+            }
+        };
         let app = Self(Arc::new(Parts {
+            access: config.access.access.unwrap_or(match db.embedded() {
+                Some(_) => Access::Open,
+                None => Access::Closed,
+            }),
+            wallets,
             exposition: Exposition::new(Arc::clone(metrics)),
             metrics: Arc::clone(metrics),
             stopping: CancellationToken::new(),
@@ -82,7 +100,7 @@ impl App {
             internal_address: internal.local_addr().context("the socket was just bound")?,
             config: config.clone(),
             edge: Tasks::new(died.clone()),
-            core: Tasks::new(died.clone()),
+            core,
             base: Tasks::new(died.clone()),
             died,
             app,
@@ -175,6 +193,25 @@ impl Running {
             Ok(())
         });
     }
+}
+
+async fn open_book(
+    config: &Config,
+    db: &Database,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Wallets> {
+    let options = ledger::Options {
+        database: db.pipelined().clone(),
+        pool: db.pool().clone(),
+        settings: config.ledger.settings(),
+        rules: config.ledger.rules()?,
+        companions: vec![&wallet::OPENED],
+        failpoints: Failpoints::default(),
+        metrics: Arc::clone(metrics),
+    };
+    let ledger = Ledger::start(options, tasks).await?;
+    Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?))
 }
 
 fn describe_build(metrics: &Metrics) {

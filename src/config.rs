@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::db::DatabaseArgs;
 use crate::db::embedded::EmbeddedArgs;
 use crate::http::HttpArgs;
+use crate::http::auth::AccessArgs;
+use crate::ledger::LedgerArgs;
 use crate::telemetry::TelemetryArgs;
 
 /// A wallet backend you can see through: exact money, double entry, everything observable.
@@ -23,6 +25,8 @@ pub enum Command {
     Serve,
     /// Bring the database to this version, then exit.
     Migrate,
+    /// Measure how fast it is here, beside Postgres called directly.
+    Bench(crate::bench::BenchArgs),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -36,6 +40,10 @@ pub struct Config {
     pub database: DatabaseArgs,
     #[command(flatten)]
     pub embedded: EmbeddedArgs,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    #[command(flatten)]
+    pub access: AccessArgs,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
     #[command(flatten)]

@@ -16,6 +16,24 @@ pub enum Error {
     NotFound(&'static str),
     #[error("this path does not answer {0}")]
     MethodNotAllowed(http::Method),
+    #[error("sign in, or bring an API key")]
+    Unauthenticated,
+    #[error("{available} is available, {required} is required")]
+    InsufficientFunds { available: String, required: String },
+    #[error("the amount, or the balance after it, is larger than is allowed here")]
+    AmountTooLarge,
+    #[error("the wallets have different currencies")]
+    CurrencyMismatch,
+    #[error("the wallet is frozen")]
+    WalletFrozen,
+    #[error("the wallet is closed")]
+    WalletClosed,
+    #[error("the wallet still holds money")]
+    WalletNotEmpty,
+    #[error("this idempotency key belongs to a different request")]
+    IdempotencyKeyReused,
+    #[error("it is not known yet whether this was done: repeat it with the same Idempotency-Key")]
+    OutcomeUnknown,
     #[error("send the body as `Content-Type: application/json`")]
     UnsupportedMediaType,
     #[error("the body is not valid JSON: {0}")]
@@ -84,20 +102,39 @@ problems! {
         "Check the body with a JSON parser; the detail names the line and column.";
     BROKEN_BODY "broken-body" BAD_REQUEST "Broken body",
         "The connection ended, or the transfer encoding was wrong, before the whole body was here. Send it again.";
+    UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "Sign in first",
+        "Send a credential in the header Authorization: Bearer.";
     NOT_FOUND "not-found" NOT_FOUND "Not found",
         "Check the path and the id. The routes are listed at /docs.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED "Method not allowed",
         "The header Allow lists the methods that this path answers.";
+    WALLET_FROZEN "wallet-frozen" CONFLICT "Wallet frozen",
+        "Money may come in but not go out until the wallet is unfrozen.";
+    WALLET_CLOSED "wallet-closed" CONFLICT "Wallet closed",
+        "A closed wallet stays closed; open another.";
+    WALLET_NOT_EMPTY "wallet-not-empty" CONFLICT "Wallet not empty",
+        "Move the money out, and end its holds, before you close the wallet.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less at once: the detail names the limit. Many transfers fit into one POST /wallet/batch.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
         "Send JSON, and say so with the header Content-Type: application/json.";
     INVALID "invalid" UNPROCESSABLE_ENTITY "Invalid request",
         "Each entry of errors names a field and what is wrong with it.";
+    INSUFFICIENT_FUNDS "insufficient-funds" UNPROCESSABLE_ENTITY "Insufficient funds",
+        "The members available and required say how much is missing.";
+    AMOUNT_TOO_LARGE "amount-too-large" UNPROCESSABLE_ENTITY "Amount too large",
+        "One transfer moves at most --max-amount, and no balance exceeds 2^53-1 minor units.";
+    CURRENCY_MISMATCH "currency-mismatch" UNPROCESSABLE_ENTITY "Currency mismatch",
+        "Money moves between wallets of one currency; change it at the exchange first.";
+    IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "Idempotency key reused",
+        "This key was used for another request. Use a new key for a new request.";
     INTERNAL "internal" INTERNAL_SERVER_ERROR "Internal error",
         "This is our fault. The operator finds the cause in the log by the trace_id.";
     TIMEOUT "timeout" SERVICE_UNAVAILABLE "Timeout",
         "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
+        retry after 1 s;
+    OUTCOME_UNKNOWN "outcome-unknown" SERVICE_UNAVAILABLE "Outcome unknown",
+        "The service lost its database before it could tell. Repeat the request with the same Idempotency-Key: it is then done once.",
         retry after 1 s;
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "Overloaded",
         "Wait as long as the header Retry-After says, then try again.",
@@ -113,6 +150,15 @@ impl Error {
         match self {
             Self::NotFound(_) => &NOT_FOUND,
             Self::MethodNotAllowed(_) => &METHOD_NOT_ALLOWED,
+            Self::Unauthenticated => &UNAUTHENTICATED,
+            Self::InsufficientFunds { .. } => &INSUFFICIENT_FUNDS,
+            Self::AmountTooLarge => &AMOUNT_TOO_LARGE,
+            Self::CurrencyMismatch => &CURRENCY_MISMATCH,
+            Self::WalletFrozen => &WALLET_FROZEN,
+            Self::WalletClosed => &WALLET_CLOSED,
+            Self::WalletNotEmpty => &WALLET_NOT_EMPTY,
+            Self::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
+            Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
             Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson(_) => &MALFORMED_JSON,
             Self::BrokenBody => &BROKEN_BODY,

@@ -3,6 +3,7 @@
 //! Start reading at [`app`]: it puts everything together. `docs/architecture.md` has the map.
 
 pub mod app;
+pub mod bench;
 pub mod config;
 pub mod error;
 pub mod secret;
@@ -11,5 +12,7 @@ pub mod tasks;
 
 pub mod db;
 pub mod http;
+pub mod ledger;
 pub mod telemetry;
+pub mod wallet;
 pub mod web;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use revwallet::app::App;
+use revwallet::bench::BenchArgs;
 use revwallet::config::{Cli, Command, Config};
 use revwallet::db::Database;
 use revwallet::http::openapi;
@@ -50,6 +51,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(cli.config).await,
         Command::Migrate => migrate(cli.config).await,
+        Command::Bench(args) => bench(args, cli.config).await,
         Command::Openapi => print_openapi(),
     }
 }
@@ -87,6 +89,12 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     let outcome = db.migrate(&config.database).await;
     db.close().await;
     outcome
+}
+
+async fn bench(args: BenchArgs, config: Config) -> anyhow::Result<()> {
+    let _telemetry = Telemetry::install(&config.telemetry)?;
+    let report = revwallet::bench::run(args).await?;
+    writeln!(std::io::stdout(), "{report}").context("cannot write the report")
 }
 
 fn print_openapi() -> anyhow::Result<()> {

@@ -83,10 +83,16 @@ fn no_file_is_too_long() {
 #[test]
 fn sql_stands_where_it_belongs() {
     let marks = ["sqlx::query", "insert into ", "delete from ", "for update"];
+    // The baseline is a database that is not ours.
+    let apart = Path::new("src/bench");
     for (path, text) in files("src", "rs") {
-        let in_place = path.file_name().unwrap() == "sql.rs" || path.starts_with("src/db");
+        let in_place = path.file_name().unwrap() == "sql.rs"
+            || path.starts_with("src/db")
+            || path.starts_with(apart);
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code: String = code.collect::<Vec<_>>().join("\n");
         for mark in marks {
-            assert!(in_place || !text.contains(mark), "{} contains `{mark}`", path.display());
+            assert!(in_place || !code.contains(mark), "{} contains `{mark}`", path.display());
         }
     }
 }

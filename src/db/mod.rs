@@ -56,6 +56,7 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
+    writer: tokio_postgres::Config,
     embedded: Option<Arc<Embedded>>,
     metrics: Arc<Metrics>,
 }
@@ -64,12 +65,16 @@ impl Database {
     /// Connects, starting the embedded server when no other is named.
     /// Every failure is one sentence that says what to do.
     pub async fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
-        let (options, embedded) = if let Some(url) = config.database.url() {
-            (server::options(url)?, None)
+        let (options, mut writer, embedded) = if let Some(url) = config.database.url() {
+            (server::options(url)?, server::pipelined(url)?, None)
         } else {
             let embedded = Embedded::start(&config.embedded).await?;
-            (embedded.connect_options(), Some(Arc::new(embedded)))
+            let mut writer = tokio_postgres::Config::new();
+            writer.host_path(embedded.socket_dir()).user(embedded.user());
+            writer.dbname(embedded.database());
+            (embedded.connect_options(), writer, Some(Arc::new(embedded)))
         };
+        writer.application_name("revwallet ledger");
         let options = server::dress(options);
         if let Err(cause) = server::check(&options).await {
             if let Some(embedded) = &embedded {
@@ -90,9 +95,10 @@ impl Database {
                     Ok(true)
                 })
             })
+            .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
             .connect_lazy_with(options.clone());
         metrics.db_client_connection_max.set(f64::from(config.database.database_connections_max));
-        Ok(Self { pool, options, embedded, metrics: Arc::clone(metrics) })
+        Ok(Self { pool, options, writer, embedded, metrics: Arc::clone(metrics) })
     }
 
     /// Brings the schema to this program's version, or with `--no-migrate` only checks it.
@@ -124,6 +130,11 @@ impl Database {
     /// How to open a connection outside the pool.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
+    }
+
+    /// How to open a connection that can have many requests in flight.
+    pub fn pipelined(&self) -> &tokio_postgres::Config {
+        &self.writer
     }
 
     pub fn pool(&self) -> &PgPool {

@@ -23,6 +23,19 @@ pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::E
     Ok((row.version, row.replica))
 }
 
+/// Gives up what the owner of the tables may do, where the server let a role for that be made.
+pub(super) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        select set_config('role', rolname, false) as "role"
+        from pg_roles
+        where rolname = 'revwallet_app' and pg_has_role(oid, 'member')"#
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(())
+}
+
 /// Tells this database from any other.
 pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)

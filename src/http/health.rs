@@ -59,6 +59,7 @@ pub async fn failures(app: &App) -> Vec<(&'static str, String)> {
 
 async fn metrics(State(app): State<App>) -> Response {
     app.db.sample();
+    app.wallets.ledger().sample();
     let runtime = tokio::runtime::Handle::current();
     let rendered = tokio::task::spawn_blocking(move || app.exposition.render(&runtime)).await;
     match rendered {

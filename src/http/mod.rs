@@ -6,10 +6,12 @@
 //! [`problem`] writes it.
 
 pub mod access_log;
+pub mod auth;
 pub mod context;
 pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod idempotency;
 pub mod openapi;
 pub mod problem;
 pub mod problem_pages;
@@ -66,6 +68,7 @@ pub fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(openapi::routes())
         .merge(problem_pages::routes())
+        .merge(crate::wallet::http::routes())
 }
 
 /// The public router.

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::context::RequestContext;
@@ -34,6 +35,14 @@ pub struct ProblemBody<'a> {
     /// Each broken field, when the request was not valid.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// What can be spent, when it is too little.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 5.00)]
+    available: Option<Box<RawValue>>,
+    /// What would have been spent, when it is too much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 7.50)]
+    required: Option<Box<RawValue>>,
     /// The title, for clients that look for `error`.
     #[schema(example = "Invalid request")]
     error: &'a str,
@@ -56,7 +65,14 @@ pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
     let problem = error.problem();
     let detail = error.to_string();
+    let number = |text: &String| RawValue::from_string(text.clone()).ok();
+    let (available, required) = match error.as_ref() {
+        Error::InsufficientFunds { available, required } => (number(available), number(required)),
+        _ => (None, None),
+    };
     let body = ProblemBody {
+        available,
+        required,
         kind: format!("/problems/{}", problem.slug),
         title: problem.title,
         status: problem.status.as_u16(),
@@ -72,6 +88,9 @@ pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if matches!(*error, Error::Unauthenticated) {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(wait) = problem.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }

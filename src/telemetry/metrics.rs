@@ -21,6 +21,9 @@ const FINE_LATENCY: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.5, 2.5, 5.5,
 ];
+/// How many, in powers of two.
+const COUNTS: &[f64] =
+    &[1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5, 128.5, 256.5, 512.5, 1024.5, 4096.5, 20_000.5];
 /// Bytes of a body.
 const BYTES: &[f64] = &[128.5, 512.5, 2048.5, 8192.5, 65_536.5, 524_288.5, 4_194_304.5];
 
@@ -105,6 +108,29 @@ metrics! {
     /// Requests that were turned away before their handler ended, by reason.
     counter wallet_http_rejected_total {reason};
 
+    /// Transfers that were asked for, by kind and what became of them. A refusal is not an error.
+    counter wallet_ledger_transfers_total {kind, outcome};
+    /// Postings that were refused, by reason.
+    counter wallet_ledger_rejections_total {reason};
+    /// Postings with an idempotency key, by what became of the key.
+    counter wallet_idempotency_total {outcome};
+    /// Time from queueing a posting to its durable commit.
+    histogram wallet_ledger_commit_duration_seconds in FINE_LATENCY;
+    /// Time from sending a batch to its durable commit.
+    histogram wallet_ledger_write_duration_seconds in FINE_LATENCY;
+    /// Transfers of one commit.
+    histogram wallet_ledger_batch_size in COUNTS;
+    /// Batches by what became of them: sealed, stale, or failed.
+    counter wallet_ledger_batches_total {outcome};
+    /// Times that the writer lost its connection to the database.
+    counter wallet_ledger_reconnects_total;
+    /// Legs that wait to be written.
+    gauge wallet_ledger_queue_depth;
+    /// Most legs that may wait.
+    gauge wallet_ledger_queue_capacity;
+    /// The last seq of the book that this process has seen.
+    gauge wallet_ledger_head_seq;
+
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
     /// Most connections that the pool may open.
@@ -170,6 +196,9 @@ mod tests {
         metrics.http_server_request_body_size_bytes.record(1.0);
         metrics.db_client_connection_wait_time_seconds.record(1.0);
         metrics.db_client_operation_duration_seconds.with(["x"]).record(1.0);
+        metrics.wallet_ledger_commit_duration_seconds.record(1.0);
+        metrics.wallet_ledger_write_duration_seconds.record(1.0);
+        metrics.wallet_ledger_batch_size.record(1.0);
 
         let rendered = metrics.handle().render();
 

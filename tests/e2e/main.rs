@@ -7,7 +7,9 @@
 mod harness;
 
 mod http;
+mod ledger;
 mod lifecycle;
 mod outage;
 mod startup;
 mod telemetry;
+mod wallet;

@@ -1,7 +1,11 @@
 //! What must hold after every test, whatever it was about.
 
-use serde_json::Value;
+use std::collections::HashMap;
 
+use serde_json::Value;
+use sqlx::Row;
+
+use super::postgres::Database;
 use super::{Logs, TestApp};
 
 /// While the app still runs.
@@ -47,4 +51,43 @@ pub fn schema(line: &Value) {
         let failed = !["ok", "client_gone"].contains(&text("outcome").as_str());
         assert_eq!(line["error.kind"].is_string(), failed, "{line}");
     }
+}
+
+/// A book that was read from its first transfer to its last.
+pub struct Book {
+    balances: HashMap<i64, i64>,
+}
+
+impl Book {
+    pub fn balance(&self, account: i64) -> i64 {
+        self.balances.get(&account).copied().unwrap_or_default()
+    }
+}
+
+/// Reads the whole book: no gap, every running balance right, nothing below its floor, nothing created.
+pub async fn book(database: &Database) -> Book {
+    let mut connection = database.connect().await;
+    let rows = sqlx::query(
+        "select seq, debit, credit, amount, debit_balance, credit_balance
+         from ledger.transfer where book = 1 order by seq",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let mut balances = HashMap::new();
+    for (row, seq) in rows.iter().zip(1_i64..) {
+        let column = |name: &str| row.get::<i64, _>(name);
+        assert_eq!(column("seq"), seq, "a gap in the book");
+        *balances.entry(column("debit")).or_insert(0) -= column("amount");
+        *balances.entry(column("credit")).or_insert(0) += column("amount");
+        assert_eq!(balances[&column("debit")], column("debit_balance"), "at {seq}");
+        assert_eq!(balances[&column("credit")], column("credit_balance"), "at {seq}");
+        assert!(column("debit") < 0 || balances[&column("debit")] >= 0, "overdrawn at {seq}");
+    }
+    assert_eq!(balances.values().sum::<i64>(), 0, "money was created or lost");
+    let ends =
+        sqlx::query_scalar::<_, i64>("select seq from ledger.seal where book = 1 order by seq");
+    let ends = ends.fetch_all(&mut connection).await.unwrap();
+    assert_eq!(ends.last().copied(), i64::try_from(rows.len()).ok(), "the last seal is the head");
+    Book { balances }
 }

@@ -33,6 +33,16 @@ impl Client {
         self.send(self.request(Method::GET, path)).await
     }
 
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// The same with an idempotency key.
+    pub async fn keyed(&self, path: &str, key: &str, body: Value) -> Answer {
+        let request = self.request(Method::POST, path).json(&body);
+        self.send(request.header("idempotency-key", key)).await
+    }
+
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         Self::try_send(request).await.unwrap()
     }

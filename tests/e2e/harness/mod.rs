@@ -14,6 +14,7 @@ use clap::Parser;
 use revwallet::app::{App, Running};
 use revwallet::config::{Cli, Config};
 use revwallet::telemetry::Telemetry;
+use serde_json::json;
 
 pub use client::Client;
 pub use logs::Logs;
@@ -32,6 +33,16 @@ impl Deref for TestApp {
 
     fn deref(&self) -> &Client {
         &self.client
+    }
+}
+
+impl TestApp {
+    /// A wallet with this balance; its id.
+    pub async fn open_wallet(&self, currency: &str, balance: &str) -> String {
+        let body = json!({ "owner": "somebody", "initial_balance": balance, "currency": currency });
+        let answer = self.post("/wallet", body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["id"].as_str().unwrap().to_owned()
     }
 }
 
@@ -63,6 +74,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     drop(guard);
     telemetry.finish();
     check::logs(&logs);
+    check::book(&database).await;
     database.drop().await;
 }
 
@@ -72,9 +84,14 @@ pub fn config(settings: &[&str]) -> Config {
         "revwallet",
         "--listen=127.0.0.1:0",
         "--internal-listen=127.0.0.1:0",
-        "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn",
+        "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn,tokio_postgres=warn",
+        // The server of a test run has `fsync` off.
+        "--allow-unsafe-server",
     ];
-    Cli::try_parse_from(usual.iter().chain(settings)).unwrap().config
+    let open = (!settings.iter().any(|setting| setting.starts_with("--access")))
+        .then_some("--access=open");
+    let words = usual.into_iter().chain(open).chain(settings.iter().copied());
+    Cli::try_parse_from(words).unwrap().config
 }
 
 /// Waits until `holds` does, at most ten seconds.

@@ -38,12 +38,29 @@ impl Database {
         Self { name, url }
     }
 
+    /// A connection of somebody else.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect_with(&server().options.clone().database(&self.name)).await.unwrap()
+    }
+
     /// Changes the database behind the program's back.
     pub async fn execute(&self, statement: &'static str) {
-        let options = server().options.clone().database(&self.name);
-        let mut connection = PgConnection::connect_with(&options).await.unwrap();
-        connection.execute(statement).await.unwrap();
-        connection.close().await.unwrap();
+        self.try_execute(statement).await.unwrap();
+    }
+
+    pub async fn try_execute(&self, statement: &'static str) -> sqlx::Result<()> {
+        let mut connection = self.connect().await;
+        connection.execute(statement).await?;
+        connection.close().await
+    }
+
+    /// As an administrator would, or a crash.
+    pub async fn end_other_sessions(&self) {
+        self.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await;
     }
 
     pub async fn drop(self) {

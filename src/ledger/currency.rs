@@ -1,0 +1,214 @@
+//! Currencies: a code, and how many decimals its minor unit stands for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest code. A system account's id is built from it and must stay above -2^40.
+pub const CODE_LEN_MAX: usize = 6;
+
+/// Most decimals: with 18 an `i64` still holds nine whole units.
+pub const DECIMALS_MAX: u8 = 18;
+
+/// ISO 4217's exceptions from two decimals.
+const ISO_0: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
+const ISO_3: &str = "BHD IQD JOD KWD LYD OMR TND";
+const ISO_4: &str = "CLF UYW";
+const ISO_2: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD \
+    BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD \
+    FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK \
+    LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR \
+    NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC \
+    SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG";
+const CRYPTO: [(&str, u8); 4] = [("BTC", 8), ("ETH", 8), ("USDC", 6), ("USDT", 6)];
+
+/// A currency that the program knows, with its decimals: eight bytes, to be passed by value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency {
+    /// Padded with zeros.
+    code: [u8; CODE_LEN_MAX],
+    decimals: u8,
+}
+
+/// Why a currency cannot be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CurrencyError {
+    #[error("a currency's code is 2 to 6 capital letters or digits")]
+    Code,
+    #[error("a currency has 0 to 18 decimals")]
+    Decimals,
+    #[error("write a currency as CODE:DECIMALS, for instance POINTS:0")]
+    Form,
+    #[error("this currency exists with other decimals")]
+    Taken,
+}
+
+impl Currency {
+    /// A currency by code and decimals, whether or not a table lists it.
+    pub fn new(code: &str, decimals: u8) -> Result<Self, CurrencyError> {
+        let bytes = code.as_bytes();
+        let is_code_char = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit();
+        if !(2..=CODE_LEN_MAX).contains(&bytes.len()) || !bytes.iter().all(is_code_char) {
+            return Err(CurrencyError::Code);
+        }
+        if decimals > DECIMALS_MAX {
+            return Err(CurrencyError::Decimals);
+        }
+        let mut padded = [0; CODE_LEN_MAX];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Ok(Self { code: padded, decimals })
+    }
+
+    /// `EUR`.
+    pub fn code(&self) -> &str {
+        let len = self.code.iter().position(|b| *b == 0).unwrap_or(CODE_LEN_MAX);
+        std::str::from_utf8(&self.code[..len]).expect("only capitals and digits were let in")
+    }
+
+    /// How many decimals its amounts are written with.
+    pub const fn decimals(self) -> u8 {
+        self.decimals
+    }
+
+    /// The code as a number below 37^6 < 2^32, different for different codes.
+    pub(super) fn number(self) -> u32 {
+        self.code.iter().fold(0, |number, byte| {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0' + 1,
+                b'A'..=b'Z' => byte - b'A' + 11,
+                _ => 0,
+            };
+            number * 37 + u32::from(digit)
+        })
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.code(), self.decimals)
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl FromStr for Currency {
+    type Err = CurrencyError;
+
+    /// The form of the setting: `CODE:DECIMALS`.
+    fn from_str(text: &str) -> Result<Self, CurrencyError> {
+        let (code, decimals) = text.split_once(':').ok_or(CurrencyError::Form)?;
+        Self::new(code, decimals.parse().map_err(|_| CurrencyError::Form)?)
+    }
+}
+
+/// The currencies that this program takes.
+#[derive(Debug, Clone)]
+pub struct Currencies(HashMap<u32, Currency>);
+
+impl Currencies {
+    /// ISO 4217 and four cryptocurrencies, and what the settings add.
+    pub fn with(added: &[Currency]) -> Result<Self, CurrencyError> {
+        let iso = [(ISO_0, 0), (ISO_2, 2), (ISO_3, 3), (ISO_4, 4)];
+        let listed = iso
+            .into_iter()
+            .flat_map(|(codes, n)| codes.split_whitespace().map(move |code| (code, n)));
+        let mut all = HashMap::new();
+        for (code, decimals) in listed.chain(CRYPTO) {
+            let currency = Currency::new(code, decimals)?;
+            all.insert(currency.number(), currency);
+        }
+        for currency in added {
+            // Amounts are stored in minor units: other decimals would change what every balance is worth.
+            if all.insert(currency.number(), *currency).is_some_and(|old| old != *currency) {
+                return Err(CurrencyError::Taken);
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// The currency with this code.
+    pub fn find(&self, code: &str) -> Option<Currency> {
+        self.numbered(Currency::new(code, 0).ok()?.number())
+    }
+
+    /// The currency whose code has this number.
+    pub(super) fn numbered(&self, number: u32) -> Option<Currency> {
+        self.0.get(&number).copied()
+    }
+
+    /// The digits of an amount in JSON, which may be a number or a string.
+    pub fn unquoted(raw: &str) -> Result<&str, String> {
+        let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
+        let starts = inside.bytes().next().is_some_and(|byte| {
+            byte.is_ascii_digit() || byte == b'-' || byte == b'+' || byte == b'.'
+        });
+        if starts { Ok(inside) } else { Err("must be a decimal".to_owned()) }
+    }
+
+    /// All of them, in the order of their codes.
+    pub fn all(&self) -> Vec<Currency> {
+        let mut all: Vec<_> = self.0.values().copied().collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+impl Default for Currencies {
+    fn default() -> Self {
+        Self::with(&[]).expect("the built-in table has no duplicates")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_those_of_iso_4217() {
+        let all = Currencies::default();
+
+        let of = |code| all.find(code).map(Currency::decimals);
+
+        assert_eq!(of("EUR"), Some(2));
+        assert_eq!(of("JPY"), Some(0));
+        assert_eq!(of("KWD"), Some(3));
+        assert_eq!(of("CLF"), Some(4));
+        assert_eq!(of("BTC"), Some(8));
+        assert_eq!(of("USDT"), Some(6));
+        assert_eq!(of("eur"), None);
+        assert_eq!(of("EURO"), None);
+        assert_eq!(of("TOOLONGCODE"), None);
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn a_setting_adds_a_currency_but_never_changes_one() {
+        let points: Currency = "POINTS:0".parse().unwrap();
+        let all = Currencies::with(&[points]).unwrap();
+
+        assert_eq!(all.find("POINTS"), Some(points));
+        assert_eq!(
+            Currencies::with(&["EUR:3".parse().unwrap()]).unwrap_err(),
+            CurrencyError::Taken
+        );
+        assert_eq!("eur:2".parse::<Currency>(), Err(CurrencyError::Code));
+        assert_eq!("ABCDEFG:2".parse::<Currency>(), Err(CurrencyError::Code));
+        assert_eq!("ABC:19".parse::<Currency>(), Err(CurrencyError::Decimals));
+        assert_eq!("ABC".parse::<Currency>(), Err(CurrencyError::Form));
+    }
+
+    #[test]
+    fn numbers_of_different_codes_differ() {
+        let all = Currencies::default().all();
+        let mut numbers: Vec<_> = all.iter().map(|c| c.number()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+
+        assert_eq!(numbers.len(), all.len());
+        assert!(u64::from(Currency::new("ZZZZZZ", 0).unwrap().number()) < 37u64.pow(6));
+    }
+}

@@ -1,0 +1,147 @@
+//! The ledger: an append-only book of transfers, written by group commit. It knows accounts, amounts and a few rules.
+//!
+//! Nothing is ever updated: each transfer carries both balances after it, so the last transfer that touched an account
+//! tells its balance, and any earlier one tells what it was then.
+//!
+//! Start reading at [`transfer`] (what goes in and comes out) and [`decide`] (the rules); then [`writer`], which turns
+//! what many callers post into batches, each of them one commit that stands on the one before.
+//!
+//! What a caller can rely on: an answer is given after the commit; a refusal is certain; the same key with the same
+//! content is answered the same; whatever is killed, each acknowledged posting is in the book once.
+
+#![deny(clippy::float_arithmetic)]
+
+mod args;
+pub mod currency;
+pub mod money;
+
+pub mod account;
+pub mod transfer;
+
+pub mod decide;
+
+pub mod companion;
+mod encode;
+
+mod connect;
+mod measure;
+mod sql;
+mod writer;
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+use self::companion::CompanionKind;
+use self::decide::Rules;
+use self::measure::{Measured, to_gauge};
+use self::transfer::{Posted, Posting};
+use self::writer::{Gauge, Item, Outcome, Writer};
+
+pub use self::args::LedgerArgs;
+pub use self::connect::{StartError, Unsafe};
+pub use self::decide::Refusal;
+pub use self::writer::{Failpoints, Fault, PostError, Settings, Stage};
+
+/// What the ledger needs to start.
+#[derive(Clone)]
+pub struct Options {
+    /// For the writer's own connection.
+    pub database: tokio_postgres::Config,
+    /// For reads.
+    pub pool: PgPool,
+    pub settings: Settings,
+    pub rules: Rules,
+    /// Every statement that may move with the money.
+    pub companions: Vec<&'static CompanionKind>,
+    pub failpoints: Failpoints,
+    pub metrics: Arc<Metrics>,
+}
+
+/// A book. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    queue: mpsc::Sender<Item>,
+    gauge: Gauge,
+    pool: PgPool,
+    book: i32,
+    metrics: Arc<Metrics>,
+}
+
+impl Ledger {
+    /// Connects and starts the writer, which ends when the token is cancelled and the queue is answered.
+    pub async fn start(options: Options, tasks: &Tasks) -> Result<Self, StartError> {
+        let Options { database, pool, settings, rules, companions, failpoints, metrics } = options;
+        metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
+        measure::announce(&metrics);
+        let (queue, items) = mpsc::channel(settings.queue_max);
+        let gauge = Gauge::new(settings.queue_legs_max);
+        let book = settings.book;
+        let companions: Arc<[_]> = companions.into();
+        let writer = Writer::connect(
+            database,
+            settings,
+            rules,
+            companions,
+            failpoints,
+            items,
+            Arc::clone(&metrics),
+        )
+        .await?;
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("ledger-writer", async move {
+            writer.run(stopping).await;
+            Ok(())
+        });
+        Ok(Self { queue, gauge, pool, book, metrics })
+    }
+
+    /// Writes a posting, and answers when it is durable. The posting goes ahead even if nobody waits for the answer.
+    pub async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
+        let measured = Measured::begin(&posting);
+        let answer = self.post_unmeasured(posting).await;
+        measured.end(&self.metrics, &answer);
+        answer
+    }
+
+    async fn post_unmeasured(&self, posting: Posting) -> Result<Posted, PostError> {
+        let (item, answer) = self.gauge.admit(posting)?;
+        self.queue.try_send(item).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,
+        })?;
+        match answer.await {
+            Ok(Ok(Outcome::Posted(posted))) => Ok(posted),
+            Ok(Ok(Outcome::Replay { first_seq, last_seq })) => {
+                self.replay(first_seq, last_seq).await
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(PostError::Unknown),
+        }
+    }
+
+    /// Notes in the metrics how much waits to be written.
+    pub fn sample(&self) {
+        self.metrics.wallet_ledger_queue_depth.set(to_gauge(self.gauge.legs()));
+    }
+
+    /// The first answer again.
+    async fn replay(&self, first_seq: i64, last_seq: i64) -> Result<Posted, PostError> {
+        let read = async {
+            let mut db = self.pool.acquire().await?;
+            sql::posted(&mut db, self.book, first_seq, last_seq).await
+        };
+        match read.await {
+            Ok(Some(posted)) => Ok(posted),
+            Ok(None) => Err(PostError::Internal),
+            Err(error) => {
+                tracing::warn!(error = %error, "a replay cannot be read");
+                Err(PostError::Unavailable)
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Money: a whole number of minor units, and its exact decimal form. Nothing here ever touches a float.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+
+use super::currency::Currency;
+
+/// No customer's balance rises above this, so that every balance is exact in every JSON parser.
+pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
+
+/// The most that one transfer moves unless a setting says otherwise.
+pub const MAX_AMOUNT_DEFAULT: Minor = Minor(1_000_000_000_000);
+
+/// Longest text taken for an amount. Twenty digits are more than an `i64` has; the rest is room for zeros.
+const TEXT_LEN_MAX: usize = 64;
+
+/// An amount or a balance in minor units (cents for EUR).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Minor(pub i64);
+
+/// Why a text is no amount. `Display` is what the caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    #[error("is not a decimal number")]
+    NotANumber,
+    #[error("has more than {0} decimals")]
+    TooManyDecimals(u8),
+    #[error("must not be zero")]
+    Zero,
+    #[error("must not be negative")]
+    Negative,
+    #[error("is too large")]
+    TooLarge,
+}
+
+impl Minor {
+    pub const ZERO: Self = Self(0);
+
+    /// `None` when the sum leaves the range of `i64`.
+    #[must_use]
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        match self.0.checked_add(other.0) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
+
+    /// `None` when the difference leaves the range of `i64`.
+    #[must_use]
+    pub const fn checked_sub(self, other: Self) -> Option<Self> {
+        match self.0.checked_sub(other.0) {
+            Some(difference) => Some(Self(difference)),
+            None => None,
+        }
+    }
+
+    /// A positive amount from the text of a JSON number, or of a string that looks like one.
+    pub fn parse_amount(text: &str, currency: Currency) -> Result<Self, AmountError> {
+        match Self::parse_balance(text, currency)? {
+            Self::ZERO => Err(AmountError::Zero),
+            amount => Ok(amount),
+        }
+    }
+
+    /// The same, but zero is allowed.
+    pub fn parse_balance(text: &str, currency: Currency) -> Result<Self, AmountError> {
+        match Self::parse_signed(text, currency) {
+            Ok(amount) if amount < Self::ZERO => Err(AmountError::Negative),
+            // What is negative is told so first, however large or fine it is.
+            Err(AmountError::TooLarge | AmountError::TooManyDecimals(_))
+                if text.starts_with('-') =>
+            {
+                Err(AmountError::Negative)
+            }
+            other => other,
+        }
+    }
+
+    /// The same, but both signs are allowed.
+    ///
+    /// The grammar is that of a JSON number. An exponent only moves the point: `1.5e1` is `15`,
+    /// and `15e-3` has three decimals.
+    pub fn parse_signed(text: &str, currency: Currency) -> Result<Self, AmountError> {
+        if text.len() > TEXT_LEN_MAX {
+            return Err(AmountError::NotANumber);
+        }
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((_, "")) => return Err(AmountError::NotANumber),
+            Some((whole, fraction)) => (whole, fraction),
+            None => (mantissa, ""),
+        };
+        if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
+            return Err(AmountError::NotANumber);
+        }
+
+        let digits = append_digits(append_digits(Some(0), whole)?, fraction)?;
+        let decimals_written = i64::try_from(fraction.len()).unwrap_or(i64::MAX) - exponent;
+        let zeros_missing = i64::from(currency.decimals()) - decimals_written;
+        if zeros_missing < 0 {
+            return Err(AmountError::TooManyDecimals(currency.decimals()));
+        }
+        let minor = match digits {
+            Some(0) => 0,
+            Some(digits) => u32::try_from(zeros_missing)
+                .ok()
+                .and_then(|zeros| 10_i64.checked_pow(zeros))
+                .and_then(|scale| digits.checked_mul(scale))
+                .ok_or(AmountError::TooLarge)?,
+            None => return Err(AmountError::TooLarge),
+        };
+        Ok(Self(if negative { -minor } else { minor }))
+    }
+
+    /// From an exact decimal, for instance a price times a quantity that was rounded on purpose before.
+    pub fn from_decimal(decimal: Decimal, currency: Currency) -> Result<Self, AmountError> {
+        let decimals = currency.decimals();
+        let mut exact = decimal.normalize();
+        if exact.scale() > u32::from(decimals) {
+            return Err(AmountError::TooManyDecimals(decimals));
+        }
+        exact.rescale(u32::from(decimals));
+        // `rescale` keeps the scale it can when the mantissa has no room left.
+        if exact.scale() != u32::from(decimals) {
+            return Err(AmountError::TooLarge);
+        }
+        i64::try_from(exact.mantissa()).map(Self).map_err(|_| AmountError::TooLarge)
+    }
+
+    /// As an exact decimal.
+    pub fn to_decimal(self, currency: Currency) -> Decimal {
+        Decimal::from_i128_with_scale(i128::from(self.0), u32::from(currency.decimals()))
+    }
+
+    /// The decimal form with exactly the currency's decimals: `999.00`.
+    pub fn exact(self, currency: Currency) -> Exact {
+        Exact { minor: self, decimals: currency.decimals() }
+    }
+}
+
+/// `-1`, `+2`, `3`, at most six digits: more cannot lead anywhere.
+fn parse_exponent(text: &str) -> Result<i64, AmountError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AmountError::NotANumber);
+    }
+    let significant = digits.trim_start_matches('0');
+    let size = if significant.is_empty() { Ok(0) } else { significant.parse::<i64>() };
+    let size = size.unwrap_or(i64::MAX).min(999_999);
+    Ok(if text.starts_with('-') { -size } else { size })
+}
+
+/// The number with these digits behind it; `None` once it has left the range.
+fn append_digits(number: Option<i64>, digits: &str) -> Result<Option<i64>, AmountError> {
+    digits.bytes().try_fold(number, |number, byte| {
+        if !byte.is_ascii_digit() {
+            return Err(AmountError::NotANumber);
+        }
+        let digit = i64::from(byte - b'0');
+        Ok(number.and_then(|n| n.checked_mul(10)).and_then(|n| n.checked_add(digit)))
+    })
+}
+
+/// Writes an amount as a decimal, without a float and without allocating.
+#[derive(Debug, Clone, Copy)]
+pub struct Exact {
+    minor: Minor,
+    decimals: u8,
+}
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 20 digits, a point and a sign.
+        let mut text = [0u8; 24];
+        let mut start = text.len();
+        let mut rest = self.minor.0.unsigned_abs();
+        let mut written = 0;
+        while rest > 0 || written <= self.decimals {
+            if written == self.decimals && written > 0 {
+                start -= 1;
+                text[start] = b'.';
+            }
+            start -= 1;
+            text[start] = b'0' + u8::try_from(rest % 10).expect("a digit");
+            rest /= 10;
+            written += 1;
+        }
+        if self.minor.0 < 0 {
+            start -= 1;
+            text[start] = b'-';
+        }
+        f.write_str(std::str::from_utf8(&text[start..]).expect("digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! A batch: postings that are decided, but not yet in the book.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::cache::{Cache, Undo};
+use super::queue::Item;
+use crate::ledger::account::AccountId;
+use crate::ledger::currency::Currency;
+use crate::ledger::decide::{self, Decision, Refusal, Rules};
+use crate::ledger::encode::{Attached, Encoder};
+use crate::ledger::transfer::{Posted, Row};
+
+/// A place in the book that a batch can stand on: a seq, and who sealed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) seq: i64,
+    pub(super) batch: Uuid,
+}
+
+/// A posting in a batch, and its rows there.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) item: Item,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// An account that a batch brings into being.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Born {
+    pub(super) seq: i64,
+    pub(super) account: AccountId,
+    pub(super) currency: Currency,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: Uuid,
+    pub(super) prev: Head,
+    pub(super) rows: Vec<Row>,
+    pub(super) accepted: Vec<Accepted>,
+    pub(super) born: Vec<Born>,
+    /// Refused, which is certain as soon as the batch is in the book: nobody has to look for a key.
+    pub(super) refused: Vec<(Item, Refusal)>,
+    pub(super) undo: Vec<Undo>,
+    /// The digest of everything in it.
+    pub(super) content: [u8; 32],
+    /// Sent over an earlier connection too: "stale" may mean that this attempt has won.
+    pub(super) resent: bool,
+    /// When it was complete, for the metrics.
+    pub(super) sealed_at: Instant,
+}
+
+/// What has to be asked before these items can be answered or decided.
+#[derive(Debug, Default)]
+pub(super) struct Ask {
+    /// Accounts that are not in the cache, and who waits for them.
+    pub(super) accounts: Vec<AccountId>,
+    pub(super) waiting: Vec<Item>,
+    /// Refused unless the key was used: then the first attempt has succeeded.
+    pub(super) refused: Vec<(Item, Refusal)>,
+    /// One of their keys was used, it is not known which.
+    pub(super) suspects: Vec<Item>,
+    /// The head on which was refused, when no batch confirms it.
+    pub(super) confirm: Option<i64>,
+}
+
+impl Ask {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
+    }
+
+    /// Everybody who waits for the answer, in order.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.waiting
+            .into_iter()
+            .chain(self.refused.into_iter().map(|(item, _)| item))
+            .chain(self.suspects)
+    }
+
+    /// The keys to look up.
+    pub(super) fn keys(&self) -> Vec<Uuid> {
+        let refused = self.refused.iter().map(|(item, _)| item);
+        refused
+            .chain(&self.suspects)
+            .filter_map(|item| item.posting.key)
+            .map(|key| key.hash)
+            .collect()
+    }
+}
+
+/// What to do with what was taken from the queue.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) batch: Option<Batch>,
+    pub(super) ask: Ask,
+}
+
+/// Decides on what waits, in the order of arrival, up to the bound of a batch.
+pub(super) fn plan(
+    intake: &mut VecDeque<Item>,
+    cache: &mut Cache,
+    decision: &mut Decision,
+    rules: &Rules,
+    prev: Head,
+    legs_max: usize,
+) -> Plan {
+    let mut batch = Batch {
+        id: Uuid::new_v4(),
+        prev,
+        rows: Vec::new(),
+        accepted: Vec::with_capacity(intake.len().min(legs_max)),
+        born: Vec::new(),
+        refused: Vec::new(),
+        undo: Vec::new(),
+        content: [0; 32],
+        resent: false,
+        sealed_at: Instant::now(),
+    };
+    let mut ask = Ask::default();
+    while let Some(next) = intake.front() {
+        let is_empty = batch.accepted.is_empty();
+        let fits = batch.rows.len() + next.posting.legs.len() <= legs_max && !next.alone;
+        if !is_empty && !fits {
+            break;
+        }
+        let alone = next.alone;
+        let item = intake.pop_front().expect("there is a first one");
+        let known_before = ask.accounts.len();
+        ask.accounts.extend(decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)));
+        if ask.accounts.len() > known_before {
+            ask.waiting.push(item);
+            continue;
+        }
+        match decide::decide(&item.posting.legs, rules, |id| cache.get(id), decision) {
+            Ok(()) => batch.accept(item, decision, cache),
+            Err(refusal) if item.posting.key.is_some() => ask.refused.push((item, refusal)),
+            Err(refusal) => batch.refused.push((item, refusal)),
+        }
+        if alone && !batch.accepted.is_empty() {
+            break;
+        }
+    }
+    cache.age();
+    if batch.accepted.is_empty() {
+        // No seal will confirm what the refusals rest on.
+        ask.refused.append(&mut batch.refused);
+        ask.confirm = Some(prev.seq);
+        return Plan { batch: None, ask };
+    }
+    Plan { batch: Some(batch), ask }
+}
+
+impl Batch {
+    fn accept(&mut self, item: Item, decision: &Decision, cache: &mut Cache) {
+        let start = self.rows.len();
+        self.rows.extend_from_slice(&decision.rows);
+        for new in &decision.new_accounts {
+            let seq = self.seq_of(start + new.leg);
+            self.born.push(Born { seq, account: new.account, currency: new.currency });
+        }
+        self.undo.extend(decision.touched.iter().map(|(id, after)| cache.apply(*id, *after)));
+        self.accepted.push(Accepted { item, start, end: self.rows.len() });
+    }
+
+    /// The seq of the row at this place.
+    pub(super) fn seq_of(&self, place: usize) -> i64 {
+        self.prev.seq + 1 + i64::try_from(place).expect("a batch is small")
+    }
+
+    /// Where the book ends when this batch is in it.
+    pub(super) fn head(&self) -> Head {
+        Head { seq: self.seq_of(self.rows.len()) - 1, batch: self.id }
+    }
+
+    pub(super) fn has_companions(&self) -> bool {
+        self.accepted.iter().any(|accepted| !accepted.item.posting.companions.is_empty())
+    }
+
+    /// Everybody in it, in order.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        let accepted = self.accepted.into_iter().map(|accepted| accepted.item);
+        accepted.chain(self.refused.into_iter().map(|(item, _)| item))
+    }
+
+    /// What the poster of these rows is told.
+    pub(super) fn posted(&self, start: usize, end: usize, at: OffsetDateTime) -> Posted {
+        Posted {
+            first_seq: self.seq_of(start),
+            last_seq: self.seq_of(end) - 1,
+            at,
+            replayed: false,
+            rows: self.rows[start..end].to_vec(),
+        }
+    }
+
+    /// Digests the content, which is complete now.
+    pub(super) fn seal(&mut self, book: i32) {
+        // The order of the encoding; a leg can bring two accounts into being.
+        self.born.sort_unstable_by_key(|born| (born.seq, born.account));
+        let mut encoder = Encoder::new(book, self.prev.seq);
+        for accepted in &self.accepted {
+            let posting = &accepted.item.posting;
+            for (row, leg) in self.rows[accepted.start..accepted.end].iter().zip(&posting.legs) {
+                let metadata = leg.metadata.as_ref().map(|metadata| metadata.get());
+                encoder.transfer(
+                    row,
+                    Attached { trace_id: posting.trace_id, linked: leg.linked, metadata },
+                );
+            }
+        }
+        for accepted in &self.accepted {
+            if let Some(key) = accepted.item.posting.key {
+                encoder.posting(key, self.seq_of(accepted.start), self.seq_of(accepted.end) - 1);
+            }
+        }
+        for born in &self.born {
+            encoder.account(born.account, born.seq, born.currency.decimals(), born.currency.code());
+        }
+        self.content = encoder.finish();
+        self.sealed_at = Instant::now();
+    }
+}

@@ -1,0 +1,61 @@
+//! Idempotency keys that this process knows: those being worked on, and those it answered lately.
+//!
+//! A posting whose key is being worked on waits for that answer instead of being decided: equal keys merge.
+//! The keys answered lately save the database most lookups of impatient clients; they are bounded by two generations.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::queue::Item;
+use crate::ledger::transfer::Key;
+
+/// Half of how many keys are remembered: 64 bytes each.
+const GENERATION_MAX: usize = 32_768;
+
+/// Where the posting of a key is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) content: Uuid,
+    pub(super) first_seq: i64,
+    pub(super) last_seq: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// Being worked on, with those that wait for the answer.
+    pending: HashMap<Uuid, Vec<Item>>,
+    young: HashMap<Uuid, Known>,
+    old: HashMap<Uuid, Known>,
+}
+
+impl Keys {
+    /// The posting that was written under this key lately.
+    pub(super) fn find(&self, hash: Uuid) -> Option<Known> {
+        self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
+    }
+
+    /// Starts the work on an item, or puts it behind the one with the same key.
+    pub(super) fn admit(&mut self, item: Item) -> Option<Item> {
+        let Some(key) = item.posting.key else { return Some(item) };
+        if let Some(waiting) = self.pending.get_mut(&key.hash) {
+            waiting.push(item);
+            return None;
+        }
+        self.pending.insert(key.hash, Vec::new());
+        Some(item)
+    }
+
+    /// Ends the work on a key, and returns who waited for the answer.
+    pub(super) fn end(&mut self, key: Key) -> Vec<Item> {
+        self.pending.remove(&key.hash).unwrap_or_default()
+    }
+
+    /// Remembers where the posting of a key is.
+    pub(super) fn remember(&mut self, hash: Uuid, known: Known) {
+        if self.young.len() >= GENERATION_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(hash, known);
+    }
+}

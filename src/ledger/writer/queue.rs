@@ -1,0 +1,106 @@
+//! The queue between the many who post and the one who writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::oneshot;
+
+use crate::ledger::decide::Refusal;
+use crate::ledger::transfer::{Posted, Posting};
+
+/// Why a posting got no place in the book.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PostError {
+    /// It breaks a rule; asking again will not help.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// More is waiting than can be written soon. It was not written.
+    #[error("too busy, try again")]
+    Overloaded,
+    /// The database does not take it. It was not written.
+    #[error("the ledger is not available, try again")]
+    Unavailable,
+    /// The program ends, or lost its database, before it could tell. Asking again with the same key is safe.
+    #[error("it is not known whether it was written, ask again with the same key")]
+    Unknown,
+    /// The database refuses it for a reason that is a fault of ours. It was not written; the log has the cause.
+    #[error("something went wrong on our side")]
+    Internal,
+}
+
+/// What the writer answers: a replay's rows are read by who asked, not by the writer.
+#[derive(Debug, Clone)]
+pub(in crate::ledger) enum Outcome {
+    Posted(Posted),
+    Replay { first_seq: i64, last_seq: i64 },
+}
+
+pub(in crate::ledger) type Answer = Result<Outcome, PostError>;
+
+/// A posting on its way.
+#[derive(Debug)]
+pub(in crate::ledger) struct Item {
+    pub(super) posting: Posting,
+    /// Its company failed for a reason that no rule foresees: it travels alone, to find out which one it was.
+    pub(super) alone: bool,
+    reply: oneshot::Sender<Answer>,
+    /// Its legs count against the bound of the queue until it is answered.
+    _load: Load,
+}
+
+impl Item {
+    /// To find out which one of a batch the database refuses.
+    pub(super) fn sent_alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    pub(super) fn answer(self, answer: Answer) {
+        // Who asked may have gone; the money does not depend on that.
+        drop(self.reply.send(answer));
+    }
+}
+
+/// How much is waiting, in legs: postings differ by a factor of 20,000.
+#[derive(Debug, Clone)]
+pub(in crate::ledger) struct Gauge {
+    legs: Arc<AtomicUsize>,
+    legs_max: usize,
+}
+
+/// A part of what is waiting; gone when dropped.
+#[derive(Debug)]
+struct Load {
+    legs: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Gauge {
+    pub(in crate::ledger) fn new(legs_max: usize) -> Self {
+        Self { legs: Arc::default(), legs_max }
+    }
+
+    /// Makes an item if there is room for its legs. A posting of any size fits an empty queue.
+    pub(in crate::ledger) fn admit(
+        &self,
+        posting: Posting,
+    ) -> Result<(Item, oneshot::Receiver<Answer>), PostError> {
+        let count = posting.legs.len();
+        let load = Load { legs: Arc::clone(&self.legs), count };
+        let before = self.legs.fetch_add(count, Ordering::Relaxed);
+        if before > 0 && before + count > self.legs_max {
+            return Err(PostError::Overloaded);
+        }
+        let (reply, answer) = oneshot::channel();
+        Ok((Item { posting, alone: false, reply, _load: load }, answer))
+    }
+
+    pub(in crate::ledger) fn legs(&self) -> usize {
+        self.legs.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.legs.fetch_sub(self.count, Ordering::Relaxed);
+    }
+}

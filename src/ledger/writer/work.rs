@@ -1,0 +1,492 @@
+//! The writer's steps: admit, send, and what each answer leads to.
+
+use std::mem;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_postgres::{Error, Row};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::batch::{Ask, Batch, Head, plan};
+use super::failpoint::{Fault, Stage};
+use super::keys::Known;
+use super::link::{Layout, Replies, Work};
+use super::queue::{Answer, Item, Outcome, PostError};
+use super::verdict::{Verdict, judge};
+use super::{Mode, Stop, Writer};
+use crate::ledger::account::{Account, AccountId, State};
+use crate::ledger::currency::Currency;
+use crate::ledger::decide::Refusal;
+use crate::ledger::measure;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Kind, Posted};
+
+/// After a lost race, this many batches are sent under the book's lock.
+const TURNS_LOCKED: u32 = 16;
+
+/// Pause before a batch is sent again whose earlier attempt may still be under way.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(200);
+
+impl Writer {
+    /// Takes an item in, unless its key answers it at once or is being worked on.
+    pub(super) fn admit(&mut self, item: Item) {
+        if let Some(key) = item.posting.key
+            && let Some(known) = self.keys.find(key.hash)
+        {
+            return item.answer(replay(key.content, known));
+        }
+        if let Some(item) = self.keys.admit(item) {
+            self.intake.push_back(item);
+        }
+    }
+
+    /// Sends whatever can be sent now.
+    pub(super) async fn send_more(&mut self, token: &CancellationToken) -> Result<(), Stop> {
+        while self.link.len() < self.settings.pipe_max {
+            if self.mode == Mode::Behind && !self.has_work() {
+                return Ok(());
+            }
+            match self.mode {
+                Mode::CatchingUp => return Ok(()),
+                Mode::Behind => {
+                    let lock = self.turns_locked > 0;
+                    self.link.catch_up(
+                        self.settings.book,
+                        self.head.seq,
+                        self.settings.catch_up_max,
+                        lock,
+                    );
+                    self.mode = Mode::CatchingUp;
+                    return Ok(());
+                }
+                Mode::Free | Mode::Holding => {}
+            }
+            if !self.has_work() {
+                if self.mode == Mode::Holding && self.link.len() == 0 {
+                    self.link.release();
+                    self.mode = Mode::Free;
+                }
+                return Ok(());
+            }
+            if self.mode == Mode::Free && self.turns_locked > 0 {
+                if self.link.len() > 0 {
+                    return Ok(());
+                }
+                self.mode = Mode::Behind;
+                continue;
+            }
+            self.send_batch(token).await?;
+        }
+        Ok(())
+    }
+
+    /// Fills the intake for one batch without waiting, and tells whether anything is in it.
+    fn has_work(&mut self) -> bool {
+        while self.intake.len() < self.settings.batch_legs_max {
+            match self.queue.try_recv() {
+                Ok(item) => self.admit(item),
+                Err(_) => break,
+            }
+        }
+        !self.intake.is_empty()
+    }
+
+    /// Decides on the intake and sends what comes of it.
+    async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), Stop> {
+        let legs_max = self.settings.batch_legs_max;
+        let planned = plan(
+            &mut self.intake,
+            &mut self.cache,
+            &mut self.decision,
+            &self.rules,
+            self.tail,
+            legs_max,
+        );
+        let holding = self.mode == Mode::Holding;
+        if let Some(mut batch) = planned.batch {
+            batch.seal(self.settings.book);
+            self.tail = batch.head();
+            let cut = self.fail(Stage::BeforeSend).await?;
+            self.link.post(self.settings.book, batch, holding);
+            if holding {
+                self.mode = Mode::Free;
+                self.turns_locked = self.turns_locked.saturating_sub(1);
+            }
+            if cut || self.fail(Stage::AfterSend).await? {
+                // Whatever waits for an answer of the batch is asked on the new connection.
+                self.put_back(planned.ask.into_items());
+                return self.reconnect(Vec::new(), token).await;
+            }
+        } else if holding && planned.ask.waiting.is_empty() {
+            self.link.release();
+            self.mode = Mode::Free;
+        }
+        if !planned.ask.is_empty() {
+            self.link.send_ask(self.settings.book, planned.ask);
+        }
+        Ok(())
+    }
+
+    /// What a test wants to happen here: whether the connection is to be cut.
+    pub(super) async fn fail(&mut self, stage: Stage) -> Result<bool, Stop> {
+        match self.failpoints.hit(stage).await {
+            None => Ok(false),
+            Some(Fault::Cut) => Ok(true),
+            Some(Fault::Die) => Err(Stop::Killed),
+        }
+    }
+
+    /// Puts items back to where they came from, in their order.
+    pub(super) fn put_back(&mut self, items: impl Iterator<Item = Item>) {
+        let items: Vec<Item> = items.collect();
+        for item in items.into_iter().rev() {
+            self.intake.push_front(item);
+        }
+    }
+
+    /// Acts on the answer to the oldest work in flight.
+    pub(super) async fn finish_work(
+        &mut self,
+        work: Work,
+        replies: Replies,
+        token: &CancellationToken,
+    ) -> Result<(), Stop> {
+        match work {
+            Work::Post(batch, layout) => {
+                if self.fail(Stage::AfterReply).await? {
+                    return self.reconnect(vec![batch], token).await;
+                }
+                self.finish_batch(batch, &layout, replies, token).await?;
+            }
+            Work::Ask(ask) => self.finish_ask(ask, replies),
+            Work::CatchUp { after, lock } => self.finish_catch_up(after, lock, replies),
+            Work::Release | Work::Doomed => {}
+        }
+        Ok(())
+    }
+
+    async fn finish_batch(
+        &mut self,
+        batch: Batch,
+        layout: &Layout,
+        replies: Replies,
+        token: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let verdict = judge(&batch, layout, replies);
+        self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
+        let settled = matches!(verdict, Verdict::Sealed(_) | Verdict::Stale);
+        if batch.resent && !settled && !self.alone_on_server {
+            // An earlier attempt may still be on its way: nobody may be told that nothing was written.
+            tracing::warn!("a batch failed while an earlier attempt may be under way: {verdict:?}");
+            tokio::time::sleep(UNSETTLED_PAUSE).await;
+            return self.reconnect(vec![batch], token).await;
+        }
+        if let Verdict::Sealed(at) = verdict {
+            if self.fail(Stage::BeforeAnswer).await? {
+                return self.reconnect(vec![batch], token).await;
+            }
+            self.confirm(batch, at);
+            return Ok(());
+        }
+        self.take_back(batch, verdict);
+        Ok(())
+    }
+
+    /// A batch is in the book.
+    fn confirm(&mut self, mut batch: Batch, at: OffsetDateTime) {
+        self.head = batch.head();
+        measure::sealed(&self.metrics, batch.rows.len(), batch.sealed_at, self.head.seq);
+        for undo in mem::take(&mut batch.undo) {
+            self.cache.confirm(undo);
+        }
+        let accepted = mem::take(&mut batch.accepted);
+        for accepted in accepted {
+            let posted = batch.posted(accepted.start, accepted.end, at);
+            self.finish(accepted.item, Ok(Outcome::Posted(posted)));
+        }
+        for (item, refusal) in batch.refused {
+            self.finish(item, Err(refusal.into()));
+        }
+    }
+
+    /// A batch is not in the book: neither are those behind it. Everything in them is decided again,
+    /// but for what the verdict settles.
+    fn take_back(&mut self, mut batch: Batch, verdict: Verdict) {
+        let behind = self.link.doom();
+        let mut again = Vec::new();
+        let mut undos = mem::take(&mut batch.undo);
+        for work in behind {
+            match work {
+                Work::Post(mut later, _) => {
+                    undos.append(&mut later.undo);
+                    again.extend(later.into_items());
+                }
+                Work::Ask(ask) => again.extend(ask.into_items()),
+                Work::CatchUp { .. } | Work::Release | Work::Doomed => {}
+            }
+        }
+        for undo in undos.into_iter().rev() {
+            self.cache.take_back(undo);
+        }
+        self.tail = self.head;
+        self.put_back(again.into_iter());
+        self.settle(batch, verdict);
+    }
+
+    /// What a failed batch's own items are told, if anything.
+    fn settle(&mut self, batch: Batch, verdict: Verdict) {
+        match verdict {
+            Verdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
+            Verdict::Stale => {
+                self.put_back(batch.into_items());
+                self.turns_locked = TURNS_LOCKED;
+                self.mode = Mode::Behind;
+            }
+            Verdict::KeyTaken => {
+                let (keyed, others): (Vec<_>, Vec<_>) =
+                    batch.into_items().partition(|item| item.posting.key.is_some());
+                self.put_back(others.into_iter());
+                self.link.send_ask(self.settings.book, Ask { suspects: keyed, ..Ask::default() });
+            }
+            Verdict::Missed(missed) => self.settle_missed(batch, &missed),
+            Verdict::Unavailable(error) => {
+                tracing::warn!(error = %Detail(&error), "the database does not take a batch");
+                for item in batch.into_items() {
+                    self.finish(item, Err(PostError::Unavailable));
+                }
+            }
+            Verdict::Faulty(error) => {
+                let mut items: Vec<_> = batch.into_items().collect();
+                if items.len() == 1 {
+                    tracing::error!(error = %Detail(&error), "the database refuses a posting");
+                    return self.finish(items.remove(0), Err(PostError::Internal));
+                }
+                tracing::warn!(error = %Detail(&error), "the database refuses a batch; its postings are sent one by one");
+                self.put_back(items.into_iter().map(Item::sent_alone));
+            }
+        }
+    }
+
+    /// Takes the postings out whose companions did not take effect.
+    fn settle_missed(&mut self, batch: Batch, missed: &[(usize, &'static str)]) {
+        let mut ask = Ask::default();
+        let mut again = Vec::new();
+        for (place, item) in batch.into_items().enumerate() {
+            match missed.iter().find(|(missed, _)| *missed == place) {
+                None => again.push(item),
+                // The first attempt may have succeeded: then its own rows are in the way.
+                Some((_, refusal)) if item.posting.key.is_some() => {
+                    ask.refused.push((item, Refusal::Companion(refusal)));
+                }
+                Some((_, refusal)) => self.finish(item, Err(Refusal::Companion(refusal).into())),
+            }
+        }
+        self.put_back(again.into_iter());
+        if !ask.is_empty() {
+            self.link.send_ask(self.settings.book, ask);
+        }
+    }
+
+    fn finish_ask(&mut self, ask: Ask, replies: Replies) {
+        let answers = match parse_answers(replies) {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::warn!(error = %Detail(&error), "the database does not answer a question");
+                for item in ask.into_items() {
+                    self.finish(item, Err(PostError::Unavailable));
+                }
+                return;
+            }
+        };
+        for id in &ask.accounts {
+            let found = answers.accounts.iter().find(|(other, _)| other == id);
+            self.cache.warm(*id, found.map(|(_, account)| *account));
+        }
+        for (hash, known) in &answers.keys {
+            self.keys.remember(*hash, *known);
+        }
+        let confirmed = ask.confirm.is_none_or(|seq| answers.head == Some(seq));
+        let mut again = ask.waiting;
+        for (item, refusal) in ask.refused {
+            match self.known(&item) {
+                Some(answer) => self.finish(item, answer),
+                None if confirmed => self.finish(item, Err(refusal.into())),
+                None => again.push(item),
+            }
+        }
+        for item in ask.suspects {
+            match self.known(&item) {
+                Some(answer) => self.finish(item, answer),
+                None => again.push(item),
+            }
+        }
+        self.put_back(again.into_iter());
+        // A batch in flight finds out by itself; other questions would only ask the same again.
+        if !confirmed && self.mode == Mode::Free && !self.link.has_batch() {
+            self.mode = Mode::Behind;
+        }
+    }
+
+    /// The answer that the book has for this item's key.
+    fn known(&self, item: &Item) -> Option<Answer> {
+        let key = item.posting.key?;
+        self.keys.find(key.hash).map(|known| replay(key.content, known))
+    }
+
+    fn finish_catch_up(&mut self, after: i64, lock: bool, mut replies: Replies) {
+        let rows = match replies.pop().expect("there is a reply to each request") {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(error = %Detail(&error), "catching up failed");
+                if lock {
+                    self.link.release();
+                }
+                self.mode = Mode::Behind;
+                for item in mem::take(&mut self.intake) {
+                    self.finish(item, Err(PostError::Unavailable));
+                }
+                return;
+            }
+        };
+        match self.patch(after, &rows) {
+            Ok(head) => {
+                if head != self.head {
+                    self.turns_locked = self.turns_locked.max(TURNS_LOCKED);
+                }
+                (self.head, self.tail) = (head, head);
+            }
+            // Rows of an unexpected shape: trust nothing that is in memory.
+            Err(error) => {
+                tracing::error!(error = %Detail(&error), "what was missed makes no sense");
+                self.cache.clear();
+            }
+        }
+        self.mode = if lock { Mode::Holding } else { Mode::Free };
+    }
+
+    /// Brings the cache up to the head that these rows tell.
+    fn patch(&mut self, after: i64, rows: &[Row]) -> Result<Head, Error> {
+        let Some(first) = rows.first() else { return Ok(self.head) };
+        let head = Head { seq: first.try_get(0)?, batch: first.try_get(1)? };
+        let missed = head.seq - after;
+        if missed < 0 || (missed == 0 && head.batch != self.head.batch) {
+            tracing::error!(
+                ours = self.head.seq,
+                theirs = head.seq,
+                "the book has lost what it had acknowledged"
+            );
+            self.cache.clear();
+            return Ok(head);
+        }
+        if missed > self.settings.catch_up_max {
+            self.cache.clear();
+            return Ok(head);
+        }
+        for row in rows.iter().filter(|_| missed > 0) {
+            let kind: i16 = row.try_get(2)?;
+            let (debit, credit) = (AccountId(row.try_get(3)?), AccountId(row.try_get(4)?));
+            let (debit_balance, credit_balance) = (Minor(row.try_get(5)?), Minor(row.try_get(6)?));
+            let state = state_after(kind);
+            self.cache.patch(debit, |account| {
+                account.balance = debit_balance;
+                account.state = state.unwrap_or(account.state);
+            });
+            self.cache.patch(credit, |account| account.balance = credit_balance);
+        }
+        Ok(head)
+    }
+
+    /// Answers an item, and those that waited for the same key.
+    pub(super) fn finish(&mut self, item: Item, answer: Answer) {
+        let Some(key) = item.posting.key else { return item.answer(answer) };
+        if let Ok(Outcome::Posted(Posted { first_seq, last_seq, .. })) = answer {
+            self.keys.remember(key.hash, Known { content: key.content, first_seq, last_seq });
+        }
+        for waiting in self.keys.end(key) {
+            let same = waiting.posting.key.is_some_and(|other| other.content == key.content);
+            match (&answer, same) {
+                (Ok(Outcome::Posted(posted)), true) => {
+                    waiting
+                        .answer(Ok(Outcome::Posted(Posted { replayed: true, ..posted.clone() })));
+                }
+                (_, true) => waiting.answer(answer.clone()),
+                (Ok(_), false) => waiting.answer(Err(Refusal::KeyReused.into())),
+                // Another request: it was never decided on.
+                (Err(_), false) => self.admit(waiting),
+            }
+        }
+        item.answer(answer);
+    }
+}
+
+/// What a key that is in the book answers to a request.
+fn replay(content: Uuid, known: Known) -> Answer {
+    if content == known.content {
+        Ok(Outcome::Replay { first_seq: known.first_seq, last_seq: known.last_seq })
+    } else {
+        Err(Refusal::KeyReused.into())
+    }
+}
+
+fn state_after(kind: i16) -> Option<State> {
+    match Kind::of_code(kind)? {
+        Kind::Open | Kind::Unfreeze => Some(State::Open),
+        Kind::Freeze => Some(State::Frozen),
+        Kind::Close => Some(State::Closed),
+        _ => None,
+    }
+}
+
+struct Answers {
+    accounts: Vec<(AccountId, Account)>,
+    keys: Vec<(Uuid, Known)>,
+    head: Option<i64>,
+}
+
+fn parse_answers(replies: Replies) -> Result<Answers, Error> {
+    let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
+    let [accounts, keys, head] = replies.as_slice() else {
+        unreachable!("three questions, three answers")
+    };
+    Ok(Answers {
+        accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
+        keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
+        head: head.first().map(|row| row.try_get(0)).transpose()?,
+    })
+}
+
+fn parse_key(row: &Row) -> Result<(Uuid, Known), Error> {
+    let known =
+        Known { content: row.try_get(1)?, first_seq: row.try_get(2)?, last_seq: row.try_get(3)? };
+    Ok((row.try_get(0)?, known))
+}
+
+/// The balance is that of the later of the last debit and the last credit.
+fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
+    let code: String = row.try_get(1)?;
+    let decimals: i16 = row.try_get(2)?;
+    let debit: (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
+    let credit: (Option<i64>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
+    let kind: Option<i16> = row.try_get(7)?;
+    let (_, balance) = debit.max(credit);
+    let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
+        .expect("a constraint of the table says the same as the constructor");
+    let state = kind.and_then(state_after).unwrap_or(State::Open);
+    Ok((
+        AccountId(row.try_get(0)?),
+        Account { currency, balance: Minor(balance.unwrap_or_default()), state },
+    ))
+}
+
+/// An error with its cause: the driver's own text says only that there was one.
+pub(super) struct Detail<'a>(pub(super) &'a Error);
+
+impl std::fmt::Display for Detail<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_db_error() {
+            Some(db) => write!(f, "{} {}", db.code().code(), db.message()),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The statements of wallets.
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+use crate::ledger::companion::CompanionKind;
+
+/// A wallet's row, which moves with the opening of its account.
+pub static OPENED: CompanionKind = CompanionKind {
+    name: "wallet.opened",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json) as (n int, id bigint, currency text, owner text)
+), done as (
+    insert into public.wallet (id, currency, owner)
+    select id, currency, owner from input
+    on conflict do nothing
+    returning id
+), took as (
+    select n from input join done using (id)
+)",
+};
+
+/// The id of the next wallet.
+pub(super) async fn next_id(db: &mut PgConnection) -> Result<i64> {
+    let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!""#);
+    Ok(id.fetch_one(db).await?)
+}
+
+/// Currency and owner of a wallet.
+pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<(String, String)>> {
+    let row = sqlx::query!("select currency, owner from wallet where id = $1", id);
+    Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.owner)))
+}
