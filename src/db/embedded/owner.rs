@@ -163,7 +163,7 @@ impl Owner {
     /// Takes over the Postgres that runs or starts one, and waits until it accepts connections.
     async fn bring_up(&self, slot: &mut Option<Postmaster>) -> anyhow::Result<String> {
         let began = Instant::now();
-        let mut patience_ends = None;
+        let (mut waits_since, mut told) = (None, false);
         loop {
             if let Some(ended) = slot.take_if(Postmaster::has_ended) {
                 self.judge_end(&ended, began).await?;
@@ -183,9 +183,10 @@ impl Owner {
                     self.log.path().display()
                 );
             }
-            // Counted from here, because a new cluster has taken its time already; and said once.
-            if *patience_ends.get_or_insert(Instant::now() + PATIENCE) < Instant::now() {
-                patience_ends = Some(began + 2 * START_WAIT_MAX);
+            // Counted from here: a new cluster has taken its time already, and that was said.
+            let waits_since = *waits_since.get_or_insert_with(Instant::now);
+            if !told && PATIENCE < waits_since.elapsed() {
+                told = true;
                 info!(
                     "waiting for the private Postgres ({waits_for}); its log is {}",
                     self.log.path().display()
