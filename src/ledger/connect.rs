@@ -77,12 +77,14 @@ pub(super) async fn drive<T>(
     driver: &mut Driver,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, tokio_postgres::Error> {
-    let work = std::pin::pin!(work);
-    match select(work, driver).await {
-        Either::Left((done, _)) => done,
-        // The requests have been told that the connection is gone.
-        Either::Right((_, work)) => work.await,
-    }
+    let mut work = std::pin::pin!(work);
+    let ended = match select(work.as_mut(), &mut *driver).await {
+        Either::Left((done, _)) => return done,
+        Either::Right((ended, _)) => ended,
+    };
+    // A connection that has ended answers its requests only when it is dropped; kept, they would wait for ever.
+    *driver = Box::pin(std::future::ready(ended));
+    work.await
 }
 
 /// The settings of this server with which a commit may be lost in a crash, if any.

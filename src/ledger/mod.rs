@@ -23,6 +23,8 @@ pub mod decide;
 pub mod companion;
 mod encode;
 
+pub mod read;
+
 mod connect;
 mod measure;
 mod sql;

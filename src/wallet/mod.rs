@@ -1,6 +1,7 @@
 //! Wallets: accounts of the ledger with an owner's name on them, and what one does with them.
 
 pub mod http;
+pub mod read;
 mod sql;
 
 use std::sync::Arc;
@@ -138,12 +139,16 @@ impl Wallets {
         }
         let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
         let (code, owner) = found.ok_or(Error::NotFound("wallet"))?;
-        let currency = self.currencies.find(&code).ok_or_else(|| {
-            Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
-        })?;
-        let facts = Arc::new(Facts { currency, owner });
+        let facts = self.facts_of(&code, owner)?;
         self.known.insert(id, Arc::clone(&facts));
         Ok(facts)
+    }
+
+    fn facts_of(&self, code: &str, owner: String) -> Result<Arc<Facts>> {
+        let currency = self.currencies.find(code).ok_or_else(|| {
+            Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
+        })?;
+        Ok(Arc::new(Facts { currency, owner }))
     }
 
     async fn move_money(

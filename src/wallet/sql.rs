@@ -32,3 +32,36 @@ pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<(Strin
     let row = sqlx::query!("select currency, owner from wallet where id = $1", id);
     Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.owner)))
 }
+
+/// A row of a list.
+pub(super) struct Listed {
+    pub id: i64,
+    pub currency: String,
+    pub owner: String,
+}
+
+/// Wallets behind `after`, in the order of their ids.
+pub(super) async fn list(
+    db: &mut PgConnection,
+    owner: Option<&str>,
+    currency: Option<&str>,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Listed>> {
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"
+        select id, currency, owner
+        from wallet
+        where id > $1
+            and ($2::text is null or owner = $2)
+            and ($3::text is null or currency = $3)
+        order by id
+        limit $4"#,
+        after,
+        owner,
+        currency,
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}

@@ -6,6 +6,8 @@
 
 mod harness;
 
+mod crash;
+mod history;
 mod http;
 mod ledger;
 mod lifecycle;

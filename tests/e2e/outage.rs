@@ -16,12 +16,16 @@ async fn an_outage_is_told_and_survived() {
         server.database(),
         server.socket_dir().display()
     );
-    let program = Program::start(&[&url, "--database-acquire-timeout=200ms"]).await;
+    let program =
+        Program::start(&[&url, "--database-acquire-timeout=200ms", "--access=open"]).await;
     assert_eq!(program.internal.get("/readyz").await.status, 200);
 
     server.stop().await;
     drop(server);
 
+    let request = program.public.request(reqwest::Method::POST, "/wallet");
+    let request = request.json(&serde_json::json!({ "owner": "a", "currency": "EUR" }));
+    program.public.send(request).await.problem(503, "database-unavailable");
     let answer = program.internal.get("/readyz").await;
     assert_eq!(answer.status, 503);
     assert!(!answer.header("retry-after").is_empty());
@@ -36,6 +40,9 @@ async fn an_outage_is_told_and_survived() {
         program.internal.try_status("/readyz").await == Some(200)
     })
     .await;
+    let request = program.public.request(reqwest::Method::POST, "/wallet");
+    let request = request.json(&serde_json::json!({ "owner": "a", "currency": "EUR" }));
+    assert_eq!(program.public.send(request).await.status, 201, "money moves again");
     assert!(program.stop().await.success());
     server.stop().await;
 }

@@ -20,6 +20,9 @@ use super::{Mode, Stop, Writer};
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Longest that one attempt may take: a server that is stopped takes the connection and says nothing.
+const OPEN_MAX: Duration = Duration::from_secs(10);
+
 /// When the program ends and the database is away, so often is tried to learn what became of the last batches.
 const ATTEMPTS_AT_END_MAX: u32 = 20;
 
@@ -68,16 +71,20 @@ impl Writer {
         let mut pause = PAUSE_MIN;
         let mut attempts_at_end = 0;
         loop {
-            match Link::open(&self.config, &self.companions, Some(self.link.backend)).await {
-                Ok((link, gone)) => {
+            let opening = Link::open(&self.config, &self.companions, Some(self.link.backend));
+            match tokio::time::timeout(OPEN_MAX, opening).await {
+                Ok(Ok((link, gone))) => {
                     self.link = link;
                     self.alone_on_server = gone;
                     tracing::info!(seq = self.head.seq, "the ledger's writer is connected again");
                     return Ok(());
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::warn!(error = %Detail(&error), "the ledger's writer cannot connect");
                 }
+                Err(_) => tracing::warn!(
+                    "the database takes longer than {OPEN_MAX:?} to take a connection"
+                ),
             }
             if token.is_cancelled() {
                 attempts_at_end += 1;

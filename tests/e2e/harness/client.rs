@@ -52,7 +52,7 @@ impl Client {
         Self::try_send(self.request(Method::GET, path)).await.ok().map(|answer| answer.status)
     }
 
-    async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer { status, headers, text: response.text().await? })

@@ -26,6 +26,7 @@ pub struct TestApp {
     client: Client,
     pub internal: Client,
     pub logs: Logs,
+    pub database: postgres::Database,
 }
 
 impl Deref for TestApp {
@@ -64,13 +65,15 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
         client: Client::new(running.address),
         internal: Client::new(running.internal_address),
         logs: logs.clone(),
+        database,
         running,
     };
 
     test(&app).await;
 
     check::while_running(&app).await;
-    assert!(app.running.stop().await, "the app did not stop in time");
+    let TestApp { running, database, .. } = app;
+    assert!(running.stop().await, "the app did not stop in time");
     drop(guard);
     telemetry.finish();
     check::logs(&logs);

@@ -1,7 +1,8 @@
 //! One Postgres for the whole test run, and a database for each test, cloned from a template.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -98,14 +99,15 @@ pub fn server() -> &'static Server {
 }
 
 async fn start() -> (Server, Embedded) {
-    let data_dir = std::env::temp_dir().join(format!("revwallet-test-{}", std::process::id()));
+    let data_dir =
+        std::env::temp_dir().join(format!("revwallet-test-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&data_dir).unwrap();
     let args = EmbeddedArgs { data_dir: data_dir.clone(), postgres_bin: None };
     // Nobody misses this data after a power cut; a kill does not need the disk.
     let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "300")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let embedded = Embedded::start_with(&args, settings).await.unwrap();
-    end_with_this_process(&data_dir);
+    end_with_this_process(&data_dir, embedded.socket_dir());
     let server = Server {
         options: embedded.connect_options(),
         socket_dir: embedded.socket_dir().to_owned(),
@@ -120,15 +122,17 @@ async fn start() -> (Server, Embedded) {
 
 /// A shell that reads a pipe which only this process holds: its end is the end of the run.
 #[expect(clippy::zombie_processes, reason = "it outlives this process, to clean up behind it")]
-fn end_with_this_process(data_dir: &std::path::Path) {
+fn end_with_this_process(data_dir: &Path, socket_dir: &Path) {
     let script = r#"
         cat >/dev/null
         pid=$(head -n 1 "$1/postgres/postmaster.pid") && kill -INT "$pid"
         for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-        rm -rf "$1""#;
+        rm -rf "$1" "$2""#;
     let mut watchdog = Command::new("sh")
         .args(["-c", script, "watchdog"])
-        .arg(data_dir)
+        .args([data_dir, socket_dir])
+        // What ends the test run from a terminal must not end this too.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

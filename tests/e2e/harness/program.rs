@@ -121,8 +121,13 @@ impl Program {
     }
 
     /// Asks it to end, and waits for that.
-    pub async fn stop(mut self) -> ExitStatus {
+    pub async fn stop(self) -> ExitStatus {
         self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Waits for an end that it was asked for already.
+    pub async fn ended(mut self) -> ExitStatus {
         let mut status = None;
         super::eventually("the program has ended", async || {
             status = self.child.try_wait().unwrap();

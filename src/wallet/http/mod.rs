@@ -1,4 +1,6 @@
-//! `/wallet`: open, deposit, withdraw.
+//! `/wallet`: open, look at, deposit, withdraw.
+
+mod look;
 
 use axum::Extension;
 use axum::extract::State;
@@ -19,7 +21,7 @@ use crate::http::context::RequestContext;
 use crate::http::extract::{Check, JsonBody, Member};
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::problem::ProblemBody;
-use crate::ledger::currency::Currencies;
+use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 
 /// Longest name of an owner, in characters.
@@ -29,6 +31,7 @@ static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .merge(look::routes())
         .routes(routes!(create_wallet))
         .routes(routes!(deposit))
         .routes(routes!(withdraw))
@@ -50,9 +53,8 @@ struct WalletBody<'a> {
 }
 
 fn answer(status: StatusCode, wallet: &Wallet) -> Result<Response> {
-    let exact = wallet.balance.exact(wallet.facts.currency).to_string();
     let body = WalletBody {
-        balance: RawValue::from_string(exact).map_err(|cause| Error::Internal(cause.into()))?,
+        balance: number(wallet.balance, wallet.facts.currency)?,
         currency: wallet.facts.currency.code(),
         id: wallet.id.to_string(),
         owner: &wallet.facts.owner,
@@ -62,6 +64,12 @@ fn answer(status: StatusCode, wallet: &Wallet) -> Result<Response> {
         response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// An exact decimal as a JSON number.
+fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> {
+    let text = minor.exact(currency).to_string();
+    RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -1,0 +1,69 @@
+//! Reading the book: balances now and then, histories. Every read is a few index probes, whatever the size of the book.
+
+mod sql;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::account::AccountId;
+use super::money::Minor;
+use super::transfer::Kind;
+use crate::error::Result;
+
+/// Most entries of one page of a history.
+pub const PAGE_MAX: i64 = 1000;
+
+/// A place in the book that nothing is behind.
+pub const END: i64 = i64::MAX;
+
+/// One transfer as one of its two accounts sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub seq: i64,
+    /// The seq of the first leg: the transfer's id.
+    pub transfer: i64,
+    pub at: OffsetDateTime,
+    pub kind: Kind,
+    pub counterparty: AccountId,
+    /// Below zero when it went out, zero when only the state changed.
+    pub change: Minor,
+    pub balance: Minor,
+    pub trace_id: Option<Uuid>,
+    pub linked: Option<i64>,
+    pub metadata: Option<String>,
+}
+
+/// The last seq that was in the book at that moment.
+pub async fn seq_at(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
+    Ok(sql::seq_at(db, book, moment).await?.unwrap_or(0))
+}
+
+/// The head of the book: its last seq, and when that was sealed.
+pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTime)> {
+    Ok(sql::head(db, book).await?)
+}
+
+/// The balances of these accounts after `until`, in their order; zero for one that nothing has touched.
+pub async fn balances(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[AccountId],
+    until: i64,
+) -> Result<Vec<Minor>> {
+    let ids: Vec<i64> = accounts.iter().map(|account| account.0).collect();
+    let balances = sql::balances(db, book, &ids, until).await?;
+    Ok(balances.into_iter().map(Minor).collect())
+}
+
+/// The transfers of an account before `before`, not before `from`, newest first.
+pub async fn history(
+    db: &mut PgConnection,
+    book: i32,
+    account: AccountId,
+    from: i64,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Entry>> {
+    Ok(sql::history(db, book, account.0, from, before, limit.clamp(1, PAGE_MAX)).await?)
+}
