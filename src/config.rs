@@ -7,6 +7,7 @@ use crate::db::embedded::EmbeddedArgs;
 use crate::http::HttpArgs;
 use crate::http::auth::AccessArgs;
 use crate::ledger::LedgerArgs;
+use crate::ledger::verify::Anchor;
 use crate::telemetry::TelemetryArgs;
 
 /// A wallet backend you can see through: exact money, double entry, everything observable.
@@ -25,6 +26,12 @@ pub enum Command {
     Serve,
     /// Bring the database to this version, then exit.
     Migrate,
+    /// Read the whole book and hold every line against what must be; exit with 1 if something is off.
+    Verify {
+        /// A seal's hash that was noted earlier, as SEQ:HASH: proves that nothing before it was rewritten.
+        #[arg(long)]
+        anchor: Option<Anchor>,
+    },
     /// Measure how fast it is here, beside Postgres called directly.
     Bench(crate::bench::BenchArgs),
     /// Print the OpenAPI document.

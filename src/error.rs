@@ -179,6 +179,14 @@ impl Error {
         }
     }
 
+    /// The cause, for whoever runs the program; the public text where there is none.
+    pub fn into_cause(self) -> anyhow::Error {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => cause,
+            other => anyhow::Error::msg(other.to_string()),
+        }
+    }
+
     /// One field is wrong.
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])

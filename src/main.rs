@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use indicatif::ProgressBar;
 use revwallet::app::App;
 use revwallet::bench::BenchArgs;
 use revwallet::config::{Cli, Command, Config};
 use revwallet::db::Database;
 use revwallet::http::openapi;
+use revwallet::ledger::verify::Anchor;
 use revwallet::signals;
 use revwallet::telemetry::Telemetry;
 
@@ -51,6 +53,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(cli.config).await,
         Command::Migrate => migrate(cli.config).await,
+        Command::Verify { anchor } => verify(cli.config, anchor).await,
         Command::Bench(args) => bench(args, cli.config).await,
         Command::Openapi => print_openapi(),
     }
@@ -89,6 +92,25 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     let outcome = db.migrate(&config.database).await;
     db.close().await;
     outcome
+}
+
+async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
+    let telemetry = Telemetry::install(&config.telemetry)?;
+    let db = Database::open(&config, &telemetry.metrics).await?;
+    let bar = ProgressBar::new(0);
+    let report = db.verify(anchor.as_ref(), |reached, end| {
+        bar.set_length(end.unsigned_abs());
+        bar.set_position(reached.unsigned_abs());
+    });
+    let report = report.await;
+    bar.finish_and_clear();
+    db.close().await;
+    let report = report?;
+    writeln!(std::io::stdout(), "{report}").context("cannot write the report")?;
+    match report.faults.first() {
+        None => Ok(()),
+        Some(fault) => anyhow::bail!("the book is not as it must be: {fault}"),
+    }
 }
 
 async fn bench(args: BenchArgs, config: Config) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ use tracing::info;
 
 use crate::config::{Config, duration};
 use crate::error::{Error, Result};
+use crate::ledger::verify::{self, Anchor, Report};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use embedded::Embedded;
@@ -113,6 +114,18 @@ impl Database {
         info!(installation.id = %installation, "the database is ready: installation {installation}");
         connection.close().await?;
         Ok(())
+    }
+
+    /// Reads the whole book, over a connection of its own.
+    pub async fn verify(
+        &self,
+        anchor: Option<&Anchor>,
+        progress: impl FnMut(i64, i64),
+    ) -> anyhow::Result<Report> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        migrations::check(&mut connection).await?;
+        let report = verify::run(&mut connection, 1, anchor, progress).await;
+        report.map_err(Error::into_cause)
     }
 
     /// A connection for the operation of that name.

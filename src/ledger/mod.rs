@@ -24,6 +24,7 @@ pub mod companion;
 mod encode;
 
 pub mod read;
+pub mod verify;
 
 mod connect;
 mod measure;

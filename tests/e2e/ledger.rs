@@ -90,6 +90,18 @@ fn withdraw(key: u128, amount: i64) -> Posting {
     )
 }
 
+impl Database {
+    /// An account and nine deposits, each in a batch of its own.
+    pub async fn fill(&self) {
+        let writer = Writer::start(self, Failpoints::default()).await;
+        writer.open().await;
+        for key in 0..9 {
+            insist(&writer.ledger, deposit(key)).await.unwrap();
+        }
+        writer.stop().await;
+    }
+}
+
 /// Posts until there is an answer that is one, as a client with a key would.
 async fn insist(ledger: &Ledger, posting: Posting) -> Result<Posted, Refusal> {
     for _ in 0..2_000 {

@@ -14,4 +14,5 @@ mod lifecycle;
 mod outage;
 mod startup;
 mod telemetry;
+mod verify;
 mod wallet;
