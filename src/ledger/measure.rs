@@ -44,12 +44,44 @@ impl Measured {
     }
 }
 
+/// When a batch passed its stages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stages {
+    /// When the oldest of its postings was queued.
+    queued: Instant,
+    taken: Instant,
+    sent: Instant,
+}
+
+impl Stages {
+    pub(super) fn begin(queued: Option<Instant>) -> Self {
+        let taken = Instant::now();
+        Self { queued: queued.unwrap_or(taken), taken, sent: taken }
+    }
+
+    /// It is decided and goes out.
+    pub(super) fn decided(&mut self) {
+        self.sent = Instant::now();
+    }
+
+    /// It is in the book since `written`, and everybody has an answer.
+    pub(super) fn end(self, metrics: &Metrics, written: Instant) {
+        let stages = [
+            ("queue", self.taken - self.queued),
+            ("validate", self.sent - self.taken),
+            ("write", written - self.sent),
+            ("ack", written.elapsed()),
+        ];
+        for (stage, time) in stages {
+            metrics.wallet_ledger_stage_duration_seconds.with([stage]).record(time.as_secs_f64());
+        }
+    }
+}
+
 /// A batch is in the book.
-pub(super) fn sealed(metrics: &Metrics, transfers: usize, sent_at: Instant, head_seq: i64) {
+pub(super) fn sealed(metrics: &Metrics, transfers: usize, head_seq: i64) {
     metrics.wallet_ledger_batch_size.record(to_gauge(transfers));
-    metrics.wallet_ledger_write_duration_seconds.record(sent_at.elapsed().as_secs_f64());
-    #[expect(clippy::cast_precision_loss, reason = "exact until 2^53 transfers")]
-    metrics.wallet_ledger_head_seq.set(head_seq as f64);
+    metrics.wallet_ledger_head_seq.set(seq_to_gauge(head_seq));
 }
 
 /// What alerts divide by must be there before it happens.
@@ -62,6 +94,14 @@ pub(super) fn announce(metrics: &Metrics) {
     for outcome in ["sealed", "stale", "unavailable", "faulty"] {
         metrics.wallet_ledger_batches_total.announce([outcome]);
     }
+    for outcome in ["won", "lost"] {
+        metrics.wallet_ledger_head_races_total.announce([outcome]);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact until 2^53 transfers")]
+pub(super) fn seq_to_gauge(seq: i64) -> f64 {
+    seq as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count for a metric, not money")]

@@ -78,23 +78,13 @@ pub struct Ledger {
 impl Ledger {
     /// Connects and starts the writer, which ends when the token is cancelled and the queue is answered.
     pub async fn start(options: Options, tasks: &Tasks) -> Result<Self, StartError> {
-        let Options { database, pool, settings, rules, companions, failpoints, metrics } = options;
+        let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
         measure::announce(&metrics);
         let (queue, items) = mpsc::channel(settings.queue_max);
         let gauge = Gauge::new(settings.queue_legs_max);
-        let book = settings.book;
-        let companions: Arc<[_]> = companions.into();
-        let writer = Writer::connect(
-            database,
-            settings,
-            rules,
-            companions,
-            failpoints,
-            items,
-            Arc::clone(&metrics),
-        )
-        .await?;
+        let (book, pool) = (settings.book, options.pool.clone());
+        let writer = Writer::connect(options, items, gauge.clone()).await?;
         let stopping = tasks.stopping().clone();
         tasks.spawn("ledger-writer", async move {
             writer.run(stopping).await;
@@ -130,6 +120,7 @@ impl Ledger {
     /// Notes in the metrics how much waits to be written.
     pub fn sample(&self) {
         self.metrics.wallet_ledger_queue_depth.set(to_gauge(self.gauge.legs()));
+        self.metrics.wallet_ledger_oldest_queued_seconds.set(self.gauge.oldest().as_secs_f64());
     }
 
     /// The first answer again.

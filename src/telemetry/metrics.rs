@@ -116,16 +116,20 @@ metrics! {
     counter wallet_idempotency_total {outcome};
     /// Time from queueing a posting to its durable commit.
     histogram wallet_ledger_commit_duration_seconds in FINE_LATENCY;
-    /// Time from sending a batch to its durable commit.
-    histogram wallet_ledger_write_duration_seconds in FINE_LATENCY;
+    /// Time that a batch spent in each stage: queue (its oldest posting), validate, write (the durable commit included), ack.
+    histogram wallet_ledger_stage_duration_seconds {stage} in FINE_LATENCY;
     /// Transfers of one commit.
     histogram wallet_ledger_batch_size in COUNTS;
     /// Batches by what became of them: sealed, stale, or failed.
     counter wallet_ledger_batches_total {outcome};
+    /// Batches that met another process at the head of the book, and who was first.
+    counter wallet_ledger_head_races_total {outcome};
     /// Times that the writer lost its connection to the database.
     counter wallet_ledger_reconnects_total;
     /// Legs that wait to be written.
     gauge wallet_ledger_queue_depth;
+    /// How long the oldest posting without an answer has been waiting.
+    gauge wallet_ledger_oldest_queued_seconds;
     /// Most legs that may wait.
     gauge wallet_ledger_queue_capacity;
     /// The last seq of the book that this process has seen.
@@ -197,7 +201,7 @@ mod tests {
         metrics.db_client_connection_wait_time_seconds.record(1.0);
         metrics.db_client_operation_duration_seconds.with(["x"]).record(1.0);
         metrics.wallet_ledger_commit_duration_seconds.record(1.0);
-        metrics.wallet_ledger_write_duration_seconds.record(1.0);
+        metrics.wallet_ledger_stage_duration_seconds.with(["write"]).record(1.0);
         metrics.wallet_ledger_batch_size.record(1.0);
 
         let rendered = metrics.handle().render();

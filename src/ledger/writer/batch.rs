@@ -1,7 +1,6 @@
 //! A batch: postings that are decided, but not yet in the book.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,6 +11,7 @@ use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::decide::{self, Decision, Refusal, Rules};
 use crate::ledger::encode::{Attached, Encoder};
+use crate::ledger::measure::Stages;
 use crate::ledger::transfer::{Posted, Row};
 
 /// A place in the book that a batch can stand on: a seq, and who sealed it.
@@ -51,8 +51,7 @@ pub(super) struct Batch {
     pub(super) content: [u8; 32],
     /// Sent over an earlier connection too: "stale" may mean that this attempt has won.
     pub(super) resent: bool,
-    /// When it was complete, for the metrics.
-    pub(super) sealed_at: Instant,
+    pub(super) stages: Stages,
 }
 
 /// What has to be asked before these items can be answered or decided.
@@ -119,7 +118,7 @@ pub(super) fn plan(
         undo: Vec::new(),
         content: [0; 32],
         resent: false,
-        sealed_at: Instant::now(),
+        stages: Stages::begin(intake.front().map(|item| item.queued)),
     };
     let mut ask = Ask::default();
     while let Some(next) = intake.front() {
@@ -222,6 +221,6 @@ impl Batch {
             encoder.account(born.account, born.seq, born.currency.decimals(), born.currency.code());
         }
         self.content = encoder.finish();
-        self.sealed_at = Instant::now();
+        self.stages.decided();
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! Bounds: the queue (postings and legs), a batch (legs), the pipe (batches), the cache (accounts), remembered keys.
 
+mod answers;
 mod batch;
 mod cache;
 mod columns;
@@ -30,7 +31,7 @@ mod work;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_postgres::Config;
@@ -40,6 +41,7 @@ use self::batch::Head;
 use self::cache::Cache;
 use self::keys::Keys;
 use self::link::{Link, read_head};
+use super::Options;
 use super::companion::CompanionKind;
 use super::connect::{self, StartError};
 use super::decide::{Decision, Rules};
@@ -108,7 +110,7 @@ pub(super) struct Writer {
     config: Config,
     settings: Settings,
     rules: Rules,
-    companions: Arc<[&'static CompanionKind]>,
+    companions: Vec<&'static CompanionKind>,
     failpoints: Failpoints,
     queue: mpsc::Receiver<Item>,
     link: Link,
@@ -127,6 +129,7 @@ pub(super) struct Writer {
     /// Whether the backends of all earlier connections are certainly gone.
     alone_on_server: bool,
     metrics: Arc<Metrics>,
+    gauge: Gauge,
 }
 
 /// Why the run ends early.
@@ -140,14 +143,13 @@ enum Stop {
 impl Writer {
     /// Connects, checks that the server is fit to keep money, and finds the head of the book.
     pub(super) async fn connect(
-        config: Config,
-        settings: Settings,
-        rules: Rules,
-        companions: Arc<[&'static CompanionKind]>,
-        failpoints: Failpoints,
+        options: Options,
         queue: mpsc::Receiver<Item>,
-        metrics: Arc<Metrics>,
+        gauge: Gauge,
     ) -> Result<Self, StartError> {
+        let Options { database: config, settings, rules, companions, failpoints, metrics, .. } =
+            options;
+
         let (mut link, _) = Link::open(&config, &companions, None).await?;
         let client = link.shared_client();
         if !settings.allow_unsafe_server
@@ -177,6 +179,7 @@ impl Writer {
             decision: Decision::default(),
             alone_on_server: true,
             metrics,
+            gauge,
         })
     }
 
@@ -196,6 +199,7 @@ impl Writer {
         let mut arrived = Vec::new();
         loop {
             self.send_more(token).await?;
+            self.gauge.note_oldest(self.oldest());
             if drained && self.intake.is_empty() && self.link.len() == 0 {
                 return Ok(());
             }
@@ -229,6 +233,11 @@ impl Writer {
         self.mode != Mode::CatchingUp
             && self.link.len() < self.settings.pipe_max
             && self.intake.is_empty()
+    }
+
+    /// Since when the oldest that is not answered waits.
+    fn oldest(&self) -> Option<Instant> {
+        self.link.oldest().or_else(|| self.intake.front().map(|item| item.queued))
     }
 
     fn is_overdue(&self) -> bool {

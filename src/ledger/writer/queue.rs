@@ -1,7 +1,8 @@
 //! The queue between the many who post and the one who writes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -41,6 +42,7 @@ pub(in crate::ledger) type Answer = Result<Outcome, PostError>;
 #[derive(Debug)]
 pub(in crate::ledger) struct Item {
     pub(super) posting: Posting,
+    pub(super) queued: Instant,
     /// Its company failed for a reason that no rule foresees: it travels alone, to find out which one it was.
     pub(super) alone: bool,
     reply: oneshot::Sender<Answer>,
@@ -65,6 +67,9 @@ impl Item {
 pub(in crate::ledger) struct Gauge {
     legs: Arc<AtomicUsize>,
     legs_max: usize,
+    /// Since when the oldest of them waits, in microseconds after `began`; 0 when nothing does.
+    oldest: Arc<AtomicU64>,
+    began: Instant,
 }
 
 /// A part of what is waiting; gone when dropped.
@@ -76,7 +81,7 @@ struct Load {
 
 impl Gauge {
     pub(in crate::ledger) fn new(legs_max: usize) -> Self {
-        Self { legs: Arc::default(), legs_max }
+        Self { legs: Arc::default(), legs_max, oldest: Arc::default(), began: Instant::now() }
     }
 
     /// Makes an item if there is room for its legs. A posting of any size fits an empty queue.
@@ -91,11 +96,28 @@ impl Gauge {
             return Err(PostError::Overloaded);
         }
         let (reply, answer) = oneshot::channel();
-        Ok((Item { posting, alone: false, reply, _load: load }, answer))
+        let queued = Instant::now();
+        Ok((Item { posting, queued, alone: false, reply, _load: load }, answer))
     }
 
     pub(in crate::ledger) fn legs(&self) -> usize {
         self.legs.load(Ordering::Relaxed)
+    }
+
+    /// The writer tells since when the oldest that it has not answered waits.
+    pub(super) fn note_oldest(&self, since: Option<Instant>) {
+        let since = since.map_or(0, |since| {
+            u64::try_from((since - self.began).as_micros()).unwrap_or(u64::MAX).max(1)
+        });
+        self.oldest.store(since, Ordering::Relaxed);
+    }
+
+    /// How long the oldest has been waiting.
+    pub(in crate::ledger) fn oldest(&self) -> Duration {
+        match self.oldest.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.began.elapsed().saturating_sub(Duration::from_micros(since)),
+        }
     }
 }
 

@@ -1,29 +1,26 @@
-//! The writer's steps: admit, send, and what each answer leads to.
+//! The writer's steps: admit, send, and what becomes of a batch.
 
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio_postgres::{Error, Row};
+use tokio_postgres::Error;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::batch::{Ask, Batch, Head, plan};
+use super::batch::{Ask, Batch, plan};
 use super::failpoint::{Fault, Stage};
 use super::keys::Known;
 use super::link::{Layout, Replies, Work};
 use super::queue::{Answer, Item, Outcome, PostError};
 use super::verdict::{Verdict, judge};
 use super::{Mode, Stop, Writer};
-use crate::ledger::account::{Account, AccountId, State};
-use crate::ledger::currency::Currency;
 use crate::ledger::decide::Refusal;
 use crate::ledger::measure;
-use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Kind, Posted};
+use crate::ledger::transfer::Posted;
 
 /// After a lost race, this many batches are sent under the book's lock.
-const TURNS_LOCKED: u32 = 16;
+pub(super) const TURNS_LOCKED: u32 = 16;
 
 /// Pause before a batch is sent again whose earlier attempt may still be under way.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(200);
@@ -195,8 +192,12 @@ impl Writer {
 
     /// A batch is in the book.
     fn confirm(&mut self, mut batch: Batch, at: OffsetDateTime) {
+        let written = Instant::now();
         self.head = batch.head();
-        measure::sealed(&self.metrics, batch.rows.len(), batch.sealed_at, self.head.seq);
+        measure::sealed(&self.metrics, batch.rows.len(), self.head.seq);
+        if self.turns_locked > 0 {
+            self.metrics.wallet_ledger_head_races_total.with(["won"]).increment(1);
+        }
         for undo in mem::take(&mut batch.undo) {
             self.cache.confirm(undo);
         }
@@ -208,6 +209,7 @@ impl Writer {
         for (item, refusal) in batch.refused {
             self.finish(item, Err(refusal.into()));
         }
+        batch.stages.end(&self.metrics, written);
     }
 
     /// A batch is not in the book: neither are those behind it. Everything in them is decided again,
@@ -239,6 +241,7 @@ impl Writer {
         match verdict {
             Verdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
             Verdict::Stale => {
+                self.metrics.wallet_ledger_head_races_total.with(["lost"]).increment(1);
                 self.put_back(batch.into_items());
                 self.turns_locked = TURNS_LOCKED;
                 self.mode = Mode::Behind;
@@ -288,115 +291,6 @@ impl Writer {
         }
     }
 
-    fn finish_ask(&mut self, ask: Ask, replies: Replies) {
-        let answers = match parse_answers(replies) {
-            Ok(answers) => answers,
-            Err(error) => {
-                tracing::warn!(error = %Detail(&error), "the database does not answer a question");
-                for item in ask.into_items() {
-                    self.finish(item, Err(PostError::Unavailable));
-                }
-                return;
-            }
-        };
-        for id in &ask.accounts {
-            let found = answers.accounts.iter().find(|(other, _)| other == id);
-            self.cache.warm(*id, found.map(|(_, account)| *account));
-        }
-        for (hash, known) in &answers.keys {
-            self.keys.remember(*hash, *known);
-        }
-        let confirmed = ask.confirm.is_none_or(|seq| answers.head == Some(seq));
-        let mut again = ask.waiting;
-        for (item, refusal) in ask.refused {
-            match self.known(&item) {
-                Some(answer) => self.finish(item, answer),
-                None if confirmed => self.finish(item, Err(refusal.into())),
-                None => again.push(item),
-            }
-        }
-        for item in ask.suspects {
-            match self.known(&item) {
-                Some(answer) => self.finish(item, answer),
-                None => again.push(item),
-            }
-        }
-        self.put_back(again.into_iter());
-        // A batch in flight finds out by itself; other questions would only ask the same again.
-        if !confirmed && self.mode == Mode::Free && !self.link.has_batch() {
-            self.mode = Mode::Behind;
-        }
-    }
-
-    /// The answer that the book has for this item's key.
-    fn known(&self, item: &Item) -> Option<Answer> {
-        let key = item.posting.key?;
-        self.keys.find(key.hash).map(|known| replay(key.content, known))
-    }
-
-    fn finish_catch_up(&mut self, after: i64, lock: bool, mut replies: Replies) {
-        let rows = match replies.pop().expect("there is a reply to each request") {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::warn!(error = %Detail(&error), "catching up failed");
-                if lock {
-                    self.link.release();
-                }
-                self.mode = Mode::Behind;
-                for item in mem::take(&mut self.intake) {
-                    self.finish(item, Err(PostError::Unavailable));
-                }
-                return;
-            }
-        };
-        match self.patch(after, &rows) {
-            Ok(head) => {
-                if head != self.head {
-                    self.turns_locked = self.turns_locked.max(TURNS_LOCKED);
-                }
-                (self.head, self.tail) = (head, head);
-            }
-            // Rows of an unexpected shape: trust nothing that is in memory.
-            Err(error) => {
-                tracing::error!(error = %Detail(&error), "what was missed makes no sense");
-                self.cache.clear();
-            }
-        }
-        self.mode = if lock { Mode::Holding } else { Mode::Free };
-    }
-
-    /// Brings the cache up to the head that these rows tell.
-    fn patch(&mut self, after: i64, rows: &[Row]) -> Result<Head, Error> {
-        let Some(first) = rows.first() else { return Ok(self.head) };
-        let head = Head { seq: first.try_get(0)?, batch: first.try_get(1)? };
-        let missed = head.seq - after;
-        if missed < 0 || (missed == 0 && head.batch != self.head.batch) {
-            tracing::error!(
-                ours = self.head.seq,
-                theirs = head.seq,
-                "the book has lost what it had acknowledged"
-            );
-            self.cache.clear();
-            return Ok(head);
-        }
-        if missed > self.settings.catch_up_max {
-            self.cache.clear();
-            return Ok(head);
-        }
-        for row in rows.iter().filter(|_| missed > 0) {
-            let kind: i16 = row.try_get(2)?;
-            let (debit, credit) = (AccountId(row.try_get(3)?), AccountId(row.try_get(4)?));
-            let (debit_balance, credit_balance) = (Minor(row.try_get(5)?), Minor(row.try_get(6)?));
-            let state = state_after(kind);
-            self.cache.patch(debit, |account| {
-                account.balance = debit_balance;
-                account.state = state.unwrap_or(account.state);
-            });
-            self.cache.patch(credit, |account| account.balance = credit_balance);
-        }
-        Ok(head)
-    }
-
     /// Answers an item, and those that waited for the same key.
     pub(super) fn finish(&mut self, item: Item, answer: Answer) {
         let Some(key) = item.posting.key else { return item.answer(answer) };
@@ -421,62 +315,12 @@ impl Writer {
 }
 
 /// What a key that is in the book answers to a request.
-fn replay(content: Uuid, known: Known) -> Answer {
+pub(super) fn replay(content: Uuid, known: Known) -> Answer {
     if content == known.content {
         Ok(Outcome::Replay { first_seq: known.first_seq, last_seq: known.last_seq })
     } else {
         Err(Refusal::KeyReused.into())
     }
-}
-
-fn state_after(kind: i16) -> Option<State> {
-    match Kind::of_code(kind)? {
-        Kind::Open | Kind::Unfreeze => Some(State::Open),
-        Kind::Freeze => Some(State::Frozen),
-        Kind::Close => Some(State::Closed),
-        _ => None,
-    }
-}
-
-struct Answers {
-    accounts: Vec<(AccountId, Account)>,
-    keys: Vec<(Uuid, Known)>,
-    head: Option<i64>,
-}
-
-fn parse_answers(replies: Replies) -> Result<Answers, Error> {
-    let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
-    let [accounts, keys, head] = replies.as_slice() else {
-        unreachable!("three questions, three answers")
-    };
-    Ok(Answers {
-        accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
-        keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
-        head: head.first().map(|row| row.try_get(0)).transpose()?,
-    })
-}
-
-fn parse_key(row: &Row) -> Result<(Uuid, Known), Error> {
-    let known =
-        Known { content: row.try_get(1)?, first_seq: row.try_get(2)?, last_seq: row.try_get(3)? };
-    Ok((row.try_get(0)?, known))
-}
-
-/// The balance is that of the later of the last debit and the last credit.
-fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
-    let code: String = row.try_get(1)?;
-    let decimals: i16 = row.try_get(2)?;
-    let debit: (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
-    let credit: (Option<i64>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
-    let kind: Option<i16> = row.try_get(7)?;
-    let (_, balance) = debit.max(credit);
-    let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
-        .expect("a constraint of the table says the same as the constructor");
-    let state = kind.and_then(state_after).unwrap_or(State::Open);
-    Ok((
-        AccountId(row.try_get(0)?),
-        Account { currency, balance: Minor(balance.unwrap_or_default()), state },
-    ))
 }
 
 /// An error with its cause: the driver's own text says only that there was one.

@@ -1,0 +1,178 @@
+//! What the writer learns by asking: accounts, used keys, and what others wrote meanwhile.
+
+use std::mem;
+
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+use super::batch::{Ask, Head};
+use super::keys::Known;
+use super::link::Replies;
+use super::queue::{Answer, Item, PostError};
+use super::work::{Detail, TURNS_LOCKED, replay};
+use super::{Mode, Writer};
+use crate::ledger::account::{Account, AccountId, State};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::Kind;
+
+impl Writer {
+    pub(super) fn finish_ask(&mut self, ask: Ask, replies: Replies) {
+        let answers = match parse_answers(replies) {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::warn!(error = %Detail(&error), "the database does not answer a question");
+                for item in ask.into_items() {
+                    self.finish(item, Err(PostError::Unavailable));
+                }
+                return;
+            }
+        };
+        for id in &ask.accounts {
+            let found = answers.accounts.iter().find(|(other, _)| other == id);
+            self.cache.warm(*id, found.map(|(_, account)| *account));
+        }
+        for (hash, known) in &answers.keys {
+            self.keys.remember(*hash, *known);
+        }
+        let confirmed = ask.confirm.is_none_or(|seq| answers.head == Some(seq));
+        let mut again = ask.waiting;
+        for (item, refusal) in ask.refused {
+            match self.known(&item) {
+                Some(answer) => self.finish(item, answer),
+                None if confirmed => self.finish(item, Err(refusal.into())),
+                None => again.push(item),
+            }
+        }
+        for item in ask.suspects {
+            match self.known(&item) {
+                Some(answer) => self.finish(item, answer),
+                None => again.push(item),
+            }
+        }
+        self.put_back(again.into_iter());
+        // A batch in flight finds out by itself; other questions would only ask the same again.
+        if !confirmed && self.mode == Mode::Free && !self.link.has_batch() {
+            self.mode = Mode::Behind;
+        }
+    }
+
+    /// The answer that the book has for this item's key.
+    fn known(&self, item: &Item) -> Option<Answer> {
+        let key = item.posting.key?;
+        self.keys.find(key.hash).map(|known| replay(key.content, known))
+    }
+
+    pub(super) fn finish_catch_up(&mut self, after: i64, lock: bool, mut replies: Replies) {
+        let rows = match replies.pop().expect("there is a reply to each request") {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(error = %Detail(&error), "catching up failed");
+                if lock {
+                    self.link.release();
+                }
+                self.mode = Mode::Behind;
+                for item in mem::take(&mut self.intake) {
+                    self.finish(item, Err(PostError::Unavailable));
+                }
+                return;
+            }
+        };
+        match self.patch(after, &rows) {
+            Ok(head) => {
+                if head != self.head {
+                    self.turns_locked = self.turns_locked.max(TURNS_LOCKED);
+                }
+                (self.head, self.tail) = (head, head);
+            }
+            // Rows of an unexpected shape: trust nothing that is in memory.
+            Err(error) => {
+                tracing::error!(error = %Detail(&error), "what was missed makes no sense");
+                self.cache.clear();
+            }
+        }
+        self.mode = if lock { Mode::Holding } else { Mode::Free };
+    }
+
+    /// Brings the cache up to the head that these rows tell.
+    fn patch(&mut self, after: i64, rows: &[Row]) -> Result<Head, Error> {
+        let Some(first) = rows.first() else { return Ok(self.head) };
+        let head = Head { seq: first.try_get(0)?, batch: first.try_get(1)? };
+        let missed = head.seq - after;
+        if missed < 0 || (missed == 0 && head.batch != self.head.batch) {
+            tracing::error!(
+                ours = self.head.seq,
+                theirs = head.seq,
+                "the book has lost what it had acknowledged"
+            );
+            self.cache.clear();
+            return Ok(head);
+        }
+        if missed > self.settings.catch_up_max {
+            self.cache.clear();
+            return Ok(head);
+        }
+        for row in rows.iter().filter(|_| missed > 0) {
+            let kind: i16 = row.try_get(2)?;
+            let (debit, credit) = (AccountId(row.try_get(3)?), AccountId(row.try_get(4)?));
+            let (debit_balance, credit_balance) = (Minor(row.try_get(5)?), Minor(row.try_get(6)?));
+            let state = state_after(kind);
+            self.cache.patch(debit, |account| {
+                account.balance = debit_balance;
+                account.state = state.unwrap_or(account.state);
+            });
+            self.cache.patch(credit, |account| account.balance = credit_balance);
+        }
+        Ok(head)
+    }
+}
+
+fn state_after(kind: i16) -> Option<State> {
+    match Kind::of_code(kind)? {
+        Kind::Open | Kind::Unfreeze => Some(State::Open),
+        Kind::Freeze => Some(State::Frozen),
+        Kind::Close => Some(State::Closed),
+        _ => None,
+    }
+}
+
+struct Answers {
+    accounts: Vec<(AccountId, Account)>,
+    keys: Vec<(Uuid, Known)>,
+    head: Option<i64>,
+}
+
+fn parse_answers(replies: Replies) -> Result<Answers, Error> {
+    let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
+    let [accounts, keys, head] = replies.as_slice() else {
+        unreachable!("three questions, three answers")
+    };
+    Ok(Answers {
+        accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
+        keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
+        head: head.first().map(|row| row.try_get(0)).transpose()?,
+    })
+}
+
+fn parse_key(row: &Row) -> Result<(Uuid, Known), Error> {
+    let known =
+        Known { content: row.try_get(1)?, first_seq: row.try_get(2)?, last_seq: row.try_get(3)? };
+    Ok((row.try_get(0)?, known))
+}
+
+/// The balance is that of the later of the last debit and the last credit.
+fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
+    let code: String = row.try_get(1)?;
+    let decimals: i16 = row.try_get(2)?;
+    let debit: (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
+    let credit: (Option<i64>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
+    let kind: Option<i16> = row.try_get(7)?;
+    let (_, balance) = debit.max(credit);
+    let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
+        .expect("a constraint of the table says the same as the constructor");
+    let state = kind.and_then(state_after).unwrap_or(State::Open);
+    Ok((
+        AccountId(row.try_get(0)?),
+        Account { currency, balance: Minor(balance.unwrap_or_default()), state },
+    ))
+}
