@@ -122,18 +122,39 @@ create sequence ledger.account_id as bigint;
 create table ledger.cursor (
     book int not null,
     name text not null,
+    -- The last transfer that took effect; for a reader of events, the transaction of the last one.
     seq bigint not null,
-    -- Second part of the position in `event`.
+    -- The last event of that transaction; 0 for a reader of transfers.
     event bigint not null default 0,
     at timestamptz not null default now(),
     constraint cursor_pkey primary key (book, name),
     constraint cursor_not_negative check (0 <= seq and 0 <= event)
 );
 
+-- What is added to the server's transaction ids. A database that was restored elsewhere may run with smaller ids than those it holds.
+create table ledger.event_shift (
+    shift bigint not null default 0,
+    the_only boolean not null default true constraint event_shift_pkey primary key,
+    constraint event_shift_one_row check (the_only)
+);
+insert into ledger.event_shift default values;
+
+-- The transaction that writes now, as events count them.
+create function ledger.event_xid() returns bigint
+language sql stable
+set search_path = ledger, pg_catalog, pg_temp
+as $$ select pg_current_xact_id()::text::bigint + shift from event_shift $$;
+
+-- Every transaction below has ended.
+create function ledger.event_horizon() returns bigint
+language sql stable
+set search_path = ledger, pg_catalog, pg_temp
+as $$ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint + shift from event_shift $$;
+
 -- Events that are no money. Ids are drawn before the commit, so readers go by (xid, id) and stop below the oldest transaction that still runs.
 create table ledger.event (
     id bigint generated always as identity,
-    xid bigint not null default pg_current_xact_id()::text::bigint,
+    xid bigint not null default ledger.event_xid(),
     at timestamptz not null default clock_timestamp(),
     trace_id uuid,
     book int not null,
@@ -141,6 +162,21 @@ create table ledger.event (
     body json not null,
     constraint event_pkey primary key (book, xid, id)
 );
+
+-- To be called when a program starts: moves the shift so that what is written now comes after what is there.
+create function ledger.mend_event_shift() returns void
+language sql security definer
+set search_path = ledger, pg_catalog, pg_temp
+as $$
+    update event_shift
+    set shift = shift + last.xid - event_xid() + 1
+    from (
+        select max(e.xid) as xid
+        from book b
+        cross join lateral (select xid from event where book = b.book order by xid desc limit 1) e
+    ) last
+    where last.xid > event_xid();
+$$;
 
 -- Append-only, for every role including the owner.
 
@@ -354,6 +390,7 @@ begin
     grant usage on sequence ledger.account_id to revwallet_app;
     grant insert on ledger.event to revwallet_app;
     grant insert, update on ledger.cursor to revwallet_app;
-    grant execute on function ledger.post, ledger.catch_up, ledger.all_took to revwallet_app;
+    grant execute on function ledger.post, ledger.catch_up, ledger.all_took,
+        ledger.event_xid, ledger.event_horizon, ledger.mend_event_shift to revwallet_app;
 end
 $$;

@@ -18,7 +18,8 @@ use crate::http::auth::Access;
 use crate::http::edge::Edge;
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
-use crate::ledger::{self, Failpoints, Ledger};
+use crate::ledger::tail::{self, Tail};
+use crate::ledger::{self, Failpoints, Ledger, audit};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
 use crate::wallet::{self, Wallets};
@@ -33,6 +34,7 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     pub db: Database,
     pub wallets: Wallets,
+    pub tail: Tail,
     pub access: Access,
     pub metrics: Arc<Metrics>,
     pub exposition: Exposition,
@@ -84,12 +86,14 @@ impl App {
                 return Err(cause);
             }
         };
+        let tail = follow_book(config, &db, &core, metrics);
         let app = Self(Arc::new(Parts {
             access: config.access.access.unwrap_or(match db.embedded() {
                 Some(_) => Access::Open,
                 None => Access::Closed,
             }),
             wallets,
+            tail,
             exposition: Exposition::new(Arc::clone(metrics)),
             metrics: Arc::clone(metrics),
             stopping: CancellationToken::new(),
@@ -212,6 +216,20 @@ async fn open_book(
     };
     let ledger = Ledger::start(options, tasks).await?;
     Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?))
+}
+
+/// Everything that reacts to what is in the book.
+fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {
+    let book = config.ledger.settings().book;
+    let options = tail::Options {
+        pool: db.pool().clone(),
+        listener: db.options().clone(),
+        book,
+        metrics: Arc::clone(metrics),
+    };
+    let tail = Tail::start(options, tasks);
+    audit::start(&tail, book, metrics, tasks);
+    tail
 }
 
 fn describe_build(metrics: &Metrics) {

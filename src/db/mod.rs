@@ -110,6 +110,7 @@ impl Database {
         } else {
             migrations::apply(&mut connection).await?;
         }
+        sql::mend_event_shift(&mut connection).await?;
         let installation = sql::installation(&mut connection).await?;
         info!(installation.id = %installation, "the database is ready: installation {installation}");
         connection.close().await?;

@@ -41,6 +41,12 @@ pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
 
+/// Lets what is written from now on come after the events that are there, wherever this database was restored.
+pub(super) async fn mend_event_shift(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select ledger.mend_event_shift()").fetch_one(db).await?;
+    Ok(())
+}
+
 /// The versions of the migrations that this database has had, oldest first.
 pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
     // The table is not there before the first migration, so its name must not be checked early.

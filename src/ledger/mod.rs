@@ -26,6 +26,9 @@ mod encode;
 pub mod read;
 pub mod verify;
 
+pub mod audit;
+pub mod tail;
+
 mod connect;
 mod measure;
 mod sql;

@@ -135,6 +135,19 @@ metrics! {
     /// The last seq of the book that this process has seen.
     gauge wallet_ledger_head_seq;
 
+    /// Transfers (or events) of the book that a durable reader has not read yet.
+    gauge wallet_book_reader_lag_transfers {reader};
+    /// Attempts of a durable reader to read on, by what became of them.
+    counter wallet_book_reader_steps_total {reader, outcome};
+    /// Reads for live readers: one by the hub for all of them, or one by a reader that had missed something.
+    counter wallet_book_live_reads_total {by};
+    /// Checks that the auditor made of what was written, by check and what it found. Any `violated` is an emergency.
+    counter wallet_ledger_invariant_checks_total {check, outcome};
+    /// By how much running balances were found to be off since the start. Anything but 0 is an emergency.
+    gauge wallet_ledger_imbalance_minor_units {currency};
+    /// When the auditor last checked a seal, in seconds since 1970.
+    gauge wallet_ledger_last_check_timestamp_seconds;
+
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
     /// Most connections that the pool may open.

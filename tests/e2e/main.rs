@@ -13,6 +13,7 @@ mod ledger;
 mod lifecycle;
 mod outage;
 mod startup;
+mod tail;
 mod telemetry;
 mod verify;
 mod wallet;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::account::AccountId;
 use super::money::Minor;
-use super::transfer::Kind;
+use super::transfer::{Kind, Row};
 use crate::error::Result;
 
 /// Most entries of one page of a history.
@@ -32,6 +32,56 @@ pub struct Entry {
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
+}
+
+/// One row of the book, as it is stored.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub seq: i64,
+    pub debit: i64,
+    pub credit: i64,
+    pub amount: i64,
+    pub debit_balance: i64,
+    pub credit_balance: i64,
+    pub at: OffsetDateTime,
+    pub kind: i16,
+    pub leg: i16,
+    pub legs: i16,
+    pub trace_id: Option<Uuid>,
+    pub linked: Option<i64>,
+    pub metadata: Option<String>,
+}
+
+impl Line {
+    /// What the writer decided; `None` when a newer program wrote a kind that this one does not know.
+    pub fn row(&self) -> Option<Row> {
+        Some(Row {
+            kind: Kind::of_code(self.kind)?,
+            leg: self.leg,
+            legs: self.legs,
+            debit: AccountId(self.debit),
+            credit: AccountId(self.credit),
+            amount: Minor(self.amount),
+            debit_balance: Minor(self.debit_balance),
+            credit_balance: Minor(self.credit_balance),
+        })
+    }
+
+    /// The seq of the first leg: the transfer's id.
+    pub fn transfer(&self) -> i64 {
+        self.seq - i64::from(self.leg)
+    }
+}
+
+/// The rows behind `after`, up to `last`, at most `limit`.
+pub async fn lines(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Line>> {
+    sql::lines(db, book, after, last, limit).await
 }
 
 /// The last seq that was in the book at that moment.

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::Entry;
+use super::{Entry, Line};
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::Kind;
@@ -130,4 +130,29 @@ pub(super) async fn history(
 
 fn unknown_kind(code: i16) -> sqlx::Error {
     sqlx::Error::Decode(format!("kind {code} was written by a newer program").into())
+}
+
+pub(super) async fn lines(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Line>> {
+    sqlx::query_as!(
+        Line,
+        r#"
+        select seq, debit, credit, amount, debit_balance, credit_balance, at, kind, leg, legs,
+            trace_id, linked, metadata::text as metadata
+        from ledger.transfer
+        where book = $1 and seq > $2 and seq <= $3
+        order by seq
+        limit $4"#,
+        book,
+        after,
+        last,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }

@@ -1,25 +1,30 @@
 //! The checks, on rows in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::sql::{Born, KeyedPosting, Seal, Transfer};
-use super::{Anchor, FAULTS_MAX, Fault, Report};
+use super::sql::{self, Born, KeyedPosting, Seal};
+use super::{Anchor, Check, Chunk, FAULTS_MAX, Fault, Report};
 use crate::ledger::account::AccountId;
 use crate::ledger::encode::{Attached, Encoder};
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Key, Kind, Row};
+use crate::ledger::read::Line;
+use crate::ledger::transfer::Key;
 
 /// What Postgres counts microseconds from.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 
+/// Most accounts whose balances a checker keeps that goes on for ever.
+const KNOWN_MAX: usize = 200_000;
+
 /// Everything that is known after the rows so far.
-pub(super) struct Checker<'a> {
+pub struct Checker {
     book: i32,
-    anchor: Option<&'a Anchor>,
+    anchor: Option<Anchor>,
     anchor_seen: bool,
     /// The seal before: its seq, moment and hash.
     stands_on: (i64, OffsetDateTime, Vec<u8>),
@@ -29,10 +34,11 @@ pub(super) struct Checker<'a> {
     seals: i64,
     postings: i64,
     faults: Vec<Fault>,
+    imbalances: HashMap<String, i128>,
 }
 
-impl<'a> Checker<'a> {
-    pub(super) fn new(book: i32, first: Option<Seal>, anchor: Option<&'a Anchor>) -> Self {
+impl Checker {
+    pub fn new(book: i32, first: Option<Seal>, anchor: Option<Anchor>) -> Self {
         let mut checker = Self {
             book,
             anchor,
@@ -44,30 +50,79 @@ impl<'a> Checker<'a> {
             seals: 0,
             postings: 0,
             faults: Vec::new(),
+            imbalances: HashMap::new(),
         };
         match first.filter(|seal| seal.seq == 0) {
             Some(seal) => {
                 let expected = Sha256::digest(book.to_be_bytes());
                 if seal.hash != expected.as_slice() {
-                    checker.fault("seal 0", "its hash is not that of an empty book");
+                    checker.fault(Check::Chain, "seal 0", "its hash is not that of an empty book");
                 }
                 checker.hold_against_anchor(&seal);
                 checker.stands_on = (0, seal.at, seal.hash);
             }
-            None => checker.fault("seal 0", "it is missing"),
+            None => checker.fault(Check::Chain, "seal 0", "it is missing"),
         }
         checker
     }
 
+    /// Goes on behind a seal that was checked before. Balances are taken from the book as they are needed.
+    pub async fn resume(db: &mut PgConnection, book: i32, seq: i64) -> sqlx::Result<Self> {
+        let seal = sql::seals(db, book, seq - 1, seq).await?.into_iter().next();
+        let first = if seq == 0 { seal.clone() } else { sql::first_seal(db, book).await? };
+        let mut checker = Self::new(book, first, None);
+        if let Some(seal) = seal {
+            checker.stands_on = (seal.seq, seal.at, seal.hash);
+        } else {
+            let says = "it was there before and is missing";
+            checker.fault(Check::Chain, &format!("seal {seq}"), says);
+        }
+        Ok(checker)
+    }
+
+    /// Looks up what the accounts of a chunk had before it, as far as that is not known.
+    pub async fn prepare(&mut self, db: &mut PgConnection, chunk: &Chunk) -> sqlx::Result<()> {
+        if self.balances.len() > KNOWN_MAX {
+            self.balances.clear();
+            self.currencies.clear();
+        }
+        let touched = chunk.transfers.iter().flat_map(|line| [line.debit, line.credit]);
+        let unknown: BTreeSet<i64> =
+            touched.filter(|account| !self.currencies.contains_key(account)).collect();
+        let unknown: Vec<i64> = unknown.into_iter().collect();
+        for holding in sql::holdings(db, self.book, &unknown, self.reached()).await? {
+            self.balances.insert(holding.account, holding.balance);
+            self.currencies.insert(holding.account, (holding.currency, holding.decimals));
+        }
+        Ok(())
+    }
+
+    /// The last seal that was checked.
+    pub fn reached(&self) -> i64 {
+        self.stands_on.0
+    }
+
+    /// That seal as an anchor.
+    pub fn head(&self) -> Anchor {
+        let (seq, _, hash) = &self.stands_on;
+        Anchor { seq: *seq, hash: hash.as_slice().try_into().unwrap_or([0; 32]) }
+    }
+
+    /// What was found since it was asked last.
+    pub fn take_faults(&mut self) -> Vec<Fault> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// By how much the running balances are off in each currency, since it was asked last.
+    pub fn take_imbalances(&mut self) -> HashMap<String, i128> {
+        std::mem::take(&mut self.imbalances)
+    }
+
     /// Checks the next stretch of the book.
-    pub(super) fn chunk(
-        &mut self,
-        seals: &[Seal],
-        transfers: &[Transfer],
-        postings: &[KeyedPosting],
-        accounts: &[Born],
-    ) {
-        let (mut transfers, mut postings, mut accounts) = (transfers, postings, accounts);
+    pub fn chunk(&mut self, chunk: &Chunk) {
+        let Chunk { seals, transfers, postings, accounts } = chunk;
+        let (mut transfers, mut postings, mut accounts) =
+            (transfers.as_slice(), postings.as_slice(), accounts.as_slice());
         for seal in seals {
             let of_seal = take_to(&mut transfers, seal.seq, |transfer| transfer.seq);
             let keyed = take_to(&mut postings, seal.seq, |posting| posting.first_seq);
@@ -81,14 +136,17 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn finish(mut self, end: i64) -> Report {
-        let (seq, _, hash) = &self.stands_on;
-        let hash = hash.as_slice().try_into().unwrap_or([0; 32]);
-        let head = Anchor { seq: *seq, hash };
+        let head = self.head();
         if head.seq != end {
-            self.fault(&format!("seal {end}"), "the chain of seals does not lead to it");
+            self.fault(
+                Check::Chain,
+                &format!("seal {end}"),
+                "the chain of seals does not lead to it",
+            );
         }
-        if let Some(anchor) = self.anchor.filter(|_| !self.anchor_seen) {
-            self.fault(&format!("seal {}", anchor.seq), "the anchor's seal is not in the book");
+        if let Some(anchor) = self.anchor.take().filter(|_| !self.anchor_seen) {
+            let place = format!("seal {}", anchor.seq);
+            self.fault(Check::Anchor, &place, "the anchor's seal is not in the book");
         }
         let mut sums: HashMap<&str, i128> = HashMap::new();
         for (account, balance) in &self.balances {
@@ -99,37 +157,43 @@ impl<'a> Checker<'a> {
         let off: Vec<_> =
             off.iter().map(|(code, sum)| (format!("currency {code}"), **sum)).collect();
         for (place, sum) in off {
-            self.fault(&place, &format!("its balances add up to {sum} minor units, not to 0"));
+            self.fault(
+                Check::Conservation,
+                &place,
+                &format!("its balances add up to {sum} minor units, not to 0"),
+            );
         }
         let Self { transfers, seals, postings, faults, .. } = self;
         Report { transfers, seals, postings, accounts: self.currencies.len(), head, faults }
     }
 
-    fn fault(&mut self, place: &str, says: &str) {
+    fn fault(&mut self, check: Check, place: &str, says: &str) {
         if self.faults.len() < FAULTS_MAX {
-            self.faults.push(Fault { place: place.to_owned(), says: says.to_owned() });
+            self.faults.push(Fault { check, place: place.to_owned(), says: says.to_owned() });
         }
     }
 
-    fn seal(&mut self, seal: &Seal, transfers: &[Transfer], keyed: &[KeyedPosting], born: &[Born]) {
+    fn seal(&mut self, seal: &Seal, transfers: &[Line], keyed: &[KeyedPosting], born: &[Born]) {
         let place = format!("seal {}", seal.seq);
         let (prev_seq, prev_at, prev_hash) = self.stands_on.clone();
         if seal.prev_seq != Some(prev_seq) {
-            self.fault(&place, &format!("it does not stand on seal {prev_seq}"));
+            self.fault(Check::Chain, &place, &format!("it does not stand on seal {prev_seq}"));
         }
         if seal.at < prev_at {
-            self.fault(&place, "it is earlier than the seal before");
+            self.fault(Check::Chain, &place, "it is earlier than the seal before");
         }
         let mut content = Encoder::new(self.book, prev_seq);
         for (transfer, expected) in transfers.iter().zip(prev_seq + 1..) {
             self.transfer(transfer, expected, seal);
-            match row_of(transfer) {
-                Some(row) => content.transfer(&row, attached(transfer)),
-                None => self.fault(&format!("transfer {}", transfer.seq), "its kind is unknown"),
+            if let Some(row) = transfer.row() {
+                content.transfer(&row, attached(transfer));
+            } else {
+                let place = format!("transfer {}", transfer.seq);
+                self.fault(Check::Shape, &place, "its kind is unknown");
             }
         }
         if transfers.last().map_or(prev_seq, |transfer| transfer.seq) != seal.seq {
-            self.fault(&place, "transfers between it and the seal before are missing");
+            self.fault(Check::Gap, &place, "transfers between it and the seal before are missing");
         }
         for posting in keyed {
             let key = Key { hash: posting.key_hash, content: posting.content_hash };
@@ -141,6 +205,7 @@ impl<'a> Checker<'a> {
         }
         if seal.hash != chain(&prev_hash, prev_at, seal, content.finish()) {
             self.fault(
+                Check::Chain,
                 &place,
                 "its hash is not that of what stands between it and the seal before",
             );
@@ -151,18 +216,22 @@ impl<'a> Checker<'a> {
         self.stands_on = (seal.seq, seal.at, seal.hash.clone());
     }
 
-    fn transfer(&mut self, transfer: &Transfer, expected: i64, seal: &Seal) {
+    fn transfer(&mut self, transfer: &Line, expected: i64, seal: &Seal) {
         let place = format!("transfer {}", transfer.seq);
         self.transfers += 1;
         if transfer.seq != expected {
-            self.fault(&place, &format!("transfer {expected} should come here"));
+            self.fault(Check::Gap, &place, &format!("transfer {expected} should come here"));
         }
         if transfer.at != seal.at {
-            self.fault(&place, "its moment is not that of its seal");
+            self.fault(Check::Chain, &place, "its moment is not that of its seal");
         }
         let [debit, credit] = [transfer.debit, transfer.credit].map(|id| self.currencies.get(&id));
         if debit.is_none() || debit != credit {
-            self.fault(&place, "its accounts do not exist, or have different currencies");
+            self.fault(
+                Check::Shape,
+                &place,
+                "its accounts do not exist, or have different currencies",
+            );
         }
         let sides = [
             ("debit", transfer.debit, -i128::from(transfer.amount), transfer.debit_balance),
@@ -172,7 +241,11 @@ impl<'a> Checker<'a> {
             let before = self.balances.get(&account).copied().unwrap_or_default();
             let should = i128::from(before) + change;
             if should != i128::from(says) {
+                let currency = self.currencies.get(&account).map_or("?", |(code, _)| code);
+                *self.imbalances.entry(currency.to_owned()).or_default() +=
+                    i128::from(says) - should;
                 self.fault(
+                    Check::RunningBalance,
                     &place,
                     &format!(
                         "account {account} ({side}) has {says} after it, and should have {should}"
@@ -181,7 +254,11 @@ impl<'a> Checker<'a> {
             }
             let class = AccountId(account).class();
             if !class.is_some_and(|class| class.allows(Minor(says))) {
-                self.fault(&place, &format!("account {account} ({side}) may not have {says}"));
+                self.fault(
+                    Check::Floor,
+                    &place,
+                    &format!("account {account} ({side}) may not have {says}"),
+                );
             }
             // What it should be, so that one wrong line is not blamed on all that follow.
             self.balances.insert(account, i64::try_from(should).unwrap_or(says));
@@ -189,10 +266,13 @@ impl<'a> Checker<'a> {
     }
 
     fn hold_against_anchor(&mut self, seal: &Seal) {
-        let Some(anchor) = self.anchor.filter(|anchor| anchor.seq == seal.seq) else { return };
+        let Some(anchor) = self.anchor.as_ref().filter(|anchor| anchor.seq == seal.seq) else {
+            return;
+        };
         self.anchor_seen = true;
         if seal.hash != anchor.hash {
             self.fault(
+                Check::Anchor,
                 &format!("seal {}", seal.seq),
                 "its hash is not the anchor's: what is before it was rewritten",
             );
@@ -207,21 +287,8 @@ fn take_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) -> &
     taken
 }
 
-fn row_of(transfer: &Transfer) -> Option<Row> {
-    Some(Row {
-        kind: Kind::of_code(transfer.kind)?,
-        leg: transfer.leg,
-        legs: transfer.legs,
-        debit: AccountId(transfer.debit),
-        credit: AccountId(transfer.credit),
-        amount: Minor(transfer.amount),
-        debit_balance: Minor(transfer.debit_balance),
-        credit_balance: Minor(transfer.credit_balance),
-    })
-}
-
-fn attached(transfer: &Transfer) -> Attached<'_> {
-    let Transfer { trace_id, linked, metadata, .. } = transfer;
+fn attached(transfer: &Line) -> Attached<'_> {
+    let Line { trace_id, linked, metadata, .. } = transfer;
     Attached { trace_id: *trace_id, linked: *linked, metadata: metadata.as_deref() }
 }
 

@@ -13,17 +13,19 @@
 //! It reads a few thousand transfers at a time, so its memory is that of the balances: some 50 bytes an account.
 
 mod check;
+mod chunk;
+mod fault;
 mod sql;
 
 use std::fmt;
 
 use sqlx::PgConnection;
 
-use self::check::Checker;
 use crate::error::Result;
 
-/// Most transfers that are in memory at once, but for a posting that is larger by itself.
-const CHUNK_TRANSFERS_MAX: i64 = 20_000;
+pub use self::check::Checker;
+pub use self::chunk::Chunk;
+pub use self::fault::{Check, Fault};
 
 /// Most faults that are told: the first is the one to look at, the others follow from it.
 pub(super) const FAULTS_MAX: usize = 20;
@@ -56,20 +58,6 @@ impl fmt::Display for Anchor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:", self.seq)?;
         self.hash.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-/// Something that is not as it must be, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The row.
-    pub place: String,
-    pub says: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.place, self.says)
     }
 }
 
@@ -111,20 +99,12 @@ pub async fn run(
     mut progress: impl FnMut(i64, i64),
 ) -> Result<Report> {
     let (end, _) = super::read::head(db, book).await?;
-    let first = sql::seals(db, book, -1, 0).await?;
-    let mut checker = Checker::new(book, first.into_iter().next(), anchor);
+    let first = sql::first_seal(db, book).await?;
+    let mut checker = Checker::new(book, first, anchor.cloned());
     let mut reached = 0;
-    while reached < end {
-        let mut seals = sql::seals(db, book, reached, end).await?;
-        let fits =
-            seals.iter().take_while(|seal| seal.seq - reached <= CHUNK_TRANSFERS_MAX).count();
-        seals.truncate(fits.max(1));
-        let Some(last) = seals.last().map(|seal| seal.seq) else { break };
-        let transfers = sql::transfers(db, book, reached, last).await?;
-        let postings = sql::postings(db, book, reached, last).await?;
-        let accounts = sql::accounts(db, book, reached, last).await?;
-        checker.chunk(&seals, &transfers, &postings, &accounts);
-        reached = last;
+    while let Some(chunk) = Chunk::read(db, book, reached, end).await? {
+        checker.chunk(&chunk);
+        reached = chunk.end();
         progress(reached, end);
     }
     Ok(checker.finish(end))

@@ -7,42 +7,29 @@ use uuid::Uuid;
 /// Most seals of one stretch.
 const SEALS_MAX: i64 = 2_000;
 
-pub(super) struct Seal {
-    pub(super) seq: i64,
-    pub(super) prev_seq: Option<i64>,
-    pub(super) at: OffsetDateTime,
-    pub(super) batch_id: Uuid,
-    pub(super) hash: Vec<u8>,
+#[derive(Debug, Clone)]
+pub struct Seal {
+    pub seq: i64,
+    pub prev_seq: Option<i64>,
+    pub at: OffsetDateTime,
+    pub batch_id: Uuid,
+    pub hash: Vec<u8>,
 }
 
-pub(super) struct Transfer {
-    pub(super) seq: i64,
-    pub(super) debit: i64,
-    pub(super) credit: i64,
-    pub(super) amount: i64,
-    pub(super) debit_balance: i64,
-    pub(super) credit_balance: i64,
-    pub(super) at: OffsetDateTime,
-    pub(super) kind: i16,
-    pub(super) leg: i16,
-    pub(super) legs: i16,
-    pub(super) trace_id: Option<Uuid>,
-    pub(super) linked: Option<i64>,
-    pub(super) metadata: Option<String>,
+#[derive(Debug, Clone)]
+pub struct KeyedPosting {
+    pub first_seq: i64,
+    pub last_seq: i64,
+    pub key_hash: Uuid,
+    pub content_hash: Uuid,
 }
 
-pub(super) struct KeyedPosting {
-    pub(super) first_seq: i64,
-    pub(super) last_seq: i64,
-    pub(super) key_hash: Uuid,
-    pub(super) content_hash: Uuid,
-}
-
-pub(super) struct Born {
-    pub(super) account: i64,
-    pub(super) seq: i64,
-    pub(super) decimals: i16,
-    pub(super) currency: String,
+#[derive(Debug, Clone)]
+pub struct Born {
+    pub account: i64,
+    pub seq: i64,
+    pub decimals: i16,
+    pub currency: String,
 }
 
 /// The seals behind `after`, up to `end`.
@@ -69,26 +56,9 @@ pub(super) async fn seals(
     .await
 }
 
-pub(super) async fn transfers(
-    db: &mut PgConnection,
-    book: i32,
-    after: i64,
-    last: i64,
-) -> sqlx::Result<Vec<Transfer>> {
-    sqlx::query_as!(
-        Transfer,
-        r#"
-        select seq, debit, credit, amount, debit_balance, credit_balance, at, kind, leg, legs,
-            trace_id, linked, metadata::text as metadata
-        from ledger.transfer
-        where book = $1 and seq > $2 and seq <= $3
-        order by seq"#,
-        book,
-        after,
-        last,
-    )
-    .fetch_all(db)
-    .await
+/// The seal that the first batch stands on.
+pub(super) async fn first_seal(db: &mut PgConnection, book: i32) -> sqlx::Result<Option<Seal>> {
+    Ok(seals(db, book, -1, 0).await?.into_iter().next())
 }
 
 pub(super) async fn postings(
@@ -128,6 +98,46 @@ pub(super) async fn accounts(
         book,
         after,
         last,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// What an account had after `until`, and what it is in; only accounts that exist.
+pub(super) struct Holding {
+    pub account: i64,
+    pub balance: i64,
+    pub currency: String,
+    pub decimals: i16,
+}
+
+pub(super) async fn holdings(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+    until: i64,
+) -> sqlx::Result<Vec<Holding>> {
+    sqlx::query_as!(
+        Holding,
+        r#"
+        select a.account, a.currency, a.decimals, coalesce(
+            case when coalesce(c.seq, 0) < d.seq then d.debit_balance else c.credit_balance end, 0
+        ) as "balance!"
+        from ledger.account a
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where t.book = a.book and t.debit = a.account and t.seq <= $3
+            order by t.seq desc limit 1
+        ) d on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where t.book = a.book and t.credit = a.account and t.seq <= $3
+            order by t.seq desc limit 1
+        ) c on true
+        where a.book = $1 and a.account = any ($2) and a.seq <= $3"#,
+        book,
+        accounts,
+        until,
     )
     .fetch_all(db)
     .await

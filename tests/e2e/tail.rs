@@ -1,0 +1,418 @@
+//! Following the book: each transfer once and in order, whoever reads, whatever breaks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use revwallet::error::{Error, Result};
+use revwallet::ledger::audit;
+use revwallet::ledger::read::Line;
+use revwallet::ledger::tail::{
+    Effect, Events, Live, Options, Position, Reader, Source, Start, Stretch, Tail, Transfers,
+    append,
+};
+use revwallet::tasks::Tasks;
+use revwallet::telemetry::{Exposition, Metrics};
+use serde_json::json;
+use serde_json::value::RawValue;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection};
+
+use crate::harness::postgres::Database;
+use crate::harness::{TestApp, eventually, run};
+
+/// Another process, as far as the book can tell.
+struct Process {
+    tail: Tail,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+impl Process {
+    fn start(database: &Database) -> Self {
+        let (tasks, metrics) = (Tasks::default(), Metrics::new());
+        let listener: PgConnectOptions = database.url.parse().unwrap();
+        let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(listener.clone());
+        let options = Options { pool, listener, book: 1, metrics: Arc::clone(&metrics) };
+        let tail = Tail::start(options, &tasks);
+        Self { tail, tasks, metrics }
+    }
+
+    fn metric(&self, line: &str) -> f64 {
+        let text =
+            Exposition::new(Arc::clone(&self.metrics)).render(&tokio::runtime::Handle::current());
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {line} in {text}"))
+    }
+
+    async fn stop(self) {
+        assert!(self.tasks.stop(Duration::from_secs(10)).await, "a reader did not stop");
+    }
+}
+
+fn reader(name: &'static str, start: Start) -> Reader {
+    Reader { name, start, items_max: 7, pause: Duration::ZERO }
+}
+
+/// Notes each seq in a table; fails now and then, after having written.
+struct Noting {
+    attempts: u32,
+    fails_every: u32,
+}
+
+impl Effect<Transfers> for Noting {
+    async fn apply(&mut self, db: &mut PgConnection, stretch: &Stretch<Line>) -> Result<()> {
+        let seqs: Vec<i64> = stretch.items.iter().map(|line| line.seq).collect();
+        sqlx::query("insert into noted (seq) select unnest($1::bigint[])")
+            .bind(&seqs)
+            .execute(db)
+            .await?;
+        self.attempts += 1;
+        if self.attempts.is_multiple_of(self.fails_every) {
+            return Err(Error::Internal(anyhow::anyhow!("out of luck")));
+        }
+        Ok(())
+    }
+}
+
+async fn make_notes(database: &Database) {
+    database.execute("create table noted (n bigserial, seq bigint)").await;
+    database.execute("grant all on noted, noted_n_seq to public").await;
+}
+
+async fn notes(database: &Database) -> Vec<i64> {
+    let mut db = database.connect().await;
+    sqlx::query_scalar("select seq from noted order by n").fetch_all(&mut db).await.unwrap()
+}
+
+async fn head(database: &Database) -> i64 {
+    let mut db = database.connect().await;
+    sqlx::query_scalar("select max(seq) from ledger.seal").fetch_one(&mut db).await.unwrap()
+}
+
+/// Opens a wallet and deposits this often.
+async fn deposits(app: &TestApp, count: usize) {
+    let wallet = app.open_wallet("EUR", "1").await;
+    let body = json!({ "id": wallet, "amount": 1 });
+    join_all((0..count).map(|_| app.post("/wallet/deposit", body.clone()))).await;
+}
+
+async fn read_to<S: Source>(live: &mut Live<S>, end: i64) -> Vec<i64> {
+    let mut seqs = Vec::new();
+    while live.position().seq < end {
+        let stretch = live.next().await.unwrap();
+        seqs.extend(stretch.items.iter().map(|item| S::position_of(item).seq));
+    }
+    seqs
+}
+
+#[tokio::test]
+async fn each_transfer_takes_effect_once_and_in_order_whoever_reads() {
+    run(async |app| {
+        make_notes(&app.database).await;
+        let processes = [Process::start(&app.database), Process::start(&app.database)];
+        for process in &processes {
+            let noting = Noting { attempts: 0, fails_every: 3 };
+            let reader = reader("noting", Start::Beginning);
+            process.tail.follow(reader, noting, &process.tasks);
+        }
+
+        for _ in 0..4 {
+            deposits(app, 20).await;
+            // Whatever breaks, both readers and their listeners come again.
+            app.database
+                .execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity
+                     where datname = current_database() and application_name = '' and pid <> pg_backend_pid()",
+                )
+                .await;
+        }
+
+        let end = head(&app.database).await;
+        let all: Vec<i64> = (1..=end).collect();
+        eventually("all took effect", async || notes(&app.database).await.len() >= all.len()).await;
+        assert_eq!(notes(&app.database).await, all);
+        for process in processes {
+            process.stop().await;
+        }
+        assert_eq!(notes(&app.database).await, all);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_begins_now_or_behind_a_transfer_and_goes_on_where_it_was() {
+    run(async |app| {
+        make_notes(&app.database).await;
+        deposits(app, 3).await;
+        let before = head(&app.database).await;
+        let follow = async |name, start| {
+            let process = Process::start(&app.database);
+            let noting = Noting { attempts: 0, fails_every: u32::MAX };
+            process.tail.follow(reader(name, start), noting, &process.tasks);
+            process
+        };
+        let cursor = async |name: &str| {
+            let mut db = app.database.connect().await;
+            sqlx::query_scalar::<_, i64>("select seq from ledger.cursor where name = $1")
+                .bind(name)
+                .fetch_optional(&mut db)
+                .await
+                .unwrap()
+        };
+
+        let process = follow("now", Start::Now).await;
+        eventually("it has begun", async || cursor("now").await == Some(before)).await;
+        deposits(app, 3).await;
+        let after = head(&app.database).await;
+        eventually("it has read", async || cursor("now").await == Some(after)).await;
+        process.stop().await;
+        assert_eq!(notes(&app.database).await, (before + 1..=after).collect::<Vec<_>>());
+        deposits(app, 3).await;
+        let end = head(&app.database).await;
+        let process = follow("now", Start::Beginning).await;
+        eventually("it went on", async || cursor("now").await == Some(end)).await;
+        process.stop().await;
+        assert_eq!(notes(&app.database).await, (before + 1..=end).collect::<Vec<_>>());
+
+        app.database.execute("truncate noted").await;
+        let process = follow("behind", Start::Behind(Position::behind(2))).await;
+        eventually("it has read", async || cursor("behind").await == Some(end)).await;
+        assert_eq!(notes(&app.database).await, (3..=end).collect::<Vec<_>>());
+        process.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_lag_of_a_reader_is_known_even_to_the_process_that_does_not_run_it() {
+    run(async |app| {
+        let mut other = app.database.connect().await;
+        let process = Process::start(&app.database);
+        app.database
+            .execute("insert into ledger.cursor (book, name, seq) values (1, 'busy', 0)")
+            .await;
+        let mut tx = other.begin().await.unwrap();
+        tx.execute("select from ledger.cursor where name = 'busy' for update").await.unwrap();
+        deposits(app, 3).await;
+
+        make_notes(&app.database).await;
+        let noting = Noting { attempts: 0, fails_every: u32::MAX };
+        process.tail.follow(reader("busy", Start::Beginning), noting, &process.tasks);
+
+        let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;
+        let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());
+        eventually("it is known", async || {
+            let text = Exposition::new(Arc::clone(&process.metrics))
+                .render(&tokio::runtime::Handle::current());
+            text.contains(lag) && (process.metric(lag) - expected).abs() < 0.5
+        })
+        .await;
+        assert!(notes(&app.database).await.is_empty(), "somebody else has the cursor");
+        tx.rollback().await.unwrap();
+        eventually("it takes over", async || !notes(&app.database).await.is_empty()).await;
+        process.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn live_readers_miss_and_repeat_nothing_wherever_they_begin() {
+    run(async |app| {
+        deposits(app, 30).await;
+        let process = Process::start(&app.database);
+        let middle = head(&app.database).await;
+        let mut starts = vec![None, Some(0), Some(middle - 5), Some(middle)];
+        let mut lives = Vec::new();
+        for start in starts.drain(..) {
+            let live = process.tail.live(start.map(Position::behind)).await.unwrap();
+            lives.push((start.unwrap_or(middle), live));
+        }
+
+        let writing = async {
+            for _ in 0..5 {
+                deposits(app, 30).await;
+            }
+            head(&app.database).await
+        };
+        let end = middle + 5 * 32;
+        let reading = join_all(
+            lives.iter_mut().map(async |(start, live)| (*start, read_to(live, end).await)),
+        );
+        let (written, read) = futures_util::future::join(writing, reading).await;
+
+        assert_eq!(written, end);
+        for (start, seqs) in read {
+            assert_eq!(seqs, (start + 1..=end).collect::<Vec<_>>(), "from {start}");
+        }
+        drop(lives);
+        process.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_live_readers_cost_one_read_and_no_reader_costs_none() {
+    run(async |app| {
+        let process = Process::start(&app.database);
+        let reads =
+            |by: &str| process.metric(&format!(r#"wallet_book_live_reads_total{{by="{by}"}}"#));
+        deposits(app, 20).await;
+        assert!(reads("hub") < 0.5 && reads("reader") < 0.5, "nobody follows, nothing is read");
+        let begin = head(&app.database).await;
+        let mut lives = Vec::new();
+        for _ in 0..50 {
+            lives.push(process.tail.live(None).await.unwrap());
+        }
+
+        let end = begin + 22;
+        let reading = join_all(lives.iter_mut().map(|live| read_to(live, end)));
+        let ((), read) = futures_util::future::join(deposits(app, 20), reading).await;
+
+        assert!(read.iter().all(|seqs| *seqs == (begin + 1..=end).collect::<Vec<_>>()));
+        // Only who was there before the hub had begun may have looked by itself.
+        assert!(reads("hub") <= 60.0, "{} reads for 22 transfers", reads("hub"));
+        assert!(reads("reader") <= 50.0, "{} reads of 50 readers", reads("reader"));
+        process.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_live_reader_that_was_too_slow_reads_what_it_missed() {
+    run(async |app| {
+        let process = Process::start(&app.database);
+        let begin = head(&app.database).await;
+        let mut slow = process.tail.live(None).await.unwrap();
+        let mut quick = process.tail.live(None).await.unwrap();
+        let wallet = app.open_wallet("EUR", "1").await;
+        let quick_reading = async {
+            // One by one, so that each is a stretch of its own: more than are kept for who is slow.
+            for _ in 0..300 {
+                app.post("/wallet/deposit", json!({ "id": wallet, "amount": 1 })).await;
+            }
+        };
+        let ((), _) =
+            futures_util::future::join(quick_reading, read_to(&mut quick, begin + 302)).await;
+
+        let seqs = read_to(&mut slow, begin + 302).await;
+
+        assert_eq!(seqs, (begin + 1..=begin + 302).collect::<Vec<_>>());
+        assert!(process.metric(r#"wallet_book_live_reads_total{by="reader"}"#) >= 1.0);
+        process.stop().await;
+    })
+    .await;
+}
+
+fn body(n: u32) -> Box<RawValue> {
+    RawValue::from_string(json!({ "n": n }).to_string()).unwrap()
+}
+
+#[tokio::test]
+async fn events_that_commit_out_of_order_are_neither_missed_nor_repeated() {
+    let database = Database::create().await;
+    let process = Process::start(&database);
+    let mut live = process.tail.live_events(None).await.unwrap();
+    let (mut first, mut second) = (database.connect().await, database.connect().await);
+    let mut early = first.begin().await.unwrap();
+    append(&mut early, 1, "test", &body(1), None).await.unwrap();
+    let mut late = second.begin().await.unwrap();
+    append(&mut late, 1, "test", &body(2), None).await.unwrap();
+
+    late.commit().await.unwrap();
+
+    let too_early = tokio::time::timeout(Duration::from_millis(300), live.next()).await;
+    assert!(
+        too_early.is_err() || too_early.unwrap().unwrap().items.is_empty(),
+        "the first one may still come"
+    );
+    early.commit().await.unwrap();
+    let mut bodies = Vec::new();
+    while bodies.len() < 2 {
+        bodies.extend(live.next().await.unwrap().items.iter().map(|event| event.body.clone()));
+    }
+    assert_eq!(bodies, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    drop(live);
+    process.stop().await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn events_go_on_in_order_in_a_database_that_was_restored_elsewhere() {
+    let database = Database::create().await;
+    let mut db = database.connect().await;
+    // As a dump from a server that has seen more transactions brings it along.
+    database
+        .execute(
+            "insert into ledger.event (xid, book, topic, body)
+             values (9000000000, 1, 'old', '{}')",
+        )
+        .await;
+
+    database.execute("select ledger.mend_event_shift()").await;
+    database.execute("select ledger.mend_event_shift()").await;
+    append(&mut db, 1, "new", &body(1), None).await.unwrap();
+
+    let stretch = Events::read(&mut db, 1, Position::default(), 10).await.unwrap();
+    let topics: Vec<_> = stretch.items.iter().map(|event| event.topic.as_str()).collect();
+    assert_eq!(topics, ["old", "new"]);
+    let positions: BTreeSet<_> = stretch.items.iter().map(|event| event.position).collect();
+    assert_eq!(positions.len(), 2);
+    db.close().await.unwrap();
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn the_auditor_checks_every_seal_as_it_passes() {
+    run(async |app| {
+        deposits(app, 20).await;
+        let checks =
+            r#"wallet_ledger_invariant_checks_total{check="running_balance",outcome="ok"}"#;
+
+        eventually("all were checked", async || {
+            let text = app.internal.get("/metrics").await.text;
+            text.contains(&format!("{checks} 22\n"))
+        })
+        .await;
+
+        let text = app.internal.get("/metrics").await.text;
+        assert!(
+            text.contains(r#"wallet_ledger_imbalance_minor_units{currency="EUR"} 0"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"{check="chain",outcome="violated"} 0"#), "{text}");
+        assert!(text.contains(r#"wallet_book_reader_lag_transfers{reader="auditor"} 0"#), "{text}");
+        assert!(app.logs.lines().iter().any(|line| line["event"] == "ledger.anchor"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_auditor_finds_what_is_wrong() {
+    let database = Database::create().await;
+    database.fill().await;
+    database
+        .execute(
+            "set session_replication_role = replica;
+             alter table ledger.transfer disable trigger transfer_is_append_only;
+             update ledger.transfer set credit_balance = credit_balance + 5 where seq = 4",
+        )
+        .await;
+    let process = Process::start(&database);
+
+    audit::start(&process.tail, 1, &process.metrics, &process.tasks);
+
+    let violated = |check: &str| {
+        process.metric(&format!(
+            r#"wallet_ledger_invariant_checks_total{{check="{check}",outcome="violated"}}"#
+        ))
+    };
+    eventually("it was found", async || violated("running_balance") > 0.5).await;
+    assert!(violated("chain") > 0.5, "the hash covers it");
+    assert!(violated("gap") < 0.5);
+    let off = process.metric(r#"wallet_ledger_imbalance_minor_units{currency="EUR"}"#);
+    assert!((off - 5.0).abs() < 0.5, "{off}");
+    process.stop().await;
+    database.drop().await;
+}
