@@ -126,7 +126,16 @@ pub enum State {
 pub struct Account {
     pub currency: Currency,
     pub balance: Minor,
+    /// What waits in its hold account: kept here too, so that every answer can tell both.
+    pub held: Minor,
     pub state: State,
+}
+
+impl Account {
+    /// As it comes to be.
+    pub const fn empty(currency: Currency) -> Self {
+        Self { currency, balance: Minor::ZERO, held: Minor::ZERO, state: State::Open }
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ use tokio::sync::mpsc;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
+use self::account::AccountId;
 use self::companion::CompanionKind;
 use self::decide::Rules;
 use self::measure::{Measured, to_gauge};
@@ -130,9 +131,20 @@ impl Ledger {
     async fn replay(&self, first_seq: i64, last_seq: i64) -> Result<Posted, PostError> {
         let read = async {
             let mut db = self.pool.acquire().await?;
-            sql::posted(&mut db, self.book, first_seq, last_seq).await
+            let Some(mut posted) = sql::posted(&mut db, self.book, first_seq, last_seq).await?
+            else {
+                return Ok(None);
+            };
+            let touched = posted.rows.iter().flat_map(|row| [row.debit, row.credit]);
+            let owners = touched.filter_map(|id| id.held_for().or(id.hold().and(Some(id))));
+            let owners: Vec<AccountId> = owners.collect();
+            let holds: Vec<AccountId> = owners.iter().filter_map(|id| id.hold()).collect();
+            let held = read::balances(&mut db, self.book, &holds, last_seq).await?;
+            posted.held = owners.into_iter().zip(held).filter(|(_, held)| held.0 > 0).collect();
+            Ok(Some(posted))
         };
-        match read.await {
+        let read: crate::error::Result<Option<Posted>> = read.await;
+        match read {
             Ok(Some(posted)) => Ok(posted),
             Ok(None) => Err(PostError::Internal),
             Err(error) => {

@@ -36,9 +36,10 @@ pub(super) const KEYS: &str = "
     from ledger.posting
     where book = $1 and key_hash = any ($2)";
 
-/// What deciding needs to know of these accounts: two probes for the balance, one for the state.
+/// What deciding needs to know of these accounts: two probes for the balance, two for what is held, one for the state.
 pub(super) const ACCOUNTS: &str = "
-    select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind
+    select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
+        coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
     from ledger.account a
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
@@ -52,6 +53,16 @@ pub(super) const ACCOUNTS: &str = "
         select t.kind from ledger.transfer t
         where t.book = a.book and t.debit = a.account and t.kind < 10 order by t.seq desc limit 1
     ) s on true
+    left join lateral (
+        select t.seq, t.debit_balance from ledger.transfer t
+        where t.book = a.book and t.debit = -1099511627776 - a.account and a.account > 0
+        order by t.seq desc limit 1
+    ) hd on true
+    left join lateral (
+        select t.seq, t.credit_balance from ledger.transfer t
+        where t.book = a.book and t.credit = -1099511627776 - a.account and a.account > 0
+        order by t.seq desc limit 1
+    ) hc on true
     where a.book = $1 and a.account = any ($2)";
 
 /// What others wrote since this seq.
@@ -120,5 +131,5 @@ pub(super) async fn posted(
         })
     });
     let Some(rows) = rows.collect() else { return Ok(None) };
-    Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows }))
+    Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }

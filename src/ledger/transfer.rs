@@ -204,4 +204,23 @@ pub struct Posted {
     pub replayed: bool,
     /// One a leg, with the balances after it. The seq of the n-th is `first_seq + n`.
     pub rows: Vec<Row>,
+    /// What was held after it for the customers' accounts it touched; none where nothing was.
+    pub held: Vec<(AccountId, Minor)>,
+}
+
+impl Posted {
+    /// What this account could spend after it, if it touched the account.
+    pub fn available(&self, account: AccountId) -> Option<Minor> {
+        self.rows.iter().rev().find_map(|row| match account {
+            account if account == row.credit => Some(row.credit_balance),
+            account if account == row.debit => Some(row.debit_balance),
+            _ => None,
+        })
+    }
+
+    /// What was held for this account after it.
+    pub fn held(&self, account: AccountId) -> Minor {
+        let held = self.held.iter().find(|(id, _)| *id == account);
+        held.map_or(Minor::ZERO, |(_, held)| *held)
+    }
 }

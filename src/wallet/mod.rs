@@ -229,6 +229,9 @@ fn refused(error: &PostError, currency: Option<Currency>) -> Error {
         Refusal::BalanceTooLarge(_) | Refusal::AmountTooLarge => Error::AmountTooLarge,
         Refusal::CurrencyMismatch(..) => Error::CurrencyMismatch,
         Refusal::KeyReused => Error::IdempotencyKeyReused,
+        Refusal::InLeg { refusal, .. } => {
+            refused(&PostError::Refused((**refusal).clone()), currency)
+        }
         Refusal::AccountExists(_)
         | Refusal::AccountNotFrozen(_)
         | Refusal::Companion(_)

@@ -41,6 +41,9 @@ pub enum Refusal {
     /// A companion did not take effect; the slice that brought it knows what this means.
     #[error("{0}")]
     Companion(&'static str),
+    /// One of many transfers is refused, and so are all.
+    #[error("transfer {}: {refusal}", .leg + 1)]
+    InLeg { leg: usize, refusal: Box<Refusal> },
     /// The caller made a posting that can never be written. Not the user's fault.
     #[error("the posting makes no sense: {0}")]
     Malformed(&'static str),
@@ -48,7 +51,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// For the metric's label: a closed set.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSuchAccount(_) => "no_such_account",
             Self::AccountExists(_) => "account_exists",
@@ -60,8 +63,35 @@ impl Refusal {
             Self::CurrencyMismatch(..) => "currency",
             Self::KeyReused => "duplicate",
             Self::Companion(_) => "companion",
+            Self::InLeg { refusal, .. } => refusal.reason(),
             Self::Malformed(_) => "malformed",
         }
+    }
+
+    /// Tells which leg it was, where a posting has more than one transfer.
+    #[must_use]
+    pub fn in_leg(self, leg: usize, legs: &[Leg]) -> Self {
+        if legs.iter().filter(|leg| !leg.with_previous).count() > 1 {
+            Self::InLeg { leg, refusal: Box::new(self) }
+        } else {
+            self
+        }
+    }
+
+    /// What a transfer and its fee need, they need together. The refused leg is the last of these.
+    fn of_whole_transfer(self, legs: &[Leg]) -> Self {
+        let Self::InsufficientFunds { account, mut available, mut required } = self else {
+            return self;
+        };
+        for pair in legs.windows(2).rev().take_while(|pair| pair[1].with_previous) {
+            if let Action::Move { debit, amount, .. } = pair[0].action
+                && debit == account
+            {
+                available = available.checked_add(amount).unwrap_or(available);
+                required = required.checked_add(amount).unwrap_or(required);
+            }
+        }
+        Self::InsufficientFunds { account, available, required }
     }
 }
 
@@ -80,6 +110,8 @@ pub struct Decision {
     pub new_accounts: Vec<NewAccount>,
     /// The accounts that the posting touched, as they are after it.
     pub touched: Vec<(AccountId, Account)>,
+    /// The leg because of which it was refused.
+    pub refused_leg: usize,
     index: HashMap<AccountId, usize>,
 }
 
@@ -95,12 +127,14 @@ pub struct Rules {
 pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
     legs.iter()
         .flat_map(|leg| match leg.action {
-            // The owner of a hold account tells its currency.
-            Action::Move { debit, credit, .. } => [Some(debit), Some(credit), credit.held_for()],
+            // The owner of a hold account tells its currency, and keeps what is held.
+            Action::Move { debit, credit, .. } => {
+                [Some(debit), Some(credit), credit.held_for().or(debit.held_for())]
+            }
             Action::Open { account, .. }
+            | Action::Close { account }
             | Action::Freeze { account }
             | Action::Unfreeze { account } => [Some(account), None, None],
-            Action::Close { account } => [Some(account), account.hold(), None],
         })
         .flatten()
 }
@@ -120,37 +154,10 @@ pub fn decide(
 
     let mut sheet = Sheet { known: account, decision };
     for (n, leg) in legs.iter().enumerate() {
-        let (debit, credit, amount) = match leg.action {
-            Action::Move { kind, debit, credit, amount } => {
-                if !kind.moves_money() || debit == credit || amount <= Minor::ZERO {
-                    return Err(Refusal::Malformed("a move needs two accounts and an amount"));
-                }
-                sheet.transfer(debit, credit, amount, rules, n)?;
-                (debit, credit, amount)
-            }
-            Action::Open { account, currency } => {
-                sheet.open(account, currency, n)?;
-                (account, account, Minor::ZERO)
-            }
-            Action::Close { account }
-            | Action::Freeze { account }
-            | Action::Unfreeze { account } => {
-                sheet.change_state(account, leg.action.kind())?;
-                (account, account, Minor::ZERO)
-            }
-        };
-        let debit_balance = sheet.find(debit)?.balance;
-        let credit_balance = sheet.find(credit)?.balance;
-        sheet.decision.rows.push(Row {
-            kind: leg.action.kind(),
-            leg: 0,
-            legs: 1,
-            debit,
-            credit,
-            amount,
-            debit_balance,
-            credit_balance,
-        });
+        if let Err(refusal) = sheet.apply(leg, rules, n) {
+            decision.refused_leg = n;
+            return Err(refusal.of_whole_transfer(&legs[..=n]));
+        }
     }
     number_legs(legs, &mut decision.rows);
     Ok(())
@@ -251,9 +258,44 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
             _ => return Err(Refusal::NoSuchAccount(id)),
         };
         self.decision.new_accounts.push(NewAccount { account: id, currency, leg });
-        let account = Account { currency, balance: Minor::ZERO, state: State::Open };
+        let account = Account::empty(currency);
         self.put(id, account);
         Ok(account)
+    }
+
+    fn apply(&mut self, leg: &Leg, rules: &Rules, n: usize) -> Result<(), Refusal> {
+        let (debit, credit, amount) = match leg.action {
+            Action::Move { kind, debit, credit, amount } => {
+                if !kind.moves_money() || debit == credit || amount <= Minor::ZERO {
+                    return Err(Refusal::Malformed("a move needs two accounts and an amount"));
+                }
+                self.transfer(debit, credit, amount, rules, n)?;
+                (debit, credit, amount)
+            }
+            Action::Open { account, currency } => {
+                self.open(account, currency, n)?;
+                (account, account, Minor::ZERO)
+            }
+            Action::Close { account }
+            | Action::Freeze { account }
+            | Action::Unfreeze { account } => {
+                self.change_state(account, leg.action.kind())?;
+                (account, account, Minor::ZERO)
+            }
+        };
+        let debit_balance = self.find(debit)?.balance;
+        let credit_balance = self.find(credit)?.balance;
+        self.decision.rows.push(Row {
+            kind: leg.action.kind(),
+            leg: 0,
+            legs: 1,
+            debit,
+            credit,
+            amount,
+            debit_balance,
+            credit_balance,
+        });
+        Ok(())
     }
 
     fn transfer(
@@ -296,6 +338,16 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
             .ok_or(Refusal::BalanceTooLarge(credit))?;
         self.put(debit, from);
         self.put(credit, to);
+        self.note_held(debit, from.balance)?;
+        self.note_held(credit, to.balance)
+    }
+
+    /// The owner of a hold account keeps what is in it.
+    fn note_held(&mut self, id: AccountId, held: Minor) -> Result<(), Refusal> {
+        if let Some(owner) = id.held_for() {
+            let account = Account { held, ..self.find(owner)? };
+            self.put(owner, account);
+        }
         Ok(())
     }
 
@@ -307,7 +359,7 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
             return Err(Refusal::AccountExists(id));
         }
         self.decision.new_accounts.push(NewAccount { account: id, currency, leg });
-        self.put(id, Account { currency, balance: Minor::ZERO, state: State::Open });
+        self.put(id, Account::empty(currency));
         Ok(())
     }
 
@@ -316,15 +368,15 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
             return Err(Refusal::Malformed("only customers' accounts have a state"));
         }
         let mut account = self.find(id)?;
-        let held =
-            id.hold().and_then(|hold| self.get(hold)).map_or(Minor::ZERO, |hold| hold.balance);
         account.state = match (kind, account.state) {
             (_, State::Closed) => return Err(Refusal::AccountClosed(id)),
             (Kind::Unfreeze, State::Frozen) => State::Open,
             (_, State::Frozen) => return Err(Refusal::AccountFrozen(id)),
             (Kind::Unfreeze, State::Open) => return Err(Refusal::AccountNotFrozen(id)),
             (Kind::Freeze, State::Open) => State::Frozen,
-            (Kind::Close, State::Open) if account.balance == Minor::ZERO && held == Minor::ZERO => {
+            (Kind::Close, State::Open)
+                if account.balance == Minor::ZERO && account.held == Minor::ZERO =>
+            {
                 State::Closed
             }
             (Kind::Close, State::Open) => return Err(Refusal::AccountNotEmpty(id)),

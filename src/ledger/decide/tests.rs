@@ -155,7 +155,7 @@ fn held_money_comes_only_from_its_owner_and_keeps_the_account_open() {
 fn limits_hold_on_both_sides() {
     let mut book = Book::default();
     book.post(&[open(1)]).unwrap();
-    let full = Account { currency: eur(), balance: Minor(MAX_BALANCE.0 - 1), state: State::Open };
+    let full = Account { balance: Minor(MAX_BALANCE.0 - 1), ..Account::empty(eur()) };
     book.accounts.insert(AccountId(1), full);
     let lowest = Account { balance: Minor(i64::MIN), ..full };
     book.accounts.insert(AccountId::system(Role::Hot, eur()), lowest);

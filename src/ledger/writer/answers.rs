@@ -122,6 +122,11 @@ impl Writer {
                 account.state = state.unwrap_or(account.state);
             });
             self.cache.patch(credit, |account| account.balance = credit_balance);
+            for (id, balance) in [(debit, debit_balance), (credit, credit_balance)] {
+                if let Some(owner) = id.held_for() {
+                    self.cache.patch(owner, |account| account.held = balance);
+                }
+            }
         }
         Ok(head)
     }
@@ -167,12 +172,13 @@ fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let debit: (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
     let credit: (Option<i64>, Option<i64>) = (row.try_get(5)?, row.try_get(6)?);
     let kind: Option<i16> = row.try_get(7)?;
+    let held: i64 = row.try_get(8)?;
     let (_, balance) = debit.max(credit);
     let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
         .expect("a constraint of the table says the same as the constructor");
     let state = kind.and_then(state_after).unwrap_or(State::Open);
     Ok((
         AccountId(row.try_get(0)?),
-        Account { currency, balance: Minor(balance.unwrap_or_default()), state },
+        Account { currency, balance: Minor(balance.unwrap_or_default()), held: Minor(held), state },
     ))
 }

@@ -12,6 +12,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::decide::{self, Decision, Refusal, Rules};
 use crate::ledger::encode::{Attached, Encoder};
 use crate::ledger::measure::Stages;
+use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Posted, Row};
 
 /// A place in the book that a batch can stand on: a seq, and who sealed it.
@@ -27,6 +28,8 @@ pub(super) struct Accepted {
     pub(super) item: Item,
     pub(super) start: usize,
     pub(super) end: usize,
+    /// What is held after it for the accounts that it touches.
+    held: Vec<(AccountId, Minor)>,
 }
 
 /// An account that a batch brings into being.
@@ -137,8 +140,12 @@ pub(super) fn plan(
         }
         match decide::decide(&item.posting.legs, rules, |id| cache.get(id), decision) {
             Ok(()) => batch.accept(item, decision, cache),
-            Err(refusal) if item.posting.key.is_some() => ask.refused.push((item, refusal)),
-            Err(refusal) => batch.refused.push((item, refusal)),
+            Err(refusal) => {
+                let refusal = refusal.in_leg(decision.refused_leg, &item.posting.legs);
+                let refused =
+                    if item.posting.key.is_some() { &mut ask.refused } else { &mut batch.refused };
+                refused.push((item, refusal));
+            }
         }
         if alone && !batch.accepted.is_empty() {
             break;
@@ -163,7 +170,9 @@ impl Batch {
             self.born.push(Born { seq, account: new.account, currency: new.currency });
         }
         self.undo.extend(decision.touched.iter().map(|(id, after)| cache.apply(*id, *after)));
-        self.accepted.push(Accepted { item, start, end: self.rows.len() });
+        let held = decision.touched.iter().filter(|(_, after)| after.held > Minor::ZERO);
+        let held = held.map(|(id, after)| (*id, after.held)).collect();
+        self.accepted.push(Accepted { item, start, end: self.rows.len(), held });
     }
 
     /// The seq of the row at this place.
@@ -187,13 +196,15 @@ impl Batch {
     }
 
     /// What the poster of these rows is told.
-    pub(super) fn posted(&self, start: usize, end: usize, at: OffsetDateTime) -> Posted {
+    pub(super) fn posted(&self, accepted: &mut Accepted, at: OffsetDateTime) -> Posted {
+        let (start, end) = (accepted.start, accepted.end);
         Posted {
             first_seq: self.seq_of(start),
             last_seq: self.seq_of(end) - 1,
             at,
             replayed: false,
             rows: self.rows[start..end].to_vec(),
+            held: std::mem::take(&mut accepted.held),
         }
     }
 

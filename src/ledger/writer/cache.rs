@@ -129,16 +129,11 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::account::State;
     use crate::ledger::currency::Currency;
     use crate::ledger::money::Minor;
 
     fn account(balance: i64) -> Account {
-        Account {
-            currency: Currency::new("EUR", 2).unwrap(),
-            balance: Minor(balance),
-            state: State::Open,
-        }
+        Account { balance: Minor(balance), ..Account::empty(Currency::new("EUR", 2).unwrap()) }
     }
 
     #[test]

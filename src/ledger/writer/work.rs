@@ -202,8 +202,8 @@ impl Writer {
             self.cache.confirm(undo);
         }
         let accepted = mem::take(&mut batch.accepted);
-        for accepted in accepted {
-            let posted = batch.posted(accepted.start, accepted.end, at);
+        for mut accepted in accepted {
+            let posted = batch.posted(&mut accepted, at);
             self.finish(accepted.item, Ok(Outcome::Posted(posted)));
         }
         for (item, refusal) in batch.refused {
