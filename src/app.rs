@@ -22,7 +22,7 @@ use crate::ledger::tail::{self, Tail};
 use crate::ledger::{self, Failpoints, Ledger, audit};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
-use crate::wallet::{self, Wallets};
+use crate::wallet::{self, Wallets, hold};
 
 /// Requests on the internal listener at once: probes, one scraper, an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
@@ -111,6 +111,7 @@ impl App {
         };
         running.keep_database();
         running.keep_metrics();
+        running.keep_holds();
         running.listen("public", socket, http::public(running.app.clone()));
         running.listen("internal", internal, http::internal(running.app.clone()));
         let (address, internal) = (running.address, running.internal_address);
@@ -186,6 +187,11 @@ impl Running {
         });
     }
 
+    fn keep_holds(&self) {
+        let stopping = self.core.stopping().clone();
+        self.core.spawn("hold-expiry", hold::expiry::run(self.app.wallets.clone(), stopping));
+    }
+
     fn keep_metrics(&self) {
         let (app, stopping) = (self.app.clone(), self.core.stopping().clone());
         self.core.spawn("metrics", async move {
@@ -210,12 +216,12 @@ async fn open_book(
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
         rules: config.ledger.rules()?,
-        companions: vec![&wallet::OPENED],
+        companions: wallet::COMPANIONS.to_vec(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };
     let ledger = Ledger::start(options, tasks).await?;
-    Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?))
+    Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?, Arc::clone(metrics)))
 }
 
 /// Everything that reacts to what is in the book.

@@ -30,6 +30,14 @@ pub enum Error {
     WalletClosed,
     #[error("the wallet still holds money")]
     WalletNotEmpty,
+    #[error("the hold has {0}")]
+    HoldEnded(&'static str),
+    #[error("this kind of transfer cannot be refunded")]
+    NotRefundable,
+    #[error("{left} is left to refund")]
+    RefundTooLarge { left: String },
+    #[error("transfer {}: {error}", .place + 1)]
+    InBatch { place: usize, error: Box<Error> },
     #[error("this idempotency key belongs to a different request")]
     IdempotencyKeyReused,
     #[error("it is not known yet whether this was done: repeat it with the same Idempotency-Key")]
@@ -114,6 +122,10 @@ problems! {
         "A closed wallet stays closed; open another.";
     WALLET_NOT_EMPTY "wallet-not-empty" CONFLICT "Wallet not empty",
         "Move the money out, and end its holds, before you close the wallet.";
+    HOLD_ENDED "hold-ended" CONFLICT "Hold ended",
+        "A hold that was captured, voided or has expired stays so; its transfers tell what became of the money.";
+    NOT_REFUNDABLE "not-refundable" CONFLICT "Not refundable",
+        "Deposits, withdrawals, transfers and captures are refunded. A hold is voided instead; a refund is not undone.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less at once: the detail names the limit. Many transfers fit into one POST /wallet/batch.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
@@ -124,6 +136,8 @@ problems! {
         "The members available and required say how much is missing.";
     AMOUNT_TOO_LARGE "amount-too-large" UNPROCESSABLE_ENTITY "Amount too large",
         "One transfer moves at most --max-amount, and no balance exceeds 2^53-1 minor units.";
+    REFUND_TOO_LARGE "refund-too-large" UNPROCESSABLE_ENTITY "Refund too large",
+        "All refunds of a transfer together return at most what it moved; its fee is not returned.";
     CURRENCY_MISMATCH "currency-mismatch" UNPROCESSABLE_ENTITY "Currency mismatch",
         "Money moves between wallets of one currency; change it at the exchange first.";
     IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "Idempotency key reused",
@@ -157,6 +171,10 @@ impl Error {
             Self::WalletFrozen => &WALLET_FROZEN,
             Self::WalletClosed => &WALLET_CLOSED,
             Self::WalletNotEmpty => &WALLET_NOT_EMPTY,
+            Self::HoldEnded(_) => &HOLD_ENDED,
+            Self::NotRefundable => &NOT_REFUNDABLE,
+            Self::RefundTooLarge { .. } => &REFUND_TOO_LARGE,
+            Self::InBatch { error, .. } => error.problem(),
             Self::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
             Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
             Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
@@ -175,6 +193,7 @@ impl Error {
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
+            Self::InBatch { error, .. } => error.cause(),
             _ => None,
         }
     }

@@ -13,9 +13,10 @@ use super::BODY_BYTES_MAX;
 use crate::error::{Error, FieldError, Result};
 
 /// A JSON body, still as bytes: [`JsonBody::read`] makes the type, which may borrow from them.
-pub struct JsonBody(Bytes);
+/// `MAX` is the limit that the route has set.
+pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX>(Bytes);
 
-impl JsonBody {
+impl<const MAX: usize> JsonBody<MAX> {
     /// Reads the whole body as `T`.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         serde_json::from_slice(&self.0).map_err(|cause| match cause.classify() {
@@ -25,7 +26,7 @@ impl JsonBody {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
@@ -36,7 +37,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
             match rejection {
                 BytesRejection::FailedToBufferBody(_) if too_large => {
-                    Error::BodyTooLarge { limit: BODY_BYTES_MAX }
+                    Error::BodyTooLarge { limit: MAX }
                 }
                 _ => Error::BrokenBody,
             }

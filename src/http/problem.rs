@@ -1,5 +1,6 @@
 //! Failures on the wire: `application/problem+json`, RFC 9457.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -34,7 +35,7 @@ pub struct ProblemBody<'a> {
     trace_id: &'a str,
     /// Each broken field, when the request was not valid.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+    errors: Cow<'a, [FieldError]>,
     /// What can be spent, when it is too little.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
@@ -51,6 +52,46 @@ pub struct ProblemBody<'a> {
     details: String,
 }
 
+impl<'a> ProblemBody<'a> {
+    pub fn of(error: &'a Error, trace_id: &'a str) -> Self {
+        let problem = error.problem();
+        let detail = error.to_string();
+        let (available, required) = funds(error);
+        Self {
+            available,
+            required,
+            kind: format!("/problems/{}", problem.slug),
+            title: problem.title,
+            status: problem.status.as_u16(),
+            trace_id,
+            errors: broken(error),
+            error: problem.title,
+            details: detail.clone(),
+            detail,
+        }
+    }
+}
+
+fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
+    let number = |text: &String| RawValue::from_string(text.clone()).ok();
+    match error {
+        Error::InsufficientFunds { available, required } => (number(available), number(required)),
+        Error::InBatch { error, .. } => funds(error),
+        _ => (None, None),
+    }
+}
+
+fn broken(error: &Error) -> Cow<'_, [FieldError]> {
+    match error {
+        Error::Invalid(errors) => Cow::Borrowed(errors),
+        Error::InBatch { place, error } => Cow::Owned(vec![FieldError {
+            pointer: format!("/transfers/{place}"),
+            detail: error.to_string(),
+        }]),
+        _ => Cow::Borrowed(&[]),
+    }
+}
+
 /// The answer takes its body at the edge, where the request's trace is known.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
@@ -64,24 +105,7 @@ impl IntoResponse for Error {
 pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
     let problem = error.problem();
-    let detail = error.to_string();
-    let number = |text: &String| RawValue::from_string(text.clone()).ok();
-    let (available, required) = match error.as_ref() {
-        Error::InsufficientFunds { available, required } => (number(available), number(required)),
-        _ => (None, None),
-    };
-    let body = ProblemBody {
-        available,
-        required,
-        kind: format!("/problems/{}", problem.slug),
-        title: problem.title,
-        status: problem.status.as_u16(),
-        trace_id: context.trace_id(),
-        errors: if let Error::Invalid(errors) = error.as_ref() { errors } else { &[] },
-        error: problem.title,
-        details: detail.clone(),
-        detail,
-    };
+    let body = ProblemBody::of(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
     // The parts keep what axum set, such as `Allow`.
     let (mut parts, _empty) = response.into_parts();

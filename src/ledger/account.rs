@@ -121,6 +121,17 @@ pub enum State {
     Closed,
 }
 
+impl State {
+    /// For answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Frozen => "frozen",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What deciding needs to know of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {

@@ -100,7 +100,7 @@ pub(super) fn announce(metrics: &Metrics) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact until 2^53 transfers")]
-pub(super) fn seq_to_gauge(seq: i64) -> f64 {
+pub(crate) fn seq_to_gauge(seq: i64) -> f64 {
     seq as f64
 }
 

@@ -46,12 +46,13 @@ use self::account::AccountId;
 use self::companion::CompanionKind;
 use self::decide::Rules;
 use self::measure::{Measured, to_gauge};
-use self::transfer::{Posted, Posting};
+use self::transfer::{Key, Posted, Posting};
 use self::writer::{Gauge, Item, Outcome, Writer};
 
 pub use self::args::LedgerArgs;
 pub use self::connect::{StartError, Unsafe};
 pub use self::decide::Refusal;
+pub(crate) use self::measure::seq_to_gauge as to_metric;
 pub use self::writer::{Failpoints, Fault, PostError, Settings, Stage};
 
 /// What the ledger needs to start.
@@ -118,6 +119,23 @@ impl Ledger {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PostError::Unknown),
+        }
+    }
+
+    /// The posting that was written under this key, as it was answered then.
+    pub async fn find(&self, key: Key) -> Result<Option<Posted>, PostError> {
+        let read = async {
+            let mut db = self.pool.acquire().await?;
+            sql::keyed(&mut db, self.book, key.hash).await
+        };
+        match read.await {
+            Ok(None) => Ok(None),
+            Ok(Some((content, ..))) if content != key.content => Err(Refusal::KeyReused.into()),
+            Ok(Some((_, first_seq, last_seq))) => self.replay(first_seq, last_seq).await.map(Some),
+            Err(error) => {
+                tracing::warn!(error = %error, "a key cannot be looked up");
+                Err(PostError::Unavailable)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Every statement of the ledger. Those of the writer are plain texts, because it pipelines them itself.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::account::AccountId;
 use super::money::Minor;
@@ -132,4 +133,20 @@ pub(super) async fn posted(
     });
     let Some(rows) = rows.collect() else { return Ok(None) };
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
+}
+
+/// The posting of a key: its content, its first and its last seq.
+pub(super) async fn keyed(
+    db: &mut PgConnection,
+    book: i32,
+    key_hash: Uuid,
+) -> sqlx::Result<Option<(Uuid, i64, i64)>> {
+    let row = sqlx::query!(
+        "select content_hash, first_seq, last_seq from ledger.posting where book = $1 and key_hash = $2",
+        book,
+        key_hash,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| (row.content_hash, row.first_seq, row.last_seq)))
 }

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::account::AccountId;
+use super::account::{AccountId, State};
 use super::companion::Companion;
 use super::currency::Currency;
 use super::money::Minor;
@@ -75,6 +75,16 @@ impl Kind {
     /// Whether it moves money (otherwise it changes the state of an account).
     pub const fn moves_money(self) -> bool {
         self.code() >= 10
+    }
+
+    /// The state of an account after it; nothing when it moves money.
+    pub const fn state_after(self) -> Option<State> {
+        match self {
+            Self::Open | Self::Unfreeze => Some(State::Open),
+            Self::Freeze => Some(State::Frozen),
+            Self::Close => Some(State::Closed),
+            _ => None,
+        }
     }
 
     /// For labels and answers.

@@ -148,6 +148,13 @@ metrics! {
     /// When the auditor last checked a seal, in seconds since 1970.
     gauge wallet_ledger_last_check_timestamp_seconds;
 
+    /// Money that was moved, in minor units of its currency.
+    counter wallet_amount_moved_minor_units_total {currency, kind};
+    /// Money that is set aside by open holds, in minor units; looked up once a minute.
+    gauge wallet_held_minor_units {currency};
+    /// Holds that ended because nobody captured them in time.
+    counter wallet_holds_expired_total;
+
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
     /// Most connections that the pool may open.

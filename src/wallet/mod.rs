@@ -1,9 +1,16 @@
 //! Wallets: accounts of the ledger with an owner's name on them, and what one does with them.
 
+pub mod change;
+pub mod hold;
 pub mod http;
 pub mod read;
+pub mod refund;
+mod refused;
 mod sql;
+pub mod transfer;
+mod turns;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use moka::sync::Cache;
@@ -14,14 +21,29 @@ use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::http::auth::Caller;
 use crate::http::idempotency::IdempotencyKey;
+use crate::ledger::Ledger;
 use crate::ledger::account::{AccountId, Role};
-use crate::ledger::companion::Companion;
+use crate::ledger::companion::{Companion, CompanionKind};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Kind, Leg, Posted, Posting};
-use crate::ledger::{Ledger, PostError, Refusal};
+use crate::telemetry::Metrics;
 
-pub use sql::OPENED;
+use self::refused::refused;
+use self::turns::Turns;
+
+/// The book of all wallets.
+const BOOK: i32 = 1;
+
+/// Everything of wallets that moves with their money.
+pub static COMPANIONS: [&CompanionKind; 6] = [
+    &sql::OPENED,
+    &change::CHANGED,
+    &change::CLOSED,
+    &hold::PLACED,
+    &hold::MOVED,
+    &refund::REFUNDED,
+];
 
 /// Most wallets whose unchanging facts are kept in memory, some 100 bytes each.
 const KNOWN_MAX: u64 = 200_000;
@@ -41,8 +63,18 @@ pub struct Facts {
 pub struct Wallet {
     pub id: WalletId,
     pub facts: Arc<Facts>,
-    pub balance: Minor,
+    /// What can be spent.
+    pub available: Minor,
+    /// What is set aside by holds.
+    pub held: Minor,
     pub replayed: bool,
+}
+
+impl Wallet {
+    /// What the owner has, held or not.
+    pub fn balance(&self) -> Minor {
+        self.available.checked_add(self.held).expect("both are below 2^53")
+    }
 }
 
 /// Everything one can do with wallets. A cheap handle.
@@ -52,6 +84,8 @@ pub struct Wallets {
     db: Database,
     currencies: Arc<Currencies>,
     known: Cache<WalletId, Arc<Facts>>,
+    metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
 }
 
 /// Who asks, for the book: the idempotency key and the trace.
@@ -78,8 +112,15 @@ struct Opened<'a> {
 }
 
 impl Wallets {
-    pub fn new(ledger: Ledger, db: Database, currencies: Currencies) -> Self {
-        Self { ledger, db, currencies: Arc::new(currencies), known: Cache::new(KNOWN_MAX) }
+    pub fn new(
+        ledger: Ledger,
+        db: Database,
+        currencies: Currencies,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let currencies = Arc::new(currencies);
+        let (known, turns) = (Cache::new(KNOWN_MAX), Arc::new(Turns::new()));
+        Self { ledger, db, currencies, known, metrics, turns }
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -103,15 +144,16 @@ impl Wallets {
         let mut legs = vec![Leg::from(Action::Open { account, currency })];
         legs.extend(initial.map(|amount| Leg::from(deposit_of(account, currency, amount))));
         let row = Opened { id, currency: currency.code(), owner };
-        let companion = Companion::new(&OPENED, &row, "the wallet exists")
-            .map_err(|cause| Error::Internal(cause.into()))?;
+        let companion = companion(&sql::OPENED, &row, "the wallet exists")?;
         let amount = initial.map_or(0, |minor| minor.0).to_string();
         let mut posting = asked.posting("open", &[owner, currency.code(), &amount], legs);
         posting.companions.push(companion);
         let posted = self.ledger.post(posting).await.map_err(|error| refused(&error, None))?;
         // A replay opened another id, the first time.
-        let first = posted.rows.first().ok_or_else(nothing_posted)?;
-        self.after(first.debit.0, &posted).await
+        let id = posted.rows.first().ok_or_else(nothing_posted)?.debit.0;
+        let facts = self.facts(id).await?;
+        self.count(&posted, currency);
+        after(id, facts, &posted)
     }
 
     /// Money from outside.
@@ -144,6 +186,30 @@ impl Wallets {
         Ok(facts)
     }
 
+    /// The same of many at once; those that do not exist are left out.
+    pub async fn facts_of_many(
+        &self,
+        ids: impl Iterator<Item = WalletId>,
+    ) -> Result<HashMap<WalletId, Arc<Facts>>> {
+        let mut all = HashMap::new();
+        let mut unknown = Vec::new();
+        for id in ids {
+            match self.known.get(&id) {
+                Some(facts) => drop(all.insert(id, facts)),
+                None => unknown.push(id),
+            }
+        }
+        if !unknown.is_empty() {
+            let mut db = self.db.acquire("wallet.find_many").await?;
+            for found in sql::find_many(&mut db, &unknown).await? {
+                let facts = self.facts_of(&found.currency, found.owner)?;
+                self.known.insert(found.id, Arc::clone(&facts));
+                all.insert(found.id, facts);
+            }
+        }
+        Ok(all)
+    }
+
     fn facts_of(&self, code: &str, owner: String) -> Result<Arc<Facts>> {
         let currency = self.currencies.find(code).ok_or_else(|| {
             Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
@@ -164,18 +230,39 @@ impl Wallets {
         let posting = asked.posting(operation, &content, vec![Leg::from(action)]);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| refused(&error, Some(facts.currency)))?;
-        Ok(Wallet {
-            id,
-            facts: Arc::clone(facts),
-            balance: balance_after(id, &posted)?,
-            replayed: posted.replayed,
-        })
+        self.count(&posted, facts.currency);
+        after(id, Arc::clone(facts), &posted)
     }
 
-    async fn after(&self, id: WalletId, posted: &Posted) -> Result<Wallet> {
-        let facts = self.facts(id).await?;
-        Ok(Wallet { id, facts, balance: balance_after(id, posted)?, replayed: posted.replayed })
+    /// Notes how much was moved.
+    fn count(&self, posted: &Posted, currency: Currency) {
+        for row in posted.rows.iter().filter(|_| !posted.replayed) {
+            self.count_moved(currency, row.kind, row.amount);
+        }
     }
+
+    fn count_moved(&self, currency: Currency, kind: Kind, amount: Minor) {
+        if amount > Minor::ZERO {
+            let moved = &self.metrics.wallet_amount_moved_minor_units_total;
+            let amount = u64::try_from(amount.0).unwrap_or_default();
+            moved.with([currency.code(), kind.name()]).increment(amount);
+        }
+    }
+}
+
+/// A wallet after a posting that touched it.
+fn after(id: WalletId, facts: Arc<Facts>, posted: &Posted) -> Result<Wallet> {
+    let available = posted.available(AccountId(id)).ok_or_else(nothing_posted)?;
+    let held = posted.held(AccountId(id));
+    Ok(Wallet { id, facts, available, held, replayed: posted.replayed })
+}
+
+fn companion(
+    kind: &'static CompanionKind,
+    row: &impl Serialize,
+    refusal: &'static str,
+) -> Result<Companion> {
+    Companion::new(kind, row, refusal).map_err(|cause| Error::Internal(cause.into()))
 }
 
 fn deposit_of(account: AccountId, currency: Currency, amount: Minor) -> Action {
@@ -187,56 +274,6 @@ fn amount_of(text: &str, currency: Currency) -> Result<Minor> {
     Minor::parse_amount(text, currency).map_err(|cause| Error::field("/amount", cause.to_string()))
 }
 
-/// The balance on the last row that touched the account.
-fn balance_after(id: WalletId, posted: &Posted) -> Result<Minor> {
-    let touched = posted.rows.iter().rev().find_map(|row| match AccountId(id) {
-        account if account == row.credit => Some(row.credit_balance),
-        account if account == row.debit => Some(row.debit_balance),
-        _ => None,
-    });
-    touched.ok_or_else(nothing_posted)
-}
-
 fn nothing_posted() -> Error {
     Error::Internal(anyhow::anyhow!("a posting came back without the rows it was made of"))
-}
-
-/// What the ledger's word means to whoever asked.
-fn refused(error: &PostError, currency: Option<Currency>) -> Error {
-    let refusal = match error {
-        PostError::Refused(refusal) => refusal,
-        PostError::Overloaded => return Error::Overloaded,
-        PostError::Unavailable => {
-            return Error::DatabaseUnavailable(anyhow::anyhow!("the ledger cannot reach it"));
-        }
-        PostError::Unknown => return Error::OutcomeUnknown,
-        PostError::Internal => {
-            return Error::Internal(anyhow::anyhow!("the ledger failed; see its log"));
-        }
-    };
-    match refusal {
-        Refusal::NoSuchAccount(_) => Error::NotFound("wallet"),
-        Refusal::AccountClosed(_) => Error::WalletClosed,
-        Refusal::AccountFrozen(_) => Error::WalletFrozen,
-        Refusal::AccountNotEmpty(_) => Error::WalletNotEmpty,
-        Refusal::InsufficientFunds { available, required, .. } => {
-            let write = |minor: &Minor| currency.map(|currency| minor.exact(currency).to_string());
-            Error::InsufficientFunds {
-                available: write(available).unwrap_or_default(),
-                required: write(required).unwrap_or_default(),
-            }
-        }
-        Refusal::BalanceTooLarge(_) | Refusal::AmountTooLarge => Error::AmountTooLarge,
-        Refusal::CurrencyMismatch(..) => Error::CurrencyMismatch,
-        Refusal::KeyReused => Error::IdempotencyKeyReused,
-        Refusal::InLeg { refusal, .. } => {
-            refused(&PostError::Refused((**refusal).clone()), currency)
-        }
-        Refusal::AccountExists(_)
-        | Refusal::AccountNotFrozen(_)
-        | Refusal::Companion(_)
-        | Refusal::Malformed(_) => {
-            Error::Internal(anyhow::anyhow!("unexpected refusal: {refusal:?}"))
-        }
-    }
 }

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{Facts, WalletId, Wallets, sql};
+use super::{BOOK, Facts, WalletId, Wallets, sql};
 use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
+use crate::ledger::account::State;
 use crate::ledger::money::Minor;
-use crate::ledger::read::{self, Entry};
-
-/// The book of all wallets.
-const BOOK: i32 = 1;
+use crate::ledger::read::{self, Entry, Span};
 
 /// A wallet and what is in it.
 #[derive(Debug, Clone)]
@@ -58,9 +56,10 @@ impl Wallets {
         currency: Option<&str>,
         after: WalletId,
         limit: i64,
+        closed_too: bool,
     ) -> Result<Vec<Holdings>> {
         let mut db = self.db.acquire("wallet.list").await?;
-        let rows = sql::list(&mut db, owner, currency, after, limit).await?;
+        let rows = sql::list(&mut db, owner, currency, after, limit, closed_too).await?;
         let accounts = rows.iter().map(|row| AccountId(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));
         let accounts: Vec<AccountId> = accounts.chain(holds).collect();
@@ -74,16 +73,66 @@ impl Wallets {
         wallets.collect()
     }
 
-    /// What happened to a wallet before `before`, newest first.
-    pub async fn history(
+    /// What else there is to know of a wallet.
+    pub async fn detail(&self, id: WalletId) -> Result<Detail> {
+        let mut db = self.db.acquire("wallet.detail").await?;
+        let found = sql::detail(&mut db, id).await?.ok_or(Error::NotFound("wallet"))?;
+        let state = read::state(&mut db, BOOK, AccountId(id)).await?;
+        Ok(Detail {
+            state,
+            created_at: found.created_at,
+            closed_at: found.closed_at,
+            label: found.label,
+            metadata: found.metadata,
+        })
+    }
+
+    /// What happened to a wallet.
+    pub async fn history(&self, id: WalletId, span: Span) -> Result<Vec<Entry>> {
+        let mut db = self.db.acquire("wallet.history").await?;
+        read::history(&mut db, BOOK, AccountId(id), span).await
+    }
+
+    /// The part of the book between two moments: the first seq of it and the first behind it.
+    pub async fn between(
+        &self,
+        from: Option<OffsetDateTime>,
+        to: Option<OffsetDateTime>,
+    ) -> Result<(i64, i64)> {
+        let mut db = self.db.acquire("wallet.between").await?;
+        let from = match from {
+            Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
+            None => 0,
+        };
+        let before = match to {
+            Some(to) => read::seq_before(&mut db, BOOK, to).await? + 1,
+            None => read::head(&mut db, BOOK).await?.0 + 1,
+        };
+        Ok((from, before))
+    }
+
+    /// What a wallet had after the transfer with this seq.
+    pub async fn holdings_at(
         &self,
         id: WalletId,
-        before: i64,
-        limit: i64,
-    ) -> Result<(Arc<Facts>, Vec<Entry>)> {
-        let facts = self.facts(id).await?;
-        let mut db = self.db.acquire("wallet.history").await?;
-        let entries = read::history(&mut db, BOOK, AccountId(id), 0, before, limit).await?;
-        Ok((facts, entries))
+        facts: &Arc<Facts>,
+        seq: i64,
+    ) -> Result<Holdings> {
+        let mut db = self.db.acquire("wallet.holdings_at").await?;
+        let account = AccountId(id);
+        let accounts = [account, account.hold().unwrap_or(account)];
+        let balances = read::balances(&mut db, BOOK, &accounts, seq).await?;
+        let [available, held] = balances[..] else { return Err(super::nothing_posted()) };
+        Ok(Holdings { id, facts: Arc::clone(facts), available, held, as_of: Some(seq) })
     }
+}
+
+/// What a detail view tells besides.
+#[derive(Debug)]
+pub struct Detail {
+    pub state: State,
+    pub created_at: OffsetDateTime,
+    pub closed_at: Option<OffsetDateTime>,
+    pub label: Option<String>,
+    pub metadata: Option<String>,
 }

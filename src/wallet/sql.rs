@@ -1,12 +1,13 @@
 //! The statements of wallets.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use crate::error::Result;
 use crate::ledger::companion::CompanionKind;
 
 /// A wallet's row, which moves with the opening of its account.
-pub static OPENED: CompanionKind = CompanionKind {
+pub(super) static OPENED: CompanionKind = CompanionKind {
     name: "wallet.opened",
     sql: "
 with input as (
@@ -33,6 +34,30 @@ pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<(Strin
     Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.owner)))
 }
 
+/// The same of many at once.
+pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<Listed>> {
+    let rows =
+        sqlx::query_as!(Listed, "select id, currency, owner from wallet where id = any ($1)", ids);
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// What a detail view tells besides.
+pub(super) struct Detail {
+    pub created_at: OffsetDateTime,
+    pub closed_at: Option<OffsetDateTime>,
+    pub label: Option<String>,
+    pub metadata: Option<String>,
+}
+
+pub(super) async fn detail(db: &mut PgConnection, id: i64) -> Result<Option<Detail>> {
+    let row = sqlx::query_as!(
+        Detail,
+        "select created_at, closed_at, label, metadata::text as metadata from wallet where id = $1",
+        id
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
 /// A row of a list.
 pub(super) struct Listed {
     pub id: i64,
@@ -47,6 +72,7 @@ pub(super) async fn list(
     currency: Option<&str>,
     after: i64,
     limit: i64,
+    closed_too: bool,
 ) -> Result<Vec<Listed>> {
     let rows = sqlx::query_as!(
         Listed,
@@ -54,6 +80,7 @@ pub(super) async fn list(
         select id, currency, owner
         from wallet
         where id > $1
+            and (closed_at is null or $5)
             and ($2::text is null or owner = $2)
             and ($3::text is null or currency = $3)
         order by id
@@ -62,6 +89,7 @@ pub(super) async fn list(
         owner,
         currency,
         limit,
+        closed_too,
     );
     Ok(rows.fetch_all(db).await?)
 }

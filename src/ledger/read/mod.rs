@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::account::AccountId;
+use super::account::{AccountId, State};
 use super::money::Minor;
 use super::transfer::{Kind, Row};
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub const PAGE_MAX: i64 = 1000;
 /// A place in the book that nothing is behind.
 pub const END: i64 = i64::MAX;
 
-/// One transfer as one of its two accounts sees it.
+/// One transfer as a customer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub seq: i64,
@@ -25,13 +25,27 @@ pub struct Entry {
     pub transfer: i64,
     pub at: OffsetDateTime,
     pub kind: Kind,
-    pub counterparty: AccountId,
-    /// Below zero when it went out, zero when only the state changed.
-    pub change: Minor,
-    pub balance: Minor,
+    pub debit: AccountId,
+    pub credit: AccountId,
+    pub amount: Minor,
+    /// What could be spent after it.
+    pub available: Minor,
+    /// What was held after it.
+    pub held: Minor,
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
+}
+
+/// Which part of a history, and from which end.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// The first seq that belongs to it.
+    pub from: i64,
+    /// The first seq behind it.
+    pub before: i64,
+    pub oldest_first: bool,
+    pub limit: i64,
 }
 
 /// One row of the book, as it is stored.
@@ -89,6 +103,11 @@ pub async fn seq_at(db: &mut PgConnection, book: i32, moment: OffsetDateTime) ->
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(0))
 }
 
+/// The last seq that was in the book before that moment.
+pub async fn seq_before(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
+    Ok(sql::seq_before(db, book, moment).await?.unwrap_or(0))
+}
+
 /// The head of the book: its last seq, and when that was sealed.
 pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTime)> {
     Ok(sql::head(db, book).await?)
@@ -106,14 +125,26 @@ pub async fn balances(
     Ok(balances.into_iter().map(Minor).collect())
 }
 
-/// The transfers of an account before `before`, not before `from`, newest first.
+/// Whether money may enter and leave an account. One that nothing was done to is open.
+pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<State> {
+    let kind = sql::last_state_change(db, book, account.0).await?;
+    Ok(kind.and_then(Kind::of_code).and_then(Kind::state_after).unwrap_or(State::Open))
+}
+
+/// The transfers of a customer's account, those of what it holds included.
 pub async fn history(
     db: &mut PgConnection,
     book: i32,
     account: AccountId,
-    from: i64,
-    before: i64,
-    limit: i64,
+    span: Span,
 ) -> Result<Vec<Entry>> {
-    Ok(sql::history(db, book, account.0, from, before, limit.clamp(1, PAGE_MAX)).await?)
+    let hold = account.hold().unwrap_or(account);
+    let has_hold = sql::has_account(db, book, hold.0).await?;
+    let span = Span { limit: span.limit.clamp(1, PAGE_MAX), ..span };
+    let accounts = sql::Accounts { account: account.0, hold: hold.0, has_hold };
+    if span.oldest_first {
+        Ok(sql::history_upwards(db, book, accounts, span).await?)
+    } else {
+        Ok(sql::history_downwards(db, book, accounts, span).await?)
+    }
 }

@@ -2,8 +2,9 @@
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Entry, Line};
+use super::{Entry, Line, Span};
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::Kind;
@@ -74,62 +75,241 @@ pub(super) async fn balances(
     .await
 }
 
-pub(super) async fn history(
+pub(super) async fn seq_before(
+    db: &mut PgConnection,
+    book: i32,
+    moment: OffsetDateTime,
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!(
+        r#"
+        select seq
+        from ledger.seal
+        where book = $1 and at < $2
+        order by at desc, seq desc
+        limit 1"#,
+        book,
+        moment,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+pub(super) async fn has_account(
     db: &mut PgConnection,
     book: i32,
     account: i64,
-    from: i64,
-    before: i64,
-    limit: i64,
-) -> sqlx::Result<Vec<Entry>> {
-    let rows = sqlx::query!(
-        r#"
-        select
-            seq as "seq!", leg as "leg!", at as "at!", kind as "kind!", counterparty as "counterparty!",
-            change as "change!", balance as "balance!", trace_id, linked, metadata as "metadata?"
-        from (
-            (select seq, leg, at, kind, credit as counterparty, -amount as change,
-                debit_balance as balance, trace_id, linked, metadata::text
-            from ledger.transfer
-            where book = $1 and debit = $2 and seq >= $3 and seq < $4
-            order by seq desc
-            limit $5)
-            union all
-            (select seq, leg, at, kind, debit, amount, credit_balance, trace_id, linked, metadata::text
-            from ledger.transfer
-            where book = $1 and credit = $2 and debit <> $2 and seq >= $3 and seq < $4
-            order by seq desc
-            limit $5)
-        ) sides
-        order by seq desc
-        limit $5"#,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from ledger.account where book = $1 and account = $2) as "exists!""#,
         book,
         account,
-        from,
-        before,
-        limit,
+    )
+    .fetch_one(db)
+    .await
+}
+
+pub(super) async fn last_state_change(
+    db: &mut PgConnection,
+    book: i32,
+    account: i64,
+) -> sqlx::Result<Option<i16>> {
+    sqlx::query_scalar!(
+        "select kind from ledger.transfer where book = $1 and debit = $2 and kind < 10 order by seq desc limit 1",
+        book,
+        account,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A customer's account, and where its held money waits if any ever did.
+pub(super) struct Accounts {
+    pub account: i64,
+    pub hold: i64,
+    pub has_hold: bool,
+}
+
+struct Stored {
+    seq: i64,
+    leg: i16,
+    at: OffsetDateTime,
+    kind: i16,
+    debit: i64,
+    credit: i64,
+    amount: i64,
+    trace_id: Option<Uuid>,
+    linked: Option<i64>,
+    metadata: Option<String>,
+    available: i64,
+    held: i64,
+}
+
+impl Stored {
+    /// Nothing when a newer program wrote a kind that this one does not know.
+    fn entry(self) -> Option<Entry> {
+        Some(Entry {
+            seq: self.seq,
+            transfer: self.seq - i64::from(self.leg),
+            at: self.at,
+            kind: Kind::of_code(self.kind)?,
+            debit: AccountId(self.debit),
+            credit: AccountId(self.credit),
+            amount: Minor(self.amount),
+            available: Minor(self.available),
+            held: Minor(self.held),
+            trace_id: self.trace_id,
+            linked: self.linked,
+            metadata: self.metadata,
+        })
+    }
+}
+
+/// Newest first. Three sides: what left the account, what came to it, and what was captured from what it holds.
+pub(super) async fn history_downwards(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: Accounts,
+    span: Span,
+) -> sqlx::Result<Vec<Entry>> {
+    let Accounts { account, hold, has_hold } = accounts;
+    let rows = sqlx::query_as!(
+        Stored,
+        r#"
+        select
+            s.seq as "seq!", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
+            s.debit as "debit!", s.credit as "credit!", s.amount as "amount!", s.trace_id, s.linked,
+            s.metadata as "metadata?",
+            coalesce(s.available, case when coalesce(ac.seq, 0) < ad.seq then ad.debit_balance else ac.credit_balance end, 0) as "available!",
+            coalesce(s.held, case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0) as "held!"
+        from (
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                debit_balance as available, case when credit = $3 then credit_balance end as held
+            from ledger.transfer
+            where book = $1 and debit = $2 and seq >= $5 and seq < $6
+            order by seq desc
+            limit $7)
+            union all
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                credit_balance, case when debit = $3 then debit_balance end
+            from ledger.transfer
+            where book = $1 and credit = $2 and debit <> $2 and seq >= $5 and seq < $6
+            order by seq desc
+            limit $7)
+            union all
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                null, debit_balance
+            from ledger.transfer
+            where $4 and book = $1 and debit = $3 and credit <> $2 and seq >= $5 and seq < $6
+            order by seq desc
+            limit $7)
+        ) s
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where s.available is null and t.book = $1 and t.debit = $2 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) ad on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where s.available is null and t.book = $1 and t.credit = $2 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) ac on true
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where $4 and s.held is null and t.book = $1 and t.debit = $3 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) hd on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where $4 and s.held is null and t.book = $1 and t.credit = $3 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) hc on true
+        order by s.seq desc
+        limit $7"#,
+        book,
+        account,
+        hold,
+        has_hold,
+        span.from,
+        span.before,
+        span.limit,
     )
     .fetch_all(db)
     .await?;
-    let entries = rows.into_iter().map(|row| {
-        Ok(Entry {
-            seq: row.seq,
-            transfer: row.seq - i64::from(row.leg),
-            at: row.at,
-            kind: Kind::of_code(row.kind).ok_or_else(|| unknown_kind(row.kind))?,
-            counterparty: AccountId(row.counterparty),
-            change: Minor(row.change),
-            balance: Minor(row.balance),
-            trace_id: row.trace_id,
-            linked: row.linked,
-            metadata: row.metadata,
-        })
-    });
-    entries.collect()
+    Ok(rows.into_iter().filter_map(Stored::entry).collect())
 }
 
-fn unknown_kind(code: i16) -> sqlx::Error {
-    sqlx::Error::Decode(format!("kind {code} was written by a newer program").into())
+/// The same, oldest first.
+pub(super) async fn history_upwards(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: Accounts,
+    span: Span,
+) -> sqlx::Result<Vec<Entry>> {
+    let Accounts { account, hold, has_hold } = accounts;
+    let rows = sqlx::query_as!(
+        Stored,
+        r#"
+        select
+            s.seq as "seq!", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
+            s.debit as "debit!", s.credit as "credit!", s.amount as "amount!", s.trace_id, s.linked,
+            s.metadata as "metadata?",
+            coalesce(s.available, case when coalesce(ac.seq, 0) < ad.seq then ad.debit_balance else ac.credit_balance end, 0) as "available!",
+            coalesce(s.held, case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0) as "held!"
+        from (
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                debit_balance as available, case when credit = $3 then credit_balance end as held
+            from ledger.transfer
+            where book = $1 and debit = $2 and seq >= $5 and seq < $6
+            order by seq asc
+            limit $7)
+            union all
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                credit_balance, case when debit = $3 then debit_balance end
+            from ledger.transfer
+            where book = $1 and credit = $2 and debit <> $2 and seq >= $5 and seq < $6
+            order by seq asc
+            limit $7)
+            union all
+            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+                null, debit_balance
+            from ledger.transfer
+            where $4 and book = $1 and debit = $3 and credit <> $2 and seq >= $5 and seq < $6
+            order by seq asc
+            limit $7)
+        ) s
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where s.available is null and t.book = $1 and t.debit = $2 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) ad on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where s.available is null and t.book = $1 and t.credit = $2 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) ac on true
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where $4 and s.held is null and t.book = $1 and t.debit = $3 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) hd on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where $4 and s.held is null and t.book = $1 and t.credit = $3 and t.seq <= s.seq
+            order by t.seq desc limit 1
+        ) hc on true
+        order by s.seq asc
+        limit $7"#,
+        book,
+        account,
+        hold,
+        has_hold,
+        span.from,
+        span.before,
+        span.limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter_map(Stored::entry).collect())
 }
 
 pub(super) async fn lines(

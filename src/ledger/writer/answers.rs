@@ -116,7 +116,7 @@ impl Writer {
             let kind: i16 = row.try_get(2)?;
             let (debit, credit) = (AccountId(row.try_get(3)?), AccountId(row.try_get(4)?));
             let (debit_balance, credit_balance) = (Minor(row.try_get(5)?), Minor(row.try_get(6)?));
-            let state = state_after(kind);
+            let state = Kind::of_code(kind).and_then(Kind::state_after);
             self.cache.patch(debit, |account| {
                 account.balance = debit_balance;
                 account.state = state.unwrap_or(account.state);
@@ -129,15 +129,6 @@ impl Writer {
             }
         }
         Ok(head)
-    }
-}
-
-fn state_after(kind: i16) -> Option<State> {
-    match Kind::of_code(kind)? {
-        Kind::Open | Kind::Unfreeze => Some(State::Open),
-        Kind::Freeze => Some(State::Frozen),
-        Kind::Close => Some(State::Closed),
-        _ => None,
     }
 }
 
@@ -176,7 +167,7 @@ fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let (_, balance) = debit.max(credit);
     let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
         .expect("a constraint of the table says the same as the constructor");
-    let state = kind.and_then(state_after).unwrap_or(State::Open);
+    let state = kind.and_then(Kind::of_code).and_then(Kind::state_after).unwrap_or(State::Open);
     Ok((
         AccountId(row.try_get(0)?),
         Account { currency, balance: Minor(balance.unwrap_or_default()), held: Minor(held), state },

@@ -1,43 +1,64 @@
-//! Looking: one wallet, many, as they were, and what happened to them.
+//! Looking at wallets: one or many, now or as they were.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::number;
+use super::body::{link_next, moment, number, page_limit, parse_moment, percent};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::auth::Caller;
 use crate::http::extract::{Path, Query};
 use crate::http::problem::ProblemBody;
-use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
-use crate::ledger::read::{self, Entry};
 use crate::wallet::WalletId;
-use crate::wallet::read::Holdings;
-
-/// Entries of a page when nobody says how many.
-const PAGE_DEFAULT: i64 = 100;
+use crate::wallet::read::{Detail, Holdings};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_wallets))
         .routes(routes!(get_wallet))
         .routes(routes!(get_balance))
-        .routes(routes!(get_history))
 }
 
-/// A wallet in an answer that looks at it.
+/// A wallet in a list, or at a moment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WalletListed)]
+struct BriefBody {
+    #[schema(value_type = f64, example = 999.00)]
+    balance: Box<RawValue>,
+    #[schema(example = "EUR")]
+    currency: String,
+    #[schema(example = "1")]
+    id: String,
+    #[schema(example = "test2")]
+    owner: String,
+    /// The last transfer that the balance takes into account, when a moment was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "17")]
+    as_of: Option<String>,
+}
+
+impl BriefBody {
+    fn of(wallet: &Holdings) -> Result<Self> {
+        let currency = wallet.facts.currency;
+        Ok(Self {
+            balance: number(wallet.balance()?, currency)?,
+            currency: currency.code().to_owned(),
+            id: wallet.id.to_string(),
+            owner: wallet.facts.owner.clone(),
+            as_of: wallet.as_of.map(|seq| seq.to_string()),
+        })
+    }
+}
+
+/// A wallet, looked at by itself.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletDetail)]
-struct DetailBody {
+pub(super) struct DetailBody {
     #[schema(value_type = f64, example = 999.00)]
     balance: Box<RawValue>,
     #[schema(example = "EUR")]
@@ -47,30 +68,41 @@ struct DetailBody {
     #[schema(example = "test2")]
     owner: String,
     /// What can be spent: the balance without what is held.
-    #[schema(value_type = f64, example = 999.00)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    available: Option<Box<RawValue>>,
-    #[schema(value_type = f64, example = 0.00)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<Box<RawValue>>,
-    /// The last transfer that the balance takes into account, when a moment was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "17")]
-    as_of: Option<String>,
+    #[schema(value_type = f64, example = 899.00)]
+    available: Box<RawValue>,
+    /// What is set aside by holds.
+    #[schema(value_type = f64, example = 100.00)]
+    held: Box<RawValue>,
+    /// `open`, `frozen` (money only comes in) or `closed`.
+    #[schema(example = "open")]
+    state: &'static str,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    created_at: String,
+    /// Null while it is not closed.
+    closed_at: Option<String>,
+    #[schema(example = "savings")]
+    label: Option<String>,
+    #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
+    metadata: Option<Box<RawValue>>,
 }
 
 impl DetailBody {
-    fn of(wallet: &Holdings, detailed: bool) -> Result<Self> {
+    fn of(wallet: &Holdings, detail: Detail) -> Result<Self> {
         let currency = wallet.facts.currency;
-        let detail = |minor| detailed.then(|| number(minor, currency)).transpose();
+        let metadata = detail.metadata.map(RawValue::from_string).transpose();
+        let BriefBody { balance, currency: code, id, owner, .. } = BriefBody::of(wallet)?;
         Ok(Self {
-            balance: number(wallet.balance()?, currency)?,
-            currency: currency.code().to_owned(),
-            id: wallet.id.to_string(),
-            owner: wallet.facts.owner.clone(),
-            available: detail(wallet.available)?,
-            held: detail(wallet.held)?,
-            as_of: wallet.as_of.map(|seq| seq.to_string()),
+            balance,
+            currency: code,
+            id,
+            owner,
+            available: number(wallet.available, currency)?,
+            held: number(wallet.held, currency)?,
+            state: detail.state.name(),
+            created_at: moment(detail.created_at)?,
+            closed_at: detail.closed_at.map(moment).transpose()?,
+            label: detail.label,
+            metadata: metadata.map_err(|cause| Error::Internal(cause.into()))?,
         })
     }
 }
@@ -85,13 +117,15 @@ struct ListQuery {
     limit: Option<i64>,
     /// Where the last page ended; take it from the header `Link`.
     after: Option<WalletId>,
+    /// Also those that are closed.
+    closed: Option<bool>,
 }
 
 /// List wallets
 #[utoipa::path(
     get, path = "/wallet", tag = "wallet", params(ListQuery),
     responses(
-        (status = 200, description = "In the order of their ids; `Link` has the next page", body = [DetailBody]),
+        (status = 200, description = "In the order of their ids; `Link` has the next page", body = [BriefBody]),
         (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ),
 )]
@@ -100,12 +134,12 @@ async fn list_wallets(
     _: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response> {
-    let ListQuery { owner, currency, limit, after } = query;
+    let ListQuery { owner, currency, limit, after, closed } = query;
+    let closed_too = closed.unwrap_or(false);
     let limit = page_limit(limit)?;
     let (owner, currency) = (owner.as_deref(), currency.as_deref());
-    let wallets = app.wallets.list(owner, currency, after.unwrap_or(0), limit).await?;
-    let bodies =
-        wallets.iter().map(|wallet| DetailBody::of(wallet, false)).collect::<Result<Vec<_>>>()?;
+    let wallets = app.wallets.list(owner, currency, after.unwrap_or(0), limit, closed_too).await?;
+    let bodies = wallets.iter().map(BriefBody::of).collect::<Result<Vec<_>>>()?;
     let mut response = axum::Json(bodies).into_response();
     if let Some(last) = wallets.last().filter(|_| i64::try_from(wallets.len()) == Ok(limit)) {
         let mut next = format!("/wallet?limit={limit}&after={}", last.id);
@@ -113,6 +147,9 @@ async fn list_wallets(
             if let Some(value) = value {
                 next.extend([format!("&{name}="), percent(value)]);
             }
+        }
+        if closed_too {
+            next.push_str("&closed=true");
         }
         link_next(&mut response, &next);
     }
@@ -133,8 +170,13 @@ async fn get_wallet(
     _: Caller,
     Path(id): Path<WalletId>,
 ) -> Result<Response> {
+    detail(&app, id).await
+}
+
+pub(super) async fn detail(app: &App, id: WalletId) -> Result<Response> {
     let wallet = app.wallets.get(id, None).await?;
-    Ok(axum::Json(DetailBody::of(&wallet, true)?).into_response())
+    let detail = app.wallets.detail(id).await?;
+    Ok(axum::Json(DetailBody::of(&wallet, detail)?).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -149,7 +191,7 @@ struct BalanceQuery {
     get, path = "/wallet/balance/{id}", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), BalanceQuery),
     responses(
-        (status = 200, description = "The wallet", body = DetailBody),
+        (status = 200, description = "The wallet", body = BriefBody),
         (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ),
 )]
@@ -159,116 +201,6 @@ async fn get_balance(
     Path(id): Path<WalletId>,
     Query(query): Query<BalanceQuery>,
 ) -> Result<Response> {
-    let moment = query.at.map(|at| OffsetDateTime::parse(&at, &Rfc3339)).transpose();
-    let moment = moment
-        .map_err(|_| Error::field("?at", "must be RFC 3339, such as 2026-01-31T12:00:00Z"))?;
-    let wallet = app.wallets.get(id, moment).await?;
-    Ok(axum::Json(DetailBody::of(&wallet, false)?).into_response())
-}
-
-/// One line of a wallet's history.
-#[derive(Serialize, ToSchema)]
-#[schema(as = HistoryEntry)]
-struct EntryBody {
-    /// The transfer.
-    #[schema(example = "17")]
-    id: String,
-    #[schema(example = "deposit")]
-    kind: &'static str,
-    #[schema(example = "2026-01-31T12:00:00Z")]
-    at: String,
-    /// `in`, `out`, or `none` where only the state changed.
-    #[schema(example = "in")]
-    direction: &'static str,
-    /// The other wallet; nothing for the world outside.
-    #[schema(example = "2")]
-    counterparty: Option<String>,
-    #[schema(value_type = f64, example = 100.00)]
-    amount: Box<RawValue>,
-    /// What could be spent after it.
-    #[schema(value_type = f64, example = 1099.00)]
-    available: Box<RawValue>,
-    /// Finds the request that made it in logs and traces.
-    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
-    trace_id: Option<String>,
-}
-
-impl EntryBody {
-    fn of(entry: &Entry, currency: Currency) -> Result<Self> {
-        let (direction, amount) = match entry.change.0 {
-            0 => ("none", entry.change),
-            change if change > 0 => ("in", entry.change),
-            change => ("out", Minor(change.saturating_neg())),
-        };
-        Ok(Self {
-            id: entry.transfer.to_string(),
-            kind: entry.kind.name(),
-            at: entry.at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))?,
-            direction,
-            counterparty: (entry.counterparty.0 > 0 && direction != "none")
-                .then(|| entry.counterparty.to_string()),
-            amount: number(amount, currency)?,
-            available: number(entry.balance, currency)?,
-            trace_id: entry.trace_id.map(|id| id.simple().to_string()),
-        })
-    }
-}
-
-#[derive(Deserialize, IntoParams)]
-struct HistoryQuery {
-    /// Most entries of the answer: 1 to 1000, by default 100.
-    limit: Option<i64>,
-    /// Where the last page ended; take it from the header `Link`.
-    after: Option<i64>,
-}
-
-/// What happened to a wallet, newest first
-#[utoipa::path(
-    get, path = "/wallet/{id}/history", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), HistoryQuery),
-    responses(
-        (status = 200, description = "`Link` has the next page", body = [EntryBody]),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
-    ),
-)]
-async fn get_history(
-    State(app): State<App>,
-    _: Caller,
-    Path(id): Path<WalletId>,
-    Query(query): Query<HistoryQuery>,
-) -> Result<Response> {
-    let limit = page_limit(query.limit)?;
-    let (facts, entries) = app.wallets.history(id, query.after.unwrap_or(read::END), limit).await?;
-    let bodies = entries.iter().map(|entry| EntryBody::of(entry, facts.currency));
-    let mut response = axum::Json(bodies.collect::<Result<Vec<_>>>()?).into_response();
-    if let Some(last) = entries.last().filter(|_| i64::try_from(entries.len()) == Ok(limit)) {
-        link_next(&mut response, &format!("/wallet/{id}/history?limit={limit}&after={}", last.seq));
-    }
-    Ok(response)
-}
-
-fn page_limit(limit: Option<i64>) -> Result<i64> {
-    match limit.unwrap_or(PAGE_DEFAULT) {
-        limit @ 1..=read::PAGE_MAX => Ok(limit),
-        _ => Err(Error::field("?limit", "must be from 1 to 1000")),
-    }
-}
-
-fn link_next(response: &mut Response, path: &str) {
-    if let Ok(value) = HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")) {
-        response.headers_mut().insert(header::LINK, value);
-    }
-}
-
-/// For a query: everything but letters and digits as `%XX`.
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    let wallet = app.wallets.get(id, parse_moment("?at", query.at)?).await?;
+    Ok(axum::Json(BriefBody::of(&wallet)?).into_response())
 }

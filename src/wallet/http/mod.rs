@@ -1,37 +1,50 @@
 //! `/wallet`: open, look at, deposit, withdraw.
 
+mod batch;
+mod body;
+mod change;
+mod history;
+mod hold;
 mod look;
+mod refund;
+mod statement;
+mod transfer;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::{Asked, Wallet, WalletId};
+use self::body::{asked, decimal, number, replayable, text, wallet_id};
+use super::{Wallet, WalletId};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::auth::Caller;
 use crate::http::context::RequestContext;
 use crate::http::extract::{Check, JsonBody, Member};
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::problem::ProblemBody;
-use crate::ledger::currency::{Currencies, Currency};
+use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 
 /// Longest name of an owner, in characters.
 const OWNER_MAX: usize = 200;
 
-static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(look::routes())
+        .merge(history::routes())
+        .merge(statement::routes())
+        .merge(transfer::routes())
+        .merge(batch::routes())
+        .merge(hold::routes())
+        .merge(refund::routes())
+        .merge(change::routes())
         .routes(routes!(create_wallet))
         .routes(routes!(deposit))
         .routes(routes!(withdraw))
@@ -54,22 +67,12 @@ struct WalletBody<'a> {
 
 fn answer(status: StatusCode, wallet: &Wallet) -> Result<Response> {
     let body = WalletBody {
-        balance: number(wallet.balance, wallet.facts.currency)?,
+        balance: number(wallet.balance(), wallet.facts.currency)?,
         currency: wallet.facts.currency.code(),
         id: wallet.id.to_string(),
         owner: &wallet.facts.owner,
     };
-    let mut response = (status, axum::Json(body)).into_response();
-    if wallet.replayed {
-        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
-    }
-    Ok(response)
-}
-
-/// An exact decimal as a JSON number.
-fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> {
-    let text = minor.exact(currency).to_string();
-    RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
+    Ok(replayable(status, &body, wallet.replayed))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -106,7 +109,7 @@ async fn create_wallet(
 ) -> Result<Response> {
     let CreateWallet { owner, initial_balance, currency } = body.read()?;
     let mut check = Check::default();
-    let owner = check.required("/owner", &owner, owner_of);
+    let owner = check.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
     let currencies = app.wallets.currencies();
     let currency = check.required("/currency", &currency, |raw| {
         let code =
@@ -131,17 +134,6 @@ async fn create_wallet(
     Ok(response)
 }
 
-fn owner_of(raw: &str) -> Result<String, String> {
-    let owner = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
-    let fits = (1..=OWNER_MAX).contains(&owner.chars().count());
-    // A NUL cannot be stored in text.
-    if fits && !owner.contains('\0') {
-        Ok(owner)
-    } else {
-        Err(format!("must have 1 to {OWNER_MAX} characters"))
-    }
-}
-
 #[derive(Deserialize, ToSchema)]
 struct MoveMoney<'a> {
     #[serde(borrow, default)]
@@ -157,26 +149,9 @@ impl<'a> MoveMoney<'a> {
     fn checked(&self) -> Result<(WalletId, &'a str)> {
         let mut check = Check::default();
         let id = check.required("/id", &self.id, wallet_id);
-        let amount = self.amount.raw().map(Currencies::unquoted);
-        let amount = match amount {
-            Some(Ok(amount)) => Some(amount),
-            Some(Err(detail)) => {
-                check.refuse("/amount", detail);
-                None
-            }
-            None => {
-                check.refuse("/amount", "is required");
-                None
-            }
-        };
+        let amount = decimal(&mut check, "/amount", &self.amount, true);
         check.finish(id.zip(amount))
     }
-}
-
-fn wallet_id(raw: &str) -> Result<WalletId, String> {
-    let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| plain).ok_or_else(|| "must be the id of a wallet".to_owned())
 }
 
 /// Put money into a wallet
@@ -221,8 +196,4 @@ async fn withdraw(
     let (id, amount) = body.read::<MoveMoney<'_>>()?.checked()?;
     let asked = asked(&caller, &key, &context);
     answer(StatusCode::OK, &app.wallets.withdraw(id, amount, asked).await?)
-}
-
-fn asked<'a>(caller: &'a Caller, key: &'a IdempotencyKey, context: &RequestContext) -> Asked<'a> {
-    Asked { caller, key, trace: Uuid::from_bytes(context.trace().trace) }
 }

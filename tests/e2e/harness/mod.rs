@@ -16,7 +16,7 @@ use revwallet::config::{Cli, Config};
 use revwallet::telemetry::Telemetry;
 use serde_json::json;
 
-pub use client::Client;
+pub use client::{Answer, Client};
 pub use logs::Logs;
 pub use program::Program;
 

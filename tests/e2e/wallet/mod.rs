@@ -1,5 +1,13 @@
 //! Wallets: opened, filled, emptied, and what is refused.
 
+mod bank;
+mod batch;
+mod hold;
+mod refund;
+mod state;
+mod statement;
+mod transfer;
+
 use futures_util::future::join_all;
 use serde_json::json;
 

@@ -1,0 +1,146 @@
+//! The statements of holds.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::error::{Error, Result};
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::transfer::Kind;
+use crate::wallet::BOOK;
+
+/// A new hold; its id is the transfer's.
+pub static PLACED: CompanionKind = CompanionKind {
+    name: "wallet.hold_placed",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json)
+        as (n int, seq bigint, wallet bigint, amount bigint, expires_at timestamptz)
+), done as (
+    insert into public.hold (id, wallet, amount, expires_at)
+    select seq, wallet, amount, expires_at from input
+    on conflict do nothing
+    returning id
+), took as (
+    select n from input join done on done.id = input.seq
+)",
+};
+
+/// Takes effect when the hold has not changed since it was decided.
+pub static MOVED: CompanionKind = CompanionKind {
+    name: "wallet.hold_moved",
+    sql: "
+with input as (
+    select distinct on (id) * from json_to_recordset($2::text::json)
+        as (n int, id bigint, version int, captured bigint, released bigint, state text)
+    order by id, n
+), done as (
+    update public.hold h
+    set captured = h.captured + i.captured,
+        released = h.released + i.released,
+        version = h.version + 1,
+        state = i.state
+    from input i
+    where h.id = i.id and h.version = i.version
+    returning h.id
+), took as (
+    select n from input join done using (id)
+)",
+};
+
+/// A moment as JSON carries it.
+pub(super) fn moment(at: OffsetDateTime) -> Result<String> {
+    at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
+}
+
+pub(super) struct Row {
+    pub id: i64,
+    pub wallet: i64,
+    pub amount: i64,
+    pub captured: i64,
+    pub released: i64,
+    pub expires_at: OffsetDateTime,
+    pub created_at: OffsetDateTime,
+    pub version: i32,
+    pub state: String,
+}
+
+pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Row>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state
+        from hold h join ledger.transfer t on t.book = $2 and t.seq = h.id
+        where h.id = $1",
+        id,
+        BOOK,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+pub(super) async fn list(
+    db: &mut PgConnection,
+    wallet: i64,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Row>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state
+        from hold h join ledger.transfer t on t.book = $4 and t.seq = h.id
+        where h.wallet = $1 and h.id < $2
+        order by h.id desc
+        limit $3",
+        wallet,
+        before,
+        limit,
+        BOOK,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Holds that should have ended.
+pub(super) async fn expired(db: &mut PgConnection, limit: i64) -> Result<Vec<i64>> {
+    let ids = sqlx::query_scalar!(
+        "select id from hold where state = 'open' and expires_at <= now() order by expires_at limit $1",
+        limit
+    );
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// What is set aside in each currency.
+pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+    let rows = sqlx::query!(
+        r#"
+        select w.currency, sum(h.amount - h.captured - h.released)::bigint as "held!"
+        from hold h join wallet w on w.id = h.wallet
+        where h.state = 'open'
+        group by w.currency"#
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.currency, row.held)).collect())
+}
+
+/// What was done with a hold up to a transfer.
+pub(super) struct MovedUntil {
+    pub captured: i64,
+    pub released: i64,
+    pub last_kind: Option<i16>,
+}
+
+pub(super) async fn moved_until(db: &mut PgConnection, id: i64, last: i64) -> Result<MovedUntil> {
+    let row = sqlx::query_as!(
+        MovedUntil,
+        r#"
+        select
+            coalesce(sum(amount) filter (where kind = $4), 0)::bigint as "captured!",
+            coalesce(sum(amount) filter (where kind <> $4), 0)::bigint as "released!",
+            (array_agg(kind order by seq desc))[1] as last_kind
+        from ledger.transfer
+        where book = $1 and linked = $2 and seq <= $3 and kind <> $5"#,
+        BOOK,
+        id,
+        last,
+        Kind::Capture.code(),
+        Kind::Refund.code(),
+    );
+    Ok(row.fetch_one(db).await?)
+}
