@@ -26,7 +26,8 @@ create table ledger.seal (
     hash bytea not null,
     constraint seal_pkey primary key (book, seq),
     constraint seal_prev_key unique (book, prev_seq),
-    constraint seal_book_fkey foreign key (book) references ledger.book (book),
+    -- Leads back to the seal 0 that `create_book` makes, so a seal needs no key to `book` as well: checking that
+    -- one would wait for whoever holds the book's lock, who in turn waits for this very seal.
     constraint seal_prev_fkey foreign key (book, prev_seq) references ledger.seal (book, seq),
     constraint seal_only_the_first_stands_alone check ((seq = 0) = (prev_seq is null)),
     constraint seal_grows check (prev_seq < seq),
@@ -301,7 +302,7 @@ as $$
 begin
     if p_lock then
         -- Its own statement: the next one must see what was committed while this waited.
-        perform 1 from book where book.book = p_book for update;
+        perform 1 from book where book.book = p_book for no key update;
     end if;
     return query
     with head as materialized (
