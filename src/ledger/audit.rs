@@ -69,6 +69,10 @@ impl Source for Seals {
     fn position_of(chunk: &Chunk) -> Position {
         Position::behind(chunk.end())
     }
+
+    fn is_full(chunks: &[Chunk], _: i64) -> bool {
+        chunks.iter().any(|chunk| chunk.is_full)
+    }
 }
 
 struct Auditor {

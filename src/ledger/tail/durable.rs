@@ -148,7 +148,7 @@ impl Following {
         effect.apply(&mut tx, &stretch).await?;
         sql::move_cursor(&mut tx, book, name, stretch.until).await?;
         tx.commit().await?;
-        let filled = i64::try_from(stretch.items.len()).is_ok_and(|n| n >= self.reader.items_max);
+        let filled = S::is_full(&stretch.items, self.reader.items_max);
         self.tell_lag(S::behind(&mut connection, book, stretch.until).await?);
         Ok(if filled { Step::Filled } else { Step::Emptied })
     }

@@ -67,6 +67,11 @@ pub trait Source: Send + Sync + 'static {
     ) -> impl Future<Output = sqlx::Result<i64>> + Send;
 
     fn position_of(item: &Self::Item) -> Position;
+
+    /// Whether a read ended because it had enough, so that the next one need not wait.
+    fn is_full(items: &[Self::Item], max: i64) -> bool {
+        i64::try_from(items.len()).is_ok_and(|count| count >= max)
+    }
 }
 
 /// Every transfer of the book.

@@ -120,7 +120,7 @@ impl Checker {
 
     /// Checks the next stretch of the book.
     pub fn chunk(&mut self, chunk: &Chunk) {
-        let Chunk { seals, transfers, postings, accounts } = chunk;
+        let Chunk { seals, transfers, postings, accounts, .. } = chunk;
         let (mut transfers, mut postings, mut accounts) =
             (transfers.as_slice(), postings.as_slice(), accounts.as_slice());
         for seal in seals {

@@ -14,6 +14,8 @@ pub struct Chunk {
     pub transfers: Vec<Line>,
     pub postings: Vec<KeyedPosting>,
     pub accounts: Vec<Born>,
+    /// It ends because it is large enough; there is more.
+    pub is_full: bool,
 }
 
 impl Chunk {
@@ -26,6 +28,7 @@ impl Chunk {
     ) -> sqlx::Result<Option<Self>> {
         let mut seals = sql::seals(db, book, after, end).await?;
         let fits = seals.iter().take_while(|seal| seal.seq - after <= TRANSFERS_MAX).count();
+        let is_full = fits < seals.len() || sql::is_full(&seals);
         seals.truncate(fits.max(1));
         let Some(last) = seals.last().map(|seal| seal.seq) else { return Ok(None) };
         Ok(Some(Self {
@@ -33,6 +36,7 @@ impl Chunk {
             postings: sql::postings(db, book, after, last).await?,
             accounts: sql::accounts(db, book, after, last).await?,
             seals,
+            is_full,
         }))
     }
 

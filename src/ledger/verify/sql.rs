@@ -56,6 +56,11 @@ pub(super) async fn seals(
     .await
 }
 
+/// Whether there may be more than these.
+pub(super) fn is_full(seals: &[Seal]) -> bool {
+    i64::try_from(seals.len()).is_ok_and(|count| count >= SEALS_MAX)
+}
+
 /// The seal that the first batch stands on.
 pub(super) async fn first_seal(db: &mut PgConnection, book: i32) -> sqlx::Result<Option<Seal>> {
     Ok(seals(db, book, -1, 0).await?.into_iter().next())
