@@ -207,6 +207,7 @@ $$;
 --
 -- Null when somebody else has sealed `p_prev_seq`, or when it was not sealed by `p_prev_batch`: a batch in the pipe behind one that failed must not stand on a stranger's batch that happens to end at the same seq.
 -- With `p_strict` that is an error, so that the transaction it is part of cannot commit.
+-- Without `p_notify` nobody is woken: the writer promises a notification soon after.
 create function ledger.post(
     p_book int,
     p_prev_seq bigint,
@@ -214,6 +215,7 @@ create function ledger.post(
     p_batch uuid,
     p_content bytea,
     p_strict boolean,
+    p_notify boolean,
     p_debit bigint[],
     p_credit bigint[],
     p_amount bigint[],
@@ -285,7 +287,9 @@ begin
             as a (account, seq, decimals, currency);
     end if;
 
-    perform pg_notify('book', p_book::text);
+    if p_notify then
+        perform pg_notify('book', p_book::text);
+    end if;
     return v_at;
 end
 $$;

@@ -14,6 +14,7 @@ pub(super) struct Columns {
     batch: Uuid,
     content: Vec<u8>,
     strict: bool,
+    notify: bool,
     debit: Vec<i64>,
     credit: Vec<i64>,
     amount: Vec<i64>,
@@ -37,7 +38,8 @@ pub(super) struct Columns {
 
 impl Columns {
     /// `strict` makes a stale head an error, for a batch that is part of a larger transaction.
-    pub(super) fn new(book: i32, batch: &Batch, strict: bool) -> Self {
+    /// `notify` wakes who follows the book.
+    pub(super) fn new(book: i32, batch: &Batch, strict: bool, notify: bool) -> Self {
         let rows = &batch.rows;
         let mut columns = Self {
             book,
@@ -46,6 +48,7 @@ impl Columns {
             batch: batch.id,
             content: batch.content.to_vec(),
             strict,
+            notify,
             debit: rows.iter().map(|row| row.debit.0).collect(),
             credit: rows.iter().map(|row| row.credit.0).collect(),
             amount: rows.iter().map(|row| row.amount.0).collect(),
@@ -92,7 +95,7 @@ impl Columns {
     }
 
     /// In the order of the function's parameters.
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 25] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 26] {
         [
             &self.book,
             &self.prev_seq,
@@ -100,6 +103,7 @@ impl Columns {
             &self.batch,
             &self.content,
             &self.strict,
+            &self.notify,
             &self.debit,
             &self.credit,
             &self.amount,

@@ -19,6 +19,7 @@ use tokio_postgres::{Client, Config, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::batch::{Ask, Batch, Head};
+use super::bell::Bell;
 use super::columns::Columns;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::connect::{Driver, connect, drive};
@@ -36,6 +37,8 @@ pub(super) enum Work {
     },
     /// Gives the lock back without having written.
     Release,
+    /// Wakes who follows the book.
+    Notify,
     /// Stood on a batch that failed: it cannot take effect, and its items are elsewhere.
     Doomed,
 }
@@ -68,6 +71,7 @@ pub(super) struct Layout {
 
 struct Statements {
     post: Statement,
+    notify: Statement,
     begin: Statement,
     commit: Statement,
     seal_behind: Statement,
@@ -85,6 +89,7 @@ pub(super) struct Link {
     statements: Statements,
     pub(super) backend: Backend,
     sent: VecDeque<Sent>,
+    bell: Bell,
     closed: bool,
 }
 
@@ -117,6 +122,7 @@ impl Link {
                 statements,
                 backend,
                 sent: VecDeque::new(),
+                bell: Bell::default(),
                 closed: false,
             },
             gone,
@@ -164,6 +170,7 @@ impl Link {
     /// Sends a batch. With companions it is a transaction that fails as a whole.
     /// `begun`: that transaction was begun by a catch-up with lock.
     pub(super) fn post(&mut self, book: i32, batch: Batch, begun: bool) {
+        let notify = self.bell.is_due();
         let whole = batch.has_companions();
         let mut requests = Vec::new();
         let mut layout = Layout::default();
@@ -171,7 +178,7 @@ impl Link {
             layout.post = 1;
             requests.push(self.request(&self.statements.begin, Vec::new()));
         }
-        let columns = Columns::new(book, &batch, whole);
+        let columns = Columns::new(book, &batch, whole, notify);
         let (client, statement) = (Arc::clone(&self.client), self.statements.post.clone());
         requests.push(async move { client.query(&statement, &columns.params()).await }.boxed());
         if whole {
@@ -213,6 +220,17 @@ impl Link {
             vec![Box::new(book), Box::new(after), Box::new(rows_max), Box::new(lock)];
         requests.push(self.request(&self.statements.catch_up, params));
         self.push(Work::CatchUp { after, lock }, requests);
+    }
+
+    /// When who follows the book has to be woken although no batch does.
+    pub(super) fn bell_due(&self) -> Option<Instant> {
+        self.bell.due()
+    }
+
+    pub(super) fn ring(&mut self, book: i32) {
+        self.bell.rung();
+        let request = self.request(&self.statements.notify, vec![Box::new(book)]);
+        self.push(Work::Notify, vec![request]);
     }
 
     pub(super) fn release(&mut self) {
@@ -317,6 +335,7 @@ impl Statements {
         }
         Ok(Self {
             post: client.prepare(sql::POST).await?,
+            notify: client.prepare(sql::NOTIFY).await?,
             begin: client.prepare(sql::BEGIN).await?,
             commit: client.prepare(sql::COMMIT).await?,
             seal_behind: client.prepare(sql::SEAL_BEHIND).await?,

@@ -18,6 +18,7 @@
 
 mod answers;
 mod batch;
+mod bell;
 mod cache;
 mod columns;
 mod failpoint;
@@ -200,7 +201,9 @@ impl Writer {
         loop {
             self.send_more(token).await?;
             self.gauge.note_oldest(self.oldest());
-            if drained && self.intake.is_empty() && self.link.len() == 0 {
+            // Not inside the transaction that holds the book's lock.
+            let bell = self.link.bell_due().filter(|_| self.mode == Mode::Free);
+            if drained && self.intake.is_empty() && self.link.len() == 0 && bell.is_none() {
                 return Ok(());
             }
             let has_room = self.has_room();
@@ -220,6 +223,7 @@ impl Writer {
                     closing = true;
                     self.queue.close();
                 }
+                () = sleep_until(bell), if bell.is_some() => self.link.ring(self.settings.book),
                 _ = tick.tick() => if self.is_overdue() {
                     tracing::warn!("the database has not answered for {:?}; connecting anew", self.settings.reply_max);
                     self.reconnect(Vec::new(), token).await?;
@@ -242,5 +246,13 @@ impl Writer {
 
     fn is_overdue(&self) -> bool {
         self.link.oldest().is_some_and(|since| since.elapsed() > self.settings.reply_max)
+    }
+}
+
+/// Sleeps until then; until the end of time when there is no such moment.
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }

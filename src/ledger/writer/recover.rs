@@ -39,7 +39,7 @@ impl Writer {
             match work {
                 Work::Post(batch, _) => batches.push(batch),
                 Work::Ask(ask) => again.extend(ask.into_items()),
-                Work::CatchUp { .. } | Work::Release | Work::Doomed => {}
+                Work::CatchUp { .. } | Work::Release | Work::Notify | Work::Doomed => {}
             }
         }
         self.put_back(again.into_iter());

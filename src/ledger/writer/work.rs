@@ -158,7 +158,7 @@ impl Writer {
             }
             Work::Ask(ask) => self.finish_ask(ask, replies),
             Work::CatchUp { after, lock } => self.finish_catch_up(after, lock, replies),
-            Work::Release | Work::Doomed => {}
+            Work::Release | Work::Notify | Work::Doomed => {}
         }
         Ok(())
     }
@@ -225,7 +225,7 @@ impl Writer {
                     again.extend(later.into_items());
                 }
                 Work::Ask(ask) => again.extend(ask.into_items()),
-                Work::CatchUp { .. } | Work::Release | Work::Doomed => {}
+                Work::CatchUp { .. } | Work::Release | Work::Notify | Work::Doomed => {}
             }
         }
         for undo in undos.into_iter().rev() {
