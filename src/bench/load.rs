@@ -1,6 +1,10 @@
 //! A load generator that costs little itself: it shares the machine with what it measures.
+//!
+//! It has a thread of its own, so that its connections are not passed from core to core.
 
+use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -8,24 +12,48 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::report::{Histogram, Run};
+use super::book::Dice;
+use super::report::Run;
 
 /// Wallets that are opened at once while preparing.
 const OPENING_MAX: usize = 64;
 
-/// A server with wallets to deposit into.
+/// A wallet, and the deposits into it that were acknowledged.
+struct Wallet {
+    id: i64,
+    deposits: AtomicI64,
+}
+
+/// Wallets to deposit into.
+#[derive(Clone)]
 pub(super) struct Target {
-    address: Arc<str>,
-    wallets: Arc<[String]>,
+    wallets: Arc<[Wallet]>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask {
+    Deposit,
+    Balance,
+    History,
+}
+
+/// So many connections to one server.
+pub(super) struct Load<'a> {
+    pub address: &'a str,
+    pub ask: Ask,
+    pub connections: usize,
+    /// Spread over the first so many wallets.
+    pub accounts: usize,
+    pub time: Duration,
 }
 
 impl Target {
     /// Opens the wallets.
     pub(super) async fn prepare(address: &str, wallets: u32) -> anyhow::Result<Self> {
-        let address: Arc<str> = address.into();
         let mut tasks = JoinSet::new();
         for part in 0..OPENING_MAX {
-            let address = Arc::clone(&address);
+            let address = address.to_owned();
             let count = (part..wallets as usize).step_by(OPENING_MAX).count();
             tasks.spawn(async move { open_wallets(&address, count).await });
         }
@@ -33,57 +61,132 @@ impl Target {
         while let Some(part) = tasks.join_next().await {
             opened.append(&mut part??);
         }
-        Ok(Self { address, wallets: opened.into() })
+        let wallets = opened.into_iter().map(|id| Wallet { id, deposits: AtomicI64::new(0) });
+        Ok(Self { wallets: wallets.collect() })
     }
 
-    /// Deposits into the first `accounts` wallets as fast as the connections allow.
-    pub(super) async fn deposits(
+    pub(super) fn wallets(&self) -> impl ExactSizeIterator<Item = i64> {
+        self.wallets.iter().map(|wallet| wallet.id)
+    }
+
+    /// How many deposits each wallet was acknowledged.
+    pub(super) fn deposited(&self) -> impl Iterator<Item = i64> {
+        self.wallets.iter().map(|wallet| wallet.deposits.load(Ordering::Relaxed))
+    }
+
+    /// How many deposits were acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.deposited().sum::<i64>().unsigned_abs()
+    }
+
+    /// Counts deposits that came by another way.
+    pub(super) fn note(&self, place: usize, deposits: i64) {
+        self.wallets[place].deposits.fetch_add(deposits, Ordering::Relaxed);
+    }
+
+    /// Asks as fast as the connections allow.
+    pub(super) async fn load(&self, load: Load<'_>) -> anyhow::Result<Run> {
+        let [run] = self.loads([load]).await?;
+        Ok(run)
+    }
+
+    /// Several servers at once.
+    pub(super) async fn loads<const N: usize>(
         &self,
-        connections: usize,
-        accounts: u32,
-        time: Duration,
-    ) -> anyhow::Result<Run> {
-        let began = Instant::now();
-        let end = began + time;
-        let mut tasks = JoinSet::new();
-        for _ in 0..connections {
-            let (address, wallets) = (Arc::clone(&self.address), Arc::clone(&self.wallets));
-            tasks.spawn(async move {
-                let mut connection = Connection::open(&address).await?;
-                let mut latencies = Histogram::default();
-                while Instant::now() < end {
-                    let key = uuid::Uuid::new_v4();
-                    let wallet = &wallets[key.as_u128() as usize % accounts as usize];
-                    let body = format!(r#"{{"id":"{wallet}","amount":"1.00"}}"#);
-                    let sent = Instant::now();
-                    let status = connection.post("/wallet/deposit", &key, &body).await?;
-                    ensure!(
-                        status == 200,
-                        "a deposit was answered {status}: {}",
-                        connection.body()
-                    );
-                    latencies.record(sent.elapsed());
+        loads: [Load<'_>; N],
+    ) -> anyhow::Result<[Run; N]> {
+        let clients = loads.map(|load| {
+            let client = Client {
+                target: self.clone(),
+                address: load.address.to_owned(),
+                ask: load.ask,
+                accounts: load.accounts,
+            };
+            (client, load.connections, load.time)
+        });
+        let thread = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut running = Vec::new();
+                for (client, connections, time) in clients {
+                    running.push(client.run(connections, time));
                 }
-                anyhow::Ok(latencies)
-            });
+                futures_util::future::try_join_all(running).await
+            })
+        });
+        let runs = thread.await??;
+        runs.try_into().map_err(|_| anyhow::anyhow!("there is a run for each load"))
+    }
+}
+
+/// Who asks one server.
+#[derive(Clone)]
+struct Client {
+    target: Target,
+    address: String,
+    ask: Ask,
+    accounts: usize,
+}
+
+impl Client {
+    async fn run(self, connections: usize, time: Duration) -> anyhow::Result<Run> {
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            open.push(Connection::open(&self.address).await?);
+        }
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for connection in open {
+            tasks.spawn(self.clone().ask_until(connection, began + time));
         }
         let mut latencies = Histogram::default();
         while let Some(part) = tasks.join_next().await {
             latencies.add(&part??);
         }
-        Ok(Run::new(latencies, began.elapsed()))
+        Ok(Run::new(latencies, 1.0, began.elapsed()))
+    }
+
+    async fn ask_until(
+        self,
+        mut connection: Connection,
+        end: Instant,
+    ) -> anyhow::Result<Histogram> {
+        let mut latencies = Histogram::default();
+        let seed = uuid::Uuid::new_v4().as_u64_pair();
+        let (mut dice, mut number) = (Dice::new(seed.0), 0_u64);
+        let mut sent = Instant::now();
+        while sent < end {
+            let wallet = &self.target.wallets[dice.below(self.accounts)];
+            let id = wallet.id;
+            number += 1;
+            match self.ask {
+                Ask::Deposit => connection.deposit(id, (seed.1, number)),
+                Ask::Balance => connection.get(format_args!("/wallet/balance/{id}")),
+                Ask::History => connection.get(format_args!("/wallet/{id}/history?limit=50")),
+            }
+            let status = connection.exchange().await?;
+            ensure!(status == 200, "{:?} was answered {status}: {}", self.ask, connection.body());
+            if matches!(self.ask, Ask::Deposit) {
+                wallet.deposits.fetch_add(1, Ordering::Relaxed);
+            }
+            let answered = Instant::now();
+            latencies.record(answered - sent);
+            sent = answered;
+        }
+        Ok(latencies)
     }
 }
 
-async fn open_wallets(address: &str, count: usize) -> anyhow::Result<Vec<String>> {
+async fn open_wallets(address: &str, count: usize) -> anyhow::Result<Vec<i64>> {
     let mut connection = Connection::open(address).await?;
     let mut ids = Vec::with_capacity(count);
     for _ in 0..count {
-        let body = r#"{"owner":"bench","currency":"EUR"}"#;
-        let status = connection.post("/wallet", &uuid::Uuid::new_v4(), body).await?;
+        connection.open_wallet();
+        let status = connection.exchange().await?;
         ensure!(status == 201, "a wallet was answered {status}: {}", connection.body());
         let wallet: serde_json::Value = serde_json::from_str(connection.body())?;
-        ids.push(wallet["id"].as_str().context("a wallet has an id")?.to_owned());
+        let id = wallet["id"].as_str().and_then(|id| id.parse().ok());
+        ids.push(id.context("a wallet has an id")?);
     }
     Ok(ids)
 }
@@ -107,16 +210,39 @@ impl Connection {
         std::str::from_utf8(&self.answer[self.body_at..]).unwrap_or_default()
     }
 
-    async fn post(&mut self, path: &str, key: &uuid::Uuid, body: &str) -> anyhow::Result<u16> {
-        use std::io::Write;
-        self.request.clear();
-        write!(
+    fn open_wallet(&mut self) {
+        let key = uuid::Uuid::new_v4().as_u64_pair();
+        self.post("/wallet", key, format_args!(r#"{{"owner":"bench","currency":"EUR"}}"#));
+    }
+
+    fn deposit(&mut self, wallet: i64, key: (u64, u64)) {
+        let body = format_args!(r#"{{"id":"{wallet}","amount":"1.00"}}"#);
+        self.post("/wallet/deposit", key, body);
+    }
+
+    fn post(&mut self, path: &str, key: (u64, u64), body: std::fmt::Arguments<'_>) {
+        // Writing to a Vec cannot fail.
+        let _written = write!(
             self.request,
             "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-             idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+             idempotency-key: {:016x}-{:x}\r\ncontent-length: 00000000\r\n\r\n",
+            key.0, key.1,
+        );
+        let head = self.request.len();
+        let _written = self.request.write_fmt(body);
+        // The length is known behind the body; there is room for eight digits.
+        let length = format!("{:08}", self.request.len() - head);
+        self.request[head - 12..head - 4].copy_from_slice(length.as_bytes());
+    }
+
+    fn get(&mut self, path: std::fmt::Arguments<'_>) {
+        let _written = write!(self.request, "GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+    }
+
+    /// Sends the request that was written, and returns the status of the answer.
+    async fn exchange(&mut self) -> anyhow::Result<u16> {
         self.stream.write_all(&self.request).await?;
+        self.request.clear();
         self.answer.clear();
         loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
@@ -132,6 +258,98 @@ impl Connection {
             if self.answer.len() >= self.body_at + length {
                 return Ok(text.get(9..12).context("a status line")?.parse()?);
             }
+        }
+    }
+}
+
+/// Latencies in buckets that are at most three percent wide: 32 for each doubling.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Histogram {
+    counts: Vec<u64>,
+    total: u64,
+}
+
+/// Two to this power are the buckets of a doubling.
+const FINENESS: u32 = 5;
+
+impl Histogram {
+    pub(super) fn record(&mut self, latency: Duration) {
+        let bucket = bucket_of(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        if self.counts.len() <= bucket {
+            self.counts.resize(bucket + 1, 0);
+        }
+        self.counts[bucket] += 1;
+        self.total += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(super) fn count(&self) -> f64 {
+        self.total as f64
+    }
+
+    /// In milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(super) fn quantile(&self, share: f64) -> f64 {
+        let wanted = self.total as f64 * share;
+        let mut seen = 0;
+        let reached = self.counts.iter().position(|count| {
+            seen += count;
+            seen as f64 >= wanted
+        });
+        reached.map_or(0.0, |bucket| end_of(bucket) as f64 / 1e6)
+    }
+}
+
+/// The leading digits of a number of nanoseconds, in base two.
+fn bucket_of(nanoseconds: u64) -> usize {
+    let nanoseconds = nanoseconds.max(1 << FINENESS);
+    let shift = nanoseconds.ilog2() - FINENESS;
+    let digits = nanoseconds >> shift;
+    usize::try_from((u64::from(shift) << FINENESS) + digits).unwrap_or(usize::MAX)
+}
+
+/// The longest latency of a bucket.
+fn end_of(bucket: usize) -> u64 {
+    let place = bucket as u64;
+    let shift = (place >> FINENESS).saturating_sub(1);
+    let digits = place - (shift << FINENESS);
+    (digits + 1) << shift
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_within_a_bucket_of_the_truth() {
+        let mut histogram = Histogram::default();
+        for milliseconds in 1..=100 {
+            histogram.record(Duration::from_millis(milliseconds));
+        }
+
+        for (share, truth) in [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
+            let found = histogram.quantile(share);
+            assert!((found / truth - 1.0).abs() < 0.04, "{share}: {found}");
+        }
+    }
+
+    #[test]
+    fn buckets_follow_each_other_without_a_gap() {
+        for nanoseconds in (1..100_000).chain([1 << 40, (1 << 40) + 1]) {
+            let bucket = bucket_of(nanoseconds);
+
+            assert!(nanoseconds < end_of(bucket), "{nanoseconds}");
+            assert!(bucket_of(end_of(bucket)) == bucket + 1, "{nanoseconds}");
         }
     }
 }

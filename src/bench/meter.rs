@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 /// Clock ticks a second that the kernel counts CPU time in, on every Linux that matters.
 const TICKS: u64 = 100;
 
-/// Watches the program and the Postgres of a folder.
+/// Watches programs and the Postgres of a folder.
 pub(super) struct Meter {
-    program: u32,
+    programs: Vec<u32>,
     folder: PathBuf,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Reading {
     memory_bytes: u64,
 }
 
-/// What was used between two readings: cores, and bytes at the end.
+/// What was used between two readings: cores, and bytes at the end, of the largest program.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Used {
     pub program_cores: f64,
@@ -29,16 +29,16 @@ pub(super) struct Used {
 }
 
 impl Meter {
-    pub(super) fn new(program: u32, folder: &Path) -> Self {
-        Self { program, folder: folder.to_owned() }
+    pub(super) fn new(programs: &[u32], folder: &Path) -> Self {
+        Self { programs: programs.to_vec(), folder: folder.to_owned() }
     }
 
     pub(super) fn read(&self) -> Reading {
         Reading {
             at: Instant::now(),
-            program: cpu(self.program),
+            program: self.programs.iter().copied().map(cpu).sum(),
             postgres: self.postgres().into_iter().map(cpu).sum(),
-            memory_bytes: resident(self.program),
+            memory_bytes: self.programs.iter().copied().map(resident).max().unwrap_or_default(),
         }
     }
 

@@ -1,28 +1,43 @@
 //! `revwallet bench`: how fast is it here, beside what Postgres does when it is called directly.
 //!
-//! Everything runs on this machine in one go: a private Postgres with durable commits, `pgbench` calling a
-//! stored procedure that does a deposit the usual way, and this program serving the same deposits over HTTP.
-//! Machines differ and drift, so the ratios are what counts.
+//! Everything runs on this machine in one go, on a private Postgres with durable commits, the load included.
+//! Machines differ and drift, so the ratios are what counts; what is compared runs by turns.
+//!
+//! | part | what is compared |
+//! |---|---|
+//! | [`deposits`] | deposits over HTTP with `pgbench` calling a stored procedure that does the same the usual way |
+//! | [`bulk`] | many transfers in each posting, through the ledger itself |
+//! | [`companion`] | a posting that brings a row of another slice with one that does not |
+//! | [`processes`] | four programs that write one book with one program |
+//! | [`snapshot`] | with an old snapshot held open, as a dump does, and without |
+//! | [`grow`] | a large book with a small one |
+//!
+//! After each part its book is read from end to end and held against what was acknowledged.
 
+mod book;
+mod bulk;
+mod check;
+mod companion;
+mod deposits;
+mod grow;
 mod load;
 mod meter;
 mod pgbench;
 mod plot;
+mod processes;
 mod report;
+mod server;
+mod snapshot;
+mod sql;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use anyhow::Context;
 
 use crate::config::duration;
 use crate::db::embedded::{Embedded, EmbeddedArgs};
-use meter::Meter;
-use report::{Figure, Report};
+use report::{Kept, Report};
 
 /// Accounts that deposits are spread over.
 const ACCOUNTS: u32 = 10_000;
@@ -33,112 +48,109 @@ pub struct BenchArgs {
     /// How long each figure is measured.
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub each: Duration,
+    /// What is measured, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::SHORT)]
+    pub only: Vec<Mode>,
+    /// Measure a large book too: takes minutes and gigabytes.
+    #[arg(long)]
+    pub grow: bool,
+    /// Transfers of the large book.
+    #[arg(long, default_value_t = 10_000_000)]
+    pub grow_to: i64,
     /// Also write the report and its plot into this folder.
     #[arg(long)]
     pub write: Option<PathBuf>,
+    /// Keep the figures in this file, for `--against`.
+    #[arg(long)]
+    pub keep: Option<PathBuf>,
+    /// Compare with the figures that were kept in this file.
+    #[arg(long)]
+    pub against: Option<PathBuf>,
 }
 
-/// One thing to measure.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    system: System,
-    clients: usize,
-    accounts: u32,
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Deposits over HTTP beside pgbench.
+    Deposits,
+    /// Many transfers in each posting.
+    Bulk,
+    /// Postings that bring a row of another slice.
+    Companion,
+    /// Four programs on one book.
+    Processes,
+    /// An old snapshot held open.
+    Snapshot,
+    /// A large book beside a small one.
+    Grow,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum System {
-    Pgbench,
-    Http,
+impl Mode {
+    /// Everything that takes seconds.
+    const SHORT: [Self; 5] =
+        [Self::Deposits, Self::Bulk, Self::Companion, Self::Processes, Self::Snapshot];
 }
 
-const CASES: &[Case] = &[
-    case(System::Pgbench, 1, ACCOUNTS),
-    case(System::Http, 1, ACCOUNTS),
-    case(System::Pgbench, 8, ACCOUNTS),
-    case(System::Http, 8, ACCOUNTS),
-    case(System::Pgbench, 64, ACCOUNTS),
-    case(System::Http, 64, ACCOUNTS),
-    case(System::Http, 256, ACCOUNTS),
-    case(System::Pgbench, 1, 1),
-    case(System::Pgbench, 8, 1),
-    case(System::Pgbench, 64, 1),
-    case(System::Http, 64, 1),
-    case(System::Http, 256, 1),
-];
-
-const fn case(system: System, clients: usize, accounts: u32) -> Case {
-    Case { system, clients, accounts }
+/// What every part needs.
+struct Bench {
+    args: BenchArgs,
+    embedded: Embedded,
+    folder: PathBuf,
 }
 
-/// Measures everything and prints the report.
+/// Measures everything and gives the report.
 pub async fn run(args: BenchArgs) -> anyhow::Result<String> {
+    let before = args.against.as_deref().map(Kept::read).transpose()?;
     let folder = std::env::temp_dir().join(format!("revwallet-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot write {}", folder.display()))?;
     let embedded =
         Embedded::start(&EmbeddedArgs { data_dir: folder.clone(), postgres_bin: None }).await?;
-    let outcome = measure(&args, &embedded, &folder).await;
-    embedded.stop().await;
+    let bench = Bench { args, embedded, folder };
+    let outcome = bench.measure().await;
+    bench.embedded.stop().await;
     // The report is worth more than a clean temporary folder.
-    let _left_behind = std::fs::remove_dir_all(&folder);
+    let _left_behind = std::fs::remove_dir_all(&bench.folder);
     let report = outcome?;
-    if let Some(target) = &args.write {
-        std::fs::write(target.join("benchmarks.md"), report.markdown())?;
-        std::fs::write(target.join("benchmarks.svg"), plot::draw(&report))?;
-    }
-    Ok(report.text())
+    bench.write(&report)?;
+    Ok(match before {
+        Some(before) => report.compared_with(&before),
+        None => report.tables(),
+    })
 }
 
-async fn measure(args: &BenchArgs, embedded: &Embedded, folder: &Path) -> anyhow::Result<Report> {
-    let baseline = pgbench::Baseline::prepare(embedded, folder, ACCOUNTS).await?;
-    let (mut server, address) = serve(embedded).await?;
-    let target = load::Target::prepare(&address, ACCOUNTS).await?;
-    let meter = Meter::new(server.id().unwrap_or_default(), folder);
-    let mut figures = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
-        tracing::info!("{} of {}: {case:?}", number + 1, CASES.len());
-        let before = meter.read();
-        let run = match case.system {
-            System::Pgbench => baseline.run(case.clients, case.accounts, args.each).await?,
-            System::Http => target.deposits(case.clients, case.accounts, args.each).await?,
-        };
-        figures.push(Figure { case: *case, run, used: meter.read().since(&before) });
-    }
-    server.start_kill()?;
-    server.wait().await?;
-    Ok(Report { figures, postgres: embedded.version().to_owned() })
-}
-
-/// This very program, serving on a free port.
-async fn serve(embedded: &Embedded) -> anyhow::Result<(Child, String)> {
-    let url = format!(
-        "postgres://{}@localhost/{}?host={}",
-        embedded.user(),
-        embedded.database(),
-        embedded.socket_dir().display()
-    );
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["serve", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"])
-        .args([
-            "--log-format=json",
-            "--log-success-ratio=0",
-            "--access=open",
-            "--database-url",
-            &url,
-        ])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("it was asked for")?).lines();
-    while let Some(line) = lines.next_line().await? {
-        let line: Value = serde_json::from_str(&line)?;
-        if line["event"] == "serve.listening" {
-            let address = line["address"].as_str().unwrap_or_default().to_owned();
-            #[expect(clippy::disallowed_methods, reason = "ends with the program it reads from")]
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok((child, address));
+impl Bench {
+    async fn measure(&self) -> anyhow::Result<Report> {
+        let mut modes = self.args.only.clone();
+        if self.args.grow && !modes.contains(&Mode::Grow) {
+            modes.push(Mode::Grow);
         }
+        let mut parts = Vec::new();
+        for mode in modes {
+            let part = match mode {
+                Mode::Deposits => deposits::measure(self).await,
+                Mode::Bulk => bulk::measure(self).await,
+                Mode::Companion => companion::measure(self).await,
+                Mode::Processes => processes::measure(self).await,
+                Mode::Snapshot => snapshot::measure(self).await,
+                Mode::Grow => grow::measure(self).await,
+            };
+            parts.push(part.with_context(|| format!("{mode:?} could not be measured"))?);
+        }
+        Ok(Report { parts, postgres: self.embedded.version().to_owned() })
     }
-    bail!("the program that should be measured did not start")
+
+    fn write(&self, report: &Report) -> anyhow::Result<()> {
+        let save = |path: &Path, text: String| {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        if let Some(folder) = &self.args.write {
+            save(&folder.join("benchmarks.md"), report.markdown())?;
+            save(&folder.join("benchmarks.svg"), plot::draw(report))?;
+        }
+        if let Some(path) = &self.args.keep {
+            save(path, Kept::of(report).text()?)?;
+        }
+        Ok(())
+    }
 }

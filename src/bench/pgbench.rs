@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::process::Command;
 
-use super::report::{Histogram, Run};
+use super::load::Histogram;
+use super::report::Run;
 use crate::db::embedded::{Embedded, installed};
 
 /// A database of its own in the same server.

@@ -1,161 +1,111 @@
-//! Figures, their ratios, and how they are written down.
+//! Figures, what they are held against, and how they are written down.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::load::Histogram;
 use super::meter::Used;
-use super::{Case, System};
-
-/// Latencies in buckets that are two percent wide.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-}
-
-/// Growth from one bucket to the next.
-const BUCKET: f64 = 1.02;
-
-impl Histogram {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a logarithm of microseconds is small and positive"
-    )]
-    pub(super) fn record(&mut self, latency: Duration) {
-        let microseconds = (latency.as_secs_f64() * 1e6).max(1.0);
-        let bucket = microseconds.log(BUCKET) as usize;
-        if self.counts.len() <= bucket {
-            self.counts.resize(bucket + 1, 0);
-        }
-        self.counts[bucket] += 1;
-        self.total += 1;
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.total += other.total;
-    }
-
-    /// In milliseconds.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        reason = "counts are far below 2^52 and buckets below 2^11"
-    )]
-    pub(super) fn quantile(&self, share: f64) -> f64 {
-        let wanted = self.total as f64 * share;
-        let mut seen = 0;
-        let reached = self.counts.iter().position(|count| {
-            seen += count;
-            seen as f64 >= wanted
-        });
-        reached.map_or(0.0, |bucket| BUCKET.powi(bucket as i32 + 1) / 1e3)
-    }
-}
 
 /// What one measurement gave.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
+    /// A second.
     pub rate: f64,
     pub latencies: Histogram,
 }
 
 impl Run {
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    pub(super) fn new(latencies: Histogram, time: Duration) -> Self {
-        Self { rate: latencies.total as f64 / time.as_secs_f64(), latencies }
+    /// `each` of what was timed counts as that many.
+    pub(super) fn new(latencies: Histogram, each: f64, time: Duration) -> Self {
+        Self { rate: latencies.count() * each / time.as_secs_f64(), latencies }
     }
 }
 
+/// A line of the table.
 #[derive(Debug, Clone)]
 pub(super) struct Figure {
-    pub case: Case,
+    pub what: String,
+    pub clients: usize,
     pub run: Run,
     pub used: Used,
 }
 
+/// A figure or a ratio of figures, and what it should be.
 #[derive(Debug, Clone)]
-pub(super) struct Report {
+pub(super) struct Goal {
+    pub what: String,
+    pub here: f64,
+    pub wanted: Wanted,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// One subject.
+#[derive(Debug, Default)]
+pub(super) struct Part {
     pub figures: Vec<Figure>,
+    pub goals: Vec<Goal>,
+    /// What was checked afterwards.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Report {
+    pub parts: Vec<Part>,
     pub postgres: String,
 }
 
+impl Part {
+    pub(super) fn goal(&mut self, what: impl Into<String>, here: f64, wanted: Wanted) {
+        self.goals.push(Goal { what: what.into(), here, wanted });
+    }
+}
+
+impl Goal {
+    fn is_met(&self) -> bool {
+        match self.wanted {
+            Wanted::AtLeast(bound) => self.here >= bound,
+            Wanted::AtMost(bound) => self.here <= bound,
+        }
+    }
+}
+
+/// The middle one.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The run of the middle rate.
+pub(super) fn middle(mut runs: Vec<(Run, Used)>) -> anyhow::Result<(Run, Used)> {
+    runs.sort_by(|one, other| one.0.rate.total_cmp(&other.0.rate));
+    let place = runs.len() / 2;
+    runs.into_iter().nth(place).context("something was measured")
+}
+
 impl Report {
-    fn rate(&self, system: System, clients: usize, spread: bool) -> f64 {
-        let same = |case: &Case| {
-            case.system == system && case.clients == clients && (case.accounts > 1) == spread
-        };
-        self.figures
-            .iter()
-            .find(|figure| same(&figure.case))
-            .map_or(f64::NAN, |figure| figure.run.rate)
+    pub(super) fn figures(&self) -> impl Iterator<Item = &Figure> {
+        self.parts.iter().flat_map(|part| &part.figures)
     }
 
-    /// The best that `pgbench` reached with deposits spread over many accounts.
-    fn best_baseline(&self) -> f64 {
-        [1, 8, 64]
-            .map(|clients| self.rate(System::Pgbench, clients, true))
-            .into_iter()
-            .fold(0.0, f64::max)
-    }
-
-    /// What is compared, the ratio, and what it should be at least.
-    pub(super) fn ratios(&self) -> [(&'static str, f64, f64); 4] {
-        let best = self.best_baseline();
-        let one = self.rate(System::Http, 1, true) / self.rate(System::Pgbench, 1, true);
-        let hot = self.rate(System::Http, 256, false) / self.rate(System::Pgbench, 64, false);
-        [
-            (
-                "64 connections, against pgbench's best",
-                self.rate(System::Http, 64, true) / best,
-                2.0,
-            ),
-            (
-                "256 connections, against pgbench's best",
-                self.rate(System::Http, 256, true) / best,
-                2.5,
-            ),
-            ("256 connections on one account, against pgbench with 64 clients", hot, 10.0),
-            ("1 connection, against pgbench with 1 client", one, 0.35),
-        ]
-    }
-
-    pub(super) fn text(&self) -> String {
-        self.markdown()
-    }
-
-    pub(super) fn markdown(&self) -> String {
-        let mut text = String::from(
-            "# Benchmarks\n\nDeposits with an idempotency key and a durable commit, over HTTP, beside `pgbench` calling a stored procedure that does the same the usual way (a balance row under a row lock, an entry, a unique key, one commit each).\nEverything, the load included, shares one machine; `scripts/bench` measures it anew.\n\n![rates](benchmarks.svg)\n\n",
-        );
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let version = env!("CARGO_PKG_VERSION");
-        // Writing to a String cannot fail.
-        let _written = write!(
-            text,
-            "revwallet {version} ({}), PostgreSQL {}, {cores} cores, {}.\n\n| what | clients | accounts | a second | p50 ms | p99 ms | cores, program | cores, Postgres | MB, program |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
-            env!("REVWALLET_REVISION"),
-            self.postgres,
-            processor(),
-        );
-        for figure in &self.figures {
-            let Figure { case, run, used } = figure;
-            let name = match case.system {
-                System::Pgbench => "pgbench",
-                System::Http => "revwallet over HTTP",
-            };
+    /// What is shown on a terminal.
+    pub(super) fn tables(&self) -> String {
+        let mut text = self.header();
+        text.push_str("\n| what | clients | a second | p50 ms | p99 ms | cores, program | cores, Postgres | MB, program |\n|---|---:|---:|---:|---:|---:|---:|---:|\n");
+        for Figure { what, clients, run, used } in self.figures() {
+            // Writing to a String cannot fail.
             let _written = writeln!(
                 text,
-                "| {name} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
-                case.clients,
-                case.accounts,
+                "| {what} | {clients} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
                 run.rate,
                 run.latencies.quantile(0.5),
                 run.latencies.quantile(0.99),
@@ -164,12 +114,110 @@ impl Report {
                 used.memory_bytes / 1_000_000,
             );
         }
-        text.push_str("\n| ratio | here | at least |\n|---|---:|---:|\n");
-        for (name, ratio, wanted) in self.ratios() {
-            let _written = writeln!(text, "| {name} | {ratio:.2} | {wanted} |");
+        text.push_str("\n| what is wanted | here | wanted | |\n|---|---:|---:|---|\n");
+        for goal in self.parts.iter().flat_map(|part| &part.goals) {
+            let wanted = match goal.wanted {
+                Wanted::AtLeast(bound) => format!("at least {bound}"),
+                Wanted::AtMost(bound) => format!("at most {bound}"),
+            };
+            let met = if goal.is_met() { "met" } else { "missed" };
+            let here = if goal.here < 1000.0 {
+                format!("{:.2}", goal.here)
+            } else {
+                format!("{:.0}", goal.here)
+            };
+            let _written = writeln!(text, "| {} | {here} | {wanted} | {met} |", goal.what);
+        }
+        text.push('\n');
+        for note in self.parts.iter().flat_map(|part| &part.notes) {
+            let _written = writeln!(text, "- {note}");
         }
         text
     }
+
+    pub(super) fn markdown(&self) -> String {
+        format!(
+            "# Benchmarks\n\n\
+            Deposits with an idempotency key and a durable commit, over HTTP, beside `pgbench` calling a stored procedure that does the same the usual way (a balance row under a row lock, an entry, a unique key, one commit each).\n\
+            Everything, the load included, shares one machine; `scripts/bench` measures it anew.\n\
+            Machines differ and drift, so the ratios are what counts.\n\n\
+            ![rates](benchmarks.svg)\n\n{}",
+            self.tables()
+        )
+    }
+
+    /// The figures beside those of another run.
+    pub(super) fn compared_with(&self, before: &Kept) -> String {
+        let mut text = self.tables();
+        let _written = write!(
+            text,
+            "\nBeside revwallet {}:\n\n| what | clients | a second | before | ratio | p99 ms | before |\n|---|---:|---:|---:|---:|---:|---:|\n",
+            before.revision
+        );
+        for figure in self.figures() {
+            let (rate, p99) = (figure.run.rate, figure.run.latencies.quantile(0.99));
+            let Some(old) = before.figures.get(&name(figure)) else { continue };
+            let _written = writeln!(
+                text,
+                "| {} | {} | {rate:.0} | {:.0} | {:.2} | {p99:.2} | {:.2} |",
+                figure.what,
+                figure.clients,
+                old.rate,
+                rate / old.rate,
+                old.p99_ms,
+            );
+        }
+        text
+    }
+
+    fn header(&self) -> String {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        format!(
+            "revwallet {} ({}), PostgreSQL {}, {cores} cores, {}.\n",
+            env!("CARGO_PKG_VERSION"),
+            env!("REVWALLET_REVISION"),
+            self.postgres,
+            processor(),
+        )
+    }
+}
+
+/// The figures of a run, kept for another one to compare with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    revision: String,
+    figures: BTreeMap<String, KeptFigure>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptFigure {
+    rate: f64,
+    p99_ms: f64,
+}
+
+impl Kept {
+    pub(super) fn of(report: &Report) -> Self {
+        let figures = report.figures().map(|figure| {
+            let run = &figure.run;
+            (name(figure), KeptFigure { rate: run.rate, p99_ms: run.latencies.quantile(0.99) })
+        });
+        Self { revision: env!("REVWALLET_REVISION").to_owned(), figures: figures.collect() }
+    }
+
+    pub(super) fn text(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} was not written by --keep", path.display()))
+    }
+}
+
+fn name(figure: &Figure) -> String {
+    format!("{}, {} clients", figure.what, figure.clients)
 }
 
 /// What the processor calls itself.
@@ -183,16 +231,31 @@ fn processor() -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn quantiles_are_within_a_bucket_of_the_truth() {
-        let mut histogram = Histogram::default();
-        for milliseconds in 1..=100 {
-            histogram.record(Duration::from_millis(milliseconds));
-        }
+    fn report(rate: f64) -> Report {
+        let mut latencies = Histogram::default();
+        latencies.record(Duration::from_millis(3));
+        let run = Run { rate, latencies };
+        let used = Used::default();
+        let mut part = Part::default();
+        part.figures.push(Figure { what: "deposits".into(), clients: 64, run, used });
+        part.goal("rate", rate, Wanted::AtLeast(150.0));
+        Report { parts: vec![part], postgres: "15".into() }
+    }
 
-        for (share, truth) in [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
-            let found = histogram.quantile(share);
-            assert!((found / truth - 1.0).abs() < 0.03, "{share}: {found}");
-        }
+    #[test]
+    fn a_run_is_compared_with_one_that_was_kept() {
+        let kept = Kept::of(&report(100.0)).text().unwrap();
+
+        let text = report(200.0).compared_with(&serde_json::from_str(&kept).unwrap());
+
+        assert!(text.contains("| deposits | 64 | 200 | 100 | 2.00 |"), "{text}");
+        assert!(text.contains("| rate | 200.00 | at least 150 | met |"), "{text}");
+        assert!(report(100.0).tables().contains("| missed |"));
+    }
+
+    #[test]
+    fn the_middle_is_neither_the_best_nor_the_worst() {
+        assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!(median(Vec::new()).is_nan());
     }
 }

@@ -1,0 +1,59 @@
+//! This very program, serving, as a process of its own.
+
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::book::Book;
+
+pub(super) struct Server {
+    child: Child,
+    pub address: String,
+}
+
+impl Server {
+    /// Starts on a free port, as one would run it but for the lines of successful requests.
+    pub(super) async fn start(book: &Book) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"])
+            .args(["--log-format=json", "--log-success-ratio=0", "--access=open"])
+            .args(["--database-url", &book.url])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("it was asked for")?).lines();
+        while let Some(line) = lines.next_line().await? {
+            let line: Value = serde_json::from_str(&line)?;
+            if line["event"] == "serve.listening" {
+                let address = line["address"].as_str().unwrap_or_default().to_owned();
+                #[expect(clippy::disallowed_methods, reason = "ends with the program it reads")]
+                tokio::spawn(async move {
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        pass_on(&line);
+                    }
+                });
+                return Ok(Self { child, address });
+            }
+        }
+        bail!("the program that should be measured did not start")
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// Ends it at once: whatever it acknowledged must be in the book.
+    pub(super) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("cannot end the program that was measured")
+    }
+}
+
+/// What the measured program warns of explains a figure.
+fn pass_on(line: &str) {
+    if !line.contains(r#""level":"INFO""#) {
+        tracing::warn!("the measured program says: {line}");
+    }
+}
