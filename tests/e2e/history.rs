@@ -108,7 +108,11 @@ async fn a_history_names_the_request_behind_each_transfer() {
 
         let history = app.get(&format!("/wallet/{id}/history?limit=2")).await;
 
-        assert!(history.text.contains(r#""amount":2.50,"balance":7.50,"available":7.50"#), "{}", history.text);
+        assert!(
+            history.text.contains(r#""amount":2.50,"balance":7.50,"available":7.50"#),
+            "{}",
+            history.text
+        );
         let entries = history.json();
         assert_eq!(entries[0]["trace_id"], trace);
         assert_eq!(entries[0]["direction"], "out");

@@ -97,6 +97,11 @@ pub fn config(settings: &[&str]) -> Config {
     Cli::try_parse_from(words).unwrap().config
 }
 
+/// Whether the longer sweeps are asked for: `scripts/test --long`.
+pub fn is_long() -> bool {
+    std::env::var_os("REVWALLET_TEST_LONG").is_some()
+}
+
 /// Waits until `holds` does, at most ten seconds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();

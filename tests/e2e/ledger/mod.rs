@@ -1,5 +1,12 @@
 //! The book, with everything around it breaking: what was acknowledged is there, once.
 
+mod companions;
+mod far;
+mod harm;
+mod model;
+mod proxy;
+mod rivals;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -7,14 +14,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use revwallet::ledger::account::{AccountId, Role};
+use revwallet::ledger::companion::CompanionKind;
 use revwallet::ledger::currency::{Currencies, Currency};
 use revwallet::ledger::decide::Rules;
 use revwallet::ledger::money::Minor;
 use revwallet::ledger::transfer::{Action, Key, Kind, Leg, Posted, Posting};
 use revwallet::ledger::{Failpoints, Fault, Ledger, Options, PostError, Refusal, Settings, Stage};
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::Metrics;
-use sqlx::PgPool;
+use revwallet::telemetry::{Exposition, Metrics};
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
@@ -31,11 +38,20 @@ fn euro() -> Currency {
 struct Writer {
     ledger: Ledger,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
 }
 
-impl Writer {
-    async fn start(database: &Database, failpoints: Failpoints) -> Self {
-        let tasks = Tasks::default();
+/// How a test wants its writer.
+#[derive(Clone)]
+struct Setup {
+    url: String,
+    settings: Settings,
+    companions: Vec<&'static CompanionKind>,
+    failpoints: Failpoints,
+}
+
+impl Setup {
+    fn of(database: &Database) -> Self {
         let settings = Settings {
             allow_unsafe_server: true,
             // Small, so that batches follow each other and the queue fills up.
@@ -43,17 +59,43 @@ impl Writer {
             queue_max: 64,
             ..Settings::default()
         };
+        Self {
+            url: database.url.clone(),
+            settings,
+            companions: Vec::new(),
+            failpoints: Failpoints::default(),
+        }
+    }
+
+    async fn start(self) -> Writer {
+        let Self { url, settings, companions, failpoints } = self;
+        let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let options = Options {
-            database: database.url.parse().unwrap(),
-            pool: pool(database),
+            database: url.parse().unwrap(),
+            pool: PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap(),
             settings,
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
-            companions: Vec::new(),
+            companions,
             failpoints,
-            metrics: Metrics::new(),
+            metrics: Arc::clone(&metrics),
         };
         let ledger = Ledger::start(options, &tasks).await.unwrap();
-        Self { ledger, tasks }
+        Writer { ledger, tasks, metrics }
+    }
+}
+
+impl Writer {
+    async fn start(database: &Database, failpoints: Failpoints) -> Self {
+        Setup { failpoints, ..Setup::of(database) }.start().await
+    }
+
+    /// The value of a metric, 0 before it was counted for the first time.
+    fn metric(&self, line: &str) -> f64 {
+        let text =
+            Exposition::new(Arc::clone(&self.metrics)).render(&tokio::runtime::Handle::current());
+        text.lines()
+            .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+            .unwrap_or_default()
     }
 
     async fn stop(self) {
@@ -64,10 +106,6 @@ impl Writer {
         let action = Action::Open { account: ACCOUNT, currency: euro() };
         self.ledger.post(posting(None, action)).await.unwrap();
     }
-}
-
-fn pool(database: &Database) -> PgPool {
-    PgPoolOptions::new().max_connections(4).connect_lazy(&database.url).unwrap()
 }
 
 fn posting(key: Option<u128>, action: Action) -> Posting {
@@ -119,6 +157,16 @@ fn at(stage: Stage, nth: u32, fault: Fault) -> Failpoints {
     let passed = Arc::new(AtomicU32::new(0));
     Failpoints::new(move |here| {
         let hit = here == stage && passed.fetch_add(1, Ordering::Relaxed) % nth == nth - 1;
+        async move { hit.then_some(fault) }.boxed()
+    })
+}
+
+/// A fault at the first, third, sixth, tenth ... time that a stage is passed: no rhythm to fall in with.
+fn ever_rarer(stage: Stage, fault: Fault) -> Failpoints {
+    let passed = Arc::new(AtomicU32::new(0));
+    Failpoints::new(move |here| {
+        let count = if here == stage { passed.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        let hit = (1..=count).any(|n| n * (n + 1) / 2 == count);
         async move { hit.then_some(fault) }.boxed()
     })
 }
