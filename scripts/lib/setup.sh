@@ -55,3 +55,27 @@ need_postgres() {
     -o Dpkg::Options::=--force-confold postgresql >&2 || fail "PostgreSQL could not be installed; run: apt-get install postgresql"
   postgres_bin >/dev/null || fail "the PostgreSQL that was installed is older than 15; install a newer one"
 }
+
+# Makes sure that Python is there, with what makes virtual environments.
+need_python() {
+  python3 -c 'import ensurepip, venv' 2>/dev/null && return
+  command -v apt-get >/dev/null || fail "Python 3 is missing; install it, then run this again"
+  say "Installing Python ..."
+  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2 ||
+    fail "Python could not be installed; run: apt-get install python3 python3-venv"
+}
+
+# Prints the folder of a virtual environment that has these packages, making it once: python_tools NAME PACKAGE==VERSION...
+python_tools() {
+  local folder=${CARGO_TARGET_DIR:-target}/tools/$1
+  shift
+  if [ "$(cat "$folder/made-of" 2>/dev/null)" != "$*" ]; then
+    rm -rf "$folder"
+    python3 -m venv "$folder" >&2
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 ||
+      fail "the package index of Python does not answer; it is needed once, for: $*"
+    printf '%s' "$*" >"$folder/made-of"
+  fi
+  printf '%s\n' "$folder"
+}

@@ -11,6 +11,7 @@ mod history;
 mod http;
 mod ledger;
 mod lifecycle;
+mod openapi;
 mod outage;
 mod startup;
 mod tail;

@@ -140,10 +140,10 @@ impl Model {
         for (from, to, amount) in moves {
             for account in [from, to].into_iter().filter(|account| **account > 0) {
                 let owner = if *account > 100 { account - 100 } else { *account };
-                let state = self.states.get(&owner).ok_or("no_such_account")?;
-                if *account < 100 && *state == 'c' && *amount > 0 {
-                    return Err("closed");
-                }
+                self.states.get(&owner).ok_or("no_such_account")?;
+            }
+            if *amount > 0 && [from, to].iter().any(|id| self.states.get(id) == Some(&'c')) {
+                return Err("closed");
             }
             if *amount > 0 && self.states.get(from) == Some(&'f') {
                 return Err("frozen");
