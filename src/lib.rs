@@ -6,6 +6,7 @@ pub mod app;
 pub mod bench;
 pub mod config;
 pub mod error;
+pub mod recent;
 pub mod secret;
 pub mod signals;
 pub mod tasks;

@@ -1,14 +1,15 @@
 //! Who a request is: its id, its place in a trace, its route.
 
-use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use http::{HeaderMap, HeaderValue, Method};
+use tower::{Layer, Service};
 use tracing::{Span, field, info_span};
 
-use crate::telemetry::{TraceIds, adopt_parent};
+use crate::telemetry::{TraceIds, adopt_parent, is_exporting};
 
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -83,22 +84,49 @@ impl RequestContext {
     }
 }
 
-/// Writes down which route the router chose.
-pub async fn note_route(request: Request) -> Request {
+/// Writes down which route the router chose, as a layer of the router.
+#[derive(Clone)]
+pub struct NoteRoute;
+
+/// A service behind [`NoteRoute`].
+#[derive(Clone)]
+pub struct Noting<S>(S);
+
+impl<S> Layer<S> for NoteRoute {
+    type Service = Noting<S>;
+
+    fn layer(&self, inner: S) -> Noting<S> {
+        Noting(inner)
+    }
+}
+
+impl<S: Service<Request>> Service<Request> for Noting<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    // The same future, so that no request pays for another box.
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> S::Future {
+        note_route(&request);
+        self.0.call(request)
+    }
+}
+
+fn note_route(request: &Request) {
     let extensions = request.extensions();
     if let (Some(RequestContext(context)), Some(route)) =
         (extensions.get::<RequestContext>(), extensions.get::<MatchedPath>())
         && context.route.set(route.clone()).is_ok()
     {
         context.span.record("http_route", route.as_str());
-        if !context.span.is_disabled() {
-            let mut name = String::with_capacity(64);
-            // Writing to a String cannot fail.
-            let _written = write!(name, "{} {}", context.method, route.as_str());
-            context.span.record("otel.name", name);
+        if is_exporting() {
+            context.span.record("otel.name", format!("{} {}", context.method, route.as_str()));
         }
     }
-    request
 }
 
 /// An id that may stand in a log line and a header.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::BODY_BYTES_MAX;
-use super::context::note_route;
+use super::context::NoteRoute;
 use super::edge::Edge;
 use super::extract::{Check, JsonBody, Member, Path, Query};
 use crate::error::{Error, Result};
@@ -64,7 +64,7 @@ fn edge(requests_max: usize) -> Edge {
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::map_request(note_route));
+        .layer(NoteRoute);
     Edge {
         router,
         metrics: Metrics::new(),

@@ -1,7 +1,6 @@
 //! Handles to metrics: one for each combination of label values, made on first use.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
@@ -58,8 +57,8 @@ impl<M: Kind, const N: usize> Family<M, N> {
     pub fn with(&self, values: [&str; N]) -> M {
         let mut joined = String::with_capacity(64);
         for value in values {
-            // Writing to a String cannot fail.
-            let _written = write!(joined, "{value}\u{1f}");
+            joined.push_str(value);
+            joined.push('\u{1f}');
         }
         let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = known.get(joined.as_str()) {

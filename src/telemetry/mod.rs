@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 pub use exposition::{CONTENT_TYPE, Exposition, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
-pub use traces::{TraceIds, adopt_parent};
+pub use traces::{TraceIds, adopt_parent, is_exporting};
 
 use json::JsonLayer;
 use sink::{Flush, Sink};

@@ -1,6 +1,6 @@
 //! W3C trace context, and the export of spans by OTLP when it is configured.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
@@ -57,7 +57,12 @@ pub struct Hex<const N: usize>([u8; N]);
 
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for byte in self.0 {
+            formatter.write_char(char::from(DIGITS[usize::from(byte >> 4)]))?;
+            formatter.write_char(char::from(DIGITS[usize::from(byte & 15)]))?;
+        }
+        Ok(())
     }
 }
 
@@ -93,9 +98,14 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Whether spans go anywhere.
+pub fn is_exporting() -> bool {
+    EXPORTING.load(Ordering::Relaxed)
+}
+
 /// Makes the exported span a child of the caller's, in the trace that the logs name.
 pub fn adopt_parent(span: &Span, ids: &TraceIds) {
-    if !EXPORTING.load(Ordering::Relaxed) {
+    if !is_exporting() {
         return;
     }
     // Without a caller's span the trace's own number stands in: backends show such a span as root.

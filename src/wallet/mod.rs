@@ -13,7 +13,6 @@ mod turns;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use moka::sync::Cache;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -27,6 +26,7 @@ use crate::ledger::companion::{Companion, CompanionKind};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Kind, Leg, Posted, Posting};
+use crate::recent::Recent;
 use crate::telemetry::Metrics;
 
 use self::refused::refused;
@@ -46,7 +46,7 @@ pub static COMPANIONS: [&CompanionKind; 6] = [
 ];
 
 /// Most wallets whose unchanging facts are kept in memory, some 100 bytes each.
-const KNOWN_MAX: u64 = 200_000;
+const KNOWN_MAX: usize = 200_000;
 
 /// The book calls accounts numbers; people call wallets the same numbers.
 pub type WalletId = i64;
@@ -83,7 +83,7 @@ pub struct Wallets {
     ledger: Ledger,
     db: Database,
     currencies: Arc<Currencies>,
-    known: Cache<WalletId, Arc<Facts>>,
+    known: Arc<Recent<WalletId, Arc<Facts>>>,
     metrics: Arc<Metrics>,
     turns: Arc<Turns>,
 }
@@ -119,7 +119,7 @@ impl Wallets {
         metrics: Arc<Metrics>,
     ) -> Self {
         let currencies = Arc::new(currencies);
-        let (known, turns) = (Cache::new(KNOWN_MAX), Arc::new(Turns::new()));
+        let (known, turns) = (Arc::new(Recent::new(KNOWN_MAX)), Arc::new(Turns::new()));
         Self { ledger, db, currencies, known, metrics, turns }
     }
 

@@ -4,7 +4,7 @@
 //! forgotten. Accounts of a batch in flight are pinned: one that was forgotten and read again behind its own
 //! pending batch would come back with an old balance under a valid seal.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::ledger::account::{Account, AccountId};
 
@@ -34,8 +34,8 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(accounts_max: usize) -> Self {
         Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: HashMap::default(),
+            old: HashMap::default(),
             generation_max: (accounts_max / 2).max(1),
         }
     }

@@ -3,8 +3,7 @@
 //! A posting whose key is being worked on waits for that answer instead of being decided: equal keys merge.
 //! The keys answered lately save the database most lookups of impatient clients; they are bounded by two generations.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::queue::Item;
