@@ -46,7 +46,7 @@ create table ledger.posting (
     -- Of the request as it was understood: another request under the same key is refused.
     content_hash uuid not null,
     book int not null,
-    constraint posting_key unique (book, key_hash),
+    constraint posting_key unique (key_hash, book),
     constraint posting_pkey primary key (book, first_seq),
     constraint posting_range check (0 < first_seq and first_seq <= last_seq)
 );
@@ -89,8 +89,9 @@ create table ledger.transfer (
 );
 
 -- The last transfer that touched an account is at the end of one of these two.
-create index transfer_debit on ledger.transfer (book, debit, seq);
-create index transfer_credit on ledger.transfer (book, credit, seq);
+-- What differs most comes first: comparing the book before it would be in vain at each step of a search.
+create index transfer_debit on ledger.transfer (debit, book, seq);
+create index transfer_credit on ledger.transfer (credit, book, seq);
 
 -- The last change of state of an account.
 create index transfer_state on ledger.transfer (book, debit, seq) where kind < 10;
@@ -260,25 +261,18 @@ begin
         return null;
     end if;
 
-    if cardinality(p_key) > 0 then
-        insert into posting (first_seq, last_seq, key_hash, content_hash, book)
-        select p.first_seq, p.last_seq, p.key_hash, p.content_hash, p_book
-        from unnest(p_key_first, p_key_last, p_key, p_key_content)
-            as p (first_seq, last_seq, key_hash, content_hash);
-    end if;
+    -- Subscripts instead of unnest, which would copy each array into a store of its own.
+    insert into posting (first_seq, last_seq, key_hash, content_hash, book)
+    select p_key_first[n], p_key_last[n], p_key[n], p_key_content[n], p_book
+    from generate_series(1, cardinality(p_key)) n;
 
     insert into transfer (
         seq, debit, credit, amount, debit_balance, credit_balance, at,
         book, kind, leg, legs, trace_id, linked, metadata)
     select
-        p_prev_seq + t.n, t.debit, t.credit, t.amount, t.debit_balance, t.credit_balance, v_at,
-        p_book, t.kind, t.leg, t.legs, t.trace_id, t.linked, t.metadata::json
-    from unnest(
-        p_debit, p_credit, p_amount, p_debit_balance, p_credit_balance,
-        p_kind, p_leg, p_legs, p_trace, p_linked, p_metadata
-    ) with ordinality as t (
-        debit, credit, amount, debit_balance, credit_balance,
-        kind, leg, legs, trace_id, linked, metadata, n);
+        p_prev_seq + n, p_debit[n], p_credit[n], p_amount[n], p_debit_balance[n], p_credit_balance[n], v_at,
+        p_book, p_kind[n], p_leg[n], p_legs[n], p_trace[n], p_linked[n], p_metadata[n]::json
+    from generate_series(1, cardinality(p_debit)) n;
 
     if cardinality(p_account) > 0 then
         insert into account (account, seq, book, decimals, currency)
@@ -295,11 +289,12 @@ end
 $$;
 
 -- What a writer missed since `p_after`, after waiting for its turn when `p_lock`: one round trip for who lost a race.
--- The first row is the head; the transfers follow unless there are more than `p_max`.
+-- The head, and the transfers behind `p_after` in their order, unless there are more than `p_max`.
+-- One row of arrays: with many processes on one book everybody reads what the others write, under the lock.
 create function ledger.catch_up(p_book int, p_after bigint, p_max bigint, p_lock boolean)
 returns table (
-    head_seq bigint, head_batch uuid, head_at timestamptz,
-    kind smallint, debit bigint, credit bigint, debit_balance bigint, credit_balance bigint)
+    head_seq bigint, head_batch uuid,
+    kind smallint[], debit bigint[], credit bigint[], debit_balance bigint[], credit_balance bigint[])
 language plpgsql security definer
 set search_path = ledger, pg_catalog, pg_temp
 as $$
@@ -310,13 +305,20 @@ begin
     end if;
     return query
     with head as materialized (
-        select s.seq, s.batch_id, s.at from seal s where s.book = p_book order by s.seq desc limit 1
+        select s.seq, s.batch_id from seal s where s.book = p_book order by s.seq desc limit 1
     )
-    select h.seq, h.batch_id, h.at, t.kind, t.debit, t.credit, t.debit_balance, t.credit_balance
+    select h.seq, h.batch_id, m.kind, m.debit, m.credit, m.debit_balance, m.credit_balance
     from head h
-    left join transfer t
-        on t.book = p_book and t.seq > p_after and t.seq <= h.seq and h.seq - p_after <= p_max
-    order by t.seq;
+    cross join lateral (
+        select
+            array_agg(t.kind) as kind, array_agg(t.debit) as debit, array_agg(t.credit) as credit,
+            array_agg(t.debit_balance) as debit_balance, array_agg(t.credit_balance) as credit_balance
+        from (
+            select * from transfer t
+            where t.book = p_book and t.seq > p_after and t.seq <= h.seq and h.seq - p_after <= p_max
+            order by t.seq
+        ) t
+    ) m;
 end
 $$;
 

@@ -112,10 +112,23 @@ impl Writer {
             self.cache.clear();
             return Ok(head);
         }
-        for row in rows.iter().filter(|_| missed > 0) {
-            let kind: i16 = row.try_get(2)?;
-            let (debit, credit) = (AccountId(row.try_get(3)?), AccountId(row.try_get(4)?));
-            let (debit_balance, credit_balance) = (Minor(row.try_get(5)?), Minor(row.try_get(6)?));
+        if missed > 0 {
+            self.patch_accounts(first)?;
+        }
+        Ok(head)
+    }
+
+    /// Takes over what others left on the accounts that are known here. One array for each column.
+    fn patch_accounts(&mut self, missed: &Row) -> Result<(), Error> {
+        let kinds: Vec<i16> = missed.try_get(2)?;
+        let (debits, credits): (Vec<i64>, Vec<i64>) = (missed.try_get(3)?, missed.try_get(4)?);
+        let (debit_balances, credit_balances): (Vec<i64>, Vec<i64>) =
+            (missed.try_get(5)?, missed.try_get(6)?);
+        let debits = debits.into_iter().zip(debit_balances);
+        let credits = credits.into_iter().zip(credit_balances);
+        for (kind, (debit, credit)) in kinds.into_iter().zip(debits.zip(credits)) {
+            let (debit, debit_balance) = (AccountId(debit.0), Minor(debit.1));
+            let (credit, credit_balance) = (AccountId(credit.0), Minor(credit.1));
             let state = Kind::of_code(kind).and_then(Kind::state_after);
             self.cache.patch(debit, |account| {
                 account.balance = debit_balance;
@@ -128,7 +141,7 @@ impl Writer {
                 }
             }
         }
-        Ok(head)
+        Ok(())
     }
 }
 

@@ -152,6 +152,15 @@ impl Link {
         self.sent.iter().any(|sent| matches!(sent.work, Work::Post(..)))
     }
 
+    /// How much the newest batch in flight carries; 0 when there is none.
+    pub(super) fn newest_rows(&self) -> usize {
+        let newest = self.sent.iter().rev().find_map(|sent| match &sent.work {
+            Work::Post(batch, _) => Some(batch.rows.len()),
+            _ => None,
+        });
+        newest.unwrap_or_default()
+    }
+
     /// Since when the oldest work waits for its answer.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.front().map(|sent| sent.at)

@@ -236,7 +236,13 @@ impl Writer {
     fn has_room(&self) -> bool {
         self.mode != Mode::CatchingUp
             && self.link.len() < self.settings.pipe_max
-            && self.intake.is_empty()
+            && (self.intake.is_empty() || self.gathers())
+    }
+
+    /// Whether what was taken in waits for company: the database is busy with a batch that is more than twice as
+    /// large, and a batch costs as much as a dozen transfers before the first of them.
+    fn gathers(&self) -> bool {
+        self.mode == Mode::Free && 2 * self.intake.len() < self.link.newest_rows()
     }
 
     /// Since when the oldest that is not answered waits.

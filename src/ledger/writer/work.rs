@@ -66,6 +66,9 @@ impl Writer {
                 }
                 return Ok(());
             }
+            if self.gathers() {
+                return Ok(());
+            }
             if self.mode == Mode::Free && self.turns_locked > 0 {
                 if self.link.len() > 0 {
                     return Ok(());
