@@ -38,6 +38,13 @@ pub(super) struct Writing {
 
 impl Book {
     pub(super) async fn create(embedded: &Embedded, name: &str) -> anyhow::Result<Self> {
+        let book = Self::empty(embedded, name).await?;
+        migrations::apply(&mut book.connect().await?).await?;
+        Ok(book)
+    }
+
+    /// A database with nothing in it yet.
+    pub(super) async fn empty(embedded: &Embedded, name: &str) -> anyhow::Result<Self> {
         let mut db = PgConnection::connect_with(&embedded.connect_options()).await?;
         sql::create_database(&mut db, name).await?;
         db.close().await?;
@@ -45,13 +52,11 @@ impl Book {
         let mut pipelined = tokio_postgres::Config::new();
         pipelined.host_path(socket_dir).user(embedded.user()).dbname(name);
         let user = embedded.user();
-        let book = Self {
+        Ok(Self {
             url: format!("postgres://{user}@localhost/{name}?host={}", socket_dir.display()),
             options: embedded.connect_options().database(name),
             pipelined,
-        };
-        migrations::apply(&mut book.connect().await?).await?;
-        Ok(book)
+        })
     }
 
     /// As the owner of the database.

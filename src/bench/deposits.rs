@@ -60,23 +60,24 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Part> {
     let mut part = Part::default();
     for (number, case) in CASES.iter().enumerate() {
         tracing::info!("deposits, {} of {}: {}", number + 1, CASES.len(), case.name());
-        let before = meter.read();
         let (clients, each) = (case.clients, bench.args.each);
-        let run = match case.system {
-            System::Pgbench => baseline.run(clients, case.accounts, each).await?,
+        let (run, used) = match case.system {
+            System::Pgbench => {
+                let before = meter.read();
+                let run = baseline.run(clients, case.accounts, each).await?;
+                (run, meter.read().since(&before))
+            }
             System::Http => {
-                let accounts = case.accounts as usize;
                 let load = Load {
                     address: &server.address,
                     ask: Ask::Deposit,
                     connections: clients,
-                    accounts,
+                    accounts: case.accounts as usize,
                     time: each,
                 };
-                target.load(load).await?
+                target.load(&meter, load).await?
             }
         };
-        let used = meter.read().since(&before);
         part.figures.push(Figure { what: case.name(), clients, run, used });
     }
     server.kill().await?;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::book::Dice;
+use super::meter::{Meter, Used};
 use super::report::Run;
 
 /// Wallets that are opened at once while preparing.
@@ -85,16 +86,17 @@ impl Target {
     }
 
     /// Asks as fast as the connections allow.
-    pub(super) async fn load(&self, load: Load<'_>) -> anyhow::Result<Run> {
-        let [run] = self.loads([load]).await?;
-        Ok(run)
+    pub(super) async fn load(&self, meter: &Meter, load: Load<'_>) -> anyhow::Result<(Run, Used)> {
+        let ([run], used) = self.loads(meter, [load]).await?;
+        Ok((run, used))
     }
 
     /// Several servers at once.
     pub(super) async fn loads<const N: usize>(
         &self,
+        meter: &Meter,
         loads: [Load<'_>; N],
-    ) -> anyhow::Result<[Run; N]> {
+    ) -> anyhow::Result<([Run; N], Used)> {
         let clients = loads.map(|load| {
             let client = Client {
                 target: self.clone(),
@@ -104,18 +106,23 @@ impl Target {
             };
             (client, load.connections, load.time)
         });
+        let meter = meter.clone();
         let thread = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let mut running = Vec::new();
+                let mut ready = Vec::new();
                 for (client, connections, time) in clients {
-                    running.push(client.run(connections, time));
+                    ready.push((client.connect(connections).await?, client, time));
                 }
-                futures_util::future::try_join_all(running).await
+                let before = meter.read();
+                let running = ready.into_iter().map(|(open, client, time)| client.run(open, time));
+                let runs = futures_util::future::try_join_all(running).await?;
+                anyhow::Ok((runs, meter.read().since(&before)))
             })
         });
-        let runs = thread.await??;
-        runs.try_into().map_err(|_| anyhow::anyhow!("there is a run for each load"))
+        let (runs, used) = thread.await??;
+        let runs = runs.try_into().map_err(|_| anyhow::anyhow!("there is a run for each load"))?;
+        Ok((runs, used))
     }
 }
 
@@ -129,11 +136,15 @@ struct Client {
 }
 
 impl Client {
-    async fn run(self, connections: usize, time: Duration) -> anyhow::Result<Run> {
+    async fn connect(&self, connections: usize) -> anyhow::Result<Vec<Connection>> {
         let mut open = Vec::new();
         for _ in 0..connections {
             open.push(Connection::open(&self.address).await?);
         }
+        Ok(open)
+    }
+
+    async fn run(self, open: Vec<Connection>, time: Duration) -> anyhow::Result<Run> {
         let began = Instant::now();
         let mut tasks = JoinSet::new();
         for connection in open {
@@ -162,7 +173,7 @@ impl Client {
             match self.ask {
                 Ask::Deposit => connection.deposit(id, (seed.1, number)),
                 Ask::Balance => connection.get(format_args!("/wallet/balance/{id}")),
-                Ask::History => connection.get(format_args!("/wallet/{id}/history?limit=50")),
+                Ask::History => connection.get(format_args!("/wallet/{id}/history?limit=5")),
             }
             let status = connection.exchange().await?;
             ensure!(status == 200, "{:?} was answered {status}: {}", self.ask, connection.body());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 const TICKS: u64 = 100;
 
 /// Watches programs and the Postgres of a folder.
+#[derive(Debug, Clone)]
 pub(super) struct Meter {
     programs: Vec<u32>,
     folder: PathBuf,

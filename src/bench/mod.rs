@@ -11,9 +11,11 @@
 //! | [`processes`] | four programs that write one book with one program |
 //! | [`snapshot`] | with an old snapshot held open, as a dump does, and without |
 //! | [`grow`] | a large book with a small one |
+//! | [`beside`] | another build of this program with this one |
 //!
 //! After each part its book is read from end to end and held against what was acknowledged.
 
+mod beside;
 mod book;
 mod bulk;
 mod check;
@@ -37,7 +39,7 @@ use anyhow::Context;
 
 use crate::config::duration;
 use crate::db::embedded::{Embedded, EmbeddedArgs};
-use report::{Kept, Report};
+use report::Report;
 
 /// Accounts that deposits are spread over.
 const ACCOUNTS: u32 = 10_000;
@@ -60,12 +62,9 @@ pub struct BenchArgs {
     /// Also write the report and its plot into this folder.
     #[arg(long)]
     pub write: Option<PathBuf>,
-    /// Keep the figures in this file, for `--against`.
+    /// Another build of this program to measure beside this one, and nothing else.
     #[arg(long)]
-    pub keep: Option<PathBuf>,
-    /// Compare with the figures that were kept in this file.
-    #[arg(long)]
-    pub against: Option<PathBuf>,
+    pub beside: Option<PathBuf>,
 }
 
 /// A part of the benchmark.
@@ -100,7 +99,6 @@ struct Bench {
 
 /// Measures everything and gives the report.
 pub async fn run(args: BenchArgs) -> anyhow::Result<String> {
-    let before = args.against.as_deref().map(Kept::read).transpose()?;
     let folder = std::env::temp_dir().join(format!("revwallet-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot write {}", folder.display()))?;
@@ -113,14 +111,15 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<String> {
     let _left_behind = std::fs::remove_dir_all(&bench.folder);
     let report = outcome?;
     bench.write(&report)?;
-    Ok(match before {
-        Some(before) => report.compared_with(&before),
-        None => report.tables(),
-    })
+    Ok(report.tables())
 }
 
 impl Bench {
     async fn measure(&self) -> anyhow::Result<Report> {
+        if let Some(other) = &self.args.beside {
+            let parts = vec![beside::measure(self, other).await?];
+            return Ok(Report { parts, postgres: self.embedded.version().to_owned() });
+        }
         let mut modes = self.args.only.clone();
         if self.args.grow && !modes.contains(&Mode::Grow) {
             modes.push(Mode::Grow);
@@ -147,9 +146,6 @@ impl Bench {
         if let Some(folder) = &self.args.write {
             save(&folder.join("benchmarks.md"), report.markdown())?;
             save(&folder.join("benchmarks.svg"), plot::draw(report))?;
-        }
-        if let Some(path) = &self.args.keep {
-            save(path, Kept::of(report).text()?)?;
         }
         Ok(())
     }

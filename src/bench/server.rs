@@ -1,5 +1,6 @@
-//! This very program, serving, as a process of its own.
+//! A program that serves, as a process of its own.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
@@ -15,9 +16,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts on a free port, as one would run it but for the lines of successful requests.
+    /// This very program.
     pub(super) async fn start(book: &Book) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+        Self::run(&std::env::current_exe()?, book).await
+    }
+
+    /// Starts on a free port, as one would run it but for the lines of successful requests.
+    pub(super) async fn run(program: &Path, book: &Book) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
             .args(["serve", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"])
             .args(["--log-format=json", "--log-success-ratio=0", "--access=open"])
             .args(["--database-url", &book.url])

@@ -28,7 +28,6 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Part> {
             _ => {}
         }
         is_held = held;
-        let before = meter.read();
         let load = Load {
             address: &server.address,
             ask: Ask::Deposit,
@@ -36,8 +35,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Part> {
             accounts: ACCOUNTS as usize,
             time: bench.args.each,
         };
-        let run = target.load(load).await?;
-        if held { &mut with } else { &mut without }.push((run, meter.read().since(&before)));
+        let measured = target.load(&meter, load).await?;
+        if held { &mut with } else { &mut without }.push(measured);
     }
     server.kill().await?;
     let mut part = Part::default();

@@ -58,6 +58,15 @@ pub(super) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
+/// Up to where the auditor has read.
+pub(super) async fn audited(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "select coalesce(max(seq), 0) from ledger.cursor where book = 1 and name = 'auditor'",
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Takes a snapshot that lasts until the transaction ends.
 pub(super) async fn hold_snapshot(db: &mut PgConnection) -> sqlx::Result<i64> {
     db.execute("begin isolation level repeatable read").await?;
