@@ -18,11 +18,13 @@ use crate::http::auth::Access;
 use crate::http::edge::Edge;
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
+use crate::jobs;
 use crate::ledger::tail::{self, Tail};
 use crate::ledger::{self, Failpoints, Ledger, audit};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
 use crate::wallet::{self, Wallets, hold};
+use crate::webhook::{self, Webhooks};
 
 /// Requests on the internal listener at once: probes, one scraper, an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
@@ -35,6 +37,7 @@ pub struct Parts {
     pub db: Database,
     pub wallets: Wallets,
     pub tail: Tail,
+    pub webhooks: Webhooks,
     pub access: Access,
     pub metrics: Arc<Metrics>,
     pub exposition: Exposition,
@@ -87,6 +90,11 @@ impl App {
             }
         };
         let tail = follow_book(config, &db, &core, metrics);
+        let webhooks =
+            Webhooks::new(db.clone(), wallets.clone(), &config.webhook, Arc::clone(metrics))?;
+        webhook::feed::start(&tail, webhooks.clone(), &core);
+        let grace = config.lifecycle.shutdown_timeout / 2;
+        jobs::start(db.options(), webhooks.clone(), metrics, &core, grace);
         let app = Self(Arc::new(Parts {
             access: config.access.access.unwrap_or(match db.embedded() {
                 Some(_) => Access::Open,
@@ -94,6 +102,7 @@ impl App {
             }),
             wallets,
             tail,
+            webhooks,
             exposition: Exposition::new(Arc::clone(metrics)),
             metrics: Arc::clone(metrics),
             stopping: CancellationToken::new(),

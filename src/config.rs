@@ -9,6 +9,7 @@ use crate::http::auth::AccessArgs;
 use crate::ledger::LedgerArgs;
 use crate::ledger::verify::Anchor;
 use crate::telemetry::TelemetryArgs;
+use crate::webhook::WebhookArgs;
 
 /// A wallet backend you can see through: exact money, double entry, everything observable.
 #[derive(Debug, clap::Parser)]
@@ -51,6 +52,8 @@ pub struct Config {
     pub ledger: LedgerArgs,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
     #[command(flatten)]

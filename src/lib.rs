@@ -13,7 +13,9 @@ pub mod tasks;
 
 pub mod db;
 pub mod http;
+pub mod jobs;
 pub mod ledger;
 pub mod telemetry;
 pub mod wallet;
 pub mod web;
+pub mod webhook;

@@ -19,6 +19,7 @@ use tracing::info;
 
 use crate::config::{Config, duration};
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::ledger::verify::{self, Anchor, Report};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -109,6 +110,7 @@ impl Database {
             migrations::check(&mut connection).await?;
         } else {
             migrations::apply(&mut connection).await?;
+            jobs::migrate(&self.options).await?;
         }
         sql::mend_event_shift(&mut connection).await?;
         let installation = sql::installation(&mut connection).await?;

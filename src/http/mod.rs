@@ -69,6 +69,7 @@ pub fn api() -> OpenApiRouter<App> {
         .merge(openapi::routes())
         .merge(problem_pages::routes())
         .merge(crate::wallet::http::routes())
+        .merge(crate::webhook::http::routes())
 }
 
 /// The public router.

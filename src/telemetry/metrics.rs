@@ -155,6 +155,19 @@ metrics! {
     /// Holds that ended because nobody captured them in time.
     counter wallet_holds_expired_total;
 
+    /// Attempts to tell a webhook, by what became of them.
+    counter wallet_webhook_deliveries_total {outcome};
+    /// Time that a receiver took to answer, or not to.
+    histogram wallet_webhook_duration_seconds in LATENCY;
+    /// Jobs that are due and wait for a worker; looked up every 15 s.
+    gauge wallet_jobs_ready {queue};
+    /// Runs of jobs, by what became of them: ok, retry, or dead after the last attempt.
+    counter wallet_jobs_total {queue, outcome};
+    /// Time from when a job was due to its start.
+    histogram wallet_job_latency_seconds {queue} in LATENCY;
+    /// What was given up since the start and waits for somebody to look.
+    gauge wallet_dead_letters {queue};
+
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
     /// Most connections that the pool may open.
@@ -223,6 +236,8 @@ mod tests {
         metrics.wallet_ledger_commit_duration_seconds.record(1.0);
         metrics.wallet_ledger_stage_duration_seconds.with(["write"]).record(1.0);
         metrics.wallet_ledger_batch_size.record(1.0);
+        metrics.wallet_webhook_duration_seconds.record(1.0);
+        metrics.wallet_job_latency_seconds.with(["x"]).record(1.0);
 
         let rendered = metrics.handle().render();
 

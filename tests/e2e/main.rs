@@ -18,3 +18,4 @@ mod tail;
 mod telemetry;
 mod verify;
 mod wallet;
+mod webhook;

@@ -140,12 +140,15 @@ impl Following {
             return self.elsewhere::<S>(&mut connection).await;
         };
         let stretch = S::read(&mut tx, book, after, self.reader.items_max).await?;
-        if stretch.items.is_empty() {
+        if stretch.until == after {
             tx.rollback().await?;
             self.tell_lag(0);
             return Ok(Step::Emptied);
         }
-        effect.apply(&mut tx, &stretch).await?;
+        // A source may leave out what nobody wants.
+        if !stretch.items.is_empty() {
+            effect.apply(&mut tx, &stretch).await?;
+        }
         sql::move_cursor(&mut tx, book, name, stretch.until).await?;
         tx.commit().await?;
         let filled = S::is_full(&stretch.items, self.reader.items_max);

@@ -31,7 +31,7 @@ const PAGE_DEFAULT: i64 = 100;
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// An answer that says whether it was given before.
-pub(super) fn replayable(status: StatusCode, body: &impl Serialize, replayed: bool) -> Response {
+pub(crate) fn replayable(status: StatusCode, body: &impl Serialize, replayed: bool) -> Response {
     let mut response = (status, axum::Json(body)).into_response();
     if replayed {
         response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
@@ -39,7 +39,7 @@ pub(super) fn replayable(status: StatusCode, body: &impl Serialize, replayed: bo
     response
 }
 
-pub(super) fn asked<'a>(
+pub(crate) fn asked<'a>(
     caller: &'a Caller,
     key: &'a IdempotencyKey,
     context: &RequestContext,
@@ -48,34 +48,34 @@ pub(super) fn asked<'a>(
 }
 
 /// An exact decimal as a JSON number.
-pub(super) fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> {
+pub(crate) fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> {
     let text = minor.exact(currency).to_string();
     RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
-pub(super) fn moment(at: OffsetDateTime) -> Result<String> {
+pub(crate) fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }
 
 /// A moment in a query.
-pub(super) fn parse_moment(name: &str, text: Option<String>) -> Result<Option<OffsetDateTime>> {
+pub(crate) fn parse_moment(name: &str, text: Option<String>) -> Result<Option<OffsetDateTime>> {
     let moment = text.map(|text| OffsetDateTime::parse(&text, &Rfc3339)).transpose();
     moment.map_err(|_| Error::field(name, "must be RFC 3339, such as 2026-01-31T12:00:00Z"))
 }
 
-pub(super) fn wallet_id(raw: &str) -> Result<WalletId, String> {
+pub(crate) fn wallet_id(raw: &str) -> Result<WalletId, String> {
     id(raw).ok_or_else(|| "must be the id of a wallet".to_owned())
 }
 
 /// An id as a number or as a string of digits.
-pub(super) fn id(raw: &str) -> Option<i64> {
+pub(crate) fn id(raw: &str) -> Option<i64> {
     let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| plain)
 }
 
 /// A string of 1 to `max` characters that can be stored.
-pub(super) fn text(raw: &str, max: usize) -> Result<String, String> {
+pub(crate) fn text(raw: &str, max: usize) -> Result<String, String> {
     let text = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
     // A NUL cannot be stored in text.
     if (1..=max).contains(&text.chars().count()) && !text.contains('\0') {
@@ -86,7 +86,7 @@ pub(super) fn text(raw: &str, max: usize) -> Result<String, String> {
 }
 
 /// The text of a decimal, which becomes an amount when its currency is known.
-pub(super) fn decimal<'a>(
+pub(crate) fn decimal<'a>(
     check: &mut Check,
     pointer: &str,
     member: &Member<'a>,
@@ -108,7 +108,7 @@ pub(super) fn decimal<'a>(
 }
 
 /// A JSON object of the caller's own, kept as it is.
-pub(super) fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
+pub(crate) fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if !raw.starts_with('{') {
         return Err("must be a JSON object".to_owned());
     }
@@ -122,28 +122,28 @@ pub(super) fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
 }
 
 /// The note on a transfer.
-pub(super) fn note(check: &mut Check, at: &str, memo: &Member<'_>, own: &Member<'_>) -> Note {
+pub(crate) fn note(check: &mut Check, at: &str, memo: &Member<'_>, own: &Member<'_>) -> Note {
     Note {
         memo: check.optional(&format!("{at}/memo"), memo, |raw| text(raw, MEMO_MAX)),
         metadata: check.optional(&format!("{at}/metadata"), own, metadata),
     }
 }
 
-pub(super) fn page_limit(limit: Option<i64>) -> Result<i64> {
+pub(crate) fn page_limit(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(PAGE_DEFAULT) {
         limit @ 1..=read::PAGE_MAX => Ok(limit),
         _ => Err(Error::field("?limit", "must be from 1 to 1000")),
     }
 }
 
-pub(super) fn link_next(response: &mut Response, path: &str) {
+pub(crate) fn link_next(response: &mut Response, path: &str) {
     if let Ok(value) = HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")) {
         response.headers_mut().insert(header::LINK, value);
     }
 }
 
 /// For a query: everything but letters and digits as `%XX`.
-pub(super) fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| {
             if byte.is_ascii_alphanumeric() {

@@ -1,7 +1,7 @@
 //! `/wallet`: open, look at, deposit, withdraw.
 
 mod batch;
-mod body;
+pub(crate) mod body;
 mod change;
 mod history;
 mod hold;

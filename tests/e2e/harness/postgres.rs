@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use revwallet::db::embedded::{Embedded, EmbeddedArgs};
 use revwallet::db::migrations;
+use revwallet::jobs;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -117,6 +118,7 @@ async fn start() -> (Server, Embedded) {
         PgConnection::connect_with(&server.options.clone().database(TEMPLATE)).await.unwrap();
     migrations::apply(&mut template).await.unwrap();
     template.close().await.unwrap();
+    jobs::migrate(&server.options.clone().database(TEMPLATE)).await.unwrap();
     (server, embedded)
 }
 

@@ -1,0 +1,80 @@
+//! The statements of the queue. Its schema is the crate's own and not there when queries are checked, so they are
+//! plain texts; the tests run each of them.
+
+use serde_json::Value;
+use sqlx::{Executor, PgConnection};
+
+use crate::error::Result;
+
+/// Promises a job, within the transaction that needs it.
+/// One with the same `key` that has not begun is enough; jobs of one `queue` run one after another.
+pub async fn enqueue(
+    db: &mut PgConnection,
+    task: &str,
+    payload: &Value,
+    queue: &str,
+    key: &str,
+    attempts_max: i16,
+) -> Result<()> {
+    sqlx::query(
+        "select from graphile_worker.add_job(
+            identifier => $1, payload => $2::text::json, queue_name => $3,
+            max_attempts => $4, job_key => $5, job_key_mode => 'preserve_run_at')",
+    )
+    .bind(task)
+    .bind(payload.to_string())
+    .bind(queue)
+    .bind(attempts_max)
+    .bind(key)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets the role of the application work with the queue.
+pub(super) async fn grant(db: &mut PgConnection) -> sqlx::Result<()> {
+    db.execute(
+        "do $$ declare t name; begin
+            if exists (select from pg_roles where rolname = 'revwallet_app') then
+                -- Its tables have row-level security without a policy: nobody but their owner sees a row.
+                for t in select tablename from pg_tables
+                    where schemaname = 'graphile_worker' and rowsecurity
+                    and not exists (
+                        select from pg_policies p
+                        where p.schemaname = 'graphile_worker' and p.tablename = pg_tables.tablename
+                        and p.policyname = 'revwallet_app')
+                loop
+                    execute format(
+                        'create policy revwallet_app on graphile_worker.%I to revwallet_app using (true) with check (true)', t);
+                end loop;
+                grant usage on schema graphile_worker to revwallet_app;
+                grant select, insert, update, delete on all tables in schema graphile_worker to revwallet_app;
+                grant usage, select on all sequences in schema graphile_worker to revwallet_app;
+                grant execute on all functions in schema graphile_worker to revwallet_app;
+            end if;
+        end $$",
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn become_application(db: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query(
+        "select set_config('role', rolname, false) from pg_roles
+        where rolname = 'revwallet_app' and pg_has_role(oid, 'member')",
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// How many jobs of each kind are due and wait for a worker.
+pub(super) async fn depths(db: &mut PgConnection) -> sqlx::Result<Vec<(String, i64)>> {
+    sqlx::query_as(
+        "select task_identifier, count(*) from graphile_worker.jobs
+        where run_at <= now() and locked_at is null and attempts < max_attempts
+        group by task_identifier",
+    )
+    .fetch_all(db)
+    .await
+}

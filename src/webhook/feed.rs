@@ -1,0 +1,186 @@
+//! From the book to what is to be delivered: each transfer once, in order, whatever is killed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+
+use super::event::{self, Crossed};
+use super::{Deliver, Webhooks, sql};
+use crate::error::Result;
+use crate::jobs;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::read::Line;
+use crate::ledger::tail::{
+    self, Channel, Effect, Position, Reader, Source, Start, Stretch, Tail, Transfers,
+};
+use crate::ledger::transfer::Kind;
+use crate::tasks::Tasks;
+use crate::wallet::WalletId;
+
+/// The book whose transfers are told.
+const BOOK: i32 = 1;
+
+const READER: Reader = Reader {
+    name: "webhooks",
+    start: Start::Now,
+    items_max: 500,
+    pause: Duration::from_millis(20),
+};
+
+/// Queues of one webhook: at most so many of its deliveries are on their way at once.
+const QUEUES: i64 = 4;
+
+/// Feeds until the tasks stop.
+pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
+    tail.follow::<Watched>(READER, Feed { webhooks }, tasks);
+}
+
+/// The transfers, but nothing of them while nobody wants to be told.
+struct Watched;
+
+impl Source for Watched {
+    type Item = Line;
+
+    const CHANNEL: Channel = Channel::Book;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Stretch<Line>> {
+        if sql::is_anybody_there(db).await? {
+            return Transfers::read(db, book, after, max).await;
+        }
+        let until = Transfers::end(db, book).await?;
+        Ok(Stretch { after, until, items: Vec::new() })
+    }
+
+    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
+        Transfers::end(db, book).await
+    }
+
+    async fn behind(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Transfers::behind(db, book, position).await
+    }
+
+    fn position_of(line: &Line) -> Position {
+        Transfers::position_of(line)
+    }
+}
+
+struct Feed {
+    webhooks: Webhooks,
+}
+
+/// Something to be told about a wallet.
+struct Told<'a> {
+    event: &'static str,
+    line: &'a Line,
+    wallet: WalletId,
+    body: String,
+}
+
+impl Effect<Watched> for Feed {
+    async fn apply(&mut self, db: &mut PgConnection, stretch: &Stretch<Line>) -> Result<()> {
+        let webhooks = sql::subscriptions(db).await?;
+        let told = self.told(db, stretch).await?;
+        let mut deliveries = sql::Deliveries::default();
+        let mut lanes = BTreeSet::new();
+        for told in &told {
+            let wants = |hook: &&sql::Subscription| {
+                hook.from_seq < told.line.seq
+                    && hook.events.iter().any(|event| event == "*" || event == told.event)
+            };
+            for hook in webhooks.iter().filter(wants) {
+                deliveries.push(hook.id, told.wallet, told.line.seq, told.event, &told.body);
+                lanes.insert((hook.id, told.wallet));
+            }
+        }
+        sql::deliver(db, &deliveries).await?;
+        for (webhook, wallet) in lanes {
+            enqueue(db, webhook, wallet).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Promises that what waits for a wallet at a webhook is delivered.
+pub(super) async fn enqueue(db: &mut PgConnection, webhook: i64, wallet: WalletId) -> Result<()> {
+    let payload = json!({ "webhook": webhook, "wallet": wallet });
+    let queue = format!("webhook-{webhook}-{}", wallet % QUEUES);
+    let key = format!("webhook-{webhook}-{wallet}");
+    jobs::enqueue(db, Deliver::QUEUE, &payload, &queue, &key, Deliver::ATTEMPTS_MAX).await
+}
+
+impl Feed {
+    /// Everything that these transfers give to tell.
+    async fn told<'a>(
+        &self,
+        db: &mut PgConnection,
+        stretch: &'a Stretch<Line>,
+    ) -> Result<Vec<Told<'a>>> {
+        let concerned: BTreeSet<WalletId> =
+            stretch.items.iter().flat_map(event::wallets_of).collect();
+        let facts = self.webhooks.wallets.facts_of_many(concerned.iter().copied()).await?;
+        let concerned: Vec<WalletId> = concerned.into_iter().collect();
+        let alerts = sql::alerts_of(db, &concerned).await?;
+        let mut told = Vec::new();
+        for line in &stretch.items {
+            let Some(kind) = Kind::of_code(line.kind) else { continue };
+            for wallet in event::wallets_of(line) {
+                // An account that is no wallet is nobody's business.
+                let Some(currency) = facts.get(&wallet).map(|facts| facts.currency) else {
+                    continue;
+                };
+                let event = event::name_of(kind);
+                let body = event::body(event, line, wallet, currency, None)?;
+                told.push(Told { event, line, wallet, body });
+                for alert in alerts
+                    .iter()
+                    .filter(|alert| alert.wallet == wallet && alert.is_crossed_by(line))
+                {
+                    let body = crossed(alert, line, currency)?;
+                    let raw = RawValue::from_string(body.clone());
+                    let raw = raw.map_err(|cause| crate::error::Error::Internal(cause.into()))?;
+                    tail::append(db, BOOK, "alert", &raw, line.trace_id).await?;
+                    told.push(Told { event: "alert.crossed", line, wallet, body });
+                }
+            }
+        }
+        Ok(told)
+    }
+}
+
+fn crossed(alert: &sql::Alert, line: &Line, currency: Currency) -> Result<String> {
+    let crossed = Crossed {
+        id: alert.id.to_string(),
+        direction: alert.direction.clone(),
+        line: event::number(Minor(alert.line), currency)?,
+    };
+    event::body("alert.crossed", line, alert.wallet, currency, Some(crossed))
+}
+
+impl sql::Alert {
+    /// Whether what can be spent was on one side of the line before this transfer, and is on the other after it.
+    fn is_crossed_by(&self, line: &Line) -> bool {
+        let (before, after) = match self.wallet {
+            _ if line.amount == 0 || line.seq <= self.from_seq => return false,
+            wallet if wallet == line.credit => {
+                (line.credit_balance - line.amount, line.credit_balance)
+            }
+            wallet if wallet == line.debit => {
+                (line.debit_balance + line.amount, line.debit_balance)
+            }
+            _ => return false,
+        };
+        match self.direction.as_str() {
+            "below" => before >= self.line && after < self.line,
+            _ => before <= self.line && after > self.line,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Webhooks: somebody else's server is told what happens to wallets, signed, in order, until it has heard it.
+//!
+//! A durable reader of the book writes down what is to be told ([`feed`]); jobs tell it ([`deliver`]). A receiver that
+//! is down or slow has its own few queues and slows nobody else.
+
+mod alert;
+mod deliver;
+mod event;
+pub mod feed;
+pub mod http;
+mod sign;
+mod sql;
+mod target;
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::http::auth::Caller;
+use crate::http::idempotency::IdempotencyKey;
+use crate::telemetry::Metrics;
+use crate::wallet::Wallets;
+
+pub use deliver::Deliver;
+pub use event::EVENTS;
+
+/// Most deliveries of one replay.
+const REPLAY_MAX: i64 = 10_000;
+
+/// Most webhooks of one caller.
+const WEBHOOKS_MAX: usize = 100;
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Webhooks")]
+pub struct WebhookArgs {
+    /// Let webhooks go to private and loopback addresses: for development, or receivers in the same network.
+    #[arg(long, env = "REVWALLET_WEBHOOK_ALLOW_PRIVATE", global = true)]
+    pub webhook_allow_private: bool,
+}
+
+/// Everything one can do with webhooks. A cheap handle.
+#[derive(Clone)]
+pub struct Webhooks {
+    db: Database,
+    wallets: Wallets,
+    client: reqwest::Client,
+    allow_private: bool,
+    metrics: Arc<Metrics>,
+}
+
+/// A webhook as its owner sees it.
+#[derive(Debug)]
+pub struct Webhook {
+    pub id: i64,
+    pub url: String,
+    pub events: Vec<String>,
+    /// Shown when it is made, and never again.
+    pub secret: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub replayed: bool,
+}
+
+impl From<sql::Row> for Webhook {
+    fn from(row: sql::Row) -> Self {
+        let sql::Row { id, url, events, created_at, .. } = row;
+        Self { id, url, events, secret: None, created_at, replayed: false }
+    }
+}
+
+impl Webhooks {
+    pub fn new(
+        db: Database,
+        wallets: Wallets,
+        args: &WebhookArgs,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        for outcome in ["delivered", "failed"] {
+            metrics.wallet_webhook_deliveries_total.announce([outcome]);
+        }
+        let allow_private = args.webhook_allow_private;
+        Ok(Self { db, wallets, client: target::client(allow_private)?, allow_private, metrics })
+    }
+
+    async fn create(
+        &self,
+        url: &str,
+        events: &[String],
+        secret: Option<&str>,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<Webhook> {
+        let mut db = self.db.acquire("webhook.create").await?;
+        if sql::list(&mut db, caller.name(), None).await?.len() >= WEBHOOKS_MAX {
+            return Err(Error::field(
+                "/url",
+                format!("is one too many: {WEBHOOKS_MAX} webhooks are the most"),
+            ));
+        }
+        let content = [url, &events.join(" "), secret.unwrap_or_default()];
+        let key = key.hashed(caller.name(), "webhook", &content);
+        let secret = secret.map_or_else(sign::new_secret, str::to_owned);
+        let created = sql::create(&mut db, caller.name(), url, events, &secret, key).await?;
+        let (row, replayed) = match (created, key) {
+            (Some(row), _) => (row, false),
+            (None, Some(key)) => match sql::of_key(&mut db, key.hash).await? {
+                Some(row) if row.content_hash == Some(key.content) => (row, true),
+                _ => return Err(Error::IdempotencyKeyReused),
+            },
+            (None, None) => return Err(Error::Overloaded),
+        };
+        let secret = Some(row.secret.clone());
+        Ok(Webhook { secret, replayed, ..Webhook::from(row) })
+    }
+
+    async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
+        let mut db = self.db.acquire("webhook.list").await?;
+        let rows = sql::list(&mut db, caller.name(), None).await?;
+        Ok(rows.into_iter().map(Webhook::from).collect())
+    }
+
+    /// A webhook of this caller; another's is nobody's business.
+    async fn get(&self, id: i64, caller: &Caller) -> Result<Webhook> {
+        let mut db = self.db.acquire("webhook.get").await?;
+        let rows = sql::list(&mut db, caller.name(), Some(id)).await?;
+        rows.into_iter().next().map(Webhook::from).ok_or(Error::NotFound("webhook"))
+    }
+
+    /// What it was told before the delivery `before`, newest first.
+    async fn deliveries(
+        &self,
+        id: i64,
+        before: i64,
+        limit: i64,
+        caller: &Caller,
+    ) -> Result<Vec<sql::Delivery>> {
+        self.get(id, caller).await?;
+        let mut db = self.db.acquire("webhook.deliveries").await?;
+        sql::deliveries(&mut db, id, before, limit).await
+    }
+
+    async fn delete(&self, id: i64, caller: &Caller) -> Result<()> {
+        let mut db = self.db.acquire("webhook.delete").await?;
+        let gone = sql::delete(&mut db, caller.name(), id).await?;
+        if gone { Ok(()) } else { Err(Error::NotFound("webhook")) }
+    }
+
+    /// A new secret, which is shown once.
+    async fn rotate(&self, id: i64, caller: &Caller) -> Result<Webhook> {
+        let secret = sign::new_secret();
+        let mut db = self.db.acquire("webhook.rotate").await?;
+        if !sql::rotate(&mut db, caller.name(), id, &secret).await? {
+            return Err(Error::NotFound("webhook"));
+        }
+        drop(db);
+        Ok(Webhook { secret: Some(secret), ..self.get(id, caller).await? })
+    }
+
+    /// Tells once more what was told: one delivery, or everything since a moment. How many.
+    async fn replay(
+        &self,
+        id: i64,
+        delivery: Option<i64>,
+        since: Option<OffsetDateTime>,
+        caller: &Caller,
+    ) -> Result<usize> {
+        self.get(id, caller).await?;
+        let mut tx = self.db.pool().begin().await?;
+        let wallets = sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
+        let count = wallets.len();
+        if delivery.is_some() && count == 0 {
+            return Err(Error::NotFound("delivery"));
+        }
+        for wallet in wallets.into_iter().collect::<std::collections::BTreeSet<_>>() {
+            feed::enqueue(&mut tx, id, wallet).await?;
+        }
+        tx.commit().await?;
+        Ok(count)
+    }
+}

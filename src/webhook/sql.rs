@@ -1,0 +1,332 @@
+//! The statements of webhooks and alerts.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::ledger::transfer::Key;
+
+/// How long the secret before a rotation signs as well.
+const OVERLAP_HOURS: i32 = 24;
+
+/// Whether anything of the book is to be told to anybody.
+pub(super) async fn is_anybody_there(db: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from webhook) or exists (select from alert) as "there!""#
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Which events a webhook wants.
+pub(super) struct Subscription {
+    pub id: i64,
+    pub from_seq: i64,
+    pub events: Vec<String>,
+}
+
+pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
+    let rows =
+        sqlx::query_as!(Subscription, "select id, from_seq, events from webhook order by id");
+    Ok(rows.fetch_all(db).await?)
+}
+
+pub(super) struct Alert {
+    pub id: i64,
+    pub wallet: i64,
+    pub from_seq: i64,
+    pub line: i64,
+    pub direction: String,
+    pub created_at: OffsetDateTime,
+}
+
+/// The alerts of these wallets.
+pub(super) async fn alerts_of(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<Alert>> {
+    let rows = sqlx::query_as!(
+        Alert,
+        "select id, wallet, from_seq, line, direction, created_at
+        from alert where wallet = any ($1) order by id",
+        wallets
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Deliveries, column by column.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    webhooks: Vec<i64>,
+    wallets: Vec<i64>,
+    seqs: Vec<i64>,
+    events: Vec<String>,
+    bodies: Vec<String>,
+}
+
+impl Deliveries {
+    pub(super) fn push(&mut self, webhook: i64, wallet: i64, seq: i64, event: &str, body: &str) {
+        self.webhooks.push(webhook);
+        self.wallets.push(wallet);
+        self.seqs.push(seq);
+        self.events.push(event.to_owned());
+        self.bodies.push(body.to_owned());
+    }
+}
+
+/// A webhook that is deleted meanwhile is told nothing.
+pub(super) async fn deliver(db: &mut PgConnection, deliveries: &Deliveries) -> Result<()> {
+    let Deliveries { webhooks, wallets, seqs, events, bodies } = deliveries;
+    sqlx::query!(
+        "insert into delivery (webhook, wallet, seq, event, body)
+        select d.webhook, d.wallet, d.seq, d.event, d.body
+        from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+            with ordinality as d (webhook, wallet, seq, event, body, n)
+        where exists (select from webhook w where w.id = d.webhook for key share)
+        order by d.n",
+        webhooks,
+        wallets,
+        seqs,
+        events,
+        bodies,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What is to be delivered next.
+pub(super) struct Next {
+    pub id: i64,
+    pub body: String,
+    pub url: String,
+    pub secret: String,
+    pub secret_before: Option<String>,
+}
+
+pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Result<Option<Next>> {
+    let row = sqlx::query_as!(
+        Next,
+        r#"
+        select d.id, d.body, w.url, w.secret,
+            case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before
+        from delivery d
+        join webhook w on w.id = d.webhook
+        where d.webhook = $1 and d.wallet = $2 and d.state = 'pending'
+        order by d.id
+        limit 1"#,
+        webhook,
+        wallet,
+        OVERLAP_HOURS,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Notes what became of an attempt.
+pub(super) async fn note(
+    db: &mut PgConnection,
+    id: i64,
+    state: &str,
+    status: Option<i16>,
+    error: Option<&str>,
+) -> Result<()> {
+    sqlx::query!(
+        "update delivery
+        set state = $2, status = $3, error = $4, attempts = attempts + 1, attempted_at = now()
+        where id = $1",
+        id,
+        state,
+        status,
+        error,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A webhook as its owner sees it.
+pub(super) struct Row {
+    pub id: i64,
+    pub url: String,
+    pub events: Vec<String>,
+    pub secret: String,
+    pub created_at: OffsetDateTime,
+    pub content_hash: Option<Uuid>,
+}
+
+/// A new webhook; nothing when the key was used.
+pub(super) async fn create(
+    db: &mut PgConnection,
+    caller: &str,
+    url: &str,
+    events: &[String],
+    secret: &str,
+    key: Option<Key>,
+) -> Result<Option<Row>> {
+    let row = sqlx::query_as!(
+        Row,
+        "insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
+        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
+        on conflict do nothing
+        returning id, url, events, secret, created_at, content_hash",
+        caller,
+        url,
+        events,
+        secret,
+        key.map(|key| key.hash),
+        key.map(|key| key.content),
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<Row>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select id, url, events, secret, created_at, content_hash from webhook where key_hash = $1",
+        key
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+pub(super) async fn list(db: &mut PgConnection, caller: &str, id: Option<i64>) -> Result<Vec<Row>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, url, events, secret, created_at, content_hash
+        from webhook where caller = $1 and ($2::bigint is null or id = $2) order by id",
+        caller,
+        id,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: i64) -> Result<bool> {
+    let done = sqlx::query!("delete from webhook where id = $1 and caller = $2", id, caller);
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// A new secret; the one before signs as well for a day.
+pub(super) async fn rotate(
+    db: &mut PgConnection,
+    caller: &str,
+    id: i64,
+    secret: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update webhook set secret_before = secret, secret = $3, rotated_at = now()
+        where id = $1 and caller = $2",
+        id,
+        caller,
+        secret,
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// A line of the log.
+pub(super) struct Delivery {
+    pub id: i64,
+    pub wallet: i64,
+    pub seq: i64,
+    pub event: String,
+    pub state: String,
+    pub attempts: i32,
+    pub status: Option<i16>,
+    pub error: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub attempted_at: Option<OffsetDateTime>,
+}
+
+pub(super) async fn deliveries(
+    db: &mut PgConnection,
+    webhook: i64,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Delivery>> {
+    let rows = sqlx::query_as!(
+        Delivery,
+        "select id, wallet, seq, event, state, attempts, status, error, created_at, attempted_at
+        from delivery where webhook = $1 and id < $2 order by id desc limit $3",
+        webhook,
+        before,
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Lets deliveries happen once more; the wallets that this is about.
+pub(super) async fn replay(
+    db: &mut PgConnection,
+    webhook: i64,
+    delivery: Option<i64>,
+    since: Option<OffsetDateTime>,
+    limit: i64,
+) -> Result<Vec<i64>> {
+    let wallets = sqlx::query_scalar!(
+        "update delivery set state = 'pending', error = null
+        where id in (
+            select id from delivery
+            where webhook = $1
+                and ($2::bigint is null or id = $2)
+                and ($3::timestamptz is null or created_at >= $3)
+            order by id
+            limit $4
+        )
+        returning wallet",
+        webhook,
+        delivery,
+        since,
+        limit,
+    );
+    Ok(wallets.fetch_all(db).await?)
+}
+
+/// A new alert; nothing when the key was used.
+pub(super) async fn create_alert(
+    db: &mut PgConnection,
+    caller: &str,
+    wallet: i64,
+    direction: &str,
+    line: i64,
+    key: Option<Key>,
+) -> Result<Option<Alert>> {
+    let row = sqlx::query_as!(
+        Alert,
+        "insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
+        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
+        on conflict do nothing
+        returning id, wallet, from_seq, line, direction, created_at",
+        caller,
+        wallet,
+        direction,
+        line,
+        key.map(|key| key.hash),
+        key.map(|key| key.content),
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// The alert of a key, and the content it came with.
+pub(super) async fn alert_of_key(
+    db: &mut PgConnection,
+    key: Uuid,
+) -> Result<Option<(Alert, Option<Uuid>)>> {
+    let row = sqlx::query!(
+        "select id, wallet, from_seq, line, direction, created_at, content_hash
+        from alert where key_hash = $1",
+        key
+    );
+    let found = row.fetch_optional(db).await?;
+    Ok(found.map(|row| {
+        let alert = Alert {
+            id: row.id,
+            wallet: row.wallet,
+            from_seq: row.from_seq,
+            line: row.line,
+            direction: row.direction,
+            created_at: row.created_at,
+        };
+        (alert, row.content_hash)
+    }))
+}
+
+pub(super) async fn delete_alert(db: &mut PgConnection, wallet: i64, id: i64) -> Result<bool> {
+    let done = sqlx::query!("delete from alert where id = $1 and wallet = $2", id, wallet);
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
