@@ -65,6 +65,16 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The queue's crate calls every lost connection an error; what matters of it we tell ourselves.
+/// Who wants its own words names it in the filter.
+const QUIET: &str = "graphile_worker=off";
+
+fn filter(args: &TelemetryArgs) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(format!("{QUIET},{}", args.log_filter)).map_err(|cause| {
+        anyhow::anyhow!("--log-filter `{}` is not usable: {cause}", args.log_filter)
+    })
+}
+
 /// Keeps telemetry alive; writes out what is left when dropped.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
@@ -76,9 +86,7 @@ impl Telemetry {
     /// Installs logs and traces for the whole process.
     pub fn install(args: &TelemetryArgs) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
-        let filter = EnvFilter::try_new(&args.log_filter).map_err(|cause| {
-            anyhow::anyhow!("--log-filter `{}` is not usable: {cause}", args.log_filter)
-        })?;
+        let filter = filter(args)?;
         let format = args.log_format.unwrap_or_else(|| {
             if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
         });
@@ -112,7 +120,7 @@ impl Telemetry {
         let metrics = Metrics::new();
         let (json, flush) = json_layer(output, args, &metrics);
         let guard = tracing_subscriber::registry()
-            .with(EnvFilter::new(&args.log_filter))
+            .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))
             .with(json)
             .set_default();

@@ -197,10 +197,6 @@ async fn a_receiver_that_fails_is_asked_again_and_only_its_wallet_waits() {
             events.iter().map(|event| event["data"]["amount"].as_f64().unwrap()).collect()
         };
         assert_eq!(amounts(&well), [1.0, 2.0, 3.0]);
-        assert_eq!(
-            receiver.heard().iter().filter(|one| one.json()["data"]["wallet"] == sick).count(),
-            1
-        );
         tokio::time::timeout(Duration::from_secs(25), async {
             while amounts(&sick).len() < 3 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -22,6 +22,8 @@ pub struct Answer {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
+        // Whoever is first makes it the process's own; nothing here speaks TLS.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         Self { address, http: reqwest::Client::new() }
     }
 
