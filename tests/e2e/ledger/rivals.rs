@@ -225,3 +225,21 @@ async fn a_batch_of_the_same_content_is_not_mistaken_for_ones_own() {
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 2);
     database.drop().await;
 }
+
+#[tokio::test]
+async fn a_batch_does_not_wait_for_who_holds_the_lock_of_the_book() {
+    let database = Database::create().await;
+    let writer = Setup::of(&database).start().await;
+    writer.open().await;
+    let mut holder = database.connect().await;
+    let mut tx = holder.begin().await.unwrap();
+    // As a writer does that lost a race; if a seal waited for it, and it for that seal, that would be a deadlock.
+    tx.execute("select * from ledger.catch_up(1, 0, 0, true)").await.unwrap();
+
+    let posted = writer.ledger.post(deposit(1)).await.unwrap();
+
+    assert_eq!(posted.first_seq, 2);
+    tx.rollback().await.unwrap();
+    writer.stop().await;
+    database.drop().await;
+}
