@@ -66,6 +66,16 @@ need_python() {
     fail "Python could not be installed; run: apt-get install python3 python3-venv"
 }
 
+# Makes sure that pages can be tried in a real browser.
+need_chromium() {
+  command -v chromedriver >/dev/null && return
+  command -v apt-get >/dev/null || fail "chromedriver is missing; install Chromium and its driver, then run this again"
+  say "Installing Chromium ..."
+  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    chromium chromium-driver fonts-dejavu-core >&2 || fail "Chromium could not be installed; run: apt-get install chromium chromium-driver"
+}
+
 # Prints the folder of a virtual environment that has these packages, making it once: python_tools NAME PACKAGE==VERSION...
 python_tools() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/$1

@@ -1,17 +1,46 @@
 //! Pages for a browser: plain HTML, one style sheet, no build step.
 
+use std::fmt::Write;
+
 use axum::Router;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header;
+use http::{HeaderMap, StatusCode, header};
+use sha2::{Digest, Sha256};
 
 use crate::app::App;
 
 /// Everything comes from this server, and nothing is inline.
-pub const POLICY: &str = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/assets/style.css", get(style))
+    Router::new()
+        .route("/", get(async |headers| file(&headers, HTML, include_str!("wallets.html"))))
+        .route(
+            "/assets/style.css",
+            get(async |headers| file(&headers, CSS, include_str!("style.css"))),
+        )
+        .route(
+            "/assets/wallets.css",
+            get(async |headers| file(&headers, CSS, include_str!("wallets.css"))),
+        )
+        .route(
+            "/assets/wallets.js",
+            get(async |headers| file(&headers, JAVASCRIPT, include_str!("wallets.js"))),
+        )
+        .route(
+            "/assets/api.js",
+            get(async |headers| file(&headers, JAVASCRIPT, include_str!("api.js"))),
+        )
+        .route(
+            "/assets/icon.svg",
+            get(async |headers| file(&headers, "image/svg+xml", include_str!("icon.svg"))),
+        )
 }
 
 /// A whole page around `article`, which is HTML.
@@ -19,15 +48,26 @@ pub fn page(title: &str, article: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{title} - revwallet</title><link rel=\"stylesheet\" href=\"/assets/style.css\"></head>\
+         <title>{title} - revwallet</title><link rel=\"icon\" href=\"/assets/icon.svg\">\
+         <link rel=\"stylesheet\" href=\"/assets/style.css\"></head>\
          <body><main>{article}</main></body></html>"
     )
 }
 
-async fn style() -> impl IntoResponse {
-    let headers = [
-        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
-        (header::CACHE_CONTROL, "public, max-age=3600"),
-    ];
-    (headers, include_str!("style.css"))
+/// A file that a browser keeps, and asks about before it uses it again.
+fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> Response {
+    let digest = Sha256::digest(body.as_bytes());
+    let tag = digest[..8].iter().fold(String::from("\""), |mut tag, byte| {
+        // Writing to a String cannot fail.
+        let _written = write!(tag, "{byte:02x}");
+        tag
+    }) + "\"";
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let unchanged = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
+    let common = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if unchanged {
+        return (StatusCode::NOT_MODIFIED, common).into_response();
+    }
+    let own = [(header::CONTENT_TYPE, content_type), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    (common, own, body).into_response()
 }

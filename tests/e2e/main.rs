@@ -13,6 +13,7 @@ mod ledger;
 mod lifecycle;
 mod openapi;
 mod outage;
+mod page;
 mod startup;
 mod tail;
 mod telemetry;

@@ -1,5 +1,6 @@
 //! Starts the real app for one test, and checks afterwards what must always hold.
 
+pub mod browser;
 pub mod check;
 pub mod client;
 pub mod logs;

@@ -1,0 +1,253 @@
+//! The page at `/`, in a real Chromium: everything a person does with wallets, by mouse and by keyboard.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::browser::{Browser, Look};
+use crate::harness::{TestApp, run};
+
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+
+async fn visit(app: &TestApp, look: Look) -> Browser {
+    let browser = Browser::start(look).await;
+    browser.open(&format!("http://{}/", app.address)).await;
+    browser
+}
+
+/// Nothing was complained about, the policy included. A refusal that the page explains is no complaint of ours.
+async fn is_content(browser: &Browser) {
+    let log = browser.console().await;
+    let complaints: Vec<&Value> = log
+        .iter()
+        .filter(|line| !line["message"].as_str().unwrap().contains("status of 422"))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// Writes the screenshot beside the documents when that is asked for.
+async fn picture(browser: &Browser, name: &str) {
+    let image = browser.screenshot().await;
+    assert!(image.len() > 10_000, "there is something to see");
+    if std::env::var_os("BLESS").is_some() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), image).unwrap();
+    }
+}
+
+/// Some wallets with a life behind them.
+async fn lively(app: &TestApp) {
+    for (owner, currency, balance) in [
+        ("Ada Lovelace", "EUR", "1250.00"),
+        ("Corner shop", "EUR", "310.40"),
+        ("Grace Hopper", "USD", "88.20"),
+        ("Studio Kyoto", "JPY", "480000"),
+        ("Cold storage", "BTC", "1.25000000"),
+    ] {
+        let body = json!({ "owner": owner, "currency": currency, "initial_balance": balance });
+        assert_eq!(app.post("/wallet", body).await.status, 201);
+    }
+    for (to, amount, memo) in
+        [("2", "4.50", "coffee"), ("2", "18.90", "lunch for two"), ("2", "120.00", "")]
+    {
+        let mut body = json!({ "from": "1", "to": to, "amount": amount, "memo": memo });
+        if memo.is_empty() {
+            body.as_object_mut().unwrap().remove("memo");
+        }
+        assert_eq!(app.post("/wallet/transfer", body).await.status, 201);
+    }
+    app.post("/wallet/hold", json!({ "id": "1", "amount": 60 })).await;
+    app.post("/wallet/refund", json!({ "transfer": "12", "amount": "3.90" })).await;
+}
+
+#[tokio::test]
+async fn a_person_opens_deposits_withdraws_and_transfers() {
+    run(async |app| {
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#no-wallets", "None yet").await;
+
+        browser.write("#open [name=owner]", "Ada <b>Lovelace</b>").await;
+        browser.write("#open [name=initial_balance]", "10").await;
+        browser.click("#open button").await;
+        browser.see("#say", "Wallet #1 is open with 10.00 EUR").await;
+        browser.see("#wallet-title", "Ada <b>Lovelace</b>").await;
+        browser.write("#open [name=owner]", "Shop").await;
+        browser.click("#open button").await;
+        browser.see("#wallets", "#2").await;
+        browser.click("#wallets [data-id='1']").await;
+        browser.see("#balance", "10.00 EUR").await;
+
+        browser.write("#deposit [name=amount]", "1234.56").await;
+        browser.click("#deposit button").await;
+        browser.see("#say", "Deposited").await;
+        browser.see("#balance", "1\u{202f}244.56 EUR").await;
+        browser.write("#withdraw [name=amount]", "2000").await;
+        browser.click("#withdraw button").await;
+        browser.see("#say", "1244.56 is available, 2000.00 is required").await;
+        browser.write("#withdraw [name=amount]", "0.001").await;
+        browser.click("#withdraw button").await;
+        browser.see("#say", "amount has more than 2 decimals").await;
+        assert_eq!(browser.run("return document.activeElement.name").await, "amount");
+        browser.write("#transfer [name=to]", "2").await;
+        browser.write("#transfer [name=amount]", "44.56").await;
+        browser.write("#transfer [name=memo]", "for the <i>coffee</i>").await;
+        browser.click("#transfer button").await;
+        browser.see("#say", "44.56 EUR went to wallet #2").await;
+        browser.see("#balance", "1\u{202f}200.00 EUR").await;
+        browser.see("#history tr:first-child", "for the <i>coffee</i>").await;
+        browser.see("#history tr:first-child", "\u{2212}44.56").await;
+
+        is_content(&browser).await;
+        assert_eq!(app.get("/wallet/2").await.json()["balance"], 44.56);
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_can_be_done_by_keyboard() {
+    run(async |app| {
+        app.open_wallet("EUR", "10").await;
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#wallets", "somebody").await;
+
+        // To the first wallet, and into its deposit.
+        let mut tabs = 0;
+        while browser.run("return document.activeElement.dataset?.id ?? ''").await != "1" {
+            browser.press(TAB).await;
+            tabs += 1;
+            assert!(tabs < 10, "the list is not reached");
+        }
+        browser.press(ENTER).await;
+        browser.see("#balance", "10.00 EUR").await;
+        let mut tabs = 0;
+        while browser.run("return document.activeElement.closest('form')?.id ?? ''").await
+            != "deposit"
+        {
+            browser.press(TAB).await;
+            tabs += 1;
+            assert!(tabs < 15, "the deposit is not reached");
+        }
+        browser.press(&format!("5{ENTER}")).await;
+        browser.see("#balance", "15.00 EUR").await;
+
+        is_content(&browser).await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn long_lists_and_histories_come_in_pages() {
+    run(async |app| {
+        let (a, b) = (app.open_wallet("EUR", "100").await, app.open_wallet("EUR", "0").await);
+        let order = json!({ "from": a, "to": b, "amount": "0.01" });
+        let batch = json!({ "atomic": true, "transfers": vec![order; 60] });
+        assert_eq!(app.post("/wallet/batch", batch).await.status, 201);
+        let browser = visit(app, Look::Desktop).await;
+        browser.open(&format!("http://{}/#wallet={a}", app.address)).await;
+        browser.see("#balance", "99.40 EUR").await;
+        let lines =
+            async || browser.run("return document.querySelectorAll('#history tr').length").await;
+        browser.see("#older", "Older").await;
+        assert_eq!(lines().await, 25);
+
+        for expected in [50, 62] {
+            browser.click("#older").await;
+            crate::harness::eventually("the next page", async || lines().await == expected).await;
+        }
+
+        assert_eq!(browser.run("return document.querySelector('#older').hidden").await, true);
+        browser.close().await;
+    })
+    .await;
+}
+
+/// What a person who cannot see, or not well, needs: names, order, contrast.
+const ACCESSIBLE: &str = r"
+    const wrong = [];
+    for (const input of document.querySelectorAll('input, select')) {
+        if (!input.labels?.length) wrong.push(`no label: ${input.name}`);
+    }
+    for (const button of document.querySelectorAll('button, a')) {
+        if (!button.textContent.trim()) wrong.push(`no name: ${button.outerHTML}`);
+    }
+    let level = 0;
+    for (const heading of document.querySelectorAll('h1, h2, h3')) {
+        const next = Number(heading.tagName[1]);
+        if (next > level + 1) wrong.push(`heading jumps: ${heading.textContent}`);
+        level = next;
+    }
+    if (!document.documentElement.lang) wrong.push('no language');
+    const channels = (color) => color.match(/[\d.]+/g).map(Number);
+    const light = (color) => {
+        const [r, g, b] = channels(color).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const color = getComputedStyle(at).backgroundColor;
+            if ((channels(color)[3] ?? 1) > 0) return color;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    for (const element of document.querySelectorAll('main *, header *')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!own || !element.offsetParent) continue;
+        const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
+        const contrast = (a + 0.05) / (b + 0.05);
+        if (contrast < 4.5) wrong.push(`contrast ${contrast.toFixed(1)}: ${element.textContent.trim().slice(0, 30)}`);
+    }
+    return wrong;
+";
+
+#[tokio::test]
+async fn it_can_be_read_on_a_desk_in_the_dark_and_on_a_phone() {
+    run(async |app| {
+        lively(app).await;
+        for (look, name) in
+            [(Look::Desktop, "desktop.png"), (Look::Dark, "dark.png"), (Look::Phone, "phone.png")]
+        {
+            let browser = visit(app, look).await;
+            browser.open(&format!("http://{}/#wallet=1", app.address)).await;
+            browser.see("#history", "transfer").await;
+
+            assert_eq!(browser.run(ACCESSIBLE).await, json!([]), "{look:?}");
+            let width = if look == Look::Phone { 390 } else { 1200 };
+            let wide = browser.run("return document.documentElement.scrollWidth").await;
+            assert!(wide.as_i64().unwrap() <= width, "{look:?} scrolls sideways: {wide}");
+            let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
+            assert_eq!(browser.run(dark).await, look == Look::Dark);
+            browser.run("document.activeElement.blur(); scrollTo(0, 0)").await;
+            picture(&browser, name).await;
+            is_content(&browser).await;
+            browser.close().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_are_asked_about_and_not_sent_again() {
+    run(async |app| {
+        for path in [
+            "/",
+            "/assets/wallets.js",
+            "/assets/api.js",
+            "/assets/wallets.css",
+            "/assets/style.css",
+            "/assets/icon.svg",
+        ] {
+            let first = app.get(path).await;
+            assert_eq!(first.status, 200, "{path}");
+            assert!(first.header("content-security-policy").starts_with("default-src 'none'"));
+            assert!(!first.text.contains("<script>") && !first.text.contains("style="), "{path}");
+            let request = app.request(http::Method::GET, path);
+            let again = app.send(request.header("if-none-match", first.header("etag"))).await;
+            assert_eq!((again.status, again.text.as_str()), (304, ""), "{path}");
+        }
+    })
+    .await;
+}
