@@ -38,6 +38,9 @@ pub(super) fn dress(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "30s"),
+        // The plans do not depend on the values, and planning anew costs more than most reads.
+        ("plan_cache_mode", "force_generic_plan"),
+        ("jit", "off"),
         ("tcp_keepalives_idle", "15"),
         ("tcp_keepalives_interval", "5"),
         ("tcp_keepalives_count", "3"),

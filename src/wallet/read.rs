@@ -59,7 +59,10 @@ impl Wallets {
         closed_too: bool,
     ) -> Result<Vec<Holdings>> {
         let mut db = self.db.acquire("wallet.list").await?;
-        let rows = sql::list(&mut db, owner, currency, after, limit, closed_too).await?;
+        let rows = match owner {
+            Some(owner) => sql::list_of(&mut db, owner, currency, after, limit, closed_too).await?,
+            None => sql::list(&mut db, currency, after, limit, closed_too).await?,
+        };
         let accounts = rows.iter().map(|row| AccountId(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));
         let accounts: Vec<AccountId> = accounts.chain(holds).collect();

@@ -65,10 +65,38 @@ pub(super) struct Listed {
     pub owner: String,
 }
 
+/// The wallets of an owner behind `after`, in the order of their ids.
+pub(super) async fn list_of(
+    db: &mut PgConnection,
+    owner: &str,
+    currency: Option<&str>,
+    after: i64,
+    limit: i64,
+    closed_too: bool,
+) -> Result<Vec<Listed>> {
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"
+        select id, currency, owner
+        from wallet
+        where owner = $2
+            and id > $1
+            and (closed_at is null or $5)
+            and ($3::text is null or currency = $3)
+        order by id
+        limit $4"#,
+        after,
+        owner,
+        currency,
+        limit,
+        closed_too,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
 /// Wallets behind `after`, in the order of their ids.
 pub(super) async fn list(
     db: &mut PgConnection,
-    owner: Option<&str>,
     currency: Option<&str>,
     after: i64,
     limit: i64,
@@ -80,13 +108,11 @@ pub(super) async fn list(
         select id, currency, owner
         from wallet
         where id > $1
-            and (closed_at is null or $5)
-            and ($2::text is null or owner = $2)
-            and ($3::text is null or currency = $3)
+            and (closed_at is null or $4)
+            and ($2::text is null or currency = $2)
         order by id
-        limit $4"#,
+        limit $3"#,
         after,
-        owner,
         currency,
         limit,
         closed_too,

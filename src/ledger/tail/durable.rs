@@ -56,6 +56,8 @@ enum Step {
     Filled,
     /// All was read.
     Emptied,
+    /// Nobody wanted any of it.
+    Unwanted,
     /// Another process does it.
     Elsewhere,
 }
@@ -63,7 +65,7 @@ enum Step {
 impl Step {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Filled | Self::Emptied => "read",
+            Self::Filled | Self::Emptied | Self::Unwanted => "read",
             Self::Elsewhere => "elsewhere",
         }
     }
@@ -102,7 +104,7 @@ impl Following {
                             pause(wait, &self.stopping).await
                                 && wake::next(&mut rings, &self.stopping).await
                         }
-                        Step::Elsewhere => pause(POLL, &self.stopping).await,
+                        Step::Unwanted | Step::Elsewhere => pause(POLL, &self.stopping).await,
                     };
                     if !goes_on {
                         break;
@@ -145,15 +147,20 @@ impl Following {
             self.tell_lag(0);
             return Ok(Step::Emptied);
         }
-        // A source may leave out what nobody wants.
-        if !stretch.items.is_empty() {
+        // A source may leave out what nobody wants; then there is no hurry.
+        let idle = stretch.items.is_empty();
+        if !idle {
             effect.apply(&mut tx, &stretch).await?;
         }
         sql::move_cursor(&mut tx, book, name, stretch.until).await?;
         tx.commit().await?;
         let filled = S::is_full(&stretch.items, self.reader.items_max);
         self.tell_lag(S::behind(&mut connection, book, stretch.until).await?);
-        Ok(if filled { Step::Filled } else { Step::Emptied })
+        Ok(match (idle, filled) {
+            (true, _) => Step::Unwanted,
+            (_, true) => Step::Filled,
+            _ => Step::Emptied,
+        })
     }
 
     /// The cursor is locked, or not there yet.
