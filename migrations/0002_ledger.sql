@@ -129,6 +129,8 @@ create table ledger.cursor (
     -- The last event of that transaction; 0 for a reader of transfers.
     event bigint not null default 0,
     at timestamptz not null default now(),
+    -- The process that moved it last goes on with it: what it has in memory is good only there.
+    holder uuid,
     constraint cursor_pkey primary key (book, name),
     constraint cursor_not_negative check (0 <= seq and 0 <= event)
 );

@@ -37,6 +37,19 @@ pub(super) enum Ask {
     Deposit,
     Balance,
     History,
+    /// From one wallet to another.
+    Transfer,
+    /// Set aside, then captured for another: two requests.
+    HoldAndCapture,
+}
+
+impl Ask {
+    const fn status(self) -> u16 {
+        match self {
+            Self::Deposit | Self::Balance | Self::History => 200,
+            Self::Transfer | Self::HoldAndCapture => 201,
+        }
+    }
 }
 
 /// So many connections to one server.
@@ -52,11 +65,20 @@ pub(super) struct Load<'a> {
 impl Target {
     /// Opens the wallets.
     pub(super) async fn prepare(address: &str, wallets: u32) -> anyhow::Result<Self> {
+        Self::prepare_with(address, wallets, 0).await
+    }
+
+    /// The same with so many euros in each.
+    pub(super) async fn prepare_with(
+        address: &str,
+        wallets: u32,
+        euros: u32,
+    ) -> anyhow::Result<Self> {
         let mut tasks = JoinSet::new();
         for part in 0..OPENING_MAX {
             let address = address.to_owned();
             let count = (part..wallets as usize).step_by(OPENING_MAX).count();
-            tasks.spawn(async move { open_wallets(&address, count).await });
+            tasks.spawn(async move { open_wallets(&address, count, euros).await });
         }
         let mut opened = Vec::new();
         while let Some(part) = tasks.join_next().await {
@@ -174,25 +196,52 @@ impl Client {
                 Ask::Deposit => connection.deposit(id, (seed.1, number)),
                 Ask::Balance => connection.get(format_args!("/wallet/balance/{id}")),
                 Ask::History => connection.get(format_args!("/wallet/{id}/history?limit=5")),
+                Ask::Transfer => {
+                    let to = self.other(&mut dice, id);
+                    connection.transfer(id, to, (seed.1, number));
+                }
+                Ask::HoldAndCapture => connection.hold(id, (seed.1, number)),
             }
             let status = connection.exchange().await?;
-            ensure!(status == 200, "{:?} was answered {status}: {}", self.ask, connection.body());
+            ensure!(
+                status == self.ask.status(),
+                "{:?} was answered {status}: {}",
+                self.ask,
+                connection.body()
+            );
             if matches!(self.ask, Ask::Deposit) {
                 wallet.deposits.fetch_add(1, Ordering::Relaxed);
             }
             let answered = Instant::now();
             latencies.record(answered - sent);
             sent = answered;
+            if matches!(self.ask, Ask::HoldAndCapture) {
+                number += 1;
+                let to = self.other(&mut dice, id);
+                connection.capture(to, (seed.1, number))?;
+                let status = connection.exchange().await?;
+                ensure!(status == 200, "a capture was answered {status}: {}", connection.body());
+                let answered = Instant::now();
+                latencies.record(answered - sent);
+                sent = answered;
+            }
         }
         Ok(latencies)
     }
+
+    /// Some wallet that is not this one.
+    fn other(&self, dice: &mut Dice, id: i64) -> i64 {
+        let place = dice.below(self.accounts);
+        let found = self.target.wallets[place].id;
+        if found == id { self.target.wallets[(place + 1) % self.accounts].id } else { found }
+    }
 }
 
-async fn open_wallets(address: &str, count: usize) -> anyhow::Result<Vec<i64>> {
+async fn open_wallets(address: &str, count: usize, euros: u32) -> anyhow::Result<Vec<i64>> {
     let mut connection = Connection::open(address).await?;
     let mut ids = Vec::with_capacity(count);
     for _ in 0..count {
-        connection.open_wallet();
+        connection.open_wallet(euros);
         let status = connection.exchange().await?;
         ensure!(status == 201, "a wallet was answered {status}: {}", connection.body());
         let wallet: serde_json::Value = serde_json::from_str(connection.body())?;
@@ -221,9 +270,29 @@ impl Connection {
         std::str::from_utf8(&self.answer[self.body_at..]).unwrap_or_default()
     }
 
-    fn open_wallet(&mut self) {
+    fn open_wallet(&mut self, euros: u32) {
         let key = uuid::Uuid::new_v4().as_u64_pair();
-        self.post("/wallet", key, format_args!(r#"{{"owner":"bench","currency":"EUR"}}"#));
+        let body =
+            format_args!(r#"{{"owner":"bench","currency":"EUR","initial_balance":{euros}}}"#);
+        self.post("/wallet", key, body);
+    }
+
+    fn transfer(&mut self, from: i64, to: i64, key: (u64, u64)) {
+        let body = format_args!(r#"{{"from":"{from}","to":"{to}","amount":"1.00"}}"#);
+        self.post("/wallet/transfer", key, body);
+    }
+
+    fn hold(&mut self, wallet: i64, key: (u64, u64)) {
+        let body = format_args!(r#"{{"id":"{wallet}","amount":"1.00"}}"#);
+        self.post("/wallet/hold", key, body);
+    }
+
+    /// Captures the hold that the last answer tells of.
+    fn capture(&mut self, to: i64, key: (u64, u64)) -> anyhow::Result<()> {
+        let hold = self.body().strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next());
+        let path = format!("/wallet/hold/{}/capture", hold.context("a hold has an id")?);
+        self.post(&path, key, format_args!(r#"{{"to":"{to}"}}"#));
+        Ok(())
     }
 
     fn deposit(&mut self, wallet: i64, key: (u64, u64)) {

@@ -8,6 +8,7 @@
 //! | [`deposits`] | deposits over HTTP with `pgbench` calling a stored procedure that does the same the usual way |
 //! | [`bulk`] | many transfers in each posting, through the ledger itself |
 //! | [`companion`] | a posting that brings a row of another slice with one that does not |
+//! | [`holds`] | holds and captures with plain transfers, over HTTP |
 //! | [`processes`] | four programs that write one book with one program |
 //! | [`snapshot`] | with an old snapshot held open, as a dump does, and without |
 //! | [`grow`] | a large book with a small one |
@@ -22,6 +23,7 @@ mod check;
 mod companion;
 mod deposits;
 mod grow;
+mod holds;
 mod load;
 mod meter;
 mod pgbench;
@@ -76,6 +78,8 @@ pub enum Mode {
     Bulk,
     /// Postings that bring a row of another slice.
     Companion,
+    /// Holds and captures beside transfers.
+    Holds,
     /// Four programs on one book.
     Processes,
     /// An old snapshot held open.
@@ -86,8 +90,8 @@ pub enum Mode {
 
 impl Mode {
     /// Everything that takes seconds.
-    const SHORT: [Self; 5] =
-        [Self::Deposits, Self::Bulk, Self::Companion, Self::Processes, Self::Snapshot];
+    const SHORT: [Self; 6] =
+        [Self::Deposits, Self::Bulk, Self::Companion, Self::Holds, Self::Processes, Self::Snapshot];
 }
 
 /// What every part needs.
@@ -130,6 +134,7 @@ impl Bench {
                 Mode::Deposits => deposits::measure(self).await,
                 Mode::Bulk => bulk::measure(self).await,
                 Mode::Companion => companion::measure(self).await,
+                Mode::Holds => holds::measure(self).await,
                 Mode::Processes => processes::measure(self).await,
                 Mode::Snapshot => snapshot::measure(self).await,
                 Mode::Grow => grow::measure(self).await,

@@ -40,6 +40,8 @@ pub(super) fn dress(options: PgConnectOptions) -> PgConnectOptions {
         ("idle_in_transaction_session_timeout", "30s"),
         // The plans do not depend on the values, and planning anew costs more than most reads.
         ("plan_cache_mode", "force_generic_plan"),
+        // A plan that was made while a table was small stays when it has grown.
+        ("enable_seqscan", "off"),
         ("jit", "off"),
         ("tcp_keepalives_idle", "15"),
         ("tcp_keepalives_interval", "5"),

@@ -44,7 +44,8 @@ pub(super) const KEYS: &str = "
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
-    from ledger.account a
+    from unnest($2::bigint[]) wanted (account)
+    join ledger.account a on a.book = $1 and a.account = wanted.account
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
         where t.book = a.book and t.debit = a.account order by t.seq desc limit 1
@@ -67,7 +68,7 @@ pub(super) const ACCOUNTS: &str = "
         where t.book = a.book and t.credit = -1099511627776 - a.account and a.account > 0
         order by t.seq desc limit 1
     ) hc on true
-    where a.book = $1 and a.account = any ($2)";
+    ";
 
 /// What others wrote since this seq.
 pub(super) const CATCH_UP: &str = "
@@ -95,11 +96,15 @@ pub(super) const HAS_ROLE: &str = "
     select coalesce((select pg_has_role(r.oid, 'member') from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
 /// What every connection sets: a process that hangs must not hold the book.
-/// The plans do not depend on the values, so planning once is enough.
+/// The plans do not depend on the values, so planning once is enough; by index, because a table that was small when
+/// it was planned will have grown.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
     set jit = off;
+    set enable_seqscan = off;
+    set enable_hashjoin = off;
+    set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan";
 
 /// What the poster of these rows was told.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{Acquire, PgConnection};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::source::{Followed, Position, Source, Stretch};
 use super::wake::{self, POLL, Wake};
@@ -77,6 +78,8 @@ pub(super) struct Following {
     reader: Reader,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
+    /// Who this is, among all processes.
+    holder: Uuid,
 }
 
 impl Following {
@@ -85,7 +88,7 @@ impl Following {
         for outcome in ["read", "elsewhere", "failed"] {
             metrics.wallet_book_reader_steps_total.announce([reader.name, outcome]);
         }
-        Self { book, wake, reader, stopping, metrics }
+        Self { book, wake, reader, stopping, metrics, holder: Uuid::new_v4() }
     }
 
     pub(super) async fn run<S: Source>(self, mut effect: impl Effect<S>) -> anyhow::Result<()> {
@@ -125,7 +128,19 @@ impl Following {
                 }
             }
         }
+        self.release().await;
         Ok(())
+    }
+
+    /// The next process need not wait until this one counts as silent.
+    async fn release(&self) {
+        let released = async {
+            let mut db = self.book.pool.acquire().await?;
+            sql::release_cursor(&mut db, self.book.book, self.reader.name, self.holder).await
+        };
+        if let Err(error) = released.await {
+            tracing::debug!(error = %error, "a cursor is left to whoever finds it silent");
+        }
     }
 
     fn count(&self, outcome: &'static str) {
@@ -137,7 +152,7 @@ impl Following {
         let (book, name) = (self.book.book, self.reader.name);
         let mut connection = self.book.pool.acquire().await?;
         let mut tx = connection.begin().await?;
-        let Some(after) = sql::lock_cursor(&mut tx, book, name).await? else {
+        let Some(after) = sql::lock_cursor(&mut tx, book, name, self.holder).await? else {
             tx.rollback().await?;
             return self.elsewhere::<S>(&mut connection).await;
         };
@@ -152,7 +167,7 @@ impl Following {
         if !idle {
             effect.apply(&mut tx, &stretch).await?;
         }
-        sql::move_cursor(&mut tx, book, name, stretch.until).await?;
+        sql::move_cursor(&mut tx, book, name, stretch.until, self.holder).await?;
         tx.commit().await?;
         let filled = S::is_full(&stretch.items, self.reader.items_max);
         self.tell_lag(S::behind(&mut connection, book, stretch.until).await?);

@@ -2,7 +2,7 @@
 //!
 //! | reader | where its position is | what it promises |
 //! |---|---|---|
-//! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time; its effects in the database commit together with its position, so each transfer takes effect exactly once |
+//! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, the same one while that is alive; its effects in the database commit together with its position, so each transfer takes effect exactly once |
 //! | [live](Tail::live) | in memory | from now or from a position, without a gap or a repeat; however many there are in a process, they cost one read |
 //!
 //! Both are woken by a notification and poll as a fallback, so a lost notification costs a second and nothing else.

@@ -52,17 +52,26 @@ pub(super) async fn find_cursor(
     .await
 }
 
+/// Another process takes over when the one that moved a cursor has not done so for this long.
+const SILENT_SECONDS: f64 = 3.0;
+
 /// The same, and nobody else moves it until the transaction ends; nothing when somebody else has it.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
     name: &str,
+    holder: Uuid,
 ) -> sqlx::Result<Option<Position>> {
     sqlx::query_as!(
         Position,
-        "select seq, event from ledger.cursor where book = $1 and name = $2 for update skip locked",
+        "select seq, event from ledger.cursor
+        where book = $1 and name = $2
+            and (holder is null or holder = $3 or at < now() - make_interval(secs => $4))
+        for update skip locked",
         book,
         name,
+        holder,
+        SILENT_SECONDS,
     )
     .fetch_optional(db)
     .await
@@ -73,13 +82,34 @@ pub(super) async fn move_cursor(
     book: i32,
     name: &str,
     position: Position,
+    holder: Uuid,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update ledger.cursor set seq = $3, event = $4, at = now() where book = $1 and name = $2",
+        "update ledger.cursor set seq = $3, event = $4, at = now(), holder = $5
+        where book = $1 and name = $2",
         book,
         name,
         position.seq,
         position.event,
+        holder,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Leaves a cursor to whoever comes next.
+pub(super) async fn release_cursor(
+    db: &mut PgConnection,
+    book: i32,
+    name: &str,
+    holder: Uuid,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update ledger.cursor set holder = null where book = $1 and name = $2 and holder = $3",
+        book,
+        name,
+        holder,
     )
     .execute(db)
     .await?;

@@ -128,7 +128,8 @@ pub(super) async fn holdings(
         select a.account, a.currency, a.decimals, coalesce(
             case when coalesce(c.seq, 0) < d.seq then d.debit_balance else c.credit_balance end, 0
         ) as "balance!"
-        from ledger.account a
+        from unnest($2::bigint[]) wanted (account)
+        join ledger.account a on a.book = $1 and a.account = wanted.account
         left join lateral (
             select t.seq, t.debit_balance from ledger.transfer t
             where t.book = a.book and t.debit = a.account and t.seq <= $3
@@ -139,7 +140,7 @@ pub(super) async fn holdings(
             where t.book = a.book and t.credit = a.account and t.seq <= $3
             order by t.seq desc limit 1
         ) c on true
-        where a.book = $1 and a.account = any ($2) and a.seq <= $3"#,
+        where a.seq <= $3"#,
         book,
         accounts,
         until,
