@@ -9,6 +9,8 @@ create table webhook (
     -- Of the request that made it; replayed when it comes again.
     key_hash uuid,
     content_hash uuid,
+    -- Of the request that rotated it last.
+    rotation_key uuid,
     -- Whose it is.
     caller text not null,
     url text not null,

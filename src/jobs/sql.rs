@@ -6,9 +6,40 @@ use sqlx::{Executor, PgConnection};
 
 use crate::error::Result;
 
-/// Promises a job, within the transaction that needs it.
-/// One with the same `key` that has not begun is enough; jobs of one `queue` run one after another.
+/// Promises a job, within the transaction that needs it; jobs of one `queue` run one after another.
+///
+/// One with the same `key` that waits is enough, also when it waits after a failure: its back-off stays as it is.
+/// It cannot begin before this transaction ends, so it will see what this transaction wrote.
+/// One that runs may have seen too little already: then another one follows it.
 pub async fn enqueue(
+    db: &mut PgConnection,
+    task: &str,
+    payload: &Value,
+    queue: &str,
+    key: &str,
+    attempts_max: i16,
+) -> Result<()> {
+    for key in [key, &format!("{key}-next")] {
+        let found: Option<(bool, bool)> = sqlx::query_as(
+            "select locked_at is not null, attempts >= max_attempts
+            from graphile_worker._private_jobs where key = $1 for update",
+        )
+        .bind(key)
+        .fetch_optional(&mut *db)
+        .await?;
+        match found {
+            Some((false, false)) => return Ok(()),
+            Some((true, _)) => {}
+            // A dead one is revived.
+            None | Some((false, true)) => {
+                return add(db, task, payload, queue, key, attempts_max).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn add(
     db: &mut PgConnection,
     task: &str,
     payload: &Value,

@@ -31,12 +31,16 @@ impl Webhooks {
         let line = Minor::parse_balance(line, currency)
             .map_err(|cause| Error::field(format!("/{direction}"), cause.to_string()))?;
         let mut db = self.db.acquire("alert.create").await?;
-        if sql::alerts_of(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
+        let content = [&wallet.to_string() as &str, direction, &line.0.to_string()];
+        let key = key.hashed(caller.name(), "alert", &content);
+        let known = match key {
+            Some(key) => sql::alert_of_key(&mut db, key.hash).await?.is_some(),
+            None => false,
+        };
+        if !known && sql::alerts_of(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
             let why = format!("is one too many: {ALERTS_MAX} alerts are the most");
             return Err(Error::field(format!("/{direction}"), why));
         }
-        let content = [&wallet.to_string() as &str, direction, &line.0.to_string()];
-        let key = key.hashed(caller.name(), "alert", &content);
         let created =
             sql::create_alert(&mut db, caller.name(), wallet, direction, line.0, key).await?;
         match (created, key) {

@@ -53,10 +53,11 @@ impl Source for Watched {
         after: Position,
         max: i64,
     ) -> sqlx::Result<Stretch<Line>> {
+        // First the end, then who is there: whoever comes in between is told of what is behind the end.
+        let until = Transfers::end(db, book).await?;
         if sql::is_anybody_there(db).await? {
             return Transfers::read(db, book, after, max).await;
         }
-        let until = Transfers::end(db, book).await?;
         Ok(Stretch { after, until, items: Vec::new() })
     }
 

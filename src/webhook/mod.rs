@@ -92,14 +92,16 @@ impl Webhooks {
         key: &IdempotencyKey,
     ) -> Result<Webhook> {
         let mut db = self.db.acquire("webhook.create").await?;
-        if sql::list(&mut db, caller.name(), None).await?.len() >= WEBHOOKS_MAX {
-            return Err(Error::field(
-                "/url",
-                format!("is one too many: {WEBHOOKS_MAX} webhooks are the most"),
-            ));
-        }
         let content = [url, &events.join(" "), secret.unwrap_or_default()];
         let key = key.hashed(caller.name(), "webhook", &content);
+        let known = match key {
+            Some(key) => sql::of_key(&mut db, key.hash).await?.is_some(),
+            None => false,
+        };
+        if !known && sql::list(&mut db, caller.name(), None).await?.len() >= WEBHOOKS_MAX {
+            let why = format!("is one too many: {WEBHOOKS_MAX} webhooks are the most");
+            return Err(Error::field("/url", why));
+        }
         let secret = secret.map_or_else(sign::new_secret, str::to_owned);
         let created = sql::create(&mut db, caller.name(), url, events, &secret, key).await?;
         let (row, replayed) = match (created, key) {
@@ -147,14 +149,14 @@ impl Webhooks {
     }
 
     /// A new secret, which is shown once.
-    async fn rotate(&self, id: i64, caller: &Caller) -> Result<Webhook> {
-        let secret = sign::new_secret();
+    async fn rotate(&self, id: i64, caller: &Caller, key: &IdempotencyKey) -> Result<Webhook> {
+        let key = key.hashed(caller.name(), "rotate", &[&id.to_string()]).map(|key| key.hash);
         let mut db = self.db.acquire("webhook.rotate").await?;
-        if !sql::rotate(&mut db, caller.name(), id, &secret).await? {
-            return Err(Error::NotFound("webhook"));
-        }
-        drop(db);
-        Ok(Webhook { secret: Some(secret), ..self.get(id, caller).await? })
+        let done = sql::rotate(&mut db, caller.name(), id, &sign::new_secret(), key).await?;
+        let row = sql::list(&mut db, caller.name(), Some(id)).await?.into_iter().next();
+        let row = row.ok_or(Error::NotFound("webhook"))?;
+        let secret = Some(row.secret.clone());
+        Ok(Webhook { secret, replayed: !done, ..Webhook::from(row) })
     }
 
     /// Tells once more what was told: one delivery, or everything since a moment. How many.

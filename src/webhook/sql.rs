@@ -202,19 +202,22 @@ pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: i64) -> Resu
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// A new secret; the one before signs as well for a day.
+/// A new secret; the one before signs as well for a day. Nothing when this key has rotated it already.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     caller: &str,
     id: i64,
     secret: &str,
+    key: Option<Uuid>,
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "update webhook set secret_before = secret, secret = $3, rotated_at = now()
-        where id = $1 and caller = $2",
+        "update webhook
+        set secret_before = secret, secret = $3, rotated_at = now(), rotation_key = $4
+        where id = $1 and caller = $2 and ($4::uuid is null or rotation_key is distinct from $4)",
         id,
         caller,
         secret,
+        key,
     );
     Ok(done.execute(db).await?.rows_affected() == 1)
 }

@@ -217,6 +217,45 @@ async fn a_receiver_that_fails_is_asked_again_and_only_its_wallet_waits() {
 }
 
 #[tokio::test]
+async fn what_happens_meanwhile_does_not_hurry_a_receiver_that_fails() {
+    run_with(&[LOCAL], async |app| {
+        let receiver = Receiver::start().await;
+        let wallet = app.open_wallet("EUR", "0").await;
+        subscribe(app, &receiver, json!(["transfer.deposit"])).await;
+        receiver.script.lock().unwrap().insert(wallet.clone(), vec![500; 50]);
+        deposit(app, &wallet, "1").await;
+        let attempts = async || {
+            let mut db = app.database.connect().await;
+            let most: Option<i16> =
+                sqlx::query_scalar("select max(attempts) from graphile_worker._private_jobs")
+                    .fetch_one(&mut db)
+                    .await
+                    .unwrap();
+            most.unwrap_or_default()
+        };
+        eventually("it failed", async || !receiver.heard().is_empty() && attempts().await >= 1)
+            .await;
+
+        for _ in 0..30 {
+            deposit(app, &wallet, "1").await;
+        }
+
+        eventually("all is written down", async || {
+            app.get("/wallet/webhook/1/deliveries").await.json().as_array().unwrap().len() == 31
+        })
+        .await;
+        eventually("it is asked again in its time", async || attempts().await >= 2).await;
+        let first = &receiver.heard()[0].id;
+        assert!(
+            receiver.heard().iter().all(|heard| heard.id == *first),
+            "the first one still waits"
+        );
+        assert!(receiver.heard().len() <= 4, "{} attempts", receiver.heard().len());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_receiver_that_hangs_slows_nobody() {
     run_with(&[LOCAL], async |app| {
         let (hanging, quick) = (Receiver::start_as(true).await, Receiver::start().await);
@@ -271,7 +310,10 @@ async fn a_rotated_secret_and_the_one_before_both_sign() {
         let wallet = app.open_wallet("EUR", "0").await;
         let before = subscribe(app, &receiver, json!(["*"])).await["secret"].clone();
 
-        let after = app.post("/wallet/webhook/1/rotate", json!({})).await.json()["secret"].clone();
+        let rotated = app.keyed("/wallet/webhook/1/rotate", "k", json!({})).await;
+        let again = app.keyed("/wallet/webhook/1/rotate", "k", json!({})).await;
+        assert_eq!(rotated.text, again.text, "an answer that is lost costs no secret");
+        let after = rotated.json()["secret"].clone();
         deposit(app, &wallet, "1").await;
 
         eventually("it was told", async || !receiver.heard().is_empty()).await;

@@ -186,7 +186,7 @@ async fn delete_webhook(
     post, path = "/wallet/webhook/{webhook}/rotate", tag = "webhook",
     params(
         ("webhook" = String, Path, description = "The webhook", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not used: every rotation makes another secret"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key"),
     ),
     responses(
         (status = 200, description = "The webhook with its new secret", body = WebhookBody),
@@ -196,8 +196,10 @@ async fn delete_webhook(
 async fn rotate_webhook(
     State(app): State<App>,
     caller: Caller,
+    key: IdempotencyKey,
     Path(id): Path<i64>,
 ) -> Result<Response> {
-    let webhook = app.webhooks.rotate(id, &caller).await?;
-    Ok(axum::Json(WebhookBody::of(webhook)?).into_response())
+    let webhook = app.webhooks.rotate(id, &caller, &key).await?;
+    let replayed = webhook.replayed;
+    Ok(replayable(StatusCode::OK, &WebhookBody::of(webhook)?, replayed))
 }
