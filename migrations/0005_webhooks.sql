@@ -69,5 +69,8 @@ create table delivery (
 
 create index delivery_log on delivery (webhook, id desc);
 
+-- What was given up.
+create index delivery_dead on delivery (webhook) where state = 'dead';
+
 -- What is next for a wallet.
 create index delivery_lane on delivery (webhook, wallet, id) where state = 'pending';

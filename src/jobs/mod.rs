@@ -24,8 +24,9 @@ pub use sql::enqueue;
 /// Where the queue keeps its tables.
 const SCHEMA: &str = "graphile_worker";
 
-/// Jobs that run at once in this process.
-const CONCURRENCY: usize = 48;
+/// Jobs that run at once in this process. They mostly wait for others, and hold no connection while they do; so many
+/// that one caller's webhooks, all of them hanging, leave room for everybody else's.
+const CONCURRENCY: usize = 256;
 
 /// Connections of the queue's own: one listens, the others fetch and finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
@@ -186,6 +187,10 @@ async fn sample(
             metrics.wallet_jobs_ready.with([Deliver::QUEUE]).set(0.0);
             for (queue, ready) in depths {
                 metrics.wallet_jobs_ready.with([&queue]).set(crate::ledger::to_metric(ready));
+            }
+            if let Ok(dead) = sql::dead_deliveries(&mut db).await {
+                let dead = crate::ledger::to_metric(dead);
+                metrics.wallet_dead_letters.with([Deliver::QUEUE]).set(dead);
             }
         }
         if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {

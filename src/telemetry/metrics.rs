@@ -165,7 +165,7 @@ metrics! {
     counter wallet_jobs_total {queue, outcome};
     /// Time from when a job was due to its start.
     histogram wallet_job_latency_seconds {queue} in LATENCY;
-    /// What was given up since the start and waits for somebody to look.
+    /// What was given up and waits for somebody to replay it; looked up every 15 s.
     gauge wallet_dead_letters {queue};
 
     /// Connections of the pool, by state.

@@ -65,9 +65,9 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The queue's crate calls every lost connection an error; what matters of it we tell ourselves.
-/// Who wants its own words names it in the filter.
-const QUIET: &str = "graphile_worker=off";
+/// The queue and the pool call every lost connection an error; what matters of it we tell ourselves.
+/// Who wants their own words names them in the filter.
+const QUIET: &str = "graphile_worker=off,sqlx_core::pool::inner=off";
 
 fn filter(args: &TelemetryArgs) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(format!("{QUIET},{}", args.log_filter)).map_err(|cause| {

@@ -12,7 +12,8 @@ export class Refused extends Error {
   constructor(problem, status) {
     super(problem?.detail ?? `The server answered ${status}.`);
     this.errors = problem?.errors ?? [];
-    this.again = status === 503;
+    // Whatever is no clear refusal may have been done.
+    this.again = !(status >= 400 && status < 500);
   }
 }
 
@@ -45,7 +46,7 @@ export async function call(method, path, body, key) {
   }
   let parsed = null;
   try { parsed = parse(text); } catch { /* not ours: the status says enough */ }
-  if (!answer.ok) throw new Refused(parsed, answer.status);
+  if (!answer.ok || (text && parsed === null)) throw new Refused(parsed, answer.ok ? 502 : answer.status);
   const next = /<([^>]+)>; rel="next"/.exec(answer.headers.get("Link") ?? "");
   return { body: parsed, next: next?.[1] };
 }

@@ -112,12 +112,12 @@ async function show(id) {
   await history();
 }
 
-/** One form, one intention: the same key until it is done, or until something else is meant. */
+/** One form, one intention: the same key until it is done or refused, or until something else is meant. */
 function form(id, act) {
   const made = $(id);
   let key = newKey();
+  let meant = "";
   made.addEventListener("input", () => {
-    key = newKey();
     for (const input of made.elements) input.removeAttribute("aria-invalid");
   });
   made.addEventListener("submit", async (event) => {
@@ -127,13 +127,19 @@ function form(id, act) {
     button.disabled = true;
     try {
       const fields = Object.fromEntries(new FormData(made));
-      say(await act(fields, key));
+      const now = JSON.stringify([shown.id, fields]);
+      if (now !== meant) key = newKey();
+      meant = now;
+      const done = await act(fields, key);
+      // Done: what comes next is meant anew, even if it looks the same.
+      meant = "";
       made.reset();
-      key = newKey();
+      say(done);
+      await refresh();
     } catch (error) {
       fail(error, made);
-      // What is known to be refused may be meant anew; what is not known is asked again with the same key.
-      if (!error.again) key = newKey();
+      // What was refused is meant anew next time; what is not known is asked again with the same key.
+      if (!error.again) meant = "";
     } finally {
       button.disabled = false;
     }
@@ -141,7 +147,10 @@ function form(id, act) {
 }
 
 function fail(error, made) {
-  if (!(error instanceof Refused)) throw error;
+  if (!(error instanceof Refused)) {
+    say("Something went wrong on this page. Load it again; nothing is done twice.", true);
+    throw error;
+  }
   const words = error.errors.map(({ pointer, detail }) => `${pointer.replace(/^[/?]/, "").replaceAll("_", " ")} ${detail}`);
   say(words.length > 0 ? `${words.join("; ")}.` : `${error.message.replace(/\.$/, "")}.`, true);
   for (const { pointer } of error.errors) {
@@ -165,7 +174,6 @@ function given(fields) {
 
 form("open", async (fields, key) => {
   const { body } = await call("POST", "/wallet", given(fields), key);
-  await list();
   location.hash = `wallet=${body.id}`;
   return `Wallet #${body.id} is open with ${pretty(body.balance)} ${body.currency}.`;
 });
@@ -173,14 +181,12 @@ form("open", async (fields, key) => {
 for (const [action, done] of [["deposit", "Deposited"], ["withdraw", "Withdrawn"]]) {
   form(action, async (fields, key) => {
     const { body } = await call("POST", `/wallet/${action}`, { id: shown.id, ...given(fields) }, key);
-    await refresh();
     return `${done}. The balance is ${pretty(body.balance)} ${body.currency}.`;
   });
 }
 
 form("transfer", async (fields, key) => {
   const { body } = await call("POST", "/wallet/transfer", { from: shown.id, ...given(fields) }, key);
-  await refresh();
   return `${pretty(body.amount)} ${body.currency} went to wallet #${body.to}.`;
 });
 
@@ -204,8 +210,14 @@ function follow() {
   });
 }
 
-$("older").addEventListener("click", () => attempt(() => history(shown.older)));
-$("more-wallets").addEventListener("click", () => attempt(() => list(moreWallets)));
+for (const [id, next] of [["older", () => history(shown.older)], ["more-wallets", () => list(moreWallets)]]) {
+  const button = $(id);
+  button.addEventListener("click", () => {
+    if (button.disabled) return;
+    button.disabled = true;
+    attempt(() => next().finally(() => { button.disabled = false; }));
+  });
+}
 window.addEventListener("hashchange", follow);
 attempt(async () => {
   await list();

@@ -103,7 +103,6 @@ impl Webhooks {
             delivery.id = delivery,
             "delivery {delivery} of webhook {webhook} is given up; replay it when its receiver is back"
         );
-        self.metrics.wallet_dead_letters.with([Deliver::QUEUE]).increment(1.0);
         feed::enqueue(db, webhook, wallet).await
     }
 

@@ -32,7 +32,7 @@ const READER: Reader = Reader {
 };
 
 /// Queues of one webhook: at most so many of its deliveries are on their way at once.
-const QUEUES: i64 = 4;
+const QUEUES: i64 = 2;
 
 /// Feeds until the tasks stop.
 pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {

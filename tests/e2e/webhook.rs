@@ -1,101 +1,17 @@
 //! Webhooks and alerts, with a real receiver: signed, in order, until it has heard; and nobody else is held up.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::harness::receiver::{Heard, Receiver};
 use crate::harness::{Answer, Client, TestApp, eventually, run_with};
 
 const LOCAL: &str = "--webhook-allow-private";
-
-/// What a receiver was sent.
-#[derive(Debug, Clone)]
-struct Heard {
-    id: String,
-    timestamp: String,
-    signature: String,
-    body: String,
-}
-
-impl Heard {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-}
-
-/// What it answers to the n-th request about a wallet; after those, 200.
-type Script = HashMap<String, Vec<u16>>;
-
-#[derive(Clone)]
-struct Receiver {
-    address: SocketAddr,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    script: Arc<Mutex<Script>>,
-    hangs: bool,
-}
-
-impl Receiver {
-    async fn start() -> Self {
-        Self::start_as(false).await
-    }
-
-    async fn start_as(hangs: bool) -> Self {
-        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let receiver = Self { address, heard: Arc::default(), script: Arc::default(), hangs };
-        let router = Router::new().route("/hook", post(hear)).with_state(receiver.clone());
-        tokio::spawn(async move { axum::serve(socket, router).await });
-        receiver
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/hook", self.address)
-    }
-
-    fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
-    }
-
-    /// What was taken (answered 200) about a wallet, in the order in which it came.
-    fn taken(&self, wallet: &str) -> Vec<Value> {
-        let mut seen = std::collections::HashSet::new();
-        let heard = self.heard().into_iter().rev().filter(|heard| seen.insert(heard.id.clone()));
-        let mut last: Vec<Value> = heard.map(|heard| heard.json()).collect();
-        last.reverse();
-        last.into_iter().filter(|event| event["data"]["wallet"] == wallet).collect()
-    }
-}
-
-async fn hear(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let header = |name: &str| headers[name].to_str().unwrap().to_owned();
-    let heard = Heard {
-        id: header("webhook-id"),
-        timestamp: header("webhook-timestamp"),
-        signature: header("webhook-signature"),
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    };
-    let wallet = heard.json()["data"]["wallet"].as_str().unwrap().to_owned();
-    receiver.heard.lock().unwrap().push(heard);
-    if receiver.hangs {
-        tokio::time::sleep(Duration::from_mins(1)).await;
-    }
-    let mut script = receiver.script.lock().unwrap();
-    let next = script
-        .get_mut(&wallet)
-        .and_then(|statuses| (!statuses.is_empty()).then(|| statuses.remove(0)));
-    StatusCode::from_u16(next.unwrap_or(200)).unwrap()
-}
 
 async fn subscribe(app: &TestApp, receiver: &Receiver, events: Value) -> Value {
     let body = json!({ "url": receiver.url(), "events": events });
@@ -251,6 +167,76 @@ async fn what_happens_meanwhile_does_not_hurry_a_receiver_that_fails() {
             "the first one still waits"
         );
         assert!(receiver.heard().len() <= 4, "{} attempts", receiver.heard().len());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_given_up_after_a_day_lets_the_others_pass() {
+    run_with(&[LOCAL], async |app| {
+        let receiver = Receiver::start().await;
+        let wallet = app.open_wallet("EUR", "0").await;
+        subscribe(app, &receiver, json!(["transfer.deposit"])).await;
+        receiver.script.lock().unwrap().insert(wallet.clone(), vec![500, 500]);
+        deposit(app, &wallet, "1").await;
+        deposit(app, &wallet, "2").await;
+        let state = async |n: usize| {
+            let log = app.get("/wallet/webhook/1/deliveries").await.json();
+            log[n]["state"].as_str().unwrap_or_default().to_owned()
+        };
+        // As if the day were over, as soon as the first attempt has failed.
+        eventually("it waits for its next attempt", async || {
+            let mut db = app.database.connect().await;
+            let hurried = sqlx::query(
+                "update graphile_worker._private_jobs set attempts = 12, run_at = now()
+                where locked_at is null and attempts = 1",
+            );
+            hurried.execute(&mut db).await.unwrap().rows_affected() == 1
+        })
+        .await;
+
+        eventually("the first is given up", async || state(1).await == "dead").await;
+        eventually("the second is heard", async || state(0).await == "delivered").await;
+        assert!(app.logs.lines().iter().any(|line| line["event"] == "webhook.dead"));
+        let log = app.get("/wallet/webhook/1/deliveries").await.json();
+        let replay = json!({ "delivery": log[1]["id"] });
+        assert_eq!(app.post("/wallet/webhook/1/replay", replay).await.status, 200);
+        eventually("it is heard after all", async || state(1).await == "delivered").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_processes_share_the_work_and_tell_each_thing_once() {
+    run_with(&[LOCAL], async |app| {
+        let receiver = Receiver::start().await;
+        let url = format!("--database-url={}", app.database.url);
+        let words = [url.as_str(), LOCAL, "--access=open", "--allow-unsafe-server"];
+        let other = crate::harness::program::Program::start(&words).await;
+        subscribe(app, &receiver, json!(["transfer.deposit"])).await;
+        let mut wallets = Vec::new();
+        for _ in 0..6 {
+            wallets.push(app.open_wallet("EUR", "0").await);
+        }
+
+        for round in 1..=10 {
+            for wallet in &wallets {
+                let through = if round % 2 == 0 { &other.public } else { &**app };
+                deposit(through, wallet, &round.to_string()).await;
+            }
+        }
+
+        eventually("all was told", async || receiver.heard().len() >= 60).await;
+        assert_eq!(receiver.heard().len(), 60, "each once");
+        for wallet in &wallets {
+            let amounts: Vec<f64> = receiver
+                .taken(wallet)
+                .iter()
+                .map(|event| event["data"]["amount"].as_f64().unwrap())
+                .collect();
+            assert_eq!(amounts, (1..=10).map(f64::from).collect::<Vec<_>>(), "in order");
+        }
+        assert!(other.stop().await.success());
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! A real Chromium, driven by its own driver: what a person would see and do.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ impl Browser {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // The browser and its helpers are in it too, and go with it.
+            .process_group(0)
             .spawn()
             .expect("chromedriver is installed; scripts/test does that");
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -148,7 +151,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _already_ended = self.driver.kill();
+        super::program::signal_group(self.driver.id(), "KILL");
         let _status = self.driver.wait();
     }
 }

@@ -6,6 +6,7 @@ pub mod client;
 pub mod logs;
 pub mod postgres;
 pub mod program;
+pub mod receiver;
 
 use std::net::SocketAddr;
 use std::ops::Deref;

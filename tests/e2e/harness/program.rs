@@ -155,6 +155,15 @@ pub fn signal(process: u32, name: &str) {
     kill.arg(format!("-{name}")).arg(process.to_string()).stderr(Stdio::null()).status().unwrap();
 }
 
+/// Sends a signal to a whole group of processes.
+pub fn signal_group(leader: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), "--", &format!("-{leader}")])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+}
+
 /// The server processes that work on the cluster in this data directory: it is where they stand.
 pub fn postgres_of(data_dir: &Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
