@@ -1,5 +1,6 @@
 //! What the writer learns by asking: accounts, used keys, and what others wrote meanwhile.
 
+use std::collections::HashMap;
 use std::mem;
 
 use tokio_postgres::{Error, Row};
@@ -29,8 +30,7 @@ impl Writer {
             }
         };
         for id in &ask.accounts {
-            let found = answers.accounts.iter().find(|(other, _)| other == id);
-            self.cache.warm(*id, found.map(|(_, account)| *account));
+            self.cache.warm(*id, answers.accounts.get(id).copied());
         }
         for (hash, known) in &answers.keys {
             self.keys.remember(*hash, *known);
@@ -146,7 +146,7 @@ impl Writer {
 }
 
 struct Answers {
-    accounts: Vec<(AccountId, Account)>,
+    accounts: HashMap<AccountId, Account>,
     keys: Vec<(Uuid, Known)>,
     head: Option<i64>,
 }

@@ -60,7 +60,7 @@ pub(super) struct Batch {
 /// What has to be asked before these items can be answered or decided.
 #[derive(Debug, Default)]
 pub(super) struct Ask {
-    /// Accounts that are not in the cache, and who waits for them.
+    /// The accounts of those who wait for one that is not in the cache, each once.
     pub(super) accounts: Vec<AccountId>,
     pub(super) waiting: Vec<Item>,
     /// Refused unless the key was used: then the first attempt has succeeded.
@@ -132,9 +132,12 @@ pub(super) fn plan(
         }
         let alone = next.alone;
         let item = intake.pop_front().expect("there is a first one");
-        let known_before = ask.accounts.len();
-        ask.accounts.extend(decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)));
-        if ask.accounts.len() > known_before {
+        // All of them are touched, so that all stay.
+        let unknown =
+            decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)).count();
+        if unknown > 0 {
+            // Those that are known too: they may be forgotten until the others are there.
+            ask.accounts.extend(decide::accounts_of(&item.posting.legs));
             ask.waiting.push(item);
             continue;
         }
@@ -152,6 +155,8 @@ pub(super) fn plan(
         }
     }
     cache.age();
+    ask.accounts.sort_unstable();
+    ask.accounts.dedup();
     if batch.accepted.is_empty() {
         // No seal will confirm what the refusals rest on.
         ask.refused.append(&mut batch.refused);
@@ -233,5 +238,34 @@ impl Batch {
         }
         self.content = encoder.finish();
         self.stages.decided();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::account::Account;
+    use crate::ledger::currency::Currencies;
+    use crate::ledger::transfer::{Action, Kind, Leg, Posting};
+    use crate::ledger::writer::Gauge;
+
+    #[test]
+    fn who_waits_for_an_account_asks_for_all_of_his_again() {
+        let euro = Currency::new("EUR", 2).unwrap();
+        let rules = Rules { amount_max: Minor(100), currencies: Currencies::default() };
+        let mut cache = Cache::new(8);
+        cache.warm(AccountId(1), Some(Account::empty(euro)));
+        let (debit, credit, amount) = (AccountId(1), AccountId(2), Minor(1));
+        let action = Action::Move { kind: Kind::Transfer, debit, credit, amount };
+        let posting = Posting { legs: vec![Leg::from(action); 2], ..Posting::default() };
+        let (item, _answer) = Gauge::new(10).admit(posting).unwrap();
+
+        let head = Head { seq: 0, batch: Uuid::nil() };
+        let mut intake = VecDeque::from([item]);
+        let plan = plan(&mut intake, &mut cache, &mut Decision::default(), &rules, head, 16);
+
+        assert!(plan.batch.is_none());
+        assert_eq!(plan.ask.waiting.len(), 1);
+        assert_eq!(plan.ask.accounts, [AccountId(1), AccountId(2)]);
     }
 }

@@ -3,7 +3,7 @@
 //! | phase | round trips | note |
 //! |---|---|---|
 //! | gather | 0 | whatever queued up while the batches before were in flight |
-//! | ask | 0 or 1 | accounts that are not in the cache; who needs them waits, the others go ahead |
+//! | ask | 0 or 1 | accounts that are not in the cache; who needs one waits, the others go ahead |
 //! | decide | 0 | in memory, in order of arrival, on the outcome of the batches in flight |
 //! | post | 1 | up to [`Settings::pipe_max`] of them overlap on one connection |
 //! | catch up | 1 | only after another process sealed first; then under the book's lock for a while |

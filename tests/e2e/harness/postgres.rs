@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use revwallet::db::embedded::{Embedded, EmbeddedArgs};
 use revwallet::db::migrations;
 use revwallet::jobs;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use super::is_long;
 
 const TEMPLATE: &str = "migrated";
 
@@ -109,6 +112,7 @@ async fn start() -> (Server, Embedded) {
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let embedded = Embedded::start_with(&args, settings).await.unwrap();
     end_with_this_process(&data_dir, embedded.socket_dir());
+    std::thread::spawn(end_a_run_that_hangs);
     let server = Server {
         options: embedded.connect_options(),
         socket_dir: embedded.socket_dir().to_owned(),
@@ -120,6 +124,14 @@ async fn start() -> (Server, Embedded) {
     template.close().await.unwrap();
     jobs::migrate(&server.options.clone().database(TEMPLATE)).await.unwrap();
     (server, embedded)
+}
+
+/// A test that never ends names itself ("has been running for over 60 seconds"), but would hold everybody up.
+fn end_a_run_that_hangs() {
+    const RUN_MAX: Duration = Duration::from_secs(25 * 60);
+    std::thread::sleep(if is_long() { 20 * RUN_MAX } else { RUN_MAX });
+    eprintln!("a test hangs: the run is ended after {RUN_MAX:?}");
+    std::process::exit(1);
 }
 
 /// A shell that reads a pipe which only this process holds: its end is the end of the run.
