@@ -14,15 +14,18 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::db::Database;
-use crate::http::auth::Access;
+use crate::http::auth::{Access, Policy, TrustedProxies};
 use crate::http::edge::Edge;
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
 use crate::jobs;
+use crate::keys::Keys;
 use crate::ledger::tail::{self, Tail};
 use crate::ledger::{self, Failpoints, Ledger, audit};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
+use crate::trail;
+use crate::users::Users;
 use crate::wallet::{self, Wallets, hold};
 use crate::webhook::{self, Webhooks};
 
@@ -38,7 +41,10 @@ pub struct Parts {
     pub wallets: Wallets,
     pub tail: Tail,
     pub webhooks: Webhooks,
-    pub access: Access,
+    pub users: Users,
+    pub keys: Keys,
+    pub policy: Policy,
+    pub trusted_proxies: TrustedProxies,
     pub metrics: Arc<Metrics>,
     pub exposition: Exposition,
     /// Cancelled when the program begins to stop.
@@ -82,32 +88,13 @@ impl App {
         }
         let died = Died::default();
         let core = Tasks::new(died.clone());
-        let wallets = match open_book(config, &db, &core, metrics).await {
-            Ok(wallets) => wallets,
+        let app = match Self::open(config, &db, &core, metrics).await {
+            Ok(app) => app,
             Err(cause) => {
                 db.close().await;
                 return Err(cause);
             }
         };
-        let tail = follow_book(config, &db, &core, metrics);
-        let webhooks =
-            Webhooks::new(db.clone(), wallets.clone(), &config.webhook, Arc::clone(metrics))?;
-        webhook::feed::start(&tail, webhooks.clone(), &core);
-        let grace = config.lifecycle.shutdown_timeout / 2;
-        jobs::start(db.options(), webhooks.clone(), metrics, &core, grace);
-        let app = Self(Arc::new(Parts {
-            access: config.access.access.unwrap_or(match db.embedded() {
-                Some(_) => Access::Open,
-                None => Access::Closed,
-            }),
-            wallets,
-            tail,
-            webhooks,
-            exposition: Exposition::new(Arc::clone(metrics)),
-            metrics: Arc::clone(metrics),
-            stopping: CancellationToken::new(),
-            db,
-        }));
         let running = Running {
             address: socket.local_addr().context("the socket was just bound")?,
             internal_address: internal.local_addr().context("the socket was just bound")?,
@@ -121,6 +108,7 @@ impl App {
         running.keep_database();
         running.keep_metrics();
         running.keep_holds();
+        running.keep_users();
         running.listen("public", socket, http::public(running.app.clone()));
         running.listen("internal", internal, http::internal(running.app.clone()));
         let (address, internal) = (running.address, running.internal_address);
@@ -131,6 +119,49 @@ impl App {
             "listening on http://{address} (internal: http://{internal})"
         );
         Ok(running)
+    }
+
+    /// Makes every part, and starts those that work by themselves.
+    async fn open(
+        config: &Config,
+        db: &Database,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
+        let policy = Policy::new(&config.access, default);
+        if policy.access == Access::Open {
+            warn!(
+                event = "serve.open",
+                "access is open: whoever reaches the port may use wallets that belong to no user; --access closed asks for credentials"
+            );
+        }
+        let users = Users::open(db, &config.users, metrics).await?;
+        let wallets = open_book(config, db, tasks, metrics).await?;
+        let tail = follow_book(config, db, tasks, metrics);
+        let webhooks = Webhooks::new(
+            db.clone(),
+            wallets.clone(),
+            policy,
+            &config.webhook,
+            Arc::clone(metrics),
+        )?;
+        webhook::feed::start(&tail, webhooks.clone(), tasks);
+        let grace = config.lifecycle.shutdown_timeout / 2;
+        jobs::start(db.options(), webhooks.clone(), metrics, tasks, grace);
+        Ok(Self(Arc::new(Parts {
+            wallets,
+            tail,
+            webhooks,
+            users,
+            keys: Keys::new(db.clone(), Arc::clone(metrics)),
+            policy,
+            trusted_proxies: config.access.trusted_proxies.clone(),
+            exposition: Exposition::new(Arc::clone(metrics)),
+            metrics: Arc::clone(metrics),
+            stopping: CancellationToken::new(),
+            db: db.clone(),
+        })))
     }
 }
 
@@ -201,6 +232,11 @@ impl Running {
         self.core.spawn("hold-expiry", hold::expiry::run(self.app.wallets.clone(), stopping));
     }
 
+    fn keep_users(&self) {
+        let stopping = self.core.stopping().clone();
+        self.core.spawn("users", self.app.users.clone().keep(stopping));
+    }
+
     fn keep_metrics(&self) {
         let (app, stopping) = (self.app.clone(), self.core.stopping().clone());
         self.core.spawn("metrics", async move {
@@ -250,6 +286,7 @@ fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metr
 fn describe_build(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);
+    trail::announce(metrics);
     for place in ["http", "process"] {
         metrics.wallet_panics_total.announce([place]);
     }

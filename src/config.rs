@@ -6,9 +6,13 @@ use crate::db::DatabaseArgs;
 use crate::db::embedded::EmbeddedArgs;
 use crate::http::HttpArgs;
 use crate::http::auth::AccessArgs;
+use crate::keys::cli::KeyCommand;
 use crate::ledger::LedgerArgs;
 use crate::ledger::verify::Anchor;
 use crate::telemetry::TelemetryArgs;
+use crate::trail::cli::AuditArgs;
+use crate::users::UsersArgs;
+use crate::users::cli::{JwtCommand, UserCommand};
 use crate::webhook::WebhookArgs;
 
 /// A wallet backend you can see through: exact money, double entry, everything observable.
@@ -35,6 +39,17 @@ pub enum Command {
     },
     /// Measure how fast it is here, beside Postgres called directly.
     Bench(crate::bench::BenchArgs),
+    /// Make, list, rotate and revoke API keys.
+    #[command(subcommand)]
+    ApiKey(KeyCommand),
+    /// Give users roles.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Rotate what tokens are signed with.
+    #[command(subcommand)]
+    Jwt(JwtCommand),
+    /// Print what happened around users and keys.
+    Audit(AuditArgs),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -52,6 +67,8 @@ pub struct Config {
     pub ledger: LedgerArgs,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub users: UsersArgs,
     #[command(flatten)]
     pub webhook: WebhookArgs,
     #[command(flatten)]

@@ -18,6 +18,18 @@ pub enum Error {
     MethodNotAllowed(http::Method),
     #[error("sign in, or bring an API key")]
     Unauthenticated,
+    #[error("this credential is not good for that")]
+    Forbidden,
+    #[error("the name or the password is wrong")]
+    InvalidCredentials,
+    #[error("there is no token of ours in the body or the header `Authorization`")]
+    NoToken,
+    #[error("nobody has this id")]
+    UserNotFound,
+    #[error("{}", summary(.0))]
+    InvalidProfile(Vec<FieldError>),
+    #[error("too many attempts: wait {} s", whole_seconds(*.wait))]
+    TooManyRequests { wait: Duration },
     #[error("{available} is available, {required} is required")]
     InsufficientFunds { available: String, required: String },
     #[error("the amount, or the balance after it, is larger than is allowed here")]
@@ -110,8 +122,18 @@ problems! {
         "Check the body with a JSON parser; the detail names the line and column.";
     BROKEN_BODY "broken-body" BAD_REQUEST "Broken body",
         "The connection ended, or the transfer encoding was wrong, before the whole body was here. Send it again.";
+    INVALID_PROFILE "invalid-profile" BAD_REQUEST "Invalid profile",
+        "Each entry of errors names a field and what is wrong with it, or that it is taken.";
+    NO_TOKEN "no-token" BAD_REQUEST "No token",
+        "Send the token that the login has answered, as the member token or in the header Authorization: Bearer.";
     UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "Sign in first",
         "Send a credential in the header Authorization: Bearer.";
+    INVALID_CREDENTIALS "invalid-credentials" UNAUTHORIZED "Invalid credentials",
+        "Check the name and the password. After several failures one has to wait, each time longer.";
+    FORBIDDEN "forbidden" FORBIDDEN "Forbidden",
+        "It belongs to somebody else, or asks for an API key with a scope that this one does not have. Money is created by keys with wallet:write, or by users where --self-service-funding is on.";
+    USER_NOT_FOUND "user-not-found" NOT_FOUND "User not found",
+        "Check the id.";
     NOT_FOUND "not-found" NOT_FOUND "Not found",
         "Check the path and the id. The routes are listed at /docs.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED "Method not allowed",
@@ -142,6 +164,9 @@ problems! {
         "Money moves between wallets of one currency; change it at the exchange first.";
     IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "Idempotency key reused",
         "This key was used for another request. Use a new key for a new request.";
+    TOO_MANY_REQUESTS "too-many-requests" TOO_MANY_REQUESTS "Too many requests",
+        "Wait as long as the header Retry-After says. Each further failure doubles the wait; success ends it.",
+        retry after 1 s;
     INTERNAL "internal" INTERNAL_SERVER_ERROR "Internal error",
         "This is our fault. The operator finds the cause in the log by the trace_id.";
     TIMEOUT "timeout" SERVICE_UNAVAILABLE "Timeout",
@@ -165,6 +190,12 @@ impl Error {
             Self::NotFound(_) => &NOT_FOUND,
             Self::MethodNotAllowed(_) => &METHOD_NOT_ALLOWED,
             Self::Unauthenticated => &UNAUTHENTICATED,
+            Self::Forbidden => &FORBIDDEN,
+            Self::InvalidCredentials => &INVALID_CREDENTIALS,
+            Self::NoToken => &NO_TOKEN,
+            Self::UserNotFound => &USER_NOT_FOUND,
+            Self::InvalidProfile(_) => &INVALID_PROFILE,
+            Self::TooManyRequests { .. } => &TOO_MANY_REQUESTS,
             Self::InsufficientFunds { .. } => &INSUFFICIENT_FUNDS,
             Self::AmountTooLarge => &AMOUNT_TOO_LARGE,
             Self::CurrencyMismatch => &CURRENCY_MISMATCH,
@@ -189,6 +220,14 @@ impl Error {
         }
     }
 
+    /// When a repetition makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
+            _ => self.problem().retry_after,
+        }
+    }
+
     /// What only the log may know.
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
@@ -210,6 +249,11 @@ impl Error {
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
     }
+}
+
+/// Not less, so that whoever waits this long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
 }
 
 fn summary(fields: &[FieldError]) -> String {
@@ -258,7 +302,8 @@ mod tests {
     #[test]
     fn whatever_is_temporary_says_when_to_come_back() {
         for problem in PROBLEMS {
-            let temporary = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+            let temporary = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+            let temporary = temporary.contains(&problem.status);
             assert_eq!(problem.retry_after.is_some(), temporary, "{}", problem.slug);
         }
     }

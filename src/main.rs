@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
@@ -11,9 +12,11 @@ use revwallet::bench::BenchArgs;
 use revwallet::config::{Cli, Command, Config};
 use revwallet::db::Database;
 use revwallet::http::openapi;
+use revwallet::keys::{self, Keys};
 use revwallet::ledger::verify::Anchor;
 use revwallet::signals;
 use revwallet::telemetry::Telemetry;
+use revwallet::{trail, users};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +58,28 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => migrate(cli.config).await,
         Command::Verify { anchor } => verify(cli.config, anchor).await,
         Command::Bench(args) => bench(args, cli.config).await,
+        Command::ApiKey(command) => {
+            with_database(&cli.config, async |db, telemetry| {
+                let keys = Keys::new(db.clone(), Arc::clone(&telemetry.metrics));
+                keys::cli::run(&keys, command).await
+            })
+            .await
+        }
+        Command::User(command) => {
+            with_database(&cli.config, async |db, telemetry| {
+                users::cli::run_user(db, &telemetry.metrics, command).await
+            })
+            .await
+        }
+        Command::Jwt(command) => {
+            with_database(&cli.config, async |db, telemetry| {
+                users::cli::run_jwt(db, &telemetry.metrics, &cli.config.users, &command).await
+            })
+            .await
+        }
+        Command::Audit(args) => {
+            with_database(&cli.config, async |db, _| trail::cli::print(db, &args).await).await
+        }
         Command::Openapi => print_openapi(),
     }
 }
@@ -87,9 +112,20 @@ async fn serve_until_told(config: &Config, telemetry: &Telemetry) -> anyhow::Res
 }
 
 async fn migrate(config: Config) -> anyhow::Result<()> {
+    with_database(&config, async |_, _| Ok(())).await
+}
+
+/// Does something short with a database that is up to date.
+async fn with_database(
+    config: &Config,
+    work: impl AsyncFnOnce(&Database, &Telemetry) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry)?;
-    let db = Database::open(&config, &telemetry.metrics).await?;
-    let outcome = db.migrate(&config.database).await;
+    let db = Database::open(config, &telemetry.metrics).await?;
+    let outcome = match db.migrate(&config.database).await {
+        Ok(()) => work(&db, &telemetry).await,
+        Err(cause) => Err(cause),
+    };
     db.close().await;
     outcome
 }

@@ -1,5 +1,6 @@
 //! Who a request is: its id, its place in a trace, its route.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -26,10 +27,12 @@ struct Inner {
     route: OnceLock<MatchedPath>,
     span: Span,
     started: Instant,
+    peer: Option<IpAddr>,
 }
 
 impl RequestContext {
-    pub fn begin(method: &Method, headers: &HeaderMap) -> Self {
+    /// `peer` holds the other end of the connection.
+    pub fn begin(method: &Method, headers: &HeaderMap, peer: Option<IpAddr>) -> Self {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let trace = TraceIds::continue_or_begin(traceparent);
         let trace_id = trace.trace_hex().to_string();
@@ -50,7 +53,11 @@ impl RequestContext {
         );
         adopt_parent(&span, &trace);
         let (route, started) = (OnceLock::new(), Instant::now());
-        Self(Arc::new(Inner { request_id, trace, trace_id, method, route, span, started }))
+        Self(Arc::new(Inner { request_id, trace, trace_id, method, route, span, started, peer }))
+    }
+
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.0.peer
     }
 
     pub fn request_id(&self) -> &HeaderValue {

@@ -4,6 +4,7 @@
 //! pays for two allocations instead of two a layer.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,13 +40,13 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub async fn answer<B>(&self, mut request: Request<B>) -> Response
+    pub async fn answer<B>(&self, mut request: Request<B>, peer: Option<IpAddr>) -> Response
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         // 1. Who is it: ids, trace, span.
-        let context = RequestContext::begin(request.method(), request.headers());
+        let context = RequestContext::begin(request.method(), request.headers(), peer);
         // 2. One line in the access log and one sample in the metrics, also if the client leaves.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
         // 3. A path means the same with and without its trailing slash.
@@ -114,7 +115,11 @@ fn dress(response: &mut Response, context: &RequestContext) {
 
 /// The edge as hyper wants it: one for each connection, cheap to make.
 #[derive(Clone)]
-pub struct Connection(pub Arc<Edge>);
+pub struct Connection {
+    pub edge: Arc<Edge>,
+    /// Who holds the other end.
+    pub peer: IpAddr,
+}
 
 impl<B> hyper::service::Service<Request<B>> for Connection
 where
@@ -126,7 +131,7 @@ where
     type Future = futures_util::future::BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let edge = Arc::clone(&self.0);
-        Box::pin(async move { Ok(edge.answer(request).await) })
+        let (edge, peer) = (Arc::clone(&self.edge), self.peer);
+        Box::pin(async move { Ok(edge.answer(request, Some(peer)).await) })
     }
 }

@@ -70,6 +70,9 @@ pub fn api() -> OpenApiRouter<App> {
         .merge(problem_pages::routes())
         .merge(crate::wallet::http::routes())
         .merge(crate::webhook::http::routes())
+        .merge(crate::users::http::routes())
+        .merge(crate::keys::http::routes())
+        .merge(crate::trail::http::routes())
 }
 
 /// The public router.
@@ -80,7 +83,7 @@ pub fn public(app: App) -> Router {
 
 /// The router of the internal listener.
 pub fn internal(app: App) -> Router {
-    dress(health::routes()).with_state(app)
+    dress(health::routes().merge(crate::users::http::internal())).with_state(app)
 }
 
 /// What every router needs: problems for unknown paths and methods, and the limit of bodies.

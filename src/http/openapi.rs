@@ -7,7 +7,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderName, header};
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -29,9 +30,25 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
             Every failure is `application/problem+json`; its `type` is a page of this server.",
     ),
     components(schemas(ProblemBody<'static>)),
+    modifiers(&Credentials),
+    security((), ("bearer" = [])),
     tags((name = "about", description = "The API itself")),
 )]
 struct Frame;
+
+/// How one says who one is.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The token of a login, or an API key (`rwk_...`)."))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
 
 /// The document before the slices have added their routes.
 pub fn frame() -> utoipa::openapi::OpenApi {

@@ -83,7 +83,7 @@ fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
 
 fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     match error {
-        Error::Invalid(errors) => Cow::Borrowed(errors),
+        Error::Invalid(errors) | Error::InvalidProfile(errors) => Cow::Borrowed(errors),
         Error::InBatch { place, error } => Cow::Owned(vec![FieldError {
             pointer: format!("/transfers/{place}"),
             detail: error.to_string(),
@@ -104,7 +104,6 @@ impl IntoResponse for Error {
 /// Gives a failed answer its body.
 pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
-    let problem = error.problem();
     let body = ProblemBody::of(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
     // The parts keep what axum set, such as `Allow`.
@@ -112,10 +111,10 @@ pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if matches!(*error, Error::Unauthenticated) {
+    if matches!(*error, Error::Unauthenticated | Error::InvalidCredentials) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(wait) = problem.retry_after {
+    if let Some(wait) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
     Response::from_parts(parts, Body::from(body))

@@ -1,6 +1,6 @@
 //! Sockets: accepting connections, limiting them, and closing them in good order.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Listener {
                 () = tasks.stopping().cancelled() => break,
                 accepted = self.accept(&room) => accepted,
             };
-            let (stream, permit) = match accepted {
+            let (stream, peer, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(cause) => {
                     warn!(error.message = %cause, "cannot accept a connection: {cause}");
@@ -57,7 +57,7 @@ impl Listener {
                     continue;
                 }
             };
-            let service = Connection(Arc::clone(&self.edge));
+            let service = Connection { edge: Arc::clone(&self.edge), peer };
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
@@ -79,12 +79,12 @@ impl Listener {
     async fn accept(
         &self,
         room: &Arc<Semaphore>,
-    ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    ) -> std::io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let permit = Arc::clone(room).acquire_owned().await.expect("never closed");
-        let (stream, _) = self.socket.accept().await?;
+        let (stream, peer) = self.socket.accept().await?;
         // An answer is one small write: waiting for more to send with it only delays it.
         stream.set_nodelay(true)?;
-        Ok((stream, permit))
+        Ok((stream, peer.ip(), permit))
     }
 
     fn protocol(&self) -> Builder<TokioExecutor> {

@@ -84,7 +84,7 @@ fn json(path: &str, body: impl Into<Body>) -> Request<Body> {
 }
 
 async fn text(edge: &Edge, request: Request<Body>) -> (StatusCode, String) {
-    let response = edge.answer(request).await;
+    let response = edge.answer(request, None).await;
     let status = response.status();
     let bytes = response.into_body().collect().await.expect("a body in memory").to_bytes();
     (status, String::from_utf8(bytes.to_vec()).expect("text"))
@@ -92,7 +92,7 @@ async fn text(edge: &Edge, request: Request<Body>) -> (StatusCode, String) {
 
 /// Asserts everything that every problem has in common; returns its body.
 async fn problem(edge: &Edge, request: Request<Body>, status: u16, slug: &str) -> Value {
-    let response = edge.answer(request).await;
+    let response = edge.answer(request, None).await;
     assert_eq!(response.status(), status, "{slug}");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
@@ -130,7 +130,7 @@ async fn whatever_fails_is_a_problem() {
 async fn a_wrong_method_is_told_the_right_ones() {
     let request = request("PATCH", "/items/1").body(Body::empty()).expect("a request");
 
-    let response = edge(10).answer(request).await;
+    let response = edge(10).answer(request, None).await;
 
     assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
 }
@@ -173,7 +173,7 @@ async fn a_sane_request_id_is_kept_and_another_replaced() {
     for (given, kept) in [("a-b_c.1", true), ("a b", false), ("a\"b", false), (&long, false)] {
         let request = request("GET", "/items/1").header("x-request-id", given).body(Body::empty());
 
-        let response = edge.answer(request.expect("a request")).await;
+        let response = edge.answer(request.expect("a request"), None).await;
 
         assert_eq!(response.headers()["x-request-id"] == given, kept, "{given}");
     }
@@ -197,7 +197,7 @@ async fn a_client_that_leaves_is_counted() {
     let edge = edge(10);
     let request = request("GET", "/slow").body(Body::empty()).expect("a request");
 
-    let left = tokio::time::timeout(Duration::from_millis(1), edge.answer(request)).await;
+    let left = tokio::time::timeout(Duration::from_millis(1), edge.answer(request, None)).await;
 
     assert!(left.is_err());
     let exposition = crate::telemetry::Exposition::new(Arc::clone(&edge.metrics));

@@ -168,6 +168,17 @@ metrics! {
     /// What was given up and waits for somebody to replay it; looked up every 15 s.
     gauge wallet_dead_letters {queue};
 
+    /// Credentials that were looked at, by method (password, token, key) and what was found.
+    counter wallet_auth_attempts_total {method, outcome};
+    /// Requests that had to wait because of too many before them, by what they were for.
+    counter wallet_rate_limited_total {scope};
+    /// Time that one hash of a password took to compute.
+    histogram wallet_password_hash_duration_seconds in LATENCY;
+    /// Requests that wait until a hash of a password may be computed.
+    gauge wallet_password_hashes_waiting;
+    /// Lines of the trail: what happened around users and keys.
+    counter wallet_trail_entries_total {action, outcome};
+
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
     /// Most connections that the pool may open.
@@ -238,6 +249,7 @@ mod tests {
         metrics.wallet_ledger_batch_size.record(1.0);
         metrics.wallet_webhook_duration_seconds.record(1.0);
         metrics.wallet_job_latency_seconds.with(["x"]).record(1.0);
+        metrics.wallet_password_hash_duration_seconds.record(1.0);
 
         let rendered = metrics.handle().render();
 

@@ -1,5 +1,6 @@
 //! Wallets: accounts of the ledger with an owner's name on them, and what one does with them.
 
+pub mod access;
 pub mod change;
 pub mod hold;
 pub mod http;
@@ -55,7 +56,10 @@ pub type WalletId = i64;
 #[derive(Debug)]
 pub struct Facts {
     pub currency: Currency,
+    /// A label.
     pub owner: String,
+    /// The user whom it belongs to.
+    pub user: Option<i64>,
 }
 
 /// A wallet as it is after something was done with it.
@@ -109,6 +113,7 @@ struct Opened<'a> {
     id: WalletId,
     currency: &'a str,
     owner: &'a str,
+    app_user: Option<i64>,
 }
 
 impl Wallets {
@@ -139,11 +144,12 @@ impl Wallets {
         initial: Option<Minor>,
         asked: Asked<'_>,
     ) -> Result<Wallet> {
+        let user = asked.caller.opens_for(initial)?;
         let id = sql::next_id(&mut *self.db.acquire("wallet.next_id").await?).await?;
         let account = AccountId(id);
         let mut legs = vec![Leg::from(Action::Open { account, currency })];
         legs.extend(initial.map(|amount| Leg::from(deposit_of(account, currency, amount))));
-        let row = Opened { id, currency: currency.code(), owner };
+        let row = Opened { id, currency: currency.code(), owner, app_user: user };
         let companion = companion(&sql::OPENED, &row, "the wallet exists")?;
         let amount = initial.map_or(0, |minor| minor.0).to_string();
         let mut posting = asked.posting("open", &[owner, currency.code(), &amount], legs);
@@ -159,6 +165,7 @@ impl Wallets {
     /// Money from outside.
     pub async fn deposit(&self, id: WalletId, amount: &str, asked: Asked<'_>) -> Result<Wallet> {
         let facts = self.facts(id).await?;
+        asked.caller.may_fund(&facts)?;
         let amount = amount_of(amount, facts.currency)?;
         let action = deposit_of(AccountId(id), facts.currency, amount);
         self.move_money("deposit", id, amount, action, &facts, asked).await
@@ -167,11 +174,19 @@ impl Wallets {
     /// Money to outside.
     pub async fn withdraw(&self, id: WalletId, amount: &str, asked: Asked<'_>) -> Result<Wallet> {
         let facts = self.facts(id).await?;
+        asked.caller.may_spend(&facts)?;
         let amount = amount_of(amount, facts.currency)?;
         let world = AccountId::system(Role::World, facts.currency);
         let action =
             Action::Move { kind: Kind::Withdrawal, debit: AccountId(id), credit: world, amount };
         self.move_money("withdraw", id, amount, action, &facts, asked).await
+    }
+
+    /// What never changes about a wallet that this caller may look at.
+    pub async fn seen_by(&self, caller: &Caller, id: WalletId) -> Result<Arc<Facts>> {
+        let facts = self.facts(id).await?;
+        caller.may_see(&facts)?;
+        Ok(facts)
     }
 
     /// What never changes about a wallet; 404 when there is none.
@@ -180,8 +195,9 @@ impl Wallets {
             return Ok(facts);
         }
         let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
-        let (code, owner) = found.ok_or(Error::NotFound("wallet"))?;
-        let facts = self.facts_of(&code, owner)?;
+        let sql::Listed { currency, owner, app_user, .. } =
+            found.ok_or(Error::NotFound("wallet"))?;
+        let facts = self.facts_of(&currency, owner, app_user)?;
         self.known.insert(id, Arc::clone(&facts));
         Ok(facts)
     }
@@ -202,7 +218,7 @@ impl Wallets {
         if !unknown.is_empty() {
             let mut db = self.db.acquire("wallet.find_many").await?;
             for found in sql::find_many(&mut db, &unknown).await? {
-                let facts = self.facts_of(&found.currency, found.owner)?;
+                let facts = self.facts_of(&found.currency, found.owner, found.app_user)?;
                 self.known.insert(found.id, Arc::clone(&facts));
                 all.insert(found.id, facts);
             }
@@ -210,11 +226,11 @@ impl Wallets {
         Ok(all)
     }
 
-    fn facts_of(&self, code: &str, owner: String) -> Result<Arc<Facts>> {
+    fn facts_of(&self, code: &str, owner: String, user: Option<i64>) -> Result<Arc<Facts>> {
         let currency = self.currencies.find(code).ok_or_else(|| {
             Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
         })?;
-        Ok(Arc::new(Facts { currency, owner }))
+        Ok(Arc::new(Facts { currency, owner, user }))
     }
 
     async fn move_money(

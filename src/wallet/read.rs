@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::access::Sight;
 use super::{BOOK, Facts, WalletId, Wallets, sql};
 use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
 use crate::ledger::account::State;
 use crate::ledger::money::Minor;
 use crate::ledger::read::{self, Entry, Span};
+
+pub use super::sql::Wanted;
 
 /// A wallet and what is in it.
 #[derive(Debug, Clone)]
@@ -49,19 +52,19 @@ impl Wallets {
         Ok(Holdings { id, facts, available, held, as_of })
     }
 
-    /// Wallets with an id above `after`, in the order of their ids.
-    pub async fn list(
-        &self,
-        owner: Option<&str>,
-        currency: Option<&str>,
-        after: WalletId,
-        limit: i64,
-        closed_too: bool,
-    ) -> Result<Vec<Holdings>> {
+    /// Wallets that are seen from there, in the order of their ids.
+    pub async fn list(&self, wanted: Wanted<'_>, sight: Sight) -> Result<Vec<Holdings>> {
         let mut db = self.db.acquire("wallet.list").await?;
-        let rows = match owner {
-            Some(owner) => sql::list_of(&mut db, owner, currency, after, limit, closed_too).await?,
-            None => sql::list(&mut db, currency, after, limit, closed_too).await?,
+        let seen = match sight {
+            Sight::Everything => None,
+            Sight::Of { user, of_nobody } => Some((user, of_nobody)),
+        };
+        let rows = match (wanted.owner, seen) {
+            (Some(owner), _) => sql::list_of(&mut db, owner, seen, wanted).await?,
+            (None, Some((user, of_nobody))) => {
+                sql::list_seen(&mut db, user, of_nobody, wanted).await?
+            }
+            (None, None) => sql::list(&mut db, wanted).await?,
         };
         let accounts = rows.iter().map(|row| AccountId(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));
@@ -70,7 +73,7 @@ impl Wallets {
         let (available, held) = balances.split_at(rows.len());
         let wallets =
             rows.into_iter().zip(available.iter().zip(held)).map(|(row, (available, held))| {
-                let facts = self.facts_of(&row.currency, row.owner)?;
+                let facts = self.facts_of(&row.currency, row.owner, row.app_user)?;
                 Ok(Holdings { id: row.id, facts, available: *available, held: *held, as_of: None })
             });
         wallets.collect()

@@ -11,10 +11,10 @@ pub(super) static OPENED: CompanionKind = CompanionKind {
     name: "wallet.opened",
     sql: "
 with input as (
-    select * from json_to_recordset($2::text::json) as (n int, id bigint, currency text, owner text)
+    select * from json_to_recordset($2::text::json) as (n int, id bigint, currency text, owner text, app_user bigint)
 ), done as (
-    insert into public.wallet (id, currency, owner)
-    select id, currency, owner from input
+    insert into public.wallet (id, currency, owner, app_user)
+    select id, currency, owner, app_user from input
     on conflict do nothing
     returning id
 ), took as (
@@ -28,16 +28,23 @@ pub(super) async fn next_id(db: &mut PgConnection) -> Result<i64> {
     Ok(id.fetch_one(db).await?)
 }
 
-/// Currency and owner of a wallet.
-pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<(String, String)>> {
-    let row = sqlx::query!("select currency, owner from wallet where id = $1", id);
-    Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.owner)))
+/// What never changes about a wallet.
+pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Listed>> {
+    let row = sqlx::query_as!(
+        Listed,
+        "select id, currency, owner, app_user from wallet where id = $1",
+        id
+    );
+    Ok(row.fetch_optional(db).await?)
 }
 
 /// The same of many at once.
 pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<Listed>> {
-    let rows =
-        sqlx::query_as!(Listed, "select id, currency, owner from wallet where id = any ($1)", ids);
+    let rows = sqlx::query_as!(
+        Listed,
+        "select id, currency, owner, app_user from wallet where id = any ($1)",
+        ids
+    );
     Ok(rows.fetch_all(db).await?)
 }
 
@@ -63,30 +70,33 @@ pub(super) struct Listed {
     pub id: i64,
     pub currency: String,
     pub owner: String,
+    pub app_user: Option<i64>,
 }
 
-/// The wallets of an owner behind `after`, in the order of their ids.
-pub(super) async fn list_of(
-    db: &mut PgConnection,
-    owner: &str,
-    currency: Option<&str>,
-    after: i64,
-    limit: i64,
-    closed_too: bool,
-) -> Result<Vec<Listed>> {
+/// Which wallets are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub owner: Option<&'a str>,
+    pub currency: Option<&'a str>,
+    pub closed_too: bool,
+    /// Behind this id.
+    pub after: i64,
+    pub limit: i64,
+}
+
+/// Wallets of everybody, in the order of their ids.
+pub(super) async fn list(db: &mut PgConnection, wanted: Wanted<'_>) -> Result<Vec<Listed>> {
+    let Wanted { currency, closed_too, after, limit, .. } = wanted;
     let rows = sqlx::query_as!(
         Listed,
-        r#"
-        select id, currency, owner
+        "select id, currency, owner, app_user
         from wallet
-        where owner = $2
-            and id > $1
-            and (closed_at is null or $5)
-            and ($3::text is null or currency = $3)
+        where id > $1
+            and (closed_at is null or $4)
+            and ($2::text is null or currency = $2)
         order by id
-        limit $4"#,
+        limit $3",
         after,
-        owner,
         currency,
         limit,
         closed_too,
@@ -94,28 +104,83 @@ pub(super) async fn list_of(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Wallets behind `after`, in the order of their ids.
-pub(super) async fn list(
+/// Those of a user, if there is one, and those of no user, if they are seen; in the order of their ids.
+pub(super) async fn list_seen(
     db: &mut PgConnection,
-    currency: Option<&str>,
-    after: i64,
-    limit: i64,
-    closed_too: bool,
+    user: Option<i64>,
+    of_nobody: bool,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<Listed>> {
+    let Wanted { currency, closed_too, after, limit, .. } = wanted;
     let rows = sqlx::query_as!(
         Listed,
         r#"
-        select id, currency, owner
-        from wallet
-        where id > $1
-            and (closed_at is null or $4)
-            and ($2::text is null or currency = $2)
+        select id as "id!", currency as "currency!", owner as "owner!", app_user
+        from (
+            (
+                select id, currency, owner, app_user
+                from wallet
+                where $6::boolean
+                    and app_user is null
+                    and id > $1
+                    and (closed_at is null or $4)
+                    and ($2::text is null or currency = $2)
+                order by id
+                limit $3
+            )
+            union all
+            (
+                select id, currency, owner, app_user
+                from wallet
+                where app_user = $5
+                    and id > $1
+                    and (closed_at is null or $4)
+                    and ($2::text is null or currency = $2)
+                order by id
+                limit $3
+            )
+        ) seen
         order by id
         limit $3"#,
         after,
         currency,
         limit,
         closed_too,
+        user,
+        of_nobody,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Those with this label of an owner; of everybody, or only what is seen as above.
+pub(super) async fn list_of(
+    db: &mut PgConnection,
+    owner: &str,
+    seen: Option<(Option<i64>, bool)>,
+    wanted: Wanted<'_>,
+) -> Result<Vec<Listed>> {
+    let Wanted { currency, closed_too, after, limit, .. } = wanted;
+    let (user, of_nobody) = seen.unwrap_or_default();
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"
+        select id, currency, owner, app_user
+        from wallet
+        where owner = $2
+            and id > $1
+            and (closed_at is null or $5)
+            and ($3::text is null or currency = $3)
+            and ($6 or (app_user is null and $8) or app_user = $7)
+        order by id
+        limit $4"#,
+        after,
+        owner,
+        currency,
+        limit,
+        closed_too,
+        seen.is_none(),
+        user,
+        of_nobody,
     );
     Ok(rows.fetch_all(db).await?)
 }

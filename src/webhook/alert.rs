@@ -27,7 +27,9 @@ impl Webhooks {
         caller: &Caller,
         key: &IdempotencyKey,
     ) -> Result<Alert> {
-        let currency = self.wallets.facts(wallet).await?.currency;
+        let facts = self.wallets.facts(wallet).await?;
+        caller.may_spend(&facts)?;
+        let currency = facts.currency;
         let line = Minor::parse_balance(line, currency)
             .map_err(|cause| Error::field(format!("/{direction}"), cause.to_string()))?;
         let mut db = self.db.acquire("alert.create").await?;
@@ -55,14 +57,24 @@ impl Webhooks {
         }
     }
 
-    pub(super) async fn list_alerts(&self, wallet: WalletId) -> Result<Vec<Alert>> {
-        let currency = self.wallets.facts(wallet).await?.currency;
+    pub(super) async fn list_alerts(
+        &self,
+        wallet: WalletId,
+        caller: &Caller,
+    ) -> Result<Vec<Alert>> {
+        let currency = self.wallets.seen_by(caller, wallet).await?.currency;
         let mut db = self.db.acquire("alert.list").await?;
         let rows = sql::alerts_of(&mut db, &[wallet]).await?;
         Ok(rows.into_iter().map(|row| Alert { row, currency, replayed: false }).collect())
     }
 
-    pub(super) async fn delete_alert(&self, wallet: WalletId, id: i64) -> Result<()> {
+    pub(super) async fn delete_alert(
+        &self,
+        wallet: WalletId,
+        id: i64,
+        caller: &Caller,
+    ) -> Result<()> {
+        caller.may_spend(&*self.wallets.facts(wallet).await?)?;
         let mut db = self.db.acquire("alert.delete").await?;
         let gone = sql::delete_alert(&mut db, wallet, id).await?;
         if gone { Ok(()) } else { Err(Error::NotFound("alert")) }

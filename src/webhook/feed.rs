@@ -1,6 +1,7 @@
 //! From the book to what is to be delivered: each transfer once, in order, whatever is killed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +11,7 @@ use sqlx::PgConnection;
 use super::event::{self, Crossed};
 use super::{Deliver, Webhooks, sql};
 use crate::error::Result;
+use crate::http::auth::Access;
 use crate::jobs;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -19,7 +21,7 @@ use crate::ledger::tail::{
 };
 use crate::ledger::transfer::Kind;
 use crate::tasks::Tasks;
-use crate::wallet::WalletId;
+use crate::wallet::{Facts, WalletId};
 
 /// The book whose transfers are told.
 const BOOK: i32 = 1;
@@ -83,6 +85,8 @@ struct Told<'a> {
     event: &'static str,
     line: &'a Line,
     wallet: WalletId,
+    /// Whom the wallet belongs to.
+    user: Option<i64>,
     body: String,
 }
 
@@ -95,6 +99,7 @@ impl Effect<Watched> for Feed {
         for told in &told {
             let wants = |hook: &&sql::Subscription| {
                 hook.from_seq < told.line.seq
+                    && self.hears(hook, told.user)
                     && hook.events.iter().any(|event| event == "*" || event == told.event)
             };
             for hook in webhooks.iter().filter(wants) {
@@ -119,6 +124,15 @@ pub(super) async fn enqueue(db: &mut PgConnection, webhook: i64, wallet: WalletI
 }
 
 impl Feed {
+    /// Whether its owner may look at a wallet that belongs to this user.
+    fn hears(&self, hook: &sql::Subscription, user: Option<i64>) -> bool {
+        match user {
+            _ if hook.hears_all => true,
+            None => self.webhooks.policy.access == Access::Open,
+            Some(_) => hook.app_user == user,
+        }
+    }
+
     /// Everything that these transfers give to tell.
     async fn told<'a>(
         &self,
@@ -135,12 +149,13 @@ impl Feed {
             let Some(kind) = Kind::of_code(line.kind) else { continue };
             for wallet in event::wallets_of(line) {
                 // An account that is no wallet is nobody's business.
-                let Some(currency) = facts.get(&wallet).map(|facts| facts.currency) else {
+                let Some(Facts { currency, user, .. }) = facts.get(&wallet).map(Arc::as_ref) else {
                     continue;
                 };
+                let (currency, user) = (*currency, *user);
                 let event = event::name_of(kind);
                 let body = event::body(event, line, wallet, currency, None)?;
-                told.push(Told { event, line, wallet, body });
+                told.push(Told { event, line, wallet, user, body });
                 for alert in alerts
                     .iter()
                     .filter(|alert| alert.wallet == wallet && alert.is_crossed_by(line))
@@ -149,7 +164,7 @@ impl Feed {
                     let raw = RawValue::from_string(body.clone());
                     let raw = raw.map_err(|cause| crate::error::Error::Internal(cause.into()))?;
                     tail::append(db, BOOK, "alert", &raw, line.trace_id).await?;
-                    told.push(Told { event: "alert.crossed", line, wallet, body });
+                    told.push(Told { event: "alert.crossed", line, wallet, user, body });
                 }
             }
         }

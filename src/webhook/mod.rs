@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
+use crate::http::auth::{Caller, Policy};
 use crate::http::idempotency::IdempotencyKey;
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
@@ -45,6 +45,7 @@ pub struct WebhookArgs {
 pub struct Webhooks {
     db: Database,
     wallets: Wallets,
+    policy: Policy,
     client: reqwest::Client,
     allow_private: bool,
     metrics: Arc<Metrics>,
@@ -73,6 +74,7 @@ impl Webhooks {
     pub fn new(
         db: Database,
         wallets: Wallets,
+        policy: Policy,
         args: &WebhookArgs,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
@@ -80,7 +82,8 @@ impl Webhooks {
             metrics.wallet_webhook_deliveries_total.announce([outcome]);
         }
         let allow_private = args.webhook_allow_private;
-        Ok(Self { db, wallets, client: target::client(allow_private)?, allow_private, metrics })
+        let client = target::client(allow_private)?;
+        Ok(Self { db, wallets, policy, client, allow_private, metrics })
     }
 
     async fn create(
@@ -91,6 +94,7 @@ impl Webhooks {
         caller: &Caller,
         key: &IdempotencyKey,
     ) -> Result<Webhook> {
+        caller.sight()?;
         let mut db = self.db.acquire("webhook.create").await?;
         let content = [url, &events.join(" "), secret.unwrap_or_default()];
         let key = key.hashed(caller.name(), "webhook", &content);
@@ -117,6 +121,7 @@ impl Webhooks {
     }
 
     async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
+        caller.sight()?;
         let mut db = self.db.acquire("webhook.list").await?;
         let rows = sql::list(&mut db, caller.name(), None).await?;
         Ok(rows.into_iter().map(Webhook::from).collect())
@@ -124,6 +129,7 @@ impl Webhooks {
 
     /// A webhook of this caller; another's is nobody's business.
     async fn get(&self, id: i64, caller: &Caller) -> Result<Webhook> {
+        caller.sight()?;
         let mut db = self.db.acquire("webhook.get").await?;
         let rows = sql::list(&mut db, caller.name(), Some(id)).await?;
         rows.into_iter().next().map(Webhook::from).ok_or(Error::NotFound("webhook"))
@@ -143,6 +149,7 @@ impl Webhooks {
     }
 
     async fn delete(&self, id: i64, caller: &Caller) -> Result<()> {
+        caller.sight()?;
         let mut db = self.db.acquire("webhook.delete").await?;
         let gone = sql::delete(&mut db, caller.name(), id).await?;
         if gone { Ok(()) } else { Err(Error::NotFound("webhook")) }
@@ -150,6 +157,7 @@ impl Webhooks {
 
     /// A new secret, which is shown once.
     async fn rotate(&self, id: i64, caller: &Caller, key: &IdempotencyKey) -> Result<Webhook> {
+        caller.sight()?;
         let key = key.hashed(caller.name(), "rotate", &[&id.to_string()]).map(|key| key.hash);
         let mut db = self.db.acquire("webhook.rotate").await?;
         let done = sql::rotate(&mut db, caller.name(), id, &sign::new_secret(), key).await?;

@@ -24,11 +24,23 @@ pub(super) struct Subscription {
     pub id: i64,
     pub from_seq: i64,
     pub events: Vec<String>,
+    /// The user whose it is, if it is one's.
+    pub app_user: Option<i64>,
+    /// Whether whose it is may look at everything, now.
+    pub hears_all: bool,
 }
 
 pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
-    let rows =
-        sqlx::query_as!(Subscription, "select id, from_seq, events from webhook order by id");
+    let rows = sqlx::query_as!(
+        Subscription,
+        r#"
+        select w.id, w.from_seq, w.events, u.id as "app_user?",
+            coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "hears_all!"
+        from webhook w
+        left join app_user u on u.id = case when w.caller like 'user:%' then substr(w.caller, 6)::bigint end
+        left join api_key k on k.id = case when w.caller like 'key:%' then substr(w.caller, 5)::bigint end
+        order by w.id"#
+    );
     Ok(rows.fetch_all(db).await?)
 }
 

@@ -55,7 +55,7 @@ impl Changes {
 impl Wallets {
     /// All of these changes, or none. A wallet that is frozen already is as it should be.
     pub async fn change(&self, id: WalletId, changes: &Changes, asked: Asked<'_>) -> Result<()> {
-        self.facts(id).await?;
+        asked.caller.may_spend(&*self.facts(id).await?)?;
         let account = AccountId(id);
         if let Some(freeze) = changes.freeze {
             let action =
@@ -86,7 +86,7 @@ impl Wallets {
 
     /// Closes a wallet for good. One that is closed already is as it should be.
     pub async fn close(&self, id: WalletId, asked: Asked<'_>) -> Result<()> {
-        self.facts(id).await?;
+        asked.caller.may_spend(&*self.facts(id).await?)?;
         let action = Action::Close { account: AccountId(id) };
         let mut posting = asked.posting("close", &[&id.to_string()], vec![Leg::from(action)]);
         posting.companions.push(companion(&CLOSED, &Closed { id }, OVERTAKEN)?);

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::{Asked, Facts, WalletId, Wallets, companion, refused};
 use crate::error::{Error, Result};
+use crate::http::auth::{Caller, Scope};
 use crate::ledger::account::{AccountId, Role};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -45,6 +46,8 @@ pub struct Hold {
     pub expires_at: OffsetDateTime,
     pub created_at: OffsetDateTime,
     pub state: State,
+    /// Who placed it.
+    by: String,
     version: i32,
     /// The transfer that made it what it is.
     pub transfer: i64,
@@ -122,6 +125,7 @@ struct Placed<'a> {
     wallet: WalletId,
     amount: i64,
     expires_at: &'a str,
+    caller: &'a str,
 }
 
 #[derive(Serialize)]
@@ -152,7 +156,8 @@ impl Wallets {
         let content = content.each_ref().map(String::as_str);
         let mut posting = asked.posting("hold", &content, vec![Leg::from(action)]);
         let text = sql::moment(expires_at)?;
-        let row = Placed { wallet, amount: amount.0, expires_at: &text };
+        let by = asked.caller.name();
+        let row = Placed { wallet, amount: amount.0, expires_at: &text, caller: by };
         posting.companions.push(companion(&PLACED, &row, "the hold exists")?);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| refused(&error, Some(facts.currency)))?;
@@ -170,6 +175,7 @@ impl Wallets {
             expires_at,
             created_at: posted.at,
             state: State::Open,
+            by: by.to_owned(),
             version: 0,
             transfer: posted.first_seq,
             replayed: false,
@@ -183,6 +189,9 @@ impl Wallets {
         change: Change<'_>,
         asked: Option<Asked<'_>>,
     ) -> Result<Hold> {
+        if let Some(asked) = asked {
+            self.may_change_hold(asked.caller, id).await?;
+        }
         let _turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS_MAX {
             let hold = self.get_hold(id).await?;
@@ -228,6 +237,24 @@ impl Wallets {
         self.hold_of(found.ok_or(Error::NotFound("hold"))?).await
     }
 
+    /// A hold of a wallet that this caller may look at; another's is nobody's business.
+    pub async fn hold_seen_by(&self, caller: &Caller, id: i64) -> Result<Hold> {
+        let hold = self.get_hold(id).await?;
+        let facts = self.facts(hold.wallet).await?;
+        if hold.by == caller.name() || caller.may_see(&facts).is_ok() {
+            Ok(hold)
+        } else {
+            Err(Error::NotFound("hold"))
+        }
+    }
+
+    /// It is ended by who placed it, and by whoever may spend from any wallet: not by its owner, to whom the money
+    /// was promised to be gone.
+    async fn may_change_hold(&self, caller: &Caller, id: i64) -> Result<()> {
+        let hold = self.hold_seen_by(caller, id).await?;
+        if hold.by == caller.name() { Ok(()) } else { caller.needs(Scope::WalletWrite) }
+    }
+
     /// The holds of a wallet with an id below `before`, newest first.
     pub async fn list_holds(&self, wallet: WalletId, before: i64, limit: i64) -> Result<Vec<Hold>> {
         self.facts(wallet).await?;
@@ -253,6 +280,7 @@ impl Wallets {
             expires_at: row.expires_at,
             created_at: row.created_at,
             state: State::of_name(&row.state).ok_or_else(super::nothing_posted)?,
+            by: row.caller,
             version: row.version,
             transfer: row.id,
             replayed: false,

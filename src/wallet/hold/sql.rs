@@ -15,10 +15,10 @@ pub static PLACED: CompanionKind = CompanionKind {
     sql: "
 with input as (
     select * from json_to_recordset($2::text::json)
-        as (n int, seq bigint, wallet bigint, amount bigint, expires_at timestamptz)
+        as (n int, seq bigint, wallet bigint, amount bigint, expires_at timestamptz, caller text)
 ), done as (
-    insert into public.hold (id, wallet, amount, expires_at)
-    select seq, wallet, amount, expires_at from input
+    insert into public.hold (id, wallet, amount, expires_at, caller)
+    select seq, wallet, amount, expires_at, caller from input
     on conflict do nothing
     returning id
 ), took as (
@@ -63,12 +63,13 @@ pub(super) struct Row {
     pub created_at: OffsetDateTime,
     pub version: i32,
     pub state: String,
+    pub caller: String,
 }
 
 pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Row>> {
     let row = sqlx::query_as!(
         Row,
-        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state
+        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
         from hold h join ledger.transfer t on t.book = $2 and t.seq = h.id
         where h.id = $1",
         id,
@@ -85,7 +86,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Row>> {
     let rows = sqlx::query_as!(
         Row,
-        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state
+        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
         from hold h join ledger.transfer t on t.book = $4 and t.seq = h.id
         where h.wallet = $1 and h.id < $2
         order by h.id desc

@@ -106,7 +106,8 @@ async fn create_batch(
         transfers.iter().enumerate().map(|(n, body)| body.draft(&place(n))).collect();
     let wallets = drafts.iter().flatten().flat_map(|draft| [draft.from, draft.to]);
     let known = app.wallets.facts_of_many(wallets).await?;
-    let orders = drafts.into_iter().enumerate().map(|(n, draft)| draft?.order(&place(n), &known));
+    let orders =
+        drafts.into_iter().enumerate().map(|(n, draft)| draft?.order(&place(n), &known, &caller));
     let asked = asked(&caller, &key, &context);
     if atomic {
         let orders = whole(orders)?;

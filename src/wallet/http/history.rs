@@ -124,7 +124,7 @@ struct HistoryQuery {
 )]
 async fn get_history(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Response> {
@@ -132,7 +132,7 @@ async fn get_history(
     let limit = page_limit(limit)?;
     let from = parse_moment("?from", from_text.clone())?;
     let to = parse_moment("?to", to_text.clone())?;
-    let facts = app.wallets.facts(id).await?;
+    let facts = app.wallets.seen_by(&caller, id).await?;
     let (from, before) = match (from, to) {
         (None, None) => (0, read::END),
         (from, to) => app.wallets.between(from, to).await?,

@@ -123,6 +123,7 @@ async fn create_hold(
     let lasts = check.optional("/expires_in", &expires_in, lasts);
     let (id, amount) = check.finish(id.zip(amount))?;
     let facts = app.wallets.facts(id).await?;
+    caller.may_spend(&facts)?;
     let amount = amount_of(amount, facts.currency)?;
     let asked = asked(&caller, &key, &context);
     let lasts = lasts.unwrap_or(LASTS_DEFAULT);
@@ -150,8 +151,8 @@ fn lasts(raw: &str) -> Result<Duration, String> {
         (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ),
 )]
-async fn get_hold(State(app): State<App>, _: Caller, Path(id): Path<i64>) -> Result<Response> {
-    let hold = app.wallets.get_hold(id).await?;
+async fn get_hold(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -> Result<Response> {
+    let hold = app.wallets.hold_seen_by(&caller, id).await?;
     Ok(axum::Json(HoldBody::of(&hold, false)?).into_response())
 }
 
@@ -253,10 +254,11 @@ struct HoldsQuery {
 )]
 async fn list_holds(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
     Query(query): Query<HoldsQuery>,
 ) -> Result<Response> {
+    app.wallets.seen_by(&caller, id).await?;
     let limit = page_limit(query.limit)?;
     let holds = app.wallets.list_holds(id, query.after.unwrap_or(read::END), limit).await?;
     let bodies = holds.iter().map(|hold| HoldBody::of(hold, false));

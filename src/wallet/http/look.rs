@@ -15,7 +15,7 @@ use crate::http::auth::Caller;
 use crate::http::extract::{Path, Query};
 use crate::http::problem::ProblemBody;
 use crate::wallet::WalletId;
-use crate::wallet::read::{Detail, Holdings};
+use crate::wallet::read::{Detail, Holdings, Wanted};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -131,14 +131,16 @@ struct ListQuery {
 )]
 async fn list_wallets(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response> {
     let ListQuery { owner, currency, limit, after, closed } = query;
     let closed_too = closed.unwrap_or(false);
     let limit = page_limit(limit)?;
     let (owner, currency) = (owner.as_deref(), currency.as_deref());
-    let wallets = app.wallets.list(owner, currency, after.unwrap_or(0), limit, closed_too).await?;
+    let after = after.unwrap_or(0);
+    let wanted = Wanted { owner, currency, closed_too, after, limit };
+    let wallets = app.wallets.list(wanted, caller.sight()?).await?;
     let bodies = wallets.iter().map(BriefBody::of).collect::<Result<Vec<_>>>()?;
     let mut response = axum::Json(bodies).into_response();
     if let Some(last) = wallets.last().filter(|_| i64::try_from(wallets.len()) == Ok(limit)) {
@@ -167,9 +169,10 @@ async fn list_wallets(
 )]
 async fn get_wallet(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
 ) -> Result<Response> {
+    app.wallets.seen_by(&caller, id).await?;
     detail(&app, id).await
 }
 
@@ -197,10 +200,11 @@ struct BalanceQuery {
 )]
 async fn get_balance(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
     Query(query): Query<BalanceQuery>,
 ) -> Result<Response> {
+    app.wallets.seen_by(&caller, id).await?;
     let wallet = app.wallets.get(id, parse_moment("?at", query.at)?).await?;
     Ok(axum::Json(BriefBody::of(&wallet)?).into_response())
 }

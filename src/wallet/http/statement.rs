@@ -57,13 +57,13 @@ struct StatementQuery {
 )]
 async fn get_statement(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
     Query(query): Query<StatementQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let (from, to) = (parse_moment("?from", query.from)?, parse_moment("?to", query.to)?);
-    let facts = app.wallets.facts(id).await?;
+    let facts = app.wallets.seen_by(&caller, id).await?;
     let (from, before) = app.wallets.between(from, to).await?;
     let opening = app.wallets.holdings_at(id, &facts, from - 1).await?;
     let closing = app.wallets.holdings_at(id, &facts, before.max(from) - 1).await?;

@@ -155,9 +155,15 @@ impl<'a> OrderBody<'a> {
 
 impl Draft<'_> {
     /// The order, now that the wallets are known.
-    pub(super) fn order(self, at: &str, known: &HashMap<WalletId, Arc<Facts>>) -> Result<Order> {
+    pub(super) fn order(
+        self,
+        at: &str,
+        known: &HashMap<WalletId, Arc<Facts>>,
+        caller: &Caller,
+    ) -> Result<Order> {
         let facts = |wallet| known.get(wallet).ok_or(Error::NotFound("wallet"));
         let (from, to) = (facts(&self.from)?, facts(&self.to)?);
+        caller.may_spend(from)?;
         if from.currency != to.currency {
             return Err(Error::CurrencyMismatch);
         }
@@ -197,7 +203,7 @@ async fn create_transfer(
 ) -> Result<Response> {
     let draft = body.read::<OrderBody<'_>>()?.draft("")?;
     let known = app.wallets.facts_of_many([draft.from, draft.to].into_iter()).await?;
-    let order = draft.order("", &known)?;
+    let order = draft.order("", &known, &caller)?;
     created(app.wallets.transfer(order, asked(&caller, &key, &context)).await?)
 }
 
@@ -210,7 +216,11 @@ async fn create_transfer(
         (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ),
 )]
-async fn get_transfer(State(app): State<App>, _: Caller, Path(id): Path<i64>) -> Result<Response> {
-    let transfer = app.wallets.get_transfer(id).await?;
+async fn get_transfer(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+) -> Result<Response> {
+    let transfer = app.wallets.transfer_seen_by(&caller, id).await?;
     Ok(axum::Json(TransferBody::of(transfer)?).into_response())
 }

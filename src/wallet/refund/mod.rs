@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::transfer::{Transfer, wallet_of};
 use super::{Asked, Wallets, companion, refused};
 use crate::error::{Error, Result};
+use crate::http::auth::Caller;
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Kind, Leg};
@@ -49,7 +50,8 @@ impl Wallets {
         amount: Option<&str>,
         asked: Asked<'_>,
     ) -> Result<Transfer> {
-        let transfer = self.get_transfer(id).await?;
+        let transfer = self.transfer_seen_by(asked.caller, id).await?;
+        self.may_refund(asked.caller, &transfer).await?;
         if !can_be_refunded(transfer.kind) {
             return Err(Error::NotRefundable);
         }
@@ -78,6 +80,15 @@ impl Wallets {
             }
         }
         Err(Error::Overloaded)
+    }
+
+    /// Whoever may spend from the wallet that received the money; what left the system comes back as new money.
+    async fn may_refund(&self, caller: &Caller, transfer: &Transfer) -> Result<()> {
+        match (wallet_of(transfer.credit), wallet_of(transfer.debit)) {
+            (Some(wallet), _) => caller.may_spend(&*self.facts(wallet).await?),
+            (None, Some(wallet)) => caller.may_fund(&*self.facts(wallet).await?),
+            (None, None) => Err(Error::NotFound("transfer")),
+        }
     }
 
     /// Nothing when another refund came first.

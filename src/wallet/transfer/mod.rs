@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Asked, BOOK, Facts, WalletId, Wallets, nothing_posted, refused};
 use crate::error::{Error, Result};
+use crate::http::auth::Caller;
 use crate::ledger::PostError;
 use crate::ledger::account::{AccountId, Role};
 use crate::ledger::currency::Currency;
@@ -109,6 +110,17 @@ impl Wallets {
     pub async fn get_transfer(&self, id: i64) -> Result<Transfer> {
         let lines = self.lines_of(id).await?;
         self.transfer_of(&lines, None).await
+    }
+
+    /// A transfer that concerns a wallet which this caller may look at; another is nobody's business.
+    pub async fn transfer_seen_by(&self, caller: &Caller, id: i64) -> Result<Transfer> {
+        let transfer = self.get_transfer(id).await?;
+        for wallet in [transfer.debit, transfer.credit].into_iter().filter_map(wallet_of) {
+            if caller.may_see(&*self.facts(wallet).await?).is_ok() {
+                return Ok(transfer);
+            }
+        }
+        Err(Error::NotFound("transfer"))
     }
 
     /// The rows of a transfer, its fee included.

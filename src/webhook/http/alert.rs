@@ -113,10 +113,10 @@ async fn create_alert(
 )]
 async fn list_alerts(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(id): Path<WalletId>,
 ) -> Result<Response> {
-    let alerts = app.webhooks.list_alerts(id).await?;
+    let alerts = app.webhooks.list_alerts(id, &caller).await?;
     let bodies = alerts.iter().map(AlertBody::of).collect::<Result<Vec<_>>>()?;
     Ok(axum::Json(bodies).into_response())
 }
@@ -136,9 +136,9 @@ async fn list_alerts(
 )]
 async fn delete_alert(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path((id, alert)): Path<(WalletId, i64)>,
 ) -> Result<StatusCode> {
-    app.webhooks.delete_alert(id, alert).await?;
+    app.webhooks.delete_alert(id, alert, &caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,0 +1,88 @@
+//! `revwallet user` and `revwallet jwt`: what the operator does about users at the command line.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use sqlx::Connection;
+
+use super::{UsersArgs, sql, subject, token};
+use crate::db::Database;
+use crate::error::Error;
+use crate::telemetry::Metrics;
+use crate::trail::{self, Action, By};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    User,
+    /// May do everything.
+    Admin,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum UserCommand {
+    /// Give a user a role.
+    Role {
+        /// The user name or the e-mail address.
+        login: String,
+        #[arg(value_enum)]
+        role: Role,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum JwtCommand {
+    /// Sign with a new key from now on; tokens of the old one stay good until they end by themselves.
+    Rotate,
+}
+
+pub async fn run_user(
+    db: &Database,
+    metrics: &Metrics,
+    command: UserCommand,
+) -> anyhow::Result<()> {
+    let UserCommand::Role { login, role } = command;
+    let role = if role == Role::Admin { "admin" } else { "user" };
+    let changed = async {
+        let mut db = db.acquire("users.set_role").await?;
+        let mut tx = db.begin().await?;
+        let id = sql::set_role(&mut tx, &login, role).await?;
+        if let Some(id) = id {
+            trail::note(
+                &mut tx,
+                metrics,
+                By::OPERATOR,
+                Action::RoleChanged,
+                Some(&subject(id)),
+                true,
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(id)
+    };
+    match changed.await.map_err(Error::into_cause)? {
+        Some(id) => writeln!(std::io::stdout(), "user {id} has the role {role}")
+            .context("cannot write the answer"),
+        None => bail!("there is no user `{login}`"),
+    }
+}
+
+pub async fn run_jwt(
+    db: &Database,
+    metrics: &Metrics,
+    args: &UsersArgs,
+    command: &JwtCommand,
+) -> anyhow::Result<()> {
+    let JwtCommand::Rotate = command;
+    if args.jwt_secret.is_some() {
+        bail!("the key is --jwt-secret: give a new one, and the old one as --jwt-secret-before");
+    }
+    let rotated = async {
+        let kid = token::rotate(db, args.token_lifetime).await?;
+        let mut db = db.acquire("users.note_rotation").await?;
+        trail::note(&mut db, metrics, By::OPERATOR, Action::JwtRotated, Some(&kid), true).await?;
+        Ok(kid)
+    };
+    let kid = rotated.await.map_err(Error::into_cause)?;
+    writeln!(std::io::stdout(), "key {kid} signs from now on").context("cannot write the answer")
+}

@@ -1,0 +1,62 @@
+//! The statements of limits.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// Counts an attempt and says whether the next one has to wait; nothing while this one has to.
+pub(super) async fn count(
+    db: &mut PgConnection,
+    key: Uuid,
+    free: i32,
+    [forget_after, wait_min, wait_max]: [Duration; 3],
+) -> Result<Option<bool>> {
+    let row = sqlx::query_scalar!(
+        r#"
+        insert into attempt as a (key, count) values ($1, 1)
+        on conflict (key) do update
+        set last_at = now(),
+            count = case when a.last_at < now() - make_interval(secs => $3) then 1 else a.count + 1 end,
+            locked_until = case
+                when a.count + 1 >= $2 and a.last_at >= now() - make_interval(secs => $3) then
+                    now() + make_interval(secs => least($5, $4 * power(2::float8, least(a.count + 1 - $2, 30))))
+            end
+        where a.locked_until is null or a.locked_until <= now()
+        returning locked_until is not null as "locks!""#,
+        key,
+        free,
+        forget_after.as_secs_f64(),
+        wait_min.as_secs_f64(),
+        wait_max.as_secs_f64(),
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// How long the next attempt has to wait.
+pub(super) async fn wait(db: &mut PgConnection, key: Uuid) -> Result<Duration> {
+    let seconds = sqlx::query_scalar!(
+        r#"select extract(epoch from locked_until - now())::float8 as "seconds" from attempt where key = $1"#,
+        key
+    );
+    let seconds = seconds.fetch_optional(db).await?.flatten().unwrap_or_default();
+    Ok(Duration::from_secs_f64(seconds.max(0.0)))
+}
+
+/// Forgets all attempts.
+pub(super) async fn forget(db: &mut PgConnection, key: Uuid) -> Result<()> {
+    sqlx::query!("delete from attempt where key = $1", key).execute(db).await?;
+    Ok(())
+}
+
+/// Takes one attempt back, and the wait that it began.
+pub(super) async fn take_back(db: &mut PgConnection, key: Uuid) -> Result<()> {
+    let update = sqlx::query!(
+        "update attempt set count = greatest(count - 1, 0), locked_until = null where key = $1",
+        key
+    );
+    update.execute(db).await?;
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Tokens: JSON Web Tokens that name a session, signed with a key that is told by its id.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::signature::{self, Signer, Verifier};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::sql;
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::secret::{self, Secret};
+
+/// The one algorithm that is spoken.
+const ALGORITHM: Algorithm = Algorithm::HS256;
+
+/// Who says so.
+const ISSUER: &str = "revwallet";
+
+/// Fewest characters of a secret that somebody brings along.
+const SECRET_MIN: usize = 32;
+
+/// Longest token that is looked at.
+const TOKEN_MAX: usize = 1_024;
+
+/// How old the keys may be that new tokens are signed with.
+const KEYS_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// An unknown key is looked up, but not more often than this.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a token says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Claims {
+    iss: String,
+    /// The user.
+    pub(super) sub: String,
+    /// The session.
+    pub(super) jti: Uuid,
+    iat: i64,
+    exp: i64,
+}
+
+struct JwtKey {
+    kid: String,
+    secret: Secret,
+}
+
+struct Known {
+    /// The first one signs.
+    keys: Vec<JwtKey>,
+    read: Instant,
+}
+
+/// Signs tokens, and reads them.
+pub(super) struct Tokens {
+    db: Database,
+    known: RwLock<Arc<Known>>,
+    /// The keys are those of the settings, and never looked up.
+    are_given: bool,
+    pub(super) lifetime: Duration,
+}
+
+impl Tokens {
+    /// `given` are the secrets of the settings, the first of which signs; without any the database has them.
+    pub(super) async fn open(
+        db: &Database,
+        given: &[Secret],
+        lifetime: Duration,
+    ) -> anyhow::Result<Self> {
+        // Whoever is first makes it the process's own; all of them are the same.
+        let _installed = PROVIDER.install_default();
+        if given.iter().any(|secret| secret.reveal().len() < SECRET_MIN) {
+            bail!("--jwt-secret must have at least {SECRET_MIN} characters that nobody can guess");
+        }
+        let keys =
+            given.iter().map(|secret| JwtKey { kid: kid_of(secret), secret: secret.clone() });
+        let known = Known { keys: keys.collect(), read: Instant::now() };
+        let tokens = Self {
+            db: db.clone(),
+            are_given: !given.is_empty(),
+            known: RwLock::new(Arc::new(known)),
+            lifetime,
+        };
+        if !tokens.are_given {
+            let known = tokens.look_up().await.map_err(Error::into_cause)?;
+            if known.keys.is_empty() {
+                rotate(db, lifetime).await.map_err(Error::into_cause)?;
+                tokens.look_up().await.map_err(Error::into_cause)?;
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// A token for this session.
+    pub(super) async fn sign(
+        &self,
+        user: i64,
+        session: Uuid,
+        until: OffsetDateTime,
+    ) -> Result<String> {
+        let mut known = self.known();
+        if !self.are_given && known.read.elapsed() > KEYS_AGE_MAX {
+            known = self.look_up().await?;
+        }
+        let key = known.keys.first();
+        let key =
+            key.ok_or_else(|| Error::Internal(anyhow::anyhow!("there is no key to sign with")))?;
+        let header = Header { kid: Some(key.kid.clone()), ..Header::new(ALGORITHM) };
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: user.to_string(),
+            jti: session,
+            iat: OffsetDateTime::now_utc().unix_timestamp(),
+            exp: until.unix_timestamp(),
+        };
+        let signing = EncodingKey::from_secret(key.secret.reveal().as_bytes());
+        jsonwebtoken::encode(&header, &claims, &signing)
+            .map_err(|cause| Error::Internal(cause.into()))
+    }
+
+    /// What a token says, if it is one of ours and its time is not over. Whether its session is there is another question.
+    pub(super) async fn read(&self, token: &Secret) -> Result<Option<Claims>> {
+        let text = token.reveal();
+        let Some(header) = Some(text)
+            .filter(|text| text.len() <= TOKEN_MAX)
+            .and_then(|text| jsonwebtoken::decode_header(text).ok())
+            .filter(|header| header.alg == ALGORITHM)
+        else {
+            return Ok(None);
+        };
+        let Some(kid) = header.kid else { return Ok(None) };
+        let mut known = self.known();
+        let has = |known: &Known| known.keys.iter().any(|key| key.kid == kid);
+        if !has(&known) && !self.are_given && known.read.elapsed() > LOOK_UP_INTERVAL {
+            known = self.look_up().await?;
+        }
+        let Some(key) = known.keys.iter().find(|key| key.kid == kid) else { return Ok(None) };
+        let mut validation = Validation::new(ALGORITHM);
+        validation.leeway = 0;
+        validation.set_issuer(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "sub", "iss"]);
+        let key = DecodingKey::from_secret(key.secret.reveal().as_bytes());
+        Ok(jsonwebtoken::decode::<Claims>(text, &key, &validation).ok().map(|data| data.claims))
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn look_up(&self) -> Result<Arc<Known>> {
+        let keys = sql::jwt_keys(&mut *self.db.acquire("users.jwt_keys").await?).await?;
+        let keys =
+            keys.into_iter().map(|(kid, secret)| JwtKey { kid, secret: Secret::from(secret) });
+        let known = Arc::new(Known { keys: keys.collect(), read: Instant::now() });
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
+        Ok(known)
+    }
+}
+
+/// Makes a new key; those before it are believed until the last token they have signed is over. Its id.
+pub(super) async fn rotate(db: &Database, lifetime: Duration) -> Result<String> {
+    let secret = Secret::from(URL_SAFE_NO_PAD.encode(secret::random()));
+    let kid = kid_of(&secret);
+    // Other processes sign with the old key until they look again.
+    let overlap = lifetime + 2 * KEYS_AGE_MAX;
+    sql::add_jwt_key(&mut *db.acquire("users.rotate_jwt").await?, &kid, secret.reveal(), overlap)
+        .await?;
+    Ok(kid)
+}
+
+/// Tells keys apart, and tells nothing about them.
+fn kid_of(secret: &Secret) -> String {
+    let named = Secret::from(format!("kid of {}", secret.reveal()));
+    URL_SAFE_NO_PAD.encode(&named.hash()[..6])
+}
+
+/// HMAC-SHA256 by the library that TLS uses already.
+struct Hs256(hmac::Key);
+
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |algorithm, key| Ok(Box::new(Hs256::new(*algorithm, key.as_bytes())?)),
+    verifier_factory: |algorithm, key| {
+        Ok(Box::new(Hs256::new(*algorithm, key.try_get_as_bytes()?)?))
+    },
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+impl Hs256 {
+    fn new(algorithm: Algorithm, key: &[u8]) -> jsonwebtoken::errors::Result<Self> {
+        if algorithm != ALGORITHM {
+            return Err(jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into());
+        }
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+}
+
+impl Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        ALGORITHM
+    }
+}
+
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        ALGORITHM
+    }
+}
