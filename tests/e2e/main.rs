@@ -17,6 +17,7 @@ mod page;
 mod startup;
 mod tail;
 mod telemetry;
+mod users;
 mod verify;
 mod wallet;
 mod webhook;

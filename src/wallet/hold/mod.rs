@@ -251,6 +251,9 @@ impl Wallets {
     /// It is ended by who placed it, and by whoever may spend from any wallet: not by its owner, to whom the money
     /// was promised to be gone.
     async fn may_change_hold(&self, caller: &Caller, id: i64) -> Result<()> {
+        if caller.has(Scope::WalletWrite) {
+            return Ok(());
+        }
         let hold = self.hold_seen_by(caller, id).await?;
         if hold.by == caller.name() { Ok(()) } else { caller.needs(Scope::WalletWrite) }
     }

@@ -50,8 +50,12 @@ impl Wallets {
         amount: Option<&str>,
         asked: Asked<'_>,
     ) -> Result<Transfer> {
-        let transfer = self.transfer_seen_by(asked.caller, id).await?;
-        self.may_refund(asked.caller, &transfer).await?;
+        let transfer = self.get_transfer(id).await?;
+        if let Err(refusal) = self.may_refund(asked.caller, &transfer).await {
+            // Who does not even see it is not told that it is there.
+            self.transfer_seen_by(asked.caller, id).await?;
+            return Err(refusal);
+        }
         if !can_be_refunded(transfer.kind) {
             return Err(Error::NotRefundable);
         }

@@ -18,8 +18,19 @@ pub async fn while_running(app: &TestApp) {
 /// Every line keeps to the schema, and none is an error.
 pub fn logs(logs: &Logs) {
     for line in logs.lines() {
+        no_secret(&line.to_string());
         schema(&line);
         assert_ne!(line["level"], "ERROR", "{line}");
+    }
+}
+
+/// What every password of these tests contains.
+pub const PLANTED: &str = "planted";
+
+/// No password, no token and no key.
+pub fn no_secret(line: &str) {
+    for mark in [PLANTED, "eyJ", "rwk_", "argon2id", "whsec_"] {
+        assert!(!line.contains(mark), "a secret is in the log: {line}");
     }
 }
 

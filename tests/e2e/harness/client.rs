@@ -10,6 +10,8 @@ use serde_json::Value;
 pub struct Client {
     pub address: SocketAddr,
     http: reqwest::Client,
+    /// Who it says it is.
+    credential: Option<String>,
 }
 
 /// What came back.
@@ -24,11 +26,25 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         // Whoever is first makes it the process's own; nothing here speaks TLS.
         let _installed = rustls::crypto::ring::default_provider().install_default();
-        Self { address, http: reqwest::Client::new() }
+        Self { address, http: reqwest::Client::new(), credential: None }
+    }
+
+    /// The same client with a token or a key.
+    pub fn with(&self, credential: &str) -> Self {
+        Self { credential: Some(credential.to_owned()), ..self.clone() }
+    }
+
+    /// What it says who it is with.
+    pub fn credential(&self) -> &str {
+        self.credential.as_deref().unwrap_or_default()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("http://{}{path}", self.address))
+        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        match &self.credential {
+            Some(credential) => request.bearer_auth(credential),
+            None => request,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod check;
 pub mod client;
 pub mod logs;
+pub mod people;
 pub mod postgres;
 pub mod program;
 pub mod receiver;
@@ -40,6 +41,11 @@ impl Deref for TestApp {
 }
 
 impl TestApp {
+    /// The app itself, for what has no route.
+    pub fn app(&self) -> &App {
+        self.running.app()
+    }
+
     /// A wallet with this balance; its id.
     pub async fn open_wallet(&self, currency: &str, balance: &str) -> String {
         let body = json!({ "owner": "somebody", "initial_balance": balance, "currency": currency });
@@ -92,6 +98,9 @@ pub fn config(settings: &[&str]) -> Config {
         "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn,tokio_postgres=warn",
         // The server of a test run has `fsync` off.
         "--allow-unsafe-server",
+        // What matters about it is measured elsewhere.
+        "--password-memory=512",
+        "--password-passes=1",
     ];
     let open = (!settings.iter().any(|setting| setting.starts_with("--access")))
         .then_some("--access=open");

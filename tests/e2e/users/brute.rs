@@ -1,0 +1,161 @@
+//! Who guesses is stopped, and nobody else is.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::sign_in;
+use crate::harness::{Answer, TestApp, is_long, run, run_with};
+
+async fn guess(app: &TestApp, name: &str, password: &str) -> Answer {
+    app.post("/api/users/login", json!({ "username": name, "password": password })).await
+}
+
+#[tokio::test]
+async fn brute_force_is_stopped_and_the_neighbour_gets_in() {
+    run(async |app| {
+        let (ada, bob) = (app.person("ada").await, app.person("bob").await);
+
+        let mut statuses = Vec::new();
+        for n in 0..10 {
+            statuses.push(guess(app, "ada", &format!("planted guess {n}")).await.status);
+        }
+
+        assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429, 429, 429]);
+        let problem = guess(app, "ada", &ada.password).await.problem(429, "too-many-requests");
+        assert!(
+            problem["detail"].as_str().unwrap().starts_with("too many attempts: wait"),
+            "{problem}"
+        );
+        sign_in(app, "bob", &bob.password).await;
+        let metrics = app.internal.get("/metrics").await.text;
+        assert!(metrics.contains("wallet_rate_limited_total{scope=\"login\"} 6\n"), "{metrics}");
+        assert!(metrics.contains(
+            "wallet_auth_attempts_total{method=\"password\",outcome=\"bad_credentials\"} 5\n"
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_guesses_at_once_are_no_more_than_a_thousand_in_a_row() {
+    run(async |app| {
+        app.person("ada").await;
+
+        let guesses = (0..60)
+            .map(|n| async move { guess(app, "ada", &format!("planted guess {n}")).await.status });
+        let statuses = futures_util::future::join_all(guesses).await;
+
+        assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 5);
+        assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 55);
+    })
+    .await;
+}
+
+/// Lets so much time pass for all who wait.
+async fn wait_for(app: &TestApp, statement: &'static str) {
+    app.database.execute(statement).await;
+}
+
+#[tokio::test]
+async fn the_wait_grows_and_lifts() {
+    run(async |app| {
+        let ada = app.person("ada").await;
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            guess(app, "ada", "planted guess").await;
+        }
+        for _ in 0..4 {
+            let told = guess(app, "ada", "planted guess").await;
+            waits.push(told.header("retry-after").parse::<u64>().unwrap());
+            wait_for(app, "update attempt set locked_until = now() where locked_until is not null").await;
+            assert_eq!(guess(app, "ada", "planted guess").await.status, 401, "one try after each wait");
+        }
+        assert_eq!(waits, [1, 2, 4, 8], "each is twice the one before");
+
+        wait_for(app, "update attempt set locked_until = now() where locked_until is not null").await;
+        sign_in(app, "ada", &ada.password).await;
+        assert_eq!(guess(app, "ada", "planted guess").await.status, 401, "success forgets the failures");
+        assert_eq!(guess(app, "ada", "planted guess").await.status, 401);
+
+        wait_for(app, "update attempt set last_at = now() - interval '2 hours', count = 60, locked_until = now()").await;
+        assert_eq!(guess(app, "ada", "planted guess").await.status, 401, "and so does time");
+        assert_eq!(guess(app, "ada", "planted guess").await.status, 401);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_is_limited_like_somebody() {
+    run(async |app| {
+        app.person("ada").await;
+        for n in 0..7 {
+            let (known, unknown) = (
+                guess(app, "ada", "planted guess").await,
+                guess(app, "eve", "planted guess").await,
+            );
+
+            assert_eq!(known.status, unknown.status, "try {n}");
+            let text = |answer: &Answer| {
+                let mut body = answer.json();
+                body["trace_id"] = json!(null);
+                body
+            };
+            assert_eq!(text(&known), text(&unknown));
+            assert_eq!(known.headers.len(), unknown.headers.len());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_address_registers_only_so_many() {
+    run_with(&["--registrations-max=3", "--trusted-proxies=127.0.0.1"], async |app| {
+        let register = async |n: u32, from: &str| {
+            let body = json!({ "username": format!("user{n}"), "email": format!("u{n}@example.com"), "password": "planted often" });
+            let request = app.request(http::Method::POST, "/api/users/register").json(&body);
+            app.send(request.header("x-forwarded-for", from)).await
+        };
+        for n in 0..3 {
+            assert_eq!(register(n, "203.0.113.7").await.status, 200);
+        }
+
+        register(3, "203.0.113.7").await.problem(429, "too-many-requests");
+        register(3, "9.9.9.9, 203.0.113.7").await.problem(429, "too-many-requests");
+        assert_eq!(register(3, "203.0.113.8").await.status, 200, "another address");
+    })
+    .await;
+}
+
+/// The middle of how long a guess takes.
+async fn median(app: &TestApp, names: impl Iterator<Item = String>) -> Duration {
+    let mut times = Vec::new();
+    for name in names {
+        let began = Instant::now();
+        assert_eq!(guess(app, &name, "planted guess").await.status, 401);
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn an_unknown_name_takes_as_long_as_a_wrong_password() {
+    if !is_long() {
+        return;
+    }
+    run_with(
+        &["--registrations-max=1000", "--password-memory=19456", "--password-passes=2"],
+        async |app| {
+            for n in 0..40 {
+                app.person(&format!("known{n}")).await;
+            }
+            let known = median(app, (0..40).map(|n| format!("known{n}"))).await;
+            let unknown = median(app, (0..40).map(|n| format!("unknown{n}"))).await;
+
+            let ratio = known.as_secs_f64() / unknown.as_secs_f64();
+            assert!((0.7..1.4).contains(&ratio), "{known:?} against {unknown:?}");
+        },
+    )
+    .await;
+}
