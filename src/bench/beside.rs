@@ -18,7 +18,7 @@ pub(super) async fn measure(bench: &Bench, other: &Path) -> anyhow::Result<Part>
     let here = Book::create(&bench.embedded, "here").await?;
     // The other program brings its own schema.
     let there = Book::empty(&bench.embedded, "there").await?;
-    let servers = [Server::start(&here).await?, Server::run(other, &there).await?];
+    let servers = [Server::start(&here).await?, Server::run(other, &there, &[]).await?];
     let mut targets = Vec::new();
     for server in &servers {
         targets.push(Target::prepare(&server.address, ACCOUNTS).await?);

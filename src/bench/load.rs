@@ -41,11 +41,14 @@ pub(super) enum Ask {
     Transfer,
     /// Set aside, then captured for another: two requests.
     HoldAndCapture,
+    /// In vain, by somebody else each time.
+    Login,
 }
 
 impl Ask {
     const fn status(self) -> u16 {
         match self {
+            Self::Login => 401,
             Self::Deposit | Self::Balance | Self::History => 200,
             Self::Transfer | Self::HoldAndCapture => 201,
         }
@@ -201,6 +204,7 @@ impl Client {
                     connection.transfer(id, to, (seed.1, number));
                 }
                 Ask::HoldAndCapture => connection.hold(id, (seed.1, number)),
+                Ask::Login => connection.login((seed.1, number)),
             }
             let status = connection.exchange().await?;
             ensure!(
@@ -293,6 +297,19 @@ impl Connection {
         let path = format!("/wallet/hold/{}/capture", hold.context("a hold has an id")?);
         self.post(&path, key, format_args!(r#"{{"to":"{to}"}}"#));
         Ok(())
+    }
+
+    /// A name that nobody has, from an address that nobody else has.
+    fn login(&mut self, (one, other): (u64, u64)) {
+        let body =
+            format!(r#"{{"username":"nobody{one:x}-{other:x}","password":"not the right one"}}"#);
+        let [a, b, c, ..] = one.wrapping_add(other).to_le_bytes();
+        let _written = write!(
+            self.request,
+            "POST /api/users/login HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+             x-forwarded-for: 10.{a}.{b}.{c}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len(),
+        );
     }
 
     fn deposit(&mut self, wallet: i64, key: (u64, u64)) {

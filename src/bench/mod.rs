@@ -9,6 +9,7 @@
 //! | [`bulk`] | many transfers in each posting, through the ledger itself |
 //! | [`companion`] | a posting that brings a row of another slice with one that does not |
 //! | [`holds`] | holds and captures with plain transfers, over HTTP |
+//! | [`logins`] | reading balances beside a thousand logins with reading them in peace |
 //! | [`processes`] | four programs that write one book with one program |
 //! | [`snapshot`] | with an old snapshot held open, as a dump does, and without |
 //! | [`grow`] | a large book with a small one |
@@ -25,6 +26,7 @@ mod deposits;
 mod grow;
 mod holds;
 mod load;
+mod logins;
 mod meter;
 mod pgbench;
 mod plot;
@@ -80,6 +82,8 @@ pub enum Mode {
     Companion,
     /// Holds and captures beside transfers.
     Holds,
+    /// Reading beside a thousand logins.
+    Logins,
     /// Four programs on one book.
     Processes,
     /// An old snapshot held open.
@@ -90,8 +94,15 @@ pub enum Mode {
 
 impl Mode {
     /// Everything that takes seconds.
-    const SHORT: [Self; 6] =
-        [Self::Deposits, Self::Bulk, Self::Companion, Self::Holds, Self::Processes, Self::Snapshot];
+    const SHORT: [Self; 7] = [
+        Self::Deposits,
+        Self::Bulk,
+        Self::Companion,
+        Self::Holds,
+        Self::Logins,
+        Self::Processes,
+        Self::Snapshot,
+    ];
 }
 
 /// What every part needs.
@@ -135,6 +146,7 @@ impl Bench {
                 Mode::Bulk => bulk::measure(self).await,
                 Mode::Companion => companion::measure(self).await,
                 Mode::Holds => holds::measure(self).await,
+                Mode::Logins => logins::measure(self).await,
                 Mode::Processes => processes::measure(self).await,
                 Mode::Snapshot => snapshot::measure(self).await,
                 Mode::Grow => grow::measure(self).await,

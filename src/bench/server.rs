@@ -18,15 +18,25 @@ pub(super) struct Server {
 impl Server {
     /// This very program.
     pub(super) async fn start(book: &Book) -> anyhow::Result<Self> {
-        Self::run(&std::env::current_exe()?, book).await
+        Self::start_with(book, &[]).await
+    }
+
+    /// The same with some settings of its own.
+    pub(super) async fn start_with(book: &Book, settings: &[&str]) -> anyhow::Result<Self> {
+        Self::run(&std::env::current_exe()?, book, settings).await
     }
 
     /// Starts on a free port, as one would run it but for the lines of successful requests.
-    pub(super) async fn run(program: &Path, book: &Book) -> anyhow::Result<Self> {
+    pub(super) async fn run(
+        program: &Path,
+        book: &Book,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(["serve", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"])
             .args(["--log-format=json", "--log-success-ratio=0", "--access=open"])
             .args(["--database-url", &book.url])
+            .args(settings)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;

@@ -29,6 +29,8 @@ pub const PLANTED: &str = "planted";
 
 /// No password, no token and no key.
 pub fn no_secret(line: &str) {
+    // What is wrong with a secret may be told.
+    let line = line.replace("whsec_ and 24", "");
     for mark in [PLANTED, "eyJ", "rwk_", "argon2id", "whsec_"] {
         assert!(!line.contains(mark), "a secret is in the log: {line}");
     }

@@ -91,6 +91,7 @@ impl Program {
         std::thread::spawn(move || {
             let mut send = Some(send);
             for line in output.lines().map_while(Result::ok) {
+                super::check::no_secret(&line);
                 let line: Value = serde_json::from_str(&line).unwrap();
                 super::check::schema(&line);
                 if line["event"] == "serve.listening"

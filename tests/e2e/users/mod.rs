@@ -223,17 +223,10 @@ async fn other_services_look_users_up_with_a_key() {
 }
 
 /// The first admin comes from the command line.
-async fn make_admin(app: &TestApp, name: &str) {
+fn make_admin(app: &TestApp, name: &str) {
     let url = format!("--database-url={}", app.database.url);
-    let output = crate::harness::program::command(&[
-        "user",
-        "role",
-        name,
-        "admin",
-        "--log-filter=warn",
-        &url,
-    ]);
-    let output = { output }.output().unwrap();
+    let words = ["user", "role", name, "admin", "--log-filter=warn", &url];
+    let output = crate::harness::program::command(&words).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -247,7 +240,7 @@ async fn an_admin_may_do_everything() {
         let look = format!("/wallet/{}", wallet.as_str().unwrap());
         root.get(&look).await.problem(403, "forbidden");
 
-        make_admin(app, "root").await;
+        make_admin(app, "root");
 
         assert_eq!(root.get(&look).await.status, 200);
         let fund = root.post("/wallet/deposit", json!({ "id": wallet, "amount": 5 })).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use revwallet::http::auth::Scope;
 
-use crate::harness::{Answer, Client, TestApp, run, run_with};
+use crate::harness::{Answer, Client, run, run_with};
 
 /// What is tried, and the status when the wallet is open, frozen and closed.
 const TABLE: [(&str, [u16; 3]); 12] = [
