@@ -147,6 +147,8 @@ impl App {
             Arc::clone(metrics),
         )?;
         webhook::feed::start(&tail, webhooks.clone(), tasks);
+        let keeping = webhook::keep::run(webhooks.clone(), tasks.stopping().clone());
+        tasks.spawn("webhook-log", keeping);
         let grace = config.lifecycle.shutdown_timeout / 2;
         jobs::start(db.options(), webhooks.clone(), metrics, tasks, grace);
         Ok(Self(Arc::new(Parts {

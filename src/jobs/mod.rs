@@ -32,7 +32,7 @@ const CONCURRENCY: usize = 256;
 const CONNECTIONS_MAX: u32 = 4;
 
 /// A worker that has been silent for this long is dead, and its jobs run elsewhere.
-const SILENT_MAX: Duration = Duration::from_secs(45);
+const SILENT_MAX: Duration = Duration::from_secs(20);
 
 /// How often the depths of the queues are looked up.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);

@@ -87,7 +87,9 @@ function line(entry) {
 
 async function history(path) {
   const first = !path;
-  const { body, next } = await call("GET", path ?? `/wallet/${shown.id}/history?limit=25`);
+  const of = shown.id;
+  const { body, next } = await call("GET", path ?? `/wallet/${of}/history?limit=25`);
+  if (shown.id !== of) return;
   const lines = body.map(line);
   if (first) $("history").replaceChildren(...lines);
   else $("history").append(...lines);
@@ -95,8 +97,13 @@ async function history(path) {
   $("older").hidden = !next;
 }
 
+/** The wallet that was chosen last: answers about another come too late. */
+let chosen = null;
+
 async function show(id) {
+  chosen = id;
   const { body: wallet } = await call("GET", `/wallet/${encodeURIComponent(id)}`);
+  if (chosen !== id) return;
   Object.assign(shown, { id: wallet.id, currency: wallet.currency });
   const title = $("wallet-title");
   title.textContent = `${wallet.label ?? wallet.owner} `;
@@ -118,7 +125,10 @@ function form(id, act) {
   let key = newKey();
   let meant = "";
   made.addEventListener("input", () => {
-    for (const input of made.elements) input.removeAttribute("aria-invalid");
+    for (const input of made.elements) {
+      input.removeAttribute("aria-invalid");
+      input.removeAttribute("aria-describedby");
+    }
   });
   made.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -157,6 +167,7 @@ function fail(error, made) {
     const input = made?.elements.namedItem(pointer.slice(1));
     if (input) {
       input.setAttribute("aria-invalid", "true");
+      input.setAttribute("aria-describedby", "say");
       input.focus();
     }
   }

@@ -8,14 +8,17 @@ mod deliver;
 mod event;
 pub mod feed;
 pub mod http;
+pub mod keep;
 mod sign;
 mod sql;
 mod target;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::config::duration;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::http::auth::{Caller, Policy};
@@ -38,6 +41,9 @@ pub struct WebhookArgs {
     /// Let webhooks go to private and loopback addresses: for development, or receivers in the same network.
     #[arg(long, env = "REVWALLET_WEBHOOK_ALLOW_PRIVATE", global = true)]
     pub webhook_allow_private: bool,
+    /// How long the log of deliveries is kept.
+    #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = duration)]
+    pub webhook_log_lifetime: Duration,
 }
 
 /// Everything one can do with webhooks. A cheap handle.
@@ -48,6 +54,7 @@ pub struct Webhooks {
     policy: Policy,
     client: reqwest::Client,
     allow_private: bool,
+    log_lifetime: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -83,7 +90,8 @@ impl Webhooks {
         }
         let allow_private = args.webhook_allow_private;
         let client = target::client(allow_private)?;
-        Ok(Self { db, wallets, policy, client, allow_private, metrics })
+        let log_lifetime = args.webhook_log_lifetime;
+        Ok(Self { db, wallets, policy, client, allow_private, log_lifetime, metrics })
     }
 
     async fn create(
@@ -116,7 +124,8 @@ impl Webhooks {
             },
             (None, None) => return Err(Error::Overloaded),
         };
-        let secret = Some(row.secret.clone());
+        // What was answered the first time; a rotation has shown a newer one to somebody else.
+        let secret = row.rotated_at.is_none().then(|| row.secret.clone());
         Ok(Webhook { secret, replayed, ..Webhook::from(row) })
     }
 

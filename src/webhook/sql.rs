@@ -1,5 +1,7 @@
 //! The statements of webhooks and alerts.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -161,6 +163,7 @@ pub(super) struct Row {
     pub events: Vec<String>,
     pub secret: String,
     pub created_at: OffsetDateTime,
+    pub rotated_at: Option<OffsetDateTime>,
     pub content_hash: Option<Uuid>,
 }
 
@@ -178,7 +181,7 @@ pub(super) async fn create(
         "insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
         values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
         on conflict do nothing
-        returning id, url, events, secret, created_at, content_hash",
+        returning id, url, events, secret, created_at, rotated_at, content_hash",
         caller,
         url,
         events,
@@ -192,7 +195,7 @@ pub(super) async fn create(
 pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<Row>> {
     let row = sqlx::query_as!(
         Row,
-        "select id, url, events, secret, created_at, content_hash from webhook where key_hash = $1",
+        "select id, url, events, secret, created_at, rotated_at, content_hash from webhook where key_hash = $1",
         key
     );
     Ok(row.fetch_optional(db).await?)
@@ -201,7 +204,7 @@ pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<Ro
 pub(super) async fn list(db: &mut PgConnection, caller: &str, id: Option<i64>) -> Result<Vec<Row>> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, url, events, secret, created_at, content_hash
+        "select id, url, events, secret, created_at, rotated_at, content_hash
         from webhook where caller = $1 and ($2::bigint is null or id = $2) order by id",
         caller,
         id,
@@ -344,4 +347,30 @@ pub(super) async fn alert_of_key(
 pub(super) async fn delete_alert(db: &mut PgConnection, wallet: i64, id: i64) -> Result<bool> {
     let done = sqlx::query!("delete from alert where id = $1 and wallet = $2", id, wallet);
     Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Forgets what was told, or given up, before then; how much.
+pub(super) async fn forget(db: &mut PgConnection, age: Duration, limit: i64) -> Result<u64> {
+    let done = sqlx::query!(
+        "delete from delivery where id in (
+            select id from delivery
+            where state <> 'pending' and created_at < now() - make_interval(secs => $1)
+            order by created_at
+            limit $2
+        )",
+        age.as_secs_f64(),
+        limit,
+    );
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Webhooks and wallets for which something has been waiting for a while.
+pub(super) async fn waiting(db: &mut PgConnection, since: Duration) -> Result<Vec<(i64, i64)>> {
+    let rows = sqlx::query!(
+        "select distinct webhook, wallet from delivery
+        where state = 'pending' and coalesce(attempted_at, created_at) < now() - make_interval(secs => $1)
+        limit 1000",
+        since.as_secs_f64(),
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.webhook, row.wallet)).collect())
 }

@@ -107,6 +107,40 @@ async fn a_person_opens_deposits_withdraws_and_transfers() {
 }
 
 #[tokio::test]
+async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "10").await;
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#wallets", "10.00 EUR").await;
+        browser.click(&format!("#wallets [data-id='{wallet}']")).await;
+        browser.see("#balance", "10.00 EUR").await;
+        // The request arrives, its answer does not.
+        let lossy = "
+            const real = window.fetch;
+            window.fetch = async (...request) => {
+                const answer = await real(...request);
+                if (request[1]?.method !== 'POST') return answer;
+                window.fetch = real;
+                throw new TypeError('the connection was lost');
+            };";
+        browser.run(lossy).await;
+
+        browser.write("#deposit [name=amount]", "5").await;
+        browser.click("#deposit button").await;
+        browser.see("#say.bad", "").await;
+        assert_eq!(app.get(&format!("/wallet/{wallet}")).await.json()["balance"], 15.0);
+        browser.click("#deposit button").await;
+        browser.see("#say", "Deposited. The balance is 15.00 EUR").await;
+        // The same once more is meant once more.
+        browser.write("#deposit [name=amount]", "5").await;
+        browser.click("#deposit button").await;
+        browser.see("#say", "Deposited. The balance is 20.00 EUR").await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn everything_can_be_done_by_keyboard() {
     run(async |app| {
         app.open_wallet("EUR", "10").await;

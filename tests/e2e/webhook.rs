@@ -420,3 +420,68 @@ async fn each_crossing_of_a_line_is_told_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_program_that_is_killed_between_telling_and_noting_it_tells_again() {
+    run_with(&[], async |app| {
+        let receiver = Receiver::start_as(true).await;
+        let url = format!("--database-url={}", app.database.url);
+        let words = [url.as_str(), LOCAL, "--access=open", "--allow-unsafe-server"];
+        // This app may not deliver to here: what it takes up fails, what the other takes up is told.
+        let doomed = crate::harness::program::Program::start(&words).await;
+        let body = json!({ "url": receiver.url(), "events": ["transfer.deposit"] });
+        assert_eq!(doomed.public.post("/wallet/webhook", body).await.status, 201);
+        let wallet = app.open_wallet("EUR", "0").await;
+        deposit(&doomed.public, &wallet, "1").await;
+        let told = async || receiver.heard().len();
+        crate::harness::eventually_within(Duration::from_mins(1), "it was told", async || {
+            told().await > 0
+        })
+        .await;
+
+        doomed.kill();
+        receiver.listen();
+        let heir = crate::harness::program::Program::start(&words).await;
+
+        crate::harness::eventually_within(
+            Duration::from_mins(2),
+            "it was told again",
+            async || told().await > 1,
+        )
+        .await;
+        let heard = receiver.heard();
+        assert!(
+            heard.iter().all(|one| one.id == heard[0].id && one.body == heard[0].body),
+            "{heard:?}"
+        );
+        let log = "/wallet/webhook/1/deliveries";
+        eventually("it is noted", async || app.get(log).await.json()[0]["state"] == "delivered")
+            .await;
+        assert!(heir.stop().await.success());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_without_a_job_gets_one_and_an_old_log_is_forgotten() {
+    run_with(&[LOCAL, "--webhook-log-lifetime=1d"], async |app| {
+        let receiver = Receiver::start().await;
+        subscribe(app, &receiver, json!(["transfer.deposit"])).await;
+        let wallet = app.open_wallet("EUR", "0").await;
+        deposit(app, &wallet, "1").await;
+        eventually("it was told", async || receiver.heard().len() == 1).await;
+        let log = "/wallet/webhook/1/deliveries";
+        eventually("it is noted", async || app.get(log).await.json()[0]["state"] == "delivered").await;
+        app.database.execute("update delivery set created_at = now() - interval '2 days'").await;
+        // As if the job had died of something else.
+        app.database
+            .execute("insert into delivery (webhook, wallet, seq, event, body, created_at) select webhook, wallet, seq, event, body, now() - interval '1 hour' from delivery")
+            .await;
+
+        app.app().webhooks.keep().await.unwrap();
+
+        eventually("it was told after all", async || receiver.heard().len() == 2).await;
+        assert_eq!(app.get(log).await.json().as_array().unwrap().len(), 1, "the old one is forgotten");
+    })
+    .await;
+}

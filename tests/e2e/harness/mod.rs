@@ -115,10 +115,15 @@ pub fn is_long() -> bool {
 }
 
 /// Waits until `holds` does, at most ten seconds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    eventually_within(Duration::from_secs(10), what, holds).await;
+}
+
+/// The same with more patience.
+pub async fn eventually_within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
-        assert!(began.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

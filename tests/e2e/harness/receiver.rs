@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub struct Receiver {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Heard>>>,
     pub script: Arc<Mutex<Script>>,
-    hangs: bool,
+    hangs: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -46,10 +47,20 @@ impl Receiver {
     pub async fn start_as(hangs: bool) -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let receiver = Self { address, heard: Arc::default(), script: Arc::default(), hangs };
+        let receiver = Self {
+            address,
+            heard: Arc::default(),
+            script: Arc::default(),
+            hangs: Arc::new(hangs.into()),
+        };
         let router = Router::new().route("/hook", post(hear)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(socket, router).await });
         receiver
+    }
+
+    /// Hangs no longer.
+    pub fn listen(&self) {
+        self.hangs.store(false, Ordering::Relaxed);
     }
 
     pub fn url(&self) -> String {
@@ -80,7 +91,7 @@ async fn hear(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes)
     };
     let wallet = heard.json()["data"]["wallet"].as_str().unwrap().to_owned();
     receiver.heard.lock().unwrap().push(heard);
-    if receiver.hangs {
+    if receiver.hangs.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_mins(1)).await;
     }
     let mut script = receiver.script.lock().unwrap();
