@@ -47,7 +47,15 @@ struct Believed {
     scopes: Vec<Scope>,
     /// None of a key that is not there.
     hashes: Vec<Vec<u8>>,
+    /// Within the last minute, when it was read.
+    is_used_lately: bool,
     read: Instant,
+}
+
+impl Believed {
+    fn nothing(read: Instant) -> Self {
+        Self { scopes: Vec::new(), hashes: Vec::new(), is_used_lately: true, read }
+    }
 }
 
 /// Everything one can do with API keys. A cheap handle.
@@ -83,13 +91,16 @@ impl Keys {
     }
 
     async fn check(&self, id: i64, secret: &Secret) -> Result<Option<Vec<Scope>>> {
-        let believed = match self.believed.get(&id) {
-            Some(believed) if believed.read.elapsed() < BELIEVED => believed,
-            _ => self.read(id).await?,
+        let (believed, fresh) = match self.believed.get(&id) {
+            Some(believed) if believed.read.elapsed() < BELIEVED => (believed, false),
+            _ => (self.read(id).await?, true),
         };
         let hash = secret.hash();
         let is_right =
             believed.hashes.iter().fold(false, |found, known| found | secret::same(known, &hash));
+        if is_right && fresh && !believed.is_used_lately {
+            sql::note_use(&mut *self.db.acquire("keys.note_use").await?, id).await?;
+        }
         Ok(is_right.then(|| believed.scopes.clone()))
     }
 
@@ -98,15 +109,12 @@ impl Keys {
         let mut db = self.db.acquire("keys.find").await?;
         let believed = match sql::find(&mut db, id).await? {
             Some(stored) => {
-                if !stored.is_used_lately {
-                    sql::note_use(&mut db, id).await?;
-                }
                 let scopes = stored.scopes.iter().filter_map(|name| Scope::of_name(name)).collect();
                 let hashes =
                     [Some(stored.hash), stored.hash_before].into_iter().flatten().collect();
-                Believed { scopes, hashes, read }
+                Believed { scopes, hashes, is_used_lately: stored.is_used_lately, read }
             }
-            None => Believed { scopes: Vec::new(), hashes: Vec::new(), read },
+            None => Believed::nothing(read),
         };
         let believed = Arc::new(believed);
         self.believed.insert(id, Arc::clone(&believed));
@@ -158,8 +166,7 @@ impl Keys {
     /// What was read of a key is not true any more.
     fn doubt(&self, id: i64) {
         let Some(long_ago) = Instant::now().checked_sub(BELIEVED) else { return };
-        let nothing = Believed { scopes: Vec::new(), hashes: Vec::new(), read: long_ago };
-        self.believed.insert(id, Arc::new(nothing));
+        self.believed.insert(id, Arc::new(Believed::nothing(long_ago)));
     }
 
     async fn note(

@@ -93,7 +93,10 @@ pub(super) async fn rotate(
     let row = sqlx::query_as!(
         Row,
         "update api_key
-        set secret_hash_before = secret_hash, secret_hash = $2, overlap_until = now() + make_interval(secs => $3)
+        -- Twice within the overlap: the one that nobody has seen at work makes room, not the one that is in use.
+        set secret_hash_before = case when overlap_until > now() then secret_hash_before else secret_hash end,
+            secret_hash = $2,
+            overlap_until = case when overlap_until > now() then overlap_until else now() + make_interval(secs => $3) end
         where id = $1 and revoked_at is null
         returning id, name, scopes, created_at, last_used_at, revoked_at",
         id,

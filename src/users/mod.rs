@@ -23,8 +23,9 @@ use uuid::Uuid;
 use crate::config::duration;
 use crate::db::Database;
 use crate::error::{Error, FieldError, Result};
-use crate::http::auth::{Origin, SignedIn};
+use crate::http::auth::{Caller, Origin, SignedIn, Who};
 use crate::http::idempotency::IdempotencyKey;
+use crate::ledger::transfer::Key;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::trail::{self, Action, By};
@@ -85,6 +86,17 @@ pub struct Profile {
     pub age: Option<i16>,
 }
 
+/// What a user wants to tell otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub age: Option<i16>,
+    pub password: Option<Secret>,
+}
+
 #[derive(Debug, Clone)]
 pub struct User {
     pub id: i64,
@@ -125,7 +137,7 @@ impl Users {
         for outcome in ["ok", "bad_credentials"] {
             metrics.wallet_auth_attempts_total.announce(["token", outcome]);
         }
-        for scope in ["login", "registration"] {
+        for scope in ["login", "registration", "profile"] {
             metrics.wallet_rate_limited_total.announce([scope]);
         }
         let given = [&args.jwt_secret, &args.jwt_secret_before].into_iter().flatten();
@@ -165,21 +177,14 @@ impl Users {
     ) -> Result<Registered> {
         let Parts { db, hasher, metrics, .. } = &*self.0;
         // Not the password: a quick hash of it must not be kept.
-        let key = key.hashed("anybody", "register", &profile.content());
-        if let Some(key) = key
-            && let Some((id, content)) =
-                sql::of_key(&mut *db.acquire("users.of_key").await?, key.hash).await?
-        {
-            let same = content == Some(key.content);
-            return if same {
-                Ok(Registered { id, replayed: true })
-            } else {
-                Err(Error::IdempotencyKeyReused)
-            };
-        }
-        refuse_common(profile, password)?;
+        let key =
+            key.hashed("anybody", "register", &profile.content().each_ref().map(String::as_str));
         let limits = limit::of_registration(origin.address, self.0.registrations_max);
         self.count(&limits, "registration").await?;
+        if let Some(done) = self.replayed(key, password).await? {
+            return Ok(done);
+        }
+        refuse_common(profile, password)?;
         let hash = hasher.hash(password).await?;
         let mut db = db.acquire("users.register").await?;
         let mut tx = db.begin().await?;
@@ -187,7 +192,8 @@ impl Users {
             let taken = sql::taken(&mut tx, profile, None).await?;
             tx.rollback().await?;
             drop(db);
-            return self.taken_or_replayed(taken, key).await;
+            // The same request may have come first a moment ago.
+            return self.replayed(key, password).await?.ok_or_else(|| taken_error(taken));
         };
         let by = By { actor: "anybody", origin: Some(origin) };
         trail::note(&mut tx, metrics, by, Action::Registered, Some(&subject(id)), true).await?;
@@ -195,29 +201,31 @@ impl Users {
         Ok(Registered { id, replayed: false })
     }
 
-    /// Why a user could not be made: a name is taken, or by the same request a moment ago.
-    async fn taken_or_replayed(
-        &self,
-        taken: (bool, bool),
-        key: Option<crate::ledger::transfer::Key>,
-    ) -> Result<Registered> {
-        if let Some(key) = key {
-            let mut db = self.0.db.acquire("users.of_key").await?;
-            if let Some((id, content)) = sql::of_key(&mut db, key.hash).await?
-                && content == Some(key.content)
-            {
-                return Ok(Registered { id, replayed: true });
-            }
+    /// The user whom the same request has made already: the same profile, and the same password.
+    async fn replayed(&self, key: Option<Key>, password: &Secret) -> Result<Option<Registered>> {
+        let Parts { db, hasher, .. } = &*self.0;
+        let Some(key) = key else { return Ok(None) };
+        let mut connection = db.acquire("users.of_key").await?;
+        let Some((id, content)) = sql::of_key(&mut connection, key.hash).await? else {
+            return Ok(None);
+        };
+        let hash = sql::password_hash(&mut connection, id).await?;
+        drop(connection);
+        let same = content == Some(key.content)
+            && hasher.verify(password, hash.as_deref()).await? != Verdict::Wrong;
+        if same {
+            Ok(Some(Registered { id, replayed: true }))
+        } else {
+            Err(Error::IdempotencyKeyReused)
         }
-        Err(taken_error(taken))
     }
 
     /// A token, for who knows the password.
     pub async fn sign_in(&self, login: &str, password: &Secret, origin: Origin) -> Result<Secret> {
         let Parts { db, hasher, tokens, metrics, .. } = &*self.0;
-        let limits = limit::of_login(login, origin.address);
-        let locks = self.count(&limits, "login").await?;
         let known = sql::credentials(&mut *db.acquire("users.credentials").await?, login).await?;
+        let limits = limit::of_login(known.as_ref().map(|(id, _)| *id), login, origin.address);
+        let locks = self.count(&limits, "login").await?;
         let hash = known.as_ref().map(|(_, hash)| hash.as_str());
         let verdict = hasher.verify(password, hash).await?;
         let Some((user, hash)) = known.filter(|_| verdict != Verdict::Wrong) else {
@@ -225,13 +233,11 @@ impl Users {
             return Err(Error::InvalidCredentials);
         };
         let hash = match verdict {
-            Verdict::RightButCheap(dearer) => {
-                sql::rehash(&mut *db.acquire("users.rehash").await?, user, &hash, &dearer).await?;
-                dearer
-            }
+            Verdict::RightButCheap(dearer) => self.rehash(user, password, hash, dearer).await?,
             _ => hash,
         };
-        let session = Uuid::new_v4();
+        let jti = Uuid::new_v4();
+        let session = session_of(jti);
         let until = OffsetDateTime::now_utc() + tokens.lifetime;
         let mut connection = db.acquire("users.sign_in").await?;
         let mut tx = connection.begin().await?;
@@ -246,7 +252,28 @@ impl Users {
         drop(connection);
         limit::forgive(db, &limits).await?;
         metrics.wallet_auth_attempts_total.with(["password", "ok"]).increment(1);
-        tokens.sign(user, session, until).await.map(Secret::from)
+        tokens.sign(user, jti, until).await.map(Secret::from)
+    }
+
+    /// Keeps a dearer hash of a password that was right. Another login may have done so a moment ago.
+    async fn rehash(
+        &self,
+        user: i64,
+        password: &Secret,
+        hash: String,
+        dearer: String,
+    ) -> Result<String> {
+        let Parts { db, hasher, .. } = &*self.0;
+        let mut connection = db.acquire("users.rehash").await?;
+        if sql::rehash(&mut connection, user, &hash, &dearer).await? {
+            return Ok(dearer);
+        }
+        let now = sql::password_hash(&mut connection, user).await?;
+        drop(connection);
+        match now {
+            Some(now) if hasher.verify(password, Some(&now)).await? != Verdict::Wrong => Ok(now),
+            _ => Err(Error::InvalidCredentials),
+        }
     }
 
     async fn note_failure(&self, login: &str, locks: bool, origin: Origin) -> Result<()> {
@@ -280,7 +307,7 @@ impl Users {
         let Parts { db, tokens, metrics, .. } = &*self.0;
         let found = match tokens.read(token).await? {
             Some(claims) => {
-                let session = claims.jti;
+                let session = session_of(claims.jti);
                 let row = sql::session(&mut *db.acquire("users.session").await?, session).await?;
                 row.map(|(id, is_admin)| SignedIn { id, is_admin, session })
             }
@@ -297,7 +324,7 @@ impl Users {
         let claims = tokens.read(token).await?.ok_or(Error::NoToken)?;
         let mut db = db.acquire("users.sign_out").await?;
         let mut tx = db.begin().await?;
-        if sql::end_session(&mut tx, claims.jti).await? {
+        if sql::end_session(&mut tx, session_of(claims.jti)).await? {
             let name = format!("user:{}", claims.sub);
             let by = By { actor: &name, origin: Some(origin) };
             trail::note(&mut tx, metrics, by, Action::SignedOut, Some(&name), true).await?;
@@ -315,36 +342,57 @@ impl Users {
     pub async fn update(
         &self,
         id: i64,
-        profile: &Profile,
-        password: Option<&Secret>,
-        session: Option<Uuid>,
-        by: By<'_>,
+        changes: &Changes,
+        caller: &Caller,
+        origin: Origin,
     ) -> Result<()> {
         let Parts { db, hasher, metrics, .. } = &*self.0;
-        let hash = match password {
+        // Names can be tried out here as well as at the door, and each password costs as much as a login.
+        self.count(&limit::of_change(id), "profile").await?;
+        let hash = match &changes.password {
             Some(password) => {
-                refuse_common(profile, password)?;
+                let before = self.get(id).await?.profile;
+                refuse_common(&changes.applied(before), password)?;
                 Some(hasher.hash(password).await?)
             }
             None => None,
         };
+        let session = match caller.who() {
+            Who::User(user) => Some(user.session),
+            Who::Anybody | Who::Key(_) => None,
+        };
         let mut db = db.acquire("users.update").await?;
         let mut tx = db.begin().await?;
-        match sql::update(&mut tx, id, profile, hash.as_deref()).await {
+        let before = sql::lock(&mut tx, id).await?.ok_or(Error::UserNotFound)?;
+        // Whoever was signed out while this waited for its turn changes nothing any more.
+        if let Some(session) = session
+            && sql::session(&mut tx, session).await?.is_none()
+        {
+            return Err(Error::Unauthenticated);
+        }
+        let profile = changes.applied(before.clone());
+        if profile == before && hash.is_none() {
+            return Ok(());
+        }
+        match sql::update(&mut tx, id, &profile, hash.as_deref()).await {
             Ok(true) => {}
             Ok(false) => return Err(Error::UserNotFound),
             Err(sqlx::Error::Database(cause)) if cause.is_unique_violation() => {
                 tx.rollback().await?;
-                return Err(taken_error(sql::taken(&mut db, profile, Some(id)).await?));
+                return Err(taken_error(sql::taken(&mut db, &profile, Some(id)).await?));
             }
             Err(cause) => return Err(cause.into()),
         }
         let name = subject(id);
+        let by = By { actor: caller.name(), origin: Some(origin) };
         if hash.is_some() {
-            sql::end_sessions(&mut tx, id, session).await?;
+            let own = session.filter(|_| caller.name() == name);
+            sql::end_sessions(&mut tx, id, own).await?;
             trail::note(&mut tx, metrics, by, Action::PasswordChanged, Some(&name), true).await?;
         }
-        trail::note(&mut tx, metrics, by, Action::ProfileChanged, Some(&name), true).await?;
+        if profile != before {
+            trail::note(&mut tx, metrics, by, Action::ProfileChanged, Some(&name), true).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -356,14 +404,36 @@ impl Users {
 
 impl Profile {
     /// For the idempotency key.
-    fn content(&self) -> [&str; 4] {
+    fn content(&self) -> [String; 5] {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
         [
-            self.username.as_deref().unwrap_or_default(),
-            &self.email,
-            self.first_name.as_deref().unwrap_or_default(),
-            self.last_name.as_deref().unwrap_or_default(),
+            text(&self.username),
+            self.email.clone(),
+            text(&self.first_name),
+            text(&self.last_name),
+            self.age.map_or_else(String::new, |age| age.to_string()),
         ]
     }
+}
+
+impl Changes {
+    /// What is absent stays as it was.
+    fn applied(&self, before: Profile) -> Profile {
+        let Self { username, email, first_name, last_name, age, .. } = self.clone();
+        Profile {
+            username: username.or(before.username),
+            email: email.unwrap_or(before.email),
+            first_name: first_name.or(before.first_name),
+            last_name: last_name.or(before.last_name),
+            age: age.or(before.age),
+        }
+    }
+}
+
+/// The session that a token names. Whoever reads the database cannot tell the token's id from it.
+fn session_of(jti: Uuid) -> Uuid {
+    let hash = Secret::from(jti.to_string()).hash();
+    Uuid::from_bytes(*hash.first_chunk().expect("16 is less than 32"))
 }
 
 /// How the trail names a user.

@@ -44,6 +44,12 @@ pub(super) async fn of_key(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
 }
 
+/// What a user's password is held against.
+pub(super) async fn password_hash(db: &mut PgConnection, id: i64) -> Result<Option<String>> {
+    let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id);
+    Ok(hash.fetch_optional(db).await?)
+}
+
 /// Which of these names belong to somebody else.
 pub(super) async fn taken(
     db: &mut PgConnection,
@@ -97,16 +103,30 @@ pub(super) async fn credentials(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.password_hash)))
 }
 
-/// Replaces a hash, if it is still the one that was checked.
-pub(super) async fn rehash(db: &mut PgConnection, id: i64, old: &str, new: &str) -> Result<()> {
+/// Replaces a hash, if it is still the one that was checked; whether it was.
+pub(super) async fn rehash(db: &mut PgConnection, id: i64, old: &str, new: &str) -> Result<bool> {
     let update = sqlx::query!(
         "update app_user set password_hash = $3 where id = $1 and password_hash = $2",
         id,
         old,
         new
     );
-    update.execute(db).await?;
-    Ok(())
+    Ok(update.execute(db).await?.rows_affected() == 1)
+}
+
+/// Lets nobody else change this user until the transaction ends; as they are then.
+pub(super) async fn lock(db: &mut PgConnection, id: i64) -> Result<Option<Profile>> {
+    let row = sqlx::query!(
+        "select username, email, first_name, last_name, age from app_user where id = $1 for update",
+        id
+    );
+    Ok(row.fetch_optional(db).await?.map(|row| Profile {
+        username: row.username,
+        email: row.email,
+        first_name: row.first_name,
+        last_name: row.last_name,
+        age: row.age,
+    }))
 }
 
 /// Whether there is such a user. A name that is taken meanwhile is an error of the database.
@@ -197,13 +217,17 @@ pub(super) async fn end_sessions(
     Ok(())
 }
 
-/// Forgets sessions that are over and attempts that count no more.
+/// Forgets sessions that are over and attempts that count no more, but for what somebody is working on.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;
     let age = attempts_age_max.as_secs_f64();
     sqlx::query!(
-        "delete from attempt
-        where last_at < now() - make_interval(secs => $1) and (locked_until is null or locked_until < now())",
+        "delete from attempt where key in (
+            select key from attempt
+            where last_at < now() - make_interval(secs => $1)
+                and (locked_until is null or locked_until < now())
+            for update skip locked
+        )",
         age
     )
     .execute(db)

@@ -38,10 +38,15 @@ impl Caller {
         if self.is_at_home(wallet.user) { Ok(()) } else { self.needs(Scope::WalletWrite) }
     }
 
-    /// Bring money into being: users only where that was allowed.
+    /// Lift a freeze. Whoever froze it may have had a reason that its owner should not undo.
+    pub fn may_unfreeze(&self, wallet: &Facts) -> Result<()> {
+        if wallet.user.is_none() { self.may_spend(wallet) } else { self.needs(Scope::WalletWrite) }
+    }
+
+    /// Bring money into being: without a key only where that was allowed.
     pub fn may_fund(&self, wallet: &Facts) -> Result<()> {
-        let may = wallet.user.is_none() || self.policy().self_service_funding;
-        if may && self.is_at_home(wallet.user) { Ok(()) } else { self.needs(Scope::WalletWrite) }
+        let may = self.policy().self_service_funding && self.is_at_home(wallet.user);
+        if may { Ok(()) } else { self.needs(Scope::WalletWrite) }
     }
 
     /// Whom a wallet will belong to that this caller opens, with so much money in it.
@@ -50,7 +55,7 @@ impl Caller {
             Who::User(signed_in) => Some(signed_in.id),
             Who::Anybody | Who::Key(_) => None,
         };
-        let funds = initial.is_none() || user.is_none() || self.policy().self_service_funding;
+        let funds = initial.is_none() || self.policy().self_service_funding;
         if !(funds && self.is_at_home(user)) {
             self.needs(Scope::WalletWrite)?;
         }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::error::{Error, Result};
 use crate::http::extract::{Check, Member};
 use crate::secret::Secret;
-use crate::users::Profile;
+use crate::users::{Changes, Profile};
 use crate::wallet::http::body::text;
 
 /// Longest e-mail address, as RFC 5321 has it.
@@ -84,24 +84,19 @@ impl ProfileBody<'_> {
         Ok(Given { profile: Profile { username, email, first_name, last_name, age }, password })
     }
 
-    /// What is absent stays as it was.
-    pub(super) fn change(
-        &self,
-        before: Profile,
-        age_min: i16,
-    ) -> Result<(Profile, Option<Secret>)> {
+    /// What is to be told otherwise; at least of this age.
+    pub(super) fn changes(&self, least: i16) -> Result<Changes> {
         let mut check = Check::default();
         let name = |raw: &str| text(raw, NAME_MAX);
-        let least = if before.age.is_some() { age_min } else { 0 };
-        let profile = Profile {
-            username: check.optional("/username", &self.username, username).or(before.username),
-            email: check.optional("/email", &self.email, email).unwrap_or(before.email),
-            first_name: check.optional("/firstName", &self.first_name, name).or(before.first_name),
-            last_name: check.optional("/lastName", &self.last_name, name).or(before.last_name),
-            age: check.optional("/age", &self.age, |raw| age(raw, least)).or(before.age),
+        let changes = Changes {
+            username: check.optional("/username", &self.username, username),
+            email: check.optional("/email", &self.email, email),
+            first_name: check.optional("/firstName", &self.first_name, name),
+            last_name: check.optional("/lastName", &self.last_name, name),
+            age: check.optional("/age", &self.age, |raw| age(raw, least)),
+            password: check.optional("/password", &self.password, password),
         };
-        let password = check.optional("/password", &self.password, password);
-        check.finish(Some((profile, password)))
+        check.finish(Some(changes))
     }
 }
 

@@ -13,12 +13,11 @@ use utoipa_axum::routes;
 use self::body::{Given, ProfileBody, Wanted};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::auth::{Known, Origin, Scope, Who, bearer};
+use crate::http::auth::{Known, Origin, Scope, bearer};
 use crate::http::extract::{Check, JsonBody, Member, Path};
 use crate::http::idempotency::IdempotencyKey;
 use crate::http::problem::ProblemBody;
 use crate::secret::Secret;
-use crate::trail::By;
 use crate::wallet::http::body::{moment, replayable, text};
 
 use super::User;
@@ -296,14 +295,9 @@ async fn update_user(
 ) -> Result<Response> {
     caller.is_user_or_has(id, Scope::Admin)?;
     let before = app.users.get(id).await?.profile;
-    let changed =
-        body.read::<ProfileBody<'_>>().and_then(|body| body.change(before, app.users.age_min()));
-    let (profile, password) = changed.map_err(body::as_profile)?;
-    let session = match caller.who() {
-        Who::User(user) if user.id == id => Some(user.session),
-        _ => None,
-    };
-    let by = By { actor: caller.name(), origin: Some(origin) };
-    app.users.update(id, &profile, password.as_ref(), session, by).await?;
+    let least = if before.age.is_some() { app.users.age_min() } else { 0 };
+    let changes = body.read::<ProfileBody<'_>>().and_then(|body| body.changes(least));
+    let changes = changes.map_err(body::as_profile)?;
+    app.users.update(id, &changes, &caller, origin).await?;
     Ok(axum::Json(Done { message: "Profile updated successfully" }).into_response())
 }

@@ -2,7 +2,7 @@
 //!
 //! Each attempt is counted before it is looked at, so that a thousand at once are no more than a thousand in a row;
 //! one that succeeds is taken back. Who fails too often waits, each time twice as long; after a while without
-//! failures it is forgotten. The narrow limit stops who guesses one password from one place; the wide ones who
+//! attempts it is forgotten, little by little. The narrow limit stops who guesses one password from one place; the wide ones who
 //! guesses from many places, or at many accounts, and they are wide so that the honest user next to him gets in.
 
 mod sql;
@@ -35,9 +35,9 @@ pub(super) struct Limit {
     forgets: bool,
 }
 
-/// What an attempt to sign in meets.
-pub(super) fn of_login(login: &str, address: Option<IpAddr>) -> Vec<Limit> {
-    let login = login.to_lowercase();
+/// What an attempt to sign in meets. Somebody is the same however the name is written, and whichever of their names.
+pub(super) fn of_login(user: Option<i64>, login: &str, address: Option<IpAddr>) -> Vec<Limit> {
+    let login = user.map_or_else(|| login.to_lowercase(), |id| format!("user:{id}"));
     let address = address.map(network);
     let mut limits = vec![Limit { key: key(&["account", &login]), free: 50, forgets: true }];
     if let Some(address) = address {
@@ -49,6 +49,12 @@ pub(super) fn of_login(login: &str, address: Option<IpAddr>) -> Vec<Limit> {
         });
     }
     limits
+}
+
+/// What a change of a profile meets.
+pub(super) fn of_change(user: i64) -> Vec<Limit> {
+    let key = key(&["change", &user.to_string()]);
+    vec![Limit { key, free: 20, forgets: false }]
 }
 
 /// What a registration meets; it is never taken back.

@@ -19,10 +19,11 @@ pub(super) async fn count(
         insert into attempt as a (key, count) values ($1, 1)
         on conflict (key) do update
         set last_at = now(),
-            count = case when a.last_at < now() - make_interval(secs => $3) then 1 else a.count + 1 end,
+            count = attempts_remembered(a.count, a.last_at, $2, $3) + 1,
             locked_until = case
-                when a.count + 1 >= $2 and a.last_at >= now() - make_interval(secs => $3) then
-                    now() + make_interval(secs => least($5, $4 * power(2::float8, least(a.count + 1 - $2, 30))))
+                when attempts_remembered(a.count, a.last_at, $2, $3) + 1 >= $2 then
+                    now() + make_interval(secs => least($5, $4 * power(2::float8, least(
+                        attempts_remembered(a.count, a.last_at, $2, $3) + 1 - $2, 30))))
             end
         where a.locked_until is null or a.locked_until <= now()
         returning locked_until is not null as "locks!""#,

@@ -55,7 +55,11 @@ impl Changes {
 impl Wallets {
     /// All of these changes, or none. A wallet that is frozen already is as it should be.
     pub async fn change(&self, id: WalletId, changes: &Changes, asked: Asked<'_>) -> Result<()> {
-        asked.caller.may_spend(&*self.facts(id).await?)?;
+        let facts = self.facts(id).await?;
+        asked.caller.may_spend(&facts)?;
+        if changes.freeze == Some(false) {
+            asked.caller.may_unfreeze(&facts)?;
+        }
         let account = AccountId(id);
         if let Some(freeze) = changes.freeze {
             let action =

@@ -17,7 +17,7 @@ async fn what_happens_around_users_and_keys_is_on_the_trail() {
         app.post("/api/users/login", wrong).await.problem(401, "invalid-credentials");
         let unknown = json!({ "username": "planted as a name", "password": "planted wrongly" });
         app.post("/api/users/login", unknown).await.problem(401, "invalid-credentials");
-        let change = json!({ "password": "planted anew" });
+        let change = json!({ "password": "planted anew", "firstName": "Ada" });
         ada.send(ada.request(Method::PUT, &format!("/api/users/{}", ada.id)).json(&change)).await;
         ada.post("/api/users/logout", json!({})).await;
         let admin = app.key(&[Scope::Admin]).await;

@@ -78,7 +78,7 @@ async fn the_wait_grows_and_lifts() {
         assert_eq!(guess(app, "ada", "planted guess").await.status, 401, "success forgets the failures");
         assert_eq!(guess(app, "ada", "planted guess").await.status, 401);
 
-        wait_for(app, "update attempt set last_at = now() - interval '2 hours', count = 60, locked_until = now()").await;
+        wait_for(app, "update attempt set last_at = now() - interval '2 hours', count = 9, locked_until = now()").await;
         assert_eq!(guess(app, "ada", "planted guess").await.status, 401, "and so does time");
         assert_eq!(guess(app, "ada", "planted guess").await.status, 401);
     })

@@ -86,6 +86,15 @@ async fn admins_make_list_rotate_and_revoke_keys() {
         for key in [&first as &str, second] {
             assert_eq!(app.with(key).get("/wallet").await.status, 200, "both for a day");
         }
+        let third = admin.post(&format!("{path}/rotate"), json!({})).await.json();
+        let third = third["key"].as_str().unwrap().to_owned();
+        assert_eq!(
+            app.with(&first).get("/wallet").await.status,
+            200,
+            "the answer may have been lost"
+        );
+        app.with(second).get("/wallet").await.problem(401, "unauthenticated");
+        let second = &third as &str;
         app.database
             .execute("update api_key set overlap_until = now() where overlap_until is not null")
             .await;

@@ -107,7 +107,12 @@ async fn a_registration_that_comes_twice_is_done_once() {
         let other =
             json!({ "username": "eve", "email": "eve@example.com", "password": "planted in may" });
         app.keyed("/api/users/register", "k1", other).await.problem(422, "idempotency-key-reused");
-        app.keyed("/api/users/register", "k2", body).await.problem(400, "invalid-profile");
+        app.keyed("/api/users/register", "k2", body.clone()).await.problem(400, "invalid-profile");
+        let mut changed = body;
+        changed["password"] = json!("planted in june");
+        app.keyed("/api/users/register", "k1", changed)
+            .await
+            .problem(422, "idempotency-key-reused");
     })
     .await;
 }
@@ -247,6 +252,94 @@ async fn an_admin_may_do_everything() {
         assert_eq!(fund.status, 200, "{}", fund.text);
         assert_eq!(root.get("/wallet").await.json().as_array().unwrap().len(), 1);
         assert_eq!(root.get(&format!("/api/users/{}", ada.id)).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_was_signed_out_meanwhile_changes_nothing() {
+    run_with(&["--password-memory=131072", "--password-passes=4"], async |app| {
+        let ada = app.person("ada").await;
+        let thief = sign_in(app, "ada", &ada.password).await;
+
+        // It waits for its hash, and meanwhile its session ends.
+        let body = json!({ "password": "planted by a thief" });
+        let path = format!("/api/users/{}", ada.id);
+        let change = thief.send(thief.request(Method::PUT, &path).json(&body));
+        let out = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            app.post("/api/users/logout", json!({ "token": thief.credential() })).await
+        };
+        let (changed, out) = tokio::join!(change, out);
+
+        assert_eq!(out.status, 200);
+        changed.problem(401, "unauthenticated");
+        assert_eq!(ada.get(&path).await.status, 200, "the owner's session stays");
+        sign_in(app, "ada", &ada.password).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_are_not_tried_out_by_changing_a_profile() {
+    run(async |app| {
+        let ada = app.person("ada").await;
+        app.person("bob").await;
+        let mut statuses = Vec::new();
+        for _ in 0..22 {
+            statuses
+                .push(update(&ada, &ada.id, json!({ "email": "bob@example.com" })).await.status);
+        }
+        assert_eq!(statuses[..20], [400; 20]);
+        assert_eq!(statuses[20..], [429; 2]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_changes_at_once_both_count() {
+    run(async |app| {
+        let ada = app.person("ada").await;
+        let (first, second) = tokio::join!(
+            update(&ada, &ada.id, json!({ "firstName": "Ada" })),
+            update(&ada, &ada.id, json!({ "lastName": "Lovelace" })),
+        );
+        assert_eq!((first.status, second.status), (200, 200));
+        let seen = ada.get(&format!("/api/users/{}", ada.id)).await.json();
+        assert_eq!((&seen["firstName"], &seen["lastName"]), (&json!("Ada"), &json!("Lovelace")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_freeze_is_lifted_by_the_operator_only() {
+    run(async |app| {
+        let ada = app.person("ada").await;
+        let opened = ada.post("/wallet", json!({ "owner": "ada", "currency": "EUR" })).await.json();
+        let path = format!("/wallet/{}", opened["id"].as_str().unwrap());
+        let freeze = async |who: &crate::harness::Client, freeze: bool| {
+            who.send(who.request(Method::PATCH, &path).json(&json!({ "freeze": freeze }))).await
+        };
+        let key = app.key(&[revwallet::http::auth::Scope::WalletWrite]).await;
+
+        assert_eq!(freeze(&ada, true).await.status, 200, "one may freeze what is one's own");
+        freeze(&ada, false).await.problem(403, "forbidden");
+        assert_eq!(freeze(&key, false).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_nobody_funds_themselves_no_detour_leads_there() {
+    run_with(&["--access=open", "--self-service-funding=false"], async |app| {
+        let opened = app.post("/wallet", json!({ "owner": "x", "currency": "EUR" })).await;
+        assert_eq!(opened.status, 201, "an empty one");
+        let id = opened.json()["id"].clone();
+        app.post("/wallet/deposit", json!({ "id": id, "amount": 5 }))
+            .await
+            .problem(401, "unauthenticated");
+        let funded = json!({ "owner": "x", "currency": "EUR", "initial_balance": 5 });
+        app.post("/wallet", funded).await.problem(401, "unauthenticated");
     })
     .await;
 }
