@@ -76,6 +76,37 @@ need_chromium() {
     chromium chromium-driver fonts-dejavu-core >&2 || fail "Chromium could not be installed; run: apt-get install chromium chromium-driver"
 }
 
+# Prints the folder that has Debian's Prometheus and Alertmanager with their tools, unpacked beside the build and never
+# into the system.
+prometheus_tools() {
+  local folder=${CARGO_TARGET_DIR:-target}/tools/prometheus part
+  if [ ! -e "$folder/complete" ]; then
+    if command -v prometheus promtool alertmanager amtool >/dev/null; then
+      mkdir -p "$folder/usr/bin"
+      for part in prometheus promtool alertmanager amtool; do ln -sf "$(command -v "$part")" "$folder/usr/bin/$part"; done
+      ln -sf alertmanager "$folder/usr/bin/prometheus-alertmanager"
+    else
+      command -v apt-get >/dev/null || fail "Prometheus and Alertmanager are missing; install them with promtool and amtool, then run this again"
+      say "Fetching Prometheus and Alertmanager ..."
+      rm -rf "$folder" && mkdir -p "$folder/packages"
+      (
+        cd "$folder/packages"
+        apt-get download -qq prometheus prometheus-alertmanager >&2 ||
+          { as_root apt-get update -qq >&2 && apt-get download -qq prometheus prometheus-alertmanager >&2; }
+      ) || fail "Prometheus could not be fetched; run: apt-get download prometheus prometheus-alertmanager"
+      for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
+      rm -r "$folder/packages"
+      # Debian's Alertmanager reads its templates from there and nowhere else.
+      for part in usr/share/prometheus/alertmanager/{default,email}.tmpl; do
+        [ -e "/$part" ] || as_root install -D -m 644 "$folder/$part" "/$part" ||
+          fail "Alertmanager lacks its template; run as root: install -D $folder/$part /$part"
+      done
+    fi
+    touch "$folder/complete"
+  fi
+  printf '%s\n' "$(cd "$folder" && pwd)/usr/bin"
+}
+
 # Prints the folder of a virtual environment that has these packages, making it once: python_tools NAME PACKAGE==VERSION...
 python_tools() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/$1

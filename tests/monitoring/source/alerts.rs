@@ -1,0 +1,293 @@
+//! What somebody is told, and when. Each has a runbook: `docs/runbooks/<name>.md`.
+
+/// Something that somebody should do something about.
+pub struct Alert {
+    pub name: &'static str,
+    /// `page`: now, whatever the hour. `ticket`: in the next working hours.
+    pub severity: &'static str,
+    pub expression: &'static str,
+    /// How long it must hold.
+    pub lasts: &'static str,
+    pub summary: &'static str,
+    /// The dashboard to look at first.
+    pub dashboard: &'static str,
+    /// Series of a unit test that make it fire, as promtool writes them.
+    pub fires_on: &'static [(&'static str, &'static str)],
+}
+
+/// Long enough for all of them to fire in their unit tests, in minutes.
+pub const FIRED_AFTER_MINUTES: u32 = 90;
+
+pub const ALERTS: &[Alert] = &[
+    Alert {
+        name: "LedgerInvariantViolated",
+        severity: "page",
+        expression: r#"sum by (job) (increase(wallet_ledger_invariant_checks_total{outcome="violated"}[10m])) > 0 or max by (job) (abs(wallet_ledger_imbalance_minor_units)) > 0"#,
+        lasts: "0s",
+        summary: "The auditor found the book not as it must be: money may be wrong",
+        dashboard: "revwallet-ledger",
+        fires_on: &[(
+            r#"wallet_ledger_imbalance_minor_units{job="revwallet",currency="EUR"}"#,
+            "0x20 -5x100",
+        )],
+    },
+    Alert {
+        name: "LedgerWriterStalled",
+        severity: "page",
+        expression: r"max by (job, instance) (wallet_ledger_oldest_queued_seconds) > 15",
+        lasts: "1m",
+        summary: "A posting has been waiting for more than 15 s: no money moves",
+        dashboard: "revwallet-ledger",
+        fires_on: &[(
+            r#"wallet_ledger_oldest_queued_seconds{job="revwallet",instance="a"}"#,
+            "0x10 40x100",
+        )],
+    },
+    Alert {
+        name: "LedgerAuditorStale",
+        severity: "page",
+        expression: r#"max by (job) (wallet_book_reader_lag_transfers{reader="auditor"}) > 0 and on (job) (time() - max by (job) (wallet_ledger_last_check_timestamp_seconds)) > 300"#,
+        lasts: "5m",
+        summary: "There are transfers that nobody has checked for more than five minutes",
+        dashboard: "revwallet-ledger",
+        fires_on: &[
+            (r#"wallet_book_reader_lag_transfers{job="revwallet",reader="auditor"}"#, "7x200"),
+            (r#"wallet_ledger_last_check_timestamp_seconds{job="revwallet"}"#, "60x200"),
+        ],
+    },
+    Alert {
+        name: "TargetMissing",
+        severity: "page",
+        expression: r#"up{job="revwallet"} == 0 or absent(up{job="revwallet"})"#,
+        lasts: "2m",
+        summary: "A process of revwallet is not there, or says nothing",
+        dashboard: "revwallet-overview",
+        fires_on: &[(r#"up{job="revwallet",instance="a"}"#, "1x10 0x100")],
+    },
+    Alert {
+        name: "DatabaseDown",
+        severity: "page",
+        expression: r#"min by (job, instance) (wallet_ready{check="database"}) == 0"#,
+        lasts: "1m",
+        summary: "The database does not answer {{ $labels.instance }}",
+        dashboard: "revwallet-postgres",
+        fires_on: &[(
+            r#"wallet_ready{job="revwallet",instance="a",check="database"}"#,
+            "1x10 0x100",
+        )],
+    },
+    Alert {
+        name: "PoolExhausted",
+        severity: "page",
+        expression: r"sum by (job, instance) (rate(db_client_connection_timeouts_total[5m])) > 0",
+        lasts: "2m",
+        summary: "Requests wait for a connection to the database in vain",
+        dashboard: "revwallet-postgres",
+        fires_on: &[(
+            r#"db_client_connection_timeouts_total{job="revwallet",instance="a"}"#,
+            "0+5x120",
+        )],
+    },
+    Alert {
+        name: "PanicCaught",
+        severity: "page",
+        expression: r"sum by (job, place) (increase(wallet_panics_total[15m])) > 0",
+        lasts: "0s",
+        summary: "The program panicked ({{ $labels.place }})",
+        dashboard: "revwallet-logs",
+        fires_on: &[(r#"wallet_panics_total{job="revwallet",place="http"}"#, "0x80 1x20")],
+    },
+    Alert {
+        name: "DiskFillsIn4h",
+        severity: "page",
+        expression: r#"predict_linear(node_filesystem_avail_bytes{fstype!~"tmpfs|overlay|ramfs"}[1h], 4 * 3600) < 0"#,
+        lasts: "10m",
+        summary: "{{ $labels.mountpoint }} of {{ $labels.instance }} is full within four hours: a full disk stops all money",
+        dashboard: "revwallet-runtime",
+        fires_on: &[(
+            r#"node_filesystem_avail_bytes{job="node",instance="a",fstype="ext4",mountpoint="/"}"#,
+            "1000000000-10000000x120",
+        )],
+    },
+    Alert {
+        name: "LedgerQueueNearCapacity",
+        severity: "ticket",
+        expression: r"max by (job, instance) (wallet_ledger_queue_depth / wallet_ledger_queue_capacity) > 0.8",
+        lasts: "5m",
+        summary: "The queue of the ledger is {{ $value | humanizePercentage }} full: soon requests are turned away",
+        dashboard: "revwallet-ledger",
+        fires_on: &[
+            (r#"wallet_ledger_queue_depth{job="revwallet",instance="a"}"#, "90x120"),
+            (r#"wallet_ledger_queue_capacity{job="revwallet",instance="a"}"#, "100x120"),
+        ],
+    },
+    Alert {
+        name: "RequestsTurnedAway",
+        severity: "ticket",
+        expression: r#"sum by (job) (rate(wallet_http_rejected_total{reason=~"load_shed|timeout"}[5m])) > 0.5"#,
+        lasts: "5m",
+        summary: "{{ $value | humanize }} requests a second are turned away for want of room or time",
+        dashboard: "revwallet-http",
+        fires_on: &[(
+            r#"wallet_http_rejected_total{job="revwallet",reason="load_shed"}"#,
+            "0+60x120",
+        )],
+    },
+    Alert {
+        name: "BookReaderLag",
+        severity: "ticket",
+        expression: r"max by (job, reader) (wallet_book_reader_lag_transfers) > 10000",
+        lasts: "5m",
+        summary: "{{ $labels.reader }} is {{ $value | humanize }} transfers behind the book",
+        dashboard: "revwallet-jobs",
+        fires_on: &[(
+            r#"wallet_book_reader_lag_transfers{job="revwallet",reader="webhooks"}"#,
+            "20000x120",
+        )],
+    },
+    Alert {
+        name: "JobsWaiting",
+        severity: "ticket",
+        expression: r"histogram_quantile(0.9, sum by (job, queue, le) (rate(wallet_job_latency_seconds_bucket[10m]))) > 5",
+        lasts: "10m",
+        summary: "Jobs of {{ $labels.queue }} wait longer than they should for a worker",
+        dashboard: "revwallet-jobs",
+        fires_on: &[
+            (r#"wallet_job_latency_seconds_bucket{job="revwallet",queue="q",le="5.5"}"#, "0+1x120"),
+            (
+                r#"wallet_job_latency_seconds_bucket{job="revwallet",queue="q",le="10.5"}"#,
+                "0+20x120",
+            ),
+            (
+                r#"wallet_job_latency_seconds_bucket{job="revwallet",queue="q",le="+Inf"}"#,
+                "0+20x120",
+            ),
+        ],
+    },
+    Alert {
+        name: "WebhooksFailing",
+        severity: "ticket",
+        expression: r#"sum by (job) (rate(wallet_webhook_deliveries_total{outcome="failed"}[15m])) / sum by (job) (rate(wallet_webhook_deliveries_total[15m])) > 0.5"#,
+        lasts: "15m",
+        summary: "{{ $value | humanizePercentage }} of the attempts to tell webhooks fail",
+        dashboard: "revwallet-jobs",
+        fires_on: &[
+            (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="failed"}"#, "0+9x120"),
+            (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="delivered"}"#, "0+1x120"),
+        ],
+    },
+    Alert {
+        name: "DeadLetters",
+        severity: "ticket",
+        expression: r"max by (job, queue) (wallet_dead_letters) > 0",
+        lasts: "5m",
+        summary: "{{ $value | humanize }} of {{ $labels.queue }} were given up and wait for somebody to replay them",
+        dashboard: "revwallet-jobs",
+        fires_on: &[(r#"wallet_dead_letters{job="revwallet",queue="q"}"#, "3x120")],
+    },
+    Alert {
+        name: "LoginFailureSpike",
+        severity: "ticket",
+        expression: r#"sum by (job) (rate(wallet_auth_attempts_total{method="password",outcome=~"bad_credentials|locked"}[5m])) > 1"#,
+        lasts: "5m",
+        summary: "{{ $value | humanize }} logins a second fail: somebody guesses passwords",
+        dashboard: "revwallet-security",
+        fires_on: &[(
+            r#"wallet_auth_attempts_total{job="revwallet",method="password",outcome="bad_credentials"}"#,
+            "0+120x120",
+        )],
+    },
+    Alert {
+        name: "ErrorsLogged",
+        severity: "ticket",
+        expression: r#"sum by (job) (increase(wallet_log_events_total{level="error"}[15m])) > 0"#,
+        lasts: "0s",
+        summary: "There are errors in the log: each asks somebody to act",
+        dashboard: "revwallet-logs",
+        fires_on: &[(r#"wallet_log_events_total{job="revwallet",level="error"}"#, "0x80 2x20")],
+    },
+    Alert {
+        name: "LogLinesDropped",
+        severity: "ticket",
+        expression: r"sum by (job) (increase(wallet_log_dropped_total[15m])) > 0",
+        lasts: "0s",
+        summary: "Lines of the log were dropped because nobody read them fast enough",
+        dashboard: "revwallet-telemetry",
+        fires_on: &[(r#"wallet_log_dropped_total{job="revwallet"}"#, "0x80 5x20")],
+    },
+    Alert {
+        name: "EmbeddedPostgresRestarted",
+        severity: "ticket",
+        expression: r"sum by (job) (increase(wallet_embedded_postgres_restarts_total[1h])) > 0",
+        lasts: "0s",
+        summary: "The embedded Postgres died and was started again",
+        dashboard: "revwallet-postgres",
+        fires_on: &[(r#"wallet_embedded_postgres_restarts_total{job="revwallet"}"#, "0x60 1x40")],
+    },
+    Alert {
+        name: "LongTransactions",
+        severity: "ticket",
+        expression: r"max by (datname) (pg_stat_activity_max_tx_duration) > 600",
+        lasts: "5m",
+        summary: "A transaction in {{ $labels.datname }} has been open for more than ten minutes: nothing behind it can be cleaned up",
+        dashboard: "revwallet-postgres",
+        fires_on: &[(
+            r#"pg_stat_activity_max_tx_duration{job="postgres",datname="revwallet"}"#,
+            "900x120",
+        )],
+    },
+    Alert {
+        name: "ReplicationSlotLag",
+        severity: "ticket",
+        expression: r"max by (slot_name) (pg_replication_slot_slot_current_wal_lsn - pg_replication_slot_slot_confirmed_flush_lsn) > 10 * 1024 * 1024 * 1024",
+        lasts: "10m",
+        summary: "The slot {{ $labels.slot_name }} keeps more than 10 GiB of write-ahead log",
+        dashboard: "revwallet-postgres",
+        fires_on: &[
+            (r#"pg_replication_slot_slot_current_wal_lsn{slot_name="s"}"#, "20000000000x120"),
+            (r#"pg_replication_slot_slot_confirmed_flush_lsn{slot_name="s"}"#, "1x120"),
+        ],
+    },
+    Alert {
+        name: "SeriesNearBudget",
+        severity: "ticket",
+        expression: r#"max by (job, instance) (scrape_samples_scraped{job="revwallet"}) > 10000"#,
+        lasts: "10m",
+        summary: "{{ $labels.instance }} has {{ $value | humanize }} series, more than its budget of 10,000",
+        dashboard: "revwallet-telemetry",
+        fires_on: &[(r#"scrape_samples_scraped{job="revwallet",instance="a"}"#, "12000x120")],
+    },
+    Alert {
+        name: "RulesFailing",
+        severity: "ticket",
+        expression: r"sum by (rule_group) (increase(prometheus_rule_evaluation_failures_total[15m])) > 0",
+        lasts: "0s",
+        summary: "Rules of {{ $labels.rule_group }} cannot be evaluated: alerts may be missing",
+        dashboard: "revwallet-telemetry",
+        fires_on: &[(
+            r#"prometheus_rule_evaluation_failures_total{job="prometheus",rule_group="g"}"#,
+            "0x80 3x20",
+        )],
+    },
+    Alert {
+        name: "NotificationsFailing",
+        severity: "ticket",
+        expression: r"sum by (integration) (increase(alertmanager_notifications_failed_total[15m])) > 0",
+        lasts: "0s",
+        summary: "Alertmanager cannot notify by {{ $labels.integration }}",
+        dashboard: "revwallet-telemetry",
+        fires_on: &[(
+            r#"alertmanager_notifications_failed_total{job="alertmanager",integration="webhook"}"#,
+            "0x80 3x20",
+        )],
+    },
+    Alert {
+        name: "LogPipelineLossy",
+        severity: "ticket",
+        expression: r"sum by (job) (increase(loki_write_dropped_entries_total[15m])) > 0",
+        lasts: "0s",
+        summary: "Alloy drops lines on their way to Loki",
+        dashboard: "revwallet-telemetry",
+        fires_on: &[(r#"loki_write_dropped_entries_total{job="alloy"}"#, "0x80 3x20")],
+    },
+];
