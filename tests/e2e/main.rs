@@ -11,6 +11,7 @@ mod history;
 mod http;
 mod ledger;
 mod lifecycle;
+mod observer;
 mod openapi;
 mod outage;
 mod page;

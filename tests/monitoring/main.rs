@@ -10,6 +10,7 @@
 #[expect(dead_code, unused_imports, reason = "the other tests use the rest of it")]
 mod harness;
 
+mod configs;
 mod files;
 mod lint;
 mod proof;

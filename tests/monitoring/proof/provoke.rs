@@ -31,7 +31,15 @@ struct Provocation {
 }
 
 impl Provocation {
-    fn begin(how: &'static str, alerts: &'static [(&'static str, &'static str)]) -> Self {
+    /// Before it, none of them fires.
+    async fn begin(
+        stack: &Stack,
+        how: &'static str,
+        alerts: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        for (alert, severity) in alerts {
+            assert!(!stack.fires(alert, severity).await, "{alert} fires without: {how}");
+        }
         Self { how, alerts, began: Instant::now(), fired: Vec::new() }
     }
 
@@ -67,7 +75,8 @@ async fn webhooks(stack: &Stack, table: &mut Vec<Line>) {
     let client = &stack.second_public;
     let nowhere = Receiver::start().await.url().replace("/hook", "/nowhere");
     let mut broken =
-        Provocation::begin("a receiver that answers 404", &[("WebhooksFailing", "ticket")]);
+        Provocation::begin(stack, "a receiver that answers 404", &[("WebhooksFailing", "ticket")])
+            .await;
     client.post("/wallet/webhook", json!({ "url": nowhere, "events": ["*"] })).await;
     // What went well before counts for as long as the window lasts.
     while !stack.fires("WebhooksFailing", "ticket").await && broken.began.elapsed() < PATIENCE {
@@ -78,7 +87,8 @@ async fn webhooks(stack: &Stack, table: &mut Vec<Line>) {
     broken.fires(stack).await;
 
     let mut dead =
-        Provocation::begin("deliveries that were given up", &[("DeadLetters", "ticket")]);
+        Provocation::begin(stack, "deliveries that were given up", &[("DeadLetters", "ticket")])
+            .await;
     stack.database.execute("update delivery set state = 'dead' where state = 'pending'").await;
     dead.fires(stack).await;
     stack.database.execute("delete from webhook").await;
@@ -89,9 +99,11 @@ async fn webhooks(stack: &Stack, table: &mut Vec<Line>) {
 async fn guesses(stack: &Stack, table: &mut Vec<Line>) {
     let client = &stack.first.public;
     let mut guessing = Provocation::begin(
+        stack,
         "two dozen guesses a second at one password",
         &[("LoginFailureSpike", "ticket")],
-    );
+    )
+    .await;
     while !stack.fires("LoginFailureSpike", "ticket").await && guessing.began.elapsed() < PATIENCE {
         let body = || json!({ "username": "person1", "password": "planted wrongly" });
         futures_util::future::join_all((0..5).map(|_| client.post("/api/users/login", body())))
@@ -104,9 +116,11 @@ async fn guesses(stack: &Stack, table: &mut Vec<Line>) {
 
 async fn tampering(stack: &Stack, table: &mut Vec<Line>) {
     let mut tampered = Provocation::begin(
+        stack,
         "a balance that was changed in the database",
         &[("LedgerInvariantViolated", "page"), ("ErrorsLogged", "ticket")],
-    );
+    )
+    .await;
     // The auditor reads it with the next seal: the row is written as if by somebody who can switch triggers off.
     stack
         .database
@@ -123,7 +137,8 @@ async fn tampering(stack: &Stack, table: &mut Vec<Line>) {
     stack.database.execute("drop trigger tamper on ledger.transfer").await;
     tampered.fires(stack).await;
 
-    let mut missing = Provocation::begin("a process that was killed", &[("TargetMissing", "page")]);
+    let mut missing =
+        Provocation::begin(stack, "a process that was killed", &[("TargetMissing", "page")]).await;
     let second = stack.second.lock().unwrap().take().unwrap();
     second.kill();
     missing.fires(stack).await;
@@ -135,6 +150,7 @@ async fn tampering(stack: &Stack, table: &mut Vec<Line>) {
 
 async fn no_database(stack: &Stack, table: &mut Vec<Line>) {
     let mut stopped = Provocation::begin(
+        stack,
         "a database that hangs, while requests come in",
         &[
             ("DatabaseDown", "page"),
@@ -144,7 +160,8 @@ async fn no_database(stack: &Stack, table: &mut Vec<Line>) {
             ("RequestsTurnedAway", "ticket"),
             ("LedgerQueueNearCapacity", "ticket"),
         ],
-    );
+    )
+    .await;
     let processes = postgres_of(&stack.first_folder.0);
     assert!(!processes.is_empty());
     for process in &processes {
@@ -183,9 +200,11 @@ async fn requests(client: &Client) {
 
 async fn dead_postgres(stack: &Stack, table: &mut Vec<Line>) {
     let mut killed = Provocation::begin(
+        stack,
         "an embedded Postgres that was killed",
         &[("EmbeddedPostgresRestarted", "ticket")],
-    );
+    )
+    .await;
     signal(postmaster_of(&stack.first_folder.0), "KILL");
     killed.fires(stack).await;
     killed.resolves(stack, table).await;

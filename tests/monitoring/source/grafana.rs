@@ -156,10 +156,35 @@ impl Panel {
             "description": self.description,
             "datasource": source,
             "gridPos": { "x": place.0, "y": place.1, "w": self.width, "h": self.height },
-            "fieldConfig": { "defaults": { "unit": self.unit, "thresholds": { "mode": "absolute", "steps": steps }, "custom": self.custom() }, "overrides": [] },
+            "fieldConfig": { "defaults": { "unit": self.unit, "thresholds": { "mode": "absolute", "steps": steps }, "custom": self.custom() }, "overrides": self.overrides() },
             "options": options,
             "targets": targets.collect::<Vec<_>>(),
         })
+    }
+
+    /// From a transfer to the request behind it, and from a wallet to its transfers.
+    fn overrides(&self) -> Value {
+        if self.from != From::Postgres {
+            return json!([]);
+        }
+        let links = |column: &str, links: Value| json!({ "matcher": { "id": "byName", "options": column }, "properties": [{ "id": "links", "value": links }] });
+        let trace = r#"/grafana/explore?left={"datasource":"tempo","queries":[{"refId":"A","queryType":"traceql","query":"${__value.raw}"}],"range":{"from":"now-24h","to":"now"}}"#;
+        let wallet = "/grafana/d/revwallet-transfers?var-wallet=${__value.raw}";
+        json!([
+            links(
+                "trace_id",
+                json!([
+                    { "title": "Its logs", "url": "/grafana/d/revwallet-transfers?var-trace=${__value.raw}&${__url_time_range}" },
+                    { "title": "Its trace", "url": trace },
+                ])
+            ),
+            links(
+                "transfer",
+                json!([{ "title": "All its legs", "url": "/grafana/d/revwallet-transfers?var-transfer=${__value.raw}" }])
+            ),
+            links("from_wallet", json!([{ "title": "This wallet", "url": wallet }])),
+            links("to_wallet", json!([{ "title": "This wallet", "url": wallet }])),
+        ])
     }
 
     fn custom(&self) -> Value {

@@ -25,32 +25,33 @@ pub fn business() -> Dashboard {
     }
 }
 
-/// The columns of a transfer, with the way to its logs and its trace.
-const SELECT: &str = "select seq as transfer, kind, debit_wallet, credit_wallet, amount_minor_units, currency, debit_balance, credit_balance, at, trace_id from observer.transfer";
-
 pub fn transfers() -> Dashboard {
+    let table = |title, description| {
+        lines(title, "none", description).kind(Kind::Table).from(From::Postgres).size(24, 9)
+    };
     Dashboard {
         uid: "revwallet-transfers",
         title: "Transfers",
         folder: "revwallet",
-        description: "What happened to a wallet, or one transfer; and from each to the logs and the trace of the request behind it. Reads the database by a role that can do nothing else.",
-        texts: &[("wallet", "1"), ("transfer", "0"), ("trace", "none")],
+        description: "What happened to a wallet, a transfer, or in a request; and from each to the logs and the trace behind it. Reads the database by a role that can do nothing else.",
+        texts: &[("wallet", "1"), ("transfer", ""), ("trace", "")],
         panels: vec![
-            lines("Of this wallet", "none", "The last hundred, newest first. The trace leads to the request.")
-                .kind(Kind::Table)
-                .from(From::Postgres)
-                .query(&format!("{SELECT} where '$wallet' ~ '^[0-9]+$' and (debit_wallet = nullif('$wallet', '')::bigint or credit_wallet = nullif('$wallet', '')::bigint) order by seq desc limit 100"), "")
-                .size(24, 10),
-            lines("This transfer", "none", "With its other legs, such as a fee.")
-                .kind(Kind::Table)
-                .from(From::Postgres)
-                .query(&format!("{SELECT} where seq between '$transfer'::bigint and '$transfer'::bigint + 9 and trace_id is not distinct from (select trace_id from observer.transfer where seq = '$transfer'::bigint) order by seq"), "")
-                .size(24, 6),
+            table(
+                "Of this wallet",
+                "The last hundred, newest first. The trace leads to the request.",
+            )
+            .query("select * from observer.of_wallet(${wallet:sqlstring})", ""),
+            table("This transfer", "With its other legs, such as a fee.")
+                .query("select * from observer.of_transfer(${transfer:sqlstring})", ""),
+            table("Of this trace", "What the request moved, within the time that is shown.").query(
+                "select * from observer.of_trace(${trace:sqlstring}, $__timeFrom(), $__timeTo())",
+                "",
+            ),
             lines("Logs of the trace", "none", "Every line of the request with this trace id.")
                 .kind(Kind::Logs)
                 .from(From::Loki)
                 .query(r#"{service="revwallet"} | trace_id = "$trace""#, "")
-                .size(24, 10),
+                .size(24, 9),
         ],
     }
 }
