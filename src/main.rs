@@ -57,7 +57,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve => serve(cli.config).await,
         Command::Migrate => migrate(cli.config).await,
         Command::Verify { anchor } => verify(cli.config, anchor).await,
-        Command::Bench(args) => bench(args, cli.config).await,
+        Command::Bench(args) => Box::pin(bench(args, cli.config)).await,
         Command::ApiKey(command) => {
             with_database(&cli.config, async |db, telemetry| {
                 let keys = Keys::new(db.clone(), Arc::clone(&telemetry.metrics));

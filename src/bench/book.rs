@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::sql;
 use crate::db::embedded::Embedded;
-use crate::db::migrations;
+use crate::db::{Pipelined, migrations};
 use crate::ledger::account::{AccountId, Role};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::currency::{Currencies, Currency};
@@ -27,7 +27,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Book {
     pub url: String,
     options: PgConnectOptions,
-    pipelined: tokio_postgres::Config,
+    pipelined: Pipelined,
 }
 
 /// A writer in this process.
@@ -55,7 +55,7 @@ impl Book {
         Ok(Self {
             url: format!("postgres://{user}@localhost/{name}?host={}", socket_dir.display()),
             options: embedded.connect_options().database(name),
-            pipelined,
+            pipelined: Pipelined::local(pipelined)?,
         })
     }
 

@@ -5,8 +5,10 @@
 
 pub mod embedded;
 pub mod migrations;
+mod pipelined;
 mod server;
 mod sql;
+mod tls;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use crate::ledger::verify::{self, Anchor, Report};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use embedded::Embedded;
+
+pub use self::pipelined::Pipelined;
 
 /// Which database, and how it is used.
 #[derive(Debug, Clone, clap::Args)]
@@ -58,7 +62,7 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
-    writer: tokio_postgres::Config,
+    writer: Pipelined,
     embedded: Option<Arc<Embedded>>,
     metrics: Arc<Metrics>,
 }
@@ -68,15 +72,15 @@ impl Database {
     /// Every failure is one sentence that says what to do.
     pub async fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let (options, mut writer, embedded) = if let Some(url) = config.database.url() {
-            (server::options(url)?, server::pipelined(url)?, None)
+            (server::options(url)?, url.parse::<Pipelined>()?, None)
         } else {
             let embedded = Embedded::start(&config.embedded).await?;
             let mut writer = tokio_postgres::Config::new();
             writer.host_path(embedded.socket_dir()).user(embedded.user());
             writer.dbname(embedded.database());
-            (embedded.connect_options(), writer, Some(Arc::new(embedded)))
+            (embedded.connect_options(), Pipelined::local(writer)?, Some(Arc::new(embedded)))
         };
-        writer.application_name("revwallet ledger");
+        writer.config.application_name("revwallet ledger");
         let options = server::dress(options);
         if let Err(cause) = server::check(&options).await {
             if let Some(embedded) = &embedded {
@@ -149,7 +153,7 @@ impl Database {
     }
 
     /// How to open a connection that can have many requests in flight.
-    pub fn pipelined(&self) -> &tokio_postgres::Config {
+    pub fn pipelined(&self) -> &Pipelined {
         &self.writer
     }
 

@@ -26,13 +26,6 @@ pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
     })
 }
 
-/// The same for a connection that can have many requests in flight.
-pub(super) fn pipelined(url: &str) -> anyhow::Result<tokio_postgres::Config> {
-    url.parse().map_err(|_| {
-        anyhow!("DATABASE_URL has options that the ledger's connection does not know; leave out what stands behind `?`, but for host, port and sslmode")
-    })
-}
-
 /// What every connection asks of the server: a process that hangs must not hold others up.
 pub(super) fn dress(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([

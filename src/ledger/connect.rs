@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 use super::sql;
+use crate::db::Pipelined;
 
 /// After this long without a sign of life the other side counts as gone.
 const PEER_SILENT_MAX: Duration = Duration::from_secs(20);
@@ -47,10 +48,10 @@ impl fmt::Display for Unsafe {
 /// Connects as the role of the application, with the limits that every connection has.
 /// `before_role` runs as the user that logged in, who may do more.
 pub(super) async fn connect<T>(
-    config: &Config,
+    database: &Pipelined,
     before_role: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
 ) -> Result<(Client, Driver, T), tokio_postgres::Error> {
-    let mut config = config.clone();
+    let Pipelined { mut config, tls } = database.clone();
     config
         .connect_timeout(CONNECT_TIMEOUT)
         .keepalives(true)
@@ -58,7 +59,7 @@ pub(super) async fn connect<T>(
         .keepalives_interval(PEER_SILENT_MAX / 8)
         .keepalives_retries(4)
         .tcp_user_timeout(PEER_SILENT_MAX);
-    let (client, connection) = config.connect(NoTls).await?;
+    let (client, connection) = config.connect(tls).await?;
     let mut driver: Driver = Box::pin(connection);
     let prepared = drive(&mut driver, async {
         client.batch_execute(sql::SESSION).await?;

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
+use crate::db::Pipelined;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -59,7 +60,7 @@ pub use self::writer::{Failpoints, Fault, PostError, Settings, Stage};
 #[derive(Clone)]
 pub struct Options {
     /// For the writer's own connection.
-    pub database: tokio_postgres::Config,
+    pub database: Pipelined,
     /// For reads.
     pub pool: PgPool,
     pub settings: Settings,

@@ -18,6 +18,7 @@ mod page;
 mod startup;
 mod tail;
 mod telemetry;
+mod tls;
 mod users;
 mod verify;
 mod wallet;

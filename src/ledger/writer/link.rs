@@ -15,12 +15,13 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Error, Row, Statement};
+use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::batch::{Ask, Batch, Head};
 use super::bell::Bell;
 use super::columns::Columns;
+use crate::db::Pipelined;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::connect::{Driver, connect, drive};
 use crate::ledger::sql;
@@ -101,11 +102,11 @@ impl Link {
     /// Connects, after asking the backend of the connection before to end.
     /// The second value tells whether that one is certainly gone.
     pub(super) async fn open(
-        config: &Config,
+        database: &Pipelined,
         companions: &[&'static CompanionKind],
         before: Option<Backend>,
     ) -> Result<(Self, bool), Error> {
-        let (client, mut driver, (backend, gone)) = connect(config, async |client| {
+        let (client, mut driver, (backend, gone)) = connect(database, async |client| {
             let gone = match before {
                 Some(before) => end_backend(client, before).await?,
                 None => true,

@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
 use self::batch::Head;
@@ -46,6 +45,7 @@ use super::Options;
 use super::companion::CompanionKind;
 use super::connect::{self, StartError};
 use super::decide::{Decision, Rules};
+use crate::db::Pipelined;
 use crate::telemetry::Metrics;
 
 pub use self::failpoint::{Failpoints, Fault, Stage};
@@ -108,7 +108,7 @@ enum Mode {
 
 /// The task that writes.
 pub(super) struct Writer {
-    config: Config,
+    database: Pipelined,
     settings: Settings,
     rules: Rules,
     companions: Vec<&'static CompanionKind>,
@@ -148,10 +148,9 @@ impl Writer {
         queue: mpsc::Receiver<Item>,
         gauge: Gauge,
     ) -> Result<Self, StartError> {
-        let Options { database: config, settings, rules, companions, failpoints, metrics, .. } =
-            options;
+        let Options { database, settings, rules, companions, failpoints, metrics, .. } = options;
 
-        let (mut link, _) = Link::open(&config, &companions, None).await?;
+        let (mut link, _) = Link::open(&database, &companions, None).await?;
         let client = link.shared_client();
         if !settings.allow_unsafe_server
             && let Some(found) = link.ask(connect::check_durability(&client)).await?
@@ -164,7 +163,7 @@ impl Writer {
             .ok_or(StartError::NoBook(settings.book))?;
         Ok(Self {
             cache: Cache::new(settings.cache_accounts_max),
-            config,
+            database,
             settings,
             rules,
             companions,

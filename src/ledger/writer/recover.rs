@@ -71,7 +71,7 @@ impl Writer {
         let mut pause = PAUSE_MIN;
         let mut attempts_at_end = 0;
         loop {
-            let opening = Link::open(&self.config, &self.companions, Some(self.link.backend));
+            let opening = Link::open(&self.database, &self.companions, Some(self.link.backend));
             match tokio::time::timeout(OPEN_MAX, opening).await {
                 Ok(Ok((link, gone))) => {
                     self.link = link;

@@ -1,0 +1,123 @@
+//! How to open a connection that can have many requests in flight: the same server and the same encryption as the pool.
+
+use std::str::FromStr;
+
+use anyhow::{anyhow, bail};
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::Url;
+
+use super::tls::{self, Trust};
+
+/// Settings that only the pool's driver knows.
+const OF_THE_POOL: [&str; 1] = ["statement-cache-capacity"];
+
+#[derive(Clone)]
+pub struct Pipelined {
+    pub config: Config,
+    pub tls: MakeRustlsConnect,
+}
+
+impl std::fmt::Debug for Pipelined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+impl Pipelined {
+    /// Over a socket of this machine, which needs no encryption.
+    pub fn local(mut config: Config) -> anyhow::Result<Self> {
+        config.ssl_mode(SslMode::Disable);
+        Ok(Self { config, tls: tls::connector(Trust::Anybody, None)? })
+    }
+}
+
+/// From a URL, with the words for encryption that the pool's driver understands too. It may hold a password, so it
+/// never stands in a message.
+impl FromStr for Pipelined {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let unreadable = || {
+            anyhow!(
+                "DATABASE_URL cannot be read; write postgres://user:password@host:5432/database"
+            )
+        };
+        let mut url = Url::parse(text).map_err(|_| unreadable())?;
+        let (mut mode, mut roots, mut others) = (None, None, Vec::new());
+        for (name, value) in url.query_pairs() {
+            match &*name {
+                "sslmode" | "ssl-mode" => mode = Some(value.into_owned()),
+                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => roots = Some(value.into_owned()),
+                "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => bail!(
+                    "DATABASE_URL names a client's certificate, which is not supported; use a password"
+                ),
+                name if OF_THE_POOL.contains(&name) => {}
+                name => others.push((name.to_owned(), value.into_owned())),
+            }
+        }
+        url.set_query(None);
+        if !others.is_empty() {
+            url.query_pairs_mut().extend_pairs(others);
+        }
+        // A form writes a space as `+`, this driver as `%20`.
+        let text = String::from(url).replace('+', "%20");
+        let mut config: Config = text.parse().map_err(|_| {
+            anyhow!("DATABASE_URL has options that the ledger's connection does not know; leave out what stands behind `?`, but for host, port, options, sslmode and sslrootcert")
+        })?;
+        let mode = mode.or_else(|| variable("PGSSLMODE"));
+        let roots = roots.or_else(|| variable("PGSSLROOTCERT"));
+        let (ssl, trust) = match mode.as_deref().unwrap_or("prefer").to_ascii_lowercase().as_str() {
+            "disable" => (SslMode::Disable, Trust::Anybody),
+            "allow" | "prefer" => (SslMode::Prefer, Trust::Anybody),
+            "require" => (SslMode::Require, Trust::Anybody),
+            "verify-ca" => (SslMode::Require, Trust::Authority),
+            "verify-full" => (SslMode::Require, Trust::Name),
+            _ => bail!(
+                "DATABASE_URL has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full"
+            ),
+        };
+        config.ssl_mode(ssl);
+        Ok(Self { config, tls: tls::connector(trust, roots.as_deref())? })
+    }
+}
+
+/// The pool's driver reads these variables as every program of Postgres does.
+#[expect(clippy::disallowed_methods, reason = "they are libpq's, not ours")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_ask_for_encryption_is_understood() {
+        for (text, mode) in [
+            ("", SslMode::Prefer),
+            ("?sslmode=disable", SslMode::Disable),
+            ("?sslmode=prefer&statement-cache-capacity=10", SslMode::Prefer),
+            ("?sslmode=require", SslMode::Require),
+            ("?ssl-mode=verify-full", SslMode::Require),
+            ("?sslmode=verify-ca&options=-c%20geqo%3Doff", SslMode::Require),
+        ] {
+            let read: Pipelined =
+                format!("postgres://u:p@db.example.com:5433/wallets{text}").parse().unwrap();
+            assert_eq!(read.config.get_ssl_mode(), mode, "{text}");
+            assert_eq!(
+                (read.config.get_ports(), read.config.get_dbname()),
+                (&[5433][..], Some("wallets"))
+            );
+            assert_eq!(
+                read.config.get_options(),
+                text.contains("options").then_some("-c geqo=off")
+            );
+        }
+        for text in ["?sslmode=maybe", "?sslcert=x", "?sslmode=verify-full&sslrootcert=/nowhere"] {
+            let refused = format!("postgres://u:hush@db/w{text}").parse::<Pipelined>().unwrap_err();
+            assert!(!format!("{refused:#}").contains("hush"), "{refused:#}");
+        }
+    }
+}
