@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::http::auth::{Access, Policy, TrustedProxies};
 use crate::http::edge::Edge;
+use crate::http::heard::{self, Watchdog};
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
 use crate::jobs;
@@ -45,6 +46,7 @@ pub struct Parts {
     pub keys: Keys,
     pub policy: Policy,
     pub trusted_proxies: TrustedProxies,
+    pub watchdog: Arc<Watchdog>,
     pub metrics: Arc<Metrics>,
     pub exposition: Exposition,
     /// Cancelled when the program begins to stop.
@@ -109,6 +111,7 @@ impl App {
         running.keep_metrics();
         running.keep_holds();
         running.keep_users();
+        running.mind_watchdog();
         running.listen("public", socket, http::public(running.app.clone()));
         running.listen("internal", internal, http::internal(running.app.clone()));
         let (address, internal) = (running.address, running.internal_address);
@@ -158,6 +161,7 @@ impl App {
             users,
             keys: Keys::new(db.clone(), Arc::clone(metrics)),
             policy,
+            watchdog: Arc::default(),
             trusted_proxies: config.access.trusted_proxies.clone(),
             exposition: Exposition::new(Arc::clone(metrics)),
             metrics: Arc::clone(metrics),
@@ -239,6 +243,11 @@ impl Running {
         self.core.spawn("users", self.app.users.clone().keep(stopping));
     }
 
+    fn mind_watchdog(&self) {
+        let stopping = self.core.stopping().clone();
+        self.core.spawn("watchdog", Arc::clone(&self.app.watchdog).mind(stopping));
+    }
+
     fn keep_metrics(&self) {
         let (app, stopping) = (self.app.clone(), self.core.stopping().clone());
         self.core.spawn("metrics", async move {
@@ -289,6 +298,7 @@ fn describe_build(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);
     trail::announce(metrics);
+    heard::announce(metrics);
     for place in ["http", "process"] {
         metrics.wallet_panics_total.announce([place]);
     }

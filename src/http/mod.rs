@@ -11,6 +11,7 @@ pub mod context;
 pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod heard;
 pub mod idempotency;
 pub mod openapi;
 pub mod problem;
@@ -83,7 +84,8 @@ pub fn public(app: App) -> Router {
 
 /// The router of the internal listener.
 pub fn internal(app: App) -> Router {
-    dress(health::routes().merge(crate::users::http::internal())).with_state(app)
+    let routes = health::routes().merge(heard::routes()).merge(crate::users::http::internal());
+    dress(routes).with_state(app)
 }
 
 /// What every router needs: problems for unknown paths and methods, and the limit of bodies.

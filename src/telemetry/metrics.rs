@@ -194,6 +194,10 @@ metrics! {
     /// Times that the embedded Postgres died and was started again.
     counter wallet_embedded_postgres_restarts_total;
 
+    /// Alerts that Alertmanager told of, by who should hear them and whether they fire.
+    counter wallet_alerts_heard_total {receiver, status};
+    /// When Alertmanager's watchdog was heard last, in seconds since 1970.
+    gauge wallet_watchdog_last_timestamp_seconds;
     /// Log events, by level.
     counter wallet_log_events_total {level};
     /// Log lines that were dropped because the output was not read fast enough.

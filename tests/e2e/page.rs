@@ -127,8 +127,11 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
 
         browser.write("#deposit [name=amount]", "5").await;
         browser.click("#deposit button").await;
-        browser.see("#say.bad", "").await;
-        assert_eq!(app.get(&format!("/wallet/{wallet}")).await.json()["balance"], 15.0);
+        let balance =
+            async || app.get(&format!("/wallet/{wallet}")).await.json()["balance"].clone();
+        crate::harness::eventually("the request has arrived", async || balance().await == 15.0)
+            .await;
+        browser.see("#say.bad", ".").await;
         browser.click("#deposit button").await;
         browser.see("#say", "Deposited. The balance is 15.00 EUR").await;
         // The same once more is meant once more.

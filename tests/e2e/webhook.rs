@@ -177,7 +177,8 @@ async fn what_is_given_up_after_a_day_lets_the_others_pass() {
         let receiver = Receiver::start().await;
         let wallet = app.open_wallet("EUR", "0").await;
         subscribe(app, &receiver, json!(["transfer.deposit"])).await;
-        receiver.script.lock().unwrap().insert(wallet.clone(), vec![500, 500]);
+        // However many attempts it takes until the day is over.
+        receiver.script.lock().unwrap().insert(wallet.clone(), vec![500; 100]);
         deposit(app, &wallet, "1").await;
         deposit(app, &wallet, "2").await;
         let state = async |n: usize| {
@@ -191,11 +192,12 @@ async fn what_is_given_up_after_a_day_lets_the_others_pass() {
                 "update graphile_worker._private_jobs set attempts = 12, run_at = now()
                 where locked_at is null and attempts = 1",
             );
-            hurried.execute(&mut db).await.unwrap().rows_affected() == 1
+            hurried.execute(&mut db).await.unwrap().rows_affected() > 0
         })
         .await;
 
         eventually("the first is given up", async || state(1).await == "dead").await;
+        receiver.script.lock().unwrap().clear();
         eventually("the second is heard", async || state(0).await == "delivered").await;
         assert!(app.logs.lines().iter().any(|line| line["event"] == "webhook.dead"));
         let log = app.get("/wallet/webhook/1/deliveries").await.json();

@@ -39,7 +39,8 @@ pub async fn everything(stack: &Stack) {
         let held = stack.query("wallet_held_minor_units").await;
         let lag = stack.query(r#"wallet_book_reader_lag_transfers{reader="webhooks"}"#).await;
         let ready = stack.query("wallet_jobs_ready").await;
-        !held.is_empty() && !lag.is_empty() && !ready.is_empty()
+        let watchdog = stack.query("wallet_watchdog_last_timestamp_seconds > 0").await;
+        !watchdog.is_empty() && !held.is_empty() && !lag.is_empty() && !ready.is_empty()
     };
     eventually_within(Duration::from_secs(75), "everything was looked up", sampled).await;
     // Once more, so that the last quarter of a minute has something of everything.

@@ -58,7 +58,7 @@ impl Stack {
             Program::start(&[&[&url as &str, "--allow-unsafe-server"], &patience[..]].concat())
                 .await;
         let told = Told::default();
-        let receiver = receive(Arc::clone(&told)).await;
+        let receiver = receive(Arc::clone(&told), first.internal.clone()).await;
 
         let (prometheus_at, alertmanager_at) = (free_address(), free_address());
         configure(&folder, &prometheus_at.to_string(), &alertmanager_at.to_string(), &receiver);
@@ -212,16 +212,16 @@ scrape_configs:
     )
 }
 
-/// Somebody who writes down what they are told; their address.
-async fn receive(told: Told) -> String {
+/// Somebody who writes down what they are told and passes it on to the program; their address.
+async fn receive(told: Told, program: Client) -> String {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let router = Router::new().route("/alerts/{to}", post(hear)).with_state(told);
+    let router = Router::new().route("/alerts/{to}", post(hear)).with_state((told, program));
     tokio::spawn(async move { axum::serve(socket, router).await });
     format!("http://{address}/alerts")
 }
 
-async fn hear(State(told): State<Told>, Path(to): Path<String>, body: String) {
+async fn hear(State((told, program)): State<(Told, Client)>, Path(to): Path<String>, body: String) {
     let body: Value = serde_json::from_str(&body).unwrap();
     for alert in body["alerts"].as_array().unwrap() {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -230,5 +230,10 @@ async fn hear(State(told): State<Told>, Path(to): Path<String>, body: String) {
             text(&alert["labels"]["alertname"]),
             text(&alert["status"]),
         ));
+    }
+    let request = program.request(http::Method::POST, &format!("/internal/alerts/{to}"));
+    // At the end of the test the program is gone before Alertmanager is.
+    if let Ok(passed_on) = Client::try_send(request.json(&body)).await {
+        assert_eq!(passed_on.status, 204, "{}", passed_on.text);
     }
 }

@@ -148,6 +148,10 @@ pub fn telemetry() -> Dashboard {
             lines("Notifications", "ops", "That Alertmanager sent, and those that failed.")
                 .query("sum by (integration) (rate(alertmanager_notifications_total[$__rate_interval]))", "sent, {{integration}}")
                 .query("sum by (integration) (rate(alertmanager_notifications_failed_total[$__rate_interval]))", "failed, {{integration}}"),
+            lines("Alerts heard", "ops", "What Alertmanager told the program, by who should hear it.").query("sum by (receiver, status) (rate(wallet_alerts_heard_total{}[$__rate_interval]))", "{{receiver}} {{status}}"),
+            lines("Watchdog", "s", "How long ago it was heard: it barks each minute.")
+                .query("time() - max(wallet_watchdog_last_timestamp_seconds{} > 0)", "ago")
+                .thresholds(180.0, 600.0),
             lines("Series in Prometheus", "short", "All of them.").query("prometheus_tsdb_head_series", "series"),
             lines("Exemplars", "short", "That Prometheus keeps: each leads from a slow request to its trace.").query("prometheus_tsdb_exemplar_exemplars_in_storage", "exemplars"),
             lines("On the way to Loki", "cps", "Lines that Alloy sent, and those that it dropped.")
