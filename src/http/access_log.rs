@@ -9,6 +9,7 @@ use tracing::{error, field, info, warn};
 use super::context::RequestContext;
 use super::edge::Edge;
 use crate::error::Error;
+use crate::telemetry::is_sampled;
 
 /// Measures a request from its beginning; dropped without an end, the client has gone.
 pub(super) struct Record<'a> {
@@ -47,6 +48,9 @@ impl<'a> Record<'a> {
         let labels = [self.context.method(), self.context.route(), status];
         let seconds = self.context.started().elapsed().as_secs_f64();
         self.edge.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
+        if is_sampled(self.context.span()) {
+            self.edge.metrics.exemplars.note(labels, seconds, self.context.trace_id());
+        }
     }
 
     /// By the trace's id, so that the line of a request and its trace are kept or left together.

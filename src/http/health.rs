@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::telemetry::CONTENT_TYPE;
+use crate::telemetry::Format;
 
 /// Longest that one check may take: a probe that hangs says less than one that fails.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,13 +57,16 @@ pub async fn failures(app: &App) -> Vec<(&'static str, String)> {
     failed
 }
 
-async fn metrics(State(app): State<App>) -> Response {
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
     app.db.sample();
     app.wallets.ledger().sample();
     let runtime = tokio::runtime::Handle::current();
-    let rendered = tokio::task::spawn_blocking(move || app.exposition.render(&runtime)).await;
+    let rendered =
+        tokio::task::spawn_blocking(move || app.exposition.render(&runtime, format)).await;
     match rendered {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(cause) => crate::error::Error::Internal(cause.into()).into_response(),
     }
 }

@@ -18,7 +18,7 @@ use super::context::NoteRoute;
 use super::edge::Edge;
 use super::extract::{Check, JsonBody, Member, Path, Query};
 use crate::error::{Error, Result};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Format, Metrics};
 
 #[derive(Deserialize)]
 struct Greeting<'a> {
@@ -201,7 +201,7 @@ async fn a_client_that_leaves_is_counted() {
 
     assert!(left.is_err());
     let exposition = crate::telemetry::Exposition::new(Arc::clone(&edge.metrics));
-    let rendered = exposition.render(&tokio::runtime::Handle::current());
+    let rendered = exposition.render(&tokio::runtime::Handle::current(), Format::Plain);
     assert!(rendered.contains(r#"wallet_http_rejected_total{reason="client_gone"} 1"#));
     assert!(rendered.contains("http_server_active_requests 0"), "{rendered}");
 }

@@ -10,7 +10,31 @@ use super::metrics::Metrics;
 /// How often raw histogram samples are folded into buckets; they pile up in memory until then.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How the metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Plain,
+    /// With exemplars.
+    OpenMetrics,
+}
+
+impl Format {
+    /// As whoever asks prefers it.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Plain
+        }
+    }
+
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Renders the metrics of one program.
 #[derive(Clone)]
@@ -35,11 +59,14 @@ impl Exposition {
     }
 
     /// The text for Prometheus. Takes milliseconds of CPU: run it off the async threads.
-    pub fn render(&self, runtime: &Handle) -> String {
+    pub fn render(&self, runtime: &Handle, format: Format) -> String {
         let started = Instant::now();
         metrics::with_local_recorder(self.metrics.recorder(), || self.process.collect());
         self.sample_runtime(&runtime.metrics());
-        let text = self.metrics.handle().render();
+        let mut text = self.metrics.handle().render();
+        if format == Format::OpenMetrics {
+            text = self.metrics.exemplars.dress(&text);
+        }
         self.metrics.wallet_metrics_render_duration_seconds.set(started.elapsed().as_secs_f64());
         text
     }

@@ -11,10 +11,11 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use super::exemplars::Exemplars;
 use super::family::{Family, Kind};
 
 /// Seconds, from a fast read to a timeout. No whole numbers: Prometheus 3 writes `1` as `1.0`.
-const LATENCY: &[f64] =
+pub(super) const LATENCY: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 2.5, 5.5, 10.5];
 /// Seconds, of what should take less than a millisecond.
 const FINE_LATENCY: &[f64] = &[
@@ -40,6 +41,8 @@ macro_rules! metrics {
         /// Handles to all metrics.
         pub struct Metrics {
             recorder: Arc<PrometheusRecorder>,
+            /// Requests that lead from a histogram to a trace.
+            pub exemplars: Exemplars,
             $($(#[doc = $help])+ pub $name: metrics!(@type $kind $({$($label),+})?),)+
         }
 
@@ -52,6 +55,7 @@ macro_rules! metrics {
                 Arc::new(Self {
                     $($name: metrics!(@make $kind recorder $name $({$($label),+})?),)+
                     recorder,
+                    exemplars: Exemplars::default(),
                 })
             }
 

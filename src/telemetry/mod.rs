@@ -3,6 +3,7 @@
 //! Logs go to standard output, one event a line. Metrics wait on the internal listener.
 //! Traces are exported only when an endpoint is given, and cost nothing otherwise.
 
+mod exemplars;
 mod exposition;
 mod family;
 mod json;
@@ -19,9 +20,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-pub use exposition::{CONTENT_TYPE, Exposition, UPKEEP_INTERVAL};
+pub use exposition::{Exposition, Format, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
-pub use traces::{TraceIds, adopt_parent, is_exporting};
+pub use traces::{TraceIds, adopt_parent, is_exporting, is_sampled};
 
 use json::JsonLayer;
 use sink::{Flush, Sink};

@@ -103,6 +103,11 @@ pub fn is_exporting() -> bool {
     EXPORTING.load(Ordering::Relaxed)
 }
 
+/// Whether the trace of this span is kept.
+pub fn is_sampled(span: &Span) -> bool {
+    is_exporting() && span.context().span().span_context().is_sampled()
+}
+
 /// Makes the exported span a child of the caller's, in the trace that the logs name.
 pub fn adopt_parent(span: &Span, ids: &TraceIds) {
     if !is_exporting() {

@@ -13,7 +13,7 @@ use revwallet::ledger::tail::{
     append,
 };
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::{Exposition, Metrics};
+use revwallet::telemetry::{Exposition, Format, Metrics};
 use serde_json::json;
 use serde_json::value::RawValue;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -40,8 +40,8 @@ impl Process {
     }
 
     fn metric(&self, line: &str) -> f64 {
-        let text =
-            Exposition::new(Arc::clone(&self.metrics)).render(&tokio::runtime::Handle::current());
+        let text = Exposition::new(Arc::clone(&self.metrics))
+            .render(&tokio::runtime::Handle::current(), Format::Plain);
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {line} in {text}"))
     }
@@ -205,7 +205,7 @@ async fn the_lag_of_a_reader_is_known_even_to_the_process_that_does_not_run_it()
         let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());
         eventually("it is known", async || {
             let text = Exposition::new(Arc::clone(&process.metrics))
-                .render(&tokio::runtime::Handle::current());
+                .render(&tokio::runtime::Handle::current(), Format::Plain);
             text.contains(lag) && (process.metric(lag) - expected).abs() < 0.5
         })
         .await;

@@ -21,7 +21,7 @@ use revwallet::ledger::money::Minor;
 use revwallet::ledger::transfer::{Action, Key, Kind, Leg, Posted, Posting};
 use revwallet::ledger::{Failpoints, Fault, Ledger, Options, PostError, Refusal, Settings, Stage};
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::{Exposition, Metrics};
+use revwallet::telemetry::{Exposition, Format, Metrics};
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
@@ -91,8 +91,8 @@ impl Writer {
 
     /// The value of a metric, 0 before it was counted for the first time.
     fn metric(&self, line: &str) -> f64 {
-        let text =
-            Exposition::new(Arc::clone(&self.metrics)).render(&tokio::runtime::Handle::current());
+        let text = Exposition::new(Arc::clone(&self.metrics))
+            .render(&tokio::runtime::Handle::current(), Format::Plain);
         text.lines()
             .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
             .unwrap_or_default()

@@ -29,6 +29,8 @@ async fn panels_show_something_and_alerts_fire_and_resolve() {
     every_metric_is_scraped(&stack).await;
     every_panel_has_data(&stack).await;
     few_series(&stack).await;
+    let exemplars = stack.exemplars("http_server_request_duration_seconds_bucket").await;
+    assert!(exemplars > 10, "{exemplars} requests lead to their trace");
     provoke::all(&stack).await;
     the_right_people_were_told(&stack).await;
 

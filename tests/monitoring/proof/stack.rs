@@ -24,6 +24,9 @@ pub const PACE: Pace = Pace { factor: 60.0, least: 4.0 };
 /// To whom, which alert, firing or resolved.
 type Told = Arc<Mutex<Vec<(String, String, String)>>>;
 
+/// Every trace is kept, for a collector that is not there.
+const TRACED: &str = "--otlp-endpoint=http://127.0.0.1:1";
+
 pub struct Stack {
     /// On an embedded Postgres of its own, which can be stopped.
     pub first: Program,
@@ -51,7 +54,8 @@ impl Stack {
             "--registrations-max=1000",
         ];
         let first =
-            Program::start(&[&[&first_folder.setting() as &str], &patience[..]].concat()).await;
+            Program::start(&[&[&first_folder.setting() as &str, TRACED], &patience[..]].concat())
+                .await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
         let second =
@@ -125,6 +129,15 @@ impl Stack {
         assert_eq!(body["status"], "success", "{expression}: {}", answer.text);
         let results = body["data"]["result"].as_array().cloned().unwrap_or_default();
         results.iter().map(|result| result["value"][1].as_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// How many requests of a histogram lead to a trace.
+    pub async fn exemplars(&self, metric: &str) -> usize {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let path = format!("/api/v1/query_exemplars?query={metric}&start={}&end={now}", now - 60);
+        let body = self.prometheus_at.get(&path).await.json();
+        let series = body["data"].as_array().unwrap();
+        series.iter().map(|one| one["exemplars"].as_array().unwrap().len()).sum()
     }
 
     /// The names of all metrics.
