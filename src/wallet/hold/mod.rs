@@ -189,12 +189,12 @@ impl Wallets {
         change: Change<'_>,
         asked: Option<Asked<'_>>,
     ) -> Result<Hold> {
-        if let Some(asked) = asked {
-            self.may_change_hold(asked.caller, id).await?;
-        }
         let _turn = self.turns.take(id).await;
         for _ in 0..ATTEMPTS_MAX {
             let hold = self.get_hold(id).await?;
+            if let Some(asked) = asked {
+                self.may_change_hold(asked.caller, &hold).await?;
+            }
             let change = change.in_currency(hold.currency)?;
             let content = change.content(id);
             let content: Vec<&str> = content.iter().map(String::as_str).collect();
@@ -250,12 +250,15 @@ impl Wallets {
 
     /// It is ended by who placed it, and by whoever may spend from any wallet: not by its owner, to whom the money
     /// was promised to be gone.
-    async fn may_change_hold(&self, caller: &Caller, id: i64) -> Result<()> {
-        if caller.has(Scope::WalletWrite) {
+    async fn may_change_hold(&self, caller: &Caller, hold: &Hold) -> Result<()> {
+        if hold.by == caller.name() || caller.has(Scope::WalletWrite) {
             return Ok(());
         }
-        let hold = self.hold_seen_by(caller, id).await?;
-        if hold.by == caller.name() { Ok(()) } else { caller.needs(Scope::WalletWrite) }
+        // Who does not even see it is not told that it is there.
+        match caller.may_see(&*self.facts(hold.wallet).await?) {
+            Ok(()) => caller.needs(Scope::WalletWrite),
+            Err(_) => Err(Error::NotFound("hold")),
+        }
     }
 
     /// The holds of a wallet with an id below `before`, newest first.
