@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 /// A password, key or token: prints as `***`, whoever prints it.
 #[derive(Clone)]
@@ -28,9 +29,20 @@ impl Secret {
 pub fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
     for half in bytes.chunks_mut(16) {
-        half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        half.copy_from_slice(Uuid::new_v4().as_bytes());
     }
     bytes
+}
+
+/// One short fingerprint of several texts. Each goes in with its length before it, so that no two lists look the same.
+pub fn digest(parts: &[&str]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let bytes: [u8; 32] = hash.finalize().into();
+    Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
 /// Whether two hashes are the same, in a time that does not tell where they differ.

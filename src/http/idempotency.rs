@@ -2,11 +2,10 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::ledger::transfer::Key;
+use crate::secret::digest;
 
 /// Longest key that is taken.
 const KEY_BYTES_MAX: usize = 255;
@@ -37,17 +36,6 @@ impl IdempotencyKey {
         let key = self.0.as_deref()?;
         Some(Key { hash: digest(&[caller, operation, key]), content: digest(content) })
     }
-}
-
-/// Each part with its length before it, so that no two lists of parts look the same.
-fn digest(parts: &[&str]) -> Uuid {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let bytes: [u8; 32] = hash.finalize().into();
-    Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
 #[cfg(test)]

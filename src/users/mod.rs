@@ -26,7 +26,7 @@ use crate::error::{Error, FieldError, Result};
 use crate::http::auth::{Caller, Origin, SignedIn, Who};
 use crate::http::idempotency::IdempotencyKey;
 use crate::ledger::transfer::Key;
-use crate::secret::Secret;
+use crate::secret::{Secret, digest};
 use crate::telemetry::Metrics;
 use crate::trail::{self, Action, By};
 
@@ -432,8 +432,7 @@ impl Changes {
 
 /// The session that a token names. Whoever reads the database cannot tell the token's id from it.
 fn session_of(jti: Uuid) -> Uuid {
-    let hash = Secret::from(jti.to_string()).hash();
-    Uuid::from_bytes(*hash.first_chunk().expect("16 is less than 32"))
+    digest(&["session", &jti.to_string()])
 }
 
 /// How the trail names a user.

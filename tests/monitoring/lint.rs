@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use clap::CommandFactory;
+use revwallet::config::Cli;
 use revwallet::telemetry::Metrics;
 
 use crate::files::root;
@@ -157,6 +159,32 @@ fn every_alert_has_a_runbook_a_dashboard_and_known_metrics() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let name = file.trim_end_matches(".md");
         assert!(names.contains(&name), "nothing leads to the runbook {file}");
+    }
+}
+
+#[test]
+fn a_runbook_speaks_of_what_is_there() {
+    let command = Cli::command();
+    let own = command
+        .get_arguments()
+        .chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
+    let flags: BTreeSet<&str> = own.filter_map(clap::Arg::get_long).collect();
+    let events = crate::tables::events();
+    for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for flag in text.split("--").skip(1) {
+            let flag = flag.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+            assert!(flags.contains(flag), "{}: there is no --{flag}", path.display());
+        }
+        for event in text.split("event=\"").skip(1) {
+            let event = event.split('"').next().unwrap();
+            assert!(
+                events.contains(&format!("`{event}`")),
+                "{}: nothing says {event}",
+                path.display()
+            );
+        }
     }
 }
 

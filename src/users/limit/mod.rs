@@ -1,23 +1,23 @@
 //! How often one may try: by account, by address, and by both together.
 //!
 //! Each attempt is counted before it is looked at, so that a thousand at once are no more than a thousand in a row;
-//! one that succeeds is taken back. Who fails too often waits, each time twice as long; after a while without
-//! attempts it is forgotten, little by little. The narrow limit stops who guesses one password from one place; the wide ones who
-//! guesses from many places, or at many accounts, and they are wide so that the honest user next to him gets in.
+//! one that succeeds is taken back. Who fails too often waits, each time twice as long; what was tried is forgotten
+//! little by little. The narrow limit stops who guesses one password from one place; the wide ones who guesses from
+//! many places, or at many accounts, and they are wide so that the honest user next to him gets in.
 
 mod sql;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::db::Database;
 use crate::error::{Error, Result};
+use crate::secret::digest;
 
-/// After this long without an attempt it is as if there had been none.
+/// In this time as many attempts are forgotten as are free.
 pub(super) const FORGET_AFTER: Duration = Duration::from_hours(1);
 
 /// The first wait, which doubles with each attempt, and the longest.
@@ -39,11 +39,11 @@ pub(super) struct Limit {
 pub(super) fn of_login(user: Option<i64>, login: &str, address: Option<IpAddr>) -> Vec<Limit> {
     let login = user.map_or_else(|| login.to_lowercase(), |id| format!("user:{id}"));
     let address = address.map(network);
-    let mut limits = vec![Limit { key: key(&["account", &login]), free: 50, forgets: true }];
+    let mut limits = vec![Limit { key: digest(&["account", &login]), free: 50, forgets: true }];
     if let Some(address) = address {
-        limits.push(Limit { key: key(&["address", &address]), free: 100, forgets: false });
+        limits.push(Limit { key: digest(&["address", &address]), free: 100, forgets: false });
         limits.push(Limit {
-            key: key(&["account and address", &login, &address]),
+            key: digest(&["account and address", &login, &address]),
             free: 5,
             forgets: true,
         });
@@ -53,14 +53,14 @@ pub(super) fn of_login(user: Option<i64>, login: &str, address: Option<IpAddr>) 
 
 /// What a change of a profile meets.
 pub(super) fn of_change(user: i64) -> Vec<Limit> {
-    let key = key(&["change", &user.to_string()]);
+    let key = digest(&["change", &user.to_string()]);
     vec![Limit { key, free: 20, forgets: false }]
 }
 
 /// What a registration meets; it is never taken back.
 pub(super) fn of_registration(address: Option<IpAddr>, free: i32) -> Vec<Limit> {
     let limit =
-        |address| Limit { key: key(&["registration", &network(address)]), free, forgets: false };
+        |address| Limit { key: digest(&["registration", &network(address)]), free, forgets: false };
     address.into_iter().map(limit).collect()
 }
 
@@ -74,16 +74,6 @@ fn network(address: IpAddr) -> String {
             prefix.join(":")
         }
     }
-}
-
-fn key(parts: &[&str]) -> Uuid {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let bytes: [u8; 32] = hash.finalize().into();
-    Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
 /// Counts an attempt, or refuses it. Whether it was the last one before a wait.
