@@ -22,10 +22,20 @@ fn components(text: &str) -> BTreeSet<String> {
     found
 }
 
+/// The folder is one configuration: what is the same everywhere, and one file for the place where it runs.
+fn alloy(place: &str) -> String {
+    read("alloy/config.alloy") + &read(&format!("alloy/{place}.alloy"))
+}
+
 #[test]
 fn whatever_alloy_forwards_to_is_there() {
-    let text = read("alloy/config.alloy");
-    let components = components(&text);
+    for place in ["docker", "kubernetes"] {
+        whatever_it_forwards_to_is_there(&alloy(place));
+    }
+}
+
+fn whatever_it_forwards_to_is_there(text: &str) {
+    let components = components(text);
     assert!(components.len() > 10, "{components:?}");
     let mut used = BTreeSet::new();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
@@ -44,6 +54,8 @@ fn whatever_alloy_forwards_to_is_there() {
     // They take from outside, or send there by themselves.
     let known = [
         "loki.source.docker.containers",
+        "loki.source.kubernetes.pods",
+        "loki.source.kubernetes_events.events",
         "loki.source.api.push",
         "otelcol.receiver.otlp.traces",
         "prometheus.scrape.machine",

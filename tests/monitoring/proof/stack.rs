@@ -206,7 +206,7 @@ fn configure(folder: &Folder, prometheus: &str, alertmanager: &str, receiver: &s
     write("prometheus.yml", configuration(prometheus, alertmanager));
     let real = std::fs::read_to_string(root().join("alertmanager/alertmanager.yml")).unwrap();
     let hurried = real
-        .replace("http://revwallet_api:9000/internal/alerts", receiver)
+        .replace("http://revwallet-api:9000/internal/alerts", receiver)
         .replace("group_wait: 10s", "group_wait: 0s")
         .replace("group_interval: 2m", "group_interval: 1s");
     write("alertmanager.yml", hurried);

@@ -134,7 +134,7 @@ scrape_configs:
   - job_name: revwallet
     # OpenMetrics first: it carries exemplars.
     dns_sd_configs:
-      - names: [revwallet_api, revwallet_worker]
+      - names: [revwallet-api, revwallet-worker]
         type: A
         port: 9000
   - job_name: prometheus
