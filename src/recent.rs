@@ -35,6 +35,13 @@ impl<K: Hash + Eq + Copy, V: Clone> Recent<K, V> {
         Some(value)
     }
 
+    /// The value, which is forgotten.
+    pub fn take(&self, key: &K) -> Option<V> {
+        let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
+        let old = generations.old.remove(key);
+        generations.young.remove(key).or(old)
+    }
+
     pub fn insert(&self, key: K, value: V) {
         let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
         if generations.young.len() >= self.generation_max {
@@ -47,6 +54,18 @@ impl<K: Hash + Eq + Copy, V: Clone> Recent<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_taken_is_gone_from_both_generations() {
+        let recent = Recent::new(2);
+        recent.insert(1, "old");
+        recent.insert(2, "pushes it out of the young");
+        recent.insert(1, "new");
+
+        assert_eq!(recent.take(&1), Some("new"));
+
+        assert_eq!(recent.get(&1), None);
+    }
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_forgotten() {

@@ -30,6 +30,7 @@ use crate::ledger::transfer::{Action, Kind, Leg, Posted, Posting};
 use crate::recent::Recent;
 use crate::telemetry::Metrics;
 
+use self::hold::Hold;
 use self::refused::refused;
 use self::turns::Turns;
 
@@ -48,6 +49,9 @@ pub static COMPANIONS: [&CompanionKind; 6] = [
 
 /// Most wallets whose unchanging facts are kept in memory, some 100 bytes each.
 const KNOWN_MAX: usize = 200_000;
+
+/// Most open holds that are kept in memory as they were after their last change, some 200 bytes each.
+const OPEN_HOLDS_MAX: usize = 50_000;
 
 /// The book calls accounts numbers; people call wallets the same numbers.
 pub type WalletId = i64;
@@ -88,6 +92,7 @@ pub struct Wallets {
     db: Database,
     currencies: Arc<Currencies>,
     known: Arc<Recent<WalletId, Arc<Facts>>>,
+    open_holds: Arc<Recent<i64, Hold>>,
     metrics: Arc<Metrics>,
     turns: Arc<Turns>,
 }
@@ -125,7 +130,8 @@ impl Wallets {
     ) -> Self {
         let currencies = Arc::new(currencies);
         let (known, turns) = (Arc::new(Recent::new(KNOWN_MAX)), Arc::new(Turns::new()));
-        Self { ledger, db, currencies, known, metrics, turns }
+        let open_holds = Arc::new(Recent::new(OPEN_HOLDS_MAX));
+        Self { ledger, db, currencies, known, open_holds, metrics, turns }
     }
 
     pub fn ledger(&self) -> &Ledger {

@@ -3,6 +3,7 @@
 //! How much of a hold is done is a row that changes only together with its money, on the condition that it is as it
 //! was when that was decided: of a capture and a void at the same moment exactly one wins.
 
+mod change;
 pub mod expiry;
 mod sql;
 
@@ -13,13 +14,13 @@ use time::OffsetDateTime;
 
 use super::{Asked, Facts, WalletId, Wallets, companion, refused};
 use crate::error::{Error, Result};
-use crate::http::auth::{Caller, Scope};
-use crate::ledger::account::{AccountId, Role};
+use crate::http::auth::Caller;
+use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Action, Kind, Leg, Posted, Posting};
-use crate::ledger::{PostError, Refusal};
+use crate::ledger::transfer::{Action, Kind, Leg, Posted};
 
+pub use change::Change;
 pub use sql::{MOVED, PLACED};
 
 /// How long a hold lasts when nobody says.
@@ -27,12 +28,6 @@ pub const LASTS_DEFAULT: Duration = Duration::from_hours(7 * 24);
 
 /// The longest that a hold lasts.
 pub const LASTS_MAX: Duration = Duration::from_hours(90 * 24);
-
-/// What another change of the same hold makes of this one.
-const CHANGED: &str = "the hold has changed";
-
-/// How often a change is decided anew because another one came first.
-const ATTEMPTS_MAX: u32 = 32;
 
 /// A hold as it is, or as it was after a transfer.
 #[derive(Debug, Clone)]
@@ -105,36 +100,12 @@ impl Hold {
     }
 }
 
-/// What is to become of a hold.
-#[derive(Debug, Clone, Copy)]
-pub enum Change<'a> {
-    Capture {
-        /// A decimal; all that remains when there is none.
-        amount: Option<&'a str>,
-        /// Outside when there is none.
-        to: Option<WalletId>,
-        /// Whether the rest is released.
-        last: bool,
-    },
-    Void,
-    Expire,
-}
-
 #[derive(Serialize)]
 struct Placed<'a> {
     wallet: WalletId,
     amount: i64,
     expires_at: &'a str,
     caller: &'a str,
-}
-
-#[derive(Serialize)]
-struct Moved<'a> {
-    id: i64,
-    version: i32,
-    captured: i64,
-    released: i64,
-    state: &'a str,
 }
 
 impl Wallets {
@@ -165,7 +136,7 @@ impl Wallets {
             return self.hold_after(posted.first_seq, &posted).await;
         }
         self.count(&posted, facts.currency);
-        Ok(Hold {
+        let hold = Hold {
             id: posted.first_seq,
             wallet,
             currency: facts.currency,
@@ -179,57 +150,16 @@ impl Wallets {
             version: 0,
             transfer: posted.first_seq,
             replayed: false,
-        })
+        };
+        self.remember_hold(&hold);
+        Ok(hold)
     }
 
-    /// Captures, voids or expires a hold.
-    pub async fn change_hold(
-        &self,
-        id: i64,
-        change: Change<'_>,
-        asked: Option<Asked<'_>>,
-    ) -> Result<Hold> {
-        let _turn = self.turns.take(id).await;
-        for _ in 0..ATTEMPTS_MAX {
-            let hold = self.get_hold(id).await?;
-            if let Some(asked) = asked {
-                self.may_change_hold(asked.caller, &hold).await?;
-            }
-            let change = change.in_currency(hold.currency)?;
-            let content = change.content(id);
-            let content: Vec<&str> = content.iter().map(String::as_str).collect();
-            let (posting, after) = match change.decide(&hold) {
-                Ok(decided) => decided,
-                Err(error) => {
-                    // The first attempt of this very request may be what has ended it.
-                    let first = match asked {
-                        Some(asked) => self.replayed(asked, change.operation(), &content).await?,
-                        None => None,
-                    };
-                    return match first {
-                        Some(posted) => self.hold_after(id, &posted).await,
-                        None => Err(error),
-                    };
-                }
-            };
-            let posting = match asked {
-                Some(asked) => Posting {
-                    companions: posting.companions,
-                    ..asked.posting(change.operation(), &content, posting.legs)
-                },
-                None => posting,
-            };
-            match self.ledger.post(posting).await {
-                Ok(posted) if posted.replayed => return self.hold_after(id, &posted).await,
-                Ok(posted) => {
-                    self.count(&posted, hold.currency);
-                    return Ok(Hold { transfer: posted.first_seq, ..after });
-                }
-                Err(PostError::Refused(refusal)) if is_overtaken(&refusal) => {}
-                Err(error) => return Err(refused(&error, Some(hold.currency))),
-            }
+    /// Its next change need not read it.
+    fn remember_hold(&self, hold: &Hold) {
+        if hold.state == State::Open {
+            self.open_holds.insert(hold.id, hold.clone());
         }
-        Err(Error::Overloaded)
     }
 
     pub async fn get_hold(&self, id: i64) -> Result<Hold> {
@@ -245,19 +175,6 @@ impl Wallets {
             Ok(hold)
         } else {
             Err(Error::NotFound("hold"))
-        }
-    }
-
-    /// It is ended by who placed it, and by whoever may spend from any wallet: not by its owner, to whom the money
-    /// was promised to be gone.
-    async fn may_change_hold(&self, caller: &Caller, hold: &Hold) -> Result<()> {
-        if hold.by == caller.name() || caller.has(Scope::WalletWrite) {
-            return Ok(());
-        }
-        // Who does not even see it is not told that it is there.
-        match caller.may_see(&*self.facts(hold.wallet).await?) {
-            Ok(()) => caller.needs(Scope::WalletWrite),
-            Err(_) => Err(Error::NotFound("hold")),
         }
     }
 
@@ -304,114 +221,5 @@ impl Wallets {
             None => new,
         };
         Ok(Hold { transfer: posted.first_seq, replayed: true, ..after })
-    }
-}
-
-/// Whether another change of the hold came first: then its row, or the money, is not as it was.
-fn is_overtaken(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::Companion(why) => *why == CHANGED,
-        Refusal::InsufficientFunds { account, .. } => account.held_for().is_some(),
-        _ => false,
-    }
-}
-
-impl Change<'_> {
-    /// With its amount understood.
-    fn in_currency(self, currency: Currency) -> Result<Understood> {
-        Ok(match self {
-            Self::Capture { amount, to, last } => {
-                let amount = amount.map(|text| super::amount_of(text, currency)).transpose()?;
-                Understood::Capture { amount, to, last }
-            }
-            Self::Void => Understood::Void,
-            Self::Expire => Understood::Expire,
-        })
-    }
-}
-
-/// A change in the currency of its hold.
-enum Understood {
-    Capture { amount: Option<Minor>, to: Option<WalletId>, last: bool },
-    Void,
-    Expire,
-}
-
-impl Understood {
-    const fn operation(&self) -> &'static str {
-        match self {
-            Self::Capture { .. } => "capture",
-            Self::Void => "void",
-            Self::Expire => "expire",
-        }
-    }
-
-    /// The request as it was understood.
-    fn content(&self, hold: i64) -> Vec<String> {
-        let mut content = vec![hold.to_string()];
-        if let Self::Capture { amount, to, last } = self {
-            let all = || "all".to_owned();
-            content.push(amount.map_or_else(all, |amount| amount.0.to_string()));
-            content.push(to.map_or_else(|| "outside".to_owned(), |to| to.to_string()));
-            content.push(last.to_string());
-        }
-        content
-    }
-
-    /// What has to be posted, and the hold after it.
-    fn decide(&self, hold: &Hold) -> Result<(Posting, Hold)> {
-        let expired = hold.expires_at <= OffsetDateTime::now_utc();
-        match (hold.state, self) {
-            (State::Open, Self::Capture { .. }) if expired => {
-                return Err(Error::HoldEnded("expired"));
-            }
-            (State::Open, _) => {}
-            (state, _) => return Err(Error::HoldEnded(state.name())),
-        }
-        let remaining = hold.remaining();
-        let (captured, released, release_kind) = match self {
-            Self::Void => (Minor::ZERO, remaining, Kind::Void),
-            Self::Expire => (Minor::ZERO, remaining, Kind::Expiry),
-            Self::Capture { amount, last, .. } => {
-                let captured = amount.unwrap_or(remaining);
-                let Some(rest) =
-                    remaining.checked_sub(captured).filter(|rest| *rest >= Minor::ZERO)
-                else {
-                    return Err(Error::InsufficientFunds {
-                        available: remaining.exact(hold.currency).to_string(),
-                        required: captured.exact(hold.currency).to_string(),
-                    });
-                };
-                (captured, if *last { rest } else { Minor::ZERO }, Kind::Void)
-            }
-        };
-        let after = hold.moved(captured, released, release_kind);
-        let legs = self.legs(hold, captured, (release_kind, released))?;
-        let row = Moved {
-            id: hold.id,
-            version: hold.version,
-            captured: captured.0,
-            released: released.0,
-            state: after.state.name(),
-        };
-        let companions = vec![companion(&MOVED, &row, CHANGED)?];
-        Ok((Posting { legs, companions, ..Posting::default() }, after))
-    }
-
-    fn legs(&self, hold: &Hold, captured: Minor, release: (Kind, Minor)) -> Result<Vec<Leg>> {
-        let owner = AccountId(hold.wallet);
-        let debit = owner.hold().ok_or(Error::NotFound("wallet"))?;
-        let target = match self {
-            Self::Capture { to: Some(to), .. } => AccountId(*to),
-            _ => AccountId::system(Role::World, hold.currency),
-        };
-        let moves = [(Kind::Capture, target, captured), (release.0, owner, release.1)];
-        let moves = moves.into_iter().filter(|(_, _, amount)| *amount > Minor::ZERO);
-        let legs = moves.enumerate().map(|(n, (kind, credit, amount))| Leg {
-            with_previous: n > 0,
-            linked: Some(hold.id),
-            ..Leg::from(Action::Move { kind, debit, credit, amount })
-        });
-        Ok(legs.collect())
     }
 }

@@ -8,7 +8,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, eventually, run};
+use crate::harness::{Client, Program, TestApp, eventually, run};
 
 async fn hold(app: &TestApp, wallet: &str, amount: &str) -> String {
     let answer = app.post("/wallet/hold", json!({ "id": wallet, "amount": amount })).await;
@@ -22,7 +22,7 @@ async fn money(app: &TestApp, wallet: &str) -> [f64; 3] {
     ["balance", "available", "held"].map(|name| body[name].as_f64().unwrap())
 }
 
-async fn capture(app: &TestApp, hold: &str, body: Value) -> crate::harness::Answer {
+async fn capture(app: &Client, hold: &str, body: Value) -> crate::harness::Answer {
     app.post(&format!("/wallet/hold/{hold}/capture"), body).await
 }
 
@@ -203,6 +203,40 @@ async fn a_hold_ends_by_itself() {
         capture(app, &id, json!({})).await.problem(409, "hold-ended");
         let newest = app.get(&format!("/wallet/{wallet}/history?limit=1")).await.json();
         assert_eq!(newest[0]["kind"], "expiry");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_process_remembers_of_a_hold_never_decides_alone() {
+    run(async |app| {
+        let database = format!("--database-url={}", app.database.url);
+        let other = Program::start(&[&database, "--access=open", "--allow-unsafe-server"]).await;
+        let wallet = app.open_wallet("EUR", "100").await;
+        let shop = app.open_wallet("EUR", "0").await;
+        let part = |amount: &str| json!({ "amount": amount, "to": shop, "final": false });
+
+        // Captured in turns: each remembers what the other has changed since.
+        let shared = hold(app, &wallet, "10").await;
+        for (n, client) in [&**app, &other.public, app, &other.public].into_iter().enumerate() {
+            let done = capture(client, &shared, part("2")).await.json();
+            assert_eq!(done["captured"], [2.0, 4.0, 6.0, 8.0][n]);
+        }
+        let refused = capture(app, &shared, part("3")).await;
+        assert!(refused.text.contains("2.00"), "what is left by now: {}", refused.text);
+        refused.problem(422, "insufficient-funds");
+        assert_eq!(money(app, &shop).await[0], 8.0);
+
+        // Ended elsewhere: refused for that reason, whatever this process would have said.
+        let ended = hold(app, &wallet, "10").await;
+        let void = other.public.post(&format!("/wallet/hold/{ended}/void"), json!({})).await;
+        assert_eq!(void.json()["state"], "voided");
+        for amount in ["10", "11"] {
+            let refused = capture(app, &ended, part(amount)).await;
+            assert!(refused.text.contains("voided"), "{}", refused.text);
+            refused.problem(409, "hold-ended");
+        }
+        assert_eq!(money(app, &wallet).await, [92.0, 90.0, 2.0]);
     })
     .await;
 }
