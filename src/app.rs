@@ -12,23 +12,23 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Part};
 use crate::db::Database;
 use crate::http::auth::{Access, Policy, TrustedProxies};
 use crate::http::edge::Edge;
 use crate::http::heard::{self, Watchdog};
 use crate::http::serve::{self, Listener};
 use crate::http::{self, health};
-use crate::jobs;
 use crate::keys::Keys;
 use crate::ledger::tail::{self, Tail};
-use crate::ledger::{self, Failpoints, Ledger, audit};
+use crate::ledger::{self, Failpoints, Ledger};
 use crate::tasks::{Died, Tasks};
 use crate::telemetry::{Exposition, Metrics, UPKEEP_INTERVAL};
 use crate::trail;
 use crate::users::Users;
-use crate::wallet::{self, Wallets, hold};
-use crate::webhook::{self, Webhooks};
+use crate::wallet::{self, Wallets};
+use crate::webhook::Webhooks;
+use crate::work;
 
 /// Requests on the internal listener at once: probes, one scraper, an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
@@ -63,7 +63,8 @@ impl Deref for App {
 
 /// A program that serves.
 pub struct Running {
-    pub address: SocketAddr,
+    /// None where only the work behind the API is done.
+    pub address: Option<SocketAddr>,
     pub internal_address: SocketAddr,
     app: App,
     config: Config,
@@ -80,7 +81,10 @@ impl App {
     /// Starts everything; returns when the program can be used.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
         // The addresses come first: a second program on the same port should not touch the data.
-        let socket = serve::bind("--listen", config.http.listen).await?;
+        let mut socket = None;
+        if config.lifecycle.does(Part::Api) {
+            socket = Some(serve::bind("--listen", config.http.listen).await?);
+        }
         let internal = serve::bind("--internal-listen", config.http.internal_listen).await?;
         describe_build(metrics);
         let db = Database::open(config, metrics).await?;
@@ -98,8 +102,8 @@ impl App {
             }
         };
         let running = Running {
-            address: socket.local_addr().context("the socket was just bound")?,
-            internal_address: internal.local_addr().context("the socket was just bound")?,
+            address: socket.as_ref().map(address_of).transpose()?,
+            internal_address: address_of(&internal)?,
             config: config.clone(),
             edge: Tasks::new(died.clone()),
             core,
@@ -109,18 +113,15 @@ impl App {
         };
         running.keep_database();
         running.keep_metrics();
-        running.keep_holds();
-        running.keep_users();
         running.mind_watchdog();
-        running.listen("public", socket, http::public(running.app.clone()));
+        if config.lifecycle.does(Part::Worker) {
+            work::start(&running.app, config, &running.core);
+        }
+        if let Some(socket) = socket {
+            running.listen("public", socket, http::public(running.app.clone()));
+        }
         running.listen("internal", internal, http::internal(running.app.clone()));
-        let (address, internal) = (running.address, running.internal_address);
-        info!(
-            event = "serve.listening",
-            address = %address,
-            internal_address = %internal,
-            "listening on http://{address} (internal: http://{internal})"
-        );
+        running.tell_where();
         Ok(running)
     }
 
@@ -149,11 +150,6 @@ impl App {
             &config.webhook,
             Arc::clone(metrics),
         )?;
-        webhook::feed::start(&tail, webhooks.clone(), tasks);
-        let keeping = webhook::keep::run(webhooks.clone(), tasks.stopping().clone());
-        tasks.spawn("webhook-log", keeping);
-        let grace = config.lifecycle.shutdown_timeout / 2;
-        jobs::start(db.options(), webhooks.clone(), metrics, tasks, grace);
         Ok(Self(Arc::new(Parts {
             wallets,
             tail,
@@ -200,6 +196,24 @@ impl Running {
         drained && done
     }
 
+    fn tell_where(&self) {
+        let internal = self.internal_address;
+        if let Some(address) = self.address {
+            info!(
+                event = "serve.listening",
+                address = %address,
+                internal_address = %internal,
+                "listening on http://{address} (internal: http://{internal})"
+            );
+        } else {
+            info!(
+                event = "serve.listening",
+                internal_address = %internal,
+                "working (internal: http://{internal})"
+            );
+        }
+    }
+
     fn listen(&self, name: &'static str, socket: TcpListener, router: Router) {
         let http = &self.config.http;
         // A probe every few seconds that succeeds is not news.
@@ -231,16 +245,6 @@ impl Running {
             embedded.supervise(stopping).await;
             Ok(())
         });
-    }
-
-    fn keep_holds(&self) {
-        let stopping = self.core.stopping().clone();
-        self.core.spawn("hold-expiry", hold::expiry::run(self.app.wallets.clone(), stopping));
-    }
-
-    fn keep_users(&self) {
-        let stopping = self.core.stopping().clone();
-        self.core.spawn("users", self.app.users.clone().keep(stopping));
     }
 
     fn mind_watchdog(&self) {
@@ -280,7 +284,6 @@ async fn open_book(
     Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?, Arc::clone(metrics)))
 }
 
-/// Everything that reacts to what is in the book.
 fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {
     let book = config.ledger.settings().book;
     let options = tail::Options {
@@ -289,9 +292,11 @@ fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metr
         book,
         metrics: Arc::clone(metrics),
     };
-    let tail = Tail::start(options, tasks);
-    audit::start(&tail, book, metrics, tasks);
-    tail
+    Tail::start(options, tasks)
+}
+
+fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
+    socket.local_addr().context("the socket was just bound")
 }
 
 fn describe_build(metrics: &Metrics) {

@@ -50,6 +50,8 @@ pub enum Command {
     Jwt(JwtCommand),
     /// Print what happened around users and keys.
     Audit(AuditArgs),
+    /// Ask the server at --internal-listen whether it is ready; exit with 1 if it is not.
+    Health,
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -77,16 +79,35 @@ pub struct Config {
     pub lifecycle: LifecycleArgs,
 }
 
-/// How the program ends.
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Answers requests.
+    Api,
+    /// Does what nobody waits for: webhooks, the auditor, what expires.
+    Worker,
+}
+
+/// What the program does, and how it ends.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct LifecycleArgs {
+    /// Be only a part of the program, so that each can have as many processes as it needs; both when not given.
+    #[arg(long, env = "REVWALLET_ONLY", global = true)]
+    pub only: Option<Part>,
     /// Longest that open requests and queued work may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = duration)]
     pub shutdown_timeout: Duration,
     /// How long requests are still accepted after SIGTERM, while `/readyz` already answers 503.
     #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = duration)]
     pub shutdown_delay: Duration,
+}
+
+impl LifecycleArgs {
+    /// Whether this process is there for that.
+    pub fn does(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 /// A number and a unit: `250ms`, `30s`, `5m`, `1h`, `7d`.

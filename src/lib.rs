@@ -10,6 +10,7 @@ pub mod recent;
 pub mod secret;
 pub mod signals;
 pub mod tasks;
+pub mod work;
 
 pub mod db;
 pub mod http;

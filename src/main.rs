@@ -11,7 +11,7 @@ use revwallet::app::App;
 use revwallet::bench::BenchArgs;
 use revwallet::config::{Cli, Command, Config};
 use revwallet::db::Database;
-use revwallet::http::openapi;
+use revwallet::http::{ask, openapi};
 use revwallet::keys::{self, Keys};
 use revwallet::ledger::verify::Anchor;
 use revwallet::signals;
@@ -80,6 +80,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Audit(args) => {
             with_database(&cli.config, async |db, _| trail::cli::print(db, &args).await).await
         }
+        Command::Health => ask::health(cli.config.http.internal_listen).await,
         Command::Openapi => print_openapi(),
     }
 }

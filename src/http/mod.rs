@@ -6,6 +6,7 @@
 //! [`problem`] writes it.
 
 pub mod access_log;
+pub mod ask;
 pub mod auth;
 pub mod context;
 pub mod edge;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use serde_json::json;
+
 use crate::harness::program::{Folder, Program, postgres_of, run, signal};
+use crate::harness::{eventually, postgres};
 
 #[tokio::test]
 async fn nothing_is_left_behind_after_a_stop() {
@@ -92,4 +95,60 @@ async fn a_postgres_that_is_killed_is_started_again() {
     })
     .await;
     assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_api_and_the_work_behind_it_can_be_processes_of_their_own() {
+    let database = postgres::Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let words = [&url as &str, "--access=open", "--allow-unsafe-server"];
+    let api = Program::start(&[&words[..], &["--only=api"]].concat()).await;
+    let opened = api
+        .public
+        .post("/wallet", json!({ "owner": "a", "initial_balance": 5, "currency": "EUR" }))
+        .await;
+    assert_eq!(opened.status, 201, "{}", opened.text);
+    let wallet = opened.json()["id"].clone();
+    let body = json!({ "id": wallet, "amount": 1, "expires_in": 1 });
+    let hold = api.public.post("/wallet/hold", body).await.json()["id"].clone();
+    let look = format!("/wallet/hold/{}", hold.as_str().unwrap());
+    eventually("the hold is due", async || {
+        let capture = api.public.post(&format!("{look}/capture"), json!({ "amount": 9 })).await;
+        capture.status == 409
+    })
+    .await;
+    assert_eq!(api.public.get(&look).await.json()["state"], "open", "nobody works yet");
+
+    let worker = Program::start(&[&words[..], &["--only=worker"]].concat()).await;
+
+    eventually("the worker ends what is due", async || {
+        api.public.get(&look).await.json()["state"] == "expired"
+    })
+    .await;
+    eventually("and audits the book", async || {
+        worker
+            .internal
+            .get("/metrics")
+            .await
+            .text
+            .contains(r#"wallet_ledger_invariant_checks_total{check="chain",outcome="ok"}"#)
+    })
+    .await;
+    assert!(worker.stop().await.success());
+    assert!(api.stop().await.success());
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn health_tells_whether_a_server_is_ready() {
+    let folder = Folder::new();
+    let program = Program::start(&[&folder.setting()]).await;
+    let at = format!("--internal-listen={}", program.internal.address);
+    assert_eq!(run(&["health", &at]).code, Some(0));
+    assert!(program.stop().await.success());
+
+    let ended = run(&["health", &at]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
 }

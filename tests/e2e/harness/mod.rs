@@ -70,7 +70,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     let (telemetry, guard) = Telemetry::install_here(&config.telemetry, logs.clone());
     let running = App::start(&config, &telemetry.metrics).await.unwrap();
     let app = TestApp {
-        client: Client::new(running.address),
+        client: Client::new(running.address.expect("tests serve")),
         internal: Client::new(running.internal_address),
         logs: logs.clone(),
         database,
