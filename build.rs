@@ -10,7 +10,7 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-changed=migrations");
     println!("cargo:rerun-if-env-changed=REVWALLET_REVISION");
-    let given = std::env::var("REVWALLET_REVISION").ok();
+    let given = std::env::var("REVWALLET_REVISION").ok().filter(|given| !given.is_empty());
     let revision = given.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=REVWALLET_REVISION={revision}");
 

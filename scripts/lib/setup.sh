@@ -1,4 +1,5 @@
 # What the scripts share: finding what they need, installing it where they may. Sourced, not run.
+# shellcheck shell=bash
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -1,0 +1,76 @@
+# The image: the program compiled on Rust's own image, laid on one that has a C library, certificates and nothing else.
+#
+#   docker build --build-arg REVISION="$(git rev-parse --short=12 HEAD)" --tag revwallet .
+#   docker buildx build --platform linux/amd64,linux/arm64 ...
+#
+# The other platform is compiled on this one, not emulated: its compiler and its standard library are installed then,
+# which needs Debian's mirrors and Rust's. A build for the platform it runs on needs crates.io and nothing else.
+# BuildKit is needed. Base images are pinned by tag; whoever wants them by digest too adds `@sha256:...` to the two FROM
+# lines that name one.
+
+# The version is the one that rust-toolchain.toml names, and the two Debians are the same: the program is linked against
+# the C library that it meets. `tests/docker` holds both.
+FROM --platform=$BUILDPLATFORM rust:1.95.0-trixie AS toolchain
+ARG BUILDARCH
+ARG TARGETARCH
+# A C compiler goes by the same name at home and abroad.
+ENV CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+    CC_x86_64_unknown_linux_gnu=x86_64-linux-gnu-gcc \
+    CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
+# hadolint ignore=DL3008
+RUN set -eu; \
+    case "$TARGETARCH" in \
+      amd64) target=x86_64-unknown-linux-gnu compiler=gcc-x86-64-linux-gnu ;; \
+      arm64) target=aarch64-unknown-linux-gnu compiler=gcc-aarch64-linux-gnu ;; \
+      *) echo "revwallet is not made for $TARGETARCH" >&2; exit 1 ;; \
+    esac; \
+    if [ "$TARGETARCH" != "$BUILDARCH" ]; then \
+      apt-get update; \
+      apt-get install -y --no-install-recommends "$compiler" "libc6-dev-$TARGETARCH-cross"; \
+      rm -rf /var/lib/apt/lists/*; \
+      rustup target add "$target"; \
+    fi; \
+    echo "$target" >/target
+
+# Every crate, compiled beneath a program that does nothing: a layer that changes only with the manifests.
+FROM toolchain AS dependencies
+WORKDIR /revwallet
+COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+RUN mkdir src \
+    && echo 'fn main() {}' >src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --target "$(cat /target)"
+
+# The program. Cargo goes by the time of a file, and what comes from a checkout is older than the layer above.
+FROM dependencies AS build
+COPY build.rs sqlx.toml ./
+COPY .sqlx .sqlx
+COPY migrations migrations
+COPY src src
+ARG REVISION=unknown
+RUN touch src/main.rs src/lib.rs \
+    && REVWALLET_REVISION="$REVISION" cargo build --release --locked --offline --target "$(cat /target)" \
+    && install -D "target/$(cat /target)/release/revwallet" /program/revwallet
+
+# No shell, no package manager, nobody to become: the user is a number, so that Kubernetes can see that it is not root.
+FROM gcr.io/distroless/cc-debian13:nonroot AS image
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="revwallet" \
+      org.opencontainers.image.description="A wallet backend you can see through: exact money, double entry, everything observable" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian13:nonroot"
+COPY --from=build /program/revwallet /usr/local/bin/revwallet
+# Within a container, everybody who reaches it comes over its network. 8080 is for the edge, 9000 for the inside only.
+ENV REVWALLET_LISTEN=0.0.0.0:8080 \
+    REVWALLET_INTERNAL_LISTEN=0.0.0.0:9000 \
+    REVWALLET_LOG_FORMAT=json
+EXPOSE 8080 9000
+USER 65532:65532
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/revwallet", "health"]
+ENTRYPOINT ["/usr/local/bin/revwallet"]
