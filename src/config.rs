@@ -52,6 +52,8 @@ pub enum Command {
     Audit(AuditArgs),
     /// Ask the server at --internal-listen whether it is ready; exit with 1 if it is not.
     Health,
+    /// Make a database ready that was put back to an earlier moment; `scripts/restore` does it.
+    Restored,
     /// Print the OpenAPI document.
     Openapi,
 }

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod config;
 pub mod error;
 pub mod recent;
+pub mod restored;
 pub mod secret;
 pub mod signals;
 pub mod tasks;

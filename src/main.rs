@@ -16,7 +16,7 @@ use revwallet::keys::{self, Keys};
 use revwallet::ledger::verify::Anchor;
 use revwallet::signals;
 use revwallet::telemetry::Telemetry;
-use revwallet::{trail, users};
+use revwallet::{restored, trail, users};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -81,6 +81,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             with_database(&cli.config, async |db, _| trail::cli::print(db, &args).await).await
         }
         Command::Health => ask::health(cli.config.http.internal_listen).await,
+        Command::Restored => {
+            with_database(&cli.config, async |db, telemetry| {
+                restored::run(db, &telemetry.metrics).await
+            })
+            .await
+        }
         Command::Openapi => print_openapi(),
     }
 }

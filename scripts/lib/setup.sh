@@ -26,18 +26,30 @@ need_rust() {
   command -v cargo >/dev/null || fail "Rust is missing; install it from https://rustup.rs, then run this again"
 }
 
-# Prints the folder of the newest installed PostgreSQL server from 15 on.
+# Prints the folder of the newest installed PostgreSQL server from 15 on, or that of the major version given.
 postgres_bin() {
   local folder version best="" best_version=14
   for folder in "${REVWALLET_POSTGRES_BIN:-}" $(pg_config --bindir 2>/dev/null) /usr/lib/postgresql/*/bin \
     /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin $(tr ':' ' ' <<<"$PATH"); do
     [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] || continue
     version=$("$folder/postgres" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    [ -z "${1:-}" ] || [ "$version" = "$1" ] || continue
     if [ "$version" -gt "$best_version" ]; then
       best=$folder best_version=$version
     fi
   done
   [ -n "$best" ] && printf '%s\n' "$best"
+}
+
+# Runs a command as somebody who may run Postgres, which refuses to be run by root.
+unprivileged() {
+  if [ "$(id -u)" = 0 ]; then
+    local user=nobody
+    id postgres >/dev/null 2>&1 && user=postgres
+    (cd / && setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@")
+  else
+    "$@"
+  fi
 }
 
 # Makes sure that a PostgreSQL server can be started, installing Debian's if it may.

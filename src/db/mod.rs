@@ -28,6 +28,7 @@ use crate::telemetry::Metrics;
 use embedded::Embedded;
 
 pub use self::pipelined::Pipelined;
+pub(crate) use self::sql::{renew_installation, skip_ids};
 
 /// Which database, and how it is used.
 #[derive(Debug, Clone, clap::Args)]

@@ -41,6 +41,26 @@ pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
 
+/// The database is another one from now on.
+pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
+    let id = sqlx::query_scalar!("update installation set id = gen_random_uuid() returning id");
+    Ok(id.fetch_one(db).await?)
+}
+
+/// Lets every id that is drawn from a sequence go on so much further up.
+pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
+    sqlx::query!(
+        r#"
+        select setval(format('%I.%I', schemaname, sequencename)::regclass, coalesce(last_value, 0) + $1)
+        from pg_sequences
+        where schemaname in ('public', 'ledger')"#,
+        count,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(())
+}
+
 /// Lets what is written from now on come after the events that are there, wherever this database was restored.
 pub(super) async fn mend_event_shift(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select ledger.mend_event_shift()").fetch_one(db).await?;

@@ -28,10 +28,12 @@ pub enum Action {
     KeyRotated,
     KeyRevoked,
     JwtRotated,
+    /// The database was put back to an earlier moment.
+    Restored,
 }
 
 impl Action {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Registered,
         Self::SignedIn,
         Self::SignedOut,
@@ -43,6 +45,7 @@ impl Action {
         Self::KeyRotated,
         Self::KeyRevoked,
         Self::JwtRotated,
+        Self::Restored,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Action {
             Self::KeyRotated => "key.rotated",
             Self::KeyRevoked => "key.revoked",
             Self::JwtRotated => "jwt.rotated",
+            Self::Restored => "database.restored",
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::telemetry::Metrics;
 use crate::trail::{self, Action, By};
 
 use self::password::{Hasher, Verdict};
+pub(crate) use self::sql::end_all_sessions;
 use self::token::Tokens;
 
 /// How often what is over is forgotten.

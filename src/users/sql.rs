@@ -217,6 +217,11 @@ pub(super) async fn end_sessions(
     Ok(())
 }
 
+/// Ends every session of everybody; how many.
+pub(crate) async fn end_all_sessions(db: &mut PgConnection) -> Result<u64> {
+    Ok(sqlx::query!("delete from session").execute(db).await?.rows_affected())
+}
+
 /// Forgets sessions that are over and attempts that count no more, but for what somebody is working on.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;

@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod backup;
 mod crash;
 mod history;
 mod http;
