@@ -27,6 +27,7 @@ need_rust() {
 }
 
 # Prints the folder of the newest installed PostgreSQL server from 15 on, or that of the major version given.
+# shellcheck disable=SC2120 # scripts/backup and scripts/restore name a version
 postgres_bin() {
   local folder version best="" best_version=14
   for folder in "${REVWALLET_POSTGRES_BIN:-}" $(pg_config --bindir 2>/dev/null) /usr/lib/postgresql/*/bin \

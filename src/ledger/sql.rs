@@ -70,9 +70,10 @@ pub(super) const ACCOUNTS: &str = "
     ) hc on true
     ";
 
-/// What others wrote since this seq.
+/// What others wrote since this seq, and who has sealed that one: another than before when the database has lost commits.
 pub(super) const CATCH_UP: &str = "
-    select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance
+    select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance,
+        (select batch_id from ledger.seal where book = $1 and seq = $2)
     from ledger.catch_up($1, $2, $3, $4)";
 
 /// The backend of a connection, to recognize it later.

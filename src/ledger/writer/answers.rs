@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::batch::{Ask, Head};
 use super::keys::Known;
-use super::link::Replies;
+use super::link::{Replies, head_of};
 use super::queue::{Answer, Item, PostError};
 use super::work::{Detail, TURNS_LOCKED, replay};
 use super::{Mode, Writer};
@@ -35,7 +35,7 @@ impl Writer {
         for (hash, known) in &answers.keys {
             self.keys.remember(*hash, *known);
         }
-        let confirmed = ask.confirm.is_none_or(|seq| answers.head == Some(seq));
+        let confirmed = ask.confirm.is_none_or(|head| answers.head == Some(head));
         let mut again = ask.waiting;
         for (item, refusal) in ask.refused {
             match self.known(&item) {
@@ -99,13 +99,16 @@ impl Writer {
         let Some(first) = rows.first() else { return Ok(self.head) };
         let head = Head { seq: first.try_get(0)?, batch: first.try_get(1)? };
         let missed = head.seq - after;
-        if missed < 0 || (missed == 0 && head.batch != self.head.batch) {
+        // A database that was restored, or a standby that lacked the last commits: it may have grown beyond us since.
+        if first.try_get::<_, Option<Uuid>>(7)? != Some(self.head.batch) {
             tracing::error!(
+                event = "ledger.lost",
                 ours = self.head.seq,
                 theirs = head.seq,
-                "the book has lost what it had acknowledged"
+                "the book has lost what it had acknowledged: was the database restored, or did a standby take over?"
             );
             self.cache.clear();
+            self.keys.forget();
             return Ok(head);
         }
         if missed > self.settings.catch_up_max {
@@ -148,7 +151,7 @@ impl Writer {
 struct Answers {
     accounts: HashMap<AccountId, Account>,
     keys: Vec<(Uuid, Known)>,
-    head: Option<i64>,
+    head: Option<Head>,
 }
 
 fn parse_answers(replies: Replies) -> Result<Answers, Error> {
@@ -159,7 +162,7 @@ fn parse_answers(replies: Replies) -> Result<Answers, Error> {
     Ok(Answers {
         accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
         keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
-        head: head.first().map(|row| row.try_get(0)).transpose()?,
+        head: head.first().map(head_of).transpose()?,
     })
 }
 

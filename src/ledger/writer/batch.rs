@@ -68,7 +68,7 @@ pub(super) struct Ask {
     /// One of their keys was used, it is not known which.
     pub(super) suspects: Vec<Item>,
     /// The head on which was refused, when no batch confirms it.
-    pub(super) confirm: Option<i64>,
+    pub(super) confirm: Option<Head>,
 }
 
 impl Ask {
@@ -160,7 +160,7 @@ pub(super) fn plan(
     if batch.accepted.is_empty() {
         // No seal will confirm what the refusals rest on.
         ask.refused.append(&mut batch.refused);
-        ask.confirm = Some(prev.seq);
+        ask.confirm = Some(prev);
         return Plan { batch: None, ask };
     }
     Plan { batch: Some(batch), ask }

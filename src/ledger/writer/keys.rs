@@ -50,6 +50,12 @@ impl Keys {
         self.pending.remove(&key.hash).unwrap_or_default()
     }
 
+    /// Forgets what was written: the book no longer has it.
+    pub(super) fn forget(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
     /// Remembers where the posting of a key is.
     pub(super) fn remember(&mut self, hash: Uuid, known: Known) {
         if self.young.len() >= GENERATION_MAX {

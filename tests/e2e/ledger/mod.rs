@@ -5,6 +5,7 @@ mod far;
 mod harm;
 mod model;
 mod proxy;
+mod rewound;
 mod rivals;
 
 use std::sync::Arc;
