@@ -34,6 +34,9 @@ find_server() {
     source .env
     set +a
   fi
+  if [ -z "${DATABASE_URL:-}" ] && [ -n "${REVWALLET_DATABASE_URL_FILE:-}" ]; then
+    DATABASE_URL=$(cat "$REVWALLET_DATABASE_URL_FILE")
+  fi
   if [ -z "$folder" ] && [ -n "${DATABASE_URL:-}" ]; then
     url=$DATABASE_URL
     # Whoever lists the processes should not see it.

@@ -1,5 +1,6 @@
 //! The scripts that back up and restore, used as an operator would: what comes back is the book, whole, at the moment asked for.
 
+mod dump;
 mod large;
 mod refusals;
 
@@ -210,8 +211,16 @@ async fn any_moment_since_a_backup_can_be_restored() {
 
     let (then, said) = site.restore("then", &[&format!("--until={between}")]);
     assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
-    let (end, said) = site.restore("end", &[]);
-    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
+    let (end, said) = site.restore("end", &["--without-verify"]);
+    assert!(said.succeeded && !said.text.contains("all is well"), "{}", said.text);
+    // What it leaves to whoever has no program where the database is.
+    let left = said.text.split("revwallet restored, then revwallet verify ").nth(1).unwrap();
+    let anchor: Vec<&str> = left.split_whitespace().take(2).collect();
+    let data = format!("--data-dir={}", end.display());
+    for words in [&["restored", &data] as &[&str], &["verify", &data, anchor[0], anchor[1]]] {
+        let ended = run(words);
+        assert_eq!(ended.code, Some(0), "{words:?}: {}", ended.stderr);
+    }
 
     let program = site.start(&end).await;
     assert!((balance(&program.public, &id).await - 2.0).abs() < f64::EPSILON);

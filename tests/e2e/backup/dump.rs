@@ -1,0 +1,60 @@
+//! The other kind of backup: a dump of one moment, as `kind/` makes every night, read back into another server.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Site, deposit, wallet};
+use crate::harness::program::{command, run};
+
+/// The URL of the embedded server that runs on a data directory.
+fn url(data: &Path, database: &str) -> String {
+    let text = std::fs::read_to_string(data.join("postgres/postmaster.pid")).unwrap();
+    format!("postgres://revwallet@localhost/{database}?host={}", text.lines().nth(4).unwrap())
+}
+
+/// A program of the newest PostgreSQL that is installed here.
+fn postgres(words: &str) {
+    let whole = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && \"$bin\"/{words}");
+    let output = Command::new("bash")
+        .args(["-c", &whole])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_dump_of_a_moment_is_read_back_whole() {
+    let (site, other) = (Site::new(), Site::new());
+    let program = site.start(&site.data()).await;
+    let id = wallet(&program.public).await;
+    deposit(&program.public, &id, "a").await;
+    let file = site.folder.0.join("revwallet.dump");
+    let from = url(&site.data(), "revwallet");
+    let data = format!("--data-dir={}", site.data().display());
+    let report = command(&["verify", "--log-filter=warn", &data]).output().unwrap();
+    let report = String::from_utf8(report.stdout).unwrap();
+    let anchor = report.lines().find_map(|line| line.strip_prefix("head ")).unwrap().to_owned();
+
+    postgres(&format!("pg_dump --dbname='{from}' --format=custom --file={}", file.display()));
+    deposit(&program.public, &id, "b").await;
+    assert!(program.stop().await.success());
+    // Another server: its transactions are counted from elsewhere. Its roles are those that a migration makes.
+    let server = other.start(&other.data()).await;
+    let (usual, new) = (url(&other.data(), "revwallet"), url(&other.data(), "back"));
+    postgres(&format!("psql --quiet --dbname='{usual}' --command='create database back'"));
+    postgres(&format!("pg_restore --exit-on-error --dbname='{new}' {}", file.display()));
+
+    let into = format!("--database-url={new}");
+    let ready = run(&["restored", "--log-filter=warn", &into]);
+    assert_eq!(ready.code, Some(0), "{}", ready.stderr);
+    let anchor = format!("--anchor={anchor}");
+    let verified = run(&["verify", "--log-filter=warn", &into, &anchor]);
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    let words = [&into as &str, "--access=open", "--password-memory=512"];
+    let program = crate::harness::Program::start(&words).await;
+    assert!(deposit(&program.public, &id, "a").await, "it is there");
+    assert!(!deposit(&program.public, &id, "b").await, "it came later");
+    assert!(program.stop().await.success());
+    assert!(server.stop().await.success());
+}
