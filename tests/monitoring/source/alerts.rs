@@ -249,6 +249,15 @@ pub const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "WalArchiveFailing",
+        severity: "ticket",
+        expression: r"sum by (job) (increase(pg_stat_archiver_failed_count[15m])) > 0",
+        lasts: "10m",
+        summary: "The database cannot archive its log: no later moment can be restored, and its disk fills",
+        dashboard: "revwallet-postgres",
+        fires_on: &[(r#"pg_stat_archiver_failed_count{job="postgres"}"#, "0x10 0+1x110")],
+    },
+    Alert {
         name: "SeriesNearBudget",
         severity: "ticket",
         expression: r#"max by (job, instance) (scrape_samples_scraped{job="revwallet"}) > 10000"#,
