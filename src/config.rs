@@ -9,6 +9,7 @@ use crate::http::auth::AccessArgs;
 use crate::keys::cli::KeyCommand;
 use crate::ledger::LedgerArgs;
 use crate::ledger::verify::Anchor;
+use crate::probe::ProbeArgs;
 use crate::telemetry::TelemetryArgs;
 use crate::trail::cli::AuditArgs;
 use crate::users::UsersArgs;
@@ -75,6 +76,8 @@ pub struct Config {
     pub users: UsersArgs,
     #[command(flatten)]
     pub webhook: WebhookArgs,
+    #[command(flatten)]
+    pub probe: ProbeArgs,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
     #[command(flatten)]

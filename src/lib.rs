@@ -18,6 +18,7 @@ pub mod http;
 pub mod jobs;
 pub mod keys;
 pub mod ledger;
+pub mod probe;
 pub mod telemetry;
 pub mod trail;
 pub mod users;

@@ -1,6 +1,5 @@
 //! Text that must not be seen.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
@@ -56,11 +55,15 @@ impl From<String> for Secret {
     }
 }
 
+/// From a setting: the text, or `@` and the path of a file that has it, as container platforms hand secrets over.
 impl FromStr for Secret {
-    type Err = Infallible;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
+    fn from_str(setting: &str) -> Result<Self, String> {
+        let Some(path) = setting.strip_prefix('@') else { return Ok(Self(setting.to_owned())) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| format!("the file {path} cannot be read: {cause}"))?;
+        Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }
 
@@ -79,6 +82,19 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_may_name_a_file() {
+        let file = std::env::temp_dir().join(format!("revwallet-secret-{}", std::process::id()));
+        std::fs::write(&file, "hush\n").expect("a file can be written");
+
+        let secret: Secret = format!("@{}", file.display()).parse().expect("it is there");
+
+        assert_eq!(secret.reveal(), "hush");
+        std::fs::remove_file(&file).expect("it is there");
+        let gone = format!("@{}", file.display()).parse::<Secret>().expect_err("it is gone");
+        assert!(gone.contains("cannot be read"), "{gone}");
+    }
 
     #[test]
     fn a_secret_does_not_print() {

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::jobs;
 use crate::ledger::audit;
+use crate::probe;
 use crate::tasks::Tasks;
 use crate::wallet::hold;
 use crate::webhook;
@@ -20,4 +21,5 @@ pub fn start(app: &App, config: &Config, tasks: &Tasks) {
     jobs::start(app.db.options(), app.webhooks.clone(), &app.metrics, tasks, grace);
     tasks.spawn("hold-expiry", hold::expiry::run(app.wallets.clone(), stopping.clone()));
     tasks.spawn("users", app.users.clone().keep(stopping.clone()));
+    probe::start(&config.probe, &app.metrics, tasks);
 }

@@ -34,7 +34,8 @@ pub(crate) use self::sql::{renew_installation, skip_ids};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// A PostgreSQL server (15 or newer) [default: an embedded one under --data-dir].
+    /// A PostgreSQL server (15 or newer), or `@` and the path of a file that names it [default: an embedded one under
+    /// --data-dir].
     #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
     pub database_url: Option<Secret>,
     /// Most connections that are open at once.

@@ -198,6 +198,11 @@ metrics! {
     /// Times that the embedded Postgres died and was started again.
     counter wallet_embedded_postgres_restarts_total;
 
+    /// Transfers of the synthetic probe through the public address, by what became of them.
+    counter wallet_probe_total {outcome};
+    /// Time that a transfer of the synthetic probe took, connection included.
+    histogram wallet_probe_duration_seconds in LATENCY;
+
     /// Alerts that Alertmanager told of, by who should hear them and whether they fire.
     counter wallet_alerts_heard_total {receiver, status};
     /// When Alertmanager's watchdog was heard last, in seconds since 1970.
@@ -258,6 +263,7 @@ mod tests {
         metrics.wallet_webhook_duration_seconds.record(1.0);
         metrics.wallet_job_latency_seconds.with(["x"]).record(1.0);
         metrics.wallet_password_hash_duration_seconds.record(1.0);
+        metrics.wallet_probe_duration_seconds.record(1.0);
 
         let rendered = metrics.handle().render();
 

@@ -42,6 +42,12 @@ impl TraceIds {
         }
     }
 
+    /// As a `traceparent` header carries it to the next program.
+    pub fn to_header(self) -> String {
+        let flags = u8::from(self.sampled);
+        format!("00-{}-{}-{flags:02x}", self.trace_hex(), self.span_hex())
+    }
+
     pub fn trace_hex(&self) -> Hex<16> {
         Hex(self.trace)
     }

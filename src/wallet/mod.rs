@@ -4,6 +4,7 @@ pub mod access;
 pub mod change;
 pub mod hold;
 pub mod http;
+pub mod probe;
 pub mod read;
 pub mod refund;
 mod refused;

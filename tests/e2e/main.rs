@@ -16,6 +16,7 @@ mod observer;
 mod openapi;
 mod outage;
 mod page;
+mod probe;
 mod startup;
 mod tail;
 mod telemetry;

@@ -191,6 +191,10 @@ fn burning(slo: &str) -> [(&'static str, &'static str); 2] {
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="delivered"}"#, "0+1x100"),
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="failed"}"#, "0+100x100"),
         ],
+        "synthetic-transfer" => [
+            (r#"wallet_probe_total{job="revwallet",outcome="ok"}"#, "0+2x100"),
+            (r#"wallet_probe_total{job="revwallet",outcome="failed"}"#, "0+2x100"),
+        ],
         other => panic!("{other} has no unit test: say here what burns it"),
     }
 }

@@ -6,6 +6,7 @@ mod change;
 mod history;
 mod hold;
 mod look;
+mod probe;
 mod refund;
 mod statement;
 mod transfer;
@@ -45,6 +46,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(hold::routes())
         .merge(refund::routes())
         .merge(change::routes())
+        .merge(probe::routes())
         .routes(routes!(create_wallet))
         .routes(routes!(deposit))
         .routes(routes!(withdraw))

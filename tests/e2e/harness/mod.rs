@@ -93,14 +93,14 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
 pub fn config(settings: &[&str]) -> Config {
     let usual = [
         "revwallet",
-        "--listen=127.0.0.1:0",
         "--internal-listen=127.0.0.1:0",
         "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn,tokio_postgres=warn",
         // The server of a test run has `fsync` off.
         "--allow-unsafe-server",
     ];
     // What a hash costs matters in few tests.
-    let others = ["--access=open", "--password-memory=512", "--password-passes=1"];
+    let others =
+        ["--listen=127.0.0.1:0", "--access=open", "--password-memory=512", "--password-passes=1"];
     let others = others.into_iter().filter(|other| {
         let name = other.split('=').next().unwrap_or_default();
         !settings.iter().any(|setting| setting.starts_with(name))

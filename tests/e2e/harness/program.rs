@@ -79,12 +79,14 @@ impl Program {
     }
 
     pub async fn try_start(words: &[&str]) -> Result<Self, Ended> {
-        let ports = ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json"];
-        let mut child = command(&[&ports, words].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let usual = ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json"];
+        let usual = usual.into_iter().filter(|usual| {
+            let name = usual.split('=').next().unwrap_or_default();
+            !words.iter().any(|word| word.split('=').next() == Some(name))
+        });
+        let words: Vec<&str> = usual.chain(words.iter().copied()).collect();
+        let mut child =
+            command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (send, mut receive) = tokio::sync::oneshot::channel();
         // The thread reads on to the end, so that the program never waits for a reader.

@@ -74,7 +74,10 @@ impl<'a> Scene<'a> {
 
     /// A request that is refused for its content, or does no harm, when its caller is let in. One for each row.
     async fn requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
-        if path.starts_with("/wallet/") && !path.starts_with("/wallet/webhook") {
+        let about_a_wallet = path.starts_with("/wallet/")
+            && path != "/wallet/probe"
+            && !path.starts_with("/wallet/webhook");
+        if about_a_wallet {
             let [owned, free] = &self.things;
             return vec![
                 ("of a user", self.filled(method, path, owned).await, body(method, path, owned)),

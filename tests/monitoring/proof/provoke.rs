@@ -156,6 +156,7 @@ async fn no_database(stack: &Stack, table: &mut Vec<Line>) {
             ("DatabaseDown", "page"),
             ("LedgerWriterStalled", "page"),
             ("PoolExhausted", "page"),
+            ("ProbeFailing", "page"),
             ("ErrorBudgetBurn", "page"),
             ("RequestsTurnedAway", "ticket"),
             ("LedgerQueueNearCapacity", "ticket"),

@@ -53,14 +53,19 @@ impl Stack {
             "--access=open",
             "--registrations-max=1000",
         ];
-        let first =
-            Program::start(&[&[&first_folder.setting() as &str, TRACED], &patience[..]].concat())
-                .await;
+        let address = free_address();
+        let own = [
+            &first_folder.setting() as &str,
+            TRACED,
+            &format!("--listen={address}"),
+            &format!("--probe-url=http://{address}"),
+            "--probe-interval=300ms",
+        ];
+        let first = Program::start(&[&own, &patience[..]].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
-        let second =
-            Program::start(&[&[&url as &str, "--allow-unsafe-server"], &patience[..]].concat())
-                .await;
+        let own = [&url as &str, "--allow-unsafe-server"];
+        let second = Program::start(&[&own, &patience[..]].concat()).await;
         let told = Told::default();
         let receiver = receive(Arc::clone(&told), first.internal.clone()).await;
 

@@ -165,6 +165,18 @@ pub const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "ProbeFailing",
+        severity: "page",
+        expression: r#"sum by (job) (rate(wallet_probe_total{outcome="ok"}[2m])) == 0 and sum by (job) (rate(wallet_probe_total{outcome="failed"}[10m])) > 0"#,
+        lasts: "1m",
+        summary: "For two minutes, none of the probe's transfers through the public address has succeeded",
+        dashboard: "revwallet-overview",
+        fires_on: &[
+            (r#"wallet_probe_total{job="revwallet",outcome="failed"}"#, "0+4x120"),
+            (r#"wallet_probe_total{job="revwallet",outcome="ok"}"#, "0+0x120"),
+        ],
+    },
+    Alert {
         name: "WebhooksFailing",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_webhook_deliveries_total{outcome="failed"}[15m])) / sum by (job) (rate(wallet_webhook_deliveries_total[15m])) > 0.5"#,

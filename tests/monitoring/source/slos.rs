@@ -68,4 +68,11 @@ pub const SLOS: &[Slo] = &[
         wrong: r#"sum by (job) (rate(wallet_webhook_deliveries_total{job="revwallet",outcome="failed"}[RANGE]))"#,
         all: r#"sum by (job) (rate(wallet_webhook_deliveries_total{job="revwallet"}[RANGE]))"#,
     },
+    Slo {
+        name: "synthetic-transfer",
+        meaning: "Transfers of the synthetic probe, through the public address, that succeed.",
+        objective: 0.995,
+        wrong: r#"sum by (job) (rate(wallet_probe_total{job="revwallet",outcome="failed"}[RANGE]))"#,
+        all: r#"sum by (job) (rate(wallet_probe_total{job="revwallet"}[RANGE]))"#,
+    },
 ];

@@ -49,6 +49,13 @@ pub fn overview() -> Dashboard {
             number("Alerts", "short", "Alerts that fire, but for the watchdog.").query(r#"count(ALERTS{alertstate="firing",alertname!="Watchdog"}) or vector(0)"#, "firing").thresholds(0.5, 1.0),
             requests(),
             durations(),
+            lines("Synthetic transfers", "percentunit", "Share of the probe's transfers through the public address that succeed.")
+                .query(r#"sum by (instance) (rate(wallet_probe_total{,outcome="ok"}[$__rate_interval])) / sum by (instance) (rate(wallet_probe_total{}[$__rate_interval]))"#, "{{instance}}")
+                .thresholds(0.995, 0.9),
+            lines("Duration of synthetic transfers", "s", "From a new connection to the whole answer.")
+                .query("histogram_quantile(0.5, sum by (le) (rate(wallet_probe_duration_seconds_bucket{}[$__rate_interval])))", "p50")
+                .query("histogram_quantile(0.99, sum by (le) (rate(wallet_probe_duration_seconds_bucket{}[$__rate_interval])))", "p99")
+                .thresholds(0.25, 1.0),
             lines("Transfers", "ops", "Transfers a second, by what became of them. A refusal is not an error.")
                 .query("sum by (outcome) (rate(wallet_ledger_transfers_total{}[$__rate_interval]))", "{{outcome}}"),
             lines("Commit", "s", "From queueing a posting to its durable commit.")
