@@ -40,6 +40,8 @@ pub enum Change<'a> {
 #[derive(Serialize)]
 struct Moved<'a> {
     id: i64,
+    wallet: WalletId,
+    amount: i64,
     version: i32,
     captured: i64,
     released: i64,
@@ -215,6 +217,8 @@ impl Understood {
         let legs = self.legs(hold, captured, (release_kind, released))?;
         let row = Moved {
             id: hold.id,
+            wallet: hold.wallet,
+            amount: hold.amount.0,
             version: hold.version,
             captured: captured.0,
             released: released.0,

@@ -26,13 +26,13 @@ with input as (
 )",
 };
 
-/// Takes effect when the hold has not changed since it was decided.
+/// Takes effect when the hold has not changed since it was decided; after a restore it may be another hold altogether.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "wallet.hold_moved",
     sql: "
 with input as (
     select distinct on (id) * from json_to_recordset($2::text::json)
-        as (n int, id bigint, version int, captured bigint, released bigint, state text)
+        as (n int, id bigint, wallet bigint, amount bigint, version int, captured bigint, released bigint, state text)
     order by id, n
 ), done as (
     update public.hold h
@@ -41,7 +41,7 @@ with input as (
         version = h.version + 1,
         state = i.state
     from input i
-    where h.id = i.id and h.version = i.version
+    where h.id = i.id and h.version = i.version and h.wallet = i.wallet and h.amount = i.amount
     returning h.id
 ), took as (
     select n from input join done using (id)
