@@ -24,6 +24,16 @@ impl Secret {
     }
 }
 
+/// What a file holds, without the line's end: settings that are secret can come by file. No file is named by an empty name.
+pub fn from_file(path: &str) -> Result<Secret, String> {
+    if path.is_empty() {
+        return Ok(Secret(String::new()));
+    }
+    let text =
+        std::fs::read_to_string(path).map_err(|cause| format!("it cannot be read: {cause}"))?;
+    Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
 /// 244 bits that nobody can guess.
 pub fn random() -> [u8; 32] {
     let mut bytes = [0; 32];

@@ -23,7 +23,7 @@ use crate::config::{Config, duration};
 use crate::error::{Error, Result};
 use crate::jobs;
 use crate::ledger::verify::{self, Anchor, Report};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::telemetry::Metrics;
 use embedded::Embedded;
 
@@ -38,6 +38,9 @@ pub struct DatabaseArgs {
     /// --data-dir].
     #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
     pub database_url: Option<Secret>,
+    /// A file that holds it, where `DATABASE_URL` is not given.
+    #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, value_parser = secret::from_file)]
+    pub database_url_file: Option<Secret>,
     /// Most connections that are open at once.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16)]
     pub database_connections_max: u32,
@@ -52,7 +55,8 @@ pub struct DatabaseArgs {
 impl DatabaseArgs {
     /// The server that was named; an empty variable names none.
     fn url(&self) -> Option<&str> {
-        self.database_url.as_ref().map(Secret::reveal).filter(|url| !url.is_empty())
+        let given = [&self.database_url, &self.database_url_file].into_iter().flatten();
+        given.map(Secret::reveal).find(|url| !url.is_empty())
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::harness::free_address;
 use crate::harness::postgres::Database;
-use crate::harness::program::{self, Ended, Folder};
+use crate::harness::program::{self, Ended, Folder, Program};
 
 /// Asserts on the form of every such failure.
 fn assert_refused(ended: &Ended, code: i32, says: &[&str]) {
@@ -71,6 +71,24 @@ fn a_database_url_that_is_none_is_refused() {
 
         assert_refused(&ended, 1, &["DATABASE_URL"]);
     }
+}
+
+#[tokio::test]
+async fn a_database_url_may_stand_in_a_file() {
+    let folder = Folder::new();
+    let file = folder.0.join("url");
+    let setting = format!("--database-url-file={}", file.display());
+    assert_refused(&program::run(&[&setting]), 2, &["--database-url-file", "cannot be read"]);
+    std::fs::write(&file, "mysql://root:hush@localhost/x\n").unwrap();
+    assert_refused(&program::run(&[&setting]), 1, &["no PostgreSQL URL"]);
+
+    let database = Database::create().await;
+    std::fs::write(&file, format!("{}\n", database.url)).unwrap();
+    let program = Program::start(&[&setting, "--database-url=", "--allow-unsafe-server"]).await;
+
+    assert_eq!(program.internal.get("/readyz").await.status, 200);
+    assert!(program.stop().await.success());
+    database.drop().await;
 }
 
 #[tokio::test]
