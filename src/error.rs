@@ -71,6 +71,13 @@ pub enum Error {
     Timeout(Duration),
     #[error("more requests are waiting than can be served soon")]
     Overloaded,
+    /// The edge says this one and the two below it, in our name: `nginx/problems.conf`.
+    #[error("the request is not HTTP as it should be")]
+    Malformed,
+    #[error("the service cannot be reached, or was lost before its answer was whole")]
+    Unreachable,
+    #[error("the service did not answer in time")]
+    Unanswered,
     #[error("the database does not answer")]
     DatabaseUnavailable(#[source] anyhow::Error),
     #[error("something went wrong on our side")]
@@ -120,6 +127,8 @@ macro_rules! problems {
 problems! {
     MALFORMED_JSON "malformed-json" BAD_REQUEST "Malformed JSON",
         "Check the body with a JSON parser; the detail names the line and column.";
+    MALFORMED_REQUEST "malformed-request" BAD_REQUEST "Malformed request",
+        "Its first line, a header or a length is wrong or too long: look at what your client really sends.";
     BROKEN_BODY "broken-body" BAD_REQUEST "Broken body",
         "The connection ended, or the transfer encoding was wrong, before the whole body was here. Send it again.";
     INVALID_PROFILE "invalid-profile" BAD_REQUEST "Invalid profile",
@@ -169,6 +178,9 @@ problems! {
         retry after 1 s;
     INTERNAL "internal" INTERNAL_SERVER_ERROR "Internal error",
         "This is our fault. The operator finds the cause in the log by the trace_id.";
+    UNREACHABLE "unreachable" BAD_GATEWAY "Unreachable",
+        "The request may have taken effect, if the service was lost while it worked. Repeat it with the same Idempotency-Key: it is then done once.",
+        retry after 1 s;
     TIMEOUT "timeout" SERVICE_UNAVAILABLE "Timeout",
         "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
         retry after 1 s;
@@ -181,6 +193,9 @@ problems! {
     DATABASE_UNAVAILABLE "database-unavailable" SERVICE_UNAVAILABLE "Database unavailable",
         "Wait as long as the header Retry-After says, then try again. The service recovers by itself when its database does.",
         retry after 2 s;
+    UNANSWERED "unanswered" GATEWAY_TIMEOUT "Unanswered",
+        "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
+        retry after 1 s;
 }
 
 impl Error {
@@ -215,6 +230,9 @@ impl Error {
             Self::Invalid(_) => &INVALID,
             Self::Timeout(_) => &TIMEOUT,
             Self::Overloaded => &OVERLOADED,
+            Self::Malformed => &MALFORMED_REQUEST,
+            Self::Unreachable => &UNREACHABLE,
+            Self::Unanswered => &UNANSWERED,
             Self::DatabaseUnavailable(_) => &DATABASE_UNAVAILABLE,
             Self::Internal(_) => &INTERNAL,
         }
@@ -302,8 +320,8 @@ mod tests {
     #[test]
     fn whatever_is_temporary_says_when_to_come_back() {
         for problem in PROBLEMS {
-            let temporary = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
-            let temporary = temporary.contains(&problem.status);
+            let status = problem.status.as_u16();
+            let temporary = status == 429 || (502..=504).contains(&status);
             assert_eq!(problem.retry_after.is_some(), temporary, "{}", problem.slug);
         }
     }

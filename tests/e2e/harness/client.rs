@@ -93,7 +93,10 @@ impl Answer {
         let body = self.json();
         assert_eq!(body["type"], format!("/problems/{slug}"), "{body}");
         assert_eq!(body["status"], status);
-        assert_eq!(self.headers.contains_key("retry-after"), [429, 503].contains(&status));
+        assert_eq!(
+            self.headers.contains_key("retry-after"),
+            [429, 502, 503, 504].contains(&status)
+        );
         body
     }
 }

@@ -157,6 +157,9 @@ scrape_configs:
   - job_name: alloy
     static_configs:
       - targets: [alloy:12345]
+  - job_name: nginx
+    static_configs:
+      - targets: [nginx-exporter:9113]
 "
     .to_owned()
 }

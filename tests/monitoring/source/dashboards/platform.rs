@@ -67,8 +67,12 @@ pub fn edge() -> Dashboard {
             lines("Turned away", "reqps", "By the limits of the edge.")
                 .from(From::Loki)
                 .query(r#"sum by (limit_req_status) (rate({service="edge"} | json | limit_req_status = "REJECTED" [$__auto]))"#, "{{limit_req_status}}"),
-            lines("Connections", "short", "By what they do.").query("sum by (state) (nginx_connections_current)", "{{state}}").empty_when(NO_EDGE),
-            lines("Errors", "none", "What the edge complains about.").kind(Kind::Logs).from(From::Loki).query(r#"{service="edge"} |= "error""#, ""),
+            lines("Connections", "short", "By what they do.")
+                .query("sum(nginx_connections_reading)", "sending a request")
+                .query("sum(nginx_connections_writing)", "waiting for its answer")
+                .query("sum(nginx_connections_waiting)", "silent")
+                .empty_when(NO_EDGE),
+            lines("Errors", "none", "What the edge complains about.").kind(Kind::Logs).from(From::Loki).query(r#"{service="edge"} | json | event="nginx.error""#, ""),
         ],
     }
 }
