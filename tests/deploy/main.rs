@@ -1,7 +1,15 @@
-//! Workflows: read by the programs that are strict about them.
+//! Manifests and workflows: rendered and read by the programs that are strict about them, and held against the code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
 
+mod compose;
+mod containers;
+mod database;
+mod names;
+mod network;
+mod render;
+mod settings;
 mod workflows;
 
 use std::collections::HashMap;

@@ -158,8 +158,10 @@ scrape_configs:
     static_configs:
       - targets: [alloy:12345]
   - job_name: nginx
-    static_configs:
-      - targets: [nginx-exporter:9113]
+    dns_sd_configs:
+      - names: [nginx-exporter]
+        type: A
+        port: 9113
 "
     .to_owned()
 }
