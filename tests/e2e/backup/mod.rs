@@ -3,6 +3,7 @@
 mod dump;
 mod large;
 mod refusals;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
