@@ -329,6 +329,7 @@ fn compose_reads_it_as_it_is_meant() {
         vec!["docker-compose.yml"],
         vec!["docker-compose.yml", "docker-compose.dev.yml"],
         vec!["docker-compose.yml", "docker-compose.tls.yml"],
+        vec!["docker-compose.yml", "docker-compose.backup.yml"],
     ] {
         // The schema, wherever Python's packages can be had.
         let script = format!(

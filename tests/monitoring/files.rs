@@ -44,31 +44,35 @@ fn what_is_committed_is_what_the_source_says() {
 }
 
 /// Holds the part of a document between two markers against the source, or writes it.
-fn part_held_against(part: &str, expected: &str) {
-    let path = root().join("docs/observability.md");
-    let document = std::fs::read_to_string(&path).unwrap();
+fn part_held_against(document: &str, part: &str, expected: &str) {
+    let path = root().join(document);
+    let text = std::fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- end of {part} -->"));
-    let start = document.find(&begin).unwrap_or_else(|| panic!("no part {part}")) + begin.len();
-    let stop = document.find(&end).unwrap();
-    if document[start..stop] != *expected {
+    let start = text.find(&begin).unwrap_or_else(|| panic!("no part {part}")) + begin.len();
+    let stop = text.find(&end).unwrap();
+    if text[start..stop] != *expected {
         let bless = std::env::var_os("BLESS").is_some();
         assert!(
             bless,
-            "docs/observability.md does not say what {part} there are; run: BLESS=1 cargo test --test monitoring"
+            "{document} does not say what {part} there are; run: BLESS=1 cargo test --test monitoring"
         );
-        std::fs::write(&path, format!("{}{expected}{}", &document[..start], &document[stop..]))
-            .unwrap();
+        std::fs::write(&path, format!("{}{expected}{}", &text[..start], &text[stop..])).unwrap();
     }
 }
 
-/// One test, since all parts are in one document.
+/// One test, since most parts are in one document.
 #[test]
 fn the_documentation_knows_everything() {
-    part_held_against("promises", &tables::promises());
-    part_held_against("alerts", &tables::alerts());
-    part_held_against("panels", &tables::panels());
-    part_held_against("events", &tables::events());
-    part_held_against("spans", &tables::spans());
+    for (part, expected) in [
+        ("promises", tables::promises()),
+        ("alerts", tables::alerts()),
+        ("panels", tables::panels()),
+        ("events", tables::events()),
+        ("spans", tables::spans()),
+    ] {
+        part_held_against("docs/observability.md", part, &expected);
+    }
+    part_held_against("docs/operations.md", "runbooks", &tables::runbooks());
 }
 
 #[test]

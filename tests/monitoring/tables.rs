@@ -52,6 +52,29 @@ pub fn alerts() -> String {
     out
 }
 
+/// What to read when somebody is called, the most urgent first: as the alerts are ordered.
+pub fn runbooks() -> String {
+    let mut out = String::from("| runbook | | what it means |\n|---|---|---|\n");
+    let mut row = |name: &str, severity: &str| {
+        let text =
+            std::fs::read_to_string(root().join(format!("docs/runbooks/{name}.md"))).unwrap();
+        let meaning = text.split("## What it means\n\n").nth(1).unwrap();
+        let sentence = meaning.split_inclusive(". ").next().unwrap().lines().next().unwrap().trim();
+        writeln!(out, "| [{name}](runbooks/{name}.md) | {severity} | {} |", cell(sentence))
+            .unwrap();
+    };
+    for severity in ["page", "ticket"] {
+        for alert in ALERTS.iter().filter(|alert| alert.severity == severity) {
+            row(alert.name, severity);
+        }
+        match severity {
+            "page" => row("ErrorBudgetBurn", "page, ticket"),
+            _ => row("CredentialInLogs", "ticket"),
+        }
+    }
+    out
+}
+
 pub fn panels() -> String {
     let mut out = String::from("| dashboard | what it is for | panels |\n|---|---|---|\n");
     for dashboard in dashboards::all() {

@@ -20,7 +20,7 @@ impl Server {
         let server = Self { site: Site::new(), port: free_address().port() };
         let folder = server.site.folder.0.display();
         let port = server.port;
-        server.shell(&format!(
+        shell(&format!(
             r#"
             chmod 755 {folder}; mkdir {folder}/server; printf '%s' '{PASSWORD}' >{folder}/password
             chmod 644 {folder}/password
@@ -48,19 +48,9 @@ SQL
         format!("postgres://{user}:{ESCAPED}@127.0.0.1:{}/{database}", self.port)
     }
 
-    fn shell(&self, words: &str) {
-        let whole = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && {{ {words}\n}}");
-        let output = Command::new("bash")
-            .args(["-c", &whole])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
     fn restart(&self) {
         let data = self.data().display().to_string();
-        self.shell(&format!(
+        shell(&format!(
             "unprivileged \"$bin/pg_ctl\" -D {data} -l {data}/../log -w -s -m fast restart"
         ));
     }
@@ -79,12 +69,21 @@ SQL
     }
 }
 
+/// Runs words of a shell that knows our scripts' functions and the folder of PostgreSQL's programs.
+fn shell(words: &str) {
+    let whole = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && {{ {words}\n}}");
+    let output = Command::new("bash")
+        .args(["-c", &whole])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let data = self.data().display().to_string();
-        self.shell(&format!(
-            "unprivileged \"$bin/pg_ctl\" -D {data} -w -s -m immediate stop || true"
-        ));
+        shell(&format!("unprivileged \"$bin/pg_ctl\" -D {data} -w -s -m immediate stop || true"));
     }
 }
 

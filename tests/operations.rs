@@ -1,0 +1,259 @@
+//! Documents for operators against what is there: commands, options, settings, files, links, log events.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory};
+use revwallet::config::Cli;
+
+/// Documents whose commands are used as they stand.
+const DOCUMENTS: [&str; 2] = ["docs/operations.md", "README.md"];
+
+/// Folders whose files are named in documents.
+const FOLDERS: [&str; 14] = [
+    "alertmanager/",
+    "alloy/",
+    "compose/",
+    "docs/",
+    "grafana/",
+    "kind/",
+    "loki/",
+    "migrations/",
+    "nginx/",
+    "prometheus/",
+    "scripts/",
+    "src/",
+    "tests/",
+    ".github/",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("there is no {}", path.display()))
+}
+
+/// What stands in code: spans of a line, and the lines of blocks.
+fn code(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut block = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            block = !block;
+        } else if block {
+            // Behind a comment there is no command.
+            let line = line.split(" #").next().unwrap_or_default();
+            match found.last_mut() {
+                Some(before) if before.ends_with('\\') => {
+                    before.pop();
+                    before.push_str(line);
+                }
+                _ => found.push(line.to_owned()),
+            }
+        } else {
+            found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    found
+}
+
+fn words(code: &str) -> Vec<&str> {
+    let apart = |c: char| c.is_whitespace() || "()'\",;".contains(c);
+    code.split(apart).filter(|word| !word.is_empty()).collect()
+}
+
+/// Options of a command and of the whole, and whether they take a value.
+fn options(command: &Command) -> BTreeMap<String, bool> {
+    let whole = Cli::command();
+    let mut found = BTreeMap::from([("--help".to_owned(), false)]);
+    for argument in command.get_arguments().chain(whole.get_arguments()) {
+        if let Some(name) = argument.get_long() {
+            found.insert(format!("--{name}"), argument.get_action().takes_values());
+        }
+    }
+    found
+}
+
+/// Holds the words behind `revwallet` against its commands.
+fn is_known_to_the_program(place: &str, words: &[&str]) {
+    let mut command = &Cli::command();
+    let mut words = words.iter().take_while(|word| !["|", "&&", "=", ">"].contains(*word));
+    while let Some(word) = words.next() {
+        if word.starts_with("--") {
+            let option = word.split('=').next().unwrap();
+            let takes_value = options(command).get(option).copied();
+            let takes_value =
+                takes_value.unwrap_or_else(|| panic!("{place}: there is no {option}"));
+            if takes_value && !word.contains('=') {
+                words.next();
+            }
+        } else if let Some(next) = command.find_subcommand(word) {
+            command = next;
+        } else {
+            let takes = command.get_positionals().next().is_some();
+            assert!(takes, "{place}: there is no command {word}");
+        }
+    }
+}
+
+/// Whether what follows `revwallet` is a command of it, not a name of something else.
+fn is_command(words: &[&str]) -> bool {
+    let first = words.first().unwrap_or(&"");
+    first.starts_with("--") || Cli::command().find_subcommand(first).is_some()
+}
+
+#[test]
+fn commands_of_the_program_exist() {
+    for document in DOCUMENTS {
+        let mut seen = 0;
+        for line in code(&read(document)) {
+            let words = words(&line);
+            for (at, word) in words.iter().enumerate() {
+                let behind = &words[at + 1..];
+                if (*word == "revwallet" && is_command(behind)) || *word == "migrate" && at > 0 {
+                    is_known_to_the_program(&format!("{document}: {line}"), behind);
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 0, "{document} names no command");
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_found() {
+    let wrong = |line: &'static str| {
+        let words = words(line);
+        std::panic::catch_unwind(|| is_known_to_the_program("a test", &words[1..])).is_err()
+    };
+    assert!(wrong("revwallet verify --anchors 1:2"));
+    assert!(wrong("revwallet verfy"));
+    assert!(!wrong("revwallet api-key revoke 5"));
+    assert!(!wrong("revwallet verify --anchor=1:2 --data-dir x"));
+}
+
+#[test]
+fn scripts_exist_and_know_their_options() {
+    for document in DOCUMENTS {
+        for line in code(&read(document)) {
+            let words = words(&line);
+            let Some(at) = words.iter().position(|word| word.starts_with("scripts/")) else {
+                continue;
+            };
+            let script = words[at].split('{').next().unwrap();
+            if script.ends_with('/') {
+                continue;
+            }
+            // Some only pass their options on.
+            let mut text = read(script);
+            for lib in files("scripts/lib") {
+                text.push_str(&std::fs::read_to_string(lib).unwrap());
+            }
+            let own = options(&Cli::command());
+            for word in words[at + 1..].iter().filter(|word| word.starts_with("--")) {
+                let option = word.split('=').next().unwrap();
+                let known =
+                    text.contains(option) || script == "scripts/run" && own.contains_key(option);
+                assert!(known, "{document}: {script} knows no {option}: {line}");
+            }
+        }
+    }
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// Settings of the program, and those that its surroundings read.
+fn settings() -> BTreeSet<String> {
+    let command = Cli::command();
+    let own = command.get_arguments().filter_map(clap::Arg::get_env);
+    let mut known: BTreeSet<String> = own.map(|name| name.to_str().unwrap().to_owned()).collect();
+    let compose = files(".")
+        .into_iter()
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("docker-compose"));
+    for path in compose.chain(files("scripts")).chain(files("scripts/lib")) {
+        let Ok(text) = std::fs::read_to_string(path) else { continue };
+        known.extend(named_settings(&text));
+    }
+    known
+}
+
+/// Every word that begins as our settings do.
+fn named_settings(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
+    words.filter(|word| word.starts_with("REVWALLET_") && !word.ends_with('_')).map(str::to_owned)
+}
+
+#[test]
+fn settings_exist() {
+    let known = settings();
+    for document in DOCUMENTS {
+        for name in named_settings(&read(document)) {
+            assert!(known.contains(&name), "{document}: nothing reads {name}");
+        }
+    }
+}
+
+#[test]
+fn files_and_links_lead_somewhere() {
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let folder = document.parent().unwrap();
+        let place = document.strip_prefix(root()).unwrap().display();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") || link.starts_with('/') {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { folder.join(path) };
+            assert!(target.exists(), "{place}: {link} leads nowhere");
+            if !heading.is_empty() {
+                let target = std::fs::read_to_string(&target).unwrap();
+                assert!(headings(&target).contains(heading), "{place}: {link} leads nowhere");
+            }
+        }
+        for line in code(&text) {
+            for word in words(&line) {
+                let word = word.split([':', '{', '*', '<']).next().unwrap().trim_end_matches('.');
+                let is_path = FOLDERS.iter().any(|folder| word.starts_with(folder));
+                assert!(!is_path || root().join(word).exists(), "{place}: there is no {word}");
+            }
+        }
+    }
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut documents: Vec<PathBuf> = DOCUMENTS.iter().map(|path| root().join(path)).collect();
+    documents.extend(files("docs/runbooks"));
+    for path in ["docs/security.md", "docs/observability.md", "kind/README.md"] {
+        documents.extend(Some(root().join(path)).filter(|path| path.exists()));
+    }
+    documents
+}
+
+/// As they are linked to.
+fn headings(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
+    lines
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|line| line.replace(' ', "-").replace(|c: char| !c.is_alphanumeric() && c != '-', ""))
+        .collect()
+}
+
+#[test]
+fn log_events_exist() {
+    let known = read("docs/observability.md");
+    for document in DOCUMENTS {
+        for event in read(document).split("event=\"").skip(1) {
+            let event = event.split('"').next().unwrap();
+            assert!(known.contains(&format!("| `{event}` |")), "{document}: nothing says {event}");
+        }
+    }
+}
