@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::render::{list, overlay, text};
+use crate::render::{Manifests, list, overlay, text};
 use crate::{bash, tools};
 
 fn compose() -> Value {
@@ -21,6 +21,29 @@ fn usual(value: &str) -> String {
     let (variable, after) = rest.split_once('}').unwrap();
     let (_, usual_value) = variable.split_once(":-").unwrap_or((variable, ""));
     format!("{before}{usual_value}{}", usual(after))
+}
+
+/// What a container finds in its environment, as the cluster makes it.
+fn environment(manifests: &Manifests, container: &Value) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for variable in list(&container["env"]) {
+        let from = &variable["valueFrom"]["configMapKeyRef"];
+        let value = if let Some(value) = variable["value"].as_str() {
+            expanded(value, &found)
+        } else {
+            let map = manifests.find("ConfigMap", text(&from["name"])).unwrap();
+            text(&map["data"][text(&from["key"])]).to_owned()
+        };
+        found.insert(text(&variable["name"]).to_owned(), value);
+    }
+    found
+}
+
+/// `$(NAME)` as a cluster reads it, by what stands before it.
+fn expanded(value: &str, known: &BTreeMap<String, String>) -> String {
+    let Some((before, rest)) = value.split_once("$(") else { return value.to_owned() };
+    let (variable, after) = rest.split_once(')').unwrap();
+    format!("{before}{}{}", known[variable], expanded(after, known))
 }
 
 #[test]
@@ -51,18 +74,16 @@ fn they_are_told_the_same() {
             .iter()
             .map(|word| usual(text(word)))
             .collect();
-        let here: BTreeSet<String> = list(&pod.spec["containers"][0]["args"])
-            .iter()
-            .map(|word| text(word).to_owned())
-            .collect();
+        let container = &pod.spec["containers"][0];
+        let known = environment(&manifests, container);
+        let here: BTreeSet<String> =
+            list(&container["args"]).iter().map(|word| expanded(text(word), &known)).collect();
         assert_eq!(here, there, "{name}");
     }
 
     let grafana = pods.iter().find(|pod| pod.name == "StatefulSet grafana").unwrap();
-    let here: BTreeMap<String, String> = list(&grafana.spec["containers"][0]["env"])
-        .iter()
-        .map(|variable| (text(&variable["name"]).to_owned(), text(&variable["value"]).to_owned()))
-        .collect();
+    let mut here = environment(&manifests, &grafana.spec["containers"][0]);
+    here.remove("PUBLIC_URL");
     let mut there: BTreeMap<String, String> = compose["services"]["grafana"]["environment"]
         .as_object()
         .unwrap()
