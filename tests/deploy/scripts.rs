@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::{root, tools};
 
+/// What the scripts may lean on besides what they ask for.
+const USUAL: [&str; 20] = [
+    "awk", "bash", "basename", "cat", "cp", "date", "dirname", "env", "git", "grep", "head", "ls",
+    "mkdir", "mktemp", "rm", "sed", "sleep", "sort", "tail", "wc",
+];
+
 /// A place of its own for a test, taken away with it.
 struct Place(PathBuf);
 
@@ -30,13 +36,7 @@ impl Place {
     /// Usual programs, and instead of a cluster some that note what they are asked.
     fn with_programs(name: &str) -> Self {
         let place = Self::new(name);
-        for usual in [
-            "awk", "bash", "basename", "cat", "cp", "date", "dirname", "env", "git", "grep",
-            "head", "ls", "mktemp",
-        ]
-        .into_iter()
-        .chain(["rm", "sed", "sleep", "tail", "wc"])
-        {
+        for usual in USUAL {
             let found =
                 ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| Path::new(folder).join(usual));
             let found = found.iter().find(|path| path.exists()).unwrap();
@@ -162,6 +162,55 @@ fn a_cluster_is_made_once_and_brought_what_has_changed() {
     assert!(!place.asked().contains("kind delete cluster"));
     let down = place.run("scripts/kind-down", &["--cluster", "mine"]);
     assert!(down.status.success() && place.asked().contains("kind delete cluster --name mine"));
+}
+
+#[test]
+fn what_is_pinned_is_what_was_signed() {
+    let place = Place::with_programs("pin");
+    // A copy of the tree, as the script writes into it.
+    let tree = place.0.join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    for folder in [
+        "kind",
+        "scripts",
+        "nginx",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+        "loki",
+        "tempo",
+        "alloy",
+    ] {
+        let copied = Command::new("cp").arg("-r").arg(root().join(folder)).arg(&tree).status();
+        assert!(copied.unwrap().success());
+    }
+    let digest = "ab".repeat(32);
+    place.program("docker", &format!("echo sha256:{digest}"));
+    let pin = |image: &str| {
+        let mut command = Command::new(tree.join("scripts/pin-images"));
+        command.arg(image).env("PATH", place.0.join("bin")).stdin(Stdio::null()).output().unwrap()
+    };
+
+    place.program("cosign", "exit 1");
+    let refused = pin("ghcr.io/somebody/revwallet:1.2.3");
+    assert!(said(&refused).contains("was not signed"), "{}", said(&refused));
+    let overlay = "kind/overlays/production/kustomization.yaml";
+    assert_eq!(fs::read_to_string(tree.join(overlay)).unwrap(), crate::read(overlay));
+
+    place.program("cosign", "true");
+    for _ in 0..2 {
+        let output = pin("ghcr.io/somebody/revwallet:1.2.3");
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    let written = fs::read_to_string(tree.join(overlay)).unwrap();
+    assert_eq!(written.matches(&format!("digest: sha256:{digest}\n")).count(), 10, "{written}");
+    assert!(
+        place
+            .asked()
+            .contains(&format!("cosign verify ghcr.io/somebody/revwallet@sha256:{digest} "))
+    );
+    assert!(pin("docker.io/somebody/revwallet:1").stderr.starts_with(b"pin-images: usage"));
 }
 
 /// The program with a database of its own, and where it listens.

@@ -149,3 +149,35 @@ fn all_of_the_access_is_closed_in_production() {
     });
     assert_eq!(settings.unwrap()["data"]["REVWALLET_ACCESS"], "closed");
 }
+
+#[test]
+fn the_database_allows_as_many_connections_as_an_update_opens() {
+    let manifests = overlay("demo");
+    let most_of = |part: &str| {
+        let (_, _, cli) = programs(&manifests)
+            .into_iter()
+            .find(|(pod, ..)| pod == &format!("Deployment revwallet-{part}"))
+            .unwrap();
+        // The writer and the listener have one each; what is behind the API has four more.
+        u64::from(cli.config.database.database_connections_max) + if part == "api" { 2 } else { 6 }
+    };
+    let scaler = manifests.find("HorizontalPodAutoscaler", "revwallet-api").unwrap();
+    let apis = scaler["spec"]["maxReplicas"].as_u64().unwrap();
+    let workers =
+        manifests.find("Deployment", "revwallet-worker").unwrap()["spec"]["replicas"].as_u64();
+    // Those that end are still there while those that replace them are.
+    let processes = 2 * (apis * most_of("api") + workers.unwrap() * most_of("worker"));
+    let sources = crate::read("grafana/provisioning/datasources/revwallet.yml");
+    let (_, grafana) = sources.split_once("maxOpenConns: ").unwrap();
+    let grafana: u64 = grafana.lines().next().unwrap().parse().unwrap();
+    // The exporter, the migration, the backup, and what the server keeps for itself.
+    let others = grafana + 1 + 2 + 1 + 3;
+
+    let pods = manifests.pods();
+    let database = pods.iter().find(|pod| pod.name == "StatefulSet revwallet-db").unwrap();
+    let allowed = list(&database.spec["containers"][0]["args"])
+        .iter()
+        .find_map(|word| text(word).strip_prefix("-cmax_connections=")?.parse::<u64>().ok())
+        .unwrap();
+    assert!(processes + others <= allowed, "{processes} + {others} > {allowed}");
+}
