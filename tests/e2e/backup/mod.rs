@@ -241,3 +241,37 @@ async fn any_moment_since_a_backup_can_be_restored() {
     sign_in(&program.public, "alice", "planted by alice").await;
     assert!(program.stop().await.success());
 }
+
+/// What was given up by a restore stays given up, whichever backup a later restore begins with.
+#[tokio::test]
+async fn a_restored_database_goes_on_with_its_archive() {
+    let site = Site::new();
+    let program = site.start_archiving().await;
+    let id = wallet(&program.public).await;
+    site.backup(&[]).await;
+    deposit(&program.public, &id, "first").await;
+    let between = now();
+    deposit(&program.public, &id, "given-up").await;
+    assert!(program.stop().await.success());
+    let (then, said) = site.restore("then", &[&format!("--until={between}")]);
+    assert!(said.succeeded, "{}", said.text);
+    let program = site.start(&then).await;
+    let said = site.script("archive", &then, &[]);
+    assert!(said.succeeded && said.text.contains("from the next start"), "{}", said.text);
+    assert!(program.stop().await.success());
+    let program = site.start(&then).await;
+    deposit(&program.public, &id, "third").await;
+    deposit(&program.public, &id, "fourth").await;
+    assert!(program.stop().await.success());
+
+    // The only backup is older than the branch.
+    let (again, said) = site.restore("again", &[]);
+
+    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
+    let program = site.start(&again).await;
+    assert!((balance(&program.public, &id).await - 3.0).abs() < f64::EPSILON);
+    for (key, there) in [("first", true), ("third", true), ("fourth", true), ("given-up", false)] {
+        assert_eq!(deposit(&program.public, &id, key).await, there, "{key}");
+    }
+    assert!(program.stop().await.success());
+}
