@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::harness::people::sign_in;
-use crate::harness::program::{Folder, Program, run};
+use crate::harness::program::{Folder, Program, postmaster_of, run, signal};
 use crate::harness::{Client, eventually};
 
 /// A program on its embedded database, and a folder for its backups.
@@ -273,5 +273,38 @@ async fn a_restored_database_goes_on_with_its_archive() {
     for (key, there) in [("first", true), ("third", true), ("fourth", true), ("given-up", false)] {
         assert_eq!(deposit(&program.public, &id, key).await, there, "{key}");
     }
+    assert!(program.stop().await.success());
+}
+
+/// As docs/operations.md has it for a server that is gone and a disk that is not.
+#[tokio::test]
+async fn the_end_of_the_log_is_brought_in_from_the_old_disk() {
+    let site = Site::new();
+    let program = site.start_archiving().await;
+    let id = wallet(&program.public).await;
+    site.backup(&[]).await;
+    deposit(&program.public, &id, "last").await;
+    let postmaster = postmaster_of(&site.data());
+    program.kill();
+    signal(postmaster, "KILL");
+    eventually("the server is gone", async || {
+        crate::harness::program::postgres_of(&site.data()).is_empty()
+    })
+    .await;
+
+    for file in std::fs::read_dir(site.data().join("postgres/pg_wal")).unwrap() {
+        let file = file.unwrap().path();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('0') {
+            let kept = site.backups().join("wal").join(name).display().to_string();
+            let said = script("lib/archive-wal", &[&file.display().to_string(), &kept]);
+            assert!(said.succeeded, "{}", said.text);
+        }
+    }
+
+    let (new, said) = site.restore("new", &[]);
+    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
+    let program = site.start(&new).await;
+    assert!(deposit(&program.public, &id, "last").await, "it was acknowledged, so it is there");
     assert!(program.stop().await.success());
 }
