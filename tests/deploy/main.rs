@@ -9,6 +9,7 @@ mod database;
 mod names;
 mod network;
 mod render;
+mod rollout;
 mod scripts;
 mod settings;
 mod workflows;

@@ -255,9 +255,13 @@ impl Program {
         }
     }
 
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     fn load(&self, seconds: &str) -> Command {
         let mut command = Command::new(root().join("scripts/lib/load"));
-        command.args([&format!("http://{}", self.address), seconds]);
+        command.args([&self.url(), seconds]);
         command
     }
 }
@@ -277,6 +281,11 @@ fn the_load_tells_whether_a_request_was_lost() {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", said(&output));
     assert!(printed.contains(", 0 failed; the wallet has "), "{printed}");
+
+    // It is no whole system: nothing asks for a password there.
+    let smoke = Command::new(root().join("scripts/smoke")).arg(program.url()).output().unwrap();
+    let fault = "smoke: /grafana/ answers 404 to who has no password\n";
+    assert!(!smoke.status.success() && said(&smoke) == fault, "{}", said(&smoke));
 
     // The same, with a program that ends on the way.
     let load = program.load("60").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
