@@ -1,5 +1,21 @@
 //! The image: what its Dockerfile promises, and, where a Docker engine runs, the image itself.
+//!
+//! The tests that need an engine are ignored; `scripts/test --docker` starts one, builds the image and runs them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures, and the logs of what failed"
+)]
+#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
 
+mod caller;
+mod compose;
 mod dockerfile;
+mod edge;
+mod engine;
+mod image;
+mod lab;
+mod life;

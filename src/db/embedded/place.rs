@@ -85,7 +85,7 @@ impl Place {
 fn make(data_dir: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(data_dir).and_then(|()| data_dir.canonicalize()).map_err(|error| {
         anyhow!(
-            "the data directory {} cannot be created ({error}): choose another with --data-dir or REVWALLET_DATA_DIR",
+            "the data directory {} cannot be created ({error}): choose another with --data-dir or REVWALLET_DATA_DIR, or set DATABASE_URL to a server of yours",
             data_dir.display()
         )
     })
