@@ -29,7 +29,8 @@ pub(super) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
         r#"
         select set_config('role', rolname, false) as "role"
         from pg_roles
-        where rolname = 'revwallet_app' and pg_has_role(oid, 'member')"#
+        where rolname = 'revwallet_app' and pg_has_role(oid,
+            case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"#
     )
     .fetch_optional(db)
     .await?;

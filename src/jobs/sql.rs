@@ -92,7 +92,8 @@ pub(super) async fn grant(db: &mut PgConnection) -> sqlx::Result<()> {
 pub(super) async fn become_application(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query(
         "select set_config('role', rolname, false) from pg_roles
-        where rolname = 'revwallet_app' and pg_has_role(oid, 'member')",
+        where rolname = 'revwallet_app' and pg_has_role(oid,
+            case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)",
     )
     .execute(db)
     .await?;

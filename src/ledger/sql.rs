@@ -92,9 +92,13 @@ pub(super) const DURABILITY: &str = "
 /// The role that the program works as.
 pub(super) const SET_ROLE: &str = "set role revwallet_app";
 
-/// Whether this cluster let the migration create that role, and this user may become it.
+/// Whether this cluster let the migration create that role, and this user may become it: before PostgreSQL 16, who
+/// belonged to a role could.
 pub(super) const HAS_ROLE: &str = "
-    select coalesce((select pg_has_role(r.oid, 'member') from pg_roles r where r.rolname = 'revwallet_app'), false)";
+    select coalesce((
+        select pg_has_role(r.oid,
+            case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
+        from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
 /// What every connection sets: a process that hangs must not hold the book.
 /// The plans do not depend on the values, so planning once is enough; by index, because a table that was small when
