@@ -9,7 +9,7 @@
 # lines that name one.
 
 # The version is the one that rust-toolchain.toml names, and the two Debians are the same: the program is linked against
-# the C library that it meets. `tests/docker` holds both.
+# the C library that it meets. `tests/deploy` holds both.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-trixie AS toolchain
 ARG BUILDARCH
 ARG TARGETARCH

@@ -6,6 +6,7 @@
 mod compose;
 mod containers;
 mod database;
+mod dockerfile;
 mod names;
 mod network;
 mod render;

@@ -73,7 +73,6 @@ impl Drop for System {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an engine: scripts/test --docker"]
 async fn the_compose_file_gives_a_system_that_survives_a_killed_server() {
     let system = tokio::task::block_in_place(System::up);
     let caller = system.caller();

@@ -16,7 +16,6 @@ fn lab_with_two_servers() -> (Lab, Caller) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an engine: scripts/test --docker"]
 async fn the_edge_lets_through_what_is_for_strangers_and_no_more() {
     let (_lab, caller) = lab_with_two_servers();
 
@@ -34,7 +33,6 @@ async fn the_edge_lets_through_what_is_for_strangers_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an engine: scripts/test --docker"]
 async fn a_server_that_is_killed_fails_no_request_with_a_key() {
     let (lab, caller) = lab_with_two_servers();
 

@@ -9,7 +9,6 @@ use crate::engine::{IMAGE, build, docker, fact};
 const BYTES_MAX: u64 = 60_000_000;
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn the_image_is_small() {
     let bytes: u64 = fact(IMAGE, "{{.Size}}").parse().unwrap();
     println!("{bytes} bytes");
@@ -17,7 +16,6 @@ fn the_image_is_small() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn its_user_is_a_number_that_is_not_root() {
     let user = fact(IMAGE, "{{.Config.User}}");
     let (user, group) = user.split_once(':').unwrap();
@@ -25,7 +23,6 @@ fn its_user_is_a_number_that_is_not_root() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn the_program_is_the_only_one_in_it() {
     let container = docker(&["create", IMAGE]).unwrap();
     let list = format!("docker export {container} | tar --list --verbose");
@@ -48,7 +45,6 @@ fn the_program_is_the_only_one_in_it() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn its_labels_name_the_version_and_the_revision() {
     let head = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().unwrap();
     let head = String::from_utf8(head.stdout).unwrap();
@@ -63,7 +59,6 @@ fn its_labels_name_the_version_and_the_revision() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn a_change_of_the_program_compiles_no_crate_anew() {
     let folder = std::env::temp_dir().join(format!("revwallet-context-{}", std::process::id()));
     let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.to_str().unwrap());

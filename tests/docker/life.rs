@@ -12,7 +12,6 @@ fn events(log: &str, event: &str) -> Vec<Value> {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn its_health_follows_the_database() {
     let lab = Lab::new();
 
@@ -25,7 +24,6 @@ fn its_health_follows_the_database() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn it_ends_in_good_order_when_it_is_stopped() {
     let lab = Lab::new();
     lab.server("api-1");
@@ -37,7 +35,6 @@ fn it_ends_in_good_order_when_it_is_stopped() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn without_a_database_it_says_what_it_needs() {
     let said = docker(&["run", "--rm", "--read-only", IMAGE]).unwrap_err();
 
@@ -46,7 +43,6 @@ fn without_a_database_it_says_what_it_needs() {
 }
 
 #[test]
-#[ignore = "needs an engine: scripts/test --docker"]
 fn it_knows_the_revision_that_its_label_names() {
     let lab = Lab::new();
     lab.server("api-1");

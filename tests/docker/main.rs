@@ -1,6 +1,4 @@
-//! The image: what its Dockerfile promises, and, where a Docker engine runs, the image itself.
-//!
-//! The tests that need an engine are ignored; `scripts/test --docker` starts one, builds the image and runs them.
+//! The image, where a Docker engine runs: `scripts/test --docker` builds it, sees to the engine and runs this.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
@@ -13,7 +11,6 @@
 
 mod caller;
 mod compose;
-mod dockerfile;
 mod edge;
 mod engine;
 mod image;

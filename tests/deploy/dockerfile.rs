@@ -1,10 +1,6 @@
 //! The Dockerfile against the files that it must agree with.
 
-use std::path::Path;
-
-fn text(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
-}
+use super::read as text;
 
 /// What stands in the first line that starts with `prefix`, up to `end`.
 fn after(text: &str, prefix: &str, end: &str) -> String {
