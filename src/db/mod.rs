@@ -14,6 +14,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
@@ -119,8 +120,11 @@ impl Database {
         if args.no_migrate {
             migrations::check(&mut connection).await?;
         } else {
+            // Over the queue as well, and what it grants: whoever starts at the same time waits here.
+            connection.lock().await?;
             migrations::apply(&mut connection).await?;
             jobs::migrate(&self.options).await?;
+            connection.unlock().await?;
         }
         sql::mend_event_shift(&mut connection).await?;
         let installation = sql::installation(&mut connection).await?;

@@ -135,6 +135,25 @@ async fn a_database_that_lags_is_migrated_or_refused() {
 }
 
 #[tokio::test]
+async fn processes_that_start_at_once_wait_for_the_one_that_migrates() {
+    let database = Database::create_empty().await;
+    let url = format!("--database-url={}", database.url);
+
+    for turn in ["a new database", "one that needs nothing"] {
+        let ended: Vec<Ended> = std::thread::scope(|scope| {
+            let each = || scope.spawn(|| program::run(&["migrate", &url]));
+            let all: Vec<_> = std::iter::repeat_with(each).take(6).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+
+        for one in ended {
+            assert_eq!(one.code, Some(0), "{turn}: {one:?}");
+        }
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn a_migration_that_was_changed_is_refused() {
     let database = Database::create().await;
     database.execute("update _sqlx_migrations set checksum = '\\x00' where version = 1").await;
