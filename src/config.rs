@@ -155,6 +155,23 @@ mod tests {
         }
     }
 
+    /// A setting goes for every command, so a command's own flag of that name would be taken for it, and panic.
+    #[test]
+    fn no_command_has_a_flag_with_the_name_of_a_setting() {
+        let command = Cli::command();
+        let settings: Vec<_> =
+            command.get_arguments().filter(|argument| argument.is_global_set()).collect();
+        assert!(settings.len() > 30);
+        let mut commands: Vec<_> = command.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            for setting in &settings {
+                let twice = command.get_arguments().any(|own| own.get_long() == setting.get_long());
+                assert!(!twice, "{} has a --{}", command, setting.get_long().unwrap_or_default());
+            }
+            commands.extend(command.get_subcommands());
+        }
+    }
+
     #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));

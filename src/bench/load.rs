@@ -349,7 +349,10 @@ impl Connection {
                 continue;
             };
             let text = std::str::from_utf8(&self.answer[..head])?;
-            let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+            // As the program writes it, and as nginx does.
+            let length = text.split("ontent-length: ").nth(1);
+            let length = length.or_else(|| text.split("ontent-Length: ").nth(1));
+            let length = length.and_then(|rest| rest.lines().next());
             let length: usize = length.context("every answer has a length")?.parse()?;
             self.body_at = head + 4;
             if self.answer.len() >= self.body_at + length {

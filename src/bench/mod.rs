@@ -9,6 +9,7 @@
 //! | [`bulk`] | many transfers in each posting, through the ledger itself |
 //! | [`companion`] | a posting that brings a row of another slice with one that does not |
 //! | [`holds`] | holds and captures with plain transfers, over HTTP |
+//! | [`edge`] | deposits through nginx with the same to the program itself |
 //! | [`logins`] | reading balances beside a thousand logins with reading them in peace |
 //! | [`processes`] | four programs that write one book with one program |
 //! | [`snapshot`] | with an old snapshot held open, as a dump does, and without |
@@ -23,6 +24,7 @@ mod bulk;
 mod check;
 mod companion;
 mod deposits;
+mod edge;
 mod grow;
 mod holds;
 mod load;
@@ -56,7 +58,7 @@ pub struct BenchArgs {
     pub each: Duration,
     /// What is measured, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::SHORT)]
-    pub only: Vec<Mode>,
+    pub parts: Vec<Mode>,
     /// Measure a large book too: takes minutes and gigabytes.
     #[arg(long)]
     pub grow: bool,
@@ -66,6 +68,12 @@ pub struct BenchArgs {
     /// Also write the report and its plot into this folder.
     #[arg(long)]
     pub write: Option<PathBuf>,
+    /// Nginx, when it is not to be searched for.
+    #[arg(long, default_value = "nginx")]
+    pub nginx: PathBuf,
+    /// Folder of its configuration.
+    #[arg(long, default_value = "nginx")]
+    pub nginx_folder: PathBuf,
     /// Another build of this program to measure beside this one, and nothing else.
     #[arg(long)]
     pub beside: Option<PathBuf>,
@@ -82,6 +90,8 @@ pub enum Mode {
     Companion,
     /// Holds and captures beside transfers.
     Holds,
+    /// Deposits through nginx.
+    Edge,
     /// Reading beside a thousand logins.
     Logins,
     /// Four programs on one book.
@@ -94,11 +104,12 @@ pub enum Mode {
 
 impl Mode {
     /// Everything that takes seconds.
-    const SHORT: [Self; 7] = [
+    const SHORT: [Self; 8] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companion,
         Self::Holds,
+        Self::Edge,
         Self::Logins,
         Self::Processes,
         Self::Snapshot,
@@ -135,7 +146,7 @@ impl Bench {
             let parts = vec![beside::measure(self, other).await?];
             return Ok(Report { parts, postgres: self.embedded.version().to_owned() });
         }
-        let mut modes = self.args.only.clone();
+        let mut modes = self.args.parts.clone();
         if self.args.grow && !modes.contains(&Mode::Grow) {
             modes.push(Mode::Grow);
         }
@@ -146,6 +157,7 @@ impl Bench {
                 Mode::Bulk => bulk::measure(self).await,
                 Mode::Companion => companion::measure(self).await,
                 Mode::Holds => holds::measure(self).await,
+                Mode::Edge => edge::measure(self).await,
                 Mode::Logins => logins::measure(self).await,
                 Mode::Processes => processes::measure(self).await,
                 Mode::Snapshot => snapshot::measure(self).await,

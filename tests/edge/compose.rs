@@ -226,17 +226,32 @@ fn the_program_knows_every_word_and_every_setting() {
 }
 
 #[test]
+fn grafana_finds_what_its_files_ask_for() {
+    let compose = compose();
+    let grafana = &compose["services"]["grafana"];
+    let text = read("grafana/provisioning/datasources/revwallet.yml");
+    let asked: Vec<&str> = text.split("$__env{").skip(1).collect();
+    assert!(!asked.is_empty());
+    for variable in asked.iter().map(|rest| rest.split('}').next().unwrap()) {
+        assert!(grafana["environment"][variable].is_string(), "{variable} is not given");
+    }
+    // A file of the folder of secrets is one that is made.
+    for file in text.split("$__file{/run/secrets/").skip(1) {
+        let name = file.split('}').next().unwrap();
+        assert!(read("compose/secrets").contains(&format!("/grafana/{name}\"")), "{name}");
+    }
+    assert!(read("compose/secrets").contains("/alloy/observer_url\""));
+    assert!(read("alloy/config.alloy").contains("/run/secrets/observer_url"));
+}
+
+#[test]
 fn networks_let_nobody_further_than_they_need() {
     let compose = compose();
     let of = |name: &str| keys(&compose["services"][name]["networks"]);
     let meets = |one: &str, other: &str| of(one).intersection(&of(other)).next().is_some();
     let nets = compose["networks"].as_object().unwrap();
     for (name, net) in nets {
-        assert_eq!(
-            net["internal"] == true,
-            !["front", "outside"].contains(&name.as_str()),
-            "{name}"
-        );
+        assert_eq!(net["internal"] == true, name != "front", "{name}");
     }
     // Grafana and the exporter meet the database where it takes one role only, and nowhere else.
     for watcher in ["grafana", "alloy"] {
@@ -259,6 +274,7 @@ fn networks_let_nobody_further_than_they_need() {
         ("alertmanager", "revwallet_api"),
         ("revwallet_api", "alloy"),
         ("revwallet_worker", "mail"),
+        ("revwallet_worker", "nginx"),
         ("grafana", "loki"),
         ("grafana", "tempo"),
         ("grafana", "prometheus"),
@@ -355,7 +371,7 @@ fn compose_reads_it_as_it_is_meant() {
             .args(["config", "--format", "json"])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("REVWALLET_TLS", "/tmp")
+            .envs([("REVWALLET_TLS", "/tmp"), ("REVWALLET_URL", "https://revwallet.com")])
             .current_dir(root())
             .output()
             .unwrap();

@@ -190,6 +190,18 @@ async fn people_see_a_page_and_programs_a_problem() {
                 assert!(answer.text.contains(trace_id), "the page says which request it was");
             }
         }
+        let welcome = edge.public.get("/welcome").await.text;
+        let links: Vec<&str> = welcome.split("href=\"").skip(1).collect();
+        assert!(links.len() > 5);
+        for link in links.iter().map(|link| link.split('"').next().unwrap()) {
+            let console = ["/grafana/", "/prometheus/"].contains(&link);
+            let expected = if console { 404 } else { 200 };
+            assert_eq!(
+                edge.public.get(link).await.status,
+                expected,
+                "{link}; consoles are off here"
+            );
+        }
         is_in_the_apis_words(&edge.public.get("/nope.css").await, &Error::NotFound("path"));
         is_in_the_apis_words(&ask(Method::POST, "/nope").await, &Error::NotFound("path"));
         for (path, content_type) in [

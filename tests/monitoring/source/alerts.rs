@@ -77,6 +77,15 @@ pub const ALERTS: &[Alert] = &[
         )],
     },
     Alert {
+        name: "EdgeDown",
+        severity: "page",
+        expression: r#"nginx_up == 0 or up{job="nginx"} == 0"#,
+        lasts: "2m",
+        summary: "Nginx does not answer {{ $labels.instance }}: strangers reach nothing",
+        dashboard: "revwallet-edge",
+        fires_on: &[(r#"nginx_up{job="nginx",instance="a"}"#, "1x10 0x100")],
+    },
+    Alert {
         name: "PoolExhausted",
         severity: "page",
         expression: r"sum by (job, instance) (rate(db_client_connection_timeouts_total[5m])) > 0",
