@@ -70,10 +70,7 @@ impl FromStr for Secret {
     type Err = String;
 
     fn from_str(setting: &str) -> Result<Self, String> {
-        let Some(path) = setting.strip_prefix('@') else { return Ok(Self(setting.to_owned())) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| format!("the file {path} cannot be read: {cause}"))?;
-        Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned()))
+        setting.strip_prefix('@').map_or_else(|| Ok(Self(setting.to_owned())), from_file)
     }
 }
 

@@ -22,6 +22,7 @@ mod beside;
 mod book;
 mod bulk;
 mod check;
+pub mod collector;
 mod companion;
 mod deposits;
 mod edge;

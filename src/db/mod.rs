@@ -18,14 +18,14 @@ use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
-use tracing::info;
+use tracing::{Span, info, info_span};
 
 use crate::config::{Config, duration};
 use crate::error::{Error, Result};
 use crate::jobs;
 use crate::ledger::verify::{self, Anchor, Report};
 use crate::secret::{self, Secret};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, is_traced};
 use embedded::Embedded;
 
 pub use self::pipelined::Pipelined;
@@ -147,6 +147,17 @@ impl Database {
 
     /// A connection for the operation of that name.
     pub async fn acquire(&self, operation: &'static str) -> Result<Connection> {
+        let span = if is_traced() {
+            info_span!(
+                "db.operation",
+                otel.kind = "client",
+                otel.name = operation,
+                db.system.name = "postgresql",
+                db.operation.name = operation
+            )
+        } else {
+            Span::none()
+        };
         let waiting = Waiting::begin(&self.metrics);
         let acquired = self.pool.acquire().await;
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
@@ -154,7 +165,7 @@ impl Database {
         }
         drop(waiting);
         let metrics = Arc::clone(&self.metrics);
-        Ok(Connection { inner: acquired?, operation, metrics, since: Instant::now() })
+        Ok(Connection { inner: acquired?, operation, metrics, since: Instant::now(), _span: span })
     }
 
     /// How to open a connection outside the pool.
@@ -235,6 +246,8 @@ pub struct Connection {
     operation: &'static str,
     metrics: Arc<Metrics>,
     since: Instant,
+    /// Ends when the connection goes back.
+    _span: Span,
 }
 
 impl Deref for Connection {

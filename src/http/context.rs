@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tower::{Layer, Service};
 use tracing::{Span, field, info_span};
 
-use crate::telemetry::{TraceIds, adopt_parent, is_exporting};
+use crate::telemetry::{TraceIds, adopt_parent, is_exporting, rename};
 
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -44,7 +44,6 @@ impl RequestContext {
         let span = info_span!(
             "http.request",
             otel.kind = "server",
-            otel.name = field::Empty,
             request_id = request_id.to_str().unwrap_or_default(),
             trace_id,
             span_id = %trace.span_hex(),
@@ -131,7 +130,7 @@ fn note_route(request: &Request) {
     {
         context.span.record("http_route", route.as_str());
         if is_exporting() {
-            context.span.record("otel.name", format!("{} {}", context.method, route.as_str()));
+            rename(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }
 }

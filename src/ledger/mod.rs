@@ -32,12 +32,14 @@ pub mod tail;
 mod connect;
 mod measure;
 mod sql;
+mod trace;
 mod writer;
 
 use std::sync::Arc;
 
 use sqlx::PgPool;
 use tokio::sync::mpsc;
+use tracing::Span;
 
 use crate::db::Pipelined;
 use crate::tasks::Tasks;
@@ -101,14 +103,14 @@ impl Ledger {
 
     /// Writes a posting, and answers when it is durable. The posting goes ahead even if nobody waits for the answer.
     pub async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        let measured = Measured::begin(&posting);
-        let answer = self.post_unmeasured(posting).await;
+        let (measured, span) = (Measured::begin(&posting), trace::of_posting(&posting));
+        let answer = self.post_unmeasured(posting, span).await;
         measured.end(&self.metrics, &answer);
         answer
     }
 
-    async fn post_unmeasured(&self, posting: Posting) -> Result<Posted, PostError> {
-        let (item, answer) = self.gauge.admit(posting)?;
+    async fn post_unmeasured(&self, posting: Posting, span: Span) -> Result<Posted, PostError> {
+        let (item, answer) = self.gauge.admit(posting, span.clone())?;
         self.queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,

@@ -24,7 +24,7 @@ const TIMESTAMP: EncodedConfig = Config::DEFAULT
 
 /// Formats events for machines.
 pub(super) struct JsonLayer {
-    sink: Sink,
+    sinks: Vec<Sink>,
     /// The part that is the same in every line.
     service: String,
 }
@@ -33,13 +33,13 @@ pub(super) struct JsonLayer {
 struct SpanFields(String);
 
 impl JsonLayer {
-    pub(super) fn new(sink: Sink, environment: &str) -> Self {
+    pub(super) fn new(sinks: Vec<Sink>, environment: &str) -> Self {
         let mut service = String::new();
         let mut fields = Fields(&mut service);
         fields.string("service", env!("CARGO_PKG_NAME"));
         fields.string("version", env!("CARGO_PKG_VERSION"));
         fields.string("env", environment);
-        Self { sink, service }
+        Self { sinks, service }
     }
 }
 
@@ -84,7 +84,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLayer {
         }
         event.record(&mut fields);
         line.push_str("}\n");
-        self.sink.write(line.as_bytes());
+        for sink in &self.sinks {
+            sink.write(line.as_bytes());
+        }
     }
 }
 

@@ -211,6 +211,10 @@ metrics! {
     counter wallet_log_events_total {level};
     /// Log lines that were dropped because the output was not read fast enough.
     counter wallet_log_dropped_total;
+    /// Log lines for Loki, by whether they arrived: what is lost here is still on standard output.
+    counter wallet_loki_lines_total {outcome};
+    /// Spans that were lost because the collector did not take them fast enough, or at all.
+    counter wallet_otlp_dropped_spans_total;
     /// Time that the last answer of `/metrics` took to write.
     gauge wallet_metrics_render_duration_seconds;
 

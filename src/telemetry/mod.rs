@@ -4,27 +4,35 @@
 //! Traces are exported only when an endpoint is given, and cost nothing otherwise.
 
 mod exemplars;
+mod export;
 mod exposition;
 mod family;
 mod json;
+mod loki;
 mod metrics;
 mod sink;
 mod traces;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ::metrics::Counter;
 
 use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+use url::Url;
 
 pub use exposition::{Exposition, Format, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
-pub use traces::{TraceIds, adopt_parent, is_exporting, is_sampled};
+pub use traces::{TraceIds, adopt_parent, is_exporting, is_sampled, is_traced, link, rename};
 
+use export::Exporter;
 use json::JsonLayer;
+use loki::{Closing, Loki};
 use sink::{Flush, Sink};
 
 /// What is logged and traced, and where to.
@@ -40,13 +48,16 @@ pub struct TelemetryArgs {
     /// Share of successful requests that get a line in the access log; failures always do.
     #[arg(long, env = "REVWALLET_LOG_SUCCESS_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub log_success_ratio: f64,
+    /// Where log lines are pushed to besides, such as `http://alloy:3500`: for where nobody collects standard output.
+    #[arg(long, env = "REVWALLET_LOKI_URL", global = true)]
+    pub loki_url: Option<Url>,
     /// Name of this deployment, in every log line and trace.
     #[arg(long, env = "REVWALLET_ENVIRONMENT", global = true, default_value = "local")]
     pub environment: String,
     /// Where traces are sent by OTLP over gRPC, such as `http://alloy:4317`; none are made without it.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
-    /// Share of requests that are traced when the caller has not decided.
+    /// Share of the traces that are kept, chosen by their numbers: every program with the same share keeps the same ones.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
 }
@@ -79,8 +90,10 @@ fn filter(args: &TelemetryArgs) -> anyhow::Result<EnvFilter> {
 /// Keeps telemetry alive; writes out what is left when dropped.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    traces: Option<traces::Exporter>,
-    _logs: Option<Flush>,
+    traces: Option<Exporter>,
+    /// Whoever pushes lines is told that the program ends.
+    closing: Option<Closing>,
+    _logs: Vec<Flush>,
 }
 
 impl Telemetry {
@@ -91,26 +104,28 @@ impl Telemetry {
         let format = args.log_format.unwrap_or_else(|| {
             if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
         });
-        let (json, pretty, flush) = match format {
-            LogFormat::Json => {
-                let (layer, flush) = json_layer(io::stdout(), args, &metrics);
-                (Some(layer), None, Some(flush))
-            }
-            LogFormat::Pretty => {
-                let layer = tracing_subscriber::fmt::layer().compact().with_target(false);
-                (None, Some(layer), None)
-            }
-        };
-        let traces = traces::Exporter::start(args)?;
+        let mut outputs = Outputs::default();
+        if format == LogFormat::Json {
+            outputs.add(io::stdout(), &metrics.wallet_log_dropped_total);
+        }
+        let mut closing = None;
+        if let Some(url) = &args.loki_url {
+            let (loki, told) = Loki::new(url, &args.environment, &metrics)?;
+            outputs.add(loki, &metrics.wallet_loki_lines_total.with(["lost"]));
+            closing = Some(told);
+        }
+        let pretty = (format == LogFormat::Pretty)
+            .then(|| tracing_subscriber::fmt::layer().compact().with_target(false));
+        let traces = Exporter::start(args, &metrics)?;
         tracing_subscriber::registry()
             .with(filter)
             .with(Counted(Arc::clone(&metrics)))
-            .with(json)
+            .with(outputs.layer(args))
             .with(pretty)
-            .with(traces.as_ref().map(traces::Exporter::layer))
+            .with(traces.as_ref().map(Exporter::layer))
             .try_init()?;
         report_panics(Arc::clone(&metrics));
-        Ok(Self { metrics, traces, _logs: flush })
+        Ok(Self { metrics, traces, closing, _logs: outputs.flushes })
     }
 
     /// Logs as JSON into `output` for whatever the current thread does. For tests.
@@ -119,13 +134,14 @@ impl Telemetry {
         output: impl Write + Send + 'static,
     ) -> (Self, tracing::subscriber::DefaultGuard) {
         let metrics = Metrics::new();
-        let (json, flush) = json_layer(output, args, &metrics);
+        let mut outputs = Outputs::default();
+        outputs.add(output, &metrics.wallet_log_dropped_total);
         let guard = tracing_subscriber::registry()
             .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))
-            .with(json)
+            .with(outputs.layer(args))
             .set_default();
-        (Self { metrics, traces: None, _logs: Some(flush) }, guard)
+        (Self { metrics, traces: None, closing: None, _logs: outputs.flushes }, guard)
     }
 
     /// Sends what is left of the traces. Blocks.
@@ -136,13 +152,33 @@ impl Telemetry {
     }
 }
 
-fn json_layer(
-    output: impl Write + Send + 'static,
-    args: &TelemetryArgs,
-    metrics: &Metrics,
-) -> (JsonLayer, Flush) {
-    let (sink, flush) = Sink::to(output, metrics.wallet_log_dropped_total.clone());
-    (JsonLayer::new(sink, &args.environment), flush)
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(closing) = &self.closing {
+            closing.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where JSON lines go.
+#[derive(Default)]
+struct Outputs {
+    sinks: Vec<Sink>,
+    flushes: Vec<Flush>,
+}
+
+impl Outputs {
+    fn add(&mut self, output: impl Write + Send + 'static, dropped: &Counter) {
+        let (sink, flush) = Sink::to(output, dropped.clone());
+        self.sinks.push(sink);
+        self.flushes.push(flush);
+    }
+
+    /// Nothing when lines go nowhere.
+    fn layer(&self, args: &TelemetryArgs) -> Option<JsonLayer> {
+        let sinks = self.sinks.clone();
+        (!sinks.is_empty()).then(|| JsonLayer::new(sinks, &args.environment))
+    }
 }
 
 /// Counts events by level: what a log pipeline received is compared with it.

@@ -1,25 +1,16 @@
-//! W3C trace context, and the export of spans by OTLP when it is configured.
+//! W3C trace context: who a request is in the world of traces, and how spans find each other there.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context as _;
-use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
-};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::{Span, Subscriber};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::Layer;
-use tracing_subscriber::registry::LookupSpan;
-
-use super::TelemetryArgs;
+use uuid::Uuid;
 
 /// Whether spans are exported: without it no span asks for a parent.
-static EXPORTING: AtomicBool = AtomicBool::new(false);
+pub(super) static EXPORTING: AtomicBool = AtomicBool::new(false);
 
 /// Who a request is in the world of traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +25,23 @@ pub struct TraceIds {
 impl TraceIds {
     /// Continues the trace of a `traceparent` header, or begins one.
     pub fn continue_or_begin(traceparent: Option<&str>) -> Self {
-        let fresh = uuid::Uuid::new_v4().into_bytes();
-        let span = *uuid::Uuid::new_v4().into_bytes().first_chunk().expect("8 is less than 16");
+        let fresh = Uuid::new_v4().into_bytes();
+        let span = random_span();
         match traceparent.and_then(parse) {
             Some((trace, parent, sampled)) => Self { trace, parent: Some(parent), span, sampled },
             None => Self { trace: fresh, parent: None, span, sampled: true },
         }
+    }
+
+    /// Something that a request has caused and that happens later, in the trace that the book names.
+    pub fn caused_by(trace: Uuid) -> Self {
+        Self { trace: trace.into_bytes(), parent: None, span: random_span(), sampled: true }
+    }
+
+    /// The span that everything of a trace hangs on which has no other parent: the edge in front of us makes its own
+    /// span's number of the trace's in the same way.
+    fn root(&self) -> [u8; 8] {
+        *self.trace.first_chunk().expect("8 is less than 16")
     }
 
     /// As a `traceparent` header carries it to the next program.
@@ -114,13 +116,27 @@ pub fn is_sampled(span: &Span) -> bool {
     is_exporting() && span.context().span().span_context().is_sampled()
 }
 
+/// Whether whatever is done now belongs to a trace that is kept.
+pub fn is_traced() -> bool {
+    is_exporting() && is_sampled(&Span::current())
+}
+
+/// Gives a span its name when that is known only after its beginning.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
+/// Leads from one span to another of a different trace.
+pub fn link(from: &Span, to: &Span) {
+    from.add_link(to.context().span().span_context().clone());
+}
+
 /// Makes the exported span a child of the caller's, in the trace that the logs name.
 pub fn adopt_parent(span: &Span, ids: &TraceIds) {
     if !is_exporting() {
         return;
     }
-    // Without a caller's span the trace's own number stands in: backends show such a span as root.
-    let parent = ids.parent.unwrap_or(ids.span);
+    let parent = ids.parent.unwrap_or_else(|| ids.root());
     let remote = SpanContext::new(
         TraceId::from_bytes(ids.trace),
         SpanId::from_bytes(parent),
@@ -132,42 +148,8 @@ pub fn adopt_parent(span: &Span, ids: &TraceIds) {
     let _unrecorded = span.set_parent(Context::new().with_remote_span_context(remote));
 }
 
-/// Sends spans in the background.
-pub(super) struct Exporter(SdkTracerProvider);
-
-impl Exporter {
-    /// Nothing when no endpoint is configured.
-    pub(super) fn start(args: &TelemetryArgs) -> anyhow::Result<Option<Self>> {
-        let Some(endpoint) = &args.otlp_endpoint else { return Ok(None) };
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .build()
-            .with_context(|| format!("--otlp-endpoint `{endpoint}` is not usable"))?;
-        let resource = Resource::builder()
-            .with_service_name(env!("CARGO_PKG_NAME"))
-            .with_attributes([
-                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                KeyValue::new("deployment.environment.name", args.environment.clone()),
-            ])
-            .build();
-        let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
-            .with_sampler(Sampler::TraceIdRatioBased(args.trace_ratio))
-            .with_resource(resource)
-            .build();
-        EXPORTING.store(true, Ordering::Relaxed);
-        Ok(Some(Self(provider)))
-    }
-
-    pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
-        tracing_opentelemetry::layer().with_tracer(self.0.tracer(env!("CARGO_PKG_NAME")))
-    }
-
-    pub(super) fn finish(&self) {
-        // The collector may be gone at the end; the spans are lost then and nothing else is.
-        let _unsent = self.0.shutdown();
-    }
+fn random_span() -> [u8; 8] {
+    *Uuid::new_v4().into_bytes().first_chunk().expect("8 is less than 16")
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tracing::{Instrument, Span};
 
 use super::{Webhooks, feed, sign, sql};
 use crate::error::Result;
 use crate::jobs::{self, Attempt};
+use crate::telemetry::{TraceIds, adopt_parent};
 use crate::wallet::WalletId;
 
 /// A job gives others a turn after this long.
@@ -43,6 +45,21 @@ impl TaskHandler for Deliver {
     }
 }
 
+/// In the trace of the request that it tells of.
+fn span_of(webhook: i64, next: &sql::Next) -> Span {
+    let Some(trace) = next.trace_id.map(TraceIds::caused_by) else { return Span::current() };
+    let span = tracing::info_span!(
+        parent: None,
+        "webhook.deliver",
+        otel.kind = "client",
+        trace_id = %trace.trace_hex(),
+        webhook.id = webhook,
+        delivery.id = next.id,
+    );
+    adopt_parent(&span, &trace);
+    span
+}
+
 /// What became of an attempt.
 struct Tried {
     status: Option<u16>,
@@ -62,7 +79,7 @@ impl Webhooks {
             }
             drop(db);
             let sent = Instant::now();
-            let tried = self.send(&next).await;
+            let tried = self.send(&next).instrument(span_of(webhook, &next)).await;
             let outcome = if tried.error.is_none() { "delivered" } else { "failed" };
             self.metrics.wallet_webhook_deliveries_total.with([outcome]).increment(1);
             let seconds = sent.elapsed().as_secs_f64();

@@ -24,7 +24,7 @@ use crate::tasks::Tasks;
 use crate::wallet::{Facts, WalletId};
 
 /// The book whose transfers are told.
-const BOOK: i32 = 1;
+pub(super) const BOOK: i32 = 1;
 
 const READER: Reader = Reader {
     name: "webhooks",

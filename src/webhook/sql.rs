@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::feed::BOOK;
 use crate::error::Result;
 use crate::ledger::transfer::Key;
 
@@ -114,6 +115,8 @@ pub(super) struct Next {
     pub url: String,
     pub secret: String,
     pub secret_before: Option<String>,
+    /// Of the request behind the transfer that it tells of.
+    pub trace_id: Option<Uuid>,
 }
 
 pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Result<Option<Next>> {
@@ -121,15 +124,18 @@ pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Re
         Next,
         r#"
         select d.id, d.body, w.url, w.secret,
-            case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before
+            case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
+            t.trace_id
         from delivery d
         join webhook w on w.id = d.webhook
+        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
         where d.webhook = $1 and d.wallet = $2 and d.state = 'pending'
         order by d.id
         limit 1"#,
         webhook,
         wallet,
         OVERLAP_HOURS,
+        BOOK,
     );
     Ok(row.fetch_optional(db).await?)
 }

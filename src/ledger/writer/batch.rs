@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use time::OffsetDateTime;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::cache::{Cache, Undo};
@@ -13,6 +14,7 @@ use crate::ledger::decide::{self, Decision, Refusal, Rules};
 use crate::ledger::encode::{Attached, Encoder};
 use crate::ledger::measure::Stages;
 use crate::ledger::money::Minor;
+use crate::ledger::trace;
 use crate::ledger::transfer::{Posted, Row};
 
 /// A place in the book that a batch can stand on: a seq, and who sealed it.
@@ -55,6 +57,8 @@ pub(super) struct Batch {
     /// Sent over an earlier connection too: "stale" may mean that this attempt has won.
     pub(super) resent: bool,
     pub(super) stages: Stages,
+    /// Of a trace of its own, where one of its postings is traced.
+    pub(super) span: Box<Span>,
 }
 
 /// What has to be asked before these items can be answered or decided.
@@ -122,6 +126,7 @@ pub(super) fn plan(
         content: [0; 32],
         resent: false,
         stages: Stages::begin(intake.front().map(|item| item.queued)),
+        span: Box::new(Span::none()),
     };
     let mut ask = Ask::default();
     while let Some(next) = intake.front() {
@@ -239,6 +244,12 @@ impl Batch {
         self.content = encoder.finish();
         self.stages.decided();
     }
+
+    /// Begins its span, which ends with the batch.
+    pub(super) fn trace(&mut self) {
+        let postings = self.accepted.iter().map(|accepted| &accepted.item.span);
+        *self.span = trace::of_batch(self.rows.len(), self.seq_of(0), postings);
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +269,7 @@ mod tests {
         let (debit, credit, amount) = (AccountId(1), AccountId(2), Minor(1));
         let action = Action::Move { kind: Kind::Transfer, debit, credit, amount };
         let posting = Posting { legs: vec![Leg::from(action); 2], ..Posting::default() };
-        let (item, _answer) = Gauge::new(10).admit(posting).unwrap();
+        let (item, _answer) = Gauge::new(10).admit(posting, Span::none()).unwrap();
 
         let head = Head { seq: 0, batch: Uuid::nil() };
         let mut intake = VecDeque::from([item]);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::ledger::decide::Refusal;
 use crate::ledger::transfer::{Posted, Posting};
@@ -43,6 +44,8 @@ pub(in crate::ledger) type Answer = Result<Outcome, PostError>;
 pub(in crate::ledger) struct Item {
     pub(super) posting: Posting,
     pub(super) queued: Instant,
+    /// Of its request's trace, where that is kept.
+    pub(super) span: Span,
     /// Its company failed for a reason that no rule foresees: it travels alone, to find out which one it was.
     pub(super) alone: bool,
     reply: oneshot::Sender<Answer>,
@@ -88,6 +91,7 @@ impl Gauge {
     pub(in crate::ledger) fn admit(
         &self,
         posting: Posting,
+        span: Span,
     ) -> Result<(Item, oneshot::Receiver<Answer>), PostError> {
         let count = posting.legs.len();
         let load = Load { legs: Arc::clone(&self.legs), count };
@@ -97,7 +101,7 @@ impl Gauge {
         }
         let (reply, answer) = oneshot::channel();
         let queued = Instant::now();
-        Ok((Item { posting, queued, alone: false, reply, _load: load }, answer))
+        Ok((Item { posting, queued, span, alone: false, reply, _load: load }, answer))
     }
 
     pub(in crate::ledger) fn legs(&self) -> usize {

@@ -106,6 +106,7 @@ impl Writer {
         let holding = self.mode == Mode::Holding;
         if let Some(mut batch) = planned.batch {
             batch.seal(self.settings.book);
+            batch.trace();
             self.tail = batch.head();
             let cut = self.fail(Stage::BeforeSend).await?;
             self.link.post(self.settings.book, batch, holding);
@@ -175,6 +176,7 @@ impl Writer {
     ) -> Result<(), Stop> {
         let verdict = judge(&batch, layout, replies);
         self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
+        batch.span.record("outcome", verdict.name());
         let settled = matches!(verdict, Verdict::Sealed(_) | Verdict::Stale);
         if batch.resent && !settled && !self.alone_on_server {
             // An earlier attempt may still be on its way: nobody may be told that nothing was written.

@@ -148,6 +148,8 @@ pub fn telemetry() -> Dashboard {
                 .query("wallet_metrics_render_duration_seconds{}", "writing, {{instance}}")
                 .thresholds(0.03, 0.5),
             lines("Lines dropped", "cps", "Log lines that were dropped because nobody read them fast enough.").query("sum by (instance) (rate(wallet_log_dropped_total{}[$__rate_interval]))", "{{instance}}"),
+            lines("Pushed lines", "cps", "Log lines for Loki, by whether they arrived; none without --loki-url.").query("sum by (outcome) (rate(wallet_loki_lines_total{}[$__rate_interval]))", "{{outcome}}"),
+            lines("Spans dropped", "ops", "Spans that the collector did not take.").query("sum by (instance) (rate(wallet_otlp_dropped_spans_total{}[$__rate_interval]))", "{{instance}}"),
             lines("Rules that fail", "ops", "Evaluations that failed.").query("sum by (rule_group) (rate(prometheus_rule_evaluation_failures_total[$__rate_interval]))", "{{rule_group}}"),
             lines("Notifications", "ops", "That Alertmanager sent, and those that failed.")
                 .query("sum by (integration) (rate(alertmanager_notifications_total[$__rate_interval]))", "sent, {{integration}}")
