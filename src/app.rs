@@ -310,6 +310,9 @@ fn describe_build(metrics: &Metrics) {
     for reason in ["load_shed", "timeout", "body_limit", "client_gone"] {
         metrics.wallet_http_rejected_total.announce([reason]);
     }
+    for outcome in ["pushed", "lost"] {
+        metrics.wallet_loki_lines_total.announce([outcome]);
+    }
     for level in ["error", "warn", "info"] {
         metrics.wallet_log_events_total.announce([level]);
     }
