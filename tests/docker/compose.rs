@@ -85,7 +85,9 @@ async fn the_compose_file_gives_a_system_that_survives_a_killed_server() {
     let run = ["run", "--rm", "--no-deps", "migrate", "verify"];
     let report = tokio::task::block_in_place(|| system.compose(&run)).unwrap();
     assert!(report.contains("all is well"), "{report}");
-    assert!(report.contains(&format!(", {keyed} with a key,")), "{keyed} were answered: {report}");
+    // The worker's probe moves a cent now and then, with a key as well.
+    let found = report.split(" with a key,").next().unwrap().rsplit(' ').next().unwrap();
+    assert!(found.parse::<u64>().unwrap() >= keyed, "{keyed} were answered: {report}");
 
     docker(&["start", killed]).unwrap();
     everything_is_watched(&caller).await;
