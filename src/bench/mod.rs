@@ -31,6 +31,7 @@ mod holds;
 mod load;
 mod logins;
 mod meter;
+mod overhead;
 mod pgbench;
 mod plot;
 mod processes;
@@ -93,6 +94,8 @@ pub enum Mode {
     Holds,
     /// Deposits through nginx.
     Edge,
+    /// Deposits with metrics, logs and traces, beside those without.
+    Overhead,
     /// Reading beside a thousand logins.
     Logins,
     /// Four programs on one book.
@@ -105,12 +108,13 @@ pub enum Mode {
 
 impl Mode {
     /// Everything that takes seconds.
-    const SHORT: [Self; 8] = [
+    const SHORT: [Self; 9] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companion,
         Self::Holds,
         Self::Edge,
+        Self::Overhead,
         Self::Logins,
         Self::Processes,
         Self::Snapshot,
@@ -159,6 +163,7 @@ impl Bench {
                 Mode::Companion => companion::measure(self).await,
                 Mode::Holds => holds::measure(self).await,
                 Mode::Edge => edge::measure(self).await,
+                Mode::Overhead => overhead::measure(self).await,
                 Mode::Logins => logins::measure(self).await,
                 Mode::Processes => processes::measure(self).await,
                 Mode::Snapshot => snapshot::measure(self).await,

@@ -32,9 +32,14 @@ impl Server {
         book: &Book,
         settings: &[&str],
     ) -> anyhow::Result<Self> {
+        let mut usual = vec!["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"];
+        usual.extend(["--log-format=json", "--access=open"]);
+        if !settings.iter().any(|setting| setting.starts_with("--log-success-ratio")) {
+            usual.push("--log-success-ratio=0");
+        }
         let mut child = Command::new(program)
-            .args(["serve", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"])
-            .args(["--log-format=json", "--log-success-ratio=0", "--access=open"])
+            .arg("serve")
+            .args(usual)
             .args(["--database-url", &book.url])
             .args(settings)
             .stdout(Stdio::piped())

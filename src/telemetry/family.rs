@@ -15,11 +15,18 @@ const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None
 /// A kind of metric: how a handle to one series of it is made.
 pub trait Kind: Clone {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
+
+    /// One that counts nothing.
+    fn idle() -> Self;
 }
 
 impl Kind for Counter {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_counter(key, &METADATA)
+    }
+
+    fn idle() -> Self {
+        Self::noop()
     }
 }
 
@@ -27,17 +34,26 @@ impl Kind for Gauge {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_gauge(key, &METADATA)
     }
+
+    fn idle() -> Self {
+        Self::noop()
+    }
 }
 
 impl Kind for Histogram {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_histogram(key, &METADATA)
     }
+
+    fn idle() -> Self {
+        Self::noop()
+    }
 }
 
 /// A metric with `N` labels.
 pub struct Family<M, const N: usize> {
-    recorder: Arc<PrometheusRecorder>,
+    /// None where nothing is measured.
+    recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
     /// By the label values, joined with a character that no value has.
@@ -46,15 +62,16 @@ pub struct Family<M, const N: usize> {
 
 impl<M: Kind, const N: usize> Family<M, N> {
     pub fn new(
-        recorder: &Arc<PrometheusRecorder>,
+        recorder: Option<&Arc<PrometheusRecorder>>,
         name: &'static str,
         labels: [&'static str; N],
     ) -> Self {
-        Self { recorder: Arc::clone(recorder), name, labels, series: RwLock::default() }
+        Self { recorder: recorder.cloned(), name, labels, series: RwLock::default() }
     }
 
     /// The handle for these label values.
     pub fn with(&self, values: [&str; N]) -> M {
+        let Some(recorder) = &self.recorder else { return M::idle() };
         let mut joined = String::with_capacity(64);
         for value in values {
             joined.push_str(value);
@@ -67,9 +84,9 @@ impl<M: Kind, const N: usize> Family<M, N> {
         let full = known.len() >= SERIES_MAX;
         drop(known);
         if full {
-            self.make([(); N].map(|()| "_OTHER"), None)
+            self.make(recorder, [(); N].map(|()| "_OTHER"), None)
         } else {
-            self.make(values, Some(joined))
+            self.make(recorder, values, Some(joined))
         }
     }
 
@@ -78,11 +95,11 @@ impl<M: Kind, const N: usize> Family<M, N> {
         drop(self.with(values));
     }
 
-    fn make(&self, values: [&str; N], joined: Option<String>) -> M {
+    fn make(&self, recorder: &PrometheusRecorder, values: [&str; N], joined: Option<String>) -> M {
         let labels: Vec<Label> = (self.labels.iter().zip(values))
             .map(|(label, value)| Label::new(*label, value.to_owned()))
             .collect();
-        let handle = M::register(&self.recorder, &Key::from_parts(self.name, labels));
+        let handle = M::register(recorder, &Key::from_parts(self.name, labels));
         if let Some(joined) = joined {
             let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
             known.insert(joined.into_boxed_str(), handle.clone());

@@ -48,12 +48,18 @@ macro_rules! metrics {
 
         impl Metrics {
             pub fn new() -> Arc<Self> {
+                Self::if_wanted(true)
+            }
+
+            /// Those that count nothing show what counting costs.
+            pub(super) fn if_wanted(wanted: bool) -> Arc<Self> {
                 let builder = PrometheusBuilder::new();
                 $($(let builder = buckets(builder, stringify!($name), $buckets);)?)+
                 let recorder = Arc::new(builder.build_recorder());
                 $(metrics!(@describe $kind recorder $name concat!($($help),+));)+
+                let used = wanted.then_some(&recorder);
                 Arc::new(Self {
-                    $($name: metrics!(@make $kind recorder $name $({$($label),+})?),)+
+                    $($name: metrics!(@make $kind used $name $({$($label),+})?),)+
                     recorder,
                     exemplars: Exemplars::default(),
                 })
@@ -75,10 +81,12 @@ macro_rules! metrics {
     (@type gauge) => { Gauge };
     (@type histogram) => { Histogram };
     (@make $kind:ident $recorder:ident $name:ident {$($label:ident),+}) => {
-        Family::new(&$recorder, stringify!($name), [$(stringify!($label)),+])
+        Family::new($recorder, stringify!($name), [$(stringify!($label)),+])
     };
     (@make $kind:ident $recorder:ident $name:ident) => {
-        Kind::register(&$recorder, &Key::from_static_name(stringify!($name)))
+        $recorder.map_or_else(Kind::idle, |recorder| {
+            Kind::register(recorder, &Key::from_static_name(stringify!($name)))
+        })
     };
     (@describe counter $recorder:ident $name:ident $help:expr) => {
         $recorder.describe_counter(KeyName::from(stringify!($name)), None, help($help));

@@ -54,6 +54,9 @@ pub struct TelemetryArgs {
     /// Name of this deployment, in every log line and trace.
     #[arg(long, env = "REVWALLET_ENVIRONMENT", global = true, default_value = "local")]
     pub environment: String,
+    /// Measure nothing: only to see what measuring costs.
+    #[arg(long, env = "REVWALLET_NO_METRICS", global = true, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub no_metrics: bool,
     /// Where traces are sent by OTLP over gRPC, such as `http://alloy:4317`; none are made without it.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
@@ -99,7 +102,7 @@ pub struct Telemetry {
 impl Telemetry {
     /// Installs logs and traces for the whole process.
     pub fn install(args: &TelemetryArgs) -> anyhow::Result<Self> {
-        let metrics = Metrics::new();
+        let metrics = Metrics::if_wanted(!args.no_metrics);
         let filter = filter(args)?;
         let format = args.log_format.unwrap_or_else(|| {
             if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
