@@ -36,6 +36,7 @@ mod pgbench;
 mod plot;
 mod processes;
 mod report;
+mod scrape;
 mod server;
 mod snapshot;
 mod sql;
@@ -96,6 +97,8 @@ pub enum Mode {
     Edge,
     /// Deposits with metrics, logs and traces, beside those without.
     Overhead,
+    /// Ten thousand series, written for Prometheus.
+    Scrape,
     /// Reading beside a thousand logins.
     Logins,
     /// Four programs on one book.
@@ -108,13 +111,14 @@ pub enum Mode {
 
 impl Mode {
     /// Everything that takes seconds.
-    const SHORT: [Self; 9] = [
+    const SHORT: [Self; 10] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companion,
         Self::Holds,
         Self::Edge,
         Self::Overhead,
+        Self::Scrape,
         Self::Logins,
         Self::Processes,
         Self::Snapshot,
@@ -164,6 +168,7 @@ impl Bench {
                 Mode::Holds => holds::measure(self).await,
                 Mode::Edge => edge::measure(self).await,
                 Mode::Overhead => overhead::measure(self).await,
+                Mode::Scrape => scrape::measure(self).await,
                 Mode::Logins => logins::measure(self).await,
                 Mode::Processes => processes::measure(self).await,
                 Mode::Snapshot => snapshot::measure(self).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics::Counter;
-use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState, TracerProvider};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
@@ -82,7 +82,7 @@ impl Exporter {
 /// Bits of a trace's number that are random whoever made it: those at its end. Others may be the mark of a UUID.
 const RANDOM_BITS: u32 = 56;
 
-/// By the trace's number, so that every program keeps the same traces.
+/// By the trace's number, so that every program keeps the same traces, and only what the caller has not decided against.
 #[derive(Debug, Clone)]
 struct Sampling {
     /// Traces with a number below this are kept.
@@ -110,14 +110,19 @@ impl Sampling {
 impl ShouldSample for Sampling {
     fn should_sample(
         &self,
-        _: Option<&Context>,
+        parent: Option<&Context>,
         trace: TraceId,
         name: &str,
         _: &SpanKind,
         _: &[KeyValue],
         _: &[Link],
     ) -> SamplingResult {
-        let decision = if name == SHARED_SPAN || self.keeps(trace) {
+        let decided_against = parent.is_some_and(|parent| {
+            let caller = parent.span().span_context().clone();
+            caller.is_valid() && !caller.is_sampled()
+        });
+        let kept = !decided_against && self.keeps(trace);
+        let decision = if name == SHARED_SPAN || kept {
             SamplingDecision::RecordAndSample
         } else {
             SamplingDecision::Drop

@@ -60,7 +60,8 @@ pub struct TelemetryArgs {
     /// Where traces are sent by OTLP over gRPC, such as `http://alloy:4317`; none are made without it.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
-    /// Share of the traces that are kept, chosen by their numbers: every program with the same share keeps the same ones.
+    /// Share of the traces that are kept, of those that the caller has not decided against; chosen by their numbers, so
+    /// every program with the same share keeps the same ones.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
 }

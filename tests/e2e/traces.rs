@@ -133,6 +133,8 @@ async fn of_the_traces_that_are_kept_every_batch_is() {
 
     for _ in 0..60 {
         deposit(&program, &wallet, &[]).await;
+        let against = format!("00-{}-{CALLER}-00", uuid::Uuid::new_v4().simple());
+        deposit(&program, &wallet, &[("traceparent", against)]).await;
     }
 
     assert!(program.stop().await.success());
