@@ -164,6 +164,8 @@ metrics! {
     counter wallet_amount_moved_minor_units_total {currency, kind};
     /// Money that is set aside by open holds, in minor units; looked up once a minute.
     gauge wallet_held_minor_units {currency};
+    /// Wallets by whether they are open (frozen ones are) or closed; counted every ten minutes.
+    gauge wallet_accounts {state};
     /// Holds that ended because nobody captured them in time.
     counter wallet_holds_expired_total;
 
@@ -188,6 +190,8 @@ metrics! {
     histogram wallet_password_hash_duration_seconds in LATENCY;
     /// Requests that wait until a hash of a password may be computed.
     gauge wallet_password_hashes_waiting;
+    /// Users who are signed in; counted every ten minutes.
+    gauge wallet_active_users;
     /// Lines of the trail: what happened around users and keys.
     counter wallet_trail_entries_total {action, outcome};
 

@@ -154,12 +154,16 @@ impl Users {
         })))
     }
 
-    /// Forgets what is over, until the program stops.
+    /// Forgets what is over and counts who is there, until the program stops.
     pub async fn keep(self, stopping: CancellationToken) -> anyhow::Result<()> {
-        while stopping.run_until_cancelled(tokio::time::sleep(PRUNE_INTERVAL)).await.is_some() {
+        let mut clock = tokio::time::interval(PRUNE_INTERVAL);
+        while stopping.run_until_cancelled(clock.tick()).await.is_some() {
             let pruned = async {
                 let mut db = self.0.db.acquire("users.prune").await?;
-                sql::prune(&mut db, limit::FORGET_AFTER).await
+                sql::prune(&mut db, limit::FORGET_AFTER).await?;
+                let active = crate::ledger::to_metric(sql::active(&mut db).await?);
+                self.0.metrics.wallet_active_users.set(active);
+                Ok::<_, Error>(())
             };
             if let Err(error) = pruned.await {
                 let cause = format!("{:#}", error.into_cause());

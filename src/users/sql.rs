@@ -222,6 +222,14 @@ pub(crate) async fn end_all_sessions(db: &mut PgConnection) -> Result<u64> {
     Ok(sqlx::query!("delete from session").execute(db).await?.rows_affected())
 }
 
+/// How many users are signed in.
+pub(super) async fn active(db: &mut PgConnection) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"select count(distinct app_user) as "count!" from session where expires_at > now()"#
+    );
+    Ok(count.fetch_one(db).await?)
+}
+
 /// Forgets sessions that are over and attempts that count no more, but for what somebody is working on.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;

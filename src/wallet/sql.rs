@@ -23,6 +23,15 @@ with input as (
 };
 
 /// The id of the next wallet.
+/// How many wallets are open, and how many are closed.
+pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
+    let row = sqlx::query!(
+        r#"select count(*) filter (where closed_at is null) as "open!", count(closed_at) as "closed!" from wallet"#
+    );
+    let row = row.fetch_one(db).await?;
+    Ok((row.open, row.closed))
+}
+
 pub(super) async fn next_id(db: &mut PgConnection) -> Result<i64> {
     let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!""#);
     Ok(id.fetch_one(db).await?)

@@ -14,12 +14,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How often the totals are looked up.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How often wallets are counted, which reads all of them.
+const COUNT_INTERVAL: Duration = Duration::from_mins(10);
+
 /// Most holds that are ended before looking again.
 const HOLDS_MAX: i64 = 500;
 
 /// Runs until the program stops.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
-    let mut told: Option<Instant> = None;
+    let (mut told, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         if let Err(error) = wallets.expire_holds().await {
             tracing::warn!(
@@ -32,6 +35,10 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
             told = Some(Instant::now());
             // The next minute tells it if this one does not.
             let _told_later = wallets.tell_held().await;
+        }
+        if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
+            counted = Some(Instant::now());
+            let _counted_later = wallets.tell_count().await;
         }
     }
     Ok(())
@@ -56,6 +63,15 @@ impl Wallets {
             }
         }
         failed.map(|()| ended)
+    }
+
+    async fn tell_count(&self) -> Result<()> {
+        let (open, closed) =
+            crate::wallet::sql::count(&mut *self.db.acquire("wallet.count").await?).await?;
+        for (state, count) in [("open", open), ("closed", closed)] {
+            self.metrics.wallet_accounts.with([state]).set(crate::ledger::to_metric(count));
+        }
+        Ok(())
     }
 
     async fn tell_held(&self) -> Result<()> {

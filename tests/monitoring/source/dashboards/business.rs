@@ -19,6 +19,8 @@ pub fn business() -> Dashboard {
             lines("Set aside", "short", "Money in open holds, in minor units.").query("max by (currency) (wallet_held_minor_units{})", "{{currency}}"),
             lines("Holds that ended by themselves", "ops", "Nobody captured them in time.").query("sum(rate(wallet_holds_expired_total{}[$__rate_interval]))", "holds"),
             lines("Refused", "ops", "What people could not do, by reason.").query("sum by (reason) (rate(wallet_ledger_rejections_total{}[$__rate_interval]))", "{{reason}}"),
+            lines("Wallets", "short", "Open, frozen ones too, and closed.").query("max by (state) (wallet_accounts{})", "{{state}}"),
+            lines("Users who are signed in", "short", "By their sessions.").query("max(wallet_active_users{})", "users"),
             number("New users", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.registered",outcome="done"}[1d]))"#, "users").size(12, 4),
             number("Sign-ins", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.signed_in",outcome="done"}[1d]))"#, "sign-ins").size(12, 4),
         ],
