@@ -5,9 +5,12 @@ use super::load::{Ask, Load, Target};
 use super::meter::Meter;
 use super::report::{Figure, Part, Wanted, median, middle};
 use super::server::Server;
-use super::{ACCOUNTS, Bench, check, collector};
+use super::{Bench, check, collector};
 
 const CONNECTIONS: usize = 64;
+
+/// Few enough for a process that has just begun to know all of them soon.
+const ACCOUNTS: u32 = 1_000;
 
 /// How often each is measured: the middle counts.
 const TURNS: u32 = 5;
@@ -66,8 +69,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Part> {
                 accounts: ACCOUNTS as usize,
                 time,
             };
-            // A process that has just begun knows no account.
-            target.load(&meter, load(bench.args.each / 4)).await?;
+            // Until then it asks for each account.
+            target.load(&meter, load(bench.args.each / 2)).await?;
             runs.push(target.load(&meter, load(bench.args.each)).await?);
             server.kill().await?;
         }
