@@ -29,8 +29,8 @@ const ATTEMPTS: u32 = 6;
 /// Pause after the first attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Lines are gathered for so long: a request for each would cost more than what it tells of.
-const GATHER: Duration = Duration::from_millis(500);
+/// Lines gather for so long: a request for each would cost more than what it tells of.
+pub(super) const GATHER: Duration = Duration::from_millis(500);
 
 /// Most bytes of lines in one request: receivers have limits.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
@@ -168,9 +168,6 @@ impl Write for Loki {
                 rest = later;
             }
         });
-        if !self.closing.load(Ordering::Relaxed) {
-            std::thread::sleep(GATHER);
-        }
         Ok(lines.len())
     }
 

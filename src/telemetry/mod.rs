@@ -16,6 +16,7 @@ mod traces;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ::metrics::Counter;
 
@@ -110,12 +111,12 @@ impl Telemetry {
         });
         let mut outputs = Outputs::default();
         if format == LogFormat::Json {
-            outputs.add(io::stdout(), &metrics.wallet_log_dropped_total);
+            outputs.add(io::stdout(), GATHER, &metrics.wallet_log_dropped_total);
         }
         let mut closing = None;
         if let Some(url) = &args.loki_url {
             let (loki, told) = Loki::new(url, &args.environment, &metrics)?;
-            outputs.add(loki, &metrics.wallet_loki_lines_total.with(["lost"]));
+            outputs.add(loki, loki::GATHER, &metrics.wallet_loki_lines_total.with(["lost"]));
             closing = Some(told);
         }
         let pretty = (format == LogFormat::Pretty)
@@ -139,7 +140,7 @@ impl Telemetry {
     ) -> (Self, tracing::subscriber::DefaultGuard) {
         let metrics = Metrics::new();
         let mut outputs = Outputs::default();
-        outputs.add(output, &metrics.wallet_log_dropped_total);
+        outputs.add(output, GATHER, &metrics.wallet_log_dropped_total);
         let guard = tracing_subscriber::registry()
             .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))
@@ -164,6 +165,9 @@ impl Drop for Telemetry {
     }
 }
 
+/// Lines on standard output gather for so long: nobody reads faster.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Where JSON lines go.
 #[derive(Default)]
 struct Outputs {
@@ -172,8 +176,8 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn add(&mut self, output: impl Write + Send + 'static, dropped: &Counter) {
-        let (sink, flush) = Sink::to(output, dropped.clone());
+    fn add(&mut self, output: impl Write + Send + 'static, gather: Duration, dropped: &Counter) {
+        let (sink, flush) = Sink::to(output, gather, dropped.clone());
         self.sinks.push(sink);
         self.flushes.push(flush);
     }

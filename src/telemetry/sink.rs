@@ -1,17 +1,21 @@
 //! Where log lines go: a buffer that a thread of its own writes out.
 //!
-//! A request only copies its line into memory. If the reader of the output is slower than
-//! the program for so long that [`BUFFER_MAX`] fills up, lines are dropped and counted:
-//! logs never stop the money.
+//! A request only copies its line into memory. The thread lets lines gather for a while before it writes them: woken
+//! by each it would cost more than everything else about logs. If the reader of the output is slower than the program
+//! for so long that [`BUFFER_MAX`] fills up, lines are dropped and counted: logs never stop the money.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use metrics::Counter;
 
 /// Most bytes that wait to be written.
 const BUFFER_MAX: usize = 8 * 1024 * 1024;
+
+/// So many bytes are written at once, whatever more may come.
+const GATHERED: usize = 512 * 1024;
 
 /// Takes log lines; a cheap handle.
 #[derive(Clone)]
@@ -30,14 +34,19 @@ struct State {
 }
 
 impl Sink {
-    /// Starts the thread that writes to `output`.
-    pub(super) fn to(output: impl Write + Send + 'static, dropped: Counter) -> (Self, Flush) {
+    /// Starts the thread that writes to `output`, each time what has come within `gather`: what a program loses that
+    /// is killed.
+    pub(super) fn to(
+        output: impl Write + Send + 'static,
+        gather: Duration,
+        dropped: Counter,
+    ) -> (Self, Flush) {
         let sink =
             Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped }));
         let shared = Arc::clone(&sink.0);
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || shared.write_out(output))
+            .spawn(move || shared.write_out(output, gather))
             .expect("a thread can be started at the start of the program");
         (sink.clone(), Flush { sink, thread: Some(thread) })
     }
@@ -49,10 +58,11 @@ impl Sink {
             self.0.dropped.increment(1);
             return;
         }
-        let was_empty = state.waiting.is_empty();
+        let was = state.waiting.len();
         state.waiting.extend_from_slice(line);
+        let is_enough = was < GATHERED && state.waiting.len() >= GATHERED;
         drop(state);
-        if was_empty {
+        if was == 0 || is_enough {
             self.0.changed.notify_all();
         }
     }
@@ -63,7 +73,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_out(&self, mut output: impl Write) {
+    fn write_out(&self, mut output: impl Write, gather: Duration) {
         let mut batch = Vec::new();
         let mut state = self.lock();
         loop {
@@ -73,6 +83,9 @@ impl Shared {
                 }
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
+            let gathers = |state: &mut State| !state.closed && state.waiting.len() < GATHERED;
+            let gathered = self.changed.wait_timeout_while(state, gather, gathers);
+            (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut state.waiting, &mut batch);
             drop(state);
             // There is nowhere left to report a broken output to.
