@@ -94,7 +94,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry)?;
     let outcome = serve_until_told(&config, &telemetry).await;
-    tokio::task::spawn_blocking(|| telemetry.finish()).await?;
+    tokio::task::spawn_blocking(|| drop(telemetry)).await?;
     outcome
 }
 

@@ -9,7 +9,6 @@ use tracing::{error, field, info, warn};
 use super::context::RequestContext;
 use super::edge::Edge;
 use crate::error::Error;
-use crate::telemetry::is_sampled;
 
 /// Measures a request from its beginning; dropped without an end, the client has gone.
 pub(super) struct Record<'a> {
@@ -36,7 +35,7 @@ impl<'a> Record<'a> {
         if let Some(reason) = failure.and_then(rejection) {
             self.edge.metrics.wallet_http_rejected_total.with([reason]).increment(1);
         }
-        let _in_span = self.context.span().enter();
+        let _in_span = self.context.end(status.as_u16());
         match failure {
             Some(error) => self.log_failure(status, error),
             None if self.is_sampled() => self.log_success(status),
@@ -48,7 +47,7 @@ impl<'a> Record<'a> {
         let labels = [self.context.method(), self.context.route(), status];
         let seconds = self.context.started().elapsed().as_secs_f64();
         self.edge.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
-        if is_sampled(self.context.span()) {
+        if self.context.is_traced() {
             self.edge.metrics.exemplars.note(labels, seconds, self.context.trace_id());
         }
     }
@@ -64,7 +63,6 @@ impl<'a> Record<'a> {
         info!(
             target: "access",
             event = "http.request",
-            http_response_status_code = status.as_u16(),
             duration_ms = self.duration_ms(),
             outcome = "ok",
             "{} {} {}", self.context.method(), self.context.route(), status.as_u16(),
@@ -79,8 +77,7 @@ impl<'a> Record<'a> {
                 $level!(
                     target: "access",
                     event = "http.request",
-                    http_response_status_code = status.as_u16(),
-                    duration_ms = self.duration_ms(),
+                            duration_ms = self.duration_ms(),
                     outcome = $outcome,
                     error.kind = problem.slug,
                     error.message = %error,
@@ -110,11 +107,10 @@ impl Drop for Record<'_> {
             // 499 is what nginx made the custom for a client that did not wait.
             self.measure("499");
             self.edge.metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
-            let _in_span = self.context.span().enter();
+            let _in_span = self.context.end(499);
             info!(
                 target: "access",
                 event = "http.request",
-                http_response_status_code = 499,
                 duration_ms = self.duration_ms(),
                 outcome = "client_gone",
                 "{} {} 499 client gone", self.context.method(), self.context.route(),

@@ -8,9 +8,9 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request};
 use http::{HeaderMap, HeaderValue, Method};
 use tower::{Layer, Service};
-use tracing::{Span, field, info_span};
+use tracing::{Span, field, info_span, span};
 
-use crate::telemetry::{TraceIds, adopt_parent, is_exporting, rename};
+use crate::telemetry::{TraceIds, begin, rename};
 
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -49,8 +49,9 @@ impl RequestContext {
             span_id = %trace.span_hex(),
             http_request_method = method,
             http_route = field::Empty,
+            http_response_status_code = field::Empty,
         );
-        adopt_parent(&span, &trace);
+        begin(&span, &trace);
         let (route, started) = (OnceLock::new(), Instant::now());
         Self(Arc::new(Inner { request_id, trace, trace_id, method, route, span, started, peer }))
     }
@@ -72,6 +73,11 @@ impl RequestContext {
         &self.0.trace_id
     }
 
+    /// Whether the trace is kept.
+    pub fn is_traced(&self) -> bool {
+        self.0.trace.is_kept()
+    }
+
     pub fn method(&self) -> &'static str {
         self.0.method
     }
@@ -83,6 +89,12 @@ impl RequestContext {
 
     pub fn span(&self) -> &Span {
         &self.0.span
+    }
+
+    /// Notes how it was answered; whatever is logged while the guard lives says so.
+    pub fn end(&self, status: u16) -> span::Entered<'_> {
+        self.0.span.record("http_response_status_code", status);
+        self.0.span.enter()
     }
 
     pub fn started(&self) -> Instant {
@@ -129,7 +141,7 @@ fn note_route(request: &Request) {
         && context.route.set(route.clone()).is_ok()
     {
         context.span.record("http_route", route.as_str());
-        if is_exporting() {
+        if context.trace.is_kept() {
             rename(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }

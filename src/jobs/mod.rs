@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TraceIds, begin};
 use crate::webhook::{Deliver, Webhooks};
 
 pub use sql::enqueue;
@@ -153,6 +153,7 @@ pub(crate) async fn run(
         / 1e3;
     metrics.wallet_job_latency_seconds.with([queue]).record(waited.max(0.0));
     let span = tracing::info_span!(parent: None, "job", job.queue = queue, job.id = job_row.id());
+    begin(&span, &TraceIds::begin());
     let outcome = job(&hands.webhooks, attempt).instrument(span).await;
     let name = match &outcome {
         Ok(()) => "ok",

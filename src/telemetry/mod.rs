@@ -4,13 +4,16 @@
 //! Traces are exported only when an endpoint is given, and cost nothing otherwise.
 
 mod exemplars;
-mod export;
 mod exposition;
 mod family;
 mod json;
 mod loki;
 mod metrics;
+mod otlp;
+mod protobuf;
+mod push;
 mod sink;
+mod spans;
 mod traces;
 
 use std::io::{self, IsTerminal, Write};
@@ -29,12 +32,15 @@ use url::Url;
 
 pub use exposition::{Exposition, Format, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
-pub use traces::{TraceIds, adopt_parent, is_exporting, is_sampled, is_traced, link, rename};
+pub use spans::{begin, is_traced, keep, link, rename};
+pub use traces::TraceIds;
 
-use export::Exporter;
 use json::JsonLayer;
-use loki::{Closing, Loki};
+use loki::Loki;
+use otlp::Collector;
+use push::{Closing, Push};
 use sink::{Flush, Sink};
+use spans::Spans;
 
 /// What is logged and traced, and where to.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,10 +101,9 @@ fn filter(args: &TelemetryArgs) -> anyhow::Result<EnvFilter> {
 /// Keeps telemetry alive; writes out what is left when dropped.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    traces: Option<Exporter>,
-    /// Whoever pushes lines is told that the program ends.
-    closing: Option<Closing>,
-    _logs: Vec<Flush>,
+    /// Whoever pushes lines and spans is told that the program ends.
+    closing: Closing,
+    _outputs: Vec<Flush>,
 }
 
 impl Telemetry {
@@ -109,28 +114,37 @@ impl Telemetry {
         let format = args.log_format.unwrap_or_else(|| {
             if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
         });
-        let mut outputs = Outputs::default();
+        let (mut logs, closing) = (Outputs::default(), Closing::default());
         if format == LogFormat::Json {
-            outputs.add(io::stdout(), GATHER, &metrics.wallet_log_dropped_total);
+            logs.add(io::stdout(), GATHER, &metrics.wallet_log_dropped_total);
         }
-        let mut closing = None;
         if let Some(url) = &args.loki_url {
-            let (loki, told) = Loki::new(url, &args.environment, &metrics)?;
-            outputs.add(loki, loki::GATHER, &metrics.wallet_loki_lines_total.with(["lost"]));
-            closing = Some(told);
+            let [sent, lost] =
+                ["pushed", "lost"].map(|what| metrics.wallet_loki_lines_total.with([what]));
+            let open = || Loki::new(url, &args.environment);
+            let push = Push::new(open, sent, lost.clone(), &closing)?;
+            logs.add(push, loki::GATHER, &lost);
+        }
+        let mut traces = Outputs::default();
+        if let Some(endpoint) = &args.otlp_endpoint {
+            let lost = &metrics.wallet_otlp_dropped_spans_total;
+            let open = || Collector::new(endpoint, args);
+            let push = Push::new(open, Counter::noop(), lost.clone(), &closing)?;
+            traces.add(push, otlp::GATHER, lost);
+            traces::keep(args.trace_ratio);
         }
         let pretty = (format == LogFormat::Pretty)
             .then(|| tracing_subscriber::fmt::layer().compact().with_target(false));
-        let traces = Exporter::start(args, &metrics)?;
         tracing_subscriber::registry()
             .with(filter)
             .with(Counted(Arc::clone(&metrics)))
-            .with(outputs.layer(args))
+            .with(logs.layer(args))
             .with(pretty)
-            .with(traces.as_ref().map(Exporter::layer))
+            .with(traces.sinks.pop().map(Spans))
             .try_init()?;
         report_panics(Arc::clone(&metrics));
-        Ok(Self { metrics, traces, closing, _logs: outputs.flushes })
+        logs.flushes.append(&mut traces.flushes);
+        Ok(Self { metrics, closing, _outputs: logs.flushes })
     }
 
     /// Logs as JSON into `output` for whatever the current thread does. For tests.
@@ -139,36 +153,27 @@ impl Telemetry {
         output: impl Write + Send + 'static,
     ) -> (Self, tracing::subscriber::DefaultGuard) {
         let metrics = Metrics::new();
-        let mut outputs = Outputs::default();
-        outputs.add(output, GATHER, &metrics.wallet_log_dropped_total);
+        let mut logs = Outputs::default();
+        logs.add(output, GATHER, &metrics.wallet_log_dropped_total);
         let guard = tracing_subscriber::registry()
             .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))
-            .with(outputs.layer(args))
+            .with(logs.layer(args))
             .set_default();
-        (Self { metrics, traces: None, closing: None, _logs: outputs.flushes }, guard)
-    }
-
-    /// Sends what is left of the traces. Blocks.
-    pub fn finish(self) {
-        if let Some(traces) = &self.traces {
-            traces.finish();
-        }
+        (Self { metrics, closing: Closing::default(), _outputs: logs.flushes }, guard)
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(closing) = &self.closing {
-            closing.store(true, Ordering::Relaxed);
-        }
+        self.closing.store(true, Ordering::Relaxed);
     }
 }
 
 /// Lines on standard output gather for so long: nobody reads faster.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Where JSON lines go.
+/// Where JSON lines, or spans, go.
 #[derive(Default)]
 struct Outputs {
     sinks: Vec<Sink>,

@@ -1,16 +1,15 @@
-//! W3C trace context: who a request is in the world of traces, and how spans find each other there.
+//! W3C trace context: who a request is in the world of traces, and which traces are kept.
 
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-/// Whether spans are exported: without it no span asks for a parent.
-pub(super) static EXPORTING: AtomicBool = AtomicBool::new(false);
+/// Traces with a number below this are kept: none before [`keep`] says so.
+static KEPT_BELOW: AtomicU64 = AtomicU64::new(0);
+
+/// Bits of a trace's number that are random whoever made it: those at its end. Others may be the mark of a UUID.
+const RANDOM_BITS: u32 = 56;
 
 /// Who a request is in the world of traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,25 +22,41 @@ pub struct TraceIds {
 }
 
 impl TraceIds {
+    /// A trace with a span that has no parent.
+    pub fn begin() -> Self {
+        let trace = Uuid::new_v4().into_bytes();
+        Self { trace, parent: None, span: root(&trace), sampled: true }
+    }
+
     /// Continues the trace of a `traceparent` header, or begins one.
     pub fn continue_or_begin(traceparent: Option<&str>) -> Self {
-        let fresh = Uuid::new_v4().into_bytes();
-        let span = random_span();
         match traceparent.and_then(parse) {
-            Some((trace, parent, sampled)) => Self { trace, parent: Some(parent), span, sampled },
-            None => Self { trace: fresh, parent: None, span, sampled: true },
+            Some((trace, parent, sampled)) => {
+                Self { trace, parent: Some(parent), span: random_span(), sampled }
+            }
+            None => Self::begin(),
         }
     }
 
     /// Something that a request has caused and that happens later, in the trace that the book names.
     pub fn caused_by(trace: Uuid) -> Self {
-        Self { trace: trace.into_bytes(), parent: None, span: random_span(), sampled: true }
+        let trace = trace.into_bytes();
+        Self { trace, parent: Some(root(&trace)), span: random_span(), sampled: true }
     }
 
-    /// The span that everything of a trace hangs on which has no other parent: the edge in front of us makes its own
-    /// span's number of the trace's in the same way.
-    fn root(&self) -> [u8; 8] {
-        *self.trace.first_chunk().expect("8 is less than 16")
+    /// A span within this one.
+    pub(super) fn child(&self) -> Self {
+        Self { parent: Some(self.span), span: random_span(), ..*self }
+    }
+
+    /// Whether the trace is kept: by its number, so that every program keeps the same ones, and only what the caller
+    /// has not decided against.
+    pub fn is_kept(&self) -> bool {
+        self.sampled && self.is_below(KEPT_BELOW.load(Ordering::Relaxed))
+    }
+
+    fn is_below(&self, limit: u64) -> bool {
+        u128::from_be_bytes(self.trace) % (1 << RANDOM_BITS) < u128::from(limit)
     }
 
     /// As a `traceparent` header carries it to the next program.
@@ -106,46 +121,31 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Whether spans go anywhere.
-pub fn is_exporting() -> bool {
-    EXPORTING.load(Ordering::Relaxed)
+/// From now on so many of the traces are kept.
+pub(super) fn keep(ratio: f64) {
+    KEPT_BELOW.store(limit(ratio), Ordering::Relaxed);
 }
 
-/// Whether the trace of this span is kept.
-pub fn is_sampled(span: &Span) -> bool {
-    is_exporting() && span.context().span().span_context().is_sampled()
+fn limit(ratio: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a share of 2^56 need not be exact"
+    )]
+    let below = (ratio * (1_u64 << RANDOM_BITS) as f64) as u64;
+    below
 }
 
-/// Whether whatever is done now belongs to a trace that is kept.
-pub fn is_traced() -> bool {
-    is_exporting() && is_sampled(&Span::current())
+/// Whether any trace is kept.
+pub(super) fn is_exporting() -> bool {
+    KEPT_BELOW.load(Ordering::Relaxed) > 0
 }
 
-/// Gives a span its name when that is known only after its beginning.
-pub fn rename(span: &Span, name: String) {
-    span.context().span().update_name(name);
-}
-
-/// Leads from one span to another of a different trace.
-pub fn link(from: &Span, to: &Span) {
-    from.add_link(to.context().span().span_context().clone());
-}
-
-/// Makes the exported span a child of the caller's, in the trace that the logs name.
-pub fn adopt_parent(span: &Span, ids: &TraceIds) {
-    if !is_exporting() {
-        return;
-    }
-    let parent = ids.parent.unwrap_or_else(|| ids.root());
-    let remote = SpanContext::new(
-        TraceId::from_bytes(ids.trace),
-        SpanId::from_bytes(parent),
-        if ids.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() },
-        true,
-        TraceState::default(),
-    );
-    // Fails only where no span is recorded, and then there is nothing to attach.
-    let _unrecorded = span.set_parent(Context::new().with_remote_span_context(remote));
+/// The span that everything of a trace hangs on: the edge in front of us makes its own span's number of the trace's in
+/// the same way.
+fn root(trace: &[u8; 16]) -> [u8; 8] {
+    *trace.first_chunk().expect("8 is less than 16")
 }
 
 fn random_span() -> [u8; 8] {
@@ -170,6 +170,17 @@ mod tests {
     #[test]
     fn a_later_version_may_say_more() {
         assert!(parse("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more").is_some());
+    }
+
+    #[test]
+    fn the_share_that_is_kept_is_the_one_that_was_asked_for() {
+        for (ratio, least, most) in
+            [(0.0, 0, 0), (0.1, 50, 200), (0.9, 800, 980), (1.0, 1_000, 1_000)]
+        {
+            let kept = (0..1_000).filter(|_| TraceIds::begin().is_below(limit(ratio))).count();
+
+            assert!((least..=most).contains(&kept), "{kept} of 1000 at {ratio}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 use super::{Webhooks, feed, sign, sql};
 use crate::error::Result;
 use crate::jobs::{self, Attempt};
-use crate::telemetry::{TraceIds, adopt_parent};
+use crate::telemetry::{TraceIds, begin};
 use crate::wallet::WalletId;
 
 /// A job gives others a turn after this long.
@@ -56,7 +56,7 @@ fn span_of(webhook: i64, next: &sql::Next) -> Span {
         webhook.id = webhook,
         delivery.id = next.id,
     );
-    adopt_parent(&span, &trace);
+    begin(&span, &trace);
     span
 }
 

@@ -94,6 +94,10 @@ async fn one_trace_leads_from_the_caller_to_the_webhook() {
     let [request, posting, told] =
         all.map(|name| spans.iter().find(|span| span.name == name).unwrap());
     assert_eq!(hex(&request.parent_span_id), CALLER);
+    let attributes = format!("{:?}", request.attributes);
+    assert!(
+        attributes.contains("http.response.status_code") && attributes.contains("IntValue(200)")
+    );
     assert_eq!(posting.parent_span_id, request.span_id);
     assert_eq!(hex(&told.parent_span_id), TRACE[..16], "what the edge calls its own span");
     let batches = collected.named("ledger.batch");

@@ -83,7 +83,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     let TestApp { running, database, .. } = app;
     assert!(running.stop().await, "the app did not stop in time");
     drop(guard);
-    telemetry.finish();
+    drop(telemetry);
     check::logs(&logs);
     check::book(&database).await;
     database.drop().await;
