@@ -110,12 +110,13 @@ pub fn spans() -> String {
     out
 }
 
-/// The quoted text that follows behind a mark, with the file it is in.
+/// The quoted text that follows behind a mark, with the file it is in; what a file's own tests say is not the program's.
 fn found(mark: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(&root().join("src"), &mut |path, text| {
-        for (at, _) in text.match_indices(mark) {
-            let behind = &text[at + mark.len()..];
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        for (at, _) in program.match_indices(mark) {
+            let behind = &program[at + mark.len()..];
             let name = if mark.ends_with('"') {
                 behind.split('"').next()
             } else {
