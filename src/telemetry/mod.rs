@@ -154,7 +154,7 @@ impl Telemetry {
     ) -> (Self, tracing::subscriber::DefaultGuard) {
         let metrics = Metrics::new();
         let mut logs = Outputs::default();
-        logs.add(output, GATHER, &metrics.wallet_log_dropped_total);
+        logs.add(output, Duration::ZERO, &metrics.wallet_log_dropped_total);
         let guard = tracing_subscriber::registry()
             .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))

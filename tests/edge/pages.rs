@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::harness::browser::{Browser, Look};
-use crate::harness::free_address;
+use crate::harness::{eventually, free_address};
 use crate::nginx::{Edge, behind, each};
 
 /// Nothing was complained about, the policy included. That a page was not found is what it tells.
@@ -50,11 +52,11 @@ async fn a_person_is_welcomed_and_told_what_is_not_there() {
             is_dressed(&browser).await;
             let shown = browser.text(".muted code").await;
             picture(&browser, &format!("missing-{look:?}.png")).await;
-            assert!(
-                edge.lines()
-                    .iter()
-                    .any(|line| line["path"] == "/nope" && line["trace_id"] == shown)
-            );
+            eventually("the access log tells of it", async || {
+                let is_it = |line: &Value| line["path"] == "/nope" && line["trace_id"] == shown;
+                edge.lines().iter().any(is_it)
+            })
+            .await;
             browser.click("main a").await;
             browser.see("#no-wallets", "None yet").await;
             is_content(&browser).await;

@@ -256,6 +256,8 @@ async fn a_share_of_requests_is_traced_when_the_caller_has_not_decided() {
         let seen = edge.public.get("/wallet").await.json();
         let traceparent = seen["headers"]["traceparent"][0].as_str().unwrap().to_owned();
         assert!(traceparent.ends_with(&format!("-{flags}")), "{traceparent}");
+        let (trace, span) = (&traceparent[3..35], &traceparent[36..52]);
+        assert_eq!(span, &trace[..16], "what the program hangs on it later finds it there");
         edge.stop().await;
     }
 }
