@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 
 use super::book::{Book, Dice, Writing, deposits};
-use super::load::Histogram;
+use super::histogram::Histogram;
 use super::meter::{Meter, Used};
 use super::report::{Figure, Part, Run, Wanted};
 use super::{ACCOUNTS, Bench, check};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::book::{Book, Dice, Writing, deposits, unsigned};
-use super::load::Histogram;
+use super::histogram::Histogram;
 use super::meter::Meter;
 use super::report::{Figure, Part, Run, Wanted, middle};
 use super::{ACCOUNTS, Bench, check, sql};

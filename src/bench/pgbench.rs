@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::process::Command;
 
-use super::load::Histogram;
+use super::histogram::Histogram;
 use super::report::Run;
 use crate::db::embedded::{Embedded, installed};
 

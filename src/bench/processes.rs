@@ -3,7 +3,8 @@
 use anyhow::Context;
 
 use super::book::Book;
-use super::load::{Ask, Histogram, Load, Target};
+use super::histogram::Histogram;
+use super::load::{Ask, Load, Target};
 use super::meter::{Meter, Used};
 use super::report::{Figure, Part, Run, Wanted, median, middle};
 use super::server::Server;

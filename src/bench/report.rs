@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::load::Histogram;
+use super::histogram::Histogram;
 use super::meter::Used;
 
 /// What one measurement gave.
