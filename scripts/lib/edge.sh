@@ -27,7 +27,7 @@ edge_tools() {
       ln -sf "$folder/here/usr/sbin/nginx" "$folder/bin/nginx"
     fi
     "$folder/bin/nginx" -v >/dev/null 2>&1 || fail "nginx cannot be run; install it, then run this again"
-    newest_packages "$folder/next" nginx libc6 libcrypt1 libpcre2-8-0 libssl3t64 zlib1g libzstd1 docker-compose \
+    debian_newest "$folder/next" nginx libc6 libcrypt1 libpcre2-8-0 libssl3t64 zlib1g libzstd1 docker-compose \
       prometheus-nginx-exporter || say "Debian's newest packages cannot be had: the edge is tried with one nginx only."
     newest_program "$folder" nginx-next usr/sbin/nginx -v
     newest_program "$folder" docker-compose usr/libexec/docker/cli-plugins/docker-compose version
@@ -37,32 +37,14 @@ edge_tools() {
   printf '%s\n' "$(cd "$folder" && pwd)/bin"
 }
 
-# Unpacks packages of Debian's newest suite: newest_packages FOLDER PACKAGE... The sources are this system's own.
-newest_packages() {
-  local folder=$1 sources=/etc/apt/sources.list.d/debian.sources package
-  shift
-  mkdir -p "$folder/etc" "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/root"
-  [ -e "$sources" ] || return 1
-  # The first of its paragraphs; the others are of updates.
-  awk 'BEGIN { RS = ""; ORS = "\n\n" } NR == 1' "$sources" |
-    sed 's/^Suites:.*/Suites: sid/; s/^Components:.*/Components: main/' >"$folder/etc/newest.sources"
-  touch "$folder/none.list"
-  printf '%s\n' "Dir::Etc::sourcelist \"$folder/none.list\";" "Dir::Etc::sourceparts \"$folder/etc/\";" \
-    "Dir::State::lists \"$folder/lists\";" "Dir::Cache \"$folder/cache\";" >"$folder/apt.conf"
-  APT_CONFIG=$folder/apt.conf apt-get update -qq >&2 || return 1
-  (cd "$folder" && APT_CONFIG=$folder/apt.conf apt-get download -qq "$@" >&2) || return 1
-  for package in "$folder"/*.deb; do dpkg -x "$package" "$folder/root" || return 1; done
-  rm -rf "$folder"/*.deb "$folder/lists" "$folder/cache"
-}
-
 # Writes a script that runs a program of the newest packages with their own libraries, if it runs at all.
 newest_program() {
-  local folder=$1 name=$2 program=$1/next/root/$3 loader
+  local folder=$1 name=$2 program=$1/next/$3 loader
   [ -x "$program" ] || return 0
-  loader=$(find "$folder/next/root" -name 'ld-linux*' | head -1)
+  loader=$(find "$folder/next" -name 'ld-linux*' | head -1)
   {
     echo '#!/bin/sh'
-    echo "exec '$loader' --library-path '$(dirname "$(find "$folder/next/root" -name libc.so.6 | head -1)")' '$program' \"\$@\""
+    echo "exec '$loader' --library-path '$(dirname "$(find "$folder/next" -name libc.so.6 | head -1)")' '$program' \"\$@\""
   } >"$folder/bin/$name"
   chmod +x "$folder/bin/$name"
   "$folder/bin/$name" "$4" >/dev/null 2>&1 || rm "$folder/bin/$name"

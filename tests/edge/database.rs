@@ -1,18 +1,17 @@
 //! The secrets and the roles that the compose file makes, on a real server: who owns the data is no superuser, and who
 //! watches can call three functions.
 
-use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::compose::rules_of_sign_in;
 use crate::files::root;
+use crate::harness::eventually;
 use crate::harness::program::{self, Folder, Program};
-use crate::harness::{eventually, free_address};
+use crate::harness::server::{Cluster, Server, programs};
 
 fn secrets(folder: &Path, users: &str) {
     let mut command = Command::new("sh");
@@ -62,92 +61,32 @@ fn secrets_are_made_once_and_each_sees_its_own() {
 }
 
 /// A server like that of the compose file, but for its address.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    programs: PathBuf,
-    folder: Folder,
+async fn server() -> Server {
+    let cluster =
+        Cluster::make(&["-U", "postgres", "--data-checksums", "--auth-host=scram-sha-256"]);
+    cluster.write("pg_hba.conf", &rules_of_sign_in("10.231.47.0/28"), 0o644);
+    let hba = format!("hba_file={}", cluster.path("pg_hba.conf").display());
+    cluster.start(&[&hba]).await
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        program::signal(self.child.id(), "INT");
-        let _ended = self.child.wait();
-    }
-}
-
-/// Postgres does not run as root.
-fn unprivileged(program: PathBuf) -> Command {
-    let mut command = Command::new("setpriv");
-    let user = owner();
-    let ids = [format!("--reuid={}", user.uid), format!("--regid={}", user.gid)];
-    command.args(ids).arg("--clear-groups").arg(&program);
-    let mut command =
-        if nix::unistd::geteuid().is_root() { command } else { Command::new(program) };
-    command.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn owner() -> nix::unistd::User {
-    let named = |name| nix::unistd::User::from_name(name).unwrap();
-    named("postgres").or_else(|| named("nobody")).unwrap()
-}
-
-impl Server {
-    async fn start() -> Self {
-        let (folder, address) = (Folder::new(), free_address());
-        std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o755)).unwrap();
-        if nix::unistd::geteuid().is_root() {
-            chown(&folder.0, Some(owner().uid.as_raw()), Some(owner().gid.as_raw())).unwrap();
-        }
-        let script = "source scripts/lib/setup.sh && postgres_bin";
-        let said = Command::new("bash").args(["-c", script]).current_dir(root()).output().unwrap();
-        let programs = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim());
-        let cluster = folder.0.join("cluster");
-        let words =
-            ["-U", "postgres", "--no-sync", "--data-checksums", "--auth-host=scram-sha-256", "-D"];
-        let made = unprivileged(programs.join("initdb")).args(words).arg(&cluster).status();
-        assert!(made.unwrap().success());
-        let hba = folder.0.join("pg_hba.conf");
-        std::fs::write(&hba, rules_of_sign_in("10.231.47.0/28")).unwrap();
-        let child = unprivileged(programs.join("postgres"))
-            .arg("-D")
-            .arg(cluster)
-            .arg(format!("-chba_file={}", hba.display()))
-            .arg(format!("-cunix_socket_directories={}", folder.0.display()))
-            .arg(format!("-cport={}", address.port()))
-            .args(["-clisten_addresses=127.0.0.1", "-cfsync=off"])
-            .spawn()
-            .unwrap();
-        let server = Self { child, address, programs, folder };
-        eventually("the server listens", async || {
-            tokio::net::TcpStream::connect(address).await.is_ok()
-        })
-        .await;
-        server
-    }
-
-    /// From now on, whoever comes from there may only look.
-    async fn lookers_come_from(&self, network: &str) {
-        std::fs::write(self.folder.0.join("pg_hba.conf"), rules_of_sign_in(network)).unwrap();
-        let url = format!(
-            "postgres://postgres@localhost:{}/postgres?host={}",
-            self.address.port(),
-            self.folder.0.display()
-        );
-        let mut operator = PgConnection::connect(&url).await.unwrap();
-        operator.execute("select pg_reload_conf()").await.unwrap();
-        operator.close().await.unwrap();
-    }
+/// From now on, whoever comes from there may only look.
+async fn lookers_come_from(server: &Server, network: &str) {
+    let folder = &server.folder.0;
+    std::fs::write(folder.join("pg_hba.conf"), rules_of_sign_in(network)).unwrap();
+    let (port, socket) = (server.address.port(), folder.display());
+    let url = format!("postgres://postgres@localhost:{port}/postgres?host={socket}");
+    let mut operator = PgConnection::connect(&url).await.unwrap();
+    operator.execute("select pg_reload_conf()").await.unwrap();
+    operator.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_roles_are_enough_for_the_program_and_for_who_watches() {
-    let (secret, server) = (Folder::new(), Server::start().await);
+    let (secret, server) = (Folder::new(), server().await);
     secrets(&secret.0, "");
     let made = Command::new("sh")
         .arg(root().join("compose/database"))
-        .env("PATH", format!("{}:{}", server.programs.display(), std::env::var("PATH").unwrap()))
+        .env("PATH", format!("{}:{}", programs().display(), std::env::var("PATH").unwrap()))
         .env("SECRETS", secret.0.join("db"))
         .env("PGHOST", &server.folder.0)
         .env("PGPORT", server.address.port().to_string())
@@ -171,7 +110,7 @@ async fn the_roles_are_enough_for_the_program_and_for_who_watches() {
 
     // Elsewhere than from their own network nobody looks, and there nobody does anything else.
     assert!(PgConnection::connect(&looker).await.is_err());
-    server.lookers_come_from("127.0.0.1/32").await;
+    lookers_come_from(&server, "127.0.0.1/32").await;
     eventually("the owner is refused", async || PgConnection::connect(&url).await.is_err()).await;
     let mut db = PgConnection::connect(&looker).await.unwrap();
     let rows =
@@ -191,6 +130,6 @@ async fn the_roles_are_enough_for_the_program_and_for_who_watches() {
         );
     }
     db.close().await.unwrap();
-    server.lookers_come_from("10.231.47.0/28").await;
+    lookers_come_from(&server, "10.231.47.0/28").await;
     assert!(program.stop().await.success());
 }

@@ -8,6 +8,7 @@ pub mod people;
 pub mod postgres;
 pub mod program;
 pub mod receiver;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
