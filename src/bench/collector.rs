@@ -22,9 +22,12 @@ const PREFIX_BYTES: usize = 5;
 /// What is done with each message: an `ExportTraceServiceRequest` as protobuf.
 type Take = Arc<dyn Fn(Bytes) + Send + Sync>;
 
-/// Listens until the runtime ends; its address.
-pub async fn collect(take: impl Fn(Bytes) + Send + Sync + 'static) -> std::io::Result<SocketAddr> {
-    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// Listens until the runtime ends, on a free port unless it is given one; its address.
+pub async fn collect(
+    port: u16,
+    take: impl Fn(Bytes) + Send + Sync + 'static,
+) -> std::io::Result<SocketAddr> {
+    let socket = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = socket.local_addr()?;
     let router = Router::new()
         .route(EXPORT, post(export))

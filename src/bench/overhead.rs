@@ -49,7 +49,7 @@ fn cases(collector: &str) -> [Case; 5] {
 }
 
 pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Part> {
-    let collector = collector::collect(drop).await?.to_string();
+    let collector = collector::collect(0, drop).await?.to_string();
     let book = Book::create(&bench.embedded, "overhead").await?;
     let first = Server::start(&book).await?;
     let target = Target::prepare(&first.address, ACCOUNTS).await?;

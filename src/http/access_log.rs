@@ -77,7 +77,7 @@ impl<'a> Record<'a> {
                 $level!(
                     target: "access",
                     event = "http.request",
-                            duration_ms = self.duration_ms(),
+                    duration_ms = self.duration_ms(),
                     outcome = $outcome,
                     error.kind = problem.slug,
                     error.message = %error,

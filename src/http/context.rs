@@ -26,6 +26,8 @@ struct Inner {
     method: &'static str,
     route: OnceLock<MatchedPath>,
     span: Span,
+    /// Whether the span is in a trace that is kept.
+    is_traced: bool,
     started: Instant,
     peer: Option<IpAddr>,
 }
@@ -51,9 +53,19 @@ impl RequestContext {
             http_route = field::Empty,
             http_response_status_code = field::Empty,
         );
-        begin(&span, &trace);
+        let is_traced = begin(&span, &trace);
         let (route, started) = (OnceLock::new(), Instant::now());
-        Self(Arc::new(Inner { request_id, trace, trace_id, method, route, span, started, peer }))
+        Self(Arc::new(Inner {
+            request_id,
+            trace,
+            trace_id,
+            method,
+            route,
+            span,
+            is_traced,
+            started,
+            peer,
+        }))
     }
 
     pub fn peer(&self) -> Option<IpAddr> {
@@ -73,9 +85,9 @@ impl RequestContext {
         &self.0.trace_id
     }
 
-    /// Whether the trace is kept.
+    /// Whether the span is in a trace that is kept.
     pub fn is_traced(&self) -> bool {
-        self.0.trace.is_kept()
+        self.0.is_traced
     }
 
     pub fn method(&self) -> &'static str {
@@ -141,7 +153,7 @@ fn note_route(request: &Request) {
         && context.route.set(route.clone()).is_ok()
     {
         context.span.record("http_route", route.as_str());
-        if context.trace.is_kept() {
+        if context.is_traced {
             rename(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }

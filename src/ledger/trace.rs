@@ -3,7 +3,7 @@
 use tracing::{Span, field, info_span};
 
 use super::transfer::Posting;
-use crate::telemetry::{TraceIds, is_traced, keep, link};
+use crate::telemetry::{TraceIds, begin_kept, is_traced, link};
 
 /// From the queue to the answer; nothing where the trace of the request is not kept.
 pub(super) fn of_posting(posting: &Posting) -> Span {
@@ -33,7 +33,7 @@ pub(super) fn of_batch<'a>(
                 outcome = field::Empty,
             );
             // Kept, whatever its own number: it is made only where one of its postings is.
-            keep(&batch, &TraceIds::begin());
+            begin_kept(&batch, &TraceIds::begin());
         }
         link(&batch, posting);
         link(posting, &batch);

@@ -18,11 +18,11 @@ mod traces;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::metrics::Counter;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -32,13 +32,13 @@ use url::Url;
 
 pub use exposition::{Exposition, Format, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
-pub use spans::{begin, is_traced, keep, link, rename};
+pub use spans::{begin, begin_kept, is_traced, link, rename};
 pub use traces::TraceIds;
 
 use json::JsonLayer;
 use loki::Loki;
 use otlp::Collector;
-use push::{Closing, Push};
+use push::Push;
 use sink::{Flush, Sink};
 use spans::Spans;
 
@@ -102,7 +102,7 @@ fn filter(args: &TelemetryArgs) -> anyhow::Result<EnvFilter> {
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// Whoever pushes lines and spans is told that the program ends.
-    closing: Closing,
+    closing: CancellationToken,
     _outputs: Vec<Flush>,
 }
 
@@ -114,24 +114,26 @@ impl Telemetry {
         let format = args.log_format.unwrap_or_else(|| {
             if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
         });
-        let (mut logs, closing) = (Outputs::default(), Closing::default());
+        let (mut logs, closing) = (Outputs::default(), CancellationToken::new());
         if format == LogFormat::Json {
-            logs.add(io::stdout(), GATHER, &metrics.wallet_log_dropped_total);
+            logs.add("logs", io::stdout(), GATHER, &metrics.wallet_log_dropped_total);
         }
         if let Some(url) = &args.loki_url {
             let [sent, lost] =
                 ["pushed", "lost"].map(|what| metrics.wallet_loki_lines_total.with([what]));
             let open = || Loki::new(url, &args.environment);
             let push = Push::new(open, sent, lost.clone(), &closing)?;
-            logs.add(push, loki::GATHER, &lost);
+            logs.add("loki", push, loki::GATHER, &lost);
         }
-        let mut traces = Outputs::default();
+        let mut spans = None;
         if let Some(endpoint) = &args.otlp_endpoint {
             let lost = &metrics.wallet_otlp_dropped_spans_total;
             let open = || Collector::new(endpoint, args);
             let push = Push::new(open, Counter::noop(), lost.clone(), &closing)?;
-            traces.add(push, otlp::GATHER, lost);
-            traces::keep(args.trace_ratio);
+            let (sink, flush) = Sink::to("spans", push, otlp::GATHER, lost.clone());
+            spans = Some(Spans(sink));
+            logs.flushes.push(flush);
+            traces::keep_share(args.trace_ratio);
         }
         let pretty = (format == LogFormat::Pretty)
             .then(|| tracing_subscriber::fmt::layer().compact().with_target(false));
@@ -140,10 +142,9 @@ impl Telemetry {
             .with(Counted(Arc::clone(&metrics)))
             .with(logs.layer(args))
             .with(pretty)
-            .with(traces.sinks.pop().map(Spans))
+            .with(spans)
             .try_init()?;
         report_panics(Arc::clone(&metrics));
-        logs.flushes.append(&mut traces.flushes);
         Ok(Self { metrics, closing, _outputs: logs.flushes })
     }
 
@@ -154,26 +155,26 @@ impl Telemetry {
     ) -> (Self, tracing::subscriber::DefaultGuard) {
         let metrics = Metrics::new();
         let mut logs = Outputs::default();
-        logs.add(output, Duration::ZERO, &metrics.wallet_log_dropped_total);
+        logs.add("logs", output, Duration::ZERO, &metrics.wallet_log_dropped_total);
         let guard = tracing_subscriber::registry()
             .with(filter(args).expect("a test gives a filter that can be used"))
             .with(Counted(Arc::clone(&metrics)))
             .with(logs.layer(args))
             .set_default();
-        (Self { metrics, closing: Closing::default(), _outputs: logs.flushes }, guard)
+        (Self { metrics, closing: CancellationToken::new(), _outputs: logs.flushes }, guard)
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
+        self.closing.cancel();
     }
 }
 
 /// Lines on standard output gather for so long: nobody reads faster.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Where JSON lines, or spans, go.
+/// Where JSON lines go.
 #[derive(Default)]
 struct Outputs {
     sinks: Vec<Sink>,
@@ -181,8 +182,14 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn add(&mut self, output: impl Write + Send + 'static, gather: Duration, dropped: &Counter) {
-        let (sink, flush) = Sink::to(output, gather, dropped.clone());
+    fn add(
+        &mut self,
+        name: &str,
+        output: impl Write + Send + 'static,
+        gather: Duration,
+        dropped: &Counter,
+    ) {
+        let (sink, flush) = Sink::to(name, output, gather, dropped.clone());
         self.sinks.push(sink);
         self.flushes.push(flush);
     }

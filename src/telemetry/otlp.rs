@@ -90,6 +90,7 @@ impl Receiver for Collector {
         }
         let path = PathAndQuery::from_static(EXPORT);
         match self.channel.unary(request, path, Plain).await {
+            // What it turns away of a request that it took, it counts itself.
             Ok(_) => Answer::Taken,
             Err(status) if is_passing(&status) => Answer::Away,
             Err(_) => Answer::Refused,

@@ -1,8 +1,8 @@
-//! Where log lines go: a buffer that a thread of its own writes out.
+//! Where log lines and spans go: a buffer that a thread of its own writes out.
 //!
-//! A request only copies its line into memory. The thread lets lines gather for a while before it writes them: woken
+//! A request only copies its line into memory. The thread lets them gather for a while before it writes them: woken
 //! by each it would cost more than everything else about logs. If the reader of the output is slower than the program
-//! for so long that [`BUFFER_MAX`] fills up, lines are dropped and counted: logs never stop the money.
+//! for so long that [`BUFFER_MAX`] fills up, what comes is dropped and counted: logs never stop the money.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ const BUFFER_MAX: usize = 8 * 1024 * 1024;
 /// So many bytes are written at once, whatever more may come.
 const GATHERED: usize = 512 * 1024;
 
-/// Takes log lines; a cheap handle.
+/// Takes lines or spans; a cheap handle.
 #[derive(Clone)]
 pub(super) struct Sink(Arc<Shared>);
 
@@ -34,9 +34,10 @@ struct State {
 }
 
 impl Sink {
-    /// Starts the thread that writes to `output`, each time what has come within `gather`: what a program loses that
+    /// Starts the thread of that name that writes to `output`, each time what has come within `gather`: what a program loses that
     /// is killed.
     pub(super) fn to(
+        name: &str,
         output: impl Write + Send + 'static,
         gather: Duration,
         dropped: Counter,
@@ -45,7 +46,7 @@ impl Sink {
             Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped }));
         let shared = Arc::clone(&sink.0);
         let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
+            .name(name.to_owned())
             .spawn(move || shared.write_out(output, gather))
             .expect("a thread can be started at the start of the program");
         (sink.clone(), Flush { sink, thread: Some(thread) })
@@ -110,5 +111,77 @@ impl Drop for Flush {
             // The thread only panics if writing does; there is nothing to save then.
             let _ended = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Tells of each write, and waits with each until it is let go on.
+    struct Slow {
+        told: mpsc::Sender<usize>,
+        go_on: mpsc::Receiver<()>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.told.send(bytes.len()).expect("the test listens");
+            // Nobody is left to say so when the test has ended.
+            let _ended = self.go_on.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow(gather: Duration) -> (Sink, Flush, mpsc::Receiver<usize>, mpsc::Sender<()>) {
+        let ((told, hears), (lets, go_on)) = (mpsc::channel(), mpsc::channel());
+        let (sink, flush) = Sink::to("test", Slow { told, go_on }, gather, Counter::noop());
+        (sink, flush, hears, lets)
+    }
+
+    #[test]
+    fn what_comes_within_a_while_is_written_at_once() {
+        let (sink, flush, hears, lets) = slow(Duration::from_hours(1));
+
+        for _ in 0..100 {
+            sink.write(b"line\n");
+        }
+        lets.send(()).expect("it waits");
+        drop(flush);
+
+        assert_eq!(hears.iter().next(), Some(500), "and at the end without waiting");
+    }
+
+    #[test]
+    fn enough_is_written_before_its_time() {
+        let (sink, flush, hears, lets) = slow(Duration::from_hours(1));
+
+        sink.write(&vec![b' '; GATHERED - 1]);
+        sink.write(b"\n");
+
+        assert_eq!(hears.recv(), Ok(GATHERED));
+        drop(lets);
+        drop(flush);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped() {
+        let (sink, flush, hears, lets) = slow(Duration::ZERO);
+        sink.write(b"first\n");
+        assert_eq!(hears.recv(), Ok(6));
+
+        sink.write(&vec![b' '; BUFFER_MAX - 4]);
+        sink.write(b"too long\n");
+        sink.write(b"fit\n");
+        drop(lets);
+        drop(flush);
+
+        assert_eq!(hears.iter().sum::<usize>(), BUFFER_MAX);
     }
 }

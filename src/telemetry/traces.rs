@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-/// Traces with a number below this are kept: none before [`keep`] says so.
+/// Traces with a number below this are kept: none before [`keep_share`] says so.
 static KEPT_BELOW: AtomicU64 = AtomicU64::new(0);
 
 /// Bits of a trace's number that are random whoever made it: those at its end. Others may be the mark of a UUID.
@@ -15,7 +15,7 @@ const RANDOM_BITS: u32 = 56;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceIds {
     pub trace: [u8; 16],
-    /// The caller's span, if it sent one.
+    /// The span that this one hangs on: the caller's, or the one that a later thing was caused by.
     pub parent: Option<[u8; 8]>,
     pub span: [u8; 8],
     pub sampled: bool,
@@ -122,7 +122,7 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// From now on so many of the traces are kept.
-pub(super) fn keep(ratio: f64) {
+pub(super) fn keep_share(ratio: f64) {
     KEPT_BELOW.store(limit(ratio), Ordering::Relaxed);
 }
 

@@ -41,6 +41,17 @@ fn an_unusable_log_filter_is_refused() {
 }
 
 #[test]
+fn a_receiver_of_telemetry_that_cannot_be_one_is_refused() {
+    for (setting, says) in [
+        ("--otlp-endpoint=https://alloy:4317", "give `http://host:port`"),
+        ("--otlp-endpoint=alloy:4317", "give `http://host:port`"),
+        ("--loki-url=mailto:alloy", "--loki-url is not the address of a server"),
+    ] {
+        assert_refused(&program::run(&[setting]), 1, &[says]);
+    }
+}
+
+#[test]
 fn a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

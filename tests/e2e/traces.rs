@@ -11,7 +11,7 @@ use revwallet::bench::collector::collect;
 use serde_json::json;
 
 use crate::harness::receiver::Receiver;
-use crate::harness::{Program, eventually, program::Folder};
+use crate::harness::{Program, eventually, free_address, program::Folder};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -22,8 +22,12 @@ struct Collected(Arc<Mutex<Vec<Span>>>);
 impl Collected {
     /// Starts a collector; where it is, as a setting.
     async fn start(&self) -> String {
+        self.start_at(0).await
+    }
+
+    async fn start_at(&self, port: u16) -> String {
         let spans = Arc::clone(&self.0);
-        let address = collect(move |message| {
+        let address = collect(port, move |message| {
             let request = ExportTraceServiceRequest::decode(message).unwrap();
             let scopes = request.resource_spans.into_iter().flat_map(|spans| spans.scope_spans);
             spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
@@ -147,6 +151,23 @@ async fn of_the_traces_that_are_kept_every_batch_is() {
     for posting in &postings {
         assert!(batches.iter().any(|batch| leads_to(posting, batch) && leads_to(batch, posting)));
     }
+}
+
+#[tokio::test]
+async fn a_collector_that_comes_late_gets_what_was_before() {
+    let (collected, folder, port) = (Collected::default(), Folder::new(), free_address().port());
+    let endpoint = format!("--otlp-endpoint=http://127.0.0.1:{port}");
+    let program = Program::start(&[&folder.setting() as &str, &endpoint]).await;
+    wallet(&program).await;
+    // Until then it was asked at least once in vain.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+
+    collected.start_at(port).await;
+
+    eventually("the spans have arrived", async || !collected.named("POST /wallet").is_empty())
+        .await;
+    assert_eq!(collected.named("POST /wallet").len(), 1);
+    assert!(program.stop().await.success());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the edge answers when nobody behind it does, or when it does not ask: in the API's words, or by a page.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -75,10 +76,15 @@ async fn an_api_that_is_gone_is_a_problem() {
 #[tokio::test]
 async fn an_api_that_does_not_answer_is_a_problem() {
     for nginx in each() {
-        let silent = stand_in::silent().await;
+        let (silent, asked) = stand_in::silent().await;
         let edge = Edge::start(&nginx, &silent.to_string(), &[("EDGE_TIMEOUT", "1s")]).await;
         let answer = edge.public.get("/wallet").await;
         is_in_the_apis_words(&answer, &Error::Unanswered);
+        let answer = edge.public.keyed("/wallet/deposit", "key", Value::Null).await;
+        is_in_the_apis_words(&answer, &Error::Unanswered);
+        let elsewhere = edge.public.request(Method::GET, "/broker").header("host", "exchange.a.b");
+        is_in_the_apis_words(&edge.public.send(elsewhere).await, &Error::Unanswered);
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "what it had taken was not sent once more");
         edge.stop().await;
     }
 }
@@ -130,7 +136,7 @@ async fn too_many_requests_are_a_problem() {
 #[tokio::test]
 async fn too_many_at_once_are_a_problem() {
     for nginx in each() {
-        let silent = stand_in::silent().await;
+        let (silent, _) = stand_in::silent().await;
         let settings = [("EDGE_CONNECTIONS", "4"), ("EDGE_TIMEOUT", "2s")];
         let edge = Edge::start(&nginx, &silent.to_string(), &settings).await;
         let answers = join_all((0..12).map(|_| edge.public.get("/wallet"))).await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -40,15 +42,18 @@ fn headers(headers: &HeaderMap) -> Value {
 }
 
 /// Takes requests and never answers one.
-pub async fn silent() -> SocketAddr {
+pub async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
     let (socket, address) = listen().await;
+    let asked = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&asked);
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Ok((stream, _)) = socket.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
             open.push(stream);
         }
     });
-    address
+    (address, asked)
 }
 
 /// Changes to another protocol when it is asked to, and says back whatever it hears from then on.

@@ -114,7 +114,7 @@ pub fn spans() -> String {
 fn found(mark: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(&root().join("src"), &mut |path, text| {
-        let program = text.split("#[cfg(test)]").next().unwrap();
+        let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         for (at, _) in program.match_indices(mark) {
             let behind = &program[at + mark.len()..];
             let name = if mark.ends_with('"') {

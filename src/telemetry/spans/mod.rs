@@ -1,7 +1,8 @@
 //! Spans of traces that are kept: written down while they are open, in the form in which they are sent, and handed
 //! over when they end.
 //!
-//! A span belongs to the trace that it was told to [`begin`] in, or to that of the span around it; without either it is in none.
+//! A span belongs to the trace that it was told to [`begin`] in, or to that of the span around it; without either it
+//! is in none.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,8 +33,18 @@ mod field {
     pub(super) const STATUS: u64 = 15;
 }
 
+/// The fields of how a span ended.
+mod status {
+    pub(super) const MESSAGE: u64 = 2;
+    pub(super) const CODE: u64 = 3;
+    pub(super) const ERROR: u64 = 2;
+}
+
 /// The field in which those of one library are.
 const SPANS: u64 = 2;
+
+/// Most links of a span: one of a large batch would never end.
+const LINKS_MAX: usize = 128;
 
 /// What log lines call with underscores has a name in the conventions of traces.
 const CONVENTIONAL: [(&str, &str); 3] = [
@@ -53,6 +64,9 @@ struct Open {
     began: u64,
     /// What is known by now, as it will be sent.
     fields: Vec<u8>,
+    links: usize,
+    /// What went wrong at last.
+    failure: Option<String>,
 }
 
 impl Open {
@@ -69,8 +83,23 @@ impl Open {
             fixed(span, field::BEGAN, self.began);
             fixed(span, field::ENDED, now());
             span.extend(self.fields);
+            if let Some(failure) = self.failure {
+                message(span, field::STATUS, |status| {
+                    bytes(status, status::MESSAGE, failure.as_bytes());
+                    number(status, status::CODE, status::ERROR);
+                });
+            }
         });
         span
+    }
+
+    fn attribute(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        let known = CONVENTIONAL.iter().find(|(field, _)| *field == name);
+        let name = known.map_or(name, |(_, name)| name);
+        message(&mut self.fields, field::ATTRIBUTES, |attribute| {
+            bytes(attribute, 1, name.as_bytes());
+            message(attribute, 2, value);
+        });
     }
 }
 
@@ -88,6 +117,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             name: attributes.metadata().name().into(),
             began: now(),
             fields: Vec::with_capacity(256),
+            links: 0,
+            failure: None,
         };
         attributes.record(&mut open);
         span.extensions_mut().insert(open);
@@ -106,8 +137,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             return;
         }
         let Some(span) = context.event_span(event) else { return };
+        let mut failure = Message(None);
+        event.record(&mut failure);
         if let Some(open) = span.extensions_mut().get_mut::<Open>() {
-            event.record(&mut Failure(&mut open.fields));
+            open.failure = failure.0;
         }
     }
 
@@ -126,17 +159,6 @@ fn place(extensions: &Extensions<'_>) -> Option<TraceIds> {
     extensions.get::<Open>().and_then(|open| open.place)
 }
 
-impl Open {
-    fn attribute(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-        let known = CONVENTIONAL.iter().find(|(field, _)| *field == name);
-        let name = known.map_or(name, |(_, name)| name);
-        message(&mut self.fields, field::ATTRIBUTES, |attribute| {
-            bytes(attribute, 1, name.as_bytes());
-            message(attribute, 2, value);
-        });
-    }
-}
-
 impl Visit for Open {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
@@ -144,7 +166,11 @@ impl Visit for Open {
             "trace_id" | "span_id" => {}
             "otel.name" => self.name = value.to_owned().into(),
             "otel.kind" => {
-                let kind = if value == "server" { 2 } else { 3 };
+                let kind = match value {
+                    "server" => 2,
+                    "client" => 3,
+                    _ => 1,
+                };
                 number(&mut self.fields, field::KIND, kind);
             }
             name => self.attribute(name, |out| bytes(out, 1, value.as_bytes())),
@@ -172,31 +198,19 @@ impl Visit for Open {
     }
 }
 
-/// Writes the message of an event as the span's status.
-struct Failure<'a>(&'a mut Vec<u8>);
+/// Keeps the message of an event.
+struct Message(Option<String>);
 
-impl Visit for Failure<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        const MESSAGE: u64 = 2;
-        const CODE: u64 = 3;
-        const ERROR: u64 = 2;
-        if field.name() == "message" {
-            message(self.0, field::STATUS, |status| {
-                bytes(status, MESSAGE, value.as_bytes());
-                number(status, CODE, ERROR);
-            });
-        }
-    }
-
+impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.record_str(field, &format!("{value:?}"));
+            self.0 = Some(format!("{value:?}"));
         }
     }
 }
 
 /// Looks at what is written down of a span; nothing where none is.
-fn with<T>(span: &Span, look: impl FnOnce(&mut Open) -> T) -> Option<T> {
+fn with_open<T>(span: &Span, look: impl FnOnce(&mut Open) -> T) -> Option<T> {
     if !is_exporting() {
         return None;
     }
@@ -208,141 +222,39 @@ fn with<T>(span: &Span, look: impl FnOnce(&mut Open) -> T) -> Option<T> {
     found.flatten()
 }
 
-/// Puts a span into its place in a trace, if that is kept.
-pub fn begin(span: &Span, place: &TraceIds) {
-    if place.is_kept() {
-        keep(span, place);
-    }
+/// Puts a span into its place in a trace, if that is kept; whether it is.
+pub fn begin(span: &Span, place: &TraceIds) -> bool {
+    place.is_kept() && begin_kept(span, place)
 }
 
 /// Puts a span into its place in a trace, which is kept for its sake.
-pub fn keep(span: &Span, place: &TraceIds) {
-    with(span, |open| open.place = Some(*place));
+pub fn begin_kept(span: &Span, place: &TraceIds) -> bool {
+    with_open(span, |open| open.place = Some(*place)).is_some()
 }
 
 /// Whether whatever is done now belongs to a trace that is kept.
 pub fn is_traced() -> bool {
-    with(&Span::current(), |open| open.place.is_some()).unwrap_or_default()
+    with_open(&Span::current(), |open| open.place.is_some()).unwrap_or_default()
 }
 
 /// Gives a span its name when that is known only after its beginning.
 pub fn rename(span: &Span, name: String) {
-    with(span, |open| open.name = name.into());
+    with_open(span, |open| open.name = name.into());
 }
 
 /// Leads from one span to another of a different trace.
 pub fn link(from: &Span, to: &Span) {
-    let Some(to) = with(to, |open| open.place).flatten() else { return };
-    with(from, |open| {
-        message(&mut open.fields, field::LINKS, |link| {
-            bytes(link, field::TRACE, &to.trace);
-            bytes(link, field::SPAN, &to.span);
-        });
+    let Some(to) = with_open(to, |open| open.place).flatten() else { return };
+    with_open(from, |open| {
+        if open.links < LINKS_MAX {
+            open.links += 1;
+            message(&mut open.fields, field::LINKS, |link| {
+                bytes(link, field::TRACE, &to.trace);
+                bytes(link, field::SPAN, &to.span);
+            });
+        }
     });
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use opentelemetry_proto::tonic::common::v1::any_value::Value;
-    use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span as Sent};
-    use prost::Message;
-    use tracing::{error, info_span};
-    use tracing_subscriber::layer::SubscriberExt;
-
-    use super::*;
-    use crate::telemetry::traces;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("nobody panics").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// What is sent of the spans that `make` makes.
-    fn sent(make: impl FnOnce()) -> Vec<Sent> {
-        traces::keep(1.0);
-        let written = Written::default();
-        let nothing_lost = metrics::Counter::noop();
-        let (sink, flush) = Sink::to(written.clone(), Duration::ZERO, nothing_lost);
-        let subscriber = tracing_subscriber::registry().with(Spans(sink));
-        tracing::subscriber::with_default(subscriber, make);
-        drop(flush);
-        let bytes = written.0.lock().expect("nobody panics");
-        ScopeSpans::decode(&bytes[..]).expect("spans").spans
-    }
-
-    #[test]
-    fn a_span_says_what_is_known_of_it() {
-        let place = TraceIds::caused_by(uuid::Uuid::new_v4());
-
-        let sent = sent(|| {
-            let span = info_span!(
-                "plain",
-                otel.kind = "server",
-                http_request_method = "GET",
-                trace_id = "said elsewhere",
-                late = tracing::field::Empty,
-                below = -1,
-                share = 0.5,
-                is = true,
-            );
-            begin(&span, &place);
-            span.record("late", 7_u64);
-            rename(&span, "better".to_owned());
-            span.in_scope(|| error!("it broke"));
-        });
-
-        let [span] = &sent[..] else { panic!("{sent:?}") };
-        assert_eq!((&span.name[..], span.kind), ("better", 2));
-        assert_eq!((&span.trace_id[..], &span.span_id[..]), (&place.trace[..], &place.span[..]));
-        assert_eq!(span.parent_span_id, place.parent.expect("it has one"));
-        assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
-        let status = span.status.as_ref().expect("it failed");
-        assert_eq!((&status.message[..], status.code), ("it broke", 2));
-        let said = |key: &str| {
-            let known = span.attributes.iter().find(|attribute| attribute.key == key);
-            known.and_then(|known| known.value.clone()?.value)
-        };
-        assert_eq!(said("http.request.method"), Some(Value::StringValue("GET".to_owned())));
-        assert_eq!(said("late"), Some(Value::IntValue(7)));
-        assert_eq!(said("below"), Some(Value::IntValue(-1)));
-        assert_eq!(said("share"), Some(Value::DoubleValue(0.5)));
-        assert_eq!(said("is"), Some(Value::BoolValue(true)));
-        assert_eq!(said("trace_id"), None);
-    }
-
-    #[test]
-    fn a_span_belongs_to_the_one_around_it() {
-        let sent = sent(|| {
-            let (outer, other) = (info_span!("outer"), info_span!(parent: None, "other"));
-            begin(&outer, &TraceIds::begin());
-            keep(&other, &TraceIds::begin());
-            outer.in_scope(|| {
-                assert!(is_traced());
-                link(&info_span!("inner"), &other);
-                drop(info_span!(parent: None, "nowhere"));
-            });
-            assert!(!is_traced());
-        });
-
-        let [inner, outer] =
-            ["inner", "outer"].map(|name| sent.iter().find(|span| span.name == name));
-        let [inner, outer] = [inner, outer].map(|span| span.expect("it was sent"));
-        assert_eq!(inner.trace_id, outer.trace_id);
-        assert_eq!(inner.parent_span_id, outer.span_id);
-        let other = sent.iter().find(|span| span.name == "other").expect("it was sent");
-        assert_eq!(inner.links[0].span_id, other.span_id);
-        assert_eq!(sent.len(), 3, "what is in no trace is not sent: {sent:?}");
-    }
-}
+mod tests;
