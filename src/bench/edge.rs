@@ -20,7 +20,7 @@ use super::{ACCOUNTS, Bench, BenchArgs, check};
 const CONNECTIONS: usize = 64;
 
 /// How often each is measured: the middle counts.
-const TURNS: u32 = 3;
+const TURNS: u32 = 7;
 
 /// Longest that nginx may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);

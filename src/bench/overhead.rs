@@ -13,7 +13,7 @@ const CONNECTIONS: usize = 64;
 const ACCOUNTS: u32 = 1_000;
 
 /// How often each is measured: the middle counts.
-const TURNS: u32 = 5;
+const TURNS: u32 = 9;
 
 const NO_METRICS: &str = "--no-metrics";
 /// But for the line that says where the program listens.
