@@ -31,6 +31,10 @@ impl TraceIds {
     /// Continues the trace of a `traceparent` header, or begins one.
     pub fn continue_or_begin(traceparent: Option<&str>) -> Self {
         match traceparent.and_then(parse) {
+            // The edge in front of us has begun it, and sends no spans: ours is the one that its log line names.
+            Some((trace, parent, sampled)) if parent == root(&trace) => {
+                Self { trace, parent: None, span: parent, sampled }
+            }
             Some((trace, parent, sampled)) => {
                 Self { trace, parent: Some(parent), span: random_span(), sampled }
             }
@@ -142,8 +146,7 @@ pub(super) fn is_exporting() -> bool {
     KEPT_BELOW.load(Ordering::Relaxed) > 0
 }
 
-/// The span that everything of a trace hangs on: the edge in front of us makes its own span's number of the trace's in
-/// the same way.
+/// The span that everything of a trace hangs on that has begun here, or at the edge in front of us.
 fn root(trace: &[u8; 16]) -> [u8; 8] {
     *trace.first_chunk().expect("8 is less than 16")
 }
@@ -165,6 +168,17 @@ mod tests {
         assert_eq!(ids.trace_hex().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(ids.parent.map(Hex).expect("a parent").to_string(), "b7ad6b7169203331");
         assert!(ids.sampled);
+    }
+
+    #[test]
+    fn what_the_edge_has_begun_has_no_span_before_ours() {
+        let ids = TraceIds::continue_or_begin(Some(
+            "00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01",
+        ));
+
+        assert_eq!((ids.parent, ids.span_hex().to_string()), (None, "0af7651916cd43dd".to_owned()));
+        let later = TraceIds::caused_by(Uuid::from_bytes(ids.trace));
+        assert_eq!(later.parent, Some(ids.span));
     }
 
     #[test]
