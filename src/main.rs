@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, CommandFactory, Parser};
 use indicatif::ProgressBar;
 use revwallet::app::App;
 use revwallet::bench::BenchArgs;
@@ -46,9 +47,23 @@ fn fail(code: u8, sentence: &str) -> ExitCode {
 
 /// One sentence, where clap would write a paragraph.
 fn first_line(unusable: &clap::Error) -> String {
-    let text = unusable.to_string();
+    let mut text = unusable.to_string();
+    if let Some(ContextValue::String(argument)) = unusable.get(ContextKind::InvalidArg)
+        && let Some(ContextValue::String(value)) = unusable.get(ContextKind::InvalidValue)
+        && is_secret(argument)
+    {
+        text = text.replace(&format!(" '{value}'"), "");
+    }
     let line = text.lines().next().unwrap_or_default();
     format!("{}; `revwallet --help` lists what there is", line.trim_start_matches("error: "))
+}
+
+/// Whether what was given for it is nobody's business: `argument` is as clap writes it, `--name <NAME>`.
+fn is_secret(argument: &str) -> bool {
+    let name = argument.split(' ').next().unwrap_or_default().trim_start_matches('-');
+    let command = Cli::command();
+    let known = command.get_arguments().find(|known| known.get_long() == Some(name));
+    known.is_none_or(Arg::is_hide_env_values_set)
 }
 
 #[tokio::main]

@@ -12,9 +12,15 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::config::duration;
-use crate::secret::Secret;
+use crate::secret::{Secret, from_setting};
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, TraceIds};
+
+/// Most bytes of an answer: whoever else stands at the address may have much to say.
+const ANSWER_MAX: usize = 64 * 1024;
+
+/// Most bytes of it in a log line.
+const TOLD_MAX: usize = 200;
 
 /// Longest that an answer may take: less than the usual interval.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,10 +32,10 @@ pub struct ProbeArgs {
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
     /// How often.
-    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = duration)]
+    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = pause)]
     pub probe_interval: Duration,
     /// The API key that it uses where access is closed; any scope will do.
-    #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true)]
+    #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true, value_parser = from_setting)]
     pub probe_key: Option<Secret>,
 }
 
@@ -56,6 +62,14 @@ pub fn start(args: &ProbeArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
         let probe = Probe::new(&base, args.probe_key, metrics)?;
         probe.run(args.probe_interval, stopping).await
     });
+}
+
+/// A pause that is one.
+fn pause(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("give at least 1ms".to_owned()),
+        pause => Ok(pause),
+    }
 }
 
 impl Probe {
@@ -112,11 +126,17 @@ impl Probe {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key.reveal());
         }
-        let answer = request.send().await?;
+        let mut answer = request.send().await?;
         let status = answer.status();
         // The body too has to come.
-        let body = answer.text().await?;
-        anyhow::ensure!(status == StatusCode::CREATED, "{status}: {body}");
+        let mut body = Vec::new();
+        while let Some(more) = answer.chunk().await? {
+            body.extend(more);
+            anyhow::ensure!(body.len() <= ANSWER_MAX, "{status}, and more than {ANSWER_MAX} bytes");
+        }
+        body.truncate(TOLD_MAX);
+        let told = String::from_utf8_lossy(&body);
+        anyhow::ensure!(status == StatusCode::CREATED, "{status}: {told}");
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Text that must not be seen.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
@@ -31,7 +30,16 @@ pub fn from_file(path: &str) -> Result<Secret, String> {
     }
     let text =
         std::fs::read_to_string(path).map_err(|cause| format!("it cannot be read: {cause}"))?;
-    Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
+    match text.trim_end_matches(['\r', '\n']) {
+        // Nobody means nothing by a file: it is being written, or the disk was full.
+        "" => Err("it is empty".to_owned()),
+        secret => Ok(Secret(secret.to_owned())),
+    }
+}
+
+/// From a setting: the text, or `@` and the path of a file that has it, as container platforms hand secrets over.
+pub fn from_setting(setting: &str) -> Result<Secret, String> {
+    setting.strip_prefix('@').map_or_else(|| Ok(Secret(setting.to_owned())), from_file)
 }
 
 /// 244 bits that nobody can guess.
@@ -65,15 +73,6 @@ impl From<String> for Secret {
     }
 }
 
-/// From a setting: the text, or `@` and the path of a file that has it, as container platforms hand secrets over.
-impl FromStr for Secret {
-    type Err = String;
-
-    fn from_str(setting: &str) -> Result<Self, String> {
-        setting.strip_prefix('@').map_or_else(|| Ok(Self(setting.to_owned())), from_file)
-    }
-}
-
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
@@ -95,11 +94,11 @@ mod tests {
         let file = std::env::temp_dir().join(format!("revwallet-secret-{}", std::process::id()));
         std::fs::write(&file, "hush\n").expect("a file can be written");
 
-        let secret: Secret = format!("@{}", file.display()).parse().expect("it is there");
+        let secret = from_setting(&format!("@{}", file.display())).expect("it is there");
 
         assert_eq!(secret.reveal(), "hush");
         std::fs::remove_file(&file).expect("it is there");
-        let gone = format!("@{}", file.display()).parse::<Secret>().expect_err("it is gone");
+        let gone = from_setting(&format!("@{}", file.display())).expect_err("it is gone");
         assert!(gone.contains("cannot be read"), "{gone}");
     }
 

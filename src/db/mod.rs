@@ -24,7 +24,7 @@ use crate::config::{Config, duration};
 use crate::error::{Error, Result};
 use crate::jobs;
 use crate::ledger::verify::{self, Anchor, Report};
-use crate::secret::{self, Secret};
+use crate::secret::{self, Secret, from_setting};
 use crate::telemetry::{Metrics, is_traced};
 use embedded::Embedded;
 
@@ -37,10 +37,10 @@ pub(crate) use self::sql::{renew_installation, skip_ids};
 pub struct DatabaseArgs {
     /// A PostgreSQL server (15 or newer), or `@` and the path of a file that names it [default: an embedded one under
     /// --data-dir].
-    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_parser = from_setting)]
     pub database_url: Option<Secret>,
     /// A file that holds it, where `DATABASE_URL` is not given.
-    #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, value_parser = secret::from_file)]
+    #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, hide_env_values = true, value_parser = secret::from_file)]
     pub database_url_file: Option<Secret>,
     /// Most connections that are open at once.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16)]

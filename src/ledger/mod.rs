@@ -110,6 +110,7 @@ impl Ledger {
     }
 
     async fn post_unmeasured(&self, posting: Posting, span: Span) -> Result<Posted, PostError> {
+        let key = posting.key;
         let (item, answer) = self.gauge.admit(posting, span.clone())?;
         self.queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
@@ -118,7 +119,7 @@ impl Ledger {
         match answer.await {
             Ok(Ok(Outcome::Posted(posted))) => Ok(posted),
             Ok(Ok(Outcome::Replay { first_seq, last_seq })) => {
-                self.replay(first_seq, last_seq).await
+                self.replay(key, first_seq, last_seq).await
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PostError::Unknown),
@@ -134,7 +135,9 @@ impl Ledger {
         match read.await {
             Ok(None) => Ok(None),
             Ok(Some((content, ..))) if content != key.content => Err(Refusal::KeyReused.into()),
-            Ok(Some((_, first_seq, last_seq))) => self.replay(first_seq, last_seq).await.map(Some),
+            Ok(Some((_, first_seq, last_seq))) => {
+                self.replay(Some(key), first_seq, last_seq).await.map(Some)
+            }
             Err(error) => {
                 tracing::warn!(error = %error, "a key cannot be looked up");
                 Err(PostError::Unavailable)
@@ -148,11 +151,18 @@ impl Ledger {
         self.metrics.wallet_ledger_oldest_queued_seconds.set(self.gauge.oldest().as_secs_f64());
     }
 
-    /// The first answer again.
-    async fn replay(&self, first_seq: i64, last_seq: i64) -> Result<Posted, PostError> {
+    /// The first answer again, as long as the book has it.
+    async fn replay(
+        &self,
+        key: Option<Key>,
+        first_seq: i64,
+        last_seq: i64,
+    ) -> Result<Posted, PostError> {
+        let Some(key) = key else { return Err(PostError::Internal) };
         let read = async {
             let mut db = self.pool.acquire().await?;
-            let Some(mut posted) = sql::posted(&mut db, self.book, first_seq, last_seq).await?
+            let Some(mut posted) =
+                sql::posted(&mut db, self.book, key.hash, first_seq, last_seq).await?
             else {
                 return Ok(None);
             };
@@ -167,7 +177,11 @@ impl Ledger {
         let read: crate::error::Result<Option<Posted>> = read.await;
         match read {
             Ok(Some(posted)) => Ok(posted),
-            Ok(None) => Err(PostError::Internal),
+            Ok(None) => {
+                // The writer forgets it as well when it meets the server that has lost it.
+                tracing::warn!(first_seq, last_seq, "what a key stands for is not in the book");
+                Err(PostError::Unavailable)
+            }
             Err(error) => {
                 tracing::warn!(error = %error, "a replay cannot be read");
                 Err(PostError::Unavailable)

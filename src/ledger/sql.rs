@@ -116,6 +116,7 @@ pub(super) const SESSION: &str = "
 pub(super) async fn posted(
     db: &mut PgConnection,
     book: i32,
+    key_hash: Uuid,
     first_seq: i64,
     last_seq: i64,
 ) -> sqlx::Result<Option<Posted>> {
@@ -124,10 +125,15 @@ pub(super) async fn posted(
         select at, kind, leg, legs, debit, credit, amount, debit_balance, credit_balance
         from ledger.transfer
         where book = $1 and seq between $2 and $3
+            and exists (
+                select from ledger.posting p
+                where p.book = $1 and p.key_hash = $4 and p.first_seq = $2 and p.last_seq = $3
+            )
         order by seq"#,
         book,
         first_seq,
         last_seq,
+        key_hash,
     )
     .fetch_all(db)
     .await?;

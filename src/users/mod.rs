@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::duration;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::secret::Secret;
+use crate::secret::{Secret, from_setting};
 use crate::telemetry::Metrics;
 
 use self::password::Hasher;
@@ -41,10 +41,10 @@ pub struct UsersArgs {
     #[command(flatten)]
     pub password: PasswordArgs,
     /// What tokens are signed with: at least 32 characters that nobody can guess [default: keys in the database].
-    #[arg(long, env = "REVWALLET_JWT_SECRET", global = true, hide_env_values = true)]
+    #[arg(long, env = "REVWALLET_JWT_SECRET", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret: Option<Secret>,
     /// The secret before it: tokens that it has signed are believed as well.
-    #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true)]
+    #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret_before: Option<Secret>,
     /// How long a sign-in lasts.
     #[arg(long, env = "REVWALLET_TOKEN_LIFETIME", global = true, default_value = "1d", value_parser = duration)]

@@ -36,6 +36,21 @@ fn an_unusable_value_is_refused() {
 }
 
 #[test]
+fn a_secret_that_cannot_be_used_is_not_shown() {
+    let folder = Folder::new();
+    let empty = folder.0.join("empty");
+    std::fs::write(&empty, "\n").unwrap();
+    for (setting, says) in [
+        ("--database-url-file=postgres://hush", "--database-url-file"),
+        ("--jwt-secret=@hush", "--jwt-secret"),
+        (&format!("--database-url=@{}", empty.display()), "it is empty"),
+        ("--probe-interval=0s", "--probe-interval"),
+    ] {
+        assert_refused(&program::run(&[setting]), 2, &[says]);
+    }
+}
+
+#[test]
 fn an_unusable_log_filter_is_refused() {
     assert_refused(&program::run(&["--log-filter=a=b=c"]), 1, &["--log-filter"]);
 }

@@ -32,7 +32,8 @@ pub static MOVED: CompanionKind = CompanionKind {
     sql: "
 with input as (
     select distinct on (id) * from json_to_recordset($2::text::json)
-        as (n int, id bigint, wallet bigint, amount bigint, version int, captured bigint, released bigint, state text)
+        as (n int, id bigint, wallet bigint, amount bigint, caller text, version int, was_captured bigint,
+            was_released bigint, captured bigint, released bigint, state text)
     order by id, n
 ), done as (
     update public.hold h
@@ -42,6 +43,7 @@ with input as (
         state = i.state
     from input i
     where h.id = i.id and h.version = i.version and h.wallet = i.wallet and h.amount = i.amount
+        and h.caller = i.caller and h.captured = i.was_captured and h.released = i.was_released
     returning h.id
 ), took as (
     select n from input join done using (id)

@@ -59,8 +59,11 @@ impl Cluster {
             .spawn()
             .unwrap();
         let server = Server { child, address, folder: self.0 };
-        eventually("the server listens", async || {
-            tokio::net::TcpStream::connect(address).await.is_ok()
+        // It listens before it answers.
+        let ready = programs().join("pg_isready");
+        let whom = ["-q".to_owned(), "-h127.0.0.1".to_owned(), format!("-p{}", address.port())];
+        eventually("the server answers", async || {
+            Command::new(&ready).args(&whom).status().unwrap().success()
         })
         .await;
         server

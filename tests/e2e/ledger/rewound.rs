@@ -58,6 +58,32 @@ async fn what_was_lost_is_forgotten_although_the_book_has_grown_beyond_it() {
 }
 
 #[tokio::test]
+async fn a_key_whose_transfer_was_lost_is_not_answered_with_what_stands_there_now() {
+    let database = Database::create().await;
+    let writer = filled(&database, 5).await;
+    lose(&database, 6).await;
+    let rival = Writer::start(&database, Failpoints::default()).await;
+    let world = AccountId::system(Role::World, euro());
+    let (kind, amount) = (Kind::Deposit, Minor(100));
+    let other = Action::Move { kind, debit: world, credit: ACCOUNT, amount };
+    rival.ledger.post(posting(Some(100), other)).await.unwrap();
+
+    // As long as the writer has not noticed, and when it has a new connection.
+    let before = writer.ledger.post(deposit(4)).await;
+    assert!(matches!(before, Err(PostError::Unavailable)), "{before:?}");
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()";
+    database.execute(cut).await;
+    let again = insist(&writer.ledger, deposit(4)).await.unwrap();
+
+    assert!(!again.replayed && again.rows[0].amount == Minor(1), "{again:?}");
+    writer.stop().await;
+    rival.stop().await;
+    assert_eq!(book(&database).await.balance(ACCOUNT.0), 105);
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_certain_on_a_head_that_somebody_else_has_sealed_anew() {
     let database = Database::create().await;
     let writer = filled(&database, 5).await;
