@@ -46,8 +46,6 @@ impl Writer {
         if self.mode != Mode::Free {
             self.mode = Mode::Behind;
         }
-        // The server behind the new one may have lost what they stand for.
-        self.keys.forget();
         self.metrics.wallet_ledger_reconnects_total.increment(1);
         self.fail(Stage::BeforeReconnect).await?;
         if let Err(stop) = self.open_link(token).await {
