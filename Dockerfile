@@ -1,19 +1,19 @@
-# The image: the program compiled on Rust's own image, laid on one that has a C library, certificates and nothing else.
+# Multi-stage build: compiles on the official Rust image; the final image has a C library, certificates and the program.
 #
 #   docker build --build-arg REVISION="$(git rev-parse --short=12 HEAD)" --tag revwallet .
 #   docker buildx build --platform linux/amd64,linux/arm64 ...
 #
-# The other platform is compiled on this one, not emulated: its compiler and its standard library are installed then,
-# which needs Debian's mirrors and Rust's. A build for the platform it runs on needs crates.io and nothing else.
-# BuildKit is needed. Base images are pinned by tag; whoever wants them by digest too adds `@sha256:...` to the two FROM
-# lines that name one.
+# Other platforms are cross-compiled, not emulated: that installs a cross compiler and a standard library, which requires
+# the mirrors of Debian and Rust. A build for the native platform requires crates.io only.
+# Requires BuildKit. Base images are pinned by tag; to pin them by digest as well, add `@sha256:...` to the two FROM lines
+# that name one.
 
-# The version is the one that rust-toolchain.toml names, and the two Debians are the same: the program is linked against
-# the C library that it meets. `tests/deploy` holds both.
+# The Rust version equals the one in rust-toolchain.toml, and both stages use the same Debian release, so that the program
+# runs with the C library it was linked against. `tests/deploy` checks both.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-trixie AS toolchain
 ARG BUILDARCH
 ARG TARGETARCH
-# A C compiler goes by the same name at home and abroad.
+# Target-prefixed compiler names work for native and cross builds.
 ENV CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_x86_64_unknown_linux_gnu=x86_64-linux-gnu-gcc \
@@ -23,7 +23,7 @@ RUN set -eu; \
     case "$TARGETARCH" in \
       amd64) target=x86_64-unknown-linux-gnu compiler=gcc-x86-64-linux-gnu ;; \
       arm64) target=aarch64-unknown-linux-gnu compiler=gcc-aarch64-linux-gnu ;; \
-      *) echo "revwallet is not made for $TARGETARCH" >&2; exit 1 ;; \
+      *) echo "unsupported platform: $TARGETARCH" >&2; exit 1 ;; \
     esac; \
     if [ "$TARGETARCH" != "$BUILDARCH" ]; then \
       apt-get update; \
@@ -33,7 +33,7 @@ RUN set -eu; \
     fi; \
     echo "$target" >/target
 
-# Every crate, compiled beneath a program that does nothing: a layer that changes only with the manifests.
+# Dependencies, compiled with an empty program: a cached layer that changes only with the manifests.
 FROM toolchain AS dependencies
 WORKDIR /revwallet
 COPY Cargo.toml Cargo.lock ./
@@ -43,7 +43,7 @@ RUN mkdir src \
     && touch src/lib.rs \
     && cargo build --release --locked --target "$(cat /target)"
 
-# The program. Cargo goes by the time of a file, and what comes from a checkout is older than the layer above.
+# The program. Cargo compares modification times, and files of a checkout are older than the layer above: touch them.
 FROM dependencies AS build
 COPY build.rs sqlx.toml ./
 COPY .sqlx .sqlx
@@ -54,7 +54,7 @@ RUN touch src/main.rs src/lib.rs \
     && REVWALLET_REVISION="$REVISION" cargo build --release --locked --offline --target "$(cat /target)" \
     && install -D "target/$(cat /target)/release/revwallet" /program/revwallet
 
-# No shell, no package manager, nobody to become: the user is a number, so that Kubernetes can see that it is not root.
+# No shell, no package manager. The user is numeric, so that Kubernetes can verify that it is not root.
 FROM gcr.io/distroless/cc-debian13:nonroot AS image
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -65,7 +65,7 @@ LABEL org.opencontainers.image.title="revwallet" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian13:nonroot"
 COPY --from=build /program/revwallet /usr/local/bin/revwallet
-# Within a container, everybody who reaches it comes over its network. 8080 is for the edge, 9000 for the inside only.
+# Listens on all addresses of the container. 8080 is for the edge, 9000 for internal use only.
 ENV REVWALLET_LISTEN=0.0.0.0:8080 \
     REVWALLET_INTERNAL_LISTEN=0.0.0.0:9000 \
     REVWALLET_LOG_FORMAT=json

@@ -1,27 +1,43 @@
 //! revwallet: a wallet backend you can see through.
 //!
-//! Start reading at [`app`]: it puts everything together. `docs/architecture.md` has the map.
+//! Start reading at [`app`]: it puts everything together. `docs/architecture.md` has the map and the floors.
 
+// Floor 8: the command line.
+pub mod cli;
+
+// Floor 7: the composition root.
 pub mod app;
-pub mod bench;
-pub mod config;
-pub mod error;
-pub mod recent;
-pub mod restored;
-pub mod secret;
-pub mod signals;
-pub mod tasks;
-pub mod work;
 
-pub mod db;
-pub mod http;
-pub mod jobs;
-pub mod keys;
-pub mod ledger;
-pub mod probe;
-pub mod telemetry;
-pub mod trail;
-pub mod users;
-pub mod wallet;
-pub mod web;
+// Floor 6: slices that stand on wallets and users.
 pub mod webhook;
+
+// Floor 5: who signs in.
+pub mod api_keys;
+pub mod users;
+
+// Floor 4: wallets, and what the slices show themselves through.
+pub mod audit_log;
+pub mod ops;
+pub mod wallet;
+
+// Floor 3: the book and the wire.
+pub mod http;
+pub mod ledger;
+
+// Floor 2: the ground that both stand on.
+pub mod auth;
+pub mod db;
+pub mod idempotency;
+pub mod jobs;
+
+// Floor 1: modules that need no other.
+pub mod cache;
+pub mod duration;
+pub mod error;
+pub mod ids;
+pub mod secret;
+pub mod tasks;
+pub mod telemetry;
+pub mod web;
+
+pub mod bench;

@@ -8,16 +8,19 @@ use anyhow::Context;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Parser};
 use indicatif::ProgressBar;
-use revwallet::app::App;
+use revwallet::api_keys::{self, ApiKeys};
+use revwallet::app::config::Config;
+use revwallet::app::server::open_database;
+use revwallet::app::signals::Signals;
+use revwallet::app::{App, after_restore, router};
+use revwallet::audit_log::{self, AuditLog};
 use revwallet::bench::BenchArgs;
-use revwallet::config::{Cli, Command, Config};
+use revwallet::cli::{Cli, Command};
 use revwallet::db::Database;
-use revwallet::http::{ask, openapi};
-use revwallet::keys::{self, Keys};
-use revwallet::ledger::verify::Anchor;
-use revwallet::signals;
+use revwallet::ledger::verify::{self, Anchor};
+use revwallet::ops::health_client;
 use revwallet::telemetry::Telemetry;
-use revwallet::{restored, trail, users};
+use revwallet::users;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,8 +78,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => Box::pin(bench(args, cli.config)).await,
         Command::ApiKey(command) => {
             with_database(&cli.config, async |db, telemetry| {
-                let keys = Keys::new(db.clone(), Arc::clone(&telemetry.metrics));
-                keys::cli::run(&keys, command).await
+                let keys = ApiKeys::new(db.clone(), Arc::clone(&telemetry.metrics));
+                api_keys::cli::run(&keys, command).await
             })
             .await
         }
@@ -93,12 +96,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             .await
         }
         Command::Audit(args) => {
-            with_database(&cli.config, async |db, _| trail::cli::print(db, &args).await).await
+            with_database(&cli.config, async |db, _| {
+                audit_log::cli::print(&AuditLog::new(db.clone()), &args).await
+            })
+            .await
         }
-        Command::Health => ask::health(cli.config.http.internal_listen).await,
+        Command::Health => health_client::health(cli.config.http.internal_listen).await,
         Command::Restored => {
             with_database(&cli.config, async |db, telemetry| {
-                restored::run(db, &telemetry.metrics).await
+                after_restore::run(db, &telemetry.metrics).await
             })
             .await
         }
@@ -114,17 +120,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve_until_told(config: &Config, telemetry: &Telemetry) -> anyhow::Result<()> {
-    let mut signals = signals::Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let running = tokio::select! {
         running = App::start(config, &telemetry.metrics) => running?,
         _ = signals.next() => return Ok(()),
     };
-    let died = tokio::select! {
+    let failed = tokio::select! {
         _ = signals.next() => None,
-        name = running.died() => Some(name),
+        name = running.failed() => Some(name),
     };
     tokio::select! {
-        in_time = running.stop() => match (in_time, died) {
+        in_time = running.stop() => match (in_time, failed) {
             (_, Some(name)) => anyhow::bail!("the task `{name}` ended; the log says why"),
             (false, None) => anyhow::bail!("not everything ended in time; raise --shutdown-timeout"),
             (true, None) => Ok(()),
@@ -143,20 +149,17 @@ async fn with_database(
     work: impl AsyncFnOnce(&Database, &Telemetry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry)?;
-    let db = Database::open(config, &telemetry.metrics).await?;
-    let outcome = match db.migrate(&config.database).await {
-        Ok(()) => work(&db, &telemetry).await,
-        Err(cause) => Err(cause),
-    };
+    let db = open_database(config, &telemetry.metrics).await?;
+    let outcome = work(&db, &telemetry).await;
     db.close().await;
     outcome
 }
 
 async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry)?;
-    let db = Database::open(&config, &telemetry.metrics).await?;
+    let db = Database::open(&config.database, &config.embedded, &telemetry.metrics).await?;
     let bar = ProgressBar::new(0);
-    let report = db.verify(anchor.as_ref(), |reached, end| {
+    let report = verify::run_on(&db, anchor.as_ref(), |reached, end| {
         bar.set_length(end.unsigned_abs());
         bar.set_position(reached.unsigned_abs());
     });
@@ -178,6 +181,6 @@ async fn bench(args: BenchArgs, config: Config) -> anyhow::Result<()> {
 }
 
 fn print_openapi() -> anyhow::Result<()> {
-    let text = openapi::document().to_pretty_json()?;
+    let text = router::document().to_pretty_json()?;
     writeln!(std::io::stdout(), "{text}").context("cannot write the document")
 }

@@ -15,17 +15,17 @@ use tracing::{Instrument, Span, error};
 pub struct Tasks {
     tracker: TaskTracker,
     stopping: CancellationToken,
-    died: Died,
+    died: FirstFailure,
 }
 
 /// The first task that ended although nobody asked it to.
 #[derive(Debug, Clone, Default)]
-pub struct Died {
+pub struct FirstFailure {
     name: Arc<OnceLock<&'static str>>,
     noticed: CancellationToken,
 }
 
-impl Died {
+impl FirstFailure {
     /// Waits for the first death.
     pub async fn wait(&self) -> &'static str {
         self.noticed.cancelled().await;
@@ -42,7 +42,7 @@ impl Died {
 
 impl Tasks {
     /// A group that reports its deaths to `died`.
-    pub fn new(died: Died) -> Self {
+    pub fn new(died: FirstFailure) -> Self {
         Self { died, ..Self::default() }
     }
 
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_fails_is_noticed_by_name() {
-        let died = Died::default();
+        let died = FirstFailure::default();
         let tasks = Tasks::new(died.clone());
 
         tasks.spawn("fragile", async { anyhow::bail!("out of luck") });
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_is_noticed_by_name() {
-        let died = Died::default();
+        let died = FirstFailure::default();
         let tasks = Tasks::new(died.clone());
 
         tasks.spawn("fragile", async { panic!("out of luck") });
@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_stops_when_asked_is_no_death() {
-        let died = Died::default();
+        let died = FirstFailure::default();
         let tasks = Tasks::new(died.clone());
         let stopping = tasks.stopping().clone();
         tasks.spawn("obedient", async move {

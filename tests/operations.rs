@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory};
-use revwallet::config::Cli;
+use revwallet::cli::Cli;
 
 /// Documents whose commands are used as they stand.
 const DOCUMENTS: [&str; 2] = ["docs/operations.md", "README.md"];
@@ -232,7 +232,14 @@ fn files_and_links_lead_somewhere() {
 fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> = DOCUMENTS.iter().map(|path| root().join(path)).collect();
     documents.extend(files("docs/runbooks"));
-    for path in ["docs/security.md", "docs/observability.md", "kind/README.md"] {
+    for path in [
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/architecture.md",
+        "docs/security.md",
+        "docs/observability.md",
+        "kind/README.md",
+    ] {
         documents.extend(Some(root().join(path)).filter(|path| path.exists()));
     }
     documents

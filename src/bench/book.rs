@@ -10,13 +10,14 @@ use uuid::Uuid;
 use super::sql;
 use crate::db::embedded::Embedded;
 use crate::db::{Pipelined, migrations};
-use crate::ledger::account::{AccountId, Role};
+use crate::idempotency::HashedKey;
+use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::decide::Rules;
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Action, Key, Kind, Leg, Posting};
-use crate::ledger::{Failpoints, Ledger, Options, Settings};
+use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+use crate::ledger::{Failpoints, Ledger, LedgerOptions, Settings};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -73,7 +74,7 @@ impl Book {
         let tasks = Tasks::default();
         let settings =
             Settings { queue_legs_max: 16 * batch_legs_max, batch_legs_max, ..Settings::default() };
-        let options = Options {
+        let options = LedgerOptions {
             database: self.pipelined.clone(),
             pool: PgPoolOptions::new().max_connections(2).connect_lazy_with(self.options.clone()),
             settings,
@@ -106,15 +107,15 @@ impl Writing {
 
 /// One euro for each of these accounts, under one new key.
 pub(super) fn deposits(accounts: impl Iterator<Item = i64>) -> Posting {
-    let world = AccountId::system(Role::World, euro());
+    let world = AccountId::system(SystemRole::World, euro());
     let deposit = |account| Action::Move {
-        kind: Kind::Deposit,
+        kind: TransferKind::Deposit,
         debit: world,
         credit: AccountId(account),
         amount: Minor(100),
     };
     let legs = accounts.map(|account| Leg::from(deposit(account))).collect();
-    let key = Some(Key { hash: Uuid::new_v4(), content: Uuid::new_v4() });
+    let key = Some(HashedKey { hash: Uuid::new_v4(), content: Uuid::new_v4() });
     Posting { key, legs, trace_id: Some(Uuid::new_v4()), ..Posting::default() }
 }
 

@@ -48,8 +48,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::config::duration;
 use crate::db::embedded::{Embedded, EmbeddedArgs};
+use crate::duration::duration;
 use report::Report;
 
 /// Accounts that deposits are spread over.

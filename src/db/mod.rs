@@ -20,13 +20,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tracing::{Span, info, info_span};
 
-use crate::config::{Config, duration};
+use crate::duration::duration;
 use crate::error::{Error, Result};
-use crate::jobs;
-use crate::ledger::verify::{self, Anchor, Report};
 use crate::secret::{self, Secret, from_setting};
 use crate::telemetry::{Metrics, is_traced};
-use embedded::Embedded;
+use embedded::{Embedded, EmbeddedArgs};
 
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{renew_installation, skip_ids};
@@ -64,9 +62,11 @@ impl DatabaseArgs {
 /// How long a connection may have been idle to be used without asking whether it still works.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// The pool, and the embedded server if there is one. A cheap handle.
+/// The pool, and the embedded server if there is one. Cheap to clone.
 #[derive(Clone)]
-pub struct Database {
+pub struct Database(Arc<DatabaseParts>);
+
+pub struct DatabaseParts {
     pool: PgPool,
     options: PgConnectOptions,
     writer: Pipelined,
@@ -74,21 +74,33 @@ pub struct Database {
     metrics: Arc<Metrics>,
 }
 
+impl Deref for Database {
+    type Target = DatabaseParts;
+
+    fn deref(&self) -> &DatabaseParts {
+        &self.0
+    }
+}
+
 impl Database {
     /// Connects, starting the embedded server when no other is named.
     /// Every failure is one sentence that says what to do.
-    pub async fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
-        let (options, mut writer, embedded) = if let Some(url) = config.database.url() {
+    pub async fn open(
+        args: &DatabaseArgs,
+        embedded: &EmbeddedArgs,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let (options, mut writer, embedded) = if let Some(url) = args.url() {
             (server::options(url)?, url.parse::<Pipelined>()?, None)
         } else {
-            let embedded = Embedded::start(&config.embedded).await?;
+            let embedded = Embedded::start(embedded).await?;
             let mut writer = tokio_postgres::Config::new();
             writer.host_path(embedded.socket_dir()).user(embedded.user());
             writer.dbname(embedded.database());
             (embedded.connect_options(), Pipelined::local(writer)?, Some(Arc::new(embedded)))
         };
         writer.config.application_name("revwallet ledger");
-        let options = server::dress(options);
+        let options = server::with_session_settings(options);
         if let Err(cause) = server::check(&options).await {
             if let Some(embedded) = &embedded {
                 embedded.stop().await;
@@ -96,8 +108,8 @@ impl Database {
             return Err(cause);
         }
         let pool = PgPoolOptions::new()
-            .max_connections(config.database.database_connections_max)
-            .acquire_timeout(config.database.database_acquire_timeout)
+            .max_connections(args.database_connections_max)
+            .acquire_timeout(args.database_acquire_timeout)
             // Asking on every use would double the round trips of a read.
             .test_before_acquire(false)
             .before_acquire(|connection, state| {
@@ -110,12 +122,18 @@ impl Database {
             })
             .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
             .connect_lazy_with(options.clone());
-        metrics.db_client_connection_max.set(f64::from(config.database.database_connections_max));
-        Ok(Self { pool, options, writer, embedded, metrics: Arc::clone(metrics) })
+        metrics.db_client_connection_max.set(f64::from(args.database_connections_max));
+        let metrics = Arc::clone(metrics);
+        Ok(Self(Arc::new(DatabaseParts { pool, options, writer, embedded, metrics })))
     }
 
-    /// Brings the schema to this program's version, or with `--no-migrate` only checks it.
-    pub async fn migrate(&self, args: &DatabaseArgs) -> anyhow::Result<()> {
+    /// Brings the schema to this program's version, or with `--no-migrate` only checks it. `others` migrates what is
+    /// not in our own migrations, under the same lock.
+    pub async fn migrate(
+        &self,
+        args: &DatabaseArgs,
+        others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         if args.no_migrate {
             migrations::check(&mut connection).await?;
@@ -123,7 +141,7 @@ impl Database {
             // Over the queue as well, and what it grants: whoever starts at the same time waits here.
             connection.lock().await?;
             migrations::apply(&mut connection).await?;
-            jobs::migrate(&self.options).await?;
+            others(&self.options).await?;
             connection.unlock().await?;
         }
         sql::mend_event_shift(&mut connection).await?;
@@ -133,20 +151,8 @@ impl Database {
         Ok(())
     }
 
-    /// Reads the whole book, over a connection of its own.
-    pub async fn verify(
-        &self,
-        anchor: Option<&Anchor>,
-        progress: impl FnMut(i64, i64),
-    ) -> anyhow::Result<Report> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
-        migrations::check(&mut connection).await?;
-        let report = verify::run(&mut connection, 1, anchor, progress).await;
-        report.map_err(Error::into_cause)
-    }
-
     /// A connection for the operation of that name.
-    pub async fn acquire(&self, operation: &'static str) -> Result<Connection> {
+    pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
         let span = if is_traced() {
             info_span!(
                 "db.operation",
@@ -165,7 +171,13 @@ impl Database {
         }
         drop(waiting);
         let metrics = Arc::clone(&self.metrics);
-        Ok(Connection { inner: acquired?, operation, metrics, since: Instant::now(), _span: span })
+        Ok(DbConnection {
+            inner: acquired?,
+            operation,
+            metrics,
+            since: Instant::now(),
+            _span: span,
+        })
     }
 
     /// How to open a connection outside the pool.
@@ -241,7 +253,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// A connection that is measured under the name of what it is used for.
-pub struct Connection {
+pub struct DbConnection {
     inner: PoolConnection<Postgres>,
     operation: &'static str,
     metrics: Arc<Metrics>,
@@ -250,7 +262,7 @@ pub struct Connection {
     _span: Span,
 }
 
-impl Deref for Connection {
+impl Deref for DbConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -258,13 +270,13 @@ impl Deref for Connection {
     }
 }
 
-impl DerefMut for Connection {
+impl DerefMut for DbConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.inner
     }
 }
 
-impl Drop for Connection {
+impl Drop for DbConnection {
     fn drop(&mut self) {
         let seconds = self.since.elapsed().as_secs_f64();
         self.metrics.db_client_operation_duration_seconds.with([self.operation]).record(seconds);

@@ -29,7 +29,7 @@ impl Pipelined {
     /// Over a socket of this machine, which needs no encryption.
     pub fn local(mut config: Config) -> anyhow::Result<Self> {
         config.ssl_mode(SslMode::Disable);
-        Ok(Self { config, tls: tls::connector(Trust::Anybody, None)? })
+        Ok(Self { config, tls: tls::connector(Trust::Anonymous, None)? })
     }
 }
 
@@ -69,9 +69,9 @@ impl FromStr for Pipelined {
         let mode = mode.or_else(|| variable("PGSSLMODE"));
         let roots = roots.or_else(|| variable("PGSSLROOTCERT"));
         let (ssl, trust) = match mode.as_deref().unwrap_or("prefer").to_ascii_lowercase().as_str() {
-            "disable" => (SslMode::Disable, Trust::Anybody),
-            "allow" | "prefer" => (SslMode::Prefer, Trust::Anybody),
-            "require" => (SslMode::Require, Trust::Anybody),
+            "disable" => (SslMode::Disable, Trust::Anonymous),
+            "allow" | "prefer" => (SslMode::Prefer, Trust::Anonymous),
+            "require" => (SslMode::Require, Trust::Anonymous),
             "verify-ca" => (SslMode::Require, Trust::Authority),
             "verify-full" => (SslMode::Require, Trust::Name),
             _ => bail!(

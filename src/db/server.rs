@@ -27,7 +27,7 @@ pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
 }
 
 /// What every connection asks of the server: a process that hangs must not hold others up.
-pub(super) fn dress(options: PgConnectOptions) -> PgConnectOptions {
+pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "30s"),

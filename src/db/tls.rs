@@ -17,7 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     /// Whoever answers: against listeners, not against impostors.
-    Anybody,
+    Anonymous,
     /// Who has a certificate of an authority that we know, whatever its name.
     Authority,
     /// And in that name.
@@ -30,7 +30,7 @@ pub(super) fn connector(trust: Trust, roots: Option<&str>) -> anyhow::Result<Mak
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .context("no version of TLS")?;
-    let verifier: Arc<dyn ServerCertVerifier> = if trust == Trust::Anybody {
+    let verifier: Arc<dyn ServerCertVerifier> = if trust == Trust::Anonymous {
         Arc::new(Lenient { provider, chain: None })
     } else {
         let known = Arc::new(authorities(roots)?);

@@ -7,18 +7,22 @@ use http::StatusCode;
 use tracing::{error, field, info, warn};
 
 use super::context::RequestContext;
-use super::edge::Edge;
+use super::middleware::RequestPipeline;
 use crate::error::Error;
 
 /// Measures a request from its beginning; dropped without an end, the client has gone.
 pub(super) struct Record<'a> {
-    edge: &'a Edge,
+    edge: &'a RequestPipeline,
     context: RequestContext,
     ended: bool,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn begin(edge: &'a Edge, context: RequestContext, body: Option<u64>) -> Self {
+    pub(super) fn begin(
+        edge: &'a RequestPipeline,
+        context: RequestContext,
+        body: Option<u64>,
+    ) -> Self {
         edge.metrics.http_server_active_requests.increment(1.0);
         if let Some(bytes) = body.filter(|bytes| *bytes > 0) {
             #[expect(clippy::cast_precision_loss, reason = "a body is far smaller than 2^52")]

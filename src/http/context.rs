@@ -116,21 +116,21 @@ impl RequestContext {
 
 /// Writes down which route the router chose, as a layer of the router.
 #[derive(Clone)]
-pub struct NoteRoute;
+pub struct RecordRouteLayer;
 
-/// A service behind [`NoteRoute`].
+/// A service behind [`RecordRouteLayer`].
 #[derive(Clone)]
-pub struct Noting<S>(S);
+pub struct RecordRoute<S>(S);
 
-impl<S> Layer<S> for NoteRoute {
-    type Service = Noting<S>;
+impl<S> Layer<S> for RecordRouteLayer {
+    type Service = RecordRoute<S>;
 
-    fn layer(&self, inner: S) -> Noting<S> {
-        Noting(inner)
+    fn layer(&self, inner: S) -> RecordRoute<S> {
+        RecordRoute(inner)
     }
 }
 
-impl<S: Service<Request>> Service<Request> for Noting<S> {
+impl<S: Service<Request>> Service<Request> for RecordRoute<S> {
     type Response = S::Response;
     type Error = S::Error;
     // The same future, so that no request pays for another box.

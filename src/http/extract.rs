@@ -59,9 +59,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// One member of a body, not looked at yet: so that every broken one is found, not only the first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
-pub struct Member<'a>(#[serde(borrow)] Option<&'a RawValue>);
+pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
-impl<'a> Member<'a> {
+impl<'a> RawField<'a> {
     /// The text of the value as it stood in the body; nothing for `null`.
     pub fn raw(&self) -> Option<&'a str> {
         self.0.map(RawValue::get).filter(|raw| *raw != "null")
@@ -70,14 +70,14 @@ impl<'a> Member<'a> {
 
 /// Gathers what is wrong with the members of a body.
 #[derive(Debug, Default)]
-pub struct Check(Vec<FieldError>);
+pub struct Validator(Vec<FieldError>);
 
-impl Check {
+impl Validator {
     /// A member that must be there.
     pub fn required<T>(
         &mut self,
         pointer: &str,
-        member: &Member<'_>,
+        member: &RawField<'_>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(raw) = member.raw() else {
@@ -91,7 +91,7 @@ impl Check {
     pub fn optional<T>(
         &mut self,
         pointer: &str,
-        member: &Member<'_>,
+        member: &RawField<'_>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         member.raw().and_then(|raw| self.parsed(pointer, raw, parse))

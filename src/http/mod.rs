@@ -1,23 +1,21 @@
-//! The wire: what a request passes on its way in, and what every answer has in common.
+//! The wire: the path of a request from the socket to its handler, and what all responses share.
 //!
-//! A request meets, in this order: [`serve`] (sockets and their limits), [`edge`] (the list of
-//! everything that happens to each request), the router below, [`extract`] (body, path and query
-//! into types), and the handler of a slice. A failure is an [`Error`] until
-//! [`problem`] writes it.
+//! A request passes, in this order: [`listener`] (sockets and their limits), [`middleware`] (the list of everything
+//! that applies to each request), the router, [`extract`] (body, path and query into types), and the handler of a
+//! slice. A failure is an [`Error`] until [`problem`] writes it.
 
 pub mod access_log;
-pub mod ask;
-pub mod auth;
 pub mod context;
-pub mod edge;
 pub mod extract;
-pub mod health;
-pub mod heard;
-pub mod idempotency;
+pub mod fields;
+pub mod listener;
+pub mod middleware;
 pub mod openapi;
+pub mod origin;
+pub mod pagination;
 pub mod problem;
 pub mod problem_pages;
-pub mod serve;
+pub mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -27,16 +25,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use http::Method;
-use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
-use crate::config::duration;
+use crate::duration::duration;
 use crate::error::Error;
 
 /// Largest body of a request, unless its route says otherwise.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Who is listened to, and how much of each.
+/// Listeners, and the limits on connections and requests.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "HTTP")]
 pub struct HttpArgs {
@@ -65,35 +61,11 @@ pub struct HttpArgs {
     pub http_header_timeout: Duration,
 }
 
-/// Every public route, with its part of the OpenAPI document: one line a slice.
-pub fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::frame())
-        .merge(openapi::routes())
-        .merge(problem_pages::routes())
-        .merge(crate::wallet::http::routes())
-        .merge(crate::webhook::http::routes())
-        .merge(crate::users::http::routes())
-        .merge(crate::keys::http::routes())
-        .merge(crate::trail::http::routes())
-}
-
-/// The public router.
-pub fn public(app: App) -> Router {
-    let (router, _document) = api().split_for_parts();
-    dress(router.merge(openapi::explorer()).merge(crate::web::routes())).with_state(app)
-}
-
-/// The router of the internal listener.
-pub fn internal(app: App) -> Router {
-    let routes = health::routes().merge(heard::routes()).merge(crate::users::http::internal());
-    dress(routes).with_state(app)
-}
-
-/// What every router needs: problems for unknown paths and methods, and the limit of bodies.
-pub fn dress(router: Router<App>) -> Router<App> {
+/// Adds what every router needs: problems for unknown paths and methods, and the limit of request bodies.
+pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     router
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
         // One layer of two: the router pays for each.
-        .layer((context::NoteRoute, DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .layer((context::RecordRouteLayer, DefaultBodyLimit::max(BODY_BYTES_MAX)))
 }

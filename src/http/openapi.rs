@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use http::{HeaderName, header};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::problem::ProblemBody;
-use crate::app::App;
 use crate::error::Error;
 
 /// Swagger UI writes `style` attributes and inlines its icons; scripts come from here only.
@@ -36,7 +33,7 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
 )]
 struct Frame;
 
-/// How one says who one is.
+/// The bearer scheme: tokens of logins and API keys.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -50,31 +47,13 @@ impl Modify for Credentials {
     }
 }
 
-/// The document before the slices have added their routes.
+/// The document without the routes, which the slices add.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
 
-/// The whole document.
-pub fn document() -> utoipa::openapi::OpenApi {
-    super::api().into_openapi()
-}
-
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_openapi))
-}
-
-/// This document
-#[utoipa::path(
-    get, path = "/openapi.json", tag = "about",
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
-)]
-async fn get_openapi() -> Response {
-    Json(document()).into_response()
-}
-
 /// Swagger UI.
-pub fn explorer() -> Router<App> {
+pub fn explorer<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/docs", get(page)).route("/docs/{file}", get(file))
 }
 

@@ -52,8 +52,21 @@ pub struct ProblemBody<'a> {
     details: String,
 }
 
+/// The failures of a route, for its OpenAPI document.
+#[derive(utoipa::IntoResponses)]
+#[response(
+    status = "4XX",
+    description = "Refused; the problem says why",
+    content_type = "application/problem+json"
+)]
+pub struct Problems(
+    #[expect(dead_code, reason = "names the schema")]
+    #[to_schema]
+    ProblemBody<'static>,
+);
+
 impl<'a> ProblemBody<'a> {
-    pub fn of(error: &'a Error, trace_id: &'a str) -> Self {
+    pub fn new(error: &'a Error, trace_id: &'a str) -> Self {
         let problem = error.problem();
         let detail = error.to_string();
         let (available, required) = funds(error);
@@ -104,7 +117,7 @@ impl IntoResponse for Error {
 /// Gives a failed answer its body.
 pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
-    let body = ProblemBody::of(&error, context.trace_id());
+    let body = ProblemBody::new(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
     // The parts keep what axum set, such as `Allow`.
     let (mut parts, _empty) = response.into_parts();

@@ -8,11 +8,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::Path;
-use crate::app::App;
 use crate::error::{Error, PROBLEMS, Problem};
 use crate::web;
 
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(list_problems)).routes(routes!(get_problem))
 }
 

@@ -14,18 +14,18 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::BODY_BYTES_MAX;
-use super::context::NoteRoute;
-use super::edge::Edge;
-use super::extract::{Check, JsonBody, Member, Path, Query};
+use super::context::RecordRouteLayer;
+use super::extract::{JsonBody, Path, Query, RawField, Validator};
+use super::middleware::RequestPipeline;
 use crate::error::{Error, Result};
 use crate::telemetry::{Format, Metrics};
 
 #[derive(Deserialize)]
 struct Greeting<'a> {
     #[serde(borrow, default)]
-    name: Member<'a>,
+    name: RawField<'a>,
     #[serde(borrow, default)]
-    age: Member<'a>,
+    age: RawField<'a>,
 }
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Page {
 
 async fn greet(body: JsonBody) -> Result<String> {
     let Greeting { name, age } = body.read()?;
-    let mut check = Check::default();
+    let mut check = Validator::default();
     let name = check.required("/name", &name, |raw| {
         serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())
     });
@@ -54,7 +54,7 @@ async fn fall_over() {
     panic!("the secret of the panic");
 }
 
-fn edge(requests_max: usize) -> Edge {
+fn edge(requests_max: usize) -> RequestPipeline {
     let router = Router::new()
         .route("/greet", post(greet))
         .route("/items/{id}", get(item))
@@ -64,8 +64,8 @@ fn edge(requests_max: usize) -> Edge {
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(NoteRoute);
-    Edge {
+        .layer(RecordRouteLayer);
+    RequestPipeline {
         router,
         metrics: Metrics::new(),
         admission: Semaphore::new(requests_max),
@@ -83,7 +83,7 @@ fn json(path: &str, body: impl Into<Body>) -> Request<Body> {
     request.body(body.into()).expect("a valid request")
 }
 
-async fn text(edge: &Edge, request: Request<Body>) -> (StatusCode, String) {
+async fn text(edge: &RequestPipeline, request: Request<Body>) -> (StatusCode, String) {
     let response = edge.answer(request, None).await;
     let status = response.status();
     let bytes = response.into_body().collect().await.expect("a body in memory").to_bytes();
@@ -91,7 +91,7 @@ async fn text(edge: &Edge, request: Request<Body>) -> (StatusCode, String) {
 }
 
 /// Asserts everything that every problem has in common; returns its body.
-async fn problem(edge: &Edge, request: Request<Body>, status: u16, slug: &str) -> Value {
+async fn problem(edge: &RequestPipeline, request: Request<Body>, status: u16, slug: &str) -> Value {
     let response = edge.answer(request, None).await;
     assert_eq!(response.status(), status, "{slug}");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");

@@ -1,7 +1,7 @@
-//! Jobs: work that is promised in a transaction and done after it, however often that takes.
+//! Jobs: work that is enqueued in a transaction and done after it, with retries.
 //!
-//! The queue is `graphile_worker`, in a schema of its own beside the data. What is registered is listed in one place,
-//! [`start`]. A job may run twice; it holds no transaction open while it does slow things outside.
+//! The queue is `graphile_worker`, in a schema of its own beside the data. The composition root fills the [`Registry`]
+//! with every kind of job. A job may run twice; it holds no transaction open during slow calls to other systems.
 
 mod sql;
 
@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use graphile_worker::{WorkerContext, WorkerOptions, WorkerRecoveryConfig, WorkerUtils};
+use graphile_worker::{
+    TaskHandler, WorkerContext, WorkerOptions, WorkerRecoveryConfig, WorkerUtils,
+};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
-use crate::telemetry::{Metrics, TraceIds, begin};
-use crate::webhook::{Deliver, Webhooks};
+use crate::telemetry::{Metrics, TraceIds, begin, gauge_value};
 
 pub use sql::enqueue;
 
@@ -41,16 +42,46 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// What every job has at hand.
-#[derive(Clone)]
-struct Hands {
-    webhooks: Webhooks,
-    metrics: Arc<Metrics>,
+/// The kinds of jobs of the program, and what their handlers need.
+#[derive(Clone, Default)]
+pub struct Registry {
+    queues: Vec<&'static str>,
+    definitions: Vec<Arc<dyn Fn(WorkerOptions) -> WorkerOptions + Send + Sync>>,
 }
 
-impl std::fmt::Debug for Hands {
+impl Registry {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a kind of job under its queue's name.
+    #[must_use]
+    pub fn job<T: TaskHandler + 'static>(mut self, queue: &'static str) -> Self {
+        self.queues.push(queue);
+        self.definitions.push(Arc::new(|options| options.define_job::<T>()));
+        self
+    }
+
+    /// Adds a value that handlers receive from [`run`], one for each type.
+    #[must_use]
+    pub fn context<C: Clone + Send + Sync + 'static>(mut self, value: C) -> Self {
+        let context = JobContext(value);
+        self.definitions.push(Arc::new(move |options| options.add_extension(context.clone())));
+        self
+    }
+
+    fn define(&self, options: WorkerOptions) -> WorkerOptions {
+        self.definitions.iter().fold(options, |options, define| define(options))
+    }
+}
+
+/// A value that handlers receive.
+#[derive(Clone)]
+struct JobContext<C>(C);
+
+impl<C> std::fmt::Debug for JobContext<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hands")
+        f.write_str("JobContext")
     }
 }
 
@@ -67,28 +98,30 @@ pub async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
 /// Runs jobs until the tasks stop.
 pub fn start(
     options: &PgConnectOptions,
-    webhooks: Webhooks,
+    registry: Registry,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
     grace: Duration,
 ) {
-    for outcome in ["ok", "retry", "dead"] {
-        metrics.wallet_jobs_total.announce([Deliver::QUEUE, outcome]);
+    for queue in &registry.queues {
+        for outcome in ["ok", "retry", "dead"] {
+            metrics.wallet_jobs_total.preregister([queue, outcome]);
+        }
     }
-    metrics.wallet_dead_letters.with([Deliver::QUEUE]).set(0.0);
-    let hands = Hands { webhooks, metrics: Arc::clone(metrics) };
+    let registry = registry.context(Arc::clone(metrics));
     let (options, stopping) = (options.clone(), tasks.stopping().clone());
-    let sampling = sample(options.clone(), Arc::clone(metrics), stopping.clone());
+    let queues = registry.queues.clone();
+    let sampling = sample(options.clone(), queues, Arc::clone(metrics), stopping.clone());
     tasks.spawn("jobs", async move {
         let mut wait = PAUSE_MIN;
         while !stopping.is_cancelled() {
-            let Err(cause) = work(&options, hands.clone(), &stopping, grace).await else {
+            let Err(cause) = work(&options, &registry, &stopping, grace).await else {
                 continue;
             };
             tracing::warn!(
                 event = "jobs.failed",
                 error.message = format!("{cause:#}"),
-                "the queue failed; again in {wait:?}"
+                "job queue failed; restarting it in {wait:?}"
             );
             let _stopped = stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
             wait = (wait * 2).min(PAUSE_MAX);
@@ -100,7 +133,7 @@ pub fn start(
 
 async fn work(
     options: &PgConnectOptions,
-    hands: Hands,
+    registry: &Registry,
     stopping: &CancellationToken,
     grace: Duration,
 ) -> anyhow::Result<()> {
@@ -116,33 +149,34 @@ async fn work(
         recovery_delay: Duration::ZERO,
         ..WorkerRecoveryConfig::default()
     };
-    let worker = WorkerOptions::default()
+    let options = WorkerOptions::default()
         .schema(SCHEMA)
         .pg_pool(pool.clone())
         .concurrency(CONCURRENCY)
         .worker_recovery(recovery)
-        .add_extension(hands)
         .listen_os_shutdown_signals(false)
         .shutdown_signal(stopping.clone().cancelled_owned())
-        .shutdown_grace_period(grace)
-        // Every kind of job there is.
-        .define_job::<Deliver>()
-        .init()
-        .await?;
+        .shutdown_grace_period(grace);
+    let worker = registry.define(options).init().await?;
     let outcome = worker.run().await;
     pool.close().await;
     Ok(outcome?)
 }
 
-/// Runs one job with a trace of its own, and counts what becomes of it.
-pub(crate) async fn run(
+/// Runs one job in a trace of its own, and counts its outcome. `C` is a value of [`Registry::context`].
+pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
     queue: &'static str,
     context: &WorkerContext,
-    job: impl AsyncFnOnce(&Webhooks, Attempt) -> Result<()>,
+    job: impl AsyncFnOnce(&C, JobAttempt) -> Result<()>,
 ) -> Result<(), String> {
-    let Some(hands) = context.get_ext::<Hands>() else { return Err("no hands".to_owned()) };
-    let (job_row, metrics) = (context.job(), &hands.metrics);
-    let attempt = Attempt {
+    let metrics = context.get_ext::<JobContext<Arc<Metrics>>>();
+    let (Some(JobContext(value)), Some(JobContext(metrics))) =
+        (context.get_ext::<JobContext<C>>(), metrics)
+    else {
+        return Err("the registry lacks the context of this job".to_owned());
+    };
+    let job_row = context.job();
+    let attempt = JobAttempt {
         number: i32::from(*job_row.attempts()),
         last: job_row.attempts() >= job_row.max_attempts(),
     };
@@ -154,7 +188,7 @@ pub(crate) async fn run(
     metrics.wallet_job_latency_seconds.with([queue]).record(waited.max(0.0));
     let span = tracing::info_span!(parent: None, "job", job.queue = queue, job.id = job_row.id());
     begin(&span, &TraceIds::begin());
-    let outcome = job(&hands.webhooks, attempt).instrument(span).await;
+    let outcome = job(value, attempt).instrument(span).await;
     let name = match &outcome {
         Ok(()) => "ok",
         Err(_) if attempt.last => "dead",
@@ -164,15 +198,16 @@ pub(crate) async fn run(
     outcome.map_err(|error| error.into_cause().to_string())
 }
 
-/// Which attempt of a job this is.
+/// Number of the present attempt at a job.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempt {
+pub(crate) struct JobAttempt {
     pub(crate) number: i32,
     pub(crate) last: bool,
 }
 
 async fn sample(
     options: PgConnectOptions,
+    queues: Vec<&'static str>,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -181,17 +216,15 @@ async fn sample(
         .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
         .connect_lazy_with(options);
     loop {
-        // The next time tells it if this one does not.
+        // After a failure the next round sets the gauges.
         if let Ok(mut db) = pool.acquire().await
             && let Ok(depths) = sql::depths(&mut db).await
         {
-            metrics.wallet_jobs_ready.with([Deliver::QUEUE]).set(0.0);
-            for (queue, ready) in depths {
-                metrics.wallet_jobs_ready.with([&queue]).set(crate::ledger::to_metric(ready));
+            for queue in &queues {
+                metrics.wallet_jobs_ready.with([queue]).set(0.0);
             }
-            if let Ok(dead) = sql::dead_deliveries(&mut db).await {
-                let dead = crate::ledger::to_metric(dead);
-                metrics.wallet_dead_letters.with([Deliver::QUEUE]).set(dead);
+            for (queue, ready) in depths {
+                metrics.wallet_jobs_ready.with([&queue]).set(gauge_value(ready));
             }
         }
         if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
@@ -200,7 +233,7 @@ async fn sample(
     }
 }
 
-/// A job's failure that is not ours: what was tried is tried again.
-pub(crate) fn again(why: String) -> Error {
+/// Failure of an outside system: the job is retried.
+pub(crate) fn retry(why: String) -> Error {
     Error::Internal(anyhow::Error::msg(why))
 }

@@ -110,8 +110,3 @@ pub(super) async fn depths(db: &mut PgConnection) -> sqlx::Result<Vec<(String, i
     .fetch_all(db)
     .await
 }
-
-/// Deliveries that were given up and not replayed.
-pub(super) async fn dead_deliveries(db: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select count(*) from delivery where state = 'dead'").fetch_one(db).await
-}

@@ -26,7 +26,7 @@ pub struct AccountId(pub i64);
 /// What a system account is for. The numbers are stored (inside the ids): never change one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Role {
+pub enum SystemRole {
     /// Everything outside: deposits come from it, withdrawals go to it.
     World = 1,
     /// The operator's income.
@@ -34,10 +34,10 @@ pub enum Role {
     /// The exchange's own funds.
     Hot = 3,
     /// The synthetic probe's counterpart of the world.
-    ProbeWorld = 4,
+    CanaryWorld = 4,
     /// The synthetic probe's own two wallets.
-    ProbeA = 5,
-    ProbeB = 6,
+    CanaryA = 5,
+    CanaryB = 6,
 }
 
 /// Which rules an account follows.
@@ -50,7 +50,7 @@ pub enum Class {
 
 impl AccountId {
     /// The system account of this role in this currency.
-    pub fn system(role: Role, currency: Currency) -> Self {
+    pub fn system(role: SystemRole, currency: Currency) -> Self {
         Self(-((role as i64) << 32 | i64::from(currency.number())))
     }
 
@@ -112,7 +112,7 @@ impl fmt::Display for AccountId {
 
 /// What may be done with an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum AccountState {
     /// Money in and out.
     Open,
     /// Money in, none out.
@@ -121,7 +121,7 @@ pub enum State {
     Closed,
 }
 
-impl State {
+impl AccountState {
     /// For answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -139,13 +139,13 @@ pub struct Account {
     pub balance: Minor,
     /// What waits in its hold account: kept here too, so that every answer can tell both.
     pub held: Minor,
-    pub state: State,
+    pub state: AccountState,
 }
 
 impl Account {
     /// As it comes to be.
     pub const fn empty(currency: Currency) -> Self {
-        Self { currency, balance: Minor::ZERO, held: Minor::ZERO, state: State::Open }
+        Self { currency, balance: Minor::ZERO, held: Minor::ZERO, state: AccountState::Open }
     }
 }
 
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(customer.class(), Some(Class::Customer));
         assert_eq!(customer.hold().unwrap().class(), Some(Class::Hold));
         assert_eq!(customer.hold().unwrap().held_for(), Some(customer));
-        assert_eq!(AccountId::system(Role::World, eur).class(), Some(Class::System));
-        assert_eq!(AccountId::system(Role::World, eur).hold(), None);
+        assert_eq!(AccountId::system(SystemRole::World, eur).class(), Some(Class::System));
+        assert_eq!(AccountId::system(SystemRole::World, eur).hold(), None);
         assert_eq!(AccountId(0).class(), None);
         assert_eq!(AccountId(-SYSTEM_IDS).class(), None);
         assert_eq!(AccountId(ID_MAX + 1).class(), None);
@@ -174,11 +174,12 @@ mod tests {
         let longest = Currency::new("ZZZZZZ", 0).unwrap();
         let shortest = Currency::new("00", 0).unwrap();
 
-        let lowest = AccountId::system(Role::ProbeB, longest);
+        let lowest = AccountId::system(SystemRole::CanaryB, longest);
 
         assert_eq!(lowest.class(), Some(Class::System));
         assert!(
-            AccountId::system(Role::World, longest) > AccountId::system(Role::Revenue, shortest)
+            AccountId::system(SystemRole::World, longest)
+                > AccountId::system(SystemRole::Revenue, shortest)
         );
     }
 }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::account::AccountId;
-use super::transfer::{Key, Row};
+use super::transfer::TransferRow;
+use crate::idempotency::HashedKey;
 
 const VERSION: u8 = 1;
 
@@ -21,7 +22,7 @@ pub(super) struct Encoder {
     buffer: Vec<u8>,
 }
 
-/// What a transfer has beyond its [`Row`].
+/// What a transfer has beyond its [`TransferRow`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attached<'a> {
     pub(super) trace_id: Option<Uuid>,
@@ -40,7 +41,7 @@ impl Encoder {
     }
 
     /// The next transfer. Its seq is its place.
-    pub(super) fn transfer(&mut self, row: &Row, attached: Attached<'_>) {
+    pub(super) fn transfer(&mut self, row: &TransferRow, attached: Attached<'_>) {
         let buffer = &mut self.buffer;
         buffer.push(b'T');
         for small in [row.kind.code(), row.leg, row.legs] {
@@ -67,7 +68,7 @@ impl Encoder {
     }
 
     /// A posting that came with a key.
-    pub(super) fn posting(&mut self, key: Key, first_seq: i64, last_seq: i64) {
+    pub(super) fn posting(&mut self, key: HashedKey, first_seq: i64, last_seq: i64) {
         self.buffer.push(b'P');
         self.buffer.extend(first_seq.to_be_bytes());
         self.buffer.extend(last_seq.to_be_bytes());

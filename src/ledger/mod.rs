@@ -26,11 +26,11 @@ mod encode;
 pub mod read;
 pub mod verify;
 
-pub mod audit;
+pub mod auditor;
 pub mod tail;
 
 mod connect;
-mod measure;
+mod metrics;
 mod sql;
 mod trace;
 mod writer;
@@ -48,19 +48,19 @@ use crate::telemetry::Metrics;
 use self::account::AccountId;
 use self::companion::CompanionKind;
 use self::decide::Rules;
-use self::measure::{Measured, to_gauge};
-use self::transfer::{Key, Posted, Posting};
-use self::writer::{Gauge, Item, Outcome, Writer};
+use self::metrics::{PostingTimer, to_gauge};
+use self::transfer::{Posted, Posting};
+use self::writer::{Admission, Outcome, QueuedPosting, Writer};
+use crate::idempotency::HashedKey;
 
 pub use self::args::LedgerArgs;
 pub use self::connect::{StartError, Unsafe};
 pub use self::decide::Refusal;
-pub(crate) use self::measure::seq_to_gauge as to_metric;
 pub use self::writer::{Failpoints, Fault, PostError, Settings, Stage};
 
 /// What the ledger needs to start.
 #[derive(Clone)]
-pub struct Options {
+pub struct LedgerOptions {
     /// For the writer's own connection.
     pub database: Pipelined,
     /// For reads.
@@ -76,8 +76,8 @@ pub struct Options {
 /// A book. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
-    queue: mpsc::Sender<Item>,
-    gauge: Gauge,
+    queue: mpsc::Sender<QueuedPosting>,
+    gauge: Admission,
     pool: PgPool,
     book: i32,
     metrics: Arc<Metrics>,
@@ -85,12 +85,12 @@ pub struct Ledger {
 
 impl Ledger {
     /// Connects and starts the writer, which ends when the token is cancelled and the queue is answered.
-    pub async fn start(options: Options, tasks: &Tasks) -> Result<Self, StartError> {
+    pub async fn start(options: LedgerOptions, tasks: &Tasks) -> Result<Self, StartError> {
         let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
-        measure::announce(&metrics);
+        metrics::preregister(&metrics);
         let (queue, items) = mpsc::channel(settings.queue_max);
-        let gauge = Gauge::new(settings.queue_legs_max);
+        let gauge = Admission::new(settings.queue_legs_max);
         let (book, pool) = (settings.book, options.pool.clone());
         let writer = Writer::connect(options, items, gauge.clone()).await?;
         let stopping = tasks.stopping().clone();
@@ -103,7 +103,7 @@ impl Ledger {
 
     /// Writes a posting, and answers when it is durable. The posting goes ahead even if nobody waits for the answer.
     pub async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        let (measured, span) = (Measured::begin(&posting), trace::of_posting(&posting));
+        let (measured, span) = (PostingTimer::begin(&posting), trace::of_posting(&posting));
         let answer = self.post_unmeasured(posting, span).await;
         measured.end(&self.metrics, &answer);
         answer
@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// The posting that was written under this key, as it was answered then.
-    pub async fn find(&self, key: Key) -> Result<Option<Posted>, PostError> {
+    pub async fn find(&self, key: HashedKey) -> Result<Option<Posted>, PostError> {
         let read = async {
             let mut db = self.pool.acquire().await?;
             sql::keyed(&mut db, self.book, key.hash).await
@@ -154,7 +154,7 @@ impl Ledger {
     /// The first answer again, as long as the book has it.
     async fn replay(
         &self,
-        key: Option<Key>,
+        key: Option<HashedKey>,
         first_seq: i64,
         last_seq: i64,
     ) -> Result<Posted, PostError> {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::account::AccountId;
 use super::money::Minor;
-use super::transfer::{Kind, Posted, Row};
+use super::transfer::{Posted, TransferKind, TransferRow};
 
 /// One batch. See `ledger.post` in the migration.
 pub(super) const POST: &str = "select ledger.post(\
@@ -139,8 +139,8 @@ pub(super) async fn posted(
     .await?;
     let Some(at) = rows.first().map(|row| row.at) else { return Ok(None) };
     let rows = rows.into_iter().map(|row| {
-        Some(Row {
-            kind: Kind::of_code(row.kind)?,
+        Some(TransferRow {
+            kind: TransferKind::from_code(row.kind)?,
             leg: row.leg,
             legs: row.legs,
             debit: AccountId(row.debit),

@@ -4,10 +4,11 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::account::{AccountId, State};
+use super::account::{AccountId, AccountState};
 use super::companion::Companion;
 use super::currency::Currency;
 use super::money::Minor;
+use crate::idempotency::HashedKey;
 
 /// Most legs of one posting: an atomic batch of 10,000 transfers with a fee each. A `smallint` counts them.
 pub const POSTING_LEGS_MAX: usize = 20_000;
@@ -19,7 +20,7 @@ pub const METADATA_LEN_MAX: usize = 4096;
 /// Below 10 it changes the state of an account, from 10 on it moves money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i16)]
-pub enum Kind {
+pub enum TransferKind {
     Open = 1,
     Close = 2,
     Freeze = 3,
@@ -40,7 +41,7 @@ pub enum Kind {
     Probe = 23,
 }
 
-impl Kind {
+impl TransferKind {
     pub const ALL: [Self; 18] = [
         Self::Open,
         Self::Close,
@@ -68,7 +69,7 @@ impl Kind {
     }
 
     /// The kind with this number; `None` for one that a newer program wrote.
-    pub fn of_code(code: i16) -> Option<Self> {
+    pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
@@ -78,11 +79,11 @@ impl Kind {
     }
 
     /// The state of an account after it; nothing when it moves money.
-    pub const fn state_after(self) -> Option<State> {
+    pub const fn state_after(self) -> Option<AccountState> {
         match self {
-            Self::Open | Self::Unfreeze => Some(State::Open),
-            Self::Freeze => Some(State::Frozen),
-            Self::Close => Some(State::Closed),
+            Self::Open | Self::Unfreeze => Some(AccountState::Open),
+            Self::Freeze => Some(AccountState::Frozen),
+            Self::Close => Some(AccountState::Closed),
             _ => None,
         }
     }
@@ -129,7 +130,7 @@ pub struct Leg {
 pub enum Action {
     /// Money from one account to another.
     Move {
-        kind: Kind,
+        kind: TransferKind,
         debit: AccountId,
         credit: AccountId,
         amount: Minor,
@@ -152,13 +153,13 @@ pub enum Action {
 }
 
 impl Action {
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> TransferKind {
         match self {
             Self::Move { kind, .. } => *kind,
-            Self::Open { .. } => Kind::Open,
-            Self::Close { .. } => Kind::Close,
-            Self::Freeze { .. } => Kind::Freeze,
-            Self::Unfreeze { .. } => Kind::Unfreeze,
+            Self::Open { .. } => TransferKind::Open,
+            Self::Close { .. } => TransferKind::Close,
+            Self::Freeze { .. } => TransferKind::Freeze,
+            Self::Unfreeze { .. } => TransferKind::Unfreeze,
         }
     }
 }
@@ -169,19 +170,10 @@ impl From<Action> for Leg {
     }
 }
 
-/// An idempotency key, hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// Of who called, which operation, and the key.
-    pub hash: Uuid,
-    /// Of the request as it was understood.
-    pub content: Uuid,
-}
-
 /// Legs that are written together or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Posting {
-    pub key: Option<Key>,
+    pub key: Option<HashedKey>,
     pub legs: Vec<Leg>,
     /// Rows of other slices that move with the money.
     pub companions: Vec<Companion>,
@@ -191,8 +183,8 @@ pub struct Posting {
 
 /// A transfer as it is in the book, but for its place, which its posting tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    pub kind: Kind,
+pub struct TransferRow {
+    pub kind: TransferKind,
     /// Place among the legs that make up one transfer, and how many these are.
     pub leg: i16,
     pub legs: i16,
@@ -213,7 +205,7 @@ pub struct Posted {
     /// It was in the book before: this is the first answer again.
     pub replayed: bool,
     /// One a leg, with the balances after it. The seq of the n-th is `first_seq + n`.
-    pub rows: Vec<Row>,
+    pub rows: Vec<TransferRow>,
     /// What was held after it for the customers' accounts it touched; none where nothing was.
     pub held: Vec<(AccountId, Minor)>,
 }

@@ -89,7 +89,7 @@ mod tests {
         let metrics = Metrics::new();
         let labels = ["POST", "/wallet/deposit", "200"];
         metrics.http_server_request_duration_seconds.with(labels).record(0.3);
-        metrics.wallet_panics_total.announce(["http"]);
+        metrics.wallet_panics_total.preregister(["http"]);
         metrics.exemplars.note(labels, 0.3, "0af7651916cd43dd8448eb211c80319c");
 
         let text = metrics.exemplars.dress(&metrics.handle().render());

@@ -91,7 +91,7 @@ impl<M: Kind, const N: usize> Family<M, N> {
     }
 
     /// Makes the series visible before its first event: `rate` sees no event without a zero before it.
-    pub fn announce(&self, values: [&str; N]) {
+    pub fn preregister(&self, values: [&str; N]) {
         drop(self.with(values));
     }
 

@@ -6,6 +6,7 @@
 mod exemplars;
 mod exposition;
 mod family;
+mod gauge;
 mod json;
 mod loki;
 mod metrics;
@@ -30,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 use url::Url;
 
+pub use self::gauge::gauge_value;
 pub use exposition::{Exposition, Format, UPKEEP_INTERVAL};
 pub use metrics::{Declaration, Metrics};
 pub use spans::{begin, begin_kept, is_traced, link, rename};

@@ -6,13 +6,13 @@ use anyhow::{Context, bail};
 use sqlx::Connection;
 
 use super::{UsersArgs, sql, subject, token};
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::db::Database;
 use crate::error::Error;
 use crate::telemetry::Metrics;
-use crate::trail::{self, Action, By};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
+pub enum UserRole {
     User,
     /// May do everything.
     Admin,
@@ -25,7 +25,7 @@ pub enum UserCommand {
         /// The user name or the e-mail address.
         login: String,
         #[arg(value_enum)]
-        role: Role,
+        role: UserRole,
     },
 }
 
@@ -41,19 +41,19 @@ pub async fn run_user(
     command: UserCommand,
 ) -> anyhow::Result<()> {
     let UserCommand::Role { login, role } = command;
-    let role = if role == Role::Admin { "admin" } else { "user" };
+    let role = if role == UserRole::Admin { "admin" } else { "user" };
     let changed = async {
         let mut db = db.acquire("users.set_role").await?;
         let mut tx = db.begin().await?;
         let id = sql::set_role(&mut tx, &login, role).await?;
         if let Some(id) = id {
-            trail::note(
+            audit_log::append(
                 &mut tx,
                 metrics,
-                By::OPERATOR,
-                Action::RoleChanged,
+                Actor::OPERATOR,
+                AuditAction::RoleChanged,
                 Some(&subject(id)),
-                true,
+                Outcome::Done,
             )
             .await?;
         }
@@ -80,7 +80,15 @@ pub async fn run_jwt(
     let rotated = async {
         let kid = token::rotate(db, args.token_lifetime).await?;
         let mut db = db.acquire("users.note_rotation").await?;
-        trail::note(&mut db, metrics, By::OPERATOR, Action::JwtRotated, Some(&kid), true).await?;
+        audit_log::append(
+            &mut db,
+            metrics,
+            Actor::OPERATOR,
+            AuditAction::JwtRotated,
+            Some(&kid),
+            Outcome::Done,
+        )
+        .await?;
         Ok(kid)
     };
     let kid = rotated.await.map_err(Error::into_cause)?;

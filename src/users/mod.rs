@@ -4,10 +4,10 @@
 //! and every process looks it up with each request, so both work at once and everywhere.
 
 pub mod cli;
-mod common;
 pub mod http;
-mod limit;
+mod login_throttle;
 mod password;
+mod password_policy;
 mod profile;
 mod registration;
 mod session;
@@ -20,14 +20,16 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::duration;
+use crate::auth::{Caller, Scope};
 use crate::db::Database;
+use crate::duration::duration;
 use crate::error::{Error, Result};
+use crate::ids::UserId;
 use crate::secret::{Secret, from_setting};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, gauge_value};
 
 use self::password::Hasher;
-pub use self::profile::{Changes, Profile};
+pub use self::profile::{Profile, ProfileChanges};
 pub use self::registration::Registered;
 pub(crate) use self::sql::end_all_sessions;
 use self::token::Tokens;
@@ -77,7 +79,7 @@ pub struct PasswordArgs {
 
 #[derive(Debug, Clone)]
 pub struct User {
-    pub id: i64,
+    pub id: UserId,
     pub profile: Profile,
     pub is_admin: bool,
     pub created_at: OffsetDateTime,
@@ -103,13 +105,13 @@ impl Users {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         for outcome in ["ok", "bad_credentials", "locked"] {
-            metrics.wallet_auth_attempts_total.announce(["password", outcome]);
+            metrics.wallet_auth_attempts_total.preregister(["password", outcome]);
         }
         for outcome in ["ok", "bad_credentials"] {
-            metrics.wallet_auth_attempts_total.announce(["token", outcome]);
+            metrics.wallet_auth_attempts_total.preregister(["token", outcome]);
         }
         for scope in ["login", "registration", "profile"] {
-            metrics.wallet_rate_limited_total.announce([scope]);
+            metrics.wallet_rate_limited_total.preregister([scope]);
         }
         let given = [&args.jwt_secret, &args.jwt_secret_before].into_iter().flatten();
         let given: Vec<Secret> =
@@ -130,8 +132,8 @@ impl Users {
         while stopping.run_until_cancelled(clock.tick()).await.is_some() {
             let pruned = async {
                 let mut db = self.0.db.acquire("users.prune").await?;
-                sql::prune(&mut db, limit::FORGET_AFTER).await?;
-                let active = crate::ledger::to_metric(sql::active(&mut db).await?);
+                sql::prune(&mut db, login_throttle::FORGET_AFTER).await?;
+                let active = gauge_value(sql::active(&mut db).await?);
                 self.0.metrics.wallet_active_users.set(active);
                 Ok::<_, Error>(())
             };
@@ -143,8 +145,8 @@ impl Users {
         Ok(())
     }
 
-    async fn count(&self, limits: &[limit::Limit], scope: &'static str) -> Result<bool> {
-        let counted = limit::count(&self.0.db, limits, "users.count_attempt").await;
+    async fn count(&self, limits: &[login_throttle::Limit], scope: &'static str) -> Result<bool> {
+        let counted = login_throttle::count(&self.0.db, limits, "users.count_attempt").await;
         if matches!(counted, Err(Error::TooManyRequests { .. })) {
             self.0.metrics.wallet_rate_limited_total.with([scope]).increment(1);
             if scope == "login" {
@@ -154,9 +156,28 @@ impl Users {
         counted
     }
 
-    pub async fn get(&self, id: i64) -> Result<User> {
+    /// A user, for that user and for keys with `users:read`.
+    pub async fn get(&self, caller: &Caller, id: UserId) -> Result<User> {
+        caller.require_user_or_scope(id, Scope::UsersRead)?;
+        self.find(id).await
+    }
+
+    /// A user, for other services: only with a key.
+    pub async fn get_internal(&self, caller: &Caller, id: UserId) -> Result<User> {
+        caller.require_scope(Scope::UsersRead)?;
+        self.find(id).await
+    }
+
+    async fn find(&self, id: UserId) -> Result<User> {
         let found = sql::find(&mut *self.0.db.acquire("users.get").await?, id).await?;
         found.ok_or(Error::UserNotFound)
+    }
+
+    /// Youngest age that a user may change theirs to: the minimum, if they have given an age.
+    pub async fn age_min_of(&self, caller: &Caller, id: UserId) -> Result<i16> {
+        caller.require_user_or_scope(id, Scope::Admin)?;
+        let has_age = self.find(id).await?.profile.age.is_some();
+        Ok(if has_age { self.0.age_min } else { 0 })
     }
 
     pub fn age_min(&self) -> i16 {
@@ -164,7 +185,7 @@ impl Users {
     }
 }
 
-/// How the trail names a user.
-fn subject(id: i64) -> String {
+/// Name of a user in the audit log.
+fn subject(id: UserId) -> String {
     format!("user:{id}")
 }

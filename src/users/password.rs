@@ -29,7 +29,7 @@ pub(super) struct Hasher {
 
 /// What a check found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PasswordVerdict {
     Wrong,
     Right,
     /// Right, and this hash should be kept instead: the old one was cheaper than the settings want.
@@ -65,7 +65,11 @@ impl Hasher {
     }
 
     /// Takes as long when there is no hash to compare with.
-    pub(super) async fn verify(&self, password: &Secret, hash: Option<&str>) -> Result<Verdict> {
+    pub(super) async fn verify(
+        &self,
+        password: &Secret,
+        hash: Option<&str>,
+    ) -> Result<PasswordVerdict> {
         let (argon2, password) = (self.argon2.clone(), password.clone());
         let is_somebody = hash.is_some();
         let hash = hash.unwrap_or(&self.nobody).to_owned();
@@ -73,14 +77,14 @@ impl Hasher {
             let known = PasswordHash::new(&hash).map_err(|cause| anyhow!("a hash: {cause}"))?;
             let right = argon2.verify_password(password.reveal().as_bytes(), &known).is_ok();
             if !(right && is_somebody) {
-                return Ok(Verdict::Wrong);
+                return Ok(PasswordVerdict::Wrong);
             }
             if Params::try_from(&known).is_ok_and(|params| is_as_dear(&params, argon2.params())) {
-                return Ok(Verdict::Right);
+                return Ok(PasswordVerdict::Right);
             }
             let dearer = argon2.hash_password(password.reveal().as_bytes());
             let dearer = dearer.map_err(|cause| anyhow!("argon2: {cause}"))?;
-            Ok(Verdict::RightButCheap(dearer.to_string()))
+            Ok(PasswordVerdict::RightButCheap(dearer.to_string()))
         })
         .await
     }
@@ -159,9 +163,9 @@ mod tests {
 
         assert!(hash.starts_with("$argon2id$"));
         let verdict = async |text, hash| hasher.verify(&secret(text), hash).await.unwrap();
-        assert_eq!(verdict("correct horse", Some(hash.as_str())).await, Verdict::Right);
-        assert_eq!(verdict("wrong horse", Some(hash.as_str())).await, Verdict::Wrong);
-        assert_eq!(verdict("correct horse", None).await, Verdict::Wrong);
+        assert_eq!(verdict("correct horse", Some(hash.as_str())).await, PasswordVerdict::Right);
+        assert_eq!(verdict("wrong horse", Some(hash.as_str())).await, PasswordVerdict::Wrong);
+        assert_eq!(verdict("correct horse", None).await, PasswordVerdict::Wrong);
     }
 
     #[tokio::test]
@@ -171,12 +175,12 @@ mod tests {
 
         let verdict = dear.verify(&secret("correct horse"), Some(&hash)).await.unwrap();
 
-        let Verdict::RightButCheap(better) = verdict else { panic!("{verdict:?}") };
+        let PasswordVerdict::RightButCheap(better) = verdict else { panic!("{verdict:?}") };
         assert!(better.contains("m=128"), "{better}");
         let again = dear.verify(&secret("correct horse"), Some(&better)).await.unwrap();
-        assert_eq!(again, Verdict::Right);
+        assert_eq!(again, PasswordVerdict::Right);
         let cheaper = cheap.verify(&secret("correct horse"), Some(&better)).await.unwrap();
-        assert_eq!(cheaper, Verdict::Right, "a dearer one stays");
+        assert_eq!(cheaper, PasswordVerdict::Right, "a dearer one stays");
     }
 
     #[tokio::test]

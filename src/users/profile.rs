@@ -3,11 +3,13 @@
 use anyhow::anyhow;
 use sqlx::Connection;
 
-use super::{Parts, Users, common, limit, sql, subject};
+use super::{Parts, Users, login_throttle, password_policy, sql, subject};
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
+use crate::auth::{Caller, Principal, Scope};
 use crate::error::{Error, FieldError, Result};
-use crate::http::auth::{Caller, Origin, Who};
+use crate::http::origin::Origin;
+use crate::ids::UserId;
 use crate::secret::Secret;
-use crate::trail::{self, Action, By};
 
 /// What a user tells about themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct Profile {
 
 /// What a user wants to tell otherwise.
 #[derive(Debug, Clone, Default)]
-pub struct Changes {
+pub struct ProfileChanges {
     pub username: Option<String>,
     pub email: Option<String>,
     pub first_name: Option<String>,
@@ -34,25 +36,26 @@ impl Users {
     /// Changes what a user tells; a new password ends all sessions but the one that changes it.
     pub async fn update(
         &self,
-        id: i64,
-        changes: &Changes,
         caller: &Caller,
         origin: Origin,
+        id: UserId,
+        changes: &ProfileChanges,
     ) -> Result<()> {
+        caller.require_user_or_scope(id, Scope::Admin)?;
         let Parts { db, hasher, metrics, .. } = &*self.0;
         // Names can be tried out here as well as at the door, and each password costs as much as a login.
-        self.count(&limit::of_change(id), "profile").await?;
+        self.count(&login_throttle::of_change(id), "profile").await?;
         let hash = match &changes.password {
             Some(password) => {
-                let before = self.get(id).await?.profile;
+                let before = self.find(id).await?.profile;
                 refuse_common(&changes.applied(before), password)?;
                 Some(hasher.hash(password).await?)
             }
             None => None,
         };
-        let session = match caller.who() {
-            Who::User(user) => Some(user.session),
-            Who::Anybody | Who::Key(_) => None,
+        let session = match caller.principal() {
+            Principal::User(user) => Some(user.session),
+            Principal::Anonymous | Principal::ApiKey(_) | Principal::Operator => None,
         };
         let mut db = db.acquire("users.update").await?;
         let mut tx = db.begin().await?;
@@ -77,14 +80,30 @@ impl Users {
             Err(cause) => return Err(cause.into()),
         }
         let name = subject(id);
-        let by = By { actor: caller.name(), origin: Some(origin) };
+        let by = Actor { name: caller.name(), origin: Some(origin) };
         if hash.is_some() {
             let own = session.filter(|_| caller.name() == name);
             sql::end_sessions(&mut tx, id, own).await?;
-            trail::note(&mut tx, metrics, by, Action::PasswordChanged, Some(&name), true).await?;
+            audit_log::append(
+                &mut tx,
+                metrics,
+                by,
+                AuditAction::PasswordChanged,
+                Some(&name),
+                Outcome::Done,
+            )
+            .await?;
         }
         if profile != before {
-            trail::note(&mut tx, metrics, by, Action::ProfileChanged, Some(&name), true).await?;
+            audit_log::append(
+                &mut tx,
+                metrics,
+                by,
+                AuditAction::ProfileChanged,
+                Some(&name),
+                Outcome::Done,
+            )
+            .await?;
         }
         tx.commit().await?;
         Ok(())
@@ -105,7 +124,7 @@ impl Profile {
     }
 }
 
-impl Changes {
+impl ProfileChanges {
     /// What is absent stays as it was.
     fn applied(&self, before: Profile) -> Profile {
         let Self { username, email, first_name, last_name, age, .. } = self.clone();
@@ -122,7 +141,7 @@ impl Changes {
 pub(super) fn refuse_common(profile: &Profile, password: &Secret) -> Result<()> {
     let local = profile.email.split('@').next().unwrap_or_default();
     let names = [profile.username.as_deref().unwrap_or_default(), &profile.email, local];
-    common::refuse(password.reveal(), &names).map_err(|detail| {
+    password_policy::refuse(password.reveal(), &names).map_err(|detail| {
         Error::InvalidProfile(vec![FieldError { pointer: "/password".to_owned(), detail }])
     })
 }

@@ -2,20 +2,21 @@
 
 use sqlx::Connection;
 
-use super::password::Verdict;
+use super::password::PasswordVerdict;
 use super::profile::{Profile, refuse_common, taken_error};
-use super::{Parts, Users, limit, sql, subject};
+use super::{Parts, Users, login_throttle, sql, subject};
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::error::{Error, Result};
-use crate::http::auth::Origin;
-use crate::http::idempotency::IdempotencyKey;
-use crate::ledger::transfer::Key;
+use crate::http::origin::Origin;
+use crate::idempotency::HashedKey;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::UserId;
 use crate::secret::Secret;
-use crate::trail::{self, Action, By};
 
 /// A user who was just made, or had been by the first attempt of the same request.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
-    pub id: i64,
+    pub id: UserId,
     pub replayed: bool,
 }
 
@@ -31,7 +32,7 @@ impl Users {
         // Not the password: a quick hash of it must not be kept.
         let key =
             key.hashed("anybody", "register", &profile.content().each_ref().map(String::as_str));
-        let limits = limit::of_registration(origin.address, self.0.registrations_max);
+        let limits = login_throttle::of_registration(origin.address, self.0.registrations_max);
         self.count(&limits, "registration").await?;
         if let Some(done) = self.replayed(key, password).await? {
             return Ok(done);
@@ -47,14 +48,26 @@ impl Users {
             // The same request may have come first a moment ago.
             return self.replayed(key, password).await?.ok_or_else(|| taken_error(taken));
         };
-        let by = By { actor: "anybody", origin: Some(origin) };
-        trail::note(&mut tx, metrics, by, Action::Registered, Some(&subject(id)), true).await?;
+        let by = Actor { name: "anybody", origin: Some(origin) };
+        audit_log::append(
+            &mut tx,
+            metrics,
+            by,
+            AuditAction::Registered,
+            Some(&subject(id)),
+            Outcome::Done,
+        )
+        .await?;
         tx.commit().await?;
         Ok(Registered { id, replayed: false })
     }
 
     /// The user whom the same request has made already: the same profile, and the same password.
-    async fn replayed(&self, key: Option<Key>, password: &Secret) -> Result<Option<Registered>> {
+    async fn replayed(
+        &self,
+        key: Option<HashedKey>,
+        password: &Secret,
+    ) -> Result<Option<Registered>> {
         let Parts { db, hasher, .. } = &*self.0;
         let Some(key) = key else { return Ok(None) };
         let mut connection = db.acquire("users.of_key").await?;
@@ -64,7 +77,7 @@ impl Users {
         let hash = sql::password_hash(&mut connection, id).await?;
         drop(connection);
         let same = content == Some(key.content)
-            && hasher.verify(password, hash.as_deref()).await? != Verdict::Wrong;
+            && hasher.verify(password, hash.as_deref()).await? != PasswordVerdict::Wrong;
         if same {
             Ok(Some(Registered { id, replayed: true }))
         } else {

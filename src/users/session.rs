@@ -4,28 +4,33 @@ use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::password::Verdict;
-use super::{Parts, Users, limit, sql, subject};
+use super::password::PasswordVerdict;
+use super::{Parts, Users, login_throttle, sql, subject};
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
+use crate::auth::SignedIn;
 use crate::error::{Error, Result};
-use crate::http::auth::{Origin, SignedIn};
+use crate::http::origin::Origin;
+use crate::ids::UserId;
 use crate::secret::{Secret, digest};
-use crate::trail::{self, Action, By};
 
 impl Users {
     /// A token, for who knows the password.
     pub async fn sign_in(&self, login: &str, password: &Secret, origin: Origin) -> Result<Secret> {
         let Parts { db, hasher, tokens, metrics, .. } = &*self.0;
         let known = sql::credentials(&mut *db.acquire("users.credentials").await?, login).await?;
-        let limits = limit::of_login(known.as_ref().map(|(id, _)| *id), login, origin.address);
+        let limits =
+            login_throttle::of_login(known.as_ref().map(|(id, _)| *id), login, origin.address);
         let locks = self.count(&limits, "login").await?;
         let hash = known.as_ref().map(|(_, hash)| hash.as_str());
         let verdict = hasher.verify(password, hash).await?;
-        let Some((user, hash)) = known.filter(|_| verdict != Verdict::Wrong) else {
+        let Some((user, hash)) = known.filter(|_| verdict != PasswordVerdict::Wrong) else {
             self.note_failure(login, locks, origin).await?;
             return Err(Error::InvalidCredentials);
         };
         let hash = match verdict {
-            Verdict::RightButCheap(dearer) => self.rehash(user, password, hash, dearer).await?,
+            PasswordVerdict::RightButCheap(dearer) => {
+                self.rehash(user, password, hash, dearer).await?
+            }
             _ => hash,
         };
         let jti = Uuid::new_v4();
@@ -38,11 +43,12 @@ impl Users {
             return Err(Error::InvalidCredentials);
         }
         let name = subject(user);
-        let by = By { actor: &name, origin: Some(origin) };
-        trail::note(&mut tx, metrics, by, Action::SignedIn, Some(&name), true).await?;
+        let by = Actor { name: &name, origin: Some(origin) };
+        audit_log::append(&mut tx, metrics, by, AuditAction::SignedIn, Some(&name), Outcome::Done)
+            .await?;
         tx.commit().await?;
         drop(connection);
-        limit::forgive(db, &limits).await?;
+        login_throttle::forgive(db, &limits).await?;
         metrics.wallet_auth_attempts_total.with(["password", "ok"]).increment(1);
         tokens.sign(user, jti, until).await.map(Secret::from)
     }
@@ -50,7 +56,7 @@ impl Users {
     /// Keeps a dearer hash of a password that was right. Another login may have done so a moment ago.
     async fn rehash(
         &self,
-        user: i64,
+        user: UserId,
         password: &Secret,
         hash: String,
         dearer: String,
@@ -63,7 +69,9 @@ impl Users {
         let now = sql::password_hash(&mut connection, user).await?;
         drop(connection);
         match now {
-            Some(now) if hasher.verify(password, Some(&now)).await? != Verdict::Wrong => Ok(now),
+            Some(now) if hasher.verify(password, Some(&now)).await? != PasswordVerdict::Wrong => {
+                Ok(now)
+            }
             _ => Err(Error::InvalidCredentials),
         }
     }
@@ -74,11 +82,13 @@ impl Users {
         let mut db = db.acquire("users.note_failure").await?;
         // Looked up again for everybody, so that it takes as long for nobody.
         let user = sql::credentials(&mut db, login).await?.map(|(id, _)| subject(id));
-        let by = By { actor: "anybody", origin: Some(origin) };
+        let by = Actor { name: "anybody", origin: Some(origin) };
         let subject = user.as_deref();
-        trail::note(&mut db, metrics, by, Action::SignedIn, subject, false).await?;
+        audit_log::append(&mut db, metrics, by, AuditAction::SignedIn, subject, Outcome::Refused)
+            .await?;
         if locks {
-            trail::note(&mut db, metrics, by, Action::Locked, subject, true).await?;
+            audit_log::append(&mut db, metrics, by, AuditAction::Locked, subject, Outcome::Done)
+                .await?;
         }
         Ok(())
     }
@@ -107,8 +117,16 @@ impl Users {
         let mut tx = db.begin().await?;
         if sql::end_session(&mut tx, session_of(claims.jti)).await? {
             let name = format!("user:{}", claims.sub);
-            let by = By { actor: &name, origin: Some(origin) };
-            trail::note(&mut tx, metrics, by, Action::SignedOut, Some(&name), true).await?;
+            let by = Actor { name: &name, origin: Some(origin) };
+            audit_log::append(
+                &mut tx,
+                metrics,
+                by,
+                AuditAction::SignedOut,
+                Some(&name),
+                Outcome::Done,
+            )
+            .await?;
         }
         tx.commit().await?;
         Ok(())

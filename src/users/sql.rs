@@ -8,15 +8,16 @@ use uuid::Uuid;
 
 use super::{Profile, User};
 use crate::error::Result;
-use crate::ledger::transfer::Key;
+use crate::idempotency::HashedKey;
+use crate::ids::UserId;
 
 /// A new user; nothing when the key was used or a name is taken.
 pub(super) async fn create(
     db: &mut PgConnection,
     profile: &Profile,
     password_hash: &str,
-    key: Option<Key>,
-) -> Result<Option<i64>> {
+    key: Option<HashedKey>,
+) -> Result<Option<UserId>> {
     let Profile { username, email, first_name, last_name, age } = profile;
     let id = sqlx::query_scalar!(
         "insert into app_user (username, email, first_name, last_name, age, password_hash, key_hash, content_hash)
@@ -32,21 +33,21 @@ pub(super) async fn create(
         key.map(|key| key.hash),
         key.map(|key| key.content),
     );
-    Ok(id.fetch_optional(db).await?)
+    Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
 /// The user that was made under this key, and the content it was made of.
 pub(super) async fn of_key(
     db: &mut PgConnection,
     hash: Uuid,
-) -> Result<Option<(i64, Option<Uuid>)>> {
+) -> Result<Option<(UserId, Option<Uuid>)>> {
     let row = sqlx::query!("select id, content_hash from app_user where key_hash = $1", hash);
-    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
+    Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.content_hash)))
 }
 
 /// What a user's password is held against.
-pub(super) async fn password_hash(db: &mut PgConnection, id: i64) -> Result<Option<String>> {
-    let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id);
+pub(super) async fn password_hash(db: &mut PgConnection, id: UserId) -> Result<Option<String>> {
+    let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id.0);
     Ok(hash.fetch_optional(db).await?)
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn password_hash(db: &mut PgConnection, id: i64) -> Result<Opti
 pub(super) async fn taken(
     db: &mut PgConnection,
     profile: &Profile,
-    but: Option<i64>,
+    except: Option<UserId>,
 ) -> Result<(bool, bool)> {
     let row = sqlx::query!(
         r#"select
@@ -62,19 +63,19 @@ pub(super) async fn taken(
             exists (select from app_user where lower(email) = lower($2) and id is distinct from $3) as "email!""#,
         profile.username.as_deref(),
         profile.email,
-        but,
+        except.map(|id| id.0),
     );
     let row = row.fetch_one(db).await?;
     Ok((row.username, row.email))
 }
 
-pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<User>> {
+pub(super) async fn find(db: &mut PgConnection, id: UserId) -> Result<Option<User>> {
     let row = sqlx::query!(
         "select id, username, email, first_name, last_name, age, role, created_at from app_user where id = $1",
-        id
+        id.0
     );
     Ok(row.fetch_optional(db).await?.map(|row| User {
-        id: row.id,
+        id: UserId(row.id),
         profile: Profile {
             username: row.username,
             email: row.email,
@@ -91,7 +92,7 @@ pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<User>>
 pub(super) async fn credentials(
     db: &mut PgConnection,
     login: &str,
-) -> Result<Option<(i64, String)>> {
+) -> Result<Option<(UserId, String)>> {
     let row = sqlx::query!(
         r#"
         select id as "id!", password_hash as "password_hash!" from app_user where lower(username) = lower($1)
@@ -100,14 +101,19 @@ pub(super) async fn credentials(
         limit 1"#,
         login
     );
-    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.password_hash)))
+    Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.password_hash)))
 }
 
 /// Replaces a hash, if it is still the one that was checked; whether it was.
-pub(super) async fn rehash(db: &mut PgConnection, id: i64, old: &str, new: &str) -> Result<bool> {
+pub(super) async fn rehash(
+    db: &mut PgConnection,
+    id: UserId,
+    old: &str,
+    new: &str,
+) -> Result<bool> {
     let update = sqlx::query!(
         "update app_user set password_hash = $3 where id = $1 and password_hash = $2",
-        id,
+        id.0,
         old,
         new
     );
@@ -115,10 +121,10 @@ pub(super) async fn rehash(db: &mut PgConnection, id: i64, old: &str, new: &str)
 }
 
 /// Lets nobody else change this user until the transaction ends; as they are then.
-pub(super) async fn lock(db: &mut PgConnection, id: i64) -> Result<Option<Profile>> {
+pub(super) async fn lock(db: &mut PgConnection, id: UserId) -> Result<Option<Profile>> {
     let row = sqlx::query!(
         "select username, email, first_name, last_name, age from app_user where id = $1 for update",
-        id
+        id.0
     );
     Ok(row.fetch_optional(db).await?.map(|row| Profile {
         username: row.username,
@@ -132,7 +138,7 @@ pub(super) async fn lock(db: &mut PgConnection, id: i64) -> Result<Option<Profil
 /// Whether there is such a user. A name that is taken meanwhile is an error of the database.
 pub(super) async fn update(
     db: &mut PgConnection,
-    id: i64,
+    id: UserId,
     profile: &Profile,
     password_hash: Option<&str>,
 ) -> sqlx::Result<bool> {
@@ -142,7 +148,7 @@ pub(super) async fn update(
         set username = $2, email = $3, first_name = $4, last_name = $5, age = $6,
             password_hash = coalesce($7, password_hash)
         where id = $1",
-        id,
+        id.0,
         username.as_deref(),
         email,
         first_name.as_deref(),
@@ -158,20 +164,20 @@ pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,
     role: &str,
-) -> Result<Option<i64>> {
+) -> Result<Option<UserId>> {
     let id = sqlx::query_scalar!(
         "update app_user set role = $2 where lower(username) = lower($1) or lower(email) = lower($1) returning id",
         login,
         role
     );
-    Ok(id.fetch_optional(db).await?)
+    Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
 /// Begins a session, unless the password has changed since it was checked.
 pub(super) async fn begin_session(
     db: &mut PgConnection,
     id: Uuid,
-    user: i64,
+    user: UserId,
     password_hash: &str,
     until: OffsetDateTime,
 ) -> Result<bool> {
@@ -179,7 +185,7 @@ pub(super) async fn begin_session(
         "insert into session (id, app_user, expires_at)
         select $1, u.id, $4 from app_user u where u.id = $2 and u.password_hash = $3 for share",
         id,
-        user,
+        user.0,
         password_hash,
         until
     );
@@ -187,14 +193,14 @@ pub(super) async fn begin_session(
 }
 
 /// Whose session it is, and whether they are an admin.
-pub(super) async fn session(db: &mut PgConnection, id: Uuid) -> Result<Option<(i64, bool)>> {
+pub(super) async fn session(db: &mut PgConnection, id: Uuid) -> Result<Option<(UserId, bool)>> {
     let row = sqlx::query!(
         r#"select u.id, u.role = 'admin' as "is_admin!"
         from session s join app_user u on u.id = s.app_user
         where s.id = $1 and s.expires_at > now()"#,
         id
     );
-    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.is_admin)))
+    Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.is_admin)))
 }
 
 pub(super) async fn end_session(db: &mut PgConnection, id: Uuid) -> Result<bool> {
@@ -205,12 +211,12 @@ pub(super) async fn end_session(db: &mut PgConnection, id: Uuid) -> Result<bool>
 /// Ends every session of a user but one.
 pub(super) async fn end_sessions(
     db: &mut PgConnection,
-    user: i64,
+    user: UserId,
     but: Option<Uuid>,
 ) -> Result<()> {
     let gone = sqlx::query!(
         "delete from session where app_user = $1 and id is distinct from $2",
-        user,
+        user.0,
         but
     );
     gone.execute(db).await?;

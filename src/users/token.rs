@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::sql;
 use crate::db::Database;
 use crate::error::{Error, Result};
+use crate::ids::UserId;
 use crate::secret::{self, Secret};
 
 /// The one algorithm that is spoken.
@@ -51,7 +52,7 @@ struct JwtKey {
     secret: Secret,
 }
 
-struct Known {
+struct LoadedKeys {
     /// The first one signs.
     keys: Vec<JwtKey>,
     read: Instant,
@@ -60,7 +61,7 @@ struct Known {
 /// Signs tokens, and reads them.
 pub(super) struct Tokens {
     db: Database,
-    known: RwLock<Arc<Known>>,
+    known: RwLock<Arc<LoadedKeys>>,
     /// The keys are those of the settings, and never looked up.
     are_given: bool,
     pub(super) lifetime: Duration,
@@ -80,7 +81,7 @@ impl Tokens {
         }
         let keys =
             given.iter().map(|secret| JwtKey { kid: kid_of(secret), secret: secret.clone() });
-        let known = Known { keys: keys.collect(), read: Instant::now() };
+        let known = LoadedKeys { keys: keys.collect(), read: Instant::now() };
         let tokens = Self {
             db: db.clone(),
             are_given: !given.is_empty(),
@@ -100,7 +101,7 @@ impl Tokens {
     /// A token for this session.
     pub(super) async fn sign(
         &self,
-        user: i64,
+        user: UserId,
         session: Uuid,
         until: OffsetDateTime,
     ) -> Result<String> {
@@ -136,7 +137,7 @@ impl Tokens {
         };
         let Some(kid) = header.kid else { return Ok(None) };
         let mut known = self.known();
-        let has = |known: &Known| known.keys.iter().any(|key| key.kid == kid);
+        let has = |known: &LoadedKeys| known.keys.iter().any(|key| key.kid == kid);
         if !has(&known) && !self.are_given {
             // Another process may have made it a moment ago.
             known = self.look_up().await?;
@@ -150,15 +151,15 @@ impl Tokens {
         Ok(jsonwebtoken::decode::<Claims>(text, &key, &validation).ok().map(|data| data.claims))
     }
 
-    fn known(&self) -> Arc<Known> {
+    fn known(&self) -> Arc<LoadedKeys> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn look_up(&self) -> Result<Arc<Known>> {
+    async fn look_up(&self) -> Result<Arc<LoadedKeys>> {
         let keys = sql::jwt_keys(&mut *self.db.acquire("users.jwt_keys").await?).await?;
         let keys =
             keys.into_iter().map(|(kid, secret)| JwtKey { kid, secret: Secret::from(secret) });
-        let known = Arc::new(Known { keys: keys.collect(), read: Instant::now() });
+        let known = Arc::new(LoadedKeys { keys: keys.collect(), read: Instant::now() });
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
         Ok(known)
     }

@@ -1,75 +1,79 @@
-//! Who may do what with a wallet.
+//! Access to wallets: the `require_...` that each operation on a wallet begins with.
 //!
-//! One that belongs to a user is theirs, and of keys with the scope. The others are everybody's where access is open,
-//! and else of keys with the scope.
+//! A wallet that belongs to a user is accessible to that user and to keys with the scope. The others are accessible to
+//! every caller where access is open, and else to keys with the scope.
 
-use super::Facts;
+use super::WalletRecord;
+use crate::auth::{Access, Caller, Principal, Scope};
 use crate::error::{Error, Result};
-use crate::http::auth::{Access, Caller, Scope, Who};
+use crate::ids::UserId;
 use crate::ledger::money::Minor;
 
-/// What a caller sees in a list.
+/// The wallets that a caller sees in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    Everything,
-    /// What belongs to this user, and what belongs to nobody if access is open.
-    Of {
-        user: Option<i64>,
-        of_nobody: bool,
-    },
+pub enum Visibility {
+    All,
+    /// The wallets of this user.
+    Own(UserId),
+    /// The wallets of this user, and those that belong to no user.
+    OwnAndUnowned(UserId),
+    /// The wallets that belong to no user.
+    Unowned,
 }
 
 impl Caller {
-    /// Whether it belongs to them, or to nobody while access is open.
-    fn is_at_home(&self, user: Option<i64>) -> bool {
-        match (self.who(), user) {
-            (_, None) => self.policy().access == Access::Open,
-            (Who::User(signed_in), Some(user)) => signed_in.id == user,
-            _ => false,
+    /// Whether the wallet is the caller's own, or belongs to no user while access is open.
+    fn owns(&self, user: Option<UserId>) -> bool {
+        match user {
+            None => self.policy().access == Access::Open,
+            Some(user) => self.user_id() == Some(user),
         }
     }
 
-    pub fn may_see(&self, wallet: &Facts) -> Result<()> {
-        if self.is_at_home(wallet.user) { Ok(()) } else { self.needs(Scope::WalletRead) }
+    /// Refuses a caller that may not see the wallet.
+    pub fn require_read(&self, wallet: &WalletRecord) -> Result<()> {
+        if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletRead) }
     }
 
-    /// Take money out of it, or change it.
-    pub fn may_spend(&self, wallet: &Facts) -> Result<()> {
-        if self.is_at_home(wallet.user) { Ok(()) } else { self.needs(Scope::WalletWrite) }
+    /// Refuses a caller that may not take money out of the wallet, or change it.
+    pub fn require_spend(&self, wallet: &WalletRecord) -> Result<()> {
+        if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Lift a freeze. Whoever froze it may have had a reason that its owner should not undo.
-    pub fn may_unfreeze(&self, wallet: &Facts) -> Result<()> {
-        if wallet.user.is_none() { self.may_spend(wallet) } else { self.needs(Scope::WalletWrite) }
+    /// Refuses a caller that may not lift a freeze. An owner may not undo the freeze of an operator.
+    pub fn require_unfreeze(&self, wallet: &WalletRecord) -> Result<()> {
+        match wallet.user {
+            None => self.require_spend(wallet),
+            Some(_) => self.require_scope(Scope::WalletWrite),
+        }
     }
 
-    /// Bring money into being: without a key only where that was allowed.
-    pub fn may_fund(&self, wallet: &Facts) -> Result<()> {
-        let may = self.policy().self_service_funding && self.is_at_home(wallet.user);
-        if may { Ok(()) } else { self.needs(Scope::WalletWrite) }
+    /// Refuses a caller that may not create money in the wallet: without a key only with self-service funding.
+    pub fn require_fund(&self, wallet: &WalletRecord) -> Result<()> {
+        let self_service = self.policy().self_service_funding && self.owns(wallet.user);
+        if self_service { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Whom a wallet will belong to that this caller opens, with so much money in it.
-    pub fn opens_for(&self, initial: Option<Minor>) -> Result<Option<i64>> {
-        let user = match self.who() {
-            Who::User(signed_in) => Some(signed_in.id),
-            Who::Anybody | Who::Key(_) => None,
-        };
-        let funds = initial.is_none() || self.policy().self_service_funding;
-        if !(funds && self.is_at_home(user)) {
-            self.needs(Scope::WalletWrite)?;
+    /// Refuses a caller that may not open a wallet with this initial balance; returns the user it will belong to.
+    pub fn require_open(&self, initial: Option<Minor>) -> Result<Option<UserId>> {
+        let user = self.user_id();
+        let may_fund = initial.is_none() || self.policy().self_service_funding;
+        if !(may_fund && self.owns(user)) {
+            self.require_scope(Scope::WalletWrite)?;
         }
         Ok(user)
     }
 
-    pub fn sight(&self) -> Result<Sight> {
-        let of_nobody = self.policy().access == Access::Open;
-        match self.who() {
-            _ if self.has(Scope::WalletRead) => Ok(Sight::Everything),
-            Who::User(signed_in) => Ok(Sight::Of { user: Some(signed_in.id), of_nobody }),
-            _ if of_nobody => Ok(Sight::Of { user: None, of_nobody }),
-            Who::Anybody => Err(Error::Unauthenticated),
-            Who::Key(_) => Err(Error::Forbidden),
+    /// Refuses a caller that may see no wallet at all; returns those that it may see.
+    pub fn require_visibility(&self) -> Result<Visibility> {
+        let is_open = self.policy().access == Access::Open;
+        match (self.principal(), is_open) {
+            _ if self.has_scope(Scope::WalletRead) => Ok(Visibility::All),
+            (Principal::User(user), true) => Ok(Visibility::OwnAndUnowned(user.id)),
+            (Principal::User(user), false) => Ok(Visibility::Own(user.id)),
+            (_, true) => Ok(Visibility::Unowned),
+            (Principal::Anonymous, false) => Err(Error::Unauthenticated),
+            (Principal::ApiKey(_) | Principal::Operator, false) => Err(Error::Forbidden),
         }
     }
 }

@@ -1,113 +1,117 @@
-//! Wallets: accounts of the ledger with an owner's name on them, and what one does with them.
+//! Wallets: accounts of the ledger with an owner, and the operations on them.
+//!
+//! Every operation takes the caller and begins with a `require_...` ([`access`]): HTTP, gRPC and the slices above call
+//! the same operations.
 
 pub mod access;
-pub mod change;
+mod canary;
+mod error;
 pub mod hold;
 pub mod http;
-pub mod probe;
 pub mod read;
+mod records;
 pub mod refund;
-mod refused;
 mod sql;
+mod striped_lock;
 pub mod transfer;
-mod turns;
+pub mod update;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::auth::Caller;
+use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
-use crate::http::idempotency::IdempotencyKey;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{HoldId, UserId, WalletId};
 use crate::ledger::Ledger;
-use crate::ledger::account::{AccountId, Role};
+use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::{Companion, CompanionKind};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Action, Kind, Leg, Posted, Posting};
-use crate::recent::Recent;
+use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use crate::telemetry::Metrics;
 
+use self::error::from_post_error;
 use self::hold::Hold;
-use self::refused::refused;
-use self::turns::Turns;
+use self::striped_lock::StripedLock;
+
+pub use self::records::WalletRecord;
 
 /// The book of all wallets.
 const BOOK: i32 = 1;
 
-/// Everything of wallets that moves with their money.
+/// Every statement of this slice that moves with money.
 pub static COMPANIONS: [&CompanionKind; 6] = [
     &sql::OPENED,
-    &change::CHANGED,
-    &change::CLOSED,
+    &update::CHANGED,
+    &update::CLOSED,
     &hold::PLACED,
     &hold::MOVED,
     &refund::REFUNDED,
 ];
 
-/// Most wallets whose unchanging facts are kept in memory, some 100 bytes each.
-const KNOWN_MAX: usize = 200_000;
+/// Most wallet records that are cached, some 100 bytes each.
+const RECORDS_MAX: usize = 200_000;
 
-/// Most open holds that are kept in memory as they were after their last change, some 200 bytes each.
+/// Most open holds that are cached as they were after their last change, some 200 bytes each.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
-/// The book calls accounts numbers; people call wallets the same numbers.
-pub type WalletId = i64;
-
-/// What never changes about a wallet.
-#[derive(Debug)]
-pub struct Facts {
-    pub currency: Currency,
-    /// A label.
-    pub owner: String,
-    /// The user whom it belongs to.
-    pub user: Option<i64>,
-}
-
-/// A wallet as it is after something was done with it.
+/// A wallet as it is after an operation.
 #[derive(Debug, Clone)]
 pub struct Wallet {
     pub id: WalletId,
-    pub facts: Arc<Facts>,
-    /// What can be spent.
+    pub record: Arc<WalletRecord>,
+    /// The part of the balance that can be spent.
     pub available: Minor,
-    /// What is set aside by holds.
+    /// The part of the balance that holds reserve.
     pub held: Minor,
+    /// Whether an earlier request with the same key did it.
     pub replayed: bool,
 }
 
 impl Wallet {
-    /// What the owner has, held or not.
+    /// Available and held together.
     pub fn balance(&self) -> Minor {
         self.available.checked_add(self.held).expect("both are below 2^53")
     }
 }
 
-/// Everything one can do with wallets. A cheap handle.
+/// The operations on wallets. Cheap to clone.
 #[derive(Clone)]
-pub struct Wallets {
+pub struct Wallets(Arc<WalletsParts>);
+
+pub struct WalletsParts {
     ledger: Ledger,
     db: Database,
-    currencies: Arc<Currencies>,
-    known: Arc<Recent<WalletId, Arc<Facts>>>,
-    open_holds: Arc<Recent<i64, Hold>>,
+    currencies: Currencies,
+    records: Cache<WalletId, Arc<WalletRecord>>,
+    open_holds: Cache<HoldId, Hold>,
     metrics: Arc<Metrics>,
-    turns: Arc<Turns>,
+    locks: StripedLock,
 }
 
-/// Who asks, for the book: the idempotency key and the trace.
+impl std::ops::Deref for Wallets {
+    type Target = WalletsParts;
+
+    fn deref(&self) -> &WalletsParts {
+        &self.0
+    }
+}
+
+/// Caller, idempotency key and trace of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RequestMeta<'a> {
     pub caller: &'a Caller,
     pub key: &'a IdempotencyKey,
     pub trace: Uuid,
 }
 
-impl Asked<'_> {
-    /// `content` is the request as it was understood: `100` and `"100.00"` are the same.
+impl RequestMeta<'_> {
+    /// A posting under the request's key. `content` is the request as parsed: `100` and `"100.00"` are the same.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
@@ -119,7 +123,7 @@ struct Opened<'a> {
     id: WalletId,
     currency: &'a str,
     owner: &'a str,
-    app_user: Option<i64>,
+    app_user: Option<UserId>,
 }
 
 impl Wallets {
@@ -129,10 +133,15 @@ impl Wallets {
         currencies: Currencies,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let currencies = Arc::new(currencies);
-        let (known, turns) = (Arc::new(Recent::new(KNOWN_MAX)), Arc::new(Turns::new()));
-        let open_holds = Arc::new(Recent::new(OPEN_HOLDS_MAX));
-        Self { ledger, db, currencies, known, open_holds, metrics, turns }
+        Self(Arc::new(WalletsParts {
+            ledger,
+            db,
+            currencies,
+            records: Cache::new(RECORDS_MAX),
+            open_holds: Cache::new(OPEN_HOLDS_MAX),
+            metrics,
+            locks: StripedLock::new(),
+        }))
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -143,101 +152,61 @@ impl Wallets {
         &self.currencies
     }
 
-    /// Opens a wallet, with a first deposit if there is one: both or neither.
+    /// Opens a wallet, with an initial deposit if one is given: both or neither.
     pub async fn open(
         &self,
         owner: &str,
         currency: Currency,
         initial: Option<Minor>,
-        asked: Asked<'_>,
+        meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
-        let user = asked.caller.opens_for(initial)?;
+        let user = meta.caller.require_open(initial)?;
         let id = sql::next_id(&mut *self.db.acquire("wallet.next_id").await?).await?;
-        let account = AccountId(id);
+        let account = AccountId::from(id);
         let mut legs = vec![Leg::from(Action::Open { account, currency })];
-        legs.extend(initial.map(|amount| Leg::from(deposit_of(account, currency, amount))));
+        legs.extend(initial.map(|amount| Leg::from(deposit_to(account, currency, amount))));
         let row = Opened { id, currency: currency.code(), owner, app_user: user };
         let companion = companion(&sql::OPENED, &row, "the wallet exists")?;
         let amount = initial.map_or(0, |minor| minor.0).to_string();
-        let mut posting = asked.posting("open", &[owner, currency.code(), &amount], legs);
+        let mut posting = meta.posting("open", &[owner, currency.code(), &amount], legs);
         posting.companions.push(companion);
-        let posted = self.ledger.post(posting).await.map_err(|error| refused(&error, None))?;
+        let posted =
+            self.ledger.post(posting).await.map_err(|error| from_post_error(&error, None))?;
         // A replay opened another id, the first time.
-        let id = posted.rows.first().ok_or_else(nothing_posted)?.debit.0;
-        let facts = self.facts(id).await?;
-        self.count(&posted, currency);
-        after(id, facts, &posted)
+        let id = WalletId(posted.rows.first().ok_or_else(nothing_posted)?.debit.0);
+        let record = self.record(id).await?;
+        self.count_posted(&posted, currency);
+        after(id, record, &posted)
     }
 
-    /// Money from outside.
-    pub async fn deposit(&self, id: WalletId, amount: &str, asked: Asked<'_>) -> Result<Wallet> {
-        let facts = self.facts(id).await?;
-        asked.caller.may_fund(&facts)?;
-        let amount = amount_of(amount, facts.currency)?;
-        let action = deposit_of(AccountId(id), facts.currency, amount);
-        self.move_money("deposit", id, amount, action, &facts, asked).await
-    }
-
-    /// Money to outside.
-    pub async fn withdraw(&self, id: WalletId, amount: &str, asked: Asked<'_>) -> Result<Wallet> {
-        let facts = self.facts(id).await?;
-        asked.caller.may_spend(&facts)?;
-        let amount = amount_of(amount, facts.currency)?;
-        let world = AccountId::system(Role::World, facts.currency);
-        let action =
-            Action::Move { kind: Kind::Withdrawal, debit: AccountId(id), credit: world, amount };
-        self.move_money("withdraw", id, amount, action, &facts, asked).await
-    }
-
-    /// What never changes about a wallet that this caller may look at.
-    pub async fn seen_by(&self, caller: &Caller, id: WalletId) -> Result<Arc<Facts>> {
-        let facts = self.facts(id).await?;
-        caller.may_see(&facts)?;
-        Ok(facts)
-    }
-
-    /// What never changes about a wallet; 404 when there is none.
-    pub async fn facts(&self, id: WalletId) -> Result<Arc<Facts>> {
-        if let Some(facts) = self.known.get(&id) {
-            return Ok(facts);
-        }
-        let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
-        let sql::Listed { currency, owner, app_user, .. } =
-            found.ok_or(Error::NotFound("wallet"))?;
-        let facts = self.facts_of(&currency, owner, app_user)?;
-        self.known.insert(id, Arc::clone(&facts));
-        Ok(facts)
-    }
-
-    /// The same of many at once; those that do not exist are left out.
-    pub async fn facts_of_many(
+    /// Moves money from outside into a wallet. `amount` is a decimal in its currency.
+    pub async fn deposit(
         &self,
-        ids: impl Iterator<Item = WalletId>,
-    ) -> Result<HashMap<WalletId, Arc<Facts>>> {
-        let mut all = HashMap::new();
-        let mut unknown = Vec::new();
-        for id in ids {
-            match self.known.get(&id) {
-                Some(facts) => drop(all.insert(id, facts)),
-                None => unknown.push(id),
-            }
-        }
-        if !unknown.is_empty() {
-            let mut db = self.db.acquire("wallet.find_many").await?;
-            for found in sql::find_many(&mut db, &unknown).await? {
-                let facts = self.facts_of(&found.currency, found.owner, found.app_user)?;
-                self.known.insert(found.id, Arc::clone(&facts));
-                all.insert(found.id, facts);
-            }
-        }
-        Ok(all)
+        id: WalletId,
+        amount: &str,
+        meta: RequestMeta<'_>,
+    ) -> Result<Wallet> {
+        let record = self.record(id).await?;
+        meta.caller.require_fund(&record)?;
+        let amount = parse_amount(amount, record.currency)?;
+        let action = deposit_to(id.into(), record.currency, amount);
+        self.move_money("deposit", id, amount, action, &record, meta).await
     }
 
-    fn facts_of(&self, code: &str, owner: String, user: Option<i64>) -> Result<Arc<Facts>> {
-        let currency = self.currencies.find(code).ok_or_else(|| {
-            Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
-        })?;
-        Ok(Arc::new(Facts { currency, owner, user }))
+    /// Moves money out of a wallet to the outside. `amount` is a decimal in its currency.
+    pub async fn withdraw(
+        &self,
+        id: WalletId,
+        amount: &str,
+        meta: RequestMeta<'_>,
+    ) -> Result<Wallet> {
+        let record = self.record(id).await?;
+        meta.caller.require_spend(&record)?;
+        let amount = parse_amount(amount, record.currency)?;
+        let world = AccountId::system(SystemRole::World, record.currency);
+        let kind = TransferKind::Withdrawal;
+        let action = Action::Move { kind, debit: id.into(), credit: world, amount };
+        self.move_money("withdraw", id, amount, action, &record, meta).await
     }
 
     async fn move_money(
@@ -246,25 +215,25 @@ impl Wallets {
         id: WalletId,
         amount: Minor,
         action: Action,
-        facts: &Arc<Facts>,
-        asked: Asked<'_>,
+        record: &Arc<WalletRecord>,
+        meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
         let content = [&id.to_string() as &str, &amount.0.to_string()];
-        let posting = asked.posting(operation, &content, vec![Leg::from(action)]);
+        let posting = meta.posting(operation, &content, vec![Leg::from(action)]);
         let posted = self.ledger.post(posting).await;
-        let posted = posted.map_err(|error| refused(&error, Some(facts.currency)))?;
-        self.count(&posted, facts.currency);
-        after(id, Arc::clone(facts), &posted)
+        let posted = posted.map_err(|error| from_post_error(&error, Some(record.currency)))?;
+        self.count_posted(&posted, record.currency);
+        after(id, Arc::clone(record), &posted)
     }
 
-    /// Notes how much was moved.
-    fn count(&self, posted: &Posted, currency: Currency) {
+    /// Counts the amounts of a posting, unless it is a replay.
+    fn count_posted(&self, posted: &Posted, currency: Currency) {
         for row in posted.rows.iter().filter(|_| !posted.replayed) {
             self.count_moved(currency, row.kind, row.amount);
         }
     }
 
-    fn count_moved(&self, currency: Currency, kind: Kind, amount: Minor) {
+    fn count_moved(&self, currency: Currency, kind: TransferKind, amount: Minor) {
         if amount > Minor::ZERO {
             let moved = &self.metrics.wallet_amount_moved_minor_units_total;
             let amount = u64::try_from(amount.0).unwrap_or_default();
@@ -274,10 +243,10 @@ impl Wallets {
 }
 
 /// A wallet after a posting that touched it.
-fn after(id: WalletId, facts: Arc<Facts>, posted: &Posted) -> Result<Wallet> {
-    let available = posted.available(AccountId(id)).ok_or_else(nothing_posted)?;
-    let held = posted.held(AccountId(id));
-    Ok(Wallet { id, facts, available, held, replayed: posted.replayed })
+fn after(id: WalletId, record: Arc<WalletRecord>, posted: &Posted) -> Result<Wallet> {
+    let available = posted.available(id.into()).ok_or_else(nothing_posted)?;
+    let held = posted.held(id.into());
+    Ok(Wallet { id, record, available, held, replayed: posted.replayed })
 }
 
 fn companion(
@@ -288,12 +257,12 @@ fn companion(
     Companion::new(kind, row, refusal).map_err(|cause| Error::Internal(cause.into()))
 }
 
-fn deposit_of(account: AccountId, currency: Currency, amount: Minor) -> Action {
-    let debit = AccountId::system(Role::World, currency);
-    Action::Move { kind: Kind::Deposit, debit, credit: account, amount }
+fn deposit_to(account: AccountId, currency: Currency, amount: Minor) -> Action {
+    let debit = AccountId::system(SystemRole::World, currency);
+    Action::Move { kind: TransferKind::Deposit, debit, credit: account, amount }
 }
 
-fn amount_of(text: &str, currency: Currency) -> Result<Minor> {
+fn parse_amount(text: &str, currency: Currency) -> Result<Minor> {
     Minor::parse_amount(text, currency).map_err(|cause| Error::field("/amount", cause.to_string()))
 }
 

@@ -1,42 +1,78 @@
-//! Looking at wallets: one, many, as they were, and what happened to them.
+//! Reads of wallets: one, many, as of a moment in the past, and histories.
 
 use std::sync::Arc;
 
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::access::Sight;
-use super::{BOOK, Facts, WalletId, Wallets, sql};
+use super::access::Visibility;
+use super::{BOOK, WalletRecord, Wallets, nothing_posted, sql};
+use crate::auth::Caller;
 use crate::error::{Error, Result};
-use crate::ledger::account::AccountId;
-use crate::ledger::account::State;
+use crate::ids::WalletId;
+use crate::ledger::account::{AccountId, AccountState};
 use crate::ledger::money::Minor;
-use crate::ledger::read::{self, Entry, Span};
+use crate::ledger::read::{self, HistoryEntry, Span};
 
-pub use super::sql::Wanted;
+pub use super::sql::WalletFilter;
 
-/// A wallet and what is in it.
+/// A wallet with its balance, now or at a moment.
 #[derive(Debug, Clone)]
-pub struct Holdings {
+pub struct WalletBalance {
     pub id: WalletId,
-    pub facts: Arc<Facts>,
+    pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// The last transfer that the figures take into account, when a moment was asked for.
+    /// The last transfer that the balance takes into account, if the caller asked for a moment.
     pub as_of: Option<i64>,
 }
 
-impl Holdings {
-    /// What the owner has, held or not.
-    pub fn balance(&self) -> Result<Minor> {
+impl WalletBalance {
+    /// Available and held together.
+    pub fn total(&self) -> Result<Minor> {
         let sum = self.available.checked_add(self.held);
         sum.ok_or_else(|| Error::Internal(anyhow::anyhow!("wallet {} holds too much", self.id)))
     }
 }
 
+/// The members of a wallet that its detail view adds.
+#[derive(Debug)]
+pub struct WalletDetail {
+    pub state: AccountState,
+    pub created_at: OffsetDateTime,
+    pub closed_at: Option<OffsetDateTime>,
+    pub label: Option<String>,
+    pub metadata: Option<String>,
+}
+
+/// A page of a wallet's history, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryQuery {
+    /// First moment that belongs to it.
+    pub from: Option<OffsetDateTime>,
+    /// First moment that no longer belongs to it.
+    pub to: Option<OffsetDateTime>,
+    /// End of the previous page.
+    pub before_seq: Option<i64>,
+    pub limit: i64,
+}
+
 impl Wallets {
-    /// One wallet, now or at a moment in the past.
-    pub async fn get(&self, id: WalletId, moment: Option<OffsetDateTime>) -> Result<Holdings> {
-        let facts = self.facts(id).await?;
+    /// The record of a wallet that the caller may see.
+    pub async fn visible_record(&self, caller: &Caller, id: WalletId) -> Result<Arc<WalletRecord>> {
+        let record = self.record(id).await?;
+        caller.require_read(&record)?;
+        Ok(record)
+    }
+
+    /// The balance of a wallet, now or at a moment in the past.
+    pub async fn balance(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+        moment: Option<OffsetDateTime>,
+    ) -> Result<WalletBalance> {
+        let record = self.visible_record(caller, id).await?;
         let mut db = self.db.acquire("wallet.get").await?;
         let as_of = match moment {
             None => None,
@@ -45,62 +81,95 @@ impl Wallets {
             }
             Some(moment) => Some(read::seq_at(&mut db, BOOK, moment).await?),
         };
-        let accounts = [Some(AccountId(id)), AccountId(id).hold()]
-            .map(|account| account.unwrap_or(AccountId(id)));
-        let balances = read::balances(&mut db, BOOK, &accounts, as_of.unwrap_or(read::END)).await?;
-        let [available, held] = balances[..] else { return Err(super::nothing_posted()) };
-        Ok(Holdings { id, facts, available, held, as_of })
+        let balance = balance_at(&mut db, id, record, as_of.unwrap_or(read::END)).await?;
+        Ok(WalletBalance { as_of, ..balance })
     }
 
-    /// Wallets that are seen from there, in the order of their ids.
-    pub async fn list(&self, wanted: Wanted<'_>, sight: Sight) -> Result<Vec<Holdings>> {
+    /// A wallet with everything that its detail view shows.
+    pub async fn detail(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+    ) -> Result<(WalletBalance, WalletDetail)> {
+        let balance = self.balance(caller, id, None).await?;
+        let mut db = self.db.acquire("wallet.detail").await?;
+        let row = sql::detail(&mut db, id).await?.ok_or(Error::NotFound("wallet"))?;
+        let state = read::state(&mut db, BOOK, id.into()).await?;
+        let sql::DetailRow { created_at, closed_at, label, metadata } = row;
+        Ok((balance, WalletDetail { state, created_at, closed_at, label, metadata }))
+    }
+
+    /// The wallets that the caller sees, in the order of their ids.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        filter: WalletFilter<'_>,
+    ) -> Result<Vec<WalletBalance>> {
+        let visibility = caller.require_visibility()?;
         let mut db = self.db.acquire("wallet.list").await?;
-        let seen = match sight {
-            Sight::Everything => None,
-            Sight::Of { user, of_nobody } => Some((user, of_nobody)),
+        let rows = match (filter.owner, visibility) {
+            (Some(owner), _) => sql::list_of_owner(&mut db, owner, visibility, filter).await?,
+            (None, Visibility::All) => sql::list(&mut db, filter).await?,
+            (None, _) => sql::list_visible(&mut db, visibility, filter).await?,
         };
-        let rows = match (wanted.owner, seen) {
-            (Some(owner), _) => sql::list_of(&mut db, owner, seen, wanted).await?,
-            (None, Some((user, of_nobody))) => {
-                sql::list_seen(&mut db, user, of_nobody, wanted).await?
-            }
-            (None, None) => sql::list(&mut db, wanted).await?,
-        };
-        let accounts = rows.iter().map(|row| AccountId(row.id));
+        let accounts = rows.iter().map(|row| AccountId::from(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));
         let accounts: Vec<AccountId> = accounts.chain(holds).collect();
         let balances = read::balances(&mut db, BOOK, &accounts, read::END).await?;
         let (available, held) = balances.split_at(rows.len());
-        let wallets =
-            rows.into_iter().zip(available.iter().zip(held)).map(|(row, (available, held))| {
-                let facts = self.facts_of(&row.currency, row.owner, row.app_user)?;
-                Ok(Holdings { id: row.id, facts, available: *available, held: *held, as_of: None })
-            });
+        let wallets = rows.into_iter().zip(available.iter().zip(held));
+        let wallets = wallets.map(|(row, (available, held))| {
+            let record = self.record_from(&row.currency, row.owner, row.app_user)?;
+            Ok(WalletBalance {
+                id: row.id,
+                record,
+                available: *available,
+                held: *held,
+                as_of: None,
+            })
+        });
         wallets.collect()
     }
 
-    /// What else there is to know of a wallet.
-    pub async fn detail(&self, id: WalletId) -> Result<Detail> {
-        let mut db = self.db.acquire("wallet.detail").await?;
-        let found = sql::detail(&mut db, id).await?.ok_or(Error::NotFound("wallet"))?;
-        let state = read::state(&mut db, BOOK, AccountId(id)).await?;
-        Ok(Detail {
-            state,
-            created_at: found.created_at,
-            closed_at: found.closed_at,
-            label: found.label,
-            metadata: found.metadata,
-        })
-    }
-
-    /// What happened to a wallet.
-    pub async fn history(&self, id: WalletId, span: Span) -> Result<Vec<Entry>> {
+    /// A page of a wallet's history, with the wallet's record.
+    pub async fn history(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+        query: HistoryQuery,
+    ) -> Result<(Arc<WalletRecord>, Vec<HistoryEntry>)> {
+        let record = self.visible_record(caller, id).await?;
+        let (from, before) = match (query.from, query.to) {
+            (None, None) => (0, read::END),
+            (from, to) => self.seqs_between(from, to).await?,
+        };
+        let before = query.before_seq.map_or(before, |last| last.min(before));
+        let span = Span { from, before, oldest_first: false, limit: query.limit };
         let mut db = self.db.acquire("wallet.history").await?;
-        read::history(&mut db, BOOK, AccountId(id), span).await
+        Ok((record, read::history(&mut db, BOOK, id.into(), span).await?))
     }
 
-    /// The part of the book between two moments: the first seq of it and the first behind it.
-    pub async fn between(
+    /// The statement of a wallet between two moments.
+    pub async fn statement(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+        from: Option<OffsetDateTime>,
+        to: Option<OffsetDateTime>,
+    ) -> Result<Statement> {
+        let record = self.visible_record(caller, id).await?;
+        let (from, before) = self.seqs_between(from, to).await?;
+        let mut db = self.db.acquire("wallet.statement").await?;
+        let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
+        let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;
+        drop(db);
+        let span = Span { from, before, oldest_first: true, limit: read::PAGE_MAX };
+        let wallets = self.clone();
+        Ok(Statement { id, record, opening, closing, span, wallets, is_complete: false })
+    }
+
+    /// The part of the book between two moments: its first seq, and the first one behind it.
+    async fn seqs_between(
         &self,
         from: Option<OffsetDateTime>,
         to: Option<OffsetDateTime>,
@@ -116,29 +185,47 @@ impl Wallets {
         };
         Ok((from, before))
     }
-
-    /// What a wallet had after the transfer with this seq.
-    pub async fn holdings_at(
-        &self,
-        id: WalletId,
-        facts: &Arc<Facts>,
-        seq: i64,
-    ) -> Result<Holdings> {
-        let mut db = self.db.acquire("wallet.holdings_at").await?;
-        let account = AccountId(id);
-        let accounts = [account, account.hold().unwrap_or(account)];
-        let balances = read::balances(&mut db, BOOK, &accounts, seq).await?;
-        let [available, held] = balances[..] else { return Err(super::nothing_posted()) };
-        Ok(Holdings { id, facts: Arc::clone(facts), available, held, as_of: Some(seq) })
-    }
 }
 
-/// What a detail view tells besides.
-#[derive(Debug)]
-pub struct Detail {
-    pub state: State,
-    pub created_at: OffsetDateTime,
-    pub closed_at: Option<OffsetDateTime>,
-    pub label: Option<String>,
-    pub metadata: Option<String>,
+/// The balance of a wallet after the transfer with this seq.
+async fn balance_at(
+    db: &mut PgConnection,
+    id: WalletId,
+    record: Arc<WalletRecord>,
+    seq: i64,
+) -> Result<WalletBalance> {
+    let account = AccountId::from(id);
+    let accounts = [account, account.hold().unwrap_or(account)];
+    let balances = read::balances(db, BOOK, &accounts, seq).await?;
+    let [available, held] = balances[..] else { return Err(nothing_posted()) };
+    Ok(WalletBalance { id, record, available, held, as_of: None })
+}
+
+/// A statement, read one page at a time, oldest entry first: its length costs no memory.
+pub struct Statement {
+    pub id: WalletId,
+    pub record: Arc<WalletRecord>,
+    pub opening: WalletBalance,
+    pub closing: WalletBalance,
+    span: Span,
+    wallets: Wallets,
+    is_complete: bool,
+}
+
+impl Statement {
+    /// The next entries; none when the statement is complete.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<HistoryEntry>>> {
+        if self.is_complete {
+            return Ok(None);
+        }
+        let mut db = self.wallets.db.acquire("wallet.history").await?;
+        let entries = read::history(&mut db, BOOK, self.id.into(), self.span).await?;
+        match entries.last() {
+            Some(last) if i64::try_from(entries.len()) == Ok(self.span.limit) => {
+                self.span.from = last.seq + 1;
+            }
+            _ => self.is_complete = true,
+        }
+        Ok(Some(entries))
+    }
 }

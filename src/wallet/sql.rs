@@ -1,12 +1,14 @@
-//! The statements of wallets.
+//! Statements of wallets.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::access::Visibility;
 use crate::error::Result;
+use crate::ids::{UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 
-/// A wallet's row, which moves with the opening of its account.
+/// Inserts a wallet's row together with the opening of its account.
 pub(super) static OPENED: CompanionKind = CompanionKind {
     name: "wallet.opened",
     sql: "
@@ -22,8 +24,7 @@ with input as (
 )",
 };
 
-/// The id of the next wallet.
-/// How many wallets are open, and how many are closed.
+/// Numbers of open and of closed wallets.
 pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
     let row = sqlx::query!(
         r#"select count(*) filter (where closed_at is null) as "open!", count(closed_at) as "closed!" from wallet"#
@@ -32,99 +33,103 @@ pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
     Ok((row.open, row.closed))
 }
 
-pub(super) async fn next_id(db: &mut PgConnection) -> Result<i64> {
-    let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!""#);
+/// The id of the next wallet.
+pub(super) async fn next_id(db: &mut PgConnection) -> Result<WalletId> {
+    let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!: WalletId""#);
     Ok(id.fetch_one(db).await?)
 }
 
-/// What never changes about a wallet.
-pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Listed>> {
+/// The row of one wallet.
+pub(super) async fn find(db: &mut PgConnection, id: WalletId) -> Result<Option<WalletRow>> {
     let row = sqlx::query_as!(
-        Listed,
-        "select id, currency, owner, app_user from wallet where id = $1",
-        id
+        WalletRow,
+        r#"select id as "id: WalletId", currency, owner, app_user as "app_user: UserId" from wallet where id = $1"#,
+        id.0
     );
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The same of many at once.
-pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<Listed>> {
+/// The rows of many wallets.
+pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<WalletRow>> {
     let rows = sqlx::query_as!(
-        Listed,
-        "select id, currency, owner, app_user from wallet where id = any ($1)",
+        WalletRow,
+        r#"select id as "id: WalletId", currency, owner, app_user as "app_user: UserId" from wallet where id = any ($1)"#,
         ids
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// What a detail view tells besides.
-pub(super) struct Detail {
+/// The members of a wallet that its detail view adds.
+pub(super) struct DetailRow {
     pub created_at: OffsetDateTime,
     pub closed_at: Option<OffsetDateTime>,
     pub label: Option<String>,
     pub metadata: Option<String>,
 }
 
-pub(super) async fn detail(db: &mut PgConnection, id: i64) -> Result<Option<Detail>> {
+pub(super) async fn detail(db: &mut PgConnection, id: WalletId) -> Result<Option<DetailRow>> {
     let row = sqlx::query_as!(
-        Detail,
+        DetailRow,
         "select created_at, closed_at, label, metadata::text as metadata from wallet where id = $1",
-        id
+        id.0
     );
     Ok(row.fetch_optional(db).await?)
 }
 
 /// A row of a list.
-pub(super) struct Listed {
-    pub id: i64,
+pub(super) struct WalletRow {
+    pub id: WalletId,
     pub currency: String,
     pub owner: String,
-    pub app_user: Option<i64>,
+    pub app_user: Option<UserId>,
 }
 
-/// Which wallets are wanted.
+/// Filter and page of a list of wallets.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct WalletFilter<'a> {
     pub owner: Option<&'a str>,
     pub currency: Option<&'a str>,
-    pub closed_too: bool,
-    /// Behind this id.
+    pub include_closed: bool,
+    /// Only ids above this one.
     pub after: i64,
     pub limit: i64,
 }
 
-/// Wallets of everybody, in the order of their ids.
-pub(super) async fn list(db: &mut PgConnection, wanted: Wanted<'_>) -> Result<Vec<Listed>> {
-    let Wanted { currency, closed_too, after, limit, .. } = wanted;
+/// All wallets, in the order of their ids.
+pub(super) async fn list(
+    db: &mut PgConnection,
+    filter: WalletFilter<'_>,
+) -> Result<Vec<WalletRow>> {
+    let WalletFilter { currency, include_closed, after, limit, .. } = filter;
     let rows = sqlx::query_as!(
-        Listed,
-        "select id, currency, owner, app_user
+        WalletRow,
+        r#"select id as "id: WalletId", currency, owner, app_user as "app_user: UserId"
         from wallet
         where id > $1
             and (closed_at is null or $4)
             and ($2::text is null or currency = $2)
         order by id
-        limit $3",
+        limit $3"#,
         after,
         currency,
         limit,
-        closed_too,
+        include_closed,
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Those of a user, if there is one, and those of no user, if they are seen; in the order of their ids.
-pub(super) async fn list_seen(
+/// The wallets that a caller without `wallet:read` sees, in the order of their ids.
+pub(super) async fn list_visible(
     db: &mut PgConnection,
-    user: Option<i64>,
-    of_nobody: bool,
-    wanted: Wanted<'_>,
-) -> Result<Vec<Listed>> {
-    let Wanted { currency, closed_too, after, limit, .. } = wanted;
+    visibility: Visibility,
+    filter: WalletFilter<'_>,
+) -> Result<Vec<WalletRow>> {
+    let WalletFilter { currency, include_closed, after, limit, .. } = filter;
+    let (user, include_unowned) = own_and_unowned(visibility);
     let rows = sqlx::query_as!(
-        Listed,
+        WalletRow,
         r#"
-        select id as "id!", currency as "currency!", owner as "owner!", app_user
+        select id as "id!: WalletId", currency as "currency!", owner as "owner!", app_user as "app_user: UserId"
         from (
             (
                 select id, currency, owner, app_user
@@ -154,26 +159,26 @@ pub(super) async fn list_seen(
         after,
         currency,
         limit,
-        closed_too,
+        include_closed,
         user,
-        of_nobody,
+        include_unowned,
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Those with this label of an owner; of everybody, or only what is seen as above.
-pub(super) async fn list_of(
+/// The wallets with this owner label that the caller sees.
+pub(super) async fn list_of_owner(
     db: &mut PgConnection,
     owner: &str,
-    seen: Option<(Option<i64>, bool)>,
-    wanted: Wanted<'_>,
-) -> Result<Vec<Listed>> {
-    let Wanted { currency, closed_too, after, limit, .. } = wanted;
-    let (user, of_nobody) = seen.unwrap_or_default();
+    visibility: Visibility,
+    filter: WalletFilter<'_>,
+) -> Result<Vec<WalletRow>> {
+    let WalletFilter { currency, include_closed, after, limit, .. } = filter;
+    let (user, include_unowned) = own_and_unowned(visibility);
     let rows = sqlx::query_as!(
-        Listed,
+        WalletRow,
         r#"
-        select id, currency, owner, app_user
+        select id as "id: WalletId", currency, owner, app_user as "app_user: UserId"
         from wallet
         where owner = $2
             and id > $1
@@ -186,10 +191,20 @@ pub(super) async fn list_of(
         owner,
         currency,
         limit,
-        closed_too,
-        seen.is_none(),
+        include_closed,
+        visibility == Visibility::All,
         user,
-        of_nobody,
+        include_unowned,
     );
     Ok(rows.fetch_all(db).await?)
+}
+
+/// The user whose wallets are visible, and whether those of no user are.
+fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
+    match visibility {
+        Visibility::All => (None, true),
+        Visibility::Own(user) => (Some(user.0), false),
+        Visibility::OwnAndUnowned(user) => (Some(user.0), true),
+        Visibility::Unowned => (None, true),
+    }
 }

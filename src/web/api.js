@@ -1,52 +1,52 @@
-// Talking to the API: exact decimals, one key for each thing that somebody means to do.
+// API client: keeps decimals exact, and sends API key and idempotency key.
 
-const KEY = "revwallet.key";
+const API_KEY_ITEM = "revwallet.key";
 
-export function useKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+export function setApiKey(key) {
+  if (key) sessionStorage.setItem(API_KEY_ITEM, key);
+  else sessionStorage.removeItem(API_KEY_ITEM);
 }
 
-/** Why something was not done, in words. */
-export class Refused extends Error {
+/** A failed request, with the API's error message. */
+export class ApiError extends Error {
   constructor(problem, status) {
     super(problem?.detail ?? `The server answered ${status}.`);
     this.errors = problem?.errors ?? [];
-    // Whatever is no clear refusal may have been done.
-    this.again = !(status >= 400 && status < 500);
+    // Without a clear rejection (4xx), the request may have taken effect.
+    this.mayHaveSucceeded = !(status >= 400 && status < 500);
   }
 }
 
-/** Numbers stay the text that they are: a double would round the large ones. */
-function parse(text) {
+/** Parses JSON but keeps amounts as text: a double would round large ones. */
+function parseExact(text) {
   const exact = /("(?:balance|available|held|required|amount|fee)":)(-?\d+(?:\.\d+)?)/g;
   return text ? JSON.parse(text.replace(exact, '$1"$2"')) : null;
 }
 
-/** A key that nobody else has; works without HTTPS as well. */
-export function newKey() {
+/** A random idempotency key; unlike crypto.randomUUID, this works without HTTPS too. */
+export function newIdempotencyKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-export async function call(method, path, body, key) {
+export async function call(method, path, body, idempotencyKey) {
   const headers = {};
-  const credential = sessionStorage.getItem(KEY);
+  const credential = sessionStorage.getItem(API_KEY_ITEM);
   if (credential) headers.Authorization = `Bearer ${credential}`;
   if (body) headers["Content-Type"] = "application/json";
-  if (key) headers["Idempotency-Key"] = key;
-  let answer, text;
+  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+  let response, text;
   try {
-    answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-    text = await answer.text();
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+    text = await response.text();
   } catch {
-    const unknown = new Refused({ detail: "The server cannot be reached. Nothing is done twice if you try again." });
-    unknown.again = true;
-    throw unknown;
+    const error = new ApiError({ detail: "Cannot reach the server. Try again: a request is never applied twice." });
+    error.mayHaveSucceeded = true;
+    throw error;
   }
   let parsed = null;
-  try { parsed = parse(text); } catch { /* not ours: the status says enough */ }
-  if (!answer.ok || (text && parsed === null)) throw new Refused(parsed, answer.ok ? 502 : answer.status);
-  const next = /<([^>]+)>; rel="next"/.exec(answer.headers.get("Link") ?? "");
+  try { parsed = parseExact(text); } catch { /* not from the API: the status is enough */ }
+  if (!response.ok || (text && parsed === null)) throw new ApiError(parsed, response.ok ? 502 : response.status);
+  const next = /<([^>]+)>; rel="next"/.exec(response.headers.get("Link") ?? "");
   return { body: parsed, next: next?.[1] };
 }

@@ -1,26 +1,28 @@
-// The page of wallets: look, open, deposit, withdraw, transfer.
+// The wallets page: lists and shows wallets, and opens, deposits, withdraws and transfers.
 
-import { Refused, call, newKey, useKey } from "/assets/api.js";
+import { ApiError, call, newIdempotencyKey, setApiKey } from "/assets/api.js";
 
 const $ = (id) => document.getElementById(id);
+/** The wallet on display, and the URL of its next page of history. */
 const shown = { id: null, currency: "", older: null };
+/** URL of the next page of wallets. */
 let moreWallets = null;
 
 function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const created = document.createElement(tag);
+  if (text !== undefined) created.textContent = text;
+  if (className) created.className = className;
+  return created;
 }
 
-/** A decimal with thin spaces between thousands, as people read it. The digits are the server's. */
-function pretty(decimal) {
+/** Formats a decimal with thin spaces between thousands, without changing its digits. */
+function formatAmount(decimal) {
   const [whole, rest] = String(decimal).split(".");
   const grouped = whole.replace(/\B(?=(\d{3})+$)/g, "\u202f");
   return rest === undefined ? grouped : `${grouped}.${rest}`;
 }
 
-function say(text, bad = false) {
+function showMessage(text, bad = false) {
   const line = $("say");
   line.hidden = false;
   line.classList.toggle("bad", bad);
@@ -28,143 +30,143 @@ function say(text, bad = false) {
   line.textContent = text;
 }
 
-function row(wallet) {
+function walletItem(wallet) {
   const item = element("li");
   const button = element("button");
   button.type = "button";
   button.dataset.id = wallet.id;
   button.append(
     element("span", `#${wallet.id}`, "muted small number"),
-    element("span", wallet.owner, "who"),
-    element("span", `${pretty(wallet.balance)} ${wallet.currency}`, "number"),
+    element("span", wallet.owner, "owner"),
+    element("span", `${formatAmount(wallet.balance)} ${wallet.currency}`, "number"),
   );
   button.addEventListener("click", () => { location.hash = `wallet=${wallet.id}`; });
   item.append(button);
   return item;
 }
 
-function mark() {
+function markSelected() {
   for (const button of $("wallets").querySelectorAll("button")) {
     button.setAttribute("aria-current", String(button.dataset.id === shown.id));
   }
 }
 
-async function list(path = "/wallet?limit=100") {
+async function loadWallets(path = "/wallet?limit=100") {
   const first = path === "/wallet?limit=100";
   const { body, next } = await call("GET", path);
-  const rows = body.map(row);
-  if (first) $("wallets").replaceChildren(...rows);
-  else $("wallets").append(...rows);
+  const items = body.map(walletItem);
+  if (first) $("wallets").replaceChildren(...items);
+  else $("wallets").append(...items);
   $("no-wallets").hidden = $("wallets").children.length > 0;
   moreWallets = next;
   $("more-wallets").hidden = !next;
-  mark();
+  markSelected();
 }
 
 const KINDS = { open: "opened", close: "closed", freeze: "frozen", unfreeze: "unfrozen" };
-const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const DATE_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const SIGNS = { in: "+", out: "\u2212" };
 
-function line(entry) {
-  const made = element("tr");
-  const when = element("time", MOMENT.format(new Date(entry.at)));
+function historyRow(entry) {
+  const row = element("tr");
+  const when = element("time", DATE_TIME.format(new Date(entry.at)));
   when.dateTime = entry.at;
   const cell = element("td");
   cell.append(when);
   const moves = entry.direction !== "none";
-  const amount = moves ? (SIGNS[entry.direction] ?? "") + pretty(entry.amount) : "";
-  made.append(
+  const amount = moves ? (SIGNS[entry.direction] ?? "") + formatAmount(entry.amount) : "";
+  row.append(
     cell,
     element("td", KINDS[entry.kind] ?? entry.kind),
     element("td", entry.counterparty ? `#${entry.counterparty}` : "", "optional number"),
     element("td", entry.memo ?? "", "optional"),
     element("td", amount, `number ${entry.direction}`),
-    element("td", pretty(entry.balance), "number"),
+    element("td", formatAmount(entry.balance), "number"),
   );
-  if (entry.trace_id) made.title = `trace ${entry.trace_id}`;
-  return made;
+  if (entry.trace_id) row.title = `Trace ID: ${entry.trace_id}`;
+  return row;
 }
 
-async function history(path) {
+async function loadHistory(path) {
   const first = !path;
-  const of = shown.id;
-  const { body, next } = await call("GET", path ?? `/wallet/${of}/history?limit=25`);
-  if (shown.id !== of) return;
-  const lines = body.map(line);
-  if (first) $("history").replaceChildren(...lines);
-  else $("history").append(...lines);
+  const id = shown.id;
+  const { body, next } = await call("GET", path ?? `/wallet/${id}/history?limit=25`);
+  if (shown.id !== id) return;
+  const rows = body.map(historyRow);
+  if (first) $("history").replaceChildren(...rows);
+  else $("history").append(...rows);
   shown.older = next;
   $("older").hidden = !next;
 }
 
-/** The wallet that was chosen last: answers about another come too late. */
-let chosen = null;
+/** The wallet selected last; late responses about another one are ignored. */
+let selected = null;
 
-async function show(id) {
-  chosen = id;
+async function showWallet(id) {
+  selected = id;
   const { body: wallet } = await call("GET", `/wallet/${encodeURIComponent(id)}`);
-  if (chosen !== id) return;
+  if (selected !== id) return;
   Object.assign(shown, { id: wallet.id, currency: wallet.currency });
   const title = $("wallet-title");
   title.textContent = `${wallet.label ?? wallet.owner} `;
   title.append(element("span", `#${wallet.id}`, "muted number"));
   if (wallet.state !== "open") title.append(" ", element("span", wallet.state, "badge"));
-  $("balance").replaceChildren(pretty(wallet.balance), " ", element("span", wallet.currency, "unit"));
+  $("balance").replaceChildren(formatAmount(wallet.balance), " ", element("span", wallet.currency, "unit"));
   $("parts").textContent = Number(wallet.held) === 0
-    ? "All of it can be spent."
-    : `${pretty(wallet.available)} can be spent, ${pretty(wallet.held)} is held.`;
+    ? "Fully available."
+    : `${formatAmount(wallet.available)} available, ${formatAmount(wallet.held)} on hold.`;
   $("wallet").hidden = false;
   $("nothing").hidden = true;
-  mark();
-  await history();
+  markSelected();
+  await loadHistory();
 }
 
-/** One form, one intention: the same key until it is done or refused, or until something else is meant. */
-function form(id, act) {
-  const made = $(id);
-  let key = newKey();
-  let meant = "";
-  made.addEventListener("input", () => {
-    for (const input of made.elements) {
+/** Submits a form with `action`. A retry of the same input keeps its idempotency key until the outcome is known. */
+function bindForm(id, action) {
+  const form = $(id);
+  let key = newIdempotencyKey();
+  let pending = "";
+  form.addEventListener("input", () => {
+    for (const input of form.elements) {
       input.removeAttribute("aria-invalid");
       input.removeAttribute("aria-describedby");
     }
   });
-  made.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = made.querySelector("button");
+    const button = form.querySelector("button");
     if (button.disabled) return;
     button.disabled = true;
     try {
-      const fields = Object.fromEntries(new FormData(made));
-      const now = JSON.stringify([shown.id, fields]);
-      if (now !== meant) key = newKey();
-      meant = now;
-      const done = await act(fields, key);
-      // Done: what comes next is meant anew, even if it looks the same.
-      meant = "";
-      made.reset();
-      say(done);
+      const fields = Object.fromEntries(new FormData(form));
+      const submitted = JSON.stringify([shown.id, fields]);
+      if (submitted !== pending) key = newIdempotencyKey();
+      pending = submitted;
+      const message = await action(fields, key);
+      // Succeeded: the next submission is a new request, even with the same input.
+      pending = "";
+      form.reset();
+      showMessage(message);
       await refresh();
     } catch (error) {
-      fail(error, made);
-      // What was refused is meant anew next time; what is not known is asked again with the same key.
-      if (!error.again) meant = "";
+      showError(error, form);
+      // After a rejection, the next submission is a new request; after an unknown outcome, it reuses the key.
+      if (!error.mayHaveSucceeded) pending = "";
     } finally {
       button.disabled = false;
     }
   });
 }
 
-function fail(error, made) {
-  if (!(error instanceof Refused)) {
-    say("Something went wrong on this page. Load it again; nothing is done twice.", true);
+function showError(error, form) {
+  if (!(error instanceof ApiError)) {
+    showMessage("Unexpected error. Reload the page: a request is never applied twice.", true);
     throw error;
   }
-  const words = error.errors.map(({ pointer, detail }) => `${pointer.replace(/^[/?]/, "").replaceAll("_", " ")} ${detail}`);
-  say(words.length > 0 ? `${words.join("; ")}.` : `${error.message.replace(/\.$/, "")}.`, true);
+  const details = error.errors.map(({ pointer, detail }) => `${pointer.replace(/^[/?]/, "").replaceAll("_", " ")} ${detail}`);
+  showMessage(details.length > 0 ? `${details.join("; ")}.` : `${error.message.replace(/\.$/, "")}.`, true);
   for (const { pointer } of error.errors) {
-    const input = made?.elements.namedItem(pointer.slice(1));
+    const input = form?.elements.namedItem(pointer.slice(1));
     if (input) {
       input.setAttribute("aria-invalid", "true");
       input.setAttribute("aria-describedby", "say");
@@ -173,64 +175,65 @@ function fail(error, made) {
   }
 }
 
-/** What was done shows at once, wherever it can be seen. */
+/** Reloads the list and the wallet on display. */
 async function refresh() {
-  await list();
-  if (shown.id) await show(shown.id);
+  await loadWallets();
+  if (shown.id) await showWallet(shown.id);
 }
 
-function given(fields) {
+function withoutEmpty(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value.trim() !== ""));
 }
 
-form("open", async (fields, key) => {
-  const { body } = await call("POST", "/wallet", given(fields), key);
+bindForm("open", async (fields, key) => {
+  const { body } = await call("POST", "/wallet", withoutEmpty(fields), key);
   location.hash = `wallet=${body.id}`;
-  return `Wallet #${body.id} is open with ${pretty(body.balance)} ${body.currency}.`;
+  return `Opened wallet #${body.id} with ${formatAmount(body.balance)} ${body.currency}.`;
 });
 
 for (const [action, done] of [["deposit", "Deposited"], ["withdraw", "Withdrawn"]]) {
-  form(action, async (fields, key) => {
-    const { body } = await call("POST", `/wallet/${action}`, { id: shown.id, ...given(fields) }, key);
-    return `${done}. The balance is ${pretty(body.balance)} ${body.currency}.`;
+  bindForm(action, async (fields, key) => {
+    const { body } = await call("POST", `/wallet/${action}`, { id: shown.id, ...withoutEmpty(fields) }, key);
+    return `${done}. The balance is ${formatAmount(body.balance)} ${body.currency}.`;
   });
 }
 
-form("transfer", async (fields, key) => {
-  const { body } = await call("POST", "/wallet/transfer", { from: shown.id, ...given(fields) }, key);
-  return `${pretty(body.amount)} ${body.currency} went to wallet #${body.to}.`;
+bindForm("transfer", async (fields, key) => {
+  const { body } = await call("POST", "/wallet/transfer", { from: shown.id, ...withoutEmpty(fields) }, key);
+  return `Transferred ${formatAmount(body.amount)} ${body.currency} to wallet #${body.to}.`;
 });
 
 $("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  useKey(new FormData(event.target).get("key"));
+  setApiKey(new FormData(event.target).get("key"));
   event.target.reset();
-  attempt(refresh);
+  runReportingErrors(refresh);
 });
 
-function attempt(work) {
-  Promise.resolve().then(work).catch((error) => fail(error));
+function runReportingErrors(task) {
+  Promise.resolve().then(task).catch((error) => showError(error));
 }
 
-function follow() {
+/** Shows the wallet that the URL names. */
+function showLinkedWallet() {
   const id = /^#wallet=(\d+)$/.exec(location.hash)?.[1];
   if (!id) return;
-  attempt(async () => {
-    await show(id);
+  runReportingErrors(async () => {
+    await showWallet(id);
     $("wallet-title").focus({ preventScroll: true });
   });
 }
 
-for (const [id, next] of [["older", () => history(shown.older)], ["more-wallets", () => list(moreWallets)]]) {
+for (const [id, next] of [["older", () => loadHistory(shown.older)], ["more-wallets", () => loadWallets(moreWallets)]]) {
   const button = $(id);
   button.addEventListener("click", () => {
     if (button.disabled) return;
     button.disabled = true;
-    attempt(() => next().finally(() => { button.disabled = false; }));
+    runReportingErrors(() => next().finally(() => { button.disabled = false; }));
   });
 }
-window.addEventListener("hashchange", follow);
-attempt(async () => {
-  await list();
-  follow();
+window.addEventListener("hashchange", showLinkedWallet);
+runReportingErrors(async () => {
+  await loadWallets();
+  showLinkedWallet();
 });

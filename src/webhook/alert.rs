@@ -1,19 +1,19 @@
 //! Alerts: a line at a wallet, and one event each time that it is crossed.
 
 use super::{Webhooks, sql};
+use crate::auth::Caller;
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
-use crate::http::idempotency::IdempotencyKey;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{AlertId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::wallet::WalletId;
 
 /// Most alerts of one wallet.
 const ALERTS_MAX: usize = 20;
 
 /// An alert in the currency of its wallet.
-pub(super) struct Alert {
-    pub row: sql::Alert,
+pub(super) struct BalanceAlert {
+    pub row: sql::AlertRow,
     pub currency: Currency,
     pub replayed: bool,
 }
@@ -26,10 +26,10 @@ impl Webhooks {
         line: &str,
         caller: &Caller,
         key: &IdempotencyKey,
-    ) -> Result<Alert> {
-        let facts = self.wallets.facts(wallet).await?;
-        caller.may_spend(&facts)?;
-        let currency = facts.currency;
+    ) -> Result<BalanceAlert> {
+        let record = self.wallets.record(wallet).await?;
+        caller.require_spend(&record)?;
+        let currency = record.currency;
         let line = Minor::parse_balance(line, currency)
             .map_err(|cause| Error::field(format!("/{direction}"), cause.to_string()))?;
         let mut db = self.db.acquire("alert.create").await?;
@@ -40,16 +40,16 @@ impl Webhooks {
             None => false,
         };
         if !known && sql::alerts_of(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
-            let why = format!("is one too many: {ALERTS_MAX} alerts are the most");
+            let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
             return Err(Error::field(format!("/{direction}"), why));
         }
         let created =
             sql::create_alert(&mut db, caller.name(), wallet, direction, line.0, key).await?;
         match (created, key) {
-            (Some(row), _) => Ok(Alert { row, currency, replayed: false }),
+            (Some(row), _) => Ok(BalanceAlert { row, currency, replayed: false }),
             (None, Some(key)) => match sql::alert_of_key(&mut db, key.hash).await? {
                 Some((row, content)) if content == Some(key.content) => {
-                    Ok(Alert { row, currency, replayed: true })
+                    Ok(BalanceAlert { row, currency, replayed: true })
                 }
                 _ => Err(Error::IdempotencyKeyReused),
             },
@@ -61,20 +61,20 @@ impl Webhooks {
         &self,
         wallet: WalletId,
         caller: &Caller,
-    ) -> Result<Vec<Alert>> {
-        let currency = self.wallets.seen_by(caller, wallet).await?.currency;
+    ) -> Result<Vec<BalanceAlert>> {
+        let currency = self.wallets.visible_record(caller, wallet).await?.currency;
         let mut db = self.db.acquire("alert.list").await?;
         let rows = sql::alerts_of(&mut db, &[wallet]).await?;
-        Ok(rows.into_iter().map(|row| Alert { row, currency, replayed: false }).collect())
+        Ok(rows.into_iter().map(|row| BalanceAlert { row, currency, replayed: false }).collect())
     }
 
     pub(super) async fn delete_alert(
         &self,
         wallet: WalletId,
-        id: i64,
+        id: AlertId,
         caller: &Caller,
     ) -> Result<()> {
-        caller.may_spend(&*self.wallets.facts(wallet).await?)?;
+        caller.require_spend(&*self.wallets.record(wallet).await?)?;
         let mut db = self.db.acquire("alert.delete").await?;
         let gone = sql::delete_alert(&mut db, wallet, id).await?;
         if gone { Ok(()) } else { Err(Error::NotFound("alert")) }

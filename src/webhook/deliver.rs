@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tracing::{Instrument, Span};
 
-use super::{Webhooks, feed, sign, sql};
+use super::{Webhooks, fan_out, signature, sql};
 use crate::error::Result;
-use crate::jobs::{self, Attempt};
+use crate::ids::{DeliveryId, WalletId, WebhookId};
+use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceIds, begin};
-use crate::wallet::WalletId;
 
 /// A job gives others a turn after this long.
 const TURN_MAX: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ const ERROR_MAX: usize = 300;
 /// Delivers what waits for a wallet at a webhook.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Deliver {
-    webhook: i64,
+    webhook: WebhookId,
     wallet: WalletId,
 }
 
@@ -38,7 +38,7 @@ impl TaskHandler for Deliver {
     const IDENTIFIER: &'static str = Self::QUEUE;
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        jobs::run(Self::QUEUE, &context, async |webhooks, attempt| {
+        jobs::run(Self::QUEUE, &context, async |webhooks: &Webhooks, attempt| {
             webhooks.deliver(self.webhook, self.wallet, attempt).await
         })
         .await
@@ -46,15 +46,15 @@ impl TaskHandler for Deliver {
 }
 
 /// In the trace of the request that it tells of.
-fn span_of(webhook: i64, next: &sql::Next) -> Span {
+fn span_of(webhook: WebhookId, next: &sql::NextDelivery) -> Span {
     let Some(trace) = next.trace_id.map(TraceIds::caused_by) else { return Span::current() };
     let span = tracing::info_span!(
         parent: None,
         "webhook.deliver",
         otel.kind = "client",
         trace_id = %trace.trace_hex(),
-        webhook.id = webhook,
-        delivery.id = next.id,
+        webhook.id = webhook.0,
+        delivery.id = next.id.0,
     );
     begin(&span, &trace);
     span
@@ -68,14 +68,19 @@ struct Tried {
 }
 
 impl Webhooks {
-    async fn deliver(&self, webhook: i64, wallet: WalletId, attempt: Attempt) -> Result<()> {
+    async fn deliver(
+        &self,
+        webhook: WebhookId,
+        wallet: WalletId,
+        attempt: JobAttempt,
+    ) -> Result<()> {
         let began = Instant::now();
         let mut first = true;
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
             let Some(next) = sql::next(&mut db, webhook, wallet).await? else { return Ok(()) };
             if began.elapsed() > TURN_MAX {
-                return feed::enqueue(&mut db, webhook, wallet).await;
+                return fan_out::enqueue(&mut db, webhook, wallet).await;
             }
             drop(db);
             let sent = Instant::now();
@@ -98,8 +103,8 @@ impl Webhooks {
                 None => {}
                 Some(_) if gives_up => self.give_up(&mut db, webhook, wallet, next.id).await?,
                 // The one that failed now is not the one that this job had failed with before.
-                Some(_) if !first => return feed::enqueue(&mut db, webhook, wallet).await,
-                Some(why) => return Err(jobs::again(format!("attempt {}: {why}", attempt.number))),
+                Some(_) if !first => return fan_out::enqueue(&mut db, webhook, wallet).await,
+                Some(why) => return Err(jobs::retry(format!("attempt {}: {why}", attempt.number))),
             }
             first = false;
         }
@@ -109,21 +114,21 @@ impl Webhooks {
     async fn give_up(
         &self,
         db: &mut sqlx::PgConnection,
-        webhook: i64,
+        webhook: WebhookId,
         wallet: WalletId,
-        delivery: i64,
+        delivery: DeliveryId,
     ) -> Result<()> {
         tracing::warn!(
             event = "webhook.dead",
-            webhook.id = webhook,
-            wallet.id = wallet,
-            delivery.id = delivery,
+            webhook.id = webhook.0,
+            wallet.id = wallet.0,
+            delivery.id = delivery.0,
             "delivery {delivery} of webhook {webhook} is given up; replay it when its receiver is back"
         );
-        feed::enqueue(db, webhook, wallet).await
+        fan_out::enqueue(db, webhook, wallet).await
     }
 
-    async fn send(&self, next: &sql::Next) -> Tried {
+    async fn send(&self, next: &sql::NextDelivery) -> Tried {
         let fails = |error: String| Tried { status: None, error: Some(error) };
         let url = match super::target::parse(&next.url, self.allow_private) {
             Ok(url) => url,
@@ -138,7 +143,7 @@ impl Webhooks {
             .header("content-type", "application/json")
             .header("webhook-id", &id)
             .header("webhook-timestamp", now.to_string())
-            .header("webhook-signature", sign::signatures(&secrets, &id, now, &next.body))
+            .header("webhook-signature", signature::signatures(&secrets, &id, now, &next.body))
             .body(next.body.clone());
         match request.send().await {
             // What it says besides is not read: it may be endless.

@@ -5,12 +5,12 @@ use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
+use crate::ids::WalletId;
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::read::Line;
-use crate::ledger::transfer::Kind;
-use crate::wallet::WalletId;
+use crate::ledger::transfer::TransferKind;
 use crate::wallet::transfer::{Note, wallet_of};
 
 /// Every event there is, and `*` for all of them.
@@ -37,12 +37,12 @@ pub const EVENTS: &[&str] = &[
 ];
 
 /// The event that a kind of transfer is.
-pub(super) fn name_of(kind: Kind) -> &'static str {
+pub(super) fn name_of(kind: TransferKind) -> &'static str {
     match kind {
-        Kind::Open => "wallet.opened",
-        Kind::Close => "wallet.closed",
-        Kind::Freeze => "wallet.frozen",
-        Kind::Unfreeze => "wallet.unfrozen",
+        TransferKind::Open => "wallet.opened",
+        TransferKind::Close => "wallet.closed",
+        TransferKind::Freeze => "wallet.frozen",
+        TransferKind::Unfreeze => "wallet.unfrozen",
         moves => EVENTS
             .iter()
             .find(|name| name.strip_prefix("transfer.") == Some(moves.name()))
@@ -111,10 +111,10 @@ pub(super) fn body(
     currency: Currency,
     alert: Option<Crossed>,
 ) -> Result<String> {
-    let Note { memo, metadata } = Note::read(line.metadata.as_deref());
+    let Note { memo, metadata } = Note::from_stored(line.metadata.as_deref());
     let available = match wallet {
-        id if id == line.credit => Some(line.credit_balance),
-        id if id == line.debit => Some(line.debit_balance),
+        WalletId(id) if id == line.credit => Some(line.credit_balance),
+        WalletId(id) if id == line.debit => Some(line.debit_balance),
         _ => None,
     };
     let side = |id| wallet_of(AccountId(id)).map(|wallet| wallet.to_string());
@@ -125,7 +125,7 @@ pub(super) fn body(
             wallet: wallet.to_string(),
             currency: currency.code(),
             transfer: line.transfer().to_string(),
-            kind: Kind::of_code(line.kind).map_or("unknown", Kind::name),
+            kind: TransferKind::from_code(line.kind).map_or("unknown", TransferKind::name),
             from: side(line.debit),
             to: side(line.credit),
             amount: number(Minor(line.amount), currency)?,
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_transfer_has_its_event() {
-        for kind in Kind::ALL {
-            let expected = kind == Kind::Probe;
+        for kind in TransferKind::ALL {
+            let expected = kind == TransferKind::Probe;
             assert_eq!(name_of(kind) == "*", expected, "{kind:?}");
         }
     }

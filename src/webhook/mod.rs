@@ -1,15 +1,15 @@
 //! Webhooks: somebody else's server is told what happens to wallets, signed, in order, until it has heard it.
 //!
-//! A durable reader of the book writes down what is to be told ([`feed`]); jobs tell it ([`deliver`]). A receiver that
+//! A durable reader of the book writes down what is to be told ([`fan_out`]); jobs tell it ([`deliver`]). A receiver that
 //! is down or slow has its own few queues and slows nobody else.
 
 mod alert;
 mod deliver;
 mod event;
-pub mod feed;
+pub mod fan_out;
 pub mod http;
-pub mod keep;
-mod sign;
+pub mod retention;
+mod signature;
 mod sql;
 mod target;
 
@@ -18,16 +18,20 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::config::duration;
+use crate::auth::{Caller, Policy, Scope};
 use crate::db::Database;
+use crate::duration::duration;
 use crate::error::{Error, Result};
-use crate::http::auth::{Caller, Policy, Scope};
-use crate::http::idempotency::IdempotencyKey;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{DeliveryId, WebhookId};
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
-pub use deliver::Deliver;
-pub use event::EVENTS;
+pub use self::deliver::Deliver;
+pub use self::event::EVENTS;
+
+/// The book whose transfers are delivered.
+const BOOK: i32 = 1;
 
 /// Most deliveries of one replay.
 const REPLAY_MAX: i64 = 10_000;
@@ -47,9 +51,19 @@ pub struct WebhookArgs {
     pub webhook_log_lifetime: Duration,
 }
 
-/// Everything one can do with webhooks. A cheap handle.
+/// The operations on webhooks. Cheap to clone.
 #[derive(Clone)]
-pub struct Webhooks {
+pub struct Webhooks(Arc<WebhooksParts>);
+
+impl std::ops::Deref for Webhooks {
+    type Target = WebhooksParts;
+
+    fn deref(&self) -> &WebhooksParts {
+        &self.0
+    }
+}
+
+pub struct WebhooksParts {
     db: Database,
     wallets: Wallets,
     policy: Policy,
@@ -62,7 +76,7 @@ pub struct Webhooks {
 /// A webhook as its owner sees it.
 #[derive(Debug)]
 pub struct Webhook {
-    pub id: i64,
+    pub id: WebhookId,
     pub url: String,
     pub events: Vec<String>,
     /// Shown when it is made, and never again.
@@ -71,9 +85,9 @@ pub struct Webhook {
     pub replayed: bool,
 }
 
-impl From<sql::Row> for Webhook {
-    fn from(row: sql::Row) -> Self {
-        let sql::Row { id, url, events, created_at, .. } = row;
+impl From<sql::WebhookRow> for Webhook {
+    fn from(row: sql::WebhookRow) -> Self {
+        let sql::WebhookRow { id, url, events, created_at, .. } = row;
         Self { id, url, events, secret: None, created_at, replayed: false }
     }
 }
@@ -87,12 +101,14 @@ impl Webhooks {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         for outcome in ["delivered", "failed"] {
-            metrics.wallet_webhook_deliveries_total.announce([outcome]);
+            metrics.wallet_webhook_deliveries_total.preregister([outcome]);
         }
         let allow_private = args.webhook_allow_private;
         let client = target::client(allow_private)?;
         let log_lifetime = args.webhook_log_lifetime;
-        Ok(Self { db, wallets, policy, client, allow_private, log_lifetime, metrics })
+        let parts =
+            WebhooksParts { db, wallets, policy, client, allow_private, log_lifetime, metrics };
+        Ok(Self(Arc::new(parts)))
     }
 
     async fn create(
@@ -103,7 +119,7 @@ impl Webhooks {
         caller: &Caller,
         key: &IdempotencyKey,
     ) -> Result<Webhook> {
-        caller.sight()?;
+        caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.create").await?;
         let content = [url, &events.join(" "), secret.unwrap_or_default()];
         let key = key.hashed(caller.name(), "webhook", &content);
@@ -112,12 +128,12 @@ impl Webhooks {
             None => false,
         };
         let most =
-            if caller.has(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_A_USER_MAX };
+            if caller.has_scope(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_A_USER_MAX };
         if !known && sql::list(&mut db, caller.name(), None).await?.len() >= most {
-            let why = format!("is one too many: {most} webhooks are the most");
+            let why = format!("limit of {most} webhooks reached: delete one first");
             return Err(Error::field("/url", why));
         }
-        let secret = secret.map_or_else(sign::new_secret, str::to_owned);
+        let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut db, caller.name(), url, events, &secret, key).await?;
         let (row, replayed) = match (created, key) {
             (Some(row), _) => (row, false),
@@ -133,15 +149,15 @@ impl Webhooks {
     }
 
     async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
-        caller.sight()?;
+        caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.list").await?;
         let rows = sql::list(&mut db, caller.name(), None).await?;
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
 
     /// A webhook of this caller; another's is nobody's business.
-    async fn get(&self, id: i64, caller: &Caller) -> Result<Webhook> {
-        caller.sight()?;
+    async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
+        caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.get").await?;
         let rows = sql::list(&mut db, caller.name(), Some(id)).await?;
         rows.into_iter().next().map(Webhook::from).ok_or(Error::NotFound("webhook"))
@@ -150,29 +166,34 @@ impl Webhooks {
     /// What it was told before the delivery `before`, newest first.
     async fn deliveries(
         &self,
-        id: i64,
+        id: WebhookId,
         before: i64,
         limit: i64,
         caller: &Caller,
-    ) -> Result<Vec<sql::Delivery>> {
+    ) -> Result<Vec<sql::DeliveryRow>> {
         self.get(id, caller).await?;
         let mut db = self.db.acquire("webhook.deliveries").await?;
         sql::deliveries(&mut db, id, before, limit).await
     }
 
-    async fn delete(&self, id: i64, caller: &Caller) -> Result<()> {
-        caller.sight()?;
+    async fn delete(&self, id: WebhookId, caller: &Caller) -> Result<()> {
+        caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.delete").await?;
         let gone = sql::delete(&mut db, caller.name(), id).await?;
         if gone { Ok(()) } else { Err(Error::NotFound("webhook")) }
     }
 
     /// A new secret, which is shown once.
-    async fn rotate(&self, id: i64, caller: &Caller, key: &IdempotencyKey) -> Result<Webhook> {
-        caller.sight()?;
+    async fn rotate(
+        &self,
+        id: WebhookId,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<Webhook> {
+        caller.require_visibility()?;
         let key = key.hashed(caller.name(), "rotate", &[&id.to_string()]).map(|key| key.hash);
         let mut db = self.db.acquire("webhook.rotate").await?;
-        let done = sql::rotate(&mut db, caller.name(), id, &sign::new_secret(), key).await?;
+        let done = sql::rotate(&mut db, caller.name(), id, &signature::new_secret(), key).await?;
         let row = sql::list(&mut db, caller.name(), Some(id)).await?.into_iter().next();
         let row = row.ok_or(Error::NotFound("webhook"))?;
         let secret = Some(row.secret.clone());
@@ -182,8 +203,8 @@ impl Webhooks {
     /// Tells once more what was told: one delivery, or everything since a moment. How many.
     async fn replay(
         &self,
-        id: i64,
-        delivery: Option<i64>,
+        id: WebhookId,
+        delivery: Option<DeliveryId>,
         since: Option<OffsetDateTime>,
         caller: &Caller,
     ) -> Result<usize> {
@@ -195,7 +216,7 @@ impl Webhooks {
             return Err(Error::NotFound("delivery"));
         }
         for wallet in wallets.into_iter().collect::<std::collections::BTreeSet<_>>() {
-            feed::enqueue(&mut tx, id, wallet).await?;
+            fan_out::enqueue(&mut tx, id, wallet).await?;
         }
         tx.commit().await?;
         Ok(count)

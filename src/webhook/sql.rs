@@ -6,15 +6,16 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::feed::BOOK;
+use super::BOOK;
 use crate::error::Result;
-use crate::ledger::transfer::Key;
+use crate::idempotency::HashedKey;
+use crate::ids::{AlertId, DeliveryId, UserId, WalletId, WebhookId};
 
 /// How long the secret before a rotation signs as well.
 const OVERLAP_HOURS: i32 = 24;
 
 /// Whether anything of the book is to be told to anybody.
-pub(super) async fn is_anybody_there(db: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn has_receivers(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from webhook) or exists (select from alert) as "there!""#
     )
@@ -24,21 +25,21 @@ pub(super) async fn is_anybody_there(db: &mut PgConnection) -> sqlx::Result<bool
 
 /// Which events a webhook wants.
 pub(super) struct Subscription {
-    pub id: i64,
+    pub id: WebhookId,
     pub from_seq: i64,
     pub events: Vec<String>,
     /// The user whose it is, if it is one's.
-    pub app_user: Option<i64>,
+    pub app_user: Option<UserId>,
     /// Whether whose it is may look at everything, now.
-    pub hears_all: bool,
+    pub sees_all: bool,
 }
 
 pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
     let rows = sqlx::query_as!(
         Subscription,
         r#"
-        select w.id, w.from_seq, w.events, u.id as "app_user?",
-            coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "hears_all!"
+        select w.id as "id: WebhookId", w.from_seq, w.events, u.id as "app_user?: UserId",
+            coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "sees_all!"
         from webhook w
         left join app_user u on u.id = case when w.caller like 'user:%' then substr(w.caller, 6)::bigint end
         left join api_key k on k.id = case when w.caller like 'key:%' then substr(w.caller, 5)::bigint end
@@ -47,9 +48,9 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
-pub(super) struct Alert {
-    pub id: i64,
-    pub wallet: i64,
+pub(super) struct AlertRow {
+    pub id: AlertId,
+    pub wallet: WalletId,
     pub from_seq: i64,
     pub line: i64,
     pub direction: String,
@@ -57,12 +58,16 @@ pub(super) struct Alert {
 }
 
 /// The alerts of these wallets.
-pub(super) async fn alerts_of(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<Alert>> {
+pub(super) async fn alerts_of(
+    db: &mut PgConnection,
+    wallets: &[WalletId],
+) -> Result<Vec<AlertRow>> {
+    let ids: Vec<i64> = wallets.iter().map(|wallet| wallet.0).collect();
     let rows = sqlx::query_as!(
-        Alert,
-        "select id, wallet, from_seq, line, direction, created_at
-        from alert where wallet = any ($1) order by id",
-        wallets
+        AlertRow,
+        r#"select id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at
+        from alert where wallet = any ($1) order by id"#,
+        &ids
     );
     Ok(rows.fetch_all(db).await?)
 }
@@ -78,9 +83,16 @@ pub(super) struct Deliveries {
 }
 
 impl Deliveries {
-    pub(super) fn push(&mut self, webhook: i64, wallet: i64, seq: i64, event: &str, body: &str) {
-        self.webhooks.push(webhook);
-        self.wallets.push(wallet);
+    pub(super) fn push(
+        &mut self,
+        webhook: WebhookId,
+        wallet: WalletId,
+        seq: i64,
+        event: &str,
+        body: &str,
+    ) {
+        self.webhooks.push(webhook.0);
+        self.wallets.push(wallet.0);
         self.seqs.push(seq);
         self.events.push(event.to_owned());
         self.bodies.push(body.to_owned());
@@ -109,8 +121,8 @@ pub(super) async fn deliver(db: &mut PgConnection, deliveries: &Deliveries) -> R
 }
 
 /// What is to be delivered next.
-pub(super) struct Next {
-    pub id: i64,
+pub(super) struct NextDelivery {
+    pub id: DeliveryId,
     pub body: String,
     pub url: String,
     pub secret: String,
@@ -119,11 +131,15 @@ pub(super) struct Next {
     pub trace_id: Option<Uuid>,
 }
 
-pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Result<Option<Next>> {
+pub(super) async fn next(
+    db: &mut PgConnection,
+    webhook: WebhookId,
+    wallet: WalletId,
+) -> Result<Option<NextDelivery>> {
     let row = sqlx::query_as!(
-        Next,
+        NextDelivery,
         r#"
-        select d.id, d.body, w.url, w.secret,
+        select d.id as "id: DeliveryId", d.body, w.url, w.secret,
             case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
             t.trace_id
         from delivery d
@@ -132,8 +148,8 @@ pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Re
         where d.webhook = $1 and d.wallet = $2 and d.state = 'pending'
         order by d.id
         limit 1"#,
-        webhook,
-        wallet,
+        webhook.0,
+        wallet.0,
         OVERLAP_HOURS,
         BOOK,
     );
@@ -143,7 +159,7 @@ pub(super) async fn next(db: &mut PgConnection, webhook: i64, wallet: i64) -> Re
 /// Notes what became of an attempt.
 pub(super) async fn note(
     db: &mut PgConnection,
-    id: i64,
+    id: DeliveryId,
     state: &str,
     status: Option<i16>,
     error: Option<&str>,
@@ -152,7 +168,7 @@ pub(super) async fn note(
         "update delivery
         set state = $2, status = $3, error = $4, attempts = attempts + 1, attempted_at = now()
         where id = $1",
-        id,
+        id.0,
         state,
         status,
         error,
@@ -163,8 +179,8 @@ pub(super) async fn note(
 }
 
 /// A webhook as its owner sees it.
-pub(super) struct Row {
-    pub id: i64,
+pub(super) struct WebhookRow {
+    pub id: WebhookId,
     pub url: String,
     pub events: Vec<String>,
     pub secret: String,
@@ -180,14 +196,14 @@ pub(super) async fn create(
     url: &str,
     events: &[String],
     secret: &str,
-    key: Option<Key>,
-) -> Result<Option<Row>> {
+    key: Option<HashedKey>,
+) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
-        Row,
-        "insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
+        WebhookRow,
+        r#"insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
         values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
         on conflict do nothing
-        returning id, url, events, secret, created_at, rotated_at, content_hash",
+        returning id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash"#,
         caller,
         url,
         events,
@@ -198,28 +214,33 @@ pub(super) async fn create(
     Ok(row.fetch_optional(db).await?)
 }
 
-pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<Row>> {
+pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
-        Row,
-        "select id, url, events, secret, created_at, rotated_at, content_hash from webhook where key_hash = $1",
+        WebhookRow,
+        r#"select id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash
+        from webhook where key_hash = $1"#,
         key
     );
     Ok(row.fetch_optional(db).await?)
 }
 
-pub(super) async fn list(db: &mut PgConnection, caller: &str, id: Option<i64>) -> Result<Vec<Row>> {
+pub(super) async fn list(
+    db: &mut PgConnection,
+    caller: &str,
+    id: Option<WebhookId>,
+) -> Result<Vec<WebhookRow>> {
     let rows = sqlx::query_as!(
-        Row,
-        "select id, url, events, secret, created_at, rotated_at, content_hash
-        from webhook where caller = $1 and ($2::bigint is null or id = $2) order by id",
+        WebhookRow,
+        r#"select id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash
+        from webhook where caller = $1 and ($2::bigint is null or id = $2) order by id"#,
         caller,
-        id,
+        id.map(|id| id.0),
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: i64) -> Result<bool> {
-    let done = sqlx::query!("delete from webhook where id = $1 and caller = $2", id, caller);
+pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: WebhookId) -> Result<bool> {
+    let done = sqlx::query!("delete from webhook where id = $1 and caller = $2", id.0, caller);
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
@@ -227,7 +248,7 @@ pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: i64) -> Resu
 pub(super) async fn rotate(
     db: &mut PgConnection,
     caller: &str,
-    id: i64,
+    id: WebhookId,
     secret: &str,
     key: Option<Uuid>,
 ) -> Result<bool> {
@@ -235,7 +256,7 @@ pub(super) async fn rotate(
         "update webhook
         set secret_before = secret, secret = $3, rotated_at = now(), rotation_key = $4
         where id = $1 and caller = $2 and ($4::uuid is null or rotation_key is distinct from $4)",
-        id,
+        id.0,
         caller,
         secret,
         key,
@@ -244,9 +265,9 @@ pub(super) async fn rotate(
 }
 
 /// A line of the log.
-pub(super) struct Delivery {
-    pub id: i64,
-    pub wallet: i64,
+pub(super) struct DeliveryRow {
+    pub id: DeliveryId,
+    pub wallet: WalletId,
     pub seq: i64,
     pub event: String,
     pub state: String,
@@ -259,15 +280,16 @@ pub(super) struct Delivery {
 
 pub(super) async fn deliveries(
     db: &mut PgConnection,
-    webhook: i64,
+    webhook: WebhookId,
     before: i64,
     limit: i64,
-) -> Result<Vec<Delivery>> {
+) -> Result<Vec<DeliveryRow>> {
     let rows = sqlx::query_as!(
-        Delivery,
-        "select id, wallet, seq, event, state, attempts, status, error, created_at, attempted_at
-        from delivery where webhook = $1 and id < $2 order by id desc limit $3",
-        webhook,
+        DeliveryRow,
+        r#"select id as "id: DeliveryId", wallet as "wallet: WalletId", seq, event, state, attempts, status, error,
+            created_at, attempted_at
+        from delivery where webhook = $1 and id < $2 order by id desc limit $3"#,
+        webhook.0,
         before,
         limit,
     );
@@ -277,13 +299,13 @@ pub(super) async fn deliveries(
 /// Lets deliveries happen once more; the wallets that this is about.
 pub(super) async fn replay(
     db: &mut PgConnection,
-    webhook: i64,
-    delivery: Option<i64>,
+    webhook: WebhookId,
+    delivery: Option<DeliveryId>,
     since: Option<OffsetDateTime>,
     limit: i64,
-) -> Result<Vec<i64>> {
+) -> Result<Vec<WalletId>> {
     let wallets = sqlx::query_scalar!(
-        "update delivery set state = 'pending', error = null
+        r#"update delivery set state = 'pending', error = null
         where id in (
             select id from delivery
             where webhook = $1
@@ -292,9 +314,9 @@ pub(super) async fn replay(
             order by id
             limit $4
         )
-        returning wallet",
-        webhook,
-        delivery,
+        returning wallet as "wallet: WalletId""#,
+        webhook.0,
+        delivery.map(|id| id.0),
         since,
         limit,
     );
@@ -305,19 +327,19 @@ pub(super) async fn replay(
 pub(super) async fn create_alert(
     db: &mut PgConnection,
     caller: &str,
-    wallet: i64,
+    wallet: WalletId,
     direction: &str,
     line: i64,
-    key: Option<Key>,
-) -> Result<Option<Alert>> {
+    key: Option<HashedKey>,
+) -> Result<Option<AlertRow>> {
     let row = sqlx::query_as!(
-        Alert,
-        "insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
+        AlertRow,
+        r#"insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
         values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
         on conflict do nothing
-        returning id, wallet, from_seq, line, direction, created_at",
+        returning id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at"#,
         caller,
-        wallet,
+        wallet.0,
         direction,
         line,
         key.map(|key| key.hash),
@@ -330,7 +352,7 @@ pub(super) async fn create_alert(
 pub(super) async fn alert_of_key(
     db: &mut PgConnection,
     key: Uuid,
-) -> Result<Option<(Alert, Option<Uuid>)>> {
+) -> Result<Option<(AlertRow, Option<Uuid>)>> {
     let row = sqlx::query!(
         "select id, wallet, from_seq, line, direction, created_at, content_hash
         from alert where key_hash = $1",
@@ -338,9 +360,9 @@ pub(super) async fn alert_of_key(
     );
     let found = row.fetch_optional(db).await?;
     Ok(found.map(|row| {
-        let alert = Alert {
-            id: row.id,
-            wallet: row.wallet,
+        let alert = AlertRow {
+            id: AlertId(row.id),
+            wallet: WalletId(row.wallet),
             from_seq: row.from_seq,
             line: row.line,
             direction: row.direction,
@@ -350,13 +372,17 @@ pub(super) async fn alert_of_key(
     }))
 }
 
-pub(super) async fn delete_alert(db: &mut PgConnection, wallet: i64, id: i64) -> Result<bool> {
-    let done = sqlx::query!("delete from alert where id = $1 and wallet = $2", id, wallet);
+pub(super) async fn delete_alert(
+    db: &mut PgConnection,
+    wallet: WalletId,
+    id: AlertId,
+) -> Result<bool> {
+    let done = sqlx::query!("delete from alert where id = $1 and wallet = $2", id.0, wallet.0);
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Forgets what was told, or given up, before then; how much.
-pub(super) async fn forget(db: &mut PgConnection, age: Duration, limit: i64) -> Result<u64> {
+/// Deletes finished deliveries that are older than `age`, and returns how many.
+pub(super) async fn delete_old(db: &mut PgConnection, age: Duration, limit: i64) -> Result<u64> {
     let done = sqlx::query!(
         "delete from delivery where id in (
             select id from delivery
@@ -371,12 +397,27 @@ pub(super) async fn forget(db: &mut PgConnection, age: Duration, limit: i64) -> 
 }
 
 /// Webhooks and wallets for which something has been waiting for a while.
-pub(super) async fn waiting(db: &mut PgConnection, since: Duration) -> Result<Vec<(i64, i64)>> {
+pub(super) async fn waiting(
+    db: &mut PgConnection,
+    since: Duration,
+) -> Result<Vec<(WebhookId, WalletId)>> {
     let rows = sqlx::query!(
         "select distinct webhook, wallet from delivery
         where state = 'pending' and coalesce(attempted_at, created_at) < now() - make_interval(secs => $1)
         limit 1000",
         since.as_secs_f64(),
     );
-    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.webhook, row.wallet)).collect())
+    Ok(rows
+        .fetch_all(db)
+        .await?
+        .into_iter()
+        .map(|row| (WebhookId(row.webhook), WalletId(row.wallet)))
+        .collect())
+}
+
+/// Number of deliveries that were given up and not replayed.
+pub(super) async fn dead_letters(db: &mut PgConnection) -> Result<i64> {
+    let count =
+        sqlx::query_scalar!(r#"select count(*) as "count!" from delivery where state = 'dead'"#);
+    Ok(count.fetch_one(db).await?)
 }

@@ -102,7 +102,11 @@ fn one_sentence_says_what_is_missing() {
     }
     let place = Place::with_programs("wrong");
     let output = place.run("scripts/kind-up", &["--ports", "1"]);
-    assert!(said(&output).starts_with("kind-up: what is --ports? usage: "), "{}", said(&output));
+    assert!(
+        said(&output).starts_with("kind-up: unknown option --ports; usage: "),
+        "{}",
+        said(&output)
+    );
     assert!(place.asked().is_empty());
 }
 
@@ -280,11 +284,11 @@ fn the_load_tells_whether_a_request_was_lost() {
 
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", said(&output));
-    assert!(printed.contains(", 0 failed; the wallet has "), "{printed}");
+    assert!(printed.contains(", 0 failed; the balance is "), "{printed}");
 
     // It is no whole system: nothing asks for a password there.
     let smoke = Command::new(root().join("scripts/smoke")).arg(program.url()).output().unwrap();
-    let fault = "smoke: /grafana/ answers 404 to who has no password\n";
+    let fault = "smoke: /grafana/ answers 404 without a password, expected 401\n";
     assert!(!smoke.status.success() && said(&smoke) == fault, "{}", said(&smoke));
 
     // The same, with a program that ends on the way.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use revwallet::config::Cli;
+use revwallet::cli::Cli;
 use serde_json::Value;
 
 use crate::render::{Manifests, OVERLAYS, list, overlay, text};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::lab::eventually;
+use crate::network::eventually;
 
 /// Wallets that are deposited to, and the callers that do so at the same time.
 const WALLETS: usize = 8;

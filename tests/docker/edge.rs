@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::caller::Caller;
 use crate::engine::docker;
-use crate::lab::Lab;
+use crate::network::Lab;
 
 fn lab_with_two_servers() -> (Lab, Caller) {
     let lab = Lab::new();

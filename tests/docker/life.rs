@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::engine::{IMAGE, docker, fact};
-use crate::lab::Lab;
+use crate::network::Lab;
 
 /// The lines of a log that tell of an event.
 fn events(log: &str, event: &str) -> Vec<Value> {

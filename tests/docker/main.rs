@@ -14,5 +14,5 @@ mod compose;
 mod edge;
 mod engine;
 mod image;
-mod lab;
 mod life;
+mod network;

@@ -7,6 +7,7 @@
 mod harness;
 
 mod backup;
+mod canary;
 mod crash;
 mod history;
 mod http;
@@ -17,7 +18,6 @@ mod observer;
 mod openapi;
 mod outage;
 mod page;
-mod probe;
 mod startup;
 mod tail;
 mod telemetry;

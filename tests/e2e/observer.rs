@@ -1,6 +1,6 @@
 //! What whoever watches may look at: what was moved and by which request, and nothing else.
 
-use revwallet::ledger::transfer::Kind;
+use revwallet::ledger::transfer::TransferKind;
 use serde_json::json;
 use sqlx::{Executor, PgConnection, Row};
 
@@ -86,7 +86,7 @@ async fn whoever_watches_can_do_nothing_else() {
 async fn every_kind_has_its_name_there() {
     run(async |app| {
         let mut db = app.database.connect().await;
-        for kind in Kind::ALL {
+        for kind in TransferKind::ALL {
             let name: Option<String> = sqlx::query_scalar("select observer.kind($1)")
                 .bind(kind.code())
                 .fetch_one(&mut db)

@@ -126,7 +126,7 @@ async fn generated_data_is_all_there() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let progress = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said} {progress}");
-    assert!(said.contains("every balance as it should be"), "{said}");
+    assert!(said.contains("every balance is correct"), "{said}");
     assert!(progress.contains("transfers: 80 of 80"), "{progress}");
     assert!(program.stop().await.success());
 }

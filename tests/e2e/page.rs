@@ -66,12 +66,12 @@ async fn lively(app: &TestApp) {
 async fn a_person_opens_deposits_withdraws_and_transfers() {
     run(async |app| {
         let browser = visit(app, Look::Desktop).await;
-        browser.see("#no-wallets", "None yet").await;
+        browser.see("#no-wallets", "No wallets yet").await;
 
         browser.write("#open [name=owner]", "Ada <b>Lovelace</b>").await;
         browser.write("#open [name=initial_balance]", "10").await;
         browser.click("#open button").await;
-        browser.see("#say", "Wallet #1 is open with 10.00 EUR").await;
+        browser.see("#say", "Opened wallet #1 with 10.00 EUR").await;
         browser.see("#wallet-title", "Ada <b>Lovelace</b>").await;
         browser.write("#open [name=owner]", "Shop").await;
         browser.click("#open button").await;
@@ -94,7 +94,7 @@ async fn a_person_opens_deposits_withdraws_and_transfers() {
         browser.write("#transfer [name=amount]", "44.56").await;
         browser.write("#transfer [name=memo]", "for the <i>coffee</i>").await;
         browser.click("#transfer button").await;
-        browser.see("#say", "44.56 EUR went to wallet #2").await;
+        browser.see("#say", "Transferred 44.56 EUR to wallet #2").await;
         browser.see("#balance", "1\u{202f}200.00 EUR").await;
         browser.see("#history tr:first-child", "for the <i>coffee</i>").await;
         browser.see("#history tr:first-child", "\u{2212}44.56").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use clap::CommandFactory;
-use revwallet::config::Cli;
+use revwallet::cli::Cli;
 use serde_json::Value;
 
 use crate::files::{read, root};

@@ -11,7 +11,7 @@ use crate::files::root;
 use crate::harness::program::Folder;
 use crate::harness::{Answer, Client, eventually, eventually_within, free_address};
 use crate::nginx::{Edge, each, tool};
-use crate::stand_in;
+use crate::stub;
 
 /// Asks as somebody.
 async fn ask(edge: &Edge, path: &str, who: Option<(&str, &str)>) -> Answer {
@@ -26,7 +26,7 @@ async fn ask(edge: &Edge, path: &str, who: Option<(&str, &str)>) -> Answer {
 #[tokio::test]
 async fn grafana_is_shown_to_those_who_are_named_and_told_who_they_are() {
     for nginx in each() {
-        let mirror = stand_in::mirror().await.to_string();
+        let mirror = stub::mirror().await.to_string();
         let edge = Edge::start(&nginx, "127.0.0.1:1", &[("EDGE_GRAFANA", &mirror)]).await;
         for nobody in [
             None,
@@ -57,7 +57,7 @@ async fn grafana_is_shown_to_those_who_are_named_and_told_who_they_are() {
         let page = edge.public.request(Method::GET, "/grafana/").header("accept", "text/html");
         let page = edge.public.send(page).await;
         assert_eq!((page.status, page.header("content-type")), (401, "text/html"));
-        assert!(page.text.contains("Sign in first"));
+        assert!(page.text.contains("Sign-in required"));
         let short = Client::try_send(edge.public.request(Method::GET, "/grafana")).await.unwrap();
         assert_eq!(short.status, 401, "sent on to /grafana/ by itself");
         assert_eq!(
@@ -72,7 +72,7 @@ async fn grafana_is_shown_to_those_who_are_named_and_told_who_they_are() {
 #[tokio::test]
 async fn grafana_live_gets_its_socket() {
     for nginx in each() {
-        let upgrading = stand_in::upgrading().await.to_string();
+        let upgrading = stub::upgrading().await.to_string();
         let edge = Edge::start(&nginx, "127.0.0.1:1", &[("EDGE_GRAFANA", &upgrading)]).await;
         let mut stream = tokio::net::TcpStream::connect(edge.public.address).await.unwrap();
         let request = "GET /grafana/api/live/ws HTTP/1.1\r\nhost: a\r\nauthorization: Basic YWRtaW46YWRtaW4=\r\n\
@@ -99,7 +99,7 @@ async fn grafana_live_gets_its_socket() {
 #[tokio::test]
 async fn without_a_file_of_names_nobody_sees_them() {
     for nginx in each() {
-        let mirror = stand_in::mirror().await.to_string();
+        let mirror = stub::mirror().await.to_string();
         let settings = [
             ("EDGE_GRAFANA", mirror.as_str()),
             ("EDGE_PROMETHEUS", mirror.as_str()),
@@ -109,7 +109,7 @@ async fn without_a_file_of_names_nobody_sees_them() {
         for path in ["/grafana/", "/prometheus/"] {
             ask(&edge, path, Some(("admin", "admin"))).await.problem(404, "not-found");
         }
-        edge.forget("start: there is no /nowhere");
+        edge.forget("start: /nowhere does not exist");
         edge.stop().await;
     }
 }
@@ -188,7 +188,7 @@ async fn prometheus_is_there_to_look_at_and_not_to_change() {
 #[tokio::test]
 async fn the_edge_tells_how_it_is_where_nobody_else_listens() {
     for nginx in each() {
-        let mirror = stand_in::mirror().await.to_string();
+        let mirror = stub::mirror().await.to_string();
         let edge = Edge::start(&nginx, &mirror, &[]).await;
         for _ in 0..3 {
             edge.public.get("/wallet").await;

@@ -5,7 +5,7 @@ use reqwest::{Client, Method, Version};
 
 use crate::harness::{eventually, free_address};
 use crate::nginx::{Edge, behind, newest};
-use crate::stand_in;
+use crate::stub;
 
 /// A certificate for revwallet.com that nobody else has signed, and its key.
 fn certificate(folder: &std::path::Path) -> rcgen::Certificate {
@@ -62,7 +62,7 @@ fn prior() -> Client {
 #[tokio::test]
 async fn grpc_reaches_the_api_by_its_path_with_its_trailers() {
     let Some(nginx) = newest() else { return };
-    let behind = stand_in::grpc().await;
+    let behind = stub::grpc().await;
     let edge = Edge::start(&nginx, &behind.to_string(), &[]).await;
     let path = "/revwallet.v1.WalletService/GetBalance";
     let url = format!("http://{}{path}", edge.public.address);

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{Answer, free_address};
 use crate::nginx::{Edge, behind, each};
-use crate::stand_in;
+use crate::stub;
 
 /// The headers that every answer has, exactly once.
 fn is_dressed(answer: &Answer) {
@@ -37,7 +37,7 @@ fn is_in_the_apis_words(answer: &Answer, error: &Error) {
     let body = answer.problem(problem.status.as_u16(), problem.slug);
     let trace_id = body["trace_id"].as_str().unwrap();
     assert_eq!(trace_id.len(), 32);
-    let expected = serde_json::to_string(&ProblemBody::of(error, trace_id)).unwrap();
+    let expected = serde_json::to_string(&ProblemBody::new(error, trace_id)).unwrap();
     assert_eq!(answer.text, expected);
     let wait = problem.retry_after.map_or(String::new(), |wait| wait.as_secs().to_string());
     assert_eq!(answer.header("retry-after"), wait);
@@ -76,7 +76,7 @@ async fn an_api_that_is_gone_is_a_problem() {
 #[tokio::test]
 async fn an_api_that_does_not_answer_is_a_problem() {
     for nginx in each() {
-        let (silent, asked) = stand_in::silent().await;
+        let (silent, asked) = stub::silent().await;
         let edge = Edge::start(&nginx, &silent.to_string(), &[("EDGE_TIMEOUT", "1s")]).await;
         let answer = edge.public.get("/wallet").await;
         is_in_the_apis_words(&answer, &Error::Unanswered);
@@ -136,7 +136,7 @@ async fn too_many_requests_are_a_problem() {
 #[tokio::test]
 async fn too_many_at_once_are_a_problem() {
     for nginx in each() {
-        let (silent, _) = stand_in::silent().await;
+        let (silent, _) = stub::silent().await;
         let settings = [("EDGE_CONNECTIONS", "4"), ("EDGE_TIMEOUT", "2s")];
         let edge = Edge::start(&nginx, &silent.to_string(), &settings).await;
         let answers = join_all((0..12).map(|_| edge.public.get("/wallet"))).await;
@@ -180,9 +180,9 @@ async fn people_see_a_page_and_programs_a_problem() {
             edge.public.send(edge.public.request(method, path).header("accept", accept)).await
         };
         for (path, status, says) in [
-            ("/nope", 404, "There is no such page"),
-            ("/nope.css", 404, "There is no such page"),
-            ("/metrics", 404, "There is no such page"),
+            ("/nope", 404, "Page not found"),
+            ("/nope.css", 404, "Page not found"),
+            ("/metrics", 404, "Page not found"),
             ("/welcome", 200, "Welcome"),
         ] {
             let answer = ask(Method::GET, path).await;

@@ -22,4 +22,4 @@ mod nginx;
 mod pages;
 mod replicas;
 mod routes;
-mod stand_in;
+mod stub;

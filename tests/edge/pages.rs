@@ -48,17 +48,17 @@ async fn a_person_is_welcomed_and_told_what_is_not_there() {
             is_dressed(&browser).await;
             picture(&browser, &format!("welcome-{look:?}.png")).await;
             browser.open(&url("/nope?secret=planted")).await;
-            browser.see("h1", "There is no such page").await;
+            browser.see("h1", "Page not found").await;
             is_dressed(&browser).await;
             let shown = browser.text(".muted code").await;
-            picture(&browser, &format!("missing-{look:?}.png")).await;
+            picture(&browser, &format!("not-found-{look:?}.png")).await;
             eventually("the access log tells of it", async || {
                 let is_it = |line: &Value| line["path"] == "/nope" && line["trace_id"] == shown;
                 edge.lines().iter().any(is_it)
             })
             .await;
             browser.click("main a").await;
-            browser.see("#no-wallets", "None yet").await;
+            browser.see("#no-wallets", "No wallets yet").await;
             is_content(&browser).await;
             browser.close().await;
         }
@@ -75,10 +75,10 @@ async fn a_person_sees_a_page_of_ours_when_the_service_is_gone() {
         let browser = Browser::start(Look::Desktop).await;
         for path in ["/", "/docs", "/problems"] {
             browser.open(&format!("http://{}{path}", edge.public.address)).await;
-            browser.see("h1", "Not here right now").await;
+            browser.see("h1", "Service unavailable").await;
             is_dressed(&browser).await;
         }
-        picture(&browser, "gone.png").await;
+        picture(&browser, "unavailable.png").await;
         is_content(&browser).await;
         browser.close().await;
         edge.stop().await;

@@ -101,7 +101,7 @@ async fn what_may_have_taken_effect_is_not_sent_twice_without_a_key() {
             (Method::DELETE, false),
         ] {
             let (lost, count) = loses_what_it_is_sent().await;
-            let mirror = crate::stand_in::mirror().await;
+            let mirror = crate::stub::mirror().await;
             let edge = Edge::start(&nginx, &format!("{lost} {mirror}"), &[]).await;
             let mut failed = 0;
             for number in 0..8 {
@@ -150,7 +150,7 @@ async fn loses_what_it_is_sent() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn nginx_takes_new_settings_and_loses_nobody_who_waits() {
     for nginx in each() {
-        let mirror = crate::stand_in::mirror().await.to_string();
+        let mirror = crate::stub::mirror().await.to_string();
         let edge = Edge::start(&nginx, &mirror, &[]).await;
         for _ in 0..3 {
             edge.signal("HUP");

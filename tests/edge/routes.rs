@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{TestApp, eventually};
 use crate::nginx::{Edge, behind, each};
-use crate::stand_in;
+use crate::stub;
 
 /// Asks by the edge, and asserts that the API itself has answered.
 async fn reaches(app: &TestApp, edge: &Edge, host: &str, method: Method, path: &str) -> Value {
@@ -103,7 +103,7 @@ async fn nothing_else_is_there() {
             "/walletx",
             "/.env",
             "/edge/",
-            "/edge/missing.html",
+            "/edge/not_found.html",
             "/pages/style.css",
             "/grpc.health.v1.Health/Check",
         ] {
@@ -127,7 +127,7 @@ async fn nothing_else_is_there() {
 #[tokio::test]
 async fn the_exchange_has_a_host_of_its_own() {
     for nginx in each() {
-        let mirror = stand_in::mirror().await;
+        let mirror = stub::mirror().await;
         let edge = Edge::start(&nginx, &mirror.to_string(), &[]).await;
         for (asked, arrives) in [
             ("/register", "/exchange/register"),
@@ -183,7 +183,7 @@ async fn the_commands_of_the_first_document_work_as_they_stand() {
 #[tokio::test]
 async fn nobody_can_say_that_they_come_from_elsewhere() {
     for nginx in each() {
-        let mirror = stand_in::mirror().await;
+        let mirror = stub::mirror().await;
         let edge = Edge::start(&nginx, &mirror.to_string(), &[]).await;
         for path in ["/wallet", "/", "/docs", "/api/users"] {
             let mut request = edge.at("revwallet.com", Method::GET, path);
@@ -249,7 +249,7 @@ async fn the_api_believes_the_edge_where_somebody_comes_from() {
 #[tokio::test]
 async fn a_share_of_requests_is_traced_when_the_caller_has_not_decided() {
     for (percent, flags) in [("0", "00"), ("100", "01")] {
-        let mirror = stand_in::mirror().await;
+        let mirror = stub::mirror().await;
         let settings = [("EDGE_TRACE_PERCENT", percent)];
         let nginx = each().next().unwrap();
         let edge = Edge::start(&nginx, &mirror.to_string(), &settings).await;
@@ -271,7 +271,7 @@ async fn a_connection_becomes_a_socket_where_that_is_meant() {
         )
     };
     for nginx in each() {
-        let behind = stand_in::upgrading().await;
+        let behind = stub::upgrading().await;
         let edge = Edge::start(&nginx, &behind.to_string(), &[]).await;
         for path in ["/ws", "/ws?event_type=game-outcomes&userID=2"] {
             let mut stream = tokio::net::TcpStream::connect(edge.public.address).await.unwrap();

@@ -1,7 +1,7 @@
 //! The private Postgres: whatever happened before, a start succeeds; after a stop, nothing is left.
 
-mod lives;
-mod places;
+mod data_dirs;
+mod lifecycle;
 mod refusals;
 
 use std::fs::{self, File, Permissions};

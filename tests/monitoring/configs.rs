@@ -1,40 +1,40 @@
-//! The files of programs that cannot be had here: what can be told of them without running them.
+//! Static checks of configurations whose programs are not available to the tests: Alloy, Loki, Tempo and Grafana.
 
 use std::collections::BTreeSet;
 
-use crate::files::root;
+use crate::generated_files::root;
 use crate::source::dashboards;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Every `kind.of.component "name"` of an Alloy file, as others refer to it.
+/// Every component of an Alloy configuration, as `kind.of.component.name`.
 fn components(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with([' ', '/'])) {
         if let Some((kind, rest)) = line.split_once(" \"")
             && let Some((name, _)) = rest.split_once('"')
         {
-            assert!(found.insert(format!("{kind}.{name}")), "{kind} {name} is there twice");
+            assert!(found.insert(format!("{kind}.{name}")), "duplicate component {kind} {name}");
         }
     }
     found
 }
 
-/// The folder is one configuration: what is the same everywhere, and one file for the place where it runs.
-fn alloy(place: &str) -> String {
-    read("alloy/config.alloy") + &read(&format!("alloy/{place}.alloy"))
+/// The configuration of Alloy on a platform: the common file and the file of the platform.
+fn alloy(platform: &str) -> String {
+    read("alloy/config.alloy") + &read(&format!("alloy/{platform}.alloy"))
 }
 
 #[test]
-fn whatever_alloy_forwards_to_is_there() {
-    for place in ["docker", "kubernetes"] {
-        whatever_it_forwards_to_is_there(&alloy(place));
+fn every_alloy_reference_resolves() {
+    for platform in ["docker", "kubernetes"] {
+        check_references(&alloy(platform));
     }
 }
 
-fn whatever_it_forwards_to_is_there(text: &str) {
+fn check_references(text: &str) {
     let components = components(text);
     assert!(components.len() > 10, "{components:?}");
     let mut used = BTreeSet::new();
@@ -44,15 +44,15 @@ fn whatever_it_forwards_to_is_there(text: &str) {
                 if let Some(component) =
                     word.strip_suffix(end).filter(|component| component.matches('.').count() >= 2)
                 {
-                    assert!(components.contains(component), "{component} is nowhere: {line}");
+                    assert!(components.contains(component), "{component} is not defined: {line}");
                     used.insert(component.to_owned());
                 }
             }
         }
     }
-    let idle: Vec<_> = components.iter().filter(|component| !used.contains(*component)).collect();
-    // They take from outside, or send there by themselves.
-    let known = [
+    let unused: Vec<_> = components.iter().filter(|component| !used.contains(*component)).collect();
+    // Sources and scrapers: no other component refers to them.
+    let sources = [
         "loki.source.docker.containers",
         "loki.source.kubernetes.pods",
         "loki.source.kubernetes_events.events",
@@ -62,36 +62,36 @@ fn whatever_it_forwards_to_is_there(text: &str) {
         "prometheus.scrape.database",
     ];
     assert!(
-        idle.iter().all(|component| known.contains(&component.as_str())),
-        "nothing reaches {idle:?}"
+        unused.iter().all(|component| sources.contains(&component.as_str())),
+        "no component refers to {unused:?}"
     );
     let (open, close) = (text.matches('{').count(), text.matches('}').count());
-    assert_eq!(open, close, "a block is not closed");
+    assert_eq!(open, close, "unbalanced braces");
 }
 
 #[test]
-fn every_source_of_a_panel_is_provisioned() {
+fn every_data_source_of_a_panel_is_provisioned() {
     let sources = read("grafana/provisioning/datasources/revwallet.yml");
     for dashboard in dashboards::all() {
         for panel in dashboard.json()["panels"].as_array().unwrap() {
             let uid = panel["datasource"]["uid"].as_str().unwrap();
             let known = uid == "${datasource}" || sources.contains(&format!("uid: {uid}\n"));
-            assert!(known, "{}: {uid} is not provisioned", dashboard.uid);
+            assert!(known, "{}: data source {uid} is not provisioned", dashboard.uid);
         }
     }
-    // One dollar would be a variable of the environment.
+    // Grafana expands a single dollar sign as an environment variable.
     for (at, _) in sources.match_indices('$') {
-        let doubled = sources[at..].starts_with("$$")
+        let is_escaped = sources[at..].starts_with("$$")
             || sources[..at].ends_with('$')
             || ["$__file{", "$__env{OBSERVER_SSLMODE}"]
                 .iter()
-                .any(|own| sources[at..].starts_with(own));
-        assert!(doubled, "a single dollar: {}", &sources[at..at + 20]);
+                .any(|variable| sources[at..].starts_with(variable));
+        assert!(is_escaped, "unescaped dollar sign: {}", &sources[at..at + 20]);
     }
 }
 
 #[test]
-fn programs_speak_of_the_same_places() {
+fn configurations_agree_on_addresses() {
     let alloy = read("alloy/config.alloy");
     let (loki, tempo) = (read("loki/loki.yaml"), read("tempo/tempo.yaml"));
     let sources = read("grafana/provisioning/datasources/revwallet.yml");

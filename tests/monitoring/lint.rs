@@ -1,19 +1,19 @@
-//! What every dashboard and every alert must have.
+//! Lints of the dashboards, the alerts and the runbooks.
 
 use std::collections::BTreeSet;
 
 use clap::CommandFactory;
-use revwallet::config::Cli;
+use revwallet::cli::Cli;
 use revwallet::telemetry::Metrics;
 
-use crate::files::root;
+use crate::generated_files::root;
 use crate::source::alerts::ALERTS;
 use crate::source::dashboards;
-use crate::source::grafana::{From, Kind};
+use crate::source::grafana::{Kind, Source};
 use crate::source::promql;
 
-/// Metrics that come from elsewhere, by the beginning of their names.
-const OTHERS: [&str; 12] = [
+/// Prefixes of metrics that other programs export.
+const EXTERNAL_METRICS: [&str; 12] = [
     "up",
     "scrape_",
     "ALERTS",
@@ -28,7 +28,7 @@ const OTHERS: [&str; 12] = [
     "tokio_",
 ];
 
-/// Units that Grafana knows and we use.
+/// Grafana units in use.
 const UNITS: [&str; 8] = ["short", "percentunit", "s", "bytes", "reqps", "ops", "cps", "none"];
 
 fn is_known(metric: &str) -> bool {
@@ -37,42 +37,48 @@ fn is_known(metric: &str) -> bool {
         .find_map(|end| metric.strip_suffix(end))
         .unwrap_or(metric);
     Metrics::DECLARED.iter().any(|declared| declared.name == metric || declared.name == base)
-        || OTHERS.iter().any(|other| metric.starts_with(other))
+        || EXTERNAL_METRICS.iter().any(|prefix| metric.starts_with(prefix))
 }
 
 #[test]
-fn every_panel_says_what_it_shows() {
+fn every_panel_is_complete() {
     let mut ids = BTreeSet::new();
     for dashboard in dashboards::all() {
-        assert!(ids.insert(dashboard.uid), "{} is there twice", dashboard.uid);
+        assert!(ids.insert(dashboard.uid), "duplicate dashboard {}", dashboard.uid);
         assert!(dashboard.description.ends_with('.'), "{}", dashboard.uid);
         let mut titles = BTreeSet::new();
         for panel in &dashboard.panels {
-            let place = format!("{} / {}", dashboard.uid, panel.title);
-            assert!(titles.insert(panel.title), "{place} is there twice");
-            assert!(panel.description.ends_with('.'), "{place} has no description");
-            assert!(UNITS.contains(&panel.unit), "{place} has the unit {}", panel.unit);
-            assert!(!panel.queries.is_empty(), "{place} asks nothing");
-            assert!(panel.width <= 24, "{place} is too wide");
-            for (query, legend) in panel.queries.iter().filter(|_| panel.from == From::Prometheus) {
-                assert!(!legend.is_empty(), "{place}: a line has no name");
-                assert!(!query.contains("{}"), "{place}: {query}");
-                sound(&place, query);
+            let panel_name = format!("{} / {}", dashboard.uid, panel.title);
+            assert!(titles.insert(panel.title), "duplicate panel {panel_name}");
+            assert!(panel.description.ends_with('.'), "{panel_name} has no description");
+            assert!(
+                UNITS.contains(&panel.unit),
+                "{panel_name} has the unknown unit {}",
+                panel.unit
+            );
+            assert!(!panel.queries.is_empty(), "{panel_name} has no query");
+            assert!(panel.width <= 24, "{panel_name} is wider than the page");
+            for (query, legend) in
+                panel.queries.iter().filter(|_| panel.source == Source::Prometheus)
+            {
+                assert!(!legend.is_empty(), "{panel_name}: a query has no legend");
+                assert!(!query.contains("{}"), "{panel_name}: {query}");
+                check_query(&panel_name, query);
             }
-            let needs_legend = panel.from == From::Loki && panel.kind == Kind::Lines;
+            let needs_legend = panel.source == Source::Loki && panel.kind == Kind::TimeSeries;
             assert!(
                 !needs_legend || panel.queries.iter().all(|(_, legend)| !legend.is_empty()),
-                "{place}"
+                "{panel_name}"
             );
         }
     }
 }
 
-/// The rules of thumb that keep an expression from lying.
-fn sound(place: &str, query: &str) {
-    for metric in promql::metrics(query) {
-        assert!(is_known(&metric), "{place}: there is no metric {metric}");
-        let counts = metric.ends_with("_total")
+/// Checks a query for common mistakes that make a panel misleading.
+fn check_query(panel: &str, query: &str) {
+    for metric in promql::metric_names(query) {
+        assert!(is_known(&metric), "{panel}: unknown metric {metric}");
+        let is_counter = metric.ends_with("_total")
             || metric.ends_with("_bucket")
             || metric.ends_with("_count")
                 && !metric.starts_with("pg_")
@@ -80,46 +86,46 @@ fn sound(place: &str, query: &str) {
                 && !metric.starts_with("tokio_");
         let at = query.find(&metric).unwrap();
         let before = &query[..at];
-        let first_sight = metric == "wallet_ledger_invariant_checks_total";
+        let is_total_on_purpose = metric == "wallet_ledger_invariant_checks_total";
         let is_rated = ["rate(", "increase(", "changes("].iter().any(|call| before.ends_with(call));
         assert!(
-            !counts || is_rated || first_sight,
-            "{place}: {metric} only grows, so ask for its rate: {query}"
+            !is_counter || is_rated || is_total_on_purpose,
+            "{panel}: {metric} is a counter, query its rate: {query}"
         );
         let own = Metrics::DECLARED.iter().any(|declared| metric.starts_with(declared.name));
         if own && !query.contains("slo:") {
-            let behind = &query[at + metric.len()..];
+            let matchers = &query[at + metric.len()..];
             assert!(
-                behind.starts_with("{job=\"revwallet\",instance=~\"$instance\""),
-                "{place}: {metric} is not of the chosen processes: {query}"
+                matchers.starts_with("{job=\"revwallet\",instance=~\"$instance\""),
+                "{panel}: {metric} ignores the selected instances: {query}"
             );
         }
     }
     if query.contains("histogram_quantile(") {
-        assert!(query.contains("by (le"), "{place}: buckets are added up by le: {query}");
+        assert!(query.contains("by (le"), "{panel}: sum the buckets by le: {query}");
     }
-    let fixed = query.contains("[5m]") && query.contains("rate(");
-    assert!(!fixed, "{place}: the range should follow the resolution: $__rate_interval");
+    let has_fixed_range = query.contains("[5m]") && query.contains("rate(");
+    assert!(!has_fixed_range, "{panel}: use $__rate_interval as the range: {query}");
 }
 
 #[test]
-fn no_panel_lies_on_another() {
+fn panels_do_not_overlap() {
     for dashboard in dashboards::all() {
         let json = dashboard.json();
-        let places: Vec<[u64; 4]> = json["panels"]
+        let positions: Vec<[u64; 4]> = json["panels"]
             .as_array()
             .unwrap()
             .iter()
             .map(|panel| ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap()))
             .collect();
-        for (n, a) in places.iter().enumerate() {
-            assert!(a[0] + a[2] <= 24, "{}: panel {n} leaves the page", dashboard.uid);
-            for b in &places[n + 1..] {
+        for (n, a) in positions.iter().enumerate() {
+            assert!(a[0] + a[2] <= 24, "{}: panel {n} is wider than the page", dashboard.uid);
+            for b in &positions[n + 1..] {
                 let apart = a[0] + a[2] <= b[0]
                     || b[0] + b[2] <= a[0]
                     || a[1] + a[3] <= b[1]
                     || b[1] + b[3] <= a[1];
-                assert!(apart, "{}: {a:?} and {b:?}", dashboard.uid);
+                assert!(apart, "{}: {a:?} overlaps {b:?}", dashboard.uid);
             }
         }
         let ids: BTreeSet<u64> = json["panels"]
@@ -128,7 +134,7 @@ fn no_panel_lies_on_another() {
             .iter()
             .map(|panel| panel["id"].as_u64().unwrap())
             .collect();
-        assert_eq!(ids.len(), places.len());
+        assert_eq!(ids.len(), positions.len());
     }
 }
 
@@ -137,14 +143,19 @@ fn every_alert_has_a_runbook_a_dashboard_and_known_metrics() {
     let dashboards: Vec<&str> = dashboards::all().iter().map(|dashboard| dashboard.uid).collect();
     let mut names: Vec<&str> = ALERTS.iter().map(|alert| alert.name).collect();
     for alert in ALERTS {
-        assert!(dashboards.contains(&alert.dashboard), "{} shows {}", alert.name, alert.dashboard);
+        assert!(
+            dashboards.contains(&alert.dashboard),
+            "{}: unknown dashboard {}",
+            alert.name,
+            alert.dashboard
+        );
         assert!(["page", "ticket"].contains(&alert.severity), "{}", alert.name);
-        for metric in promql::metrics(alert.expression) {
-            assert!(is_known(&metric), "{}: there is no metric {metric}", alert.name);
+        for metric in promql::metric_names(alert.expression) {
+            assert!(is_known(&metric), "{}: unknown metric {metric}", alert.name);
         }
     }
     names.push("ErrorBudgetBurn");
-    // Of Loki.
+    // Defined in the rules of Loki.
     names.push("CredentialInLogs");
     for name in &names {
         let path = root().join(format!("docs/runbooks/{name}.md"));
@@ -152,36 +163,36 @@ fn every_alert_has_a_runbook_a_dashboard_and_known_metrics() {
             std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name} has no runbook"));
         assert!(text.starts_with(&format!("# {name}\n")), "{name}");
         for part in ["## What it means", "## What to look at", "## What to do"] {
-            assert!(text.contains(part), "{name} lacks: {part}");
+            assert!(text.contains(part), "the runbook of {name} lacks the section {part}");
         }
     }
     for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let name = file.trim_end_matches(".md");
-        assert!(names.contains(&name), "nothing leads to the runbook {file}");
+        assert!(names.contains(&name), "no alert links to the runbook {file}");
     }
 }
 
 #[test]
-fn a_runbook_speaks_of_what_is_there() {
+fn runbooks_name_only_existing_flags_and_events() {
     let command = Cli::command();
     let own = command
         .get_arguments()
         .chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
     let flags: BTreeSet<&str> = own.filter_map(clap::Arg::get_long).collect();
-    let events = crate::tables::events();
+    let events = crate::doc_tables::events();
     for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         for flag in text.split("--").skip(1) {
             let flag = flag.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
-            assert!(flags.contains(flag), "{}: there is no --{flag}", path.display());
+            assert!(flags.contains(flag), "{}: unknown flag --{flag}", path.display());
         }
         for event in text.split("event=\"").skip(1) {
             let event = event.split('"').next().unwrap();
             assert!(
                 events.contains(&format!("`{event}`")),
-                "{}: nothing says {event}",
+                "{}: unknown log event {event}",
                 path.display()
             );
         }
@@ -194,7 +205,7 @@ fn every_metric_is_on_a_dashboard() {
         .iter()
         .flat_map(|dashboard| dashboard.panels.iter())
         .flat_map(|panel| panel.queries.iter())
-        .flat_map(|(query, _)| promql::metrics(query))
+        .flat_map(|(query, _)| promql::metric_names(query))
         .map(|metric| {
             ["_bucket", "_sum"]
                 .iter()
@@ -204,7 +215,7 @@ fn every_metric_is_on_a_dashboard() {
         .collect();
     for declared in Metrics::DECLARED {
         let name = declared.name;
-        let counted = format!("{name}_count");
-        assert!(shown.contains(name) || shown.contains(&counted), "{name} is on no dashboard");
+        let count = format!("{name}_count");
+        assert!(shown.contains(name) || shown.contains(&count), "no dashboard shows {name}");
     }
 }

@@ -1,20 +1,20 @@
-//! What watches the program: rules, alerts and dashboards, written from one source, and the proof that they work.
+//! Monitoring as code: recording rules, alerts and dashboards generated from one source, and tests that they work.
 //!
-//! `BLESS=1 cargo test --test monitoring` writes the files anew.
+//! `BLESS=1 cargo test --test monitoring` regenerates the files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
-#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
+#![expect(clippy::disallowed_methods, reason = "each test checks itself that its tasks end")]
 
 #[path = "../e2e/harness/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the other tests use the rest of it")]
+#[expect(dead_code, unused_imports, reason = "other test binaries use the rest")]
 mod harness;
 
 mod configs;
-mod files;
+mod doc_tables;
+mod generated_files;
 mod lint;
 mod proof;
+mod rule_tests;
 mod source;
-mod tables;
 mod tools;
-mod units;

@@ -8,8 +8,8 @@ use anyhow::bail;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::account::Account;
 use super::environment;
+use super::os_user::OsUser;
 
 /// The oldest PostgreSQL that the program works with.
 const MAJOR_MIN: u32 = 15;
@@ -27,7 +27,7 @@ pub struct Binaries {
 
 /// Every usable version on this machine, newest first.
 pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
-    let mut found = search(&Account::for_new_cluster()?).await;
+    let mut found = search(&OsUser::for_new_cluster()?).await;
     found.retain(|binaries| MAJOR_MIN <= binaries.major);
     Ok(found)
 }
@@ -36,7 +36,7 @@ pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
 pub(super) async fn find(
     folder: Option<&Path>,
     made_by: Option<u32>,
-    account: &Account,
+    account: &OsUser,
 ) -> anyhow::Result<Binaries> {
     let Some(folder) = folder else {
         return choose(search(account).await, made_by);
@@ -76,7 +76,7 @@ fn choose(mut found: Vec<Binaries>, made_by: Option<u32>) -> anyhow::Result<Bina
     }
 }
 
-async fn search(account: &Account) -> Vec<Binaries> {
+async fn search(account: &OsUser) -> Vec<Binaries> {
     let mut folders = environment::path();
     folders.extend(usual_folders());
     folders.extend(pg_config().await);
@@ -128,7 +128,7 @@ fn real_folder(folder: &Path) -> Option<PathBuf> {
     [real, folder.to_owned()].into_iter().find(|folder| folder.join("initdb").exists())
 }
 
-async fn probe(folder: &Path, account: &Account) -> Option<Binaries> {
+async fn probe(folder: &Path, account: &OsUser) -> Option<Binaries> {
     let folder = real_folder(folder)?;
     let mut command = account.command(&folder.join("postgres"));
     let output = command.arg(OsStr::new("--version")).kill_on_drop(true).output();

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::binaries::Binaries;
 use super::connect::USER;
-use super::place::Place;
+use super::data_dir::DataDir;
 
 /// What a cluster is called until it is complete; a number follows.
 const UNFINISHED: &str = "postgres.new.";
@@ -33,7 +33,7 @@ pub(super) fn made_by(cluster: &Path) -> anyhow::Result<Option<u32>> {
 }
 
 /// Makes the cluster: beside its place, and moved there when it is complete and on disk.
-pub(super) async fn create(place: &Place, binaries: &Binaries, sync: bool) -> anyhow::Result<()> {
+pub(super) async fn create(place: &DataDir, binaries: &Binaries, sync: bool) -> anyhow::Result<()> {
     info!(
         "creating a private Postgres {}.{} in {}",
         binaries.major,
@@ -60,7 +60,7 @@ pub(super) async fn create(place: &Place, binaries: &Binaries, sync: bool) -> an
 }
 
 async fn initdb(
-    place: &Place,
+    place: &DataDir,
     binaries: &Binaries,
     folder: &Path,
     sync: bool,
@@ -124,7 +124,7 @@ fn remove_unfinished(home: &Path) {
 }
 
 /// What Postgres is started with: reached by its socket only, and as durable as Postgres is by itself.
-pub(super) fn settings(place: &Place, socket_dir: &Path) -> Vec<(String, String)> {
+pub(super) fn settings(place: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [
         ("listen_addresses", String::new()),
@@ -154,7 +154,7 @@ pub(super) fn settings(place: &Place, socket_dir: &Path) -> Vec<(String, String)
 }
 
 /// The best compression of the write-ahead log that these binaries were built with.
-pub(super) async fn wal_compression(place: &Place, binaries: &Binaries) -> &'static str {
+pub(super) async fn wal_compression(place: &DataDir, binaries: &Binaries) -> &'static str {
     let mut command = place.account.command(&binaries.folder.join("postgres"));
     command.arg("-D").arg(&place.cluster).args([
         "-c",

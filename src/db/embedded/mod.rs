@@ -14,15 +14,15 @@
 //! was killed and whose sessions linger, a process id that now belongs to somebody else.
 //! A dropped `Embedded` (or a dropped `start`) asks its Postgres to stop but does not wait for it.
 
-mod account;
 mod binaries;
 mod cluster;
 mod connect;
+mod data_dir;
 mod environment;
 mod log;
+mod os_user;
 mod owner;
 mod pidfile;
-mod place;
 mod postmaster;
 mod process;
 mod socket;
@@ -38,9 +38,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use connect::Attempt;
+use data_dir::DataDir;
 use owner::Owner;
 use pidfile::PidFile;
-use place::Place;
 
 pub use binaries::{Binaries, installed};
 
@@ -91,7 +91,7 @@ impl Embedded {
         args: &EmbeddedArgs,
         settings: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
-        let place = Place::find(&args.data_dir).await?;
+        let place = DataDir::find(&args.data_dir).await?;
         let lock_file = open_lock(&place)?;
         let began = Instant::now();
         let mut told = false;
@@ -180,7 +180,7 @@ impl Embedded {
 }
 
 /// One attempt to connect to the Postgres of another program; the inner error says why it is too early.
-async fn join(place: &Place) -> anyhow::Result<Result<Embedded, String>> {
+async fn join(place: &DataDir) -> anyhow::Result<Result<Embedded, String>> {
     let Some(running) = PidFile::read(&place.cluster)? else {
         return Ok(Err("it has not been started".into()));
     };
@@ -194,7 +194,7 @@ async fn join(place: &Place) -> anyhow::Result<Result<Embedded, String>> {
     })
 }
 
-fn open_lock(place: &Place) -> anyhow::Result<File> {
+fn open_lock(place: &DataDir) -> anyhow::Result<File> {
     let path = place.home.join("owner.lock");
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| {
         anyhow!(
@@ -205,7 +205,7 @@ fn open_lock(place: &Place) -> anyhow::Result<File> {
 }
 
 /// Whether we own the cluster now. The kernel gives the lock back when the program ends, however it ends.
-fn lock(file: &File, place: &Place) -> anyhow::Result<bool> {
+fn lock(file: &File, place: &DataDir) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::connect::{self, Attempt};
+use super::data_dir::DataDir;
 use super::log::Log;
 use super::pidfile::{self, PidFile};
-use super::place::Place;
 use super::postmaster::Postmaster;
 use super::{PATIENCE, POLL, binaries, cluster, process, socket};
 
@@ -35,7 +35,7 @@ const HEALTHY: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(super) struct Owner {
-    place: Place,
+    place: DataDir,
     log: Log,
     socket_dir: PathBuf,
     postgres_bin: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(
-        place: Place,
+        place: DataDir,
         lock: File,
         postgres_bin: Option<PathBuf>,
         settings: Vec<(String, String)>,

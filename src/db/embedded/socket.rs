@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use nix::unistd::geteuid;
 
-use super::account::Account;
 use super::environment;
+use super::os_user::OsUser;
 
 /// The name that Postgres gives to the socket of port 5432.
 const SOCKET: &str = ".s.PGSQL.5432";
@@ -18,7 +18,7 @@ const SOCKET: &str = ".s.PGSQL.5432";
 const SOCKET_PATH_MAX: usize = 103;
 
 /// Chooses and prepares the folder for a socket: the first place that works.
-pub(super) fn choose(hash: &str, account: &Account) -> anyhow::Result<PathBuf> {
+pub(super) fn choose(hash: &str, account: &OsUser) -> anyhow::Result<PathBuf> {
     let shared =
         if geteuid().is_root() { Some(PathBuf::from("/run")) } else { environment::runtime_dir() };
     let preferred = shared.map(|folder| folder.join("revwallet").join(hash));
@@ -33,7 +33,7 @@ pub(super) fn choose(hash: &str, account: &Account) -> anyhow::Result<PathBuf> {
 }
 
 /// Makes sure that the folder is there, is the account's and is closed to everybody else.
-pub(super) fn prepare(folder: &Path, account: &Account) -> anyhow::Result<()> {
+pub(super) fn prepare(folder: &Path, account: &OsUser) -> anyhow::Result<()> {
     let failed = |error: std::io::Error| {
         anyhow!("cannot prepare the folder {} for the database's socket: {error}", folder.display())
     };
@@ -75,7 +75,7 @@ mod tests {
         let link = std::env::temp_dir().join(format!("revwallet-socket-{}", std::process::id()));
         std::os::unix::fs::symlink("/tmp", &link).expect("it is new");
 
-        let refused = prepare(&link, &Account { uid: geteuid().as_raw(), gid: 0, switch: false });
+        let refused = prepare(&link, &OsUser { uid: geteuid().as_raw(), gid: 0, switch: false });
 
         fs::remove_file(&link).expect("it is ours");
         assert!(

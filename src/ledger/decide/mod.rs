@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::account::{Account, AccountId, Class, State};
+use super::account::{Account, AccountId, AccountState, Class};
 use super::currency::{Currencies, Currency};
 use super::money::Minor;
-use super::transfer::{Action, Kind, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, Row};
+use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
 /// Above this many accounts a posting finds them by hash instead of by looking through them.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
@@ -106,7 +106,7 @@ pub struct NewAccount {
 /// What deciding found out. Reused from posting to posting, so that it allocates nothing.
 #[derive(Debug, Default)]
 pub struct Decision {
-    pub rows: Vec<Row>,
+    pub rows: Vec<TransferRow>,
     pub new_accounts: Vec<NewAccount>,
     /// The accounts that the posting touched, as they are after it.
     pub touched: Vec<(AccountId, Account)>,
@@ -185,7 +185,7 @@ fn check_form(legs: &[Leg]) -> Result<(), Refusal> {
 }
 
 /// Numbers the legs of each transfer: 0 of 2, 1 of 2, 0 of 1.
-fn number_legs(legs: &[Leg], rows: &mut [Row]) {
+fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     let mut start = 0;
     while start < rows.len() {
         let more = legs[start + 1..].iter().take_while(|leg| leg.with_previous).count();
@@ -285,7 +285,7 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         };
         let debit_balance = self.find(debit)?.balance;
         let credit_balance = self.find(credit)?.balance;
-        self.decision.rows.push(Row {
+        self.decision.rows.push(TransferRow {
             kind: leg.action.kind(),
             leg: 0,
             legs: 1,
@@ -309,11 +309,11 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         let mut from = self.find_or_create(debit, rules, leg)?;
         let mut to = self.find_or_create(credit, rules, leg)?;
         for (id, account) in [(debit, from), (credit, to)] {
-            if account.state == State::Closed {
+            if account.state == AccountState::Closed {
                 return Err(Refusal::AccountClosed(id));
             }
         }
-        if from.state == State::Frozen {
+        if from.state == AccountState::Frozen {
             return Err(Refusal::AccountFrozen(debit));
         }
         if from.currency != to.currency {
@@ -363,23 +363,25 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         Ok(())
     }
 
-    fn change_state(&mut self, id: AccountId, kind: Kind) -> Result<(), Refusal> {
+    fn change_state(&mut self, id: AccountId, kind: TransferKind) -> Result<(), Refusal> {
         if id.class() != Some(Class::Customer) {
             return Err(Refusal::Malformed("only customers' accounts have a state"));
         }
         let mut account = self.find(id)?;
         account.state = match (kind, account.state) {
-            (_, State::Closed) => return Err(Refusal::AccountClosed(id)),
-            (Kind::Unfreeze, State::Frozen) => State::Open,
-            (_, State::Frozen) => return Err(Refusal::AccountFrozen(id)),
-            (Kind::Unfreeze, State::Open) => return Err(Refusal::AccountNotFrozen(id)),
-            (Kind::Freeze, State::Open) => State::Frozen,
-            (Kind::Close, State::Open)
+            (_, AccountState::Closed) => return Err(Refusal::AccountClosed(id)),
+            (TransferKind::Unfreeze, AccountState::Frozen) => AccountState::Open,
+            (_, AccountState::Frozen) => return Err(Refusal::AccountFrozen(id)),
+            (TransferKind::Unfreeze, AccountState::Open) => {
+                return Err(Refusal::AccountNotFrozen(id));
+            }
+            (TransferKind::Freeze, AccountState::Open) => AccountState::Frozen,
+            (TransferKind::Close, AccountState::Open)
                 if account.balance == Minor::ZERO && account.held == Minor::ZERO =>
             {
-                State::Closed
+                AccountState::Closed
             }
-            (Kind::Close, State::Open) => return Err(Refusal::AccountNotEmpty(id)),
+            (TransferKind::Close, AccountState::Open) => return Err(Refusal::AccountNotEmpty(id)),
             _ => return Err(Refusal::Malformed("this is no change of state")),
         };
         self.put(id, account);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::super::account::Role;
+use super::super::account::SystemRole;
 use super::super::money::MAX_BALANCE;
 use super::*;
 
@@ -21,7 +21,7 @@ fn usd() -> Currency {
 }
 
 fn world() -> AccountId {
-    AccountId::system(Role::World, eur())
+    AccountId::system(SystemRole::World, eur())
 }
 
 fn open(account: i64) -> Leg {
@@ -29,7 +29,7 @@ fn open(account: i64) -> Leg {
 }
 
 fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
-    Action::Move { kind: Kind::Transfer, debit, credit, amount: Minor(amount) }.into()
+    Action::Move { kind: TransferKind::Transfer, debit, credit, amount: Minor(amount) }.into()
 }
 
 /// A book of one posting after another.
@@ -39,7 +39,7 @@ struct Book {
 }
 
 impl Book {
-    fn post(&mut self, legs: &[Leg]) -> Result<Vec<Row>, Refusal> {
+    fn post(&mut self, legs: &[Leg]) -> Result<Vec<TransferRow>, Refusal> {
         let mut decision = Decision::default();
         decide(legs, &rules(), |id| self.accounts.get(&id).copied(), &mut decision)?;
         self.accounts.extend(decision.touched.iter().copied());
@@ -158,7 +158,7 @@ fn limits_hold_on_both_sides() {
     let full = Account { balance: Minor(MAX_BALANCE.0 - 1), ..Account::empty(eur()) };
     book.accounts.insert(AccountId(1), full);
     let lowest = Account { balance: Minor(i64::MIN), ..full };
-    book.accounts.insert(AccountId::system(Role::Hot, eur()), lowest);
+    book.accounts.insert(AccountId::system(SystemRole::Hot, eur()), lowest);
 
     assert_eq!(
         book.post(&[pay(world(), AccountId(1), 2)]),
@@ -166,7 +166,7 @@ fn limits_hold_on_both_sides() {
     );
     assert!(book.post(&[pay(world(), AccountId(1), 1)]).is_ok());
     assert_eq!(book.post(&[pay(AccountId(1), world(), 1_000_001)]), Err(Refusal::AmountTooLarge));
-    assert!(book.post(&[pay(AccountId::system(Role::Hot, eur()), world(), 1)]).is_err());
+    assert!(book.post(&[pay(AccountId::system(SystemRole::Hot, eur()), world(), 1)]).is_err());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn both_sides_share_a_currency() {
         Err(Refusal::CurrencyMismatch(AccountId(1), two))
     );
     assert_eq!(book.post(&[pay(world(), two, 5)]), Err(Refusal::CurrencyMismatch(world(), two)));
-    let unknown = AccountId::system(Role::World, Currency::new("XYZ", 2).unwrap());
+    let unknown = AccountId::system(SystemRole::World, Currency::new("XYZ", 2).unwrap());
     assert_eq!(book.post(&[pay(unknown, two, 5)]), Err(Refusal::NoSuchAccount(unknown)));
 }
 
@@ -199,7 +199,8 @@ fn what_makes_no_sense_is_refused() {
         &[pay(one, one, 5)],
         &[pay(world(), one, 0)],
         &[pay(world(), one, -5)],
-        &[Action::Move { kind: Kind::Open, debit: world(), credit: one, amount: Minor(5) }.into()],
+        &[Action::Move { kind: TransferKind::Open, debit: world(), credit: one, amount: Minor(5) }
+            .into()],
         &[Action::Open { account: AccountId(-1), currency: eur() }.into()],
         &[Action::Freeze { account: world() }.into()],
     ];
@@ -263,7 +264,7 @@ fn some_action() -> impl Strategy<Value = Action> {
     let customer = (1i64..4).prop_map(AccountId);
     let move_between = |debit: BoxedStrategy<AccountId>, credit: BoxedStrategy<AccountId>| {
         (debit, credit, 1i64..60).prop_map(|(debit, credit, amount)| Action::Move {
-            kind: Kind::Transfer,
+            kind: TransferKind::Transfer,
             debit,
             credit,
             amount: Minor(amount),
@@ -281,10 +282,10 @@ fn some_action() -> impl Strategy<Value = Action> {
             !matches!(action, Action::Move { debit, credit, .. } if debit == credit)
         }),
         2 => (any(), 1i64..60).prop_map(|(id, amount)| Action::Move {
-            kind: Kind::Hold, debit: id, credit: id.hold().unwrap(), amount: Minor(amount),
+            kind: TransferKind::Hold, debit: id, credit: id.hold().unwrap(), amount: Minor(amount),
         }).prop_filter("holds of what exists", |_| true),
         2 => (any(), any(), 1i64..60).prop_map(|(id, to, amount)| Action::Move {
-            kind: Kind::Capture, debit: id.hold().unwrap(), credit: to, amount: Minor(amount),
+            kind: TransferKind::Capture, debit: id.hold().unwrap(), credit: to, amount: Minor(amount),
         }),
     ]
 }

@@ -6,9 +6,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::account::{AccountId, State};
+use super::account::{AccountId, AccountState};
 use super::money::Minor;
-use super::transfer::{Kind, Row};
+use super::transfer::{TransferKind, TransferRow};
 use crate::error::Result;
 
 /// Most entries of one page of a history.
@@ -19,12 +19,12 @@ pub const END: i64 = i64::MAX;
 
 /// One transfer as a customer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct HistoryEntry {
     pub seq: i64,
     /// The seq of the first leg: the transfer's id.
     pub transfer: i64,
     pub at: OffsetDateTime,
-    pub kind: Kind,
+    pub kind: TransferKind,
     pub debit: AccountId,
     pub credit: AccountId,
     pub amount: Minor,
@@ -68,9 +68,9 @@ pub struct Line {
 
 impl Line {
     /// What the writer decided; `None` when a newer program wrote a kind that this one does not know.
-    pub fn row(&self) -> Option<Row> {
-        Some(Row {
-            kind: Kind::of_code(self.kind)?,
+    pub fn row(&self) -> Option<TransferRow> {
+        Some(TransferRow {
+            kind: TransferKind::from_code(self.kind)?,
             leg: self.leg,
             legs: self.legs,
             debit: AccountId(self.debit),
@@ -126,9 +126,12 @@ pub async fn balances(
 }
 
 /// Whether money may enter and leave an account. One that nothing was done to is open.
-pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<State> {
+pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<AccountState> {
     let kind = sql::last_state_change(db, book, account.0).await?;
-    Ok(kind.and_then(Kind::of_code).and_then(Kind::state_after).unwrap_or(State::Open))
+    Ok(kind
+        .and_then(TransferKind::from_code)
+        .and_then(TransferKind::state_after)
+        .unwrap_or(AccountState::Open))
 }
 
 /// The transfers of a customer's account, those of what it holds included.
@@ -137,7 +140,7 @@ pub async fn history(
     book: i32,
     account: AccountId,
     span: Span,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<HistoryEntry>> {
     let hold = account.hold().unwrap_or(account);
     let has_hold = sql::has_account(db, book, hold.0).await?;
     let span = Span { limit: span.limit.clamp(1, PAGE_MAX), ..span };

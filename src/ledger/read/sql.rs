@@ -4,10 +4,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Entry, Line, Span};
+use super::{HistoryEntry, Line, Span};
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::Kind;
+use crate::ledger::transfer::TransferKind;
 
 pub(super) async fn seq_at(
     db: &mut PgConnection,
@@ -146,12 +146,12 @@ struct Stored {
 
 impl Stored {
     /// Nothing when a newer program wrote a kind that this one does not know.
-    fn entry(self) -> Option<Entry> {
-        Some(Entry {
+    fn entry(self) -> Option<HistoryEntry> {
+        Some(HistoryEntry {
             seq: self.seq,
             transfer: self.seq - i64::from(self.leg),
             at: self.at,
-            kind: Kind::of_code(self.kind)?,
+            kind: TransferKind::from_code(self.kind)?,
             debit: AccountId(self.debit),
             credit: AccountId(self.credit),
             amount: Minor(self.amount),
@@ -170,7 +170,7 @@ pub(super) async fn history_downwards(
     book: i32,
     accounts: Accounts,
     span: Span,
-) -> sqlx::Result<Vec<Entry>> {
+) -> sqlx::Result<Vec<HistoryEntry>> {
     let Accounts { account, hold, has_hold } = accounts;
     let rows = sqlx::query_as!(
         Stored,
@@ -244,7 +244,7 @@ pub(super) async fn history_upwards(
     book: i32,
     accounts: Accounts,
     span: Span,
-) -> sqlx::Result<Vec<Entry>> {
+) -> sqlx::Result<Vec<HistoryEntry>> {
     let Accounts { account, hold, has_hold } = accounts;
     let rows = sqlx::query_as!(
         Stored,

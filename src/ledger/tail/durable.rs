@@ -8,11 +8,10 @@ use sqlx::{Acquire, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::source::{Followed, Position, Source, Stretch};
+use super::source::{Followed, Position, Segment, Source};
 use super::wake::{self, POLL, Wake};
 use super::{Tail, pause, sql};
 use crate::error::Result;
-use crate::ledger::measure::seq_to_gauge;
 use crate::telemetry::Metrics;
 
 /// Longest pause after an effect has failed, so that a lasting fault neither spins nor is forgotten.
@@ -47,7 +46,7 @@ pub trait Effect<S: Source>: Send + 'static {
     fn apply(
         &mut self,
         db: &mut PgConnection,
-        stretch: &Stretch<S::Item>,
+        stretch: &Segment<S::Item>,
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -86,7 +85,7 @@ impl Following {
     pub(super) fn new(tail: &Tail, reader: Reader, stopping: CancellationToken) -> Self {
         let Tail { book, wake, metrics, .. } = tail.clone();
         for outcome in ["read", "elsewhere", "failed"] {
-            metrics.wallet_book_reader_steps_total.announce([reader.name, outcome]);
+            metrics.wallet_book_reader_steps_total.preregister([reader.name, outcome]);
         }
         Self { book, wake, reader, stopping, metrics, holder: Uuid::new_v4() }
     }
@@ -198,6 +197,6 @@ impl Following {
         self.metrics
             .wallet_book_reader_lag_transfers
             .with([self.reader.name])
-            .set(seq_to_gauge(lag));
+            .set(crate::telemetry::gauge_value(lag));
     }
 }

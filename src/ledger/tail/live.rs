@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::pause;
-use super::source::{Followed, Position, Source, Stretch};
+use super::source::{Followed, Position, Segment, Source};
 use super::wake::{self, Wake};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -31,7 +31,7 @@ const PAUSE_FAILED: Duration = Duration::from_millis(500);
 /// Reads for all live readers of a process.
 pub(super) struct Hub<S: Source> {
     book: Followed,
-    stretches: broadcast::Sender<Arc<Stretch<S::Item>>>,
+    stretches: broadcast::Sender<Arc<Segment<S::Item>>>,
     somebody: Arc<Notify>,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
@@ -125,7 +125,7 @@ impl<S: Source> Hub<S> {
         } else {
             let end = S::end(&mut db, self.book.book).await?;
             // Whoever began earlier learns that it has to read up to here.
-            let mark = Stretch { after: end, until: end, items: Vec::new() };
+            let mark = Segment { after: end, until: end, items: Vec::new() };
             let _nobody = self.stretches.send(Arc::new(mark));
             *position.insert(end)
         };
@@ -146,7 +146,7 @@ impl<S: Source> Hub<S> {
 /// Everything from a position on, once and in order.
 pub struct Live<S: Source> {
     book: Followed,
-    stretches: broadcast::Receiver<Arc<Stretch<S::Item>>>,
+    stretches: broadcast::Receiver<Arc<Segment<S::Item>>>,
     position: Position,
     /// Whether there is something to read that was not heard.
     behind: bool,
@@ -163,7 +163,7 @@ impl<S: Source> Live<S> {
 
     /// What comes next, as much as there is; `None` when the program stops.
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Arc<Stretch<S::Item>>> {
+    pub async fn next(&mut self) -> Option<Arc<Segment<S::Item>>> {
         loop {
             if self.behind {
                 if let Some(stretch) = self.read().await? {
@@ -184,18 +184,18 @@ impl<S: Source> Live<S> {
     }
 
     /// Moves on to the end of a stretch that may begin earlier.
-    fn take(&mut self, stretch: Arc<Stretch<S::Item>>) -> Arc<Stretch<S::Item>> {
+    fn take(&mut self, stretch: Arc<Segment<S::Item>>) -> Arc<Segment<S::Item>> {
         let after = std::mem::replace(&mut self.position, stretch.until);
         if stretch.after == after {
             return stretch;
         }
         let known = stretch.items.partition_point(|item| S::position_of(item) <= after);
         let items = stretch.items[known..].to_vec();
-        Arc::new(Stretch { after, until: stretch.until, items })
+        Arc::new(Segment { after, until: stretch.until, items })
     }
 
     /// Reads by itself until nothing is missing; `None` inside when nothing was.
-    async fn read(&mut self) -> Option<Option<Arc<Stretch<S::Item>>>> {
+    async fn read(&mut self) -> Option<Option<Arc<Segment<S::Item>>>> {
         self.metrics.wallet_book_live_reads_total.with(["reader"]).increment(1);
         let reading = async {
             let mut db = self.book.pool.acquire().await?;

@@ -27,14 +27,14 @@ use crate::telemetry::Metrics;
 pub use self::durable::{Effect, Reader, Start};
 pub use self::event::{Event, append};
 pub use self::live::Live;
-pub use self::source::{Events, Followed, Position, Source, Stretch, Transfers};
+pub use self::source::{Events, Followed, Position, Segment, Source, Transfers};
 pub use self::wake::Channel;
 
 use self::live::Hub;
 use self::wake::Wake;
 
 /// What following a book needs.
-pub struct Options {
+pub struct TailOptions {
     pub pool: PgPool,
     /// For the connection that listens.
     pub listener: PgConnectOptions,
@@ -54,12 +54,12 @@ pub struct Tail {
 
 impl Tail {
     /// Listens; reads nothing before somebody follows.
-    pub fn start(options: Options, tasks: &Tasks) -> Self {
-        let Options { pool, listener, book, metrics } = options;
+    pub fn start(options: TailOptions, tasks: &Tasks) -> Self {
+        let TailOptions { pool, listener, book, metrics } = options;
         let book = Followed { pool, book };
         let wake = Wake::start(listener, tasks);
         for by in ["hub", "reader"] {
-            metrics.wallet_book_live_reads_total.announce([by]);
+            metrics.wallet_book_live_reads_total.preregister([by]);
         }
         let transfers = Hub::start("live-transfers", book.clone(), wake.clone(), &metrics, tasks);
         let events = Hub::start("live-events", book.clone(), wake.clone(), &metrics, tasks);

@@ -34,7 +34,7 @@ impl Position {
 
 /// What stands between two positions.
 #[derive(Debug, Clone)]
-pub struct Stretch<T> {
+pub struct Segment<T> {
     pub after: Position,
     pub until: Position,
     pub items: Vec<T>,
@@ -53,7 +53,7 @@ pub trait Source: Send + Sync + 'static {
         book: i32,
         after: Position,
         max: i64,
-    ) -> impl Future<Output = sqlx::Result<Stretch<Self::Item>>> + Send;
+    ) -> impl Future<Output = sqlx::Result<Segment<Self::Item>>> + Send;
 
     /// Where it ends now.
     fn end(db: &mut PgConnection, book: i32)
@@ -87,7 +87,7 @@ impl Source for Transfers {
         book: i32,
         after: Position,
         max: i64,
-    ) -> sqlx::Result<Stretch<Line>> {
+    ) -> sqlx::Result<Segment<Line>> {
         let mut items = read::lines(db, book, after.seq, i64::MAX, max).await?;
         // The legs of one transfer belong together.
         if let Some(last) = items.last().filter(|last| last.leg + 1 < last.legs) {
@@ -95,7 +95,7 @@ impl Source for Transfers {
             items.extend(read::lines(db, book, last.seq, end, i64::MAX).await?);
         }
         let until = items.last().map_or(after, Self::position_of);
-        Ok(Stretch { after, until, items })
+        Ok(Segment { after, until, items })
     }
 
     async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
@@ -124,10 +124,10 @@ impl Source for Events {
         book: i32,
         after: Position,
         max: i64,
-    ) -> sqlx::Result<Stretch<Event>> {
+    ) -> sqlx::Result<Segment<Event>> {
         let items = sql::events(db, book, after, max).await?;
         let until = items.last().map_or(after, Self::position_of);
-        Ok(Stretch { after, until, items })
+        Ok(Segment { after, until, items })
     }
 
     async fn end(db: &mut PgConnection, _: i32) -> sqlx::Result<Position> {

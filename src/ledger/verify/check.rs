@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::sql::{self, Born, KeyedPosting, Seal};
-use super::{Anchor, Check, Chunk, FAULTS_MAX, Fault, Report};
+use super::{Anchor, Check, Chunk, FAULTS_MAX, Fault, VerifyReport};
+use crate::idempotency::HashedKey;
 use crate::ledger::account::AccountId;
 use crate::ledger::encode::{Attached, Encoder};
 use crate::ledger::money::Minor;
 use crate::ledger::read::Line;
-use crate::ledger::transfer::Key;
 
 /// What Postgres counts microseconds from.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
@@ -135,7 +135,7 @@ impl Checker {
         }
     }
 
-    pub(super) fn finish(mut self, end: i64) -> Report {
+    pub(super) fn finish(mut self, end: i64) -> VerifyReport {
         let head = self.head();
         if head.seq != end {
             self.fault(
@@ -164,7 +164,7 @@ impl Checker {
             );
         }
         let Self { transfers, seals, postings, faults, .. } = self;
-        Report { transfers, seals, postings, accounts: self.currencies.len(), head, faults }
+        VerifyReport { transfers, seals, postings, accounts: self.currencies.len(), head, faults }
     }
 
     fn fault(&mut self, check: Check, place: &str, says: &str) {
@@ -196,7 +196,7 @@ impl Checker {
             self.fault(Check::Gap, &place, "transfers between it and the seal before are missing");
         }
         for posting in keyed {
-            let key = Key { hash: posting.key_hash, content: posting.content_hash };
+            let key = HashedKey { hash: posting.key_hash, content: posting.content_hash };
             content.posting(key, posting.first_seq, posting.last_seq);
         }
         for account in born {

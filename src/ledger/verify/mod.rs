@@ -19,9 +19,10 @@ mod sql;
 
 use std::fmt;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
-use crate::error::Result;
+use crate::db::{Database, migrations};
+use crate::error::{Error, Result};
 
 pub use self::check::Checker;
 pub use self::chunk::Chunk;
@@ -63,7 +64,7 @@ impl fmt::Display for Anchor {
 
 /// What was read and what was found.
 #[derive(Debug)]
-pub struct Report {
+pub struct VerifyReport {
     pub transfers: i64,
     pub seals: i64,
     pub postings: i64,
@@ -73,7 +74,7 @@ pub struct Report {
     pub faults: Vec<Fault>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { transfers, seals, postings, accounts, head, faults } = self;
         writeln!(
@@ -91,13 +92,24 @@ impl fmt::Display for Report {
     }
 }
 
+/// Verifies the book over a connection of its own, after checking that the schema is this program's.
+pub async fn run_on(
+    db: &Database,
+    anchor: Option<&Anchor>,
+    progress: impl FnMut(i64, i64),
+) -> anyhow::Result<VerifyReport> {
+    let mut connection = PgConnection::connect_with(db.options()).await?;
+    migrations::check(&mut connection).await?;
+    run(&mut connection, 1, anchor, progress).await.map_err(Error::into_cause)
+}
+
 /// Reads the book to where it ended when the run began; `progress` is told the seq that is reached, and the last one.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,
     anchor: Option<&Anchor>,
     mut progress: impl FnMut(i64, i64),
-) -> Result<Report> {
+) -> Result<VerifyReport> {
     let (end, _) = super::read::head(db, book).await?;
     let first = sql::first_seal(db, book).await?;
     let mut checker = Checker::new(book, first, anchor.cloned());

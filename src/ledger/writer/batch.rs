@@ -7,15 +7,15 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::cache::{Cache, Undo};
-use super::queue::Item;
+use super::queue::QueuedPosting;
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::decide::{self, Decision, Refusal, Rules};
 use crate::ledger::encode::{Attached, Encoder};
-use crate::ledger::measure::Stages;
+use crate::ledger::metrics::Stages;
 use crate::ledger::money::Minor;
 use crate::ledger::trace;
-use crate::ledger::transfer::{Posted, Row};
+use crate::ledger::transfer::{Posted, TransferRow};
 
 /// A place in the book that a batch can stand on: a seq, and who sealed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) struct Head {
 /// A posting in a batch, and its rows there.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) item: Item,
+    pub(super) item: QueuedPosting,
     pub(super) start: usize,
     pub(super) end: usize,
     /// What is held after it for the accounts that it touches.
@@ -36,7 +36,7 @@ pub(super) struct Accepted {
 
 /// An account that a batch brings into being.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Born {
+pub(super) struct OpenedAccount {
     pub(super) seq: i64,
     pub(super) account: AccountId,
     pub(super) currency: Currency,
@@ -46,11 +46,11 @@ pub(super) struct Born {
 pub(super) struct Batch {
     pub(super) id: Uuid,
     pub(super) prev: Head,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<TransferRow>,
     pub(super) accepted: Vec<Accepted>,
-    pub(super) born: Vec<Born>,
+    pub(super) born: Vec<OpenedAccount>,
     /// Refused, which is certain as soon as the batch is in the book: nobody has to look for a key.
-    pub(super) refused: Vec<(Item, Refusal)>,
+    pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     pub(super) undo: Vec<Undo>,
     /// The digest of everything in it.
     pub(super) content: [u8; 32],
@@ -63,25 +63,25 @@ pub(super) struct Batch {
 
 /// What has to be asked before these items can be answered or decided.
 #[derive(Debug, Default)]
-pub(super) struct Ask {
+pub(super) struct Lookup {
     /// The accounts of those who wait for one that is not in the cache, each once.
     pub(super) accounts: Vec<AccountId>,
-    pub(super) waiting: Vec<Item>,
+    pub(super) waiting: Vec<QueuedPosting>,
     /// Refused unless the key was used: then the first attempt has succeeded.
-    pub(super) refused: Vec<(Item, Refusal)>,
+    pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     /// One of their keys was used, it is not known which.
-    pub(super) suspects: Vec<Item>,
+    pub(super) suspects: Vec<QueuedPosting>,
     /// The head on which was refused, when no batch confirms it.
     pub(super) confirm: Option<Head>,
 }
 
-impl Ask {
+impl Lookup {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
     }
 
     /// Everybody who waits for the answer, in order.
-    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+    pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         self.waiting
             .into_iter()
             .chain(self.refused.into_iter().map(|(item, _)| item))
@@ -103,12 +103,12 @@ impl Ask {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) batch: Option<Batch>,
-    pub(super) ask: Ask,
+    pub(super) ask: Lookup,
 }
 
 /// Decides on what waits, in the order of arrival, up to the bound of a batch.
 pub(super) fn plan(
-    intake: &mut VecDeque<Item>,
+    intake: &mut VecDeque<QueuedPosting>,
     cache: &mut Cache,
     decision: &mut Decision,
     rules: &Rules,
@@ -128,7 +128,7 @@ pub(super) fn plan(
         stages: Stages::begin(intake.front().map(|item| item.queued)),
         span: Box::new(Span::none()),
     };
-    let mut ask = Ask::default();
+    let mut ask = Lookup::default();
     while let Some(next) = intake.front() {
         let is_empty = batch.accepted.is_empty();
         let fits = batch.rows.len() + next.posting.legs.len() <= legs_max && !next.alone;
@@ -172,12 +172,12 @@ pub(super) fn plan(
 }
 
 impl Batch {
-    fn accept(&mut self, item: Item, decision: &Decision, cache: &mut Cache) {
+    fn accept(&mut self, item: QueuedPosting, decision: &Decision, cache: &mut Cache) {
         let start = self.rows.len();
         self.rows.extend_from_slice(&decision.rows);
         for new in &decision.new_accounts {
             let seq = self.seq_of(start + new.leg);
-            self.born.push(Born { seq, account: new.account, currency: new.currency });
+            self.born.push(OpenedAccount { seq, account: new.account, currency: new.currency });
         }
         self.undo.extend(decision.touched.iter().map(|(id, after)| cache.apply(*id, *after)));
         let held = decision.touched.iter().filter(|(_, after)| after.held > Minor::ZERO);
@@ -200,7 +200,7 @@ impl Batch {
     }
 
     /// Everybody in it, in order.
-    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+    pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         let accepted = self.accepted.into_iter().map(|accepted| accepted.item);
         accepted.chain(self.refused.into_iter().map(|(item, _)| item))
     }
@@ -257,8 +257,8 @@ mod tests {
     use super::*;
     use crate::ledger::account::Account;
     use crate::ledger::currency::Currencies;
-    use crate::ledger::transfer::{Action, Kind, Leg, Posting};
-    use crate::ledger::writer::Gauge;
+    use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+    use crate::ledger::writer::Admission;
 
     #[test]
     fn who_waits_for_an_account_asks_for_all_of_his_again() {
@@ -267,9 +267,9 @@ mod tests {
         let mut cache = Cache::new(8);
         cache.warm(AccountId(1), Some(Account::empty(euro)));
         let (debit, credit, amount) = (AccountId(1), AccountId(2), Minor(1));
-        let action = Action::Move { kind: Kind::Transfer, debit, credit, amount };
+        let action = Action::Move { kind: TransferKind::Transfer, debit, credit, amount };
         let posting = Posting { legs: vec![Leg::from(action); 2], ..Posting::default() };
-        let (item, _answer) = Gauge::new(10).admit(posting, Span::none()).unwrap();
+        let (item, _answer) = Admission::new(10).admit(posting, Span::none()).unwrap();
 
         let head = Head { seq: 0, batch: Uuid::nil() };
         let mut intake = VecDeque::from([item]);

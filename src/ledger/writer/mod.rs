@@ -16,18 +16,18 @@
 //!
 //! Bounds: the queue (postings and legs), a batch (legs), the pipe (batches), the cache (accounts), remembered keys.
 
-mod answers;
 mod batch;
-mod bell;
 mod cache;
 mod columns;
 mod failpoint;
-mod keys;
-mod link;
+mod idempotency;
+mod lookups;
+mod notify_throttle;
+mod pipeline;
 mod queue;
 mod recover;
+mod steps;
 mod verdict;
-mod work;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -39,9 +39,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::batch::Head;
 use self::cache::Cache;
-use self::keys::Keys;
-use self::link::{Link, read_head};
-use super::Options;
+use self::idempotency::RecentKeys;
+use self::pipeline::{Pipeline, read_head};
+use super::LedgerOptions;
 use super::companion::CompanionKind;
 use super::connect::{self, StartError};
 use super::decide::{Decision, Rules};
@@ -50,7 +50,7 @@ use crate::telemetry::Metrics;
 
 pub use self::failpoint::{Failpoints, Fault, Stage};
 pub use self::queue::PostError;
-pub(super) use self::queue::{Gauge, Item, Outcome};
+pub(super) use self::queue::{Admission, Outcome, QueuedPosting};
 
 /// How often the writer looks whether the oldest answer is overdue.
 const TICK: Duration = Duration::from_secs(1);
@@ -113,8 +113,8 @@ pub(super) struct Writer {
     rules: Rules,
     companions: Vec<&'static CompanionKind>,
     failpoints: Failpoints,
-    queue: mpsc::Receiver<Item>,
-    link: Link,
+    queue: mpsc::Receiver<QueuedPosting>,
+    link: Pipeline,
     mode: Mode,
     /// Batches yet to be sent under the book's lock, so that a writer that lost does not starve.
     turns_locked: u32,
@@ -123,14 +123,14 @@ pub(super) struct Writer {
     /// The head when everything in flight succeeds.
     tail: Head,
     cache: Cache,
-    keys: Keys,
+    keys: RecentKeys,
     /// Taken from the queue, not in flight.
-    intake: VecDeque<Item>,
+    intake: VecDeque<QueuedPosting>,
     decision: Decision,
     /// Whether the backends of all earlier connections are certainly gone.
     alone_on_server: bool,
     metrics: Arc<Metrics>,
-    gauge: Gauge,
+    gauge: Admission,
 }
 
 /// Why the run ends early.
@@ -144,13 +144,14 @@ enum Stop {
 impl Writer {
     /// Connects, checks that the server is fit to keep money, and finds the head of the book.
     pub(super) async fn connect(
-        options: Options,
-        queue: mpsc::Receiver<Item>,
-        gauge: Gauge,
+        options: LedgerOptions,
+        queue: mpsc::Receiver<QueuedPosting>,
+        gauge: Admission,
     ) -> Result<Self, StartError> {
-        let Options { database, settings, rules, companions, failpoints, metrics, .. } = options;
+        let LedgerOptions { database, settings, rules, companions, failpoints, metrics, .. } =
+            options;
 
-        let (mut link, _) = Link::open(&database, &companions, None).await?;
+        let (mut link, _) = Pipeline::open(&database, &companions, None).await?;
         let client = link.shared_client();
         if !settings.allow_unsafe_server
             && let Some(found) = link.ask(connect::check_durability(&client)).await?
@@ -174,7 +175,7 @@ impl Writer {
             turns_locked: 0,
             head,
             tail: head,
-            keys: Keys::default(),
+            keys: RecentKeys::default(),
             intake: VecDeque::new(),
             decision: Decision::default(),
             alone_on_server: true,

@@ -41,7 +41,7 @@ pub(in crate::ledger) type Answer = Result<Outcome, PostError>;
 
 /// A posting on its way.
 #[derive(Debug)]
-pub(in crate::ledger) struct Item {
+pub(in crate::ledger) struct QueuedPosting {
     pub(super) posting: Posting,
     pub(super) queued: Instant,
     /// Of its request's trace, where that is kept.
@@ -53,7 +53,7 @@ pub(in crate::ledger) struct Item {
     _load: Load,
 }
 
-impl Item {
+impl QueuedPosting {
     /// To find out which one of a batch the database refuses.
     pub(super) fn sent_alone(self) -> Self {
         Self { alone: true, ..self }
@@ -67,7 +67,7 @@ impl Item {
 
 /// How much is waiting, in legs: postings differ by a factor of 20,000.
 #[derive(Debug, Clone)]
-pub(in crate::ledger) struct Gauge {
+pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,
     legs_max: usize,
     /// Since when the oldest of them waits, in microseconds after `began`; 0 when nothing does.
@@ -82,7 +82,7 @@ struct Load {
     count: usize,
 }
 
-impl Gauge {
+impl Admission {
     pub(in crate::ledger) fn new(legs_max: usize) -> Self {
         Self { legs: Arc::default(), legs_max, oldest: Arc::default(), began: Instant::now() }
     }
@@ -92,7 +92,7 @@ impl Gauge {
         &self,
         posting: Posting,
         span: Span,
-    ) -> Result<(Item, oneshot::Receiver<Answer>), PostError> {
+    ) -> Result<(QueuedPosting, oneshot::Receiver<Answer>), PostError> {
         let count = posting.legs.len();
         let load = Load { legs: Arc::clone(&self.legs), count };
         let before = self.legs.fetch_add(count, Ordering::Relaxed);
@@ -101,7 +101,7 @@ impl Gauge {
         }
         let (reply, answer) = oneshot::channel();
         let queued = Instant::now();
-        Ok((Item { posting, queued, span, alone: false, reply, _load: load }, answer))
+        Ok((QueuedPosting { posting, queued, span, alone: false, reply, _load: load }, answer))
     }
 
     pub(in crate::ledger) fn legs(&self) -> usize {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::failpoint::Stage;
-use super::link::{Link, Work};
+use super::pipeline::{Pipeline, Work};
 use super::queue::PostError;
-use super::work::Detail;
+use super::steps::Detail;
 use super::{Mode, Stop, Writer};
 
 /// First and longest pause between two attempts to connect.
@@ -38,7 +38,7 @@ impl Writer {
         for work in self.link.take_works() {
             match work {
                 Work::Post(batch, _) => batches.push(batch),
-                Work::Ask(ask) => again.extend(ask.into_items()),
+                Work::Lookup(ask) => again.extend(ask.into_items()),
                 Work::CatchUp { .. } | Work::Release | Work::Notify | Work::Doomed => {}
             }
         }
@@ -71,7 +71,7 @@ impl Writer {
         let mut pause = PAUSE_MIN;
         let mut attempts_at_end = 0;
         loop {
-            let opening = Link::open(&self.database, &self.companions, Some(self.link.backend));
+            let opening = Pipeline::open(&self.database, &self.companions, Some(self.link.backend));
             match tokio::time::timeout(OPEN_MAX, opening).await {
                 Ok(Ok((link, gone))) => {
                     self.link = link;

@@ -5,7 +5,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use super::batch::Batch;
-use super::link::{Layout, Replies, seal_behind, sealed_at};
+use super::pipeline::{Layout, Replies, seal_behind, sealed_at};
 use crate::ledger::companion::CompanionKind;
 
 /// The constraint that keeps idempotency keys unique.

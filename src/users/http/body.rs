@@ -4,10 +4,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
-use crate::http::extract::{Check, Member};
+use crate::http::extract::{RawField, Validator};
+use crate::http::fields::text;
 use crate::secret::Secret;
-use crate::users::{Changes, Profile};
-use crate::wallet::http::body::text;
+use crate::users::{Profile, ProfileChanges};
 
 /// Longest e-mail address, as RFC 5321 has it.
 const EMAIL_MAX: usize = 254;
@@ -25,27 +25,27 @@ pub(super) struct ProfileBody<'a> {
     /// 3 to 32 letters, digits, `_`, `-` or `.`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
-    username: Member<'a>,
+    username: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
-    email: Member<'a>,
+    email: RawField<'a>,
     /// 8 to 128 characters, and none of those that are tried first.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "correct horse battery")]
-    password: Member<'a>,
+    password: RawField<'a>,
     #[serde(borrow, default, alias = "first_name")]
     #[schema(value_type = Option<String>, example = "Ada")]
-    first_name: Member<'a>,
+    first_name: RawField<'a>,
     #[serde(borrow, default, alias = "last_name")]
     #[schema(value_type = Option<String>, example = "Lovelace")]
-    last_name: Member<'a>,
+    last_name: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = Option<u8>, example = 36)]
-    age: Member<'a>,
+    age: RawField<'a>,
 }
 
 /// What a way to register asks for besides an address and a password.
-pub(super) struct Wanted {
+pub(super) struct RequiredFields {
     pub(super) username: bool,
     /// The youngest that may; then the names are asked for too.
     pub(super) age: Option<i16>,
@@ -58,9 +58,9 @@ pub(super) struct Given {
 }
 
 impl ProfileBody<'_> {
-    pub(super) fn whole(&self, wanted: &Wanted) -> Result<Given> {
-        let mut check = Check::default();
-        let username = if wanted.username {
+    pub(super) fn whole(&self, required: &RequiredFields) -> Result<Given> {
+        let mut check = Validator::default();
+        let username = if required.username {
             check.required("/username", &self.username, username)
         } else {
             check.optional("/username", &self.username, username)
@@ -68,7 +68,7 @@ impl ProfileBody<'_> {
         let email = check.required("/email", &self.email, email);
         let password = check.required("/password", &self.password, password);
         let name = |raw: &str| text(raw, NAME_MAX);
-        let (first_name, last_name, age) = match wanted.age {
+        let (first_name, last_name, age) = match required.age {
             Some(least) => (
                 check.required("/firstName", &self.first_name, name),
                 check.required("/lastName", &self.last_name, name),
@@ -85,10 +85,10 @@ impl ProfileBody<'_> {
     }
 
     /// What is to be told otherwise; at least of this age.
-    pub(super) fn changes(&self, least: i16) -> Result<Changes> {
-        let mut check = Check::default();
+    pub(super) fn changes(&self, least: i16) -> Result<ProfileChanges> {
+        let mut check = Validator::default();
         let name = |raw: &str| text(raw, NAME_MAX);
-        let changes = Changes {
+        let changes = ProfileChanges {
             username: check.optional("/username", &self.username, username),
             email: check.optional("/email", &self.email, email),
             first_name: check.optional("/firstName", &self.first_name, name),

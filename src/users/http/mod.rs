@@ -2,25 +2,27 @@
 
 mod body;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::body::{Given, ProfileBody, Wanted};
-use crate::app::App;
+use self::body::{Given, ProfileBody, RequiredFields};
+use crate::auth::{Authenticated, Authenticator, TrustedProxies, bearer};
 use crate::error::{Error, Result};
-use crate::http::auth::{Known, Origin, Scope, bearer};
-use crate::http::extract::{Check, JsonBody, Member, Path};
-use crate::http::idempotency::IdempotencyKey;
-use crate::http::problem::ProblemBody;
+use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::fields::{moment, text};
+use crate::http::origin::Origin;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::UserId;
 use crate::secret::Secret;
-use crate::wallet::http::body::{moment, replayable, text};
 
-use super::User;
+use super::{User, Users};
 
 /// Longest name that somebody may try to sign in with, in characters.
 const LOGIN_MAX: usize = 254;
@@ -28,12 +30,23 @@ const LOGIN_MAX: usize = 254;
 /// Longest password that is looked at, in characters: longer than any that was taken.
 const PASSWORD_MAX: usize = 1_000;
 
-/// For other services, on the internal listener.
-pub fn internal() -> axum::Router<App> {
+/// Routes of the internal listener, for other services.
+pub fn internal<S>() -> axum::Router<S>
+where
+    Users: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     axum::Router::new().route("/internal/user/{id}", axum::routing::get(get_internal_user))
 }
 
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Users: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new()
         .routes(routes!(register_user))
         .routes(routes!(create_user))
@@ -55,32 +68,32 @@ struct RegisteredUser<'a> {
 /// Register with a user name
 #[utoipa::path(
     post, path = "/api/users/register", tag = "users",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and profile")),
+    params(IdempotencyKey),
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Registered", body = RegisteredUser<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn register_user(
-    State(app): State<App>,
+    State(users): State<Users>,
     key: IdempotencyKey,
     origin: Origin,
     body: JsonBody,
 ) -> Result<Response> {
-    let wanted = Wanted { username: true, age: None };
+    let required = RequiredFields { username: true, age: None };
     let Given { profile, password } = body
         .read::<ProfileBody<'_>>()
-        .and_then(|body| body.whole(&wanted))
+        .and_then(|body| body.whole(&required))
         .map_err(body::as_profile)?;
-    let done = app.users.register(&profile, &password, &key, origin).await?;
+    let done = users.register(&profile, &password, &key, origin).await?;
     let username = profile.username.as_deref().unwrap_or_default();
     let body = RegisteredUser {
         message: "User registered successfully",
         username,
         id: done.id.to_string(),
     };
-    Ok(replayable(StatusCode::OK, &body, done.replayed))
+    Ok(Replayable::ok(body, done.replayed).into_response())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -94,27 +107,27 @@ struct CreatedUser<'a> {
 /// Register with a name and an age
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and profile")),
+    params(IdempotencyKey),
     request_body = ProfileBody<'static>,
     responses(
         (status = 201, description = "Registered", body = CreatedUser<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn create_user(
-    State(app): State<App>,
+    State(users): State<Users>,
     key: IdempotencyKey,
     origin: Origin,
     body: JsonBody,
 ) -> Result<Response> {
-    let wanted = Wanted { username: false, age: Some(app.users.age_min()) };
+    let required = RequiredFields { username: false, age: Some(users.age_min()) };
     let Given { profile, password } = body
         .read::<ProfileBody<'_>>()
-        .and_then(|body| body.whole(&wanted))
+        .and_then(|body| body.whole(&required))
         .map_err(body::as_profile)?;
-    let done = app.users.register(&profile, &password, &key, origin).await?;
+    let done = users.register(&profile, &password, &key, origin).await?;
     let body = CreatedUser { id: done.id.to_string(), email: &profile.email };
-    Ok(replayable(StatusCode::CREATED, &body, done.replayed))
+    Ok(Replayable::created(body, None, done.replayed).into_response())
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -122,14 +135,14 @@ struct Login<'a> {
     /// This or `username`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
-    email: Member<'a>,
+    email: RawField<'a>,
     /// This or `email`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
-    username: Member<'a>,
+    username: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    password: Member<'a>,
+    password: RawField<'a>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -149,18 +162,18 @@ struct LoggedIn<'a> {
     request_body = Login<'static>,
     responses(
         (status = 200, description = "Signed in", body = LoggedIn<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
-async fn login(State(app): State<App>, origin: Origin, body: JsonBody) -> Result<Response> {
+async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Result<Response> {
     let Login { email, username, password } = body.read()?;
-    let mut check = Check::default();
+    let mut check = Validator::default();
     let (pointer, member) =
         if username.raw().is_some() { ("/username", username) } else { ("/email", email) };
     let name = check.required(pointer, &member, |raw| text(raw, LOGIN_MAX));
     let password = check.required("/password", &password, |raw| text(raw, PASSWORD_MAX));
     let (name, password) = check.finish(name.zip(password))?;
-    let token = app.users.sign_in(&name, &Secret::from(password), origin).await?;
+    let token = users.sign_in(&name, &Secret::from(password), origin).await?;
     let body = LoggedIn { message: "Login successful", token: token.reveal() };
     Ok(axum::Json(body).into_response())
 }
@@ -170,7 +183,7 @@ struct Logout<'a> {
     /// The token, where it is not in the header `Authorization`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
-    token: Member<'a>,
+    token: RawField<'a>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -187,11 +200,11 @@ struct Done<'a> {
     request_body(content = Option<Logout<'static>>, description = "Not needed where the header has the token"),
     responses(
         (status = 200, description = "Signed out", body = Done<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn logout(
-    State(app): State<App>,
+    State(users): State<Users>,
     origin: Origin,
     headers: HeaderMap,
     body: axum::body::Bytes,
@@ -200,7 +213,7 @@ async fn logout(
     let said = said.and_then(|said| text(said.token.raw()?, PASSWORD_MAX).ok()).map(Secret::from);
     let token = said.map_or_else(|| bearer(&headers), |token| Ok(Some(token)));
     let token = token.ok().flatten().ok_or(Error::NoToken)?;
-    app.users.sign_out(&token, origin).await?;
+    users.sign_out(&token, origin).await?;
     Ok(axum::Json(Done { message: "Logout successful" }).into_response())
 }
 
@@ -228,8 +241,10 @@ pub struct UserBody {
     created_at: String,
 }
 
-impl UserBody {
-    pub fn of(user: User) -> Result<Self> {
+impl TryFrom<User> for UserBody {
+    type Error = Error;
+
+    fn try_from(user: User) -> Result<Self> {
         let User { id, profile, is_admin, created_at } = user;
         Ok(Self {
             id: id.to_string(),
@@ -252,26 +267,25 @@ impl UserBody {
     params(("id" = String, Path, description = "The user", example = "1")),
     responses(
         (status = 200, description = "The user", body = UserBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn get_user(
-    State(app): State<App>,
-    Known(caller): Known,
-    Path(id): Path<i64>,
+    State(users): State<Users>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<UserId>,
 ) -> Result<Response> {
-    caller.is_user_or_has(id, Scope::UsersRead)?;
-    Ok(axum::Json(UserBody::of(app.users.get(id).await?)?).into_response())
+    Ok(axum::Json(UserBody::try_from(users.get(&caller, id).await?)?).into_response())
 }
 
 /// The same for other services: only with a key, even behind the wall.
 async fn get_internal_user(
-    State(app): State<App>,
-    Known(caller): Known,
-    Path(id): Path<i64>,
+    State(users): State<Users>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<UserId>,
 ) -> Result<Response> {
-    caller.needs(Scope::UsersRead)?;
-    Ok(axum::Json(UserBody::of(app.users.get(id).await?)?).into_response())
+    let user = users.get_internal(&caller, id).await?;
+    Ok(axum::Json(UserBody::try_from(user)?).into_response())
 }
 
 /// Change a user
@@ -283,21 +297,19 @@ async fn get_internal_user(
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Changed", body = Done<'static>, example = json!({ "message": "Profile updated successfully" })),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn update_user(
-    State(app): State<App>,
-    Known(caller): Known,
+    State(users): State<Users>,
+    Authenticated(caller): Authenticated,
     origin: Origin,
-    Path(id): Path<i64>,
+    Path(id): Path<UserId>,
     body: JsonBody,
 ) -> Result<Response> {
-    caller.is_user_or_has(id, Scope::Admin)?;
-    let before = app.users.get(id).await?.profile;
-    let least = if before.age.is_some() { app.users.age_min() } else { 0 };
+    let least = users.age_min_of(&caller, id).await?;
     let changes = body.read::<ProfileBody<'_>>().and_then(|body| body.changes(least));
     let changes = changes.map_err(body::as_profile)?;
-    app.users.update(id, &changes, &caller, origin).await?;
+    users.update(&caller, origin, id, &changes).await?;
     Ok(axum::Json(Done { message: "Profile updated successfully" }).into_response())
 }

@@ -1,84 +1,85 @@
-//! Ends the holds that nobody captured in time. Every process may do it: each hold ends once.
+//! Expiry of holds that were not captured in time. Every process may run it: each hold ends once.
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, sql};
+use super::sql;
 use crate::error::{Error, Result};
+use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// How often is looked.
+/// Pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the totals are looked up.
+/// How often the gauges of held amounts are updated.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How often wallets are counted, which reads all of them.
 const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Most holds that are ended before looking again.
+/// Most holds that one round ends.
 const HOLDS_MAX: i64 = 500;
 
-/// Runs until the program stops.
+/// Runs until shutdown.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
-    let (mut told, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
+    let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         if let Err(error) = wallets.expire_holds().await {
             tracing::warn!(
                 event = "hold.expiry_failed",
                 error.message = error.into_cause().to_string(),
-                "holds that are due cannot be ended; trying again"
+                "expired holds could not be released; retrying"
             );
         }
-        if told.is_none_or(|told| told.elapsed() >= TOTALS_INTERVAL) {
-            told = Some(Instant::now());
-            // The next minute tells it if this one does not.
-            let _told_later = wallets.tell_held().await;
+        if summed.is_none_or(|summed| summed.elapsed() >= TOTALS_INTERVAL) {
+            summed = Some(Instant::now());
+            // After a failure the next round sets the gauge.
+            let _ignored = wallets.sample_held().await;
         }
         if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
             counted = Some(Instant::now());
-            let _counted_later = wallets.tell_count().await;
+            let _ignored = wallets.sample_count().await;
         }
     }
     Ok(())
 }
 
 impl Wallets {
-    /// Ends what is due; how many.
+    /// Ends the holds that are due, and returns how many.
     pub async fn expire_holds(&self) -> Result<usize> {
         let due =
             sql::expired(&mut *self.db.acquire("wallet.expired_holds").await?, HOLDS_MAX).await?;
         let (mut ended, mut failed) = (0, Ok(()));
         for id in due {
-            match self.change_hold(id, Change::Expire, None).await {
+            match self.expire_hold(id).await {
                 Ok(_) => {
                     ended += 1;
                     self.metrics.wallet_holds_expired_total.increment(1);
                 }
-                // Somebody else was faster.
+                // Another process or a capture ended it first.
                 Err(Error::HoldEnded(_)) => {}
-                // One that cannot end must not keep the others.
+                // A hold that cannot end must not block the others.
                 Err(error) => failed = Err(error),
             }
         }
         failed.map(|()| ended)
     }
 
-    async fn tell_count(&self) -> Result<()> {
+    async fn sample_count(&self) -> Result<()> {
         let (open, closed) =
             crate::wallet::sql::count(&mut *self.db.acquire("wallet.count").await?).await?;
         for (state, count) in [("open", open), ("closed", closed)] {
-            self.metrics.wallet_accounts.with([state]).set(crate::ledger::to_metric(count));
+            self.metrics.wallet_accounts.with([state]).set(gauge_value(count));
         }
         Ok(())
     }
 
-    async fn tell_held(&self) -> Result<()> {
+    async fn sample_held(&self) -> Result<()> {
         let totals = sql::totals(&mut *self.db.acquire("wallet.held_totals").await?).await?;
         for currency in self.currencies.all() {
             let held = totals.iter().find(|(code, _)| code == currency.code());
-            let held = crate::ledger::to_metric(held.map_or(0, |(_, held)| *held));
+            let held = gauge_value(held.map_or(0, |(_, held)| *held));
             self.metrics.wallet_held_minor_units.with([currency.code()]).set(held);
         }
         Ok(())

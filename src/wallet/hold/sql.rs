@@ -1,15 +1,16 @@
-//! The statements of holds.
+//! Statements of holds.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
+use crate::ids::{HoldId, WalletId};
 use crate::ledger::companion::CompanionKind;
-use crate::ledger::transfer::Kind;
+use crate::ledger::transfer::TransferKind;
 use crate::wallet::BOOK;
 
-/// A new hold; its id is the transfer's.
+/// Inserts a new hold under the id of its transfer.
 pub static PLACED: CompanionKind = CompanionKind {
     name: "wallet.hold_placed",
     sql: "
@@ -26,7 +27,8 @@ with input as (
 )",
 };
 
-/// Takes effect when the hold has not changed since it was decided; after a restore it may be another hold altogether.
+/// Updates a hold if it is unchanged since the decision. All its members are compared: after a restore the id may belong
+/// to another hold.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "wallet.hold_moved",
     sql: "
@@ -50,14 +52,14 @@ with input as (
 )",
 };
 
-/// A moment as JSON carries it.
+/// A moment as it is written in the JSON of a companion row.
 pub(super) fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }
 
-pub(super) struct Row {
-    pub id: i64,
-    pub wallet: i64,
+pub(super) struct HoldRow {
+    pub id: HoldId,
+    pub wallet: WalletId,
     pub amount: i64,
     pub captured: i64,
     pub released: i64,
@@ -68,13 +70,13 @@ pub(super) struct Row {
     pub caller: String,
 }
 
-pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Row>> {
+pub(super) async fn find(db: &mut PgConnection, id: HoldId) -> Result<Option<HoldRow>> {
     let row = sqlx::query_as!(
-        Row,
-        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
+        HoldRow,
+        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
         from hold h join ledger.transfer t on t.book = $2 and t.seq = h.id
-        where h.id = $1",
-        id,
+        where h.id = $1"#,
+        id.0,
         BOOK,
     );
     Ok(row.fetch_optional(db).await?)
@@ -82,18 +84,18 @@ pub(super) async fn find(db: &mut PgConnection, id: i64) -> Result<Option<Row>> 
 
 pub(super) async fn list(
     db: &mut PgConnection,
-    wallet: i64,
+    wallet: WalletId,
     before: i64,
     limit: i64,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<HoldRow>> {
     let rows = sqlx::query_as!(
-        Row,
-        "select h.id, h.wallet, h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
+        HoldRow,
+        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
         from hold h join ledger.transfer t on t.book = $4 and t.seq = h.id
         where h.wallet = $1 and h.id < $2
         order by h.id desc
-        limit $3",
-        wallet,
+        limit $3"#,
+        wallet.0,
         before,
         limit,
         BOOK,
@@ -101,16 +103,16 @@ pub(super) async fn list(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Holds that should have ended.
-pub(super) async fn expired(db: &mut PgConnection, limit: i64) -> Result<Vec<i64>> {
+/// Ids of open holds that are past their expiry, the oldest expiry first.
+pub(super) async fn expired(db: &mut PgConnection, limit: i64) -> Result<Vec<HoldId>> {
     let ids = sqlx::query_scalar!(
-        "select id from hold where state = 'open' and expires_at <= now() order by expires_at limit $1",
+        r#"select id as "id: HoldId" from hold where state = 'open' and expires_at <= now() order by expires_at limit $1"#,
         limit
     );
     Ok(ids.fetch_all(db).await?)
 }
 
-/// What is set aside in each currency.
+/// Amount that open holds reserve, by currency.
 pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
         r#"
@@ -122,14 +124,18 @@ pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> 
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.currency, row.held)).collect())
 }
 
-/// What was done with a hold up to a transfer.
+/// Amounts captured and released of a hold up to a transfer.
 pub(super) struct MovedUntil {
     pub captured: i64,
     pub released: i64,
     pub last_kind: Option<i16>,
 }
 
-pub(super) async fn moved_until(db: &mut PgConnection, id: i64, last: i64) -> Result<MovedUntil> {
+pub(super) async fn moved_until(
+    db: &mut PgConnection,
+    id: HoldId,
+    last: i64,
+) -> Result<MovedUntil> {
     let row = sqlx::query_as!(
         MovedUntil,
         r#"
@@ -140,10 +146,10 @@ pub(super) async fn moved_until(db: &mut PgConnection, id: i64, last: i64) -> Re
         from ledger.transfer
         where book = $1 and linked = $2 and seq <= $3 and kind <> $5"#,
         BOOK,
-        id,
+        id.0,
         last,
-        Kind::Capture.code(),
-        Kind::Refund.code(),
+        TransferKind::Capture.code(),
+        TransferKind::Refund.code(),
     );
     Ok(row.fetch_one(db).await?)
 }

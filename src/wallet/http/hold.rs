@@ -1,30 +1,35 @@
-//! `/wallet/hold`: set money aside, then capture or void it.
+//! `/wallet/hold`: place, capture and void holds.
 
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use axum::extract::{FromRef, State};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{asked, decimal, link_next, moment, number, page_limit, replayable, wallet_id};
-use crate::app::App;
-use crate::error::Result;
-use crate::http::auth::Caller;
+use super::body::{number, optional_decimal, request_meta, required_decimal, wallet_id};
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
-use crate::http::extract::{Check, JsonBody, Member, Path, Query};
-use crate::http::idempotency::IdempotencyKey;
-use crate::http::problem::ProblemBody;
-use crate::ledger::read;
-use crate::wallet::hold::{Change, Hold, LASTS_DEFAULT, LASTS_MAX};
-use crate::wallet::{WalletId, amount_of};
+use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::fields::moment;
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{HoldId, WalletId};
+use crate::wallet::Wallets;
+use crate::wallet::hold::{CaptureRest, Hold, LIFETIME_DEFAULT, LIFETIME_MAX, Transition};
 
-pub(super) fn routes() -> OpenApiRouter<App> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new()
         .routes(routes!(create_hold))
         .routes(routes!(get_hold))
@@ -33,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_holds))
 }
 
-/// Money that is set aside.
+/// Reserved money.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Hold)]
 struct HoldBody {
@@ -49,7 +54,7 @@ struct HoldBody {
     captured: Box<RawValue>,
     #[schema(value_type = f64, example = 10.00)]
     released: Box<RawValue>,
-    /// What is still set aside.
+    /// The part that is still reserved.
     #[schema(value_type = f64, example = 0.00)]
     remaining: Box<RawValue>,
     /// `open`, `captured`, `voided` or `expired`.
@@ -59,14 +64,16 @@ struct HoldBody {
     expires_at: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z")]
     created_at: String,
-    /// The transfer that this answer is about.
+    /// The transfer of this request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "22")]
     transfer: Option<String>,
 }
 
-impl HoldBody {
-    fn of(hold: &Hold, with_transfer: bool) -> Result<Self> {
+impl TryFrom<&Hold> for HoldBody {
+    type Error = Error;
+
+    fn try_from(hold: &Hold) -> Result<Self> {
         let currency = hold.currency;
         Ok(Self {
             id: hold.id.to_string(),
@@ -79,9 +86,15 @@ impl HoldBody {
             state: hold.state.name(),
             expires_at: moment(hold.expires_at)?,
             created_at: moment(hold.created_at)?,
-            transfer: with_transfer.then(|| hold.transfer.to_string()),
+            transfer: None,
         })
     }
+}
+
+/// The answer to a transition, with the transfer that it made.
+fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
+    let body = HoldBody { transfer: Some(hold.transfer.to_string()), ..HoldBody::try_from(hold)? };
+    Ok(Replayable::ok(body, hold.replayed))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -89,182 +102,176 @@ struct CreateHold<'a> {
     /// The wallet.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "1")]
-    id: Member<'a>,
+    id: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "30.00")]
-    amount: Member<'a>,
-    /// Seconds until it ends by itself: by default a week, at most 90 days.
+    amount: RawField<'a>,
+    /// Seconds until it expires: a week by default, at most 90 days.
     #[serde(borrow, default)]
     #[schema(value_type = Option<u64>, example = 3600)]
-    expires_in: Member<'a>,
+    expires_in: RawField<'a>,
 }
 
-/// Set money aside
+/// Place a hold
+///
+/// Reserves a part of the balance until it is captured, voided or expires.
 #[utoipa::path(
     post, path = "/wallet/hold", tag = "wallet",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body")),
+    params(IdempotencyKey),
     request_body = CreateHold<'static>,
     responses(
-        (status = 201, description = "Set aside", body = HoldBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 201, description = "The hold", body = HoldBody),
+        Problems,
     ),
 )]
 async fn create_hold(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
-) -> Result<Response> {
+) -> Result<Replayable<HoldBody>> {
     let CreateHold { id, amount, expires_in } = body.read()?;
-    let mut check = Check::default();
-    let id = check.required("/id", &id, wallet_id);
-    let amount = decimal(&mut check, "/amount", &amount, true);
-    let lasts = check.optional("/expires_in", &expires_in, lasts);
-    let (id, amount) = check.finish(id.zip(amount))?;
-    let facts = app.wallets.facts(id).await?;
-    caller.may_spend(&facts)?;
-    let amount = amount_of(amount, facts.currency)?;
-    let asked = asked(&caller, &key, &context);
-    let lasts = lasts.unwrap_or(LASTS_DEFAULT);
-    let hold = app.wallets.place_hold(id, &facts, amount, lasts, asked).await?;
-    let mut response = replayable(StatusCode::CREATED, &HoldBody::of(&hold, false)?, hold.replayed);
-    let location = HeaderValue::from_str(&format!("/wallet/hold/{}", hold.id));
-    response
-        .headers_mut()
-        .insert(header::LOCATION, location.expect("digits are visible characters"));
-    Ok(response)
+    let mut validator = Validator::default();
+    let id = validator.required("/id", &id, wallet_id);
+    let amount = required_decimal(&mut validator, "/amount", &amount);
+    let lifetime = validator.optional("/expires_in", &expires_in, lifetime);
+    let (id, amount) = validator.finish(id.zip(amount))?;
+    let meta = request_meta(&caller, &key, &context);
+    let lifetime = lifetime.unwrap_or(LIFETIME_DEFAULT);
+    let hold = wallets.place_hold(id, amount, lifetime, meta).await?;
+    let location = format!("/wallet/hold/{}", hold.id);
+    Ok(Replayable::created(HoldBody::try_from(&hold)?, location, hold.replayed))
 }
 
-fn lasts(raw: &str) -> Result<Duration, String> {
+fn lifetime(raw: &str) -> Result<Duration, String> {
     let seconds = raw.parse::<u64>().ok().map(Duration::from_secs);
-    let lasts = seconds.filter(|lasts| (Duration::from_secs(1)..=LASTS_MAX).contains(lasts));
-    lasts.ok_or_else(|| format!("must be a whole number of seconds, 1 to {}", LASTS_MAX.as_secs()))
+    let range = Duration::from_secs(1)..=LIFETIME_MAX;
+    seconds.filter(|lifetime| range.contains(lifetime)).ok_or_else(|| {
+        format!("must be a whole number of seconds, 1 to {}", LIFETIME_MAX.as_secs())
+    })
 }
 
-/// Look at a hold
+/// Get a hold
 #[utoipa::path(
     get, path = "/wallet/hold/{hold}", tag = "wallet",
     params(("hold" = String, Path, description = "The hold", example = "21")),
     responses(
         (status = 200, description = "The hold", body = HoldBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
-async fn get_hold(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -> Result<Response> {
-    let hold = app.wallets.hold_seen_by(&caller, id).await?;
-    Ok(axum::Json(HoldBody::of(&hold, false)?).into_response())
+async fn get_hold(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    Path(id): Path<HoldId>,
+) -> Result<Json<HoldBody>> {
+    Ok(Json(HoldBody::try_from(&wallets.get_hold(&caller, id).await?)?))
 }
 
 #[derive(Deserialize, ToSchema)]
 struct CaptureHold<'a> {
-    /// What is taken of it; all that remains when absent.
+    /// The part to capture; all that remains if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20.00")]
-    amount: Member<'a>,
-    /// The wallet it goes to; when absent it leaves the system, as a withdrawal does.
+    amount: RawField<'a>,
+    /// The receiving wallet; if absent the money leaves the system, as in a withdrawal.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
-    to: Member<'a>,
-    /// Whether the rest is released, which it is unless this is false.
+    to: RawField<'a>,
+    /// Whether the rest is released; true if absent.
     #[serde(rename = "final", default = "yes")]
     #[schema(example = true)]
-    last: bool,
+    is_final: bool,
 }
 
 const fn yes() -> bool {
     true
 }
 
-/// Take the money that was set aside
+/// Capture a hold
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(
         ("hold" = String, Path, description = "The hold", example = "21"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body"),
+        IdempotencyKey,
     ),
     request_body = CaptureHold<'static>,
     responses(
-        (status = 200, description = "The hold after it", body = HoldBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 200, description = "The updated hold", body = HoldBody),
+        Problems,
     ),
 )]
 async fn capture_hold(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
-    Path(id): Path<i64>,
+    Path(id): Path<HoldId>,
     body: JsonBody,
-) -> Result<Response> {
-    let CaptureHold { amount, to, last } = body.read()?;
-    let mut check = Check::default();
-    let amount = decimal(&mut check, "/amount", &amount, false);
-    let to = check.optional("/to", &to, wallet_id);
-    check.finish(Some(()))?;
-    if let Some(to) = to {
-        app.wallets.facts(to).await?;
-    }
-    let change = Change::Capture { amount, to, last };
-    let asked = asked(&caller, &key, &context);
-    let hold = app.wallets.change_hold(id, change, Some(asked)).await?;
-    Ok(replayable(StatusCode::OK, &HoldBody::of(&hold, true)?, hold.replayed))
+) -> Result<Replayable<HoldBody>> {
+    let CaptureHold { amount, to, is_final } = body.read()?;
+    let mut validator = Validator::default();
+    let amount = optional_decimal(&mut validator, "/amount", &amount);
+    let to = validator.optional("/to", &to, wallet_id);
+    validator.finish(Some(()))?;
+    let rest = if is_final { CaptureRest::Release } else { CaptureRest::Keep };
+    let meta = request_meta(&caller, &key, &context);
+    let transition = Transition::Capture { amount, to, rest };
+    transitioned(&wallets.transition_hold(id, transition, meta).await?)
 }
 
-/// Release the money that was set aside
+/// Void a hold
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/void", tag = "wallet",
     params(
         ("hold" = String, Path, description = "The hold", example = "21"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key"),
+        IdempotencyKey,
     ),
     responses(
-        (status = 200, description = "The hold after it", body = HoldBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 200, description = "The updated hold", body = HoldBody),
+        Problems,
     ),
 )]
 async fn void_hold(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
-    Path(id): Path<i64>,
-) -> Result<Response> {
-    let asked = asked(&caller, &key, &context);
-    let hold = app.wallets.change_hold(id, Change::Void, Some(asked)).await?;
-    Ok(replayable(StatusCode::OK, &HoldBody::of(&hold, true)?, hold.replayed))
+    Path(id): Path<HoldId>,
+) -> Result<Replayable<HoldBody>> {
+    let meta = request_meta(&caller, &key, &context);
+    transitioned(&wallets.transition_hold(id, Transition::Void, meta).await?)
 }
 
 #[derive(Deserialize, IntoParams)]
-struct HoldsQuery {
-    /// Most holds of the answer: 1 to 1000, by default 100.
+struct ListHoldsQuery {
+    /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Where the last page ended; take it from the header `Link`.
+    /// End of the previous page; take it from the header `Link`.
     after: Option<i64>,
 }
 
-/// The holds of a wallet, newest first
+/// List the holds of a wallet
+///
+/// The newest hold first.
 #[utoipa::path(
     get, path = "/wallet/{id}/holds", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), HoldsQuery),
+    params(("id" = String, Path, description = "The wallet", example = "1"), ListHoldsQuery),
     responses(
         (status = 200, description = "`Link` has the next page", body = [HoldBody]),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn list_holds(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     Path(id): Path<WalletId>,
-    Query(query): Query<HoldsQuery>,
-) -> Result<Response> {
-    app.wallets.seen_by(&caller, id).await?;
+    Query(query): Query<ListHoldsQuery>,
+) -> Result<Page<HoldBody>> {
     let limit = page_limit(query.limit)?;
-    let holds = app.wallets.list_holds(id, query.after.unwrap_or(read::END), limit).await?;
-    let bodies = holds.iter().map(|hold| HoldBody::of(hold, false));
-    let mut response = axum::Json(bodies.collect::<Result<Vec<_>>>()?).into_response();
-    if let Some(last) = holds.last().filter(|_| i64::try_from(holds.len()) == Ok(limit)) {
-        link_next(&mut response, &format!("/wallet/{id}/holds?limit={limit}&after={}", last.id));
-    }
-    Ok(response)
+    let holds = wallets.list_holds(&caller, id, query.after.unwrap_or(i64::MAX), limit).await?;
+    let next = last_of_full_page(&holds, limit)
+        .map(|last| format!("/wallet/{id}/holds?limit={limit}&after={}", last.id));
+    Ok(Page::new(holds.iter().map(HoldBody::try_from).collect::<Result<_>>()?, next))
 }

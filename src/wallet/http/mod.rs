@@ -1,201 +1,206 @@
-//! `/wallet`: open, look at, deposit, withdraw.
+//! `/wallet`: open wallets, deposit and withdraw; the other routes are in the files below.
 
 mod batch;
 pub(crate) mod body;
-mod change;
+mod canary;
 mod history;
 mod hold;
-mod look;
-mod probe;
 mod refund;
 mod statement;
 mod transfer;
+mod update;
+mod wallets;
 
 use axum::Extension;
-use axum::extract::State;
-use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use axum::extract::{FromRef, State};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::body::{asked, decimal, number, replayable, text, wallet_id};
-use super::{Wallet, WalletId};
-use crate::app::App;
-use crate::error::Result;
-use crate::http::auth::Caller;
+use self::body::{number, request_meta, required_decimal, wallet_id};
+use super::{Wallet, Wallets};
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
-use crate::http::extract::{Check, JsonBody, Member};
-use crate::http::idempotency::IdempotencyKey;
-use crate::http::problem::ProblemBody;
+use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::fields::{string, text};
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::WalletId;
 use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 
-/// Longest name of an owner, in characters.
+/// Longest owner label, in characters.
 const OWNER_MAX: usize = 200;
 
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new()
-        .merge(look::routes())
+        .merge(wallets::routes())
         .merge(history::routes())
         .merge(statement::routes())
         .merge(transfer::routes())
         .merge(batch::routes())
         .merge(hold::routes())
         .merge(refund::routes())
-        .merge(change::routes())
-        .merge(probe::routes())
+        .merge(update::routes())
+        .merge(canary::routes())
         .routes(routes!(create_wallet))
         .routes(routes!(deposit))
         .routes(routes!(withdraw))
 }
 
-/// A wallet in an answer.
+/// A wallet after an operation.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Wallet)]
-struct WalletBody<'a> {
+struct WalletBody {
     /// Exact, with the currency's decimals.
     #[schema(value_type = f64, example = 999.00)]
     balance: Box<RawValue>,
     #[schema(example = "EUR")]
-    currency: &'a str,
+    currency: String,
     #[schema(example = "1")]
     id: String,
     #[schema(example = "test2")]
-    owner: &'a str,
+    owner: String,
 }
 
-fn answer(status: StatusCode, wallet: &Wallet) -> Result<Response> {
-    let body = WalletBody {
-        balance: number(wallet.balance(), wallet.facts.currency)?,
-        currency: wallet.facts.currency.code(),
-        id: wallet.id.to_string(),
-        owner: &wallet.facts.owner,
-    };
-    Ok(replayable(status, &body, wallet.replayed))
+impl TryFrom<&Wallet> for WalletBody {
+    type Error = Error;
+
+    fn try_from(wallet: &Wallet) -> Result<Self> {
+        let currency = wallet.record.currency;
+        Ok(Self {
+            balance: number(wallet.balance(), currency)?,
+            currency: currency.code().to_owned(),
+            id: wallet.id.to_string(),
+            owner: wallet.record.owner.clone(),
+        })
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWallet<'a> {
-    /// Whose it is: a label of 1 to 200 characters.
+    /// A label of 1 to 200 characters.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "test2")]
-    owner: Member<'a>,
-    /// A first deposit, in the same transaction.
+    owner: RawField<'a>,
+    /// An initial deposit, in the same transaction.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "999.00")]
-    initial_balance: Member<'a>,
+    initial_balance: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "EUR")]
-    currency: Member<'a>,
+    currency: RawField<'a>,
 }
 
 /// Open a wallet
 #[utoipa::path(
     post, path = "/wallet", tag = "wallet",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body")),
+    params(IdempotencyKey),
     request_body = CreateWallet<'static>,
     responses(
-        (status = 201, description = "Opened", body = WalletBody<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 201, description = "The wallet", body = WalletBody),
+        Problems,
     ),
 )]
 async fn create_wallet(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
-) -> Result<Response> {
+) -> Result<Replayable<WalletBody>> {
     let CreateWallet { owner, initial_balance, currency } = body.read()?;
-    let mut check = Check::default();
-    let owner = check.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
-    let currencies = app.wallets.currencies();
-    let currency = check.required("/currency", &currency, |raw| {
-        let code =
-            serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
-        currencies.find(&code).ok_or_else(|| "is not a currency known here".to_owned())
+    let mut validator = Validator::default();
+    let owner = validator.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
+    let currencies = wallets.currencies();
+    let currency = validator.required("/currency", &currency, |raw| {
+        currencies.find(&string(raw)?).ok_or_else(|| "is not a currency known here".to_owned())
     });
     let initial = currency.and_then(|currency| {
-        check.optional("/initial_balance", &initial_balance, |raw| {
+        validator.optional("/initial_balance", &initial_balance, |raw| {
             let text = Currencies::unquoted(raw)?;
             Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())
         })
     });
-    let (owner, currency) = check.finish(owner.zip(currency))?;
+    let (owner, currency) = validator.finish(owner.zip(currency))?;
     let initial = initial.filter(|minor| *minor > Minor::ZERO);
-    let asked = asked(&caller, &key, &context);
-    let wallet = app.wallets.open(&owner, currency, initial, asked).await?;
-    let mut response = answer(StatusCode::CREATED, &wallet)?;
-    let location = HeaderValue::from_str(&format!("/wallet/{}", wallet.id));
-    response
-        .headers_mut()
-        .insert(header::LOCATION, location.expect("digits are visible characters"));
-    Ok(response)
+    let meta = request_meta(&caller, &key, &context);
+    let wallet = wallets.open(&owner, currency, initial, meta).await?;
+    let location = format!("/wallet/{}", wallet.id);
+    Ok(Replayable::created(WalletBody::try_from(&wallet)?, location, wallet.replayed))
 }
 
 #[derive(Deserialize, ToSchema)]
 struct MoveMoney<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "1")]
-    id: Member<'a>,
-    /// A decimal as a number or a string, with at most the currency's decimals.
+    id: RawField<'a>,
+    /// A decimal, as a number or a string, with at most the decimals of the currency.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "100.00")]
-    amount: Member<'a>,
+    amount: RawField<'a>,
 }
 
 impl<'a> MoveMoney<'a> {
-    fn checked(&self) -> Result<(WalletId, &'a str)> {
-        let mut check = Check::default();
-        let id = check.required("/id", &self.id, wallet_id);
-        let amount = decimal(&mut check, "/amount", &self.amount, true);
-        check.finish(id.zip(amount))
+    fn validate(&self) -> Result<(WalletId, &'a str)> {
+        let mut validator = Validator::default();
+        let id = validator.required("/id", &self.id, wallet_id);
+        let amount = required_decimal(&mut validator, "/amount", &self.amount);
+        validator.finish(id.zip(amount))
     }
 }
 
-/// Put money into a wallet
+/// Deposit money
 #[utoipa::path(
     post, path = "/wallet/deposit", tag = "wallet",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body")),
+    params(IdempotencyKey),
     request_body = MoveMoney<'static>,
     responses(
-        (status = 200, description = "The wallet with its new balance", body = WalletBody<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 200, description = "The wallet with its new balance", body = WalletBody),
+        Problems,
     ),
 )]
 async fn deposit(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
-) -> Result<Response> {
-    let (id, amount) = body.read::<MoveMoney<'_>>()?.checked()?;
-    let asked = asked(&caller, &key, &context);
-    answer(StatusCode::OK, &app.wallets.deposit(id, amount, asked).await?)
+) -> Result<Replayable<WalletBody>> {
+    let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
+    let meta = request_meta(&caller, &key, &context);
+    let wallet = wallets.deposit(id, amount, meta).await?;
+    Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }
 
-/// Take money out of a wallet
+/// Withdraw money
 #[utoipa::path(
     post, path = "/wallet/withdraw", tag = "wallet",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body")),
+    params(IdempotencyKey),
     request_body = MoveMoney<'static>,
     responses(
-        (status = 200, description = "The wallet with its new balance", body = WalletBody<'static>),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 200, description = "The wallet with its new balance", body = WalletBody),
+        Problems,
     ),
 )]
 async fn withdraw(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
-) -> Result<Response> {
-    let (id, amount) = body.read::<MoveMoney<'_>>()?.checked()?;
-    let asked = asked(&caller, &key, &context);
-    answer(StatusCode::OK, &app.wallets.withdraw(id, amount, asked).await?)
+) -> Result<Replayable<WalletBody>> {
+    let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
+    let meta = request_meta(&caller, &key, &context);
+    let wallet = wallets.withdraw(id, amount, meta).await?;
+    Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }

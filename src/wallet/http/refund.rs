@@ -1,64 +1,71 @@
-//! `/wallet/refund`: money back.
+//! `/wallet/refund`: refund a transfer.
 
 use axum::Extension;
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{FromRef, State};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{asked, decimal, id};
+use super::body::{optional_decimal, request_meta};
 use super::transfer::{TransferBody, created};
-use crate::app::App;
+use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
-use crate::http::auth::Caller;
 use crate::http::context::RequestContext;
-use crate::http::extract::{Check, JsonBody, Member};
-use crate::http::idempotency::IdempotencyKey;
-use crate::http::problem::ProblemBody;
+use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::fields::id;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::TransferId;
+use crate::wallet::Wallets;
 
-pub(super) fn routes() -> OpenApiRouter<App> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new().routes(routes!(create_refund))
 }
 
 #[derive(Deserialize, ToSchema)]
 struct CreateRefund<'a> {
-    /// The transfer whose money goes back.
+    /// The transfer to refund.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "17")]
-    transfer: Member<'a>,
-    /// A part of it; everything that is left when absent.
+    transfer: RawField<'a>,
+    /// A part of it; all that is left if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2.50")]
-    amount: Member<'a>,
+    amount: RawField<'a>,
 }
 
-/// Return money the way it came
+/// Refund a transfer
 ///
-/// All refunds of a transfer together never exceed it. Its fee stays with the operator.
+/// All refunds of a transfer together never exceed it. The fee is not refunded.
 #[utoipa::path(
     post, path = "/wallet/refund", tag = "wallet",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body")),
+    params(IdempotencyKey),
     request_body = CreateRefund<'static>,
     responses(
-        (status = 201, description = "Returned", body = TransferBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 201, description = "The refund", body = TransferBody),
+        Problems,
     ),
 )]
 async fn create_refund(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
-) -> Result<Response> {
+) -> Result<Replayable<TransferBody>> {
     let CreateRefund { transfer, amount } = body.read()?;
-    let mut check = Check::default();
-    let transfer = check.required("/transfer", &transfer, |raw| {
-        id(raw).ok_or_else(|| "must be the id of a transfer".to_owned())
+    let mut validator = Validator::default();
+    let transfer = validator.required("/transfer", &transfer, |raw| {
+        id(raw).map(TransferId).ok_or_else(|| "must be the id of a transfer".to_owned())
     });
-    let amount = decimal(&mut check, "/amount", &amount, false);
-    let transfer = check.finish(transfer)?;
-    created(app.wallets.refund(transfer, amount, asked(&caller, &key, &context)).await?)
+    let amount = optional_decimal(&mut validator, "/amount", &amount);
+    let transfer = validator.finish(transfer)?;
+    created(wallets.refund(transfer, amount, request_meta(&caller, &key, &context)).await?)
 }

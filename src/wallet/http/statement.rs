@@ -1,11 +1,9 @@
-//! `/wallet/{id}/statement`: what happened between two moments, with the balance before and after, as JSON or CSV.
+//! `/wallet/{id}/statement`: the transfers between two moments with opening and closing balance, as JSON or CSV.
 //!
-//! It is written while it is read, a page at a time, so its length costs no memory.
-
-use std::sync::Arc;
+//! It is streamed one page at a time, so its length costs no memory.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, header};
@@ -14,33 +12,40 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{number, parse_moment};
-use super::history::EntryBody;
-use crate::app::App;
+use super::body::number;
+use super::history::HistoryEntryBody;
+use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
 use crate::http::extract::{Path, Query};
-use crate::http::problem::ProblemBody;
-use crate::ledger::read::{self, Span};
-use crate::wallet::{Facts, WalletId};
+use crate::http::fields::parse_moment;
+use crate::http::problem::Problems;
+use crate::ids::WalletId;
+use crate::wallet::Wallets;
+use crate::wallet::read::Statement;
 
-pub(super) fn routes() -> OpenApiRouter<App> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new().routes(routes!(get_statement))
 }
 
 #[derive(Deserialize, IntoParams)]
 struct StatementQuery {
-    /// Not before this moment, as RFC 3339; from the beginning when absent.
+    /// Beginning of the statement, as RFC 3339; the opening of the wallet if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// Before this moment, as RFC 3339; until now when absent.
+    /// End of the statement, as RFC 3339; now if absent.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
 
-/// The statement of a wallet, oldest first
+/// Get a statement
 ///
-/// `Accept: text/csv` makes it a table; its first and last line are the opening and the closing balance.
+/// The oldest entry comes first. `Accept: text/csv` selects CSV, whose first and last line are the opening and the closing
+/// balance.
 #[utoipa::path(
     get, path = "/wallet/{id}/statement", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), StatementQuery),
@@ -52,99 +57,82 @@ struct StatementQuery {
             })),
             (String = "text/csv"),
         )),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn get_statement(
-    State(app): State<App>,
+    State(wallets): State<Wallets>,
     caller: Caller,
     Path(id): Path<WalletId>,
     Query(query): Query<StatementQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let (from, to) = (parse_moment("?from", query.from)?, parse_moment("?to", query.to)?);
-    let facts = app.wallets.seen_by(&caller, id).await?;
-    let (from, before) = app.wallets.between(from, to).await?;
-    let opening = app.wallets.holdings_at(id, &facts, from - 1).await?;
-    let closing = app.wallets.holdings_at(id, &facts, before.max(from) - 1).await?;
+    let statement = wallets.statement(&caller, id, from, to).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let form = if accept.is_some_and(|accept| accept.contains("text/csv")) {
-        Form::Csv
+    let format = if accept.is_some_and(|accept| accept.contains("text/csv")) {
+        StatementFormat::Csv
     } else {
-        Form::Json
+        StatementFormat::Json
     };
-    let opening = number(opening.balance()?, facts.currency)?;
-    let closing = number(closing.balance()?, facts.currency)?;
-    let head = form.head(id, &facts, opening.get());
-    let writing = Writing {
-        span: Span { from, before, oldest_first: true, limit: read::PAGE_MAX },
-        tail: form.tail(closing.get()),
-        step: Step::Head(head),
-        first: true,
-        app,
-        id,
-        facts,
-        form,
-    };
-    let body = Body::from_stream(stream::try_unfold(writing, Writing::next));
-    Ok(([(header::CONTENT_TYPE, form.content_type())], body).into_response())
+    let currency = statement.record.currency;
+    let opening = number(statement.opening.total()?, currency)?;
+    let closing = number(statement.closing.total()?, currency)?;
+    let head = format.head(id, currency.code(), opening.get());
+    let tail = format.tail(closing.get());
+    let part = NextPart::Head(head);
+    let stream = StatementStream { statement, format, part, tail, is_first: true };
+    let body = Body::from_stream(stream::try_unfold(stream, StatementStream::next));
+    Ok(([(header::CONTENT_TYPE, format.content_type())], body).into_response())
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Form {
+enum StatementFormat {
     Json,
     Csv,
 }
 
-/// What is written next.
-enum Step {
+/// The part of the document that is written next.
+enum NextPart {
     Head(String),
     Entries,
-    Tail,
     End,
 }
 
-struct Writing {
-    app: App,
-    id: WalletId,
-    facts: Arc<Facts>,
-    form: Form,
-    span: Span,
-    step: Step,
+/// A statement on its way to the client.
+struct StatementStream {
+    statement: Statement,
+    format: StatementFormat,
+    part: NextPart,
     tail: String,
-    first: bool,
+    /// Whether no entry has been written yet.
+    is_first: bool,
 }
 
-impl Writing {
+impl StatementStream {
     async fn next(mut self) -> Result<Option<(String, Self)>> {
-        match std::mem::replace(&mut self.step, Step::Entries) {
-            Step::Head(head) => Ok(Some((head, self))),
-            Step::Entries => {
-                let entries = self.app.wallets.history(self.id, self.span).await?;
+        match std::mem::replace(&mut self.part, NextPart::Entries) {
+            NextPart::Head(head) => Ok(Some((head, self))),
+            NextPart::Entries => {
+                let Some(entries) = self.statement.next_page().await? else {
+                    self.part = NextPart::End;
+                    return Ok(Some((std::mem::take(&mut self.tail), self)));
+                };
+                let (id, currency) = (self.statement.id, self.statement.record.currency);
                 let mut text = String::new();
                 for entry in &entries {
-                    let body = EntryBody::of(entry, self.id, self.facts.currency)?;
-                    let first = std::mem::take(&mut self.first);
-                    self.form.entry(&body, first, &mut text)?;
-                }
-                match entries.last() {
-                    Some(last) if i64::try_from(entries.len()) == Ok(self.span.limit) => {
-                        self.span.from = last.seq + 1;
-                    }
-                    _ => self.step = Step::Tail,
+                    let body = HistoryEntryBody::new(entry, id, currency)?;
+                    let is_first = std::mem::take(&mut self.is_first);
+                    self.format.entry(&body, is_first, &mut text)?;
                 }
                 Ok(Some((text, self)))
             }
-            Step::Tail => {
-                self.step = Step::End;
-                Ok(Some((std::mem::take(&mut self.tail), self)))
-            }
-            Step::End => Ok(None),
+            NextPart::End => Ok(None),
         }
     }
 }
 
-impl Form {
+impl StatementFormat {
     const fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -152,8 +140,7 @@ impl Form {
         }
     }
 
-    fn head(self, id: WalletId, facts: &Facts, opening: &str) -> String {
-        let currency = facts.currency.code();
+    fn head(self, id: WalletId, currency: &str, opening: &str) -> String {
         match self {
             Self::Json => format!(
                 r#"{{"wallet":"{id}","currency":"{currency}","opening_balance":{opening},"entries":["#
@@ -165,12 +152,12 @@ impl Form {
         }
     }
 
-    fn entry(self, entry: &EntryBody, first: bool, text: &mut String) -> Result<()> {
+    fn entry(self, entry: &HistoryEntryBody, is_first: bool, text: &mut String) -> Result<()> {
         match self {
             Self::Json => {
                 let json =
                     serde_json::to_string(entry).map_err(|cause| Error::Internal(cause.into()))?;
-                text.push_str(if first { "" } else { "," });
+                text.push_str(if is_first { "" } else { "," });
                 text.push_str(&json);
             }
             Self::Csv => {
@@ -203,7 +190,7 @@ impl Form {
     }
 }
 
-/// A text that somebody wrote: quoted, and never a formula to a spreadsheet.
+/// A text as a CSV cell: quoted, and never a formula to a spreadsheet.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))

@@ -1,36 +1,37 @@
-//! Refunds: money goes back the way it came, never more in all than there was.
+//! Refunds: money goes back the way it came, never more in all than the transfer moved.
 
 mod sql;
 
 use serde::Serialize;
 
-use super::transfer::{Transfer, wallet_of};
-use super::{Asked, Wallets, companion, refused};
+use super::transfer::{Note, Transfer, wallet_of};
+use super::{RequestMeta, Wallets, companion, from_post_error, parse_amount};
+use crate::auth::Caller;
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
+use crate::ids::TransferId;
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Action, Kind, Leg};
+use crate::ledger::transfer::{Action, Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
 
 pub use sql::REFUNDED;
 
-/// What another refund of the same transfer makes of this one.
+/// Refusal of a refund that another one of the same transfer overtook.
 const CHANGED: &str = "another refund came first";
 
-/// How often a refund is decided anew because another one came first.
+/// Most decisions of one refund when others overtake it.
 const ATTEMPTS_MAX: u32 = 32;
 
 #[derive(Serialize)]
 struct Refunded {
-    transfer: i64,
+    transfer: TransferId,
     amount: i64,
     refund: i64,
-    /// What had been refunded when this was decided.
+    /// Sum of the earlier refunds at the time of the decision.
     before: i64,
 }
 
-/// A transfer that can be refunded, and how much of it is left.
+/// A transfer, and how much of it earlier refunds have returned.
 struct Refundable {
     transfer: Transfer,
     refunded: Minor,
@@ -43,27 +44,27 @@ impl Refundable {
 }
 
 impl Wallets {
-    /// Returns `amount` (a decimal), or all that is left.
+    /// Refunds `amount` (a decimal), or all that is left.
     pub async fn refund(
         &self,
-        id: i64,
+        id: TransferId,
         amount: Option<&str>,
-        asked: Asked<'_>,
+        meta: RequestMeta<'_>,
     ) -> Result<Transfer> {
-        let transfer = self.get_transfer(id).await?;
-        if let Err(refusal) = self.may_refund(asked.caller, &transfer).await {
-            // Who does not even see it is not told that it is there.
-            self.transfer_seen_by(asked.caller, id).await?;
+        let transfer = self.find_transfer(id).await?;
+        if let Err(refusal) = self.require_refund(meta.caller, &transfer).await {
+            // A caller that may not even see the transfer is answered 404.
+            self.get_transfer(meta.caller, id).await?;
             return Err(refusal);
         }
-        if !can_be_refunded(transfer.kind) {
+        if !is_refundable(transfer.kind) {
             return Err(Error::NotRefundable);
         }
-        let amount = amount.map(|text| super::amount_of(text, transfer.currency)).transpose()?;
+        let amount = amount.map(|text| parse_amount(text, transfer.currency)).transpose()?;
         let content =
             [id.to_string(), amount.map_or_else(String::new, |amount| amount.0.to_string())];
         let content = content.each_ref().map(String::as_str);
-        let _turn = self.turns.take(id).await;
+        let _guard = self.locks.lock(id.0).await;
         for _ in 0..ATTEMPTS_MAX {
             let refunded =
                 sql::refunded(&mut *self.db.acquire("wallet.refunded").await?, id).await?;
@@ -71,84 +72,87 @@ impl Wallets {
             let left = refundable.left();
             let amount = amount.unwrap_or(left);
             if left < amount || amount == Minor::ZERO {
-                // The first attempt of this very request may be what has used it up.
-                return match self.replayed(asked, "refund", &content).await? {
+                // The first attempt of this very request may have used it up.
+                return match self.find_replay(meta, "refund", &content).await? {
                     Some(posted) => self.replayed_transfer(posted.first_seq).await,
                     None => Err(Error::RefundTooLarge {
                         left: left.exact(transfer.currency).to_string(),
                     }),
                 };
             }
-            if let Some(transfer) = self.try_refund(&refundable, amount, &content, asked).await? {
+            if let Some(transfer) = self.try_refund(&refundable, amount, &content, meta).await? {
                 return Ok(transfer);
             }
         }
         Err(Error::Overloaded)
     }
 
-    /// Whoever may spend from the wallet that received the money; what left the system comes back as new money.
-    async fn may_refund(&self, caller: &Caller, transfer: &Transfer) -> Result<()> {
+    /// Refuses a caller that may not spend from the wallet that received the money. Money that left the system comes back
+    /// as new money, which requires the right to deposit.
+    async fn require_refund(&self, caller: &Caller, transfer: &Transfer) -> Result<()> {
         match (wallet_of(transfer.credit), wallet_of(transfer.debit)) {
-            (Some(wallet), _) => caller.may_spend(&*self.facts(wallet).await?),
-            (None, Some(wallet)) => caller.may_fund(&*self.facts(wallet).await?),
+            (Some(wallet), _) => caller.require_spend(&*self.record(wallet).await?),
+            (None, Some(wallet)) => caller.require_fund(&*self.record(wallet).await?),
             (None, None) => Err(Error::NotFound("transfer")),
         }
     }
 
-    /// Nothing when another refund came first.
+    /// Posts one refund; `None` if another one overtook it.
     async fn try_refund(
         &self,
         refundable: &Refundable,
         amount: Minor,
         content: &[&str],
-        asked: Asked<'_>,
+        meta: RequestMeta<'_>,
     ) -> Result<Option<Transfer>> {
         let Refundable { transfer, refunded } = refundable;
         let (debit, credit) = (transfer.credit, payer(transfer.debit));
-        let action = Action::Move { kind: Kind::Refund, debit, credit, amount };
-        let leg = Leg { linked: Some(transfer.id), ..Leg::from(action) };
+        let action = Action::Move { kind: TransferKind::Refund, debit, credit, amount };
+        let leg = Leg { linked: Some(transfer.id.0), ..Leg::from(action) };
         let row = Refunded {
             transfer: transfer.id,
             amount: transfer.amount.0,
             refund: amount.0,
             before: refunded.0,
         };
-        let mut posting = asked.posting("refund", content, vec![leg]);
+        let mut posting = meta.posting("refund", content, vec![leg]);
         posting.companions.push(companion(&REFUNDED, &row, CHANGED)?);
         let posted = match self.ledger.post(posting).await {
             Err(PostError::Refused(Refusal::Companion(CHANGED))) => return Ok(None),
-            posted => posted.map_err(|error| refused(&error, Some(transfer.currency)))?,
+            posted => posted.map_err(|error| from_post_error(&error, Some(transfer.currency)))?,
         };
         if posted.replayed {
             return self.replayed_transfer(posted.first_seq).await.map(Some);
         }
-        self.count(&posted, transfer.currency);
+        self.count_posted(&posted, transfer.currency);
         Ok(Some(Transfer {
-            id: posted.first_seq,
-            kind: Kind::Refund,
+            id: TransferId(posted.first_seq),
+            kind: TransferKind::Refund,
             debit,
             credit,
             amount,
             fee: Minor::ZERO,
-            note: super::transfer::Note::default(),
+            note: Note::default(),
             at: posted.at,
-            trace_id: Some(asked.trace),
+            trace_id: Some(meta.trace),
             linked: Some(transfer.id),
             ..transfer.clone()
         }))
     }
-
-    pub(super) async fn replayed_transfer(&self, id: i64) -> Result<Transfer> {
-        Ok(Transfer { replayed: true, ..self.get_transfer(id).await? })
-    }
 }
 
-/// What was captured from a hold goes back to the wallet that it was held for.
+/// The account that the money goes back to: the wallet itself if it was captured from a hold.
 fn payer(debit: AccountId) -> AccountId {
-    wallet_of(debit).map_or(debit, AccountId)
+    wallet_of(debit).map_or(debit, AccountId::from)
 }
 
-/// A hold is voided, a refund is not undone, and what has a life of its own is refunded by its slice.
-const fn can_be_refunded(kind: Kind) -> bool {
-    matches!(kind, Kind::Deposit | Kind::Withdrawal | Kind::Transfer | Kind::Capture)
+/// A hold is voided instead, a refund is final, and slices with transfers of their own refund these themselves.
+const fn is_refundable(kind: TransferKind) -> bool {
+    matches!(
+        kind,
+        TransferKind::Deposit
+            | TransferKind::Withdrawal
+            | TransferKind::Transfer
+            | TransferKind::Capture
+    )
 }

@@ -1,12 +1,13 @@
-//! The statements of refunds.
+//! Statements of refunds.
 
 use sqlx::PgConnection;
 
 use crate::error::Result;
+use crate::ids::TransferId;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Takes effect when nothing was refunded since it was decided.
+/// Takes effect if nothing was refunded since the decision.
 pub static REFUNDED: CompanionKind = CompanionKind {
     name: "wallet.refunded",
     sql: "
@@ -31,8 +32,9 @@ with input as (
 )",
 };
 
-/// How much of a transfer has been refunded.
-pub(super) async fn refunded(db: &mut PgConnection, transfer: i64) -> Result<Minor> {
-    let refunded = sqlx::query_scalar!("select refunded from refund where transfer = $1", transfer);
+/// Sum of the refunds of a transfer.
+pub(super) async fn refunded(db: &mut PgConnection, transfer: TransferId) -> Result<Minor> {
+    let refunded =
+        sqlx::query_scalar!("select refunded from refund where transfer = $1", transfer.0);
     Ok(Minor(refunded.fetch_optional(db).await?.unwrap_or_default()))
 }

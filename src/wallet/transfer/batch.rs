@@ -2,102 +2,108 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::{Order, Transfer};
+use super::{ResolvedTransfer, Transfer, TransferRequest};
 use crate::error::{Error, Result};
-use crate::ledger::read;
-use crate::ledger::transfer::{Kind, Leg, Posted, Posting};
+use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
-use crate::wallet::refused::refused;
-use crate::wallet::{Asked, BOOK, Wallets};
+use crate::wallet::{RequestMeta, Wallets, from_post_error};
 
 /// Most transfers of one request. With a fee each they still fit one posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Most transfers of one request that wait to be written at once: others want to get a word in.
+/// Most transfers of one request that wait for the writer at once, so that other requests get their turn.
 const WAITING_MAX: usize = 2_048;
 
-/// Why not even one was done, and which one it was.
-#[derive(Debug)]
-pub struct Refused {
-    pub place: Option<usize>,
-    pub error: Error,
-}
-
 impl Wallets {
-    /// All of these transfers in one posting.
+    /// Posts all of these transfers together, or none of them.
     pub async fn transfer_all(
         &self,
-        orders: Vec<Order>,
-        asked: Asked<'_>,
-    ) -> Result<Vec<Transfer>, Refused> {
-        let whole = |error| Refused { place: None, error };
-        let content: Vec<String> = orders.iter().flat_map(Order::content).collect();
+        requests: Vec<Result<TransferRequest<'_>>>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Vec<Transfer>> {
+        let transfers = all_valid(self.resolve_all(requests, meta).await?)?;
+        let content: Vec<String> = transfers.iter().flat_map(ResolvedTransfer::content).collect();
         let content: Vec<&str> = content.iter().map(String::as_str).collect();
-        let legs: Result<Vec<Vec<Leg>>> = orders.iter().map(Order::legs).collect();
-        let legs = legs.map_err(whole)?;
+        let legs: Vec<Vec<Leg>> =
+            transfers.iter().map(ResolvedTransfer::legs).collect::<Result<_>>()?;
         let starts: Vec<usize> = legs
             .iter()
             .scan(0, |next, legs| Some(std::mem::replace(next, *next + legs.len())))
             .collect();
-        let posting = asked.posting("batch", &content, legs.concat());
-        let posted = self.ledger.post(posting).await.map_err(|error| {
-            let place = match &error {
-                PostError::Refused(Refusal::InLeg { leg, .. }) => {
-                    Some(starts.partition_point(|start| start <= leg) - 1)
-                }
-                _ => None,
-            };
-            let currency = place.or(Some(0)).and_then(|place| orders.get(place));
-            Refused { place, error: refused(&error, currency.map(|order| order.currency)) }
-        })?;
+        let posting = meta.posting("batch", &content, legs.concat());
+        let posted = self.ledger.post(posting).await;
+        let posted = posted.map_err(|error| batch_error(&error, &starts, &transfers))?;
         if posted.replayed {
-            return self.replayed_batch(&posted).await.map_err(whole);
+            return self.replayed_batch(&posted).await;
         }
-        for order in &orders {
-            self.count_moved(order.currency, Kind::Transfer, order.amount);
-            self.count_moved(order.currency, Kind::Fee, order.fee.unwrap_or_default());
+        for transfer in &transfers {
+            let ResolvedTransfer { currency, amount, fee, .. } = transfer;
+            self.count_moved(*currency, TransferKind::Transfer, *amount);
+            self.count_moved(*currency, TransferKind::Fee, fee.unwrap_or_default());
         }
-        let seqs = starts.iter().map(|start| posted.first_seq + seq_offset(*start));
-        let transfers = orders.into_iter().zip(seqs);
-        Ok(transfers.map(|(order, id)| order.posted(id, posted.at, asked.trace)).collect())
+        let seqs = starts.iter().map(|start| posted.first_seq + offset(*start));
+        let transfers = transfers.into_iter().zip(seqs);
+        Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Each of these transfers by itself, in their order as far as they meet.
+    /// Posts each of these transfers by itself, in their order where they share a wallet.
     pub async fn transfer_each(
         &self,
-        orders: Vec<Result<Order>>,
-        asked: Asked<'_>,
-    ) -> Vec<Result<Transfer>> {
-        let transfers = orders.into_iter().enumerate().map(|(place, order)| async move {
-            let order = order?;
-            let content = order.content();
-            // Each has a key of its own, so a repeated request does only what is missing.
-            let posting: Posting = asked.posting(
-                &format!("batch.{place}"),
-                &content.each_ref().map(String::as_str),
-                order.legs()?,
-            );
-            let posted = self.ledger.post(posting).await;
-            let posted = posted.map_err(|error| refused(&error, Some(order.currency)))?;
-            self.posted_transfer(order, &posted, asked.trace).await
+        requests: Vec<Result<TransferRequest<'_>>>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Vec<Result<Transfer>>> {
+        let transfers = self.resolve_all(requests, meta).await?;
+        // Each has a key of its own, so a repeated request posts only the missing ones.
+        let posts = transfers.into_iter().enumerate().map(|(place, transfer)| async move {
+            self.post_transfer(&format!("batch.{place}"), transfer?, meta).await
         });
-        stream::iter(transfers).buffered(WAITING_MAX).collect().await
+        Ok(stream::iter(posts).buffered(WAITING_MAX).collect().await)
     }
 
-    async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
-        let mut db = self.db.acquire("wallet.replayed_batch").await?;
-        let (after, last) = (posted.first_seq - 1, posted.last_seq);
-        let lines = read::lines(&mut db, BOOK, after, last, i64::MAX).await?;
-        drop(db);
-        let mut transfers = Vec::new();
-        for lines in lines.chunk_by(|_, next| next.leg > 0) {
-            let transfer = self.transfer_of(lines, None).await?;
-            transfers.push(Transfer { replayed: true, ..transfer });
-        }
-        Ok(transfers)
+    async fn resolve_all(
+        &self,
+        requests: Vec<Result<TransferRequest<'_>>>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Vec<Result<ResolvedTransfer>>> {
+        let wallets = requests.iter().flatten().flat_map(|request| [request.from, request.to]);
+        let records = self.find_records(wallets).await?;
+        let resolved = requests.into_iter().enumerate().map(|(place, request)| {
+            request?.resolve(&format!("/transfers/{place}"), &records, meta.caller)
+        });
+        Ok(resolved.collect())
     }
 }
 
-fn seq_offset(place: usize) -> i64 {
+/// All transfers, or every field error of all of them.
+fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTransfer>> {
+    let mut valid = Vec::with_capacity(transfers.len());
+    let mut fields = Vec::new();
+    for (place, transfer) in transfers.into_iter().enumerate() {
+        match transfer {
+            Ok(transfer) => valid.push(transfer),
+            Err(Error::Invalid(more)) => fields.extend(more),
+            Err(error) => return Err(Error::InBatch { place, error: Box::new(error) }),
+        }
+    }
+    if fields.is_empty() { Ok(valid) } else { Err(Error::Invalid(fields)) }
+}
+
+/// The error of the whole batch, which names the transfer that was refused.
+fn batch_error(error: &PostError, starts: &[usize], transfers: &[ResolvedTransfer]) -> Error {
+    let place = match error {
+        PostError::Refused(Refusal::InLeg { leg, .. }) => {
+            Some(starts.partition_point(|start| start <= leg) - 1)
+        }
+        _ => None,
+    };
+    let currency = transfers.get(place.unwrap_or(0)).map(|transfer| transfer.currency);
+    let error = from_post_error(error, currency);
+    match place {
+        Some(place) => Error::InBatch { place, error: Box::new(error) },
+        None => error,
+    }
+}
+
+fn offset(place: usize) -> i64 {
     i64::try_from(place).expect("a batch is small")
 }

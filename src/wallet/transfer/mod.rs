@@ -1,7 +1,9 @@
-//! Transfers between wallets, with a fee for the operator if there is one.
+//! Transfers between wallets, with an optional fee for the operator.
 
-pub mod batch;
+mod batch;
+mod lookup;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,29 +11,40 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Asked, BOOK, Facts, WalletId, Wallets, nothing_posted, refused};
-use crate::error::{Error, Result};
-use crate::http::auth::Caller;
-use crate::ledger::PostError;
-use crate::ledger::account::{AccountId, Role};
+use super::{RequestMeta, WalletRecord, Wallets, from_post_error};
+use crate::auth::Caller;
+use crate::error::{Error, FieldError, Result};
+use crate::ids::{TransferId, WalletId};
+use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::read::{self, Line};
-use crate::ledger::transfer::{Action, Kind, Leg, Posted};
+use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 
-/// What somebody wants to be moved.
-#[derive(Debug, Clone)]
-pub struct Order {
+pub use self::batch::TRANSFERS_MAX;
+
+/// A transfer as the client asks for it: its amounts are decimals in a currency that is not known yet.
+#[derive(Debug)]
+pub struct TransferRequest<'a> {
     pub from: WalletId,
     pub to: WalletId,
-    pub currency: Currency,
-    pub amount: Minor,
-    /// On top of the amount, for the operator.
-    pub fee: Option<Minor>,
+    pub amount: &'a str,
+    /// Paid to the operator on top of the amount.
+    pub fee: Option<&'a str>,
     pub note: Note,
 }
 
-/// What the people concerned wrote on it.
+/// A transfer whose wallets exist and whose amounts are valid in their currency.
+#[derive(Debug)]
+struct ResolvedTransfer {
+    from: WalletId,
+    to: WalletId,
+    currency: Currency,
+    amount: Minor,
+    fee: Option<Minor>,
+    note: Note,
+}
+
+/// Memo and metadata of a transfer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Note {
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -42,8 +55,8 @@ pub struct Note {
 }
 
 impl Note {
-    /// As it is stored: nothing when there is nothing.
-    fn stored(&self) -> Result<Option<Box<RawValue>>> {
+    /// The metadata of the leg; none for an empty note.
+    fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
         if self.memo.is_none() && self.metadata.is_none() {
             return Ok(None);
         }
@@ -51,17 +64,17 @@ impl Note {
         stored.map(Some).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// As it was stored. What another slice has stored is not ours to tell.
-    pub fn read(stored: Option<&str>) -> Self {
+    /// The note in the metadata of a leg; empty if another slice stored something else there.
+    pub fn from_stored(stored: Option<&str>) -> Self {
         stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 }
 
-/// A transfer that is in the book.
+/// A transfer in the book.
 #[derive(Debug, Clone)]
 pub struct Transfer {
-    pub id: i64,
-    pub kind: Kind,
+    pub id: TransferId,
+    pub kind: TransferKind,
     pub debit: AccountId,
     pub credit: AccountId,
     pub currency: Currency,
@@ -70,121 +83,96 @@ pub struct Transfer {
     pub note: Note,
     pub at: OffsetDateTime,
     pub trace_id: Option<Uuid>,
-    /// The transfer it undoes or completes.
-    pub linked: Option<i64>,
+    /// The transfer that it refunds or completes.
+    pub linked: Option<TransferId>,
     pub replayed: bool,
 }
 
-/// The wallet behind an account, if it is one that people see.
+/// The wallet behind an account or its hold account; none for a system account.
 pub fn wallet_of(account: AccountId) -> Option<WalletId> {
-    account.held_for().or((account.0 > 0).then_some(account)).map(|account| account.0)
+    let account = account.held_for().or((account.0 > 0).then_some(account));
+    account.map(|account| WalletId(account.0))
 }
 
 impl Wallets {
-    /// Moves money from one wallet to another, both parts or neither.
-    pub async fn transfer(&self, order: Order, asked: Asked<'_>) -> Result<Transfer> {
-        let content = order.content();
-        let posting =
-            asked.posting("transfer", &content.each_ref().map(String::as_str), order.legs()?);
-        let posted = self.ledger.post(posting).await;
-        let posted = posted.map_err(|error| refused(&error, Some(order.currency)))?;
-        self.posted_transfer(order, &posted, asked.trace).await
+    /// Moves money from one wallet to another.
+    pub async fn transfer(
+        &self,
+        request: TransferRequest<'_>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Transfer> {
+        let records = self.find_records([request.from, request.to].into_iter()).await?;
+        let transfer = request.resolve("", &records, meta.caller)?;
+        self.post_transfer("transfer", transfer, meta).await
     }
 
-    /// The answer to an order that is in the book.
+    /// Posts one transfer. `operation` is part of its idempotency key.
+    async fn post_transfer(
+        &self,
+        operation: &str,
+        transfer: ResolvedTransfer,
+        meta: RequestMeta<'_>,
+    ) -> Result<Transfer> {
+        let content = transfer.content();
+        let content = content.each_ref().map(String::as_str);
+        let posting = meta.posting(operation, &content, transfer.legs()?);
+        let posted = self.ledger.post(posting).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(transfer.currency)))?;
+        self.posted_transfer(transfer, &posted, meta.trace).await
+    }
+
     async fn posted_transfer(
         &self,
-        order: Order,
+        transfer: ResolvedTransfer,
         posted: &Posted,
         trace: Uuid,
     ) -> Result<Transfer> {
         if posted.replayed {
             // The first answer, with the trace of the first request.
-            return Ok(Transfer { replayed: true, ..self.get_transfer(posted.first_seq).await? });
+            return self.replayed_transfer(posted.first_seq).await;
         }
-        self.count(posted, order.currency);
-        Ok(order.posted(posted.first_seq, posted.at, trace))
-    }
-
-    /// One transfer, by the id that its answer and every history told.
-    pub async fn get_transfer(&self, id: i64) -> Result<Transfer> {
-        let lines = self.lines_of(id).await?;
-        self.transfer_of(&lines, None).await
-    }
-
-    /// A transfer that concerns a wallet which this caller may look at; another is nobody's business.
-    pub async fn transfer_seen_by(&self, caller: &Caller, id: i64) -> Result<Transfer> {
-        let transfer = self.get_transfer(id).await?;
-        for wallet in [transfer.debit, transfer.credit].into_iter().filter_map(wallet_of) {
-            if caller.may_see(&*self.facts(wallet).await?).is_ok() {
-                return Ok(transfer);
-            }
-        }
-        Err(Error::NotFound("transfer"))
-    }
-
-    /// The rows of a transfer, its fee included.
-    pub(super) async fn lines_of(&self, id: i64) -> Result<Vec<Line>> {
-        let mut db = self.db.acquire("wallet.get_transfer").await?;
-        let first = read::lines(&mut db, BOOK, id - 1, id, 1).await?;
-        let Some(first) = first.into_iter().next().filter(|line| line.leg == 0) else {
-            return Err(Error::NotFound("transfer"));
-        };
-        let more = i64::from(first.legs) - 1;
-        let mut lines = vec![first];
-        if more > 0 {
-            lines.extend(read::lines(&mut db, BOOK, id, id + more, more).await?);
-        }
-        Ok(lines)
-    }
-
-    /// What these rows mean to people; 404 where no wallet is concerned.
-    pub(super) async fn transfer_of(
-        &self,
-        lines: &[Line],
-        facts: Option<&Arc<Facts>>,
-    ) -> Result<Transfer> {
-        let first = lines.first().and_then(Line::row).zip(lines.first());
-        let Some((row, line)) = first else { return Err(nothing_posted()) };
-        let wallet = wallet_of(row.debit).or_else(|| wallet_of(row.credit));
-        let currency = match (facts, wallet) {
-            (Some(facts), _) => facts.currency,
-            (None, Some(wallet)) => self.facts(wallet).await?.currency,
-            (None, None) => return Err(Error::NotFound("transfer")),
-        };
-        let fees = lines.iter().filter(|line| line.kind == Kind::Fee.code() && line.leg > 0);
-        Ok(Transfer {
-            id: line.seq,
-            kind: row.kind,
-            debit: row.debit,
-            credit: row.credit,
-            currency,
-            amount: row.amount,
-            fee: Minor(fees.map(|line| line.amount).sum()),
-            note: Note::read(line.metadata.as_deref()),
-            at: line.at,
-            trace_id: line.trace_id,
-            linked: line.linked,
-            replayed: false,
-        })
-    }
-
-    /// The posting that was written under this key, if its content is the same.
-    pub(super) async fn replayed(
-        &self,
-        asked: Asked<'_>,
-        operation: &str,
-        content: &[&str],
-    ) -> Result<Option<Posted>> {
-        let Some(key) = asked.key.hashed(asked.caller.name(), operation, content) else {
-            return Ok(None);
-        };
-        self.ledger.find(key).await.map_err(|error: PostError| refused(&error, None))
+        self.count_posted(posted, transfer.currency);
+        Ok(transfer.into_posted(posted.first_seq, posted.at, trace))
     }
 }
 
-impl Order {
-    /// The request as it was understood.
+impl TransferRequest<'_> {
+    /// Checks the caller's access and parses the amounts. `at` is the pointer of the request in the body.
+    fn resolve(
+        self,
+        at: &str,
+        records: &HashMap<WalletId, Arc<WalletRecord>>,
+        caller: &Caller,
+    ) -> Result<ResolvedTransfer> {
+        let record = |wallet| records.get(wallet).ok_or(Error::NotFound("wallet"));
+        let (from, to) = (record(&self.from)?, record(&self.to)?);
+        caller.require_spend(from)?;
+        if from.currency != to.currency {
+            return Err(Error::CurrencyMismatch);
+        }
+        let currency = from.currency;
+        let field = |name: &str, cause: crate::ledger::money::AmountError| FieldError {
+            pointer: format!("{at}/{name}"),
+            detail: cause.to_string(),
+        };
+        let amount = Minor::parse_amount(self.amount, currency).map_err(|e| field("amount", e));
+        let fee = self.fee.map(|fee| Minor::parse_balance(fee, currency));
+        let fee = fee.transpose().map_err(|e| field("fee", e));
+        match (amount, fee) {
+            (Ok(amount), Ok(fee)) => {
+                let fee = fee.filter(|fee| *fee > Minor::ZERO);
+                let Self { from, to, note, .. } = self;
+                Ok(ResolvedTransfer { from, to, currency, amount, fee, note })
+            }
+            (amount, fee) => {
+                Err(Error::Invalid(amount.err().into_iter().chain(fee.err()).collect()))
+            }
+        }
+    }
+}
+
+impl ResolvedTransfer {
+    /// The request as parsed, for its idempotency key.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
         let metadata = note.metadata.as_ref().map(|raw| raw.get().to_owned());
@@ -199,23 +187,24 @@ impl Order {
     }
 
     fn legs(&self) -> Result<Vec<Leg>> {
-        let (debit, credit) = (AccountId(self.from), AccountId(self.to));
-        let action = Action::Move { kind: Kind::Transfer, debit, credit, amount: self.amount };
-        let mut legs = vec![Leg { metadata: self.note.stored()?, ..Leg::from(action) }];
+        let (debit, credit) = (self.from.into(), self.to.into());
+        let kind = TransferKind::Transfer;
+        let action = Action::Move { kind, debit, credit, amount: self.amount };
+        let mut legs = vec![Leg { metadata: self.note.to_stored()?, ..Leg::from(action) }];
         if let Some(amount) = self.fee {
-            let credit = AccountId::system(Role::Revenue, self.currency);
-            let fee = Action::Move { kind: Kind::Fee, debit, credit, amount };
+            let credit = AccountId::system(SystemRole::Revenue, self.currency);
+            let fee = Action::Move { kind: TransferKind::Fee, debit, credit, amount };
             legs.push(Leg { with_previous: true, ..Leg::from(fee) });
         }
         Ok(legs)
     }
 
-    fn posted(self, id: i64, at: OffsetDateTime, trace: Uuid) -> Transfer {
+    fn into_posted(self, seq: i64, at: OffsetDateTime, trace: Uuid) -> Transfer {
         Transfer {
-            id,
-            kind: Kind::Transfer,
-            debit: AccountId(self.from),
-            credit: AccountId(self.to),
+            id: TransferId(seq),
+            kind: TransferKind::Transfer,
+            debit: self.from.into(),
+            credit: self.to.into(),
             currency: self.currency,
             amount: self.amount,
             fee: self.fee.unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! `/wallet/{id}/alert`: a line at a wallet.
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -9,18 +9,25 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
-use crate::http::extract::{Check, JsonBody, Member, Path};
-use crate::http::idempotency::IdempotencyKey;
-use crate::http::problem::ProblemBody;
+use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::fields::moment;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{AlertId, WalletId};
 use crate::ledger::money::Minor;
-use crate::wallet::WalletId;
-use crate::wallet::http::body::{decimal, moment, number, replayable};
-use crate::webhook::alert::Alert;
+use crate::wallet::http::body::{number, optional_decimal};
+use crate::webhook::Webhooks;
+use crate::webhook::alert::BalanceAlert;
 
-pub(super) fn routes() -> OpenApiRouter<App> {
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Webhooks: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new().routes(routes!(create_alert, list_alerts)).routes(routes!(delete_alert))
 }
 
@@ -40,9 +47,11 @@ struct AlertBody {
     created_at: String,
 }
 
-impl AlertBody {
-    fn of(alert: &Alert) -> Result<Self> {
-        let Alert { row, currency, .. } = alert;
+impl TryFrom<&BalanceAlert> for AlertBody {
+    type Error = Error;
+
+    fn try_from(alert: &BalanceAlert) -> Result<Self> {
+        let BalanceAlert { row, currency, .. } = alert;
         Ok(Self {
             id: row.id.to_string(),
             wallet: row.wallet.to_string(),
@@ -59,69 +68,69 @@ struct CreateAlert<'a> {
     /// Tell when less than this can be spent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "10.00")]
-    below: Member<'a>,
+    below: RawField<'a>,
     /// Tell when more than this can be spent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>)]
-    above: Member<'a>,
+    above: RawField<'a>,
 }
 
-/// Have it told when what can be spent crosses a line
+/// Create an alert
 ///
 /// Each crossing is one event, `alert.crossed`; being beyond the line is none.
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(
         ("id" = String, Path, description = "The wallet", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Done once for the same key and body"),
+        IdempotencyKey,
     ),
     request_body = CreateAlert<'static>,
     responses(
         (status = 201, description = "Made", body = AlertBody),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn create_alert(
-    State(app): State<App>,
+    State(webhooks): State<Webhooks>,
     caller: Caller,
     key: IdempotencyKey,
     Path(id): Path<WalletId>,
     body: JsonBody,
 ) -> Result<Response> {
     let CreateAlert { below, above } = body.read()?;
-    let mut check = Check::default();
-    let below = decimal(&mut check, "/below", &below, false);
-    let above = decimal(&mut check, "/above", &above, false);
-    check.finish(Some(()))?;
+    let mut validator = Validator::default();
+    let below = optional_decimal(&mut validator, "/below", &below);
+    let above = optional_decimal(&mut validator, "/above", &above);
+    validator.finish(Some(()))?;
     let (direction, line) = match (below, above) {
         (Some(line), None) => ("below", line),
         (None, Some(line)) => ("above", line),
         _ => return Err(Error::field("/below", "is required, or /above, but not both")),
     };
-    let alert = app.webhooks.create_alert(id, direction, line, &caller, &key).await?;
-    Ok(replayable(StatusCode::CREATED, &AlertBody::of(&alert)?, alert.replayed))
+    let alert = webhooks.create_alert(id, direction, line, &caller, &key).await?;
+    Ok(Replayable::created(AlertBody::try_from(&alert)?, None, alert.replayed).into_response())
 }
 
-/// The alerts of a wallet
+/// List the alerts of a wallet
 #[utoipa::path(
     get, path = "/wallet/{id}/alert", tag = "webhook",
     params(("id" = String, Path, description = "The wallet", example = "1")),
     responses(
         (status = 200, description = "At most 20", body = [AlertBody]),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn list_alerts(
-    State(app): State<App>,
+    State(webhooks): State<Webhooks>,
     caller: Caller,
     Path(id): Path<WalletId>,
 ) -> Result<Response> {
-    let alerts = app.webhooks.list_alerts(id, &caller).await?;
-    let bodies = alerts.iter().map(AlertBody::of).collect::<Result<Vec<_>>>()?;
+    let alerts = webhooks.list_alerts(id, &caller).await?;
+    let bodies = alerts.iter().map(AlertBody::try_from).collect::<Result<Vec<_>>>()?;
     Ok(axum::Json(bodies).into_response())
 }
 
-/// Take an alert away
+/// Delete an alert
 #[utoipa::path(
     delete, path = "/wallet/{id}/alert/{alert}", tag = "webhook",
     params(
@@ -131,14 +140,14 @@ async fn list_alerts(
     ),
     responses(
         (status = 204, description = "Gone"),
-        (status = "4XX", description = "Not done", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 async fn delete_alert(
-    State(app): State<App>,
+    State(webhooks): State<Webhooks>,
     caller: Caller,
-    Path((id, alert)): Path<(WalletId, i64)>,
+    Path((id, alert)): Path<(WalletId, AlertId)>,
 ) -> Result<StatusCode> {
-    app.webhooks.delete_alert(id, alert, &caller).await?;
+    webhooks.delete_alert(id, alert, &caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }

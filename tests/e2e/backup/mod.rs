@@ -45,7 +45,11 @@ impl Site {
     async fn start_archiving(&self) -> Program {
         let program = self.start(&self.data()).await;
         let said = self.script("archive", &self.data(), &[]);
-        assert!(said.succeeded && said.text.contains("from the next start"), "{}", said.text);
+        assert!(
+            said.succeeded && said.text.contains("starts with the next start"),
+            "{}",
+            said.text
+        );
         assert!(program.stop().await.success());
         self.start(&self.data()).await
     }
@@ -167,7 +171,7 @@ async fn a_backup_made_under_load_holds_all_that_was_acknowledged_before() {
 
     let said = site.backup(&[]).await;
 
-    assert!(said.text.contains("only this moment can be restored"), "{}", said.text);
+    assert!(said.text.contains("only this backup can be restored"), "{}", said.text);
     load.enough.store(true, Ordering::Relaxed);
     let mut keys = Vec::new();
     for client in clients {
@@ -257,7 +261,7 @@ async fn a_restored_database_goes_on_with_its_archive() {
     assert!(said.succeeded, "{}", said.text);
     let program = site.start(&then).await;
     let said = site.script("archive", &then, &[]);
-    assert!(said.succeeded && said.text.contains("from the next start"), "{}", said.text);
+    assert!(said.succeeded && said.text.contains("starts with the next start"), "{}", said.text);
     assert!(program.stop().await.success());
     let program = site.start(&then).await;
     deposit(&program.public, &id, "third").await;

@@ -58,14 +58,14 @@ async fn a_restore_that_cannot_be_right_is_refused() {
 
     refused(&[&format!("--until={early}")], "no backup in");
     let from = format!("--from={}", backup.display());
-    refused(&[&from, &format!("--until={early}")], "take an earlier one");
+    refused(&[&from, &format!("--until={early}")], "use an earlier backup");
     refused(&["--until=2999-01-01T00:00:00Z"], "the archive ends at 20");
-    refused(&["--until=yesterday"], "a moment in UTC");
-    refused(&["--from=/nowhere"], "there is no folder /nowhere");
-    refused(&["--program=/nowhere"], "there is no program /nowhere");
+    refused(&["--until=yesterday"], "a time in UTC");
+    refused(&["--from=/nowhere"], "folder /nowhere does not exist");
+    refused(&["--program=/nowhere"], "/nowhere is not an executable file");
     let data = format!("--into={}", site.data().display());
     let (_, said) = site.restore("new", &[&data]);
-    assert!(!said.succeeded && said.text.contains("is there already"), "{}", said.text);
+    assert!(!said.succeeded && said.text.contains("postgres already exists"), "{}", said.text);
     // An archive with a hole would end the book early, and one that is damaged is not what was written.
     let segments = files(&site.backups().join("wal"), "0");
     let segments: Vec<_> =
@@ -73,7 +73,7 @@ async fn a_restore_that_cannot_be_right_is_refused() {
     let segment = segments[segments.len() - 2];
     let whole = fs::read(segment).unwrap();
     fs::remove_file(segment).unwrap();
-    refused(&[&from], "the archive lacks the file");
+    refused(&[&from], "the archive lacks the segment");
     fs::write(segment, &whole[..whole.len() / 2]).unwrap();
     refused(&[&from], "could not restore file");
     fs::write(segment, whole).unwrap();
@@ -106,12 +106,12 @@ async fn a_book_that_was_rewritten_in_its_backup_is_not_taken() {
 async fn a_database_that_cannot_be_backed_up_is_told_in_one_sentence() {
     let site = Site::new();
     let said = site.script("backup", &site.data(), &[]);
-    assert!(!said.succeeded && said.text.contains("no database runs on"), "{}", said.text);
+    assert!(!said.succeeded && said.text.contains("no database is running in"), "{}", said.text);
     assert_eq!(said.text.lines().count(), 1, "{}", said.text);
     for (words, why) in [
-        (["--keep=0", "--into=/tmp"], "from 1 on"),
-        (["--nonsense", "x"], "there is no --nonsense"),
-        (["--data-dir", "x"], "--into says where"),
+        (["--keep=0", "--into=/tmp"], "at least 1"),
+        (["--nonsense", "x"], "unknown option --nonsense"),
+        (["--data-dir", "x"], "--into FOLDER is required"),
     ] {
         let said = script("backup", &words);
         assert!(!said.succeeded && said.text.contains(why), "{why}: {}", said.text);
@@ -130,7 +130,7 @@ async fn only_the_backups_that_are_kept_remain_and_they_are_enough() {
 
     let said = site.backup(&["--keep=1"]).await;
 
-    assert!(said.text.contains(&format!("Removing {}", first.display())), "{}", said.text);
+    assert!(said.text.contains(&format!("Deleting {}", first.display())), "{}", said.text);
     assert_eq!(files(&site.backups(), "Z").len(), 1);
     deposit(&program.public, &id, "b").await;
     assert!(program.stop().await.success());
@@ -158,7 +158,11 @@ fn the_archive_never_overwrites() {
     fs::write(&from, "two").unwrap();
     let said = archive();
 
-    assert!(!said.succeeded && said.text.contains("holds something else"), "{}", said.text);
+    assert!(
+        !said.succeeded && said.text.contains("already exists with different content"),
+        "{}",
+        said.text
+    );
     assert_eq!(fs::read(folder.0.join("kept.gz")).unwrap(), kept);
     assert_eq!(files(&folder.0, ".part").len(), 0);
 }

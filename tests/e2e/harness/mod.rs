@@ -15,8 +15,9 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use revwallet::app::config::Config;
 use revwallet::app::{App, Running};
-use revwallet::config::{Cli, Config};
+use revwallet::cli::Cli;
 use revwallet::telemetry::Telemetry;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! Users and keys that tests sign in with.
 
-use revwallet::http::auth::Scope;
-use revwallet::trail::By;
+use revwallet::auth::Caller;
+use revwallet::auth::Scope;
 use serde_json::json;
 
 use super::{Client, TestApp};
@@ -36,7 +36,8 @@ impl TestApp {
 
     /// A client with a new key that has these scopes.
     pub async fn key(&self, scopes: &[Scope]) -> Client {
-        let made = self.app().keys.create("test", scopes, By::OPERATOR).await.unwrap();
+        let made =
+            self.app().api_keys.create(&Caller::operator(), None, "test", scopes).await.unwrap();
         self.with(made.key.reveal())
     }
 }

@@ -70,7 +70,8 @@ async fn of_many_that_want_the_same_thing_one_gets_it_and_the_others_are_told() 
             _ => deposit(key),
         })
         .collect();
-    let answers = join_all(wishes.iter().map(|wish| insist(&writer.ledger, wish.clone()))).await;
+    let answers =
+        join_all(wishes.iter().map(|wish| send_with_retry(&writer.ledger, wish.clone()))).await;
 
     let done = |rest: usize| {
         let of_kind = answers.iter().skip(rest).step_by(6);
@@ -80,7 +81,8 @@ async fn of_many_that_want_the_same_thing_one_gets_it_and_the_others_are_told() 
     let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
     assert!(refused.clone().all(|refusal| *refusal == Refusal::Companion(TAKEN)));
     // Asked again, each is told the same, and nothing happens twice.
-    let again = join_all(wishes.iter().map(|wish| insist(&writer.ledger, wish.clone()))).await;
+    let again =
+        join_all(wishes.iter().map(|wish| send_with_retry(&writer.ledger, wish.clone()))).await;
     for (first, again) in answers.iter().zip(&again) {
         match (first, again) {
             (Ok(first), Ok(again)) => assert_eq!(first.first_seq, again.first_seq),
@@ -114,7 +116,7 @@ async fn a_failed_batch_takes_nothing_with_it_that_was_behind_it_in_the_pipe() {
 
     let wishes = (0..120_u128).map(|key| {
         let thing = i64::try_from(key % 40).unwrap();
-        insist(&writer.ledger, if key % 3 == 0 { buy(key, thing) } else { deposit(key) })
+        send_with_retry(&writer.ledger, if key % 3 == 0 { buy(key, thing) } else { deposit(key) })
     });
     let answers = join_all(wishes).await;
 
@@ -135,7 +137,7 @@ async fn money_and_row_come_together_wherever_the_connection_breaks() {
         writer.open().await;
 
         let wishes = (0..60_u128)
-            .map(|key| insist(&writer.ledger, buy(key, i64::try_from(key / 2).unwrap())));
+            .map(|key| send_with_retry(&writer.ledger, buy(key, i64::try_from(key / 2).unwrap())));
         let answers = join_all(wishes).await;
 
         for pair in answers.chunks(2) {
@@ -160,7 +162,7 @@ async fn two_writers_that_sell_the_same_things_sell_each_once() {
 
     let wishes = (0..80_u128).map(|key| {
         let writer = &writers[usize::from(key % 2 == 0)];
-        insist(&writer.ledger, buy(key, i64::try_from(key / 2).unwrap()))
+        send_with_retry(&writer.ledger, buy(key, i64::try_from(key / 2).unwrap()))
     });
     let answers = join_all(wishes).await;
 

@@ -1,12 +1,12 @@
 //! The book, with everything around it breaking: what was acknowledged is there, once.
 
 mod companions;
-mod far;
-mod harm;
+mod contention;
+mod faults;
+mod lost_commits;
 mod model;
 mod proxy;
-mod rewound;
-mod rivals;
+mod scale;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use revwallet::ledger::account::{AccountId, Role};
+use revwallet::idempotency::HashedKey;
+use revwallet::ledger::account::{AccountId, SystemRole};
 use revwallet::ledger::companion::CompanionKind;
 use revwallet::ledger::currency::{Currencies, Currency};
 use revwallet::ledger::decide::Rules;
 use revwallet::ledger::money::Minor;
-use revwallet::ledger::transfer::{Action, Key, Kind, Leg, Posted, Posting};
-use revwallet::ledger::{Failpoints, Fault, Ledger, Options, PostError, Refusal, Settings, Stage};
+use revwallet::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
+use revwallet::ledger::{
+    Failpoints, Fault, Ledger, LedgerOptions, PostError, Refusal, Settings, Stage,
+};
 use revwallet::tasks::Tasks;
 use revwallet::telemetry::{Exposition, Format, Metrics};
 use sqlx::postgres::PgPoolOptions;
@@ -71,7 +74,7 @@ impl Setup {
     async fn start(self) -> Writer {
         let Self { url, settings, companions, failpoints } = self;
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
-        let options = Options {
+        let options = LedgerOptions {
             database: url.parse().unwrap(),
             pool: PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap(),
             settings,
@@ -110,22 +113,25 @@ impl Writer {
 }
 
 fn posting(key: Option<u128>, action: Action) -> Posting {
-    let key = key.map(|key| Key { hash: Uuid::from_u128(key), content: Uuid::from_u128(7) });
+    let key = key.map(|key| HashedKey { hash: Uuid::from_u128(key), content: Uuid::from_u128(7) });
     Posting { key, legs: vec![Leg::from(action)], companions: Vec::new(), trace_id: None }
 }
 
 fn deposit(key: u128) -> Posting {
-    let world = AccountId::system(Role::World, euro());
+    let world = AccountId::system(SystemRole::World, euro());
     let amount = Minor(1);
-    posting(Some(key), Action::Move { kind: Kind::Deposit, debit: world, credit: ACCOUNT, amount })
+    posting(
+        Some(key),
+        Action::Move { kind: TransferKind::Deposit, debit: world, credit: ACCOUNT, amount },
+    )
 }
 
 fn withdraw(key: u128, amount: i64) -> Posting {
-    let world = AccountId::system(Role::World, euro());
+    let world = AccountId::system(SystemRole::World, euro());
     let amount = Minor(amount);
     posting(
         Some(key),
-        Action::Move { kind: Kind::Withdrawal, debit: ACCOUNT, credit: world, amount },
+        Action::Move { kind: TransferKind::Withdrawal, debit: ACCOUNT, credit: world, amount },
     )
 }
 
@@ -135,14 +141,14 @@ impl Database {
         let writer = Writer::start(self, Failpoints::default()).await;
         writer.open().await;
         for key in 0..9 {
-            insist(&writer.ledger, deposit(key)).await.unwrap();
+            send_with_retry(&writer.ledger, deposit(key)).await.unwrap();
         }
         writer.stop().await;
     }
 }
 
 /// Posts until there is an answer that is one, as a client with a key would.
-async fn insist(ledger: &Ledger, posting: Posting) -> Result<Posted, Refusal> {
+async fn send_with_retry(ledger: &Ledger, posting: Posting) -> Result<Posted, Refusal> {
     for _ in 0..2_000 {
         match ledger.post(posting.clone()).await {
             Ok(posted) => return Ok(posted),
@@ -188,10 +194,12 @@ async fn a_connection_that_is_cut_at_any_stage_loses_and_doubles_nothing() {
         let writer = Writer::start(&database, at(stage, 3, Fault::Cut)).await;
         writer.open().await;
 
-        let answers = join_all((0..200).map(|key| insist(&writer.ledger, deposit(key)))).await;
+        let answers =
+            join_all((0..200).map(|key| send_with_retry(&writer.ledger, deposit(key)))).await;
 
         assert!(answers.iter().all(Result::is_ok), "{stage:?}");
-        let again = join_all((0..200).map(|key| insist(&writer.ledger, deposit(key)))).await;
+        let again =
+            join_all((0..200).map(|key| send_with_retry(&writer.ledger, deposit(key)))).await;
         for (first, again) in answers.iter().zip(&again) {
             let (first, again) = (first.as_ref().unwrap(), again.as_ref().unwrap());
             assert_eq!((first.first_seq, &first.rows), (again.first_seq, &again.rows), "{stage:?}");
@@ -216,7 +224,8 @@ async fn a_writer_that_dies_at_any_stage_leaves_each_posting_there_once_or_not_a
             join_all((0..50).map(|key| writer.ledger.post(deposit(key)))).await;
         }
         let last = Writer::start(&database, Failpoints::default()).await;
-        let answers = join_all((0..50).map(|key| insist(&last.ledger, deposit(key)))).await;
+        let answers =
+            join_all((0..50).map(|key| send_with_retry(&last.ledger, deposit(key)))).await;
 
         assert!(answers.iter().all(Result::is_ok), "{stage:?}");
         last.stop().await;
@@ -241,7 +250,9 @@ async fn a_backend_that_is_ended_under_load_loses_and_doubles_nothing() {
         let mut answers = Vec::new();
         for round in 0..20 {
             let keys = (0..50).map(|n| round * 50 + n);
-            answers.extend(join_all(keys.map(|key| insist(&writer.ledger, deposit(key)))).await);
+            answers.extend(
+                join_all(keys.map(|key| send_with_retry(&writer.ledger, deposit(key)))).await,
+            );
         }
         answers
     };
@@ -263,7 +274,7 @@ async fn many_writers_of_one_book_lose_and_double_nothing() {
 
         let all = (0..400_u128).map(|key| {
             let writer = &writers[usize::try_from(key).unwrap() % writers.len()];
-            insist(&writer.ledger, deposit(key))
+            send_with_retry(&writer.ledger, deposit(key))
         });
         let answers = join_all(all).await;
 
@@ -283,8 +294,9 @@ async fn equal_keys_of_two_writers_are_done_once() {
     let other = Writer::start(&database, Failpoints::default()).await;
     one.open().await;
 
-    let both = (0..100)
-        .flat_map(|key| [insist(&one.ledger, deposit(key)), insist(&other.ledger, deposit(key))]);
+    let both = (0..100).flat_map(|key| {
+        [send_with_retry(&one.ledger, deposit(key)), send_with_retry(&other.ledger, deposit(key))]
+    });
     let answers = join_all(both).await;
 
     for pair in answers.chunks(2) {
@@ -305,12 +317,12 @@ async fn two_writers_never_withdraw_more_than_there_is() {
     let other = Writer::start(&database, Failpoints::default()).await;
     one.open().await;
     for key in 0..10 {
-        insist(&one.ledger, deposit(key)).await.unwrap();
+        send_with_retry(&one.ledger, deposit(key)).await.unwrap();
     }
 
     let all = (100..140).map(|key| {
         let writer = if key % 2 == 0 { &one } else { &other };
-        insist(&writer.ledger, withdraw(key, 1))
+        send_with_retry(&writer.ledger, withdraw(key, 1))
     });
     let answers = join_all(all).await;
 
@@ -328,13 +340,13 @@ async fn a_withdrawal_whose_answer_was_lost_is_not_refused_when_it_is_asked_agai
         let database = Database::create().await;
         let first = Writer::start(&database, Failpoints::default()).await;
         first.open().await;
-        insist(&first.ledger, deposit(1)).await.unwrap();
+        send_with_retry(&first.ledger, deposit(1)).await.unwrap();
         first.stop().await;
         let dying = Writer::start(&database, at(stage, 1, Fault::Die)).await;
         assert!(dying.ledger.post(withdraw(2, 1)).await.is_err(), "nobody is told");
 
         let next = Writer::start(&database, Failpoints::default()).await;
-        let answer = insist(&next.ledger, withdraw(2, 1)).await;
+        let answer = send_with_retry(&next.ledger, withdraw(2, 1)).await;
 
         assert!(answer.is_ok(), "{stage:?}: {answer:?}");
         next.stop().await;
@@ -348,7 +360,7 @@ async fn the_book_cannot_be_changed_behind_its_back() {
     let database = Database::create().await;
     let writer = Writer::start(&database, Failpoints::default()).await;
     writer.open().await;
-    insist(&writer.ledger, deposit(1)).await.unwrap();
+    send_with_retry(&writer.ledger, deposit(1)).await.unwrap();
 
     for statement in [
         "update ledger.transfer set amount = 5",

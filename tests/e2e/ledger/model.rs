@@ -165,8 +165,8 @@ impl Model {
 /// The account of the ledger that the model means.
 fn account(id: i64) -> AccountId {
     match id {
-        WORLD => AccountId::system(Role::World, euro()),
-        REVENUE => AccountId::system(Role::Revenue, euro()),
+        WORLD => AccountId::system(SystemRole::World, euro()),
+        REVENUE => AccountId::system(SystemRole::Revenue, euro()),
         id if id > 100 => AccountId(id - 100).hold().unwrap(),
         id => AccountId(id),
     }
@@ -182,15 +182,15 @@ fn posting_of(step: Step) -> Posting {
         Wish::Close(id) => vec![Action::Close { account: account(id) }.into()],
         Wish::Freeze(id) => vec![Action::Freeze { account: account(id) }.into()],
         Wish::Unfreeze(id) => vec![Action::Unfreeze { account: account(id) }.into()],
-        Wish::Deposit(id, amount) => vec![pay(Kind::Deposit, WORLD, id, amount)],
+        Wish::Deposit(id, amount) => vec![pay(TransferKind::Deposit, WORLD, id, amount)],
         Wish::Transfer(from, to, amount, fee) => {
-            let mut legs = vec![pay(Kind::Transfer, from, to, amount)];
-            let fee = fee.then(|| pay(Kind::Fee, from, REVENUE, 1));
+            let mut legs = vec![pay(TransferKind::Transfer, from, to, amount)];
+            let fee = fee.then(|| pay(TransferKind::Fee, from, REVENUE, 1));
             legs.extend(fee.map(|leg| Leg { with_previous: true, ..leg }));
             legs
         }
-        Wish::Hold(id, amount) => vec![pay(Kind::Hold, id, held(id), amount)],
-        Wish::Void(id, amount) => vec![pay(Kind::Void, held(id), id, amount)],
+        Wish::Hold(id, amount) => vec![pay(TransferKind::Hold, id, held(id), amount)],
+        Wish::Void(id, amount) => vec![pay(TransferKind::Void, held(id), id, amount)],
     };
     let digest = |text: &str| {
         let bytes = text
@@ -198,7 +198,7 @@ fn posting_of(step: Step) -> Posting {
             .fold(7_u128, |hash, byte| hash.wrapping_mul(1_099_511_628_211) ^ u128::from(byte));
         Uuid::from_u128(bytes)
     };
-    let key = step.key.map(|key| Key {
+    let key = step.key.map(|key| HashedKey {
         hash: Uuid::from_u128(u128::from(key)),
         content: digest(&format!("{:?}", step.wish)),
     });
@@ -212,7 +212,7 @@ async fn run_case(steps: Vec<Step>) {
     for step in steps {
         let expected = model.wish(step);
         let writer = &writers[usize::from(step.writer)];
-        let found = insist(&writer.ledger, posting_of(step)).await;
+        let found = send_with_retry(&writer.ledger, posting_of(step)).await;
         match (&found, expected) {
             (Ok(posted), Ok(seq)) => assert_eq!(posted.first_seq, seq, "{step:?}"),
             (Err(refusal), Err(reason)) => assert_eq!(refusal.reason(), reason, "{step:?}"),

@@ -1,6 +1,6 @@
 //! Following the book: each transfer once and in order, whoever reads, whatever breaks.
 
-mod audit;
+mod auditor;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use revwallet::error::{Error, Result};
 use revwallet::ledger::read::Line;
 use revwallet::ledger::tail::{
-    Effect, Events, Live, Options, Position, Reader, Source, Start, Stretch, Tail, Transfers,
+    Effect, Events, Live, Position, Reader, Segment, Source, Start, Tail, TailOptions, Transfers,
     append,
 };
 use revwallet::tasks::Tasks;
@@ -35,7 +35,7 @@ impl Process {
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let listener: PgConnectOptions = database.url.parse().unwrap();
         let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(listener.clone());
-        let options = Options { pool, listener, book: 1, metrics: Arc::clone(&metrics) };
+        let options = TailOptions { pool, listener, book: 1, metrics: Arc::clone(&metrics) };
         let tail = Tail::start(options, &tasks);
         Self { tail, tasks, metrics }
     }
@@ -57,13 +57,13 @@ fn reader(name: &'static str, start: Start) -> Reader {
 }
 
 /// Notes each seq in a table; fails now and then, after having written.
-struct Noting {
+struct RecordRoute {
     attempts: u32,
     fails_every: u32,
 }
 
-impl Effect<Transfers> for Noting {
-    async fn apply(&mut self, db: &mut PgConnection, stretch: &Stretch<Line>) -> Result<()> {
+impl Effect<Transfers> for RecordRoute {
+    async fn apply(&mut self, db: &mut PgConnection, stretch: &Segment<Line>) -> Result<()> {
         let seqs: Vec<i64> = stretch.items.iter().map(|line| line.seq).collect();
         sqlx::query("insert into noted (seq) select unnest($1::bigint[])")
             .bind(&seqs)
@@ -114,7 +114,7 @@ async fn each_transfer_takes_effect_once_and_in_order_whoever_reads() {
         make_notes(&app.database).await;
         let processes = [Process::start(&app.database), Process::start(&app.database)];
         for process in &processes {
-            let noting = Noting { attempts: 0, fails_every: 3 };
+            let noting = RecordRoute { attempts: 0, fails_every: 3 };
             let reader = reader("noting", Start::Beginning);
             process.tail.follow(reader, noting, &process.tasks);
         }
@@ -150,7 +150,7 @@ async fn a_reader_begins_now_or_behind_a_transfer_and_goes_on_where_it_was() {
         let before = head(&app.database).await;
         let follow = async |name, start| {
             let process = Process::start(&app.database);
-            let noting = Noting { attempts: 0, fails_every: u32::MAX };
+            let noting = RecordRoute { attempts: 0, fails_every: u32::MAX };
             process.tail.follow(reader(name, start), noting, &process.tasks);
             process
         };
@@ -199,7 +199,7 @@ async fn the_lag_of_a_reader_is_known_even_to_the_process_that_does_not_run_it()
         deposits(app, 3).await;
 
         make_notes(&app.database).await;
-        let noting = Noting { attempts: 0, fails_every: u32::MAX };
+        let noting = RecordRoute { attempts: 0, fails_every: u32::MAX };
         process.tail.follow(reader("busy", Start::Beginning), noting, &process.tasks);
 
         let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use http::Method;
-use revwallet::http::auth::Scope;
+use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
 use crate::harness::people::sign_in;

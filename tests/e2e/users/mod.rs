@@ -1,8 +1,8 @@
 //! People: registering, signing in and out, and what they tell about themselves.
 
-mod audit;
-mod brute;
-mod keys;
+mod api_keys;
+mod audit_log;
+mod login_throttle;
 mod matrix;
 mod token;
 
@@ -161,7 +161,7 @@ async fn a_profile_is_changed_by_its_owner_only() {
             .problem(400, "invalid-profile");
         assert_eq!(pointers(&taken), ["/username"]);
         update(&bob, &bob.id, json!({ "email": "" })).await.problem(400, "invalid-profile");
-        let admin = app.key(&[revwallet::http::auth::Scope::Admin]).await;
+        let admin = app.key(&[revwallet::auth::Scope::Admin]).await;
         let missing =
             admin.send(admin.request(Method::PUT, "/api/users/999").json(&json!({}))).await;
         assert_eq!(missing.problem(404, "user-not-found")["error"], "User not found");
@@ -215,7 +215,7 @@ async fn other_services_look_users_up_with_a_key() {
     run(async |app| {
         let ada = app.person("ada").await;
         let path = format!("/internal/user/{}", ada.id);
-        let key = app.key(&[revwallet::http::auth::Scope::UsersRead]).await;
+        let key = app.key(&[revwallet::auth::Scope::UsersRead]).await;
 
         app.internal.get(&path).await.problem(401, "unauthenticated");
         app.internal.with(ada.credential()).get(&path).await.problem(403, "forbidden");
@@ -320,7 +320,7 @@ async fn a_freeze_is_lifted_by_the_operator_only() {
         let freeze = async |who: &crate::harness::Client, freeze: bool| {
             who.send(who.request(Method::PATCH, &path).json(&json!({ "freeze": freeze }))).await
         };
-        let key = app.key(&[revwallet::http::auth::Scope::WalletWrite]).await;
+        let key = app.key(&[revwallet::auth::Scope::WalletWrite]).await;
 
         assert_eq!(freeze(&ada, true).await.status, 200, "one may freeze what is one's own");
         freeze(&ada, false).await.problem(403, "forbidden");

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use revwallet::http::auth::Scope;
+use revwallet::auth::Scope;
 
 use crate::harness::{Answer, Client, run, run_with};
 

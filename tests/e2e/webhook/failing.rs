@@ -236,7 +236,7 @@ async fn what_waits_without_a_job_gets_one_and_an_old_log_is_forgotten() {
             .execute("insert into delivery (webhook, wallet, seq, event, body, created_at) select webhook, wallet, seq, event, body, now() - interval '1 hour' from delivery")
             .await;
 
-        app.app().webhooks.keep().await.unwrap();
+        app.app().webhooks.upkeep().await.unwrap();
 
         eventually("it was told after all", async || receiver.heard().len() == 2).await;
         assert_eq!(app.get(log).await.json().as_array().unwrap().len(), 1, "the old one is forgotten");

@@ -1,51 +1,51 @@
-//! The proof: the real program, the real Prometheus, the real Alertmanager. Everything is used, every panel must show
-//! something, and what can be broken is broken until its alert fires, and mended until it resolves.
+//! End-to-end test of monitoring with the real program, Prometheus and Alertmanager: a workload fills every panel, then
+//! injected faults make alerts fire, and their removal makes them resolve.
 
-mod drive;
-mod provoke;
+mod inject;
 mod stack;
+mod workload;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::eventually_within;
 use crate::source::dashboards;
-use crate::source::grafana::From;
+use crate::source::grafana::Source;
 use crate::source::promql;
 
-use self::stack::Stack;
+use self::stack::{Notification, Stack};
 
-/// Most series of one process after everything was used.
+/// Upper bound on the series of one process after the workload.
 const SERIES_MAX: usize = 10_000;
 
-/// Metrics of programs that are not part of this test.
-const ELSEWHERE: [&str; 4] = ["pg_", "node_", "nginx_", "loki_"];
+/// Prefixes of metrics whose exporters are not part of this test.
+const NOT_EXPORTED: [&str; 4] = ["pg_", "node_", "nginx_", "loki_"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn panels_show_something_and_alerts_fire_and_resolve() {
+async fn panels_have_data_and_alerts_fire_and_resolve() {
     let stack = Stack::start().await;
-    drive::everything(&stack).await;
+    workload::run(&stack).await;
 
     every_metric_is_scraped(&stack).await;
     every_panel_has_data(&stack).await;
-    few_series(&stack).await;
+    series_stay_within_the_budget(&stack).await;
     let exemplars = stack.exemplars("http_server_request_duration_seconds_bucket").await;
-    assert!(exemplars > 10, "{exemplars} requests lead to their trace");
-    provoke::all(&stack).await;
-    the_right_people_were_told(&stack).await;
+    assert!(exemplars > 10, "only {exemplars} exemplars link to a trace");
+    inject::all_faults(&stack).await;
+    every_alert_reached_its_receiver(&stack).await;
 
     stack.stop().await;
 }
 
 async fn every_metric_is_scraped(stack: &Stack) {
-    let scraped: BTreeSet<String> = stack.names().await.into_iter().collect();
+    let scraped: BTreeSet<String> = stack.metric_names().await.into_iter().collect();
     for dashboard in dashboards::all() {
-        for panel in dashboard.panels.iter().filter(|panel| panel.from == From::Prometheus) {
-            for metric in panel.queries.iter().flat_map(|(query, _)| promql::metrics(query)) {
-                let elsewhere = ELSEWHERE.iter().any(|start| metric.starts_with(start));
+        for panel in dashboard.panels.iter().filter(|panel| panel.source == Source::Prometheus) {
+            for metric in panel.queries.iter().flat_map(|(query, _)| promql::metric_names(query)) {
+                let is_external = NOT_EXPORTED.iter().any(|start| metric.starts_with(start));
                 assert!(
-                    elsewhere || metric == "ALERTS" || scraped.contains(&metric),
-                    "{} / {}: nobody exports {metric}",
+                    is_external || metric == "ALERTS" || scraped.contains(&metric),
+                    "{} / {}: no target exports {metric}",
                     dashboard.uid,
                     panel.title
                 );
@@ -58,7 +58,7 @@ async fn every_panel_has_data(stack: &Stack) {
     let mut empty = Vec::new();
     let mut shown = 0;
     for dashboard in dashboards::all() {
-        for panel in dashboard.panels.iter().filter(|panel| panel.from == From::Prometheus) {
+        for panel in dashboard.panels.iter().filter(|panel| panel.source == Source::Prometheus) {
             for (query, legend) in &panel.queries {
                 let query = query.replace("$instance", ".+").replace("$__rate_interval", "15s");
                 let found = stack.query(&query).await;
@@ -73,44 +73,44 @@ async fn every_panel_has_data(stack: &Stack) {
     assert!(shown > 100, "only {shown} expressions returned something");
 }
 
-async fn few_series(stack: &Stack) {
+async fn series_stay_within_the_budget(stack: &Stack) {
     let metrics = stack.first.internal.get("/metrics").await.text;
     let series = metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
     assert!(series < SERIES_MAX, "{series} series");
 }
 
-/// What was told to whom: pages to the pager, the watchdog always.
-async fn the_right_people_were_told(stack: &Stack) {
-    let told = || stack.told();
-    eventually_within(Duration::from_secs(30), "the watchdog is heard", async || {
-        told().iter().any(|(to, alert, _)| to == "watchdog" && alert == "Watchdog")
+/// Pages reach the pager, tickets the ticket receiver, and the watchdog its own.
+async fn every_alert_reached_its_receiver(stack: &Stack) {
+    let received = || stack.received();
+    eventually_within(Duration::from_secs(30), "the watchdog arrives", async || {
+        received().iter().any(|one| one.receiver == "watchdog" && one.alert == "Watchdog")
     })
     .await;
     eventually_within(
         Duration::from_secs(30),
-        "the pager rang, and was told that it is over",
+        "the pager receives the alert and its resolution",
         async || {
-            let of_invariant: Vec<_> = told()
+            let of_invariant: Vec<_> = received()
                 .into_iter()
-                .filter(|(_, alert, _)| alert == "LedgerInvariantViolated")
+                .filter(|one| one.alert == "LedgerInvariantViolated")
                 .collect();
             ["firing", "resolved"].iter().all(|status| {
-                of_invariant.iter().any(|(to, _, said)| to == "pager" && said == status)
+                of_invariant.iter().any(|one| one.receiver == "pager" && one.status == *status)
             })
         },
     )
     .await;
-    for (to, alert, _) in told() {
+    for Notification { receiver, alert, .. } in received() {
         let page = crate::source::alerts::ALERTS
             .iter()
             .any(|known| known.name == alert && known.severity == "page");
         let expected = match alert.as_str() {
             "Watchdog" => vec!["watchdog"],
-            // One promise pages and writes a ticket.
+            // An objective both pages and opens a ticket.
             "ErrorBudgetBurn" => vec!["pager", "tickets"],
             _ if page => vec!["pager"],
             _ => vec!["tickets"],
         };
-        assert!(expected.contains(&to.as_str()), "{alert} was told to {to}");
+        assert!(expected.contains(&receiver.as_str()), "{alert} was sent to {receiver}");
     }
 }

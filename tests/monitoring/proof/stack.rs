@@ -1,4 +1,4 @@
-//! Two programs, Prometheus, Alertmanager, and somebody who is told.
+//! Test stack: two programs, Prometheus, Alertmanager and a receiver of notifications.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,28 +10,36 @@ use axum::extract::{Path, State};
 use axum::routing::post;
 use serde_json::{Value, json};
 
-use crate::files::root;
+use crate::generated_files::root;
 use crate::harness::postgres::Database;
 use crate::harness::program::{Folder, Program};
 use crate::harness::{Client, eventually_within, free_address};
-use crate::source::promql::Pace;
+use crate::source::promql::TimeScale;
 use crate::source::rules;
 use crate::tools::tool;
 
-/// An hour passes in a minute.
-pub const PACE: Pace = Pace { factor: 60.0, least: 4.0 };
+/// An hour of the rules passes in a minute.
+const TIME_SCALE: TimeScale = TimeScale { factor: 60.0, seconds_min: 4.0 };
 
-/// To whom, which alert, firing or resolved.
-type Told = Arc<Mutex<Vec<(String, String, String)>>>;
+/// An alert that Alertmanager sent.
+#[derive(Clone)]
+pub struct Notification {
+    pub receiver: String,
+    pub alert: String,
+    /// `firing` or `resolved`.
+    pub status: String,
+}
 
-/// Every trace is kept, for a collector that is not there.
-const TRACED: &str = "--otlp-endpoint=http://127.0.0.1:1";
+type Received = Arc<Mutex<Vec<Notification>>>;
+
+/// Samples every trace; no collector listens there.
+const TRACING: &str = "--otlp-endpoint=http://127.0.0.1:1";
 
 pub struct Stack {
-    /// On an embedded Postgres of its own, which can be stopped.
+    /// Runs on an embedded Postgres of its own, which a test can stop.
     pub first: Program,
     pub first_folder: Folder,
-    /// On a database that can be tampered with.
+    /// Runs on a database that a test can tamper with.
     pub second: Mutex<Option<Program>>,
     pub second_public: Client,
     pub database: Database,
@@ -40,13 +48,13 @@ pub struct Stack {
     prometheus_at: Client,
     _prometheus: Tool,
     _alertmanager: Tool,
-    told: Told,
+    received: Received,
 }
 
 impl Stack {
     pub async fn start() -> Self {
         let (first_folder, folder) = (Folder::new(), Folder::new());
-        let patience = [
+        let common = [
             "--http-timeout=2s",
             "--database-acquire-timeout=500ms",
             "--webhook-allow-private",
@@ -56,21 +64,26 @@ impl Stack {
         let address = free_address();
         let own = [
             &first_folder.setting() as &str,
-            TRACED,
+            TRACING,
             &format!("--listen={address}"),
             &format!("--probe-url=http://{address}"),
             "--probe-interval=300ms",
         ];
-        let first = Program::start(&[&own, &patience[..]].concat()).await;
+        let first = Program::start(&[&own, &common[..]].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
         let own = [&url as &str, "--allow-unsafe-server"];
-        let second = Program::start(&[&own, &patience[..]].concat()).await;
-        let told = Told::default();
-        let receiver = receive(Arc::clone(&told), first.internal.clone()).await;
+        let second = Program::start(&[&own, &common[..]].concat()).await;
+        let received = Received::default();
+        let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;
 
         let (prometheus_at, alertmanager_at) = (free_address(), free_address());
-        configure(&folder, &prometheus_at.to_string(), &alertmanager_at.to_string(), &receiver);
+        write_configurations(
+            &folder,
+            &prometheus_at.to_string(),
+            &alertmanager_at.to_string(),
+            &receiver,
+        );
         let stack = Self {
             targets: folder.0.join("targets.json"),
             _prometheus: spawn(
@@ -100,13 +113,13 @@ impl Stack {
             first_folder,
             database,
             _folder: folder,
-            told,
+            received,
         };
         stack.scrape_both();
         let ready = async || stack.prometheus_at.try_status("/-/ready").await == Some(200);
         eventually_within(Duration::from_secs(30), "Prometheus is ready", ready).await;
         let up = async || stack.query("sum(up)").await.first().is_some_and(|value| *value > 3.5);
-        eventually_within(Duration::from_secs(30), "Prometheus reaches everything", up).await;
+        eventually_within(Duration::from_secs(30), "every target is up", up).await;
         stack
     }
 
@@ -120,12 +133,12 @@ impl Stack {
         self.scrape(&addresses);
     }
 
-    /// From now on only these are expected to be there.
+    /// Sets the addresses that Prometheus scrapes from now on.
     pub fn scrape(&self, addresses: &[String]) {
         std::fs::write(&self.targets, json!([{ "targets": addresses }]).to_string()).unwrap();
     }
 
-    /// The values that an expression has now.
+    /// Current values of an expression.
     pub async fn query(&self, expression: &str) -> Vec<f64> {
         let query: String = url::form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let path = format!("/api/v1/query?query={query}");
@@ -136,7 +149,7 @@ impl Stack {
         results.iter().map(|result| result["value"][1].as_str().unwrap().parse().unwrap()).collect()
     }
 
-    /// How many requests of a histogram lead to a trace.
+    /// Number of exemplars of a histogram in the last minute.
     pub async fn exemplars(&self, metric: &str) -> usize {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let path = format!("/api/v1/query_exemplars?query={metric}&start={}&end={now}", now - 60);
@@ -145,8 +158,8 @@ impl Stack {
         series.iter().map(|one| one["exemplars"].as_array().unwrap().len()).sum()
     }
 
-    /// The names of all metrics.
-    pub async fn names(&self) -> Vec<String> {
+    /// Names of all metrics.
+    pub async fn metric_names(&self) -> Vec<String> {
         let body = self.prometheus_at.get("/api/v1/label/__name__/values").await.json();
         body["data"]
             .as_array()
@@ -156,7 +169,7 @@ impl Stack {
             .collect()
     }
 
-    /// Whether an alert fires, of that severity.
+    /// Whether an alert of that severity fires.
     pub async fn fires(&self, alert: &str, severity: &str) -> bool {
         let body = self.prometheus_at.get("/api/v1/alerts").await.json();
         let alerts = body["data"]["alerts"].as_array().unwrap();
@@ -167,8 +180,8 @@ impl Stack {
         })
     }
 
-    pub fn told(&self) -> Vec<(String, String, String)> {
-        self.told.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<Notification> {
+        self.received.lock().unwrap().clone()
     }
 
     pub async fn stop(self) {
@@ -182,7 +195,7 @@ impl Stack {
     }
 }
 
-/// A process that ends with the test, also with one that fails.
+/// A process that is killed when the test ends, even if it fails.
 struct Tool(Child);
 
 impl Drop for Tool {
@@ -191,10 +204,10 @@ impl Drop for Tool {
     }
 }
 
-fn spawn(name: &str, folder: &Folder, words: &[&str]) -> Tool {
+fn spawn(name: &str, folder: &Folder, arguments: &[&str]) -> Tool {
     let log = std::fs::File::create(folder.0.join(format!("{name}.log"))).unwrap();
     let child = Command::new(tool(name))
-        .args(words)
+        .args(arguments)
         .current_dir(&folder.0)
         .stdout(Stdio::null())
         .stderr(log)
@@ -202,22 +215,22 @@ fn spawn(name: &str, folder: &Folder, words: &[&str]) -> Tool {
     Tool(child.unwrap())
 }
 
-/// Writes what both of them read.
-fn configure(folder: &Folder, prometheus: &str, alertmanager: &str, receiver: &str) {
+/// Writes the configurations of Prometheus and Alertmanager.
+fn write_configurations(folder: &Folder, prometheus: &str, alertmanager: &str, receiver: &str) {
     std::fs::create_dir_all(folder.0.join("rules")).unwrap();
     let write = |name: &str, text: String| std::fs::write(folder.0.join(name), text).unwrap();
-    write("rules/slos.yml", rules::slos(PACE));
-    write("rules/alerts.yml", rules::alerts(PACE));
-    write("prometheus.yml", configuration(prometheus, alertmanager));
-    let real = std::fs::read_to_string(root().join("alertmanager/alertmanager.yml")).unwrap();
-    let hurried = real
+    write("rules/slos.yml", rules::slos(TIME_SCALE));
+    write("rules/alerts.yml", rules::alerts(TIME_SCALE));
+    write("prometheus.yml", prometheus_configuration(prometheus, alertmanager));
+    let committed = std::fs::read_to_string(root().join("alertmanager/alertmanager.yml")).unwrap();
+    let accelerated = committed
         .replace("http://revwallet-api:9000/internal/alerts", receiver)
         .replace("group_wait: 10s", "group_wait: 0s")
         .replace("group_interval: 2m", "group_interval: 1s");
-    write("alertmanager.yml", hurried);
+    write("alertmanager.yml", accelerated);
 }
 
-fn configuration(prometheus: &str, alertmanager: &str) -> String {
+fn prometheus_configuration(prometheus: &str, alertmanager: &str) -> String {
     format!(
         "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
 rule_files: ['rules/*.yml']
@@ -230,28 +243,33 @@ scrape_configs:
     )
 }
 
-/// Somebody who writes down what they are told and passes it on to the program; their address.
-async fn receive(told: Told, program: Client) -> String {
+/// Starts a receiver that records notifications and forwards them to the program; returns its URL.
+async fn start_receiver(received: Received, program: Client) -> String {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let router = Router::new().route("/alerts/{to}", post(hear)).with_state((told, program));
+    let router =
+        Router::new().route("/alerts/{receiver}", post(receive)).with_state((received, program));
     tokio::spawn(async move { axum::serve(socket, router).await });
     format!("http://{address}/alerts")
 }
 
-async fn hear(State((told, program)): State<(Told, Client)>, Path(to): Path<String>, body: String) {
+async fn receive(
+    State((received, program)): State<(Received, Client)>,
+    Path(receiver): Path<String>,
+    body: String,
+) {
     let body: Value = serde_json::from_str(&body).unwrap();
     for alert in body["alerts"].as_array().unwrap() {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        told.lock().unwrap().push((
-            to.clone(),
-            text(&alert["labels"]["alertname"]),
-            text(&alert["status"]),
-        ));
+        received.lock().unwrap().push(Notification {
+            receiver: receiver.clone(),
+            alert: text(&alert["labels"]["alertname"]),
+            status: text(&alert["status"]),
+        });
     }
-    let request = program.request(http::Method::POST, &format!("/internal/alerts/{to}"));
-    // At the end of the test the program is gone before Alertmanager is.
-    if let Ok(passed_on) = Client::try_send(request.json(&body)).await {
-        assert_eq!(passed_on.status, 204, "{}", passed_on.text);
+    let request = program.request(http::Method::POST, &format!("/internal/alerts/{receiver}"));
+    // At the end of the test, the program stops before Alertmanager does.
+    if let Ok(forwarded) = Client::try_send(request.json(&body)).await {
+        assert_eq!(forwarded.status, 204, "{}", forwarded.text);
     }
 }

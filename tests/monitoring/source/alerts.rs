@@ -1,32 +1,32 @@
-//! What somebody is told, and when. Each has a runbook: `docs/runbooks/<name>.md`.
+//! Alert definitions. Each alert has a runbook: `docs/runbooks/<name>.md`.
 
-/// Something that somebody should do something about.
+/// An alerting rule that requires action by the operator.
 pub struct Alert {
     pub name: &'static str,
-    /// `page`: now, whatever the hour. `ticket`: in the next working hours.
+    /// `page`: act now, at any hour. `ticket`: act within the next working hours.
     pub severity: &'static str,
     pub expression: &'static str,
-    /// How long it must hold.
-    pub lasts: &'static str,
+    /// How long the expression must hold before the alert fires: `for` in Prometheus.
+    pub pending_for: &'static str,
     pub summary: &'static str,
     /// The dashboard to look at first.
     pub dashboard: &'static str,
-    /// Series of a unit test that make it fire, as promtool writes them.
-    pub fires_on: &'static [(&'static str, &'static str)],
+    /// Input series that make the alert fire in its unit test, in promtool's notation.
+    pub firing_series: &'static [(&'static str, &'static str)],
 }
 
-/// Long enough for all of them to fire in their unit tests, in minutes.
-pub const FIRED_AFTER_MINUTES: u32 = 90;
+/// Evaluation time of the unit tests in minutes, long enough for every alert to fire.
+pub const UNIT_TEST_MINUTES: u32 = 90;
 
 pub const ALERTS: &[Alert] = &[
     Alert {
         name: "LedgerInvariantViolated",
         severity: "page",
         expression: r#"sum by (job) (increase(wallet_ledger_invariant_checks_total{outcome="violated"}[10m])) > 0 or max by (job) (abs(wallet_ledger_imbalance_minor_units)) > 0"#,
-        lasts: "0s",
-        summary: "The auditor found the book not as it must be: money may be wrong",
+        pending_for: "0s",
+        summary: "Ledger audit failed: balances may be wrong",
         dashboard: "revwallet-ledger",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_ledger_imbalance_minor_units{job="revwallet",currency="EUR"}"#,
             "0x20 -5x100",
         )],
@@ -35,10 +35,10 @@ pub const ALERTS: &[Alert] = &[
         name: "LedgerWriterStalled",
         severity: "page",
         expression: r"max by (job, instance) (wallet_ledger_oldest_queued_seconds) > 15",
-        lasts: "1m",
-        summary: "A posting has been waiting for more than 15 s: no money moves",
+        pending_for: "1m",
+        summary: "Ledger writer stalled on {{ $labels.instance }}: a posting has been queued for more than 15 s, so no transfer commits",
         dashboard: "revwallet-ledger",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_ledger_oldest_queued_seconds{job="revwallet",instance="a"}"#,
             "0x10 40x100",
         )],
@@ -47,10 +47,10 @@ pub const ALERTS: &[Alert] = &[
         name: "LedgerAuditorStale",
         severity: "page",
         expression: r#"max by (job) (wallet_book_reader_lag_transfers{reader="auditor"}) > 0 and on (job) (time() - max by (job) (wallet_ledger_last_check_timestamp_seconds)) > 300"#,
-        lasts: "5m",
-        summary: "There are transfers that nobody has checked for more than five minutes",
+        pending_for: "5m",
+        summary: "Ledger auditor stalled: transfers have gone unchecked for more than five minutes",
         dashboard: "revwallet-ledger",
-        fires_on: &[
+        firing_series: &[
             (r#"wallet_book_reader_lag_transfers{job="revwallet",reader="auditor"}"#, "7x200"),
             (r#"wallet_ledger_last_check_timestamp_seconds{job="revwallet"}"#, "60x200"),
         ],
@@ -59,19 +59,19 @@ pub const ALERTS: &[Alert] = &[
         name: "TargetMissing",
         severity: "page",
         expression: r#"up{job="revwallet"} == 0 or absent(up{job="revwallet"})"#,
-        lasts: "2m",
-        summary: "A process of revwallet is not there, or says nothing",
+        pending_for: "2m",
+        summary: "A revwallet process is down or does not answer scrapes",
         dashboard: "revwallet-overview",
-        fires_on: &[(r#"up{job="revwallet",instance="a"}"#, "1x10 0x100")],
+        firing_series: &[(r#"up{job="revwallet",instance="a"}"#, "1x10 0x100")],
     },
     Alert {
         name: "DatabaseDown",
         severity: "page",
         expression: r#"min by (job, instance) (wallet_ready{check="database"}) == 0"#,
-        lasts: "1m",
-        summary: "The database does not answer {{ $labels.instance }}",
+        pending_for: "1m",
+        summary: "Database unreachable from {{ $labels.instance }}: requests fail",
         dashboard: "revwallet-postgres",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_ready{job="revwallet",instance="a",check="database"}"#,
             "1x10 0x100",
         )],
@@ -80,19 +80,19 @@ pub const ALERTS: &[Alert] = &[
         name: "EdgeDown",
         severity: "page",
         expression: r#"nginx_up == 0 or up{job="nginx"} == 0"#,
-        lasts: "2m",
-        summary: "Nginx does not answer {{ $labels.instance }}: strangers reach nothing",
+        pending_for: "2m",
+        summary: "Nginx is down on {{ $labels.instance }}: clients cannot reach the service",
         dashboard: "revwallet-edge",
-        fires_on: &[(r#"nginx_up{job="nginx",instance="a"}"#, "1x10 0x100")],
+        firing_series: &[(r#"nginx_up{job="nginx",instance="a"}"#, "1x10 0x100")],
     },
     Alert {
         name: "PoolExhausted",
         severity: "page",
         expression: r"sum by (job, instance) (rate(db_client_connection_timeouts_total[5m])) > 0",
-        lasts: "2m",
-        summary: "Requests wait for a connection to the database in vain",
+        pending_for: "2m",
+        summary: "Connection pool exhausted on {{ $labels.instance }}: requests time out",
         dashboard: "revwallet-postgres",
-        fires_on: &[(
+        firing_series: &[(
             r#"db_client_connection_timeouts_total{job="revwallet",instance="a"}"#,
             "0+5x120",
         )],
@@ -101,19 +101,19 @@ pub const ALERTS: &[Alert] = &[
         name: "PanicCaught",
         severity: "page",
         expression: r"sum by (job, place) (increase(wallet_panics_total[15m])) > 0",
-        lasts: "0s",
-        summary: "The program panicked ({{ $labels.place }})",
+        pending_for: "0s",
+        summary: "Panic caught in {{ $labels.place }}: the log has the message and the location",
         dashboard: "revwallet-logs",
-        fires_on: &[(r#"wallet_panics_total{job="revwallet",place="http"}"#, "0x80 1x20")],
+        firing_series: &[(r#"wallet_panics_total{job="revwallet",place="http"}"#, "0x80 1x20")],
     },
     Alert {
         name: "DiskFillsIn4h",
         severity: "page",
         expression: r#"predict_linear(node_filesystem_avail_bytes{fstype!~"tmpfs|overlay|ramfs"}[1h], 4 * 3600) < 0"#,
-        lasts: "10m",
-        summary: "{{ $labels.mountpoint }} of {{ $labels.instance }} is full within four hours: a full disk stops all money",
+        pending_for: "10m",
+        summary: "Disk {{ $labels.mountpoint }} on {{ $labels.instance }} will be full within four hours: a full disk stops every transfer",
         dashboard: "revwallet-runtime",
-        fires_on: &[(
+        firing_series: &[(
             r#"node_filesystem_avail_bytes{job="node",instance="a",fstype="ext4",mountpoint="/"}"#,
             "1000000000-10000000x120",
         )],
@@ -122,10 +122,10 @@ pub const ALERTS: &[Alert] = &[
         name: "LedgerQueueNearCapacity",
         severity: "ticket",
         expression: r"max by (job, instance) (wallet_ledger_queue_depth / wallet_ledger_queue_capacity) > 0.8",
-        lasts: "5m",
-        summary: "The queue of the ledger is {{ $value | humanizePercentage }} full: soon requests are turned away",
+        pending_for: "5m",
+        summary: "Ledger queue is {{ $value | humanizePercentage }} full: when it is full, requests are rejected",
         dashboard: "revwallet-ledger",
-        fires_on: &[
+        firing_series: &[
             (r#"wallet_ledger_queue_depth{job="revwallet",instance="a"}"#, "90x120"),
             (r#"wallet_ledger_queue_capacity{job="revwallet",instance="a"}"#, "100x120"),
         ],
@@ -134,10 +134,10 @@ pub const ALERTS: &[Alert] = &[
         name: "RequestsTurnedAway",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_http_rejected_total{reason=~"load_shed|timeout"}[5m])) > 0.5"#,
-        lasts: "5m",
-        summary: "{{ $value | humanize }} requests a second are turned away for want of room or time",
+        pending_for: "5m",
+        summary: "{{ $value | humanize }} requests per second are rejected: load shedding or timeouts",
         dashboard: "revwallet-http",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_http_rejected_total{job="revwallet",reason="load_shed"}"#,
             "0+60x120",
         )],
@@ -146,10 +146,10 @@ pub const ALERTS: &[Alert] = &[
         name: "BookReaderLag",
         severity: "ticket",
         expression: r"max by (job, reader) (wallet_book_reader_lag_transfers) > 10000",
-        lasts: "5m",
-        summary: "{{ $labels.reader }} is {{ $value | humanize }} transfers behind the book",
+        pending_for: "5m",
+        summary: "Ledger reader {{ $labels.reader }} lags {{ $value | humanize }} transfers behind",
         dashboard: "revwallet-jobs",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_book_reader_lag_transfers{job="revwallet",reader="webhooks"}"#,
             "20000x120",
         )],
@@ -158,10 +158,10 @@ pub const ALERTS: &[Alert] = &[
         name: "JobsWaiting",
         severity: "ticket",
         expression: r"histogram_quantile(0.9, sum by (job, queue, le) (rate(wallet_job_latency_seconds_bucket[10m]))) > 5",
-        lasts: "10m",
-        summary: "Jobs of {{ $labels.queue }} wait longer than they should for a worker",
+        pending_for: "10m",
+        summary: "Job queue {{ $labels.queue }} is slow: one job in ten waits more than 5 s for a worker",
         dashboard: "revwallet-jobs",
-        fires_on: &[
+        firing_series: &[
             (r#"wallet_job_latency_seconds_bucket{job="revwallet",queue="q",le="5.5"}"#, "0+1x120"),
             (
                 r#"wallet_job_latency_seconds_bucket{job="revwallet",queue="q",le="10.5"}"#,
@@ -177,10 +177,10 @@ pub const ALERTS: &[Alert] = &[
         name: "ProbeFailing",
         severity: "page",
         expression: r#"sum by (job) (rate(wallet_probe_total{outcome="ok"}[2m])) == 0 and sum by (job) (rate(wallet_probe_total{outcome="failed"}[10m])) > 0"#,
-        lasts: "1m",
-        summary: "For two minutes, none of the probe's transfers through the public address has succeeded",
+        pending_for: "1m",
+        summary: "Synthetic transfers fail: none has succeeded through the public address for two minutes",
         dashboard: "revwallet-overview",
-        fires_on: &[
+        firing_series: &[
             (r#"wallet_probe_total{job="revwallet",outcome="failed"}"#, "0+4x120"),
             (r#"wallet_probe_total{job="revwallet",outcome="ok"}"#, "0+0x120"),
         ],
@@ -189,10 +189,10 @@ pub const ALERTS: &[Alert] = &[
         name: "WebhooksFailing",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_webhook_deliveries_total{outcome="failed"}[15m])) / sum by (job) (rate(wallet_webhook_deliveries_total[15m])) > 0.5"#,
-        lasts: "15m",
-        summary: "{{ $value | humanizePercentage }} of the attempts to tell webhooks fail",
+        pending_for: "15m",
+        summary: "Webhook deliveries fail: {{ $value | humanizePercentage }} of the attempts",
         dashboard: "revwallet-jobs",
-        fires_on: &[
+        firing_series: &[
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="failed"}"#, "0+9x120"),
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="delivered"}"#, "0+1x120"),
         ],
@@ -201,19 +201,19 @@ pub const ALERTS: &[Alert] = &[
         name: "DeadLetters",
         severity: "ticket",
         expression: r"max by (job, queue) (wallet_dead_letters) > 0",
-        lasts: "5m",
-        summary: "{{ $value | humanize }} of {{ $labels.queue }} were given up and wait for somebody to replay them",
+        pending_for: "5m",
+        summary: "{{ $value | humanize }} dead letters in {{ $labels.queue }}: fix the cause, then replay them",
         dashboard: "revwallet-jobs",
-        fires_on: &[(r#"wallet_dead_letters{job="revwallet",queue="q"}"#, "3x120")],
+        firing_series: &[(r#"wallet_dead_letters{job="revwallet",queue="q"}"#, "3x120")],
     },
     Alert {
         name: "LoginFailureSpike",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_auth_attempts_total{method="password",outcome=~"bad_credentials|locked"}[5m])) > 1"#,
-        lasts: "5m",
-        summary: "{{ $value | humanize }} logins a second fail: somebody guesses passwords",
+        pending_for: "5m",
+        summary: "{{ $value | humanize }} logins per second fail: possible brute-force attack on passwords",
         dashboard: "revwallet-security",
-        fires_on: &[(
+        firing_series: &[(
             r#"wallet_auth_attempts_total{job="revwallet",method="password",outcome="bad_credentials"}"#,
             "0+120x120",
         )],
@@ -222,37 +222,43 @@ pub const ALERTS: &[Alert] = &[
         name: "ErrorsLogged",
         severity: "ticket",
         expression: r#"sum by (job) (increase(wallet_log_events_total{level="error"}[15m])) > 0"#,
-        lasts: "0s",
-        summary: "There are errors in the log: each asks somebody to act",
+        pending_for: "0s",
+        summary: "Errors logged: each one requires action",
         dashboard: "revwallet-logs",
-        fires_on: &[(r#"wallet_log_events_total{job="revwallet",level="error"}"#, "0x80 2x20")],
+        firing_series: &[(
+            r#"wallet_log_events_total{job="revwallet",level="error"}"#,
+            "0x80 2x20",
+        )],
     },
     Alert {
         name: "LogLinesDropped",
         severity: "ticket",
         expression: r"sum by (job) (increase(wallet_log_dropped_total[15m])) > 0",
-        lasts: "0s",
-        summary: "Lines of the log were dropped because nobody read them fast enough",
+        pending_for: "0s",
+        summary: "Log lines dropped: the log output is read too slowly",
         dashboard: "revwallet-telemetry",
-        fires_on: &[(r#"wallet_log_dropped_total{job="revwallet"}"#, "0x80 5x20")],
+        firing_series: &[(r#"wallet_log_dropped_total{job="revwallet"}"#, "0x80 5x20")],
     },
     Alert {
         name: "EmbeddedPostgresRestarted",
         severity: "ticket",
         expression: r"sum by (job) (increase(wallet_embedded_postgres_restarts_total[1h])) > 0",
-        lasts: "0s",
-        summary: "The embedded Postgres died and was started again",
+        pending_for: "0s",
+        summary: "Embedded Postgres crashed and was restarted",
         dashboard: "revwallet-postgres",
-        fires_on: &[(r#"wallet_embedded_postgres_restarts_total{job="revwallet"}"#, "0x60 1x40")],
+        firing_series: &[(
+            r#"wallet_embedded_postgres_restarts_total{job="revwallet"}"#,
+            "0x60 1x40",
+        )],
     },
     Alert {
         name: "LongTransactions",
         severity: "ticket",
         expression: r"max by (datname) (pg_stat_activity_max_tx_duration) > 600",
-        lasts: "5m",
-        summary: "A transaction in {{ $labels.datname }} has been open for more than ten minutes: nothing behind it can be cleaned up",
+        pending_for: "5m",
+        summary: "A transaction in {{ $labels.datname }} has been open for more than ten minutes: vacuum cannot remove dead rows",
         dashboard: "revwallet-postgres",
-        fires_on: &[(
+        firing_series: &[(
             r#"pg_stat_activity_max_tx_duration{job="postgres",datname="revwallet"}"#,
             "900x120",
         )],
@@ -261,10 +267,10 @@ pub const ALERTS: &[Alert] = &[
         name: "ReplicationSlotLag",
         severity: "ticket",
         expression: r"max by (slot_name) (pg_replication_slot_slot_current_wal_lsn - pg_replication_slot_slot_confirmed_flush_lsn) > 10 * 1024 * 1024 * 1024",
-        lasts: "10m",
-        summary: "The slot {{ $labels.slot_name }} keeps more than 10 GiB of write-ahead log",
+        pending_for: "10m",
+        summary: "Replication slot {{ $labels.slot_name }} retains more than 10 GiB of write-ahead log: the disk may fill up",
         dashboard: "revwallet-postgres",
-        fires_on: &[
+        firing_series: &[
             (r#"pg_replication_slot_slot_current_wal_lsn{slot_name="s"}"#, "20000000000x120"),
             (r#"pg_replication_slot_slot_confirmed_flush_lsn{slot_name="s"}"#, "1x120"),
         ],
@@ -273,28 +279,28 @@ pub const ALERTS: &[Alert] = &[
         name: "WalArchiveFailing",
         severity: "ticket",
         expression: r"sum by (job) (increase(pg_stat_archiver_failed_count[15m])) > 0",
-        lasts: "10m",
-        summary: "The database cannot archive its log: no later moment can be restored, and its disk fills",
+        pending_for: "10m",
+        summary: "WAL archiving fails: point-in-time recovery stops at the last archived segment, and the disk fills up",
         dashboard: "revwallet-postgres",
-        fires_on: &[(r#"pg_stat_archiver_failed_count{job="postgres"}"#, "0x10 0+1x110")],
+        firing_series: &[(r#"pg_stat_archiver_failed_count{job="postgres"}"#, "0x10 0+1x110")],
     },
     Alert {
         name: "SeriesNearBudget",
         severity: "ticket",
         expression: r#"max by (job, instance) (scrape_samples_scraped{job="revwallet"}) > 10000"#,
-        lasts: "10m",
-        summary: "{{ $labels.instance }} has {{ $value | humanize }} series, more than its budget of 10,000",
+        pending_for: "10m",
+        summary: "{{ $labels.instance }} exports {{ $value | humanize }} series, more than its budget of 10,000",
         dashboard: "revwallet-telemetry",
-        fires_on: &[(r#"scrape_samples_scraped{job="revwallet",instance="a"}"#, "12000x120")],
+        firing_series: &[(r#"scrape_samples_scraped{job="revwallet",instance="a"}"#, "12000x120")],
     },
     Alert {
         name: "RulesFailing",
         severity: "ticket",
         expression: r"sum by (rule_group) (increase(prometheus_rule_evaluation_failures_total[15m])) > 0",
-        lasts: "0s",
-        summary: "Rules of {{ $labels.rule_group }} cannot be evaluated: alerts may be missing",
+        pending_for: "0s",
+        summary: "Rule group {{ $labels.rule_group }} fails to evaluate: alerts may be missing",
         dashboard: "revwallet-telemetry",
-        fires_on: &[(
+        firing_series: &[(
             r#"prometheus_rule_evaluation_failures_total{job="prometheus",rule_group="g"}"#,
             "0x80 3x20",
         )],
@@ -303,10 +309,10 @@ pub const ALERTS: &[Alert] = &[
         name: "NotificationsFailing",
         severity: "ticket",
         expression: r"sum by (integration) (increase(alertmanager_notifications_failed_total[15m])) > 0",
-        lasts: "0s",
-        summary: "Alertmanager cannot notify by {{ $labels.integration }}",
+        pending_for: "0s",
+        summary: "Alertmanager notifications through {{ $labels.integration }} fail: alerts may not arrive",
         dashboard: "revwallet-telemetry",
-        fires_on: &[(
+        firing_series: &[(
             r#"alertmanager_notifications_failed_total{job="alertmanager",integration="webhook"}"#,
             "0x80 3x20",
         )],
@@ -315,9 +321,9 @@ pub const ALERTS: &[Alert] = &[
         name: "LogPipelineLossy",
         severity: "ticket",
         expression: r"sum by (job) (increase(loki_write_dropped_entries_total[15m])) > 0",
-        lasts: "0s",
-        summary: "Alloy drops lines on their way to Loki",
+        pending_for: "0s",
+        summary: "Alloy drops log lines on the way to Loki",
         dashboard: "revwallet-telemetry",
-        fires_on: &[(r#"loki_write_dropped_entries_total{job="alloy"}"#, "0x80 3x20")],
+        firing_series: &[(r#"loki_write_dropped_entries_total{job="alloy"}"#, "0x80 3x20")],
     },
 ];

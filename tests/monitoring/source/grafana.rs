@@ -1,20 +1,20 @@
-//! Dashboards for Grafana, as JSON.
+//! Grafana dashboards, as JSON.
 
 use serde_json::{Value, json};
 
-/// What a panel draws.
+/// Visualization of a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Lines,
-    Number,
+    TimeSeries,
+    Stat,
     Table,
     Heatmap,
     Logs,
 }
 
-/// Where its data come from.
+/// Data source of a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Source {
     Prometheus,
     Loki,
     Postgres,
@@ -26,14 +26,14 @@ pub struct Panel {
     pub description: &'static str,
     pub kind: Kind,
     pub unit: &'static str,
-    pub from: From,
-    /// Expressions and what their lines are called.
+    pub source: Source,
+    /// Expressions and their legends.
     pub queries: Vec<(String, &'static str)>,
-    /// From here on it is orange, from there on red.
+    /// Values from which the panel turns orange and red.
     pub thresholds: Option<(f64, f64)>,
     pub width: u32,
     pub height: u32,
-    /// Why it shows nothing when all is well, or where a part of the stack is not there.
+    /// Reason why the panel may be empty: no errors, or a part of the stack that is not deployed.
     pub empty_when: Option<&'static str>,
 }
 
@@ -43,20 +43,20 @@ pub struct Dashboard {
     pub folder: &'static str,
     pub description: &'static str,
     pub panels: Vec<Panel>,
-    /// What may be chosen besides the instance: a name, and a default.
-    pub texts: &'static [(&'static str, &'static str)],
+    /// Text variables besides the instance: name and default.
+    pub text_variables: &'static [(&'static str, &'static str)],
 }
 
-/// Metrics of the chosen instances.
-const CHOSEN: &str = r#"job="revwallet",instance=~"$instance""#;
+/// Label matchers of the selected instances.
+const SELECTED_INSTANCES: &str = r#"job="revwallet",instance=~"$instance""#;
 
-pub fn lines(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
+pub fn time_series(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
     Panel {
         title,
         description,
-        kind: Kind::Lines,
+        kind: Kind::TimeSeries,
         unit,
-        from: From::Prometheus,
+        source: Source::Prometheus,
         queries: Vec::new(),
         thresholds: None,
         width: 12,
@@ -65,16 +65,16 @@ pub fn lines(title: &'static str, unit: &'static str, description: &'static str)
     }
 }
 
-pub fn number(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
-    Panel { kind: Kind::Number, width: 4, height: 4, ..lines(title, unit, description) }
+pub fn stat(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
+    Panel { kind: Kind::Stat, width: 4, height: 4, ..time_series(title, unit, description) }
 }
 
 impl Panel {
-    /// `{}` stands for the chosen instances, `{,` for them and more labels.
+    /// Adds a query; `{}` stands for the matchers of the selected instances, `{,` for these and further ones.
     pub fn query(mut self, expression: &str, legend: &'static str) -> Self {
         let expression = expression
-            .replace("{}", &format!("{{{CHOSEN}}}"))
-            .replace("{,", &format!("{{{CHOSEN},"));
+            .replace("{}", &format!("{{{SELECTED_INSTANCES}}}"))
+            .replace("{,", &format!("{{{SELECTED_INSTANCES},"));
         self.queries.push((expression, legend));
         self
     }
@@ -91,21 +91,21 @@ impl Panel {
         Self { kind, ..self }
     }
 
-    pub fn from(self, from: From) -> Self {
-        Self { from, ..self }
+    pub fn source(self, source: Source) -> Self {
+        Self { source, ..self }
     }
 
-    pub fn empty_when(self, why: &'static str) -> Self {
-        Self { empty_when: Some(why), ..self }
+    pub fn empty_when(self, reason: &'static str) -> Self {
+        Self { empty_when: Some(reason), ..self }
     }
 
-    fn json(&self, id: usize, place: (u32, u32)) -> Value {
+    fn json(&self, id: usize, (x, y): (u32, u32)) -> Value {
         let (kind, options) = match self.kind {
-            Kind::Lines => (
+            Kind::TimeSeries => (
                 "timeseries",
                 json!({ "legend": { "displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"] }, "tooltip": { "mode": "multi", "sort": "desc" } }),
             ),
-            Kind::Number => (
+            Kind::Stat => (
                 "stat",
                 json!({ "reduceOptions": { "calcs": ["lastNotNull"] }, "colorMode": if self.thresholds.is_some() { "background" } else { "value" }, "graphMode": "area" }),
             ),
@@ -119,16 +119,16 @@ impl Panel {
                 json!({ "showTime": true, "wrapLogMessage": true, "enableLogDetails": true, "sortOrder": "Descending" }),
             ),
         };
-        let source = match self.from {
-            From::Prometheus => json!({ "type": "prometheus", "uid": "${datasource}" }),
-            From::Loki => json!({ "type": "loki", "uid": "loki" }),
-            From::Postgres => {
+        let source = match self.source {
+            Source::Prometheus => json!({ "type": "prometheus", "uid": "${datasource}" }),
+            Source::Loki => json!({ "type": "loki", "uid": "loki" }),
+            Source::Postgres => {
                 json!({ "type": "grafana-postgresql-datasource", "uid": "revwallet-db" })
             }
         };
         let steps = match self.thresholds {
             None => json!([{ "color": "green", "value": null }]),
-            // A thing that is better the more there is of it.
+            // Higher is better.
             Some((orange, red)) if red < orange => {
                 json!([{ "color": "red", "value": null }, { "color": "orange", "value": red }, { "color": "green", "value": orange }])
             }
@@ -138,12 +138,12 @@ impl Panel {
         };
         let targets = self.queries.iter().enumerate().map(|(n, (expression, legend))| {
             let letter = char::from(b'A' + u8::try_from(n).unwrap()).to_string();
-            match self.from {
-                From::Postgres => json!({ "refId": letter, "datasource": source, "format": "table", "rawQuery": true, "rawSql": expression }),
-                From::Loki => json!({ "refId": letter, "datasource": source, "expr": expression, "legendFormat": legend, "queryType": "range" }),
-                From::Prometheus => json!({
+            match self.source {
+                Source::Postgres => json!({ "refId": letter, "datasource": source, "format": "table", "rawQuery": true, "rawSql": expression }),
+                Source::Loki => json!({ "refId": letter, "datasource": source, "expr": expression, "legendFormat": legend, "queryType": "range" }),
+                Source::Prometheus => json!({
                     "refId": letter, "datasource": source, "expr": expression, "legendFormat": legend,
-                    "exemplar": self.kind == Kind::Lines && expression.contains("_bucket"),
+                    "exemplar": self.kind == Kind::TimeSeries && expression.contains("_bucket"),
                     "format": match self.kind { Kind::Heatmap => "heatmap", Kind::Table => "table", _ => "time_series" },
                     "instant": self.kind == Kind::Table,
                 }),
@@ -155,16 +155,16 @@ impl Panel {
             "title": self.title,
             "description": self.description,
             "datasource": source,
-            "gridPos": { "x": place.0, "y": place.1, "w": self.width, "h": self.height },
+            "gridPos": { "x": x, "y": y, "w": self.width, "h": self.height },
             "fieldConfig": { "defaults": { "unit": self.unit, "thresholds": { "mode": "absolute", "steps": steps }, "custom": self.custom() }, "overrides": self.overrides() },
             "options": options,
             "targets": targets.collect::<Vec<_>>(),
         })
     }
 
-    /// From a transfer to the request behind it, and from a wallet to its transfers.
+    /// Links from a transfer to the logs and the trace of its request, and from a wallet to its transfers.
     fn overrides(&self) -> Value {
-        if self.from != From::Postgres {
+        if self.source != Source::Postgres {
             return json!([]);
         }
         let links = |column: &str, links: Value| json!({ "matcher": { "id": "byName", "options": column }, "properties": [{ "id": "links", "value": links }] });
@@ -174,25 +174,25 @@ impl Panel {
             links(
                 "trace_id",
                 json!([
-                    { "title": "Its logs", "url": "/grafana/d/revwallet-transfers?var-trace=${__value.raw}&${__url_time_range}" },
-                    { "title": "Its trace", "url": trace },
+                    { "title": "Logs", "url": "/grafana/d/revwallet-transfers?var-trace=${__value.raw}&${__url_time_range}" },
+                    { "title": "Trace", "url": trace },
                 ])
             ),
             links(
                 "transfer",
-                json!([{ "title": "All its legs", "url": "/grafana/d/revwallet-transfers?var-transfer=${__value.raw}" }])
+                json!([{ "title": "All legs", "url": "/grafana/d/revwallet-transfers?var-transfer=${__value.raw}" }])
             ),
-            links("from_wallet", json!([{ "title": "This wallet", "url": wallet }])),
-            links("to_wallet", json!([{ "title": "This wallet", "url": wallet }])),
+            links("from_wallet", json!([{ "title": "Transfers of this wallet", "url": wallet }])),
+            links("to_wallet", json!([{ "title": "Transfers of this wallet", "url": wallet }])),
         ])
     }
 
     fn custom(&self) -> Value {
         match (self.kind, self.thresholds) {
-            (Kind::Lines, Some(_)) => {
+            (Kind::TimeSeries, Some(_)) => {
                 json!({ "thresholdsStyle": { "mode": "dashed" }, "fillOpacity": 8, "showPoints": "never" })
             }
-            (Kind::Lines, None) => json!({ "fillOpacity": 8, "showPoints": "never" }),
+            (Kind::TimeSeries, None) => json!({ "fillOpacity": 8, "showPoints": "never" }),
             _ => json!({}),
         }
     }
@@ -213,13 +213,13 @@ impl Dashboard {
             "timezone": "browser",
             "templating": { "list": self.variables() },
             "annotations": { "list": [{
-                "name": "Starts", "enable": true, "iconColor": "blue",
+                "name": "Process starts", "enable": true, "iconColor": "blue",
                 "datasource": { "type": "prometheus", "uid": "${datasource}" },
                 "expr": "changes(process_start_time_seconds{job=\"revwallet\"}[1m]) > 0",
                 "titleFormat": "{{instance}} started",
             }] },
             "links": [{ "type": "dashboards", "title": "revwallet", "tags": ["revwallet"], "asDropdown": true, "includeVars": true, "keepTime": true }],
-            "panels": self.placed(),
+            "panels": self.layout(),
         })
     }
 
@@ -229,24 +229,24 @@ impl Dashboard {
             json!({ "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": { "text": "Prometheus", "value": "prometheus" } }),
             json!({ "name": "instance", "label": "Process", "type": "query", "datasource": prometheus, "query": { "query": "label_values(wallet_build_info{job=\"revwallet\"}, instance)", "refId": "instance" }, "multi": true, "includeAll": true, "allValue": ".+", "refresh": 2, "sort": 1, "current": { "text": "All", "value": "$__all" } }),
         ];
-        for (name, default) in self.texts {
+        for (name, default) in self.text_variables {
             variables.push(json!({ "name": name, "label": name, "type": "textbox", "query": default, "current": { "text": default, "value": default } }));
         }
         variables
     }
 
-    /// From left to right, a new row where a panel does not fit.
-    fn placed(&self) -> Vec<Value> {
+    /// Panels from left to right, with a new row where one does not fit.
+    fn layout(&self) -> Vec<Value> {
         let (mut x, mut y, mut row_height) = (0, 0, 0);
-        let mut placed = Vec::new();
+        let mut panels = Vec::new();
         for (n, panel) in self.panels.iter().enumerate() {
             if x + panel.width > 24 {
                 (x, y, row_height) = (0, y + row_height, 0);
             }
-            placed.push(panel.json(n + 1, (x, y)));
+            panels.push(panel.json(n + 1, (x, y)));
             x += panel.width;
             row_height = row_height.max(panel.height);
         }
-        placed
+        panels
     }
 }

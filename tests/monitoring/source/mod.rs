@@ -1,4 +1,4 @@
-//! The source of everything that is generated.
+//! The source of every generated file: alerts, recording rules, dashboards and the configuration of Prometheus.
 
 pub mod alerts;
 pub mod dashboards;
@@ -7,5 +7,5 @@ pub mod promql;
 pub mod rules;
 pub mod slos;
 
-/// Where runbooks are read.
+/// Path of the runbooks that alerts link to.
 pub const RUNBOOKS: &str = "/docs/runbooks";

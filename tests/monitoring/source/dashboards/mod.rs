@@ -1,4 +1,4 @@
-//! All dashboards, one file for each group of them.
+//! Every dashboard, one file per group.
 
 mod business;
 mod ledger;
@@ -26,5 +26,5 @@ pub fn all() -> Vec<Dashboard> {
     ]
 }
 
-/// Errors are answers of 500 and above.
-const FAILED: &str = r#"http_response_status_code=~"5..""#;
+/// Label matcher of server errors: responses with status 500 and above.
+const SERVER_ERROR: &str = r#"http_response_status_code=~"5..""#;

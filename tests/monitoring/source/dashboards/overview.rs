@@ -1,32 +1,29 @@
-//! How it is: everything at a glance, the promises, and the requests.
+//! Dashboards of the overview, the service level objectives and HTTP.
 
-use super::FAILED;
-use crate::source::grafana::{Dashboard, Kind, Panel, lines, number};
+use super::SERVER_ERROR;
+use crate::source::grafana::{Dashboard, Kind, Panel, stat, time_series};
 
-const QUIET: &str = "nothing went wrong";
+/// Reason for an empty panel: without errors there is no series.
+const NO_ERRORS: &str = "no errors occurred";
 
-/// A quantile of how long requests took.
+/// A quantile of the request duration.
 fn latency(quantile: &str) -> String {
     format!(
         "histogram_quantile({quantile}, sum by (le) (rate(http_server_request_duration_seconds_bucket{{}}[$__rate_interval])))"
     )
 }
 
-fn requests() -> Panel {
-    lines("Requests", "reqps", "Requests a second, by status.")
+fn request_rate() -> Panel {
+    time_series("Request rate", "reqps", "Requests per second by status code.")
         .query("sum by (http_response_status_code) (rate(http_server_request_duration_seconds_count{}[$__rate_interval]))", "{{http_response_status_code}}")
 }
 
-fn durations() -> Panel {
-    lines(
-        "Duration of requests",
-        "s",
-        "How long requests took: the middle, and the slowest of a hundred.",
-    )
-    .query(&latency("0.5"), "p50")
-    .query(&latency("0.95"), "p95")
-    .query(&latency("0.99"), "p99")
-    .thresholds(0.25, 1.0)
+fn request_latency() -> Panel {
+    time_series("Request latency", "s", "Request duration: 50th, 95th and 99th percentile.")
+        .query(&latency("0.5"), "p50")
+        .query(&latency("0.95"), "p95")
+        .query(&latency("0.99"), "p99")
+        .thresholds(0.25, 1.0)
 }
 
 pub fn overview() -> Dashboard {
@@ -34,42 +31,42 @@ pub fn overview() -> Dashboard {
         uid: "revwallet-overview",
         title: "Overview",
         folder: "revwallet",
-        description: "Is the money safe, are users served, and if not, where to look.",
-        texts: &[],
+        description: "Health of the system at a glance: ledger integrity, errors, latency, saturation and error budgets.",
+        text_variables: &[],
         panels: vec![
-            number("Money", "short", "Faults that the auditor found in the book. Anything but 0 is an emergency.")
-                .query(r#"sum(wallet_ledger_invariant_checks_total{,outcome="violated"}) or vector(0)"#, "faults")
+            stat("Ledger violations", "short", "Violations found by the ledger auditor. Any value but 0 is an emergency.")
+                .query(r#"sum(wallet_ledger_invariant_checks_total{,outcome="violated"}) or vector(0)"#, "violations")
                 .thresholds(0.5, 1.0),
-            number("Processes", "short", "Processes that are there.").query(r#"sum(up{job="revwallet"})"#, "up").thresholds(1.5, 0.5),
-            number("Ready", "percentunit", "Share of the checks behind /readyz that pass.").query("avg(wallet_ready{})", "ready").thresholds(1.0, 0.9),
-            number("Errors", "percentunit", "Share of the requests that failed through a fault of ours.")
-                .query(&format!("(sum(rate(http_server_request_duration_seconds_count{{,{FAILED}}}[$__rate_interval])) or vector(0)) / sum(rate(http_server_request_duration_seconds_count{{}}[$__rate_interval]))"), "errors")
+            stat("Processes up", "short", "Processes that answer scrapes.").query(r#"sum(up{job="revwallet"})"#, "up").thresholds(1.5, 0.5),
+            stat("Readiness", "percentunit", "Share of the /readyz checks that pass.").query("avg(wallet_ready{})", "ready").thresholds(1.0, 0.9),
+            stat("Error ratio", "percentunit", "Share of the requests answered with a server error (5xx).")
+                .query(&format!("(sum(rate(http_server_request_duration_seconds_count{{,{SERVER_ERROR}}}[$__rate_interval])) or vector(0)) / sum(rate(http_server_request_duration_seconds_count{{}}[$__rate_interval]))"), "errors")
                 .thresholds(0.001, 0.01),
-            number("p99", "s", "The slowest of a hundred requests.").query(&latency("0.99"), "p99").thresholds(0.25, 1.0),
-            number("Alerts", "short", "Alerts that fire, but for the watchdog.").query(r#"count(ALERTS{alertstate="firing",alertname!="Watchdog"}) or vector(0)"#, "firing").thresholds(0.5, 1.0),
-            requests(),
-            durations(),
-            lines("Synthetic transfers", "percentunit", "Share of the probe's transfers through the public address that succeed.")
+            stat("Latency p99", "s", "99th percentile of the request duration.").query(&latency("0.99"), "p99").thresholds(0.25, 1.0),
+            stat("Firing alerts", "short", "Alerts that fire, except for the watchdog.").query(r#"count(ALERTS{alertstate="firing",alertname!="Watchdog"}) or vector(0)"#, "firing").thresholds(0.5, 1.0),
+            request_rate(),
+            request_latency(),
+            time_series("Synthetic transfer success ratio", "percentunit", "Share of the synthetic transfers through the public address that succeed.")
                 .query(r#"sum by (instance) (rate(wallet_probe_total{,outcome="ok"}[$__rate_interval])) / sum by (instance) (rate(wallet_probe_total{}[$__rate_interval]))"#, "{{instance}}")
                 .thresholds(0.995, 0.9),
-            lines("Duration of synthetic transfers", "s", "From a new connection to the whole answer.")
+            time_series("Synthetic transfer latency", "s", "Time from opening the connection to the complete response.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(wallet_probe_duration_seconds_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(wallet_probe_duration_seconds_bucket{}[$__rate_interval])))", "p99")
                 .thresholds(0.25, 1.0),
-            lines("Transfers", "ops", "Transfers a second, by what became of them. A refusal is not an error.")
+            time_series("Transfer rate by outcome", "ops", "Transfers per second by outcome. A rejection by a rule is not an error.")
                 .query("sum by (outcome) (rate(wallet_ledger_transfers_total{}[$__rate_interval]))", "{{outcome}}"),
-            lines("Commit", "s", "From queueing a posting to its durable commit.")
+            time_series("Commit latency", "s", "Time from enqueueing a posting to its durable commit.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p99")
                 .thresholds(0.05, 0.25),
-            lines("Queue of the ledger", "percentunit", "How full the queue is; when it is full, requests are turned away.")
+            time_series("Ledger queue saturation", "percentunit", "Fill level of the ledger queue. When it is full, requests are rejected.")
                 .query("max by (instance) (wallet_ledger_queue_depth{} / wallet_ledger_queue_capacity{})", "{{instance}}")
                 .thresholds(0.5, 0.8),
-            lines("Budgets left", "percentunit", "What is left of each promise's budget, at the rate of the last three days.")
+            time_series("Error budget remaining", "percentunit", "Remaining error budget of each objective, at the error ratio of the last three days.")
                 .query("1 - slo:errors:ratio_rate3d / on (slo) group_left () (1 - slo:objective:ratio)", "{{slo}}")
                 .thresholds(0.5, 0.1),
-            lines("Processor", "percentunit", "Cores that each process keeps busy.").query("rate(process_cpu_seconds_total{}[$__rate_interval])", "{{instance}}"),
-            lines("Memory", "bytes", "Memory that each process holds.").query("process_resident_memory_bytes{}", "{{instance}}"),
+            time_series("CPU usage", "percentunit", "CPU cores used by each process.").query("rate(process_cpu_seconds_total{}[$__rate_interval])", "{{instance}}"),
+            time_series("Memory usage", "bytes", "Resident memory of each process.").query("process_resident_memory_bytes{}", "{{instance}}"),
         ],
     }
 }
@@ -77,27 +74,63 @@ pub fn overview() -> Dashboard {
 pub fn slo() -> Dashboard {
     Dashboard {
         uid: "revwallet-slo",
-        title: "Promises",
+        title: "Service level objectives",
         folder: "revwallet",
-        description: "What is promised over thirty days, what is left of the budgets, and how fast they burn.",
-        texts: &[],
+        description: "Service level objectives over 30 days, remaining error budgets and burn rates.",
+        text_variables: &[],
         panels: vec![
-            number("Objective", "percentunit", "What is promised.").query("max by (slo) (slo:objective:ratio)", "{{slo}}").size(12, 6),
-            number("Budget left", "percentunit", "At the rate of the last three days.")
-                .query("1 - slo:errors:ratio_rate3d / on (slo) group_left () (1 - slo:objective:ratio)", "{{slo}}")
-                .thresholds(0.5, 0.1)
+            stat("Objective", "percentunit", "Required share of good events.")
+                .query("max by (slo) (slo:objective:ratio)", "{{slo}}")
                 .size(12, 6),
-            lines("Burn over an hour", "short", "How many times faster than allowed the budget is used. At 14.4 somebody is woken.")
-                .query("slo:errors:ratio_rate1h / on (slo) group_left () (1 - slo:objective:ratio)", "{{slo}}")
-                .thresholds(6.0, 14.4),
-            lines("Burn over six hours", "short", "At 6 somebody is woken.")
-                .query("slo:errors:ratio_rate6h / on (slo) group_left () (1 - slo:objective:ratio)", "{{slo}}")
-                .thresholds(3.0, 6.0),
-            lines("Burn over three days", "short", "Above 1 the promise is broken in the end.")
-                .query("slo:errors:ratio_rate3d / on (slo) group_left () (1 - slo:objective:ratio)", "{{slo}}")
-                .thresholds(0.8, 1.0),
-            lines("Errors over five minutes", "percentunit", "Share that went wrong.").query("slo:errors:ratio_rate5m", "{{slo}}"),
-            lines("Requests", "reqps", "How much each promise is asked to hold.").query("slo:requests:rate1h", "{{slo}}"),
+            stat(
+                "Error budget remaining",
+                "percentunit",
+                "At the error ratio of the last three days.",
+            )
+            .query(
+                "1 - slo:errors:ratio_rate3d / on (slo) group_left () (1 - slo:objective:ratio)",
+                "{{slo}}",
+            )
+            .thresholds(0.5, 0.1)
+            .size(12, 6),
+            time_series(
+                "Error budget burn rate (1 h)",
+                "short",
+                "How many times faster than sustainable the error budget is spent. Pages at 14.4.",
+            )
+            .query(
+                "slo:errors:ratio_rate1h / on (slo) group_left () (1 - slo:objective:ratio)",
+                "{{slo}}",
+            )
+            .thresholds(6.0, 14.4),
+            time_series(
+                "Error budget burn rate (6 h)",
+                "short",
+                "How many times faster than sustainable the error budget is spent. Pages at 6.",
+            )
+            .query(
+                "slo:errors:ratio_rate6h / on (slo) group_left () (1 - slo:objective:ratio)",
+                "{{slo}}",
+            )
+            .thresholds(3.0, 6.0),
+            time_series(
+                "Error budget burn rate (3 d)",
+                "short",
+                "Above 1, the objective will be missed. Opens a ticket at 1.",
+            )
+            .query(
+                "slo:errors:ratio_rate3d / on (slo) group_left () (1 - slo:objective:ratio)",
+                "{{slo}}",
+            )
+            .thresholds(0.8, 1.0),
+            time_series("Error ratio (5 min)", "percentunit", "Share of bad events.")
+                .query("slo:errors:ratio_rate5m", "{{slo}}"),
+            time_series(
+                "Event rate",
+                "reqps",
+                "Events per second that count toward each objective, over one hour.",
+            )
+            .query("slo:requests:rate1h", "{{slo}}"),
         ],
     }
 }
@@ -107,33 +140,33 @@ pub fn http() -> Dashboard {
         uid: "revwallet-http",
         title: "HTTP",
         folder: "revwallet",
-        description: "Requests: how many, how long, how many fail, by route.",
-        texts: &[],
+        description: "HTTP requests by route: rate, errors and duration.",
+        text_variables: &[],
         panels: vec![
-            requests(),
-            durations(),
-            lines("Requests by route", "reqps", "Requests a second.")
+            request_rate(),
+            request_latency(),
+            time_series("Request rate by route", "reqps", "Requests per second by method and route.")
                 .query("sum by (http_request_method, http_route) (rate(http_server_request_duration_seconds_count{}[$__rate_interval]))", "{{http_request_method}} {{http_route}}"),
-            lines("p99 by route", "s", "The slowest of a hundred requests.")
+            time_series("Latency p99 by route", "s", "99th percentile of the request duration.")
                 .query("histogram_quantile(0.99, sum by (le, http_route) (rate(http_server_request_duration_seconds_bucket{}[$__rate_interval])))", "{{http_route}}")
                 .thresholds(0.25, 1.0),
-            lines("Errors by route", "reqps", "Answers of 500 and above.")
-                .query(&format!("sum by (http_route, http_response_status_code) (rate(http_server_request_duration_seconds_count{{,{FAILED}}}[$__rate_interval]))"), "{{http_response_status_code}} {{http_route}}")
-                .empty_when(QUIET),
-            lines("Refusals by route", "reqps", "Answers from 400 to 499: what callers did wrong.")
+            time_series("Server errors by route", "reqps", "Responses with status 500 and above.")
+                .query(&format!("sum by (http_route, http_response_status_code) (rate(http_server_request_duration_seconds_count{{,{SERVER_ERROR}}}[$__rate_interval]))"), "{{http_response_status_code}} {{http_route}}")
+                .empty_when(NO_ERRORS),
+            time_series("Client errors by route", "reqps", "Responses with status 400 to 499.")
                 .query(r#"sum by (http_route, http_response_status_code) (rate(http_server_request_duration_seconds_count{,http_response_status_code=~"4.."}[$__rate_interval]))"#, "{{http_response_status_code}} {{http_route}}"),
-            lines("Turned away", "reqps", "Requests that ended before their handler did, by reason.")
+            time_series("Rejected requests", "reqps", "Requests that ended before their handler did, by reason.")
                 .query("sum by (reason) (rate(wallet_http_rejected_total{}[$__rate_interval]))", "{{reason}}"),
-            lines("In the works", "short", "Requests that are being answered, and connections that are open.")
+            time_series("In-flight requests", "short", "Requests in progress, and open connections by listener.")
                 .query("sum(http_server_active_requests{})", "requests")
                 .query("sum by (listener) (wallet_http_connections{})", "connections, {{listener}}"),
-            lines("Durations", "s", "How the durations are spread.")
+            time_series("Request duration heatmap", "s", "Distribution of the request duration.")
                 .query("sum by (le) (increase(http_server_request_duration_seconds_bucket{}[$__rate_interval]))", "{{le}}")
                 .kind(Kind::Heatmap),
-            lines("Size of bodies", "bytes", "Requests that say how long their body is.")
+            time_series("Request body size", "bytes", "Body size of the requests that declare it.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(http_server_request_body_size_bytes_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(http_server_request_body_size_bytes_bucket{}[$__rate_interval])))", "p99"),
-            lines("Idempotency keys", "ops", "Postings with a key: new ones, replays, and keys that were used for something else.")
+            time_series("Idempotency key outcomes", "ops", "Postings with an idempotency key: new, replayed, or rejected because the key belongs to a different request.")
                 .query("sum by (outcome) (rate(wallet_idempotency_total{}[$__rate_interval]))", "{{outcome}}"),
         ],
     }

@@ -1,0 +1,236 @@
+//! API keys: credentials of programs. Shown once, stored as a hash, valid for their scopes until revoked.
+
+pub mod cli;
+pub mod http;
+mod sql;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::Connection;
+
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
+use crate::auth::{Caller, Scope};
+use crate::cache::Cache;
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::http::origin::Origin;
+use crate::ids::ApiKeyId;
+use crate::secret::{self, Secret};
+use crate::telemetry::Metrics;
+
+pub use self::sql::ApiKeyRow;
+
+/// Prefix of every key, so that secret scanners recognize it.
+const PREFIX: &str = "rwk_";
+
+/// Longest name, in characters.
+pub const NAME_MAX: usize = 100;
+
+/// How long a key is cached; a revocation takes effect on every process within it.
+const CACHED_FOR: Duration = Duration::from_secs(1);
+
+/// How long the previous secret stays valid after a rotation.
+const OVERLAP: Duration = Duration::from_hours(24);
+
+/// Most keys that are cached.
+const CACHE_MAX: usize = 10_000;
+
+/// A new key, the only time that its secret is visible.
+#[derive(Debug)]
+pub struct NewApiKey {
+    pub row: ApiKeyRow,
+    pub key: Secret,
+}
+
+struct CachedKey {
+    scopes: Vec<Scope>,
+    /// Empty if the key does not exist.
+    hashes: Vec<Vec<u8>>,
+    /// Whether the last recorded use was less than a minute ago.
+    is_recently_used: bool,
+    read: Instant,
+}
+
+impl CachedKey {
+    fn missing(read: Instant) -> Self {
+        Self { scopes: Vec::new(), hashes: Vec::new(), is_recently_used: true, read }
+    }
+}
+
+/// The operations on API keys. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiKeys {
+    db: Database,
+    cache: Arc<Cache<ApiKeyId, Arc<CachedKey>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether a credential is an API key and not a token.
+pub fn is_key(credential: &Secret) -> bool {
+    credential.reveal().starts_with(PREFIX)
+}
+
+impl ApiKeys {
+    pub fn new(db: Database, metrics: Arc<Metrics>) -> Self {
+        for outcome in ["ok", "bad_credentials"] {
+            metrics.wallet_auth_attempts_total.preregister(["key", outcome]);
+        }
+        Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
+    }
+
+    /// The id and the scopes of a valid key.
+    pub async fn identify(&self, credential: &Secret) -> Result<(ApiKeyId, Vec<Scope>)> {
+        let found = match parse(credential) {
+            Some((id, secret)) => self.check(id, &secret).await?.map(|scopes| (id, scopes)),
+            None => None,
+        };
+        let outcome = if found.is_some() { "ok" } else { "bad_credentials" };
+        self.metrics.wallet_auth_attempts_total.with(["key", outcome]).increment(1);
+        found.ok_or(Error::Unauthenticated)
+    }
+
+    async fn check(&self, id: ApiKeyId, secret: &Secret) -> Result<Option<Vec<Scope>>> {
+        let (cached, is_fresh) = match self.cache.get(&id) {
+            Some(cached) if cached.read.elapsed() < CACHED_FOR => (cached, false),
+            _ => (self.read(id).await?, true),
+        };
+        let hash = secret.hash();
+        let is_right =
+            cached.hashes.iter().fold(false, |found, known| found | secret::same(known, &hash));
+        if is_right && is_fresh && !cached.is_recently_used {
+            sql::note_use(&mut *self.db.acquire("keys.note_use").await?, id).await?;
+        }
+        Ok(is_right.then(|| cached.scopes.clone()))
+    }
+
+    async fn read(&self, id: ApiKeyId) -> Result<Arc<CachedKey>> {
+        let read = Instant::now();
+        let mut db = self.db.acquire("keys.find").await?;
+        let cached = match sql::find(&mut db, id).await? {
+            Some(stored) => {
+                let scopes = stored.scopes.iter().filter_map(|name| name.parse().ok()).collect();
+                let hashes =
+                    [Some(stored.hash), stored.hash_before].into_iter().flatten().collect();
+                CachedKey { scopes, hashes, is_recently_used: stored.is_recently_used, read }
+            }
+            None => CachedKey::missing(read),
+        };
+        let cached = Arc::new(cached);
+        self.cache.insert(id, Arc::clone(&cached));
+        Ok(cached)
+    }
+
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        origin: Option<Origin>,
+        name: &str,
+        scopes: &[Scope],
+    ) -> Result<NewApiKey> {
+        caller.require_scope(Scope::Admin)?;
+        let secret = new_secret();
+        let scopes: Vec<String> = scopes.iter().map(|scope| scope.name().to_owned()).collect();
+        let mut db = self.db.acquire("keys.create").await?;
+        let mut tx = db.begin().await?;
+        let row = sql::create(&mut tx, name, &scopes, &secret.hash()).await?;
+        self.audit(&mut tx, caller, origin, AuditAction::KeyCreated, row.id).await?;
+        tx.commit().await?;
+        Ok(NewApiKey { key: format_key(row.id, &secret), row })
+    }
+
+    /// Keys with an id above `after`.
+    pub async fn list(&self, caller: &Caller, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
+        caller.require_scope(Scope::Admin)?;
+        sql::list(&mut *self.db.acquire("keys.list").await?, after, limit).await
+    }
+
+    /// Revokes a key: at once on this process, within a second on the others.
+    pub async fn revoke(
+        &self,
+        caller: &Caller,
+        origin: Option<Origin>,
+        id: ApiKeyId,
+    ) -> Result<()> {
+        caller.require_scope(Scope::Admin)?;
+        let mut db = self.db.acquire("keys.revoke").await?;
+        let mut tx = db.begin().await?;
+        if !sql::revoke(&mut tx, id).await? {
+            return Err(Error::NotFound("key"));
+        }
+        self.audit(&mut tx, caller, origin, AuditAction::KeyRevoked, id).await?;
+        tx.commit().await?;
+        self.invalidate(id);
+        Ok(())
+    }
+
+    /// Gives a key a new secret; the previous one stays valid for a day.
+    pub async fn rotate(
+        &self,
+        caller: &Caller,
+        origin: Option<Origin>,
+        id: ApiKeyId,
+    ) -> Result<NewApiKey> {
+        caller.require_scope(Scope::Admin)?;
+        let secret = new_secret();
+        let mut db = self.db.acquire("keys.rotate").await?;
+        let mut tx = db.begin().await?;
+        let row = sql::rotate(&mut tx, id, &secret.hash(), OVERLAP).await?;
+        let row = row.ok_or(Error::NotFound("key"))?;
+        self.audit(&mut tx, caller, origin, AuditAction::KeyRotated, id).await?;
+        tx.commit().await?;
+        self.invalidate(id);
+        Ok(NewApiKey { key: format_key(id, &secret), row })
+    }
+
+    /// Replaces the cached key by an expired entry.
+    fn invalidate(&self, id: ApiKeyId) {
+        let Some(expired) = Instant::now().checked_sub(CACHED_FOR) else { return };
+        self.cache.insert(id, Arc::new(CachedKey::missing(expired)));
+    }
+
+    async fn audit(
+        &self,
+        db: &mut sqlx::PgConnection,
+        caller: &Caller,
+        origin: Option<Origin>,
+        action: AuditAction,
+        id: ApiKeyId,
+    ) -> Result<()> {
+        let actor = Actor { name: caller.name(), origin };
+        let subject = format!("key:{id}");
+        audit_log::append(db, &self.metrics, actor, action, Some(&subject), Outcome::Done).await
+    }
+}
+
+fn new_secret() -> Secret {
+    Secret::from(URL_SAFE_NO_PAD.encode(secret::random()))
+}
+
+fn format_key(id: ApiKeyId, secret: &Secret) -> Secret {
+    Secret::from(format!("{PREFIX}{id}_{}", secret.reveal()))
+}
+
+fn parse(credential: &Secret) -> Option<(ApiKeyId, Secret)> {
+    let (id, secret) = credential.reveal().strip_prefix(PREFIX)?.split_once('_')?;
+    let plain = id.bytes().all(|byte| byte.is_ascii_digit());
+    Some((ApiKeyId(id.parse().ok().filter(|_| plain)?), Secret::from(secret.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_consists_of_its_id_and_its_secret() {
+        let secret = new_secret();
+        let (id, read) = parse(&format_key(ApiKeyId(12), &secret)).unwrap();
+
+        assert_eq!((id, read.reveal()), (ApiKeyId(12), secret.reveal()));
+        for text in ["rwk_", "rwk_12", "rwk__abc", "rwk_-1_abc", "rwk_1x_abc", "12_abc"] {
+            assert!(parse(&Secret::from(text.to_owned())).is_none(), "{text}");
+        }
+    }
+}

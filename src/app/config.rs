@@ -1,0 +1,70 @@
+//! The whole configuration: every module declares its own settings, this file puts them together.
+
+use std::time::Duration;
+
+use crate::auth::AccessArgs;
+use crate::db::DatabaseArgs;
+use crate::db::embedded::EmbeddedArgs;
+use crate::duration::duration;
+use crate::http::HttpArgs;
+use crate::ledger::LedgerArgs;
+use crate::ops::canary::CanaryArgs;
+use crate::telemetry::TelemetryArgs;
+use crate::users::UsersArgs;
+use crate::webhook::WebhookArgs;
+
+/// Every setting of the program, one group per module.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    #[command(flatten)]
+    pub http: HttpArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub embedded: EmbeddedArgs,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
+    pub users: UsersArgs,
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+    #[command(flatten)]
+    pub canary: CanaryArgs,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    #[command(flatten)]
+    pub lifecycle: LifecycleArgs,
+}
+
+/// Part of the program that a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProcessPart {
+    /// Serves the API.
+    Api,
+    /// Runs background work: webhooks, the auditor, the expiry of holds.
+    Worker,
+}
+
+/// The parts that a process runs, and how it shuts down.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Lifecycle")]
+pub struct LifecycleArgs {
+    /// Run only this part of the program, so that the two scale apart [default: both].
+    #[arg(long, env = "REVWALLET_ONLY", global = true)]
+    pub only: Option<ProcessPart>,
+    /// Longest time that shutdown waits for open requests and queued work after SIGTERM or SIGINT.
+    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = duration)]
+    pub shutdown_timeout: Duration,
+    /// How long the program still accepts requests after SIGTERM, while `/readyz` already answers 503.
+    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+}
+
+impl LifecycleArgs {
+    /// Whether this process runs that part.
+    pub fn runs(&self, part: ProcessPart) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+}

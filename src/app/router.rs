@@ -1,0 +1,52 @@
+//! Every route of the program, one line per slice.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::state::App;
+use crate::http::{openapi, problem_pages, with_fallbacks};
+use crate::ops::{alertmanager, health};
+use crate::{api_keys, audit_log, users, wallet, web, webhook};
+
+/// The public API, with the OpenAPI document of each route.
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(get_openapi))
+        .merge(problem_pages::routes())
+        .merge(wallet::http::routes())
+        .merge(webhook::http::routes())
+        .merge(users::http::routes())
+        .merge(api_keys::http::routes())
+        .merge(audit_log::http::routes())
+}
+
+/// Router of the public listener.
+pub fn public(app: App) -> Router {
+    let (api, _document) = api().split_for_parts();
+    with_fallbacks(api.merge(openapi::explorer()).merge(web::routes())).with_state(app)
+}
+
+/// Router of the internal listener.
+pub fn internal(app: App) -> Router {
+    let routes = health::routes().merge(alertmanager::routes()).merge(users::http::internal());
+    with_fallbacks(routes).with_state(app)
+}
+
+/// The OpenAPI document of the public API.
+pub fn document() -> utoipa::openapi::OpenApi {
+    api().into_openapi()
+}
+
+/// Get the OpenAPI document
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "about",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+async fn get_openapi() -> Response {
+    static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(document);
+    Json(&*DOCUMENT).into_response()
+}

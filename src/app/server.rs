@@ -1,0 +1,224 @@
+//! The running program: start-up in the order in which parts depend on each other, and shutdown in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::config::{Config, ProcessPart};
+use super::state::App;
+use super::{router, worker};
+use crate::audit_log;
+use crate::db::Database;
+use crate::http::listener::{self, Listener};
+use crate::http::middleware::RequestPipeline;
+use crate::jobs;
+use crate::ops::alertmanager;
+use crate::tasks::{FirstFailure, Tasks};
+use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
+
+/// Most concurrent requests on the internal listener: probes, one scraper, an operator.
+const INTERNAL_REQUESTS_MAX: usize = 64;
+
+/// A program that serves.
+pub struct Running {
+    /// Address of the public listener; none in a process that only runs the worker.
+    pub address: Option<SocketAddr>,
+    pub internal_address: SocketAddr,
+    app: App,
+    config: Config,
+    failure: FirstFailure,
+    /// Listeners and connections: they stop first.
+    edge: Tasks,
+    /// The work that accepted requests rely on: stops second.
+    core: Tasks,
+    /// The supervisor of the embedded server: stops last.
+    base: Tasks,
+}
+
+impl App {
+    /// Starts every part and returns once the program serves.
+    pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
+        // The addresses come first: a second program on the same port must not touch the data.
+        let mut socket = None;
+        if config.lifecycle.runs(ProcessPart::Api) {
+            socket = Some(listener::bind("--listen", config.http.listen).await?);
+        }
+        let internal = listener::bind("--internal-listen", config.http.internal_listen).await?;
+        preregister(metrics);
+        let db = open_database(config, metrics).await?;
+        let failure = FirstFailure::default();
+        let core = Tasks::new(failure.clone());
+        let app = match Self::open(config, &db, &core, metrics).await {
+            Ok(app) => app,
+            Err(cause) => {
+                db.close().await;
+                return Err(cause);
+            }
+        };
+        let running = Running {
+            address: socket.as_ref().map(address_of).transpose()?,
+            internal_address: address_of(&internal)?,
+            config: config.clone(),
+            edge: Tasks::new(failure.clone()),
+            core,
+            base: Tasks::new(failure.clone()),
+            failure,
+            app,
+        };
+        running.supervise_database();
+        running.keep_metrics();
+        running.watch_alertmanager();
+        if config.lifecycle.runs(ProcessPart::Worker) {
+            worker::start(&running.app, config, &running.core);
+        }
+        if let Some(socket) = socket {
+            running.listen("public", socket, router::public(running.app.clone()));
+        }
+        running.listen("internal", internal, router::internal(running.app.clone()));
+        running.log_addresses();
+        Ok(running)
+    }
+}
+
+/// Connects to the database and migrates it.
+pub async fn open_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
+    let db = Database::open(&config.database, &config.embedded, metrics).await?;
+    match db.migrate(&config.database, jobs::migrate).await {
+        Ok(()) => Ok(db),
+        Err(cause) => {
+            db.close().await;
+            Err(cause)
+        }
+    }
+}
+
+impl Running {
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Waits for the first task that ends although it should not, and returns its name.
+    pub async fn failed(&self) -> &'static str {
+        self.failure.wait().await
+    }
+
+    /// Stops accepting, drains open requests, then stops the rest. Returns whether all of it ended in time.
+    pub async fn stop(self) -> bool {
+        let Self { app, config, edge, core, base, .. } = self;
+        let limit = config.lifecycle.shutdown_timeout;
+        app.stopping.cancel();
+        app.metrics.wallet_shutdown_state.set(1.0);
+        tokio::time::sleep(config.lifecycle.shutdown_delay).await;
+        let drained = edge.stop(limit).await;
+        app.metrics.wallet_shutdown_state.set(2.0);
+        let done = core.stop(limit).await;
+        if !drained || !done {
+            warn!(
+                event = "serve.cut_off",
+                "shutdown cut off work that did not end within {} s",
+                limit.as_secs()
+            );
+        }
+        base.stop(Duration::from_secs(1)).await;
+        app.db.close().await;
+        info!(event = "serve.stopped", "stopped");
+        drained && done
+    }
+
+    fn log_addresses(&self) {
+        let internal = self.internal_address;
+        if let Some(address) = self.address {
+            info!(
+                event = "serve.listening",
+                address = %address,
+                internal_address = %internal,
+                "listening on http://{address} (internal: http://{internal})"
+            );
+        } else {
+            info!(
+                event = "serve.listening",
+                internal_address = %internal,
+                "worker started (internal: http://{internal})"
+            );
+        }
+    }
+
+    fn listen(&self, name: &'static str, socket: TcpListener, router: Router) {
+        let http = &self.config.http;
+        // Successful probes every few seconds are not worth a log line.
+        let (requests_max, log_success_ratio) = match name {
+            "internal" => (INTERNAL_REQUESTS_MAX, 0.0),
+            _ => (http.http_requests_max, self.config.telemetry.log_success_ratio),
+        };
+        let pipeline = RequestPipeline {
+            router,
+            metrics: Arc::clone(&self.app.metrics),
+            admission: Semaphore::new(requests_max),
+            timeout: http.http_timeout,
+            log_success_ratio,
+        };
+        let listener = Listener {
+            name,
+            socket,
+            edge: Arc::new(pipeline),
+            connections_max: http.http_connections_max,
+            header_timeout: http.http_header_timeout,
+        };
+        self.edge.spawn(name, listener.run(self.edge.clone()));
+    }
+
+    fn supervise_database(&self) {
+        let Some(embedded) = self.app.db.embedded().cloned() else { return };
+        let stopping = self.base.stopping().clone();
+        self.base.spawn("embedded-postgres", async move {
+            embedded.supervise(stopping).await;
+            Ok(())
+        });
+    }
+
+    fn watch_alertmanager(&self) {
+        let stopping = self.core.stopping().clone();
+        self.core.spawn("watchdog", Arc::clone(self.app.ops.watchdog()).watch(stopping));
+    }
+
+    fn keep_metrics(&self) {
+        let (ops, stopping) = (self.app.ops.clone(), self.core.stopping().clone());
+        self.core.spawn("metrics", async move {
+            while stopping.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some()
+            {
+                ops.upkeep().await;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
+    socket.local_addr().context("the socket was just bound")
+}
+
+/// Sets the build info, and creates the series of counters that would else appear with their first event.
+fn preregister(metrics: &Metrics) {
+    let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
+    metrics.wallet_build_info.with(labels).set(1.0);
+    audit_log::preregister(metrics);
+    alertmanager::preregister(metrics);
+    for place in ["http", "process"] {
+        metrics.wallet_panics_total.preregister([place]);
+    }
+    for reason in ["load_shed", "timeout", "body_limit", "client_gone"] {
+        metrics.wallet_http_rejected_total.preregister([reason]);
+    }
+    for outcome in ["pushed", "lost"] {
+        metrics.wallet_loki_lines_total.preregister([outcome]);
+    }
+    for level in ["error", "warn", "info"] {
+        metrics.wallet_log_events_total.preregister([level]);
+    }
+}

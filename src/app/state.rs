@@ -1,0 +1,177 @@
+//! The state behind the routes: every slice takes its own part of it through `FromRef`.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::config::Config;
+use crate::api_keys::{self, ApiKeys};
+use crate::audit_log::AuditLog;
+use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
+use crate::db::Database;
+use crate::error::Result;
+use crate::ledger::tail::{Tail, TailOptions};
+use crate::ledger::{Failpoints, Ledger, LedgerOptions};
+use crate::ops::Ops;
+use crate::secret::Secret;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::users::Users;
+use crate::wallet::{self, Wallets};
+use crate::webhook::Webhooks;
+
+/// Every part of the program. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<AppParts>);
+
+pub struct AppParts {
+    pub db: Database,
+    pub wallets: Wallets,
+    pub tail: Tail,
+    pub webhooks: Webhooks,
+    pub users: Users,
+    pub api_keys: ApiKeys,
+    pub audit_log: AuditLog,
+    pub authenticator: Authenticator,
+    pub trusted_proxies: TrustedProxies,
+    pub ops: Ops,
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the program begins to shut down.
+    pub stopping: CancellationToken,
+}
+
+impl Deref for App {
+    type Target = AppParts;
+
+    fn deref(&self) -> &AppParts {
+        &self.0
+    }
+}
+
+macro_rules! from_app {
+    ($($part:ty: $field:ident),+ $(,)?) => {
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> Self {
+                app.$field.clone()
+            }
+        })+
+    };
+}
+
+from_app! {
+    Wallets: wallets,
+    Webhooks: webhooks,
+    Users: users,
+    ApiKeys: api_keys,
+    AuditLog: audit_log,
+    Authenticator: authenticator,
+    TrustedProxies: trusted_proxies,
+    Ops: ops,
+}
+
+impl App {
+    /// Makes every part, and starts the ledger's writer and the readers of the book.
+    pub async fn open(
+        config: &Config,
+        db: &Database,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let policy = policy(config, db);
+        let users = Users::open(db, &config.users, metrics).await?;
+        let api_keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
+        let wallets = open_book(config, db, tasks, metrics).await?;
+        let tail = follow_book(config, db, tasks, metrics);
+        let webhooks = Webhooks::new(
+            db.clone(),
+            wallets.clone(),
+            policy,
+            &config.webhook,
+            Arc::clone(metrics),
+        )?;
+        let credentials = Credentials { users: users.clone(), api_keys: api_keys.clone(), policy };
+        let stopping = CancellationToken::new();
+        let ledger = wallets.ledger().clone();
+        let ops = Ops::new(db.clone(), ledger, Arc::clone(metrics), stopping.clone());
+        Ok(Self(Arc::new(AppParts {
+            wallets,
+            tail,
+            webhooks,
+            users,
+            api_keys,
+            audit_log: AuditLog::new(db.clone()),
+            authenticator: Authenticator::new(Arc::new(credentials), policy),
+            trusted_proxies: config.access.trusted_proxies.clone(),
+            ops,
+            metrics: Arc::clone(metrics),
+            stopping,
+            db: db.clone(),
+        })))
+    }
+}
+
+/// Where users and API keys meet: a credential belongs to the one or the other.
+struct Credentials {
+    users: Users,
+    api_keys: ApiKeys,
+    policy: Policy,
+}
+
+impl Authenticate for Credentials {
+    fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>> {
+        async move {
+            if api_keys::is_key(credential) {
+                let (id, scopes) = self.api_keys.identify(credential).await?;
+                return Ok(Caller::api_key(id, scopes, self.policy));
+            }
+            Ok(Caller::user(self.users.identify(credential).await?, self.policy))
+        }
+        .boxed()
+    }
+}
+
+fn policy(config: &Config, db: &Database) -> Policy {
+    let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
+    let policy = Policy::new(&config.access, default);
+    if policy.access == Access::Open {
+        warn!(
+            event = "serve.open",
+            "access is open: any client that reaches the port may use wallets that belong to no user; --access closed requires credentials"
+        );
+    }
+    policy
+}
+
+async fn open_book(
+    config: &Config,
+    db: &Database,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Wallets> {
+    let options = LedgerOptions {
+        database: db.pipelined().clone(),
+        pool: db.pool().clone(),
+        settings: config.ledger.settings(),
+        rules: config.ledger.rules()?,
+        companions: wallet::COMPANIONS.to_vec(),
+        failpoints: Failpoints::default(),
+        metrics: Arc::clone(metrics),
+    };
+    let ledger = Ledger::start(options, tasks).await?;
+    Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?, Arc::clone(metrics)))
+}
+
+fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {
+    let options = TailOptions {
+        pool: db.pool().clone(),
+        listener: db.options().clone(),
+        book: config.ledger.settings().book,
+        metrics: Arc::clone(metrics),
+    };
+    Tail::start(options, tasks)
+}

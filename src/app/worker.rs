@@ -1,0 +1,32 @@
+//! Background work: everything that no request waits for.
+//!
+//! Any number of processes may run it: each piece of work is done once, by the process that claims it first.
+
+use std::time::Duration;
+
+use super::config::Config;
+use super::state::App;
+use crate::jobs::{self, Registry};
+use crate::ledger::auditor;
+use crate::ops::canary;
+use crate::tasks::Tasks;
+use crate::wallet::hold;
+use crate::webhook::{self, Deliver};
+
+/// Starts every background task; they end when the group stops.
+pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    auditor::start(&app.tail, config.ledger.settings().book, &app.metrics, tasks);
+    webhook::fan_out::start(&app.tail, app.webhooks.clone(), tasks);
+    tasks.spawn("webhook-log", webhook::retention::run(app.webhooks.clone(), stopping.clone()));
+    start_jobs(app, config.lifecycle.shutdown_timeout / 2, tasks);
+    tasks.spawn("hold-expiry", hold::expiry::run(app.wallets.clone(), stopping.clone()));
+    tasks.spawn("users", app.users.clone().keep(stopping.clone()));
+    canary::start(&config.canary, &app.metrics, tasks);
+}
+
+/// Every kind of job that the program knows.
+fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
+    let registry = Registry::new().job::<Deliver>(Deliver::QUEUE).context(app.webhooks.clone());
+    jobs::start(app.db.options(), registry, &app.metrics, tasks, grace);
+}

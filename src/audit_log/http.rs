@@ -1,0 +1,104 @@
+//! `/api/audit`: the audit log, for admins.
+
+use axum::extract::{FromRef, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{AuditEntry, AuditLog};
+use crate::auth::{Authenticated, Authenticator};
+use crate::error::{Error, Result};
+use crate::http::extract::Query;
+use crate::http::fields::moment;
+use crate::http::pagination::{Page, last_of_full_page, page_limit, percent};
+use crate::http::problem::Problems;
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    AuditLog: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(list_audit_log))
+}
+
+/// An action around a user or an API key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TrailEntry)]
+struct AuditEntryBody {
+    #[schema(example = "12")]
+    id: String,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    at: String,
+    /// The actor: `user:5`, `key:2`, `operator` (the command line) or `anybody`.
+    #[schema(example = "user:5")]
+    actor: String,
+    #[schema(example = "user.signed_in")]
+    action: String,
+    /// The user or key that it was about; null if the name that was tried is unknown.
+    #[schema(example = "user:5")]
+    subject: Option<String>,
+    /// `done` or `refused`.
+    #[schema(example = "done")]
+    outcome: String,
+    #[schema(example = "203.0.113.7")]
+    address: Option<String>,
+    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    trace_id: Option<String>,
+}
+
+impl TryFrom<AuditEntry> for AuditEntryBody {
+    type Error = Error;
+
+    fn try_from(entry: AuditEntry) -> Result<Self> {
+        let AuditEntry { id, at, actor, action, subject, outcome, address, trace_id } = entry;
+        let trace_id = trace_id.map(|id| id.simple().to_string());
+        Ok(Self {
+            id: id.to_string(),
+            at: moment(at)?,
+            actor,
+            action,
+            subject,
+            outcome,
+            address,
+            trace_id,
+        })
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+struct AuditLogQuery {
+    /// Only entries about this subject: `user:5`, `key:2`.
+    subject: Option<String>,
+    /// Page size, 1 to 1000; 100 by default.
+    limit: Option<i64>,
+    /// End of the previous page; take it from the header `Link`.
+    after: Option<i64>,
+}
+
+/// List the audit log
+///
+/// Newest first, for admins. The log is append-only: not even the service itself changes or removes an entry.
+#[utoipa::path(
+    get, path = "/api/audit", tag = "keys", params(AuditLogQuery), security(("bearer" = [])),
+    responses(
+        (status = 200, description = "A page; `Link` has the next one", body = [AuditEntryBody]),
+        Problems,
+    ),
+)]
+async fn list_audit_log(
+    State(log): State<AuditLog>,
+    Authenticated(caller): Authenticated,
+    Query(query): Query<AuditLogQuery>,
+) -> Result<Page<AuditEntryBody>> {
+    let limit = page_limit(query.limit)?;
+    let subject = query.subject.as_deref();
+    let entries = log.list(&caller, subject, query.after.unwrap_or(i64::MAX), limit).await?;
+    let next = last_of_full_page(&entries, limit).map(|last| {
+        let subject = subject.map(|subject| format!("&subject={}", percent(subject)));
+        format!("/api/audit?limit={limit}&after={}{}", last.id, subject.unwrap_or_default())
+    });
+    let bodies = entries.into_iter().map(AuditEntryBody::try_from).collect::<Result<_>>()?;
+    Ok(Page::new(bodies, next))
+}

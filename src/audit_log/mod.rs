@@ -1,0 +1,157 @@
+//! The audit log: each action around users and API keys, with its actor, origin and outcome. Append-only.
+
+pub mod cli;
+pub mod http;
+mod sql;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::auth::{Caller, Scope};
+use crate::db::Database;
+use crate::error::Result;
+use crate::http::origin::Origin;
+use crate::telemetry::Metrics;
+
+/// An action that is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditAction {
+    Registered,
+    SignedIn,
+    SignedOut,
+    /// Too many failed attempts: the account is throttled.
+    Locked,
+    ProfileChanged,
+    PasswordChanged,
+    RoleChanged,
+    KeyCreated,
+    KeyRotated,
+    KeyRevoked,
+    JwtRotated,
+    /// The database was restored to an earlier moment.
+    Restored,
+}
+
+impl AuditAction {
+    pub const ALL: [Self; 12] = [
+        Self::Registered,
+        Self::SignedIn,
+        Self::SignedOut,
+        Self::Locked,
+        Self::ProfileChanged,
+        Self::PasswordChanged,
+        Self::RoleChanged,
+        Self::KeyCreated,
+        Self::KeyRotated,
+        Self::KeyRevoked,
+        Self::JwtRotated,
+        Self::Restored,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "user.registered",
+            Self::SignedIn => "user.signed_in",
+            Self::SignedOut => "user.signed_out",
+            Self::Locked => "user.locked",
+            Self::ProfileChanged => "user.profile_changed",
+            Self::PasswordChanged => "user.password_changed",
+            Self::RoleChanged => "user.role_changed",
+            Self::KeyCreated => "key.created",
+            Self::KeyRotated => "key.rotated",
+            Self::KeyRevoked => "key.revoked",
+            Self::JwtRotated => "jwt.rotated",
+            Self::Restored => "database.restored",
+        }
+    }
+}
+
+/// Outcome of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Refused,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The actor behind an action, and the origin of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Actor<'a> {
+    pub name: &'a str,
+    pub origin: Option<Origin>,
+}
+
+impl Actor<'static> {
+    /// The command line on the server.
+    pub const OPERATOR: Self = Self { name: "operator", origin: None };
+}
+
+/// Reads the audit log. Cheap to clone.
+#[derive(Clone)]
+pub struct AuditLog(Database);
+
+impl AuditLog {
+    pub fn new(db: Database) -> Self {
+        Self(db)
+    }
+
+    /// Entries with an id below `before`, newest first; of one subject, if given.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        subject: Option<&str>,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<AuditEntry>> {
+        caller.require_scope(Scope::Admin)?;
+        sql::list(&mut *self.0.acquire("audit_log.list").await?, subject, before, limit).await
+    }
+}
+
+/// An entry of the audit log.
+#[derive(Debug)]
+pub struct AuditEntry {
+    pub id: i64,
+    pub at: OffsetDateTime,
+    pub actor: String,
+    pub action: String,
+    pub subject: Option<String>,
+    pub outcome: String,
+    pub address: Option<String>,
+    pub trace_id: Option<Uuid>,
+}
+
+/// Appends an entry, in the transaction of the action that it records.
+pub async fn append(
+    db: &mut PgConnection,
+    metrics: &Metrics,
+    actor: Actor<'_>,
+    action: AuditAction,
+    subject: Option<&str>,
+    outcome: Outcome,
+) -> Result<()> {
+    let outcome = outcome.name();
+    let id = sql::append(db, actor, action.name(), subject, outcome).await?;
+    metrics.wallet_trail_entries_total.with([action.name(), outcome]).increment(1);
+    // The log names the entry; its subject stays in the database.
+    info!(event = "trail", trail_id = id, action = action.name(), outcome, "{}", action.name());
+    Ok(())
+}
+
+/// Creates the series of every action, so that rates are right from the first one on.
+pub fn preregister(metrics: &Metrics) {
+    for action in AuditAction::ALL {
+        metrics.wallet_trail_entries_total.preregister([action.name(), "done"]);
+    }
+    metrics.wallet_trail_entries_total.preregister([AuditAction::SignedIn.name(), "refused"]);
+}

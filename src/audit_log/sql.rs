@@ -1,0 +1,57 @@
+//! Statements of the audit log.
+
+use sqlx::PgConnection;
+
+use super::{Actor, AuditEntry};
+use crate::error::Result;
+
+pub(super) async fn append(
+    db: &mut PgConnection,
+    actor: Actor<'_>,
+    action: &str,
+    subject: Option<&str>,
+    outcome: &str,
+) -> Result<i64> {
+    let address = actor.origin.and_then(|origin| origin.address).map(|address| address.to_string());
+    let id = sqlx::query_scalar!(
+        "insert into trail (actor, action, subject, outcome, address, trace_id)
+        values ($1, $2, $3, $4, $5, $6) returning id",
+        actor.name,
+        action,
+        subject,
+        outcome,
+        address,
+        actor.origin.map(|origin| origin.trace),
+    );
+    Ok(id.fetch_one(db).await?)
+}
+
+/// Entries with an id below `before`, newest first.
+pub(super) async fn list(
+    db: &mut PgConnection,
+    subject: Option<&str>,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<AuditEntry>> {
+    let rows = if let Some(subject) = subject {
+        let rows = sqlx::query_as!(
+            AuditEntry,
+            "select id, at, actor, action, subject, outcome, address, trace_id
+                from trail where subject = $1 and id < $2 order by id desc limit $3",
+            subject,
+            before,
+            limit
+        );
+        rows.fetch_all(db).await?
+    } else {
+        let rows = sqlx::query_as!(
+            AuditEntry,
+            "select id, at, actor, action, subject, outcome, address, trace_id
+                from trail where id < $1 order by id desc limit $2",
+            before,
+            limit
+        );
+        rows.fetch_all(db).await?
+    };
+    Ok(rows)
+}

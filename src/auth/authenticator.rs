@@ -1,0 +1,78 @@
+//! From a credential in the request to a [`Caller`].
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, FromRequestParts};
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::{Access, Caller, Policy};
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// Checks credentials. Implemented where users and API keys meet.
+pub trait Authenticate: Send + Sync {
+    /// The caller that the credential belongs to; [`Error::Unauthenticated`] when it is unknown, expired or revoked.
+    fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>>;
+}
+
+/// The state that the extractors [`Caller`] and [`Authenticated`] need. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator {
+    backend: Arc<dyn Authenticate>,
+    policy: Policy,
+}
+
+impl Authenticator {
+    pub fn new(backend: Arc<dyn Authenticate>, policy: Policy) -> Self {
+        Self { backend, policy }
+    }
+}
+
+/// The caller; anonymous only where access is open.
+impl<S: Send + Sync> FromRequestParts<S> for Caller
+where
+    Authenticator: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let authenticator = Authenticator::from_ref(state);
+        match bearer(&parts.headers)? {
+            Some(credential) => authenticator.backend.authenticate(&credential).await,
+            None if authenticator.policy.access == Access::Open => {
+                Ok(Self::anonymous(authenticator.policy))
+            }
+            None => Err(Error::Unauthenticated),
+        }
+    }
+}
+
+/// A caller that has presented a credential, whatever the access mode.
+#[derive(Debug)]
+pub struct Authenticated(pub Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Authenticated
+where
+    Authenticator: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let credential = bearer(&parts.headers)?.ok_or(Error::Unauthenticated)?;
+        Authenticator::from_ref(state).backend.authenticate(&credential).await.map(Self)
+    }
+}
+
+/// The bearer credential of the header `Authorization`; any other content is refused.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Error::Unauthenticated)?;
+    let (scheme, credential) = text.split_once(' ').ok_or(Error::Unauthenticated)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || values.next().is_some() {
+        return Err(Error::Unauthenticated);
+    }
+    Ok(Some(Secret::from(credential.trim().to_owned())))
+}

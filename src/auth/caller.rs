@@ -1,0 +1,104 @@
+//! The caller of an operation, and the checks that every operation begins with.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::{Access, Policy, Scope};
+use crate::error::{Error, Result};
+use crate::ids::{ApiKeyId, UserId};
+
+/// A user with a valid session.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub id: UserId,
+    pub is_admin: bool,
+    pub session: Uuid,
+}
+
+/// The authenticated identity behind a call.
+#[derive(Debug, Clone)]
+pub enum Principal {
+    /// No credential: only possible where access is open.
+    Anonymous,
+    User(SignedIn),
+    /// A program, with the scopes of its API key.
+    ApiKey(Vec<Scope>),
+    /// The command line on the server itself.
+    Operator,
+}
+
+/// A principal together with its name and the access policy.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    name: Cow<'static, str>,
+    principal: Principal,
+    policy: Policy,
+}
+
+impl Caller {
+    pub fn anonymous(policy: Policy) -> Self {
+        Self { name: Cow::Borrowed("anybody"), principal: Principal::Anonymous, policy }
+    }
+
+    pub fn user(user: SignedIn, policy: Policy) -> Self {
+        let name = Cow::Owned(format!("user:{}", user.id));
+        Self { name, principal: Principal::User(user), policy }
+    }
+
+    pub fn api_key(id: ApiKeyId, scopes: Vec<Scope>, policy: Policy) -> Self {
+        let name = Cow::Owned(format!("key:{id}"));
+        Self { name, principal: Principal::ApiKey(scopes), policy }
+    }
+
+    /// The command line on the server: every permission.
+    pub fn operator() -> Self {
+        let policy = Policy { access: Access::Closed, self_service_funding: false };
+        Self { name: Cow::Borrowed("operator"), principal: Principal::Operator, policy }
+    }
+
+    /// Name that separates the idempotency keys, holds and webhooks of one caller from those of another.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The signed-in user, if the caller is one.
+    pub fn user_id(&self) -> Option<UserId> {
+        match &self.principal {
+            Principal::User(user) => Some(user.id),
+            Principal::Anonymous | Principal::ApiKey(_) | Principal::Operator => None,
+        }
+    }
+
+    /// Whether the scope was granted.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        match &self.principal {
+            Principal::Anonymous => false,
+            Principal::User(user) => user.is_admin,
+            Principal::ApiKey(scopes) => scopes.contains(&scope) || scopes.contains(&Scope::Admin),
+            Principal::Operator => true,
+        }
+    }
+
+    /// Refuses a caller without the scope.
+    pub fn require_scope(&self, scope: Scope) -> Result<()> {
+        match self.principal {
+            _ if self.has_scope(scope) => Ok(()),
+            Principal::Anonymous => Err(Error::Unauthenticated),
+            _ => Err(Error::Forbidden),
+        }
+    }
+
+    /// Refuses every caller but this user and those with the scope.
+    pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
+        if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
+    }
+}

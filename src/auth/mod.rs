@@ -1,0 +1,17 @@
+//! Authentication and authorization: credentials, principals, scopes, and the access policy.
+//!
+//! A credential is checked once, when a handler asks for a [`Caller`] ([`authenticator`]). Whether the caller may do
+//! something is decided in the operation, which begins with a `require_...`: scopes here, wallets in
+//! `wallet/access.rs`.
+
+pub mod authenticator;
+mod caller;
+mod policy;
+mod scope;
+mod trusted_proxies;
+
+pub use self::authenticator::{Authenticate, Authenticated, Authenticator, bearer};
+pub use self::caller::{Caller, Principal, SignedIn};
+pub use self::policy::{Access, AccessArgs, Policy};
+pub use self::scope::Scope;
+pub use self::trusted_proxies::{TrustedProxies, client_address};

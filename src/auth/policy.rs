@@ -1,0 +1,48 @@
+//! Access policy of an installation: what an anonymous caller and a signed-in user may do without a key.
+
+use super::TrustedProxies;
+
+/// Rule for wallets that belong to no user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Access {
+    /// Any client that reaches the port may use them.
+    Open,
+    /// Every request needs a credential.
+    Closed,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Access")]
+pub struct AccessArgs {
+    /// Access to wallets that belong to no user: open to every client, or closed to requests without a credential
+    /// [default: open with the embedded database, else closed].
+    #[arg(long, env = "REVWALLET_ACCESS", global = true, value_enum)]
+    pub access: Option<Access>,
+    /// Let users deposit into their own wallets [default: true with open access, else false].
+    #[arg(long, env = "REVWALLET_SELF_SERVICE_FUNDING", global = true, num_args = 0..=1, default_missing_value = "true")]
+    pub self_service_funding: Option<bool>,
+    /// Networks of proxies whose `X-Forwarded-For` is trusted: `10.0.0.0/8,192.168.1.7/32`.
+    #[arg(
+        long,
+        env = "REVWALLET_TRUSTED_PROXIES",
+        global = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// Access rules that apply to every caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    pub access: Access,
+    pub self_service_funding: bool,
+}
+
+impl Policy {
+    pub fn new(args: &AccessArgs, default: Access) -> Self {
+        let access = args.access.unwrap_or(default);
+        let self_service_funding = args.self_service_funding.unwrap_or(access == Access::Open);
+        Self { access, self_service_funding }
+    }
+}

@@ -1,0 +1,56 @@
+//! Scopes: the permissions of an API key.
+
+use std::str::FromStr;
+
+/// Permission of an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scope {
+    #[value(name = "wallet:read")]
+    WalletRead,
+    #[value(name = "wallet:write")]
+    WalletWrite,
+    #[value(name = "users:read")]
+    UsersRead,
+    #[value(name = "games:write")]
+    GamesWrite,
+    #[value(name = "events:write")]
+    EventsWrite,
+    /// Every permission.
+    #[value(name = "admin")]
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 6] = [
+        Self::WalletRead,
+        Self::WalletWrite,
+        Self::UsersRead,
+        Self::GamesWrite,
+        Self::EventsWrite,
+        Self::Admin,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WalletRead => "wallet:read",
+            Self::WalletWrite => "wallet:write",
+            Self::UsersRead => "users:read",
+            Self::GamesWrite => "games:write",
+            Self::EventsWrite => "events:write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The name is not that of a scope.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown scope")]
+pub struct UnknownScope;
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(name: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or(UnknownScope)
+    }
+}

@@ -1,0 +1,63 @@
+//! Pages of lists: `?limit=`, an opaque `?after=`, and the next page in the header `Link`.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Page size when the client gives none.
+const PAGE_DEFAULT: i64 = 100;
+
+/// Largest page size that a client may ask for.
+pub const PAGE_MAX: i64 = 1_000;
+
+/// The page size that the client asked for, within its bounds.
+pub fn page_limit(limit: Option<i64>) -> Result<i64> {
+    match limit.unwrap_or(PAGE_DEFAULT) {
+        limit @ 1..=PAGE_MAX => Ok(limit),
+        _ => Err(Error::field("?limit", "must be from 1 to 1000")),
+    }
+}
+
+/// The last row of a full page: the next page begins behind it.
+pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
+    rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
+}
+
+/// Percent-encodes a query parameter: every byte but letters and digits.
+pub fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+/// One page of a list.
+pub struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// `next` is the path of the next page, if there may be one.
+    pub fn new(items: Vec<T>, next: Option<String>) -> Self {
+        Self { items, next }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.items).into_response();
+        let link = self.next.map(|path| HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")));
+        if let Some(Ok(link)) = link {
+            response.headers_mut().insert(header::LINK, link);
+        }
+        response
+    }
+}

@@ -1,0 +1,40 @@
+//! Responses to requests that may carry an `Idempotency-Key`.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A response that says whether it is the first one or a replay.
+pub struct Replayable<T> {
+    status: StatusCode,
+    body: T,
+    location: Option<String>,
+    replayed: bool,
+}
+
+impl<T> Replayable<T> {
+    pub fn ok(body: T, replayed: bool) -> Self {
+        Self { status: StatusCode::OK, body, location: None, replayed }
+    }
+
+    /// `location` is the path of what was created.
+    pub fn created(body: T, location: impl Into<Option<String>>, replayed: bool) -> Self {
+        Self { status: StatusCode::CREATED, body, location: location.into(), replayed }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Replayable<T> {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(Ok(location)) = self.location.map(HeaderValue::try_from) {
+            headers.insert(header::LOCATION, location);
+        }
+        if self.replayed {
+            headers.insert(&REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}

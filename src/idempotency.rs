@@ -1,0 +1,85 @@
+//! `Idempotency-Key`: a request that is repeated with the same key takes effect once.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{ObjectBuilder, Required, Type};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::secret::digest;
+
+/// Longest accepted key, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// An idempotency key, hashed for storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashedKey {
+    /// Hash of the caller, the operation and the key.
+    pub hash: Uuid,
+    /// Hash of the request as it was parsed.
+    pub content: Uuid,
+}
+
+/// The header `Idempotency-Key` of a request, if present.
+#[derive(Debug)]
+pub struct IdempotencyKey(Option<String>);
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = ObjectBuilder::new().schema_type(Type::String);
+        let parameter = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("Makes the request safe to repeat: the same key takes effect once"))
+            .schema(Some(schema));
+        vec![parameter.build()]
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let bytes = value.as_bytes();
+        let sane = !bytes.is_empty()
+            && bytes.len() <= KEY_BYTES_MAX
+            && bytes.iter().all(u8::is_ascii_graphic);
+        match value.to_str() {
+            Ok(text) if sane => Ok(Self(Some(text.to_owned()))),
+            _ => Err(Error::field("Idempotency-Key", "must have 1 to 255 visible characters")),
+        }
+    }
+}
+
+impl IdempotencyKey {
+    /// The key as it is stored. Keys of different callers or operations never collide.
+    pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
+        let key = self.0.as_deref()?;
+        Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_different_callers_operations_and_contents_differ() {
+        let key = IdempotencyKey(Some("k".to_owned()));
+        let hash = |caller, operation, content: &[&str]| key.hashed(caller, operation, content);
+
+        let first = hash("a", "b", &["c", "d"]);
+
+        assert_eq!(first, hash("a", "b", &["c", "d"]));
+        assert_ne!(first.map(|key| key.hash), hash("ab", "", &["c", "d"]).map(|key| key.hash));
+        assert_ne!(
+            first.map(|key| key.content),
+            hash("a", "b", &["cd", ""]).map(|key| key.content)
+        );
+        assert_eq!(IdempotencyKey(None).hashed("a", "b", &[]), None);
+    }
+}

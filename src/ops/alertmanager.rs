@@ -1,0 +1,150 @@
+//! The receiver of Alertmanager's notifications: each alert becomes a log line and a count.
+//!
+//! The watchdog is an alert that always fires. If it arrived once and then stops, the alert pipeline is broken and no
+//! other alert would arrive either: that is an error in the log, which Loki's own rules see.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRef, State};
+use axum::routing::post;
+use http::StatusCode;
+use serde::Deserialize;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::Ops;
+use crate::error::{Error, Result};
+use crate::http::extract::{JsonBody, Path};
+use crate::telemetry::{Metrics, gauge_value};
+
+/// Receivers of `alertmanager/alertmanager.yml`.
+const RECEIVERS: [&str; 3] = ["pager", "tickets", "watchdog"];
+
+/// The watchdog notifies each minute; after this long without it the pipeline counts as broken.
+const SILENCE_MAX: Duration = Duration::from_mins(10);
+
+const CHECK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Time of the last watchdog notification, in seconds since 1970; 0 before the first.
+#[derive(Debug, Default)]
+pub struct Watchdog(AtomicI64);
+
+impl Watchdog {
+    fn received(&self, metrics: &Metrics) {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        self.0.store(now, Ordering::Relaxed);
+        metrics.wallet_watchdog_last_timestamp_seconds.set(gauge_value(now));
+    }
+
+    /// Whether the notifications have stopped.
+    fn is_silent(&self, limit: Duration) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        let since = OffsetDateTime::now_utc().unix_timestamp() - last;
+        last > 0 && u64::try_from(since).unwrap_or_default() > limit.as_secs()
+    }
+
+    /// Logs an error when the notifications stop, once each time.
+    pub async fn watch(self: Arc<Self>, stopping: CancellationToken) -> anyhow::Result<()> {
+        let mut logged = false;
+        while stopping.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
+            let silent = self.is_silent(SILENCE_MAX);
+            if silent && !logged {
+                tracing::error!(
+                    event = "watchdog.silent",
+                    "no watchdog notification for {} minutes: alerts may not be delivered; check Prometheus and Alertmanager",
+                    SILENCE_MAX.as_secs() / 60
+                );
+            }
+            logged = silent;
+        }
+        Ok(())
+    }
+}
+
+pub fn routes<S>() -> Router<S>
+where
+    Ops: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    Router::new().route("/internal/alerts/{receiver}", post(receive_alerts))
+}
+
+/// A notification of Alertmanager; its other members are not needed.
+#[derive(Deserialize)]
+struct Notification {
+    alerts: Vec<FiredAlert>,
+}
+
+#[derive(Deserialize)]
+struct FiredAlert {
+    status: String,
+    labels: Labels,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    alertname: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(default)]
+    summary: String,
+}
+
+async fn receive_alerts(
+    State(ops): State<Ops>,
+    Path(receiver): Path<String>,
+    body: JsonBody,
+) -> Result<StatusCode> {
+    let receiver = RECEIVERS.into_iter().find(|known| *known == receiver);
+    let receiver = receiver.ok_or(Error::NotFound("receiver"))?;
+    for FiredAlert { status, labels, annotations } in body.read::<Notification>()?.alerts {
+        let status = if status == "resolved" { "resolved" } else { "firing" };
+        ops.0.metrics.wallet_alerts_heard_total.with([receiver, status]).increment(1);
+        if receiver == "watchdog" {
+            ops.0.watchdog.received(&ops.0.metrics);
+            continue;
+        }
+        tracing::warn!(
+            event = "alert.heard",
+            alert = labels.alertname,
+            receiver,
+            status,
+            "{} is {status}: {}",
+            labels.alertname,
+            annotations.summary
+        );
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Creates the series of every receiver, so that rates are right from the first alert on.
+pub fn preregister(metrics: &Metrics) {
+    for receiver in RECEIVERS {
+        for status in ["firing", "resolved"] {
+            metrics.wallet_alerts_heard_total.preregister([receiver, status]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_silent_only_after_a_first_notification() {
+        let watchdog = Watchdog::default();
+        assert!(!watchdog.is_silent(Duration::ZERO), "not set up");
+
+        watchdog.received(&Metrics::new());
+        assert!(!watchdog.is_silent(Duration::from_mins(1)));
+        watchdog.0.fetch_sub(120, Ordering::Relaxed);
+        assert!(watchdog.is_silent(Duration::from_mins(1)));
+    }
+}

@@ -1,0 +1,79 @@
+//! Internal routes for orchestrators and scrapers: liveness, readiness, metrics.
+
+use std::time::Duration;
+
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::Ops;
+use crate::error::Error;
+use crate::telemetry::Format;
+
+/// Longest time that one check may take: a probe that hangs says less than one that fails.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub fn routes<S>() -> Router<S>
+where
+    Ops: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
+
+/// Answers while the process runs its tasks.
+async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// Answers 200 when the process can serve, 503 with the reason of each failed check when it cannot.
+async fn readyz(State(ops): State<Ops>) -> Response {
+    let failed = ops.failed_checks().await;
+    if failed.is_empty() {
+        return Json(json!({ "status": "ready" })).into_response();
+    }
+    let reasons: Map<_, _> = failed
+        .into_iter()
+        .map(|(check, reason)| (check.to_owned(), Value::String(reason)))
+        .collect();
+    let body = Json(json!({ "status": "not ready", "checks": reasons }));
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], body).into_response()
+}
+
+impl Ops {
+    /// Runs every check and sets its gauge; returns the checks that failed, with the reason.
+    pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
+        let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;
+        let database = database.map_err(|_| "no answer within a second".to_owned()).flatten();
+        let stopping = self.0.stopping.is_cancelled();
+        let serving = if stopping { Err("shutting down".to_owned()) } else { Ok(()) };
+        let mut failed = Vec::new();
+        for (check, outcome) in [("database", database), ("serving", serving)] {
+            self.0.metrics.wallet_ready.with([check]).set(if outcome.is_ok() { 1.0 } else { 0.0 });
+            if let Err(reason) = outcome {
+                failed.push((check, reason));
+            }
+        }
+        failed
+    }
+}
+
+async fn metrics(State(ops): State<Ops>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    ops.0.db.sample();
+    ops.0.ledger.sample();
+    let runtime = tokio::runtime::Handle::current();
+    let rendered =
+        tokio::task::spawn_blocking(move || ops.0.exposition.render(&runtime, format)).await;
+    match rendered {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(cause) => Error::Internal(cause.into()).into_response(),
+    }
+}

@@ -1,0 +1,52 @@
+//! Operations: health, metrics, alerts that come back from Alertmanager, and the canary.
+
+pub mod alertmanager;
+pub mod canary;
+pub mod health;
+pub mod health_client;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::alertmanager::Watchdog;
+use crate::db::Database;
+use crate::ledger::Ledger;
+use crate::telemetry::{Exposition, Metrics};
+
+/// The state behind the internal routes. Cheap to clone.
+#[derive(Clone)]
+pub struct Ops(Arc<OpsParts>);
+
+struct OpsParts {
+    db: Database,
+    ledger: Ledger,
+    exposition: Exposition,
+    watchdog: Arc<Watchdog>,
+    metrics: Arc<Metrics>,
+    /// Cancelled when the program begins to shut down.
+    stopping: CancellationToken,
+}
+
+impl Ops {
+    pub fn new(
+        db: Database,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+    ) -> Self {
+        let exposition = Exposition::new(Arc::clone(&metrics));
+        let watchdog = Arc::default();
+        Self(Arc::new(OpsParts { db, ledger, exposition, watchdog, metrics, stopping }))
+    }
+
+    pub fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.0.watchdog
+    }
+
+    /// Keeps histograms and health gauges current between scrapes.
+    pub async fn upkeep(&self) {
+        self.0.exposition.upkeep();
+        self.failed_checks().await;
+    }
+}

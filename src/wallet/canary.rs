@@ -1,0 +1,37 @@
+//! The canary's transfer: one minor unit moves between two system accounts and back. No customer's balance changes.
+
+use super::{RequestMeta, Wallets, from_post_error};
+use crate::auth::Principal;
+use crate::error::{Error, Result};
+use crate::ids::TransferId;
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, TransferKind};
+
+/// The transfer of a canary request.
+#[derive(Debug, Clone, Copy)]
+pub struct CanaryTransfer {
+    pub id: TransferId,
+    pub replayed: bool,
+}
+
+impl Wallets {
+    /// Posts the canary's transfer the way every customer's transfer is posted.
+    pub async fn post_canary(&self, meta: RequestMeta<'_>) -> Result<CanaryTransfer> {
+        // Any key will do, since the transfer is harmless; signed-in users are refused.
+        if let Principal::User(_) = meta.caller.principal() {
+            return Err(Error::Forbidden);
+        }
+        let currency = *self.currencies.all().first().ok_or(Error::NotFound("currency"))?;
+        let [here, there] = [SystemRole::CanaryA, SystemRole::CanaryB]
+            .map(|role| AccountId::system(role, currency));
+        let step = |debit, credit| {
+            let kind = TransferKind::Probe;
+            Leg::from(Action::Move { kind, debit, credit, amount: Minor(1) })
+        };
+        let legs = vec![step(here, there), Leg { with_previous: true, ..step(there, here) }];
+        let posted = self.ledger.post(meta.posting("probe", &[], legs)).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
+        Ok(CanaryTransfer { id: TransferId(posted.first_seq), replayed: posted.replayed })
+    }
+}

@@ -1,0 +1,58 @@
+//! `POST /wallet/probe`: the canary's transfer, through the same code as every customer's.
+
+use axum::Extension;
+use axum::extract::{FromRef, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::request_meta;
+use crate::auth::{Authenticator, Caller};
+use crate::error::Result;
+use crate::http::context::RequestContext;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::wallet::Wallets;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(post_canary))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Probed)]
+struct CanaryBody {
+    /// The transfer.
+    #[schema(example = "17")]
+    transfer: String,
+}
+
+/// Probe the ledger
+///
+/// Moves one minor unit between two system accounts and back; no customer's balance changes.
+/// A monitor that calls this every few seconds through the public address sees what customers see.
+/// Where access is closed, any API key will do.
+#[utoipa::path(
+    post, path = "/wallet/probe", tag = "wallet",
+    params(IdempotencyKey),
+    responses(
+        (status = 201, description = "The ledger writes", body = CanaryBody),
+        Problems,
+    ),
+)]
+async fn post_canary(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+) -> Result<Replayable<CanaryBody>> {
+    let transfer = wallets.post_canary(request_meta(&caller, &key, &context)).await?;
+    let body = CanaryBody { transfer: transfer.id.to_string() };
+    Ok(Replayable::created(body, None, transfer.replayed))
+}

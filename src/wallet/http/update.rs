@@ -1,0 +1,126 @@
+//! `PATCH` and `DELETE /wallet/{id}`: update, freeze and close a wallet.
+
+use axum::extract::{FromRef, State};
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::request_meta;
+use super::wallets::WalletDetailBody;
+use crate::auth::{Authenticator, Caller};
+use crate::error::Result;
+use crate::http::context::RequestContext;
+use crate::http::extract::{JsonBody, Path, Validator};
+use crate::http::fields::{metadata, text};
+use crate::http::problem::Problems;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::WalletId;
+use crate::wallet::Wallets;
+use crate::wallet::update::WalletChanges;
+
+/// Longest label, in characters.
+const LABEL_MAX: usize = 200;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(update_wallet)).routes(routes!(close_wallet))
+}
+
+/// Members to update: absent ones stay unchanged, null removes a label or metadata.
+#[derive(Deserialize, ToSchema)]
+struct UpdateWallet<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, example = "savings")]
+    label: Option<&'a RawValue>,
+    /// A JSON object of your own, at most 1024 bytes.
+    #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
+    metadata: Option<&'a RawValue>,
+    /// Whether the wallet is frozen: money comes in but does not go out.
+    #[schema(example = false)]
+    freeze: Option<bool>,
+}
+
+/// Distinguishes `null` from an absent member.
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl UpdateWallet<'_> {
+    fn changes(&self) -> Result<WalletChanges> {
+        let mut validator = Validator::default();
+        let mut changes = WalletChanges { freeze: self.freeze, ..WalletChanges::default() };
+        if let Some(raw) = self.label.map(RawValue::get) {
+            let label = if raw == "null" { Ok(None) } else { text(raw, LABEL_MAX).map(Some) };
+            changes.label = label.map_err(|detail| validator.refuse("/label", detail)).ok();
+        }
+        if let Some(raw) = self.metadata.map(RawValue::get) {
+            let own = if raw == "null" { Ok(None) } else { metadata(raw).map(Some) };
+            changes.metadata = own.map_err(|detail| validator.refuse("/metadata", detail)).ok();
+        }
+        validator.finish(Some(changes))
+    }
+}
+
+/// Update a wallet
+///
+/// Changes label and metadata; freezes and unfreezes.
+#[utoipa::path(
+    patch, path = "/wallet/{id}", tag = "wallet",
+    params(
+        ("id" = String, Path, description = "The wallet", example = "1"),
+        IdempotencyKey,
+    ),
+    request_body = UpdateWallet<'static>,
+    responses(
+        (status = 200, description = "The updated wallet", body = WalletDetailBody),
+        Problems,
+    ),
+)]
+async fn update_wallet(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    Path(id): Path<WalletId>,
+    body: JsonBody,
+) -> Result<Json<WalletDetailBody>> {
+    let changes = body.read::<UpdateWallet<'_>>()?.changes()?;
+    wallets.update(id, &changes, request_meta(&caller, &key, &context)).await?;
+    Ok(Json(wallets.detail(&caller, id).await?.try_into()?))
+}
+
+/// Close a wallet
+///
+/// The balance must be zero. The history stays; a closed wallet cannot be opened again.
+#[utoipa::path(
+    delete, path = "/wallet/{id}", tag = "wallet",
+    params(
+        ("id" = String, Path, description = "The wallet", example = "1"),
+        IdempotencyKey,
+    ),
+    responses(
+        (status = 204, description = "The wallet is closed"),
+        Problems,
+    ),
+)]
+async fn close_wallet(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    Path(id): Path<WalletId>,
+) -> Result<StatusCode> {
+    wallets.close(id, request_meta(&caller, &key, &context)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

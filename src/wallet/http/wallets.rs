@@ -1,0 +1,212 @@
+//! `GET /wallet`: list wallets, get one, get a balance now or as of a moment.
+
+use axum::Json;
+use axum::extract::{FromRef, State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::number;
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
+use crate::http::extract::{Path, Query};
+use crate::http::fields::{moment, parse_moment};
+use crate::http::pagination::{Page, last_of_full_page, page_limit, percent};
+use crate::http::problem::Problems;
+use crate::ids::WalletId;
+use crate::wallet::Wallets;
+use crate::wallet::read::{WalletBalance, WalletDetail, WalletFilter};
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(list_wallets))
+        .routes(routes!(get_wallet))
+        .routes(routes!(get_balance))
+}
+
+/// A wallet in a list, or as of a moment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WalletListed)]
+struct WalletBalanceBody {
+    #[schema(value_type = f64, example = 999.00)]
+    balance: Box<RawValue>,
+    #[schema(example = "EUR")]
+    currency: String,
+    #[schema(example = "1")]
+    id: String,
+    #[schema(example = "test2")]
+    owner: String,
+    /// The last transfer that the balance takes into account, if you asked for a moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "17")]
+    as_of: Option<String>,
+}
+
+impl TryFrom<&WalletBalance> for WalletBalanceBody {
+    type Error = Error;
+
+    fn try_from(wallet: &WalletBalance) -> Result<Self> {
+        let currency = wallet.record.currency;
+        Ok(Self {
+            balance: number(wallet.total()?, currency)?,
+            currency: currency.code().to_owned(),
+            id: wallet.id.to_string(),
+            owner: wallet.record.owner.clone(),
+            as_of: wallet.as_of.map(|seq| seq.to_string()),
+        })
+    }
+}
+
+/// A wallet in detail.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WalletDetail)]
+pub(super) struct WalletDetailBody {
+    #[schema(value_type = f64, example = 999.00)]
+    balance: Box<RawValue>,
+    #[schema(example = "EUR")]
+    currency: String,
+    #[schema(example = "1")]
+    id: String,
+    #[schema(example = "test2")]
+    owner: String,
+    /// The part of the balance that can be spent.
+    #[schema(value_type = f64, example = 899.00)]
+    available: Box<RawValue>,
+    /// The part of the balance that holds reserve.
+    #[schema(value_type = f64, example = 100.00)]
+    held: Box<RawValue>,
+    /// `open`, `frozen` (money comes in but does not go out) or `closed`.
+    #[schema(example = "open")]
+    state: &'static str,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    created_at: String,
+    /// Null while the wallet is not closed.
+    closed_at: Option<String>,
+    #[schema(example = "savings")]
+    label: Option<String>,
+    #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
+    metadata: Option<Box<RawValue>>,
+}
+
+impl TryFrom<(WalletBalance, WalletDetail)> for WalletDetailBody {
+    type Error = Error;
+
+    fn try_from((wallet, detail): (WalletBalance, WalletDetail)) -> Result<Self> {
+        let currency = wallet.record.currency;
+        let metadata = detail.metadata.map(RawValue::from_string).transpose();
+        let WalletBalanceBody { balance, currency: code, id, owner, .. } =
+            WalletBalanceBody::try_from(&wallet)?;
+        Ok(Self {
+            balance,
+            currency: code,
+            id,
+            owner,
+            available: number(wallet.available, currency)?,
+            held: number(wallet.held, currency)?,
+            state: detail.state.name(),
+            created_at: moment(detail.created_at)?,
+            closed_at: detail.closed_at.map(moment).transpose()?,
+            label: detail.label,
+            metadata: metadata.map_err(|cause| Error::Internal(cause.into()))?,
+        })
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ListWalletsQuery {
+    /// Only wallets with this owner.
+    owner: Option<String>,
+    /// Only wallets in this currency.
+    currency: Option<String>,
+    /// Page size, 1 to 1000; 100 by default.
+    limit: Option<i64>,
+    /// End of the previous page; take it from the header `Link`.
+    after: Option<i64>,
+    /// Include closed wallets.
+    closed: Option<bool>,
+}
+
+/// List wallets
+#[utoipa::path(
+    get, path = "/wallet", tag = "wallet", params(ListWalletsQuery),
+    responses(
+        (status = 200, description = "In the order of their ids; `Link` has the next page", body = [WalletBalanceBody]),
+        Problems,
+    ),
+)]
+async fn list_wallets(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    Query(query): Query<ListWalletsQuery>,
+) -> Result<Page<WalletBalanceBody>> {
+    let ListWalletsQuery { owner, currency, limit, after, closed } = query;
+    let limit = page_limit(limit)?;
+    let (owner, currency) = (owner.as_deref(), currency.as_deref());
+    let include_closed = closed.unwrap_or(false);
+    let after = after.unwrap_or(0);
+    let filter = WalletFilter { owner, currency, include_closed, after, limit };
+    let found = wallets.list(&caller, filter).await?;
+    let next = last_of_full_page(&found, limit).map(|last| {
+        let mut next = format!("/wallet?limit={limit}&after={}", last.id);
+        for (name, value) in [("owner", owner), ("currency", currency)] {
+            if let Some(value) = value {
+                next.extend([format!("&{name}="), percent(value)]);
+            }
+        }
+        next + if include_closed { "&closed=true" } else { "" }
+    });
+    Ok(Page::new(found.iter().map(WalletBalanceBody::try_from).collect::<Result<_>>()?, next))
+}
+
+/// Get a wallet
+#[utoipa::path(
+    get, path = "/wallet/{id}", tag = "wallet",
+    params(("id" = String, Path, description = "The wallet", example = "1")),
+    responses(
+        (status = 200, description = "The wallet", body = WalletDetailBody),
+        Problems,
+    ),
+)]
+async fn get_wallet(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    Path(id): Path<WalletId>,
+) -> Result<Json<WalletDetailBody>> {
+    Ok(Json(wallets.detail(&caller, id).await?.try_into()?))
+}
+
+#[derive(Deserialize, IntoParams)]
+struct BalanceQuery {
+    /// A moment in the past, as RFC 3339; `as_of` in the answer is the last transfer at that moment.
+    #[param(example = "2026-01-31T12:00:00Z")]
+    at: Option<String>,
+}
+
+/// Get a balance
+///
+/// The balance of a wallet, now or as of a moment.
+#[utoipa::path(
+    get, path = "/wallet/balance/{id}", tag = "wallet",
+    params(("id" = String, Path, description = "The wallet", example = "1"), BalanceQuery),
+    responses(
+        (status = 200, description = "The wallet", body = WalletBalanceBody),
+        Problems,
+    ),
+)]
+async fn get_balance(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    Path(id): Path<WalletId>,
+    Query(query): Query<BalanceQuery>,
+) -> Result<Json<WalletBalanceBody>> {
+    let moment = parse_moment("?at", query.at)?;
+    let wallet = wallets.balance(&caller, id, moment).await?;
+    Ok(Json(WalletBalanceBody::try_from(&wallet)?))
+}

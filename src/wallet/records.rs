@@ -1,0 +1,77 @@
+//! Wallet records: the part of a wallet that never changes, cached.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Wallets, sql};
+use crate::error::{Error, Result};
+use crate::ids::{UserId, WalletId};
+use crate::ledger::account::AccountId;
+use crate::ledger::currency::Currency;
+
+/// The part of a wallet that never changes.
+#[derive(Debug)]
+pub struct WalletRecord {
+    pub currency: Currency,
+    /// A label that the client chose.
+    pub owner: String,
+    /// The user that it belongs to.
+    pub user: Option<UserId>,
+}
+
+/// A wallet's account has the wallet's id.
+impl From<WalletId> for AccountId {
+    fn from(id: WalletId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl Wallets {
+    /// The record of a wallet; 404 if it does not exist.
+    pub(crate) async fn record(&self, id: WalletId) -> Result<Arc<WalletRecord>> {
+        if let Some(record) = self.records.get(&id) {
+            return Ok(record);
+        }
+        let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
+        let row = found.ok_or(Error::NotFound("wallet"))?;
+        let record = self.record_from(&row.currency, row.owner, row.app_user)?;
+        self.records.insert(id, Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// The records of many wallets; those that do not exist are left out.
+    pub(crate) async fn find_records(
+        &self,
+        ids: impl Iterator<Item = WalletId>,
+    ) -> Result<HashMap<WalletId, Arc<WalletRecord>>> {
+        let mut records = HashMap::new();
+        let mut missing = Vec::new();
+        for id in ids {
+            match self.records.get(&id) {
+                Some(record) => drop(records.insert(id, record)),
+                None => missing.push(id.0),
+            }
+        }
+        if !missing.is_empty() {
+            let mut db = self.db.acquire("wallet.find_many").await?;
+            for row in sql::find_many(&mut db, &missing).await? {
+                let record = self.record_from(&row.currency, row.owner, row.app_user)?;
+                self.records.insert(row.id, Arc::clone(&record));
+                records.insert(row.id, record);
+            }
+        }
+        Ok(records)
+    }
+
+    pub(super) fn record_from(
+        &self,
+        code: &str,
+        owner: String,
+        user: Option<UserId>,
+    ) -> Result<Arc<WalletRecord>> {
+        let currency = self.currencies.find(code).ok_or_else(|| {
+            Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
+        })?;
+        Ok(Arc::new(WalletRecord { currency, owner, user }))
+    }
+}

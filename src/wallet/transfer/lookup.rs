@@ -1,0 +1,101 @@
+//! Transfers read back from the book.
+
+use super::{Note, Transfer, wallet_of};
+use crate::auth::Caller;
+use crate::error::{Error, Result};
+use crate::ids::TransferId;
+use crate::ledger::money::Minor;
+use crate::ledger::read::{self, Line};
+use crate::ledger::transfer::{Posted, TransferKind};
+use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted};
+
+impl Wallets {
+    /// A transfer that touches a wallet which the caller may see; any other is answered 404.
+    pub async fn get_transfer(&self, caller: &Caller, id: TransferId) -> Result<Transfer> {
+        let transfer = self.find_transfer(id).await?;
+        for wallet in [transfer.debit, transfer.credit].into_iter().filter_map(wallet_of) {
+            if caller.require_read(&*self.record(wallet).await?).is_ok() {
+                return Ok(transfer);
+            }
+        }
+        Err(Error::NotFound("transfer"))
+    }
+
+    /// A transfer, whoever may see it.
+    pub(in crate::wallet) async fn find_transfer(&self, id: TransferId) -> Result<Transfer> {
+        let lines = self.lines_of(id).await?;
+        self.transfer_from(&lines).await
+    }
+
+    /// The answer to the first request with the same key.
+    pub(in crate::wallet) async fn replayed_transfer(&self, seq: i64) -> Result<Transfer> {
+        Ok(Transfer { replayed: true, ..self.find_transfer(TransferId(seq)).await? })
+    }
+
+    /// The transfers of a posting with many of them.
+    pub(super) async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
+        let mut db = self.db.acquire("wallet.replayed_batch").await?;
+        let (after, last) = (posted.first_seq - 1, posted.last_seq);
+        let lines = read::lines(&mut db, BOOK, after, last, i64::MAX).await?;
+        drop(db);
+        let mut transfers = Vec::new();
+        for lines in lines.chunk_by(|_, next| next.leg > 0) {
+            let transfer = self.transfer_from(lines).await?;
+            transfers.push(Transfer { replayed: true, ..transfer });
+        }
+        Ok(transfers)
+    }
+
+    /// The posting under the request's key, if its content is the same.
+    pub(in crate::wallet) async fn find_replay(
+        &self,
+        meta: RequestMeta<'_>,
+        operation: &str,
+        content: &[&str],
+    ) -> Result<Option<Posted>> {
+        let Some(key) = meta.key.hashed(meta.caller.name(), operation, content) else {
+            return Ok(None);
+        };
+        self.ledger.find(key).await.map_err(|error| from_post_error(&error, None))
+    }
+
+    /// The rows of a transfer, including its fee.
+    async fn lines_of(&self, id: TransferId) -> Result<Vec<Line>> {
+        let TransferId(seq) = id;
+        let mut db = self.db.acquire("wallet.get_transfer").await?;
+        let first = read::lines(&mut db, BOOK, seq - 1, seq, 1).await?;
+        let Some(first) = first.into_iter().next().filter(|line| line.leg == 0) else {
+            return Err(Error::NotFound("transfer"));
+        };
+        let more = i64::from(first.legs) - 1;
+        let mut lines = vec![first];
+        if more > 0 {
+            lines.extend(read::lines(&mut db, BOOK, seq, seq + more, more).await?);
+        }
+        Ok(lines)
+    }
+
+    /// The transfer that these rows make up; 404 if it touches no wallet.
+    async fn transfer_from(&self, lines: &[Line]) -> Result<Transfer> {
+        let first = lines.first().and_then(Line::row).zip(lines.first());
+        let Some((row, line)) = first else { return Err(nothing_posted()) };
+        let wallet = wallet_of(row.debit).or_else(|| wallet_of(row.credit));
+        let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
+        let fee = TransferKind::Fee.code();
+        let fees = lines.iter().filter(|line| line.kind == fee && line.leg > 0);
+        Ok(Transfer {
+            id: TransferId(line.seq),
+            kind: row.kind,
+            debit: row.debit,
+            credit: row.credit,
+            currency: self.record(wallet).await?.currency,
+            amount: row.amount,
+            fee: Minor(fees.map(|line| line.amount).sum()),
+            note: Note::from_stored(line.metadata.as_deref()),
+            at: line.at,
+            trace_id: line.trace_id,
+            linked: line.linked.map(TransferId),
+            replayed: false,
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! The log of a webhook, and telling once more.
+
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
+use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::fields::{id, moment, parse_moment, string};
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
+use crate::http::problem::Problems;
+use crate::ids::{DeliveryId, WebhookId};
+use crate::webhook::Webhooks;
+use crate::webhook::sql::DeliveryRow;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Webhooks: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(list_deliveries)).routes(routes!(replay_deliveries))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookDelivery)]
+struct DeliveryBody {
+    /// `webhook-id` is `msg_` and this, in every attempt.
+    #[schema(example = "31")]
+    id: String,
+    #[schema(example = "1")]
+    wallet: String,
+    #[schema(example = "17")]
+    transfer: String,
+    #[schema(example = "transfer.deposit")]
+    event: String,
+    /// `pending`, `delivered`, or `dead` when it was given up after a day.
+    #[schema(example = "delivered")]
+    state: String,
+    #[schema(example = 1)]
+    attempts: i32,
+    /// What the receiver answered last.
+    #[schema(example = 200)]
+    status: Option<i16>,
+    /// Why the last attempt failed.
+    error: Option<String>,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    created_at: String,
+    attempted_at: Option<String>,
+}
+
+impl TryFrom<DeliveryRow> for DeliveryBody {
+    type Error = Error;
+
+    fn try_from(delivery: DeliveryRow) -> Result<Self> {
+        Ok(Self {
+            id: delivery.id.to_string(),
+            wallet: delivery.wallet.to_string(),
+            transfer: delivery.seq.to_string(),
+            event: delivery.event,
+            state: delivery.state,
+            attempts: delivery.attempts,
+            status: delivery.status,
+            error: delivery.error,
+            created_at: moment(delivery.created_at)?,
+            attempted_at: delivery.attempted_at.map(moment).transpose()?,
+        })
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ListDeliveriesQuery {
+    /// Page size, 1 to 1000; 100 by default.
+    limit: Option<i64>,
+    /// End of the previous page; take it from the header `Link`.
+    after: Option<i64>,
+}
+
+/// List deliveries
+///
+/// The newest delivery first.
+#[utoipa::path(
+    get, path = "/wallet/webhook/{webhook}/deliveries", tag = "webhook",
+    params(("webhook" = String, Path, description = "The webhook", example = "1"), ListDeliveriesQuery),
+    responses(
+        (status = 200, description = "`Link` has the next page", body = [DeliveryBody]),
+        Problems,
+    ),
+)]
+async fn list_deliveries(
+    State(webhooks): State<Webhooks>,
+    caller: Caller,
+    Path(webhook): Path<WebhookId>,
+    Query(query): Query<ListDeliveriesQuery>,
+) -> Result<Response> {
+    let limit = page_limit(query.limit)?;
+    let before = query.after.unwrap_or(i64::MAX);
+    let found = webhooks.deliveries(webhook, before, limit, &caller).await?;
+    let next = last_of_full_page(&found, limit).map(|last| {
+        format!("/wallet/webhook/{webhook}/deliveries?limit={limit}&after={}", last.id)
+    });
+    let bodies = found.into_iter().map(DeliveryBody::try_from).collect::<Result<Vec<_>>>()?;
+    Ok(Page::new(bodies, next).into_response())
+}
+
+/// One delivery, or all since a moment.
+#[derive(Deserialize, ToSchema)]
+struct ReplayDeliveries<'a> {
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "31")]
+    delivery: RawField<'a>,
+    /// As RFC 3339; at most 10,000 deliveries are repeated.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    since: RawField<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replayed)]
+struct ReplayedBody {
+    /// How many deliveries will happen again.
+    #[schema(example = 3)]
+    deliveries: usize,
+}
+
+/// Replay deliveries
+#[utoipa::path(
+    post, path = "/wallet/webhook/{webhook}/replay", tag = "webhook",
+    params(
+        ("webhook" = String, Path, description = "The webhook", example = "1"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not used: a repeated replay replays"),
+    ),
+    request_body = ReplayDeliveries<'static>,
+    responses(
+        (status = 200, description = "They are on their way", body = ReplayedBody),
+        Problems,
+    ),
+)]
+async fn replay_deliveries(
+    State(webhooks): State<Webhooks>,
+    caller: Caller,
+    Path(webhook): Path<WebhookId>,
+    body: JsonBody,
+) -> Result<Response> {
+    let ReplayDeliveries { delivery, since } = body.read()?;
+    let mut validator = Validator::default();
+    let delivery = validator.optional("/delivery", &delivery, |raw| {
+        id(raw).map(DeliveryId).ok_or_else(|| "must be the id of a delivery".to_owned())
+    });
+    let since = validator.optional("/since", &since, string);
+    validator.finish(Some(()))?;
+    let since = parse_moment("/since", since)?;
+    if delivery.is_none() && since.is_none() {
+        return Err(Error::field("/delivery", "is required, or /since"));
+    }
+    let deliveries = webhooks.replay(webhook, delivery, since, &caller).await?;
+    Ok(axum::Json(ReplayedBody { deliveries }).into_response())
+}

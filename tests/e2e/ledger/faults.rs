@@ -1,0 +1,225 @@
+//! Harm from outside: a process that is stopped while it holds the book, a full disk, a server that only reads.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::program::{Folder, Program};
+use crate::harness::{Client, eventually, run};
+
+async fn open(client: &Client) -> String {
+    let answer = client.post("/wallet", json!({ "owner": "a", "currency": "EUR" })).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// A deposit of 1; whether it was acknowledged. Anything else but 503 is a fault.
+async fn deposit(client: &Client, wallet: &str, key: u32) -> bool {
+    let request = client.request(reqwest::Method::POST, "/wallet/deposit");
+    let request = request.header("idempotency-key", format!("key-{key}"));
+    let answer = Client::try_send(request.json(&json!({ "id": wallet, "amount": 1 }))).await;
+    match answer {
+        Ok(answer) if answer.status == 200 => true,
+        Ok(answer) => {
+            assert_eq!(answer.status, 503, "{}", answer.text);
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+async fn balance(client: &Client, wallet: &str) -> f64 {
+    let mut balance = None;
+    eventually("the wallet can be looked at", async || {
+        balance = client.get(&format!("/wallet/{wallet}")).await.json()["balance"].as_f64();
+        balance.is_some()
+    })
+    .await;
+    balance.unwrap()
+}
+
+/// Asks until each of these keys is acknowledged.
+async fn send_with_retry(client: &Client, wallet: &str, keys: impl Iterator<Item = u32>) {
+    for key in keys {
+        eventually("it is acknowledged", async || deposit(client, wallet, key).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_stopped_while_it_holds_the_book_holds_nobody_up_for_long() {
+    let folder = Folder::new();
+    let keeper = Program::start(&[&folder.setting()]).await;
+    let [stopped, other] =
+        [Program::start(&[&folder.setting()]).await, Program::start(&[&folder.setting()]).await];
+    let wallet = open(&keeper.public).await;
+    let socket = socket_of(&folder);
+    let mut next = 0;
+
+    // Both write, so both lock the book; the stop has to hit the one while it holds it.
+    let mut held = false;
+    for _ in 0..200 {
+        let keys: Vec<u32> = (next..next + 40).collect();
+        next += 40;
+        let load = keys.iter().map(|key| {
+            let client = if key % 2 == 0 { &stopped.public } else { &other.public };
+            deposit(client, &wallet, *key)
+        });
+        let stop = async {
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            stopped.signal("STOP");
+            held = holds_the_book(&socket).await;
+            if !held {
+                stopped.signal("CONT");
+            }
+        };
+        let waiting = async { futures_util::future::join_all(load).await };
+        if tokio::time::timeout(std::time::Duration::from_millis(500), async {
+            tokio::join!(waiting, stop)
+        })
+        .await
+        .is_err()
+            && held
+        {
+            break;
+        }
+        assert!(!held, "whoever holds the book holds requests up, for a moment");
+    }
+    assert!(held, "the process was never stopped at the right moment");
+
+    let begin = std::time::Instant::now();
+    send_with_retry(&other.public, &wallet, 100_000..100_020).await;
+    let waited = begin.elapsed();
+
+    assert!(waited < std::time::Duration::from_secs(20), "the server ends who sleeps on the book");
+    stopped.signal("CONT");
+    send_with_retry(&stopped.public, &wallet, 200_000..200_020).await;
+    send_with_retry(&other.public, &wallet, 0..next).await;
+    let expected = f64::from(next + 40);
+    assert!((balance(&keeper.public, &wallet).await - expected).abs() < 0.5, "each was done once");
+    assert!(stopped.stop().await.success() && other.stop().await.success());
+    assert!(keeper.stop().await.success());
+}
+
+/// Where the cluster in this folder listens.
+fn socket_of(folder: &Folder) -> String {
+    let file = std::fs::read_to_string(folder.0.join("postgres/postmaster.pid")).unwrap();
+    file.lines().nth(4).unwrap().to_owned()
+}
+
+/// Whether somebody is in a transaction of the ledger and does nothing.
+async fn holds_the_book(socket: &str) -> bool {
+    use sqlx::Connection;
+    let url = format!("postgres://revwallet@localhost/revwallet?host={socket}");
+    let mut db = sqlx::PgConnection::connect(&url).await.unwrap();
+    // A moment later it is still so: nobody works on it.
+    for _ in 0..2 {
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let idle: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+             where application_name = 'revwallet ledger' and state = 'idle in transaction'",
+        )
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+        if idle == 0 {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_money_kindly_and_loses_none() {
+    let folder = Folder::new();
+    let disk = folder.0.join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=160m,mode=0755", "tmpfs"])
+        .arg(&disk)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        #[expect(clippy::print_stderr, reason = "whoever runs the test should know")]
+        {
+            eprintln!("not tried: only root may mount the small disk that this fills");
+        }
+        return;
+    }
+    let _unmount = Unmount(disk.clone());
+    let setting = format!("--data-dir={}", disk.display());
+    let program = Program::start(&[&setting]).await;
+    let wallet = open(&program.public).await;
+    send_with_retry(&program.public, &wallet, 0..100).await;
+
+    let filler = disk.join("filler");
+    let full = Command::new("dd")
+        .args(["if=/dev/zero", "bs=64k"])
+        .arg(format!("of={}", filler.display()))
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!full.success(), "the disk is full");
+    let (mut next, mut refused) = (100, 0);
+    let mut acknowledged: Vec<u32> = (0..100).collect();
+    while refused < 50 {
+        let keys: Vec<u32> = (next..next + 50).collect();
+        next += 50;
+        let answers = keys.iter().map(|key| deposit(&program.public, &wallet, *key));
+        for (key, done) in keys.iter().zip(futures_util::future::join_all(answers).await) {
+            if done { acknowledged.push(*key) } else { refused += 1 }
+        }
+        assert!(next < 2_000_000, "the disk never got full");
+    }
+    std::fs::remove_file(&filler).unwrap();
+
+    send_with_retry(&program.public, &wallet, [next].into_iter()).await;
+    let keys = acknowledged.len();
+    send_with_retry(&program.public, &wallet, acknowledged.into_iter()).await;
+    let now = balance(&program.public, &wallet).await;
+    let least = f64::from(u32::try_from(keys).unwrap() + 1);
+    assert!(now >= least - 0.5, "{now}, and {least} were acknowledged");
+    send_with_retry(&program.public, &wallet, 0..=next).await;
+    let all = f64::from(next + 1);
+    assert!((balance(&program.public, &wallet).await - all).abs() < 0.5, "each was done once");
+    assert!(program.stop().await.success());
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        for process in crate::harness::program::postgres_of(&self.0) {
+            crate::harness::program::signal(process, "KILL");
+        }
+        let _status = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_only_reads_refuses_money_kindly_until_it_writes_again() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "5").await;
+        let change = async |setting: &str| {
+            let mut db = app.database.connect().await;
+            let name: String =
+                sqlx::query_scalar("select current_database()").fetch_one(&mut db).await.unwrap();
+            let statement =
+                format!("alter database {name} set default_transaction_read_only = {setting}");
+            for statement in ["set default_transaction_read_only = off".to_owned(), statement] {
+                sqlx::Executor::execute(&mut db, sqlx::AssertSqlSafe(statement)).await.unwrap();
+            }
+            app.database.end_other_sessions().await;
+        };
+
+        change("on").await;
+
+        eventually("money is refused", async || !deposit(app, &wallet, 1).await).await;
+        eventually("reading goes on", async || {
+            app.get(&format!("/wallet/{wallet}")).await.status == 200
+        })
+        .await;
+        change("off").await;
+        send_with_retry(app, &wallet, 1..5).await;
+        assert!((balance(app, &wallet).await - 9.0).abs() < 0.01);
+    })
+    .await;
+}

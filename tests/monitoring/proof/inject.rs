@@ -1,0 +1,242 @@
+//! Fault injection: breaks a part of the stack until its alerts fire, and repairs it until they resolve.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::stack::Stack;
+use crate::harness::program::{postgres_of, postmaster_of, signal};
+use crate::harness::receiver::Receiver;
+use crate::harness::{Client, eventually_within};
+use crate::source::alerts::ALERTS;
+
+/// Longest time that an alert may take to fire, and to resolve.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// Measured times of an alert: a row of the printed table.
+struct Row {
+    alert: &'static str,
+    fault: &'static str,
+    fired: Duration,
+    resolved: Duration,
+}
+
+/// An injected fault, and the alerts that it must raise.
+struct Fault {
+    description: &'static str,
+    alerts: &'static [(&'static str, &'static str)],
+    injected_at: Instant,
+    fired: Vec<Duration>,
+}
+
+impl Fault {
+    /// Starts the clock, after a check that none of the alerts fires yet.
+    async fn begin(
+        stack: &Stack,
+        description: &'static str,
+        alerts: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        for (alert, severity) in alerts {
+            assert!(!stack.fires(alert, severity).await, "{alert} fires before: {description}");
+        }
+        Self { description, alerts, injected_at: Instant::now(), fired: Vec::new() }
+    }
+
+    async fn fires(&mut self, stack: &Stack) {
+        for (alert, severity) in self.alerts {
+            let what = format!("{alert} fires because of: {}", self.description);
+            eventually_within(ALERT_TIMEOUT, &what, async || stack.fires(alert, severity).await)
+                .await;
+            self.fired.push(self.injected_at.elapsed());
+        }
+    }
+
+    async fn resolves(self, stack: &Stack, table: &mut Vec<Row>) {
+        let repaired_at = Instant::now();
+        for ((alert, severity), fired) in self.alerts.iter().zip(self.fired) {
+            let what = format!("{alert} resolves after: {}", self.description);
+            eventually_within(ALERT_TIMEOUT, &what, async || !stack.fires(alert, severity).await)
+                .await;
+            let resolved = repaired_at.elapsed();
+            table.push(Row { alert, fault: self.description, fired, resolved });
+        }
+    }
+}
+
+pub async fn all_faults(stack: &Stack) {
+    let mut table = Vec::new();
+    failing_webhook(stack, &mut table).await;
+    password_guessing(stack, &mut table).await;
+    tampering_and_lost_process(stack, &mut table).await;
+    frozen_database(stack, &mut table).await;
+    killed_postgres(stack, &mut table).await;
+    print(&table);
+}
+
+async fn failing_webhook(stack: &Stack, table: &mut Vec<Row>) {
+    let client = &stack.second_public;
+    let missing_path = Receiver::start().await.url().replace("/hook", "/nowhere");
+    let mut failing =
+        Fault::begin(stack, "a receiver that answers 404", &[("WebhooksFailing", "ticket")]).await;
+    client.post("/wallet/webhook", json!({ "url": missing_path, "events": ["*"] })).await;
+    // Earlier successes count until they leave the window.
+    while !stack.fires("WebhooksFailing", "ticket").await
+        && failing.injected_at.elapsed() < ALERT_TIMEOUT
+    {
+        let body = json!({ "owner": "x", "currency": "EUR", "initial_balance": 1 });
+        client.post("/wallet", body).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    failing.fires(stack).await;
+
+    let mut dead =
+        Fault::begin(stack, "deliveries moved to the dead letters", &[("DeadLetters", "ticket")])
+            .await;
+    stack.database.execute("update delivery set state = 'dead' where state = 'pending'").await;
+    dead.fires(stack).await;
+    stack.database.execute("delete from webhook").await;
+    dead.resolves(stack, table).await;
+    failing.resolves(stack, table).await;
+}
+
+async fn password_guessing(stack: &Stack, table: &mut Vec<Row>) {
+    let client = &stack.first.public;
+    let mut guessing = Fault::begin(
+        stack,
+        "two dozen wrong passwords per second for one user",
+        &[("LoginFailureSpike", "ticket")],
+    )
+    .await;
+    while !stack.fires("LoginFailureSpike", "ticket").await
+        && guessing.injected_at.elapsed() < ALERT_TIMEOUT
+    {
+        let body = || json!({ "username": "person1", "password": "planted wrongly" });
+        futures_util::future::join_all((0..5).map(|_| client.post("/api/users/login", body())))
+            .await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    guessing.fires(stack).await;
+    guessing.resolves(stack, table).await;
+}
+
+async fn tampering_and_lost_process(stack: &Stack, table: &mut Vec<Row>) {
+    let mut tampered = Fault::begin(
+        stack,
+        "a balance changed in the database",
+        &[("LedgerInvariantViolated", "page"), ("ErrorsLogged", "ticket")],
+    )
+    .await;
+    // The auditor reads the row with the next seal. The trigger stands for an intruder who can disable triggers.
+    stack
+        .database
+        .execute(
+            "create function tamper() returns trigger language plpgsql as $$
+             begin new.credit_balance := new.credit_balance + 5; return new; end $$;
+             create trigger tamper before insert on ledger.transfer for each row when (new.kind >= 10) execute function tamper();",
+        )
+        .await;
+    stack
+        .second_public
+        .post("/wallet", json!({ "owner": "x", "currency": "EUR", "initial_balance": 1 }))
+        .await;
+    stack.database.execute("drop trigger tamper on ledger.transfer").await;
+    tampered.fires(stack).await;
+
+    let mut missing = Fault::begin(stack, "a killed process", &[("TargetMissing", "page")]).await;
+    let second = stack.second.lock().unwrap().take().unwrap();
+    second.kill();
+    missing.fires(stack).await;
+    // Removes the target, as an operator does who takes a process out of service.
+    stack.scrape_both();
+    missing.resolves(stack, table).await;
+    tampered.resolves(stack, table).await;
+}
+
+async fn frozen_database(stack: &Stack, table: &mut Vec<Row>) {
+    let mut stopped = Fault::begin(
+        stack,
+        "a frozen database under load",
+        &[
+            ("DatabaseDown", "page"),
+            ("LedgerWriterStalled", "page"),
+            ("PoolExhausted", "page"),
+            ("ProbeFailing", "page"),
+            ("ErrorBudgetBurn", "page"),
+            ("RequestsTurnedAway", "ticket"),
+            ("LedgerQueueNearCapacity", "ticket"),
+        ],
+    )
+    .await;
+    let processes = postgres_of(&stack.first_folder.0);
+    assert!(!processes.is_empty());
+    for process in &processes {
+        signal(*process, "STOP");
+    }
+    let load = async {
+        loop {
+            send_load(&stack.first.public).await;
+        }
+    };
+    tokio::select! {
+        () = stopped.fires(stack) => {}
+        () = load => {}
+    }
+    for process in &processes {
+        signal(*process, "CONT");
+    }
+    stopped.resolves(stack, table).await;
+}
+
+/// Sends many writes and some reads.
+async fn send_load(client: &Client) {
+    let transfers: Vec<_> =
+        (0..9_000).map(|_| json!({ "from": "1", "to": "2", "amount": "0.01" })).collect();
+    let batch = client.post("/wallet/batch", json!({ "atomic": true, "transfers": transfers }));
+    let deposits =
+        (0..10).map(|_| client.post("/wallet/deposit", json!({ "id": "1", "amount": 1 })));
+    let reads = (0..30).map(|_| client.get("/wallet/balance/1"));
+    tokio::join!(
+        batch,
+        futures_util::future::join_all(deposits),
+        futures_util::future::join_all(reads)
+    );
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+async fn killed_postgres(stack: &Stack, table: &mut Vec<Row>) {
+    let mut killed = Fault::begin(
+        stack,
+        "a killed embedded Postgres",
+        &[("EmbeddedPostgresRestarted", "ticket")],
+    )
+    .await;
+    signal(postmaster_of(&stack.first_folder.0), "KILL");
+    killed.fires(stack).await;
+    killed.resolves(stack, table).await;
+}
+
+/// Prints a table of every alert with its fault and times.
+#[expect(clippy::print_stdout, reason = "the table is the result of the test")]
+fn print(table: &[Row]) {
+    let mut text = String::from(
+        "\n| alert | injected fault | fired after | resolved after |\n|---|---|---|---|\n",
+    );
+    let names = ALERTS.iter().map(|alert| alert.name).chain(["ErrorBudgetBurn"]);
+    for name in names {
+        match table.iter().find(|row| row.alert == name) {
+            Some(Row { fault, fired, resolved, .. }) => {
+                writeln!(
+                    text,
+                    "| {name} | {fault} | {} s | {} s |",
+                    fired.as_secs(),
+                    resolved.as_secs()
+                )
+                .unwrap();
+            }
+            None => writeln!(text, "| {name} | unit test only | | |").unwrap(),
+        }
+    }
+    println!("{text}");
+    assert!(table.len() >= 12, "only {} alerts fired", table.len());
+}

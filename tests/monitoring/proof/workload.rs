@@ -1,0 +1,118 @@
+//! Workload that exercises every feature, long enough for every rate to have data.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::stack::Stack;
+use crate::harness::receiver::Receiver;
+use crate::harness::{Client, eventually_within};
+
+/// Duration of the workload: rates need a few scrapes.
+const DURATION: Duration = Duration::from_secs(12);
+
+async fn create(client: &Client, path: &str, body: Value) -> String {
+    let answer = client.post(path, body).await;
+    assert!([200, 201].contains(&answer.status), "{path}: {}", answer.text);
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+pub async fn run(stack: &Stack) {
+    let receiver = Receiver::start().await;
+    let hook = json!({ "url": receiver.url(), "events": ["*"] });
+    create(&stack.first.public, "/wallet/webhook", hook).await;
+    let began = Instant::now();
+    let mut round = 0;
+    while began.elapsed() < DURATION {
+        round += 1;
+        move_money(&stack.first.public).await;
+        move_money(&stack.second_public).await;
+        use_accounts(&stack.first.public, round).await;
+    }
+    eventually_within(Duration::from_secs(20), "the webhook receives events", async || {
+        receiver.heard().len() > 10
+    })
+    .await;
+    // Queue depths and held amounts are sampled periodically.
+    let sampled = async || {
+        let held = stack.query("wallet_held_minor_units").await;
+        let lag = stack.query(r#"wallet_book_reader_lag_transfers{reader="webhooks"}"#).await;
+        let ready = stack.query("wallet_jobs_ready").await;
+        let watchdog = stack.query("wallet_watchdog_last_timestamp_seconds > 0").await;
+        !watchdog.is_empty() && !held.is_empty() && !lag.is_empty() && !ready.is_empty()
+    };
+    eventually_within(Duration::from_secs(75), "every gauge is sampled", sampled).await;
+    // Once more, so that every rate over the last 15 s has data.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        round += 1;
+        move_money(&stack.first.public).await;
+        use_accounts(&stack.first.public, round).await;
+    }
+}
+
+async fn move_money(client: &Client) {
+    let open =
+        |owner: &str| json!({ "owner": owner, "currency": "EUR", "initial_balance": "100.00" });
+    let (a, b) =
+        (create(client, "/wallet", open("a")).await, create(client, "/wallet", open("b")).await);
+    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 })).await;
+    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 })).await;
+    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 6 })).await;
+    client.post("/wallet/withdraw", json!({ "id": a, "amount": 1 })).await;
+    client.post("/wallet/withdraw", json!({ "id": a, "amount": 1_000_000 })).await;
+    let transfer = create(
+        client,
+        "/wallet/transfer",
+        json!({ "from": a, "to": b, "amount": 5, "fee": "0.10" }),
+    )
+    .await;
+    client.post("/wallet/refund", json!({ "transfer": transfer })).await;
+    client
+        .post(
+            "/wallet/batch",
+            json!({ "atomic": true, "transfers": [{ "from": a, "to": b, "amount": 1 }] }),
+        )
+        .await;
+    let hold = create(client, "/wallet/hold", json!({ "id": a, "amount": 3 })).await;
+    client.post(&format!("/wallet/hold/{hold}/capture"), json!({ "amount": 1 })).await;
+    let hold = create(client, "/wallet/hold", json!({ "id": a, "amount": 3 })).await;
+    client.post(&format!("/wallet/hold/{hold}/void"), json!({})).await;
+    create(client, "/wallet/hold", json!({ "id": b, "amount": 3, "expires_in": 1 })).await;
+    client.post(&format!("/wallet/{b}/alert"), json!({ "below": 50 })).await;
+    client
+        .send(
+            client.request(Method::PATCH, &format!("/wallet/{b}")).json(&json!({ "freeze": true })),
+        )
+        .await;
+    for path in [
+        "/wallet".to_owned(),
+        format!("/wallet/{a}"),
+        format!("/wallet/balance/{a}"),
+        format!("/wallet/{a}/history"),
+        format!("/wallet/{a}/statement"),
+        format!("/wallet/{a}/holds"),
+        "/nowhere".to_owned(),
+    ] {
+        client.get(&path).await;
+    }
+}
+
+async fn use_accounts(client: &Client, round: u32) {
+    let name = format!("person{round}");
+    let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": "planted in public" });
+    client.post("/api/users/register", body).await;
+    client
+        .post("/api/users/login", json!({ "username": name, "password": "planted wrongly" }))
+        .await;
+    let answer = client
+        .post("/api/users/login", json!({ "username": name, "password": "planted in public" }))
+        .await;
+    let me = client.with(answer.json()["token"].as_str().unwrap());
+    me.get("/wallet").await;
+    me.get("/api/audit").await;
+    client.with("nonsense").get("/wallet").await;
+    client.with("rwk_1_nonsense").get("/wallet").await;
+    me.post("/api/users/logout", json!({})).await;
+}

@@ -1,0 +1,214 @@
+//! The floors of `docs/architecture.md`: a module imports only from floors below its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{files, part_held_against};
+
+/// Modules of one floor, from the top floor down to the ground.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("the command line", &["main", "cli"]),
+    ("the composition root", &["app"]),
+    ("slices that stand on wallets and users", &["webhook"]),
+    ("who signs in", &["users", "api_keys"]),
+    ("wallets, and what the slices show themselves through", &["wallet", "audit_log", "ops"]),
+    ("the book and the wire", &["ledger", "http"]),
+    ("the ground that both stand on", &["db", "jobs", "auth", "idempotency"]),
+    (
+        "modules that need no other",
+        &["telemetry", "tasks", "error", "secret", "cache", "ids", "duration", "web"],
+    ),
+];
+
+/// The modules that each module may import.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("main", &["cli", "app", "users", "api_keys", "audit_log", "ops", "ledger", "db", "telemetry"]),
+    ("cli", &["app", "users", "api_keys", "audit_log", "ledger"]),
+    (
+        "app",
+        &[
+            "webhook",
+            "users",
+            "api_keys",
+            "wallet",
+            "audit_log",
+            "ops",
+            "ledger",
+            "http",
+            "db",
+            "jobs",
+            "auth",
+            "telemetry",
+            "tasks",
+            "error",
+            "secret",
+            "duration",
+            "web",
+        ],
+    ),
+    (
+        "webhook",
+        &[
+            "wallet",
+            "ledger",
+            "http",
+            "db",
+            "jobs",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "tasks",
+            "error",
+            "secret",
+            "ids",
+            "duration",
+        ],
+    ),
+    (
+        "users",
+        &[
+            "audit_log",
+            "http",
+            "db",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+            "duration",
+        ],
+    ),
+    (
+        "api_keys",
+        &["audit_log", "http", "db", "auth", "telemetry", "error", "secret", "cache", "ids"],
+    ),
+    (
+        "wallet",
+        &["ledger", "http", "db", "auth", "idempotency", "telemetry", "error", "cache", "ids"],
+    ),
+    ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
+    ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "duration"]),
+    ("ledger", &["db", "idempotency", "telemetry", "tasks", "error", "cache"]),
+    ("http", &["auth", "telemetry", "tasks", "error", "duration", "web"]),
+    ("db", &["telemetry", "error", "secret", "duration"]),
+    ("jobs", &["telemetry", "tasks", "error"]),
+    ("auth", &["error", "secret", "ids"]),
+    ("idempotency", &["error", "secret"]),
+    ("telemetry", &[]),
+    ("tasks", &[]),
+    ("error", &[]),
+    ("secret", &[]),
+    ("cache", &[]),
+    ("ids", &[]),
+    ("duration", &[]),
+    ("web", &[]),
+];
+
+/// Height of a module: 1 is the ground.
+fn floor(module: &str) -> usize {
+    let index = FLOORS.iter().position(|(_, modules)| modules.contains(&module));
+    FLOORS.len() - index.unwrap_or_else(|| panic!("the module {module} is on no floor"))
+}
+
+/// The module that a file of `src/` belongs to.
+fn module_of(path: &Path) -> String {
+    let first = path.components().nth(1).unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Names behind `crate::` or `revwallet::` in a line of code, those in braces included.
+fn imports(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for root in ["crate::", "revwallet::"] {
+        for (start, _) in line.match_indices(root) {
+            let rest = &line[start + root.len()..];
+            let list = rest.strip_prefix('{').and_then(|list| list.split('}').next());
+            for path in list.unwrap_or(rest).split(',').take(if list.is_some() { 99 } else { 1 }) {
+                let name: String =
+                    path.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_from_floors_below_their_own() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut used = BTreeSet::new();
+    let mut wrong = String::new();
+    for (path, text) in files("src", "rs") {
+        let module = module_of(&path);
+        if ["lib", "bin"].contains(&module.as_str()) {
+            continue;
+        }
+        let may = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} is not listed"));
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for name in imports(line).into_iter().filter(|name| *name != module) {
+                if may.contains(&name.as_str()) {
+                    used.insert((module.clone(), name));
+                } else {
+                    writeln!(wrong, "{}:{}: {module} imports {name}", path.display(), number + 1)
+                        .unwrap();
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "a module may not import another:\n{wrong}");
+    for (module, may) in MAY_IMPORT {
+        for name in *may {
+            let is_used = used.contains(&((*module).to_owned(), (*name).to_owned()));
+            assert!(is_used, "{module} may import {name}, and does not");
+        }
+    }
+}
+
+#[test]
+fn every_permitted_import_leads_downward() {
+    for (module, may) in MAY_IMPORT {
+        for name in *may {
+            let is_command_line = (*module, *name) == ("main", "cli");
+            assert!(
+                is_command_line || floor(name) < floor(module),
+                "{module} (floor {}) may import {name} (floor {})",
+                floor(module),
+                floor(name)
+            );
+        }
+    }
+}
+
+#[test]
+fn the_floors_are_drawn_in_the_documentation() {
+    let mut picture = String::from("```mermaid\ngraph TD\n");
+    for (index, (title, modules)) in FLOORS.iter().enumerate() {
+        let number = FLOORS.len() - index;
+        writeln!(picture, "  subgraph floor{number}[\"{number}: {title}\"]\n    direction LR")
+            .unwrap();
+        for module in *modules {
+            writeln!(picture, "    {module}").unwrap();
+        }
+        writeln!(picture, "  end").unwrap();
+    }
+    for number in (2..=FLOORS.len()).rev() {
+        writeln!(picture, "  floor{number} --> floor{}", number - 1).unwrap();
+    }
+    picture.push_str("```\n\n| floor | module | imports |\n|---|---|---|\n");
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    for (index, (_, modules)) in FLOORS.iter().enumerate() {
+        for module in *modules {
+            let imports: Vec<String> =
+                allowed[module].iter().map(|name| format!("`{name}`")).collect();
+            let number = FLOORS.len() - index;
+            writeln!(picture, "| {number} | `{module}` | {} |", imports.join(" ")).unwrap();
+        }
+    }
+    part_held_against("docs/architecture.md", "floors", &picture);
+}
