@@ -1,17 +1,14 @@
-//! Tells the program which revision it is and what compiled it.
+//! Build script: passes the git revision and the compiler version to the program.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a build script has no other settings than variables"
-)]
+#![expect(clippy::disallowed_methods, reason = "a build script is configured by variables only")]
 
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");
     println!("cargo:rerun-if-env-changed=REVWALLET_REVISION");
-    let given = std::env::var("REVWALLET_REVISION").ok().filter(|given| !given.is_empty());
-    let revision = given.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
+    let revision = std::env::var("REVWALLET_REVISION").ok().filter(|text| !text.is_empty());
+    let revision = revision.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=REVWALLET_REVISION={revision}");
 
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
@@ -21,12 +18,13 @@ fn main() {
 }
 
 fn revision_of_checkout() -> Option<String> {
-    // The log of HEAD grows with each commit and each checkout.
+    // The log of HEAD changes with each commit and each checkout.
     let log = output(Command::new("git").args(["rev-parse", "--git-path", "logs/HEAD"]))?;
     println!("cargo:rerun-if-changed={log}");
     output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))
 }
 
+/// Standard output of a command, if it succeeds.
 fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())

@@ -1,53 +1,90 @@
-//! What was used lately, up to a bound: a map that forgets, and whose reads cost next to nothing.
+//! Bounded caches of recently used entries, for one owner and shared between threads.
 //!
-//! Two generations: who is used moves to the young one; when that is full, the old one is forgotten.
+//! Entries live in two generations. An insert goes to the young one; when that holds half of the bound, it becomes the
+//! old one and the entries of the old one are dropped. So the half of the bound that was inserted last is always kept,
+//! which the ledger's writer relies on. A cache that admits by frequency may drop an entry right after its insert.
+//! `docs/architecture.md`, "Decisions", has the comparison with the crates of the field.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
 use std::sync::{PoisonError, RwLock};
 
-pub struct Cache<K, V> {
-    generations: RwLock<Generations<K, V>>,
+use foldhash::HashMap;
+
+/// A map that keeps at most `entries_max` entries, and always the half of them that was inserted last.
+#[derive(Debug)]
+pub struct GenerationalMap<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
     generation_max: usize,
 }
 
-struct Generations<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
-}
-
-impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
-    /// Keeps at most `entries_max`, and at least the half of them that was used last.
+impl<K: Hash + Eq, V> GenerationalMap<K, V> {
+    /// An empty map. The bound is not allocated in advance.
     pub fn new(entries_max: usize) -> Self {
-        let generations = Generations { young: HashMap::new(), old: HashMap::new() };
-        Self { generations: RwLock::new(generations), generation_max: (entries_max / 2).max(1) }
+        Self {
+            young: HashMap::default(),
+            old: HashMap::default(),
+            generation_max: (entries_max / 2).max(1),
+        }
     }
 
+    /// The value of a key. A read does not keep an entry alive; inserting it again does.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
+    /// Adds or replaces an entry, and drops the old generation when the young one is full.
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.generation_max {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    /// Removes an entry from both generations and returns the value that [`Self::get`] would have returned.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let old = self.old.remove(key);
+        self.young.remove(key).or(old)
+    }
+
+    /// Removes every entry.
+    pub fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}
+
+/// A [`GenerationalMap`] that threads share. A read takes a shared lock, and keeps its entry alive.
+#[derive(Debug)]
+pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
+
+impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
+    /// A cache of at most `entries_max` entries, and always the half of them that was used last.
+    pub fn new(entries_max: usize) -> Self {
+        Self(RwLock::new(GenerationalMap::new(entries_max)))
+    }
+
+    /// A copy of the value of a key; an entry of the old generation moves to the young one.
     pub fn get(&self, key: &K) -> Option<V> {
-        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = generations.young.get(key) {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = map.young.get(key) {
             return Some(value.clone());
         }
-        let value = generations.old.get(key)?.clone();
-        drop(generations);
+        let value = map.old.get(key)?.clone();
+        drop(map);
         self.insert(*key, value.clone());
         Some(value)
     }
 
-    /// The value, which is forgotten.
-    pub fn take(&self, key: &K) -> Option<V> {
-        let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
-        let old = generations.old.remove(key);
-        generations.young.remove(key).or(old)
+    /// Adds or replaces an entry.
+    pub fn insert(&self, key: K, value: V) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, value);
     }
 
-    pub fn insert(&self, key: K, value: V) {
-        let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
-        if generations.young.len() >= self.generation_max {
-            generations.old = mem::take(&mut generations.young);
-        }
-        generations.young.insert(key, value);
+    /// Removes an entry and returns its value.
+    pub fn remove(&self, key: &K) -> Option<V> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(key)
     }
 }
 
@@ -56,29 +93,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_is_gone_from_both_generations() {
-        let recent = Cache::new(2);
-        recent.insert(1, "old");
-        recent.insert(2, "pushes it out of the young");
-        recent.insert(1, "new");
+    fn a_removed_entry_is_gone_from_both_generations() {
+        let cache = Cache::new(2);
+        cache.insert(1, "old");
+        cache.insert(2, "ends the first generation");
+        cache.insert(1, "new");
 
-        assert_eq!(recent.take(&1), Some("new"));
+        assert_eq!(cache.remove(&1), Some("new"));
 
-        assert_eq!(recent.get(&1), None);
+        assert_eq!(cache.get(&1), None);
     }
 
     #[test]
-    fn what_is_used_stays_and_the_rest_is_forgotten() {
-        let recent = Cache::new(10);
+    fn used_entries_stay_and_the_rest_is_dropped() {
+        let cache = Cache::new(10);
 
         for key in 0..1_000 {
-            recent.insert(key, key);
-            assert_eq!(recent.get(&0), Some(0), "used each time");
+            cache.insert(key, key);
+            assert_eq!(cache.get(&0), Some(0), "used each time");
         }
 
-        assert_eq!(recent.get(&999), Some(999));
-        assert_eq!(recent.get(&500), None);
-        let generations = recent.generations.read().unwrap();
-        assert!(generations.young.len() + generations.old.len() <= 10);
+        assert_eq!(cache.get(&999), Some(999));
+        assert_eq!(cache.get(&500), None);
+        let map = cache.0.read().unwrap();
+        assert!(map.young.len() + map.old.len() <= 10);
+    }
+
+    #[test]
+    fn the_last_half_of_the_bound_is_kept_without_being_read() {
+        let mut map = GenerationalMap::new(10);
+
+        for key in 0..1_000 {
+            map.insert(key, key);
+
+            for kept in (key - 4).max(0)..=key {
+                assert_eq!(map.get(&kept), Some(&kept));
+            }
+        }
+
+        assert!(map.young.len() + map.old.len() <= 10);
+        map.clear();
+        assert_eq!(map.get(&999), None);
     }
 }

@@ -18,32 +18,32 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Serve the API and do the work behind it (the default).
+    /// Serve the API and run the background work (the default).
     Serve,
-    /// Bring the database to this version, then exit.
+    /// Migrate the database to this version, then exit.
     Migrate,
-    /// Read the whole book and hold every line against what must be; exit with 1 if something is off.
+    /// Recompute the whole book and compare every row; exit with 1 if there is a fault.
     Verify {
-        /// A seal's hash that was noted earlier, as SEQ:HASH: proves that nothing before it was rewritten.
+        /// A seal that was recorded earlier, as SEQ:HASH: proves that nothing before it was rewritten.
         #[arg(long)]
         anchor: Option<Anchor>,
     },
-    /// Measure how fast it is here, beside Postgres called directly.
+    /// Measure the throughput on this machine, in comparison with pgbench.
     Bench(crate::bench::BenchArgs),
-    /// Make, list, rotate and revoke API keys.
+    /// Create, list, rotate and revoke API keys.
     #[command(subcommand)]
     ApiKey(KeyCommand),
-    /// Give users roles.
+    /// Change the role of a user.
     #[command(subcommand)]
     User(UserCommand),
-    /// Rotate what tokens are signed with.
+    /// Rotate the key that signs tokens.
     #[command(subcommand)]
     Jwt(JwtCommand),
-    /// Print what happened around users and keys.
+    /// Print the audit log of users and keys.
     Audit(AuditArgs),
-    /// Ask the server at --internal-listen whether it is ready; exit with 1 if it is not.
+    /// Check that the server at --internal-listen is ready; exit with 1 if it is not.
     Health,
-    /// Make a database ready that was put back to an earlier moment; `scripts/restore` does it.
+    /// Prepare a database that was restored to an earlier moment; `scripts/restore` does this.
     Restored,
     /// Print the OpenAPI document.
     Openapi,
@@ -51,6 +51,8 @@ pub enum Command {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{CommandFactory, Parser};
 
     use super::*;
@@ -61,18 +63,18 @@ mod tests {
     }
 
     #[test]
-    fn settings_may_stand_before_and_behind_the_command() {
+    fn settings_can_stand_before_and_after_the_command() {
         for line in [
             ["revwallet", "--listen=127.0.0.1:1", "migrate"],
             ["revwallet", "migrate", "--listen=127.0.0.1:1"],
         ] {
-            let cli = Cli::try_parse_from(line).expect("both are usual");
+            let cli = Cli::try_parse_from(line).expect("both orders are valid");
 
             assert_eq!(cli.config.http.listen.port(), 1);
         }
     }
 
-    /// A setting goes for every command, so a command's own flag of that name would be taken for it, and panic.
+    /// Settings are global, so a command's own flag with the name of a setting would collide with it and panic.
     #[test]
     fn no_command_has_a_flag_with_the_name_of_a_setting() {
         let command = Cli::command();
@@ -82,10 +84,58 @@ mod tests {
         let mut commands: Vec<_> = command.get_subcommands().collect();
         while let Some(command) = commands.pop() {
             for setting in &settings {
-                let twice = command.get_arguments().any(|own| own.get_long() == setting.get_long());
-                assert!(!twice, "{} has a --{}", command, setting.get_long().unwrap_or_default());
+                let collides =
+                    command.get_arguments().any(|own| own.get_long() == setting.get_long());
+                assert!(
+                    !collides,
+                    "{} has a --{}",
+                    command,
+                    setting.get_long().unwrap_or_default()
+                );
             }
             commands.extend(command.get_subcommands());
         }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, expected) in [
+            ("250ms", Duration::from_millis(250)),
+            ("0s", Duration::ZERO),
+            ("30s", Duration::from_secs(30)),
+            ("5m", Duration::from_mins(5)),
+            ("1h", Duration::from_hours(1)),
+            ("7d", Duration::from_hours(7 * 24)),
+            ("1h 30m", Duration::from_mins(90)),
+            ("1.5s", Duration::from_millis(1_500)),
+        ] {
+            assert_eq!(shutdown_timeout(text).expect(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_duration_says_what_to_give() {
+        for (text, advice) in [
+            ("", "value was empty"),
+            (" ", "value was empty"),
+            ("5", "time unit needed, for example 5sec or 5ms"),
+            ("s", "expected number at 0"),
+            ("-1s", "expected number at 0"),
+            (
+                "5 parsecs",
+                "unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min,",
+            ),
+            ("99999999999999999999s", "number is too large"),
+            ("18446744073709551615d", "number is too large"),
+        ] {
+            let refusal = shutdown_timeout(text).expect_err(text).to_string();
+
+            assert!(refusal.contains(advice), "{text}: {refusal}");
+        }
+    }
+
+    fn shutdown_timeout(text: &str) -> Result<Duration, clap::Error> {
+        let cli = Cli::try_parse_from(["revwallet", &format!("--shutdown-timeout={text}")])?;
+        Ok(cli.config.lifecycle.shutdown_timeout)
     }
 }

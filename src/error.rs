@@ -1,7 +1,7 @@
-//! What can go wrong, and what a caller is told about it.
+//! Errors: every failure that a caller can see, in one enum and one table.
 //!
-//! One enum for the whole program. `Display` is public text, the cause of [`Error::Internal`]
-//! is not: it goes into the log, once, at the edge that answers.
+//! `Display` is public text. The cause of [`Error::Internal`] is not: it is logged once, where the
+//! response is written.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use http::StatusCode;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a caller can be told.
+/// A failure that a caller can see.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no such {0}")]
     NotFound(&'static str),
-    #[error("this path does not answer {0}")]
+    #[error("this path does not support {0}")]
     MethodNotAllowed(http::Method),
-    #[error("sign in, or bring an API key")]
+    #[error("sign in or send an API key")]
     Unauthenticated,
-    #[error("this credential is not good for that")]
+    #[error("this credential does not grant that permission")]
     Forbidden,
     #[error("the name or the password is wrong")]
     InvalidCredentials,
-    #[error("there is no token of ours in the body or the header `Authorization`")]
+    #[error("send a token of this service in the body or in the header `Authorization`")]
     NoToken,
-    #[error("nobody has this id")]
+    #[error("there is no user with this id")]
     UserNotFound,
     #[error("{}", summary(.0))]
     InvalidProfile(Vec<FieldError>),
@@ -32,7 +32,7 @@ pub enum Error {
     TooManyRequests { wait: Duration },
     #[error("{available} is available, {required} is required")]
     InsufficientFunds { available: String, required: String },
-    #[error("the amount, or the balance after it, is larger than is allowed here")]
+    #[error("the amount, or the balance after it, exceeds the maximum")]
     AmountTooLarge,
     #[error("the wallets have different currencies")]
     CurrencyMismatch,
@@ -40,9 +40,9 @@ pub enum Error {
     WalletFrozen,
     #[error("the wallet is closed")]
     WalletClosed,
-    #[error("the wallet still holds money")]
+    #[error("the wallet still contains money")]
     WalletNotEmpty,
-    #[error("the hold has {0}")]
+    #[error("the hold is already {0}")]
     HoldEnded(&'static str),
     #[error("this kind of transfer cannot be refunded")]
     NotRefundable,
@@ -50,60 +50,62 @@ pub enum Error {
     RefundTooLarge { left: String },
     #[error("transfer {}: {error}", .place + 1)]
     InBatch { place: usize, error: Box<Error> },
-    #[error("this idempotency key belongs to a different request")]
+    #[error("this idempotency key was used for a different request")]
     IdempotencyKeyReused,
-    #[error("it is not known yet whether this was done: repeat it with the same Idempotency-Key")]
+    #[error("the outcome is unknown: repeat the request with the same Idempotency-Key")]
     OutcomeUnknown,
     #[error("send the body as `Content-Type: application/json`")]
     UnsupportedMediaType,
     #[error("the body is not valid JSON: {0}")]
     MalformedJson(String),
-    #[error("the body did not arrive whole")]
+    #[error("the body was not received completely")]
     BrokenBody,
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldError>),
     #[error(
-        "the answer took longer than {} s; the request may still take effect: \
+        "the request took longer than {} s and may still take effect: \
          repeat it with the same Idempotency-Key", .0.as_secs()
     )]
     Timeout(Duration),
-    #[error("more requests are waiting than can be served soon")]
+    #[error("the service is overloaded: try again later")]
     Overloaded,
-    /// The edge says this one and the two below it, in our name: `nginx/problems.conf`.
-    #[error("the request is not HTTP as it should be")]
+    /// Only nginx answers with this variant and the next two: `nginx/problems.conf`.
+    #[error("the request is not valid HTTP")]
     Malformed,
-    #[error("the service cannot be reached, or was lost before its answer was whole")]
+    #[error(
+        "the service cannot be reached, or the connection to it was lost before the response was complete"
+    )]
     Unreachable,
-    #[error("the service did not answer in time")]
+    #[error("the service did not respond in time")]
     Unanswered,
-    #[error("the database does not answer")]
+    #[error("the database is unavailable")]
     DatabaseUnavailable(#[source] anyhow::Error),
-    #[error("something went wrong on our side")]
+    #[error("an unexpected error occurred")]
     Internal(#[source] anyhow::Error),
 }
 
-/// One broken field of a request.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// Where: a JSON pointer into the body, or `?name` for a query parameter.
+    /// Location of the field: a JSON pointer into the body, or `?name` for a query parameter.
     #[schema(example = "/amount")]
     pub pointer: String,
-    /// What is wrong with it.
+    /// Reason why the field is invalid.
     #[schema(example = "must be more than zero")]
     pub detail: String,
 }
 
-/// One row of the contract: what every failure of a kind has in common.
+/// A kind of failure, as clients see it.
 #[derive(Debug)]
 pub struct Problem {
     pub slug: &'static str,
     pub title: &'static str,
     pub status: StatusCode,
-    /// What the caller can do about it; shown on the problem's page.
+    /// Advice to the client, shown on the problem's page.
     pub advice: &'static str,
-    /// When a repetition makes sense.
+    /// Delay after which a retry makes sense.
     pub retry_after: Option<Duration>,
 }
 
@@ -117,7 +119,7 @@ macro_rules! problems {
             retry_after: problems!(@retry $($seconds)?),
         };)+
 
-        /// All of them, in the order of their status.
+        /// Every kind of problem, in the order of their statuses.
         pub static PROBLEMS: &[&Problem] = &[$(&$constant),+];
     };
     (@retry $seconds:literal) => { Some(Duration::from_secs($seconds)) };
@@ -128,78 +130,78 @@ problems! {
     MALFORMED_JSON "malformed-json" BAD_REQUEST "Malformed JSON",
         "Check the body with a JSON parser; the detail names the line and column.";
     MALFORMED_REQUEST "malformed-request" BAD_REQUEST "Malformed request",
-        "Its first line, a header or a length is wrong or too long: look at what your client really sends.";
-    BROKEN_BODY "broken-body" BAD_REQUEST "Broken body",
-        "The connection ended, or the transfer encoding was wrong, before the whole body was here. Send it again.";
+        "The request line, a header or a length is malformed or too long. Check what your client sends.";
+    BROKEN_BODY "broken-body" BAD_REQUEST "Incomplete body",
+        "The connection ended or the transfer encoding was invalid before the whole body arrived. Send the request again.";
     INVALID_PROFILE "invalid-profile" BAD_REQUEST "Invalid profile",
-        "Each entry of errors names a field and what is wrong with it, or that it is taken.";
+        "Each entry of errors names a field and the reason why it is invalid, for example that the value is taken.";
     NO_TOKEN "no-token" BAD_REQUEST "No token",
-        "Send the token that the login has answered, as the member token or in the header Authorization: Bearer.";
-    UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "Sign in first",
+        "Send the token from the response of the login, in the member token or in the header Authorization: Bearer.";
+    UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "Authentication required",
         "Send a credential in the header Authorization: Bearer.";
     INVALID_CREDENTIALS "invalid-credentials" UNAUTHORIZED "Invalid credentials",
-        "Check the name and the password. After several failures one has to wait, each time longer.";
+        "Check the name and the password. After several failures each further attempt has to wait longer.";
     FORBIDDEN "forbidden" FORBIDDEN "Forbidden",
-        "It belongs to somebody else, or asks for an API key with a scope that this one does not have. Money is created by keys with wallet:write, or by users where --self-service-funding is on.";
+        "The resource belongs to another caller, or the operation requires a scope that this API key does not have. Only keys with wallet:write create money, and users where --self-service-funding is on.";
     USER_NOT_FOUND "user-not-found" NOT_FOUND "User not found",
         "Check the id.";
     NOT_FOUND "not-found" NOT_FOUND "Not found",
         "Check the path and the id. The routes are listed at /docs.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED "Method not allowed",
-        "The header Allow lists the methods that this path answers.";
+        "The header Allow lists the methods that this path supports.";
     WALLET_FROZEN "wallet-frozen" CONFLICT "Wallet frozen",
-        "Money may come in but not go out until the wallet is unfrozen.";
+        "Money can come in but not go out until the wallet is unfrozen.";
     WALLET_CLOSED "wallet-closed" CONFLICT "Wallet closed",
-        "A closed wallet stays closed; open another.";
+        "A closed wallet stays closed. Open another one.";
     WALLET_NOT_EMPTY "wallet-not-empty" CONFLICT "Wallet not empty",
-        "Move the money out, and end its holds, before you close the wallet.";
+        "Move the money out and end the holds of the wallet before you close it.";
     HOLD_ENDED "hold-ended" CONFLICT "Hold ended",
-        "A hold that was captured, voided or has expired stays so; its transfers tell what became of the money.";
+        "A captured, voided or expired hold is final. Its transfers show where the money went.";
     NOT_REFUNDABLE "not-refundable" CONFLICT "Not refundable",
-        "Deposits, withdrawals, transfers and captures are refunded. A hold is voided instead; a refund is not undone.";
+        "Only deposits, withdrawals, transfers and captures can be refunded. Void a hold instead; a refund is final.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
-        "Send less at once: the detail names the limit. Many transfers fit into one POST /wallet/batch.";
+        "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
-        "Send JSON, and say so with the header Content-Type: application/json.";
+        "Send JSON with the header Content-Type: application/json.";
     INVALID "invalid" UNPROCESSABLE_ENTITY "Invalid request",
-        "Each entry of errors names a field and what is wrong with it.";
+        "Each entry of errors names a field and the reason why it is invalid.";
     INSUFFICIENT_FUNDS "insufficient-funds" UNPROCESSABLE_ENTITY "Insufficient funds",
-        "The members available and required say how much is missing.";
+        "The members available and required show how much is missing.";
     AMOUNT_TOO_LARGE "amount-too-large" UNPROCESSABLE_ENTITY "Amount too large",
         "One transfer moves at most --max-amount, and no balance exceeds 2^53-1 minor units.";
     REFUND_TOO_LARGE "refund-too-large" UNPROCESSABLE_ENTITY "Refund too large",
-        "All refunds of a transfer together return at most what it moved; its fee is not returned.";
+        "The refunds of a transfer together return at most what it moved; the fee is not refunded.";
     CURRENCY_MISMATCH "currency-mismatch" UNPROCESSABLE_ENTITY "Currency mismatch",
-        "Money moves between wallets of one currency; change it at the exchange first.";
+        "Money moves only between wallets of the same currency. Exchange it first.";
     IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "Idempotency key reused",
-        "This key was used for another request. Use a new key for a new request.";
+        "This key was used for a different request. Use a new key for each new request.";
     TOO_MANY_REQUESTS "too-many-requests" TOO_MANY_REQUESTS "Too many requests",
-        "Wait as long as the header Retry-After says. Each further failure doubles the wait; success ends it.",
+        "Wait as long as the header Retry-After says. Each further failure doubles the wait; a success ends it.",
         retry after 1 s;
     INTERNAL "internal" INTERNAL_SERVER_ERROR "Internal error",
-        "This is our fault. The operator finds the cause in the log by the trace_id.";
-    UNREACHABLE "unreachable" BAD_GATEWAY "Unreachable",
-        "The request may have taken effect, if the service was lost while it worked. Repeat it with the same Idempotency-Key: it is then done once.",
+        "This is a fault of the service. The operator finds its cause in the log under the trace_id.";
+    UNREACHABLE "unreachable" BAD_GATEWAY "Service unreachable",
+        "The request may have taken effect if the service was lost while it worked on it. Repeat it with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
     TIMEOUT "timeout" SERVICE_UNAVAILABLE "Timeout",
-        "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
+        "The request may still take effect. Repeat it with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
     OUTCOME_UNKNOWN "outcome-unknown" SERVICE_UNAVAILABLE "Outcome unknown",
-        "The service lost its database before it could tell. Repeat the request with the same Idempotency-Key: it is then done once.",
+        "The service lost its database before the outcome was known. Repeat the request with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "Overloaded",
         "Wait as long as the header Retry-After says, then try again.",
         retry after 1 s;
     DATABASE_UNAVAILABLE "database-unavailable" SERVICE_UNAVAILABLE "Database unavailable",
-        "Wait as long as the header Retry-After says, then try again. The service recovers by itself when its database does.",
+        "Wait as long as the header Retry-After says, then try again. The service recovers as soon as its database does.",
         retry after 2 s;
-    UNANSWERED "unanswered" GATEWAY_TIMEOUT "Unanswered",
-        "The request may still take effect. Repeat it with the same Idempotency-Key: it is then done once.",
+    UNANSWERED "unanswered" GATEWAY_TIMEOUT "Gateway timeout",
+        "The request may still take effect. Repeat it with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
 }
 
 impl Error {
-    /// The contract in one table. No wildcard: a new variant must choose.
+    /// The problem of each variant. There is no wildcard, so that a new variant must choose.
     pub fn problem(&self) -> &'static Problem {
         match self {
             Self::NotFound(_) => &NOT_FOUND,
@@ -238,7 +240,7 @@ impl Error {
         }
     }
 
-    /// When a repetition makes sense.
+    /// Delay after which a retry makes sense.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
@@ -246,7 +248,7 @@ impl Error {
         }
     }
 
-    /// What only the log may know.
+    /// The internal cause, for the log only.
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
@@ -255,7 +257,7 @@ impl Error {
         }
     }
 
-    /// The cause, for whoever runs the program; the public text where there is none.
+    /// The internal cause, for the operator; the public text if there is none.
     pub fn into_cause(self) -> anyhow::Error {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => cause,
@@ -263,13 +265,13 @@ impl Error {
         }
     }
 
-    /// One field is wrong.
+    /// The error of a single invalid field.
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
     }
 }
 
-/// Not less, so that whoever waits this long has waited long enough.
+/// Rounds up, so that a client that waits this long has waited long enough.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
@@ -283,23 +285,23 @@ fn summary(fields: &[FieldError]) -> String {
 
 impl From<sqlx::Error> for Error {
     fn from(cause: sqlx::Error) -> Self {
-        let gone = match &cause {
+        let is_unavailable = match &cause {
             sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
             | sqlx::Error::WorkerCrashed => true,
             sqlx::Error::Database(database) => {
-                database.code().is_some_and(|code| means_unavailable(&code))
+                database.code().is_some_and(|code| is_unavailable_sqlstate(&code))
             }
             _ => false,
         };
         let cause = anyhow::Error::new(cause);
-        if gone { Self::DatabaseUnavailable(cause) } else { Self::Internal(cause) }
+        if is_unavailable { Self::DatabaseUnavailable(cause) } else { Self::Internal(cause) }
     }
 }
 
-/// SQLSTATEs of a server that goes, comes, is full, or only reads: it will be different later.
-pub fn means_unavailable(code: &str) -> bool {
+/// Whether a SQLSTATE means that the server is starting, stopping, out of resources or read-only: a retry can succeed.
+fn is_unavailable_sqlstate(code: &str) -> bool {
     // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only.
     code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
 }
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_temporary_says_when_to_come_back() {
+    fn temporary_problems_have_retry_after() {
         for problem in PROBLEMS {
             let status = problem.status.as_u16();
             let temporary = status == 429 || (502..=504).contains(&status);

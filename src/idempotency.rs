@@ -56,6 +56,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// The key of a request without the header.
+    pub fn absent() -> Self {
+        Self(None)
+    }
+
     /// The key as it is stored. Keys of different callers or operations never collide.
     pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
         let key = self.0.as_deref()?;

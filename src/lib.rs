@@ -32,7 +32,6 @@ pub mod jobs;
 
 // Floor 1: modules that need no other.
 pub mod cache;
-pub mod duration;
 pub mod error;
 pub mod ids;
 pub mod secret;

@@ -1,4 +1,4 @@
-//! The program: reads the command line, does one of its commands, says in one sentence what failed.
+//! The program: runs the command of the command line; an error is one sentence on standard error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,15 +25,16 @@ use revwallet::users;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The command line cannot be used.
+/// Exit code for an invalid command line.
 const USAGE: u8 = 2;
-/// Anything else.
+
+/// Exit code for every other failure.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(unusable) if unusable.use_stderr() => return fail(USAGE, &first_line(&unusable)),
+        Err(invalid) if invalid.use_stderr() => return fail(USAGE, &usage_error(&invalid)),
         Err(help) => help.exit(),
     };
     match run(cli) {
@@ -43,25 +44,28 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, sentence: &str) -> ExitCode {
-    // Standard error may be closed; there is nobody left to tell then.
-    let _unread = writeln!(std::io::stderr(), "revwallet: {sentence}");
+    // Standard error may be closed, and then there is no other place to report to.
+    let _ignored = writeln!(std::io::stderr(), "revwallet: {sentence}");
     ExitCode::from(code)
 }
 
-/// One sentence, where clap would write a paragraph.
-fn first_line(unusable: &clap::Error) -> String {
-    let mut text = unusable.to_string();
-    if let Some(ContextValue::String(argument)) = unusable.get(ContextKind::InvalidArg)
-        && let Some(ContextValue::String(value)) = unusable.get(ContextKind::InvalidValue)
+/// The error of the command line in one sentence, without secret values; clap would write a paragraph.
+fn usage_error(invalid: &clap::Error) -> String {
+    let mut text = invalid.to_string();
+    if let Some(ContextValue::String(argument)) = invalid.get(ContextKind::InvalidArg)
+        && let Some(ContextValue::String(value)) = invalid.get(ContextKind::InvalidValue)
         && is_secret(argument)
     {
         text = text.replace(&format!(" '{value}'"), "");
     }
     let line = text.lines().next().unwrap_or_default();
-    format!("{}; `revwallet --help` lists what there is", line.trim_start_matches("error: "))
+    format!(
+        "{}; `revwallet --help` lists commands and settings",
+        line.trim_start_matches("error: ")
+    )
 }
 
-/// Whether what was given for it is nobody's business: `argument` is as clap writes it, `--name <NAME>`.
+/// Whether the value of an argument is secret. `argument` is written as clap does: `--name <NAME>`.
 fn is_secret(argument: &str) -> bool {
     let name = argument.split(' ').next().unwrap_or_default().trim_start_matches('-');
     let command = Cli::command();
@@ -114,12 +118,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry)?;
-    let outcome = serve_until_told(&config, &telemetry).await;
+    let outcome = serve_until_signal(&config, &telemetry).await;
     tokio::task::spawn_blocking(|| drop(telemetry)).await?;
     outcome
 }
 
-async fn serve_until_told(config: &Config, telemetry: &Telemetry) -> anyhow::Result<()> {
+/// Serves until a signal arrives or a task fails, then shuts down.
+async fn serve_until_signal(config: &Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let running = tokio::select! {
         running = App::start(config, &telemetry.metrics) => running?,
@@ -131,11 +136,11 @@ async fn serve_until_told(config: &Config, telemetry: &Telemetry) -> anyhow::Res
     };
     tokio::select! {
         in_time = running.stop() => match (in_time, failed) {
-            (_, Some(name)) => anyhow::bail!("the task `{name}` ended; the log says why"),
-            (false, None) => anyhow::bail!("not everything ended in time; raise --shutdown-timeout"),
+            (_, Some(name)) => anyhow::bail!("the task `{name}` ended unexpectedly; the log has the cause"),
+            (false, None) => anyhow::bail!("shutdown did not finish in time; raise --shutdown-timeout"),
             (true, None) => Ok(()),
         },
-        _ = signals.next() => anyhow::bail!("stopped at once, as a second signal asked"),
+        _ = signals.next() => anyhow::bail!("stopped immediately on a second signal"),
     }
 }
 
@@ -143,7 +148,7 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     with_database(&config, async |_, _| Ok(())).await
 }
 
-/// Does something short with a database that is up to date.
+/// Runs a short command on a migrated database.
 async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&Database, &Telemetry) -> anyhow::Result<()>,
@@ -170,7 +175,7 @@ async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{report}").context("cannot write the report")?;
     match report.faults.first() {
         None => Ok(()),
-        Some(fault) => anyhow::bail!("the book is not as it must be: {fault}"),
+        Some(fault) => anyhow::bail!("the book has faults, the first one is: {fault}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text that must not be seen.
+//! Secrets: text that is redacted in output, random bytes, digests and constant-time comparison.
 
 use std::fmt;
 
@@ -7,43 +7,44 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-/// A password, key or token: prints as `***`, whoever prints it.
+/// A password, key or token. `Debug` prints `***`.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself. Each call is a place to look at.
+    /// The text itself. Each call deserves a look in review.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// A fingerprint to keep instead of it. Only for what nobody can guess: a password needs more.
+    /// The SHA-256 hash, to store instead of the secret. Only for random secrets: a password needs a slow hash.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
 }
 
-/// What a file holds, without the line's end: settings that are secret can come by file. No file is named by an empty name.
+/// Reads a secret setting from a file, without the end of the line. An empty path means an empty secret.
 pub fn from_file(path: &str) -> Result<Secret, String> {
     if path.is_empty() {
         return Ok(Secret(String::new()));
     }
-    let text =
-        std::fs::read_to_string(path).map_err(|cause| format!("it cannot be read: {cause}"))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| format!("the file cannot be read: {cause}"))?;
     match text.trim_end_matches(['\r', '\n']) {
-        // Nobody means nothing by a file: it is being written, or the disk was full.
-        "" => Err("it is empty".to_owned()),
+        // An empty file is an accident: it is still being written, or the disk was full.
+        "" => Err("the file is empty".to_owned()),
         secret => Ok(Secret(secret.to_owned())),
     }
 }
 
-/// From a setting: the text, or `@` and the path of a file that has it, as container platforms hand secrets over.
+/// Reads a secret setting: the secret itself, or `@` and the path of a file that contains it, as container platforms
+/// provide secrets.
 pub fn from_setting(setting: &str) -> Result<Secret, String> {
     setting.strip_prefix('@').map_or_else(|| Ok(Secret(setting.to_owned())), from_file)
 }
 
-/// 244 bits that nobody can guess.
-pub fn random() -> [u8; 32] {
+/// Returns 244 random bits from a secure source.
+pub fn random_bytes() -> [u8; 32] {
     let mut bytes = [0; 32];
     for half in bytes.chunks_mut(16) {
         half.copy_from_slice(Uuid::new_v4().as_bytes());
@@ -51,7 +52,7 @@ pub fn random() -> [u8; 32] {
     bytes
 }
 
-/// One short fingerprint of several texts. Each goes in with its length before it, so that no two lists look the same.
+/// A digest of several texts. Each text is preceded by its length, so that different lists have different digests.
 pub fn digest(parts: &[&str]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {
@@ -62,8 +63,8 @@ pub fn digest(parts: &[&str]) -> Uuid {
     Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
-/// Whether two hashes are the same, in a time that does not tell where they differ.
-pub fn same(left: &[u8], right: &[u8]) -> bool {
+/// Whether two hashes are equal, compared in constant time.
+pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }
 
@@ -90,20 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_may_name_a_file() {
+    fn a_setting_can_name_a_file() {
         let file = std::env::temp_dir().join(format!("revwallet-secret-{}", std::process::id()));
-        std::fs::write(&file, "hush\n").expect("a file can be written");
+        std::fs::write(&file, "hush\n").expect("the temporary directory is writable");
 
-        let secret = from_setting(&format!("@{}", file.display())).expect("it is there");
+        let secret = from_setting(&format!("@{}", file.display())).expect("the file exists");
 
         assert_eq!(secret.reveal(), "hush");
-        std::fs::remove_file(&file).expect("it is there");
-        let gone = from_setting(&format!("@{}", file.display())).expect_err("it is gone");
-        assert!(gone.contains("cannot be read"), "{gone}");
+        std::fs::remove_file(&file).expect("the file exists");
+        let error =
+            from_setting(&format!("@{}", file.display())).expect_err("the file was removed");
+        assert!(error.contains("cannot be read"), "{error}");
     }
 
     #[test]
-    fn a_secret_does_not_print() {
+    fn debug_output_redacts_a_secret() {
         assert_eq!(format!("{:?}", Some(Secret::from("hush".to_owned()))), "Some(***)");
     }
 }

@@ -1,4 +1,4 @@
-//! Every task that is spawned: counted, named, and missed when it dies.
+//! Tracked tasks: every spawned task is counted and named, and its unexpected end stops the program.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,55 +9,55 @@ use tracing::{Instrument, Span, error};
 
 /// A group of tasks that start and stop together.
 ///
-/// The program has two: the edge (listeners, connections) stops first, so that what
-/// it has promised is still done by the core (writer, readers, jobs), which stops second.
+/// The edge (listeners, connections) stops first. The core (writer, readers, jobs) stops second, so that the work that
+/// accepted requests rely on is still done.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     stopping: CancellationToken,
-    died: FirstFailure,
+    failure: FirstFailure,
 }
 
-/// The first task that ended although nobody asked it to.
+/// The first task that ended before its group was stopped.
 #[derive(Debug, Clone, Default)]
 pub struct FirstFailure {
     name: Arc<OnceLock<&'static str>>,
-    noticed: CancellationToken,
+    reported: CancellationToken,
 }
 
 impl FirstFailure {
-    /// Waits for the first death.
+    /// Waits for the first unexpected end, and returns the name of the task.
     pub async fn wait(&self) -> &'static str {
-        self.noticed.cancelled().await;
+        self.reported.cancelled().await;
         self.name.get().copied().unwrap_or("unknown")
     }
 
     fn report(&self, name: &'static str) {
-        // Only the first is kept: the others usually follow from it.
+        // Only the first one counts: the others usually follow from it.
         if self.name.set(name).is_ok() {
-            self.noticed.cancel();
+            self.reported.cancel();
         }
     }
 }
 
 impl Tasks {
-    /// A group that reports its deaths to `died`.
-    pub fn new(died: FirstFailure) -> Self {
-        Self { died, ..Self::default() }
+    /// Creates a group that reports the unexpected end of a task to `failure`.
+    pub fn new(failure: FirstFailure) -> Self {
+        Self { failure, ..Self::default() }
     }
 
-    /// Is cancelled when the group is asked to stop.
+    /// Token that is cancelled when the group stops.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 
-    /// Runs `work` until the group stops. Ending earlier, failing or panicking ends the program.
+    /// Spawns a task that runs until the group stops. If it ends earlier, fails or panics, the program stops.
     pub fn spawn(
         &self,
         name: &'static str,
         work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let (died, stopping) = (self.died.clone(), self.stopping.clone());
+        let (failure, stopping) = (self.failure.clone(), self.stopping.clone());
         let work = self.tracker.track_future(work).in_current_span();
         #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
         tokio::spawn(async move {
@@ -65,32 +65,32 @@ impl Tasks {
             let outcome = tokio::spawn(work).await;
             match outcome {
                 Ok(Ok(())) if stopping.is_cancelled() => return,
-                Ok(Ok(())) => error!(task = name, "the task {name} ended unasked"),
+                Ok(Ok(())) => error!(task = name, "task {name} ended unexpectedly; shutting down"),
                 Ok(Err(cause)) => {
                     error!(
                         task = name,
                         error.message = format!("{cause:#}"),
-                        "the task {name} failed"
+                        "task {name} failed; shutting down"
                     );
                 }
                 Err(cause) => {
                     error!(
                         task = name,
                         error.message = cause.to_string(),
-                        "the task {name} panicked"
+                        "task {name} panicked; shutting down"
                     );
                 }
             }
-            died.report(name);
+            failure.report(name);
         });
     }
 
-    /// Runs `work` that may end at any time, such as one connection.
-    pub fn spawn_brief(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns a task that may end at any time, such as a connection.
+    pub fn spawn_short_lived(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(work.instrument(Span::none()));
     }
 
-    /// Asks every task of the group to stop and waits at most `limit`; says whether all did.
+    /// Asks every task of the group to stop and waits at most `limit`. Returns whether all of them ended.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.stopping.cancel();
         self.tracker.close();
@@ -103,43 +103,43 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_fails_is_noticed_by_name() {
-        let died = FirstFailure::default();
-        let tasks = Tasks::new(died.clone());
+    async fn the_failure_of_a_task_is_reported_with_its_name() {
+        let failure = FirstFailure::default();
+        let tasks = Tasks::new(failure.clone());
 
-        tasks.spawn("fragile", async { anyhow::bail!("out of luck") });
+        tasks.spawn("failing", async { anyhow::bail!("planted failure") });
 
-        assert_eq!(died.wait().await, "fragile");
+        assert_eq!(failure.wait().await, "failing");
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_noticed_by_name() {
-        let died = FirstFailure::default();
-        let tasks = Tasks::new(died.clone());
+    async fn the_panic_of_a_task_is_reported_with_its_name() {
+        let failure = FirstFailure::default();
+        let tasks = Tasks::new(failure.clone());
 
-        tasks.spawn("fragile", async { panic!("out of luck") });
+        tasks.spawn("failing", async { panic!("planted panic") });
 
-        assert_eq!(died.wait().await, "fragile");
+        assert_eq!(failure.wait().await, "failing");
     }
 
     #[tokio::test]
-    async fn a_task_that_stops_when_asked_is_no_death() {
-        let died = FirstFailure::default();
-        let tasks = Tasks::new(died.clone());
+    async fn a_task_that_ends_when_the_group_stops_is_not_a_failure() {
+        let failure = FirstFailure::default();
+        let tasks = Tasks::new(failure.clone());
         let stopping = tasks.stopping().clone();
-        tasks.spawn("obedient", async move {
+        tasks.spawn("well-behaved", async move {
             stopping.cancelled().await;
             Ok(())
         });
 
         assert!(tasks.stop(Duration::from_secs(5)).await);
-        assert!(tokio::time::timeout(Duration::from_millis(20), died.wait()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(20), failure.wait()).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_task_that_does_not_stop_is_waited_for_no_longer_than_the_limit() {
+    async fn stop_waits_no_longer_than_its_limit() {
         let tasks = Tasks::default();
-        tasks.spawn("stubborn", std::future::pending());
+        tasks.spawn("endless", std::future::pending());
 
         assert!(!tasks.stop(Duration::from_millis(10)).await);
     }

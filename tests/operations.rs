@@ -1,4 +1,4 @@
-//! Documents for operators against what is there: commands, options, settings, files, links, log events.
+//! Documents for operators against the code: commands, options, settings, files, links, log events.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Command, CommandFactory};
 use revwallet::cli::Cli;
 
-/// Documents whose commands are used as they stand.
+/// Documents whose commands must work unchanged.
 const DOCUMENTS: [&str; 2] = ["docs/operations.md", "README.md"];
 
-/// Folders whose files are named in documents.
+/// Folders whose files documents may name.
 const FOLDERS: [&str; 14] = [
     "alertmanager/",
     "alloy/",
@@ -35,10 +35,10 @@ fn root() -> &'static Path {
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("there is no {}", path.display()))
+    std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{} does not exist", path.display()))
 }
 
-/// What stands in code: spans of a line, and the lines of blocks.
+/// Returns the code of a Markdown text: inline code, and the lines of code blocks.
 fn code(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut block = false;
@@ -46,7 +46,7 @@ fn code(text: &str) -> Vec<String> {
         if line.trim_start().starts_with("```") {
             block = !block;
         } else if block {
-            // Behind a comment there is no command.
+            // A comment contains no command.
             let line = line.split(" #").next().unwrap_or_default();
             match found.last_mut() {
                 Some(before) if before.ends_with('\\') => {
@@ -62,16 +62,17 @@ fn code(text: &str) -> Vec<String> {
     found
 }
 
+/// Splits code into words.
 fn words(code: &str) -> Vec<&str> {
-    let apart = |c: char| c.is_whitespace() || "()'\",;".contains(c);
-    code.split(apart).filter(|word| !word.is_empty()).collect()
+    let is_separator = |c: char| c.is_whitespace() || "()'\",;".contains(c);
+    code.split(is_separator).filter(|word| !word.is_empty()).collect()
 }
 
-/// Options of a command and of the whole, and whether they take a value.
+/// Returns the options of a command, global ones included, and whether each takes a value.
 fn options(command: &Command) -> BTreeMap<String, bool> {
-    let whole = Cli::command();
+    let program = Cli::command();
     let mut found = BTreeMap::from([("--help".to_owned(), false)]);
-    for argument in command.get_arguments().chain(whole.get_arguments()) {
+    for argument in command.get_arguments().chain(program.get_arguments()) {
         if let Some(name) = argument.get_long() {
             found.insert(format!("--{name}"), argument.get_action().takes_values());
         }
@@ -79,8 +80,8 @@ fn options(command: &Command) -> BTreeMap<String, bool> {
     found
 }
 
-/// Holds the words behind `revwallet` against its commands.
-fn is_known_to_the_program(place: &str, words: &[&str]) {
+/// Asserts that the program accepts the words after `revwallet`.
+fn assert_accepted_by_program(place: &str, words: &[&str]) {
     let mut command = &Cli::command();
     let mut words = words.iter().take_while(|word| !["|", "&&", "=", ">"].contains(*word));
     while let Some(word) = words.next() {
@@ -88,20 +89,20 @@ fn is_known_to_the_program(place: &str, words: &[&str]) {
             let option = word.split('=').next().unwrap();
             let takes_value = options(command).get(option).copied();
             let takes_value =
-                takes_value.unwrap_or_else(|| panic!("{place}: there is no {option}"));
+                takes_value.unwrap_or_else(|| panic!("{place}: {option} does not exist"));
             if takes_value && !word.contains('=') {
                 words.next();
             }
         } else if let Some(next) = command.find_subcommand(word) {
             command = next;
         } else {
-            let takes = command.get_positionals().next().is_some();
-            assert!(takes, "{place}: there is no command {word}");
+            let has_positionals = command.get_positionals().next().is_some();
+            assert!(has_positionals, "{place}: the command {word} does not exist");
         }
     }
 }
 
-/// Whether what follows `revwallet` is a command of it, not a name of something else.
+/// Returns whether the words after `revwallet` are a command, rather than prose.
 fn is_command(words: &[&str]) -> bool {
     let first = words.first().unwrap_or(&"");
     first.starts_with("--") || Cli::command().find_subcommand(first).is_some()
@@ -114,9 +115,9 @@ fn commands_of_the_program_exist() {
         for line in code(&read(document)) {
             let words = words(&line);
             for (at, word) in words.iter().enumerate() {
-                let behind = &words[at + 1..];
-                if (*word == "revwallet" && is_command(behind)) || *word == "migrate" && at > 0 {
-                    is_known_to_the_program(&format!("{document}: {line}"), behind);
+                let following = &words[at + 1..];
+                if (*word == "revwallet" && is_command(following)) || *word == "migrate" && at > 0 {
+                    assert_accepted_by_program(&format!("{document}: {line}"), following);
                     seen += 1;
                 }
             }
@@ -126,19 +127,19 @@ fn commands_of_the_program_exist() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_found() {
-    let wrong = |line: &'static str| {
+fn an_unknown_command_is_detected() {
+    let is_refused = |line: &'static str| {
         let words = words(line);
-        std::panic::catch_unwind(|| is_known_to_the_program("a test", &words[1..])).is_err()
+        std::panic::catch_unwind(|| assert_accepted_by_program("a test", &words[1..])).is_err()
     };
-    assert!(wrong("revwallet verify --anchors 1:2"));
-    assert!(wrong("revwallet verfy"));
-    assert!(!wrong("revwallet api-key revoke 5"));
-    assert!(!wrong("revwallet verify --anchor=1:2 --data-dir x"));
+    assert!(is_refused("revwallet verify --anchors 1:2"));
+    assert!(is_refused("revwallet verfy"));
+    assert!(!is_refused("revwallet api-key revoke 5"));
+    assert!(!is_refused("revwallet verify --anchor=1:2 --data-dir x"));
 }
 
 #[test]
-fn scripts_exist_and_know_their_options() {
+fn scripts_exist_and_accept_their_options() {
     for document in DOCUMENTS {
         for line in code(&read(document)) {
             let words = words(&line);
@@ -149,17 +150,17 @@ fn scripts_exist_and_know_their_options() {
             if script.ends_with('/') {
                 continue;
             }
-            // Some only pass their options on.
+            // Some scripts pass their options to a library function.
             let mut text = read(script);
             for lib in files("scripts/lib") {
                 text.push_str(&std::fs::read_to_string(lib).unwrap());
             }
-            let own = options(&Cli::command());
+            let program_options = options(&Cli::command());
             for word in words[at + 1..].iter().filter(|word| word.starts_with("--")) {
                 let option = word.split('=').next().unwrap();
-                let known =
-                    text.contains(option) || script == "scripts/run" && own.contains_key(option);
-                assert!(known, "{document}: {script} knows no {option}: {line}");
+                let known = text.contains(option)
+                    || script == "scripts/run" && program_options.contains_key(option);
+                assert!(known, "{document}: {script} does not accept {option}: {line}");
             }
         }
     }
@@ -170,11 +171,12 @@ fn files(folder: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Settings of the program, and those that its surroundings read.
+/// Returns the settings of the program, and those that scripts and compose files read.
 fn settings() -> BTreeSet<String> {
     let command = Cli::command();
-    let own = command.get_arguments().filter_map(clap::Arg::get_env);
-    let mut known: BTreeSet<String> = own.map(|name| name.to_str().unwrap().to_owned()).collect();
+    let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+    let mut known: BTreeSet<String> =
+        variables.map(|name| name.to_str().unwrap().to_owned()).collect();
     let compose = files(".")
         .into_iter()
         .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("docker-compose"));
@@ -185,7 +187,7 @@ fn settings() -> BTreeSet<String> {
     known
 }
 
-/// Every word that begins as our settings do.
+/// Returns every word that starts like a setting.
 fn named_settings(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
     words.filter(|word| word.starts_with("REVWALLET_") && !word.ends_with('_')).map(str::to_owned)
@@ -196,13 +198,13 @@ fn settings_exist() {
     let known = settings();
     for document in DOCUMENTS {
         for name in named_settings(&read(document)) {
-            assert!(known.contains(&name), "{document}: nothing reads {name}");
+            assert!(known.contains(&name), "{document}: {name} is not a setting");
         }
     }
 }
 
 #[test]
-fn files_and_links_lead_somewhere() {
+fn files_and_links_exist() {
     for document in documents() {
         let text = std::fs::read_to_string(&document).unwrap();
         let folder = document.parent().unwrap();
@@ -213,17 +215,20 @@ fn files_and_links_lead_somewhere() {
             }
             let (path, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { document.clone() } else { folder.join(path) };
-            assert!(target.exists(), "{place}: {link} leads nowhere");
+            assert!(target.exists(), "{place}: the target of {link} does not exist");
             if !heading.is_empty() {
                 let target = std::fs::read_to_string(&target).unwrap();
-                assert!(headings(&target).contains(heading), "{place}: {link} leads nowhere");
+                assert!(
+                    headings(&target).contains(heading),
+                    "{place}: the target of {link} does not exist"
+                );
             }
         }
         for line in code(&text) {
             for word in words(&line) {
                 let word = word.split([':', '{', '*', '<']).next().unwrap().trim_end_matches('.');
                 let is_path = FOLDERS.iter().any(|folder| word.starts_with(folder));
-                assert!(!is_path || root().join(word).exists(), "{place}: there is no {word}");
+                assert!(!is_path || root().join(word).exists(), "{place}: {word} does not exist");
             }
         }
     }
@@ -245,7 +250,7 @@ fn documents() -> Vec<PathBuf> {
     documents
 }
 
-/// As they are linked to.
+/// Returns the anchors of all headings.
 fn headings(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
     lines
@@ -260,7 +265,10 @@ fn log_events_exist() {
     for document in DOCUMENTS {
         for event in read(document).split("event=\"").skip(1) {
             let event = event.split('"').next().unwrap();
-            assert!(known.contains(&format!("| `{event}` |")), "{document}: nothing says {event}");
+            assert!(
+                known.contains(&format!("| `{event}` |")),
+                "{document}: the event {event} does not exist"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What the compiler cannot see: the shape of the tree, and documents against the code.
+//! Rules that the compiler does not check: layout of the source tree, and documents against the code.
 //!
-//! Some documents are written from the code. `BLESS=1 cargo test --test tidy` writes them anew.
+//! `BLESS=1 cargo test --test tidy` regenerates the parts of documents that come from the code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,15 +17,15 @@ use revwallet::cli::Cli;
 use revwallet::error::PROBLEMS;
 use revwallet::telemetry::Metrics;
 
-/// Longest that a source file may be. Long before that, look for its second reason to exist.
+/// Maximum number of lines of a source file. A file should be split long before, where it has a second purpose.
 const LINES_MAX: usize = 500;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file below `folder` with that ending, with its text.
-fn files(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
+/// Returns path and text of every file below `folder` with the given extension.
+fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -33,45 +33,49 @@ fn files(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == ending) {
+            } else if path.extension().is_some_and(|own| own == extension) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
             }
         }
     }
     found.sort();
-    assert!(!found.is_empty(), "no .{ending} file below {folder}");
+    assert!(!found.is_empty(), "no .{extension} file below {folder}");
     found
 }
 
+/// Returns path and text of every Rust file.
 fn sources() -> Vec<(PathBuf, String)> {
     [files("src", "rs"), files("tests", "rs")].concat()
 }
 
-/// Holds a document against the text that the code gives, or writes it.
-fn held_against(document: &str, current: &str, expected: &str) {
+/// Asserts that a document is up to date, or writes it with `BLESS=1`.
+fn assert_up_to_date(document: &str, current: &str, expected: &str) {
     if current == expected {
         return;
     }
-    #[expect(clippy::disallowed_methods, reason = "a switch for whoever runs the test")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a switch of the test, not a setting of the program"
+    )]
     let bless = std::env::var("BLESS").is_ok();
-    assert!(bless, "{document} is not what the code says; run: BLESS=1 cargo test --test tidy");
+    assert!(bless, "{document} is out of date; run: BLESS=1 cargo test --test tidy");
     std::fs::write(root().join(document), expected).unwrap();
 }
 
-/// Holds the part of a document between two markers against the code.
-fn part_held_against(document: &str, part: &str, expected: &str) {
+/// Asserts that a section of a document, between two markers, is up to date, or writes it with `BLESS=1`.
+fn assert_section_up_to_date(document: &str, section: &str, expected: &str) {
     let current = std::fs::read_to_string(root().join(document)).unwrap();
-    let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- end of {part} -->"));
+    let (begin, end) = (format!("<!-- {section} -->\n"), format!("<!-- end of {section} -->"));
     let from =
         current.find(&begin).unwrap_or_else(|| panic!("no {begin} in {document}")) + begin.len();
     let to = current.find(&end).unwrap_or_else(|| panic!("no {end} in {document}"));
-    let whole = format!("{}{expected}{}", &current[..from], &current[to..]);
-    held_against(document, &current, &whole);
+    let updated = format!("{}{expected}{}", &current[..from], &current[to..]);
+    assert_up_to_date(document, &current, &updated);
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_starts_with_a_doc_comment() {
     for (path, text) in sources() {
         assert!(text.starts_with("//! "), "{} does not start with `//! `", path.display());
     }
@@ -86,7 +90,7 @@ fn no_file_is_too_long() {
 }
 
 #[test]
-fn sql_stands_where_it_belongs() {
+fn sql_is_only_in_its_files() {
     let marks = ["sqlx::query", "insert into ", "delete from ", "for update"];
     // The baseline is a database that is not ours.
     let apart = Path::new("src/bench");
@@ -103,17 +107,17 @@ fn sql_stands_where_it_belongs() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
+fn no_file_contains_unfinished_work() {
     for (path, text) in sources().into_iter().filter(|(path, _)| path != Path::new("tests/tidy.rs"))
     {
-        for mark in ["TODO", "FIXME", "todo!(", "unimplemented!(", "#[ignore", "should_panic"] {
-            assert!(!text.contains(mark), "{} contains {mark}", path.display());
+        for marker in ["TODO", "FIXME", "todo!(", "unimplemented!(", "#[ignore", "should_panic"] {
+            assert!(!text.contains(marker), "{} contains {marker}", path.display());
         }
     }
 }
 
 #[test]
-fn migrations_are_numbered_without_a_gap() {
+fn migrations_are_numbered_without_gaps() {
     for (index, (path, _)) in files("migrations", "sql").iter().enumerate() {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
@@ -121,7 +125,7 @@ fn migrations_are_numbered_without_a_gap() {
 }
 
 #[test]
-fn every_setting_is_in_the_example() {
+fn every_setting_is_in_the_example_file() {
     let mut text = String::from(
         "# Every setting with its default. Copy this file to .env and change what you need:\n\
          # scripts/run reads it. Each is also a flag, see `revwallet --help`.\n",
@@ -146,7 +150,7 @@ fn every_setting_is_in_the_example() {
     }
 
     let current = std::fs::read_to_string(root().join(".env.example")).unwrap_or_default();
-    held_against(".env.example", &current, &text);
+    assert_up_to_date(".env.example", &current, &text);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn every_metric_is_in_the_documentation() {
         )
         .unwrap();
     }
-    part_held_against("docs/observability.md", "metrics", &table);
+    assert_section_up_to_date("docs/observability.md", "metrics", &table);
 }
 
 #[test]
@@ -184,7 +188,7 @@ fn every_problem_is_in_the_documentation() {
         writeln!(table, "| {status} | `/problems/{}` | {} |", problem.slug, problem.advice)
             .unwrap();
     }
-    part_held_against("docs/api.md", "problems", &table);
+    assert_section_up_to_date("docs/api.md", "problems", &table);
 }
 
 #[test]

@@ -41,7 +41,7 @@ struct ApiKeyBody {
     name: String,
     #[schema(example = json!(["wallet:read", "wallet:write"]))]
     scopes: Vec<String>,
-    /// The key itself, only in the answer that creates it.
+    /// The key itself, only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "rwk_1_5rO3kZbq7uV0bY1dWc2eXf4gZh6iAj8kBl0mCn2oDp4")]
     key: Option<String>,
@@ -95,12 +95,12 @@ fn scopes(raw: &str) -> Result<Vec<Scope>, String> {
         serde_json::from_str(raw).map_err(|_| "must be a list of names".to_owned())?;
     let scopes: Option<Vec<Scope>> = names.iter().map(|name| name.parse().ok()).collect();
     let scopes = scopes.filter(|scopes| (1..=Scope::ALL.len()).contains(&scopes.len()));
-    scopes.ok_or_else(|| format!("must be of: {}", Scope::ALL.map(Scope::name).join(", ")))
+    scopes.ok_or_else(|| format!("must be among: {}", Scope::ALL.map(Scope::name).join(", ")))
 }
 
 /// Create an API key
 ///
-/// For admins. The answer shows the key once; the server stores only its hash. The request is not idempotent: a
+/// For admins. The response shows the key once; the server stores only its hash. The request is not idempotent: a
 /// repetition creates another key, and the first one can be revoked.
 #[utoipa::path(
     post, path = "/api/keys", tag = "keys", security(("bearer" = [])),

@@ -98,8 +98,10 @@ impl ApiKeys {
             _ => (self.read(id).await?, true),
         };
         let hash = secret.hash();
-        let is_right =
-            cached.hashes.iter().fold(false, |found, known| found | secret::same(known, &hash));
+        let is_right = cached
+            .hashes
+            .iter()
+            .fold(false, |found, known| found | secret::constant_time_eq(known, &hash));
         if is_right && is_fresh && !cached.is_recently_used {
             sql::note_use(&mut *self.db.acquire("keys.note_use").await?, id).await?;
         }
@@ -206,7 +208,7 @@ impl ApiKeys {
 }
 
 fn new_secret() -> Secret {
-    Secret::from(URL_SAFE_NO_PAD.encode(secret::random()))
+    Secret::from(URL_SAFE_NO_PAD.encode(secret::random_bytes()))
 }
 
 fn format_key(id: ApiKeyId, secret: &Secret) -> Secret {

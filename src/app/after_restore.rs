@@ -2,12 +2,12 @@
 //!
 //! | step | why |
 //! |---|---|
-//! | sequences of ids of wallets, users, keys, webhooks and deliveries skip ahead | ids given out since that moment are known outside: a deposit to a lost wallet must not reach another customer, and a receiver of webhooks must not take a new delivery for a repetition |
+//! | sequences of ids of wallets, users, keys, webhooks and deliveries skip ahead | ids assigned since that moment are known outside: a deposit to a lost wallet must not reach another customer, and a receiver of webhooks must not mistake a new delivery for a duplicate |
 //! | every session ends | a sign-out or a changed password since then is lost |
 //! | the installation gets a new id | the logs distinguish this copy from the lost one |
 //! | an entry in the audit log | an auditor sees that there is a gap |
 //!
-//! Ids of transfers are places in the book and cannot be skipped: those since that moment are given out again.
+//! Ids of transfers are positions in the book and cannot be skipped: those since that moment are assigned again.
 
 use std::io::Write;
 
@@ -20,12 +20,12 @@ use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 use crate::users;
 
-/// Number of ids to skip: more than are given out between two backups. Ids of accounts end at 2^40.
+/// Number of ids to skip: more than are assigned between two backups. Ids of accounts end at 2^40.
 const IDS_SKIPPED: i64 = 100_000_000;
 
 /// Prepares the database and prints a summary.
 pub async fn run(db: &Database, metrics: &Metrics) -> anyhow::Result<()> {
-    // As its owner: the program's own role may not change a sequence.
+    // As the owner of the tables: the role of the application may not change a sequence.
     let mut connection = PgConnection::connect_with(db.options()).await?;
     let (installation, sessions) =
         prepare(&mut connection, metrics).await.map_err(Error::into_cause)?;

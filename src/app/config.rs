@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::auth::AccessArgs;
 use crate::db::DatabaseArgs;
 use crate::db::embedded::EmbeddedArgs;
-use crate::duration::duration;
 use crate::http::HttpArgs;
 use crate::ledger::LedgerArgs;
 use crate::ops::canary::CanaryArgs;
@@ -51,14 +50,14 @@ pub enum ProcessPart {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct LifecycleArgs {
-    /// Run only this part of the program, so that the two scale apart [default: both].
+    /// Run only this part of the program, so that the two scale separately [default: both].
     #[arg(long, env = "REVWALLET_ONLY", global = true)]
     pub only: Option<ProcessPart>,
     /// Longest time that shutdown waits for open requests and queued work after SIGTERM or SIGINT.
-    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = duration)]
+    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = humantime::parse_duration)]
     pub shutdown_timeout: Duration,
     /// How long the program still accepts requests after SIGTERM, while `/readyz` already answers 503.
-    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = duration)]
+    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = humantime::parse_duration)]
     pub shutdown_delay: Duration,
 }
 

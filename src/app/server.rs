@@ -25,7 +25,7 @@ use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 /// Most concurrent requests on the internal listener: probes, one scraper, an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
 
-/// A program that serves.
+/// A running program.
 pub struct Running {
     /// Address of the public listener; none in a process that only runs the worker.
     pub address: Option<SocketAddr>,
@@ -42,7 +42,7 @@ pub struct Running {
 }
 
 impl App {
-    /// Starts every part and returns once the program serves.
+    /// Starts every part, and returns once the program serves requests.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
         // The addresses come first: a second program on the same port must not touch the data.
         let mut socket = None;
@@ -200,10 +200,10 @@ impl Running {
 }
 
 fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
-    socket.local_addr().context("the socket was just bound")
+    socket.local_addr().context("cannot read the address of the socket")
 }
 
-/// Sets the build info, and creates the series of counters that would else appear with their first event.
+/// Sets the build info, and creates the series of counters that would otherwise appear with their first event.
 fn preregister(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);

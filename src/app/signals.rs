@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT.
+//! The signals SIGTERM and SIGINT.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,13 +17,13 @@ impl Signals {
         Ok(Self { terminate, interrupt })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         };
-        info!(event = "signal", "{name} received");
+        info!(event = "signal", "{name} received; shutting down");
         name
     }
 }

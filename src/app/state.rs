@@ -75,7 +75,7 @@ from_app! {
 }
 
 impl App {
-    /// Makes every part, and starts the ledger's writer and the readers of the book.
+    /// Creates every part, and starts the writer of the ledger and the readers of the book.
     pub async fn open(
         config: &Config,
         db: &Database,
@@ -115,7 +115,7 @@ impl App {
     }
 }
 
-/// Where users and API keys meet: a credential belongs to the one or the other.
+/// The credentials of users and API keys together: a credential belongs to one or the other.
 struct Credentials {
     users: Users,
     api_keys: ApiKeys,

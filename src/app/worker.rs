@@ -11,7 +11,7 @@ use crate::ledger::auditor;
 use crate::ops::canary;
 use crate::tasks::Tasks;
 use crate::wallet::hold;
-use crate::webhook::{self, Deliver};
+use crate::webhook::{self, DeliverWebhook};
 
 /// Starts every background task; they end when the group stops.
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
@@ -21,12 +21,13 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     tasks.spawn("webhook-log", webhook::retention::run(app.webhooks.clone(), stopping.clone()));
     start_jobs(app, config.lifecycle.shutdown_timeout / 2, tasks);
     tasks.spawn("hold-expiry", hold::expiry::run(app.wallets.clone(), stopping.clone()));
-    tasks.spawn("users", app.users.clone().keep(stopping.clone()));
+    tasks.spawn("users", app.users.clone().run_upkeep(stopping.clone()));
     canary::start(&config.canary, &app.metrics, tasks);
 }
 
-/// Every kind of job that the program knows.
+/// Starts the job queue with every kind of job.
 fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
-    let registry = Registry::new().job::<Deliver>(Deliver::QUEUE).context(app.webhooks.clone());
+    let registry =
+        Registry::new().job::<DeliverWebhook>(DeliverWebhook::QUEUE).context(app.webhooks.clone());
     jobs::start(app.db.options(), registry, &app.metrics, tasks, grace);
 }

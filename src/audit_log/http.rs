@@ -1,6 +1,7 @@
 //! `/api/audit`: the audit log, for admins.
 
 use axum::extract::{FromRef, State};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -11,7 +12,7 @@ use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::fields::moment;
-use crate::http::pagination::{Page, last_of_full_page, page_limit, percent};
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -96,7 +97,8 @@ async fn list_audit_log(
     let subject = query.subject.as_deref();
     let entries = log.list(&caller, subject, query.after.unwrap_or(i64::MAX), limit).await?;
     let next = last_of_full_page(&entries, limit).map(|last| {
-        let subject = subject.map(|subject| format!("&subject={}", percent(subject)));
+        let subject = subject
+            .map(|subject| format!("&subject={}", utf8_percent_encode(subject, NON_ALPHANUMERIC)));
         format!("/api/audit?limit={limit}&after={}{}", last.id, subject.unwrap_or_default())
     });
     let bodies = entries.into_iter().map(AuditEntryBody::try_from).collect::<Result<_>>()?;

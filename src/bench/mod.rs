@@ -49,7 +49,6 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::db::embedded::{Embedded, EmbeddedArgs};
-use crate::duration::duration;
 use report::Report;
 
 /// Accounts that deposits are spread over.
@@ -59,7 +58,7 @@ const ACCOUNTS: u32 = 10_000;
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
     /// How long each figure is measured.
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub each: Duration,
     /// What is measured, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::SHORT)]

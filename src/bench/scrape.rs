@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::Bench;
 use super::report::{Part, Wanted, median};
-use crate::telemetry::{Exposition, Format, Metrics};
+use crate::telemetry::{Exposition, ExpositionFormat, Metrics};
 
 /// What a process may have at most.
 const SERIES: usize = 10_000;
@@ -26,7 +26,7 @@ pub(super) async fn measure(_: &Bench) -> anyhow::Result<Part> {
             metrics.http_server_request_duration_seconds.with(labels).record(seconds);
         }
         if n % 50 == 0 {
-            let text = exposition.render(&Handle::current(), Format::OpenMetrics);
+            let text = exposition.render(&Handle::current(), ExpositionFormat::OpenMetrics);
             series = text.lines().filter(|line| !line.starts_with('#')).count();
             if series >= SERIES {
                 break;
@@ -38,7 +38,7 @@ pub(super) async fn measure(_: &Bench) -> anyhow::Result<Part> {
         let mut times = Vec::new();
         for _ in 0..TURNS {
             let began = Instant::now();
-            let _text = exposition.render(&runtime, Format::OpenMetrics);
+            let _text = exposition.render(&runtime, ExpositionFormat::OpenMetrics);
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }
         times

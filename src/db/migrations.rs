@@ -1,4 +1,4 @@
-//! The schema's version: brought up to date, or only looked at.
+//! Migrations of the schema: applied, or only checked.
 
 use anyhow::{Context, bail};
 use sqlx::PgConnection;
@@ -8,24 +8,24 @@ use super::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Applies what is missing. One program does it at a time; the others wait for it.
+/// Applies the missing migrations. The lock in [`Database::migrate`](super::Database::migrate) keeps other processes out.
 pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
-    refuse_newer(db).await?;
+    require_known(db).await?;
     match MIGRATIONS.run_direct(None, db, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMismatch(version)) => bail!(
-            "migration {version} of this database differs from this program's; \
-             run the version of revwallet that made the database"
+            "migration {version} of this database differs from the one of this program; \
+             run the version of revwallet that created the database"
         ),
         Err(cause) => Err(cause).context(
-            "the database could not be migrated; it is as before, see the cause and try again",
+            "the database could not be migrated and is unchanged; fix the cause and try again",
         ),
     }
 }
 
-/// Refuses a database that is behind or ahead of this program.
-pub async fn check(db: &mut PgConnection) -> anyhow::Result<()> {
-    refuse_newer(db).await?;
+/// Refuses a database whose migrations are not exactly those of this program.
+pub async fn require_current(db: &mut PgConnection) -> anyhow::Result<()> {
+    require_known(db).await?;
     let applied = sql::migrations(db).await?;
     let missing = MIGRATIONS.iter().filter(|known| !applied.contains(&known.version)).count();
     if missing > 0 {
@@ -36,13 +36,14 @@ pub async fn check(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn refuse_newer(db: &mut PgConnection) -> anyhow::Result<()> {
+/// Refuses a database with a migration that this program does not have.
+async fn require_known(db: &mut PgConnection) -> anyhow::Result<()> {
     let applied = sql::migrations(db).await?;
     match applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {
         None => Ok(()),
         Some(version) => bail!(
-            "the database was migrated by a newer revwallet (it has migration {version}, \
-             this program does not); run that version or a later one"
+            "the database was migrated by a newer revwallet (this program does not have \
+             migration {version}); run that version or a later one"
         ),
     }
 }

@@ -1,7 +1,7 @@
-//! The database: where it is, the pool, and how long one waits for it.
+//! The database: its address, the connection pool, and the migrations.
 //!
-//! Slices take a connection with [`Database::acquire`] under the name of what they do with it;
-//! waiting and working are measured there, in one place.
+//! Slices take a connection with [`Database::acquire`] under the name of their operation, which measures the wait for the
+//! connection and the time of its use.
 
 pub mod embedded;
 pub mod migrations;
@@ -20,47 +20,46 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tracing::{Span, info, info_span};
 
-use crate::duration::duration;
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
-use crate::telemetry::{Metrics, is_traced};
+use crate::telemetry::{Metrics, is_current_span_exported};
 use embedded::{Embedded, EmbeddedArgs};
 
 pub use self::pipelined::Pipelined;
-pub(crate) use self::sql::{renew_installation, skip_ids};
+pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 
-/// Which database, and how it is used.
+/// Address of the database, and limits of its use.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// A PostgreSQL server (15 or newer), or `@` and the path of a file that names it [default: an embedded one under
-    /// --data-dir].
+    /// URL of a PostgreSQL server (15 or newer), or `@` and the path of a file that contains it [default: an embedded
+    /// server under --data-dir].
     #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_parser = from_setting)]
     pub database_url: Option<Secret>,
-    /// A file that holds it, where `DATABASE_URL` is not given.
+    /// File that contains the URL of the database, if `DATABASE_URL` is not set.
     #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, hide_env_values = true, value_parser = secret::from_file)]
     pub database_url_file: Option<Secret>,
-    /// Most connections that are open at once.
+    /// Most connections of the pool.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16)]
     pub database_connections_max: u32,
-    /// Longest that a request waits for a connection.
-    #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = duration)]
+    /// Longest time that a request waits for a connection.
+    #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = humantime::parse_duration)]
     pub database_acquire_timeout: Duration,
-    /// Do not migrate at start: `revwallet migrate` does it apart.
+    /// Do not migrate the database at start; run `revwallet migrate` instead.
     #[arg(long, env = "REVWALLET_NO_MIGRATE", global = true)]
     pub no_migrate: bool,
 }
 
 impl DatabaseArgs {
-    /// The server that was named; an empty variable names none.
+    /// The URL of the server, if one is set; an empty setting counts as absent.
     fn url(&self) -> Option<&str> {
         let given = [&self.database_url, &self.database_url_file].into_iter().flatten();
         given.map(Secret::reveal).find(|url| !url.is_empty())
     }
 }
 
-/// How long a connection may have been idle to be used without asking whether it still works.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// Longest idle time after which a connection is used without a ping.
+const IDLE_WITHOUT_PING: Duration = Duration::from_secs(1);
 
 /// The pool, and the embedded server if there is one. Cheap to clone.
 #[derive(Clone)]
@@ -69,7 +68,7 @@ pub struct Database(Arc<DatabaseParts>);
 pub struct DatabaseParts {
     pool: PgPool,
     options: PgConnectOptions,
-    writer: Pipelined,
+    pipelined: Pipelined,
     embedded: Option<Arc<Embedded>>,
     metrics: Arc<Metrics>,
 }
@@ -83,23 +82,22 @@ impl Deref for Database {
 }
 
 impl Database {
-    /// Connects, starting the embedded server when no other is named.
-    /// Every failure is one sentence that says what to do.
+    /// Connects to the server of the settings, or starts the embedded one. An error is one sentence that says what to do.
     pub async fn open(
         args: &DatabaseArgs,
         embedded: &EmbeddedArgs,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let (options, mut writer, embedded) = if let Some(url) = args.url() {
+        let (options, mut pipelined, embedded) = if let Some(url) = args.url() {
             (server::options(url)?, url.parse::<Pipelined>()?, None)
         } else {
             let embedded = Embedded::start(embedded).await?;
-            let mut writer = tokio_postgres::Config::new();
-            writer.host_path(embedded.socket_dir()).user(embedded.user());
-            writer.dbname(embedded.database());
-            (embedded.connect_options(), Pipelined::local(writer)?, Some(Arc::new(embedded)))
+            let mut config = tokio_postgres::Config::new();
+            config.host_path(embedded.socket_dir()).user(embedded.user());
+            config.dbname(embedded.database());
+            (embedded.connect_options(), Pipelined::local(config)?, Some(Arc::new(embedded)))
         };
-        writer.config.application_name("revwallet ledger");
+        pipelined.config.application_name("revwallet ledger");
         let options = server::with_session_settings(options);
         if let Err(cause) = server::check(&options).await {
             if let Some(embedded) = &embedded {
@@ -110,50 +108,50 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(args.database_connections_max)
             .acquire_timeout(args.database_acquire_timeout)
-            // Asking on every use would double the round trips of a read.
+            // A ping on every use would double the round trips of a read.
             .test_before_acquire(false)
             .before_acquire(|connection, state| {
                 Box::pin(async move {
-                    if state.idle_for > TRUSTED_IDLE {
+                    if state.idle_for > IDLE_WITHOUT_PING {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
             })
-            .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
+            .after_connect(|connection, _| Box::pin(become_application(connection)))
             .connect_lazy_with(options.clone());
         metrics.db_client_connection_max.set(f64::from(args.database_connections_max));
         let metrics = Arc::clone(metrics);
-        Ok(Self(Arc::new(DatabaseParts { pool, options, writer, embedded, metrics })))
+        Ok(Self(Arc::new(DatabaseParts { pool, options, pipelined, embedded, metrics })))
     }
 
-    /// Brings the schema to this program's version, or with `--no-migrate` only checks it. `others` migrates what is
-    /// not in our own migrations, under the same lock.
+    /// Migrates the schema to the version of this program, or only checks it with `--no-migrate`. `migrate_others` migrates
+    /// the schemas outside of our own migrations, under the same lock.
     pub async fn migrate(
         &self,
         args: &DatabaseArgs,
-        others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
+        migrate_others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         if args.no_migrate {
-            migrations::check(&mut connection).await?;
+            migrations::require_current(&mut connection).await?;
         } else {
-            // Over the queue as well, and what it grants: whoever starts at the same time waits here.
+            // The lock also covers the job queue and its grants: a process that starts at the same time waits here.
             connection.lock().await?;
             migrations::apply(&mut connection).await?;
-            others(&self.options).await?;
+            migrate_others(&self.options).await?;
             connection.unlock().await?;
         }
-        sql::mend_event_shift(&mut connection).await?;
+        sql::repair_event_shift(&mut connection).await?;
         let installation = sql::installation(&mut connection).await?;
-        info!(installation.id = %installation, "the database is ready: installation {installation}");
+        info!(installation.id = %installation, "database ready");
         connection.close().await?;
         Ok(())
     }
 
-    /// A connection for the operation of that name.
+    /// Takes a connection from the pool, for the operation of that name.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
-        let span = if is_traced() {
+        let span = if is_current_span_exported() {
             info_span!(
                 "db.operation",
                 otel.kind = "client",
@@ -164,12 +162,12 @@ impl Database {
         } else {
             Span::none()
         };
-        let waiting = Waiting::begin(&self.metrics);
+        let wait = PoolWait::new(&self.metrics);
         let acquired = self.pool.acquire().await;
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
             self.metrics.db_client_connection_timeouts_total.increment(1);
         }
-        drop(waiting);
+        drop(wait);
         let metrics = Arc::clone(&self.metrics);
         Ok(DbConnection {
             inner: acquired?,
@@ -180,14 +178,14 @@ impl Database {
         })
     }
 
-    /// How to open a connection outside the pool.
+    /// Options of a connection outside the pool.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
-    /// How to open a connection that can have many requests in flight.
+    /// Options of a connection that can have many requests in flight.
     pub fn pipelined(&self) -> &Pipelined {
-        &self.writer
+        &self.pipelined
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -198,13 +196,13 @@ impl Database {
         self.embedded.as_ref()
     }
 
-    /// Whether the server answers; the reason when it does not.
+    /// Checks that the server answers; returns the reason if it does not.
     pub async fn ping(&self) -> Result<(), String> {
-        let mut connection = self.acquire("db.ping").await.map_err(|error| reason(&error))?;
-        sql::ping(&mut connection).await.map_err(|error| reason(&error))
+        let mut connection = self.acquire("db.ping").await.map_err(|error| describe(&error))?;
+        sql::ping(&mut connection).await.map_err(|error| describe(&error))
     }
 
-    /// Notes in the metrics how the pool is used now.
+    /// Updates the gauges of the pool.
     pub fn sample(&self) {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         let used = self.pool.size().saturating_sub(idle);
@@ -224,27 +222,27 @@ impl Database {
     }
 }
 
-fn reason(error: &Error) -> String {
+fn describe(error: &Error) -> String {
     match error.cause() {
         Some(cause) => format!("{error}: {cause:#}"),
         None => error.to_string(),
     }
 }
 
-/// Counts and times one wait, also when the waiter gives up.
-struct Waiting<'a> {
+/// A wait for a connection, counted and timed even if the request is canceled.
+struct PoolWait<'a> {
     metrics: &'a Metrics,
     since: Instant,
 }
 
-impl<'a> Waiting<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
+impl<'a> PoolWait<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
         metrics.db_client_connection_pending_requests.increment(1.0);
         Self { metrics, since: Instant::now() }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PoolWait<'_> {
     fn drop(&mut self) {
         self.metrics.db_client_connection_pending_requests.decrement(1.0);
         let seconds = self.since.elapsed().as_secs_f64();
@@ -252,13 +250,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A connection that is measured under the name of what it is used for.
+/// A connection from the pool, whose use is measured under the name of its operation.
 pub struct DbConnection {
     inner: PoolConnection<Postgres>,
     operation: &'static str,
     metrics: Arc<Metrics>,
     since: Instant,
-    /// Ends when the connection goes back.
+    /// Ends when the connection returns to the pool.
     _span: Span,
 }
 

@@ -1,4 +1,4 @@
-//! How to open a connection that can have many requests in flight: the same server and the same encryption as the pool.
+//! Options of a pipelined connection, which can have many requests in flight: same server and encryption as the pool.
 
 use std::str::FromStr;
 
@@ -10,9 +10,10 @@ use url::Url;
 
 use super::tls::{self, Trust};
 
-/// Settings that only the pool's driver knows.
-const OF_THE_POOL: [&str; 1] = ["statement-cache-capacity"];
+/// Parameters of the URL that only the driver of the pool knows.
+const POOL_PARAMETERS: [&str; 1] = ["statement-cache-capacity"];
 
+/// Options of a pipelined connection.
 #[derive(Clone)]
 pub struct Pipelined {
     pub config: Config,
@@ -26,23 +27,21 @@ impl std::fmt::Debug for Pipelined {
 }
 
 impl Pipelined {
-    /// Over a socket of this machine, which needs no encryption.
+    /// Options for a socket of this machine, which needs no encryption.
     pub fn local(mut config: Config) -> anyhow::Result<Self> {
         config.ssl_mode(SslMode::Disable);
         Ok(Self { config, tls: tls::connector(Trust::Anonymous, None)? })
     }
 }
 
-/// From a URL, with the words for encryption that the pool's driver understands too. It may hold a password, so it
-/// never stands in a message.
+/// Parses a URL, with the same parameters for encryption as the driver of the pool. The URL may contain a password, so no
+/// message includes it.
 impl FromStr for Pipelined {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let unreadable = || {
-            anyhow!(
-                "DATABASE_URL cannot be read; write postgres://user:password@host:5432/database"
-            )
+            anyhow!("DATABASE_URL is malformed; write postgres://user:password@host:5432/database")
         };
         let mut url = Url::parse(text).map_err(|_| unreadable())?;
         let (mut mode, mut roots, mut others) = (None, None, Vec::new());
@@ -51,9 +50,9 @@ impl FromStr for Pipelined {
                 "sslmode" | "ssl-mode" => mode = Some(value.into_owned()),
                 "sslrootcert" | "ssl-root-cert" | "ssl-ca" => roots = Some(value.into_owned()),
                 "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => bail!(
-                    "DATABASE_URL names a client's certificate, which is not supported; use a password"
+                    "DATABASE_URL contains a client certificate, which is not supported; use a password"
                 ),
-                name if OF_THE_POOL.contains(&name) => {}
+                name if POOL_PARAMETERS.contains(&name) => {}
                 name => others.push((name.to_owned(), value.into_owned())),
             }
         }
@@ -61,10 +60,12 @@ impl FromStr for Pipelined {
         if !others.is_empty() {
             url.query_pairs_mut().extend_pairs(others);
         }
-        // A form writes a space as `+`, this driver as `%20`.
+        // The query encodes a space as `+`, but this driver expects `%20`.
         let text = String::from(url).replace('+', "%20");
         let mut config: Config = text.parse().map_err(|_| {
-            anyhow!("DATABASE_URL has options that the ledger's connection does not know; leave out what stands behind `?`, but for host, port, options, sslmode and sslrootcert")
+            anyhow!(
+                "DATABASE_URL has unsupported parameters; after `?`, use only host, port, options, sslmode and sslrootcert"
+            )
         })?;
         let mode = mode.or_else(|| variable("PGSSLMODE"));
         let roots = roots.or_else(|| variable("PGSSLROOTCERT"));
@@ -75,7 +76,7 @@ impl FromStr for Pipelined {
             "verify-ca" => (SslMode::Require, Trust::Authority),
             "verify-full" => (SslMode::Require, Trust::Name),
             _ => bail!(
-                "DATABASE_URL has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full"
+                "DATABASE_URL has an unknown sslmode; use disable, allow, prefer, require, verify-ca or verify-full"
             ),
         };
         config.ssl_mode(ssl);
@@ -83,8 +84,8 @@ impl FromStr for Pipelined {
     }
 }
 
-/// The pool's driver reads these variables as every program of Postgres does.
-#[expect(clippy::disallowed_methods, reason = "they are libpq's, not ours")]
+/// A variable of libpq, which the driver of the pool reads as well.
+#[expect(clippy::disallowed_methods, reason = "variables of libpq, not settings of ours")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_ask_for_encryption_is_understood() {
+    fn every_sslmode_is_supported() {
         for (text, mode) in [
             ("", SslMode::Prefer),
             ("?sslmode=disable", SslMode::Disable),
@@ -116,8 +117,8 @@ mod tests {
             );
         }
         for text in ["?sslmode=maybe", "?sslcert=x", "?sslmode=verify-full&sslrootcert=/nowhere"] {
-            let refused = format!("postgres://u:hush@db/w{text}").parse::<Pipelined>().unwrap_err();
-            assert!(!format!("{refused:#}").contains("hush"), "{refused:#}");
+            let error = format!("postgres://u:hush@db/w{text}").parse::<Pipelined>().unwrap_err();
+            assert!(!format!("{error:#}").contains("hush"), "{error:#}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A server somebody else runs: how to reach it, and whether it will do.
+//! An external server: connection options, session settings, and the check at start-up.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,31 +9,32 @@ use sqlx::{Connection, PgConnection};
 
 use super::sql;
 
-/// The oldest server that has what the schema needs.
+/// Oldest major version of the server that supports the schema.
 const VERSION_MIN: i32 = 15;
-/// Longest that the first connection may take.
+
+/// Longest time that the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads a URL. It may hold a password, so it never stands in a message.
+/// Parses a URL. It may contain a password, so no message includes it.
 pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         bail!(
-            "DATABASE_URL is no PostgreSQL URL; write postgres://user:password@host:5432/database"
+            "DATABASE_URL is not a PostgreSQL URL; write postgres://user:password@host:5432/database"
         );
     }
     PgConnectOptions::from_str(url).map_err(|_| {
-        anyhow!("DATABASE_URL cannot be read; write postgres://user:password@host:5432/database, with special characters as %XX")
+        anyhow!("DATABASE_URL is malformed; write postgres://user:password@host:5432/database, with special characters as %XX")
     })
 }
 
-/// What every connection asks of the server: a process that hangs must not hold others up.
+/// Adds the settings of every session. The timeouts keep a hanging process from blocking others.
 pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "30s"),
-        // The plans do not depend on the values, and planning anew costs more than most reads.
+        // The plans do not depend on the values, and planning costs more than most reads.
         ("plan_cache_mode", "force_generic_plan"),
-        // A plan that was made while a table was small stays when it has grown.
+        // A plan made while a table was small would stay in use after the table has grown.
         ("enable_seqscan", "off"),
         ("jit", "off"),
         ("tcp_keepalives_idle", "15"),
@@ -42,53 +43,56 @@ pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptio
     ])
 }
 
-/// Connects once to see that the server can be used at all.
+/// Connects once, and refuses a server that cannot be used.
 pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
-    let place = place(options);
+    let address = address_of(options);
     let connecting = PgConnection::connect_with(options);
     let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|cause| explain(&cause, options, &place)),
+        Ok(connected) => connected.map_err(|cause| explain(&cause, options, &address)),
         Err(_) => Err(anyhow!(
-            "PostgreSQL at {place} does not answer; check the address in DATABASE_URL and the network"
+            "PostgreSQL at {address} does not answer; check the address in DATABASE_URL and the network"
         )),
     };
     let mut connection = connected?;
     let (version, replica) = sql::server(&mut connection).await?;
     let major = version / 10_000;
     if major < VERSION_MIN {
-        bail!("PostgreSQL at {place} is version {major}; version {VERSION_MIN} or newer is needed");
+        bail!(
+            "PostgreSQL at {address} is version {major}; version {VERSION_MIN} or newer is needed"
+        );
     }
     if replica {
-        bail!("PostgreSQL at {place} is a read-only replica; point DATABASE_URL at its primary");
+        bail!("PostgreSQL at {address} is a read-only replica; point DATABASE_URL at its primary");
     }
     connection.close().await?;
     Ok(())
 }
 
-fn place(options: &PgConnectOptions) -> String {
+fn address_of(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
     }
 }
 
-fn explain(cause: &sqlx::Error, options: &PgConnectOptions, place: &str) -> anyhow::Error {
+/// The cause of a failed connection as a sentence that says what to do.
+fn explain(cause: &sqlx::Error, options: &PgConnectOptions, address: &str) -> anyhow::Error {
     let user = options.get_username();
     let database = options.get_database().unwrap_or(user);
     let code =
         cause.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     match code.as_deref() {
         Some("28P01" | "28000") => anyhow!(
-            "PostgreSQL at {place} refuses user `{user}`; check user and password in DATABASE_URL"
+            "PostgreSQL at {address} refuses user `{user}`; check user and password in DATABASE_URL"
         ),
         Some("3D000") => anyhow!(
-            "PostgreSQL at {place} has no database `{database}`; create it (`createdb {database}`) or correct DATABASE_URL"
+            "PostgreSQL at {address} has no database `{database}`; create it (`createdb {database}`) or correct DATABASE_URL"
         ),
         Some("53300") => anyhow!(
-            "PostgreSQL at {place} has no connection left; raise its max_connections or close others"
+            "PostgreSQL at {address} has no free connection; raise its max_connections or close other connections"
         ),
         _ => anyhow!(
-            "cannot reach PostgreSQL at {place} ({cause}); start it or correct DATABASE_URL"
+            "cannot reach PostgreSQL at {address} ({cause}); start it or correct DATABASE_URL"
         ),
     }
 }

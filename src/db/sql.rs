@@ -1,16 +1,17 @@
-//! The statements of the database itself.
+//! Statements about the database itself.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::Result;
 
+/// Executes a trivial query.
 pub(super) async fn ping(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select 1 as one").fetch_one(db).await?;
     Ok(())
 }
 
-/// What the server is: its version as a number, and whether it only follows another.
+/// Version of the server as a number, and whether it is a replica.
 pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::Error> {
     let row = sqlx::query!(
         r#"
@@ -23,8 +24,8 @@ pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::E
     Ok((row.version, row.replica))
 }
 
-/// Gives up what the owner of the tables may do, where the server let a role for that be made.
-pub(super) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Switches to the role of the application, which has fewer rights than the owner of the tables, if the role exists.
+pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         select set_config('role', rolname, false) as "role"
@@ -37,18 +38,18 @@ pub(super) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
-/// Tells this database from any other.
+/// Id of the installation, which distinguishes this database from its copies.
 pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
 
-/// The database is another one from now on.
+/// Gives the database a new id of its installation.
 pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
     let id = sqlx::query_scalar!("update installation set id = gen_random_uuid() returning id");
     Ok(id.fetch_one(db).await?)
 }
 
-/// Lets every id that is drawn from a sequence go on so much further up.
+/// Advances every sequence of ids by `count`.
 pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     sqlx::query!(
         r#"
@@ -62,15 +63,15 @@ pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     Ok(())
 }
 
-/// Lets what is written from now on come after the events that are there, wherever this database was restored.
-pub(super) async fn mend_event_shift(db: &mut PgConnection) -> Result<()> {
+/// Makes new events come after the existing ones, on whichever server this database was restored.
+pub(super) async fn repair_event_shift(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select ledger.mend_event_shift()").fetch_one(db).await?;
     Ok(())
 }
 
-/// The versions of the migrations that this database has had, oldest first.
+/// Versions of the migrations that were applied, oldest first.
 pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
-    // The table is not there before the first migration, so its name must not be checked early.
+    // The table does not exist before the first migration.
     let exists =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
             .fetch_one(&mut *db)

@@ -1,4 +1,4 @@
-//! Whom the ledger's connection believes to be its server: as much as `sslmode` asks for, as the pool does.
+//! Verification of the server's certificate on the ledger's connection: as strict as `sslmode` asks, like the pool's.
 
 use std::sync::Arc;
 
@@ -13,71 +13,71 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Who counts as the server.
+/// Requirement on the certificate of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Whoever answers: against listeners, not against impostors.
+    /// Any certificate: protects against eavesdroppers, not against impostors.
     Anonymous,
-    /// Who has a certificate of an authority that we know, whatever its name.
+    /// A certificate of a trusted authority, for any name.
     Authority,
-    /// And in that name.
+    /// A certificate of a trusted authority for the name of the server.
     Name,
 }
 
-/// `roots` is a file of authorities; without it those of this machine are known.
+/// Creates a connector. `roots` is a file of trusted authorities; without it, those of this machine are trusted.
 pub(super) fn connector(trust: Trust, roots: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .context("no version of TLS")?;
+        .context("no supported version of TLS")?;
     let verifier: Arc<dyn ServerCertVerifier> = if trust == Trust::Anonymous {
-        Arc::new(Lenient { provider, chain: None })
+        Arc::new(LenientVerifier { provider, chain: None })
     } else {
-        let known = Arc::new(authorities(roots)?);
-        let chain = WebPkiServerVerifier::builder_with_provider(known, Arc::clone(&provider));
-        let chain = chain.build().context("the authorities cannot be used")?;
+        let roots = Arc::new(trusted_authorities(roots)?);
+        let chain = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        let chain = chain.build().context("the trusted authorities cannot be used")?;
         if trust == Trust::Name {
             chain
         } else {
-            Arc::new(Lenient { provider, chain: Some(chain) })
+            Arc::new(LenientVerifier { provider, chain: Some(chain) })
         }
     };
     let config = builder.dangerous().with_custom_certificate_verifier(verifier);
     Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
 }
 
-fn authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
-    let mut known = RootCertStore::empty();
+fn trusted_authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
     match file {
         Some(file) => {
             let unreadable = || format!("the authorities in `{file}` (sslrootcert) cannot be read");
             let found = CertificateDer::pem_file_iter(file).map_err(|cause| anyhow!("{cause}"));
             for certificate in found.with_context(unreadable)? {
                 let certificate = certificate.map_err(|cause| anyhow!("{cause}"));
-                known.add(certificate.with_context(unreadable)?).with_context(unreadable)?;
+                roots.add(certificate.with_context(unreadable)?).with_context(unreadable)?;
             }
         }
         None => {
-            known.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    if known.is_empty() {
+    if roots.is_empty() {
         bail!(
-            "no authority is known that could vouch for the database; name a file by sslrootcert"
+            "there is no trusted authority to verify the database server; name a file with sslrootcert"
         );
     }
-    Ok(known)
+    Ok(roots)
 }
 
-/// Believes more than a browser would, but never a signature that is wrong.
+/// A verifier that accepts any name, and any chain if `chain` is absent, but never an invalid signature.
 #[derive(Debug)]
-struct Lenient {
+struct LenientVerifier {
     provider: Arc<CryptoProvider>,
-    /// Who must have vouched for it, if anybody.
+    /// Verifier of the chain, if the certificate must come from a trusted authority.
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for LenientVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -88,7 +88,7 @@ impl ServerCertVerifier for Lenient {
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         match chain.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The chain is looked at before the name.
+            // A wrong name is reported only after the chain was accepted.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -52,14 +52,14 @@ impl<'a> Record<'a> {
         let seconds = self.context.started().elapsed().as_secs_f64();
         self.edge.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
         if self.context.is_traced() {
-            self.edge.metrics.exemplars.note(labels, seconds, self.context.trace_id());
+            self.edge.metrics.exemplars.record(labels, seconds, self.context.trace_id());
         }
     }
 
     /// By the trace's id, so that the line of a request and its trace are kept or left together.
     fn is_sampled(&self) -> bool {
         let ratio = self.edge.log_success_ratio;
-        let [.., a, b, c, d] = self.context.trace().trace;
+        let [.., a, b, c, d] = self.context.trace().trace_id;
         ratio >= 1.0 || f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * f64::from(u32::MAX)
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tower::{Layer, Service};
 use tracing::{Span, field, info_span, span};
 
-use crate::telemetry::{TraceIds, begin, rename};
+use crate::telemetry::{TraceContext, export_if_sampled, set_span_name};
 
 /// Longest request id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -21,7 +21,7 @@ pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
     request_id: HeaderValue,
-    trace: TraceIds,
+    trace: TraceContext,
     trace_id: String,
     method: &'static str,
     route: OnceLock<MatchedPath>,
@@ -36,8 +36,8 @@ impl RequestContext {
     /// `peer` holds the other end of the connection.
     pub fn begin(method: &Method, headers: &HeaderMap, peer: Option<IpAddr>) -> Self {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace = TraceIds::continue_or_begin(traceparent);
-        let trace_id = trace.trace_hex().to_string();
+        let trace = TraceContext::from_traceparent(traceparent);
+        let trace_id = trace.trace_id_hex().to_string();
         let request_id = headers.get("x-request-id").filter(|id| is_sane(id)).cloned();
         let request_id = request_id.unwrap_or_else(|| {
             HeaderValue::from_str(&trace_id).expect("hexadecimal digits are visible characters")
@@ -48,12 +48,12 @@ impl RequestContext {
             otel.kind = "server",
             request_id = request_id.to_str().unwrap_or_default(),
             trace_id,
-            span_id = %trace.span_hex(),
+            span_id = %trace.span_id_hex(),
             http_request_method = method,
             http_route = field::Empty,
             http_response_status_code = field::Empty,
         );
-        let is_traced = begin(&span, &trace);
+        let is_traced = export_if_sampled(&span, &trace);
         let (route, started) = (OnceLock::new(), Instant::now());
         Self(Arc::new(Inner {
             request_id,
@@ -76,7 +76,7 @@ impl RequestContext {
         &self.0.request_id
     }
 
-    pub fn trace(&self) -> &TraceIds {
+    pub fn trace(&self) -> &TraceContext {
         &self.0.trace
     }
 
@@ -154,7 +154,7 @@ fn note_route(request: &Request) {
     {
         context.span.record("http_route", route.as_str());
         if context.is_traced {
-            rename(&context.span, format!("{} {}", context.method, route.as_str()));
+            set_span_name(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }
 }

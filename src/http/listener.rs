@@ -62,7 +62,7 @@ impl Listener {
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
             let open = self.edge.metrics.wallet_http_connections.with([self.name]);
-            tasks.spawn_brief(async move {
+            tasks.spawn_short_lived(async move {
                 let _permit = permit;
                 open.increment(1.0);
                 if let Err(cause) = connection.await {

@@ -26,7 +26,6 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use http::Method;
 
-use crate::duration::duration;
 use crate::error::Error;
 
 /// Largest body of a request, unless its route says otherwise.
@@ -54,10 +53,10 @@ pub struct HttpArgs {
     #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096)]
     pub http_requests_max: usize,
     /// Longest that an answer may take.
-    #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = humantime::parse_duration)]
     pub http_timeout: Duration,
     /// Longest that the head of a request may take to arrive.
-    #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = duration)]
+    #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = humantime::parse_duration)]
     pub http_header_timeout: Duration,
 }
 

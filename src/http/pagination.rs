@@ -25,19 +25,6 @@ pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// Percent-encodes a query parameter: every byte but letters and digits.
-pub fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
-}
-
 /// One page of a list.
 pub struct Page<T> {
     items: Vec<T>,

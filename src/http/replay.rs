@@ -38,3 +38,12 @@ impl<T: Serialize> IntoResponse for Replayable<T> {
         response
     }
 }
+
+/// A response without a body to a request that may be a replay.
+pub fn no_content(replayed: bool) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if replayed {
+        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}

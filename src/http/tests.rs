@@ -1,4 +1,4 @@
-//! The edge, in front of routes that misbehave in every way there is.
+//! Tests of the middleware in front of routes that fail in every possible way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::context::RecordRouteLayer;
 use super::extract::{JsonBody, Path, Query, RawField, Validator};
 use super::middleware::RequestPipeline;
 use crate::error::{Error, Result};
-use crate::telemetry::{Format, Metrics};
+use crate::telemetry::{ExpositionFormat, Metrics};
 
 #[derive(Deserialize)]
 struct Greeting<'a> {
@@ -90,7 +90,7 @@ async fn text(edge: &RequestPipeline, request: Request<Body>) -> (StatusCode, St
     (status, String::from_utf8(bytes.to_vec()).expect("text"))
 }
 
-/// Asserts everything that every problem has in common; returns its body.
+/// Asserts the properties that all problems share, and returns the body.
 async fn problem(edge: &RequestPipeline, request: Request<Body>, status: u16, slug: &str) -> Value {
     let response = edge.answer(request, None).await;
     assert_eq!(response.status(), status, "{slug}");
@@ -201,7 +201,8 @@ async fn a_client_that_leaves_is_counted() {
 
     assert!(left.is_err());
     let exposition = crate::telemetry::Exposition::new(Arc::clone(&edge.metrics));
-    let rendered = exposition.render(&tokio::runtime::Handle::current(), Format::Plain);
+    let rendered =
+        exposition.render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
     assert!(rendered.contains(r#"wallet_http_rejected_total{reason="client_gone"} 1"#));
     assert!(rendered.contains("http_server_active_requests 0"), "{rendered}");
 }

@@ -1,7 +1,7 @@
-//! Jobs: work that is enqueued in a transaction and done after it, with retries.
+//! Jobs: work that is enqueued in a transaction and runs after its commit, with retries.
 //!
 //! The queue is `graphile_worker`, in a schema of its own beside the data. The composition root fills the [`Registry`]
-//! with every kind of job. A job may run twice; it holds no transaction open during slow calls to other systems.
+//! with every kind of job. A job may run twice, and holds no transaction open during slow calls to other systems.
 
 mod sql;
 
@@ -16,33 +16,36 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::db::become_application;
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
-use crate::telemetry::{Metrics, TraceIds, begin, gauge_value};
+use crate::telemetry::{Metrics, TraceContext, export_if_sampled, gauge_value};
 
 pub use sql::enqueue;
 
-/// Where the queue keeps its tables.
+/// Schema of the queue.
 const SCHEMA: &str = "graphile_worker";
 
-/// Jobs that run at once in this process. They mostly wait for others, and hold no connection while they do; so many
-/// that one caller's webhooks, all of them hanging, leave room for everybody else's.
+/// Most concurrent jobs of this process. They mostly wait for other systems and hold no connection meanwhile. The number
+/// is so high that the webhooks of one caller leave room for others even if all of their receivers hang.
 const CONCURRENCY: usize = 256;
 
-/// Connections of the queue's own: one listens, the others fetch and finish jobs.
+/// Most connections of the queue itself: one listens, the others fetch and finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
-/// A worker that has been silent for this long is dead, and its jobs run elsewhere.
-const SILENT_MAX: Duration = Duration::from_secs(20);
+/// Time without a heartbeat after which a worker counts as dead and other workers take its jobs.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often the depths of the queues are looked up.
+/// Pause between two samples of the queue depths.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// First and longest pause after the queue has failed.
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// First pause after a failure of the queue; it doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// The kinds of jobs of the program, and what their handlers need.
+/// Longest pause after a failure of the queue.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Every kind of job, and the values that their handlers need.
 #[derive(Clone, Default)]
 pub struct Registry {
     queues: Vec<&'static str>,
@@ -54,15 +57,15 @@ impl Registry {
         Self::default()
     }
 
-    /// Registers a kind of job under its queue's name.
+    /// Registers a kind of job under the name of its queue.
     #[must_use]
     pub fn job<T: TaskHandler + 'static>(mut self, queue: &'static str) -> Self {
         self.queues.push(queue);
-        self.definitions.push(Arc::new(|options| options.define_job::<T>()));
+        self.definitions.push(Arc::new(WorkerOptions::define_job::<T>));
         self
     }
 
-    /// Adds a value that handlers receive from [`run`], one for each type.
+    /// Adds a value that [`run`] passes to handlers, one for each type.
     #[must_use]
     pub fn context<C: Clone + Send + Sync + 'static>(mut self, value: C) -> Self {
         let context = JobContext(value);
@@ -85,12 +88,14 @@ impl<C> std::fmt::Debug for JobContext<C> {
     }
 }
 
-/// Brings the queue's own tables up to date.
+/// Migrates the tables of the queue.
 pub async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
     let migrated = WorkerUtils::new(&pool, SCHEMA).migrate().await;
-    migrated.map_err(|cause| anyhow::anyhow!("{cause}")).context("the queue cannot be migrated")?;
-    sql::grant(&mut *pool.acquire().await?).await?;
+    migrated
+        .map_err(|cause| anyhow::anyhow!("{cause}"))
+        .context("the job queue cannot be migrated")?;
+    sql::grant_to_application(&mut *pool.acquire().await?).await?;
     pool.close().await;
     Ok(())
 }
@@ -111,27 +116,28 @@ pub fn start(
     let registry = registry.context(Arc::clone(metrics));
     let (options, stopping) = (options.clone(), tasks.stopping().clone());
     let queues = registry.queues.clone();
-    let sampling = sample(options.clone(), queues, Arc::clone(metrics), stopping.clone());
+    let sampling = sample_depths(options.clone(), queues, Arc::clone(metrics), stopping.clone());
     tasks.spawn("jobs", async move {
-        let mut wait = PAUSE_MIN;
+        let mut backoff = BACKOFF_MIN;
         while !stopping.is_cancelled() {
-            let Err(cause) = work(&options, &registry, &stopping, grace).await else {
+            let Err(cause) = run_worker(&options, &registry, &stopping, grace).await else {
                 continue;
             };
             tracing::warn!(
                 event = "jobs.failed",
                 error.message = format!("{cause:#}"),
-                "job queue failed; restarting it in {wait:?}"
+                "job queue failed; restarting it in {backoff:?}"
             );
-            let _stopped = stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
-            wait = (wait * 2).min(PAUSE_MAX);
+            let _stopped = stopping.run_until_cancelled(tokio::time::sleep(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
         Ok(())
     });
     tasks.spawn("jobs-sample", sampling);
 }
 
-async fn work(
+/// Runs the worker until the program stops or the queue fails.
+async fn run_worker(
     options: &PgConnectOptions,
     registry: &Registry,
     stopping: &CancellationToken,
@@ -139,13 +145,13 @@ async fn work(
 ) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
-        .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
+        .after_connect(|connection, _| Box::pin(become_application(connection)))
         .connect_lazy_with(options.clone());
     let recovery = WorkerRecoveryConfig {
         enabled: true,
-        heartbeat_interval: SILENT_MAX / 9,
-        sweep_interval: SILENT_MAX / 3,
-        sweep_threshold: SILENT_MAX,
+        heartbeat_interval: HEARTBEAT_TIMEOUT / 9,
+        sweep_interval: HEARTBEAT_TIMEOUT / 3,
+        sweep_threshold: HEARTBEAT_TIMEOUT,
         recovery_delay: Duration::ZERO,
         ..WorkerRecoveryConfig::default()
     };
@@ -173,39 +179,41 @@ pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
     let (Some(JobContext(value)), Some(JobContext(metrics))) =
         (context.get_ext::<JobContext<C>>(), metrics)
     else {
-        return Err("the registry lacks the context of this job".to_owned());
+        return Err("the registry has no context for this job".to_owned());
     };
     let job_row = context.job();
     let attempt = JobAttempt {
         number: i32::from(*job_row.attempts()),
-        last: job_row.attempts() >= job_row.max_attempts(),
+        is_last: job_row.attempts() >= job_row.max_attempts(),
     };
     let due = job_row.run_at().timestamp_millis();
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a wait")]
-    let waited = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000
+    let latency = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000
         - i128::from(due)) as f64
         / 1e3;
-    metrics.wallet_job_latency_seconds.with([queue]).record(waited.max(0.0));
+    metrics.wallet_job_latency_seconds.with([queue]).record(latency.max(0.0));
     let span = tracing::info_span!(parent: None, "job", job.queue = queue, job.id = job_row.id());
-    begin(&span, &TraceIds::begin());
+    export_if_sampled(&span, &TraceContext::new_root());
     let outcome = job(value, attempt).instrument(span).await;
     let name = match &outcome {
         Ok(()) => "ok",
-        Err(_) if attempt.last => "dead",
+        Err(_) if attempt.is_last => "dead",
         Err(_) => "retry",
     };
     metrics.wallet_jobs_total.with([queue, name]).increment(1);
     outcome.map_err(|error| error.into_cause().to_string())
 }
 
-/// Number of the present attempt at a job.
+/// Attempt at a job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobAttempt {
     pub(crate) number: i32,
-    pub(crate) last: bool,
+    /// Whether the job is given up if this attempt fails.
+    pub(crate) is_last: bool,
 }
 
-async fn sample(
+/// Keeps the gauges of the queue depths current.
+async fn sample_depths(
     options: PgConnectOptions,
     queues: Vec<&'static str>,
     metrics: Arc<Metrics>,
@@ -213,12 +221,12 @@ async fn sample(
 ) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .after_connect(|connection, _| Box::pin(sql::become_application(connection)))
+        .after_connect(|connection, _| Box::pin(become_application(connection)))
         .connect_lazy_with(options);
     loop {
         // After a failure the next round sets the gauges.
         if let Ok(mut db) = pool.acquire().await
-            && let Ok(depths) = sql::depths(&mut db).await
+            && let Ok(depths) = sql::queue_depths(&mut db).await
         {
             for queue in &queues {
                 metrics.wallet_jobs_ready.with([queue]).set(0.0);
@@ -233,7 +241,7 @@ async fn sample(
     }
 }
 
-/// Failure of an outside system: the job is retried.
+/// The failure of another system, after which the job is retried.
 pub(crate) fn retry(why: String) -> Error {
     Error::Internal(anyhow::Error::msg(why))
 }

@@ -1,16 +1,16 @@
-//! The statements of the queue. Its schema is the crate's own and not there when queries are checked, so they are
-//! plain texts; the tests run each of them.
+//! Statements of the job queue. Its schema belongs to the crate and does not exist when queries are checked at compile
+//! time, so these are plain texts; the tests run each of them.
 
 use serde_json::Value;
 use sqlx::{Executor, PgConnection};
 
 use crate::error::Result;
 
-/// Promises a job, within the transaction that needs it; jobs of one `queue` run one after another.
+/// Enqueues a job in the caller's transaction. Jobs of one `queue` run one after another.
 ///
-/// One with the same `key` that waits is enough, also when it waits after a failure: its back-off stays as it is.
-/// It cannot begin before this transaction ends, so it will see what this transaction wrote.
-/// One that runs may have seen too little already: then another one follows it.
+/// A waiting job with the same `key` is enough, and keeps its backoff if it has failed before: the row lock keeps it from
+/// starting before this transaction ends, so it sees everything that this transaction writes. A running job may have read
+/// too early, so another job follows it.
 pub async fn enqueue(
     db: &mut PgConnection,
     task: &str,
@@ -30,7 +30,7 @@ pub async fn enqueue(
         match found {
             Some((false, false)) => return Ok(()),
             Some((true, _)) => {}
-            // A dead one is revived.
+            // A job that has used up its attempts is revived.
             None | Some((false, true)) => {
                 return add(db, task, payload, queue, key, attempts_max).await;
             }
@@ -62,12 +62,12 @@ async fn add(
     Ok(())
 }
 
-/// Lets the role of the application work with the queue.
-pub(super) async fn grant(db: &mut PgConnection) -> sqlx::Result<()> {
+/// Grants the role of the application access to the queue.
+pub(super) async fn grant_to_application(db: &mut PgConnection) -> sqlx::Result<()> {
     db.execute(
         "do $$ declare t name; begin
             if exists (select from pg_roles where rolname = 'revwallet_app') then
-                -- Its tables have row-level security without a policy: nobody but their owner sees a row.
+                -- The tables have row-level security without a policy: only their owner sees a row.
                 for t in select tablename from pg_tables
                     where schemaname = 'graphile_worker' and rowsecurity
                     and not exists (
@@ -89,19 +89,8 @@ pub(super) async fn grant(db: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-pub(super) async fn become_application(db: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query(
-        "select set_config('role', rolname, false) from pg_roles
-        where rolname = 'revwallet_app' and pg_has_role(oid,
-            case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)",
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// How many jobs of each kind are due and wait for a worker.
-pub(super) async fn depths(db: &mut PgConnection) -> sqlx::Result<Vec<(String, i64)>> {
+/// Number of jobs of each kind that are due and wait for a worker.
+pub(super) async fn queue_depths(db: &mut PgConnection) -> sqlx::Result<Vec<(String, i64)>> {
     sqlx::query_as(
         "select task_identifier, count(*) from graphile_worker.jobs
         where run_at <= now() and locked_at is null and attempts < max_attempts

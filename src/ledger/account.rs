@@ -1,48 +1,50 @@
-//! Accounts: ids that say what an account is, and the state it is in.
+//! Accounts: ids that encode the class of an account, and the state of an account.
 //!
-//! | ids | what | floor | ceiling |
+//! | ids | class | floor | ceiling |
 //! |---|---|---|---|
-//! | above 0 | customers' accounts | 0 | 2^53-1 |
+//! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
 //! | below -2^40 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
 //!
-//! System and hold accounts need no opening: they come to be with the first transfer that touches them.
+//! System and hold accounts are never opened explicitly: the first transfer that touches them creates them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::currency::Currency;
 use super::money::{MAX_BALANCE, Minor};
+use crate::error::{Error, Result};
 
-/// System accounts are above the negative of this, hold accounts below.
+/// Bound between system accounts, above its negative, and hold accounts, below.
 const SYSTEM_IDS: i64 = 1 << 40;
 
-/// Ids above this have no hold account, and would not be exact in every JSON parser.
+/// Highest customer id: ids above it have no hold account, and would not be exact in every JSON parser.
 pub const ID_MAX: i64 = 1 << 52;
 
-/// An account of the ledger.
+/// Id of an account of the ledger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub i64);
 
-/// What a system account is for. The numbers are stored (inside the ids): never change one.
+/// Purpose of a system account. The numbers are stored (inside the ids): never change one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SystemRole {
-    /// Everything outside: deposits come from it, withdrawals go to it.
+    /// The outside world: deposits come from it, withdrawals go to it.
     World = 1,
     /// The operator's income.
     Revenue = 2,
     /// The exchange's own funds.
     Hot = 3,
-    /// The synthetic probe's counterpart of the world.
+    /// The canary's counterpart of the world.
     CanaryWorld = 4,
-    /// The synthetic probe's own two wallets.
+    /// The canary's own two wallets.
     CanaryA = 5,
     CanaryB = 6,
 }
 
-/// Which rules an account follows.
+/// Class of an account, which determines its rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum AccountClass {
     Customer,
     Hold,
     System,
@@ -54,21 +56,21 @@ impl AccountId {
         Self(-((role as i64) << 32 | i64::from(currency.number())))
     }
 
-    /// The number of the currency that a system account's id is made of.
+    /// The number of the currency that is encoded in a system account's id.
     pub(super) fn currency_number(self) -> Option<u32> {
-        if self.class() == Some(Class::System) {
+        if self.class() == Some(AccountClass::System) {
             u32::try_from(-self.0 & 0xffff_ffff).ok()
         } else {
             None
         }
     }
 
-    /// Where a customer's held money waits; `None` for what is no customer's account.
+    /// The account that contains a customer's held money; `None` unless this is a customer account.
     pub const fn hold(self) -> Option<Self> {
         if 0 < self.0 && self.0 <= ID_MAX { Some(Self(-SYSTEM_IDS - self.0)) } else { None }
     }
 
-    /// The customer whose held money this is; `None` for what is no hold account.
+    /// The customer that owns this hold account; `None` unless this is a hold account.
     pub const fn held_for(self) -> Option<Self> {
         if -SYSTEM_IDS - ID_MAX <= self.0 && self.0 < -SYSTEM_IDS {
             Some(Self(-SYSTEM_IDS - self.0))
@@ -77,19 +79,19 @@ impl AccountId {
         }
     }
 
-    /// Which rules it follows; `None` for ids that no account can have.
-    pub const fn class(self) -> Option<Class> {
+    /// The class of the account; `None` for ids that no account can have.
+    pub const fn class(self) -> Option<AccountClass> {
         match self.0 {
-            1..=ID_MAX => Some(Class::Customer),
-            id if -SYSTEM_IDS < id && id < 0 => Some(Class::System),
-            _ if self.held_for().is_some() => Some(Class::Hold),
+            1..=ID_MAX => Some(AccountClass::Customer),
+            id if -SYSTEM_IDS < id && id < 0 => Some(AccountClass::System),
+            _ if self.held_for().is_some() => Some(AccountClass::Hold),
             _ => None,
         }
     }
 }
 
-impl Class {
-    /// Whether an account of this class may have this balance.
+impl AccountClass {
+    /// Returns whether an account of this class may have this balance.
     pub fn allows(self, balance: Minor) -> bool {
         match self {
             Self::Customer | Self::Hold => Minor::ZERO <= balance && balance <= MAX_BALANCE,
@@ -110,19 +112,19 @@ impl fmt::Display for AccountId {
     }
 }
 
-/// What may be done with an account.
+/// State of an account, which limits the transfers it takes part in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AccountState {
-    /// Money in and out.
+    /// Money may enter and leave.
     Open,
-    /// Money in, none out.
+    /// Money may enter, not leave.
     Frozen,
-    /// Neither, for good.
+    /// Money may neither enter nor leave; final.
     Closed,
 }
 
 impl AccountState {
-    /// For answers.
+    /// The name in responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -132,18 +134,29 @@ impl AccountState {
     }
 }
 
-/// What deciding needs to know of an account.
+impl FromStr for AccountState {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Open, Self::Frozen, Self::Closed]
+            .into_iter()
+            .find(|state| state.name() == name)
+            .ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown state of an account: {name}")))
+    }
+}
+
+/// The facts about an account that the rules decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     pub currency: Currency,
     pub balance: Minor,
-    /// What waits in its hold account: kept here too, so that every answer can tell both.
+    /// Balance of its hold account: copied here, so that every response can contain both.
     pub held: Minor,
     pub state: AccountState,
 }
 
 impl Account {
-    /// As it comes to be.
+    /// A new account: open and empty.
     pub const fn empty(currency: Currency) -> Self {
         Self { currency, balance: Minor::ZERO, held: Minor::ZERO, state: AccountState::Open }
     }
@@ -154,14 +167,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_says_what_the_account_is() {
+    fn an_id_encodes_the_class_of_its_account() {
         let eur = Currency::new("EUR", 2).unwrap();
         let customer = AccountId(7);
 
-        assert_eq!(customer.class(), Some(Class::Customer));
-        assert_eq!(customer.hold().unwrap().class(), Some(Class::Hold));
+        assert_eq!(customer.class(), Some(AccountClass::Customer));
+        assert_eq!(customer.hold().unwrap().class(), Some(AccountClass::Hold));
         assert_eq!(customer.hold().unwrap().held_for(), Some(customer));
-        assert_eq!(AccountId::system(SystemRole::World, eur).class(), Some(Class::System));
+        assert_eq!(AccountId::system(SystemRole::World, eur).class(), Some(AccountClass::System));
         assert_eq!(AccountId::system(SystemRole::World, eur).hold(), None);
         assert_eq!(AccountId(0).class(), None);
         assert_eq!(AccountId(-SYSTEM_IDS).class(), None);
@@ -176,7 +189,7 @@ mod tests {
 
         let lowest = AccountId::system(SystemRole::CanaryB, longest);
 
-        assert_eq!(lowest.class(), Some(Class::System));
+        assert_eq!(lowest.class(), Some(AccountClass::System));
         assert!(
             AccountId::system(SystemRole::World, longest)
                 > AccountId::system(SystemRole::Revenue, shortest)

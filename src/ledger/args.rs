@@ -1,4 +1,4 @@
-//! The settings of the ledger.
+//! Settings of the ledger.
 
 use anyhow::{Context, anyhow};
 
@@ -7,26 +7,26 @@ use super::decide::Rules;
 use super::money::Minor;
 use super::writer::Settings;
 
-/// How money is written.
+/// Settings of the ledger's writer and of its rules.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
-    /// Most postings that wait to be written; the next one is told to come back.
+    /// Most postings that wait to be written; further postings are rejected with 503.
     #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192)]
     pub ledger_queue_max: usize,
-    /// Most transfers of one commit; a larger posting travels alone.
+    /// Most transfers in one commit; a larger posting gets a commit of its own.
     #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024)]
     pub ledger_batch_max: usize,
-    /// Most balances that are kept in memory, 50 bytes each.
+    /// Most account balances in the cache, 50 bytes each.
     #[arg(long, env = "REVWALLET_LEDGER_CACHE_MAX", global = true, default_value_t = 400_000)]
     pub ledger_cache_max: usize,
-    /// Most minor units that one transfer moves.
+    /// Most minor units that one transfer may move.
     #[arg(long, env = "REVWALLET_MAX_AMOUNT", global = true, default_value_t = 1_000_000_000_000)]
     pub max_amount: i64,
     /// Further currencies as CODE:DECIMALS, separated by commas.
-    #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',', value_parser = currency)]
+    #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
-    /// Write to a server that may lose what it acknowledged, such as one with fsync off.
+    /// Allow a server that may lose acknowledged commits, such as one with fsync off.
     #[arg(long, env = "REVWALLET_ALLOW_UNSAFE_SERVER", global = true)]
     pub allow_unsafe_server: bool,
 }
@@ -43,20 +43,13 @@ impl LedgerArgs {
     }
 
     pub fn currencies(&self) -> anyhow::Result<Currencies> {
-        Currencies::with(&self.currency).context("--currency cannot be used")
+        Currencies::with_added(&self.currency).context("--currency is invalid")
     }
 
     pub fn rules(&self) -> anyhow::Result<Rules> {
         if self.max_amount <= 0 {
-            return Err(anyhow!("--max-amount must be more than zero"));
+            return Err(anyhow!("--max-amount must be greater than zero"));
         }
         Ok(Rules { amount_max: Minor(self.max_amount), currencies: self.currencies()? })
     }
-}
-
-fn currency(text: &str) -> Result<Currency, String> {
-    let parts =
-        text.split_once(':').and_then(|(code, decimals)| Some((code, decimals.parse().ok()?)));
-    let (code, decimals) = parts.ok_or("write CODE:DECIMALS, such as GOLD:3")?;
-    Currency::new(code, decimals).map_err(|cause| cause.to_string())
 }

@@ -1,9 +1,9 @@
-//! Companions: rows of other slices that commit together with the money they belong to.
+//! Companions: rows of other slices that commit in the same transaction as their posting.
 //!
 //! A slice declares a [`CompanionKind`] in its `sql.rs` and lists it where the ledger is started.
 //! Its statement takes many rows at once and ends with a common table expression `took (n)`: the numbers of the
-//! rows that took effect. An insert that conflicts, or a change whose condition no longer holds, did not;
-//! then the posting that brought the row is refused, and its neighbours are not disturbed.
+//! rows that took effect. An insert that conflicts, or an update whose condition no longer holds, does not take
+//! effect; the posting of that row is then refused, and the other postings of the batch are written.
 //!
 //! ```sql
 //! with input as (
@@ -18,61 +18,61 @@
 //! )
 //! ```
 //!
-//! `n` and `seq` (of the first leg of the posting) are filled in by the ledger, the rest is the slice's.
-//! Two rows of one batch that name the same thing: `distinct on` or a unique key must let only one of them take effect.
+//! The ledger fills in `n` and `seq` (of the first leg of the posting); the slice provides the other columns.
+//! If two rows of one batch conflict, `distinct on` or a unique key must let only one of them take effect.
 
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// What follows a companion's statement: an error, and so a rollback, unless every row took effect.
+/// Suffix of a companion's statement: raises an error, and so rolls back, unless every row took effect.
 const ALL_TOOK: &str = "\nselect ledger.all_took($1::int, array(select n from took))";
 
-/// A statement that a slice has registered.
+/// A companion statement that a slice has registered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompanionKind {
-    /// For logs and metrics.
+    /// Name in logs and metrics.
     pub name: &'static str,
-    /// See the module's header.
+    /// Statement as the module's header describes it.
     pub sql: &'static str,
 }
 
 impl CompanionKind {
-    /// The statement as it is sent: `$1` is the number of rows, `$2` their JSON array.
+    /// The complete statement: `$1` is the number of rows, `$2` their JSON array.
     pub fn statement(&self) -> String {
         format!("{}{ALL_TOOK}", self.sql.trim_end())
     }
 }
 
-/// One row for one registered statement.
+/// A row for a registered statement.
 #[derive(Debug, Clone)]
 pub struct Companion {
     pub(super) kind: &'static CompanionKind,
     pub(super) refusal: &'static str,
-    /// A JSON object without its opening brace, so that `n` and `seq` can be put before it.
-    rest: String,
+    /// JSON object without its opening brace, so that `n` and `seq` can be prepended.
+    members: String,
 }
 
 impl Companion {
-    /// `row` must be a struct (or a map); `refusal` is what the caller gets when the row does not take effect.
+    /// Serializes `row`, a struct or a map; the posting is refused with `refusal` if the row does not take effect.
     pub fn new(
         kind: &'static CompanionKind,
         row: &impl Serialize,
         refusal: &'static str,
     ) -> serde_json::Result<Self> {
-        let mut rest = serde_json::to_string(row)?;
-        if !rest.starts_with('{') {
-            return Err(serde::ser::Error::custom("a companion is an object"));
+        let mut members = serde_json::to_string(row)?;
+        if !members.starts_with('{') {
+            return Err(serde::ser::Error::custom("a companion must serialize to an object"));
         }
-        rest.remove(0);
-        Ok(Self { kind, refusal, rest })
+        members.remove(0);
+        Ok(Self { kind, refusal, members })
     }
 
     /// Appends the row to an open JSON array.
     pub(super) fn write(&self, n: i32, seq: i64, array: &mut String) {
         array.push(if n == 0 { '[' } else { ',' });
-        let comma = if self.rest == "}" { "" } else { "," };
-        write!(array, "{{\"n\":{n},\"seq\":{seq}{comma}{}", self.rest)
-            .expect("a string takes it all");
+        let comma = if self.members == "}" { "" } else { "," };
+        write!(array, "{{\"n\":{n},\"seq\":{seq}{comma}{}", self.members)
+            .expect("writing to a string never fails");
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
     struct Empty {}
 
     #[test]
-    fn rows_become_one_array_with_their_number_and_seq() {
+    fn rows_are_written_as_one_array_with_number_and_seq() {
         let mut array = String::new();
         Companion::new(&KIND, &Row { game: 7 }, "owned").unwrap().write(0, 100, &mut array);
         Companion::new(&KIND, &Empty {}, "owned").unwrap().write(1, 101, &mut array);

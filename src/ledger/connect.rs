@@ -1,4 +1,4 @@
-//! Connections of the ledger's own, and what a server must promise before money is written to it.
+//! The ledger's own connections, and the durability that it requires of a server.
 
 use std::fmt;
 use std::future::Future;
@@ -11,46 +11,49 @@ use tokio_postgres::Client;
 use super::sql;
 use crate::db::Pipelined;
 
-/// After this long without a sign of life the other side counts as gone.
+/// Longest silence of the server before the connection counts as lost.
 const PEER_SILENT_MAX: Duration = Duration::from_secs(20);
 
-/// Longest wait for a connection.
+/// Longest time that opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Drives a connection; ends when it is closed. Who owns it must poll it.
-pub(super) type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+/// Future that drives a connection, and ends when the connection is closed. The owner must poll it.
+pub(super) type ConnectionDriver =
+    Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
-/// Why the ledger does not start.
+/// A reason that the ledger does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the database does not answer")]
+    #[error("the database does not respond")]
     Database(#[from] tokio_postgres::Error),
     #[error(
-        "this server may lose money that was acknowledged: {0}; set it on, or pass --allow-unsafe-server"
+        "this server may lose acknowledged commits: {0}; turn it on, or pass --allow-unsafe-server"
     )]
-    Unsafe(Unsafe),
-    #[error("there is no book {0} in this database; run the migrations")]
+    Unsafe(UnsafeSettings),
+    #[error("the database has no book {0}; run the migrations")]
     NoBook(i32),
-    #[error("{code} has {stored} decimals in this book, but {configured} in the settings")]
+    #[error(
+        "{code} has {stored} decimals in this book, but {configured} in the settings; correct --currency"
+    )]
     Decimals { code: String, stored: i16, configured: u8 },
 }
 
-/// The settings with which a server may lose a commit.
+/// Server settings that risk the loss of acknowledged commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsafe(Vec<String>);
+pub struct UnsafeSettings(Vec<String>);
 
-impl fmt::Display for Unsafe {
+impl fmt::Display for UnsafeSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(", "))
     }
 }
 
-/// Connects as the role of the application, with the limits that every connection has.
-/// `before_role` runs as the user that logged in, who may do more.
+/// Connects as the application's role, with the limits of every connection.
+/// `before_role` runs as the login user, which may have more permissions.
 pub(super) async fn connect<T>(
     database: &Pipelined,
     before_role: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-) -> Result<(Client, Driver, T), tokio_postgres::Error> {
+) -> Result<(Client, ConnectionDriver, T), tokio_postgres::Error> {
     let Pipelined { mut config, tls } = database.clone();
     config
         .connect_timeout(CONNECT_TIMEOUT)
@@ -60,7 +63,7 @@ pub(super) async fn connect<T>(
         .keepalives_retries(4)
         .tcp_user_timeout(PEER_SILENT_MAX);
     let (client, connection) = config.connect(tls).await?;
-    let mut driver: Driver = Box::pin(connection);
+    let mut driver: ConnectionDriver = Box::pin(connection);
     let prepared = drive(&mut driver, async {
         client.batch_execute(sql::SESSION).await?;
         let value = before_role(&client).await?;
@@ -73,9 +76,9 @@ pub(super) async fn connect<T>(
     prepared.map(|value| (client, driver, value))
 }
 
-/// Polls a connection while something is asked over it.
+/// Polls a connection while `work` uses it.
 pub(super) async fn drive<T>(
-    driver: &mut Driver,
+    driver: &mut ConnectionDriver,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, tokio_postgres::Error> {
     let mut work = std::pin::pin!(work);
@@ -83,22 +86,22 @@ pub(super) async fn drive<T>(
         Either::Left((done, _)) => return done,
         Either::Right((ended, _)) => ended,
     };
-    // A connection that has ended answers its requests only when it is dropped; kept, they would wait for ever.
+    // A connection that has ended fails its pending requests only when it is dropped; otherwise they never complete.
     *driver = Box::pin(std::future::ready(ended));
     work.await
 }
 
-/// The settings of this server with which a commit may be lost in a crash, if any.
+/// Returns the settings of this server that risk the loss of commits in a crash, if any.
 pub(super) async fn check_durability(
     client: &Client,
-) -> Result<Option<Unsafe>, tokio_postgres::Error> {
+) -> Result<Option<UnsafeSettings>, tokio_postgres::Error> {
     let mut settings = Vec::new();
     for row in client.query(sql::DURABILITY, &[]).await? {
         let (name, setting): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        // `synchronous_commit` has more values than two; all but `off` wait for the disk.
+        // `synchronous_commit` has more than two values; all except `off` wait for the disk.
         if setting == "off" {
             settings.push(format!("{name} is off"));
         }
     }
-    Ok(if settings.is_empty() { None } else { Some(Unsafe(settings)) })
+    Ok(if settings.is_empty() { None } else { Some(UnsafeSettings(settings)) })
 }

@@ -1,16 +1,16 @@
-//! Currencies: a code, and how many decimals its minor unit stands for.
+//! Currencies: their codes, and the decimals of their minor units.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest code. A system account's id is built from it and must stay above -2^40.
+/// Longest code. A system account's id contains the code's number and must stay above -2^40.
 pub const CODE_LEN_MAX: usize = 6;
 
-/// Most decimals: with 18 an `i64` still holds nine whole units.
+/// Most decimals: with 18, an `i64` still has room for nine whole units.
 pub const DECIMALS_MAX: u8 = 18;
 
-/// ISO 4217's exceptions from two decimals.
+/// Currencies of ISO 4217, by their number of decimals.
 const ISO_0: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
 const ISO_3: &str = "BHD IQD JOD KWD LYD OMR TND";
 const ISO_4: &str = "CLF UYW";
@@ -22,7 +22,7 @@ const ISO_2: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD
     SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG";
 const CRYPTO: [(&str, u8); 4] = [("BTC", 8), ("ETH", 8), ("USDC", 6), ("USDT", 6)];
 
-/// A currency that the program knows, with its decimals: eight bytes, to be passed by value.
+/// A currency with its decimals. Small enough to be passed by value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency {
     /// Padded with zeros.
@@ -30,21 +30,21 @@ pub struct Currency {
     decimals: u8,
 }
 
-/// Why a currency cannot be added.
+/// A reason that a currency is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CurrencyError {
-    #[error("a currency's code is 2 to 6 capital letters or digits")]
+    #[error("a currency code has 2 to 6 capital letters or digits")]
     Code,
     #[error("a currency has 0 to 18 decimals")]
     Decimals,
-    #[error("write a currency as CODE:DECIMALS, for instance POINTS:0")]
+    #[error("write a currency as CODE:DECIMALS, such as POINTS:0")]
     Form,
-    #[error("this currency exists with other decimals")]
+    #[error("this currency already exists with other decimals")]
     Taken,
 }
 
 impl Currency {
-    /// A currency by code and decimals, whether or not a table lists it.
+    /// Checks the form of code and decimals, not whether the currency is known.
     pub fn new(code: &str, decimals: u8) -> Result<Self, CurrencyError> {
         let bytes = code.as_bytes();
         let is_code_char = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit();
@@ -59,18 +59,19 @@ impl Currency {
         Ok(Self { code: padded, decimals })
     }
 
-    /// `EUR`.
+    /// The code, such as `EUR`.
     pub fn code(&self) -> &str {
         let len = self.code.iter().position(|b| *b == 0).unwrap_or(CODE_LEN_MAX);
-        std::str::from_utf8(&self.code[..len]).expect("only capitals and digits were let in")
+        std::str::from_utf8(&self.code[..len])
+            .expect("the constructor accepts only capitals and digits")
     }
 
-    /// How many decimals its amounts are written with.
+    /// Number of decimals in its amounts.
     pub const fn decimals(self) -> u8 {
         self.decimals
     }
 
-    /// The code as a number below 37^6 < 2^32, different for different codes.
+    /// The code as a number below 37^6 < 2^32, unique for each code.
     pub(super) fn number(self) -> u32 {
         self.code.iter().fold(0, |number, byte| {
             let digit = match byte {
@@ -98,20 +99,20 @@ impl fmt::Display for Currency {
 impl FromStr for Currency {
     type Err = CurrencyError;
 
-    /// The form of the setting: `CODE:DECIMALS`.
+    /// Parses `CODE:DECIMALS`, as the setting has it.
     fn from_str(text: &str) -> Result<Self, CurrencyError> {
         let (code, decimals) = text.split_once(':').ok_or(CurrencyError::Form)?;
         Self::new(code, decimals.parse().map_err(|_| CurrencyError::Form)?)
     }
 }
 
-/// The currencies that this program takes.
+/// The currencies that the program accepts.
 #[derive(Debug, Clone)]
 pub struct Currencies(HashMap<u32, Currency>);
 
 impl Currencies {
-    /// ISO 4217 and four cryptocurrencies, and what the settings add.
-    pub fn with(added: &[Currency]) -> Result<Self, CurrencyError> {
+    /// The currencies of ISO 4217, four cryptocurrencies, and those that the settings add.
+    pub fn with_added(added: &[Currency]) -> Result<Self, CurrencyError> {
         let iso = [(ISO_0, 0), (ISO_2, 2), (ISO_3, 3), (ISO_4, 4)];
         let listed = iso
             .into_iter()
@@ -122,7 +123,7 @@ impl Currencies {
             all.insert(currency.number(), currency);
         }
         for currency in added {
-            // Amounts are stored in minor units: other decimals would change what every balance is worth.
+            // Amounts are stored in minor units: other decimals would change the value of every balance.
             if all.insert(currency.number(), *currency).is_some_and(|old| old != *currency) {
                 return Err(CurrencyError::Taken);
             }
@@ -132,24 +133,24 @@ impl Currencies {
 
     /// The currency with this code.
     pub fn find(&self, code: &str) -> Option<Currency> {
-        self.numbered(Currency::new(code, 0).ok()?.number())
+        self.find_by_number(Currency::new(code, 0).ok()?.number())
     }
 
     /// The currency whose code has this number.
-    pub(super) fn numbered(&self, number: u32) -> Option<Currency> {
+    pub(super) fn find_by_number(&self, number: u32) -> Option<Currency> {
         self.0.get(&number).copied()
     }
 
-    /// The digits of an amount in JSON, which may be a number or a string.
-    pub fn unquoted(raw: &str) -> Result<&str, String> {
+    /// Returns the text of an amount in JSON, which may be a number or a string.
+    pub fn amount_text(raw: &str) -> Result<&str, String> {
         let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
         let starts = inside.bytes().next().is_some_and(|byte| {
             byte.is_ascii_digit() || byte == b'-' || byte == b'+' || byte == b'.'
         });
-        if starts { Ok(inside) } else { Err("must be a decimal".to_owned()) }
+        if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
     }
 
-    /// All of them, in the order of their codes.
+    /// Returns all currencies, sorted by code.
     pub fn all(&self) -> Vec<Currency> {
         let mut all: Vec<_> = self.0.values().copied().collect();
         all.sort_unstable();
@@ -159,7 +160,7 @@ impl Currencies {
 
 impl Default for Currencies {
     fn default() -> Self {
-        Self::with(&[]).expect("the built-in table has no duplicates")
+        Self::with_added(&[]).expect("the built-in table has no duplicates")
     }
 }
 
@@ -168,31 +169,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_are_those_of_iso_4217() {
+    fn decimals_match_iso_4217() {
         let all = Currencies::default();
 
-        let of = |code| all.find(code).map(Currency::decimals);
+        let decimals_of = |code| all.find(code).map(Currency::decimals);
 
-        assert_eq!(of("EUR"), Some(2));
-        assert_eq!(of("JPY"), Some(0));
-        assert_eq!(of("KWD"), Some(3));
-        assert_eq!(of("CLF"), Some(4));
-        assert_eq!(of("BTC"), Some(8));
-        assert_eq!(of("USDT"), Some(6));
-        assert_eq!(of("eur"), None);
-        assert_eq!(of("EURO"), None);
-        assert_eq!(of("TOOLONGCODE"), None);
-        assert_eq!(of(""), None);
+        assert_eq!(decimals_of("EUR"), Some(2));
+        assert_eq!(decimals_of("JPY"), Some(0));
+        assert_eq!(decimals_of("KWD"), Some(3));
+        assert_eq!(decimals_of("CLF"), Some(4));
+        assert_eq!(decimals_of("BTC"), Some(8));
+        assert_eq!(decimals_of("USDT"), Some(6));
+        assert_eq!(decimals_of("eur"), None);
+        assert_eq!(decimals_of("EURO"), None);
+        assert_eq!(decimals_of("TOOLONGCODE"), None);
+        assert_eq!(decimals_of(""), None);
     }
 
     #[test]
-    fn a_setting_adds_a_currency_but_never_changes_one() {
+    fn a_setting_adds_a_currency_but_cannot_change_a_known_one() {
         let points: Currency = "POINTS:0".parse().unwrap();
-        let all = Currencies::with(&[points]).unwrap();
+        let all = Currencies::with_added(&[points]).unwrap();
 
         assert_eq!(all.find("POINTS"), Some(points));
         assert_eq!(
-            Currencies::with(&["EUR:3".parse().unwrap()]).unwrap_err(),
+            Currencies::with_added(&["EUR:3".parse().unwrap()]).unwrap_err(),
             CurrencyError::Taken
         );
         assert_eq!("eur:2".parse::<Currency>(), Err(CurrencyError::Code));

@@ -1,9 +1,9 @@
-//! The canonical form of a batch, whose digest the seal's hash covers.
+//! Canonical encoding of a batch; the seal's hash covers its digest.
 //!
-//! A byte for the version, then one record each, told apart by their first byte and each of them self-delimiting:
-//! the transfers by seq, the postings that have a key by first seq, the new accounts by (seq, account).
-//! Numbers are big-endian. A stored book is only ever verified with the version it was written with:
-//! a change here is a new version beside this one.
+//! A version byte, then records that are self-delimiting and differ in their first byte: the transfers by seq, the
+//! postings that have a key by first seq, the new accounts by (seq, account).
+//! Numbers are big-endian. A stored book is always verified with the version it was written with, so a change of the
+//! encoding is a new version beside this one.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -14,34 +14,37 @@ use crate::idempotency::HashedKey;
 
 const VERSION: u8 = 1;
 
-/// Digests a batch record by record.
+/// Bytes that are buffered before they are hashed.
+const FLUSH_LEN: usize = 4096;
+
+/// Digests a batch, record by record.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(super) struct BatchEncoder {
     hasher: Sha256,
-    /// Small records are gathered, because feeding the hasher piece by piece costs more than hashing.
+    /// Buffers small records, because many small updates cost more than the hashing itself.
     buffer: Vec<u8>,
 }
 
-/// What a transfer has beyond its [`TransferRow`].
+/// Columns of a transfer that are not part of its [`TransferRow`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attached<'a> {
+pub(super) struct TransferAttributes<'a> {
     pub(super) trace_id: Option<Uuid>,
     pub(super) linked: Option<i64>,
     pub(super) metadata: Option<&'a str>,
 }
 
-impl Encoder {
-    /// A batch of this book, behind this seq.
+impl BatchEncoder {
+    /// Starts the encoding of the batch that follows `prev_seq`.
     pub(super) fn new(book: i32, prev_seq: i64) -> Self {
-        let mut encoder = Self { hasher: Sha256::new(), buffer: Vec::with_capacity(8192) };
+        let mut encoder = Self { hasher: Sha256::new(), buffer: Vec::with_capacity(2 * FLUSH_LEN) };
         encoder.buffer.push(VERSION);
         encoder.buffer.extend(book.to_be_bytes());
         encoder.buffer.extend(prev_seq.to_be_bytes());
         encoder
     }
 
-    /// The next transfer. Its seq is its place.
-    pub(super) fn transfer(&mut self, row: &TransferRow, attached: Attached<'_>) {
+    /// Adds the next transfer. Its position implies its seq.
+    pub(super) fn add_transfer(&mut self, row: &TransferRow, attributes: TransferAttributes<'_>) {
         let buffer = &mut self.buffer;
         buffer.push(b'T');
         for small in [row.kind.code(), row.leg, row.legs] {
@@ -52,11 +55,11 @@ impl Encoder {
         {
             buffer.extend(large.to_be_bytes());
         }
-        // No transfer has the seq 0, so it can stand for none.
-        buffer.extend(attached.linked.unwrap_or(0).to_be_bytes());
-        buffer.push(u8::from(attached.trace_id.is_some()));
-        buffer.extend(attached.trace_id.unwrap_or_default().as_bytes());
-        match attached.metadata {
+        // No transfer has the seq 0, so 0 encodes an absent link.
+        buffer.extend(attributes.linked.unwrap_or(0).to_be_bytes());
+        buffer.push(u8::from(attributes.trace_id.is_some()));
+        buffer.extend(attributes.trace_id.unwrap_or_default().as_bytes());
+        match attributes.metadata {
             Some(metadata) => {
                 buffer.push(1);
                 buffer.extend((metadata.len() as u64).to_be_bytes());
@@ -64,38 +67,45 @@ impl Encoder {
             }
             None => buffer.push(0),
         }
-        self.drain_at(4096);
+        self.flush_if(FLUSH_LEN);
     }
 
-    /// A posting that came with a key.
-    pub(super) fn posting(&mut self, key: HashedKey, first_seq: i64, last_seq: i64) {
+    /// Adds a posting that has an idempotency key.
+    pub(super) fn add_posting(&mut self, key: HashedKey, first_seq: i64, last_seq: i64) {
         self.buffer.push(b'P');
         self.buffer.extend(first_seq.to_be_bytes());
         self.buffer.extend(last_seq.to_be_bytes());
         self.buffer.extend(key.hash.as_bytes());
         self.buffer.extend(key.content.as_bytes());
-        self.drain_at(4096);
+        self.flush_if(FLUSH_LEN);
     }
 
-    /// An account that came to be with the transfer at `seq`.
-    pub(super) fn account(&mut self, account: AccountId, seq: i64, decimals: u8, currency: &str) {
+    /// Adds an account that the transfer at `seq` created.
+    pub(super) fn add_account(
+        &mut self,
+        account: AccountId,
+        seq: i64,
+        decimals: u8,
+        currency: &str,
+    ) {
         self.buffer.push(b'A');
         self.buffer.extend(account.0.to_be_bytes());
         self.buffer.extend(seq.to_be_bytes());
         self.buffer.push(decimals);
         self.buffer.extend((currency.len() as u64).to_be_bytes());
         self.buffer.extend(currency.as_bytes());
-        self.drain_at(4096);
+        self.flush_if(FLUSH_LEN);
     }
 
-    /// The digest of all of it.
+    /// Returns the digest of the whole batch.
     pub(super) fn finish(mut self) -> [u8; 32] {
-        self.drain_at(0);
+        self.flush_if(0);
         self.hasher.finalize().into()
     }
 
-    fn drain_at(&mut self, len: usize) {
-        if self.buffer.len() >= len {
+    /// Hashes the buffer once it has reached this length.
+    fn flush_if(&mut self, len_min: usize) {
+        if self.buffer.len() >= len_min {
             self.hasher.update(&self.buffer);
             self.buffer.clear();
         }

@@ -1,4 +1,4 @@
-//! What the ledger tells about itself.
+//! Metrics of the ledger: timers of postings and batches, and the label values that exist from the start.
 
 use std::time::Instant;
 
@@ -6,24 +6,24 @@ use super::PostError;
 use super::transfer::{Posted, Posting, TransferKind};
 use crate::telemetry::{Metrics, gauge_value};
 
-/// One posting on its way.
+/// Times a posting and counts its result.
 pub(super) struct PostingTimer {
     since: Instant,
     kind: TransferKind,
-    keyed: bool,
+    has_key: bool,
 }
 
 impl PostingTimer {
-    pub(super) fn begin(posting: &Posting) -> Self {
-        // A posting is named after its last leg that moves money, or after its first.
+    pub(super) fn start(posting: &Posting) -> Self {
+        // A posting counts under the kind of its last leg that moves money and is no fee, or else of its first leg.
         let kinds = posting.legs.iter().map(|leg| leg.action.kind());
         let kind = kinds.clone().rfind(|kind| kind.moves_money() && *kind != TransferKind::Fee);
         let kind = kind.or_else(|| kinds.clone().next()).unwrap_or(TransferKind::Transfer);
-        Self { since: Instant::now(), kind, keyed: posting.key.is_some() }
+        Self { since: Instant::now(), kind, has_key: posting.key.is_some() }
     }
 
-    pub(super) fn end(self, metrics: &Metrics, answer: &Result<Posted, PostError>) {
-        let (outcome, key) = match answer {
+    pub(super) fn finish(self, metrics: &Metrics, result: &Result<Posted, PostError>) {
+        let (outcome, key) = match result {
             Ok(Posted { replayed: true, .. }) => ("replayed", Some("replayed")),
             Ok(_) => {
                 let seconds = self.since.elapsed().as_secs_f64();
@@ -38,34 +38,34 @@ impl PostingTimer {
             Err(_) => ("error", None),
         };
         metrics.wallet_ledger_transfers_total.with([self.kind.name(), outcome]).increment(1);
-        if let Some(key) = key.filter(|_| self.keyed) {
+        if let Some(key) = key.filter(|_| self.has_key) {
             metrics.wallet_idempotency_total.with([key]).increment(1);
         }
     }
 }
 
-/// When a batch passed its stages.
+/// Times the stages of a batch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stages {
+pub(super) struct StageTimer {
     /// When the oldest of its postings was queued.
     queued: Instant,
     taken: Instant,
     sent: Instant,
 }
 
-impl Stages {
-    pub(super) fn begin(queued: Option<Instant>) -> Self {
+impl StageTimer {
+    pub(super) fn start(queued: Option<Instant>) -> Self {
         let taken = Instant::now();
         Self { queued: queued.unwrap_or(taken), taken, sent: taken }
     }
 
-    /// It is decided and goes out.
-    pub(super) fn decided(&mut self) {
+    /// Marks the end of the decision: the batch is sent now.
+    pub(super) fn mark_sent(&mut self) {
         self.sent = Instant::now();
     }
 
-    /// It is in the book since `written`, and everybody has an answer.
-    pub(super) fn end(self, metrics: &Metrics, written: Instant) {
+    /// Records every stage of a batch that committed at `written` and whose postings have their replies.
+    pub(super) fn finish(self, metrics: &Metrics, written: Instant) {
         let stages = [
             ("queue", self.taken - self.queued),
             ("validate", self.sent - self.taken),
@@ -78,13 +78,13 @@ impl Stages {
     }
 }
 
-/// A batch is in the book.
-pub(super) fn sealed(metrics: &Metrics, transfers: usize, head_seq: i64) {
+/// Records a batch that was sealed.
+pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, head_seq: i64) {
     metrics.wallet_ledger_batch_size.record(to_gauge(transfers));
     metrics.wallet_ledger_head_seq.set(gauge_value(head_seq));
 }
 
-/// What alerts divide by must be there before it happens.
+/// Registers the series that alerts divide by, so that they exist before their first event.
 pub(super) fn preregister(metrics: &Metrics) {
     for kind in [TransferKind::Deposit, TransferKind::Withdrawal, TransferKind::Transfer] {
         for outcome in ["committed", "rejected", "error"] {

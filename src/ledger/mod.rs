@@ -1,13 +1,13 @@
-//! The ledger: an append-only book of transfers, written by group commit. It knows accounts, amounts and a few rules.
+//! The ledger: an append-only book of transfers, written by group commit, with accounts, amounts and a few rules.
 //!
-//! Nothing is ever updated: each transfer carries both balances after it, so the last transfer that touched an account
-//! tells its balance, and any earlier one tells what it was then.
+//! No row is ever updated. Each transfer carries both balances after it, so the last transfer that touched an account
+//! holds its current balance, and any earlier transfer holds the balance at that time.
 //!
-//! Start reading at [`transfer`] (what goes in and comes out) and [`decide`] (the rules); then [`writer`], which turns
-//! what many callers post into batches, each of them one commit that stands on the one before.
+//! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
+//! the postings of many callers into batches. Each batch is one commit that names the batch before it.
 //!
-//! What a caller can rely on: an answer is given after the commit; a refusal is certain; the same key with the same
-//! content is answered the same; whatever is killed, each acknowledged posting is in the book once.
+//! Guarantees to a caller: a posting is acknowledged after its commit; a refusal is final; the same key with the same
+//! content gets the same reply; whichever process is killed, each acknowledged posting is in the book exactly once.
 
 #![deny(clippy::float_arithmetic)]
 
@@ -50,75 +50,75 @@ use self::companion::CompanionKind;
 use self::decide::Rules;
 use self::metrics::{PostingTimer, to_gauge};
 use self::transfer::{Posted, Posting};
-use self::writer::{Admission, Outcome, QueuedPosting, Writer};
+use self::writer::{Admission, PostOutcome, QueuedPosting, Writer};
 use crate::idempotency::HashedKey;
 
 pub use self::args::LedgerArgs;
-pub use self::connect::{StartError, Unsafe};
+pub use self::connect::{StartError, UnsafeSettings};
 pub use self::decide::Refusal;
-pub use self::writer::{Failpoints, Fault, PostError, Settings, Stage};
+pub use self::writer::{Failpoints, InjectedFault, PostError, Settings, WriterStage};
 
-/// What the ledger needs to start.
+/// Dependencies and settings of a ledger.
 #[derive(Clone)]
 pub struct LedgerOptions {
-    /// For the writer's own connection.
+    /// Options of the writer's own connection.
     pub database: Pipelined,
-    /// For reads.
+    /// Pool for reads.
     pub pool: PgPool,
     pub settings: Settings,
     pub rules: Rules,
-    /// Every statement that may move with the money.
+    /// Every companion statement that a posting may use.
     pub companions: Vec<&'static CompanionKind>,
     pub failpoints: Failpoints,
     pub metrics: Arc<Metrics>,
 }
 
-/// A book. Cheap to clone.
+/// A handle to a book and its writer. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
     queue: mpsc::Sender<QueuedPosting>,
-    gauge: Admission,
+    admission: Admission,
     pool: PgPool,
     book: i32,
     metrics: Arc<Metrics>,
 }
 
 impl Ledger {
-    /// Connects and starts the writer, which ends when the token is cancelled and the queue is answered.
+    /// Connects and starts the writer, which ends once the token is cancelled and the queue is drained.
     pub async fn start(options: LedgerOptions, tasks: &Tasks) -> Result<Self, StartError> {
         let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
         metrics::preregister(&metrics);
         let (queue, items) = mpsc::channel(settings.queue_max);
-        let gauge = Admission::new(settings.queue_legs_max);
+        let admission = Admission::new(settings.queue_legs_max);
         let (book, pool) = (settings.book, options.pool.clone());
-        let writer = Writer::connect(options, items, gauge.clone()).await?;
+        let writer = Writer::connect(options, items, admission.clone()).await?;
         let stopping = tasks.stopping().clone();
         tasks.spawn("ledger-writer", async move {
             writer.run(stopping).await;
             Ok(())
         });
-        Ok(Self { queue, gauge, pool, book, metrics })
+        Ok(Self { queue, admission, pool, book, metrics })
     }
 
-    /// Writes a posting, and answers when it is durable. The posting goes ahead even if nobody waits for the answer.
+    /// Writes a posting, and returns once it is durable. Dropping the future does not cancel the posting.
     pub async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        let (measured, span) = (PostingTimer::begin(&posting), trace::of_posting(&posting));
-        let answer = self.post_unmeasured(posting, span).await;
-        measured.end(&self.metrics, &answer);
-        answer
+        let (timer, span) = (PostingTimer::start(&posting), trace::posting_span(&posting));
+        let result = self.post_untimed(posting, span).await;
+        timer.finish(&self.metrics, &result);
+        result
     }
 
-    async fn post_unmeasured(&self, posting: Posting, span: Span) -> Result<Posted, PostError> {
+    async fn post_untimed(&self, posting: Posting, span: Span) -> Result<Posted, PostError> {
         let key = posting.key;
-        let (item, answer) = self.gauge.admit(posting, span.clone())?;
+        let (item, reply) = self.admission.admit(posting, span.clone())?;
         self.queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,
         })?;
-        match answer.await {
-            Ok(Ok(Outcome::Posted(posted))) => Ok(posted),
-            Ok(Ok(Outcome::Replay { first_seq, last_seq })) => {
+        match reply.await {
+            Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
+            Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
                 self.replay(key, first_seq, last_seq).await
             }
             Ok(Err(error)) => Err(error),
@@ -126,11 +126,11 @@ impl Ledger {
         }
     }
 
-    /// The posting that was written under this key, as it was answered then.
+    /// Returns the posting that was written under this key, as it was first acknowledged.
     pub async fn find(&self, key: HashedKey) -> Result<Option<Posted>, PostError> {
         let read = async {
             let mut db = self.pool.acquire().await?;
-            sql::keyed(&mut db, self.book, key.hash).await
+            sql::find_key(&mut db, self.book, key.hash).await
         };
         match read.await {
             Ok(None) => Ok(None),
@@ -139,19 +139,21 @@ impl Ledger {
                 self.replay(Some(key), first_seq, last_seq).await.map(Some)
             }
             Err(error) => {
-                tracing::warn!(error = %error, "a key cannot be looked up");
+                tracing::warn!(error = %error, "idempotency key lookup failed; the client may retry");
                 Err(PostError::Unavailable)
             }
         }
     }
 
-    /// Notes in the metrics how much waits to be written.
+    /// Updates the gauges of the queue: its depth, and the age of its oldest posting.
     pub fn sample(&self) {
-        self.metrics.wallet_ledger_queue_depth.set(to_gauge(self.gauge.legs()));
-        self.metrics.wallet_ledger_oldest_queued_seconds.set(self.gauge.oldest().as_secs_f64());
+        self.metrics.wallet_ledger_queue_depth.set(to_gauge(self.admission.queued_legs()));
+        self.metrics
+            .wallet_ledger_oldest_queued_seconds
+            .set(self.admission.oldest_age().as_secs_f64());
     }
 
-    /// The first answer again, as long as the book has it.
+    /// Reads the first reply to a key again, as long as the book still has the posting.
     async fn replay(
         &self,
         key: Option<HashedKey>,
@@ -162,7 +164,7 @@ impl Ledger {
         let read = async {
             let mut db = self.pool.acquire().await?;
             let Some(mut posted) =
-                sql::posted(&mut db, self.book, key.hash, first_seq, last_seq).await?
+                sql::find_posted(&mut db, self.book, key.hash, first_seq, last_seq).await?
             else {
                 return Ok(None);
             };
@@ -178,12 +180,16 @@ impl Ledger {
         match read {
             Ok(Some(posted)) => Ok(posted),
             Ok(None) => {
-                // The writer forgets it as well when it meets the server that has lost it.
-                tracing::warn!(first_seq, last_seq, "what a key stands for is not in the book");
+                // The writer drops the key from its cache, too, once it reads from the server that lost the posting.
+                tracing::warn!(
+                    first_seq,
+                    last_seq,
+                    "the posting of an idempotency key is missing from the book; the client may retry"
+                );
                 Err(PostError::Unavailable)
             }
             Err(error) => {
-                tracing::warn!(error = %error, "a replay cannot be read");
+                tracing::warn!(error = %error, "reading a replay failed; the client may retry");
                 Err(PostError::Unavailable)
             }
         }

@@ -1,4 +1,4 @@
-//! Every statement of the ledger. Those of the writer are plain texts, because it pipelines them itself.
+//! SQL statements of the ledger. The writer's statements are plain text, because it pipelines them itself.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -7,26 +7,26 @@ use super::account::AccountId;
 use super::money::Minor;
 use super::transfer::{Posted, TransferKind, TransferRow};
 
-/// One batch. See `ledger.post` in the migration.
+/// Writes a batch. See `ledger.post` in the migration.
 pub(super) const POST: &str = "select ledger.post(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
 
-/// Wakes who follows the book, when the last batches did not. Losing it in a crash loses nothing: readers also poll.
+/// Wakes the readers of the book after batches that did not. A lost notification is harmless: readers also poll.
 pub(super) const NOTIFY: &str = "select pg_notify('book', ($1::int)::text)";
 
-/// Starts the transaction of a batch with companions, or of a turn under the book's lock.
+/// Begins the transaction of a batch with companions, or of a batch under the book's lock.
 pub(super) const BEGIN: &str = "begin";
 
-/// Ends it; a rollback when anything in it failed.
+/// Ends that transaction; rolls it back if any statement in it failed.
 pub(super) const COMMIT: &str = "commit";
 
-/// Who has sealed this seq.
-pub(super) const SEAL_BEHIND: &str = "
+/// Finds the batch that was sealed right after this seq.
+pub(super) const NEXT_SEAL: &str = "
     select batch_id, at
     from ledger.seal
     where book = $1 and prev_seq = $2";
 
-/// Where the book ends.
+/// Finds the head of the book.
 pub(super) const HEAD: &str = "
     select seq, batch_id
     from ledger.seal
@@ -34,13 +34,14 @@ pub(super) const HEAD: &str = "
     order by seq desc
     limit 1";
 
-/// The postings of these keys.
+/// Finds the postings of these idempotency keys.
 pub(super) const KEYS: &str = "
     select key_hash, content_hash, first_seq, last_seq
     from ledger.posting
     where book = $1 and key_hash = any ($2)";
 
-/// What deciding needs to know of these accounts: two probes for the balance, two for what is held, one for the state.
+/// Reads what the rules need of these accounts: two index probes for the balance, two for the held money, one for the
+/// state.
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
@@ -70,39 +71,40 @@ pub(super) const ACCOUNTS: &str = "
     ) hc on true
     ";
 
-/// What others wrote since this seq, and who has sealed that one: another than before when the database has lost commits.
+/// Reads what other processes wrote since this seq, and the batch that sealed this seq: it differs from the known batch
+/// if the database has lost commits.
 pub(super) const CATCH_UP: &str = "
     select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance,
         (select batch_id from ledger.seal where book = $1 and seq = $2)
     from ledger.catch_up($1, $2, $3, $4)";
 
-/// The backend of a connection, to recognize it later.
+/// Identifies the server backend of a connection, so that it can be terminated later.
 pub(super) const BACKEND: &str = "
     select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()";
 
-/// Asks a backend of a lost connection to end. A row for as long as it runs.
-pub(super) const END_BACKEND: &str = "
+/// Terminates the backend of a lost connection. Returns a row as long as that backend runs.
+pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
-/// Settings on which it depends that a commit survives a crash.
+/// Reads the server settings that decide whether a commit survives a crash.
 pub(super) const DURABILITY: &str = "
     select name, setting from pg_settings
     where name in ('fsync', 'full_page_writes', 'synchronous_commit')";
 
-/// The role that the program works as.
+/// Switches to the application's role.
 pub(super) const SET_ROLE: &str = "set role revwallet_app";
 
-/// Whether this cluster let the migration create that role, and this user may become it: before PostgreSQL 16, who
-/// belonged to a role could.
+/// Checks that the role exists, which the cluster may not have permitted, and that this user may switch to it. Before
+/// PostgreSQL 16, every member of a role may.
 pub(super) const HAS_ROLE: &str = "
     select coalesce((
         select pg_has_role(r.oid,
             case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
         from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
-/// What every connection sets: a process that hangs must not hold the book.
-/// The plans do not depend on the values, so planning once is enough; by index, because a table that was small when
-/// it was planned will have grown.
+/// Configures each connection: a process that hangs must not keep the book locked.
+/// Plans do not depend on parameter values, so each statement is planned once; only with indexes, because a table that
+/// is small when the plan is made grows later.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
@@ -112,8 +114,8 @@ pub(super) const SESSION: &str = "
     set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan";
 
-/// What the poster of these rows was told.
-pub(super) async fn posted(
+/// Reads the rows of a posting again, as they were first acknowledged; `None` if the key no longer names these rows.
+pub(super) async fn find_posted(
     db: &mut PgConnection,
     book: i32,
     key_hash: Uuid,
@@ -154,8 +156,8 @@ pub(super) async fn posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
-/// The posting of a key: its content, its first and its last seq.
-pub(super) async fn keyed(
+/// Finds the posting of a key: its content hash, its first and its last seq.
+pub(super) async fn find_key(
     db: &mut PgConnection,
     book: i32,
     key_hash: Uuid,

@@ -1,20 +1,20 @@
-//! The spans of a posting and of the batch that it travels in: two traces, each with a link to the other.
+//! Spans of a posting and of its batch: two traces, linked with each other.
 
 use tracing::{Span, field, info_span};
 
 use super::transfer::Posting;
-use crate::telemetry::{TraceIds, begin_kept, is_traced, link};
+use crate::telemetry::{TraceContext, export_always, is_current_span_exported, link_span};
 
-/// From the queue to the answer; nothing where the trace of the request is not kept.
-pub(super) fn of_posting(posting: &Posting) -> Span {
-    if !is_traced() {
+/// Opens the span of a posting, from the queue to the reply; disabled if the trace of the request is not sampled.
+pub(super) fn posting_span(posting: &Posting) -> Span {
+    if !is_current_span_exported() {
         return Span::none();
     }
     info_span!("ledger.post", ledger.legs = posting.legs.len())
 }
 
-/// From the decision to the commit; nothing where none of its postings is traced.
-pub(super) fn of_batch<'a>(
+/// Opens the span of a batch, from the decision to the commit; disabled if none of its postings is traced.
+pub(super) fn batch_span<'a>(
     rows: usize,
     first_seq: i64,
     postings: impl Iterator<Item = &'a Span>,
@@ -32,11 +32,11 @@ pub(super) fn of_batch<'a>(
                 ledger.first_seq = first_seq,
                 outcome = field::Empty,
             );
-            // Kept, whatever its own number: it is made only where one of its postings is.
-            begin_kept(&batch, &TraceIds::begin());
+            // Always sampled, whatever its own trace id: the span exists only if one of its postings is sampled.
+            export_always(&batch, &TraceContext::new_root());
         }
-        link(&batch, posting);
-        link(posting, &batch);
+        link_span(&batch, posting);
+        link_span(posting, &batch);
     }
     batch
 }

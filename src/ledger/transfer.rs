@@ -1,4 +1,4 @@
-//! What goes into the ledger and what comes out: kinds, legs, postings and rows.
+//! Input and output types of the ledger: kinds, legs, postings and rows.
 
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -10,14 +10,14 @@ use super::currency::Currency;
 use super::money::Minor;
 use crate::idempotency::HashedKey;
 
-/// Most legs of one posting: an atomic batch of 10,000 transfers with a fee each. A `smallint` counts them.
+/// Most legs of a posting: an atomic batch of 10,000 transfers with a fee each. Their count is a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
-/// Longest metadata of a leg: a row should fit its page.
+/// Longest metadata of a leg, in bytes: a row should fit into a page of the database.
 pub const METADATA_LEN_MAX: usize = 4096;
 
-/// What a transfer is for. The numbers are stored: never change one.
-/// Below 10 it changes the state of an account, from 10 on it moves money.
+/// Kind of a transfer. The numbers are stored: never change one.
+/// Kinds below 10 change the state of an account; the others move money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i16)]
 pub enum TransferKind {
@@ -63,22 +63,22 @@ impl TransferKind {
         Self::Probe,
     ];
 
-    /// The number that is stored.
+    /// The stored number.
     pub const fn code(self) -> i16 {
         self as i16
     }
 
-    /// The kind with this number; `None` for one that a newer program wrote.
+    /// The kind with this number; `None` for a kind of a newer version of the program.
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
-    /// Whether it moves money (otherwise it changes the state of an account).
+    /// Returns whether it moves money; otherwise it changes the state of an account.
     pub const fn moves_money(self) -> bool {
         self.code() >= 10
     }
 
-    /// The state of an account after it; nothing when it moves money.
+    /// The state that it gives an account; `None` if it moves money.
     pub const fn state_after(self) -> Option<AccountState> {
         match self {
             Self::Open | Self::Unfreeze => Some(AccountState::Open),
@@ -88,7 +88,7 @@ impl TransferKind {
         }
     }
 
-    /// For labels and answers.
+    /// The name in labels and responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -113,34 +113,34 @@ impl TransferKind {
     }
 }
 
-/// One line of a posting.
+/// A single movement or state change of a posting.
 #[derive(Debug, Clone)]
 pub struct Leg {
     pub action: Action,
-    /// Belongs to the transfer of the leg before it, as a fee does: one id, one answer.
+    /// Whether it belongs to the same transfer as the leg before it, as a fee does: they share an id and a response.
     pub with_previous: bool,
-    /// The transfer that this one undoes or completes.
+    /// The transfer that this leg reverses or completes.
     pub linked: Option<i64>,
-    /// Stored and hashed as the very bytes that were given.
+    /// Stored and hashed byte for byte.
     pub metadata: Option<Box<RawValue>>,
 }
 
-/// What a leg does.
+/// Effect of a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Money from one account to another.
+    /// Moves money from one account to another.
     Move {
         kind: TransferKind,
         debit: AccountId,
         credit: AccountId,
         amount: Minor,
     },
-    /// A new customer's account.
+    /// Opens a customer account.
     Open {
         account: AccountId,
         currency: Currency,
     },
-    /// For good; only when it and its hold account are empty.
+    /// Closes an account for good; it and its hold account must be empty.
     Close {
         account: AccountId,
     },
@@ -170,22 +170,22 @@ impl From<Action> for Leg {
     }
 }
 
-/// Legs that are written together or not at all.
+/// Legs that are written atomically.
 #[derive(Debug, Clone, Default)]
 pub struct Posting {
     pub key: Option<HashedKey>,
     pub legs: Vec<Leg>,
-    /// Rows of other slices that move with the money.
+    /// Rows of other slices that commit with the legs.
     pub companions: Vec<Companion>,
-    /// Of the request that asks for it.
+    /// Trace of the request that it belongs to.
     pub trace_id: Option<Uuid>,
 }
 
-/// A transfer as it is in the book, but for its place, which its posting tells.
+/// A row of the book without its seq, which follows from its posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferRow {
     pub kind: TransferKind,
-    /// Place among the legs that make up one transfer, and how many these are.
+    /// Index among the legs of the same transfer; `legs` is their number.
     pub leg: i16,
     pub legs: i16,
     pub debit: AccountId,
@@ -195,23 +195,23 @@ pub struct TransferRow {
     pub credit_balance: Minor,
 }
 
-/// What a caller gets for a posting that is in the book.
+/// Acknowledgment of a posting that is in the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posted {
     /// The id of its first transfer.
     pub first_seq: i64,
     pub last_seq: i64,
     pub at: OffsetDateTime,
-    /// It was in the book before: this is the first answer again.
+    /// Whether the posting was written by an earlier request with the same key.
     pub replayed: bool,
-    /// One a leg, with the balances after it. The seq of the n-th is `first_seq + n`.
+    /// A row for each leg, with the balances after it. Row `n` has the seq `first_seq + n`.
     pub rows: Vec<TransferRow>,
-    /// What was held after it for the customers' accounts it touched; none where nothing was.
+    /// Held balances, after the posting, of the customer accounts that it touched; accounts without held money are omitted.
     pub held: Vec<(AccountId, Minor)>,
 }
 
 impl Posted {
-    /// What this account could spend after it, if it touched the account.
+    /// The available balance of this account after the posting; `None` if the posting did not touch it.
     pub fn available(&self, account: AccountId) -> Option<Minor> {
         self.rows.iter().rev().find_map(|row| match account {
             account if account == row.credit => Some(row.credit_balance),
@@ -220,7 +220,7 @@ impl Posted {
         })
     }
 
-    /// What was held for this account after it.
+    /// The held balance of this account after the posting.
     pub fn held(&self, account: AccountId) -> Minor {
         let held = self.held.iter().find(|(id, _)| *id == account);
         held.map_or(Minor::ZERO, |(_, held)| *held)

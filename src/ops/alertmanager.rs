@@ -23,9 +23,10 @@ use crate::telemetry::{Metrics, gauge_value};
 /// Receivers of `alertmanager/alertmanager.yml`.
 const RECEIVERS: [&str; 3] = ["pager", "tickets", "watchdog"];
 
-/// The watchdog notifies each minute; after this long without it the pipeline counts as broken.
+/// Time without a watchdog notification after which the alert pipeline counts as broken; the watchdog notifies each minute.
 const SILENCE_MAX: Duration = Duration::from_mins(10);
 
+/// Pause between two checks of the watchdog.
 const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Time of the last watchdog notification, in seconds since 1970; 0 before the first.
@@ -48,17 +49,17 @@ impl Watchdog {
 
     /// Logs an error when the notifications stop, once each time.
     pub async fn watch(self: Arc<Self>, stopping: CancellationToken) -> anyhow::Result<()> {
-        let mut logged = false;
+        let mut is_logged = false;
         while stopping.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
-            let silent = self.is_silent(SILENCE_MAX);
-            if silent && !logged {
+            let is_silent = self.is_silent(SILENCE_MAX);
+            if is_silent && !is_logged {
                 tracing::error!(
                     event = "watchdog.silent",
                     "no watchdog notification for {} minutes: alerts may not be delivered; check Prometheus and Alertmanager",
                     SILENCE_MAX.as_secs() / 60
                 );
             }
-            logged = silent;
+            is_logged = is_silent;
         }
         Ok(())
     }

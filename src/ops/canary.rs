@@ -1,7 +1,7 @@
-//! The synthetic probe: a real transfer every few seconds through the public address, as a customer's would go.
+//! The canary: a real transfer every few seconds through the public address, on the same path as every customer's.
 //!
-//! Whatever stands between a customer and their money (names, certificates, the edge, the API, the writer, Postgres)
-//! is asked whether it works, also when nobody else asks.
+//! It detects a failure of any part between customers and their money (DNS, certificates, the edge, the API, the writer,
+//! Postgres), even without other traffic.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,30 +11,29 @@ use reqwest::redirect::Policy;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::duration::duration;
 use crate::secret::{Secret, from_setting};
 use crate::tasks::Tasks;
-use crate::telemetry::{Metrics, TraceIds};
+use crate::telemetry::{Metrics, TraceContext};
 
-/// Most bytes of an answer: whoever else stands at the address may have much to say.
-const ANSWER_MAX: usize = 64 * 1024;
+/// Largest response that is read, in bytes: the address may belong to another server.
+const RESPONSE_MAX: usize = 64 * 1024;
 
-/// Most bytes of it in a log line.
-const TOLD_MAX: usize = 200;
+/// Most bytes of a response that are logged.
+const LOGGED_MAX: usize = 200;
 
-/// Longest that an answer may take: less than the usual interval.
+/// Longest time that a transfer may take: less than the usual interval.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Probe")]
 pub struct CanaryArgs {
-    /// The public address, such as `http://revwallet.com`: a probe moves a cent of its own through it, again and again.
+    /// Public address, such as `http://revwallet.com`, through which a canary repeatedly moves a cent of its own.
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
-    /// How often.
-    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = pause)]
+    /// Time between two transfers of the canary.
+    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = interval)]
     pub probe_interval: Duration,
-    /// The API key that it uses where access is closed; any scope will do.
+    /// API key of the canary, needed where access is closed; any scope is sufficient.
     #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true, value_parser = from_setting)]
     pub probe_key: Option<Secret>,
 }
@@ -51,7 +50,7 @@ struct Canary {
     metrics: Arc<Metrics>,
 }
 
-/// Probes until the tasks stop, if an address was given.
+/// Starts the canary if an address is set; it runs until the tasks stop.
 pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
     for outcome in ["ok", "failed"] {
         metrics.wallet_probe_total.preregister([outcome]);
@@ -59,27 +58,27 @@ pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
     let Some(base) = args.probe_url.clone() else { return };
     let (args, metrics, stopping) = (args.clone(), Arc::clone(metrics), tasks.stopping().clone());
     tasks.spawn("probe", async move {
-        let probe = Canary::new(&base, args.probe_key, metrics)?;
-        probe.run(args.probe_interval, stopping).await
+        let canary = Canary::new(&base, args.probe_key, metrics)?;
+        canary.run(args.probe_interval, stopping).await
     });
 }
 
-/// A pause that is one.
-fn pause(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("give at least 1ms".to_owned()),
-        pause => Ok(pause),
+/// Parses a duration and refuses zero.
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("give at least 1ms".to_owned()),
+        parsed => parsed.map_err(|cause| cause.to_string()),
     }
 }
 
 impl Canary {
     fn new(base: &Url, key: Option<Secret>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        // A second call finds it installed, which is as good.
+        // A second installation fails, which is fine: the provider is the same.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .user_agent(concat!("revwallet-probe/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
-            // What a customer has to set up is set up each time: the name, the connection, the certificate.
+            // Each transfer opens a new connection, so that DNS and the certificate are checked as well.
             .pool_max_idle_per_host(0)
             .redirect(Policy::none())
             .build()?;
@@ -90,15 +89,16 @@ impl Canary {
         let mut clock = tokio::time::interval(interval);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(clock.tick()).await.is_some() {
-            if stopping.run_until_cancelled(self.once()).await.is_none() {
+            if stopping.run_until_cancelled(self.run_once()).await.is_none() {
                 break;
             }
         }
         Ok(())
     }
 
-    async fn once(&self) {
-        let trace = TraceIds::continue_or_begin(None);
+    /// Posts one transfer and records its outcome.
+    async fn run_once(&self) {
+        let trace = TraceContext::from_traceparent(None);
         let started = Instant::now();
         let outcome = self.transfer(&trace).await;
         let seconds = started.elapsed().as_secs_f64();
@@ -109,34 +109,37 @@ impl Canary {
                 self.metrics.wallet_probe_total.with(["failed"]).increment(1);
                 tracing::warn!(
                     event = "probe.failed",
-                    trace_id = %trace.trace_hex(),
+                    trace_id = %trace.trace_id_hex(),
                     error.message = format!("{cause:#}"),
-                    "no transfer through the public address"
+                    "canary transfer through the public address failed; retrying at the next interval"
                 );
             }
         }
     }
 
-    async fn transfer(&self, trace: &TraceIds) -> anyhow::Result<()> {
+    async fn transfer(&self, trace: &TraceContext) -> anyhow::Result<()> {
         let mut request = self
             .client
             .post(self.url.clone())
-            .header("idempotency-key", format!("probe-{}", trace.trace_hex()))
-            .header("traceparent", trace.to_header());
+            .header("idempotency-key", format!("probe-{}", trace.trace_id_hex()))
+            .header("traceparent", trace.to_traceparent());
         if let Some(key) = &self.key {
             request = request.bearer_auth(key.reveal());
         }
-        let mut answer = request.send().await?;
-        let status = answer.status();
-        // The body too has to come.
+        let mut response = request.send().await?;
+        let status = response.status();
+        // The body has to arrive as well.
         let mut body = Vec::new();
-        while let Some(more) = answer.chunk().await? {
-            body.extend(more);
-            anyhow::ensure!(body.len() <= ANSWER_MAX, "{status}, and more than {ANSWER_MAX} bytes");
+        while let Some(chunk) = response.chunk().await? {
+            body.extend(chunk);
+            anyhow::ensure!(
+                body.len() <= RESPONSE_MAX,
+                "status {status} with a body of more than {RESPONSE_MAX} bytes"
+            );
         }
-        body.truncate(TOLD_MAX);
-        let told = String::from_utf8_lossy(&body);
-        anyhow::ensure!(status == StatusCode::CREATED, "{status}: {told}");
+        body.truncate(LOGGED_MAX);
+        let text = String::from_utf8_lossy(&body);
+        anyhow::ensure!(status == StatusCode::CREATED, "status {status}: {text}");
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Ops;
 use crate::error::Error;
-use crate::telemetry::Format;
+use crate::telemetry::ExpositionFormat;
 
 /// Longest time that one check may take: a probe that hangs says less than one that fails.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl Ops {
 
 async fn metrics(State(ops): State<Ops>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::accepted(accept.unwrap_or_default());
+    let format = ExpositionFormat::from_accept(accept.unwrap_or_default());
     ops.0.db.sample();
     ops.0.ledger.sample();
     let runtime = tokio::runtime::Handle::current();

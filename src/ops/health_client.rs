@@ -1,42 +1,45 @@
-//! What `revwallet health` does: asks a server whether it is ready, as a container's health check does.
+//! The client behind `revwallet health`: asks a server whether it is ready, as a container's health check does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 
-/// Longest that an answer may take.
+/// Longest time that a response may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// Largest response body that is read.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Fails with the reason when the server whose internal listener is there is not ready.
+/// Fails with the reason when the server behind this internal listener is not ready.
 pub async fn health(listen: SocketAddr) -> anyhow::Result<()> {
     let address = reachable(listen);
-    let answer = tokio::time::timeout(TIMEOUT, ask(address)).await;
-    let answer = answer
-        .unwrap_or_else(|late| Err(late.into()))
-        .with_context(|| format!("the server at {address} does not answer"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_whitespace().nth(1) {
-        Some("200") => Ok(()),
-        _ => bail!("the server at {address} is not ready: {}", body.trim()),
+    let response = tokio::time::timeout(TIMEOUT, get_readyz(address)).await;
+    let response = response.unwrap_or_else(|late| Err(late.into()));
+    let (status, body) =
+        response.with_context(|| format!("the server at {address} does not answer"))?;
+    if status != StatusCode::OK {
+        bail!("the server at {address} is not ready: {}", body.trim());
     }
+    Ok(())
 }
 
-async fn ask(address: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-    Ok(answer)
+async fn get_readyz(address: SocketAddr) -> anyhow::Result<(StatusCode, String)> {
+    let url: Uri = format!("http://{address}/readyz").parse()?;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let response = client.get(url).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+    let body = body.map_err(|cause| anyhow!(cause))?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Who listens everywhere is asked on the nearest way.
+/// The address to connect to: a wildcard listen address is reached over loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

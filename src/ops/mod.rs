@@ -1,4 +1,4 @@
-//! Operations: health, metrics, alerts that come back from Alertmanager, and the canary.
+//! Operations: health, metrics, the receiver of alerts from Alertmanager, and the canary.
 
 pub mod alertmanager;
 pub mod canary;

@@ -1,4 +1,4 @@
-//! `/metrics`: what is sampled when it is asked for, and the text.
+//! The text of `/metrics`, and the metrics that are sampled when it is rendered.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,30 +7,31 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::metrics::Metrics;
 
-/// How often raw histogram samples are folded into buckets; they pile up in memory until then.
+/// Interval in which the samples of histograms are added to their buckets; they accumulate in memory until then.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How the metrics are written.
+/// Text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Plain,
+pub enum ExpositionFormat {
+    /// The format of Prometheus 0.0.4, without exemplars.
+    Prometheus,
     /// With exemplars.
     OpenMetrics,
 }
 
-impl Format {
-    /// As whoever asks prefers it.
-    pub fn accepted(accept: &str) -> Self {
+impl ExpositionFormat {
+    /// The best format that an `Accept` header permits.
+    pub fn from_accept(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
-            Self::Plain
+            Self::Prometheus
         }
     }
 
     pub const fn content_type(self) -> &'static str {
         match self {
-            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
@@ -41,37 +42,37 @@ impl Format {
 pub struct Exposition {
     metrics: Arc<Metrics>,
     process: metrics_process::Collector,
-    busy: Arc<Mutex<Busy>>,
+    workers: Arc<Mutex<WorkerTime>>,
 }
 
-/// What the workers had done at the last reading.
-struct Busy {
+/// Time that the workers of the runtime had been busy at the last rendering.
+struct WorkerTime {
     at: Instant,
-    total: Duration,
+    busy: Duration,
 }
 
 impl Exposition {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let process = metrics_process::Collector::default();
         metrics::with_local_recorder(metrics.recorder(), || process.describe());
-        let busy = Busy { at: Instant::now(), total: Duration::ZERO };
-        Self { metrics, process, busy: Arc::new(Mutex::new(busy)) }
+        let workers = WorkerTime { at: Instant::now(), busy: Duration::ZERO };
+        Self { metrics, process, workers: Arc::new(Mutex::new(workers)) }
     }
 
-    /// The text for Prometheus. Takes milliseconds of CPU: run it off the async threads.
-    pub fn render(&self, runtime: &Handle, format: Format) -> String {
+    /// The text for Prometheus. Takes milliseconds of CPU, so call it outside of async code.
+    pub fn render(&self, runtime: &Handle, format: ExpositionFormat) -> String {
         let started = Instant::now();
         metrics::with_local_recorder(self.metrics.recorder(), || self.process.collect());
         self.sample_runtime(&runtime.metrics());
         let mut text = self.metrics.handle().render();
-        if format == Format::OpenMetrics {
-            text = self.metrics.exemplars.dress(&text);
+        if format == ExpositionFormat::OpenMetrics {
+            text = self.metrics.exemplars.to_open_metrics(&text);
         }
         self.metrics.wallet_metrics_render_duration_seconds.set(started.elapsed().as_secs_f64());
         text
     }
 
-    /// Folds the samples of the histograms; call it every [`UPKEEP_INTERVAL`].
+    /// Adds the samples of histograms to their buckets; call it every [`UPKEEP_INTERVAL`].
     pub fn upkeep(&self) {
         self.metrics.handle().run_upkeep();
     }
@@ -83,13 +84,43 @@ impl Exposition {
         self.metrics.tokio_live_tasks_count.set(runtime.num_alive_tasks() as f64);
         self.metrics.tokio_global_queue_depth.set(runtime.global_queue_depth() as f64);
 
-        let total: Duration = (0..workers).map(|n| runtime.worker_total_busy_duration(n)).sum();
-        let mut last = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let could = last.at.elapsed().as_secs_f64() * workers as f64;
-        let did = total.saturating_sub(last.total).as_secs_f64();
-        *last = Busy { at: Instant::now(), total };
-        if could > 0.0 {
-            self.metrics.tokio_workers_busy_ratio.set((did / could).min(1.0));
+        let busy: Duration = (0..workers).map(|n| runtime.worker_total_busy_duration(n)).sum();
+        let mut last = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let available = last.at.elapsed().as_secs_f64() * workers as f64;
+        let used = busy.saturating_sub(last.busy).as_secs_f64();
+        *last = WorkerTime { at: Instant::now(), busy };
+        if available > 0.0 {
+            self.metrics.tokio_workers_busy_ratio.set((used / available).min(1.0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_leads_to_the_trace_of_a_request_in_it() {
+        let metrics = Metrics::new();
+        let labels = ["POST", "/wallet/deposit", "200"];
+        metrics.http_server_request_duration_seconds.with(labels).record(0.3);
+        metrics.wallet_panics_total.preregister(["http"]);
+        metrics.exemplars.record(labels, 0.3, "0af7651916cd43dd8448eb211c80319c");
+
+        let text = metrics.exemplars.to_open_metrics(&metrics.handle().render());
+
+        let is_bucket = |line: &&str| {
+            line.starts_with("http_server_request_duration_seconds_bucket")
+                && line.contains(r#"le="0.5""#)
+        };
+        let bucket = text.lines().find(is_bucket).unwrap();
+        assert!(
+            bucket.contains(r#"} 1 # {trace_id="0af7651916cd43dd8448eb211c80319c"} 0.3 "#),
+            "{bucket}"
+        );
+        assert_eq!(text.matches("trace_id").count(), 1);
+        assert!(text.contains("# TYPE wallet_panics counter\n"));
+        assert!(text.contains("\nwallet_panics_total{place=\"http\"} 0\n"));
+        assert!(text.ends_with("# EOF\n") && !text.contains("\n\n"));
     }
 }

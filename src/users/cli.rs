@@ -1,22 +1,15 @@
-//! `revwallet user` and `revwallet jwt`: what the operator does about users at the command line.
+//! `revwallet user` and `revwallet jwt`: manage roles and signing keys from the command line.
 
 use std::io::Write;
 
 use anyhow::{Context, bail};
 use sqlx::Connection;
 
-use super::{UsersArgs, sql, subject, token};
+use super::{UserRole, UsersArgs, sql, subject, token};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::db::Database;
 use crate::error::Error;
 use crate::telemetry::Metrics;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum UserRole {
-    User,
-    /// May do everything.
-    Admin,
-}
 
 #[derive(Debug, clap::Subcommand)]
 pub enum UserCommand {
@@ -31,17 +24,17 @@ pub enum UserCommand {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum JwtCommand {
-    /// Sign with a new key from now on; tokens of the old one stay good until they end by themselves.
+    /// Sign new tokens with a new key; tokens of the previous key stay valid until they expire.
     Rotate,
 }
 
+/// Runs a command about users and prints its result.
 pub async fn run_user(
     db: &Database,
     metrics: &Metrics,
     command: UserCommand,
 ) -> anyhow::Result<()> {
     let UserCommand::Role { login, role } = command;
-    let role = if role == UserRole::Admin { "admin" } else { "user" };
     let changed = async {
         let mut db = db.acquire("users.set_role").await?;
         let mut tx = db.begin().await?;
@@ -61,12 +54,13 @@ pub async fn run_user(
         Ok(id)
     };
     match changed.await.map_err(Error::into_cause)? {
-        Some(id) => writeln!(std::io::stdout(), "user {id} has the role {role}")
-            .context("cannot write the answer"),
+        Some(id) => writeln!(std::io::stdout(), "user {id} has the role {}", role.name())
+            .context("cannot write the result"),
         None => bail!("there is no user `{login}`"),
     }
 }
 
+/// Runs a command about signing keys and prints its result.
 pub async fn run_jwt(
     db: &Database,
     metrics: &Metrics,
@@ -75,7 +69,9 @@ pub async fn run_jwt(
 ) -> anyhow::Result<()> {
     let JwtCommand::Rotate = command;
     if args.jwt_secret.is_some() {
-        bail!("the key is --jwt-secret: give a new one, and the old one as --jwt-secret-before");
+        bail!(
+            "tokens are signed with --jwt-secret: set a new secret there, and the old one as --jwt-secret-before"
+        );
     }
     let rotated = async {
         let kid = token::rotate(db, args.token_lifetime).await?;
@@ -92,5 +88,5 @@ pub async fn run_jwt(
         Ok(kid)
     };
     let kid = rotated.await.map_err(Error::into_cause)?;
-    writeln!(std::io::stdout(), "key {kid} signs from now on").context("cannot write the answer")
+    writeln!(std::io::stdout(), "key {kid} signs new tokens").context("cannot write the result")
 }

@@ -1,4 +1,4 @@
-//! Passwords: argon2id, off the threads that answer requests, only so many at once.
+//! Password hashes: argon2id, computed on blocking threads with bounded concurrency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,25 +15,25 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
-/// Makes and checks hashes of passwords.
+/// Computes and verifies password hashes.
 pub(super) struct Hasher {
     argon2: Argon2<'static>,
-    /// The hash of a password that nobody has: checking it takes as long as checking a real one.
-    nobody: String,
-    /// One permit for each hash that is being computed.
-    room: Arc<Semaphore>,
+    /// Hash of a random password, verified in place of the hash of an unknown user: both take the same time.
+    dummy_hash: String,
+    /// Permits of concurrent computations.
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     waiting_max: usize,
     metrics: Arc<Metrics>,
 }
 
-/// What a check found.
+/// Result of a verification.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PasswordVerdict {
     Wrong,
     Right,
-    /// Right, and this hash should be kept instead: the old one was cheaper than the settings want.
-    RightButCheap(String),
+    /// Right, with a new hash to store, because the old one is weaker than the settings require.
+    RightButWeak(String),
 }
 
 impl Hasher {
@@ -41,12 +41,12 @@ impl Hasher {
         let params = Params::new(args.password_memory, args.password_passes, 1, None)
             .map_err(|cause| anyhow!("--password-memory or --password-passes: {cause}"))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let nobody = argon2.hash_password(&crate::secret::random());
-        let nobody = nobody.map_err(|cause| anyhow!("argon2: {cause}"))?.to_string();
+        let dummy_hash = argon2.hash_password(&crate::secret::random_bytes());
+        let dummy_hash = dummy_hash.map_err(|cause| anyhow!("argon2: {cause}"))?.to_string();
         Ok(Self {
             argon2,
-            nobody,
-            room: Arc::new(Semaphore::new(
+            dummy_hash,
+            permits: Arc::new(Semaphore::new(
                 args.password_hashes_max.unwrap_or_else(half_of_the_cores).max(1),
             )),
             waiting: AtomicUsize::new(0),
@@ -64,27 +64,28 @@ impl Hasher {
         .await
     }
 
-    /// Takes as long when there is no hash to compare with.
+    /// Verifies a password. Without a hash it takes the same time, and the password is wrong.
     pub(super) async fn verify(
         &self,
         password: &Secret,
         hash: Option<&str>,
     ) -> Result<PasswordVerdict> {
         let (argon2, password) = (self.argon2.clone(), password.clone());
-        let is_somebody = hash.is_some();
-        let hash = hash.unwrap_or(&self.nobody).to_owned();
+        let is_known_user = hash.is_some();
+        let hash = hash.unwrap_or(&self.dummy_hash).to_owned();
         self.compute(move || {
-            let known = PasswordHash::new(&hash).map_err(|cause| anyhow!("a hash: {cause}"))?;
-            let right = argon2.verify_password(password.reveal().as_bytes(), &known).is_ok();
-            if !(right && is_somebody) {
+            let known = PasswordHash::new(&hash)
+                .map_err(|cause| anyhow!("stored password hash: {cause}"))?;
+            let is_right = argon2.verify_password(password.reveal().as_bytes(), &known).is_ok();
+            if !(is_right && is_known_user) {
                 return Ok(PasswordVerdict::Wrong);
             }
-            if Params::try_from(&known).is_ok_and(|params| is_as_dear(&params, argon2.params())) {
+            if Params::try_from(&known).is_ok_and(|params| is_strong(&params, argon2.params())) {
                 return Ok(PasswordVerdict::Right);
             }
-            let dearer = argon2.hash_password(password.reveal().as_bytes());
-            let dearer = dearer.map_err(|cause| anyhow!("argon2: {cause}"))?;
-            Ok(PasswordVerdict::RightButCheap(dearer.to_string()))
+            let stronger = argon2.hash_password(password.reveal().as_bytes());
+            let stronger = stronger.map_err(|cause| anyhow!("argon2: {cause}"))?;
+            Ok(PasswordVerdict::RightButWeak(stronger.to_string()))
         })
         .await
     }
@@ -93,45 +94,46 @@ impl Hasher {
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let waiting = Waiting::begin(self).ok_or(Error::Overloaded)?;
-        let room = Arc::clone(&self.room).acquire_owned().await;
-        drop(waiting);
-        let began = Instant::now();
+        let slot = QueueSlot::new(self).ok_or(Error::Overloaded)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        drop(slot);
+        let started = Instant::now();
         let computed = tokio::task::spawn_blocking(move || {
-            // Held to the end of the work, also when nobody waits for it any more.
-            let _room = room;
+            // Held to the end of the work, even if the request was canceled.
+            let _permit = permit;
             work()
         });
         let computed = computed.await.map_err(|cause| Error::Internal(cause.into()))?;
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         self.metrics.wallet_password_hash_duration_seconds.record(seconds);
         computed.map_err(Error::Internal)
     }
 }
 
-/// The other half serves everybody else.
+/// Half of the cores; the other half serves requests.
 fn half_of_the_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }
 
-fn is_as_dear(params: &Params, wanted: &Params) -> bool {
-    params.m_cost() >= wanted.m_cost() && params.t_cost() >= wanted.t_cost()
+/// Whether a hash costs at least as much as the settings require.
+fn is_strong(params: &Params, required: &Params) -> bool {
+    params.m_cost() >= required.m_cost() && params.t_cost() >= required.t_cost()
 }
 
-/// A place in the queue for a hash.
-struct Waiting<'a>(&'a Hasher);
+/// A slot in the queue for a computation.
+struct QueueSlot<'a>(&'a Hasher);
 
-impl<'a> Waiting<'a> {
-    /// Nothing when the queue is so long that an answer would come too late.
-    fn begin(hasher: &'a Hasher) -> Option<Self> {
+impl<'a> QueueSlot<'a> {
+    /// Takes a slot; `None` if the queue is so long that the response would come too late.
+    fn new(hasher: &'a Hasher) -> Option<Self> {
         let before = hasher.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Self(hasher);
+        let slot = Self(hasher);
         hasher.metrics.wallet_password_hashes_waiting.increment(1.0);
-        (before < hasher.waiting_max).then_some(place)
+        (before < hasher.waiting_max).then_some(slot)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.wallet_password_hashes_waiting.decrement(1.0);
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_known_again_and_no_other() {
+    async fn only_the_right_password_is_verified() {
         let hasher = hasher(64);
         let hash = hasher.hash(&secret("correct horse")).await.unwrap();
 
@@ -169,24 +171,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_that_has_become_too_cheap_is_replaced() {
-        let (cheap, dear) = (hasher(64), hasher(128));
-        let hash = cheap.hash(&secret("correct horse")).await.unwrap();
+    async fn a_weak_hash_is_replaced() {
+        let (weak, strong) = (hasher(64), hasher(128));
+        let hash = weak.hash(&secret("correct horse")).await.unwrap();
 
-        let verdict = dear.verify(&secret("correct horse"), Some(&hash)).await.unwrap();
+        let verdict = strong.verify(&secret("correct horse"), Some(&hash)).await.unwrap();
 
-        let PasswordVerdict::RightButCheap(better) = verdict else { panic!("{verdict:?}") };
+        let PasswordVerdict::RightButWeak(better) = verdict else { panic!("{verdict:?}") };
         assert!(better.contains("m=128"), "{better}");
-        let again = dear.verify(&secret("correct horse"), Some(&better)).await.unwrap();
+        let again = strong.verify(&secret("correct horse"), Some(&better)).await.unwrap();
         assert_eq!(again, PasswordVerdict::Right);
-        let cheaper = cheap.verify(&secret("correct horse"), Some(&better)).await.unwrap();
-        assert_eq!(cheaper, PasswordVerdict::Right, "a dearer one stays");
+        let by_weak = weak.verify(&secret("correct horse"), Some(&better)).await.unwrap();
+        assert_eq!(by_weak, PasswordVerdict::Right, "a stronger hash is kept");
     }
 
     #[tokio::test]
-    async fn when_too_many_wait_the_next_is_told_to_come_back() {
+    async fn a_full_queue_refuses_further_passwords() {
         let hasher = hasher(64);
-        let _working = Arc::clone(&hasher.room).acquire_owned().await.unwrap();
+        let _working = Arc::clone(&hasher.permits).acquire_owned().await.unwrap();
 
         let (first, second) = (secret("a"), secret("b"));
         let mut waiting =

@@ -1,10 +1,10 @@
-//! Passwords that are tried first by everybody who tries: refused.
+//! Password policy: refuses the passwords that attackers try first.
 
 /// Fewest and most characters of a password.
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 128;
 
-/// What people take, without the digits and signs that they put around it.
+/// Common passwords, without the digits and signs around them.
 const WORDS: &[&str] = &[
     "abc",
     "abcd",
@@ -173,7 +173,7 @@ const WORDS: &[&str] = &[
     "zxcvbnm",
 ];
 
-/// Rows that fingers walk along, forwards and backwards.
+/// Sequences of keys and letters, which are refused forwards and backwards.
 const ROWS: &[&str] = &[
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
@@ -181,7 +181,7 @@ const ROWS: &[&str] = &[
     "1qaz2wsx3edc4rfv5tgb6yhn",
 ];
 
-/// Why a password cannot be taken. `names` are those of its owner.
+/// Refuses a weak password with the reason. `names` are those of the user.
 pub(super) fn refuse(password: &str, names: &[&str]) -> Result<(), String> {
     let length = password.chars().count();
     if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
@@ -207,7 +207,7 @@ fn is_common(password: &str) -> bool {
         || is_walked(&plain)
 }
 
-/// Without the digits and signs around it.
+/// A text without the digits and signs around it.
 fn bare(text: &str) -> &str {
     let trimmed = text.trim_matches(|c: char| !c.is_alphabetic());
     if trimmed.is_empty() { text } else { trimmed }
@@ -226,7 +226,7 @@ fn plain_letter(c: char) -> char {
     }
 }
 
-/// One, two or three characters over and over.
+/// Whether a text repeats one, two or three characters.
 fn is_repeated(text: &str) -> bool {
     let chars: Vec<char> = text.chars().collect();
     (1..=3).any(|period| {
@@ -234,7 +234,7 @@ fn is_repeated(text: &str) -> bool {
     })
 }
 
-/// A part of a row, or of one read backwards.
+/// Whether a text is a part of a sequence, forwards or backwards.
 fn is_walked(text: &str) -> bool {
     let backwards: String = text.chars().rev().collect();
     ROWS.iter().any(|row| row.contains(text) || row.contains(&backwards))

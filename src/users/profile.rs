@@ -1,9 +1,9 @@
-//! What users tell of themselves, and may change.
+//! Profiles of users, and their updates.
 
 use anyhow::anyhow;
 use sqlx::Connection;
 
-use super::{Parts, Users, login_throttle, password_policy, sql, subject};
+use super::{ThrottleScope, Users, UsersParts, login_throttle, password_policy, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{Caller, Principal, Scope};
 use crate::error::{Error, FieldError, Result};
@@ -11,7 +11,7 @@ use crate::http::origin::Origin;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
-/// What a user tells about themselves.
+/// Profile of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     pub username: Option<String>,
@@ -21,7 +21,7 @@ pub struct Profile {
     pub age: Option<i16>,
 }
 
-/// What a user wants to tell otherwise.
+/// Changes of a profile; absent members stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ProfileChanges {
     pub username: Option<String>,
@@ -33,7 +33,7 @@ pub struct ProfileChanges {
 }
 
 impl Users {
-    /// Changes what a user tells; a new password ends all sessions but the one that changes it.
+    /// Updates a profile. A new password ends all sessions of the user but the one that sets it.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -42,13 +42,13 @@ impl Users {
         changes: &ProfileChanges,
     ) -> Result<()> {
         caller.require_user_or_scope(id, Scope::Admin)?;
-        let Parts { db, hasher, metrics, .. } = &*self.0;
-        // Names can be tried out here as well as at the door, and each password costs as much as a login.
-        self.count(&login_throttle::of_change(id), "profile").await?;
+        let UsersParts { db, hasher, metrics, .. } = &*self.0;
+        // An update reveals taken names like a registration does, and a new password costs as much as a login.
+        self.throttle(&login_throttle::profile_limits(id), ThrottleScope::Profile).await?;
         let hash = match &changes.password {
             Some(password) => {
                 let before = self.find(id).await?.profile;
-                refuse_common(&changes.applied(before), password)?;
+                require_strong_password(&changes.applied_to(before), password)?;
                 Some(hasher.hash(password).await?)
             }
             None => None,
@@ -60,13 +60,13 @@ impl Users {
         let mut db = db.acquire("users.update").await?;
         let mut tx = db.begin().await?;
         let before = sql::lock(&mut tx, id).await?.ok_or(Error::UserNotFound)?;
-        // Whoever was signed out while this waited for its turn changes nothing any more.
+        // The session may have ended while this waited for the lock.
         if let Some(session) = session
-            && sql::session(&mut tx, session).await?.is_none()
+            && sql::find_session(&mut tx, session).await?.is_none()
         {
             return Err(Error::Unauthenticated);
         }
-        let profile = changes.applied(before.clone());
+        let profile = changes.applied_to(before.clone());
         if profile == before && hash.is_none() {
             return Ok(());
         }
@@ -75,19 +75,20 @@ impl Users {
             Ok(false) => return Err(Error::UserNotFound),
             Err(sqlx::Error::Database(cause)) if cause.is_unique_violation() => {
                 tx.rollback().await?;
-                return Err(taken_error(sql::taken(&mut db, &profile, Some(id)).await?));
+                let taken = sql::find_taken(&mut db, &profile, Some(id)).await?;
+                return Err(taken.into_error());
             }
             Err(cause) => return Err(cause.into()),
         }
         let name = subject(id);
-        let by = Actor { name: caller.name(), origin: Some(origin) };
+        let actor = Actor { name: caller.name(), origin: Some(origin) };
         if hash.is_some() {
-            let own = session.filter(|_| caller.name() == name);
-            sql::end_sessions(&mut tx, id, own).await?;
+            let own_session = session.filter(|_| caller.name() == name);
+            sql::end_sessions(&mut tx, id, own_session).await?;
             audit_log::append(
                 &mut tx,
                 metrics,
-                by,
+                actor,
                 AuditAction::PasswordChanged,
                 Some(&name),
                 Outcome::Done,
@@ -98,7 +99,7 @@ impl Users {
             audit_log::append(
                 &mut tx,
                 metrics,
-                by,
+                actor,
                 AuditAction::ProfileChanged,
                 Some(&name),
                 Outcome::Done,
@@ -111,7 +112,7 @@ impl Users {
 }
 
 impl Profile {
-    /// For the idempotency key.
+    /// The profile as the content of a request, for its idempotency key.
     pub(super) fn content(&self) -> [String; 5] {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         [
@@ -125,8 +126,8 @@ impl Profile {
 }
 
 impl ProfileChanges {
-    /// What is absent stays as it was.
-    fn applied(&self, before: Profile) -> Profile {
+    /// The profile after these changes.
+    fn applied_to(&self, before: Profile) -> Profile {
         let Self { username, email, first_name, last_name, age, .. } = self.clone();
         Profile {
             username: username.or(before.username),
@@ -138,7 +139,8 @@ impl ProfileChanges {
     }
 }
 
-pub(super) fn refuse_common(profile: &Profile, password: &Secret) -> Result<()> {
+/// Refuses a password that is common, or that is one of the user's names.
+pub(super) fn require_strong_password(profile: &Profile, password: &Secret) -> Result<()> {
     let local = profile.email.split('@').next().unwrap_or_default();
     let names = [profile.username.as_deref().unwrap_or_default(), &profile.email, local];
     password_policy::refuse(password.reveal(), &names).map_err(|detail| {
@@ -146,18 +148,28 @@ pub(super) fn refuse_common(profile: &Profile, password: &Secret) -> Result<()> 
     })
 }
 
-pub(super) fn taken_error((username, email): (bool, bool)) -> Error {
-    let field =
-        |pointer: &str| FieldError { pointer: pointer.to_owned(), detail: "is taken".to_owned() };
-    let mut fields = Vec::new();
-    if username {
-        fields.push(field("/username"));
+/// Names of a profile that other users already have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TakenNames {
+    pub(super) username: bool,
+    pub(super) email: bool,
+}
+
+impl TakenNames {
+    pub(super) fn into_error(self) -> Error {
+        let taken = [("/username", self.username), ("/email", self.email)];
+        let taken = taken.into_iter().filter(|(_, is_taken)| *is_taken);
+        let fields: Vec<FieldError> = taken
+            .map(|(pointer, _)| FieldError {
+                pointer: pointer.to_owned(),
+                detail: "is taken".to_owned(),
+            })
+            .collect();
+        if fields.is_empty() {
+            return Error::Internal(anyhow!(
+                "a user could not be written although no name is taken"
+            ));
+        }
+        Error::InvalidProfile(fields)
     }
-    if email {
-        fields.push(field("/email"));
-    }
-    if fields.is_empty() {
-        return Error::Internal(anyhow!("a user could not be written, and no name is taken"));
-    }
-    Error::InvalidProfile(fields)
 }

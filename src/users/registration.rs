@@ -1,10 +1,10 @@
-//! How one becomes a user.
+//! Registration of users.
 
 use sqlx::Connection;
 
 use super::password::PasswordVerdict;
-use super::profile::{Profile, refuse_common, taken_error};
-use super::{Parts, Users, login_throttle, sql, subject};
+use super::profile::{Profile, require_strong_password};
+use super::{ThrottleScope, Users, UsersParts, login_throttle, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::error::{Error, Result};
 use crate::http::origin::Origin;
@@ -13,7 +13,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
-/// A user who was just made, or had been by the first attempt of the same request.
+/// A user that this request or an earlier one with the same idempotency key has created.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
     pub id: UserId,
@@ -21,6 +21,7 @@ pub struct Registered {
 }
 
 impl Users {
+    /// Creates a user.
     pub async fn register(
         &self,
         profile: &Profile,
@@ -28,31 +29,31 @@ impl Users {
         key: &IdempotencyKey,
         origin: Origin,
     ) -> Result<Registered> {
-        let Parts { db, hasher, metrics, .. } = &*self.0;
-        // Not the password: a quick hash of it must not be kept.
+        let UsersParts { db, hasher, metrics, .. } = &*self.0;
+        // The content excludes the password: a fast hash of it must not be stored.
         let key =
             key.hashed("anybody", "register", &profile.content().each_ref().map(String::as_str));
-        let limits = login_throttle::of_registration(origin.address, self.0.registrations_max);
-        self.count(&limits, "registration").await?;
-        if let Some(done) = self.replayed(key, password).await? {
-            return Ok(done);
+        let limits = login_throttle::registration_limits(origin.address, self.0.registrations_max);
+        self.throttle(&limits, ThrottleScope::Registration).await?;
+        if let Some(replay) = self.find_replay(key, password).await? {
+            return Ok(replay);
         }
-        refuse_common(profile, password)?;
+        require_strong_password(profile, password)?;
         let hash = hasher.hash(password).await?;
         let mut db = db.acquire("users.register").await?;
         let mut tx = db.begin().await?;
         let Some(id) = sql::create(&mut tx, profile, &hash, key).await? else {
-            let taken = sql::taken(&mut tx, profile, None).await?;
+            let taken = sql::find_taken(&mut tx, profile, None).await?;
             tx.rollback().await?;
             drop(db);
-            // The same request may have come first a moment ago.
-            return self.replayed(key, password).await?.ok_or_else(|| taken_error(taken));
+            // A concurrent attempt of the same request may have created the user.
+            return self.find_replay(key, password).await?.ok_or_else(|| taken.into_error());
         };
-        let by = Actor { name: "anybody", origin: Some(origin) };
+        let actor = Actor { name: "anybody", origin: Some(origin) };
         audit_log::append(
             &mut tx,
             metrics,
-            by,
+            actor,
             AuditAction::Registered,
             Some(&subject(id)),
             Outcome::Done,
@@ -62,23 +63,23 @@ impl Users {
         Ok(Registered { id, replayed: false })
     }
 
-    /// The user whom the same request has made already: the same profile, and the same password.
-    async fn replayed(
+    /// The user that the same request (the same profile and password) has created before.
+    async fn find_replay(
         &self,
         key: Option<HashedKey>,
         password: &Secret,
     ) -> Result<Option<Registered>> {
-        let Parts { db, hasher, .. } = &*self.0;
+        let UsersParts { db, hasher, .. } = &*self.0;
         let Some(key) = key else { return Ok(None) };
         let mut connection = db.acquire("users.of_key").await?;
-        let Some((id, content)) = sql::of_key(&mut connection, key.hash).await? else {
+        let Some((id, content)) = sql::find_by_key(&mut connection, key.hash).await? else {
             return Ok(None);
         };
         let hash = sql::password_hash(&mut connection, id).await?;
         drop(connection);
-        let same = content == Some(key.content)
+        let is_same = content == Some(key.content)
             && hasher.verify(password, hash.as_deref()).await? != PasswordVerdict::Wrong;
-        if same {
+        if is_same {
             Ok(Some(Registered { id, replayed: true }))
         } else {
             Err(Error::IdempotencyKeyReused)

@@ -1,11 +1,12 @@
-//! Signing in and out, and whose token it is in between.
+//! Sessions: sign in, sign out, and the user behind a token.
 
 use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::login_throttle::{self, NextAttempt};
 use super::password::PasswordVerdict;
-use super::{Parts, Users, login_throttle, sql, subject};
+use super::{ThrottleScope, Users, UsersParts, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::SignedIn;
 use crate::error::{Error, Result};
@@ -14,93 +15,94 @@ use crate::ids::UserId;
 use crate::secret::{Secret, digest};
 
 impl Users {
-    /// A token, for who knows the password.
+    /// Begins a session and returns its token, if the password is right.
     pub async fn sign_in(&self, login: &str, password: &Secret, origin: Origin) -> Result<Secret> {
-        let Parts { db, hasher, tokens, metrics, .. } = &*self.0;
+        let UsersParts { db, hasher, tokens, metrics, .. } = &*self.0;
         let known = sql::credentials(&mut *db.acquire("users.credentials").await?, login).await?;
         let limits =
-            login_throttle::of_login(known.as_ref().map(|(id, _)| *id), login, origin.address);
-        let locks = self.count(&limits, "login").await?;
+            login_throttle::login_limits(known.as_ref().map(|(id, _)| *id), login, origin.address);
+        let next = self.throttle(&limits, ThrottleScope::Login).await?;
         let hash = known.as_ref().map(|(_, hash)| hash.as_str());
         let verdict = hasher.verify(password, hash).await?;
         let Some((user, hash)) = known.filter(|_| verdict != PasswordVerdict::Wrong) else {
-            self.note_failure(login, locks, origin).await?;
+            self.record_failure(login, next, origin).await?;
             return Err(Error::InvalidCredentials);
         };
         let hash = match verdict {
-            PasswordVerdict::RightButCheap(dearer) => {
-                self.rehash(user, password, hash, dearer).await?
+            PasswordVerdict::RightButWeak(stronger) => {
+                self.replace_hash(user, password, hash, stronger).await?
             }
             _ => hash,
         };
         let jti = Uuid::new_v4();
-        let session = session_of(jti);
+        let session = session_id(jti);
         let until = OffsetDateTime::now_utc() + tokens.lifetime;
         let mut connection = db.acquire("users.sign_in").await?;
         let mut tx = connection.begin().await?;
         if !sql::begin_session(&mut tx, session, user, &hash, until).await? {
-            // The password was changed in this very moment.
+            // The password was changed after it was verified.
             return Err(Error::InvalidCredentials);
         }
         let name = subject(user);
-        let by = Actor { name: &name, origin: Some(origin) };
-        audit_log::append(&mut tx, metrics, by, AuditAction::SignedIn, Some(&name), Outcome::Done)
-            .await?;
+        let actor = Actor { name: &name, origin: Some(origin) };
+        let action = AuditAction::SignedIn;
+        audit_log::append(&mut tx, metrics, actor, action, Some(&name), Outcome::Done).await?;
         tx.commit().await?;
         drop(connection);
-        login_throttle::forgive(db, &limits).await?;
+        login_throttle::record_success(db, &limits).await?;
         metrics.wallet_auth_attempts_total.with(["password", "ok"]).increment(1);
         tokens.sign(user, jti, until).await.map(Secret::from)
     }
 
-    /// Keeps a dearer hash of a password that was right. Another login may have done so a moment ago.
-    async fn rehash(
+    /// Stores a stronger hash of a right password and returns the stored hash: a concurrent login may have replaced it.
+    async fn replace_hash(
         &self,
         user: UserId,
         password: &Secret,
         hash: String,
-        dearer: String,
+        stronger: String,
     ) -> Result<String> {
-        let Parts { db, hasher, .. } = &*self.0;
+        let UsersParts { db, hasher, .. } = &*self.0;
         let mut connection = db.acquire("users.rehash").await?;
-        if sql::rehash(&mut connection, user, &hash, &dearer).await? {
-            return Ok(dearer);
+        if sql::replace_hash(&mut connection, user, &hash, &stronger).await? {
+            return Ok(stronger);
         }
-        let now = sql::password_hash(&mut connection, user).await?;
+        let current = sql::password_hash(&mut connection, user).await?;
         drop(connection);
-        match now {
-            Some(now) if hasher.verify(password, Some(&now)).await? != PasswordVerdict::Wrong => {
-                Ok(now)
+        match current {
+            Some(current)
+                if hasher.verify(password, Some(&current)).await? != PasswordVerdict::Wrong =>
+            {
+                Ok(current)
             }
             _ => Err(Error::InvalidCredentials),
         }
     }
 
-    async fn note_failure(&self, login: &str, locks: bool, origin: Origin) -> Result<()> {
-        let Parts { db, metrics, .. } = &*self.0;
+    async fn record_failure(&self, login: &str, next: NextAttempt, origin: Origin) -> Result<()> {
+        let UsersParts { db, metrics, .. } = &*self.0;
         metrics.wallet_auth_attempts_total.with(["password", "bad_credentials"]).increment(1);
         let mut db = db.acquire("users.note_failure").await?;
-        // Looked up again for everybody, so that it takes as long for nobody.
+        // The user is looked up again, so that known and unknown names take the same time.
         let user = sql::credentials(&mut db, login).await?.map(|(id, _)| subject(id));
-        let by = Actor { name: "anybody", origin: Some(origin) };
+        let actor = Actor { name: "anybody", origin: Some(origin) };
         let subject = user.as_deref();
-        audit_log::append(&mut db, metrics, by, AuditAction::SignedIn, subject, Outcome::Refused)
-            .await?;
-        if locks {
-            audit_log::append(&mut db, metrics, by, AuditAction::Locked, subject, Outcome::Done)
-                .await?;
+        let action = AuditAction::SignedIn;
+        audit_log::append(&mut db, metrics, actor, action, subject, Outcome::Refused).await?;
+        if next == NextAttempt::HasToWait {
+            let action = AuditAction::Locked;
+            audit_log::append(&mut db, metrics, actor, action, subject, Outcome::Done).await?;
         }
         Ok(())
     }
 
-    /// Whose token it is, if its session is still there.
+    /// The user that a token belongs to, if its session has not ended.
     pub async fn identify(&self, token: &Secret) -> Result<SignedIn> {
-        let Parts { db, tokens, metrics, .. } = &*self.0;
+        let UsersParts { db, tokens, metrics, .. } = &*self.0;
         let found = match tokens.read(token).await? {
             Some(claims) => {
-                let session = session_of(claims.jti);
-                let row = sql::session(&mut *db.acquire("users.session").await?, session).await?;
-                row.map(|(id, is_admin)| SignedIn { id, is_admin, session })
+                let session = session_id(claims.jti);
+                sql::find_session(&mut *db.acquire("users.session").await?, session).await?
             }
             None => None,
         };
@@ -109,19 +111,19 @@ impl Users {
         found.ok_or(Error::Unauthenticated)
     }
 
-    /// Ends the session of a token, which may have ended before.
+    /// Ends the session of a token; it may have ended before.
     pub async fn sign_out(&self, token: &Secret, origin: Origin) -> Result<()> {
-        let Parts { db, tokens, metrics, .. } = &*self.0;
+        let UsersParts { db, tokens, metrics, .. } = &*self.0;
         let claims = tokens.read(token).await?.ok_or(Error::NoToken)?;
         let mut db = db.acquire("users.sign_out").await?;
         let mut tx = db.begin().await?;
-        if sql::end_session(&mut tx, session_of(claims.jti)).await? {
+        if sql::end_session(&mut tx, session_id(claims.jti)).await? {
             let name = format!("user:{}", claims.sub);
-            let by = Actor { name: &name, origin: Some(origin) };
+            let actor = Actor { name: &name, origin: Some(origin) };
             audit_log::append(
                 &mut tx,
                 metrics,
-                by,
+                actor,
                 AuditAction::SignedOut,
                 Some(&name),
                 Outcome::Done,
@@ -133,7 +135,7 @@ impl Users {
     }
 }
 
-/// The session that a token names. Whoever reads the database cannot tell the token's id from it.
-fn session_of(jti: Uuid) -> Uuid {
+/// Id of the session that a token names. It is a hash, so that a copy of the database does not contain the ids of tokens.
+fn session_id(jti: Uuid) -> Uuid {
     digest(&["session", &jti.to_string()])
 }

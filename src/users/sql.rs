@@ -1,4 +1,4 @@
-//! The statements of users, sessions and signing keys.
+//! Statements of users, sessions and signing keys.
 
 use std::time::Duration;
 
@@ -6,12 +6,14 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Profile, User};
+use super::profile::TakenNames;
+use super::{Profile, User, UserRole};
+use crate::auth::SignedIn;
 use crate::error::Result;
 use crate::idempotency::HashedKey;
 use crate::ids::UserId;
 
-/// A new user; nothing when the key was used or a name is taken.
+/// Inserts a user; `None` if the idempotency key was used before or a name is taken.
 pub(super) async fn create(
     db: &mut PgConnection,
     profile: &Profile,
@@ -36,8 +38,8 @@ pub(super) async fn create(
     Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
-/// The user that was made under this key, and the content it was made of.
-pub(super) async fn of_key(
+/// The user that was created with this idempotency key, and the hash of the request.
+pub(super) async fn find_by_key(
     db: &mut PgConnection,
     hash: Uuid,
 ) -> Result<Option<(UserId, Option<Uuid>)>> {
@@ -45,18 +47,18 @@ pub(super) async fn of_key(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.content_hash)))
 }
 
-/// What a user's password is held against.
+/// The password hash of a user.
 pub(super) async fn password_hash(db: &mut PgConnection, id: UserId) -> Result<Option<String>> {
     let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id.0);
     Ok(hash.fetch_optional(db).await?)
 }
 
-/// Which of these names belong to somebody else.
-pub(super) async fn taken(
+/// The names of a profile that belong to users other than `except`.
+pub(super) async fn find_taken(
     db: &mut PgConnection,
     profile: &Profile,
     except: Option<UserId>,
-) -> Result<(bool, bool)> {
+) -> Result<TakenNames> {
     let row = sqlx::query!(
         r#"select
             exists (select from app_user where lower(username) = lower($1) and id is distinct from $3) as "username!",
@@ -66,7 +68,7 @@ pub(super) async fn taken(
         except.map(|id| id.0),
     );
     let row = row.fetch_one(db).await?;
-    Ok((row.username, row.email))
+    Ok(TakenNames { username: row.username, email: row.email })
 }
 
 pub(super) async fn find(db: &mut PgConnection, id: UserId) -> Result<Option<User>> {
@@ -74,21 +76,19 @@ pub(super) async fn find(db: &mut PgConnection, id: UserId) -> Result<Option<Use
         "select id, username, email, first_name, last_name, age, role, created_at from app_user where id = $1",
         id.0
     );
-    Ok(row.fetch_optional(db).await?.map(|row| User {
-        id: UserId(row.id),
-        profile: Profile {
-            username: row.username,
-            email: row.email,
-            first_name: row.first_name,
-            last_name: row.last_name,
-            age: row.age,
-        },
-        is_admin: row.role == "admin",
-        created_at: row.created_at,
-    }))
+    let Some(row) = row.fetch_optional(db).await? else { return Ok(None) };
+    let profile = Profile {
+        username: row.username,
+        email: row.email,
+        first_name: row.first_name,
+        last_name: row.last_name,
+        age: row.age,
+    };
+    let role = row.role.parse()?;
+    Ok(Some(User { id: UserId(row.id), profile, role, created_at: row.created_at }))
 }
 
-/// Id and hash of whoever signs in under this name, or this address when it has an `@`.
+/// Id and password hash of the user with this user name or e-mail address.
 pub(super) async fn credentials(
     db: &mut PgConnection,
     login: &str,
@@ -104,8 +104,8 @@ pub(super) async fn credentials(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.password_hash)))
 }
 
-/// Replaces a hash, if it is still the one that was checked; whether it was.
-pub(super) async fn rehash(
+/// Replaces a password hash if it is unchanged since it was verified. Returns whether it was.
+pub(super) async fn replace_hash(
     db: &mut PgConnection,
     id: UserId,
     old: &str,
@@ -120,7 +120,7 @@ pub(super) async fn rehash(
     Ok(update.execute(db).await?.rows_affected() == 1)
 }
 
-/// Lets nobody else change this user until the transaction ends; as they are then.
+/// Locks the row of a user until the transaction ends, and returns the profile.
 pub(super) async fn lock(db: &mut PgConnection, id: UserId) -> Result<Option<Profile>> {
     let row = sqlx::query!(
         "select username, email, first_name, last_name, age from app_user where id = $1 for update",
@@ -135,7 +135,7 @@ pub(super) async fn lock(db: &mut PgConnection, id: UserId) -> Result<Option<Pro
     }))
 }
 
-/// Whether there is such a user. A name that is taken meanwhile is an error of the database.
+/// Updates a profile. Returns whether the user exists; a name that is taken violates a unique constraint.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: UserId,
@@ -159,21 +159,21 @@ pub(super) async fn update(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a user a role; the id, if there is one.
+/// Gives a user a role. Returns the id, if the user exists.
 pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,
-    role: &str,
+    role: UserRole,
 ) -> Result<Option<UserId>> {
     let id = sqlx::query_scalar!(
         "update app_user set role = $2 where lower(username) = lower($1) or lower(email) = lower($1) returning id",
         login,
-        role
+        role.name()
     );
     Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
-/// Begins a session, unless the password has changed since it was checked.
+/// Inserts a session, unless the password has changed since it was verified. Returns whether it was inserted.
 pub(super) async fn begin_session(
     db: &mut PgConnection,
     id: Uuid,
@@ -192,51 +192,53 @@ pub(super) async fn begin_session(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Whose session it is, and whether they are an admin.
-pub(super) async fn session(db: &mut PgConnection, id: Uuid) -> Result<Option<(UserId, bool)>> {
+/// The user of a session that has not expired.
+pub(super) async fn find_session(db: &mut PgConnection, id: Uuid) -> Result<Option<SignedIn>> {
     let row = sqlx::query!(
         r#"select u.id, u.role = 'admin' as "is_admin!"
         from session s join app_user u on u.id = s.app_user
         where s.id = $1 and s.expires_at > now()"#,
         id
     );
-    Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.is_admin)))
+    let row = row.fetch_optional(db).await?;
+    Ok(row.map(|row| SignedIn { id: UserId(row.id), is_admin: row.is_admin, session: id }))
 }
 
+/// Deletes a session. Returns whether it existed.
 pub(super) async fn end_session(db: &mut PgConnection, id: Uuid) -> Result<bool> {
-    let gone = sqlx::query!("delete from session where id = $1", id).execute(db).await?;
-    Ok(gone.rows_affected() == 1)
+    let done = sqlx::query!("delete from session where id = $1", id).execute(db).await?;
+    Ok(done.rows_affected() == 1)
 }
 
-/// Ends every session of a user but one.
+/// Deletes every session of a user, except one.
 pub(super) async fn end_sessions(
     db: &mut PgConnection,
     user: UserId,
-    but: Option<Uuid>,
+    except: Option<Uuid>,
 ) -> Result<()> {
-    let gone = sqlx::query!(
+    let done = sqlx::query!(
         "delete from session where app_user = $1 and id is distinct from $2",
         user.0,
-        but
+        except
     );
-    gone.execute(db).await?;
+    done.execute(db).await?;
     Ok(())
 }
 
-/// Ends every session of everybody; how many.
+/// Deletes all sessions. Returns their number.
 pub(crate) async fn end_all_sessions(db: &mut PgConnection) -> Result<u64> {
     Ok(sqlx::query!("delete from session").execute(db).await?.rows_affected())
 }
 
-/// How many users are signed in.
-pub(super) async fn active(db: &mut PgConnection) -> Result<i64> {
+/// Number of users with a session that has not expired.
+pub(super) async fn count_signed_in(db: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(distinct app_user) as "count!" from session where expires_at > now()"#
     );
     Ok(count.fetch_one(db).await?)
 }
 
-/// Forgets sessions that are over and attempts that count no more, but for what somebody is working on.
+/// Deletes expired sessions and attempts, except attempts whose row is locked.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;
     let age = attempts_age_max.as_secs_f64();
@@ -254,7 +256,7 @@ pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> 
     Ok(())
 }
 
-/// The keys that are believed, the one that signs first: ids and secrets.
+/// Ids and secrets of the valid signing keys; the first one signs.
 pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, String)>> {
     let rows = sqlx::query!(
         "select kid, secret from jwt_key
@@ -264,7 +266,7 @@ pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, Strin
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.kid, row.secret)).collect())
 }
 
-/// Adds a key that signs from now on; the others retire after the overlap.
+/// Adds a key that signs from now on; the previous keys retire after the overlap.
 pub(super) async fn add_jwt_key(
     db: &mut PgConnection,
     kid: &str,

@@ -1,4 +1,4 @@
-//! Tokens: JSON Web Tokens that name a session, signed with a key that is told by its id.
+//! Tokens: JSON Web Tokens that name a session, signed with a key that is identified by its `kid`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,22 +20,22 @@ use crate::error::{Error, Result};
 use crate::ids::UserId;
 use crate::secret::{self, Secret};
 
-/// The one algorithm that is spoken.
+/// The only algorithm that is supported.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 
-/// Who says so.
+/// Value of the claim `iss`.
 const ISSUER: &str = "revwallet";
 
-/// Fewest characters of a secret that somebody brings along.
+/// Fewest characters of a secret in the settings.
 const SECRET_MIN: usize = 32;
 
-/// Longest token that is looked at.
+/// Longest token that is read, in bytes.
 const TOKEN_MAX: usize = 1_024;
 
-/// How old the keys may be that new tokens are signed with.
+/// Longest time that the keys are cached for signing.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
     iss: String,
@@ -53,31 +53,32 @@ struct JwtKey {
 }
 
 struct LoadedKeys {
-    /// The first one signs.
+    /// The first key signs.
     keys: Vec<JwtKey>,
     read: Instant,
 }
 
-/// Signs tokens, and reads them.
+/// Signs and verifies tokens.
 pub(super) struct Tokens {
     db: Database,
     known: RwLock<Arc<LoadedKeys>>,
-    /// The keys are those of the settings, and never looked up.
+    /// Whether the keys come from the settings and are never read from the database.
     are_given: bool,
     pub(super) lifetime: Duration,
 }
 
 impl Tokens {
-    /// `given` are the secrets of the settings, the first of which signs; without any the database has them.
+    /// Loads the keys. `given` are the secrets of the settings, the first of which signs; without any, the keys are in the
+    /// database.
     pub(super) async fn open(
         db: &Database,
         given: &[Secret],
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        // Whoever is first makes it the process's own; all of them are the same.
+        // A second installation fails, which is fine: the provider is the same.
         let _installed = PROVIDER.install_default();
         if given.iter().any(|secret| secret.reveal().len() < SECRET_MIN) {
-            bail!("--jwt-secret must have at least {SECRET_MIN} characters that nobody can guess");
+            bail!("--jwt-secret must have at least {SECRET_MIN} characters; use a random secret");
         }
         let keys =
             given.iter().map(|secret| JwtKey { kid: kid_of(secret), secret: secret.clone() });
@@ -98,7 +99,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// A token for this session.
+    /// Signs a token for a session.
     pub(super) async fn sign(
         &self,
         user: UserId,
@@ -125,7 +126,7 @@ impl Tokens {
             .map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// What a token says, if it is one of ours and its time is not over. Whether its session is there is another question.
+    /// The claims of a token, if its signature is valid and it has not expired. The session is not checked here.
     pub(super) async fn read(&self, token: &Secret) -> Result<Option<Claims>> {
         let text = token.reveal();
         let Some(header) = Some(text)
@@ -139,7 +140,7 @@ impl Tokens {
         let mut known = self.known();
         let has = |known: &LoadedKeys| known.keys.iter().any(|key| key.kid == kid);
         if !has(&known) && !self.are_given {
-            // Another process may have made it a moment ago.
+            // Another process may have added the key a moment ago.
             known = self.look_up().await?;
         }
         let Some(key) = known.keys.iter().find(|key| key.kid == kid) else { return Ok(None) };
@@ -165,24 +166,24 @@ impl Tokens {
     }
 }
 
-/// Makes a new key; those before it are believed until the last token they have signed is over. Its id.
+/// Adds a new key and returns its id. The previous keys stay valid until the last token that they signed has expired.
 pub(super) async fn rotate(db: &Database, lifetime: Duration) -> Result<String> {
-    let secret = Secret::from(URL_SAFE_NO_PAD.encode(secret::random()));
+    let secret = Secret::from(URL_SAFE_NO_PAD.encode(secret::random_bytes()));
     let kid = kid_of(&secret);
-    // Other processes sign with the old key until they look again.
+    // Other processes sign with the old key until they reload the keys.
     let overlap = lifetime + 2 * KEYS_AGE_MAX;
     sql::add_jwt_key(&mut *db.acquire("users.rotate_jwt").await?, &kid, secret.reveal(), overlap)
         .await?;
     Ok(kid)
 }
 
-/// Tells keys apart, and tells nothing about them.
+/// Id of a key, which reveals nothing about its secret.
 fn kid_of(secret: &Secret) -> String {
     let named = Secret::from(format!("kid of {}", secret.reveal()));
     URL_SAFE_NO_PAD.encode(&named.hash()[..6])
 }
 
-/// HMAC-SHA256 by the library that TLS uses already.
+/// HMAC-SHA256 by the library that TLS uses as well.
 struct Hs256(hmac::Key);
 
 static PROVIDER: CryptoProvider = CryptoProvider {

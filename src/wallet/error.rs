@@ -1,5 +1,6 @@
 //! Refusals of the ledger as errors of the API.
 
+use super::transfer::KEY_CLAIMED;
 use crate::error::Error;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -32,7 +33,7 @@ fn from_refusal(refusal: &Refusal, currency: Option<Currency>) -> Error {
         }
         Refusal::BalanceTooLarge(_) | Refusal::AmountTooLarge => Error::AmountTooLarge,
         Refusal::CurrencyMismatch(..) => Error::CurrencyMismatch,
-        Refusal::KeyReused => Error::IdempotencyKeyReused,
+        Refusal::KeyReused | Refusal::Companion(KEY_CLAIMED) => Error::IdempotencyKeyReused,
         Refusal::InLeg { refusal, .. } => from_refusal(refusal, currency),
         Refusal::AccountExists(_)
         | Refusal::AccountNotFrozen(_)

@@ -45,13 +45,15 @@ pub use self::records::WalletRecord;
 const BOOK: i32 = 1;
 
 /// Every statement of this slice that moves with money.
-pub static COMPANIONS: [&CompanionKind; 6] = [
+pub static COMPANIONS: [&CompanionKind; 8] = [
     &sql::OPENED,
     &update::CHANGED,
+    &update::RECORDED,
     &update::CLOSED,
     &hold::PLACED,
     &hold::MOVED,
     &refund::REFUNDED,
+    &transfer::BATCH_CLAIMED,
 ];
 
 /// Most wallet records that are cached, some 100 bytes each.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ids::WalletId;
 use crate::ledger::account::{AccountId, AccountState};
 use crate::ledger::money::Minor;
-use crate::ledger::read::{self, HistoryEntry, Span};
+use crate::ledger::read::{self, HistoryEntry, HistoryRange};
 
 pub use super::sql::WalletFilter;
 
@@ -23,15 +23,26 @@ pub struct WalletBalance {
     pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// The last transfer that the balance takes into account, if the caller asked for a moment.
-    pub as_of: Option<i64>,
+    /// Point in the book that the balance refers to, if the caller asked for a moment.
+    pub as_of: Option<AsOf>,
+}
+
+/// A point in the book.
+#[derive(Debug, Clone, Copy)]
+pub struct AsOf {
+    /// The last transfer that the balance includes.
+    pub seq: i64,
+    /// Moment of the balance: the requested one, or the newest one at which the balance is final.
+    pub at: OffsetDateTime,
 }
 
 impl WalletBalance {
     /// Available and held together.
     pub fn total(&self) -> Result<Minor> {
         let sum = self.available.checked_add(self.held);
-        sum.ok_or_else(|| Error::Internal(anyhow::anyhow!("wallet {} holds too much", self.id)))
+        sum.ok_or_else(|| {
+            Error::Internal(anyhow::anyhow!("the balance of wallet {} overflows", self.id))
+        })
     }
 }
 
@@ -79,9 +90,13 @@ impl Wallets {
             Some(moment) if moment > OffsetDateTime::now_utc() => {
                 return Err(Error::field("?at", "must not be in the future"));
             }
-            Some(moment) => Some(read::seq_at(&mut db, BOOK, moment).await?),
+            Some(moment) => {
+                let at = moment.min(read::settled_until(&mut db, BOOK).await?);
+                Some(AsOf { seq: read::seq_at(&mut db, BOOK, at).await?, at })
+            }
         };
-        let balance = balance_at(&mut db, id, record, as_of.unwrap_or(read::END)).await?;
+        let seq = as_of.map_or(read::END, |as_of| as_of.seq);
+        let balance = balance_at(&mut db, id, record, seq).await?;
         Ok(WalletBalance { as_of, ..balance })
     }
 
@@ -91,8 +106,15 @@ impl Wallets {
         caller: &Caller,
         id: WalletId,
     ) -> Result<(WalletBalance, WalletDetail)> {
-        let balance = self.balance(caller, id, None).await?;
+        self.visible_record(caller, id).await?;
+        self.find_detail(id).await
+    }
+
+    /// A wallet in detail, for operations that have checked the caller.
+    pub(super) async fn find_detail(&self, id: WalletId) -> Result<(WalletBalance, WalletDetail)> {
+        let record = self.record(id).await?;
         let mut db = self.db.acquire("wallet.detail").await?;
+        let balance = balance_at(&mut db, id, record, read::END).await?;
         let row = sql::detail(&mut db, id).await?.ok_or(Error::NotFound("wallet"))?;
         let state = read::state(&mut db, BOOK, id.into()).await?;
         let sql::DetailRow { created_at, closed_at, label, metadata } = row;
@@ -141,12 +163,15 @@ impl Wallets {
         let record = self.visible_record(caller, id).await?;
         let (from, before) = match (query.from, query.to) {
             (None, None) => (0, read::END),
-            (from, to) => self.seqs_between(from, to).await?,
+            (from, to) => {
+                let mut db = self.db.acquire("wallet.between").await?;
+                seqs_between(&mut db, from, to).await?
+            }
         };
         let before = query.before_seq.map_or(before, |last| last.min(before));
-        let span = Span { from, before, oldest_first: false, limit: query.limit };
+        let range = HistoryRange { from, before, oldest_first: false, limit: query.limit };
         let mut db = self.db.acquire("wallet.history").await?;
-        Ok((record, read::history(&mut db, BOOK, id.into(), span).await?))
+        Ok((record, read::history(&mut db, BOOK, id.into(), range).await?))
     }
 
     /// The statement of a wallet between two moments.
@@ -158,37 +183,41 @@ impl Wallets {
         to: Option<OffsetDateTime>,
     ) -> Result<Statement> {
         let record = self.visible_record(caller, id).await?;
-        let (from, before) = self.seqs_between(from, to).await?;
         let mut db = self.db.acquire("wallet.statement").await?;
+        let to = match to {
+            Some(to) => Some(to.min(read::settled_until(&mut db, BOOK).await?)),
+            None => None,
+        };
+        let (from, before) = seqs_between(&mut db, from, to).await?;
         let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
         let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;
         drop(db);
-        let span = Span { from, before, oldest_first: true, limit: read::PAGE_MAX };
+        let range = HistoryRange { from, before, oldest_first: true, limit: read::PAGE_MAX };
         let wallets = self.clone();
-        Ok(Statement { id, record, opening, closing, span, wallets, is_complete: false })
-    }
-
-    /// The part of the book between two moments: its first seq, and the first one behind it.
-    async fn seqs_between(
-        &self,
-        from: Option<OffsetDateTime>,
-        to: Option<OffsetDateTime>,
-    ) -> Result<(i64, i64)> {
-        let mut db = self.db.acquire("wallet.between").await?;
-        let from = match from {
-            Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
-            None => 0,
-        };
-        let before = match to {
-            Some(to) => read::seq_before(&mut db, BOOK, to).await? + 1,
-            None => read::head(&mut db, BOOK).await?.0 + 1,
-        };
-        Ok((from, before))
+        let until = to;
+        Ok(Statement { id, record, opening, closing, until, range, wallets, is_complete: false })
     }
 }
 
+/// The part of the book between two moments: its first seq, and the first one behind it.
+async fn seqs_between(
+    db: &mut PgConnection,
+    from: Option<OffsetDateTime>,
+    to: Option<OffsetDateTime>,
+) -> Result<(i64, i64)> {
+    let from = match from {
+        Some(from) => read::seq_before(db, BOOK, from).await? + 1,
+        None => 0,
+    };
+    let before = match to {
+        Some(to) => read::seq_before(db, BOOK, to).await? + 1,
+        None => read::head(db, BOOK).await?.0 + 1,
+    };
+    Ok((from, before))
+}
+
 /// The balance of a wallet after the transfer with this seq.
-async fn balance_at(
+pub(super) async fn balance_at(
     db: &mut PgConnection,
     id: WalletId,
     record: Arc<WalletRecord>,
@@ -207,7 +236,9 @@ pub struct Statement {
     pub record: Arc<WalletRecord>,
     pub opening: WalletBalance,
     pub closing: WalletBalance,
-    span: Span,
+    /// Its end, if the caller gave one: an earlier moment where the answer could still change.
+    pub until: Option<OffsetDateTime>,
+    range: HistoryRange,
     wallets: Wallets,
     is_complete: bool,
 }
@@ -219,10 +250,10 @@ impl Statement {
             return Ok(None);
         }
         let mut db = self.wallets.db.acquire("wallet.history").await?;
-        let entries = read::history(&mut db, BOOK, self.id.into(), self.span).await?;
+        let entries = read::history(&mut db, BOOK, self.id.into(), self.range).await?;
         match entries.last() {
-            Some(last) if i64::try_from(entries.len()) == Ok(self.span.limit) => {
-                self.span.from = last.seq + 1;
+            Some(last) if i64::try_from(entries.len()) == Ok(self.range.limit) => {
+                self.range.from = last.seq + 1;
             }
             _ => self.is_complete = true,
         }

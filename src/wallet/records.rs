@@ -70,7 +70,9 @@ impl Wallets {
         user: Option<UserId>,
     ) -> Result<Arc<WalletRecord>> {
         let currency = self.currencies.find(code).ok_or_else(|| {
-            Error::Internal(anyhow::anyhow!("the currency {code} is not among --currency any more"))
+            Error::Internal(anyhow::anyhow!(
+                "the currency {code} is no longer listed in --currency"
+            ))
         })?;
         Ok(Arc::new(WalletRecord { currency, owner, user }))
     }

@@ -202,9 +202,8 @@ pub(super) async fn list_of_owner(
 /// The user whose wallets are visible, and whether those of no user are.
 fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
     match visibility {
-        Visibility::All => (None, true),
+        Visibility::All | Visibility::Unowned => (None, true),
         Visibility::Own(user) => (Some(user.0), false),
         Visibility::OwnAndUnowned(user) => (Some(user.0), true),
-        Visibility::Unowned => (None, true),
     }
 }

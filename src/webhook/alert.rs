@@ -1,4 +1,8 @@
-//! Alerts: a line at a wallet, and one event each time that it is crossed.
+//! Balance alerts: a threshold on the available balance of a wallet, and one event each time that the balance crosses it.
+
+use std::str::FromStr;
+
+use time::OffsetDateTime;
 
 use super::{Webhooks, sql};
 use crate::auth::Caller;
@@ -7,49 +11,113 @@ use crate::idempotency::IdempotencyKey;
 use crate::ids::{AlertId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
+use crate::ledger::read::BookRow;
 
-/// Most alerts of one wallet.
+/// Most alerts of a wallet.
 const ALERTS_MAX: usize = 20;
 
-/// An alert in the currency of its wallet.
-pub(super) struct BalanceAlert {
-    pub row: sql::AlertRow,
+/// Side of the threshold that the balance has to reach for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertDirection {
+    Below,
+    Above,
+}
+
+impl AlertDirection {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Below => "below",
+            Self::Above => "above",
+        }
+    }
+}
+
+impl FromStr for AlertDirection {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Below, Self::Above]
+            .into_iter()
+            .find(|direction| direction.name() == name)
+            .ok_or_else(|| {
+                Error::Internal(anyhow::anyhow!("unknown direction of an alert: {name}"))
+            })
+    }
+}
+
+/// An alert on the available balance of a wallet.
+#[derive(Debug)]
+pub struct Alert {
+    pub id: AlertId,
+    pub wallet: WalletId,
+    /// Head of the book when the alert was created: only later transfers count.
+    pub from_seq: i64,
+    pub threshold: Minor,
+    pub direction: AlertDirection,
+    pub created_at: OffsetDateTime,
+}
+
+impl Alert {
+    /// Whether the available balance was not beyond the threshold before this transfer, and is beyond it afterwards.
+    pub(super) fn is_crossed_by(&self, row: &BookRow) -> bool {
+        let (before, after) = match self.wallet {
+            _ if row.amount == 0 || row.seq <= self.from_seq => return false,
+            WalletId(id) if id == row.credit => {
+                (row.credit_balance - row.amount, row.credit_balance)
+            }
+            WalletId(id) if id == row.debit => (row.debit_balance + row.amount, row.debit_balance),
+            _ => return false,
+        };
+        let Minor(threshold) = self.threshold;
+        match self.direction {
+            AlertDirection::Below => before >= threshold && after < threshold,
+            AlertDirection::Above => before <= threshold && after > threshold,
+        }
+    }
+}
+
+/// An alert with the currency of its wallet.
+#[derive(Debug)]
+pub struct BalanceAlert {
+    pub alert: Alert,
     pub currency: Currency,
     pub replayed: bool,
 }
 
 impl Webhooks {
-    pub(super) async fn create_alert(
+    /// Creates an alert. `threshold` is a decimal in the currency of the wallet.
+    pub async fn create_alert(
         &self,
         wallet: WalletId,
-        direction: &str,
-        line: &str,
+        direction: AlertDirection,
+        threshold: &str,
         caller: &Caller,
         key: &IdempotencyKey,
     ) -> Result<BalanceAlert> {
         let record = self.wallets.record(wallet).await?;
         caller.require_spend(&record)?;
         let currency = record.currency;
-        let line = Minor::parse_balance(line, currency)
-            .map_err(|cause| Error::field(format!("/{direction}"), cause.to_string()))?;
+        let pointer = format!("/{}", direction.name());
+        let threshold = Minor::parse_balance(threshold, currency)
+            .map_err(|cause| Error::field(pointer.clone(), cause.to_string()))?;
         let mut db = self.db.acquire("alert.create").await?;
-        let content = [&wallet.to_string() as &str, direction, &line.0.to_string()];
+        let content = [&wallet.to_string() as &str, direction.name(), &threshold.0.to_string()];
         let key = key.hashed(caller.name(), "alert", &content);
-        let known = match key {
-            Some(key) => sql::alert_of_key(&mut db, key.hash).await?.is_some(),
+        let is_replay = match key {
+            Some(key) => sql::find_alert_by_key(&mut db, key.hash).await?.is_some(),
             None => false,
         };
-        if !known && sql::alerts_of(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
+        if !is_replay && sql::list_alerts(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
             let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
-            return Err(Error::field(format!("/{direction}"), why));
+            return Err(Error::field(pointer, why));
         }
         let created =
-            sql::create_alert(&mut db, caller.name(), wallet, direction, line.0, key).await?;
+            sql::create_alert(&mut db, caller.name(), wallet, direction, threshold, key).await?;
         match (created, key) {
-            (Some(row), _) => Ok(BalanceAlert { row, currency, replayed: false }),
-            (None, Some(key)) => match sql::alert_of_key(&mut db, key.hash).await? {
-                Some((row, content)) if content == Some(key.content) => {
-                    Ok(BalanceAlert { row, currency, replayed: true })
+            (Some(alert), _) => Ok(BalanceAlert { alert, currency, replayed: false }),
+            (None, Some(key)) => match sql::find_alert_by_key(&mut db, key.hash).await? {
+                Some((alert, content)) if content == Some(key.content) => {
+                    Ok(BalanceAlert { alert, currency, replayed: true })
                 }
                 _ => Err(Error::IdempotencyKeyReused),
             },
@@ -57,26 +125,22 @@ impl Webhooks {
         }
     }
 
-    pub(super) async fn list_alerts(
+    /// The alerts of a wallet, oldest first.
+    pub async fn list_alerts(
         &self,
         wallet: WalletId,
         caller: &Caller,
     ) -> Result<Vec<BalanceAlert>> {
         let currency = self.wallets.visible_record(caller, wallet).await?.currency;
         let mut db = self.db.acquire("alert.list").await?;
-        let rows = sql::alerts_of(&mut db, &[wallet]).await?;
-        Ok(rows.into_iter().map(|row| BalanceAlert { row, currency, replayed: false }).collect())
+        let alerts = sql::list_alerts(&mut db, &[wallet]).await?.into_iter();
+        Ok(alerts.map(|alert| BalanceAlert { alert, currency, replayed: false }).collect())
     }
 
-    pub(super) async fn delete_alert(
-        &self,
-        wallet: WalletId,
-        id: AlertId,
-        caller: &Caller,
-    ) -> Result<()> {
+    pub async fn delete_alert(&self, wallet: WalletId, id: AlertId, caller: &Caller) -> Result<()> {
         caller.require_spend(&*self.wallets.record(wallet).await?)?;
         let mut db = self.db.acquire("alert.delete").await?;
-        let gone = sql::delete_alert(&mut db, wallet, id).await?;
-        if gone { Ok(()) } else { Err(Error::NotFound("alert")) }
+        let existed = sql::delete_alert(&mut db, wallet, id).await?;
+        if existed { Ok(()) } else { Err(Error::NotFound("alert")) }
     }
 }

@@ -1,4 +1,4 @@
-//! What webhooks tell: one event for each wallet that a transfer concerns.
+//! Events of webhooks: one for each wallet that a transfer involves.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,14 +9,17 @@ use crate::ids::WalletId;
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::read::Line;
+use crate::ledger::read::BookRow;
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::transfer::{Note, wallet_of};
 
-/// Every event there is, and `*` for all of them.
+/// Name of the event of a crossed alert.
+pub(super) const ALERT_CROSSED: &str = "alert.crossed";
+
+/// Every event that a webhook can subscribe to; `*` stands for all of them.
 pub const EVENTS: &[&str] = &[
     "*",
-    "alert.crossed",
+    ALERT_CROSSED,
     "transfer.adjustment",
     "transfer.capture",
     "transfer.deposit",
@@ -36,38 +39,38 @@ pub const EVENTS: &[&str] = &[
     "wallet.unfrozen",
 ];
 
-/// The event that a kind of transfer is.
-pub(super) fn name_of(kind: TransferKind) -> &'static str {
+/// Name of the event of a kind of transfer.
+pub(super) fn event_name(kind: TransferKind) -> &'static str {
     match kind {
         TransferKind::Open => "wallet.opened",
         TransferKind::Close => "wallet.closed",
         TransferKind::Freeze => "wallet.frozen",
         TransferKind::Unfreeze => "wallet.unfrozen",
-        moves => EVENTS
+        kind => EVENTS
             .iter()
-            .find(|name| name.strip_prefix("transfer.") == Some(moves.name()))
+            .find(|name| name.strip_prefix("transfer.") == Some(kind.name()))
             .unwrap_or(&"*"),
     }
 }
 
-/// The wallets that a transfer concerns, each once.
-pub(super) fn wallets_of(line: &Line) -> Vec<WalletId> {
+/// The wallets that a transfer involves, each once.
+pub(super) fn wallets_of(row: &BookRow) -> Vec<WalletId> {
     let mut wallets: Vec<WalletId> =
-        [line.debit, line.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
+        [row.debit, row.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
     wallets.dedup();
     wallets
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct EventBody<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     timestamp: String,
-    data: Data<'a>,
+    data: EventData<'a>,
 }
 
 #[derive(Serialize)]
-struct Data<'a> {
+struct EventData<'a> {
     wallet: String,
     currency: &'a str,
     transfer: String,
@@ -75,7 +78,7 @@ struct Data<'a> {
     from: Option<String>,
     to: Option<String>,
     amount: Box<RawValue>,
-    /// What can be spent after it, where the transfer itself tells.
+    /// Available balance after the transfer, if the transfer changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     available: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,16 +88,17 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Box<RawValue>>,
     trace_id: Option<String>,
-    /// The line that was crossed, when that is what it is about.
+    /// The alert, in an event of a crossed alert.
     #[serde(skip_serializing_if = "Option::is_none")]
-    alert: Option<Crossed>,
+    alert: Option<CrossedAlert>,
 }
 
-/// The line that was crossed.
+/// An alert whose threshold was crossed.
 #[derive(Serialize)]
-pub(super) struct Crossed {
+pub(super) struct CrossedAlert {
     pub(super) id: String,
-    pub(super) direction: String,
+    pub(super) direction: &'static str,
+    /// The threshold.
     pub(super) line: Box<RawValue>,
 }
 
@@ -103,37 +107,37 @@ pub(super) fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> 
     RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The text that is sent and signed.
-pub(super) fn body(
+/// The JSON body that is sent and signed.
+pub(super) fn event_body(
     event: &str,
-    line: &Line,
+    row: &BookRow,
     wallet: WalletId,
     currency: Currency,
-    alert: Option<Crossed>,
+    alert: Option<CrossedAlert>,
 ) -> Result<String> {
-    let Note { memo, metadata } = Note::from_stored(line.metadata.as_deref());
+    let Note { memo, metadata } = Note::from_stored(row.metadata.as_deref());
     let available = match wallet {
-        WalletId(id) if id == line.credit => Some(line.credit_balance),
-        WalletId(id) if id == line.debit => Some(line.debit_balance),
+        WalletId(id) if id == row.credit => Some(row.credit_balance),
+        WalletId(id) if id == row.debit => Some(row.debit_balance),
         _ => None,
     };
     let side = |id| wallet_of(AccountId(id)).map(|wallet| wallet.to_string());
-    let body = Body {
+    let body = EventBody {
         kind: event,
-        timestamp: line.at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))?,
-        data: Data {
+        timestamp: row.at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))?,
+        data: EventData {
             wallet: wallet.to_string(),
             currency: currency.code(),
-            transfer: line.transfer().to_string(),
-            kind: TransferKind::from_code(line.kind).map_or("unknown", TransferKind::name),
-            from: side(line.debit),
-            to: side(line.credit),
-            amount: number(Minor(line.amount), currency)?,
+            transfer: row.transfer_id().to_string(),
+            kind: TransferKind::from_code(row.kind).map_or("unknown", TransferKind::name),
+            from: side(row.debit),
+            to: side(row.credit),
+            amount: number(Minor(row.amount), currency)?,
             available: available.map(|minor| number(Minor(minor), currency)).transpose()?,
-            linked: line.linked.map(|id| id.to_string()),
+            linked: row.linked.map(|id| id.to_string()),
             memo,
             metadata,
-            trace_id: line.trace_id.map(|id| id.simple().to_string()),
+            trace_id: row.trace_id.map(|id| id.simple().to_string()),
             alert,
         },
     };
@@ -145,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_transfer_has_its_event() {
+    fn every_kind_but_the_canarys_has_an_event() {
         for kind in TransferKind::ALL {
-            let expected = kind == TransferKind::Probe;
-            assert_eq!(name_of(kind) == "*", expected, "{kind:?}");
+            let is_canary = kind == TransferKind::Probe;
+            assert_eq!(event_name(kind) == "*", is_canary, "{kind:?}");
         }
     }
 }

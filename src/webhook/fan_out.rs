@@ -1,4 +1,4 @@
-//! From the book to what is to be delivered: each transfer once, in order, whatever is killed.
+//! Fan-out: each transfer of the book becomes deliveries, exactly once and in order, even if a process is killed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,54 +8,55 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::event::{self, Crossed};
-use super::{BOOK, Deliver, Webhooks, sql};
+use super::alert::Alert;
+use super::event::{self, ALERT_CROSSED, CrossedAlert};
+use super::{BOOK, DeliverWebhook, Webhooks, sql};
 use crate::auth::Access;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
-use crate::ledger::read::Line;
+use crate::ledger::read::BookRow;
 use crate::ledger::tail::{
-    self, Channel, Effect, Position, Reader, Segment, Source, Start, Tail, Transfers,
+    self, NotifyChannel, Position, ReaderOptions, Segment, SegmentHandler, Source, StartPosition,
+    Tail, Transfers,
 };
 use crate::ledger::transfer::TransferKind;
 use crate::tasks::Tasks;
 use crate::wallet::WalletRecord;
 
-const READER: Reader = Reader {
+const READER: ReaderOptions = ReaderOptions {
     name: "webhooks",
-    start: Start::Now,
+    start: StartPosition::Now,
     items_max: 500,
     pause: Duration::from_millis(20),
 };
 
-/// Queues of one webhook: at most so many of its deliveries are on their way at once.
-const QUEUES: i64 = 2;
+/// Queues of a webhook: at most this many of its deliveries are in flight at once.
+const QUEUES_PER_WEBHOOK: i64 = 2;
 
-/// Feeds until the tasks stop.
+/// Starts the fan-out, which runs until the tasks stop.
 pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
-    tail.follow::<Watched>(READER, FanOut { webhooks }, tasks);
+    tail.follow::<SubscribedTransfers>(READER, FanOut { webhooks }, tasks);
 }
 
-/// The transfers, but nothing of them while nobody wants to be told.
-struct Watched;
+/// The transfers of the book; none of them while there is neither a webhook nor an alert.
+struct SubscribedTransfers;
 
-impl Source for Watched {
-    type Item = Line;
+impl Source for SubscribedTransfers {
+    type Item = BookRow;
 
-    const CHANNEL: Channel = Channel::Book;
+    const CHANNEL: NotifyChannel = NotifyChannel::Book;
 
     async fn read(
         db: &mut PgConnection,
         book: i32,
         after: Position,
         max: i64,
-    ) -> sqlx::Result<Segment<Line>> {
-        // First the end, then who is there: whoever comes in between is told of what is behind the end.
+    ) -> sqlx::Result<Segment<BookRow>> {
+        // The end is read first: a webhook that is created in between gets the transfers after that end.
         let until = Transfers::end(db, book).await?;
-        if sql::has_receivers(db).await? {
+        if sql::has_webhooks_or_alerts(db).await? {
             return Transfers::read(db, book, after, max).await;
         }
         Ok(Segment { after, until, items: Vec::new() })
@@ -65,12 +66,12 @@ impl Source for Watched {
         Transfers::end(db, book).await
     }
 
-    async fn behind(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
-        Transfers::behind(db, book, position).await
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Transfers::lag(db, book, position).await
     }
 
-    fn position_of(line: &Line) -> Position {
-        Transfers::position_of(line)
+    fn position_of(row: &BookRow) -> Position {
+        Transfers::position_of(row)
     }
 }
 
@@ -78,128 +79,113 @@ struct FanOut {
     webhooks: Webhooks,
 }
 
-/// Something to be told about a wallet.
-struct Told<'a> {
-    event: &'static str,
-    line: &'a Line,
+/// An event of a wallet, with the body that its subscribers receive.
+struct WalletEvent<'a> {
+    name: &'static str,
+    row: &'a BookRow,
     wallet: WalletId,
-    /// Whom the wallet belongs to.
+    /// The user that the wallet belongs to.
     user: Option<UserId>,
     body: String,
 }
 
-impl Effect<Watched> for FanOut {
-    async fn apply(&mut self, db: &mut PgConnection, stretch: &Segment<Line>) -> Result<()> {
-        let webhooks = sql::subscriptions(db).await?;
-        let told = self.told(db, stretch).await?;
-        let mut deliveries = sql::Deliveries::default();
-        let mut lanes = BTreeSet::new();
-        for told in &told {
-            let wants = |hook: &&sql::Subscription| {
-                hook.from_seq < told.line.seq
-                    && self.hears(hook, told.user)
-                    && hook.events.iter().any(|event| event == "*" || event == told.event)
-            };
-            for hook in webhooks.iter().filter(wants) {
-                deliveries.push(hook.id, told.wallet, told.line.seq, told.event, &told.body);
-                lanes.insert((hook.id, told.wallet));
+impl SegmentHandler<SubscribedTransfers> for FanOut {
+    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
+        let subscriptions = sql::subscriptions(db).await?;
+        let events = self.wallet_events(db, segment).await?;
+        let mut deliveries = sql::NewDeliveries::default();
+        let mut recipients = BTreeSet::new();
+        for event in &events {
+            for subscription in subscriptions.iter().filter(|one| self.matches(one, event)) {
+                let WalletEvent { name, row, wallet, body, .. } = event;
+                deliveries.push(subscription.id, *wallet, row.seq, name, body);
+                recipients.insert((subscription.id, *wallet));
             }
         }
-        sql::deliver(db, &deliveries).await?;
-        for (webhook, wallet) in lanes {
+        sql::insert_deliveries(db, &deliveries).await?;
+        for (webhook, wallet) in recipients {
             enqueue(db, webhook, wallet).await?;
         }
         Ok(())
     }
 }
 
-/// Promises that what waits for a wallet at a webhook is delivered.
+/// Enqueues the job that sends the pending deliveries of a wallet to a webhook.
 pub(super) async fn enqueue(
     db: &mut PgConnection,
     webhook: WebhookId,
     wallet: WalletId,
 ) -> Result<()> {
     let payload = json!({ "webhook": webhook, "wallet": wallet });
-    let queue = format!("webhook-{webhook}-{}", wallet.0 % QUEUES);
+    let queue = format!("webhook-{webhook}-{}", wallet.0 % QUEUES_PER_WEBHOOK);
     let key = format!("webhook-{webhook}-{wallet}");
-    jobs::enqueue(db, Deliver::QUEUE, &payload, &queue, &key, Deliver::ATTEMPTS_MAX).await
+    jobs::enqueue(db, DeliverWebhook::QUEUE, &payload, &queue, &key, DeliverWebhook::ATTEMPTS_MAX)
+        .await
 }
 
 impl FanOut {
-    /// Whether its owner may look at a wallet that belongs to this user.
-    fn hears(&self, hook: &sql::Subscription, user: Option<UserId>) -> bool {
+    /// Whether the webhook receives the event: it is older than the transfer, its owner sees the wallet, and it
+    /// subscribes to events of this name.
+    fn matches(&self, subscription: &sql::Subscription, event: &WalletEvent<'_>) -> bool {
+        subscription.from_seq < event.row.seq
+            && self.can_see(subscription, event.user)
+            && subscription.events.iter().any(|name| name == "*" || name == event.name)
+    }
+
+    /// Whether the owner of the webhook may see wallets of this user.
+    fn can_see(&self, subscription: &sql::Subscription, user: Option<UserId>) -> bool {
         match user {
-            _ if hook.sees_all => true,
+            _ if subscription.sees_all => true,
             None => self.webhooks.policy.access == Access::Open,
-            Some(_) => hook.app_user == user,
+            Some(_) => subscription.app_user == user,
         }
     }
 
-    /// Everything that these transfers give to tell.
-    async fn told<'a>(
+    /// Every event of these transfers, one for each wallet involved, and one for each alert that is crossed.
+    async fn wallet_events<'a>(
         &self,
         db: &mut PgConnection,
-        stretch: &'a Segment<Line>,
-    ) -> Result<Vec<Told<'a>>> {
-        let concerned: BTreeSet<WalletId> =
-            stretch.items.iter().flat_map(event::wallets_of).collect();
-        let facts = self.webhooks.wallets.find_records(concerned.iter().copied()).await?;
-        let concerned: Vec<WalletId> = concerned.into_iter().collect();
-        let alerts = sql::alerts_of(db, &concerned).await?;
-        let mut told = Vec::new();
-        for line in &stretch.items {
-            let Some(kind) = TransferKind::from_code(line.kind) else { continue };
-            for wallet in event::wallets_of(line) {
-                // An account that is no wallet is nobody's business.
-                let Some(WalletRecord { currency, user, .. }) = facts.get(&wallet).map(Arc::as_ref)
+        segment: &'a Segment<BookRow>,
+    ) -> Result<Vec<WalletEvent<'a>>> {
+        let wallets: BTreeSet<WalletId> =
+            segment.items.iter().flat_map(event::wallets_of).collect();
+        let records = self.webhooks.wallets.find_records(wallets.iter().copied()).await?;
+        let wallets: Vec<WalletId> = wallets.into_iter().collect();
+        let alerts = sql::list_alerts(db, &wallets).await?;
+        let mut events = Vec::new();
+        for row in &segment.items {
+            let Some(kind) = TransferKind::from_code(row.kind) else { continue };
+            for wallet in event::wallets_of(row) {
+                // An account that is not a wallet has no events.
+                let Some(WalletRecord { currency, user, .. }) =
+                    records.get(&wallet).map(Arc::as_ref)
                 else {
                     continue;
                 };
                 let (currency, user) = (*currency, *user);
-                let event = event::name_of(kind);
-                let body = event::body(event, line, wallet, currency, None)?;
-                told.push(Told { event, line, wallet, user, body });
-                for alert in alerts
-                    .iter()
-                    .filter(|alert| alert.wallet == wallet && alert.is_crossed_by(line))
+                let name = event::event_name(kind);
+                let body = event::event_body(name, row, wallet, currency, None)?;
+                events.push(WalletEvent { name, row, wallet, user, body });
+                for alert in
+                    alerts.iter().filter(|alert| alert.wallet == wallet && alert.is_crossed_by(row))
                 {
-                    let body = crossed(alert, line, currency)?;
+                    let body = alert_body(alert, row, currency)?;
                     let raw = RawValue::from_string(body.clone());
-                    let raw = raw.map_err(|cause| crate::error::Error::Internal(cause.into()))?;
-                    tail::append(db, BOOK, "alert", &raw, line.trace_id).await?;
-                    told.push(Told { event: "alert.crossed", line, wallet, user, body });
+                    let raw = raw.map_err(|cause| Error::Internal(cause.into()))?;
+                    tail::append_event(db, BOOK, "alert", &raw, row.trace_id).await?;
+                    events.push(WalletEvent { name: ALERT_CROSSED, row, wallet, user, body });
                 }
             }
         }
-        Ok(told)
+        Ok(events)
     }
 }
 
-fn crossed(alert: &sql::AlertRow, line: &Line, currency: Currency) -> Result<String> {
-    let crossed = Crossed {
+fn alert_body(alert: &Alert, row: &BookRow, currency: Currency) -> Result<String> {
+    let crossed = CrossedAlert {
         id: alert.id.to_string(),
-        direction: alert.direction.clone(),
-        line: event::number(Minor(alert.line), currency)?,
+        direction: alert.direction.name(),
+        line: event::number(alert.threshold, currency)?,
     };
-    event::body("alert.crossed", line, alert.wallet, currency, Some(crossed))
-}
-
-impl sql::AlertRow {
-    /// Whether what can be spent was on one side of the line before this transfer, and is on the other after it.
-    fn is_crossed_by(&self, line: &Line) -> bool {
-        let (before, after) = match self.wallet {
-            _ if line.amount == 0 || line.seq <= self.from_seq => return false,
-            WalletId(id) if id == line.credit => {
-                (line.credit_balance - line.amount, line.credit_balance)
-            }
-            WalletId(id) if id == line.debit => {
-                (line.debit_balance + line.amount, line.debit_balance)
-            }
-            _ => return false,
-        };
-        match self.direction.as_str() {
-            "below" => before >= self.line && after < self.line,
-            _ => before <= self.line && after > self.line,
-        }
-    }
+    event::event_body(ALERT_CROSSED, row, alert.wallet, currency, Some(crossed))
 }

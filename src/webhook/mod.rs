@@ -1,10 +1,11 @@
-//! Webhooks: somebody else's server is told what happens to wallets, signed, in order, until it has heard it.
+//! Webhooks: signed POST requests about events of wallets to a receiver, in order, retried for a day.
 //!
-//! A durable reader of the book writes down what is to be told ([`fan_out`]); jobs tell it ([`deliver`]). A receiver that
-//! is down or slow has its own few queues and slows nobody else.
+//! A durable reader of the book inserts the deliveries ([`fan_out`]), and jobs send them ([`deliver`]). Each webhook has
+//! its own few queues, so a receiver that is down or slow does not delay the others.
 
 mod alert;
 mod deliver;
+mod delivery;
 mod event;
 pub mod fan_out;
 pub mod http;
@@ -20,14 +21,15 @@ use time::OffsetDateTime;
 
 use crate::auth::{Caller, Policy, Scope};
 use crate::db::Database;
-use crate::duration::duration;
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{DeliveryId, WebhookId};
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
-pub use self::deliver::Deliver;
+pub use self::alert::{Alert, AlertDirection, BalanceAlert};
+pub use self::deliver::DeliverWebhook;
+pub use self::delivery::{DeliveryState, WebhookDelivery};
 pub use self::event::EVENTS;
 
 /// The book whose transfers are delivered.
@@ -36,18 +38,20 @@ const BOOK: i32 = 1;
 /// Most deliveries of one replay.
 const REPLAY_MAX: i64 = 10_000;
 
-/// Most webhooks of one key, and of anybody else: each transfer is told to each of them.
+/// Most webhooks of a caller with `wallet:read`. Each transfer is matched against every webhook.
 const WEBHOOKS_MAX: usize = 100;
-const WEBHOOKS_OF_A_USER_MAX: usize = 10;
+
+/// Most webhooks of any other caller.
+const WEBHOOKS_OF_USER_MAX: usize = 10;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Webhooks")]
 pub struct WebhookArgs {
-    /// Let webhooks go to private and loopback addresses: for development, or receivers in the same network.
+    /// Allow webhooks to private and loopback addresses, for development or for receivers in the same network.
     #[arg(long, env = "REVWALLET_WEBHOOK_ALLOW_PRIVATE", global = true)]
     pub webhook_allow_private: bool,
-    /// How long the log of deliveries is kept.
-    #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = duration)]
+    /// How long finished deliveries stay in the log.
+    #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = humantime::parse_duration)]
     pub webhook_log_lifetime: Duration,
 }
 
@@ -73,13 +77,13 @@ pub struct WebhooksParts {
     metrics: Arc<Metrics>,
 }
 
-/// A webhook as its owner sees it.
+/// A webhook, as its owner sees it.
 #[derive(Debug)]
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
     pub events: Vec<String>,
-    /// Shown when it is made, and never again.
+    /// The signing secret; only present after its creation or rotation.
     pub secret: Option<String>,
     pub created_at: OffsetDateTime,
     pub replayed: bool,
@@ -111,7 +115,8 @@ impl Webhooks {
         Ok(Self(Arc::new(parts)))
     }
 
-    async fn create(
+    /// Creates a webhook; without a secret, it gets a random one.
+    pub async fn create(
         &self,
         url: &str,
         events: &[String],
@@ -123,68 +128,70 @@ impl Webhooks {
         let mut db = self.db.acquire("webhook.create").await?;
         let content = [url, &events.join(" "), secret.unwrap_or_default()];
         let key = key.hashed(caller.name(), "webhook", &content);
-        let known = match key {
-            Some(key) => sql::of_key(&mut db, key.hash).await?.is_some(),
+        let is_replay = match key {
+            Some(key) => sql::find_by_key(&mut db, key.hash).await?.is_some(),
             None => false,
         };
-        let most =
-            if caller.has_scope(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_A_USER_MAX };
-        if !known && sql::list(&mut db, caller.name(), None).await?.len() >= most {
-            let why = format!("limit of {most} webhooks reached: delete one first");
+        let limit =
+            if caller.has_scope(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_USER_MAX };
+        if !is_replay && sql::list(&mut db, caller.name(), None).await?.len() >= limit {
+            let why = format!("limit of {limit} webhooks reached: delete one first");
             return Err(Error::field("/url", why));
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut db, caller.name(), url, events, &secret, key).await?;
         let (row, replayed) = match (created, key) {
             (Some(row), _) => (row, false),
-            (None, Some(key)) => match sql::of_key(&mut db, key.hash).await? {
+            (None, Some(key)) => match sql::find_by_key(&mut db, key.hash).await? {
                 Some(row) if row.content_hash == Some(key.content) => (row, true),
                 _ => return Err(Error::IdempotencyKeyReused),
             },
             (None, None) => return Err(Error::Overloaded),
         };
-        // What was answered the first time; a rotation has shown a newer one to somebody else.
+        // A replay repeats the first response. After a rotation that secret is no longer current, so it is left out.
         let secret = row.rotated_at.is_none().then(|| row.secret.clone());
         Ok(Webhook { secret, replayed, ..Webhook::from(row) })
     }
 
-    async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
+    /// The webhooks of the caller.
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.list").await?;
         let rows = sql::list(&mut db, caller.name(), None).await?;
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
 
-    /// A webhook of this caller; another's is nobody's business.
-    async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
+    /// A webhook of the caller; the webhook of another caller is answered 404.
+    pub async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.get").await?;
         let rows = sql::list(&mut db, caller.name(), Some(id)).await?;
         rows.into_iter().next().map(Webhook::from).ok_or(Error::NotFound("webhook"))
     }
 
-    /// What it was told before the delivery `before`, newest first.
-    async fn deliveries(
+    /// The deliveries of a webhook with an id below `before`, newest first.
+    pub async fn deliveries(
         &self,
         id: WebhookId,
         before: i64,
         limit: i64,
         caller: &Caller,
-    ) -> Result<Vec<sql::DeliveryRow>> {
+    ) -> Result<Vec<WebhookDelivery>> {
         self.get(id, caller).await?;
         let mut db = self.db.acquire("webhook.deliveries").await?;
-        sql::deliveries(&mut db, id, before, limit).await
+        sql::list_deliveries(&mut db, id, before, limit).await
     }
 
-    async fn delete(&self, id: WebhookId, caller: &Caller) -> Result<()> {
+    /// Deletes a webhook and its log.
+    pub async fn delete(&self, id: WebhookId, caller: &Caller) -> Result<()> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.delete").await?;
-        let gone = sql::delete(&mut db, caller.name(), id).await?;
-        if gone { Ok(()) } else { Err(Error::NotFound("webhook")) }
+        let existed = sql::delete(&mut db, caller.name(), id).await?;
+        if existed { Ok(()) } else { Err(Error::NotFound("webhook")) }
     }
 
-    /// A new secret, which is shown once.
-    async fn rotate(
+    /// Gives a webhook a new secret; the previous one signs as well for a day.
+    pub async fn rotate(
         &self,
         id: WebhookId,
         caller: &Caller,
@@ -193,15 +200,16 @@ impl Webhooks {
         caller.require_visibility()?;
         let key = key.hashed(caller.name(), "rotate", &[&id.to_string()]).map(|key| key.hash);
         let mut db = self.db.acquire("webhook.rotate").await?;
-        let done = sql::rotate(&mut db, caller.name(), id, &signature::new_secret(), key).await?;
+        let is_rotated =
+            sql::rotate(&mut db, caller.name(), id, &signature::new_secret(), key).await?;
         let row = sql::list(&mut db, caller.name(), Some(id)).await?.into_iter().next();
         let row = row.ok_or(Error::NotFound("webhook"))?;
         let secret = Some(row.secret.clone());
-        Ok(Webhook { secret, replayed: !done, ..Webhook::from(row) })
+        Ok(Webhook { secret, replayed: !is_rotated, ..Webhook::from(row) })
     }
 
-    /// Tells once more what was told: one delivery, or everything since a moment. How many.
-    async fn replay(
+    /// Sends one delivery again, or all of them since a moment. Returns their number.
+    pub async fn replay(
         &self,
         id: WebhookId,
         delivery: Option<DeliveryId>,

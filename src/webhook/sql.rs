@@ -1,4 +1,4 @@
-//! The statements of webhooks and alerts.
+//! Statements of webhooks and alerts.
 
 use std::time::Duration;
 
@@ -7,15 +7,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::BOOK;
-use crate::error::Result;
+use super::alert::{Alert, AlertDirection};
+use super::delivery::{DeliveryState, WebhookDelivery};
+use crate::error::{Error, Result};
 use crate::idempotency::HashedKey;
 use crate::ids::{AlertId, DeliveryId, UserId, WalletId, WebhookId};
+use crate::ledger::money::Minor;
 
-/// How long the secret before a rotation signs as well.
+/// Hours after a rotation during which the previous secret signs as well.
 const OVERLAP_HOURS: i32 = 24;
 
-/// Whether anything of the book is to be told to anybody.
-pub(super) async fn has_receivers(db: &mut PgConnection) -> sqlx::Result<bool> {
+/// Whether there is a webhook or an alert, so that transfers produce events.
+pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from webhook) or exists (select from alert) as "there!""#
     )
@@ -23,14 +26,15 @@ pub(super) async fn has_receivers(db: &mut PgConnection) -> sqlx::Result<bool> {
     .await
 }
 
-/// Which events a webhook wants.
+/// Events that a webhook subscribes to, and the rights of its owner.
 pub(super) struct Subscription {
     pub id: WebhookId,
+    /// Head of the book when the webhook was created: it receives only later transfers.
     pub from_seq: i64,
     pub events: Vec<String>,
-    /// The user whose it is, if it is one's.
+    /// The user that it belongs to, if its owner is a user.
     pub app_user: Option<UserId>,
-    /// Whether whose it is may look at everything, now.
+    /// Whether its owner may see every wallet now.
     pub sees_all: bool,
 }
 
@@ -48,20 +52,28 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
-pub(super) struct AlertRow {
-    pub id: AlertId,
-    pub wallet: WalletId,
-    pub from_seq: i64,
-    pub line: i64,
-    pub direction: String,
-    pub created_at: OffsetDateTime,
+/// An alert as the database has it.
+struct AlertRow {
+    id: AlertId,
+    wallet: WalletId,
+    from_seq: i64,
+    line: i64,
+    direction: String,
+    created_at: OffsetDateTime,
 }
 
-/// The alerts of these wallets.
-pub(super) async fn alerts_of(
-    db: &mut PgConnection,
-    wallets: &[WalletId],
-) -> Result<Vec<AlertRow>> {
+impl TryFrom<AlertRow> for Alert {
+    type Error = Error;
+
+    fn try_from(row: AlertRow) -> Result<Self> {
+        let AlertRow { id, wallet, from_seq, line, direction, created_at } = row;
+        let direction = direction.parse()?;
+        Ok(Self { id, wallet, from_seq, threshold: Minor(line), direction, created_at })
+    }
+}
+
+/// The alerts of these wallets, oldest first.
+pub(super) async fn list_alerts(db: &mut PgConnection, wallets: &[WalletId]) -> Result<Vec<Alert>> {
     let ids: Vec<i64> = wallets.iter().map(|wallet| wallet.0).collect();
     let rows = sqlx::query_as!(
         AlertRow,
@@ -69,12 +81,12 @@ pub(super) async fn alerts_of(
         from alert where wallet = any ($1) order by id"#,
         &ids
     );
-    Ok(rows.fetch_all(db).await?)
+    rows.fetch_all(db).await?.into_iter().map(Alert::try_from).collect()
 }
 
-/// Deliveries, column by column.
+/// New deliveries, column by column.
 #[derive(Default)]
-pub(super) struct Deliveries {
+pub(super) struct NewDeliveries {
     webhooks: Vec<i64>,
     wallets: Vec<i64>,
     seqs: Vec<i64>,
@@ -82,7 +94,7 @@ pub(super) struct Deliveries {
     bodies: Vec<String>,
 }
 
-impl Deliveries {
+impl NewDeliveries {
     pub(super) fn push(
         &mut self,
         webhook: WebhookId,
@@ -99,9 +111,12 @@ impl Deliveries {
     }
 }
 
-/// A webhook that is deleted meanwhile is told nothing.
-pub(super) async fn deliver(db: &mut PgConnection, deliveries: &Deliveries) -> Result<()> {
-    let Deliveries { webhooks, wallets, seqs, events, bodies } = deliveries;
+/// Inserts deliveries, except those of webhooks that were deleted in the meantime.
+pub(super) async fn insert_deliveries(
+    db: &mut PgConnection,
+    deliveries: &NewDeliveries,
+) -> Result<()> {
+    let NewDeliveries { webhooks, wallets, seqs, events, bodies } = deliveries;
     sqlx::query!(
         "insert into delivery (webhook, wallet, seq, event, body)
         select d.webhook, d.wallet, d.seq, d.event, d.body
@@ -120,18 +135,20 @@ pub(super) async fn deliver(db: &mut PgConnection, deliveries: &Deliveries) -> R
     Ok(())
 }
 
-/// What is to be delivered next.
+/// The next delivery of a wallet to a webhook.
 pub(super) struct NextDelivery {
     pub id: DeliveryId,
     pub body: String,
     pub url: String,
     pub secret: String,
+    /// The previous secret, while it still signs after a rotation.
     pub secret_before: Option<String>,
-    /// Of the request behind the transfer that it tells of.
+    /// Trace of the request behind the transfer.
     pub trace_id: Option<Uuid>,
 }
 
-pub(super) async fn next(
+/// The oldest pending delivery of a wallet to a webhook.
+pub(super) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
     wallet: WalletId,
@@ -156,11 +173,11 @@ pub(super) async fn next(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Notes what became of an attempt.
-pub(super) async fn note(
+/// Records the outcome of an attempt.
+pub(super) async fn record_attempt(
     db: &mut PgConnection,
     id: DeliveryId,
-    state: &str,
+    state: DeliveryState,
     status: Option<i16>,
     error: Option<&str>,
 ) -> Result<()> {
@@ -169,7 +186,7 @@ pub(super) async fn note(
         set state = $2, status = $3, error = $4, attempts = attempts + 1, attempted_at = now()
         where id = $1",
         id.0,
-        state,
+        state.name(),
         status,
         error,
     )
@@ -178,7 +195,7 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// A webhook as its owner sees it.
+/// A row of the table `webhook`.
 pub(super) struct WebhookRow {
     pub id: WebhookId,
     pub url: String,
@@ -189,7 +206,7 @@ pub(super) struct WebhookRow {
     pub content_hash: Option<Uuid>,
 }
 
-/// A new webhook; nothing when the key was used.
+/// Inserts a webhook; `None` if the idempotency key was used before.
 pub(super) async fn create(
     db: &mut PgConnection,
     caller: &str,
@@ -214,7 +231,8 @@ pub(super) async fn create(
     Ok(row.fetch_optional(db).await?)
 }
 
-pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<WebhookRow>> {
+/// The webhook that was created with this idempotency key.
+pub(super) async fn find_by_key(db: &mut PgConnection, key: Uuid) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
         WebhookRow,
         r#"select id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash
@@ -224,6 +242,7 @@ pub(super) async fn of_key(db: &mut PgConnection, key: Uuid) -> Result<Option<We
     Ok(row.fetch_optional(db).await?)
 }
 
+/// The webhooks of a caller, or the one with this id.
 pub(super) async fn list(
     db: &mut PgConnection,
     caller: &str,
@@ -239,12 +258,13 @@ pub(super) async fn list(
     Ok(rows.fetch_all(db).await?)
 }
 
+/// Deletes a webhook. Returns whether it existed.
 pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: WebhookId) -> Result<bool> {
     let done = sqlx::query!("delete from webhook where id = $1 and caller = $2", id.0, caller);
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// A new secret; the one before signs as well for a day. Nothing when this key has rotated it already.
+/// Replaces the secret; the previous one signs as well for a day. Returns `false` if this key has rotated it before.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     caller: &str,
@@ -264,26 +284,46 @@ pub(super) async fn rotate(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// A line of the log.
-pub(super) struct DeliveryRow {
-    pub id: DeliveryId,
-    pub wallet: WalletId,
-    pub seq: i64,
-    pub event: String,
-    pub state: String,
-    pub attempts: i32,
-    pub status: Option<i16>,
-    pub error: Option<String>,
-    pub created_at: OffsetDateTime,
-    pub attempted_at: Option<OffsetDateTime>,
+/// A delivery as the database has it.
+struct DeliveryRow {
+    id: DeliveryId,
+    wallet: WalletId,
+    seq: i64,
+    event: String,
+    state: String,
+    attempts: i32,
+    status: Option<i16>,
+    error: Option<String>,
+    created_at: OffsetDateTime,
+    attempted_at: Option<OffsetDateTime>,
 }
 
-pub(super) async fn deliveries(
+impl TryFrom<DeliveryRow> for WebhookDelivery {
+    type Error = Error;
+
+    fn try_from(row: DeliveryRow) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            wallet: row.wallet,
+            seq: row.seq,
+            event: row.event,
+            state: row.state.parse()?,
+            attempts: row.attempts,
+            status: row.status,
+            error: row.error,
+            created_at: row.created_at,
+            attempted_at: row.attempted_at,
+        })
+    }
+}
+
+/// The deliveries of a webhook with an id below `before`, newest first.
+pub(super) async fn list_deliveries(
     db: &mut PgConnection,
     webhook: WebhookId,
     before: i64,
     limit: i64,
-) -> Result<Vec<DeliveryRow>> {
+) -> Result<Vec<WebhookDelivery>> {
     let rows = sqlx::query_as!(
         DeliveryRow,
         r#"select id as "id: DeliveryId", wallet as "wallet: WalletId", seq, event, state, attempts, status, error,
@@ -293,10 +333,10 @@ pub(super) async fn deliveries(
         before,
         limit,
     );
-    Ok(rows.fetch_all(db).await?)
+    rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }
 
-/// Lets deliveries happen once more; the wallets that this is about.
+/// Makes deliveries pending again. Returns the wallet of each.
 pub(super) async fn replay(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -323,15 +363,15 @@ pub(super) async fn replay(
     Ok(wallets.fetch_all(db).await?)
 }
 
-/// A new alert; nothing when the key was used.
+/// Inserts an alert; `None` if the idempotency key was used before.
 pub(super) async fn create_alert(
     db: &mut PgConnection,
     caller: &str,
     wallet: WalletId,
-    direction: &str,
-    line: i64,
+    direction: AlertDirection,
+    threshold: Minor,
     key: Option<HashedKey>,
-) -> Result<Option<AlertRow>> {
+) -> Result<Option<Alert>> {
     let row = sqlx::query_as!(
         AlertRow,
         r#"insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
@@ -340,38 +380,37 @@ pub(super) async fn create_alert(
         returning id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at"#,
         caller,
         wallet.0,
-        direction,
-        line,
+        direction.name(),
+        threshold.0,
         key.map(|key| key.hash),
         key.map(|key| key.content),
     );
-    Ok(row.fetch_optional(db).await?)
+    row.fetch_optional(db).await?.map(Alert::try_from).transpose()
 }
 
-/// The alert of a key, and the content it came with.
-pub(super) async fn alert_of_key(
+/// The alert that was created with this idempotency key, and the hash of the request.
+pub(super) async fn find_alert_by_key(
     db: &mut PgConnection,
     key: Uuid,
-) -> Result<Option<(AlertRow, Option<Uuid>)>> {
+) -> Result<Option<(Alert, Option<Uuid>)>> {
     let row = sqlx::query!(
         "select id, wallet, from_seq, line, direction, created_at, content_hash
         from alert where key_hash = $1",
         key
     );
-    let found = row.fetch_optional(db).await?;
-    Ok(found.map(|row| {
-        let alert = AlertRow {
-            id: AlertId(row.id),
-            wallet: WalletId(row.wallet),
-            from_seq: row.from_seq,
-            line: row.line,
-            direction: row.direction,
-            created_at: row.created_at,
-        };
-        (alert, row.content_hash)
-    }))
+    let Some(row) = row.fetch_optional(db).await? else { return Ok(None) };
+    let alert = Alert {
+        id: AlertId(row.id),
+        wallet: WalletId(row.wallet),
+        from_seq: row.from_seq,
+        threshold: Minor(row.line),
+        direction: row.direction.parse()?,
+        created_at: row.created_at,
+    };
+    Ok(Some((alert, row.content_hash)))
 }
 
+/// Deletes an alert. Returns whether it existed.
 pub(super) async fn delete_alert(
     db: &mut PgConnection,
     wallet: WalletId,
@@ -381,8 +420,12 @@ pub(super) async fn delete_alert(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Deletes finished deliveries that are older than `age`, and returns how many.
-pub(super) async fn delete_old(db: &mut PgConnection, age: Duration, limit: i64) -> Result<u64> {
+/// Deletes finished deliveries that are older than `age`. Returns their number.
+pub(super) async fn delete_finished(
+    db: &mut PgConnection,
+    age: Duration,
+    limit: i64,
+) -> Result<u64> {
     let done = sqlx::query!(
         "delete from delivery where id in (
             select id from delivery
@@ -396,16 +439,16 @@ pub(super) async fn delete_old(db: &mut PgConnection, age: Duration, limit: i64)
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Webhooks and wallets for which something has been waiting for a while.
-pub(super) async fn waiting(
+/// Webhooks and wallets with a delivery that has been pending for at least `age` since its last attempt.
+pub(super) async fn stalled(
     db: &mut PgConnection,
-    since: Duration,
+    age: Duration,
 ) -> Result<Vec<(WebhookId, WalletId)>> {
     let rows = sqlx::query!(
         "select distinct webhook, wallet from delivery
         where state = 'pending' and coalesce(attempted_at, created_at) < now() - make_interval(secs => $1)
         limit 1000",
-        since.as_secs_f64(),
+        age.as_secs_f64(),
     );
     Ok(rows
         .fetch_all(db)
@@ -416,7 +459,7 @@ pub(super) async fn waiting(
 }
 
 /// Number of deliveries that were given up and not replayed.
-pub(super) async fn dead_letters(db: &mut PgConnection) -> Result<i64> {
+pub(super) async fn count_dead(db: &mut PgConnection) -> Result<i64> {
     let count =
         sqlx::query_scalar!(r#"select count(*) as "count!" from delivery where state = 'dead'"#);
     Ok(count.fetch_one(db).await?)

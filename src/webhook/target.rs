@@ -1,7 +1,7 @@
-//! Where webhooks may go: not to machines that only we can reach.
+//! Targets of webhooks: only public addresses, so that a webhook cannot reach the operator's own network.
 //!
-//! An address is checked when the name is resolved for the connection itself, so a name that meant another machine
-//! when it was registered does not help.
+//! The addresses of a host name are checked when it is resolved for the connection itself: a name that resolved to a
+//! public address at registration gains nothing by pointing to a private one later.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use url::{Host, Url};
 
-/// Longest that a receiver may take to answer.
+/// Longest time that a receiver may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest URL.
+/// Longest URL, in bytes.
 const URL_MAX: usize = 2_000;
 
-/// A client that connects nowhere it should not.
+/// An HTTP client that connects only to allowed addresses and follows no redirect.
 pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
-    // A second call finds it installed, which is as good.
+    // A second installation fails, which is fine: the provider is the same.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder()
         .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))
@@ -27,13 +27,13 @@ pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
         .redirect(Policy::none())
         .no_proxy()
         .pool_max_idle_per_host(2)
-        .dns_resolver(Arc::new(Guarded { allow_private }))
+        .dns_resolver(Arc::new(FilteringResolver { allow_private }))
         .build()?)
 }
 
-/// The URL, if webhooks may go there. A name is looked up later, for each connection.
+/// Parses the URL of a receiver, and refuses private addresses. A host name is resolved later, for each connection.
 pub(super) fn parse(text: &str, allow_private: bool) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|cause| format!("is no URL: {cause}"))?;
+    let url = Url::parse(text).map_err(|cause| format!("is not a URL: {cause}"))?;
     if text.len() > URL_MAX {
         return Err(format!("must not have more than {URL_MAX} characters"));
     }
@@ -41,20 +41,20 @@ pub(super) fn parse(text: &str, allow_private: bool) -> Result<Url, String> {
         return Err("must begin with https:// or http://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a password: receivers verify the signature".to_owned());
+        return Err(
+            "must not contain a user or password: receivers verify the signature".to_owned()
+        );
     }
     let literal = match url.host() {
         Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
         Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
         Some(Host::Domain(_)) => None,
-        None => return Err("must name a host".to_owned()),
+        None => return Err("must contain a host".to_owned()),
     };
     let local = matches!(url.host(), Some(Host::Domain(name)) if is_local_name(name));
     if !allow_private && (local || literal.is_some_and(|address| !is_public(address))) {
-        return Err(
-            "must be reachable from everywhere: private addresses need --webhook-allow-private"
-                .to_owned(),
-        );
+        return Err("must be a public address: private addresses require --webhook-allow-private"
+            .to_owned());
     }
     Ok(url)
 }
@@ -64,8 +64,8 @@ fn is_local_name(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost") || name.ends_with(".internal")
 }
 
-/// Whether an address is one of the open internet.
-pub(super) fn is_public(address: IpAddr) -> bool {
+/// Whether an address belongs to the public internet.
+fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -76,7 +76,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let reserved = matches!(
         (a, b, c),
-        // This network, carrier's NAT, protocol assignments, benchmarks, class E.
+        // This network, carrier-grade NAT, protocol assignments, 6to4 relays, benchmarks, class E.
         (0 | 240..=255, ..) | (100, 64..=127, _) | (192, 0, 0) | (192, 88, 99) | (198, 18 | 19, _)
     );
     !(reserved
@@ -89,7 +89,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // What stands for an IPv4 address is judged as that.
+    // An address that maps or embeds an IPv4 address is judged by that address.
     if let Some(mapped) = address.to_ipv4_mapped() {
         return is_public_v4(mapped);
     }
@@ -100,7 +100,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     };
     match parts {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        // Only global unicast is out there, but not documentation, Teredo and their kind.
+        // Global unicast is public, except for documentation, Teredo and the like.
         [first, second, ..] => {
             first & 0xe000 == 0x2000
                 && !(first == 0x2001 && second < 0x200)
@@ -110,11 +110,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-struct Guarded {
+/// A resolver that drops private addresses.
+struct FilteringResolver {
     allow_private: bool,
 }
 
-impl Resolve for Guarded {
+impl Resolve for FilteringResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let allow_private = self.allow_private;
         Box::pin(async move {
@@ -122,7 +123,7 @@ impl Resolve for Guarded {
             let allowed: Vec<SocketAddr> =
                 found.filter(|address| allow_private || is_public(address.ip())).collect();
             if allowed.is_empty() {
-                return Err("the name leads to a private address".into());
+                return Err("the host name resolves only to private addresses, which require --webhook-allow-private".into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_only_we_can_reach_are_refused() {
+    fn private_addresses_are_refused() {
         for host in [
             "127.0.0.1",
             "127.1",
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_open_internet_are_taken() {
+    fn public_addresses_are_accepted() {
         for host in
             ["example.com", "93.184.216.34", "[2606:2800:220:1:248:1893:25c8:1946]", "8.8.8.8"]
         {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_for_a_webhook_is_refused() {
+    fn invalid_urls_are_refused() {
         for url in [
             "",
             "x",
@@ -197,10 +198,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_to_a_private_address_is_not_connected_to() {
+    async fn host_names_of_private_addresses_are_not_resolved() {
         let name = || "localhost".parse().unwrap();
 
-        assert!(Guarded { allow_private: false }.resolve(name()).await.is_err());
-        assert!(Guarded { allow_private: true }.resolve(name()).await.is_ok());
+        assert!(FilteringResolver { allow_private: false }.resolve(name()).await.is_err());
+        assert!(FilteringResolver { allow_private: true }.resolve(name()).await.is_ok());
     }
 }

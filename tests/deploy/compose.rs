@@ -1,4 +1,4 @@
-//! The compose file and the manifests are two descriptions of one system.
+//! The compose file and the Kubernetes manifests describe the same system.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +11,19 @@ fn compose() -> Value {
     let script =
         "import json, sys, yaml; json.dump(yaml.safe_load(open('docker-compose.yml')), sys.stdout)";
     let python = format!("'{}/bin/python'", tools("kubernetes_tools"));
-    let printed = bash(&format!("{python} -c \"{script}\""));
-    serde_json::from_str(&printed.unwrap()).unwrap()
+    let json = bash(&format!("{python} -c \"{script}\""));
+    serde_json::from_str(&json.unwrap()).unwrap()
 }
 
-/// `${NAME:-usual}` as it is when nobody has set it.
-fn usual(value: &str) -> String {
+/// Replaces each `${NAME:-default}` by its default.
+fn with_defaults(value: &str) -> String {
     let Some((before, rest)) = value.split_once("${") else { return value.to_owned() };
     let (variable, after) = rest.split_once('}').unwrap();
-    let (_, usual_value) = variable.split_once(":-").unwrap_or((variable, ""));
-    format!("{before}{usual_value}{}", usual(after))
+    let (_, default) = variable.split_once(":-").unwrap_or((variable, ""));
+    format!("{before}{default}{}", with_defaults(after))
 }
 
-/// What a container finds in its environment, as the cluster makes it.
+/// Returns the environment of a container as the cluster creates it.
 fn environment(manifests: &Manifests, container: &Value) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for variable in list(&container["env"]) {
@@ -39,7 +39,7 @@ fn environment(manifests: &Manifests, container: &Value) -> BTreeMap<String, Str
     found
 }
 
-/// `$(NAME)` as a cluster reads it, by what stands before it.
+/// Replaces each `$(NAME)` by the value of an earlier variable, as the cluster does.
 fn expanded(value: &str, known: &BTreeMap<String, String>) -> String {
     let Some((before, rest)) = value.split_once("$(") else { return value.to_owned() };
     let (variable, after) = rest.split_once(')').unwrap();
@@ -47,50 +47,52 @@ fn expanded(value: &str, known: &BTreeMap<String, String>) -> String {
 }
 
 #[test]
-fn the_same_images_run() {
+fn compose_and_manifests_run_the_same_images() {
     let images: BTreeSet<String> = compose()["services"]
         .as_object()
         .unwrap()
         .values()
-        .map(|service| usual(text(&service["image"])))
+        .map(|service| with_defaults(text(&service["image"])))
         .filter(|image| !image.contains("revwallet"))
         .collect();
     let manifests = overlay("demo");
     for container in manifests.pods().iter().flat_map(crate::render::Pod::containers) {
         let image = text(&container["image"]);
-        let own = image.starts_with("revwallet:");
-        assert!(own || images.contains(image), "{image} is none of {images:?}");
+        let is_own = image.starts_with("revwallet:");
+        assert!(is_own || images.contains(image), "{image} is not one of {images:?}");
     }
 }
 
 #[test]
-fn they_are_told_the_same() {
+fn compose_and_manifests_pass_the_same_settings() {
     let compose = compose();
     let manifests = overlay("demo");
     let pods = manifests.pods();
     for name in ["prometheus", "alertmanager", "loki", "tempo"] {
         let pod = pods.iter().find(|pod| pod.name == format!("StatefulSet {name}")).unwrap();
-        let there: BTreeSet<String> = list(&compose["services"][name]["command"])
+        let in_compose: BTreeSet<String> = list(&compose["services"][name]["command"])
             .iter()
-            .map(|word| usual(text(word)))
+            .map(|argument| with_defaults(text(argument)))
             .collect();
         let container = &pod.spec["containers"][0];
         let known = environment(&manifests, container);
-        let here: BTreeSet<String> =
-            list(&container["args"]).iter().map(|word| expanded(text(word), &known)).collect();
-        assert_eq!(here, there, "{name}");
+        let in_manifest: BTreeSet<String> = list(&container["args"])
+            .iter()
+            .map(|argument| expanded(text(argument), &known))
+            .collect();
+        assert_eq!(in_manifest, in_compose, "{name}");
     }
 
     let grafana = pods.iter().find(|pod| pod.name == "StatefulSet grafana").unwrap();
-    let mut here = environment(&manifests, &grafana.spec["containers"][0]);
-    here.remove("PUBLIC_URL");
-    let mut there: BTreeMap<String, String> = compose["services"]["grafana"]["environment"]
+    let mut in_manifest = environment(&manifests, &grafana.spec["containers"][0]);
+    in_manifest.remove("PUBLIC_URL");
+    let mut in_compose: BTreeMap<String, String> = compose["services"]["grafana"]["environment"]
         .as_object()
         .unwrap()
         .iter()
-        .map(|(name, value)| (name.clone(), usual(text(value))))
+        .map(|(name, value)| (name.clone(), with_defaults(text(value))))
         .collect();
-    // Addresses of pods are nobody's choice: there, the policies of the network say who may speak to it.
-    assert!(there.remove("GF_AUTH_PROXY_WHITELIST").is_some());
-    assert_eq!(here, there);
+    // Addresses of pods are not fixed; in the cluster, network policies restrict access to Grafana.
+    assert!(in_compose.remove("GF_AUTH_PROXY_WHITELIST").is_some());
+    assert_eq!(in_manifest, in_compose);
 }

@@ -1,14 +1,14 @@
-//! Manifests and workflows: rendered and read by the programs that are strict about them, and held against the code.
+//! Manifests, workflows and deployment scripts: strict validation, and checks against the code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
 
 mod compose;
 mod containers;
 mod database;
 mod dockerfile;
-mod names;
 mod network;
+mod references;
 mod render;
 mod rollout;
 mod scripts;
@@ -25,30 +25,30 @@ pub fn root() -> &'static Path {
 }
 
 pub fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|fault| panic!("{path}: {fault}"))
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Runs a line of bash with the functions of the scripts: what it printed, or else what it complained of.
-pub fn bash(line: &str) -> Result<String, String> {
-    let line = format!("source scripts/lib/setup.sh && {line}");
+/// Runs a bash command with the functions of `scripts/lib/setup.sh`; returns its output, or output and errors if it fails.
+pub fn bash(command: &str) -> Result<String, String> {
+    let command = format!("source scripts/lib/setup.sh && {command}");
     let output = Command::new("bash")
-        .args(["-c", &line])
+        .args(["-c", &command])
         .current_dir(root())
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(printed) } else { Err(format!("{printed}{said}")) }
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(stdout) } else { Err(format!("{stdout}{stderr}")) }
 }
 
-/// What one of the scripts' functions prints: where tools are that it has fetched. Each is called once.
+/// Returns the folder of the tools that a function of the scripts downloads; each function runs once.
 pub fn tools(function: &str) -> String {
     static FOUND: OnceLock<Mutex<HashMap<String, String>>> = OnceLock::new();
     let mut found = FOUND.get_or_init(Mutex::default).lock().unwrap();
-    let place = found.entry(function.to_owned()).or_insert_with(|| {
-        let printed = bash(function);
-        printed.unwrap_or_else(|said| panic!("{function}: {said}")).trim().to_owned()
+    let folder = found.entry(function.to_owned()).or_insert_with(|| {
+        let output = bash(function);
+        output.unwrap_or_else(|error| panic!("{function}: {error}")).trim().to_owned()
     });
-    place.clone()
+    folder.clone()
 }

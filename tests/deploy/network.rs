@@ -1,4 +1,4 @@
-//! Who may reach whom: every policy is about pods that are there, and both ends agree.
+//! Network policies: each selects existing pods, and ingress and egress rules agree.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,21 @@ use serde_json::Value;
 
 use crate::render::{Manifests, OVERLAYS, Pod, list, name, overlay};
 
-/// A way from one pod to a port of another.
-type Way = (String, String, u64);
+/// A permitted connection: source, target and port.
+type Connection = (String, String, u64);
 
+/// Returns the pods that a selector matches.
 fn selected<'a, 'b>(pods: &'b [Pod<'a>], selector: &Value) -> Vec<&'b Pod<'a>> {
     pods.iter().filter(|pod| pod.is_selected_by(selector)).collect()
 }
 
-/// The ways that policies of one direction allow between pods, and peers outside as `*`.
-fn ways(manifests: &Manifests, direction: &str) -> BTreeSet<Way> {
+/// Returns the connections that policies of one direction permit; `*` stands for a peer outside of the namespace.
+fn connections(manifests: &Manifests, direction: &str) -> BTreeSet<Connection> {
     let pods = manifests.pods();
     let mut found = BTreeSet::new();
     for policy in manifests.of_kind("NetworkPolicy") {
         let own = selected(&pods, &policy["spec"]["podSelector"]);
-        assert!(!own.is_empty(), "{} is about nobody", name(policy));
+        assert!(!own.is_empty(), "{} selects no pod", name(policy));
         let (field, side) =
             if direction == "Ingress" { ("ingress", "from") } else { ("egress", "to") };
         for rule in list(&policy["spec"][field]) {
@@ -30,13 +31,13 @@ fn ways(manifests: &Manifests, direction: &str) -> BTreeSet<Way> {
                     continue;
                 }
                 let others = selected(&pods, &peer["podSelector"]);
-                assert!(!others.is_empty(), "{}: {peer} is nobody", name(policy));
+                assert!(!others.is_empty(), "{}: {peer} selects no pod", name(policy));
                 peers.extend(others.iter().map(|pod| pod.name.clone()));
             }
             if rule[side].is_null() {
                 peers.push("*".to_owned());
             }
-            assert!(!list(&rule["ports"]).is_empty(), "{} opens every port", name(policy));
+            assert!(!list(&rule["ports"]).is_empty(), "{} permits every port", name(policy));
             for port in list(&rule["ports"]) {
                 let port = port["port"].as_u64().unwrap();
                 for (mine, other) in
@@ -57,7 +58,7 @@ fn ways(manifests: &Manifests, direction: &str) -> BTreeSet<Way> {
 }
 
 #[test]
-fn nobody_reaches_anybody_unless_it_is_said() {
+fn connections_are_denied_by_default() {
     for overlay_name in OVERLAYS {
         let manifests = overlay(overlay_name);
         let default = manifests.find("NetworkPolicy", "default").unwrap();
@@ -71,52 +72,58 @@ fn nobody_reaches_anybody_unless_it_is_said() {
 }
 
 #[test]
-fn what_one_end_allows_the_other_does_too() {
+fn ingress_and_egress_rules_agree() {
     for overlay_name in OVERLAYS {
         let manifests = overlay(overlay_name);
-        let (into, out) = (ways(&manifests, "Ingress"), ways(&manifests, "Egress"));
-        // Where everybody may go in, nobody is named; and who goes out to anywhere names nobody.
-        let named = |(from, to, port): &Way| {
-            let everybody = ("*".to_owned(), to.clone(), *port);
-            from != "*" && to != "*" && !into.contains(&everybody)
+        let (ingress, egress) =
+            (connections(&manifests, "Ingress"), connections(&manifests, "Egress"));
+        // Rules for any peer name no pod, so the other direction has no counterpart.
+        let is_between_pods = |(from, to, port): &Connection| {
+            let from_any = ("*".to_owned(), to.clone(), *port);
+            from != "*" && to != "*" && !ingress.contains(&from_any)
         };
-        let out: BTreeSet<Way> = out.into_iter().filter(named).collect();
-        let into: BTreeSet<Way> = into.iter().filter(|way| named(way)).cloned().collect();
-        assert!(into.len() > 20, "{into:?}");
-        let differ: Vec<_> = into.symmetric_difference(&out).collect();
-        assert!(differ.is_empty(), "{overlay_name}: only one end allows {differ:?}");
+        let egress: BTreeSet<Connection> = egress.into_iter().filter(is_between_pods).collect();
+        let ingress: BTreeSet<Connection> =
+            ingress.iter().filter(|connection| is_between_pods(connection)).cloned().collect();
+        assert!(ingress.len() > 20, "{ingress:?}");
+        let differences: Vec<_> = ingress.symmetric_difference(&egress).collect();
+        assert!(
+            differences.is_empty(),
+            "{overlay_name}: only one direction permits {differences:?}"
+        );
     }
 }
 
 #[test]
-fn from_outside_one_reaches_the_edge_and_nothing_else() {
+fn only_the_edge_is_reachable_from_outside() {
     for overlay_name in OVERLAYS {
-        for (from, to, port) in ways(&overlay(overlay_name), "Ingress") {
-            let edge = to == "Deployment nginx" && [8080, 8443].contains(&port);
-            assert!(from != "*" || edge, "{overlay_name}: everybody reaches {to} at {port}");
+        for (from, to, port) in connections(&overlay(overlay_name), "Ingress") {
+            let is_edge = to == "Deployment nginx" && [8080, 8443].contains(&port);
+            assert!(from != "*" || is_edge, "{overlay_name}: any peer reaches {to} at {port}");
             if port == 9000 {
                 assert!(
                     from.ends_with(" prometheus") || from.ends_with(" alertmanager"),
-                    "{from} reaches the inside of {to}"
+                    "{from} reaches the internal port of {to}"
                 );
             }
-            let api = to == "Deployment revwallet-api" && port == 8080;
-            assert!(!api || from == "Deployment nginx", "{from} goes around the edge");
-            let database = to == "StatefulSet revwallet-db";
-            let known = ["revwallet", "grafana", "alloy"].iter().any(|name| from.contains(name));
-            assert!(!database || known, "{from} reaches the database");
+            let is_api = to == "Deployment revwallet-api" && port == 8080;
+            assert!(!is_api || from == "Deployment nginx", "{from} bypasses the edge");
+            let is_database = to == "StatefulSet revwallet-db";
+            let is_permitted =
+                ["revwallet", "grafana", "alloy"].iter().any(|name| from.contains(name));
+            assert!(!is_database || is_permitted, "{from} reaches the database");
         }
     }
 }
 
 #[test]
-fn only_who_has_to_leaves_the_namespace() {
-    for (from, to, port) in ways(&overlay("demo"), "Egress") {
+fn only_worker_and_collector_connect_outside_the_namespace() {
+    for (from, to, port) in connections(&overlay("demo"), "Egress") {
         if to != "*" || port == 53 {
             continue;
         }
-        let known = (from == "Deployment revwallet-worker" && [80, 443].contains(&port))
+        let is_permitted = (from == "Deployment revwallet-worker" && [80, 443].contains(&port))
             || (from == "Deployment alloy" && [443, 6443].contains(&port));
-        assert!(known, "{from} leaves to port {port}");
+        assert!(is_permitted, "{from} connects to port {port} outside the namespace");
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests as a cluster gets them.
+//! The manifests as rendered by kustomize.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, OnceLock};
@@ -7,39 +7,40 @@ use serde_json::Value;
 
 use crate::{bash, root, tools};
 
-/// Of Kubernetes: the version of the node in `kind/cluster.yaml`.
-const VERSION: &str = "1.37.0";
+/// Kubernetes version of the nodes in `kind/cluster.yaml`.
+const KUBERNETES_VERSION: &str = "1.37.0";
 
 pub const OVERLAYS: [&str; 2] = ["demo", "production"];
 
-/// Everything that an overlay brings into a cluster.
+/// Resources of an overlay.
 #[derive(Clone)]
 pub struct Manifests {
     pub overlay: String,
     pub resources: Vec<Value>,
 }
 
-/// A pod, as whatever makes it describes it.
+/// The pod template of a workload.
 pub struct Pod<'a> {
-    /// Such as `Deployment revwallet-api`.
+    /// Kind and name, such as `Deployment revwallet-api`.
     pub name: String,
     pub kind: &'a str,
     pub labels: BTreeMap<String, String>,
     pub spec: &'a Value,
 }
 
-/// Renders a folder with a kustomization, once.
+/// Renders and validates a kustomization; each folder is rendered once.
 pub fn folder(path: &str) -> Manifests {
-    static DONE: OnceLock<Mutex<HashMap<String, Manifests>>> = OnceLock::new();
-    let mut done = DONE.get_or_init(Mutex::default).lock().unwrap();
-    done.entry(path.to_owned())
+    static RENDERED: OnceLock<Mutex<HashMap<String, Manifests>>> = OnceLock::new();
+    let mut rendered = RENDERED.get_or_init(Mutex::default).lock().unwrap();
+    rendered
+        .entry(path.to_owned())
         .or_insert_with(|| {
             let (kubectl, tools) = (tools("kubectl_tool"), tools("kubernetes_tools"));
-            let line = format!(
-                "'{kubectl}' kustomize '{path}' | '{tools}/bin/python' tests/deploy/strictly.py {VERSION}"
+            let command = format!(
+                "'{kubectl}' kustomize '{path}' | '{tools}/bin/python' tests/deploy/validate.py {KUBERNETES_VERSION}"
             );
-            let printed = bash(&line).unwrap_or_else(|said| panic!("{path}: {said}"));
-            let resources = serde_json::from_str(&printed).unwrap();
+            let json = bash(&command).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let resources = serde_json::from_str(&json).unwrap();
             Manifests { overlay: path.to_owned(), resources }
         })
         .clone()
@@ -86,8 +87,8 @@ impl<'a> Pod<'a> {
         [list(&self.spec["initContainers"]), list(&self.spec["containers"])].concat()
     }
 
-    /// Ends by itself, so nothing asks it how it is.
-    pub fn ends(&self) -> bool {
+    /// Returns whether the pod runs to completion, and so has no probes.
+    pub fn is_job(&self) -> bool {
         ["Job", "CronJob"].contains(&self.kind)
     }
 
@@ -105,11 +106,11 @@ impl<'a> Pod<'a> {
             })
     }
 
-    /// The number of a port that is given by name or number, if a container has it.
+    /// Returns the number of a port that is given by name or number, if a container declares it.
     pub fn port(&self, port: &Value) -> Option<u64> {
         self.containers().iter().flat_map(|container| list(&container["ports"])).find_map(|own| {
-            let same = own["name"] == *port || own["containerPort"] == *port;
-            same.then(|| own["containerPort"].as_u64().unwrap())
+            let is_match = own["name"] == *port || own["containerPort"] == *port;
+            is_match.then(|| own["containerPort"].as_u64().unwrap())
         })
     }
 }
@@ -119,10 +120,10 @@ pub fn name(resource: &Value) -> &str {
 }
 
 pub fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string"))
 }
 
-/// The members of a list, or none where there is none.
+/// Returns the items of a list, or none if the value is not a list.
 pub fn list(value: &Value) -> Vec<&Value> {
     value.as_array().into_iter().flatten().collect()
 }
@@ -133,19 +134,19 @@ pub fn labels(value: &Value) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_cluster_takes_every_manifest() {
+fn every_manifest_is_valid() {
     for name in OVERLAYS {
         assert!(overlay(name).resources.len() > 40);
     }
 }
 
 #[test]
-fn an_ingress_may_stand_in_for_the_load_balancer() {
+fn an_ingress_can_replace_the_load_balancer() {
     let folder_name = "target/tests/deploy-ingress";
-    let place = root().join(folder_name);
-    std::fs::create_dir_all(&place).unwrap();
+    let path = root().join(folder_name);
+    std::fs::create_dir_all(&path).unwrap();
     let lines = "resources: [../../../kind/base]\ncomponents: [../../../kind/components/ingress]\n";
-    std::fs::write(place.join("kustomization.yaml"), lines).unwrap();
+    std::fs::write(path.join("kustomization.yaml"), lines).unwrap();
 
     let manifests = folder(folder_name);
 
@@ -159,12 +160,13 @@ fn an_ingress_may_stand_in_for_the_load_balancer() {
 }
 
 #[test]
-fn the_cluster_is_of_the_version_that_manifests_are_held_against() {
+fn manifests_are_validated_for_the_version_of_the_cluster() {
     let cluster = crate::read("kind/cluster.yaml");
     let images: Vec<_> = cluster.lines().filter(|line| line.contains("image:")).collect();
     assert_eq!(images.len(), 2);
     for image in images {
-        let (_, rest) = image.split_once(&format!("kindest/node:v{VERSION}@sha256:")).unwrap();
+        let (_, rest) =
+            image.split_once(&format!("kindest/node:v{KUBERNETES_VERSION}@sha256:")).unwrap();
         assert!(rest.len() == 64 && rest.chars().all(|c| c.is_ascii_hexdigit()), "{image}");
     }
 }

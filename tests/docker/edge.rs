@@ -1,45 +1,48 @@
-//! Two servers behind nginx, one of them killed: whoever gave a key notices nothing, and the money is right.
+//! Two servers behind nginx: if one is killed, requests with an idempotency key succeed and no money is lost.
 
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::caller::Caller;
+use crate::client::Client;
 use crate::engine::docker;
-use crate::network::Lab;
+use crate::network::TestNetwork;
 
-fn lab_with_two_servers() -> (Lab, Caller) {
-    let lab = Lab::new();
-    lab.server("api-1");
-    lab.server("api-2");
-    let caller = Caller::new(lab.edge());
-    (lab, caller)
+fn start_two_servers() -> (TestNetwork, Client) {
+    let network = TestNetwork::new();
+    network.start_server("api-1");
+    network.start_server("api-2");
+    let client = Client::new(network.start_edge());
+    (network, client)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_edge_lets_through_what_is_for_strangers_and_no_more() {
-    let (_lab, caller) = lab_with_two_servers();
+async fn the_edge_forwards_public_routes_only() {
+    let (_network, client) = start_two_servers();
 
-    let wallet = caller.wallet("somebody").await;
+    let wallet = client.open_wallet("ada").await;
     let deposit = json!({ "id": wallet, "amount": "12.34" });
-    let (status, first) = caller.post("/wallet/deposit", "once", &deposit).await;
-    let (again, second) = caller.post("/wallet/deposit", "once", &deposit).await;
+    let (status, first) = client.post("/wallet/deposit", "once", &deposit).await;
+    let (again, second) = client.post("/wallet/deposit", "once", &deposit).await;
 
     assert_eq!((status, again), (StatusCode::OK, StatusCode::OK));
-    assert_eq!(first, second, "it is done once");
+    assert_eq!(first, second, "the deposit is applied once");
     assert_eq!(first["balance"], 12.34);
     for path in ["/metrics", "/readyz", "/livez", "/internal/audit"] {
-        assert_eq!(caller.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(client.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_fails_no_request_with_a_key() {
-    let (lab, caller) = lab_with_two_servers();
+async fn a_killed_server_fails_no_request_with_a_key() {
+    let (network, client) = start_two_servers();
 
-    let killed = lab.container("api-1");
-    let keyed = caller.deposits_while(|| drop(docker(&["kill", &killed]).unwrap())).await;
+    let killed = network.container("api-1");
+    let with_key = client.deposit_during(|| drop(docker(&["kill", &killed]).unwrap())).await;
 
-    let report = tokio::task::block_in_place(|| lab.command(&["verify"])).unwrap();
-    assert!(report.contains("all is well"), "{report}");
-    assert!(report.contains(&format!(", {keyed} with a key,")), "{keyed} were answered: {report}");
+    let report = tokio::task::block_in_place(|| network.run_program(&["verify"])).unwrap();
+    assert!(report.contains("no faults found"), "{report}");
+    assert!(
+        report.contains(&format!(", {with_key} with a key,")),
+        "{with_key} succeeded: {report}"
+    );
 }

@@ -1,18 +1,18 @@
-//! The image, where a Docker engine runs: `scripts/test --docker` builds it, sees to the engine and runs this.
+//! Tests of the Docker image, which need a Docker engine: `scripts/test --docker` provides it and builds the image.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "figures, and the logs of what failed"
+    reason = "measurements, and logs of failed containers"
 )]
-#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
+#![expect(clippy::disallowed_methods, reason = "each test checks itself that its tasks end")]
 
-mod caller;
+mod client;
 mod compose;
 mod edge;
 mod engine;
 mod image;
-mod life;
+mod lifecycle;
 mod network;

@@ -1,4 +1,4 @@
-//! Killed while money moves: what was acknowledged is there once, and nothing is there twice.
+//! Crashes under load: each acknowledged deposit is in the book once, and no deposit twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,22 +8,22 @@ use serde_json::json;
 use crate::harness::program::{Folder, Program, postmaster_of, signal};
 use crate::harness::{Client, eventually};
 
-/// How many clients deposit at the same time.
+/// Number of concurrent clients.
 const CLIENTS: u32 = 8;
 
-/// What clients have asked for.
+/// Progress of the clients.
 #[derive(Default)]
 struct Load {
     next: AtomicU32,
     acknowledged: AtomicU32,
-    enough: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 impl Load {
-    /// Deposits of 1, each with a key of its own, until it is enough. Returns the keys that were acknowledged.
+    /// Makes deposits of 1, each with its own key, until the load stops. Returns the acknowledged keys.
     async fn deposit(&self, client: &Client, wallet: &str) -> Vec<u32> {
         let mut acknowledged = Vec::new();
-        while !self.enough.load(Ordering::Relaxed) {
+        while !self.is_stopped.load(Ordering::Relaxed) {
             let key = self.next.fetch_add(1, Ordering::Relaxed);
             if deposit(client, wallet, key).await == Some((200, false)) {
                 acknowledged.push(key);
@@ -34,7 +34,7 @@ impl Load {
     }
 }
 
-/// The status and whether it was a replay; nothing when nobody answered.
+/// Returns the status, and whether it was a replay; `None` if there was no response.
 async fn deposit(client: &Client, wallet: &str, key: u32) -> Option<(u16, bool)> {
     let request = client.request(reqwest::Method::POST, "/wallet/deposit");
     let request = request.header("idempotency-key", format!("key-{key}"));
@@ -44,24 +44,26 @@ async fn deposit(client: &Client, wallet: &str, key: u32) -> Option<(u16, bool)>
     Some((answer.status, answer.header("idempotent-replayed") == "true"))
 }
 
-/// Starts clients, waits until money moves, does `harm`, and returns the keys that were acknowledged.
+/// Starts clients, waits until deposits succeed, injects the fault, and returns the acknowledged keys.
 async fn under_load(
     program: &Program,
     wallet: &str,
     load: &Arc<Load>,
-    harm: impl AsyncFnOnce(),
+    inject_fault: impl AsyncFnOnce(),
 ) -> Vec<u32> {
-    load.enough.store(false, Ordering::Relaxed);
+    load.is_stopped.store(false, Ordering::Relaxed);
     let before = load.acknowledged.load(Ordering::Relaxed);
     let clients = (0..CLIENTS).map(|_| {
         let (load, client, wallet) = (Arc::clone(load), program.public.clone(), wallet.to_owned());
         tokio::spawn(async move { load.deposit(&client, &wallet).await })
     });
     let clients: Vec<_> = clients.collect();
-    eventually("money moves", async || load.acknowledged.load(Ordering::Relaxed) > before + 50)
-        .await;
-    harm().await;
-    load.enough.store(true, Ordering::Relaxed);
+    eventually("deposits succeed", async || {
+        load.acknowledged.load(Ordering::Relaxed) > before + 50
+    })
+    .await;
+    inject_fault().await;
+    load.is_stopped.store(true, Ordering::Relaxed);
     let mut acknowledged = Vec::new();
     for client in clients {
         acknowledged.extend(client.await.unwrap());
@@ -69,22 +71,22 @@ async fn under_load(
     acknowledged
 }
 
-/// Asks for everything once more, and holds the answers against what was acknowledged.
-async fn settle(program: &Program, wallet: &str, load: &Load, acknowledged: &[u32]) {
-    let asked = load.next.load(Ordering::Relaxed);
-    for key in 0..asked {
+/// Retries every deposit, and compares the responses with the acknowledged keys.
+async fn verify_deposits(program: &Program, wallet: &str, load: &Load, acknowledged: &[u32]) {
+    let count = load.next.load(Ordering::Relaxed);
+    for key in 0..count {
         let mut answer = None;
-        eventually("an answer", async || {
+        eventually("the deposit succeeds", async || {
             answer =
                 deposit(&program.public, wallet, key).await.filter(|(status, _)| *status == 200);
             answer.is_some()
         })
         .await;
         let (_, replayed) = answer.unwrap();
-        assert!(replayed || !acknowledged.contains(&key), "key {key} was acknowledged and is gone");
+        assert!(replayed || !acknowledged.contains(&key), "key {key} was acknowledged and is lost");
     }
     let wallet = program.public.get(&format!("/wallet/{wallet}")).await;
-    assert_eq!(wallet.json()["balance"], f64::from(asked), "each was done once");
+    assert_eq!(wallet.json()["balance"], f64::from(count), "each deposit must count once");
 }
 
 async fn open(program: &Program) -> String {
@@ -95,7 +97,7 @@ async fn open(program: &Program) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_program_that_is_killed_under_load_loses_and_doubles_nothing() {
+async fn each_deposit_counts_once_when_the_program_is_killed_under_load() {
     let folder = Folder::new();
     let mut program = Program::start(&[&folder.setting()]).await;
     let wallet = open(&program).await;
@@ -107,35 +109,35 @@ async fn a_program_that_is_killed_under_load_loses_and_doubles_nothing() {
         program = Program::start(&[&folder.setting()]).await;
     }
 
-    settle(&program, &wallet, &load, &acknowledged).await;
+    verify_deposits(&program, &wallet, &load, &acknowledged).await;
     assert!(program.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgres_that_is_killed_under_load_loses_and_doubles_nothing() {
+async fn each_deposit_counts_once_when_postgres_is_killed_under_load() {
     let folder = Folder::new();
     let program = Program::start(&[&folder.setting()]).await;
     let wallet = open(&program).await;
     let (load, mut acknowledged) = (Arc::new(Load::default()), Vec::new());
 
     for _ in 0..3 {
-        let harm = async || {
+        let kill_postgres = async || {
             signal(postmaster_of(&folder.0), "KILL");
             let before = load.acknowledged.load(Ordering::Relaxed);
-            eventually("money moves again", async || {
+            eventually("deposits succeed again", async || {
                 load.acknowledged.load(Ordering::Relaxed) > before + 100
             })
             .await;
         };
-        acknowledged.extend(under_load(&program, &wallet, &load, harm).await);
+        acknowledged.extend(under_load(&program, &wallet, &load, kill_postgres).await);
     }
 
-    settle(&program, &wallet, &load, &acknowledged).await;
+    verify_deposits(&program, &wallet, &load, &acknowledged).await;
     assert!(program.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_under_load_answers_what_it_has_begun() {
+async fn a_shutdown_under_load_completes_the_requests_in_flight() {
     let folder = Folder::new();
     let program = Program::start(&[&folder.setting()]).await;
     let wallet = open(&program).await;
@@ -143,13 +145,15 @@ async fn a_stop_under_load_answers_what_it_has_begun() {
 
     let acknowledged = under_load(&program, &wallet, &load, async || {
         program.signal("TERM");
-        eventually("nobody answers", async || program.public.try_status("/wallet").await.is_none())
-            .await;
+        eventually("the port is closed", async || {
+            program.public.try_status("/wallet").await.is_none()
+        })
+        .await;
     })
     .await;
 
-    assert!(program.ended().await.success());
+    assert!(program.wait().await.success());
     let again = Program::start(&[&folder.setting()]).await;
-    settle(&again, &wallet, &load, &acknowledged).await;
+    verify_deposits(&again, &wallet, &load, &acknowledged).await;
     assert!(again.stop().await.success());
 }

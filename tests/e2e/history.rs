@@ -1,4 +1,4 @@
-//! Looking at wallets: lists, balances now and then, histories; always by index.
+//! Reads of wallets: lists, current and past balances, histories; always by index.
 
 use revwallet::ledger::account::AccountId;
 use revwallet::ledger::read;
@@ -8,28 +8,22 @@ use sqlx::Connection;
 use crate::harness::{TestApp, run};
 
 async fn balance(app: &TestApp, path: &str) -> Value {
-    let answer = app.get(path).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.json()
+    let response = app.get(path).await;
+    assert_eq!(response.status, 200, "{}", response.text);
+    response.json()
 }
 
 #[tokio::test]
-async fn wallets_are_listed_and_looked_at() {
+async fn wallets_are_listed_and_read() {
     run(async |app| {
         assert_eq!(app.get("/wallet/").await.text, "[]");
         app.open_wallet("EUR", "999").await;
 
         let listed = app.get("/wallet/").await;
 
-        assert_eq!(
-            listed.text,
-            r#"[{"balance":999.00,"currency":"EUR","id":"1","owner":"somebody"}]"#
-        );
-        let looked_at = app.get("/wallet/balance/1").await;
-        assert_eq!(
-            looked_at.text,
-            r#"{"balance":999.00,"currency":"EUR","id":"1","owner":"somebody"}"#
-        );
+        assert_eq!(listed.text, r#"[{"balance":999.00,"currency":"EUR","id":"1","owner":"ada"}]"#);
+        let balance = app.get("/wallet/balance/1").await;
+        assert_eq!(balance.text, r#"{"balance":999.00,"currency":"EUR","id":"1","owner":"ada"}"#);
         let detail = app.get("/wallet/1").await;
         assert!(detail.text.contains(r#""available":999.00,"held":0.00"#), "{}", detail.text);
         app.get("/wallet/balance/x").await.problem(404, "not-found");
@@ -39,7 +33,7 @@ async fn wallets_are_listed_and_looked_at() {
 }
 
 #[tokio::test]
-async fn lists_go_on_where_the_last_page_ended() {
+async fn each_page_of_a_list_continues_after_the_previous_one() {
     run(async |app| {
         for n in 0..5 {
             let body = json!({ "owner": if n == 3 { "b & c" } else { "a" }, "currency": "EUR" });
@@ -62,8 +56,12 @@ async fn lists_go_on_where_the_last_page_ended() {
         }
 
         assert_eq!(seen, ["1", "2", "3", "5"]);
-        let only = app.get("/wallet?owner=b%20%26%20c&limit=1").await;
-        assert!(only.header("link").contains("owner=b%20%26%20c"), "{}", only.header("link"));
+        let filtered = app.get("/wallet?owner=b%20%26%20c&limit=1").await;
+        assert!(
+            filtered.header("link").contains("owner=b%20%26%20c"),
+            "{}",
+            filtered.header("link")
+        );
         app.get("/wallet?limit=0").await.problem(422, "invalid");
         app.get("/wallet?limit=1001").await.problem(422, "invalid");
     })
@@ -71,7 +69,7 @@ async fn lists_go_on_where_the_last_page_ended() {
 }
 
 #[tokio::test]
-async fn a_balance_can_be_asked_for_a_moment_in_the_past() {
+async fn a_balance_can_be_read_as_of_a_moment_in_the_past() {
     run(async |app| {
         let id = app.open_wallet("EUR", "10").await;
         let path = format!("/wallet/{id}/history");
@@ -80,12 +78,12 @@ async fn a_balance_can_be_asked_for_a_moment_in_the_past() {
         }
 
         let history = app.get(&path).await.json();
-        // The opening has the moment of the first deposit, with which it was written.
+        // The opening is written together with the first deposit and has the same timestamp.
         for entry in history.as_array().unwrap().iter().filter(|entry| entry["kind"] == "deposit") {
             let at = entry["at"].as_str().unwrap();
-            let then = balance(app, &format!("/wallet/balance/{id}?at={at}")).await;
-            assert_eq!(then["balance"], entry["available"], "{entry}");
-            assert_eq!(then["as_of"], entry["id"], "{entry}");
+            let past = balance(app, &format!("/wallet/balance/{id}?at={at}")).await;
+            assert_eq!(past["balance"], entry["available"], "{entry}");
+            assert_eq!(past["as_of"], entry["id"], "{entry}");
         }
         let before = balance(app, &format!("/wallet/balance/{id}?at=2001-01-01T00:00:00Z")).await;
         assert_eq!((before["balance"].as_f64(), &before["as_of"]), (Some(0.0), &json!("0")));
@@ -123,7 +121,7 @@ async fn a_history_names_the_request_behind_each_transfer() {
 }
 
 #[tokio::test]
-async fn every_read_of_the_book_goes_by_index() {
+async fn every_read_of_the_book_uses_an_index() {
     run(async |app| {
         let id = app.open_wallet("EUR", "10").await;
         let deposits =
@@ -131,7 +129,7 @@ async fn every_read_of_the_book_goes_by_index() {
         futures_util::future::join_all(deposits).await;
         let mut db = app.database.connect().await;
         let mut tx = db.begin().await.unwrap();
-        // So small a table is read whole, unless that is forbidden; then it is seen whether an index would do.
+        // The planner scans a table this small sequentially unless that is disabled.
         sqlx::query("set local enable_seqscan = off").execute(&mut *tx).await.unwrap();
         let account = AccountId(id.parse().unwrap());
 
@@ -140,7 +138,7 @@ async fn every_read_of_the_book_goes_by_index() {
         read::balances(&mut tx, 1, &[account], read::END).await.unwrap();
         read::balances(&mut tx, 1, &[account], 5).await.unwrap();
         for oldest_first in [false, true] {
-            let span = read::Span { from: 0, before: read::END, oldest_first, limit: 10 };
+            let span = read::HistoryRange { from: 0, before: read::END, oldest_first, limit: 10 };
             let page = read::history(&mut tx, 1, account, span).await.unwrap();
             assert_eq!(page.len(), 10);
         }
@@ -153,8 +151,39 @@ async fn every_read_of_the_book_goes_by_index() {
              where schemaname = 'ledger' and relname in ('transfer', 'seal')",
         );
         for (table, sequential, fetched) in scans.fetch_all(&mut *tx).await.unwrap() {
-            assert_eq!(sequential, 0, "{table} was read from end to end");
-            assert!((1..80).contains(&fetched), "{fetched} rows of {table} were fetched");
+            assert_eq!(sequential, 0, "{table} was scanned sequentially");
+            assert!((1..80).contains(&fetched), "{fetched} rows of {table} were fetched by index");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_past_balance_never_changes() {
+    run(async |app| {
+        let id = app.open_wallet("EUR", "0").await;
+        let deposits = async {
+            for _ in 0..300 {
+                let body = json!({ "id": id, "amount": "0.01" });
+                assert_eq!(app.post("/wallet/deposit", body).await.status, 200);
+            }
+        };
+        let mut past_balances = Vec::new();
+        let reads = async {
+            for _ in 0..300 {
+                // The database's clock may differ a little from ours.
+                let now = time::OffsetDateTime::now_utc() - time::Duration::microseconds(300);
+                let now = now.format(&time::format_description::well_known::Rfc3339).unwrap();
+                past_balances.push(balance(app, &format!("/wallet/balance/{id}?at={now}")).await);
+            }
+        };
+
+        tokio::join!(deposits, reads);
+
+        for past in past_balances {
+            let at = past["as_of_at"].as_str().unwrap();
+            let later = balance(app, &format!("/wallet/balance/{id}?at={at}")).await;
+            assert_eq!(later, past);
         }
     })
     .await;

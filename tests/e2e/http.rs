@@ -1,4 +1,4 @@
-//! What every answer has in common, over a real socket.
+//! Behavior that all responses share, over a real socket.
 
 use reqwest::Method;
 use serde_json::json;
@@ -15,12 +15,12 @@ async fn an_unknown_path_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_is_refused_with_the_allowed_ones() {
     run(async |app| {
-        let answer = app.send(app.request(Method::PATCH, "/openapi.json")).await;
+        let response = app.send(app.request(Method::PATCH, "/openapi.json")).await;
 
-        answer.problem(405, "method-not-allowed");
-        assert_eq!(answer.header("allow"), "GET,HEAD");
+        response.problem(405, "method-not-allowed");
+        assert_eq!(response.header("allow"), "GET,HEAD");
     })
     .await;
 }
@@ -41,7 +41,7 @@ async fn every_problem_has_a_page() {
 }
 
 #[tokio::test]
-async fn paths_answer_with_and_without_their_trailing_slash() {
+async fn paths_work_with_and_without_a_trailing_slash() {
     run(async |app| {
         for path in ["/openapi.json", "/openapi.json/", "/docs", "/docs/", "/problems/"] {
             assert_eq!(app.get(path).await.status, 200, "{path}");
@@ -51,7 +51,7 @@ async fn paths_answer_with_and_without_their_trailing_slash() {
 }
 
 #[tokio::test]
-async fn the_explorer_fetches_nothing_from_elsewhere() {
+async fn the_api_explorer_loads_nothing_from_other_hosts() {
     run(async |app| {
         let page = app.get("/docs").await;
 
@@ -66,7 +66,7 @@ async fn the_explorer_fetches_nothing_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_names_its_version() {
+async fn the_openapi_document_is_served_and_names_its_version() {
     run(async |app| {
         let document = app.get("/openapi.json").await.json();
 
@@ -83,32 +83,34 @@ async fn http_2_without_tls_is_served_on_the_same_port() {
         let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
         let url = format!("http://{}/openapi.json", app.address);
 
-        let answer = client.get(url).send().await.unwrap();
+        let response = client.get(url).send().await.unwrap();
 
-        assert_eq!(answer.version(), reqwest::Version::HTTP_2);
-        assert_eq!(answer.status(), 200);
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+        assert_eq!(response.status(), 200);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_its_head_is_let_go() {
+async fn a_client_that_never_completes_its_headers_is_disconnected() {
     run_with(&["--http-header-timeout=50ms"], async |app| {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
         stream.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n").await.unwrap();
 
-        let mut rest = Vec::new();
-        let ended =
-            tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_to_end(&mut rest));
+        let mut received = Vec::new();
+        let closed = tokio::time::timeout(
+            std::time::Duration::from_secs(5),
+            stream.read_to_end(&mut received),
+        );
 
-        assert!(ended.await.is_ok(), "the connection stayed open");
+        assert!(closed.await.is_ok(), "the connection stayed open");
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_internal_listener_is_apart() {
+async fn internal_routes_exist_only_on_the_internal_listener() {
     run(async |app| {
         app.get("/metrics").await.problem(404, "not-found");
         app.get("/readyz").await.problem(404, "not-found");

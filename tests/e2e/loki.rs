@@ -1,5 +1,7 @@
-//! Lines that are pushed: they arrive once and whole, and what is lost is counted.
+//! Log lines pushed to Loki: each arrives once and complete, outages are survived, and lost lines are counted.
 
+use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,27 +11,55 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::harness::program::Folder;
-use crate::harness::{Program, eventually};
+use crate::harness::{Program, eventually, eventually_within};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// What it answers first, and what it took after that.
-#[derive(Clone, Default)]
-struct Loki(Arc<Mutex<(Vec<u16>, Vec<Value>)>>);
+/// A failure of the stub.
+#[derive(Clone, Copy)]
+enum Failure {
+    Status(u16),
+    Hang,
+}
 
-impl Loki {
+/// A stub of Loki that fails a number of requests, then accepts everything.
+#[derive(Clone, Default)]
+struct LokiStub(Arc<Mutex<StubState>>);
+
+#[derive(Default)]
+struct StubState {
+    failures: Vec<Failure>,
+    accepted: Vec<Value>,
+}
+
+impl LokiStub {
+    fn failing(failures: impl IntoIterator<Item = Failure>) -> Self {
+        let stub = Self::default();
+        stub.0.lock().unwrap().failures = failures.into_iter().collect();
+        stub
+    }
+
+    /// Starts the stub and returns the flag with its address.
     async fn start(&self) -> String {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("--loki-url=http://{}", socket.local_addr().unwrap());
-        let router = Router::new().route("/loki/api/v1/push", post(take)).with_state(self.clone());
+        let router = Router::new().route("/loki/api/v1/push", post(push)).with_state(self.clone());
         tokio::spawn(async move { axum::serve(socket, router).await });
         url
     }
 
-    /// Each entry with its labels: when, the line, and what finds it.
+    fn recover(&self) {
+        self.0.lock().unwrap().failures.clear();
+    }
+
+    fn failures_left(&self) -> usize {
+        self.0.lock().unwrap().failures.len()
+    }
+
+    /// Returns each entry with its labels; an entry is a timestamp, a line and structured metadata.
     fn entries(&self) -> Vec<(Value, Value)> {
-        let taken = &self.0.lock().unwrap().1;
-        let streams = taken.iter().flat_map(|body| body["streams"].as_array().unwrap());
+        let accepted = &self.0.lock().unwrap().accepted;
+        let streams = accepted.iter().flat_map(|body| body["streams"].as_array().unwrap());
         streams
             .flat_map(|stream| {
                 let entries = stream["values"].as_array().unwrap();
@@ -37,21 +67,49 @@ impl Loki {
             })
             .collect()
     }
+
+    /// Returns the number of lines that arrived per request id.
+    fn requests(&self) -> BTreeMap<String, u32> {
+        let mut requests = BTreeMap::new();
+        for (_, entry) in self.entries() {
+            if let Some(id) = entry[2]["request_id"].as_str() {
+                *requests.entry(id.to_owned()).or_default() += 1;
+            }
+        }
+        requests
+    }
 }
 
-async fn take(State(loki): State<Loki>, body: axum::Json<Value>) -> StatusCode {
-    let mut loki = loki.0.lock().unwrap();
-    if let Some(status) = loki.0.pop() {
-        return StatusCode::from_u16(status).unwrap();
+async fn push(State(stub): State<LokiStub>, body: axum::Json<Value>) -> StatusCode {
+    let failure = stub.0.lock().unwrap().failures.pop();
+    match failure {
+        Some(Failure::Status(status)) => StatusCode::from_u16(status).unwrap(),
+        Some(Failure::Hang) => pending().await,
+        None => {
+            stub.0.lock().unwrap().accepted.push(body.0);
+            StatusCode::NO_CONTENT
+        }
     }
-    loki.1.push(body.0);
-    StatusCode::NO_CONTENT
 }
+
+async fn request(program: &Program, id: &str) {
+    let request = program.public.request(reqwest::Method::GET, "/problems/nope");
+    assert_eq!(program.public.send(request.header("x-request-id", id)).await.status, 404);
+}
+
+/// Returns the sum of the metric samples whose series starts with `prefix`.
+async fn metric(program: &Program, prefix: &str) -> f64 {
+    let metrics = program.internal.get("/metrics").await.text;
+    let samples = metrics.lines().filter(|line| line.starts_with(prefix));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+const LOST: &str = r#"wallet_loki_lines_total{outcome="lost"}"#;
 
 #[tokio::test]
-async fn lines_arrive_once_also_when_the_first_attempts_fail() {
-    let (loki, folder) = (Loki::default(), Folder::new());
-    loki.0.lock().unwrap().0 = vec![503, 500];
+async fn lines_arrive_once_even_if_the_first_attempts_fail() {
+    let folder = Folder::new();
+    let loki = LokiStub::failing([Failure::Status(503), Failure::Status(500)]);
     let url = loki.start().await;
     let program = Program::start(&[&folder.setting() as &str, &url, "--environment=test"]).await;
     let request = program.public.request(reqwest::Method::GET, "/problems/nope");
@@ -61,32 +119,91 @@ async fn lines_arrive_once_also_when_the_first_attempts_fail() {
     assert!(program.stop().await.success());
 
     let entries = loki.entries();
-    let of_request: Vec<_> =
+    let matching: Vec<_> =
         entries.iter().filter(|(_, entry)| entry[2]["trace_id"] == TRACE).collect();
-    let [(labels, entry)] = of_request[..] else { panic!("once, not {of_request:?}") };
+    let [(labels, entry)] = matching[..] else { panic!("expected one entry, not {matching:?}") };
     assert_eq!(labels["service"], "revwallet");
     assert_eq!((&labels["env"], &labels["level"]), (&Value::from("test"), &Value::from("INFO")));
     let line: Value = serde_json::from_str(entry[1].as_str().unwrap()).unwrap();
     assert_eq!(line["http_route"], "/problems/{slug}");
-    let last =
+    let has_last_line =
         entries.iter().any(|(_, entry)| entry[1].as_str().unwrap().contains("serve.stopped"));
-    assert!(last, "the last line arrives too");
+    assert!(has_last_line, "the last line of the log did not arrive");
 }
 
 #[tokio::test]
-async fn lines_that_are_not_taken_are_counted_and_hold_nobody_up() {
-    let (loki, folder) = (Loki::default(), Folder::new());
-    loki.0.lock().unwrap().0 = vec![400; 1_000];
+async fn rejected_lines_are_counted_and_delay_no_request() {
+    let folder = Folder::new();
+    let loki = LokiStub::failing([Failure::Status(400); 1_000]);
     let url = loki.start().await;
     let program = Program::start(&[&folder.setting() as &str, &url]).await;
 
-    eventually("the loss is counted", async || {
-        let metrics = program.internal.get("/metrics").await.text;
-        let lost = r#"wallet_loki_lines_total{outcome="lost"} "#;
-        let lost = metrics.lines().find_map(|line| line.strip_prefix(lost));
-        lost.is_some_and(|lost| lost.parse::<f64>().unwrap() > 0.0)
-    })
-    .await;
+    eventually("the loss is counted", async || metric(&program, LOST).await > 0.0).await;
     assert_eq!(program.public.get("/openapi.json").await.status, 200);
     assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn an_outage_loses_no_line_that_fits_into_the_buffer() {
+    const ATTEMPTS: usize = 9;
+    let folder = Folder::new();
+    // With the pauses between attempts, an outage of 13 seconds.
+    let loki = LokiStub::failing([Failure::Status(503); ATTEMPTS]);
+    let url = loki.start().await;
+    let program = Program::start(&[&folder.setting() as &str, &url]).await;
+
+    let mut expected = BTreeMap::new();
+    for failures_left in (0..ATTEMPTS).rev() {
+        eventually("the next attempt fails", async || loki.failures_left() <= failures_left).await;
+        for number in 0..20 {
+            let id = format!("{failures_left}-{number}");
+            request(&program, &id).await;
+            expected.insert(id, 1);
+        }
+    }
+
+    eventually("every line has arrived", async || loki.requests().len() == expected.len()).await;
+    assert_eq!(loki.requests(), expected, "a line was lost or duplicated");
+    assert!(metric(&program, LOST).await < f64::EPSILON);
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn while_loki_hangs_the_oldest_lines_are_dropped_and_counted() {
+    let folder = Folder::new();
+    let loki = LokiStub::failing([Failure::Hang; 1_000]);
+    let url = loki.start().await;
+    let arguments = [&folder.setting() as &str, &url, "--export-buffer-bytes=20000"];
+    let program = Program::start(&arguments).await;
+
+    for number in 0..200 {
+        request(&program, &number.to_string()).await;
+    }
+
+    eventually("the loss is counted", async || metric(&program, LOST).await > 0.0).await;
+    loki.recover();
+    let limit = std::time::Duration::from_mins(1);
+    eventually_within(limit, "the newest line has arrived", async || {
+        loki.requests().get("199") == Some(&1)
+    })
+    .await;
+    assert_eq!(loki.requests().get("0"), None, "the oldest line must be dropped first");
+    eventually("every line is either pushed or lost", async || {
+        let outcomes = metric(&program, "wallet_loki_lines_total").await;
+        (outcomes - metric(&program, "wallet_log_events_total").await).abs() < f64::EPSILON
+    })
+    .await;
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_hanging_loki_does_not_delay_the_shutdown() {
+    let folder = Folder::new();
+    let loki = LokiStub::failing([Failure::Hang; 1_000]);
+    let url = loki.start().await;
+    let program = Program::start(&[&folder.setting() as &str, &url]).await;
+    request(&program, "1").await;
+
+    assert!(program.stop().await.success());
+    assert!(loki.entries().is_empty());
 }

@@ -1,11 +1,12 @@
-//! The whole program, from the outside: one binary, one Postgres, one database a test.
+//! End-to-end tests of the whole program: one test binary, one Postgres server, one database per test.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
-#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
+#![expect(clippy::disallowed_methods, reason = "each test checks itself that its tasks end")]
 
 mod harness;
 
+mod authorization;
 mod backup;
 mod canary;
 mod crash;

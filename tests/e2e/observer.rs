@@ -1,4 +1,4 @@
-//! What whoever watches may look at: what was moved and by which request, and nothing else.
+//! The observer role of Grafana: it reads transfers with their trace ids, and nothing else.
 
 use revwallet::ledger::transfer::TransferKind;
 use serde_json::json;
@@ -13,23 +13,23 @@ async fn observer(app: &TestApp) -> PgConnection {
 }
 
 #[tokio::test]
-async fn a_transfer_leads_to_its_request_and_back() {
+async fn a_transfer_leads_to_its_trace_and_back() {
     run(async |app| {
         let (a, b) = (app.open_wallet("EUR", "10").await, app.open_wallet("EUR", "0").await);
-        let order = json!({ "from": a, "to": b, "amount": 5, "fee": "0.10", "memo": "private" });
-        let moved = app.post("/wallet/transfer", order).await.json();
+        let transfer = json!({ "from": a, "to": b, "amount": 5, "fee": "0.10", "memo": "private" });
+        let moved = app.post("/wallet/transfer", transfer).await.json();
         app.post("/wallet/hold", json!({ "id": a, "amount": 2 })).await;
         let mut db = observer(app).await;
 
         let rows = sqlx::query("select * from observer.of_wallet($1)").bind(&a).fetch_all(&mut db).await.unwrap();
         let kinds: Vec<String> = rows.iter().map(|row| row.get("kind")).collect();
         assert_eq!(kinds, ["hold", "fee", "transfer", "deposit", "open"]);
-        let held = rows[0].get::<Option<i64>, _>("to_wallet");
-        assert_eq!(held.map(|wallet| wallet.to_string()), Some(a.clone()), "held money is the owner's");
+        let holder = rows[0].get::<Option<i64>, _>("to_wallet");
+        assert_eq!(holder.map(|wallet| wallet.to_string()), Some(a.clone()), "held money still belongs to the wallet");
         assert!(rows.iter().all(|row| !row.columns_text().contains("private")));
 
         let legs = sqlx::query("select * from observer.of_transfer($1)").bind(moved["id"].as_str()).fetch_all(&mut db).await.unwrap();
-        assert_eq!(legs.len(), 2, "with its fee");
+        assert_eq!(legs.len(), 2, "the transfer and its fee");
         assert_eq!(legs[0].get::<String, _>("trace_id"), moved["trace_id"].as_str().unwrap());
         let of_trace = "select * from observer.of_trace($1, now() - interval '1 minute', now() + interval '1 minute')";
         let found = sqlx::query(of_trace).bind(moved["trace_id"].as_str()).fetch_all(&mut db).await.unwrap();
@@ -57,7 +57,7 @@ impl Text for sqlx::postgres::PgRow {
 }
 
 #[tokio::test]
-async fn whoever_watches_can_do_nothing_else() {
+async fn the_observer_can_do_nothing_else() {
     run(async |app| {
         app.open_wallet("EUR", "10").await;
         let mut db = observer(app).await;
@@ -83,7 +83,7 @@ async fn whoever_watches_can_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn every_kind_has_its_name_there() {
+async fn every_transfer_kind_has_its_name_in_the_observer_schema() {
     run(async |app| {
         let mut db = app.database.connect().await;
         for kind in TransferKind::ALL {

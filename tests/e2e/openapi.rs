@@ -1,4 +1,4 @@
-//! The OpenAPI document against the router, in both directions, and against what is really answered.
+//! The OpenAPI document against the router, in both directions, and the data generator against the API.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,18 @@ use crate::harness::run;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-/// Every operation of the document.
+/// Returns path, method and definition of every operation in the document.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
-    let each = paths.iter().flat_map(|(path, item)| {
+    let operations = paths.iter().flat_map(|(path, item)| {
         let methods = item.as_object().unwrap().iter();
         let methods = methods.filter(|(method, _)| METHODS.contains(&method.as_str()));
         methods.map(|(method, operation)| (path.clone(), method.to_uppercase(), operation.clone()))
     });
-    each.collect()
+    operations.collect()
 }
 
+/// Replaces every path parameter by `1`.
 fn fill(path: &str) -> String {
     path.split('/')
         .map(|part| if part.starts_with('{') { "1" } else { part })
@@ -37,12 +38,12 @@ async fn every_documented_operation_is_routed() {
 
         for (path, method, _) in operations {
             let method: Method = method.parse().unwrap();
-            let answer = app.send(app.request(method.clone(), &fill(&path))).await;
+            let response = app.send(app.request(method.clone(), &fill(&path))).await;
 
-            assert_ne!(answer.status, 405, "{method} {path}");
-            if answer.status == 404 {
-                // There may be no such wallet, but there is such a path.
-                let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert_ne!(response.status, 405, "{method} {path}");
+            if response.status == 404 {
+                // The path must exist, even if the resource does not.
+                let detail = response.json()["detail"].as_str().unwrap_or_default().to_owned();
                 assert!(!detail.contains("path"), "{method} {path}: {detail}");
             }
         }
@@ -58,11 +59,14 @@ async fn every_routed_method_is_documented() {
         let paths: BTreeSet<_> = operations.iter().map(|(path, ..)| path.clone()).collect();
 
         for path in paths {
-            // A method that nothing answers makes the router tell which ones it has.
-            let answer = app.send(app.request(Method::TRACE, &fill(&path))).await;
-            assert_eq!(answer.status, 405, "{path}: {}", answer.text);
-            let mut allowed: BTreeSet<_> =
-                answer.header("allow").split(',').map(|method| method.trim().to_owned()).collect();
+            // For a method without a handler, the router lists the allowed ones.
+            let response = app.send(app.request(Method::TRACE, &fill(&path))).await;
+            assert_eq!(response.status, 405, "{path}: {}", response.text);
+            let mut allowed: BTreeSet<_> = response
+                .header("allow")
+                .split(',')
+                .map(|method| method.trim().to_owned())
+                .collect();
             allowed.remove("HEAD");
             let documented: BTreeSet<_> = operations
                 .iter()
@@ -77,32 +81,40 @@ async fn every_routed_method_is_documented() {
 }
 
 #[tokio::test]
-async fn every_operation_says_what_it_takes_and_answers() {
+async fn every_operation_documents_its_parameters_and_responses() {
     run(async |app| {
         let document = app.get("/openapi.json").await.json();
         let mut ids = BTreeSet::new();
 
         for (path, method, operation) in operations(&document) {
-            let place = format!("{method} {path}");
-            assert!(operation["summary"].is_string(), "{place} has no summary");
-            assert!(!operation["tags"].as_array().unwrap().is_empty(), "{place} has no tag");
+            let label = format!("{method} {path}");
+            assert!(operation["summary"].is_string(), "{label} has no summary");
+            assert!(!operation["tags"].as_array().unwrap().is_empty(), "{label} has no tag");
             let id =
-                operation["operationId"].as_str().unwrap_or_else(|| panic!("{place} has no id"));
-            assert!(ids.insert(id.to_owned()), "{id} is there twice");
+                operation["operationId"].as_str().unwrap_or_else(|| panic!("{label} has no id"));
+            assert!(ids.insert(id.to_owned()), "the operation id {id} is used twice");
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
                 let name = part.trim_end_matches('}');
-                let declared =
-                    parameters.iter().any(|one| one["name"] == name && one["in"] == "path");
-                assert!(declared, "{place} does not declare {name}");
+                let declared = parameters
+                    .iter()
+                    .any(|parameter| parameter["name"] == name && parameter["in"] == "path");
+                assert!(declared, "{label} does not declare {name}");
             }
             let responses = operation["responses"].as_object().unwrap();
-            assert!(responses.keys().any(|status| status.starts_with('2')), "{place}");
+            assert!(
+                responses.keys().any(|status| status.starts_with('2')),
+                "{label} documents no success"
+            );
             if path.starts_with("/wallet") {
-                assert!(responses.contains_key("4XX"), "{place} does not document its failures");
-                let moves = ["POST", "PATCH", "DELETE"].contains(&method.as_str());
-                let keyed = parameters.iter().any(|one| one["name"] == "Idempotency-Key");
-                assert_eq!(moves, keyed, "{place} and the idempotency key");
+                assert!(responses.contains_key("4XX"), "{label} does not document its failures");
+                let is_write = ["POST", "PATCH", "DELETE"].contains(&method.as_str());
+                let has_key =
+                    parameters.iter().any(|parameter| parameter["name"] == "Idempotency-Key");
+                assert_eq!(
+                    is_write, has_key,
+                    "{label}: writes, and only writes, take an idempotency key"
+                );
             }
         }
     })
@@ -110,7 +122,7 @@ async fn every_operation_says_what_it_takes_and_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn generated_data_is_all_there() {
+async fn the_data_generator_creates_everything_that_it_reports() {
     let folder = Folder::new();
     let program = Program::start(&[&folder.setting()]).await;
     let url = format!("http://{}", program.public.address);
@@ -123,10 +135,10 @@ async fn generated_data_is_all_there() {
             .await
             .unwrap();
 
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let progress = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said} {progress}");
-    assert!(said.contains("every balance is correct"), "{said}");
+    assert!(output.status.success(), "{report} {progress}");
+    assert!(report.contains("every balance is correct"), "{report}");
     assert!(progress.contains("transfers: 80 of 80"), "{progress}");
     assert!(program.stop().await.success());
 }

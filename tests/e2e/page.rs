@@ -1,4 +1,4 @@
-//! The page at `/`, in a real Chromium: everything a person does with wallets, by mouse and by keyboard.
+//! The page at `/` in Chromium: every action on wallets, by mouse and by keyboard.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ async fn visit(app: &TestApp, look: Look) -> Browser {
     browser
 }
 
-/// Nothing was complained about, the policy included. A refusal that the page explains is no complaint of ours.
+/// Asserts that the browser console is empty, content security policy included; a 422 that the page explains is expected.
 async fn is_content(browser: &Browser) {
     let log = browser.console().await;
     let complaints: Vec<&Value> = log
@@ -26,7 +26,7 @@ async fn is_content(browser: &Browser) {
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 
-/// Writes the screenshot beside the documents when that is asked for.
+/// Takes a screenshot and, with `BLESS` set, writes it to `docs/screenshots`.
 async fn picture(browser: &Browser, name: &str) {
     let image = browser.screenshot().await;
     assert!(image.len() > 10_000, "there is something to see");
@@ -37,7 +37,7 @@ async fn picture(browser: &Browser, name: &str) {
     }
 }
 
-/// Some wallets with a life behind them.
+/// Creates wallets with a varied history.
 async fn lively(app: &TestApp) {
     for (owner, currency, balance) in [
         ("Ada Lovelace", "EUR", "1250.00"),
@@ -114,7 +114,7 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
         browser.see("#wallets", "10.00 EUR").await;
         browser.click(&format!("#wallets [data-id='{wallet}']")).await;
         browser.see("#balance", "10.00 EUR").await;
-        // The request arrives, its answer does not.
+        // The request arrives, but its response is lost.
         let lossy = "
             const real = window.fetch;
             window.fetch = async (...request) => {
@@ -134,7 +134,7 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
         browser.see("#say.bad", ".").await;
         browser.click("#deposit button").await;
         browser.see("#say", "Deposited. The balance is 15.00 EUR").await;
-        // The same once more is meant once more.
+        // A deposit after a success is a new request with a new idempotency key.
         browser.write("#deposit [name=amount]", "5").await;
         browser.click("#deposit button").await;
         browser.see("#say", "Deposited. The balance is 20.00 EUR").await;
@@ -148,9 +148,9 @@ async fn everything_can_be_done_by_keyboard() {
     run(async |app| {
         app.open_wallet("EUR", "10").await;
         let browser = visit(app, Look::Desktop).await;
-        browser.see("#wallets", "somebody").await;
+        browser.see("#wallets", "ada").await;
 
-        // To the first wallet, and into its deposit.
+        // Move the focus to the first wallet, then to its deposit form.
         let mut tabs = 0;
         while browser.run("return document.activeElement.dataset?.id ?? ''").await != "1" {
             browser.press(TAB).await;
@@ -202,7 +202,7 @@ async fn long_lists_and_histories_come_in_pages() {
     .await;
 }
 
-/// What a person who cannot see, or not well, needs: names, order, contrast.
+/// Script that returns accessibility violations: missing labels and names, heading order, low contrast.
 const ACCESSIBLE: &str = r"
     const wrong = [];
     for (const input of document.querySelectorAll('input, select')) {

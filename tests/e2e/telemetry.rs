@@ -1,4 +1,4 @@
-//! What the app tells about itself.
+//! Access logs, metrics and traces of the app.
 
 use revwallet::telemetry::Metrics;
 
@@ -7,22 +7,20 @@ use crate::harness::{Program, eventually, program, run, run_with};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 #[tokio::test]
-async fn a_request_leaves_one_line_with_its_ids() {
+async fn a_request_is_logged_in_one_line_with_its_ids() {
     run(async |app| {
         let request = app.request(reqwest::Method::GET, "/problems/nope");
         let request = request
             .header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"))
             .header("x-request-id", "mine-1");
 
-        let answer = app.send(request).await;
+        let response = app.send(request).await;
 
-        assert_eq!(answer.header("x-request-id"), "mine-1");
-        eventually("the line is written", async || app.logs.find("trace_id", TRACE).is_some())
-            .await;
+        assert_eq!(response.header("x-request-id"), "mine-1");
+        eventually("the line is logged", async || app.logs.find("trace_id", TRACE).is_some()).await;
         let lines = app.logs.lines();
-        let of_request: Vec<_> =
-            lines.iter().filter(|line| line["request_id"] == "mine-1").collect();
-        let [line] = of_request[..] else { panic!("one line, not {of_request:?}") };
+        let matching: Vec<_> = lines.iter().filter(|line| line["request_id"] == "mine-1").collect();
+        let [line] = matching[..] else { panic!("expected one line, not {matching:?}") };
         assert_eq!(line["event"], "http.request");
         assert_eq!(line["http_route"], "/problems/{slug}");
         assert_eq!(line["http_response_status_code"], 404);
@@ -38,10 +36,8 @@ async fn successes_may_be_sampled_but_failures_never() {
         app.get("/openapi.json").await;
         app.get("/nope").await;
 
-        eventually("the failure is written", async || {
-            app.logs.find("outcome", "refused").is_some()
-        })
-        .await;
+        eventually("the failure is logged", async || app.logs.find("outcome", "refused").is_some())
+            .await;
         assert_eq!(app.logs.find("outcome", "ok"), None);
     })
     .await;
@@ -75,8 +71,8 @@ async fn every_metric_is_described_and_declared() {
         for line in metrics.lines().filter(|line| line.starts_with("# TYPE ")) {
             let name = line.split(' ').nth(2).unwrap();
             let declared = Metrics::DECLARED.iter().any(|metric| metric.name == name);
-            assert!(declared || name.starts_with("process_"), "{name} is declared nowhere");
-            assert!(metrics.contains(&format!("# HELP {name} ")), "{name} has no help");
+            assert!(declared || name.starts_with("process_"), "{name} is not declared");
+            assert!(metrics.contains(&format!("# HELP {name} ")), "{name} has no help text");
         }
         for name in ["wallet_build_info", "process_resident_memory_bytes", "tokio_workers_count"] {
             assert!(metrics.contains(&format!("\n{name}")), "{name} is missing");
@@ -86,7 +82,7 @@ async fn every_metric_is_described_and_declared() {
 }
 
 #[tokio::test]
-async fn the_running_program_says_what_it_was_built_from() {
+async fn the_running_program_exposes_its_build_information() {
     let folder = program::Folder::new();
     let program = Program::start(&[&folder.setting()]).await;
 
@@ -98,7 +94,7 @@ async fn the_running_program_says_what_it_was_built_from() {
 }
 
 #[tokio::test]
-async fn an_unreachable_trace_collector_disturbs_nobody() {
+async fn an_unreachable_trace_collector_delays_neither_requests_nor_shutdown() {
     let folder = program::Folder::new();
     let program = Program::start(&[&folder.setting(), "--otlp-endpoint=http://127.0.0.1:1"]).await;
 

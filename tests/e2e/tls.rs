@@ -1,4 +1,4 @@
-//! A database that is reached over the network, encrypted: as much trust as `sslmode` asks for, on every connection.
+//! Encrypted connections to the database: `sslmode` is honored on every connection.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
@@ -7,7 +7,7 @@ use sqlx::Connection;
 use crate::harness::program::{Program, command};
 use crate::harness::server::{Cluster, Server};
 
-/// A server that takes encrypted connections only.
+/// Starts a server that accepts encrypted connections only.
 async fn server() -> Server {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -15,7 +15,7 @@ async fn server() -> Server {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = certificate.signed_by(&key, &authority).unwrap();
-    let cluster = Cluster::make(&["-U", "revwallet", "--auth=trust"]);
+    let cluster = Cluster::init(&["-U", "revwallet", "--auth=trust"]);
     cluster.write("cluster/server.crt", &certificate.pem(), 0o644);
     cluster.write("cluster/server.key", &key.serialize_pem(), 0o600);
     cluster.write("authority.pem", &authority.pem(), 0o644);
@@ -23,29 +23,29 @@ async fn server() -> Server {
     cluster.start(&["ssl=on"]).await
 }
 
-fn url(server: &Server, host: &str, rest: &str) -> String {
+fn url(server: &Server, host: &str, query: &str) -> String {
     let authority = server.folder.0.join("authority.pem").display().to_string();
-    let (port, rest) = (server.address.port(), rest.replace("AUTHORITY", &authority));
-    format!("--database-url=postgres://revwallet@{host}:{port}/postgres?{rest}")
+    let (port, query) = (server.address.port(), query.replace("AUTHORITY", &authority));
+    format!("--database-url=postgres://revwallet@{host}:{port}/postgres?{query}")
 }
 
 #[tokio::test]
-async fn an_encrypted_server_is_trusted_as_much_as_was_asked_for() {
+async fn the_certificate_is_verified_as_far_as_sslmode_requires() {
     let server = server().await;
     let accepted = [
         ("127.0.0.1", "sslmode=require"),
         ("localhost", "sslmode=verify-full&sslrootcert=AUTHORITY"),
-        // In another name than that of its certificate.
+        // The certificate is for another name.
         ("127.0.0.1", "sslmode=verify-ca&sslrootcert=AUTHORITY"),
         ("127.0.0.1", "sslmode=prefer"),
     ];
-    for (host, rest) in accepted {
+    for (host, query) in accepted {
         let program =
-            Program::start(&[&url(&server, host, rest), "--access=open", "--allow-unsafe-server"])
+            Program::start(&[&url(&server, host, query), "--access=open", "--allow-unsafe-server"])
                 .await;
         let body = json!({ "owner": "x", "currency": "EUR", "initial_balance": 5 });
         let opened = program.public.post("/wallet", body).await;
-        assert_eq!(opened.status, 201, "{rest}: {}", opened.text);
+        assert_eq!(opened.status, 201, "{query}: {}", opened.text);
         assert!(program.stop().await.success());
     }
     let refused = [
@@ -54,10 +54,10 @@ async fn an_encrypted_server_is_trusted_as_much_as_was_asked_for() {
         ("localhost", "sslmode=verify-full"),
         ("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem"),
     ];
-    for (host, rest) in refused {
+    for (host, query) in refused {
         let output = command(&[
             "serve",
-            &url(&server, host, rest),
+            &url(&server, host, query),
             "--access=open",
             "--allow-unsafe-server",
             "--listen=127.0.0.1:0",
@@ -65,13 +65,13 @@ async fn an_encrypted_server_is_trusted_as_much_as_was_asked_for() {
         ])
         .output()
         .unwrap();
-        assert_eq!(output.status.code(), Some(1), "{rest}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(said.lines().count(), 1, "one sentence: {said}");
+        assert_eq!(output.status.code(), Some(1), "{query}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.lines().count(), 1, "more than one sentence: {stderr}");
     }
 }
 
-/// The pool and the writer would otherwise be two answers to one question.
+/// The pool and the writer use different drivers, which must agree.
 #[tokio::test]
 async fn every_connection_is_encrypted() {
     let server = server().await;

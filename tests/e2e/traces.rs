@@ -1,4 +1,4 @@
-//! Spans as a collector gets them: one trace from the caller to the webhook, and the batch that it shares.
+//! Exported spans: one trace from the client to the webhook, linked to the batch of its posting.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use crate::harness::receiver::Receiver;
 use crate::harness::{Program, eventually, free_address, program::Folder};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const CALLER: &str = "b7ad6b7169203331";
+const CLIENT_SPAN: &str = "b7ad6b7169203331";
 
 #[derive(Clone, Default)]
 struct Collected(Arc<Mutex<Vec<Span>>>);
 
 impl Collected {
-    /// Starts a collector; where it is, as a setting.
+    /// Starts a collector on a free port and returns the flag with its address.
     async fn start(&self) -> String {
         self.start_at(0).await
     }
@@ -40,7 +40,7 @@ impl Collected {
         spans.iter().filter(|span| hex(&span.trace_id) == trace).cloned().collect()
     }
 
-    fn named(&self, name: &str) -> Vec<Span> {
+    fn with_name(&self, name: &str) -> Vec<Span> {
         let spans = self.0.lock().unwrap();
         spans.iter().filter(|span| span.name == name).cloned().collect()
     }
@@ -53,7 +53,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn leads_to(from: &Span, to: &Span) -> bool {
+fn is_linked(from: &Span, to: &Span) -> bool {
     from.links.iter().any(|link| link.span_id == to.span_id && link.trace_id == to.trace_id)
 }
 
@@ -62,8 +62,8 @@ async fn deposit(program: &Program, wallet: &str, headers: &[(&str, String)]) {
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    let answer = program.public.send(request.json(&json!({ "id": wallet, "amount": 1 }))).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
+    let response = program.public.send(request.json(&json!({ "id": wallet, "amount": 1 }))).await;
+    assert_eq!(response.status, 200, "{}", response.text);
 }
 
 async fn wallet(program: &Program) -> String {
@@ -72,47 +72,51 @@ async fn wallet(program: &Program) -> String {
 }
 
 #[tokio::test]
-async fn one_trace_leads_from_the_caller_to_the_webhook() {
+async fn one_trace_leads_from_the_client_to_the_webhook() {
     let (collected, folder) = (Collected::default(), Folder::new());
     let endpoint = collected.start().await;
-    let words = [&folder.setting() as &str, &endpoint, "--webhook-allow-private"];
-    let program = Program::start(&words).await;
+    let arguments = [&folder.setting() as &str, &endpoint, "--webhook-allow-private"];
+    let program = Program::start(&arguments).await;
     let receiver = Receiver::start().await;
     let wallet = wallet(&program).await;
-    let hook = json!({ "url": receiver.url(), "events": ["*"] });
-    assert_eq!(program.public.post("/wallet/webhook", hook).await.status, 201);
+    let webhook = json!({ "url": receiver.url(), "events": ["*"] });
+    assert_eq!(program.public.post("/wallet/webhook", webhook).await.status, 201);
 
-    deposit(&program, &wallet, &[("traceparent", format!("00-{TRACE}-{CALLER}-01"))]).await;
+    deposit(&program, &wallet, &[("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"))]).await;
 
-    let all = ["POST /wallet/deposit", "ledger.post", "webhook.deliver"];
+    let names = ["POST /wallet/deposit", "ledger.post", "webhook.deliver"];
     eventually("the spans have arrived", async || {
         let spans = collected.of_trace(TRACE);
-        all.iter().all(|name| spans.iter().any(|span| span.name == *name))
+        names.iter().all(|name| spans.iter().any(|span| span.name == *name))
             && collected
-                .named("ledger.batch")
+                .with_name("ledger.batch")
                 .iter()
-                .any(|batch| spans.iter().any(|span| leads_to(batch, span)))
+                .any(|batch| spans.iter().any(|span| is_linked(batch, span)))
     })
     .await;
     let spans = collected.of_trace(TRACE);
-    let [request, posting, told] =
-        all.map(|name| spans.iter().find(|span| span.name == name).unwrap());
-    assert_eq!(hex(&request.parent_span_id), CALLER);
+    let [request, posting, delivery] =
+        names.map(|name| spans.iter().find(|span| span.name == name).unwrap());
+    assert_eq!(hex(&request.parent_span_id), CLIENT_SPAN);
     let attributes = format!("{:?}", request.attributes);
     assert!(
         attributes.contains("http.response.status_code") && attributes.contains("IntValue(200)")
     );
     assert_eq!(posting.parent_span_id, request.span_id);
-    assert_eq!(hex(&told.parent_span_id), TRACE[..16], "what the edge calls its own span");
-    let batches = collected.named("ledger.batch");
-    let batch = batches.iter().find(|batch| leads_to(batch, posting)).unwrap();
-    assert!(leads_to(posting, batch), "and back");
-    assert_ne!(batch.trace_id, posting.trace_id, "it is everybody's");
+    assert_eq!(
+        hex(&delivery.parent_span_id),
+        TRACE[..16],
+        "the id that the edge proxy gives its own span"
+    );
+    let batches = collected.with_name("ledger.batch");
+    let batch = batches.iter().find(|batch| is_linked(batch, posting)).unwrap();
+    assert!(is_linked(posting, batch), "the links are not mutual");
+    assert_ne!(batch.trace_id, posting.trace_id, "the batch must have a trace of its own");
     assert!(program.stop().await.success());
 }
 
 #[tokio::test]
-async fn reads_show_what_they_ask_of_the_database() {
+async fn a_read_has_spans_of_its_database_operations() {
     let (collected, folder) = (Collected::default(), Folder::new());
     let endpoint = collected.start().await;
     let program = Program::start(&[&folder.setting() as &str, &endpoint]).await;
@@ -121,7 +125,7 @@ async fn reads_show_what_they_ask_of_the_database() {
     program.public.get(&format!("/wallet/{wallet}/history")).await;
 
     eventually("the spans have arrived", async || {
-        let requests = collected.named("GET /wallet/{id}/history");
+        let requests = collected.with_name("GET /wallet/{id}/history");
         collected.0.lock().unwrap().iter().any(|span| {
             span.name.starts_with("wallet.")
                 && requests.iter().any(|request| request.span_id == span.parent_span_id)
@@ -132,50 +136,58 @@ async fn reads_show_what_they_ask_of_the_database() {
 }
 
 #[tokio::test]
-async fn of_the_traces_that_are_kept_every_batch_is() {
+async fn every_batch_of_a_sampled_trace_is_exported() {
     let (collected, folder) = (Collected::default(), Folder::new());
     let endpoint = collected.start().await;
-    let words = [&folder.setting() as &str, &endpoint, "--trace-ratio=0.3"];
-    let program = Program::start(&words).await;
+    let arguments = [&folder.setting() as &str, &endpoint, "--trace-ratio=0.3"];
+    let program = Program::start(&arguments).await;
     let wallet = wallet(&program).await;
 
     for _ in 0..60 {
         deposit(&program, &wallet, &[]).await;
-        let against = format!("00-{}-{CALLER}-00", uuid::Uuid::new_v4().simple());
-        deposit(&program, &wallet, &[("traceparent", against)]).await;
+        let unsampled = format!("00-{}-{CLIENT_SPAN}-00", uuid::Uuid::new_v4().simple());
+        deposit(&program, &wallet, &[("traceparent", unsampled)]).await;
     }
 
     assert!(program.stop().await.success());
-    let (postings, batches) = (collected.named("ledger.post"), collected.named("ledger.batch"));
-    assert!((1..60).contains(&postings.len()), "{} of 60 are kept", postings.len());
+    let (postings, batches) =
+        (collected.with_name("ledger.post"), collected.with_name("ledger.batch"));
+    assert!((1..60).contains(&postings.len()), "{} of 60 are sampled", postings.len());
     for posting in &postings {
-        assert!(batches.iter().any(|batch| leads_to(posting, batch) && leads_to(batch, posting)));
+        assert!(batches.iter().any(|batch| is_linked(posting, batch) && is_linked(batch, posting)));
     }
 }
 
 #[tokio::test]
-async fn a_collector_that_comes_late_gets_what_was_before() {
+async fn a_collector_that_starts_late_receives_earlier_spans() {
     let (collected, folder, port) = (Collected::default(), Folder::new(), free_address().port());
     let endpoint = format!("--otlp-endpoint=http://127.0.0.1:{port}");
     let program = Program::start(&[&folder.setting() as &str, &endpoint]).await;
     wallet(&program).await;
-    // Until then it was asked at least once in vain.
+    // At least one attempt fails before the collector starts.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 
     collected.start_at(port).await;
 
-    eventually("the spans have arrived", async || !collected.named("POST /wallet").is_empty())
+    eventually("the spans have arrived", async || !collected.with_name("POST /wallet").is_empty())
         .await;
-    assert_eq!(collected.named("POST /wallet").len(), 1);
+    assert_eq!(collected.with_name("POST /wallet").len(), 1);
     assert!(program.stop().await.success());
 }
 
 #[tokio::test]
-async fn spans_that_nobody_takes_are_counted() {
+async fn dropped_spans_are_counted() {
     let folder = Folder::new();
-    let program = Program::start(&[&folder.setting(), "--otlp-endpoint=http://127.0.0.1:1"]).await;
+    let arguments = [
+        &folder.setting() as &str,
+        "--otlp-endpoint=http://127.0.0.1:1",
+        "--export-buffer-bytes=2000",
+    ];
+    let program = Program::start(&arguments).await;
 
-    wallet(&program).await;
+    for _ in 0..5 {
+        wallet(&program).await;
+    }
 
     eventually("the loss is counted", async || {
         let metrics = program.internal.get("/metrics").await.text;

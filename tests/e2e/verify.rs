@@ -1,4 +1,4 @@
-//! `revwallet verify` on books that are well, and on books that somebody has been at.
+//! `revwallet verify` on consistent books, and on tampered ones.
 
 use serde_json::json;
 
@@ -6,20 +6,20 @@ use crate::harness::postgres::Database;
 use crate::harness::program::command;
 use crate::harness::{TestApp, run};
 
-/// Runs the command; its exit code and what it printed.
-fn verify(database: &Database, more: &[&str]) -> (Option<i32>, String) {
+/// Runs the command. Returns its exit code and its output.
+fn verify(database: &Database, options: &[&str]) -> (Option<i32>, String) {
     let url = format!("--database-url={}", database.url);
     let output =
-        command(&[&["verify", "--log-filter=warn", &url], more].concat()).output().unwrap();
+        command(&[&["verify", "--log-filter=warn", &url], options].concat()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-async fn some_work(app: &TestApp) {
+async fn make_transfers(app: &TestApp) {
     for currency in ["EUR", "JPY"] {
         let id = app.open_wallet(currency, "100").await;
         for n in 0..5 {
-            app.keyed(
+            app.post_with_key(
                 "/wallet/deposit",
                 &format!("{currency}{n}"),
                 json!({ "id": id, "amount": 7 }),
@@ -36,16 +36,16 @@ fn head_of(report: &str) -> &str {
 }
 
 #[tokio::test]
-async fn a_book_that_is_well_is_found_well() {
+async fn a_consistent_book_has_no_faults() {
     run(async |app| {
         let (code, report) = verify(&app.database, &[]);
         assert_eq!(code, Some(0), "an empty book: {report}");
-        some_work(app).await;
+        make_transfers(app).await;
 
         let (code, report) = verify(&app.database, &[]);
 
         assert_eq!(code, Some(0), "{report}");
-        assert!(report.contains("all is well"), "{report}");
+        assert!(report.contains("no faults found"), "{report}");
         assert!(
             report.starts_with("16 transfers in 14 seals, 10 with a key, 4 accounts"),
             "{report}"
@@ -56,23 +56,26 @@ async fn a_book_that_is_well_is_found_well() {
         assert_eq!(
             verify(&app.database, &[&anchor]).0,
             Some(0),
-            "an anchor holds while the book grows"
+            "an anchor must stay valid while the book grows"
         );
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_anchor_that_does_not_fit_is_told() {
+async fn an_anchor_with_another_hash_is_reported() {
     run(async |app| {
-        some_work(app).await;
+        make_transfers(app).await;
         let head = head_of(&verify(&app.database, &[]).1).to_owned();
         let (seq, hash) = head.split_once(':').unwrap();
 
         let other = format!("--anchor={seq}:{}", hash.chars().rev().collect::<String>());
         let (code, report) = verify(&app.database, &[&other]);
         assert_eq!(code, Some(1));
-        assert!(report.contains(&format!("seal {seq}: its hash is not the anchor's")), "{report}");
+        assert!(
+            report.contains(&format!("seal {seq}: its hash differs from the anchor's")),
+            "{report}"
+        );
         let beyond = format!("--anchor=99999:{hash}");
         assert!(verify(&app.database, &[&beyond]).1.contains("not in the book"));
         assert_eq!(verify(&app.database, &["--anchor=nonsense"]).0, Some(2));
@@ -81,7 +84,7 @@ async fn an_anchor_that_does_not_fit_is_told() {
 }
 
 #[tokio::test]
-async fn whatever_was_changed_is_found_and_named() {
+async fn each_tampered_row_is_found_and_named() {
     let tampered = [
         ("update ledger.transfer set amount = amount + 1 where seq = 5", "transfer 5: account"),
         (
@@ -96,7 +99,7 @@ async fn whatever_was_changed_is_found_and_named() {
         ("update ledger.transfer set kind = 12 where seq = 5", "seal 5: its hash"),
         (
             "update ledger.transfer set at = at + interval '1 s' where seq = 5",
-            "transfer 5: its moment",
+            "transfer 5: its time",
         ),
         ("delete from ledger.transfer where seq = 5", "seal 5: transfers between"),
         ("delete from ledger.posting where first_seq = 5", "seal 5: its hash"),
@@ -110,7 +113,7 @@ async fn whatever_was_changed_is_found_and_named() {
         ("update ledger.seal set hash = sha256('x') where seq = 0", "seal 0: its hash"),
     ];
     for (statement, named) in tampered {
-        // The guards are down: this is an attacker with every right there is.
+        // Without the triggers: an attacker with all permissions.
         let database = Database::create().await;
         database.fill().await;
         assert_eq!(verify(&database, &[]).0, Some(0), "before {statement}");

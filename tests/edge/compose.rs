@@ -1,4 +1,4 @@
-//! The compose file: what it promises, held against the file, the files it mounts, and the program that it starts.
+//! The compose files against the rules of the project, the files that they mount, and the settings of the program.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::files::{read, root};
 use crate::nginx::tool;
 
-/// A file of YAML as JSON.
+/// Reads a YAML file as JSON.
 fn yaml(path: &str) -> Value {
     let script = format!(
         "source scripts/lib/setup.sh && need_python && \"$(python_tools yaml PyYAML==6.0.3)/bin/python\" -c \
@@ -29,12 +29,13 @@ fn services(compose: &Value) -> impl Iterator<Item = (&str, &Value)> {
     compose["services"].as_object().unwrap().iter().map(|(name, service)| (name.as_str(), service))
 }
 
-/// The texts of a list, or none.
+/// Returns the strings of a list, or an empty list.
 fn texts(list: &Value) -> Vec<&str> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
     list.iter().map(|text| text.as_str().unwrap()).collect()
 }
 
+/// Returns the keys of a map, or the items of a list.
 fn keys(map: &Value) -> BTreeSet<&str> {
     match map {
         Value::Object(map) => map.keys().map(String::as_str).collect(),
@@ -42,37 +43,37 @@ fn keys(map: &Value) -> BTreeSet<&str> {
     }
 }
 
-/// The flags that Prometheus gets there.
-pub fn prometheus_words() -> Vec<String> {
+/// Returns the flags that the compose file passes to Prometheus.
+pub fn prometheus_flags() -> Vec<String> {
     let compose = compose();
-    let words = texts(&compose["services"]["prometheus"]["command"]);
-    words
+    let flags = texts(&compose["services"]["prometheus"]["command"]);
+    flags
         .iter()
-        .map(|word| word.replace("${REVWALLET_URL:-http://revwallet.com}", "http://revwallet.com"))
+        .map(|flag| flag.replace("${REVWALLET_URL:-http://revwallet.com}", "http://revwallet.com"))
         .collect()
 }
 
-/// Who may sign in to the database, with the network of those who only look.
-pub fn rules_of_sign_in(network: &str) -> String {
+/// Returns the `pg_hba.conf` of the compose file, with the given network for the observer role.
+pub fn pg_hba(network: &str) -> String {
     let compose = compose();
     let rules = compose["configs"]["pg_hba"]["content"].as_str().unwrap();
     rules.replace("${REVWALLET_OBSERVE_NET:-10.231.47.0/28}", network)
 }
 
 #[test]
-fn only_nginx_is_published_and_on_port_80() {
+fn only_nginx_publishes_a_port() {
     let compose = compose();
     for (name, service) in services(&compose) {
         let ports = texts(&service["ports"]);
         if name == "nginx" {
             assert_eq!(ports, ["${REVWALLET_PORT:-80}:8080"]);
         } else {
-            assert!(ports.is_empty(), "{name} is published");
+            assert!(ports.is_empty(), "{name} publishes a port");
         }
         assert_ne!(service["network_mode"], "host", "{name}");
         assert!(service["privileged"].is_null(), "{name}");
     }
-    // Whoever needs more asks for it, and gets it on this machine only.
+    // The development file publishes more ports, on the loopback address only.
     for (name, service) in services(&yaml("docker-compose.dev.yml")) {
         for port in texts(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name}: {port}");
@@ -81,13 +82,14 @@ fn only_nginx_is_published_and_on_port_80() {
 }
 
 #[test]
-fn every_service_is_limited_watched_and_pinned() {
+fn every_service_has_limits_a_health_check_and_a_pinned_image() {
     let text = read("docker-compose.yml");
     let compose = compose();
     let mut count = 0;
     for (name, service) in services(&compose) {
         count += 1;
-        let memory = service["mem_limit"].as_str().unwrap_or_else(|| panic!("{name} has no limit"));
+        let memory =
+            service["mem_limit"].as_str().unwrap_or_else(|| panic!("{name} has no memory limit"));
         assert!(memory.ends_with('m') || memory.ends_with('g'), "{name}: {memory}");
         assert_eq!(service["security_opt"][0], "no-new-privileges:true", "{name}");
         assert_eq!(service["logging"]["options"]["max-size"], "10m", "{name}");
@@ -96,11 +98,14 @@ fn every_service_is_limited_watched_and_pinned() {
         if check["disable"] == true {
             let part = text.split(&format!("\n  {name}:\n")).nth(1).unwrap();
             let line = part.lines().find(|line| line.contains("disable: true")).unwrap();
-            assert!(line.contains("} # "), "{name} gives no reason");
+            assert!(line.contains("} # "), "{name} gives no reason for its missing health check");
         } else if check.is_null() {
             let part = text.split(&format!("\n  {name}:\n")).nth(1).unwrap();
-            let own = part.split("\n\n").next().unwrap();
-            assert!(own.contains("# No health check: "), "{name} gives no reason");
+            let service = part.split("\n\n").next().unwrap();
+            assert!(
+                service.contains("# No health check: "),
+                "{name} gives no reason for its missing health check"
+            );
         } else {
             assert!(texts(&check["test"]).len() > 1, "{name} has no health check");
         }
@@ -111,23 +116,23 @@ fn every_service_is_limited_watched_and_pinned() {
         assert!(tag.contains(|c: char| c.is_ascii_digit()), "{image}");
     }
     assert!(count >= 14, "{count}");
-    let ours = format!(
+    let image = format!(
         "ghcr.io/revwallet/revwallet:${{REVWALLET_VERSION:-{}}}",
         env!("CARGO_PKG_VERSION")
     );
     for name in ["revwallet_api", "revwallet_worker", "migrate"] {
-        assert_eq!(compose["services"][name]["image"], ours, "of the version that is here");
+        assert_eq!(compose["services"][name]["image"], image, "{name} has another version");
         assert_eq!(compose["services"][name]["build"]["context"], ".");
     }
-    // Any number of them may run.
+    // A fixed name would prevent a second replica.
     assert!(compose["services"]["revwallet_api"]["container_name"].is_null());
 }
 
 #[test]
-fn whoever_needs_no_right_has_none() {
+fn services_have_no_unneeded_privileges() {
     let compose = compose();
     for (name, service) in services(&compose) {
-        // The image of Postgres becomes another user by itself.
+        // The Postgres image starts as root and drops its privileges itself.
         if name != "revwallet_db" {
             assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
             assert!(service["cap_add"].is_null(), "{name}");
@@ -139,14 +144,14 @@ fn whoever_needs_no_right_has_none() {
 }
 
 #[test]
-fn no_secret_stands_in_it() {
+fn the_compose_file_contains_no_secret() {
     let compose = compose();
     for (name, service) in services(&compose) {
         for (variable, value) in service["environment"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap();
             assert!(!value.contains("://") || !value.contains('@'), "{name}: {variable}={value}");
-            let secret = ["PASSWORD", "SECRET", "TOKEN", "KEY"];
-            if secret.iter().any(|word| variable.contains(word)) {
+            let secret_words = ["PASSWORD", "SECRET", "TOKEN", "KEY"];
+            if secret_words.iter().any(|word| variable.contains(word)) {
                 assert!(value.starts_with("/run/"), "{name}: {variable}={value}");
             }
         }
@@ -157,7 +162,7 @@ fn no_secret_stands_in_it() {
 }
 
 #[test]
-fn every_path_that_is_mounted_is_there() {
+fn every_mounted_path_exists() {
     let mut count = 0;
     for file in ["docker-compose.yml", "docker-compose.dev.yml", "docker-compose.tls.yml"] {
         let compose = yaml(file);
@@ -166,13 +171,16 @@ fn every_path_that_is_mounted_is_there() {
                 let (source, rest) = volume.split_once(':').unwrap();
                 if let Some(path) = source.strip_prefix("./") {
                     count += 1;
-                    assert!(root().join(path).exists(), "{name}: {path} is not there");
-                    assert!(rest.ends_with(":ro"), "{name} may write {path}");
+                    assert!(root().join(path).exists(), "{name}: {path} does not exist");
+                    assert!(rest.ends_with(":ro"), "{name} mounts {path} writable");
                 } else if !source.starts_with(['/', '$']) {
                     let volumes = compose["volumes"].as_object().unwrap();
-                    assert!(volumes.contains_key(source), "{name}: {source} is no volume");
+                    assert!(
+                        volumes.contains_key(source),
+                        "{name}: {source} is not a declared volume"
+                    );
                 } else {
-                    assert!(rest.ends_with(":ro"), "{name} may write {source}");
+                    assert!(rest.ends_with(":ro"), "{name} mounts {source} writable");
                 }
             }
         }
@@ -181,7 +189,7 @@ fn every_path_that_is_mounted_is_there() {
 }
 
 #[test]
-fn the_program_knows_every_word_and_every_setting() {
+fn the_program_accepts_every_argument_and_setting() {
     let command = Cli::command();
     let variables: BTreeSet<String> = command
         .get_arguments()
@@ -189,9 +197,9 @@ fn the_program_knows_every_word_and_every_setting() {
         .collect();
     for file in ["docker-compose.yml", "docker-compose.dev.yml"] {
         for (name, service) in services(&yaml(file)) {
-            let ours = ["revwallet_api", "revwallet_worker", "migrate"].contains(&name);
+            let is_program = ["revwallet_api", "revwallet_worker", "migrate"].contains(&name);
             for variable in keys(&service["environment"]) {
-                assert_eq!(ours, variables.contains(variable), "{file}: {name}: {variable}");
+                assert_eq!(is_program, variables.contains(variable), "{file}: {name}: {variable}");
                 if name == "nginx" {
                     assert!(
                         read("nginx/start").contains(&format!("\n#   {variable} ")),
@@ -199,15 +207,15 @@ fn the_program_knows_every_word_and_every_setting() {
                     );
                 }
             }
-            if ours && !service["command"].is_null() {
-                let words = texts(&service["command"]);
-                let words = std::iter::once("revwallet").chain(words);
-                Cli::command().try_get_matches_from(words).unwrap();
+            if is_program && !service["command"].is_null() {
+                let arguments = texts(&service["command"]);
+                let arguments = std::iter::once("revwallet").chain(arguments);
+                Cli::command().try_get_matches_from(arguments).unwrap();
             }
         }
     }
     let settings = &compose()["services"]["revwallet_api"]["environment"];
-    let words: Vec<String> = settings
+    let flags: Vec<String> = settings
         .as_object()
         .unwrap()
         .iter()
@@ -219,23 +227,23 @@ fn the_program_knows_every_word_and_every_setting() {
             if flag == "no-migrate" { format!("--{flag}") } else { format!("--{flag}={default}") }
         })
         .collect();
-    let words = ["revwallet".to_owned(), "serve".to_owned()].into_iter().chain(words);
-    Cli::command().try_get_matches_from(words).unwrap();
+    let arguments = ["revwallet".to_owned(), "serve".to_owned()].into_iter().chain(flags);
+    Cli::command().try_get_matches_from(arguments).unwrap();
     let health = Cli::command().try_get_matches_from(["revwallet", "health"]);
-    assert!(health.is_ok(), "the health check asks for a command that is not there");
+    assert!(health.is_ok(), "the program lacks the command of the health check");
 }
 
 #[test]
-fn grafana_finds_what_its_files_ask_for() {
+fn grafana_has_the_variables_and_secrets_of_its_configuration() {
     let compose = compose();
     let grafana = &compose["services"]["grafana"];
     let text = read("grafana/provisioning/datasources/revwallet.yml");
-    let asked: Vec<&str> = text.split("$__env{").skip(1).collect();
-    assert!(!asked.is_empty());
-    for variable in asked.iter().map(|rest| rest.split('}').next().unwrap()) {
-        assert!(grafana["environment"][variable].is_string(), "{variable} is not given");
+    let references: Vec<&str> = text.split("$__env{").skip(1).collect();
+    assert!(!references.is_empty());
+    for variable in references.iter().map(|rest| rest.split('}').next().unwrap()) {
+        assert!(grafana["environment"][variable].is_string(), "{variable} is not set");
     }
-    // A file of the folder of secrets is one that is made.
+    // `compose/secrets` creates every secret file that the configuration reads.
     for file in text.split("$__file{/run/secrets/").skip(1) {
         let name = file.split('}').next().unwrap();
         assert!(read("compose/secrets").contains(&format!("/grafana/{name}\"")), "{name}");
@@ -245,23 +253,26 @@ fn grafana_finds_what_its_files_ask_for() {
 }
 
 #[test]
-fn networks_let_nobody_further_than_they_need() {
+fn networks_connect_only_services_that_need_each_other() {
     let compose = compose();
-    let of = |name: &str| keys(&compose["services"][name]["networks"]);
-    let meets = |one: &str, other: &str| of(one).intersection(&of(other)).next().is_some();
-    let nets = compose["networks"].as_object().unwrap();
-    for (name, net) in nets {
-        assert_eq!(net["internal"] == true, name != "front", "{name}");
+    let networks_of = |name: &str| keys(&compose["services"][name]["networks"]);
+    let can_reach = |one: &str, other: &str| {
+        networks_of(one).intersection(&networks_of(other)).next().is_some()
+    };
+    let networks = compose["networks"].as_object().unwrap();
+    for (name, network) in networks {
+        assert_eq!(network["internal"] == true, name != "front", "{name}");
     }
-    // Grafana and the exporter meet the database where it takes one role only, and nowhere else.
-    for watcher in ["grafana", "alloy"] {
-        let shared: Vec<_> = of(watcher).intersection(&of("revwallet_db")).copied().collect();
-        assert_eq!(shared, ["observe"], "{watcher}");
+    // Grafana and the exporter share only the network on which the database accepts the observer role alone.
+    for observer in ["grafana", "alloy"] {
+        let shared: Vec<_> =
+            networks_of(observer).intersection(&networks_of("revwallet_db")).copied().collect();
+        assert_eq!(shared, ["observe"], "{observer}");
     }
-    for stranger in
+    for service in
         ["nginx", "prometheus", "loki", "tempo", "mail", "alertmanager", "nginx_exporter"]
     {
-        assert!(!meets(stranger, "revwallet_db"), "{stranger} reaches the database");
+        assert!(!can_reach(service, "revwallet_db"), "{service} reaches the database");
     }
     for (one, other) in [
         ("nginx", "revwallet_api"),
@@ -281,11 +292,12 @@ fn networks_let_nobody_further_than_they_need() {
         ("grafana", "alertmanager"),
         ("migrate", "revwallet_db"),
     ] {
-        assert!(meets(one, other), "{one} does not reach {other}");
+        assert!(can_reach(one, other), "{one} does not reach {other}");
     }
-    // A name leads to one address of each replica: two networks in common would be two samples of everything.
-    let twice: Vec<_> = of("prometheus").intersection(&of("revwallet_api")).copied().collect();
-    assert_eq!(twice, ["telemetry"]);
+    // With two shared networks, a name would resolve to two addresses per replica and be scraped twice.
+    let shared: Vec<_> =
+        networks_of("prometheus").intersection(&networks_of("revwallet_api")).copied().collect();
+    assert_eq!(shared, ["telemetry"]);
     let hba = compose["configs"]["pg_hba"]["content"].as_str().unwrap().to_owned();
     let subnet = compose["networks"]["observe"]["ipam"]["config"][0]["subnet"].as_str().unwrap();
     let rules: Vec<_> = hba.lines().filter(|line| line.contains(subnet)).collect();
@@ -293,14 +305,17 @@ fn networks_let_nobody_further_than_they_need() {
     assert!(rules[1].starts_with("host all all ") && rules[1].ends_with(" reject"), "{rules:?}");
     let console = &compose["networks"]["console"]["ipam"]["config"][0]["subnet"];
     assert_eq!(&compose["services"]["grafana"]["environment"]["GF_AUTH_PROXY_WHITELIST"], console);
-    assert_eq!(of("grafana").intersection(&of("nginx")).copied().collect::<Vec<_>>(), ["console"]);
+    assert_eq!(
+        networks_of("grafana").intersection(&networks_of("nginx")).copied().collect::<Vec<_>>(),
+        ["console"]
+    );
     let on_console: Vec<_> =
-        services(&compose).filter(|(name, _)| of(name).contains("console")).collect();
-    assert_eq!(on_console.len(), 2, "nobody else can say who somebody is");
+        services(&compose).filter(|(name, _)| networks_of(name).contains("console")).collect();
+    assert_eq!(on_console.len(), 2, "only nginx may set the user of a Grafana request");
 }
 
 #[test]
-fn whoever_is_asked_for_by_name_has_that_name() {
+fn every_host_name_in_a_configuration_exists() {
     let compose = compose();
     let mut names = BTreeSet::new();
     for (name, service) in services(&compose) {
@@ -321,22 +336,22 @@ fn whoever_is_asked_for_by_name_has_that_name() {
         "docker-compose.yml",
         "nginx/start",
     ];
-    let mut asked = BTreeSet::new();
+    let mut references = BTreeSet::new();
     for file in files {
         let text = read(file);
-        // name:port, as in http://loki:3100/ or in a list of targets.
+        // A `name:port`, as in `http://loki:3100/` or in a list of targets.
         for word in text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_:.".contains(c)) {
             let mut parts = word.rsplitn(3, ':');
             let (Some(port), Some(name)) = (parts.next(), parts.next()) else { continue };
             let is_name = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.');
             if port.len() >= 4 && port.parse::<u16>().is_ok() && is_name && name != "localhost" {
-                asked.insert((name.to_owned(), file));
+                references.insert((name.to_owned(), file));
             }
         }
     }
-    assert!(asked.len() > 15, "{asked:?}");
-    for (name, file) in asked {
-        assert!(names.contains(&name), "{file} asks for {name}, which nobody is called");
+    assert!(references.len() > 15, "{references:?}");
+    for (name, file) in references {
+        assert!(names.contains(&name), "{file} names the unknown host {name}");
     }
     for name in ["revwallet-api", "revwallet-worker"] {
         assert!(read("prometheus/prometheus.yml").contains(name) && names.contains(name));
@@ -344,14 +359,14 @@ fn whoever_is_asked_for_by_name_has_that_name() {
 }
 
 #[test]
-fn compose_reads_it_as_it_is_meant() {
+fn compose_accepts_every_combination_of_files() {
     for files in [
         vec!["docker-compose.yml"],
         vec!["docker-compose.yml", "docker-compose.dev.yml"],
         vec!["docker-compose.yml", "docker-compose.tls.yml"],
         vec!["docker-compose.yml", "docker-compose.backup.yml"],
     ] {
-        // The schema, wherever Python's packages can be had.
+        // The JSON schema of the Compose specification.
         let script = format!(
             "source scripts/lib/setup.sh && \"$(python_tools compose check-jsonschema==0.39.0)/bin/check-jsonschema\" \
              --builtin-schema vendor.compose-spec {}",
@@ -359,9 +374,9 @@ fn compose_reads_it_as_it_is_meant() {
         );
         let output =
             Command::new("bash").args(["-c", &script]).current_dir(root()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        // Compose itself, where it can be had.
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+        // Docker Compose itself, if it is available.
         let Some(compose) = tool("docker-compose") else { continue };
         let mut command = Command::new(compose);
         for file in &files {
@@ -375,13 +390,13 @@ fn compose_reads_it_as_it_is_meant() {
             .current_dir(root())
             .output()
             .unwrap();
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && complaints.is_empty(), "{files:?}: {complaints}");
-        let whole: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(whole["name"], "revwallet");
-        assert_eq!(whole["services"]["nginx"]["ports"][0]["published"], "80");
-        assert_eq!(whole["services"]["revwallet_api"]["environment"]["REVWALLET_ACCESS"], "open");
-        let hba = whole["configs"]["pg_hba"]["content"].as_str().unwrap();
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && warnings.is_empty(), "{files:?}: {warnings}");
+        let merged: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(merged["name"], "revwallet");
+        assert_eq!(merged["services"]["nginx"]["ports"][0]["published"], "80");
+        assert_eq!(merged["services"]["revwallet_api"]["environment"]["REVWALLET_ACCESS"], "open");
+        let hba = merged["configs"]["pg_hba"]["content"].as_str().unwrap();
         assert!(!hba.contains('$'), "{hba}");
     }
 }

@@ -1,5 +1,5 @@
-//! The secrets and the roles that the compose file makes, on a real server: who owns the data is no superuser, and who
-//! watches can call three functions.
+//! Secrets and roles of the compose file on a real server: the owner of the data is not a superuser, and the observer
+//! role may call three functions only.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,12 +7,13 @@ use std::process::Command;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::compose::rules_of_sign_in;
+use crate::compose::pg_hba;
 use crate::files::root;
 use crate::harness::eventually;
 use crate::harness::program::{self, Folder, Program};
-use crate::harness::server::{Cluster, Server, programs};
+use crate::harness::server::{Cluster, Server, postgres_bin};
 
+/// Runs `compose/secrets`, which creates missing secrets.
 fn secrets(folder: &Path, users: &str) {
     let mut command = Command::new("sh");
     command.arg(root().join("compose/secrets")).arg(folder).env("EDGE_USERS", users);
@@ -24,7 +25,7 @@ fn read(folder: &Path, name: &str) -> String {
 }
 
 #[test]
-fn secrets_are_made_once_and_each_sees_its_own() {
+fn secrets_are_created_once_and_each_service_sees_its_own() {
     let folder = Folder::new();
     secrets(&folder.0, "");
     let names = [
@@ -46,33 +47,33 @@ fn secrets_are_made_once_and_each_sees_its_own() {
     );
     assert_eq!(before[4], before[2]);
     assert!(before[6].starts_with(&format!("postgres://revwallet_observer:{}@", before[2])));
-    for (watcher, unseen) in [("grafana", &before[1]), ("alloy", &before[1]), ("edge", &before[1])]
+    for (service, hidden) in [("grafana", &before[1]), ("alloy", &before[1]), ("edge", &before[1])]
     {
-        for entry in std::fs::read_dir(folder.0.join(watcher)).unwrap() {
+        for entry in std::fs::read_dir(folder.0.join(service)).unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            assert!(!text.contains(unseen.as_str()), "{watcher} could be the owner");
+            assert!(!text.contains(hidden.as_str()), "{service} knows the password of the owner");
         }
     }
 
     secrets(&folder.0, "ada:secret\nbob:hush");
     let after = names.map(|name| read(&folder.0, name));
-    assert_eq!(after[..7], before[..7], "what is there stays");
+    assert_eq!(after[..7], before[..7], "existing secrets must not change");
     assert_eq!(after[7], "ada:secret\nbob:hush");
 }
 
-/// A server like that of the compose file, but for its address.
+/// Starts a server with the settings of the compose file, except for its address.
 async fn server() -> Server {
     let cluster =
-        Cluster::make(&["-U", "postgres", "--data-checksums", "--auth-host=scram-sha-256"]);
-    cluster.write("pg_hba.conf", &rules_of_sign_in("10.231.47.0/28"), 0o644);
+        Cluster::init(&["-U", "postgres", "--data-checksums", "--auth-host=scram-sha-256"]);
+    cluster.write("pg_hba.conf", &pg_hba("10.231.47.0/28"), 0o644);
     let hba = format!("hba_file={}", cluster.path("pg_hba.conf").display());
     cluster.start(&[&hba]).await
 }
 
-/// From now on, whoever comes from there may only look.
-async fn lookers_come_from(server: &Server, network: &str) {
+/// Makes a network the one from which only the observer role may connect.
+async fn set_observer_network(server: &Server, network: &str) {
     let folder = &server.folder.0;
-    std::fs::write(folder.join("pg_hba.conf"), rules_of_sign_in(network)).unwrap();
+    std::fs::write(folder.join("pg_hba.conf"), pg_hba(network)).unwrap();
     let (port, socket) = (server.address.port(), folder.display());
     let url = format!("postgres://postgres@localhost:{port}/postgres?host={socket}");
     let mut operator = PgConnection::connect(&url).await.unwrap();
@@ -81,38 +82,38 @@ async fn lookers_come_from(server: &Server, network: &str) {
 }
 
 #[tokio::test]
-async fn the_roles_are_enough_for_the_program_and_for_who_watches() {
+async fn the_roles_suffice_for_the_program_and_the_observer() {
     let (secret, server) = (Folder::new(), server().await);
     secrets(&secret.0, "");
-    let made = Command::new("sh")
+    let status = Command::new("sh")
         .arg(root().join("compose/database"))
-        .env("PATH", format!("{}:{}", programs().display(), std::env::var("PATH").unwrap()))
+        .env("PATH", format!("{}:{}", postgres_bin().display(), std::env::var("PATH").unwrap()))
         .env("SECRETS", secret.0.join("db"))
         .env("PGHOST", &server.folder.0)
         .env("PGPORT", server.address.port().to_string())
         .status();
-    assert!(made.unwrap().success());
-    let here = |name: &str| {
+    assert!(status.unwrap().success());
+    let url_of = |name: &str| {
         read(&secret.0, name).replace("revwallet-db:5432", &server.address.to_string())
     };
-    let (url, looker) = (here("api/database_url"), here("alloy/observer_url"));
+    let (url, observer_url) = (url_of("api/database_url"), url_of("alloy/observer_url"));
     let file = secret.0.join("url");
     std::fs::write(&file, &url).unwrap();
 
     let setting = format!("--database-url-file={}", file.display());
-    let ended = program::run(&["migrate", &setting, "--allow-unsafe-server"]);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let exit = program::run(&["migrate", &setting, "--allow-unsafe-server"]);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
     let settings = [&setting, "--no-migrate", "--allow-unsafe-server", "--access=open"];
     let program = Program::start(&settings).await;
     let body = json!({ "owner": "test2", "initial_balance": "999.00", "currency": "EUR" });
     assert_eq!(program.public.post("/wallet", body).await.status, 201);
     assert_eq!(program.internal.get("/readyz").await.status, 200);
 
-    // Elsewhere than from their own network nobody looks, and there nobody does anything else.
-    assert!(PgConnection::connect(&looker).await.is_err());
-    lookers_come_from(&server, "127.0.0.1/32").await;
+    // The observer connects from its own network only, and no other role connects from there.
+    assert!(PgConnection::connect(&observer_url).await.is_err());
+    set_observer_network(&server, "127.0.0.1/32").await;
     eventually("the owner is refused", async || PgConnection::connect(&url).await.is_err()).await;
-    let mut db = PgConnection::connect(&looker).await.unwrap();
+    let mut db = PgConnection::connect(&observer_url).await.unwrap();
     let rows =
         sqlx::query("select * from observer.of_wallet('1')").fetch_all(&mut db).await.unwrap();
     assert!(!rows.is_empty());
@@ -130,6 +131,6 @@ async fn the_roles_are_enough_for_the_program_and_for_who_watches() {
         );
     }
     db.close().await.unwrap();
-    lookers_come_from(&server, "10.231.47.0/28").await;
+    set_observer_network(&server, "10.231.47.0/28").await;
     assert!(program.stop().await.success());
 }

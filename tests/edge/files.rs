@@ -25,7 +25,7 @@ fn edge_errors() -> Vec<(&'static str, Error)> {
         ("method_not_allowed", Error::MethodNotAllowed(method)),
         ("content_too_large", Error::BodyTooLarge { limit: 0 }),
         ("too_many_requests", Error::TooManyRequests { wait: Duration::ZERO }),
-        ("internal_error", Error::Internal(anyhow::anyhow!("not told"))),
+        ("internal_error", Error::Internal(anyhow::anyhow!("hidden cause"))),
         ("bad_gateway", Error::Unreachable),
         ("service_unavailable", Error::Overloaded),
         ("gateway_timeout", Error::Unanswered),

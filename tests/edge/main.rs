@@ -1,23 +1,23 @@
-//! The edge: nginx as it is configured here, run for real before the running program, and the compose file around it.
+//! The edge: a real nginx with the committed configuration in front of the real program, and the compose files.
 //!
-//! Everything is tried with nginx as this system has it, and with the newest one where that can be had.
-//! `BLESS=1 cargo test --test edge` writes the files that are made from the code.
+//! Tests run with the installed nginx, and with the newest version if it can be downloaded.
+//! `BLESS=1 cargo test --test edge files` regenerates the files that come from the code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
-#![expect(clippy::disallowed_methods, reason = "a test sees for itself that its tasks end")]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
+#![expect(clippy::disallowed_methods, reason = "each test checks itself that its tasks end")]
 
 #[path = "../e2e/harness/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the other tests use the rest of it")]
+#[expect(dead_code, unused_imports, reason = "other test binaries use the rest")]
 mod harness;
 
 mod compose;
 mod consoles;
 mod database;
+mod dns;
 mod encrypted;
 mod failures;
 mod files;
-mod names;
 mod nginx;
 mod pages;
 mod replicas;

@@ -1,4 +1,4 @@
-//! A running nginx, started by `nginx/start` with its settings, and everything that it has said.
+//! A running nginx, started by `nginx/start`, and its log.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -14,44 +14,48 @@ use crate::files::root;
 use crate::harness::program::{Folder, signal};
 use crate::harness::{Client, TestApp, check, eventually, free_address, run_with};
 
-/// What the API must be told, so that it believes the edge.
-const BELIEVED: &str = "--trusted-proxies=127.0.0.1";
+/// Flag that makes the API trust the forwarding headers of the edge.
+const TRUSTED_PROXIES: &str = "--trusted-proxies=127.0.0.1";
 
-/// One of the tools that `edge_tools` fetches, if it could be had.
+/// Returns the path of a tool that `edge_tools` downloads, if it is available.
 pub fn tool(name: &str) -> Option<PathBuf> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let script = "source scripts/lib/edge.sh && edge_tools";
         let output =
             Command::new("bash").args(["-c", script]).current_dir(root()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "nginx cannot be had: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "nginx is not available: {stderr}");
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     });
     Some(folder.join(name)).filter(|path| path.exists())
 }
 
-/// Every nginx that could be had: that of this system, and the newest.
-pub fn each() -> impl Iterator<Item = PathBuf> {
+/// Returns every available nginx: the installed one and the newest one.
+pub fn nginx_versions() -> impl Iterator<Item = PathBuf> {
     ["nginx", "nginx-next"].into_iter().filter_map(tool)
 }
 
-/// The newest one, if it could be had; said aloud if not.
-pub fn newest() -> Option<PathBuf> {
+/// Returns the newest nginx, or prints a notice if it is not available.
+pub fn newest_nginx() -> Option<PathBuf> {
     let found = tool("nginx-next");
     if found.is_none() {
         drop(std::io::Write::write_all(
             &mut std::io::stderr(),
-            b"not tried: the newest nginx cannot be had here\n",
+            b"skipped: the newest nginx is not available\n",
         ));
     }
     found
 }
 
-/// Runs a test against the app behind each nginx.
-pub async fn behind(app: &[&str], edge: &[(&str, &str)], test: impl AsyncFn(&TestApp, &Edge)) {
-    for nginx in each() {
-        run_with(&[&[BELIEVED], app].concat(), async |app| {
+/// Runs a test against the app behind each available nginx, with the given flags and settings.
+pub async fn run_behind_nginx(
+    app: &[&str],
+    edge: &[(&str, &str)],
+    test: impl AsyncFn(&TestApp, &Edge),
+) {
+    for nginx in nginx_versions() {
+        run_with(&[&[TRUSTED_PROXIES], app].concat(), async |app| {
             let edge = Edge::start(&nginx, &app.address.to_string(), edge).await;
             test(app, &edge).await;
             edge.stop().await;
@@ -60,24 +64,26 @@ pub async fn behind(app: &[&str], edge: &[(&str, &str)], test: impl AsyncFn(&Tes
     }
 }
 
+/// A running nginx.
 pub struct Edge {
     child: Child,
-    /// What strangers reach.
+    /// Client of the public listener.
     pub public: Client,
-    /// Where it tells how it is.
+    /// Client of the listener for health and status.
     pub status: Client,
+    /// Address of the TLS listener.
     pub tls: SocketAddr,
-    said: Arc<Mutex<Vec<String>>>,
+    output: Arc<Mutex<Vec<String>>>,
     _folder: Folder,
 }
 
 impl Edge {
-    /// Before these processes of the API, separated by spaces.
+    /// Starts nginx in front of the given API addresses, separated by spaces.
     pub async fn start(nginx: &Path, api: &str, settings: &[(&str, &str)]) -> Self {
         let (public, status, tls) = (free_address(), free_address(), free_address());
         let folder = Folder::new();
         let users = folder.0.join("secret");
-        std::fs::write(&users, "# who may look\nadmin:admin\nada:pla:nted $1\n").unwrap();
+        std::fs::write(&users, "# users\nadmin:admin\nada:test:secret $1\n").unwrap();
         let mut command = Command::new("sh");
         command
             .arg(root().join("nginx/start"))
@@ -101,35 +107,37 @@ impl Edge {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        hear(child.stdout.take().unwrap(), &said);
-        hear(child.stderr.take().unwrap(), &said);
+        let output = Arc::new(Mutex::new(Vec::new()));
+        collect_lines(child.stdout.take().unwrap(), &output);
+        collect_lines(child.stderr.take().unwrap(), &output);
         let edge = Self {
             child,
             public: Client::new(public),
             status: Client::new(status),
             tls,
-            said,
+            output,
             _folder: folder,
         };
-        eventually("nginx answers", async || edge.status.try_status("/healthz").await == Some(200))
-            .await;
+        eventually("nginx is healthy", async || {
+            edge.status.try_status("/healthz").await == Some(200)
+        })
+        .await;
         edge
     }
 
-    /// Every line so far, of the access log and of complaints; each must be JSON.
+    /// Parses every line of the access and error log so far; panics unless each is JSON.
     pub fn lines(&self) -> Vec<Value> {
-        let said = self.said.lock().unwrap();
+        let output = self.output.lock().unwrap();
         let parse = |line: &String| {
-            serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))
         };
-        said.iter().map(parse).collect()
+        output.iter().map(parse).collect()
     }
 
-    /// The line of the request with that id; it may come a little behind the answer.
+    /// Waits for the access log line of a request, which may be written after the response.
     pub async fn line(&self, request_id: &str) -> Value {
         let mut found = None;
-        eventually("the access log tells of it", async || {
+        eventually("the request is logged", async || {
             found = self.lines().into_iter().find(|line| line["request_id"] == request_id);
             found.is_some()
         })
@@ -137,25 +145,25 @@ impl Edge {
         found.unwrap()
     }
 
-    /// Sends bytes as they are, and gives what comes back until the connection ends.
+    /// Sends a raw request and returns everything until the connection is closed.
     pub async fn raw(&self, request: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(self.public.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        String::from_utf8_lossy(&response).into_owned()
     }
 
-    /// Takes note of a line of `start` itself, which is no JSON.
-    pub fn forget(&mut self, beginning: &str) {
-        let mut said = self.said.lock().unwrap();
-        let before = said.len();
-        said.retain(|line| !line.starts_with(beginning));
-        assert_eq!(said.len() + 1, before, "it says so once");
+    /// Asserts that `nginx/start` printed a message once, and removes it: it is not JSON.
+    pub fn expect_message(&mut self, beginning: &str) {
+        let mut output = self.output.lock().unwrap();
+        let before = output.len();
+        output.retain(|line| !line.starts_with(beginning));
+        assert_eq!(output.len() + 1, before, "the message is not printed exactly once");
     }
 
-    /// A request to one of its hosts.
-    pub fn at(&self, host: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+    /// Builds a request with a `Host` header.
+    pub fn request_to(&self, host: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.public.request(method, path).header("host", host)
     }
 
@@ -163,10 +171,10 @@ impl Edge {
         signal(self.child.id(), name);
     }
 
-    /// Ends it in good order, and looks at all that it has said.
+    /// Stops nginx gracefully and checks every line of its log.
     pub async fn stop(mut self) {
         self.signal("QUIT");
-        eventually("nginx has ended", async || self.child.try_wait().unwrap().is_some()).await;
+        eventually("nginx has exited", async || self.child.try_wait().unwrap().is_some()).await;
         assert!(self.child.wait().unwrap().success());
         for line in self.lines() {
             schema(&line);
@@ -177,30 +185,30 @@ impl Edge {
 impl Drop for Edge {
     fn drop(&mut self) {
         if self.child.try_wait().unwrap().is_none() {
-            // Its workers end with it.
+            // The workers exit with the main process.
             signal(self.child.id(), "TERM");
             let _ended = self.child.wait();
         }
     }
 }
 
-/// Writes down each line from now on.
-fn hear(output: impl Read + Send + 'static, said: &Arc<Mutex<Vec<String>>>) {
-    let said = Arc::clone(said);
+/// Collects each line of a stream in the background.
+fn collect_lines(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
     std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            said.lock().unwrap().push(line);
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
         }
     });
 }
 
-/// What holds for every line of the edge.
+/// Checks a log line of the edge against its schema.
 fn schema(line: &Value) {
     let text =
         |key: &str| line[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}")).to_owned();
-    let whole = line.to_string();
-    check::no_secret(&whole);
-    assert!(!whole.contains('?'), "a query string is in the log: {line}");
+    let text_line = line.to_string();
+    check::no_secret(&text_line);
+    assert!(!text_line.contains('?'), "the line contains a query string: {line}");
     assert_eq!((text("service"), text("env")), ("edge".to_owned(), "test".to_owned()));
     assert!(["INFO", "WARN"].contains(&text("level").as_str()), "{line}");
     assert!(!text("message").is_empty() && text("ts").len() >= 20, "{line}");

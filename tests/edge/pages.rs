@@ -1,4 +1,4 @@
-//! The edge's own pages, in a real Chromium: they look like ours, also when nothing of ours answers.
+//! Pages of the edge in Chromium: they have our style, even if the API is unreachable.
 
 use std::path::Path;
 
@@ -6,31 +6,32 @@ use serde_json::Value;
 
 use crate::harness::browser::{Browser, Look};
 use crate::harness::{eventually, free_address};
-use crate::nginx::{Edge, behind, each};
+use crate::nginx::{Edge, nginx_versions, run_behind_nginx};
 
-/// Nothing was complained about, the policy included. That a page was not found is what it tells.
-async fn is_content(browser: &Browser) {
+/// Asserts that the browser console is empty, content security policy included; error statuses are expected.
+async fn assert_console_is_clean(browser: &Browser) {
     let log = browser.console().await;
-    let complaints: Vec<_> = log
+    let messages: Vec<_> = log
         .iter()
         .filter(|line| {
             !line["message"].as_str().unwrap().contains("the server responded with a status of")
         })
         .collect();
-    assert!(complaints.is_empty(), "{complaints:?}");
+    assert!(messages.is_empty(), "{messages:?}");
 }
 
-/// The style came from the edge, and the picture as well.
-async fn is_dressed(browser: &Browser) {
+/// Asserts that style sheet and icon were loaded from the edge.
+async fn assert_styled(browser: &Browser) {
     let script = "const card = document.querySelector('.card'), picture = document.querySelector('.top img');
         return [getComputedStyle(card).borderTopLeftRadius, picture.complete && picture.naturalWidth > 0,
             document.documentElement.scrollWidth <= innerWidth, document.documentElement.lang]";
     assert_eq!(browser.run(script).await, serde_json::json!(["12px", true, true, "en"]));
 }
 
-async fn picture(browser: &Browser, name: &str) {
+/// Takes a screenshot, and writes it to the folder in `PICTURES` if that is set.
+async fn screenshot(browser: &Browser, name: &str) {
     let image = browser.screenshot().await;
-    assert!(image.len() > 5_000, "there is something to see");
+    assert!(image.len() > 5_000, "the screenshot is empty");
     if let Some(folder) = std::env::var_os("PICTURES") {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(Path::new(&folder).join(name), image).unwrap();
@@ -38,28 +39,28 @@ async fn picture(browser: &Browser, name: &str) {
 }
 
 #[tokio::test]
-async fn a_person_is_welcomed_and_told_what_is_not_there() {
-    behind(&[], &[], async |_, edge| {
+async fn the_welcome_page_and_the_not_found_page_are_styled() {
+    run_behind_nginx(&[], &[], async |_, edge| {
         for look in [Look::Desktop, Look::Dark, Look::Phone] {
             let browser = Browser::start(look).await;
             let url = |path: &str| format!("http://{}{path}", edge.public.address);
             browser.open(&url("/welcome")).await;
             browser.see("h1", "Welcome").await;
-            is_dressed(&browser).await;
-            picture(&browser, &format!("welcome-{look:?}.png")).await;
-            browser.open(&url("/nope?secret=planted")).await;
+            assert_styled(&browser).await;
+            screenshot(&browser, &format!("welcome-{look:?}.png")).await;
+            browser.open(&url("/nope?secret=test-secret")).await;
             browser.see("h1", "Page not found").await;
-            is_dressed(&browser).await;
+            assert_styled(&browser).await;
             let shown = browser.text(".muted code").await;
-            picture(&browser, &format!("not-found-{look:?}.png")).await;
-            eventually("the access log tells of it", async || {
-                let is_it = |line: &Value| line["path"] == "/nope" && line["trace_id"] == shown;
-                edge.lines().iter().any(is_it)
+            screenshot(&browser, &format!("not-found-{look:?}.png")).await;
+            eventually("the request is logged with the trace id of the page", async || {
+                let matches = |line: &Value| line["path"] == "/nope" && line["trace_id"] == shown;
+                edge.lines().iter().any(matches)
             })
             .await;
             browser.click("main a").await;
             browser.see("#no-wallets", "No wallets yet").await;
-            is_content(&browser).await;
+            assert_console_is_clean(&browser).await;
             browser.close().await;
         }
     })
@@ -67,8 +68,8 @@ async fn a_person_is_welcomed_and_told_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_person_sees_a_page_of_ours_when_the_service_is_gone() {
-    for nginx in each() {
+async fn an_unreachable_api_shows_a_styled_page() {
+    for nginx in nginx_versions() {
         let edge =
             Edge::start(&nginx, &free_address().to_string(), &[("EDGE_GRAFANA", "127.0.0.1:1")])
                 .await;
@@ -76,10 +77,10 @@ async fn a_person_sees_a_page_of_ours_when_the_service_is_gone() {
         for path in ["/", "/docs", "/problems"] {
             browser.open(&format!("http://{}{path}", edge.public.address)).await;
             browser.see("h1", "Service unavailable").await;
-            is_dressed(&browser).await;
+            assert_styled(&browser).await;
         }
-        picture(&browser, "unavailable.png").await;
-        is_content(&browser).await;
+        screenshot(&browser, "unavailable.png").await;
+        assert_console_is_clean(&browser).await;
         browser.close().await;
         edge.stop().await;
     }

@@ -1,4 +1,4 @@
-//! Several processes of the API behind the edge: one is lost under load, and nobody whose request may be repeated sees it.
+//! Several API processes behind the edge: if one is lost under load, repeatable requests do not fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::postgres::Database;
 use crate::harness::program::Program;
 use crate::harness::{check, eventually};
-use crate::nginx::{Edge, each};
+use crate::nginx::{Edge, nginx_versions};
 
 const CLIENTS: usize = 8;
 
@@ -20,52 +20,55 @@ async fn replica(database: &Database) -> Program {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_is_killed_under_load_fails_no_request_that_may_be_repeated() {
-    for nginx in each() {
+async fn a_replica_killed_under_load_fails_no_repeatable_request() {
+    for nginx in nginx_versions() {
         let database = Database::create().await;
         let (first, second) = (replica(&database).await, replica(&database).await);
         let api = format!("{} {}", first.public.address, second.public.address);
         let edge = Arc::new(Edge::start(&nginx, &api, &[("EDGE_RATE", "off")]).await);
-        let opened =
-            edge.public.keyed("/wallet", "open", json!({ "owner": "a", "currency": "EUR" })).await;
+        let opened = edge
+            .public
+            .post_with_key("/wallet", "open", json!({ "owner": "a", "currency": "EUR" }))
+            .await;
         assert_eq!(opened.status, 201, "{}", opened.text);
 
         let (deposits, reads) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let ends = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
-                let (edge, ends) = (Arc::clone(&edge), Arc::clone(&ends));
+                let (edge, stop) = (Arc::clone(&edge), Arc::clone(&stop));
                 let (deposits, reads) = (Arc::clone(&deposits), Arc::clone(&reads));
                 tokio::spawn(async move {
                     for number in 0.. {
-                        if ends.load(Ordering::Relaxed) {
+                        if stop.load(Ordering::Relaxed) {
                             break;
                         }
                         let key = format!("{client}-{number}");
                         let body = json!({ "id": "1", "amount": "1.00" });
-                        let answer = edge.public.keyed("/wallet/deposit", &key, body).await;
-                        assert_eq!(answer.status, 200, "{key}: {}", answer.text);
+                        let response =
+                            edge.public.post_with_key("/wallet/deposit", &key, body).await;
+                        assert_eq!(response.status, 200, "{key}: {}", response.text);
                         deposits.fetch_add(1, Ordering::Relaxed);
-                        let answer = edge.public.get("/wallet/1").await;
-                        assert_eq!(answer.status, 200, "{key}: {}", answer.text);
+                        let response = edge.public.get("/wallet/1").await;
+                        assert_eq!(response.status, 200, "{key}: {}", response.text);
                         reads.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             })
             .collect();
-        let past = async |count: usize| {
-            let aim = deposits.load(Ordering::Relaxed) + count;
-            eventually("money keeps moving", async || deposits.load(Ordering::Relaxed) >= aim)
+        let wait_for_deposits = async |count: usize| {
+            let target = deposits.load(Ordering::Relaxed) + count;
+            eventually("the clients deposit", async || deposits.load(Ordering::Relaxed) >= target)
                 .await;
         };
-        past(200).await;
+        wait_for_deposits(200).await;
         first.kill();
-        past(200).await;
-        // One that is asked to end goes as quietly.
+        wait_for_deposits(200).await;
+        // A graceful shutdown fails no request either.
         let third = replica(&database).await;
         third.stop().await;
-        past(200).await;
-        ends.store(true, Ordering::Relaxed);
+        wait_for_deposits(200).await;
+        stop.store(true, Ordering::Relaxed);
         for client in clients {
             client.await.unwrap();
         }
@@ -73,14 +76,14 @@ async fn a_replica_that_is_killed_under_load_fails_no_request_that_may_be_repeat
         let repeated = edge.lines().into_iter().filter(|line| {
             line["upstream"].as_str().is_some_and(|upstream| upstream.contains(", "))
         });
-        assert!(repeated.count() > 0, "some request met the replica that was gone");
-        let made = deposits.load(Ordering::Relaxed);
+        assert!(repeated.count() > 0, "no request was repeated on the other replica");
+        let count = deposits.load(Ordering::Relaxed);
         let wallet = edge.public.get("/wallet/1").await.json();
-        let whole = u32::try_from(made).unwrap();
+        let expected = u32::try_from(count).unwrap();
         assert_eq!(
             wallet["balance"].as_f64(),
-            Some(f64::from(whole)),
-            "each deposit was done once"
+            Some(f64::from(expected)),
+            "a deposit was lost or applied twice"
         );
         Arc::into_inner(edge).unwrap().stop().await;
         assert!(second.stop().await.success());
@@ -90,8 +93,8 @@ async fn a_replica_that_is_killed_under_load_fails_no_request_that_may_be_repeat
 }
 
 #[tokio::test]
-async fn what_may_have_taken_effect_is_not_sent_twice_without_a_key() {
-    for nginx in each() {
+async fn a_write_without_an_idempotency_key_is_never_sent_twice() {
+    for nginx in nginx_versions() {
         for (method, key) in [
             (Method::POST, false),
             (Method::PATCH, false),
@@ -100,9 +103,9 @@ async fn what_may_have_taken_effect_is_not_sent_twice_without_a_key() {
             (Method::GET, false),
             (Method::DELETE, false),
         ] {
-            let (lost, count) = loses_what_it_is_sent().await;
-            let mirror = crate::stub::mirror().await;
-            let edge = Edge::start(&nginx, &format!("{lost} {mirror}"), &[]).await;
+            let (failing, count) = crash_on_request().await;
+            let echo = crate::stub::echo().await;
+            let edge = Edge::start(&nginx, &format!("{failing} {echo}"), &[]).await;
             let mut failed = 0;
             for number in 0..8 {
                 let request = edge.public.request(method.clone(), "/wallet/deposit");
@@ -111,28 +114,32 @@ async fn what_may_have_taken_effect_is_not_sent_twice_without_a_key() {
                     .iter()
                     .fold(request, |request, key| request.header("idempotency-key", key));
                 match edge.public.send(request).await {
-                    answer if answer.status == 200 => {}
-                    answer => {
-                        answer.problem(502, "unreachable");
+                    response if response.status == 200 => {}
+                    response => {
+                        response.problem(502, "unreachable");
                         failed += 1;
                     }
                 }
             }
             let lost = count.load(Ordering::Relaxed);
-            assert!(lost > 0, "the one that dies was asked");
-            let repeated = key || [Method::GET, Method::DELETE].contains(&method);
-            assert_eq!(failed, if repeated { 0 } else { lost }, "{method}, with a key: {key}");
+            assert!(lost > 0, "no request reached the failing replica");
+            let is_repeatable = key || [Method::GET, Method::DELETE].contains(&method);
+            assert_eq!(
+                failed,
+                if is_repeatable { 0 } else { lost },
+                "{method}, with an idempotency key: {key}"
+            );
             edge.stop().await;
         }
     }
 }
 
-/// A process that dies on each request after it has read it; how many those were.
-async fn loses_what_it_is_sent() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+/// Starts a server that reads each request and closes the connection; returns its address and the number of requests.
+async fn crash_on_request() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
+    let counter = Arc::clone(&count);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = socket.accept().await {
             let mut part = [0; 4096];
@@ -140,7 +147,7 @@ async fn loses_what_it_is_sent() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
                 .await
                 .is_ok_and(|count| count > 0)
             {
-                counted.fetch_add(1, Ordering::Relaxed);
+                counter.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
@@ -148,10 +155,10 @@ async fn loses_what_it_is_sent() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn nginx_takes_new_settings_and_loses_nobody_who_waits() {
-    for nginx in each() {
-        let mirror = crate::stub::mirror().await.to_string();
-        let edge = Edge::start(&nginx, &mirror, &[]).await;
+async fn reloading_nginx_fails_no_request() {
+    for nginx in nginx_versions() {
+        let echo = crate::stub::echo().await.to_string();
+        let edge = Edge::start(&nginx, &echo, &[]).await;
         for _ in 0..3 {
             edge.signal("HUP");
             for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Programs that stand behind the edge where the real one cannot be had, or would behave too well.
+//! Stub upstreams behind the edge, for behavior that the real programs do not show.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,8 +19,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (socket, address)
 }
 
-/// Answers with what it was asked: the method, the path and the headers.
-pub async fn mirror() -> SocketAddr {
+/// Starts a server that responds with method, path and headers of the request.
+pub async fn echo() -> SocketAddr {
     let (socket, address) = listen().await;
     let router = Router::new().fallback(async |request: axum::extract::Request| {
         axum::Json(json!({
@@ -41,23 +41,23 @@ fn headers(headers: &HeaderMap) -> Value {
     json!(found)
 }
 
-/// Takes requests and never answers one.
-pub async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
+/// Starts a server that accepts connections and never responds; also returns the number of connections.
+pub async fn unresponsive() -> (SocketAddr, Arc<AtomicUsize>) {
     let (socket, address) = listen().await;
-    let asked = Arc::<AtomicUsize>::default();
-    let count = Arc::clone(&asked);
+    let count = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&count);
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Ok((stream, _)) = socket.accept().await {
-            count.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(1, Ordering::Relaxed);
             open.push(stream);
         }
     });
-    (address, asked)
+    (address, count)
 }
 
-/// Changes to another protocol when it is asked to, and says back whatever it hears from then on.
-pub async fn upgrading() -> SocketAddr {
+/// Starts a server that accepts WebSocket upgrades and echoes all bytes after that.
+pub async fn websocket_echo() -> SocketAddr {
     let (socket, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = socket.accept().await {
@@ -71,15 +71,15 @@ pub async fn upgrading() -> SocketAddr {
                     head.push(byte[0]);
                 }
                 let head = String::from_utf8_lossy(&head).to_lowercase();
-                let asked = head.contains("\r\nupgrade: websocket\r\n")
+                let is_upgrade = head.contains("\r\nupgrade: websocket\r\n")
                     && head.contains("\r\nconnection: upgrade\r\n");
-                if !asked {
+                if !is_upgrade {
                     return stream
                         .write_all(b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n")
                         .await;
                 }
-                let yes = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-                stream.write_all(yes).await?;
+                let accepted = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+                stream.write_all(accepted).await?;
                 let (mut reader, mut writer) = stream.split();
                 tokio::io::copy(&mut reader, &mut writer).await.map(drop)
             });
@@ -88,16 +88,16 @@ pub async fn upgrading() -> SocketAddr {
     address
 }
 
-/// Says back what it was sent, with trailers as gRPC has them: the status, and what the edge has said of the caller.
-pub async fn grpc() -> SocketAddr {
+/// Starts a server that echoes the body, with gRPC trailers: the status and headers that the edge added.
+pub async fn grpc_echo() -> SocketAddr {
     let (socket, address) = listen().await;
     let router = Router::new().fallback(async |request: axum::extract::Request| {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
-        for (name, told) in
-            [("x-forwarded-for", "seen-forwarded-for"), ("traceparent", "seen-traceparent")]
+        for (name, trailer) in
+            [("x-forwarded-for", "received-forwarded-for"), ("traceparent", "received-traceparent")]
         {
-            trailers.insert(told, request.headers()[name].clone());
+            trailers.insert(trailer, request.headers()[name].clone());
         }
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let body = Full::new(body).with_trailers(async { Some(Ok(trailers)) });

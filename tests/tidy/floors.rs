@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{files, part_held_against};
+use super::{assert_section_up_to_date, files};
 
-/// Modules of one floor, from the top floor down to the ground.
+/// Modules of each floor, from top to bottom.
 const FLOORS: &[(&str, &[&str])] = &[
     ("the command line", &["main", "cli"]),
     ("the composition root", &["app"]),
-    ("slices that stand on wallets and users", &["webhook"]),
-    ("who signs in", &["users", "api_keys"]),
-    ("wallets, and what the slices show themselves through", &["wallet", "audit_log", "ops"]),
-    ("the book and the wire", &["ledger", "http"]),
-    ("the ground that both stand on", &["db", "jobs", "auth", "idempotency"]),
+    ("slices that use wallets and users", &["webhook"]),
+    ("users and API keys", &["users", "api_keys"]),
+    ("wallets, the audit log, operations", &["wallet", "audit_log", "ops"]),
+    ("the ledger and the HTTP layer", &["ledger", "http"]),
+    ("the base of both", &["db", "jobs", "auth", "idempotency"]),
     (
-        "modules that need no other",
+        "modules without dependencies",
         &["telemetry", "tasks", "error", "secret", "cache", "ids", "duration", "web"],
     ),
 ];
@@ -107,19 +107,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("web", &[]),
 ];
 
-/// Height of a module: 1 is the ground.
+/// Returns the floor of a module; 1 is the lowest.
 fn floor(module: &str) -> usize {
     let index = FLOORS.iter().position(|(_, modules)| modules.contains(&module));
-    FLOORS.len() - index.unwrap_or_else(|| panic!("the module {module} is on no floor"))
+    FLOORS.len() - index.unwrap_or_else(|| panic!("the module {module} has no floor"))
 }
 
-/// The module that a file of `src/` belongs to.
+/// Returns the top-level module of a file of `src/`.
 fn module_of(path: &Path) -> String {
     let first = path.components().nth(1).unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Names behind `crate::` or `revwallet::` in a line of code, those in braces included.
+/// Returns the names after `crate::` or `revwallet::` in a line of code, including those in braces.
 fn imports(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for root in ["crate::", "revwallet::"] {
@@ -140,7 +140,7 @@ fn imports(line: &str) -> Vec<String> {
 fn modules_import_only_from_floors_below_their_own() {
     let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
     let mut used = BTreeSet::new();
-    let mut wrong = String::new();
+    let mut violations = String::new();
     for (path, text) in files("src", "rs") {
         let module = module_of(&path);
         if ["lib", "bin"].contains(&module.as_str()) {
@@ -155,23 +155,28 @@ fn modules_import_only_from_floors_below_their_own() {
                 if may.contains(&name.as_str()) {
                     used.insert((module.clone(), name));
                 } else {
-                    writeln!(wrong, "{}:{}: {module} imports {name}", path.display(), number + 1)
-                        .unwrap();
+                    writeln!(
+                        violations,
+                        "{}:{}: {module} imports {name}",
+                        path.display(),
+                        number + 1
+                    )
+                    .unwrap();
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "a module may not import another:\n{wrong}");
+    assert!(violations.is_empty(), "a module imports one that it may not import:\n{violations}");
     for (module, may) in MAY_IMPORT {
         for name in *may {
             let is_used = used.contains(&((*module).to_owned(), (*name).to_owned()));
-            assert!(is_used, "{module} may import {name}, and does not");
+            assert!(is_used, "{module} may import {name}, but does not");
         }
     }
 }
 
 #[test]
-fn every_permitted_import_leads_downward() {
+fn every_permitted_import_is_from_a_lower_floor() {
     for (module, may) in MAY_IMPORT {
         for name in *may {
             let is_command_line = (*module, *name) == ("main", "cli");
@@ -186,7 +191,7 @@ fn every_permitted_import_leads_downward() {
 }
 
 #[test]
-fn the_floors_are_drawn_in_the_documentation() {
+fn the_documentation_shows_the_floors() {
     let mut picture = String::from("```mermaid\ngraph TD\n");
     for (index, (title, modules)) in FLOORS.iter().enumerate() {
         let number = FLOORS.len() - index;
@@ -210,5 +215,5 @@ fn the_floors_are_drawn_in_the_documentation() {
             writeln!(picture, "| {number} | `{module}` | {} |", imports.join(" ")).unwrap();
         }
     }
-    part_held_against("docs/architecture.md", "floors", &picture);
+    assert_section_up_to_date("docs/architecture.md", "floors", &picture);
 }

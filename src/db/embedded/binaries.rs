@@ -1,4 +1,4 @@
-//! Finding Postgres' own server binaries.
+//! Search for the server binaries of PostgreSQL.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use super::environment;
 use super::os_user::OsUser;
 
-/// The oldest PostgreSQL that the program works with.
+/// Oldest major version of PostgreSQL that is supported.
 const MAJOR_MIN: u32 = 15;
 
-/// Longest a binary may take to say its version: some are scripts of version managers that fetch things.
+/// Longest time that a binary may take to print its version: some are scripts of version managers that download first.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A folder with `initdb` and `postgres`.
+/// A folder with `initdb` and `postgres`, and their version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binaries {
     pub folder: PathBuf,
@@ -25,34 +25,34 @@ pub struct Binaries {
     pub minor: u32,
 }
 
-/// Every usable version on this machine, newest first.
+/// Every supported installation on this machine.
 pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
     let mut found = search(&OsUser::for_new_cluster()?).await;
     found.retain(|binaries| MAJOR_MIN <= binaries.major);
     Ok(found)
 }
 
-/// The binaries to run a cluster with: those in `folder` when one is given, else the best on this machine.
+/// The binaries to run a cluster with: those in `folder` if given, else the best ones on this machine.
 pub(super) async fn find(
     folder: Option<&Path>,
-    made_by: Option<u32>,
-    account: &OsUser,
+    cluster_major: Option<u32>,
+    os_user: &OsUser,
 ) -> anyhow::Result<Binaries> {
     let Some(folder) = folder else {
-        return choose(search(account).await, made_by);
+        return choose(search(os_user).await, cluster_major);
     };
-    let Some(binaries) = probe(folder, account).await else {
+    let Some(binaries) = inspect(folder, os_user).await else {
         bail!(
-            "there is no working `postgres` and `initdb` in {}: set REVWALLET_POSTGRES_BIN to the folder that holds them",
+            "there is no working `postgres` and `initdb` in {}: set REVWALLET_POSTGRES_BIN to the folder that contains them",
             folder.display()
         );
     };
-    choose(vec![binaries], made_by)
+    choose(vec![binaries], cluster_major)
 }
 
-/// The newest for a new cluster; an existing one can only be run by the major version that made it.
-fn choose(mut found: Vec<Binaries>, made_by: Option<u32>) -> anyhow::Result<Binaries> {
-    // A stable sort: of equals, the one found first.
+/// Chooses the newest binaries for a new cluster; an existing one requires the major version that created it.
+fn choose(mut found: Vec<Binaries>, cluster_major: Option<u32>) -> anyhow::Result<Binaries> {
+    // The sort is stable: of equal versions, the one found first wins.
     found.sort_by_key(|binaries| std::cmp::Reverse((binaries.major, binaries.minor)));
     let names: Vec<_> = found
         .iter()
@@ -60,15 +60,15 @@ fn choose(mut found: Vec<Binaries>, made_by: Option<u32>) -> anyhow::Result<Bina
         .collect();
     let names = names.join(", ");
     let best = found.into_iter().find(|binaries| {
-        MAJOR_MIN <= binaries.major && made_by.is_none_or(|major| major == binaries.major)
+        MAJOR_MIN <= binaries.major && cluster_major.is_none_or(|major| major == binaries.major)
     });
-    match (best, made_by) {
+    match (best, cluster_major) {
         (Some(best), _) => Ok(best),
         (None, _) if names.is_empty() => bail!(
-            "no PostgreSQL found: install it (Debian: apt-get install postgresql; macOS: brew install postgresql@17), or set REVWALLET_POSTGRES_BIN to the folder that holds its `postgres` and `initdb`, or DATABASE_URL to a server of yours"
+            "no PostgreSQL found: install it (Debian: apt-get install postgresql; macOS: brew install postgresql@17), or set REVWALLET_POSTGRES_BIN to the folder that contains its `postgres` and `initdb`, or DATABASE_URL to a server of yours"
         ),
         (None, Some(major)) if MAJOR_MIN <= major => bail!(
-            "the data directory was made by PostgreSQL {major} and there is only {names}: install PostgreSQL {major}, or choose another folder with --data-dir"
+            "the data directory was created by PostgreSQL {major} and there is only {names}: install PostgreSQL {major}, or choose another folder with --data-dir"
         ),
         (None, _) => bail!(
             "PostgreSQL {MAJOR_MIN} or newer is needed and there is only {names}: install a newer one, or set REVWALLET_POSTGRES_BIN to its folder, or DATABASE_URL to a server of yours"
@@ -76,7 +76,8 @@ fn choose(mut found: Vec<Binaries>, made_by: Option<u32>) -> anyhow::Result<Bina
     }
 }
 
-async fn search(account: &OsUser) -> Vec<Binaries> {
+/// Searches the usual places, in the order of preference.
+async fn search(os_user: &OsUser) -> Vec<Binaries> {
     let mut folders = environment::path();
     folders.extend(usual_folders());
     folders.extend(pg_config().await);
@@ -87,12 +88,12 @@ async fn search(account: &OsUser) -> Vec<Binaries> {
             continue;
         };
         seen.push(folder.clone());
-        found.extend(probe(&folder, account).await);
+        found.extend(inspect(&folder, os_user).await);
     }
     found
 }
 
-/// Debian, Red Hat, Homebrew on both kinds of Mac, and Postgres.app.
+/// Folders of Debian, Red Hat, Homebrew on both kinds of Mac, and Postgres.app.
 fn usual_folders() -> Vec<PathBuf> {
     let places = [
         ("/usr/lib/postgresql", ""),
@@ -122,22 +123,23 @@ async fn pg_config() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 
-/// The folder that the binaries are really in: `/usr/local/bin/postgres` is often a link.
+/// Real folder of the binaries: `/usr/local/bin/postgres` is often a symbolic link.
 fn real_folder(folder: &Path) -> Option<PathBuf> {
     let real = folder.join("postgres").canonicalize().ok()?.parent()?.to_owned();
     [real, folder.to_owned()].into_iter().find(|folder| folder.join("initdb").exists())
 }
 
-async fn probe(folder: &Path, account: &OsUser) -> Option<Binaries> {
+/// Runs `postgres --version`; `None` if the folder has no working binaries.
+async fn inspect(folder: &Path, os_user: &OsUser) -> Option<Binaries> {
     let folder = real_folder(folder)?;
-    let mut command = account.command(&folder.join("postgres"));
+    let mut command = os_user.command(&folder.join("postgres"));
     let output = command.arg(OsStr::new("--version")).kill_on_drop(true).output();
     let output = timeout(VERSION_WAIT_MAX, output).await.ok()?.ok()?;
     let (major, minor) = parse_version(&String::from_utf8_lossy(&output.stdout))?;
     Some(Binaries { folder, major, minor })
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; a beta is `18beta1`.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; a beta is `18beta1`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let version = text.split("(PostgreSQL)").nth(1)?.split_whitespace().next()?;
     let mut numbers = version.split(|letter: char| !letter.is_ascii_digit());
@@ -154,12 +156,12 @@ mod tests {
         Binaries { folder: format!("/pg/{major}.{minor}").into(), major, minor }
     }
 
-    fn refusal(found: Vec<Binaries>, made_by: Option<u32>) -> String {
-        choose(found, made_by).expect_err("there is nothing to choose").to_string()
+    fn error_message(found: Vec<Binaries>, cluster_major: Option<u32>) -> String {
+        choose(found, cluster_major).expect_err("no version fits").to_string()
     }
 
     #[test]
-    fn versions_are_read_from_any_distribution() {
+    fn versions_of_every_distribution_are_parsed() {
         assert_eq!(
             parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
             Some((15, 18))
@@ -170,35 +172,36 @@ mod tests {
     }
 
     #[test]
-    fn a_new_cluster_takes_the_newest() {
+    fn a_new_cluster_gets_the_newest_version() {
         let found = vec![binaries(15, 3), binaries(17, 1), binaries(17, 2), binaries(14, 9)];
 
-        assert_eq!(choose(found, None).expect("there are three"), binaries(17, 2));
+        assert_eq!(choose(found, None).expect("three are supported"), binaries(17, 2));
     }
 
     #[test]
-    fn a_cluster_is_run_by_the_version_that_made_it() {
+    fn an_existing_cluster_gets_the_version_that_created_it() {
         assert_eq!(
-            choose(vec![binaries(17, 1), binaries(15, 3)], Some(15)).expect("it is there"),
+            choose(vec![binaries(17, 1), binaries(15, 3)], Some(15))
+                .expect("version 15 is present"),
             binaries(15, 3)
         );
         assert!(
-            refusal(vec![binaries(17, 1)], Some(15))
-                .contains("made by PostgreSQL 15 and there is only 17 in /pg/17.1")
+            error_message(vec![binaries(17, 1)], Some(15))
+                .contains("created by PostgreSQL 15 and there is only 17 in /pg/17.1")
         );
     }
 
     #[test]
-    fn without_binaries_one_sentence_says_what_to_install() {
-        let sentence = refusal(vec![], None);
+    fn without_binaries_the_error_says_what_to_install() {
+        let message = error_message(vec![], None);
 
         for word in
             ["apt-get install postgresql", "brew install", "REVWALLET_POSTGRES_BIN", "DATABASE_URL"]
         {
-            assert!(sentence.contains(word), "{sentence}");
+            assert!(message.contains(word), "{message}");
         }
         assert!(
-            refusal(vec![binaries(14, 9)], None)
+            error_message(vec![binaries(14, 9)], None)
                 .contains("15 or newer is needed and there is only 14")
         );
     }

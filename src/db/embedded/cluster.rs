@@ -1,4 +1,4 @@
-//! Making a cluster, and the settings it runs with.
+//! Creation of a cluster, and the settings that it runs with.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -15,57 +15,61 @@ use super::binaries::Binaries;
 use super::connect::USER;
 use super::data_dir::DataDir;
 
-/// What a cluster is called until it is complete; a number follows.
+/// Name of a cluster until it is complete; a number follows.
 const UNFINISHED: &str = "postgres.new.";
 
-/// Sets apart the attempts of one program.
+/// Distinguishes the attempts of this process.
 static ATTEMPT: AtomicU32 = AtomicU32::new(0);
 
-/// The major version that made a cluster; nothing when there is no cluster yet.
-pub(super) fn made_by(cluster: &Path) -> anyhow::Result<Option<u32>> {
+/// Major version that created a cluster; `None` if there is no cluster yet.
+pub(super) fn major_version(cluster: &Path) -> anyhow::Result<Option<u32>> {
     let path = cluster.join("PG_VERSION");
     if !path.exists() {
         return Ok(None);
     }
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(text.trim().parse().with_context(|| format!("{} is damaged", path.display()))?))
+    Ok(Some(text.trim().parse().with_context(|| format!("{} is malformed", path.display()))?))
 }
 
-/// Makes the cluster: beside its place, and moved there when it is complete and on disk.
-pub(super) async fn create(place: &DataDir, binaries: &Binaries, sync: bool) -> anyhow::Result<()> {
+/// Creates the cluster under a temporary name, and renames it when it is complete and on disk.
+pub(super) async fn create(
+    data_dir: &DataDir,
+    binaries: &Binaries,
+    sync: bool,
+) -> anyhow::Result<()> {
     info!(
         "creating a private Postgres {}.{} in {}",
         binaries.major,
         binaries.minor,
-        place.cluster.display()
+        data_dir.cluster.display()
     );
-    remove_unfinished(&place.home);
+    remove_unfinished(&data_dir.home);
     let number = ATTEMPT.fetch_add(1, Ordering::Relaxed);
-    let unfinished = place.home.join(format!("{UNFINISHED}{}.{number}", std::process::id()));
-    let failed = |error: std::io::Error| {
+    let unfinished = data_dir.home.join(format!("{UNFINISHED}{}.{number}", std::process::id()));
+    let to_error = |cause: std::io::Error| {
         anyhow!(
-            "the data directory cannot be written ({}: {error}): make it writable, or choose another with --data-dir or REVWALLET_DATA_DIR",
+            "the data directory cannot be written ({}: {cause}): make it writable, or choose another with --data-dir or REVWALLET_DATA_DIR",
             unfinished.display()
         )
     };
-    DirBuilder::new().mode(0o700).create(&unfinished).map_err(failed)?;
-    place.account.give(&unfinished)?;
-    if let Err(error) = initdb(place, binaries, &unfinished, sync).await {
-        remove_unfinished(&place.home);
+    DirBuilder::new().mode(0o700).create(&unfinished).map_err(to_error)?;
+    data_dir.os_user.take_ownership(&unfinished)?;
+    if let Err(error) = initdb(data_dir, binaries, &unfinished, sync).await {
+        remove_unfinished(&data_dir.home);
         return Err(error);
     }
-    fs::rename(&unfinished, &place.cluster).map_err(failed)?;
-    File::open(&place.home).and_then(|home| home.sync_all()).map_err(failed)
+    fs::rename(&unfinished, &data_dir.cluster).map_err(to_error)?;
+    File::open(&data_dir.home).and_then(|home| home.sync_all()).map_err(to_error)
 }
 
 async fn initdb(
-    place: &DataDir,
+    data_dir: &DataDir,
     binaries: &Binaries,
     folder: &Path,
     sync: bool,
 ) -> anyhow::Result<()> {
-    let mut command = place.account.command(&binaries.folder.join("initdb"));
+    let mut command = data_dir.os_user.command(&binaries.folder.join("initdb"));
     command.arg("-D").arg(folder).arg(format!("--username={USER}"));
     command.args([
         "--encoding=UTF8",
@@ -77,44 +81,45 @@ async fn initdb(
     if !sync {
         command.arg("--no-sync");
     }
-    // It writes into a pipe: when the program is killed, the next line that it writes ends it too.
+    // It writes into a pipe, so if this program is killed, the next line that it writes ends it as well.
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child =
         child.with_context(|| format!("cannot run {}/initdb", binaries.folder.display()))?;
-    let group = Group(child.id());
+    let group = ProcessGroup(child.id());
     let output = child.wait_with_output().await.context("cannot wait for initdb")?;
-    group.ended();
+    group.disarm();
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().rfind(|line| line.contains("error:") || line.contains("FATAL:"));
-    let reason = line.or_else(|| text.lines().last()).unwrap_or("it said nothing").trim();
+    let reason = line.or_else(|| text.lines().last()).unwrap_or("no output").trim();
     bail!(
-        "initdb could not make a cluster in {} ({reason}): choose another folder with --data-dir or another PostgreSQL with REVWALLET_POSTGRES_BIN",
-        place.home.display()
+        "initdb could not create a cluster in {} ({reason}): choose another folder with --data-dir or another PostgreSQL with REVWALLET_POSTGRES_BIN",
+        data_dir.home.display()
     )
 }
 
-/// A process group that is killed when nobody waits for it any more.
-struct Group(Option<u32>);
+/// A process group that is killed on drop.
+struct ProcessGroup(Option<u32>);
 
-impl Group {
-    fn ended(mut self) {
+impl ProcessGroup {
+    /// Drops the guard without killing: the process has ended.
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            // It may have ended by itself meanwhile.
+            // It may have ended in the meantime.
             killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
     }
 }
 
-/// Removes what interrupted attempts left. One that cannot be removed yet is of no harm: each attempt has a name of its own.
+/// Removes the leftovers of interrupted attempts. Those that cannot be removed are harmless: each attempt has its own name.
 fn remove_unfinished(home: &Path) {
     let entries = fs::read_dir(home).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
@@ -123,19 +128,19 @@ fn remove_unfinished(home: &Path) {
     }
 }
 
-/// What Postgres is started with: reached by its socket only, and as durable as Postgres is by itself.
-pub(super) fn settings(place: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
+/// Settings of Postgres: reachable only by its socket, with the durability of its defaults.
+pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [
         ("listen_addresses", String::new()),
         ("port", "5432".into()),
-        // A list, so a comma in the path needs the quotes.
+        // The value is a list, so a comma in the path needs quotes.
         ("unix_socket_directories", format!("\"{socket_dir}\"")),
         ("unix_socket_permissions", "0700".into()),
-        ("cluster_name", place.cluster_name()),
+        ("cluster_name", data_dir.cluster_name()),
         ("max_connections", "100".into()),
         ("shared_buffers", "256MB".into()),
-        // Few and even checkpoints: each is followed by a burst of full pages in the write-ahead log.
+        // Few and even checkpoints: each causes a burst of full pages in the write-ahead log.
         ("max_wal_size", "2GB".into()),
         ("checkpoint_timeout", "15min".into()),
         ("checkpoint_completion_target", "0.9".into()),
@@ -153,10 +158,10 @@ pub(super) fn settings(place: &DataDir, socket_dir: &Path) -> Vec<(String, Strin
     .collect()
 }
 
-/// The best compression of the write-ahead log that these binaries were built with.
-pub(super) async fn wal_compression(place: &DataDir, binaries: &Binaries) -> &'static str {
-    let mut command = place.account.command(&binaries.folder.join("postgres"));
-    command.arg("-D").arg(&place.cluster).args([
+/// Best compression of the write-ahead log that these binaries support.
+pub(super) async fn wal_compression(data_dir: &DataDir, binaries: &Binaries) -> &'static str {
+    let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
+    command.arg("-D").arg(&data_dir.cluster).args([
         "-c",
         "wal_compression=lz4",
         "-C",

@@ -1,4 +1,4 @@
-//! Connecting to the private Postgres.
+//! Connections to the private Postgres.
 
 use std::path::Path;
 
@@ -10,11 +10,14 @@ use sqlx::{Connection, Error};
 pub(super) const USER: &str = "revwallet";
 pub(super) const DATABASE: &str = "revwallet";
 
-/// What came of an attempt to connect.
-pub(super) enum Attempt {
-    Accepted { version: String },
+/// Outcome of an attempt to connect.
+pub(super) enum ConnectOutcome {
+    Accepted {
+        version: String,
+    },
     DatabaseMissing,
-    TooEarly(String),
+    /// Not yet accepting connections, with the reason.
+    NotReady(String),
 }
 
 pub(super) fn options(socket_dir: &Path, database: &str) -> PgConnectOptions {
@@ -26,29 +29,29 @@ pub(super) fn options(socket_dir: &Path, database: &str) -> PgConnectOptions {
         .ssl_mode(PgSslMode::Disable)
 }
 
-/// Connects once to the program's database.
-pub(super) async fn attempt(socket_dir: &Path) -> anyhow::Result<Attempt> {
+/// Connects once to the database of the program.
+pub(super) async fn try_connect(socket_dir: &Path) -> anyhow::Result<ConnectOutcome> {
     let error = match PgConnection::connect_with(&options(socket_dir, DATABASE)).await {
         Ok(connection) => {
-            let version = connection.server_version_num().map_or_else(String::new, version);
-            // It has answered; that it does not hear our good-bye changes nothing.
+            let version = connection.server_version_num().map_or_else(String::new, format_version);
+            // The server has answered; a failure to close the connection does not matter.
             drop(connection.close().await);
-            return Ok(Attempt::Accepted { version });
+            return Ok(ConnectOutcome::Accepted { version });
         }
         Err(error) => error,
     };
     match error.as_database_error().and_then(DatabaseError::code).as_deref() {
-        Some("3D000") => Ok(Attempt::DatabaseMissing),
+        Some("3D000") => Ok(ConnectOutcome::DatabaseMissing),
         Some(code) if code.starts_with("28") => {
             bail!(
-                "the private Postgres does not let us in ({error}): choose another folder with --data-dir"
+                "the private Postgres rejects the connection ({error}): choose another folder with --data-dir"
             )
         }
-        _ => Ok(Attempt::TooEarly(error.to_string())),
+        _ => Ok(ConnectOutcome::NotReady(error.to_string())),
     }
 }
 
-/// Creates the program's database in a new cluster.
+/// Creates the database of the program in a new cluster.
 pub(super) async fn create_database(socket_dir: &Path) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(&options(socket_dir, "postgres"))
         .await
@@ -61,7 +64,7 @@ pub(super) async fn create_database(socket_dir: &Path) -> anyhow::Result<()> {
     connection.close().await.context("cannot create the database")
 }
 
-fn version(number: u32) -> String {
+fn format_version(number: u32) -> String {
     format!("{}.{}", number / 10_000, number % 10_000)
 }
 
@@ -70,8 +73,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_read_as_people_write_them() {
-        assert_eq!(version(150_018), "15.18");
-        assert_eq!(version(180_000), "18.0");
+    fn versions_are_formatted_as_usual() {
+        assert_eq!(format_version(150_018), "15.18");
+        assert_eq!(format_version(180_000), "18.0");
     }
 }

@@ -1,4 +1,4 @@
-//! Where the cluster lives: in the data directory when Postgres can live there.
+//! Location of the cluster: in the data directory, if Postgres can use it there.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,66 +14,68 @@ use super::environment;
 use super::log::Log;
 use super::os_user::OsUser;
 
-/// Longest path of a cluster. Postgres cuts paths off at 1023 bytes and appends to this one.
+/// Longest path of a cluster, in bytes. Postgres truncates paths at 1023 bytes and appends to this one.
 const CLUSTER_PATH_MAX: usize = 900;
 
-/// The folder of the cluster inside its home, and the link to it in the data directory when that is not its home.
+/// Name of the folder of the cluster, and of the link to it in a data directory that cannot contain it.
 const CLUSTER: &str = "postgres";
 
-/// Where everything of one private Postgres is.
+/// Paths of a private Postgres, and the user that runs it.
 #[derive(Debug)]
 pub(super) struct DataDir {
-    pub data_dir: PathBuf,
-    /// The folder that holds the cluster and its lock: the data directory or a folder of ours elsewhere.
+    /// The data directory of the settings.
+    pub path: PathBuf,
+    /// Parent folder of the cluster and its lock: the data directory, or a folder elsewhere.
     pub home: PathBuf,
     pub cluster: PathBuf,
-    pub account: OsUser,
+    pub os_user: OsUser,
 }
 
 impl DataDir {
-    /// Finds the cluster of a data directory, or the place for it. Once made, a cluster stays where it is.
+    /// Finds the cluster of a data directory, or the location for a new one. A cluster never moves.
     pub(super) async fn find(data_dir: &Path) -> anyhow::Result<Self> {
-        let data_dir = make(data_dir)?;
-        let path = data_dir.join(CLUSTER);
-        if let Some(cluster) = existing(&path)? {
+        let data_dir = create(data_dir)?;
+        let inside = data_dir.join(CLUSTER);
+        if let Some(cluster) = find_cluster(&inside)? {
             if CLUSTER_PATH_MAX < cluster.as_os_str().len() {
                 bail!(
-                    "Postgres cannot work in a path this long, move the data directory to a shorter one: {}",
+                    "the path is too long for Postgres, move the data directory to a shorter one: {}",
                     data_dir.display()
                 );
             }
             let home = cluster.parent().context("a cluster cannot be the root folder")?.to_owned();
-            return Ok(Self { account: OsUser::of(&cluster)?, data_dir, home, cluster });
+            let os_user = OsUser::owner_of(&cluster)?;
+            return Ok(Self { path: data_dir, home, cluster, os_user });
         }
-        let account = OsUser::for_new_cluster()?;
+        let os_user = OsUser::for_new_cluster()?;
         let fits =
-            path.as_os_str().len() <= CLUSTER_PATH_MAX && account.can_enter(&data_dir).await?;
-        let home = if fits { data_dir.clone() } else { elsewhere(&data_dir)? };
+            inside.as_os_str().len() <= CLUSTER_PATH_MAX && os_user.can_enter(&data_dir).await?;
+        let home = if fits { data_dir.clone() } else { create_elsewhere(&data_dir)? };
         let cluster = home.join(CLUSTER);
-        let account = match existing(&cluster)? {
-            Some(cluster) => OsUser::of(&cluster)?,
-            None => account,
+        let os_user = match find_cluster(&cluster)? {
+            Some(cluster) => OsUser::owner_of(&cluster)?,
+            None => os_user,
         };
-        Ok(Self { data_dir, home, cluster, account })
+        Ok(Self { path: data_dir, home, cluster, os_user })
     }
 
-    /// Sixteen hexadecimal digits that stand for this cluster wherever a path is too long.
+    /// Sixteen hexadecimal digits that identify this cluster where a path would be too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }
 
-    /// The name in the title of each process of this Postgres.
+    /// Name that Postgres puts into the title of each of its processes.
     pub(super) fn cluster_name(&self) -> String {
         format!("revwallet-{}", self.hash())
     }
 
     pub(super) fn log(&self) -> Log {
-        Log::new(self.data_dir.join("postgres.log"))
+        Log::new(self.path.join("postgres.log"))
     }
 
-    /// Lets the data directory point to a cluster that could not live in it.
+    /// Links from the data directory to a cluster that is elsewhere.
     pub(super) fn link(&self) -> anyhow::Result<()> {
-        let link = self.data_dir.join(CLUSTER);
+        let link = self.path.join(CLUSTER);
         if link == self.cluster || link.is_symlink() {
             return Ok(());
         }
@@ -82,7 +84,7 @@ impl DataDir {
     }
 }
 
-fn make(data_dir: &Path) -> anyhow::Result<PathBuf> {
+fn create(data_dir: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(data_dir).and_then(|()| data_dir.canonicalize()).map_err(|error| {
         anyhow!(
             "the data directory {} cannot be created ({error}): choose another with --data-dir or REVWALLET_DATA_DIR, or set DATABASE_URL to a server of yours",
@@ -91,26 +93,26 @@ fn make(data_dir: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The cluster at a path; an empty folder is none, and anything else is not ours to touch.
-fn existing(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+/// The cluster at a path; `None` if there is nothing or an empty folder. Any other content is refused.
+fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let cluster = match path.canonicalize() {
         Ok(cluster) => cluster,
         Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
             let target = fs::read_link(path).unwrap_or_default();
             bail!(
-                "the cluster that {} points to is gone: bring {} back, or remove the link to begin with an empty database",
+                "the cluster that {} points to is missing: restore {}, or remove the link to start with an empty database",
                 path.display(),
                 target.display()
             );
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot look at {}", path.display()));
+            return Err(error).with_context(|| format!("cannot access {}", path.display()));
         }
     };
     match fs::symlink_metadata(cluster.join("PG_VERSION")) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // Closed to us means that it is there and somebody else's, which the account will say.
+        // If access is denied, the cluster belongs to another user, which `OsUser::owner_of` reports.
         _ => return Ok(Some(cluster)),
     }
     let empty = fs::read_dir(&cluster).is_ok_and(|mut entries| entries.next().is_none());
@@ -123,25 +125,25 @@ fn existing(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// A folder of ours for the cluster of a data directory that Postgres cannot enter or whose path is too long for it.
-fn elsewhere(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    let all = if geteuid().is_root() {
+/// Creates a folder for the cluster of a data directory that Postgres cannot enter, or whose path is too long.
+fn create_elsewhere(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let base = if geteuid().is_root() {
         PathBuf::from("/var/lib/revwallet")
     } else {
         let home = environment::home().context("the path of the data directory is too long for Postgres and HOME is not set: choose a shorter one with --data-dir")?;
         home.join(".local/share/revwallet")
     };
-    let home = all.join(hash(data_dir));
-    let make = || {
+    let home = base.join(hash(data_dir));
+    let create = || {
         fs::create_dir_all(&home)?;
-        // Whatever the umask is, Postgres must come through; the cluster itself is closed to others.
-        fs::set_permissions(&all, fs::Permissions::from_mode(0o755))?;
+        // Postgres must be able to pass, whatever the umask is; the cluster itself is inaccessible to others.
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o755))?;
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755))?;
         home.canonicalize()
     };
-    make().map_err(|error| {
+    create().map_err(|error| {
         anyhow!(
-            "Postgres cannot live in {} and {} cannot be created ({error}): choose another data directory with --data-dir",
+            "Postgres cannot use {} and {} cannot be created ({error}): choose another data directory with --data-dir",
             data_dir.display(),
             home.display()
         )
@@ -159,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_sixteen_digits_and_differs_by_path() {
+    fn a_hash_has_sixteen_digits_and_depends_on_the_path() {
         assert_eq!(hash(Path::new("/a")), "6a50dc8584134c7d");
         assert_ne!(hash(Path::new("/a")), hash(Path::new("/b")));
         assert_eq!(hash(Path::new("/b")).len(), 16);

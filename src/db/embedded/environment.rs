@@ -1,24 +1,24 @@
-//! What the private Postgres takes from the environment, which is not a setting of the program.
+//! Environment variables that the private Postgres depends on: conventions of the system, not settings of the program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Where shells look for programs.
+/// Folders that shells search for programs.
 pub(super) fn path() -> Vec<PathBuf> {
     variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-/// The home of the person who started the program.
+/// Home directory of the user who started the program.
 pub(super) fn home() -> Option<PathBuf> {
     variable("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The folder for sockets of the person who started the program.
+/// Runtime directory, for sockets, of the user who started the program.
 pub(super) fn runtime_dir() -> Option<PathBuf> {
     variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Where the libraries of a Postgres in an unusual place are, passed on to it.
+/// Search paths for the libraries of a Postgres in an unusual place, which are passed on to it.
 pub(super) fn library_paths() -> impl Iterator<Item = (&'static str, OsString)> {
     ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! The log of the private Postgres: opened by us, kept small, and quoted when Postgres does not start.
+//! The log file of the private Postgres: rotated at each start, and quoted if Postgres does not start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -9,10 +9,10 @@ use anyhow::anyhow;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
-/// A log beyond this size is put aside at the next start; the one put aside before is dropped.
+/// Size beyond which the log is rotated at the next start; the previously rotated one is overwritten.
 const SIZE_MAX: u64 = 10 * 1024 * 1024;
 
-/// How much of the end of the log is searched for the reason of a failure.
+/// Length of the end of the log that is searched for the reason of a failure.
 const TAIL_MAX: u64 = 64 * 1024;
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Log {
             fs::rename(&self.path, self.path.with_extension("log.1"))?;
         }
         let new = !self.path.exists();
-        // As root we must not follow a link that somebody has put into a folder of theirs.
+        // Root must not follow a link that another user has put into a folder of theirs.
         let mut options = OpenOptions::new();
         let file = options
             .append(true)
@@ -59,13 +59,13 @@ impl Log {
         Ok(file)
     }
 
-    /// How long the log is now: where the next Postgres begins to write.
+    /// Current length of the log, which is where the next Postgres begins to write.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// Why Postgres gave up, in its own words, from what it wrote since the log was `start` bytes long.
-    pub(super) fn complaint_since(&self, start: u64) -> String {
+    /// The last error that Postgres logged behind the first `start` bytes.
+    pub(super) fn last_error_since(&self, start: u64) -> String {
         let mut tail = Vec::new();
         let read = File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(start.max(self.size().saturating_sub(TAIL_MAX))))?;
@@ -74,15 +74,16 @@ impl Log {
         if read.is_err() {
             return String::new();
         }
-        complaint(&String::from_utf8_lossy(&tail))
+        last_error(&String::from_utf8_lossy(&tail))
     }
 }
 
-fn complaint(text: &str) -> String {
-    let fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
+/// The last fatal line, or else the last line.
+fn last_error(text: &str) -> String {
+    let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
     let line =
-        text.lines().rfind(fatal).or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
-    line.unwrap_or("it said nothing").trim().to_owned()
+        text.lines().rfind(is_fatal).or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
+    line.unwrap_or("no output").trim().to_owned()
 }
 
 #[cfg(test)]
@@ -90,11 +91,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_fatal_line_is_the_complaint() {
+    fn the_last_fatal_line_is_the_error() {
         let text = "LOG:  starting\nFATAL:  first\n2025 [7] FATAL:  lock file exists\nHINT:  is it running?\n";
 
-        assert_eq!(complaint(text), "2025 [7] FATAL:  lock file exists");
-        assert_eq!(complaint("postgres: cannot load libpq\n\n"), "postgres: cannot load libpq");
-        assert_eq!(complaint(""), "it said nothing");
+        assert_eq!(last_error(text), "2025 [7] FATAL:  lock file exists");
+        assert_eq!(last_error("postgres: cannot load libpq\n\n"), "postgres: cannot load libpq");
+        assert_eq!(last_error(""), "no output");
     }
 }

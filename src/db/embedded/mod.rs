@@ -1,18 +1,18 @@
-//! A private Postgres, for when no server is given.
+//! The private Postgres that runs if no server is configured.
 //!
-//! `Embedded::start` takes the lock of the cluster and is then in one of two positions:
+//! `Embedded::start` tries to lock the cluster, which gives the process one of two roles:
 //!
-//! | position | what happens                                                             | at the end      |
-//! |----------|--------------------------------------------------------------------------|-----------------|
-//! | owner    | makes the cluster, or takes over one that still runs, or starts it       | stops it        |
-//! | joined   | waits until the owner's Postgres accepts; becomes owner if the owner dies first | leaves it alone |
+//! | role   | at start                                                                                      | at the end    |
+//! |--------|-----------------------------------------------------------------------------------------------|---------------|
+//! | owner  | creates the cluster, takes over a Postgres that still runs, or starts one                     | stops it      |
+//! | joined | waits until the owner's Postgres accepts connections; becomes owner if the owner ends earlier | leaves it running |
 //!
-//! Bounds: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log), `JOIN_WAIT_MAX`, and in
-//! `postmaster` the three steps of a stop.
+//! Bounds: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log), `JOIN_WAIT_MAX`, and the three
+//! steps of a stop in `postmaster`.
 //!
-//! Whatever the last program left behind is dealt with: a cluster half made, a Postgres that still runs, a Postgres that
-//! was killed and whose sessions linger, a process id that now belongs to somebody else.
-//! A dropped `Embedded` (or a dropped `start`) asks its Postgres to stop but does not wait for it.
+//! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still runs,
+//! sessions of a Postgres that was killed, a pid file whose id now belongs to another process.
+//! A dropped `Embedded` (or a dropped `start`) signals its Postgres to stop but does not wait for it.
 
 mod binaries;
 mod cluster;
@@ -37,27 +37,27 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use connect::Attempt;
+use connect::ConnectOutcome;
 use data_dir::DataDir;
 use owner::Owner;
 use pidfile::PidFile;
 
 pub use binaries::{Binaries, installed};
 
-/// How often the state of a starting Postgres is looked at: a part of every start.
-const POLL: Duration = Duration::from_millis(10);
+/// Pause between two checks of a starting Postgres, which adds to the time of every start.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longest a program waits for the Postgres of another one.
+/// Longest time to wait for the Postgres of another process.
 const JOIN_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// After this long, the log says what the start waits for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time after which a start that still waits is logged.
+const LOG_AFTER: Duration = Duration::from_secs(2);
 
-/// Where the private Postgres lives and which binaries run it.
+/// Data directory and binaries of the private Postgres.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Embedded database")]
 pub struct EmbeddedArgs {
-    /// Folder for the private Postgres that runs when no `DATABASE_URL` is given
+    /// Folder for the private Postgres that runs if `DATABASE_URL` is not set
     #[arg(
         long,
         env = "REVWALLET_DATA_DIR",
@@ -66,7 +66,7 @@ pub struct EmbeddedArgs {
         global = true
     )]
     pub data_dir: PathBuf,
-    /// Folder that holds `initdb` and `postgres`, when they are not to be searched for
+    /// Folder that contains `initdb` and `postgres` [default: searched for]
     #[arg(long, env = "REVWALLET_POSTGRES_BIN", value_name = "DIR", global = true)]
     pub postgres_bin: Option<PathBuf>,
 }
@@ -76,28 +76,28 @@ pub struct EmbeddedArgs {
 pub struct Embedded {
     socket_dir: PathBuf,
     version: String,
-    /// Absent when another program owns the cluster.
+    /// Absent if another process owns the cluster.
     owner: Option<Owner>,
 }
 
 impl Embedded {
-    /// Makes a private Postgres accept connections: creates, takes over, starts or joins it.
+    /// Creates, takes over, starts or joins the private Postgres; returns when it accepts connections.
     pub async fn start(args: &EmbeddedArgs) -> anyhow::Result<Self> {
         Self::start_with(args, Vec::new()).await
     }
 
-    /// The same, with Postgres settings on top: a test run turns `fsync` off.
+    /// The same, with additional settings of Postgres: tests turn `fsync` off.
     pub async fn start_with(
         args: &EmbeddedArgs,
         settings: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
-        let place = DataDir::find(&args.data_dir).await?;
-        let lock_file = open_lock(&place)?;
-        let began = Instant::now();
-        let mut told = false;
+        let data_dir = DataDir::find(&args.data_dir).await?;
+        let lock_file = open_lock(&data_dir)?;
+        let started = Instant::now();
+        let mut is_logged = false;
         loop {
-            if lock(&lock_file, &place)? {
-                let owner = Owner::new(place, lock_file, args.postgres_bin.clone(), settings)?;
+            if lock(&lock_file, &data_dir)? {
+                let owner = Owner::new(data_dir, lock_file, args.postgres_bin.clone(), settings)?;
                 let version = owner.start().await?;
                 return Ok(Self {
                     socket_dir: owner.socket_dir().to_owned(),
@@ -105,35 +105,35 @@ impl Embedded {
                     owner: Some(owner),
                 });
             }
-            let reason = match join(&place).await? {
+            let reason = match join(&data_dir).await? {
                 Ok(joined) => return Ok(joined),
                 Err(reason) => reason,
             };
-            if JOIN_WAIT_MAX < began.elapsed() {
+            if JOIN_WAIT_MAX < started.elapsed() {
                 bail!(
-                    "another program owns the private Postgres in {} but it did not accept connections within {} s ({reason}): see {}",
-                    place.home.display(),
+                    "another process owns the private Postgres in {} but it did not accept connections within {} s ({reason}): see {}",
+                    data_dir.home.display(),
                     JOIN_WAIT_MAX.as_secs(),
-                    place.log().path().display(),
+                    data_dir.log().path().display(),
                 );
             }
-            if !told && PATIENCE < began.elapsed() {
-                told = true;
+            if !is_logged && LOG_AFTER < started.elapsed() {
+                is_logged = true;
                 info!(
-                    "waiting for the private Postgres of another program in {}",
-                    place.home.display()
+                    "waiting for the private Postgres of another process in {}",
+                    data_dir.home.display()
                 );
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// How to connect to the program's database.
+    /// Options to connect to the database of the program.
     pub fn connect_options(&self) -> PgConnectOptions {
         connect::options(&self.socket_dir, self.database())
     }
 
-    /// The folder of the Unix socket, which is what `psql -h` wants.
+    /// Folder of the Unix socket, for `psql -h`.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
@@ -143,7 +143,7 @@ impl Embedded {
         connect::USER
     }
 
-    /// The program's database.
+    /// The database of the program.
     pub fn database(&self) -> &str {
         connect::DATABASE
     }
@@ -153,12 +153,12 @@ impl Embedded {
         &self.version
     }
 
-    /// Whether another program started this Postgres and will stop it.
-    pub fn joined(&self) -> bool {
+    /// Whether another process owns this Postgres and will stop it.
+    pub fn is_joined(&self) -> bool {
         self.owner.is_none()
     }
 
-    /// Starts Postgres again whenever it dies, until `stop` is cancelled or the cluster is stopped.
+    /// Restarts Postgres whenever it ends, until `stop` is cancelled or the cluster is stopped.
     pub async fn supervise(&self, stop: CancellationToken) {
         match &self.owner {
             Some(owner) => owner.supervise(stop).await,
@@ -166,12 +166,12 @@ impl Embedded {
         }
     }
 
-    /// How often Postgres died and was started again by this program.
+    /// Number of restarts by this process.
     pub fn restarts(&self) -> u64 {
         self.owner.as_ref().map_or(0, Owner::restarts)
     }
 
-    /// Stops Postgres and waits for the end of its last process; does nothing when it was joined.
+    /// Stops Postgres and waits for the end of its last process; does nothing if it was joined.
     pub async fn stop(&self) {
         if let Some(owner) = &self.owner {
             owner.stop().await;
@@ -179,23 +179,23 @@ impl Embedded {
     }
 }
 
-/// One attempt to connect to the Postgres of another program; the inner error says why it is too early.
-async fn join(place: &DataDir) -> anyhow::Result<Result<Embedded, String>> {
-    let Some(running) = PidFile::read(&place.cluster)? else {
+/// Tries once to connect to the Postgres of another process; the inner error is the reason why it is not ready.
+async fn join(data_dir: &DataDir) -> anyhow::Result<Result<Embedded, String>> {
+    let Some(running) = PidFile::read(&data_dir.cluster)? else {
         return Ok(Err("it has not been started".into()));
     };
-    let Some(socket_dir) = running.socket_dir.filter(|_| running.ready) else {
+    let Some(socket_dir) = running.socket_dir.filter(|_| running.is_ready) else {
         return Ok(Err("it is starting".into()));
     };
-    Ok(match connect::attempt(&socket_dir).await? {
-        Attempt::Accepted { version } => Ok(Embedded { socket_dir, version, owner: None }),
-        Attempt::DatabaseMissing => Err("its database is not there".into()),
-        Attempt::TooEarly(reason) => Err(reason),
+    Ok(match connect::try_connect(&socket_dir).await? {
+        ConnectOutcome::Accepted { version } => Ok(Embedded { socket_dir, version, owner: None }),
+        ConnectOutcome::DatabaseMissing => Err("its database does not exist yet".into()),
+        ConnectOutcome::NotReady(reason) => Err(reason),
     })
 }
 
-fn open_lock(place: &DataDir) -> anyhow::Result<File> {
-    let path = place.home.join("owner.lock");
+fn open_lock(data_dir: &DataDir) -> anyhow::Result<File> {
+    let path = data_dir.home.join("owner.lock");
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| {
         anyhow!(
             "the data directory cannot be written ({}: {error}): make it writable, or choose another with --data-dir or REVWALLET_DATA_DIR",
@@ -204,15 +204,15 @@ fn open_lock(place: &DataDir) -> anyhow::Result<File> {
     })
 }
 
-/// Whether we own the cluster now. The kernel gives the lock back when the program ends, however it ends.
-fn lock(file: &File, place: &DataDir) -> anyhow::Result<bool> {
+/// Tries to lock the cluster and returns whether this process owns it now. The kernel releases the lock with the process.
+fn lock(file: &File, data_dir: &DataDir) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| {
             format!(
                 "the filesystem of {} has no file locks, choose another folder with --data-dir",
-                place.home.display()
+                data_dir.home.display()
             )
         }),
     }

@@ -1,4 +1,4 @@
-//! Which account Postgres runs as: it refuses to run as root.
+//! The operating system user that Postgres runs as: it refuses to run as root.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
@@ -10,29 +10,29 @@ use tokio::process::Command;
 
 use super::environment;
 
-/// Accounts that may run Postgres when the program runs as root, best first.
+/// Users that can run Postgres if the program runs as root, in the order of preference.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 
-/// The account that owns the cluster and runs Postgres.
+/// The user that owns the cluster and runs Postgres.
 #[derive(Debug, Clone)]
 pub(super) struct OsUser {
     pub uid: u32,
     pub gid: u32,
-    /// Whether it is another than the program's own.
-    pub switch: bool,
+    /// Whether it is not the user that runs this program.
+    pub is_other: bool,
 }
 
 impl OsUser {
-    /// The account for a new cluster.
+    /// The user for a new cluster.
     pub(super) fn for_new_cluster() -> anyhow::Result<Self> {
         if !geteuid().is_root() {
-            return Ok(Self::own());
+            return Ok(Self::current());
         }
         for name in UNPRIVILEGED {
             if let Some(user) =
-                User::from_name(name).with_context(|| format!("looking up the user {name}"))?
+                User::from_name(name).with_context(|| format!("cannot look up the user {name}"))?
             {
-                return Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), switch: true });
+                return Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), is_other: true });
             }
         }
         bail!(
@@ -40,21 +40,21 @@ impl OsUser {
         )
     }
 
-    /// The account that owns an existing cluster; root can run Postgres as anybody, others only as themselves.
-    pub(super) fn of(cluster: &Path) -> anyhow::Result<Self> {
+    /// The owner of an existing cluster. Root can run Postgres as any user, other users only as themselves.
+    pub(super) fn owner_of(cluster: &Path) -> anyhow::Result<Self> {
         let metadata =
-            cluster.metadata().with_context(|| format!("cannot look at {}", cluster.display()))?;
-        let (owner, own) = (metadata.uid(), Self::own());
+            cluster.metadata().with_context(|| format!("cannot access {}", cluster.display()))?;
+        let (owner, current) = (metadata.uid(), Self::current());
         if owner == 0 {
             bail!(
                 "{0} belongs to root, and Postgres refuses to run as root: give it to another user (chown -R postgres {0})",
                 cluster.display()
             );
         }
-        if own.uid == 0 {
-            return Ok(Self { uid: owner, gid: metadata.gid(), switch: true });
+        if current.uid == 0 {
+            return Ok(Self { uid: owner, gid: metadata.gid(), is_other: true });
         }
-        if own.uid != owner {
+        if current.uid != owner {
             let name = User::from_uid(Uid::from_raw(owner))
                 .ok()
                 .flatten()
@@ -64,40 +64,40 @@ impl OsUser {
                 cluster.display()
             );
         }
-        Ok(own)
+        Ok(current)
     }
 
-    fn own() -> Self {
-        Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), switch: false }
+    fn current() -> Self {
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), is_other: false }
     }
 
-    /// A command that runs as this account, in a process group of its own so that Ctrl-C at a terminal does not reach it.
+    /// A command that runs as this user, in a process group of its own so that Ctrl-C at a terminal does not reach it.
     ///
-    /// It gets none of the program's environment: that may hold secrets, and `PG…` variables change what Postgres does.
+    /// It does not inherit the environment, which may contain secrets and `PG...` variables that affect Postgres.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C");
         command.envs(environment::library_paths());
-        // The program's own folder may be closed to this account.
+        // The current folder of the program may be inaccessible to this user.
         command.current_dir("/").process_group(0).stdin(Stdio::null());
-        if self.switch {
+        if self.is_other {
             command.uid(self.uid).gid(self.gid);
         }
         command
     }
 
-    /// Makes `path` this account's.
-    pub(super) fn give(&self, path: &Path) -> anyhow::Result<()> {
-        if !self.switch {
+    /// Makes this user the owner of `path`.
+    pub(super) fn take_ownership(&self, path: &Path) -> anyhow::Result<()> {
+        if !self.is_other {
             return Ok(());
         }
         chown(path, Some(self.uid), Some(self.gid))
             .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 
-    /// Whether this account can enter a folder. Only the kernel knows: every parent counts, and not only mode bits.
+    /// Whether this user can enter a folder. The kernel decides, since every parent and not only mode bits count.
     pub(super) async fn can_enter(&self, folder: &Path) -> anyhow::Result<bool> {
-        if !self.switch {
+        if !self.is_other {
             return Ok(true);
         }
         let mut command = self.command(Path::new("/bin/sh"));

@@ -1,4 +1,4 @@
-//! `postmaster.pid`: what a running Postgres says about itself.
+//! `postmaster.pid`: the state that a running Postgres publishes.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::process::{Holder, end_orphans, holder};
+use super::process::{PidHolder, end_orphans, holder_of};
 
 const NAME: &str = "postmaster.pid";
 
-/// The lines of the file that matter to us.
+/// The relevant lines of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub pid: i32,
     pub socket_dir: Option<PathBuf>,
-    /// Whether Postgres says that it accepts connections.
-    pub ready: bool,
+    /// Whether Postgres accepts connections.
+    pub is_ready: bool,
 }
 
 impl PidFile {
-    /// The pid file of a cluster; nothing when there is none, or when Postgres has only begun to write it.
+    /// Reads the pid file of a cluster; `None` if there is none, or if Postgres has just begun to write it.
     pub(super) fn read(cluster: &Path) -> anyhow::Result<Option<Self>> {
         let path = cluster.join(NAME);
         match fs::read_to_string(&path) {
@@ -33,22 +33,25 @@ impl PidFile {
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines().map(str::trim_end);
         let pid = lines.next()?.parse().ok()?;
-        // Then the cluster, the time it was started, the port, the socket, the address, the shared memory, the state.
+        // The other lines are cluster, start time, port, socket folder, address, shared memory and state.
         let socket_dir = lines.nth(3).filter(|line| !line.is_empty()).map(PathBuf::from);
-        Some(Self { pid, socket_dir, ready: lines.nth(2) == Some("ready") })
+        Some(Self { pid, socket_dir, is_ready: lines.nth(2) == Some("ready") })
     }
 }
 
-/// The postmaster that serves this cluster now.
+/// The pid file of the postmaster that runs this cluster.
 ///
-/// If there is none, all that a killed one left behind is cleared away: Postgres itself would believe a pid file whose
-/// number has been given to another process meanwhile, and would wait for busy sessions for ever.
-pub(super) async fn running(cluster: &Path, cluster_name: &str) -> anyhow::Result<Option<PidFile>> {
+/// If none runs, the leftovers of a killed one are removed: Postgres itself would trust a pid file whose id belongs to
+/// another process by now, and would wait for busy sessions forever.
+pub(super) async fn running_postmaster(
+    cluster: &Path,
+    cluster_name: &str,
+) -> anyhow::Result<Option<PidFile>> {
     let Some(found) = PidFile::read(cluster)? else { return Ok(None) };
-    match holder(found.pid, cluster) {
-        Holder::Postmaster => return Ok(Some(found)),
-        Holder::Unclear => return Ok(None),
-        Holder::Stranger => {}
+    match holder_of(found.pid, cluster) {
+        PidHolder::Postmaster => return Ok(Some(found)),
+        PidHolder::UnknownPostgres => return Ok(None),
+        PidHolder::Other => {}
     }
     end_orphans(cluster_name).await;
     let mut stale = vec![cluster.join(NAME)];
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_running_postgres_is_read() {
+    fn the_file_of_a_running_postgres_is_parsed() {
         let text =
             "812\n/d/postgres\n1763700000\n5432\n/run/revwallet/ab\n\n  5432001   1234\nready   \n";
 
@@ -79,21 +82,25 @@ mod tests {
 
         assert_eq!(
             found,
-            Some(PidFile { pid: 812, socket_dir: Some("/run/revwallet/ab".into()), ready: true })
+            Some(PidFile {
+                pid: 812,
+                socket_dir: Some("/run/revwallet/ab".into()),
+                is_ready: true
+            })
         );
     }
 
     #[test]
-    fn a_file_that_is_being_written_is_not_ready() {
+    fn an_incomplete_file_is_not_ready() {
         assert_eq!(PidFile::parse(""), None);
         assert_eq!(
             PidFile::parse("812\n/d\n1763700000\n5432\n"),
-            Some(PidFile { pid: 812, socket_dir: None, ready: false })
+            Some(PidFile { pid: 812, socket_dir: None, is_ready: false })
         );
         assert!(
             !PidFile::parse("812\n/d\n17\n5432\n/s\n\n 1 2\nstopping\n")
                 .expect("it has a pid")
-                .ready
+                .is_ready
         );
     }
 }

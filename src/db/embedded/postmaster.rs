@@ -1,4 +1,4 @@
-//! One running Postgres: the child that we started, or one that we took over.
+//! A running Postgres: a child of this process, or one that was taken over.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,25 +10,25 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::POLL;
+use super::POLL_INTERVAL;
 use super::process::{postmaster_has_ended, send};
 
-/// How a Postgres is asked to end, and how long it may take: a fast shutdown writes a checkpoint, an immediate one nothing.
-const STOPS: [(Signal, Duration); 3] = [
+/// Signals that stop Postgres, each with the time to wait: a fast shutdown writes a checkpoint, an immediate one does not.
+const STOP_SIGNALS: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(20)),
     (Signal::SIGQUIT, Duration::from_secs(6)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The first process of a Postgres. Dropped without `stop`, it is asked to end but not waited for.
+/// The first process of a Postgres. On drop it gets a signal to stop, but is not waited for.
 #[derive(Debug)]
 pub(super) struct Postmaster {
     pid: i32,
     cluster: PathBuf,
     /// Absent when another program started it.
     child: Option<Child>,
-    gone: bool,
-    /// How long the log was when it began.
+    has_ended: bool,
+    /// Length of the log at its start.
     pub log_start: u64,
 }
 
@@ -41,46 +41,46 @@ impl Postmaster {
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .context("postgres has no process id")?;
-        Ok(Self { pid, cluster, child: Some(child), gone: false, log_start })
+        Ok(Self { pid, cluster, child: Some(child), has_ended: false, log_start })
     }
 
     pub(super) fn take_over(pid: i32, cluster: PathBuf, log_start: u64) -> Self {
-        Self { pid, cluster, child: None, gone: false, log_start }
+        Self { pid, cluster, child: None, has_ended: false, log_start }
     }
 
     pub(super) fn pid(&self) -> i32 {
         self.pid
     }
 
-    pub(super) fn was_taken_over(&self) -> bool {
+    pub(super) fn is_taken_over(&self) -> bool {
         self.child.is_none()
     }
 
     pub(super) fn has_ended(&mut self) -> bool {
-        self.gone = self.gone
+        self.has_ended = self.has_ended
             || match &mut self.child {
                 Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
                 None => postmaster_has_ended(self.pid, &self.cluster),
             };
-        self.gone
+        self.has_ended
     }
 
-    /// Ends it, by harsher means as time goes by.
+    /// Stops it, with a stronger signal each time that it does not end in time.
     pub(super) async fn stop(&mut self) {
-        for (signal, wait_max) in STOPS {
+        for (signal, wait_max) in STOP_SIGNALS {
             if self.has_ended() {
                 return;
             }
             send(self.pid, signal);
-            let began = Instant::now();
-            while began.elapsed() < wait_max {
+            let sent = Instant::now();
+            while sent.elapsed() < wait_max {
                 if self.has_ended() {
                     return;
                 }
-                sleep(POLL).await;
+                sleep(POLL_INTERVAL).await;
             }
             warn!(
-                "the private Postgres {} did not end within {} s of {signal}",
+                "private Postgres {} did not end within {} s of {signal}",
                 self.pid,
                 wait_max.as_secs()
             );

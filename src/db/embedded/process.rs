@@ -1,4 +1,4 @@
-//! Looking at processes that are not our children: is the Postgres that a file names still there, and did it leave any behind?
+//! Processes that are not children of this one: the Postgres that a pid file names, and the sessions that a killed one left.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,97 +8,100 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::POLL;
+use super::POLL_INTERVAL;
 
-/// How long sessions may take to notice that their postmaster was killed; one that is busy never does.
+/// Time for sessions to notice that their postmaster was killed; a busy one never does.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// How long the kernel may take to end killed processes.
+/// Longest time to wait for the end of killed processes.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Who has the process id that a cluster's pid file names.
+/// Process that has the id from the pid file of a cluster.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// The postmaster of this very cluster.
+pub(super) enum PidHolder {
+    /// The postmaster of this cluster.
     Postmaster,
-    /// Some Postgres that does not say which cluster it serves; Postgres itself shall judge.
-    Unclear,
-    /// Nobody, or a process that has nothing to do with this cluster: ids are used again, after a restart of a container soon.
-    Stranger,
+    /// A Postgres that does not show its cluster; Postgres itself decides.
+    UnknownPostgres,
+    /// No process, or an unrelated one: ids are reused, soon after the restart of a container.
+    Other,
 }
 
-/// Who has `pid` now.
-pub(super) fn holder(pid: i32, cluster: &Path) -> Holder {
-    command_of(pid).map_or(Holder::Stranger, |command| judge(&command, cluster))
+/// The process that has `pid` now.
+pub(super) fn holder_of(pid: i32, cluster: &Path) -> PidHolder {
+    command_line(pid).map_or(PidHolder::Other, |command| classify(&command, cluster))
 }
 
-/// Whether the postmaster that had `pid` has ended, to the last step: one that is ending has no command line any more.
+/// Whether the postmaster that had `pid` has ended completely: while it ends, it no longer has a command line.
 pub(super) fn postmaster_has_ended(pid: i32, cluster: &Path) -> bool {
-    command_of(pid)
-        .map_or_else(|| is_gone(pid), |command| judge(&command, cluster) != Holder::Postmaster)
+    command_line(pid).map_or_else(
+        || is_gone(pid),
+        |command| classify(&command, cluster) != PidHolder::Postmaster,
+    )
 }
 
-fn judge(command: &str, cluster: &Path) -> Holder {
-    let ours = format!(" -D {}", cluster.display());
+/// Classifies a process by its command line.
+fn classify(command: &str, cluster: &Path) -> PidHolder {
+    let argument = format!(" -D {}", cluster.display());
     let program = command.split(' ').next().unwrap_or_default();
     let is_postgres = [program, command.split(" -D ").next().unwrap_or_default()]
         .iter()
         .any(|program| matches!(program.rsplit('/').next(), Some("postgres" | "postmaster")));
-    let rest = command.find(&ours).map(|at| &command[at + ours.len()..]);
+    let rest = command.find(&argument).map(|at| &command[at + argument.len()..]);
     match rest {
         Some(rest) if is_postgres && (rest.is_empty() || rest.starts_with(' ')) => {
-            Holder::Postmaster
+            PidHolder::Postmaster
         }
-        None if is_postgres && !command.contains(" -D ") => Holder::Unclear,
-        _ => Holder::Stranger,
+        None if is_postgres && !command.contains(" -D ") => PidHolder::UnknownPostgres,
+        _ => PidHolder::Other,
     }
 }
 
-/// Sends a signal; a process that is gone is no error.
+/// Sends a signal; it is not an error if the process has ended.
 pub(super) fn send(pid: i32, signal: Signal) {
     if let Err(error) = kill(Pid::from_raw(pid), signal)
         && error != nix::errno::Errno::ESRCH
     {
-        warn!("cannot send {signal} to the Postgres process {pid}: {error}");
+        warn!("cannot send {signal} to Postgres process {pid}: {error}");
     }
 }
 
-/// Ends what a killed postmaster left behind. Its sessions hold the shared memory that the next one needs.
+/// Ends the sessions of a killed postmaster, which hold the shared memory that the next one needs.
 ///
-/// Postgres puts the cluster's name in the title of each; the caller knows that no postmaster of that name runs.
+/// The title of each contains the name of the cluster. The caller makes sure that no postmaster of that name runs.
 pub(super) async fn end_orphans(cluster_name: &str) {
-    let began = Instant::now();
-    let mut orphans = sessions(cluster_name);
-    while !orphans.is_empty() && began.elapsed() < KILL_WAIT_MAX {
-        if NOTICE_WAIT_MAX < began.elapsed() {
+    let started = Instant::now();
+    let mut orphans = session_processes(cluster_name);
+    while !orphans.is_empty() && started.elapsed() < KILL_WAIT_MAX {
+        if NOTICE_WAIT_MAX < started.elapsed() {
             for pid in &orphans {
                 send(*pid, Signal::SIGKILL);
             }
         }
-        sleep(POLL).await;
+        sleep(POLL_INTERVAL).await;
         orphans.retain(|pid| !is_gone(*pid));
     }
 }
 
 /// The processes of a cluster other than its postmaster.
-fn sessions(cluster_name: &str) -> Vec<i32> {
+fn session_processes(cluster_name: &str) -> Vec<i32> {
     let title = format!("postgres: {cluster_name}: ");
-    all()
+    list_processes()
         .into_iter()
         .filter(|(_, command)| command.starts_with(&title))
         .map(|(pid, _)| pid)
         .collect()
 }
 
-/// The command line of a process; nothing when it is gone or only waits for its parent to notice.
+/// Command line of a process; `None` if it has ended or is a zombie.
 #[cfg(target_os = "linux")]
-fn command_of(pid: i32) -> Option<String> {
+fn command_line(pid: i32) -> Option<String> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let line = String::from_utf8_lossy(&words).replace('\0', " ").trim_end().to_owned();
     (!line.is_empty()).then_some(line)
 }
 
-/// Whether nothing is left of a process, or only its number until its parent looks.
+/// Whether a process has ended; a zombie counts as ended.
 #[cfg(target_os = "linux")]
 fn is_gone(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -106,27 +109,27 @@ fn is_gone(pid: i32) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn all() -> Vec<(i32, String)> {
+fn list_processes() -> Vec<(i32, String)> {
     let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     folders
         .filter_map(|folder| folder.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, command_of(pid)?)))
+        .filter_map(|pid| Some((pid, command_line(pid)?)))
         .collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn command_of(pid: i32) -> Option<String> {
+fn command_line(pid: i32) -> Option<String> {
     let line = ps(&["-p", &pid.to_string()]).into_iter().next()?.1;
     (!line.starts_with('(') && !line.is_empty()).then_some(line)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn is_gone(pid: i32) -> bool {
-    command_of(pid).is_none()
+    command_line(pid).is_none()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn all() -> Vec<(i32, String)> {
+fn list_processes() -> Vec<(i32, String)> {
     ps(&["-ax"])
 }
 
@@ -149,34 +152,34 @@ fn ps(selection: &[&str]) -> Vec<(i32, String)> {
 mod tests {
     use super::*;
 
-    fn check(command: &str, expected: &Holder) {
-        assert_eq!(&judge(command, Path::new("/data/postgres")), expected, "{command}");
+    fn check(command: &str, expected: &PidHolder) {
+        assert_eq!(&classify(command, Path::new("/data/postgres")), expected, "{command}");
     }
 
     #[test]
-    fn a_postmaster_is_known_by_its_cluster() {
+    fn a_postmaster_is_recognized_by_its_cluster() {
         check(
             "/usr/lib/postgresql/15/bin/postgres -D /data/postgres -c port=5432",
-            &Holder::Postmaster,
+            &PidHolder::Postmaster,
         );
-        check("/usr/lib/postgresql/15/bin/postgres -D /data/postgres", &Holder::Postmaster);
-        check("/a folder/bin/postgres -D /data/postgres -c port=5432", &Holder::Postmaster);
+        check("/usr/lib/postgresql/15/bin/postgres -D /data/postgres", &PidHolder::Postmaster);
+        check("/a folder/bin/postgres -D /data/postgres -c port=5432", &PidHolder::Postmaster);
     }
 
     #[test]
-    fn a_reused_process_id_is_a_stranger() {
-        check("/usr/bin/revwallet serve", &Holder::Stranger);
+    fn a_reused_process_id_is_recognized() {
+        check("/usr/bin/revwallet serve", &PidHolder::Other);
         check(
             "/usr/lib/postgresql/15/bin/postgres -D /data/postgres2 -c port=5432",
-            &Holder::Stranger,
+            &PidHolder::Other,
         );
-        check("postgres: revwallet-00: checkpointer", &Holder::Stranger);
-        check("grep -D /data/postgres", &Holder::Stranger);
-        assert_eq!(holder(i32::MAX, Path::new("/data")), Holder::Stranger);
+        check("postgres: revwallet-00: checkpointer", &PidHolder::Other);
+        check("grep -D /data/postgres", &PidHolder::Other);
+        assert_eq!(holder_of(i32::MAX, Path::new("/data")), PidHolder::Other);
     }
 
     #[test]
-    fn a_postgres_that_does_not_say_its_cluster_is_left_to_postgres() {
-        check("/usr/lib/postgresql/15/bin/postgres", &Holder::Unclear);
+    fn a_postgres_without_a_visible_cluster_is_unknown() {
+        check("/usr/lib/postgresql/15/bin/postgres", &PidHolder::UnknownPostgres);
     }
 }

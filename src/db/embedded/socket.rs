@@ -1,4 +1,4 @@
-//! The folder of the Unix socket: short, and closed to everybody else.
+//! The folder of the Unix socket: a short path, inaccessible to other users.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -11,57 +11,58 @@ use nix::unistd::geteuid;
 use super::environment;
 use super::os_user::OsUser;
 
-/// The name that Postgres gives to the socket of port 5432.
+/// Name of the socket of port 5432.
 const SOCKET: &str = ".s.PGSQL.5432";
 
-/// Longest path of a socket: 107 bytes on Linux, 103 on macOS.
+/// Longest path of a socket, in bytes: the limit of macOS; Linux allows 107.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// Chooses and prepares the folder for a socket: the first place that works.
-pub(super) fn choose(hash: &str, account: &OsUser) -> anyhow::Result<PathBuf> {
+/// Chooses and prepares the folder of the socket: the first candidate that works.
+pub(super) fn choose(hash: &str, os_user: &OsUser) -> anyhow::Result<PathBuf> {
     let shared =
         if geteuid().is_root() { Some(PathBuf::from("/run")) } else { environment::runtime_dir() };
     let preferred = shared.map(|folder| folder.join("revwallet").join(hash));
     if let Some(folder) = preferred.filter(|folder| fits(folder))
-        && prepare(&folder, account).is_ok()
+        && prepare(&folder, os_user).is_ok()
     {
         return Ok(folder);
     }
     let fallback = PathBuf::from(format!("/tmp/revwallet-{}-{hash}", geteuid()));
-    prepare(&fallback, account)?;
+    prepare(&fallback, os_user)?;
     Ok(fallback)
 }
 
-/// Makes sure that the folder is there, is the account's and is closed to everybody else.
-pub(super) fn prepare(folder: &Path, account: &OsUser) -> anyhow::Result<()> {
-    let failed = |error: std::io::Error| {
-        anyhow!("cannot prepare the folder {} for the database's socket: {error}", folder.display())
+/// Creates the folder if it is missing, and makes it belong to the user and inaccessible to others.
+pub(super) fn prepare(folder: &Path, os_user: &OsUser) -> anyhow::Result<()> {
+    let to_error = |cause: std::io::Error| {
+        anyhow!("cannot prepare the folder {} for the database's socket: {cause}", folder.display())
     };
     let parent = folder.parent().context("the folder for a socket cannot be the root folder")?;
     if !parent.exists() {
-        fs::create_dir_all(parent).map_err(failed)?;
-        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        fs::create_dir_all(parent).map_err(to_error)?;
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).map_err(to_error)?;
     }
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(error)),
+        Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
+        Err(cause) => return Err(to_error(cause)),
     }
-    // A link, or a folder of somebody who was here first, would let them stand in for our database.
-    let metadata = folder.symlink_metadata().map_err(failed)?;
+    // A link or another user's folder would let that user impersonate the database.
+    let metadata = folder.symlink_metadata().map_err(to_error)?;
     let owner = metadata.uid();
-    // Outside /tmp only root makes such folders for root: this one is left from another account's Postgres.
-    let root_made = geteuid().is_root() && (owner == 0 || !folder.starts_with("/tmp"));
-    if !metadata.is_dir() || !(owner == account.uid || root_made) {
+    // Outside /tmp only root creates such folders for root, so this one was left by a Postgres of another user.
+    let is_created_by_root = geteuid().is_root() && (owner == 0 || !folder.starts_with("/tmp"));
+    if !metadata.is_dir() || !(owner == os_user.uid || is_created_by_root) {
         bail!(
-            "the folder {} for the database's socket belongs to somebody else: remove it and start again",
+            "the folder {} for the database's socket belongs to another user: remove it and start again",
             folder.display()
         );
     }
-    account.give(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)
+    os_user.take_ownership(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(to_error)
 }
 
+/// Whether the path of the socket is short enough.
 fn fits(folder: &Path) -> bool {
     folder.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX
 }
@@ -71,23 +72,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_in_the_place_of_the_folder_is_refused() {
+    fn a_symbolic_link_is_refused() {
         let link = std::env::temp_dir().join(format!("revwallet-socket-{}", std::process::id()));
-        std::os::unix::fs::symlink("/tmp", &link).expect("it is new");
+        std::os::unix::fs::symlink("/tmp", &link).expect("the link is new");
 
-        let refused = prepare(&link, &OsUser { uid: geteuid().as_raw(), gid: 0, switch: false });
+        let prepared = prepare(&link, &OsUser { uid: geteuid().as_raw(), gid: 0, is_other: false });
 
-        fs::remove_file(&link).expect("it is ours");
+        fs::remove_file(&link).expect("the link exists");
         assert!(
-            refused
-                .expect_err("a link leads anywhere")
+            prepared
+                .expect_err("a link is not a folder")
                 .to_string()
-                .contains("belongs to somebody else")
+                .contains("belongs to another user")
         );
     }
 
     #[test]
-    fn a_socket_that_the_kernel_would_cut_off_does_not_fit() {
+    fn the_length_of_a_socket_path_is_limited() {
         assert!(fits(Path::new("/run/user/1000/revwallet/0123456789abcdef")));
         assert!(fits(Path::new(&"x".repeat(89))));
         assert!(!fits(Path::new(&"x".repeat(90))));

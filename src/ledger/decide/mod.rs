@@ -1,24 +1,24 @@
-//! The rules: what a posting does to balances and states, or why it is refused. Pure; no clock, no I/O.
+//! The rules: compute the effect of a posting on balances and states, or refuse it. Pure functions: no clock, no I/O.
 //!
-//! Legs are applied in order, so a leg sees what those before it did: an account may be opened, funded and
-//! charged in one posting. The posting holds as a whole or not at all.
+//! Legs are applied in order, and each leg sees the effects of the legs before it: one posting may open, fund and
+//! charge an account. A posting is accepted or refused as a whole.
 
 use std::collections::HashMap;
 
-use super::account::{Account, AccountId, AccountState, Class};
+use super::account::{Account, AccountClass, AccountId, AccountState};
 use super::currency::{Currencies, Currency};
 use super::money::Minor;
 use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
-/// Above this many accounts a posting finds them by hash instead of by looking through them.
+/// Most accounts of a posting that are found by linear search; beyond, by hash.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
-/// Why a posting is not written. `Display` is public text.
+/// A reason that a posting is not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("no such account")]
+    #[error("the account does not exist")]
     NoSuchAccount(AccountId),
-    #[error("the account exists")]
+    #[error("the account already exists")]
     AccountExists(AccountId),
     #[error("the account is closed")]
     AccountClosed(AccountId),
@@ -28,7 +28,7 @@ pub enum Refusal {
     AccountNotFrozen(AccountId),
     #[error("the account is not empty")]
     AccountNotEmpty(AccountId),
-    #[error("the balance is too low")]
+    #[error("the balance is insufficient")]
     InsufficientFunds { account: AccountId, available: Minor, required: Minor },
     #[error("the balance would become too large")]
     BalanceTooLarge(AccountId),
@@ -36,21 +36,21 @@ pub enum Refusal {
     AmountTooLarge,
     #[error("the accounts have different currencies")]
     CurrencyMismatch(AccountId, AccountId),
-    #[error("this idempotency key belongs to a different request")]
+    #[error("this idempotency key was used for a different request")]
     KeyReused,
-    /// A companion did not take effect; the slice that brought it knows what this means.
+    /// A companion did not take effect; the text is defined by the slice that added it.
     #[error("{0}")]
     Companion(&'static str),
-    /// One of many transfers is refused, and so are all.
+    /// The posting has several transfers, and this one is refused; none of them is written.
     #[error("transfer {}: {refusal}", .leg + 1)]
     InLeg { leg: usize, refusal: Box<Refusal> },
-    /// The caller made a posting that can never be written. Not the user's fault.
-    #[error("the posting makes no sense: {0}")]
+    /// The posting can never be written: a bug of the calling code, not a mistake of the client.
+    #[error("malformed posting: {0}")]
     Malformed(&'static str),
 }
 
 impl Refusal {
-    /// For the metric's label: a closed set.
+    /// The value of the metric's label, from a closed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSuchAccount(_) => "no_such_account",
@@ -68,7 +68,7 @@ impl Refusal {
         }
     }
 
-    /// Tells which leg it was, where a posting has more than one transfer.
+    /// Adds the index of the refused leg if the posting has more than one transfer.
     #[must_use]
     pub fn in_leg(self, leg: usize, legs: &[Leg]) -> Self {
         if legs.iter().filter(|leg| !leg.with_previous).count() > 1 {
@@ -78,8 +78,8 @@ impl Refusal {
         }
     }
 
-    /// What a transfer and its fee need, they need together. The refused leg is the last of these.
-    fn of_whole_transfer(self, legs: &[Leg]) -> Self {
+    /// Adds up the amounts of a transfer and its fees. The refused leg is the last of `legs`.
+    fn for_whole_transfer(self, legs: &[Leg]) -> Self {
         let Self::InsufficientFunds { account, mut available, mut required } = self else {
             return self;
         };
@@ -95,7 +95,7 @@ impl Refusal {
     }
 }
 
-/// An account that a posting brings into being, and the leg that does.
+/// An account that a posting creates, and the index of the leg that creates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewAccount {
     pub account: AccountId,
@@ -103,31 +103,31 @@ pub struct NewAccount {
     pub leg: usize,
 }
 
-/// What deciding found out. Reused from posting to posting, so that it allocates nothing.
+/// Result of a decision. It is reused for the next posting, so that decisions do not allocate.
 #[derive(Debug, Default)]
 pub struct Decision {
     pub rows: Vec<TransferRow>,
     pub new_accounts: Vec<NewAccount>,
-    /// The accounts that the posting touched, as they are after it.
+    /// Accounts that the posting touched, with their values after it.
     pub touched: Vec<(AccountId, Account)>,
-    /// The leg because of which it was refused.
+    /// Index of the leg that caused the refusal.
     pub refused_leg: usize,
     index: HashMap<AccountId, usize>,
 }
 
-/// What settings choose.
+/// Limits and currencies from the settings.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The most that one leg moves.
+    /// Largest amount of a leg.
     pub amount_max: Minor,
     pub currencies: Currencies,
 }
 
-/// Every account whose balance or state decides about these legs.
+/// Every account whose balance or state these legs depend on.
 pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
     legs.iter()
         .flat_map(|leg| match leg.action {
-            // The owner of a hold account tells its currency, and keeps what is held.
+            // The owner of a hold account provides the currency and a copy of the held balance.
             Action::Move { debit, credit, .. } => {
                 [Some(debit), Some(credit), credit.held_for().or(debit.held_for())]
             }
@@ -139,7 +139,7 @@ pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
         .flatten()
 }
 
-/// Decides on one posting. `account` tells what is known; `None` means that there is no such account.
+/// Decides on a posting. `account` looks up an account; it returns `None` if the account does not exist.
 pub fn decide(
     legs: &[Leg],
     rules: &Rules,
@@ -150,25 +150,25 @@ pub fn decide(
     decision.new_accounts.clear();
     decision.touched.clear();
     decision.index.clear();
-    check_form(legs)?;
+    require_well_formed(legs)?;
 
-    let mut sheet = Sheet { known: account, decision };
+    let mut accounts = WorkingAccounts { stored: account, decision };
     for (n, leg) in legs.iter().enumerate() {
-        if let Err(refusal) = sheet.apply(leg, rules, n) {
+        if let Err(refusal) = accounts.apply(leg, rules, n) {
             decision.refused_leg = n;
-            return Err(refusal.of_whole_transfer(&legs[..=n]));
+            return Err(refusal.for_whole_transfer(&legs[..=n]));
         }
     }
     number_legs(legs, &mut decision.rows);
     Ok(())
 }
 
-/// What no program of ours should ever send.
-fn check_form(legs: &[Leg]) -> Result<(), Refusal> {
+/// Refuses postings that only a bug of the calling code can produce.
+fn require_well_formed(legs: &[Leg]) -> Result<(), Refusal> {
     match legs {
-        [] => return Err(Refusal::Malformed("it has no leg")),
+        [] => return Err(Refusal::Malformed("it has no legs")),
         [first, ..] if first.with_previous => {
-            return Err(Refusal::Malformed("its first leg has no previous"));
+            return Err(Refusal::Malformed("its first leg has no previous leg"));
         }
         _ if legs.len() > POSTING_LEGS_MAX => {
             return Err(Refusal::Malformed("it has too many legs"));
@@ -184,12 +184,12 @@ fn check_form(legs: &[Leg]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Numbers the legs of each transfer: 0 of 2, 1 of 2, 0 of 1.
+/// Numbers the legs within each transfer: 0 of 2, 1 of 2, 0 of 1.
 fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     let mut start = 0;
     while start < rows.len() {
         let more = legs[start + 1..].iter().take_while(|leg| leg.with_previous).count();
-        let count = i16::try_from(more + 1).expect("POSTING_LEGS_MAX fits");
+        let count = i16::try_from(more + 1).expect("POSTING_LEGS_MAX fits into i16");
         for (row, leg) in rows[start..=start + more].iter_mut().zip(0..) {
             (row.leg, row.legs) = (leg, count);
         }
@@ -197,14 +197,14 @@ fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     }
 }
 
-/// The accounts as the legs so far leave them.
-struct Sheet<'a, F> {
-    known: F,
+/// Accounts with the effects of the legs applied so far.
+struct WorkingAccounts<'a, F> {
+    stored: F,
     decision: &'a mut Decision,
 }
 
-impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
-    fn place(&self, id: AccountId) -> Option<usize> {
+impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
+    fn index_of(&self, id: AccountId) -> Option<usize> {
         let touched = &self.decision.touched;
         if touched.len() <= LINEAR_ACCOUNTS_MAX {
             touched.iter().position(|(other, _)| *other == id)
@@ -214,9 +214,9 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
     }
 
     fn get(&self, id: AccountId) -> Option<Account> {
-        match self.place(id) {
-            Some(place) => Some(self.decision.touched[place].1),
-            None => (self.known)(id),
+        match self.index_of(id) {
+            Some(index) => Some(self.decision.touched[index].1),
+            None => (self.stored)(id),
         }
     }
 
@@ -224,23 +224,23 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         self.get(id).ok_or(Refusal::NoSuchAccount(id))
     }
 
-    fn put(&mut self, id: AccountId, account: Account) {
-        if let Some(place) = self.place(id) {
-            self.decision.touched[place].1 = account;
+    fn set(&mut self, id: AccountId, account: Account) {
+        if let Some(index) = self.index_of(id) {
+            self.decision.touched[index].1 = account;
             return;
         }
         let decision = &mut *self.decision;
         decision.touched.push((id, account));
         let count = decision.touched.len();
         if count == LINEAR_ACCOUNTS_MAX + 1 {
-            let places = decision.touched.iter().enumerate().map(|(place, (id, _))| (*id, place));
-            decision.index.extend(places);
+            let indexes = decision.touched.iter().enumerate().map(|(index, (id, _))| (*id, index));
+            decision.index.extend(indexes);
         } else if count > LINEAR_ACCOUNTS_MAX {
             decision.index.insert(id, count - 1);
         }
     }
 
-    /// The account, which comes to be when it is one of those that need no opening.
+    /// Returns the account; creates it if it is a system or hold account.
     fn find_or_create(
         &mut self,
         id: AccountId,
@@ -252,14 +252,14 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         }
         let currency = match (id.currency_number(), id.held_for()) {
             (Some(number), _) => {
-                rules.currencies.numbered(number).ok_or(Refusal::NoSuchAccount(id))?
+                rules.currencies.find_by_number(number).ok_or(Refusal::NoSuchAccount(id))?
             }
             (_, Some(owner)) => self.find(owner)?.currency,
             _ => return Err(Refusal::NoSuchAccount(id)),
         };
         self.decision.new_accounts.push(NewAccount { account: id, currency, leg });
         let account = Account::empty(currency);
-        self.put(id, account);
+        self.set(id, account);
         Ok(account)
     }
 
@@ -267,7 +267,9 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         let (debit, credit, amount) = match leg.action {
             Action::Move { kind, debit, credit, amount } => {
                 if !kind.moves_money() || debit == credit || amount <= Minor::ZERO {
-                    return Err(Refusal::Malformed("a move needs two accounts and an amount"));
+                    return Err(Refusal::Malformed(
+                        "a move needs two accounts and a positive amount",
+                    ));
                 }
                 self.transfer(debit, credit, amount, rules, n)?;
                 (debit, credit, amount)
@@ -319,9 +321,9 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
         if from.currency != to.currency {
             return Err(Refusal::CurrencyMismatch(debit, credit));
         }
-        // Otherwise money could be held for an account that is closed.
+        // Otherwise another account could hold money for an account that is closed.
         if credit.held_for().is_some_and(|owner| owner != debit) {
-            return Err(Refusal::Malformed("only its owner's money is held"));
+            return Err(Refusal::Malformed("a hold account takes money only from its owner"));
         }
         if amount > rules.amount_max {
             return Err(Refusal::AmountTooLarge);
@@ -333,39 +335,45 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
                 available: from.balance,
                 required: amount,
             })?;
+        // The ceiling is one for available and held together, so that a hold can always be released. Money that comes
+        // back from the account's own hold changes only how the sum is divided.
+        let held = if debit.held_for() == Some(credit) { Minor::ZERO } else { to.held };
         to.balance = (to.balance.checked_add(amount))
-            .filter(|balance| credit.class().is_some_and(|class| class.allows(*balance)))
+            .filter(|balance| {
+                let total = balance.checked_add(held);
+                total.is_some_and(|total| credit.class().is_some_and(|class| class.allows(total)))
+            })
             .ok_or(Refusal::BalanceTooLarge(credit))?;
-        self.put(debit, from);
-        self.put(credit, to);
-        self.note_held(debit, from.balance)?;
-        self.note_held(credit, to.balance)
+        self.set(debit, from);
+        self.set(credit, to);
+        self.update_held(debit, from.balance)?;
+        self.update_held(credit, to.balance)
     }
 
-    /// The owner of a hold account keeps what is in it.
-    fn note_held(&mut self, id: AccountId, held: Minor) -> Result<(), Refusal> {
+    /// Copies the balance of a hold account to its owner.
+    fn update_held(&mut self, id: AccountId, held: Minor) -> Result<(), Refusal> {
         if let Some(owner) = id.held_for() {
             let account = Account { held, ..self.find(owner)? };
-            self.put(owner, account);
+            self.set(owner, account);
         }
         Ok(())
     }
 
     fn open(&mut self, id: AccountId, currency: Currency, leg: usize) -> Result<(), Refusal> {
-        if id.class() != Some(Class::Customer) {
-            return Err(Refusal::Malformed("only customers' accounts are opened"));
+        if id.class() != Some(AccountClass::Customer) {
+            return Err(Refusal::Malformed("only customer accounts can be opened"));
         }
         if self.get(id).is_some() {
             return Err(Refusal::AccountExists(id));
         }
         self.decision.new_accounts.push(NewAccount { account: id, currency, leg });
-        self.put(id, Account::empty(currency));
+        self.set(id, Account::empty(currency));
         Ok(())
     }
 
     fn change_state(&mut self, id: AccountId, kind: TransferKind) -> Result<(), Refusal> {
-        if id.class() != Some(Class::Customer) {
-            return Err(Refusal::Malformed("only customers' accounts have a state"));
+        if id.class() != Some(AccountClass::Customer) {
+            return Err(Refusal::Malformed("only customer accounts have a state"));
         }
         let mut account = self.find(id)?;
         account.state = match (kind, account.state) {
@@ -382,9 +390,9 @@ impl<F: Fn(AccountId) -> Option<Account>> Sheet<'_, F> {
                 AccountState::Closed
             }
             (TransferKind::Close, AccountState::Open) => return Err(Refusal::AccountNotEmpty(id)),
-            _ => return Err(Refusal::Malformed("this is no change of state")),
+            _ => return Err(Refusal::Malformed("it is not a change of state")),
         };
-        self.put(id, account);
+        self.set(id, account);
         Ok(())
     }
 }

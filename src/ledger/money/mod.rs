@@ -1,4 +1,4 @@
-//! Money: a whole number of minor units, and its exact decimal form. Nothing here ever touches a float.
+//! Money: a whole number of minor units, and its exact decimal form, without floating-point arithmetic.
 
 use std::fmt;
 
@@ -6,11 +6,8 @@ use rust_decimal::Decimal;
 
 use super::currency::Currency;
 
-/// No customer's balance rises above this, so that every balance is exact in every JSON parser.
+/// Highest balance of a customer account: every balance is exact in every JSON parser.
 pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
-
-/// The most that one transfer moves unless a setting says otherwise.
-pub const MAX_AMOUNT_DEFAULT: Minor = Minor(1_000_000_000_000);
 
 /// Longest text taken for an amount. Twenty digits are more than an `i64` has; the rest is room for zeros.
 const TEXT_LEN_MAX: usize = 64;
@@ -19,7 +16,7 @@ const TEXT_LEN_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Minor(pub i64);
 
-/// Why a text is no amount. `Display` is what the caller is told.
+/// A reason that a text is not an amount. Its `Display` is shown to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
     #[error("is not a decimal number")]
@@ -37,7 +34,7 @@ pub enum AmountError {
 impl Minor {
     pub const ZERO: Self = Self(0);
 
-    /// `None` when the sum leaves the range of `i64`.
+    /// Adds; `None` if the sum exceeds the range of `i64`.
     #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
@@ -46,7 +43,7 @@ impl Minor {
         }
     }
 
-    /// `None` when the difference leaves the range of `i64`.
+    /// Subtracts; `None` if the difference exceeds the range of `i64`.
     #[must_use]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
@@ -55,7 +52,7 @@ impl Minor {
         }
     }
 
-    /// A positive amount from the text of a JSON number, or of a string that looks like one.
+    /// Parses a positive amount from the text of a JSON number.
     pub fn parse_amount(text: &str, currency: Currency) -> Result<Self, AmountError> {
         match Self::parse_balance(text, currency)? {
             Self::ZERO => Err(AmountError::Zero),
@@ -63,11 +60,11 @@ impl Minor {
         }
     }
 
-    /// The same, but zero is allowed.
+    /// Parses an amount that may be zero.
     pub fn parse_balance(text: &str, currency: Currency) -> Result<Self, AmountError> {
         match Self::parse_signed(text, currency) {
             Ok(amount) if amount < Self::ZERO => Err(AmountError::Negative),
-            // What is negative is told so first, however large or fine it is.
+            // The sign is reported before size and precision.
             Err(AmountError::TooLarge | AmountError::TooManyDecimals(_))
                 if text.starts_with('-') =>
             {
@@ -77,9 +74,9 @@ impl Minor {
         }
     }
 
-    /// The same, but both signs are allowed.
+    /// Parses an amount that may be zero or negative.
     ///
-    /// The grammar is that of a JSON number. An exponent only moves the point: `1.5e1` is `15`,
+    /// The grammar is that of a JSON number. An exponent only moves the decimal point: `1.5e1` is `15`,
     /// and `15e-3` has three decimals.
     pub fn parse_signed(text: &str, currency: Currency) -> Result<Self, AmountError> {
         if text.len() > TEXT_LEN_MAX {
@@ -120,7 +117,7 @@ impl Minor {
         Ok(Self(if negative { -minor } else { minor }))
     }
 
-    /// From an exact decimal, for instance a price times a quantity that was rounded on purpose before.
+    /// Converts an exact decimal, such as the deliberately rounded product of a price and a quantity.
     pub fn from_decimal(decimal: Decimal, currency: Currency) -> Result<Self, AmountError> {
         let decimals = currency.decimals();
         let mut exact = decimal.normalize();
@@ -128,25 +125,25 @@ impl Minor {
             return Err(AmountError::TooManyDecimals(decimals));
         }
         exact.rescale(u32::from(decimals));
-        // `rescale` keeps the scale it can when the mantissa has no room left.
+        // `rescale` stops at a smaller scale if the mantissa has no room left.
         if exact.scale() != u32::from(decimals) {
             return Err(AmountError::TooLarge);
         }
         i64::try_from(exact.mantissa()).map(Self).map_err(|_| AmountError::TooLarge)
     }
 
-    /// As an exact decimal.
+    /// Converts to an exact decimal.
     pub fn to_decimal(self, currency: Currency) -> Decimal {
         Decimal::from_i128_with_scale(i128::from(self.0), u32::from(currency.decimals()))
     }
 
-    /// The decimal form with exactly the currency's decimals: `999.00`.
-    pub fn exact(self, currency: Currency) -> Exact {
-        Exact { minor: self, decimals: currency.decimals() }
+    /// The decimal form with exactly the currency's decimals, such as `999.00`.
+    pub fn exact(self, currency: Currency) -> ExactDecimal {
+        ExactDecimal { minor: self, decimals: currency.decimals() }
     }
 }
 
-/// `-1`, `+2`, `3`, at most six digits: more cannot lead anywhere.
+/// Parses an exponent such as `-1`, `+2` or `3`, clamped to six digits: larger ones are out of range anyway.
 fn parse_exponent(text: &str) -> Result<i64, AmountError> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -158,7 +155,7 @@ fn parse_exponent(text: &str) -> Result<i64, AmountError> {
     Ok(if text.starts_with('-') { -size } else { size })
 }
 
-/// The number with these digits behind it; `None` once it has left the range.
+/// Appends digits to a number; `None` once it exceeds the range of `i64`.
 fn append_digits(number: Option<i64>, digits: &str) -> Result<Option<i64>, AmountError> {
     digits.bytes().try_fold(number, |number, byte| {
         if !byte.is_ascii_digit() {
@@ -169,16 +166,16 @@ fn append_digits(number: Option<i64>, digits: &str) -> Result<Option<i64>, Amoun
     })
 }
 
-/// Writes an amount as a decimal, without a float and without allocating.
+/// Displays an amount as a decimal, without floating-point arithmetic and without allocation.
 #[derive(Debug, Clone, Copy)]
-pub struct Exact {
+pub struct ExactDecimal {
     minor: Minor,
     decimals: u8,
 }
 
-impl fmt::Display for Exact {
+impl fmt::Display for ExactDecimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // 20 digits, a point and a sign.
+        // Room for 20 digits, a point and a sign.
         let mut text = [0u8; 24];
         let mut start = text.len();
         let mut rest = self.minor.0.unsigned_abs();

@@ -1,4 +1,4 @@
-//! What is an amount and what is not, and that nothing is lost on the way there and back.
+//! Valid and invalid amounts, and lossless conversion in both directions.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn an_amount_is_a_json_number_with_at_most_the_decimals_of_its_currency() {
 }
 
 #[test]
-fn each_wrong_amount_is_told_why() {
+fn each_invalid_amount_is_rejected_with_its_reason() {
     for text in [
         "", "-", ".", ".5", "5.", "1.e1", "01", "00.1", "+1", "1,5", "1_0", "NaN", "inf",
         "Infinity", "1e", "1e+", "0x1", " 1", "1 ", "1.5.1", "1e1.5", "١", "--1", "1e1e1",
@@ -67,7 +67,7 @@ fn an_amount_is_written_with_exactly_the_decimals_of_its_currency() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(minor: i64, decimals in 0u8..=18) {
+    fn written_amounts_parse_back_to_the_same_value(minor: i64, decimals in 0u8..=18) {
         prop_assume!(minor != i64::MIN);
         let currency = currency(decimals);
 
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in ".{0,70}", decimals in 0u8..=18) {
+    fn no_text_makes_the_parser_panic(text in ".{0,70}", decimals in 0u8..=18) {
         let _answer = Minor::parse_amount(&text, currency(decimals));
     }
 }

@@ -1,9 +1,9 @@
-//! Reading the book: balances now and then, histories. Every read is a few index probes, whatever the size of the book.
+//! Reads of the book: current and past balances, histories. Each read is a few index probes, whatever the book's size.
 
 mod sql;
 
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::account::{AccountId, AccountState};
@@ -11,46 +11,46 @@ use super::money::Minor;
 use super::transfer::{TransferKind, TransferRow};
 use crate::error::Result;
 
-/// Most entries of one page of a history.
+/// Most entries in a page of a history.
 pub const PAGE_MAX: i64 = 1000;
 
-/// A place in the book that nothing is behind.
+/// A seq after the last transfer of any book.
 pub const END: i64 = i64::MAX;
 
-/// One transfer as a customer sees it.
+/// A transfer from the perspective of a customer account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
     pub seq: i64,
-    /// The seq of the first leg: the transfer's id.
+    /// Id of the transfer: the seq of its first leg.
     pub transfer: i64,
     pub at: OffsetDateTime,
     pub kind: TransferKind,
     pub debit: AccountId,
     pub credit: AccountId,
     pub amount: Minor,
-    /// What could be spent after it.
+    /// Available balance after it.
     pub available: Minor,
-    /// What was held after it.
+    /// Held balance after it.
     pub held: Minor,
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
 }
 
-/// Which part of a history, and from which end.
+/// A page of a history: its bounds, its order and its limit.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// The first seq that belongs to it.
+pub struct HistoryRange {
+    /// Lowest seq, inclusive.
     pub from: i64,
-    /// The first seq behind it.
+    /// Highest seq, exclusive.
     pub before: i64,
     pub oldest_first: bool,
     pub limit: i64,
 }
 
-/// One row of the book, as it is stored.
+/// A stored row of the book: one leg of a transfer.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct BookRow {
     pub seq: i64,
     pub debit: i64,
     pub credit: i64,
@@ -66,9 +66,9 @@ pub struct Line {
     pub metadata: Option<String>,
 }
 
-impl Line {
-    /// What the writer decided; `None` when a newer program wrote a kind that this one does not know.
-    pub fn row(&self) -> Option<TransferRow> {
+impl BookRow {
+    /// Converts to the type that the writer uses; `None` if its kind is of a newer version of the program.
+    pub fn transfer_row(&self) -> Option<TransferRow> {
         Some(TransferRow {
             kind: TransferKind::from_code(self.kind)?,
             leg: self.leg,
@@ -81,39 +81,52 @@ impl Line {
         })
     }
 
-    /// The seq of the first leg: the transfer's id.
-    pub fn transfer(&self) -> i64 {
+    /// Id of the transfer: the seq of its first leg.
+    pub fn transfer_id(&self) -> i64 {
         self.seq - i64::from(self.leg)
     }
 }
 
-/// The rows behind `after`, up to `last`, at most `limit`.
-pub async fn lines(
+/// Reads the rows after `after`, up to and including `last`, at most `limit`.
+pub async fn rows(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     last: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Line>> {
-    sql::lines(db, book, after, last, limit).await
+) -> sqlx::Result<Vec<BookRow>> {
+    sql::rows(db, book, after, last, limit).await
 }
 
-/// The last seq that was in the book at that moment.
+/// Returns the last seq that was in the book at that moment.
 pub async fn seq_at(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(0))
 }
 
-/// The last seq that was in the book before that moment.
+/// Returns the last seq that was in the book before that moment.
 pub async fn seq_before(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(0))
 }
 
-/// The head of the book: its last seq, and when that was sealed.
+/// Newest moment whose answer cannot change any more.
+///
+/// A batch in flight has taken its time already and is not visible yet. Without one, every later batch takes a later
+/// time than this statement's; with one, no batch takes an earlier time than the head's.
+pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDateTime> {
+    let sql::Settled { now, is_writing } = sql::settled(db).await?;
+    if !is_writing {
+        return Ok(now);
+    }
+    let (_, sealed_at) = sql::head(db, book).await?;
+    Ok((sealed_at - Duration::MICROSECOND).min(now))
+}
+
+/// Returns the head of the book: its last seq, and the time of its seal.
 pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTime)> {
     Ok(sql::head(db, book).await?)
 }
 
-/// The balances of these accounts after `until`, in their order; zero for one that nothing has touched.
+/// Returns the balances of these accounts after the transfer `until`, in the same order; zero for unused accounts.
 pub async fn balances(
     db: &mut PgConnection,
     book: i32,
@@ -125,7 +138,7 @@ pub async fn balances(
     Ok(balances.into_iter().map(Minor).collect())
 }
 
-/// Whether money may enter and leave an account. One that nothing was done to is open.
+/// Returns the state of an account. An account without changes of state is open.
 pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<AccountState> {
     let kind = sql::last_state_change(db, book, account.0).await?;
     Ok(kind
@@ -134,20 +147,16 @@ pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Resu
         .unwrap_or(AccountState::Open))
 }
 
-/// The transfers of a customer's account, those of what it holds included.
+/// Reads the history of a customer account, including the transfers of its hold account.
 pub async fn history(
     db: &mut PgConnection,
     book: i32,
     account: AccountId,
-    span: Span,
+    range: HistoryRange,
 ) -> Result<Vec<HistoryEntry>> {
     let hold = account.hold().unwrap_or(account);
     let has_hold = sql::has_account(db, book, hold.0).await?;
-    let span = Span { limit: span.limit.clamp(1, PAGE_MAX), ..span };
-    let accounts = sql::Accounts { account: account.0, hold: hold.0, has_hold };
-    if span.oldest_first {
-        Ok(sql::history_upwards(db, book, accounts, span).await?)
-    } else {
-        Ok(sql::history_downwards(db, book, accounts, span).await?)
-    }
+    let range = HistoryRange { limit: range.limit.clamp(1, PAGE_MAX), ..range };
+    let accounts = sql::HistoryAccounts { account: account.0, hold: hold.0, has_hold };
+    Ok(sql::history(db, book, accounts, range).await?)
 }

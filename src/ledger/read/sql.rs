@@ -1,10 +1,10 @@
-//! The statements that read the book.
+//! SQL statements that read the book.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{HistoryEntry, Line, Span};
+use super::{BookRow, HistoryEntry, HistoryRange};
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::TransferKind;
@@ -43,7 +43,7 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<(i64,
     Ok((row.seq, row.at))
 }
 
-/// Two probes an account: the last time it was debited and the last time it was credited; the later one tells.
+/// Two index probes for each account: its last debit and its last credit; the later of them holds the balance.
 pub(super) async fn balances(
     db: &mut PgConnection,
     book: i32,
@@ -122,14 +122,14 @@ pub(super) async fn last_state_change(
     .await
 }
 
-/// A customer's account, and where its held money waits if any ever did.
-pub(super) struct Accounts {
+/// A customer account, and its hold account if that exists.
+pub(super) struct HistoryAccounts {
     pub account: i64,
     pub hold: i64,
     pub has_hold: bool,
 }
 
-struct Stored {
+struct HistoryRow {
     seq: i64,
     leg: i16,
     at: OffsetDateTime,
@@ -144,9 +144,9 @@ struct Stored {
     held: i64,
 }
 
-impl Stored {
-    /// Nothing when a newer program wrote a kind that this one does not know.
-    fn entry(self) -> Option<HistoryEntry> {
+impl HistoryRow {
+    /// Converts the row; `None` if its kind is of a newer version of the program.
+    fn into_entry(self) -> Option<HistoryEntry> {
         Some(HistoryEntry {
             seq: self.seq,
             transfer: self.seq - i64::from(self.leg),
@@ -164,17 +164,15 @@ impl Stored {
     }
 }
 
-/// Newest first. Three sides: what left the account, what came to it, and what was captured from what it holds.
-pub(super) async fn history_downwards(
-    db: &mut PgConnection,
-    book: i32,
-    accounts: Accounts,
-    span: Span,
-) -> sqlx::Result<Vec<HistoryEntry>> {
-    let Accounts { account, hold, has_hold } = accounts;
-    let rows = sqlx::query_as!(
-        Stored,
-        r#"
+/// The statement of a history; `$order` is `"asc"` or `"desc"`. The order is part of the text, because an order that is
+/// a parameter would not let the index end the scan at the limit.
+///
+/// It merges three scans: debits of the account, credits of the account, and captures from its hold account.
+macro_rules! select_history {
+    ($order:tt, $book:expr, $accounts:expr, $range:expr) => {
+        sqlx::query_as!(
+            HistoryRow,
+            r#"
         select
             s.seq as "seq!", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
             s.debit as "debit!", s.credit as "credit!", s.amount as "amount!", s.trace_id, s.linked,
@@ -186,21 +184,21 @@ pub(super) async fn history_downwards(
                 debit_balance as available, case when credit = $3 then credit_balance end as held
             from ledger.transfer
             where book = $1 and debit = $2 and seq >= $5 and seq < $6
-            order by seq desc
+            order by seq "# + $order + r#"
             limit $7)
             union all
             (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
                 credit_balance, case when debit = $3 then debit_balance end
             from ledger.transfer
             where book = $1 and credit = $2 and debit <> $2 and seq >= $5 and seq < $6
-            order by seq desc
+            order by seq "# + $order + r#"
             limit $7)
             union all
             (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
                 null, debit_balance
             from ledger.transfer
             where $4 and book = $1 and debit = $3 and credit <> $2 and seq >= $5 and seq < $6
-            order by seq desc
+            order by seq "# + $order + r#"
             limit $7)
         ) s
         left join lateral (
@@ -223,104 +221,43 @@ pub(super) async fn history_downwards(
             where $4 and s.held is null and t.book = $1 and t.credit = $3 and t.seq <= s.seq
             order by t.seq desc limit 1
         ) hc on true
-        order by s.seq desc
+        order by s.seq "# + $order + r#"
         limit $7"#,
-        book,
-        account,
-        hold,
-        has_hold,
-        span.from,
-        span.before,
-        span.limit,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().filter_map(Stored::entry).collect())
+            $book,
+            $accounts.account,
+            $accounts.hold,
+            $accounts.has_hold,
+            $range.from,
+            $range.before,
+            $range.limit,
+        )
+    };
 }
 
-/// The same, oldest first.
-pub(super) async fn history_upwards(
+/// Reads the entries of a history, in the order that the range requests.
+pub(super) async fn history(
     db: &mut PgConnection,
     book: i32,
-    accounts: Accounts,
-    span: Span,
+    accounts: HistoryAccounts,
+    range: HistoryRange,
 ) -> sqlx::Result<Vec<HistoryEntry>> {
-    let Accounts { account, hold, has_hold } = accounts;
-    let rows = sqlx::query_as!(
-        Stored,
-        r#"
-        select
-            s.seq as "seq!", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
-            s.debit as "debit!", s.credit as "credit!", s.amount as "amount!", s.trace_id, s.linked,
-            s.metadata as "metadata?",
-            coalesce(s.available, case when coalesce(ac.seq, 0) < ad.seq then ad.debit_balance else ac.credit_balance end, 0) as "available!",
-            coalesce(s.held, case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0) as "held!"
-        from (
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
-                debit_balance as available, case when credit = $3 then credit_balance end as held
-            from ledger.transfer
-            where book = $1 and debit = $2 and seq >= $5 and seq < $6
-            order by seq asc
-            limit $7)
-            union all
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
-                credit_balance, case when debit = $3 then debit_balance end
-            from ledger.transfer
-            where book = $1 and credit = $2 and debit <> $2 and seq >= $5 and seq < $6
-            order by seq asc
-            limit $7)
-            union all
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
-                null, debit_balance
-            from ledger.transfer
-            where $4 and book = $1 and debit = $3 and credit <> $2 and seq >= $5 and seq < $6
-            order by seq asc
-            limit $7)
-        ) s
-        left join lateral (
-            select t.seq, t.debit_balance from ledger.transfer t
-            where s.available is null and t.book = $1 and t.debit = $2 and t.seq <= s.seq
-            order by t.seq desc limit 1
-        ) ad on true
-        left join lateral (
-            select t.seq, t.credit_balance from ledger.transfer t
-            where s.available is null and t.book = $1 and t.credit = $2 and t.seq <= s.seq
-            order by t.seq desc limit 1
-        ) ac on true
-        left join lateral (
-            select t.seq, t.debit_balance from ledger.transfer t
-            where $4 and s.held is null and t.book = $1 and t.debit = $3 and t.seq <= s.seq
-            order by t.seq desc limit 1
-        ) hd on true
-        left join lateral (
-            select t.seq, t.credit_balance from ledger.transfer t
-            where $4 and s.held is null and t.book = $1 and t.credit = $3 and t.seq <= s.seq
-            order by t.seq desc limit 1
-        ) hc on true
-        order by s.seq asc
-        limit $7"#,
-        book,
-        account,
-        hold,
-        has_hold,
-        span.from,
-        span.before,
-        span.limit,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().filter_map(Stored::entry).collect())
+    let rows = if range.oldest_first {
+        select_history!("asc", book, accounts, range).fetch_all(db).await?
+    } else {
+        select_history!("desc", book, accounts, range).fetch_all(db).await?
+    };
+    Ok(rows.into_iter().filter_map(HistoryRow::into_entry).collect())
 }
 
-pub(super) async fn lines(
+pub(super) async fn rows(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     last: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Line>> {
+) -> sqlx::Result<Vec<BookRow>> {
     sqlx::query_as!(
-        Line,
+        BookRow,
         r#"
         select seq, debit, credit, amount, debit_balance, credit_balance, at, kind, leg, legs,
             trace_id, linked, metadata::text as metadata
@@ -334,5 +271,28 @@ pub(super) async fn lines(
         limit,
     )
     .fetch_all(db)
+    .await
+}
+
+/// The server's clock, and whether a transaction is writing a seal.
+pub(super) struct Settled {
+    pub now: OffsetDateTime,
+    pub is_writing: bool,
+}
+
+/// Reads the clock before the locks: a statement that writes a seal locks the table first and takes its time then.
+pub(super) async fn settled(db: &mut PgConnection) -> sqlx::Result<Settled> {
+    sqlx::query_as!(
+        Settled,
+        r#"
+        select statement_timestamp() as "now!", exists (
+            select from pg_locks
+            where locktype = 'relation'
+                and relation = 'ledger.seal'::regclass
+                and database = (select oid from pg_database where datname = current_database())
+                and mode = 'RowExclusiveLock'
+        ) as "is_writing!""#
+    )
+    .fetch_one(db)
     .await
 }

@@ -1,4 +1,4 @@
-//! Durable readers: a name, a row that tells how far it has come, and effects that commit together with that.
+//! Durable readers: a name, a cursor row with its position, and effects that commit together with the position.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,105 +8,117 @@ use sqlx::{Acquire, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::source::{Followed, Position, Segment, Source};
-use super::wake::{self, POLL, Wake};
-use super::{Tail, pause, sql};
+use super::source::{BookHandle, Position, Segment, Source};
+use super::sql;
+use super::wake::{Notifications, POLL_INTERVAL, sleep_unless_stopped, wait_for_change};
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
-/// Longest pause after an effect has failed, so that a lasting fault neither spins nor is forgotten.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Bounds of the backoff after a failure: a lasting failure neither spins nor is retried too rarely.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// How a durable reader reads.
+/// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader {
-    /// Names its cursor and its task: never change it.
+pub struct ReaderOptions {
+    /// Name of its cursor and of its task: never change it.
     pub name: &'static str,
-    /// Where it begins when it has no cursor yet.
-    pub start: Start,
-    /// About how many items take effect in one transaction.
+    /// Position at which it begins when it has no cursor yet.
+    pub start: StartPosition,
+    /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,
-    /// Shortest time between two reads that did not fill up: what may wait a moment costs less.
+    /// Shortest time between two reads that were not full: delay saves reads.
     pub pause: Duration,
 }
 
-/// Where a new reader begins.
+/// Position at which a new reader begins.
 #[derive(Debug, Clone, Copy)]
-pub enum Start {
-    /// With the first item there ever was.
+pub enum StartPosition {
+    /// Before the first item.
     Beginning,
-    /// With what comes from now on.
+    /// At the current end.
     Now,
-    Behind(Position),
+    After(Position),
 }
 
-/// What a durable reader does with what it reads.
-pub trait Effect<S: Source>: Send + 'static {
-    /// Runs in the transaction that moves the cursor. After a failure the same stretch comes again.
+/// Effects of a durable reader.
+pub trait SegmentHandler<S: Source>: Send + 'static {
+    /// Runs in the transaction that advances the cursor. After a failure, the items are read and handled again.
     fn apply(
         &mut self,
         db: &mut PgConnection,
-        stretch: &Segment<S::Item>,
+        segment: &Segment<S::Item>,
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// What became of one attempt to read.
-enum Step {
-    /// There is more.
-    Filled,
-    /// All was read.
-    Emptied,
-    /// Nobody wanted any of it.
-    Unwanted,
-    /// Another process does it.
-    Elsewhere,
+/// Outcome of a reader's step.
+enum StepOutcome {
+    /// The read was full, so there may be more.
+    MoreToRead,
+    /// The reader has reached the end.
+    CaughtUp,
+    /// The source left out every item that was there.
+    Filtered,
+    /// Another process holds the cursor.
+    HeldElsewhere,
 }
 
-impl Step {
+impl StepOutcome {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Filled | Self::Emptied | Self::Unwanted => "read",
-            Self::Elsewhere => "elsewhere",
+            Self::MoreToRead | Self::CaughtUp | Self::Filtered => "read",
+            Self::HeldElsewhere => "elsewhere",
         }
     }
 }
 
-pub(super) struct Following {
-    book: Followed,
-    wake: Wake,
-    reader: Reader,
+/// The task of a durable reader in this process.
+pub(super) struct DurableReader {
+    book: BookHandle,
+    notifications: Notifications,
+    options: ReaderOptions,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
-    /// Who this is, among all processes.
+    /// Identifies this process as the holder of the cursor.
     holder: Uuid,
 }
 
-impl Following {
-    pub(super) fn new(tail: &Tail, reader: Reader, stopping: CancellationToken) -> Self {
-        let Tail { book, wake, metrics, .. } = tail.clone();
+impl DurableReader {
+    pub(super) fn new(
+        book: BookHandle,
+        notifications: Notifications,
+        options: ReaderOptions,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+    ) -> Self {
         for outcome in ["read", "elsewhere", "failed"] {
-            metrics.wallet_book_reader_steps_total.preregister([reader.name, outcome]);
+            metrics.wallet_book_reader_steps_total.preregister([options.name, outcome]);
         }
-        Self { book, wake, reader, stopping, metrics, holder: Uuid::new_v4() }
+        Self { book, notifications, options, stopping, metrics, holder: Uuid::new_v4() }
     }
 
-    pub(super) async fn run<S: Source>(self, mut effect: impl Effect<S>) -> anyhow::Result<()> {
-        let mut rings = self.wake.of(S::CHANNEL);
-        let mut wait = self.reader.pause;
+    pub(super) async fn run<S: Source>(
+        self,
+        mut handler: impl SegmentHandler<S>,
+    ) -> anyhow::Result<()> {
+        let mut changes = self.notifications.subscribe(S::CHANNEL);
+        let mut backoff = self.options.pause;
         while !self.stopping.is_cancelled() {
-            rings.mark_unchanged();
-            // A step is not cut off in the middle: its transaction is short.
-            match self.step(&mut effect).await {
-                Ok(step) => {
-                    wait = self.reader.pause;
-                    self.count(step.name());
-                    let goes_on = match step {
-                        Step::Filled => true,
-                        Step::Emptied => {
-                            pause(wait, &self.stopping).await
-                                && wake::next(&mut rings, &self.stopping).await
+            changes.mark_unchanged();
+            // A step always completes: its transaction is short.
+            match self.step(&mut handler).await {
+                Ok(outcome) => {
+                    backoff = self.options.pause;
+                    self.count(outcome.name());
+                    let goes_on = match outcome {
+                        StepOutcome::MoreToRead => true,
+                        StepOutcome::CaughtUp => {
+                            sleep_unless_stopped(self.options.pause, &self.stopping).await
+                                && wait_for_change(&mut changes, &self.stopping).await
                         }
-                        Step::Unwanted | Step::Elsewhere => pause(POLL, &self.stopping).await,
+                        StepOutcome::Filtered | StepOutcome::HeldElsewhere => {
+                            sleep_unless_stopped(POLL_INTERVAL, &self.stopping).await
+                        }
                     };
                     if !goes_on {
                         break;
@@ -114,16 +126,16 @@ impl Following {
                 }
                 Err(error) => {
                     self.count("failed");
-                    wait = (wait.max(Duration::from_millis(50)) * 2).min(PAUSE_MAX);
+                    backoff = (backoff.max(BACKOFF_MIN) * 2).min(BACKOFF_MAX);
                     tracing::warn!(
                         event = "reader.failed",
-                        reader = self.reader.name,
+                        reader = self.options.name,
                         error.message = error.to_string(),
                         error.chain = error.cause().map(|cause| format!("{cause:#}")),
-                        "the reader {} failed; again in {wait:?}",
-                        self.reader.name,
+                        "the reader {} failed; it retries in {backoff:?}",
+                        self.options.name,
                     );
-                    pause(wait, &self.stopping).await;
+                    sleep_unless_stopped(backoff, &self.stopping).await;
                 }
             }
         }
@@ -131,72 +143,79 @@ impl Following {
         Ok(())
     }
 
-    /// The next process need not wait until this one counts as silent.
+    /// Releases the cursor, so that the next process need not wait until the lease expires.
     async fn release(&self) {
         let released = async {
             let mut db = self.book.pool.acquire().await?;
-            sql::release_cursor(&mut db, self.book.book, self.reader.name, self.holder).await
+            sql::release_cursor(&mut db, self.book.book, self.options.name, self.holder).await
         };
         if let Err(error) = released.await {
-            tracing::debug!(error = %error, "a cursor is left to whoever finds it silent");
+            tracing::debug!(
+                error = %error,
+                "releasing the cursor failed; another process takes it over when the lease expires"
+            );
         }
     }
 
     fn count(&self, outcome: &'static str) {
-        let name = self.reader.name;
+        let name = self.options.name;
         self.metrics.wallet_book_reader_steps_total.with([name, outcome]).increment(1);
     }
 
-    async fn step<S: Source>(&self, effect: &mut impl Effect<S>) -> Result<Step> {
-        let (book, name) = (self.book.book, self.reader.name);
+    /// Reads the next segment, and applies its effects and advances the cursor in one transaction.
+    async fn step<S: Source>(&self, handler: &mut impl SegmentHandler<S>) -> Result<StepOutcome> {
+        let (book, name) = (self.book.book, self.options.name);
         let mut connection = self.book.pool.acquire().await?;
         let mut tx = connection.begin().await?;
         let Some(after) = sql::lock_cursor(&mut tx, book, name, self.holder).await? else {
             tx.rollback().await?;
-            return self.elsewhere::<S>(&mut connection).await;
+            return self.report_or_create_cursor::<S>(&mut connection).await;
         };
-        let stretch = S::read(&mut tx, book, after, self.reader.items_max).await?;
-        if stretch.until == after {
+        let segment = S::read(&mut tx, book, after, self.options.items_max).await?;
+        if segment.until == after {
             tx.rollback().await?;
-            self.tell_lag(0);
-            return Ok(Step::Emptied);
+            self.set_lag(0);
+            return Ok(StepOutcome::CaughtUp);
         }
-        // A source may leave out what nobody wants; then there is no hurry.
-        let idle = stretch.items.is_empty();
-        if !idle {
-            effect.apply(&mut tx, &stretch).await?;
+        // A source may leave out items without a subscriber; then the cursor is advanced at leisure.
+        let is_filtered = segment.items.is_empty();
+        if !is_filtered {
+            handler.apply(&mut tx, &segment).await?;
         }
-        sql::move_cursor(&mut tx, book, name, stretch.until, self.holder).await?;
+        sql::advance_cursor(&mut tx, book, name, segment.until, self.holder).await?;
         tx.commit().await?;
-        let filled = S::is_full(&stretch.items, self.reader.items_max);
-        self.tell_lag(S::behind(&mut connection, book, stretch.until).await?);
-        Ok(match (idle, filled) {
-            (true, _) => Step::Unwanted,
-            (_, true) => Step::Filled,
-            _ => Step::Emptied,
+        let is_full = S::is_full(&segment.items, self.options.items_max);
+        self.set_lag(S::lag(&mut connection, book, segment.until).await?);
+        Ok(match (is_filtered, is_full) {
+            (true, _) => StepOutcome::Filtered,
+            (_, true) => StepOutcome::MoreToRead,
+            _ => StepOutcome::CaughtUp,
         })
     }
 
-    /// The cursor is locked, or not there yet.
-    async fn elsewhere<S: Source>(&self, db: &mut PgConnection) -> Result<Step> {
-        let (book, name) = (self.book.book, self.reader.name);
+    /// Reports the lag of a cursor that another process holds; creates the cursor if it does not exist yet.
+    async fn report_or_create_cursor<S: Source>(
+        &self,
+        db: &mut PgConnection,
+    ) -> Result<StepOutcome> {
+        let (book, name) = (self.book.book, self.options.name);
         if let Some(position) = sql::find_cursor(db, book, name).await? {
-            self.tell_lag(S::behind(db, book, position).await?);
-            return Ok(Step::Elsewhere);
+            self.set_lag(S::lag(db, book, position).await?);
+            return Ok(StepOutcome::HeldElsewhere);
         }
-        let position = match self.reader.start {
-            Start::Beginning => Position::default(),
-            Start::Now => S::end(db, book).await?,
-            Start::Behind(position) => position,
+        let position = match self.options.start {
+            StartPosition::Beginning => Position::default(),
+            StartPosition::Now => S::end(db, book).await?,
+            StartPosition::After(position) => position,
         };
         sql::create_cursor(db, book, name, position).await?;
-        Ok(Step::Filled)
+        Ok(StepOutcome::MoreToRead)
     }
 
-    fn tell_lag(&self, lag: i64) {
+    fn set_lag(&self, lag: i64) {
         self.metrics
             .wallet_book_reader_lag_transfers
-            .with([self.reader.name])
+            .with([self.options.name])
             .set(crate::telemetry::gauge_value(lag));
     }
 }

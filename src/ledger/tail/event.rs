@@ -1,32 +1,53 @@
-//! Events that are no money: written in the transaction of what they tell of, read in one order.
+//! Events that move no money: appended in the transaction of their cause, and read in one order.
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::source::Position;
+use super::source::{BookEvent, Position, Segment, Source};
 use super::sql;
+use super::wake::NotifyChannel;
 
-/// Something that happened.
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub position: Position,
-    pub at: OffsetDateTime,
-    /// Of the request that caused it.
-    pub trace_id: Option<Uuid>,
-    pub topic: String,
-    /// JSON, as it was given.
-    pub body: String,
-}
-
-/// Writes an event, within the transaction of what it tells of.
-pub async fn append(
+/// Appends an event, within the transaction of its cause.
+pub async fn append_event(
     db: &mut PgConnection,
     book: i32,
     topic: &str,
     body: &RawValue,
     trace_id: Option<Uuid>,
 ) -> sqlx::Result<()> {
-    sql::append(db, book, topic, body.get(), trace_id).await
+    sql::append_event(db, book, topic, body.get(), trace_id).await
+}
+
+/// Source of the events of a book, such as a game that was added or an order that changed its state.
+pub struct Events;
+
+impl Source for Events {
+    type Item = BookEvent;
+
+    const CHANNEL: NotifyChannel = NotifyChannel::Event;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Segment<BookEvent>> {
+        let items = sql::events(db, book, after, max).await?;
+        let until = items.last().map_or(after, Self::position_of);
+        Ok(Segment { after, until, items })
+    }
+
+    async fn end(db: &mut PgConnection, _: i32) -> sqlx::Result<Position> {
+        // The events of a transaction that still runs come later, whatever it has written so far.
+        Ok(Position { seq: sql::horizon(db).await? - 1, event: i64::MAX })
+    }
+
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        sql::event_lag(db, book, position).await
+    }
+
+    fn position_of(event: &BookEvent) -> Position {
+        event.position
+    }
 }

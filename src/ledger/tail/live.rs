@@ -1,200 +1,203 @@
-//! Live readers: many in one process, which cost one read.
+//! Live readers: many in one process, which share one read.
 //!
-//! The hub reads while anybody follows and hands each stretch to all. Whoever missed one (it began earlier, or was
-//! too slow) reads what is missing from the database and goes on: nobody ever waits for anybody else.
+//! The hub reads while there is a live reader, and broadcasts each segment to all of them. A reader that missed a
+//! segment, because it starts at an earlier position or is too slow, reads the missing items from the database:
+//! no reader ever waits for another one.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::pause;
-use super::source::{Followed, Position, Segment, Source};
-use super::wake::{self, Wake};
+use super::source::{BookHandle, Position, Segment, Source};
+use super::wake::{Notifications, sleep_unless_stopped, wait_for_change};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Stretches that a reader may be behind before it has to read by itself.
-const STRETCHES_MAX: usize = 64;
+/// Most broadcast segments that a reader may lag behind before it reads from the database.
+const SEGMENTS_MAX: usize = 64;
 
-/// Most items of one read.
+/// Most items of a read.
 const ITEMS_MAX: i64 = 1_000;
 
-/// Shortest time between two reads: nobody sees a difference, and a busy book is read less often.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Shortest time between two reads: too short to notice, and it saves reads of a busy book.
+const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
-/// Pause after a read that failed.
-const PAUSE_FAILED: Duration = Duration::from_millis(500);
+/// Delay before a failed read is retried.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Reads for all live readers of a process.
-pub(super) struct Hub<S: Source> {
-    book: Followed,
-    stretches: broadcast::Sender<Arc<Segment<S::Item>>>,
-    somebody: Arc<Notify>,
+/// The task that reads for all live readers of a process.
+pub(super) struct LiveHub<S: Source> {
+    book: BookHandle,
+    segments: broadcast::Sender<Arc<Segment<S::Item>>>,
+    /// Wakes the hub when the first reader subscribes.
+    subscribed: Arc<Notify>,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
-impl<S: Source> Clone for Hub<S> {
+impl<S: Source> Clone for LiveHub<S> {
     fn clone(&self) -> Self {
         Self {
             book: self.book.clone(),
-            stretches: self.stretches.clone(),
-            somebody: Arc::clone(&self.somebody),
+            segments: self.segments.clone(),
+            subscribed: Arc::clone(&self.subscribed),
             stopping: self.stopping.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }
 }
 
-impl<S: Source> Hub<S> {
+impl<S: Source> LiveHub<S> {
     pub(super) fn start(
         name: &'static str,
-        book: Followed,
-        wake: Wake,
+        book: &BookHandle,
+        notifications: &Notifications,
         metrics: &Arc<Metrics>,
         tasks: &Tasks,
     ) -> Self {
-        let (stretches, _) = broadcast::channel(STRETCHES_MAX);
-        let (stopping, metrics) = (tasks.stopping().clone(), Arc::clone(metrics));
-        let hub = Self { book, stretches, somebody: Arc::default(), stopping, metrics };
-        let task = hub.clone();
+        let (segments, _) = broadcast::channel(SEGMENTS_MAX);
+        let (book, metrics) = (book.clone(), Arc::clone(metrics));
+        let stopping = tasks.stopping().clone();
+        let hub = Self { book, segments, subscribed: Arc::default(), stopping, metrics };
+        let (task, changes) = (hub.clone(), notifications.subscribe(S::CHANNEL));
         tasks.spawn(name, async move {
-            task.run(wake).await;
+            task.run(changes).await;
             Ok(())
         });
         hub
     }
 
-    pub(super) async fn follow(&self, after: Option<Position>) -> sqlx::Result<Live<S>> {
-        // First listen, then look where the end is: what comes in between is met twice and not missed.
-        let stretches = self.stretches.subscribe();
-        self.somebody.notify_one();
+    pub(super) async fn subscribe(&self, after: Option<Position>) -> sqlx::Result<LiveReader<S>> {
+        // The subscription precedes the read of the end: items in between arrive twice, and none is missed.
+        let segments = self.segments.subscribe();
+        self.subscribed.notify_one();
         let position = match after {
             Some(position) => position,
             None => S::end(&mut *self.book.pool.acquire().await?, self.book.book).await?,
         };
-        Ok(Live {
+        Ok(LiveReader {
             book: self.book.clone(),
-            stretches,
+            segments,
             position,
-            // What is there already was not heard.
-            behind: after.is_some(),
+            // Items from before the subscription are not broadcast.
+            needs_read: after.is_some(),
             stopping: self.stopping.clone(),
             metrics: Arc::clone(&self.metrics),
             source: PhantomData,
         })
     }
 
-    async fn run(self, wake: Wake) {
-        let mut rings = wake.of(S::CHANNEL);
+    async fn run(self, mut changes: watch::Receiver<()>) {
         let mut position = None;
         while !self.stopping.is_cancelled() {
-            if self.stretches.receiver_count() == 0 {
+            if self.segments.receiver_count() == 0 {
                 position = None;
-                if self.stopping.run_until_cancelled(self.somebody.notified()).await.is_none() {
+                if self.stopping.run_until_cancelled(self.subscribed.notified()).await.is_none() {
                     return;
                 }
                 continue;
             }
-            rings.mark_unchanged();
+            changes.mark_unchanged();
             match self.read(&mut position).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    if !pause(PAUSE, &self.stopping).await
-                        || !wake::next(&mut rings, &self.stopping).await
+                    if !sleep_unless_stopped(READ_INTERVAL_MIN, &self.stopping).await
+                        || !wait_for_change(&mut changes, &self.stopping).await
                     {
                         return;
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error, "live readers wait: the book cannot be read");
-                    pause(PAUSE_FAILED, &self.stopping).await;
+                    tracing::warn!(
+                        error = %error,
+                        "reading the book for the live readers failed; it is retried in {RETRY_DELAY:?}"
+                    );
+                    sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
                 }
             }
         }
     }
 
-    /// Reads what is new; whether there is more.
+    /// Reads and broadcasts the new items. Returns whether there may be more.
     async fn read(&self, position: &mut Option<Position>) -> sqlx::Result<bool> {
         let mut db = self.book.pool.acquire().await?;
         let after = if let Some(after) = *position {
             after
         } else {
             let end = S::end(&mut db, self.book.book).await?;
-            // Whoever began earlier learns that it has to read up to here.
+            // An empty segment tells readers at an earlier position to read up to here from the database.
             let mark = Segment { after: end, until: end, items: Vec::new() };
-            let _nobody = self.stretches.send(Arc::new(mark));
+            let _no_receiver = self.segments.send(Arc::new(mark));
             *position.insert(end)
         };
         self.metrics.wallet_book_live_reads_total.with(["hub"]).increment(1);
-        let stretch = S::read(&mut db, self.book.book, after, ITEMS_MAX).await?;
+        let segment = S::read(&mut db, self.book.book, after, ITEMS_MAX).await?;
         drop(db);
-        if stretch.items.is_empty() {
+        if segment.items.is_empty() {
             return Ok(false);
         }
-        let filled = i64::try_from(stretch.items.len()).is_ok_and(|count| count >= ITEMS_MAX);
-        *position = Some(stretch.until);
-        // The last one may just have gone.
-        let _nobody = self.stretches.send(Arc::new(stretch));
-        Ok(filled)
+        let is_full = i64::try_from(segment.items.len()).is_ok_and(|count| count >= ITEMS_MAX);
+        *position = Some(segment.until);
+        // Sending fails if the last reader was dropped meanwhile.
+        let _no_receiver = self.segments.send(Arc::new(segment));
+        Ok(is_full)
     }
 }
 
-/// Everything from a position on, once and in order.
-pub struct Live<S: Source> {
-    book: Followed,
-    stretches: broadcast::Receiver<Arc<Segment<S::Item>>>,
+/// A live reader: yields every item after its position, once and in order.
+pub struct LiveReader<S: Source> {
+    book: BookHandle,
+    segments: broadcast::Receiver<Arc<Segment<S::Item>>>,
     position: Position,
-    /// Whether there is something to read that was not heard.
-    behind: bool,
+    /// Whether it missed broadcast segments, and has to read from the database.
+    needs_read: bool,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
     source: PhantomData<S>,
 }
 
-impl<S: Source> Live<S> {
-    /// Up to where it has read.
+impl<S: Source> LiveReader<S> {
+    /// The position up to which it has read.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// What comes next, as much as there is; `None` when the program stops.
-    /// Dropping the future loses nothing.
+    /// Returns the next segment; `None` when the program stops. Cancel-safe: a dropped future loses no item.
     pub async fn next(&mut self) -> Option<Arc<Segment<S::Item>>> {
         loop {
-            if self.behind {
-                if let Some(stretch) = self.read().await? {
-                    return Some(stretch);
+            if self.needs_read {
+                if let Some(segment) = self.read().await? {
+                    return Some(segment);
                 }
                 continue;
             }
-            let heard =
-                self.stopping.clone().run_until_cancelled_owned(self.stretches.recv()).await?;
-            match heard {
-                Ok(stretch) if stretch.until <= self.position => {}
-                Ok(stretch) if stretch.after > self.position => self.behind = true,
-                Ok(stretch) => return Some(self.take(stretch)),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
+            let received =
+                self.stopping.clone().run_until_cancelled_owned(self.segments.recv()).await?;
+            match received {
+                Ok(segment) if segment.until <= self.position => {}
+                Ok(segment) if segment.after > self.position => self.needs_read = true,
+                Ok(segment) => return Some(self.advance(segment)),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.needs_read = true,
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
     }
 
-    /// Moves on to the end of a stretch that may begin earlier.
-    fn take(&mut self, stretch: Arc<Segment<S::Item>>) -> Arc<Segment<S::Item>> {
-        let after = std::mem::replace(&mut self.position, stretch.until);
-        if stretch.after == after {
-            return stretch;
+    /// Advances to the end of a segment, and removes the items that it had read before.
+    fn advance(&mut self, segment: Arc<Segment<S::Item>>) -> Arc<Segment<S::Item>> {
+        let after = std::mem::replace(&mut self.position, segment.until);
+        if segment.after == after {
+            return segment;
         }
-        let known = stretch.items.partition_point(|item| S::position_of(item) <= after);
-        let items = stretch.items[known..].to_vec();
-        Arc::new(Segment { after, until: stretch.until, items })
+        let known = segment.items.partition_point(|item| S::position_of(item) <= after);
+        let items = segment.items[known..].to_vec();
+        Arc::new(Segment { after, until: segment.until, items })
     }
 
-    /// Reads by itself until nothing is missing; `None` inside when nothing was.
+    /// Reads from the database; the inner `None` means that nothing was missing, the outer that the program stops.
     async fn read(&mut self) -> Option<Option<Arc<Segment<S::Item>>>> {
         self.metrics.wallet_book_live_reads_total.with(["reader"]).increment(1);
         let reading = async {
@@ -202,17 +205,20 @@ impl<S: Source> Live<S> {
             S::read(&mut db, self.book.book, self.position, ITEMS_MAX).await
         };
         match self.stopping.run_until_cancelled(reading).await? {
-            Ok(stretch) if stretch.items.is_empty() => {
-                self.behind = false;
+            Ok(segment) if segment.items.is_empty() => {
+                self.needs_read = false;
                 Some(None)
             }
-            Ok(stretch) => {
-                self.position = stretch.until;
-                Some(Some(Arc::new(stretch)))
+            Ok(segment) => {
+                self.position = segment.until;
+                Some(Some(Arc::new(segment)))
             }
             Err(error) => {
-                tracing::warn!(error = %error, "a live reader waits: the book cannot be read");
-                pause(PAUSE_FAILED, &self.stopping).await.then_some(None)
+                tracing::warn!(
+                    error = %error,
+                    "a live reader cannot read the book; it retries in {RETRY_DELAY:?}"
+                );
+                sleep_unless_stopped(RETRY_DELAY, &self.stopping).await.then_some(None)
             }
         }
     }

@@ -1,12 +1,11 @@
-//! The statements of the book's readers.
+//! SQL statements of the readers: cursors and events.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::event::Event;
-use super::source::Position;
+use super::source::{BookEvent, Position};
 
-/// The last seq of the book.
+/// Returns the last seq of the book.
 pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         "select seq from ledger.seal where book = $1 order by seq desc limit 1",
@@ -16,7 +15,7 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
-/// Makes the cursor of a reader that has none.
+/// Creates the cursor of a reader, unless it exists.
 pub(super) async fn create_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -36,7 +35,7 @@ pub(super) async fn create_cursor(
     Ok(())
 }
 
-/// Where a reader has come to, whoever runs it.
+/// Finds the position of a reader, whichever process runs it.
 pub(super) async fn find_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -52,10 +51,10 @@ pub(super) async fn find_cursor(
     .await
 }
 
-/// Another process takes over when the one that moved a cursor has not done so for this long.
-const SILENT_SECONDS: f64 = 3.0;
+/// Seconds after which a cursor that was not advanced may be taken over by another process.
+const LEASE_SECONDS: f64 = 3.0;
 
-/// The same, and nobody else moves it until the transaction ends; nothing when somebody else has it.
+/// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds it.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -71,13 +70,14 @@ pub(super) async fn lock_cursor(
         book,
         name,
         holder,
-        SILENT_SECONDS,
+        LEASE_SECONDS,
     )
     .fetch_optional(db)
     .await
 }
 
-pub(super) async fn move_cursor(
+/// Advances the cursor, which also renews the lease of its holder.
+pub(super) async fn advance_cursor(
     db: &mut PgConnection,
     book: i32,
     name: &str,
@@ -98,7 +98,7 @@ pub(super) async fn move_cursor(
     Ok(())
 }
 
-/// Leaves a cursor to whoever comes next.
+/// Releases the cursor, so that another process can take it over at once.
 pub(super) async fn release_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -116,7 +116,7 @@ pub(super) async fn release_cursor(
     Ok(())
 }
 
-pub(super) async fn append(
+pub(super) async fn append_event(
     db: &mut PgConnection,
     book: i32,
     topic: &str,
@@ -141,13 +141,13 @@ pub(super) async fn append(
     Ok(())
 }
 
-/// The events behind a position that no running transaction can get in front of.
+/// Reads the events after a position, up to the first one that a running transaction could still precede.
 pub(super) async fn events(
     db: &mut PgConnection,
     book: i32,
     after: Position,
     max: i64,
-) -> sqlx::Result<Vec<Event>> {
+) -> sqlx::Result<Vec<BookEvent>> {
     let rows = sqlx::query!(
         r#"
         select xid, id, at, trace_id, topic, body::text as "body!"
@@ -162,7 +162,7 @@ pub(super) async fn events(
     )
     .fetch_all(db)
     .await?;
-    let events = rows.into_iter().map(|row| Event {
+    let events = rows.into_iter().map(|row| BookEvent {
         position: Position { seq: row.xid, event: row.id },
         at: row.at,
         trace_id: row.trace_id,
@@ -172,10 +172,10 @@ pub(super) async fn events(
     Ok(events.collect())
 }
 
-/// Most events that are counted as a lag: beyond, the exact number says no more.
+/// Largest lag that is counted exactly; a larger one is reported as this.
 const LAG_MAX: i64 = 10_000;
 
-pub(super) async fn events_behind(
+pub(super) async fn event_lag(
     db: &mut PgConnection,
     book: i32,
     position: Position,
@@ -195,7 +195,7 @@ pub(super) async fn events_behind(
     .await
 }
 
-/// Every transaction below has ended.
+/// Returns the lowest id of a transaction that may still be running.
 pub(super) async fn horizon(db: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select ledger.event_horizon() as "horizon!""#).fetch_one(db).await
 }

@@ -1,4 +1,4 @@
-//! Being told that a book has grown, instead of asking all the time.
+//! Notifications that the book has grown, which wake its readers; polling is the fallback.
 
 use std::time::Duration;
 
@@ -6,26 +6,25 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::pause;
 use crate::tasks::Tasks;
 
-/// Who is not told asks this often.
-pub(super) const POLL: Duration = Duration::from_secs(1);
+/// Fallback poll interval of readers that get no notification.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// First and longest pause between two attempts to listen.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// First and longest backoff between two attempts to listen.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// The notifications of Postgres that mean something here.
+/// A channel of Postgres notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
-    /// A batch was sealed.
+pub enum NotifyChannel {
+    /// Announces sealed batches.
     Book,
-    /// An event was written.
+    /// Announces appended events.
     Event,
 }
 
-impl Channel {
+impl NotifyChannel {
     const ALL: [Self; 2] = [Self::Book, Self::Event];
 
     const fn name(self) -> &'static str {
@@ -36,92 +35,113 @@ impl Channel {
     }
 }
 
-/// Wakes whoever waits for a channel. Cheap to clone.
+/// Receivers of the notifications of all channels. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Wake {
+pub(super) struct Notifications {
     book: watch::Receiver<()>,
     event: watch::Receiver<()>,
 }
 
-struct Bell {
+struct NotificationSenders {
     book: watch::Sender<()>,
     event: watch::Sender<()>,
 }
 
-impl Bell {
-    fn ring(&self, channel: &str) {
-        for (known, bell) in [(Channel::Book, &self.book), (Channel::Event, &self.event)] {
-            if known.name() == channel {
-                bell.send_replace(());
+impl NotificationSenders {
+    fn notify(&self, name: &str) {
+        for (channel, sender) in
+            [(NotifyChannel::Book, &self.book), (NotifyChannel::Event, &self.event)]
+        {
+            if channel.name() == name {
+                sender.send_replace(());
             }
         }
     }
 
-    /// What was told while nobody listened is lost.
-    fn ring_all(&self) {
-        for channel in Channel::ALL {
-            self.ring(channel.name());
+    /// Wakes all readers, because notifications were lost while there was no connection.
+    fn notify_all(&self) {
+        for channel in NotifyChannel::ALL {
+            self.notify(channel.name());
         }
     }
 }
 
-impl Wake {
+impl Notifications {
     pub(super) fn start(options: PgConnectOptions, tasks: &Tasks) -> Self {
-        let (book, book_rings) = watch::channel(());
-        let (event, event_rings) = watch::channel(());
+        let (book, book_changes) = watch::channel(());
+        let (event, event_changes) = watch::channel(());
         let stopping = tasks.stopping().clone();
         tasks.spawn("book-listener", async move {
-            listen(options, Bell { book, event }, stopping).await;
+            listen_with_retry(options, NotificationSenders { book, event }, stopping).await;
             Ok(())
         });
-        Self { book: book_rings, event: event_rings }
+        Self { book: book_changes, event: event_changes }
     }
 
-    /// For one who waits: told of what happens from now on.
-    pub(super) fn of(&self, channel: Channel) -> watch::Receiver<()> {
-        let mut rings = match channel {
-            Channel::Book => self.book.clone(),
-            Channel::Event => self.event.clone(),
+    /// Subscribes to the future notifications of a channel.
+    pub(super) fn subscribe(&self, channel: NotifyChannel) -> watch::Receiver<()> {
+        let mut changes = match channel {
+            NotifyChannel::Book => self.book.clone(),
+            NotifyChannel::Event => self.event.clone(),
         };
-        rings.mark_unchanged();
-        rings
+        changes.mark_unchanged();
+        changes
     }
 }
 
-/// Waits for a ring, or until it is time to ask; whether the program goes on.
-pub(super) async fn next(rings: &mut watch::Receiver<()>, stopping: &CancellationToken) -> bool {
+/// Waits for a notification or for the next poll. Returns false when the program stops.
+pub(super) async fn wait_for_change(
+    changes: &mut watch::Receiver<()>,
+    stopping: &CancellationToken,
+) -> bool {
     tokio::select! {
         () = stopping.cancelled() => false,
-        // When the listener has ended, the program is about to.
-        _ = rings.changed() => true,
-        () = tokio::time::sleep(POLL) => true,
+        // An error means that the listener has ended; then the program is about to stop.
+        _ = changes.changed() => true,
+        () = tokio::time::sleep(POLL_INTERVAL) => true,
     }
 }
 
-async fn listen(options: PgConnectOptions, bell: Bell, stopping: CancellationToken) {
-    let mut wait = PAUSE_MIN;
+/// Sleeps. Returns false when the program stops.
+pub(super) async fn sleep_unless_stopped(time: Duration, stopping: &CancellationToken) -> bool {
+    stopping.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+}
+
+async fn listen_with_retry(
+    options: PgConnectOptions,
+    senders: NotificationSenders,
+    stopping: CancellationToken,
+) {
+    let mut backoff = BACKOFF_MIN;
     while !stopping.is_cancelled() {
-        let heard = hear(&options, &bell, &mut wait);
-        if let Some(Err(error)) = stopping.run_until_cancelled(heard).await {
-            tracing::warn!(error = %error, "not told of what is written; asking every second instead");
-            if !pause(wait, &stopping).await {
+        let listening = listen(&options, &senders, &mut backoff);
+        if let Some(Err(error)) = stopping.run_until_cancelled(listening).await {
+            tracing::warn!(
+                error = %error,
+                "listening for notifications of the book failed; readers poll until it succeeds"
+            );
+            if !sleep_unless_stopped(backoff, &stopping).await {
                 return;
             }
-            wait = (wait * 2).min(PAUSE_MAX);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 }
 
-/// Listens until the connection ends.
-async fn hear(options: &PgConnectOptions, bell: &Bell, wait: &mut Duration) -> sqlx::Result<()> {
+/// Forwards notifications until the connection ends.
+async fn listen(
+    options: &PgConnectOptions,
+    senders: &NotificationSenders,
+    backoff: &mut Duration,
+) -> sqlx::Result<()> {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen_all(Channel::ALL.map(Channel::name)).await?;
-    *wait = PAUSE_MIN;
-    bell.ring_all();
+    listener.listen_all(NotifyChannel::ALL.map(NotifyChannel::name)).await?;
+    *backoff = BACKOFF_MIN;
+    senders.notify_all();
     loop {
         match listener.try_recv().await? {
-            Some(notification) => bell.ring(notification.channel()),
+            Some(notification) => senders.notify(notification.channel()),
             None => return Err(sqlx::Error::PoolClosed),
         }
     }

@@ -7,43 +7,50 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::sql::{self, Born, KeyedPosting, Seal};
-use super::{Anchor, Check, Chunk, FAULTS_MAX, Fault, VerifyReport};
+use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
+use super::{Anchor, BookChunk, BookFault, CheckKind, FAULTS_MAX, VerifyReport};
 use crate::idempotency::HashedKey;
 use crate::ledger::account::AccountId;
-use crate::ledger::encode::{Attached, Encoder};
+use crate::ledger::encode::{BatchEncoder, TransferAttributes};
 use crate::ledger::money::Minor;
-use crate::ledger::read::Line;
+use crate::ledger::read::BookRow;
 
-/// What Postgres counts microseconds from.
+/// Epoch of Postgres timestamps.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 
-/// Most accounts whose balances a checker keeps that goes on for ever.
-const KNOWN_MAX: usize = 200_000;
+/// Most accounts that the checker of a long-running process keeps in memory.
+const ACCOUNTS_MAX: usize = 200_000;
 
-/// Everything that is known after the rows so far.
-pub struct Checker {
+/// The seal that the next seal has to follow.
+#[derive(Debug, Clone)]
+struct PreviousSeal {
+    seq: i64,
+    at: OffsetDateTime,
+    hash: Vec<u8>,
+}
+
+/// State of the checks after the rows so far.
+pub struct BookChecker {
     book: i32,
     anchor: Option<Anchor>,
-    anchor_seen: bool,
-    /// The seal before: its seq, moment and hash.
-    stands_on: (i64, OffsetDateTime, Vec<u8>),
+    is_anchor_checked: bool,
+    previous: PreviousSeal,
     balances: HashMap<i64, i64>,
     currencies: HashMap<i64, (String, i16)>,
     transfers: i64,
     seals: i64,
     postings: i64,
-    faults: Vec<Fault>,
+    faults: Vec<BookFault>,
     imbalances: HashMap<String, i128>,
 }
 
-impl Checker {
-    pub fn new(book: i32, first: Option<Seal>, anchor: Option<Anchor>) -> Self {
+impl BookChecker {
+    pub fn new(book: i32, first: Option<StoredSeal>, anchor: Option<Anchor>) -> Self {
         let mut checker = Self {
             book,
             anchor,
-            anchor_seen: false,
-            stands_on: (0, EPOCH, Vec::new()),
+            is_anchor_checked: false,
+            previous: PreviousSeal { seq: 0, at: EPOCH, hash: Vec::new() },
             balances: HashMap::new(),
             currencies: HashMap::new(),
             transfers: 0,
@@ -56,179 +63,194 @@ impl Checker {
             Some(seal) => {
                 let expected = Sha256::digest(book.to_be_bytes());
                 if seal.hash != expected.as_slice() {
-                    checker.fault(Check::Chain, "seal 0", "its hash is not that of an empty book");
+                    let detail = "its hash differs from that of an empty book";
+                    checker.add_fault(CheckKind::Chain, "seal 0", detail);
                 }
-                checker.hold_against_anchor(&seal);
-                checker.stands_on = (0, seal.at, seal.hash);
+                checker.check_anchor(&seal);
+                checker.previous = PreviousSeal { seq: 0, at: seal.at, hash: seal.hash };
             }
-            None => checker.fault(Check::Chain, "seal 0", "it is missing"),
+            None => checker.add_fault(CheckKind::Chain, "seal 0", "it is missing"),
         }
         checker
     }
 
-    /// Goes on behind a seal that was checked before. Balances are taken from the book as they are needed.
+    /// Continues after a seal that was checked before. Balances are loaded from the book on demand.
     pub async fn resume(db: &mut PgConnection, book: i32, seq: i64) -> sqlx::Result<Self> {
         let seal = sql::seals(db, book, seq - 1, seq).await?.into_iter().next();
         let first = if seq == 0 { seal.clone() } else { sql::first_seal(db, book).await? };
         let mut checker = Self::new(book, first, None);
         if let Some(seal) = seal {
-            checker.stands_on = (seal.seq, seal.at, seal.hash);
+            checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
         } else {
-            let says = "it was there before and is missing";
-            checker.fault(Check::Chain, &format!("seal {seq}"), says);
+            let detail = "it was checked before and is missing now";
+            checker.add_fault(CheckKind::Chain, &format!("seal {seq}"), detail);
         }
         Ok(checker)
     }
 
-    /// Looks up what the accounts of a chunk had before it, as far as that is not known.
-    pub async fn prepare(&mut self, db: &mut PgConnection, chunk: &Chunk) -> sqlx::Result<()> {
-        if self.balances.len() > KNOWN_MAX {
+    /// Loads the accounts of a chunk that are not in memory, with their balances before the chunk.
+    pub async fn load_accounts(
+        &mut self,
+        db: &mut PgConnection,
+        chunk: &BookChunk,
+    ) -> sqlx::Result<()> {
+        if self.balances.len() > ACCOUNTS_MAX {
             self.balances.clear();
             self.currencies.clear();
         }
-        let touched = chunk.transfers.iter().flat_map(|line| [line.debit, line.credit]);
-        let unknown: BTreeSet<i64> =
+        let touched = chunk.transfers.iter().flat_map(|row| [row.debit, row.credit]);
+        let missing: BTreeSet<i64> =
             touched.filter(|account| !self.currencies.contains_key(account)).collect();
-        let unknown: Vec<i64> = unknown.into_iter().collect();
-        for holding in sql::holdings(db, self.book, &unknown, self.reached()).await? {
-            self.balances.insert(holding.account, holding.balance);
-            self.currencies.insert(holding.account, (holding.currency, holding.decimals));
+        let missing: Vec<i64> = missing.into_iter().collect();
+        for found in sql::account_balances(db, self.book, &missing, self.checked_seq()).await? {
+            self.balances.insert(found.account, found.balance);
+            self.currencies.insert(found.account, (found.currency, found.decimals));
         }
         Ok(())
     }
 
-    /// The last seal that was checked.
-    pub fn reached(&self) -> i64 {
-        self.stands_on.0
+    /// The seq of the last checked seal.
+    pub fn checked_seq(&self) -> i64 {
+        self.previous.seq
     }
 
-    /// That seal as an anchor.
+    /// The last checked seal as an anchor.
     pub fn head(&self) -> Anchor {
-        let (seq, _, hash) = &self.stands_on;
+        let PreviousSeal { seq, hash, .. } = &self.previous;
         Anchor { seq: *seq, hash: hash.as_slice().try_into().unwrap_or([0; 32]) }
     }
 
-    /// What was found since it was asked last.
-    pub fn take_faults(&mut self) -> Vec<Fault> {
+    /// Takes the faults that were found since the last call.
+    pub fn take_faults(&mut self) -> Vec<BookFault> {
         std::mem::take(&mut self.faults)
     }
 
-    /// By how much the running balances are off in each currency, since it was asked last.
+    /// Takes the deviations of the running balances by currency, summed up since the last call.
     pub fn take_imbalances(&mut self) -> HashMap<String, i128> {
         std::mem::take(&mut self.imbalances)
     }
 
-    /// Checks the next stretch of the book.
-    pub fn chunk(&mut self, chunk: &Chunk) {
-        let Chunk { seals, transfers, postings, accounts, .. } = chunk;
+    /// Checks the next chunk of the book.
+    pub fn check_chunk(&mut self, chunk: &BookChunk) {
+        let BookChunk { seals, transfers, postings, accounts, .. } = chunk;
         let (mut transfers, mut postings, mut accounts) =
             (transfers.as_slice(), postings.as_slice(), accounts.as_slice());
         for seal in seals {
-            let of_seal = take_to(&mut transfers, seal.seq, |transfer| transfer.seq);
-            let keyed = take_to(&mut postings, seal.seq, |posting| posting.first_seq);
-            let born = take_to(&mut accounts, seal.seq, |account| account.seq);
-            for account in born {
+            let rows = split_up_to(&mut transfers, seal.seq, |row| row.seq);
+            let keyed = split_up_to(&mut postings, seal.seq, |posting| posting.first_seq);
+            let created = split_up_to(&mut accounts, seal.seq, |account| account.seq);
+            for account in created {
                 let currency = (account.currency.clone(), account.decimals);
                 self.currencies.insert(account.account, currency);
             }
-            self.seal(seal, of_seal, keyed, born);
+            self.check_seal(seal, rows, keyed, created);
         }
     }
 
     pub(super) fn finish(mut self, end: i64) -> VerifyReport {
         let head = self.head();
         if head.seq != end {
-            self.fault(
-                Check::Chain,
+            self.add_fault(
+                CheckKind::Chain,
                 &format!("seal {end}"),
                 "the chain of seals does not lead to it",
             );
         }
-        if let Some(anchor) = self.anchor.take().filter(|_| !self.anchor_seen) {
+        if let Some(anchor) = self.anchor.take().filter(|_| !self.is_anchor_checked) {
             let place = format!("seal {}", anchor.seq);
-            self.fault(Check::Anchor, &place, "the anchor's seal is not in the book");
+            self.add_fault(CheckKind::Anchor, &place, "the anchor's seal is not in the book");
         }
         let mut sums: HashMap<&str, i128> = HashMap::new();
         for (account, balance) in &self.balances {
             let currency = self.currencies.get(account).map_or("?", |(code, _)| code);
             *sums.entry(currency).or_default() += i128::from(*balance);
         }
-        let off: Vec<_> = sums.iter().filter(|(_, sum)| **sum != 0).collect();
-        let off: Vec<_> =
-            off.iter().map(|(code, sum)| (format!("currency {code}"), **sum)).collect();
-        for (place, sum) in off {
-            self.fault(
-                Check::Conservation,
+        let nonzero: Vec<_> = sums
+            .iter()
+            .filter(|(_, sum)| **sum != 0)
+            .map(|(code, sum)| (format!("currency {code}"), *sum))
+            .collect();
+        for (place, sum) in nonzero {
+            self.add_fault(
+                CheckKind::Conservation,
                 &place,
-                &format!("its balances add up to {sum} minor units, not to 0"),
+                &format!("its balances add up to {sum} minor units instead of 0"),
             );
         }
         let Self { transfers, seals, postings, faults, .. } = self;
         VerifyReport { transfers, seals, postings, accounts: self.currencies.len(), head, faults }
     }
 
-    fn fault(&mut self, check: Check, place: &str, says: &str) {
+    fn add_fault(&mut self, check: CheckKind, place: &str, detail: &str) {
         if self.faults.len() < FAULTS_MAX {
-            self.faults.push(Fault { check, place: place.to_owned(), says: says.to_owned() });
+            let (place, detail) = (place.to_owned(), detail.to_owned());
+            self.faults.push(BookFault { check, place, detail });
         }
     }
 
-    fn seal(&mut self, seal: &Seal, transfers: &[Line], keyed: &[KeyedPosting], born: &[Born]) {
+    fn check_seal(
+        &mut self,
+        seal: &StoredSeal,
+        transfers: &[BookRow],
+        keyed: &[KeyedPosting],
+        created: &[StoredAccount],
+    ) {
         let place = format!("seal {}", seal.seq);
-        let (prev_seq, prev_at, prev_hash) = self.stands_on.clone();
-        if seal.prev_seq != Some(prev_seq) {
-            self.fault(Check::Chain, &place, &format!("it does not stand on seal {prev_seq}"));
+        let previous = self.previous.clone();
+        if seal.prev_seq != Some(previous.seq) {
+            let detail = format!("it does not name seal {} as its predecessor", previous.seq);
+            self.add_fault(CheckKind::Chain, &place, &detail);
         }
-        if seal.at < prev_at {
-            self.fault(Check::Chain, &place, "it is earlier than the seal before");
+        if seal.at < previous.at {
+            self.add_fault(CheckKind::Chain, &place, "it is earlier than the previous seal");
         }
-        let mut content = Encoder::new(self.book, prev_seq);
-        for (transfer, expected) in transfers.iter().zip(prev_seq + 1..) {
-            self.transfer(transfer, expected, seal);
-            if let Some(row) = transfer.row() {
-                content.transfer(&row, attached(transfer));
+        let mut content = BatchEncoder::new(self.book, previous.seq);
+        for (transfer, expected) in transfers.iter().zip(previous.seq + 1..) {
+            self.check_transfer(transfer, expected, seal);
+            if let Some(row) = transfer.transfer_row() {
+                content.add_transfer(&row, attributes_of(transfer));
             } else {
                 let place = format!("transfer {}", transfer.seq);
-                self.fault(Check::Shape, &place, "its kind is unknown");
+                self.add_fault(CheckKind::Shape, &place, "its kind is unknown");
             }
         }
-        if transfers.last().map_or(prev_seq, |transfer| transfer.seq) != seal.seq {
-            self.fault(Check::Gap, &place, "transfers between it and the seal before are missing");
+        if transfers.last().map_or(previous.seq, |transfer| transfer.seq) != seal.seq {
+            let detail = "transfers between it and the previous seal are missing";
+            self.add_fault(CheckKind::Gap, &place, detail);
         }
         for posting in keyed {
             let key = HashedKey { hash: posting.key_hash, content: posting.content_hash };
-            content.posting(key, posting.first_seq, posting.last_seq);
+            content.add_posting(key, posting.first_seq, posting.last_seq);
         }
-        for account in born {
-            let decimals = u8::try_from(account.decimals).unwrap_or(u8::MAX);
-            content.account(AccountId(account.account), account.seq, decimals, &account.currency);
+        for account in created {
+            let StoredAccount { account, seq, decimals, currency } = account;
+            let decimals = u8::try_from(*decimals).unwrap_or(u8::MAX);
+            content.add_account(AccountId(*account), *seq, decimals, currency);
         }
-        if seal.hash != chain(&prev_hash, prev_at, seal, content.finish()) {
-            self.fault(
-                Check::Chain,
-                &place,
-                "its hash is not that of what stands between it and the seal before",
-            );
+        if seal.hash != seal_hash(&previous, seal, content.finish()) {
+            let detail = "its hash differs from that of the rows since the previous seal";
+            self.add_fault(CheckKind::Chain, &place, detail);
         }
-        self.hold_against_anchor(seal);
+        self.check_anchor(seal);
         self.seals += 1;
         self.postings += i64::try_from(keyed.len()).unwrap_or(i64::MAX);
-        self.stands_on = (seal.seq, seal.at, seal.hash.clone());
+        self.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash.clone() };
     }
 
-    fn transfer(&mut self, transfer: &Line, expected: i64, seal: &Seal) {
+    fn check_transfer(&mut self, transfer: &BookRow, expected_seq: i64, seal: &StoredSeal) {
         let place = format!("transfer {}", transfer.seq);
         self.transfers += 1;
-        if transfer.seq != expected {
-            self.fault(Check::Gap, &place, &format!("transfer {expected} should come here"));
+        if transfer.seq != expected_seq {
+            let detail = format!("transfer {expected_seq} is expected here");
+            self.add_fault(CheckKind::Gap, &place, &detail);
         }
         if transfer.at != seal.at {
-            self.fault(Check::Chain, &place, "its moment is not that of its seal");
+            self.add_fault(CheckKind::Chain, &place, "its time differs from that of its seal");
         }
         let [debit, credit] = [transfer.debit, transfer.credit].map(|id| self.currencies.get(&id));
         if debit.is_none() || debit != credit {
-            self.fault(
-                Check::Shape,
+            self.add_fault(
+                CheckKind::Shape,
                 &place,
                 "its accounts do not exist, or have different currencies",
             );
@@ -237,68 +259,70 @@ impl Checker {
             ("debit", transfer.debit, -i128::from(transfer.amount), transfer.debit_balance),
             ("credit", transfer.credit, i128::from(transfer.amount), transfer.credit_balance),
         ];
-        for (side, account, change, says) in sides {
+        for (side, account, change, balance) in sides {
             let before = self.balances.get(&account).copied().unwrap_or_default();
-            let should = i128::from(before) + change;
-            if should != i128::from(says) {
+            let expected = i128::from(before) + change;
+            if expected != i128::from(balance) {
                 let currency = self.currencies.get(&account).map_or("?", |(code, _)| code);
                 *self.imbalances.entry(currency.to_owned()).or_default() +=
-                    i128::from(says) - should;
-                self.fault(
-                    Check::RunningBalance,
+                    i128::from(balance) - expected;
+                self.add_fault(
+                    CheckKind::RunningBalance,
                     &place,
                     &format!(
-                        "account {account} ({side}) has {says} after it, and should have {should}"
+                        "account {account} ({side}) has {balance} after it instead of {expected}"
                     ),
                 );
             }
             let class = AccountId(account).class();
-            if !class.is_some_and(|class| class.allows(Minor(says))) {
-                self.fault(
-                    Check::Floor,
+            if !class.is_some_and(|class| class.allows(Minor(balance))) {
+                self.add_fault(
+                    CheckKind::Floor,
                     &place,
-                    &format!("account {account} ({side}) may not have {says}"),
+                    &format!(
+                        "account {account} ({side}) has {balance}, which its class does not allow"
+                    ),
                 );
             }
-            // What it should be, so that one wrong line is not blamed on all that follow.
-            self.balances.insert(account, i64::try_from(should).unwrap_or(says));
+            // Continues with the expected balance, so that one wrong row does not cause faults in all later rows.
+            self.balances.insert(account, i64::try_from(expected).unwrap_or(balance));
         }
     }
 
-    fn hold_against_anchor(&mut self, seal: &Seal) {
+    fn check_anchor(&mut self, seal: &StoredSeal) {
         let Some(anchor) = self.anchor.as_ref().filter(|anchor| anchor.seq == seal.seq) else {
             return;
         };
-        self.anchor_seen = true;
+        self.is_anchor_checked = true;
         if seal.hash != anchor.hash {
-            self.fault(
-                Check::Anchor,
+            self.add_fault(
+                CheckKind::Anchor,
                 &format!("seal {}", seal.seq),
-                "its hash is not the anchor's: what is before it was rewritten",
+                "its hash differs from the anchor's: rows before it were rewritten",
             );
         }
     }
 }
 
-/// Splits off what belongs to the seal at `seq`.
-fn take_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) -> &'a [T] {
+/// Splits off the rows up to and including the seal at `seq`.
+fn split_up_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) -> &'a [T] {
     let (taken, rest) = rows.split_at(rows.partition_point(|row| seq_of(row) <= seq));
     *rows = rest;
     taken
 }
 
-fn attached(transfer: &Line) -> Attached<'_> {
-    let Line { trace_id, linked, metadata, .. } = transfer;
-    Attached { trace_id: *trace_id, linked: *linked, metadata: metadata.as_deref() }
+fn attributes_of(transfer: &BookRow) -> TransferAttributes<'_> {
+    let BookRow { trace_id, linked, metadata, .. } = transfer;
+    TransferAttributes { trace_id: *trace_id, linked: *linked, metadata: metadata.as_deref() }
 }
 
 /// The hash that `ledger.post` gives a seal.
-fn chain(prev_hash: &[u8], prev_at: OffsetDateTime, seal: &Seal, content: [u8; 32]) -> Vec<u8> {
-    let since = (prev_at - EPOCH).whole_microseconds();
+fn seal_hash(previous: &PreviousSeal, seal: &StoredSeal, content: [u8; 32]) -> Vec<u8> {
+    let since = (previous.at - EPOCH).whole_microseconds();
     let microseconds = i64::try_from(since).unwrap_or(i64::MAX);
     let mut hash = Sha256::new();
     hash.update([1]);
-    hash.update(prev_hash);
+    hash.update(&previous.hash);
     hash.update(microseconds.to_be_bytes());
     hash.update(seal.seq.to_be_bytes());
     hash.update(seal.batch_id.as_bytes());

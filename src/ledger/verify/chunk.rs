@@ -1,25 +1,25 @@
-//! A stretch of the book that ends with a seal, with everything that its hashes cover.
+//! A chunk of the book that ends with a seal, with every row that its hashes cover.
 
 use sqlx::PgConnection;
 
-use super::sql::{self, Born, KeyedPosting, Seal};
-use crate::ledger::read::{self, Line};
+use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
+use crate::ledger::read::{self, BookRow};
 
-/// Most transfers that are in memory at once, but for a posting that is larger by itself.
+/// Most transfers in memory at once, except for a batch that is larger by itself.
 const TRANSFERS_MAX: i64 = 20_000;
 
 #[derive(Debug, Clone)]
-pub struct Chunk {
-    pub seals: Vec<Seal>,
-    pub transfers: Vec<Line>,
+pub struct BookChunk {
+    pub seals: Vec<StoredSeal>,
+    pub transfers: Vec<BookRow>,
     pub postings: Vec<KeyedPosting>,
-    pub accounts: Vec<Born>,
-    /// It ends because it is large enough; there is more.
+    pub accounts: Vec<StoredAccount>,
+    /// Whether it ends because of its size, so that there is more to read.
     pub is_full: bool,
 }
 
-impl Chunk {
-    /// Reads what follows `after`, up to `end`; `None` when there is nothing.
+impl BookChunk {
+    /// Reads the chunk after `after`, up to and including `end`; `None` if there is no seal in between.
     pub async fn read(
         db: &mut PgConnection,
         book: i32,
@@ -32,7 +32,7 @@ impl Chunk {
         seals.truncate(fits.max(1));
         let Some(last) = seals.last().map(|seal| seal.seq) else { return Ok(None) };
         Ok(Some(Self {
-            transfers: read::lines(db, book, after, last, i64::MAX).await?,
+            transfers: read::rows(db, book, after, last, i64::MAX).await?,
             postings: sql::postings(db, book, after, last).await?,
             accounts: sql::accounts(db, book, after, last).await?,
             seals,

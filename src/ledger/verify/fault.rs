@@ -1,27 +1,27 @@
-//! What can be wrong with a book, and where.
+//! Inconsistencies of a book, and the checks that find them.
 
 use std::fmt;
 
-/// What a check holds a line against.
+/// Kind of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Check {
-    /// Each seq is one more than the one before.
+pub enum CheckKind {
+    /// Each seq is the successor of the previous one.
     Gap,
-    /// Both balances of a transfer, against the sums so far.
+    /// Both balances of a transfer equal the sums so far.
     RunningBalance,
-    /// Floors and ceilings, by the class of each account.
+    /// Each balance is within the floor and ceiling of its account's class.
     Floor,
-    /// Both sides are accounts of one currency, and the kind is known.
+    /// Both accounts exist and have one currency, and the kind is known.
     Shape,
     /// The balances of each currency add up to zero.
     Conservation,
-    /// Each seal stands on the one before, in time and by its hash.
+    /// Each seal follows the previous one, in time and by its hash.
     Chain,
-    /// A hash that was noted earlier is still the hash of that seal.
+    /// The seal of an anchor still has the anchor's hash.
     Anchor,
 }
 
-impl Check {
+impl CheckKind {
     pub const ALL: [Self; 7] = [
         Self::Gap,
         Self::RunningBalance,
@@ -32,7 +32,7 @@ impl Check {
         Self::Anchor,
     ];
 
-    /// For labels.
+    /// The name in labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gap => "gap",
@@ -46,17 +46,17 @@ impl Check {
     }
 }
 
-/// Something that is not as it must be, and where.
+/// An inconsistency of a book.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub check: Check,
-    /// The row.
+pub struct BookFault {
+    pub check: CheckKind,
+    /// The inconsistent row, such as `transfer 5`.
     pub place: String,
-    pub says: String,
+    pub detail: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for BookFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.place, self.says)
+        write!(formatter, "{}: {}", self.place, self.detail)
     }
 }

@@ -1,16 +1,16 @@
-//! `revwallet verify`: reads the whole book from its first transfer and holds every line against what must be.
+//! `revwallet verify`: reads the whole book from its first transfer on, and checks every row.
 //!
-//! | checked | how |
+//! | check | rule |
 //! |---|---|
-//! | no gap | each seq is one more than the one before |
-//! | running balances | both balances of each transfer, against the sums so far |
-//! | floors and ceilings | by the class of each account |
-//! | currencies | both sides of a transfer are accounts of one currency |
+//! | gaps | each seq is the successor of the previous one |
+//! | running balances | both balances of each transfer equal the sums so far |
+//! | floors and ceilings | each balance is within the limits of its account's class |
+//! | currencies | both accounts of a transfer have one currency |
 //! | conservation | the balances of each currency add up to zero |
-//! | the chain | each seal stands on the one before; its hash, recomputed from the rows, is the one stored |
-//! | an anchor | a hash that was noted earlier is still the hash of that seal |
+//! | seal chain | each seal names the previous one; its hash, recomputed from the rows, equals the stored one |
+//! | anchor | the seal of an anchor still has the anchor's hash |
 //!
-//! It reads a few thousand transfers at a time, so its memory is that of the balances: some 50 bytes an account.
+//! It reads a few thousand transfers at a time, so its memory use is that of the balances: some 50 bytes an account.
 
 mod check;
 mod chunk;
@@ -24,14 +24,14 @@ use sqlx::{Connection, PgConnection};
 use crate::db::{Database, migrations};
 use crate::error::{Error, Result};
 
-pub use self::check::Checker;
-pub use self::chunk::Chunk;
-pub use self::fault::{Check, Fault};
+pub use self::check::BookChecker;
+pub use self::chunk::BookChunk;
+pub use self::fault::{BookFault, CheckKind};
 
-/// Most faults that are told: the first is the one to look at, the others follow from it.
+/// Most faults in a report: later ones usually follow from the first.
 pub(super) const FAULTS_MAX: usize = 20;
 
-/// A seal whose hash was noted: `SEQ:HASH`.
+/// A seal's seq and hash, recorded outside the database: `SEQ:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     pub seq: i64,
@@ -42,7 +42,7 @@ impl std::str::FromStr for Anchor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write SEQ:HASH, as the log and the last report have it".to_owned();
+        let wrong = || "write SEQ:HASH, as in the log or in an earlier report".to_owned();
         let (seq, hash) = text.split_once(':').ok_or_else(wrong)?;
         if hash.len() != 64 || !hash.is_ascii() {
             return Err(wrong());
@@ -62,16 +62,16 @@ impl fmt::Display for Anchor {
     }
 }
 
-/// What was read and what was found.
+/// Result of a verification.
 #[derive(Debug)]
 pub struct VerifyReport {
     pub transfers: i64,
     pub seals: i64,
     pub postings: i64,
     pub accounts: usize,
-    /// The head of the book: note it, and a later run proves that nothing before it was rewritten.
+    /// Head of the book. With it as the anchor, a later run proves that nothing before it was rewritten.
     pub head: Anchor,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<BookFault>,
 }
 
 impl fmt::Display for VerifyReport {
@@ -83,27 +83,29 @@ impl fmt::Display for VerifyReport {
         )?;
         writeln!(formatter, "head {head}")?;
         match faults.first() {
-            None => write!(formatter, "all is well"),
+            None => write!(formatter, "no faults found"),
             Some(first) => {
                 write!(formatter, "first fault: {first}")?;
-                faults[1..].iter().try_for_each(|fault| write!(formatter, "\n  then: {fault}"))
+                faults[1..]
+                    .iter()
+                    .try_for_each(|fault| write!(formatter, "\n  next fault: {fault}"))
             }
         }
     }
 }
 
-/// Verifies the book over a connection of its own, after checking that the schema is this program's.
+/// Verifies the book over a connection of its own, after a check that the schema has this program's version.
 pub async fn run_on(
     db: &Database,
     anchor: Option<&Anchor>,
     progress: impl FnMut(i64, i64),
 ) -> anyhow::Result<VerifyReport> {
     let mut connection = PgConnection::connect_with(db.options()).await?;
-    migrations::check(&mut connection).await?;
+    migrations::require_current(&mut connection).await?;
     run(&mut connection, 1, anchor, progress).await.map_err(Error::into_cause)
 }
 
-/// Reads the book to where it ended when the run began; `progress` is told the seq that is reached, and the last one.
+/// Verifies the book up to the head at the start of the run; `progress` receives the seq so far and the last seq.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,
@@ -112,10 +114,10 @@ pub async fn run(
 ) -> Result<VerifyReport> {
     let (end, _) = super::read::head(db, book).await?;
     let first = sql::first_seal(db, book).await?;
-    let mut checker = Checker::new(book, first, anchor.cloned());
+    let mut checker = BookChecker::new(book, first, anchor.cloned());
     let mut reached = 0;
-    while let Some(chunk) = Chunk::read(db, book, reached, end).await? {
-        checker.chunk(&chunk);
+    while let Some(chunk) = BookChunk::read(db, book, reached, end).await? {
+        checker.check_chunk(&chunk);
         reached = chunk.end();
         progress(reached, end);
     }

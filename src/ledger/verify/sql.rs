@@ -1,14 +1,15 @@
-//! The statements that read a book from end to end, a stretch at a time.
+//! SQL statements that read a book from end to end, in chunks.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most seals of one stretch.
+/// Most seals of a chunk.
 const SEALS_MAX: i64 = 2_000;
 
+/// A row of `ledger.seal`.
 #[derive(Debug, Clone)]
-pub struct Seal {
+pub struct StoredSeal {
     pub seq: i64,
     pub prev_seq: Option<i64>,
     pub at: OffsetDateTime,
@@ -16,6 +17,7 @@ pub struct Seal {
     pub hash: Vec<u8>,
 }
 
+/// A row of `ledger.posting`: a posting with an idempotency key.
 #[derive(Debug, Clone)]
 pub struct KeyedPosting {
     pub first_seq: i64,
@@ -24,23 +26,24 @@ pub struct KeyedPosting {
     pub content_hash: Uuid,
 }
 
+/// A row of `ledger.account`.
 #[derive(Debug, Clone)]
-pub struct Born {
+pub struct StoredAccount {
     pub account: i64,
     pub seq: i64,
     pub decimals: i16,
     pub currency: String,
 }
 
-/// The seals behind `after`, up to `end`.
+/// Reads the seals after `after`, up to and including `end`.
 pub(super) async fn seals(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     end: i64,
-) -> sqlx::Result<Vec<Seal>> {
+) -> sqlx::Result<Vec<StoredSeal>> {
     sqlx::query_as!(
-        Seal,
+        StoredSeal,
         r#"
         select seq, prev_seq, at, batch_id, hash
         from ledger.seal
@@ -56,13 +59,16 @@ pub(super) async fn seals(
     .await
 }
 
-/// Whether there may be more than these.
-pub(super) fn is_full(seals: &[Seal]) -> bool {
+/// Returns whether there may be more seals than these.
+pub(super) fn is_full(seals: &[StoredSeal]) -> bool {
     i64::try_from(seals.len()).is_ok_and(|count| count >= SEALS_MAX)
 }
 
-/// The seal that the first batch stands on.
-pub(super) async fn first_seal(db: &mut PgConnection, book: i32) -> sqlx::Result<Option<Seal>> {
+/// Reads the initial seal, which the first batch follows.
+pub(super) async fn first_seal(
+    db: &mut PgConnection,
+    book: i32,
+) -> sqlx::Result<Option<StoredSeal>> {
     Ok(seals(db, book, -1, 0).await?.into_iter().next())
 }
 
@@ -92,9 +98,9 @@ pub(super) async fn accounts(
     book: i32,
     after: i64,
     last: i64,
-) -> sqlx::Result<Vec<Born>> {
+) -> sqlx::Result<Vec<StoredAccount>> {
     sqlx::query_as!(
-        Born,
+        StoredAccount,
         r#"
         select account, seq, decimals, currency
         from ledger.account
@@ -108,22 +114,22 @@ pub(super) async fn accounts(
     .await
 }
 
-/// What an account had after `until`, and what it is in; only accounts that exist.
-pub(super) struct Holding {
+/// Balance of an existing account after a seq, with its currency.
+pub(super) struct AccountBalance {
     pub account: i64,
     pub balance: i64,
     pub currency: String,
     pub decimals: i16,
 }
 
-pub(super) async fn holdings(
+pub(super) async fn account_balances(
     db: &mut PgConnection,
     book: i32,
     accounts: &[i64],
     until: i64,
-) -> sqlx::Result<Vec<Holding>> {
+) -> sqlx::Result<Vec<AccountBalance>> {
     sqlx::query_as!(
-        Holding,
+        AccountBalance,
         r#"
         select a.account, a.currency, a.decimals, coalesce(
             case when coalesce(c.seq, 0) < d.seq then d.debit_balance else c.credit_balance end, 0

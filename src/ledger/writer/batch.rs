@@ -1,4 +1,4 @@
-//! A batch: postings that are decided, but not yet in the book.
+//! A batch: postings that are accepted, but not yet in the book.
 
 use std::collections::VecDeque;
 
@@ -6,35 +6,35 @@ use time::OffsetDateTime;
 use tracing::Span;
 use uuid::Uuid;
 
-use super::cache::{Cache, Undo};
+use super::cache::{AccountCache, AccountUndo};
 use super::queue::QueuedPosting;
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::decide::{self, Decision, Refusal, Rules};
-use crate::ledger::encode::{Attached, Encoder};
-use crate::ledger::metrics::Stages;
+use crate::ledger::encode::{BatchEncoder, TransferAttributes};
+use crate::ledger::metrics::StageTimer;
 use crate::ledger::money::Minor;
 use crate::ledger::trace;
 use crate::ledger::transfer::{Posted, TransferRow};
 
-/// A place in the book that a batch can stand on: a seq, and who sealed it.
+/// A head of the book, on which a batch is based: a seq, and the batch that sealed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct BookHead {
     pub(super) seq: i64,
     pub(super) batch: Uuid,
 }
 
-/// A posting in a batch, and its rows there.
+/// A posting in a batch, and the range of its rows there.
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedPosting {
     pub(super) item: QueuedPosting,
     pub(super) start: usize,
     pub(super) end: usize,
-    /// What is held after it for the accounts that it touches.
+    /// Held balances, after the posting, of the accounts that it touches.
     held: Vec<(AccountId, Minor)>,
 }
 
-/// An account that a batch brings into being.
+/// An account that a batch creates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OpenedAccount {
     pub(super) seq: i64,
@@ -45,34 +45,35 @@ pub(super) struct OpenedAccount {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) id: Uuid,
-    pub(super) prev: Head,
+    pub(super) prev: BookHead,
     pub(super) rows: Vec<TransferRow>,
-    pub(super) accepted: Vec<Accepted>,
-    pub(super) born: Vec<OpenedAccount>,
-    /// Refused, which is certain as soon as the batch is in the book: nobody has to look for a key.
+    pub(super) accepted: Vec<AcceptedPosting>,
+    pub(super) opened: Vec<OpenedAccount>,
+    /// Refused postings without a key: the refusal is final once the batch is in the book.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
-    pub(super) undo: Vec<Undo>,
-    /// The digest of everything in it.
+    pub(super) undo: Vec<AccountUndo>,
+    /// Digest of the whole content.
     pub(super) content: [u8; 32],
-    /// Sent over an earlier connection too: "stale" may mean that this attempt has won.
+    /// Whether it was sent over an earlier connection, too: a stale head may mean that the earlier attempt committed.
     pub(super) resent: bool,
-    pub(super) stages: Stages,
-    /// Of a trace of its own, where one of its postings is traced.
+    pub(super) timer: StageTimer,
+    /// Root of a trace of its own; disabled if none of its postings is traced.
     pub(super) span: Box<Span>,
 }
 
-/// What has to be asked before these items can be answered or decided.
+/// A query for the accounts and keys that these postings depend on.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
-    /// The accounts of those who wait for one that is not in the cache, each once.
+    /// All accounts of the waiting postings, without duplicates.
     pub(super) accounts: Vec<AccountId>,
+    /// Postings that cannot be decided, because an account is not in the cache.
     pub(super) waiting: Vec<QueuedPosting>,
-    /// Refused unless the key was used: then the first attempt has succeeded.
+    /// Postings with a key that are refused, unless the book has the key: then the first attempt succeeded.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
-    /// One of their keys was used, it is not known which.
+    /// Postings of a failed batch, at least one of whose keys is in the book.
     pub(super) suspects: Vec<QueuedPosting>,
-    /// The head on which was refused, when no batch confirms it.
-    pub(super) confirm: Option<Head>,
+    /// Head on which the refusals are based, if no batch confirms it.
+    pub(super) expected_head: Option<BookHead>,
 }
 
 impl Lookup {
@@ -80,7 +81,7 @@ impl Lookup {
         self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
     }
 
-    /// Everybody who waits for the answer, in order.
+    /// All postings that wait for the result, in order.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         self.waiting
             .into_iter()
@@ -99,36 +100,24 @@ impl Lookup {
     }
 }
 
-/// What to do with what was taken from the queue.
+/// The requests that follow from a decision on the intake.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) batch: Option<Batch>,
-    pub(super) ask: Lookup,
+    pub(super) lookup: Lookup,
 }
 
-/// Decides on what waits, in the order of arrival, up to the bound of a batch.
+/// Decides on the intake in order of arrival, up to the limit of a batch.
 pub(super) fn plan(
     intake: &mut VecDeque<QueuedPosting>,
-    cache: &mut Cache,
+    cache: &mut AccountCache,
     decision: &mut Decision,
     rules: &Rules,
-    prev: Head,
+    prev: BookHead,
     legs_max: usize,
 ) -> Plan {
-    let mut batch = Batch {
-        id: Uuid::new_v4(),
-        prev,
-        rows: Vec::new(),
-        accepted: Vec::with_capacity(intake.len().min(legs_max)),
-        born: Vec::new(),
-        refused: Vec::new(),
-        undo: Vec::new(),
-        content: [0; 32],
-        resent: false,
-        stages: Stages::begin(intake.front().map(|item| item.queued)),
-        span: Box::new(Span::none()),
-    };
-    let mut ask = Lookup::default();
+    let mut batch = Batch::new(prev, intake, legs_max);
+    let mut lookup = Lookup::default();
     while let Some(next) = intake.front() {
         let is_empty = batch.accepted.is_empty();
         let fits = batch.rows.len() + next.posting.legs.len() <= legs_max && !next.alone;
@@ -136,22 +125,24 @@ pub(super) fn plan(
             break;
         }
         let alone = next.alone;
-        let item = intake.pop_front().expect("there is a first one");
-        // All of them are touched, so that all stay.
-        let unknown =
-            decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)).count();
-        if unknown > 0 {
-            // Those that are known too: they may be forgotten until the others are there.
-            ask.accounts.extend(decide::accounts_of(&item.posting.legs));
-            ask.waiting.push(item);
+        let item = intake.pop_front().expect("the front was just inspected");
+        // Touches every account, even after a miss, so that none of them is evicted.
+        let misses = decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)).count();
+        if misses > 0 {
+            // Cached accounts are looked up, too: they may be evicted before the others arrive.
+            lookup.accounts.extend(decide::accounts_of(&item.posting.legs));
+            lookup.waiting.push(item);
             continue;
         }
         match decide::decide(&item.posting.legs, rules, |id| cache.get(id), decision) {
             Ok(()) => batch.accept(item, decision, cache),
             Err(refusal) => {
                 let refusal = refusal.in_leg(decision.refused_leg, &item.posting.legs);
-                let refused =
-                    if item.posting.key.is_some() { &mut ask.refused } else { &mut batch.refused };
+                let refused = if item.posting.key.is_some() {
+                    &mut lookup.refused
+                } else {
+                    &mut batch.refused
+                };
                 refused.push((item, refusal));
             }
         }
@@ -159,54 +150,70 @@ pub(super) fn plan(
             break;
         }
     }
-    cache.age();
-    ask.accounts.sort_unstable();
-    ask.accounts.dedup();
+    cache.evict();
+    lookup.accounts.sort_unstable();
+    lookup.accounts.dedup();
     if batch.accepted.is_empty() {
-        // No seal will confirm what the refusals rest on.
-        ask.refused.append(&mut batch.refused);
-        ask.confirm = Some(prev);
-        return Plan { batch: None, ask };
+        // No seal will confirm the head on which the refusals are based.
+        lookup.refused.append(&mut batch.refused);
+        lookup.expected_head = Some(prev);
+        return Plan { batch: None, lookup };
     }
-    Plan { batch: Some(batch), ask }
+    Plan { batch: Some(batch), lookup }
 }
 
 impl Batch {
-    fn accept(&mut self, item: QueuedPosting, decision: &Decision, cache: &mut Cache) {
+    fn new(prev: BookHead, intake: &VecDeque<QueuedPosting>, legs_max: usize) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            prev,
+            rows: Vec::new(),
+            accepted: Vec::with_capacity(intake.len().min(legs_max)),
+            opened: Vec::new(),
+            refused: Vec::new(),
+            undo: Vec::new(),
+            content: [0; 32],
+            resent: false,
+            timer: StageTimer::start(intake.front().map(|item| item.queued)),
+            span: Box::new(Span::none()),
+        }
+    }
+
+    fn accept(&mut self, item: QueuedPosting, decision: &Decision, cache: &mut AccountCache) {
         let start = self.rows.len();
         self.rows.extend_from_slice(&decision.rows);
         for new in &decision.new_accounts {
             let seq = self.seq_of(start + new.leg);
-            self.born.push(OpenedAccount { seq, account: new.account, currency: new.currency });
+            self.opened.push(OpenedAccount { seq, account: new.account, currency: new.currency });
         }
         self.undo.extend(decision.touched.iter().map(|(id, after)| cache.apply(*id, *after)));
         let held = decision.touched.iter().filter(|(_, after)| after.held > Minor::ZERO);
         let held = held.map(|(id, after)| (*id, after.held)).collect();
-        self.accepted.push(Accepted { item, start, end: self.rows.len(), held });
+        self.accepted.push(AcceptedPosting { item, start, end: self.rows.len(), held });
     }
 
-    /// The seq of the row at this place.
-    pub(super) fn seq_of(&self, place: usize) -> i64 {
-        self.prev.seq + 1 + i64::try_from(place).expect("a batch is small")
+    /// The seq of the row at this index.
+    pub(super) fn seq_of(&self, index: usize) -> i64 {
+        self.prev.seq + 1 + i64::try_from(index).expect("a batch is small")
     }
 
-    /// Where the book ends when this batch is in it.
-    pub(super) fn head(&self) -> Head {
-        Head { seq: self.seq_of(self.rows.len()) - 1, batch: self.id }
+    /// The head of the book once this batch is in it.
+    pub(super) fn head(&self) -> BookHead {
+        BookHead { seq: self.seq_of(self.rows.len()) - 1, batch: self.id }
     }
 
     pub(super) fn has_companions(&self) -> bool {
         self.accepted.iter().any(|accepted| !accepted.item.posting.companions.is_empty())
     }
 
-    /// Everybody in it, in order.
+    /// All of its postings, in order, including the refused ones.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         let accepted = self.accepted.into_iter().map(|accepted| accepted.item);
         accepted.chain(self.refused.into_iter().map(|(item, _)| item))
     }
 
-    /// What the poster of these rows is told.
-    pub(super) fn posted(&self, accepted: &mut Accepted, at: OffsetDateTime) -> Posted {
+    /// The acknowledgment of a posting.
+    pub(super) fn posted(&self, accepted: &mut AcceptedPosting, at: OffsetDateTime) -> Posted {
         let (start, end) = (accepted.start, accepted.end);
         Posted {
             first_seq: self.seq_of(start),
@@ -218,37 +225,36 @@ impl Batch {
         }
     }
 
-    /// Digests the content, which is complete now.
+    /// Computes the digest of the content, which is complete now.
     pub(super) fn seal(&mut self, book: i32) {
-        // The order of the encoding; a leg can bring two accounts into being.
-        self.born.sort_unstable_by_key(|born| (born.seq, born.account));
-        let mut encoder = Encoder::new(book, self.prev.seq);
+        // Sorts into the order of the encoding; a leg can create two accounts.
+        self.opened.sort_unstable_by_key(|opened| (opened.seq, opened.account));
+        let mut encoder = BatchEncoder::new(book, self.prev.seq);
         for accepted in &self.accepted {
             let posting = &accepted.item.posting;
             for (row, leg) in self.rows[accepted.start..accepted.end].iter().zip(&posting.legs) {
                 let metadata = leg.metadata.as_ref().map(|metadata| metadata.get());
-                encoder.transfer(
-                    row,
-                    Attached { trace_id: posting.trace_id, linked: leg.linked, metadata },
-                );
+                let (trace_id, linked) = (posting.trace_id, leg.linked);
+                encoder.add_transfer(row, TransferAttributes { trace_id, linked, metadata });
             }
         }
         for accepted in &self.accepted {
             if let Some(key) = accepted.item.posting.key {
-                encoder.posting(key, self.seq_of(accepted.start), self.seq_of(accepted.end) - 1);
+                let (first, last) = (self.seq_of(accepted.start), self.seq_of(accepted.end) - 1);
+                encoder.add_posting(key, first, last);
             }
         }
-        for born in &self.born {
-            encoder.account(born.account, born.seq, born.currency.decimals(), born.currency.code());
+        for OpenedAccount { seq, account, currency } in &self.opened {
+            encoder.add_account(*account, *seq, currency.decimals(), currency.code());
         }
         self.content = encoder.finish();
-        self.stages.decided();
+        self.timer.mark_sent();
     }
 
-    /// Begins its span, which ends with the batch.
-    pub(super) fn trace(&mut self) {
+    /// Opens its span, which closes when the batch is dropped.
+    pub(super) fn open_span(&mut self) {
         let postings = self.accepted.iter().map(|accepted| &accepted.item.span);
-        *self.span = trace::of_batch(self.rows.len(), self.seq_of(0), postings);
+        *self.span = trace::batch_span(self.rows.len(), self.seq_of(0), postings);
     }
 }
 
@@ -261,22 +267,22 @@ mod tests {
     use crate::ledger::writer::Admission;
 
     #[test]
-    fn who_waits_for_an_account_asks_for_all_of_his_again() {
+    fn a_posting_with_an_uncached_account_looks_up_all_of_its_accounts() {
         let euro = Currency::new("EUR", 2).unwrap();
         let rules = Rules { amount_max: Minor(100), currencies: Currencies::default() };
-        let mut cache = Cache::new(8);
+        let mut cache = AccountCache::new(8);
         cache.warm(AccountId(1), Some(Account::empty(euro)));
         let (debit, credit, amount) = (AccountId(1), AccountId(2), Minor(1));
         let action = Action::Move { kind: TransferKind::Transfer, debit, credit, amount };
         let posting = Posting { legs: vec![Leg::from(action); 2], ..Posting::default() };
-        let (item, _answer) = Admission::new(10).admit(posting, Span::none()).unwrap();
+        let (item, _reply) = Admission::new(10).admit(posting, Span::none()).unwrap();
 
-        let head = Head { seq: 0, batch: Uuid::nil() };
+        let head = BookHead { seq: 0, batch: Uuid::nil() };
         let mut intake = VecDeque::from([item]);
         let plan = plan(&mut intake, &mut cache, &mut Decision::default(), &rules, head, 16);
 
         assert!(plan.batch.is_none());
-        assert_eq!(plan.ask.waiting.len(), 1);
-        assert_eq!(plan.ask.accounts, [AccountId(1), AccountId(2)]);
+        assert_eq!(plan.lookup.waiting.len(), 1);
+        assert_eq!(plan.lookup.accounts, [AccountId(1), AccountId(2)]);
     }
 }

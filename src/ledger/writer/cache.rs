@@ -1,37 +1,37 @@
-//! The accounts that the writer has in memory: a guess that every seal confirms, never an authority.
+//! Cache of the accounts that the writer works with: a prediction that every seal confirms, never the authority.
 //!
-//! Bounded by two generations: who is used moves to the young one; when that is half of the bound, the old one is
-//! forgotten. Accounts of a batch in flight are pinned: one that was forgotten and read again behind its own
-//! pending batch would come back with an old balance under a valid seal.
+//! Bounded by two generations: an account in use moves to the young generation; when that reaches half of the bound,
+//! the old generation is evicted. Accounts of a batch in flight are pinned: if such an account were evicted and read
+//! again while its batch is pending, it would have an outdated balance under a valid seal.
 
 use foldhash::HashMap;
 
 use crate::ledger::account::{Account, AccountId};
 
-/// What is known of an account.
+/// A cache entry.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
-    /// `None`: it is known that there is no such account.
+struct CacheEntry {
+    /// `None` means that the account does not exist.
     account: Option<Account>,
-    /// How many changes in flight rest on it.
+    /// Number of changes in flight.
     pins: u32,
 }
 
-/// An account before a change, to take the change back.
+/// An account before a change, to roll the change back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Undo {
+pub(super) struct AccountUndo {
     id: AccountId,
     before: Option<Account>,
 }
 
 #[derive(Debug)]
-pub(super) struct Cache {
-    young: HashMap<AccountId, Slot>,
-    old: HashMap<AccountId, Slot>,
+pub(super) struct AccountCache {
+    young: HashMap<AccountId, CacheEntry>,
+    old: HashMap<AccountId, CacheEntry>,
     generation_max: usize,
 }
 
-impl Cache {
+impl AccountCache {
     pub(super) fn new(accounts_max: usize) -> Self {
         Self {
             young: HashMap::default(),
@@ -40,75 +40,75 @@ impl Cache {
         }
     }
 
-    /// Whether anything is known about it; if so it stays for at least a generation.
+    /// Returns whether the account is cached; if it is, keeps it for at least another generation.
     pub(super) fn touch(&mut self, id: AccountId) -> bool {
         if self.young.contains_key(&id) {
             return true;
         }
         match self.old.remove(&id) {
-            Some(slot) => {
-                self.young.insert(id, slot);
+            Some(entry) => {
+                self.young.insert(id, entry);
                 true
             }
             None => false,
         }
     }
 
-    /// The account as it is after everything in flight. Only after [`Self::touch`] said that it is known.
+    /// The account after everything in flight. Call [`Self::touch`] first: a miss looks like a missing account here.
     pub(super) fn get(&self, id: AccountId) -> Option<Account> {
-        self.young.get(&id).and_then(|slot| slot.account)
+        self.young.get(&id).and_then(|entry| entry.account)
     }
 
-    /// Changes an account that is known, and pins it until the change is confirmed or taken back.
-    pub(super) fn apply(&mut self, id: AccountId, after: Account) -> Undo {
-        let slot = self.young.get_mut(&id).expect("only what was touched is changed");
-        slot.pins += 1;
-        Undo { id, before: slot.account.replace(after) }
+    /// Changes a cached account, and pins it until the change is confirmed or rolled back.
+    pub(super) fn apply(&mut self, id: AccountId, after: Account) -> AccountUndo {
+        let entry = self.young.get_mut(&id).expect("only touched accounts are changed");
+        entry.pins += 1;
+        AccountUndo { id, before: entry.account.replace(after) }
     }
 
-    /// The change is in the book.
-    pub(super) fn confirm(&mut self, undo: Undo) {
-        let slot = self.find_mut(undo.id).expect("what is pinned stays");
-        slot.pins -= 1;
+    /// Confirms a change that is in the book.
+    pub(super) fn confirm(&mut self, undo: AccountUndo) {
+        let entry = self.find_mut(undo.id).expect("a pinned account is not evicted");
+        entry.pins -= 1;
     }
 
-    /// The change did not happen. The youngest change must be taken back first.
-    pub(super) fn take_back(&mut self, undo: Undo) {
-        let slot = self.find_mut(undo.id).expect("what is pinned stays");
-        slot.pins -= 1;
-        slot.account = undo.before;
+    /// Rolls back a change that is not in the book. The latest change must be rolled back first.
+    pub(super) fn roll_back(&mut self, undo: AccountUndo) {
+        let entry = self.find_mut(undo.id).expect("a pinned account is not evicted");
+        entry.pins -= 1;
+        entry.account = undo.before;
     }
 
-    /// What was read from the database, unless something is known already: that is newer.
+    /// Inserts an account as read from the database, unless it is cached: the cached value is newer.
     pub(super) fn warm(&mut self, id: AccountId, account: Option<Account>) {
         if !self.touch(id) {
-            self.young.insert(id, Slot { account, pins: 0 });
+            self.young.insert(id, CacheEntry { account, pins: 0 });
         }
     }
 
-    /// What another process did to an account, if we know it.
-    pub(super) fn patch(&mut self, id: AccountId, change: impl FnOnce(&mut Account)) {
-        let Some(slot) = self.find_mut(id) else { return };
-        match &mut slot.account {
+    /// Applies a change of another process, if the account is cached.
+    pub(super) fn update_if_cached(&mut self, id: AccountId, change: impl FnOnce(&mut Account)) {
+        let Some(entry) = self.find_mut(id) else { return };
+        match &mut entry.account {
             Some(account) => change(account),
-            // It has come to be: what else there is to know must be read.
-            None => self.forget(id),
+            // Another process created the account: all of it must be read.
+            None => self.remove(id),
         }
     }
 
-    /// Drops everything. Nothing may be in flight.
+    /// Removes everything. Nothing may be in flight.
     pub(super) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
     }
 
-    /// Forgets the old generation when the young one is full. Not between touching and deciding.
-    pub(super) fn age(&mut self) {
+    /// Evicts the old generation if the young one is full. Must not be called between touching and deciding.
+    pub(super) fn evict(&mut self) {
         if self.young.len() < self.generation_max {
             return;
         }
-        let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-        self.young.extend(forgotten.into_iter().filter(|(_, slot)| slot.pins > 0));
+        let evicted = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        self.young.extend(evicted.into_iter().filter(|(_, entry)| entry.pins > 0));
     }
 
     #[cfg(test)]
@@ -116,11 +116,11 @@ impl Cache {
         self.young.len() + self.old.len()
     }
 
-    fn find_mut(&mut self, id: AccountId) -> Option<&mut Slot> {
+    fn find_mut(&mut self, id: AccountId) -> Option<&mut CacheEntry> {
         self.young.get_mut(&id).or_else(|| self.old.get_mut(&id))
     }
 
-    fn forget(&mut self, id: AccountId) {
+    fn remove(&mut self, id: AccountId) {
         self.young.remove(&id);
         self.old.remove(&id);
     }
@@ -137,40 +137,40 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_account_outlives_any_number_of_others() {
-        let mut cache = Cache::new(8);
+    fn a_pinned_account_is_never_evicted() {
+        let mut cache = AccountCache::new(8);
         cache.warm(AccountId(1), Some(account(10)));
         let undo = cache.apply(AccountId(1), account(3));
 
         for id in 2..1000 {
             cache.warm(AccountId(id), None);
-            cache.age();
+            cache.evict();
         }
 
         assert!(cache.len() <= 9);
         assert!(cache.touch(AccountId(1)));
         assert_eq!(cache.get(AccountId(1)), Some(account(3)));
-        cache.take_back(undo);
+        cache.roll_back(undo);
         assert_eq!(cache.get(AccountId(1)), Some(account(10)));
     }
 
     #[test]
-    fn changes_are_taken_back_from_the_youngest() {
-        let mut cache = Cache::new(8);
+    fn changes_are_rolled_back_latest_first() {
+        let mut cache = AccountCache::new(8);
         cache.warm(AccountId(1), None);
         let first = cache.apply(AccountId(1), account(1));
         let second = cache.apply(AccountId(1), account(2));
 
-        cache.take_back(second);
+        cache.roll_back(second);
         assert_eq!(cache.get(AccountId(1)), Some(account(1)));
-        cache.take_back(first);
+        cache.roll_back(first);
         assert_eq!(cache.get(AccountId(1)), None);
         assert!(cache.touch(AccountId(1)));
     }
 
     #[test]
-    fn what_is_known_is_not_overwritten_by_what_is_read() {
-        let mut cache = Cache::new(8);
+    fn warming_does_not_overwrite_a_cached_account() {
+        let mut cache = AccountCache::new(8);
         cache.warm(AccountId(1), Some(account(1)));
         let undo = cache.apply(AccountId(1), account(2));
 

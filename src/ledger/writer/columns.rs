@@ -1,13 +1,14 @@
-//! A batch as the arrays that `ledger.post` takes.
+//! Conversion of a batch to the array parameters of `ledger.post`.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::batch::Batch;
+use crate::ledger::transfer::Posting;
 
-/// One array for each column.
+/// Parameters of `ledger.post`, with an array for each column.
 #[derive(Debug, Default)]
-pub(super) struct Columns {
+pub(super) struct PostColumns {
     book: i32,
     prev_seq: i64,
     prev_batch: Uuid,
@@ -36,10 +37,18 @@ pub(super) struct Columns {
     account_seq: Vec<i64>,
 }
 
-impl Columns {
-    /// `strict` makes a stale head an error, for a batch that is part of a larger transaction.
-    /// `notify` wakes who follows the book.
-    pub(super) fn new(book: i32, batch: &Batch, strict: bool, notify: bool) -> Self {
+/// Options of `ledger.post`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PostOptions {
+    /// Makes a stale head an error, for a batch that is part of a larger transaction.
+    pub(super) strict: bool,
+    /// Wakes the readers of the book.
+    pub(super) notify: bool,
+}
+
+impl PostColumns {
+    pub(super) fn new(book: i32, batch: &Batch, options: PostOptions) -> Self {
+        let PostOptions { strict, notify } = options;
         let rows = &batch.rows;
         let mut columns = Self {
             book,
@@ -61,7 +70,7 @@ impl Columns {
             ..Self::default()
         };
         for accepted in &batch.accepted {
-            columns.attach(batch, accepted.start, &accepted.item.posting);
+            columns.add_attributes(batch, accepted.start, &accepted.item.posting);
             if let Some(key) = accepted.item.posting.key {
                 columns.key.push(key.hash);
                 columns.key_content.push(key.content);
@@ -69,32 +78,32 @@ impl Columns {
                 columns.key_last.push(batch.seq_of(accepted.end) - 1);
             }
         }
-        for born in &batch.born {
-            columns.account.push(born.account.0);
-            columns.account_currency.push(born.currency.code().to_owned());
-            columns.account_decimals.push(i16::from(born.currency.decimals()));
-            columns.account_seq.push(born.seq);
+        for opened in &batch.opened {
+            columns.account.push(opened.account.0);
+            columns.account_currency.push(opened.currency.code().to_owned());
+            columns.account_decimals.push(i16::from(opened.currency.decimals()));
+            columns.account_seq.push(opened.seq);
         }
         columns
     }
 
-    /// What the legs of a posting have beyond their rows. The two rare columns end with their last value.
-    fn attach(&mut self, batch: &Batch, start: usize, posting: &crate::ledger::transfer::Posting) {
-        for (leg, place) in posting.legs.iter().zip(start..) {
-            debug_assert_eq!(place, self.trace.len(), "rows of {} are in order", batch.id);
+    /// Adds the attributes of a posting's legs. The two sparse columns end with their last value.
+    fn add_attributes(&mut self, batch: &Batch, start: usize, posting: &Posting) {
+        for (leg, index) in posting.legs.iter().zip(start..) {
+            debug_assert_eq!(index, self.trace.len(), "rows of {} must be in order", batch.id);
             self.trace.push(posting.trace_id);
             if leg.linked.is_some() {
-                self.linked.resize(place, None);
+                self.linked.resize(index, None);
                 self.linked.push(leg.linked);
             }
             if let Some(metadata) = &leg.metadata {
-                self.metadata.resize(place, None);
+                self.metadata.resize(index, None);
                 self.metadata.push(Some(metadata.get().to_owned()));
             }
         }
     }
 
-    /// In the order of the function's parameters.
+    /// Returns the parameters in the order of the function.
     pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 26] {
         [
             &self.book,

@@ -1,50 +1,50 @@
-//! Places where a test can stop, cut or end the writer. They do nothing unless a test asks for it.
+//! Failpoints: stages of the writer at which a test can inject a fault. Without a test they have no effect.
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-/// Between which lines of the writer something happens.
+/// A stage of the writer at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// A batch is decided, nothing of it was sent.
+pub enum WriterStage {
+    /// A batch is decided; none of it was sent.
     BeforeSend,
-    /// It was handed to the connection; another may follow in the pipe.
+    /// The batch was handed to the connection; the pipeline may contain other batches.
     AfterSend,
-    /// The database has answered, nothing was done with the answer.
+    /// The database has replied; the reply was not processed.
     AfterReply,
-    /// The outcome is known, nobody was told.
+    /// The outcome is known; no posting has its reply.
     BeforeAnswer,
-    /// The connection is lost, nothing was tried yet.
+    /// The connection is lost; no attempt to reconnect was made.
     BeforeReconnect,
-    /// A new connection is there, nothing was sent again.
+    /// A new connection is open; no batch was resent.
     BeforeResend,
 }
 
-/// What happens there.
+/// A fault that a test injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The connection breaks.
-    Cut,
-    /// The writer ends as if the process had been killed: nobody is answered.
-    Die,
+pub enum InjectedFault {
+    /// Breaks the connection.
+    CutConnection,
+    /// Ends the writer as if the process were killed: no posting gets a reply.
+    KillWriter,
 }
 
-type Hook = dyn Fn(Stage) -> BoxFuture<'static, Option<Fault>> + Send + Sync;
+type Hook = dyn Fn(WriterStage) -> BoxFuture<'static, Option<InjectedFault>> + Send + Sync;
 
-/// What a test wants to happen, by default nothing. The future can also just take its time.
+/// The faults that a test injects; none by default. The hook's future may also just delay the writer.
 #[derive(Clone, Default)]
 pub struct Failpoints(Option<Arc<Hook>>);
 
 impl Failpoints {
     pub fn new(
-        hook: impl Fn(Stage) -> BoxFuture<'static, Option<Fault>> + Send + Sync + 'static,
+        hook: impl Fn(WriterStage) -> BoxFuture<'static, Option<InjectedFault>> + Send + Sync + 'static,
     ) -> Self {
         Self(Some(Arc::new(hook)))
     }
 
-    pub(super) async fn hit(&self, stage: Stage) -> Option<Fault> {
+    pub(super) async fn hit(&self, stage: WriterStage) -> Option<InjectedFault> {
         match &self.0 {
             None => None,
             Some(hook) => hook(stage).await,

@@ -1,18 +1,20 @@
-//! Idempotency keys that this process knows: those being worked on, and those it answered lately.
+//! Idempotency keys that this process knows: the pending ones, and a cache of the recently answered ones.
 //!
-//! A posting whose key is being worked on waits for that answer instead of being decided: equal keys merge.
-//! The keys answered lately save the database most lookups of impatient clients; they are bounded by two generations.
+//! A posting whose key is pending waits for that reply instead of being decided: equal keys coalesce.
+//! The cache saves the database most lookups of impatient clients.
 
 use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::queue::QueuedPosting;
+use crate::cache::GenerationalMap;
 use crate::idempotency::HashedKey;
 
-/// Half of how many keys are remembered: 64 bytes each.
-const GENERATION_MAX: usize = 32_768;
+/// Most answered keys in the cache, 64 bytes each. Half of it must exceed the keys of a lookup: they are read right
+/// after they are inserted.
+const ANSWERED_MAX: usize = 65_536;
 
-/// Where the posting of a key is.
+/// Content and position of the posting of a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredKey {
     pub(super) content: Uuid,
@@ -20,21 +22,26 @@ pub(super) struct StoredKey {
     pub(super) last_seq: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RecentKeys {
-    /// Being worked on, with those that wait for the answer.
+    /// Keys of postings in progress, with the postings that wait for their reply.
     pending: HashMap<Uuid, Vec<QueuedPosting>>,
-    young: HashMap<Uuid, StoredKey>,
-    old: HashMap<Uuid, StoredKey>,
+    answered: GenerationalMap<Uuid, StoredKey>,
+}
+
+impl Default for RecentKeys {
+    fn default() -> Self {
+        Self { pending: HashMap::default(), answered: GenerationalMap::new(ANSWERED_MAX) }
+    }
 }
 
 impl RecentKeys {
-    /// The posting that was written under this key lately.
+    /// Finds the posting that was recently written under this key.
     pub(super) fn find(&self, hash: Uuid) -> Option<StoredKey> {
-        self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
+        self.answered.get(&hash).copied()
     }
 
-    /// Starts the work on an item, or puts it behind the one with the same key.
+    /// Admits a posting, or queues it behind the pending posting with the same key.
     pub(super) fn admit(&mut self, item: QueuedPosting) -> Option<QueuedPosting> {
         let Some(key) = item.posting.key else { return Some(item) };
         if let Some(waiting) = self.pending.get_mut(&key.hash) {
@@ -45,22 +52,18 @@ impl RecentKeys {
         Some(item)
     }
 
-    /// Ends the work on a key, and returns who waited for the answer.
+    /// Completes a key, and returns the postings that waited for its reply.
     pub(super) fn end(&mut self, key: HashedKey) -> Vec<QueuedPosting> {
         self.pending.remove(&key.hash).unwrap_or_default()
     }
 
-    /// Forgets what was written: the book no longer has it.
+    /// Clears the cache: the book no longer has these postings.
     pub(super) fn forget(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        self.answered.clear();
     }
 
-    /// Remembers where the posting of a key is.
-    pub(super) fn remember(&mut self, hash: Uuid, known: StoredKey) {
-        if self.young.len() >= GENERATION_MAX {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(hash, known);
+    /// Caches the position of the posting of a key.
+    pub(super) fn remember(&mut self, hash: Uuid, stored: StoredKey) {
+        self.answered.insert(hash, stored);
     }
 }

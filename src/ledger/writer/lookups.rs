@@ -1,4 +1,4 @@
-//! What the writer learns by asking: accounts, used keys, and what others wrote meanwhile.
+//! Results of the writer's queries: accounts, used keys, and the transfers of other processes.
 
 use std::collections::HashMap;
 use std::mem;
@@ -6,106 +6,116 @@ use std::mem;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::batch::{Head, Lookup};
+use super::batch::{BookHead, Lookup};
 use super::idempotency::StoredKey;
-use super::pipeline::{Replies, head_of};
-use super::queue::{Answer, PostError, QueuedPosting};
-use super::steps::{Detail, TURNS_LOCKED, replay};
-use super::{Mode, Writer};
+use super::pipeline::{Replies, parse_head};
+use super::queue::{PostError, PostReply, QueuedPosting};
+use super::steps::{ErrorDetail, LOCKED_BATCHES, replay_reply};
+use super::{Writer, WriterMode};
 use crate::ledger::account::{Account, AccountId, AccountState};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::TransferKind;
 
 impl Writer {
-    pub(super) fn finish_ask(&mut self, ask: Lookup, replies: Replies) {
-        let answers = match parse_answers(replies) {
-            Ok(answers) => answers,
+    pub(super) fn finish_lookup(&mut self, lookup: Lookup, replies: Replies) {
+        let result = match LookupResult::from_replies(replies) {
+            Ok(result) => result,
             Err(error) => {
-                tracing::warn!(error = %Detail(&error), "the database does not answer a question");
-                for item in ask.into_items() {
+                tracing::warn!(
+                    error = %ErrorDetail(&error),
+                    "the ledger's lookup of accounts and keys failed; its postings fail as unavailable"
+                );
+                for item in lookup.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
                 }
                 return;
             }
         };
-        for id in &ask.accounts {
-            self.cache.warm(*id, answers.accounts.get(id).copied());
+        for id in &lookup.accounts {
+            self.cache.warm(*id, result.accounts.get(id).copied());
         }
-        for (hash, known) in &answers.keys {
-            self.keys.remember(*hash, *known);
+        for (hash, key) in &result.keys {
+            self.keys.remember(*hash, *key);
         }
-        let confirmed = ask.confirm.is_none_or(|head| answers.head == Some(head));
-        let mut again = ask.waiting;
-        for (item, refusal) in ask.refused {
-            match self.known(&item) {
-                Some(answer) => self.finish(item, answer),
-                None if confirmed => self.finish(item, Err(refusal.into())),
+        let is_confirmed = lookup.expected_head.is_none_or(|head| result.head == Some(head));
+        let mut again = lookup.waiting;
+        for (item, refusal) in lookup.refused {
+            match self.cached_reply(&item) {
+                Some(reply) => self.finish(item, reply),
+                None if is_confirmed => self.finish(item, Err(refusal.into())),
                 None => again.push(item),
             }
         }
-        for item in ask.suspects {
-            match self.known(&item) {
-                Some(answer) => self.finish(item, answer),
+        for item in lookup.suspects {
+            match self.cached_reply(&item) {
+                Some(reply) => self.finish(item, reply),
                 None => again.push(item),
             }
         }
         self.put_back(again.into_iter());
-        // A batch in flight finds out by itself; other questions would only ask the same again.
-        if !confirmed && self.mode == Mode::Free && !self.link.has_batch() {
-            self.mode = Mode::Behind;
+        // A batch in flight detects the new head by itself. Without one, a further lookup would have the same result.
+        if !is_confirmed && self.mode == WriterMode::Free && !self.pipeline.has_batch() {
+            self.mode = WriterMode::Behind;
         }
     }
 
-    /// The answer that the book has for this item's key.
-    fn known(&self, item: &QueuedPosting) -> Option<Answer> {
+    /// The reply to this item, if its key is in the cache of answered keys.
+    fn cached_reply(&self, item: &QueuedPosting) -> Option<PostReply> {
         let key = item.posting.key?;
-        self.keys.find(key.hash).map(|known| replay(key.content, known))
+        self.keys.find(key.hash).map(|stored| replay_reply(key.content, stored))
     }
 
     pub(super) fn finish_catch_up(&mut self, after: i64, lock: bool, mut replies: Replies) {
-        let rows = match replies.pop().expect("there is a reply to each request") {
+        let rows = match replies.pop().expect("there is a reply to each statement") {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::warn!(error = %Detail(&error), "catching up failed");
+                tracing::warn!(
+                    error = %ErrorDetail(&error),
+                    "catch-up with other writers failed; waiting postings fail as unavailable, and it is retried"
+                );
                 if lock {
-                    self.link.release();
+                    self.pipeline.release_lock();
                 }
-                self.mode = Mode::Behind;
+                self.mode = WriterMode::Behind;
                 for item in mem::take(&mut self.intake) {
                     self.finish(item, Err(PostError::Unavailable));
                 }
                 return;
             }
         };
-        match self.patch(after, &rows) {
+        match self.apply_missed(after, &rows) {
             Ok(head) => {
                 if head != self.head {
-                    self.turns_locked = self.turns_locked.max(TURNS_LOCKED);
+                    self.locked_batches_left = self.locked_batches_left.max(LOCKED_BATCHES);
                 }
                 (self.head, self.tail) = (head, head);
             }
-            // Rows of an unexpected shape: trust nothing that is in memory.
+            // Rows of an unexpected shape: the cached accounts may be outdated.
             Err(error) => {
-                tracing::error!(error = %Detail(&error), "what was missed makes no sense");
+                tracing::error!(
+                    error = %ErrorDetail(&error),
+                    "catch-up returned malformed rows; the account cache is cleared"
+                );
                 self.cache.clear();
             }
         }
-        self.mode = if lock { Mode::Holding } else { Mode::Free };
+        self.mode = if lock { WriterMode::HoldsLock } else { WriterMode::Free };
     }
 
-    /// Brings the cache up to the head that these rows tell.
-    fn patch(&mut self, after: i64, rows: &[Row]) -> Result<Head, Error> {
+    /// Applies the transfers of other processes to the cache, and returns the current head.
+    fn apply_missed(&mut self, after: i64, rows: &[Row]) -> Result<BookHead, Error> {
         let Some(first) = rows.first() else { return Ok(self.head) };
-        let head = Head { seq: first.try_get(0)?, batch: first.try_get(1)? };
+        let head = BookHead { seq: first.try_get(0)?, batch: first.try_get(1)? };
         let missed = head.seq - after;
-        // A database that was restored, or a standby that lacked the last commits: it may have grown beyond us since.
+        // The seal of our head changes if the database was restored, or if a standby without the last commits took
+        // over. The book may since have grown beyond our head.
         if first.try_get::<_, Option<Uuid>>(7)? != Some(self.head.batch) {
             tracing::error!(
                 event = "ledger.lost",
                 ours = self.head.seq,
                 theirs = head.seq,
-                "the book has lost what it had acknowledged: was the database restored, or did a standby take over?"
+                "the database has lost acknowledged commits, by a restore or by a failover; the caches are cleared"
             );
             self.cache.clear();
             self.keys.forget();
@@ -116,13 +126,13 @@ impl Writer {
             return Ok(head);
         }
         if missed > 0 {
-            self.patch_accounts(first)?;
+            self.update_cached_accounts(first)?;
         }
         Ok(head)
     }
 
-    /// Takes over what others left on the accounts that are known here. One array for each column.
-    fn patch_accounts(&mut self, missed: &Row) -> Result<(), Error> {
+    /// Updates the cached accounts that the missed transfers touched. The row has an array for each column.
+    fn update_cached_accounts(&mut self, missed: &Row) -> Result<(), Error> {
         let kinds: Vec<i16> = missed.try_get(2)?;
         let (debits, credits): (Vec<i64>, Vec<i64>) = (missed.try_get(3)?, missed.try_get(4)?);
         let (debit_balances, credit_balances): (Vec<i64>, Vec<i64>) =
@@ -133,14 +143,14 @@ impl Writer {
             let (debit, debit_balance) = (AccountId(debit.0), Minor(debit.1));
             let (credit, credit_balance) = (AccountId(credit.0), Minor(credit.1));
             let state = TransferKind::from_code(kind).and_then(TransferKind::state_after);
-            self.cache.patch(debit, |account| {
+            self.cache.update_if_cached(debit, |account| {
                 account.balance = debit_balance;
                 account.state = state.unwrap_or(account.state);
             });
-            self.cache.patch(credit, |account| account.balance = credit_balance);
+            self.cache.update_if_cached(credit, |account| account.balance = credit_balance);
             for (id, balance) in [(debit, debit_balance), (credit, credit_balance)] {
                 if let Some(owner) = id.held_for() {
-                    self.cache.patch(owner, |account| account.held = balance);
+                    self.cache.update_if_cached(owner, |account| account.held = balance);
                 }
             }
         }
@@ -148,34 +158,37 @@ impl Writer {
     }
 }
 
-struct Answers {
+/// Parsed replies to a lookup.
+struct LookupResult {
     accounts: HashMap<AccountId, Account>,
     keys: Vec<(Uuid, StoredKey)>,
-    head: Option<Head>,
+    head: Option<BookHead>,
 }
 
-fn parse_answers(replies: Replies) -> Result<Answers, Error> {
-    let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
-    let [accounts, keys, head] = replies.as_slice() else {
-        unreachable!("three questions, three answers")
-    };
-    Ok(Answers {
-        accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
-        keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
-        head: head.first().map(head_of).transpose()?,
-    })
+impl LookupResult {
+    fn from_replies(replies: Replies) -> Result<Self, Error> {
+        let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
+        let [accounts, keys, head] = replies.as_slice() else {
+            unreachable!("a lookup has three statements")
+        };
+        Ok(Self {
+            accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,
+            keys: keys.iter().map(parse_key).collect::<Result<_, _>>()?,
+            head: head.first().map(parse_head).transpose()?,
+        })
+    }
 }
 
 fn parse_key(row: &Row) -> Result<(Uuid, StoredKey), Error> {
-    let known = StoredKey {
+    let stored = StoredKey {
         content: row.try_get(1)?,
         first_seq: row.try_get(2)?,
         last_seq: row.try_get(3)?,
     };
-    Ok((row.try_get(0)?, known))
+    Ok((row.try_get(0)?, stored))
 }
 
-/// The balance is that of the later of the last debit and the last credit.
+/// Parses an account. Its balance is that of its last debit or its last credit, whichever is later.
 fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let code: String = row.try_get(1)?;
     let decimals: i16 = row.try_get(2)?;
@@ -185,7 +198,7 @@ fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let held: i64 = row.try_get(8)?;
     let (_, balance) = debit.max(credit);
     let currency = Currency::new(&code, u8::try_from(decimals).unwrap_or_default())
-        .expect("a constraint of the table says the same as the constructor");
+        .expect("a constraint of the table has the same rule as the constructor");
     let state = kind
         .and_then(TransferKind::from_code)
         .and_then(TransferKind::state_after)

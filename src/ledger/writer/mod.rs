@@ -1,20 +1,21 @@
-//! Group commit: all postings that wait become one batch, one statement, one commit.
+//! Group commit: all waiting postings become one batch, one statement, one commit.
 //!
 //! | phase | round trips | note |
 //! |---|---|---|
-//! | gather | 0 | whatever queued up while the batches before were in flight |
-//! | ask | 0 or 1 | accounts that are not in the cache; who needs one waits, the others go ahead |
-//! | decide | 0 | in memory, in order of arrival, on the outcome of the batches in flight |
-//! | post | 1 | up to [`Settings::pipe_max`] of them overlap on one connection |
-//! | catch up | 1 | only after another process sealed first; then under the book's lock for a while |
+//! | gather | 0 | postings queue up while earlier batches are in flight |
+//! | look up | 0 or 1 | accounts that are not in the cache; only their postings wait, the others proceed |
+//! | decide | 0 | in memory, in order of arrival, on the predicted outcome of the batches in flight |
+//! | post | 1 | up to [`Settings::pipe_max`] batches overlap on one connection |
+//! | catch up | 1 | only after another process sealed first; then under the book's lock for some batches |
 //!
-//! A posting that is refused does not disturb its neighbours, and is refused only when that is certain: the head it
-//! was decided on is confirmed (by the seal of its batch, or by reading the head), and its key was looked up after that.
-//! If a batch fails, all behind it in the pipe stand on nothing and are decided again.
-//! If the connection breaks, the same batch is sent again: of the attempts at most one can win, and the seal tells
-//! which. Nobody is told anything before that.
+//! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is certain:
+//! the head on which it is based is confirmed (by the seal of its batch, or by reading the head), and its key was
+//! looked up after that.
+//! If a batch fails, all later batches in flight are based on a head that does not exist, and are decided again.
+//! If the connection breaks, the same batch is resent: at most one attempt can commit, and the seal shows which one.
+//! No posting gets a reply before that.
 //!
-//! Bounds: the queue (postings and legs), a batch (legs), the pipe (batches), the cache (accounts), remembered keys.
+//! Bounds: the queue (postings and legs), a batch (legs), the pipeline (requests), the account cache, the cached keys.
 
 mod batch;
 mod cache;
@@ -37,8 +38,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::batch::Head;
-use self::cache::Cache;
+use self::batch::BookHead;
+use self::cache::AccountCache;
 use self::idempotency::RecentKeys;
 use self::pipeline::{Pipeline, read_head};
 use super::LedgerOptions;
@@ -48,33 +49,33 @@ use super::decide::{Decision, Rules};
 use crate::db::Pipelined;
 use crate::telemetry::Metrics;
 
-pub use self::failpoint::{Failpoints, Fault, Stage};
+pub use self::failpoint::{Failpoints, InjectedFault, WriterStage};
 pub use self::queue::PostError;
-pub(super) use self::queue::{Admission, Outcome, QueuedPosting};
+pub(super) use self::queue::{Admission, PostOutcome, QueuedPosting};
 
-/// How often the writer looks whether the oldest answer is overdue.
-const TICK: Duration = Duration::from_secs(1);
+/// Interval of the check for an overdue reply.
+const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What bounds the writer.
+/// Limits of the writer.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Which book it writes.
+    /// Book that it writes.
     pub book: i32,
-    /// Most postings that wait. More would only wait longer.
+    /// Most postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
-    /// Most legs that wait, since a posting may have thousands.
+    /// Most legs in the queue, because a posting may have thousands.
     pub queue_legs_max: usize,
-    /// Most legs of a batch: they all wait until the last one is written. A larger posting travels alone.
+    /// Most legs of a batch: all of them wait for the last one. A larger posting gets a batch of its own.
     pub batch_legs_max: usize,
-    /// Most pieces of work in flight at once.
+    /// Most requests in flight.
     pub pipe_max: usize,
-    /// Most accounts in memory, 50 bytes each.
+    /// Most accounts in the cache, 50 bytes each.
     pub cache_accounts_max: usize,
-    /// Most transfers that are read to catch up; further behind, the cache is dropped instead.
+    /// Most transfers that are read to catch up; if more are missing, the cache is cleared instead.
     pub catch_up_max: i64,
-    /// A server that is silent for longer than this has lost the connection.
+    /// Longest time that a reply may take before the connection counts as lost.
     pub reply_max: Duration,
-    /// Write to a server that may lose acknowledged commits.
+    /// Allow a server that may lose acknowledged commits.
     pub allow_unsafe_server: bool,
 }
 
@@ -94,19 +95,20 @@ impl Default for Settings {
     }
 }
 
-/// Whether the writer may send batches.
+/// State of the writer in relation to the book's head and lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum WriterMode {
+    /// May send batches, without the book's lock.
     Free,
-    /// Another process was faster: read what it wrote first.
+    /// Another process sealed first; its transfers must be read before the next batch.
     Behind,
-    /// That is being read.
+    /// The transfers of other processes are being read.
     CatchingUp,
-    /// It was read under the book's lock: nobody else can seal before our next batch.
-    Holding,
+    /// Has caught up under the book's lock: no other process can seal before the next batch.
+    HoldsLock,
 }
 
-/// The task that writes.
+/// The task that writes the book.
 pub(super) struct Writer {
     database: Pipelined,
     settings: Settings,
@@ -114,148 +116,153 @@ pub(super) struct Writer {
     companions: Vec<&'static CompanionKind>,
     failpoints: Failpoints,
     queue: mpsc::Receiver<QueuedPosting>,
-    link: Pipeline,
-    mode: Mode,
-    /// Batches yet to be sent under the book's lock, so that a writer that lost does not starve.
-    turns_locked: u32,
-    /// The last seal that is confirmed.
-    head: Head,
-    /// The head when everything in flight succeeds.
-    tail: Head,
-    cache: Cache,
+    pipeline: Pipeline,
+    mode: WriterMode,
+    /// Batches that are still to be sent under the book's lock, so that a writer that lost a race does not starve.
+    locked_batches_left: u32,
+    /// The last confirmed head.
+    head: BookHead,
+    /// The head after everything in flight, if all of it succeeds.
+    tail: BookHead,
+    cache: AccountCache,
     keys: RecentKeys,
-    /// Taken from the queue, not in flight.
+    /// Postings that were taken from the queue and are not in flight.
     intake: VecDeque<QueuedPosting>,
     decision: Decision,
     /// Whether the backends of all earlier connections are certainly gone.
-    alone_on_server: bool,
+    are_old_backends_gone: bool,
     metrics: Arc<Metrics>,
-    gauge: Admission,
+    admission: Admission,
 }
 
-/// Why the run ends early.
-enum Stop {
-    /// A test wants it so.
+/// A reason that the writer stops early.
+enum WriterStop {
+    /// A test killed it.
     Killed,
-    /// Nothing could be settled any more before the program ends.
+    /// The outcome of the last batches could not be determined during shutdown.
     GaveUp,
 }
 
 impl Writer {
-    /// Connects, checks that the server is fit to keep money, and finds the head of the book.
+    /// Connects, checks the durability of the server, and reads the head of the book.
     pub(super) async fn connect(
         options: LedgerOptions,
         queue: mpsc::Receiver<QueuedPosting>,
-        gauge: Admission,
+        admission: Admission,
     ) -> Result<Self, StartError> {
         let LedgerOptions { database, settings, rules, companions, failpoints, metrics, .. } =
             options;
 
-        let (mut link, _) = Pipeline::open(&database, &companions, None).await?;
-        let client = link.shared_client();
+        let (mut pipeline, _) = Pipeline::open(&database, &companions, None).await?;
+        let client = pipeline.shared_client();
         if !settings.allow_unsafe_server
-            && let Some(found) = link.ask(connect::check_durability(&client)).await?
+            && let Some(unsafe_settings) =
+                pipeline.run_alone(connect::check_durability(&client)).await?
         {
-            return Err(StartError::Unsafe(found));
+            return Err(StartError::Unsafe(unsafe_settings));
         }
-        let head = link
-            .ask(read_head(&client, settings.book))
+        let head = pipeline
+            .run_alone(read_head(&client, settings.book))
             .await?
             .ok_or(StartError::NoBook(settings.book))?;
         Ok(Self {
-            cache: Cache::new(settings.cache_accounts_max),
+            cache: AccountCache::new(settings.cache_accounts_max),
             database,
             settings,
             rules,
             companions,
             failpoints,
             queue,
-            link,
-            mode: Mode::Free,
-            turns_locked: 0,
+            pipeline,
+            mode: WriterMode::Free,
+            locked_batches_left: 0,
             head,
             tail: head,
             keys: RecentKeys::default(),
             intake: VecDeque::new(),
             decision: Decision::default(),
-            alone_on_server: true,
+            are_old_backends_gone: true,
             metrics,
-            gauge,
+            admission,
         })
     }
 
-    /// Writes until the token is cancelled and everything that was queued is answered.
+    /// Writes until the token is cancelled and every queued posting has its reply.
     pub(super) async fn run(mut self, token: CancellationToken) {
-        if let Err(Stop::GaveUp) = self.serve(&token).await {
+        if let Err(WriterStop::GaveUp) = self.run_loop(&token).await {
             tracing::error!(
-                "the ledger's writer ends without knowing the fate of its last batches"
+                "the ledger's writer stops without the outcome of its last batches; clients find it by a retry with the same key"
             );
         }
     }
 
-    async fn serve(&mut self, token: &CancellationToken) -> Result<(), Stop> {
-        let mut tick = tokio::time::interval(TICK);
-        let mut closing = false;
-        let mut drained = false;
+    async fn run_loop(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
+        let mut overdue_check = tokio::time::interval(OVERDUE_CHECK_INTERVAL);
+        let mut is_closing = false;
+        let mut is_drained = false;
         let mut arrived = Vec::new();
         loop {
-            self.send_more(token).await?;
-            self.gauge.note_oldest(self.oldest());
-            // Not inside the transaction that holds the book's lock.
-            let bell = self.link.bell_due().filter(|_| self.mode == Mode::Free);
-            if drained && self.intake.is_empty() && self.link.len() == 0 && bell.is_none() {
+            self.send_all(token).await?;
+            self.admission.set_oldest(self.oldest());
+            // No notification is sent within the transaction that holds the book's lock.
+            let notify_at = self.pipeline.notify_due_at().filter(|_| self.mode == WriterMode::Free);
+            let is_idle = self.intake.is_empty() && self.pipeline.len() == 0;
+            if is_drained && is_idle && notify_at.is_none() {
                 return Ok(());
             }
             let has_room = self.has_room();
             tokio::select! {
                 biased;
-                reply = poll_fn(|cx| self.link.poll_next(cx)) => match reply {
-                    Ok((work, replies)) => self.finish_work(work, replies, token).await?,
+                reply = poll_fn(|cx| self.pipeline.poll_next(cx)) => match reply {
+                    Ok((request, replies)) => self.finish_request(request, replies, token).await?,
                     Err(_) => self.reconnect(Vec::new(), token).await?,
                 },
-                count = self.queue.recv_many(&mut arrived, self.settings.batch_legs_max), if has_room && !drained => {
-                    drained = count == 0;
+                count = self.queue.recv_many(&mut arrived, self.settings.batch_legs_max), if has_room && !is_drained => {
+                    is_drained = count == 0;
                     for item in arrived.drain(..) {
                         self.admit(item);
                     }
                 }
-                () = token.cancelled(), if !closing => {
-                    closing = true;
+                () = token.cancelled(), if !is_closing => {
+                    is_closing = true;
                     self.queue.close();
                 }
-                () = sleep_until(bell), if bell.is_some() => self.link.ring(self.settings.book),
-                _ = tick.tick() => if self.is_overdue() {
-                    tracing::warn!("the database has not answered for {:?}; connecting anew", self.settings.reply_max);
+                () = sleep_until(notify_at), if notify_at.is_some() => self.pipeline.send_notify(self.settings.book),
+                _ = overdue_check.tick() => if self.is_overdue() {
+                    tracing::warn!(
+                        "the database has not replied for {:?}; the ledger's writer reconnects",
+                        self.settings.reply_max
+                    );
                     self.reconnect(Vec::new(), token).await?;
                 },
             }
         }
     }
 
-    /// Whether more may be taken from the queue.
+    /// Returns whether the intake has room for postings from the queue.
     fn has_room(&self) -> bool {
-        self.mode != Mode::CatchingUp
-            && self.link.len() < self.settings.pipe_max
-            && (self.intake.is_empty() || self.gathers())
+        self.mode != WriterMode::CatchingUp
+            && self.pipeline.len() < self.settings.pipe_max
+            && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Whether what was taken in waits for company: the database is busy with a batch that is more than twice as
-    /// large, and a batch costs as much as a dozen transfers before the first of them.
-    fn gathers(&self) -> bool {
-        self.mode == Mode::Free && 2 * self.intake.len() < self.link.newest_rows()
+    /// Returns whether the intake waits for more postings: a batch that is more than twice as large is in flight, and
+    /// the fixed cost of a batch is that of a dozen transfers.
+    fn is_gathering(&self) -> bool {
+        self.mode == WriterMode::Free && 2 * self.intake.len() < self.pipeline.newest_batch_rows()
     }
 
-    /// Since when the oldest that is not answered waits.
+    /// When the oldest request in flight was sent, or else when the oldest posting of the intake was queued.
     fn oldest(&self) -> Option<Instant> {
-        self.link.oldest().or_else(|| self.intake.front().map(|item| item.queued))
+        self.pipeline.oldest().or_else(|| self.intake.front().map(|item| item.queued))
     }
 
     fn is_overdue(&self) -> bool {
-        self.link.oldest().is_some_and(|since| since.elapsed() > self.settings.reply_max)
+        self.pipeline.oldest().is_some_and(|since| since.elapsed() > self.settings.reply_max)
     }
 }
 
-/// Sleeps until then; until the end of time when there is no such moment.
+/// Sleeps until this moment; forever if there is none.
 async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,

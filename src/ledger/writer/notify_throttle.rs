@@ -1,7 +1,7 @@
-//! When who follows the book is woken: by the first batch after a silence at once, by those close behind it together.
+//! Throttle of notifications: the first batch after an idle period notifies at once, the batches right after it share one.
 //!
-//! A notification wakes a process of the server and one of ours. With each of two thousand batches a second that
-//! costs more than the batches; a reader that is told a few milliseconds later sees no difference.
+//! A notification wakes a process of the server and one of ours. With each of two thousand batches per second, that
+//! would cost more than the batches; a delay of a few milliseconds makes no difference to a reader.
 
 use std::time::{Duration, Instant};
 
@@ -10,32 +10,32 @@ const INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
 pub(super) struct NotifyThrottle {
-    rung: Option<Instant>,
-    /// A batch was sent that did not ring.
-    owes: bool,
+    notified_at: Option<Instant>,
+    /// Whether a batch was sent without a notification since then.
+    is_pending: bool,
 }
 
 impl NotifyThrottle {
-    /// Whether the batch that is sent now rings.
-    pub(super) fn is_due(&mut self) -> bool {
-        let due = self.rung.is_none_or(|rung| rung.elapsed() >= INTERVAL);
-        if due {
-            self.rung();
+    /// Returns whether the batch that is being sent has to notify, and records the decision.
+    pub(super) fn record_batch(&mut self) -> bool {
+        let is_due = self.notified_at.is_none_or(|at| at.elapsed() >= INTERVAL);
+        if is_due {
+            self.record_notification();
         } else {
-            self.owes = true;
+            self.is_pending = true;
         }
-        due
+        is_due
     }
 
-    /// It rings now.
-    pub(super) fn rung(&mut self) {
-        self.rung = Some(Instant::now());
-        self.owes = false;
+    /// Records a notification that is sent now.
+    pub(super) fn record_notification(&mut self) {
+        self.notified_at = Some(Instant::now());
+        self.is_pending = false;
     }
 
-    /// When it must ring, even if no batch comes.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.rung.filter(|_| self.owes).map(|rung| rung + INTERVAL)
+    /// When a pending notification is due, even if no further batch is sent.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.notified_at.filter(|_| self.is_pending).map(|at| at + INTERVAL)
     }
 }
 
@@ -44,15 +44,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_batch_rings_and_those_close_behind_it_ring_once_together() {
-        let mut bell = NotifyThrottle::default();
+    fn the_first_batch_notifies_and_the_next_ones_share_a_notification() {
+        let mut throttle = NotifyThrottle::default();
 
-        assert!(bell.is_due());
-        assert_eq!(bell.due(), None);
-        assert!(!bell.is_due());
-        assert!(!bell.is_due());
-        assert!(bell.due().is_some_and(|due| due > Instant::now()));
-        bell.rung();
-        assert_eq!(bell.due(), None);
+        assert!(throttle.record_batch());
+        assert_eq!(throttle.due_at(), None);
+        assert!(!throttle.record_batch());
+        assert!(!throttle.record_batch());
+        assert!(throttle.due_at().is_some_and(|due| due > Instant::now()));
+        throttle.record_notification();
+        assert_eq!(throttle.due_at(), None);
     }
 }

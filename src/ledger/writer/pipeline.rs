@@ -1,15 +1,15 @@
-//! The writer's one connection, and what is in flight on it.
+//! The writer's single connection, and the requests in flight on it.
 //!
-//! Requests are sent without waiting for the answers to those before (pipelining); the server works on them in
-//! order, each in a transaction of its own unless a batch brings one along. The writer polls the connection itself:
-//! no other task has to be woken between deciding and sending.
+//! Requests are sent without waiting for earlier replies (pipelining); the server processes them in order, each in a
+//! transaction of its own unless the batch brings one. The writer polls the connection itself: no other task has to
+//! be woken between deciding and sending.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -18,56 +18,56 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
-use super::batch::{Batch, Head, Lookup};
-use super::columns::Columns;
+use super::batch::{Batch, BookHead, Lookup};
+use super::columns::{PostColumns, PostOptions};
 use super::notify_throttle::NotifyThrottle;
 use crate::db::Pipelined;
 use crate::ledger::companion::CompanionKind;
-use crate::ledger::connect::{Driver, connect, drive};
+use crate::ledger::connect::{ConnectionDriver, connect, drive};
 use crate::ledger::sql;
 
-/// What was sent, kept until the answer is there.
+/// A request that was sent, with everything that its reply concerns.
 #[derive(Debug)]
-pub(super) enum Work {
-    Post(Batch, Layout),
+pub(super) enum InFlightRequest {
+    Post(Batch, ReplyLayout),
     Lookup(Lookup),
-    /// What others wrote since this seq, with the book locked if `lock`.
+    /// Reads what other processes wrote since this seq; takes the book's lock if `lock`.
     CatchUp {
         after: i64,
         lock: bool,
     },
-    /// Gives the lock back without having written.
-    Release,
-    /// Wakes who follows the book.
+    /// Releases the book's lock without a batch.
+    ReleaseLock,
+    /// Wakes the readers of the book.
     Notify,
-    /// Stood on a batch that failed: it cannot take effect, and its items are elsewhere.
-    Doomed,
+    /// Was based on a batch that failed: it cannot take effect, and its postings were taken out.
+    Discarded,
 }
 
-/// The answers to one piece of work: one for each statement, in order.
+/// The replies to a request: one for each statement, in order.
 pub(super) type Replies = Vec<Result<Vec<Row>, Error>>;
 
-struct Sent {
-    work: Work,
+struct SentRequest {
+    request: InFlightRequest,
     at: Instant,
     replies: BoxFuture<'static, Replies>,
 }
 
-/// A backend of the server, so that it can be ended when its connection is lost.
+/// A backend of the server, which can be terminated when its connection is lost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backend {
     pid: i32,
     start: SystemTime,
 }
 
-/// Which reply to a batch is which.
+/// Indexes of the replies to a batch.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(super) struct ReplyLayout {
     pub(super) post: usize,
-    /// The companions' statements follow the post.
+    /// Kinds of companions, whose statements follow the post.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Who has sealed the head it stands on; asked when it was sent before.
-    pub(super) behind: Option<usize>,
+    /// Query for the seal after the batch's head; part of a resent batch only.
+    pub(super) next_seal: Option<usize>,
 }
 
 struct Statements {
@@ -75,7 +75,7 @@ struct Statements {
     notify: Statement,
     begin: Statement,
     commit: Statement,
-    seal_behind: Statement,
+    next_seal: Statement,
     head: Statement,
     keys: Statement,
     accounts: Statement,
@@ -86,112 +86,113 @@ struct Statements {
 
 pub(super) struct Pipeline {
     client: Arc<Client>,
-    driver: Driver,
+    driver: ConnectionDriver,
     statements: Statements,
     pub(super) backend: Backend,
-    sent: VecDeque<Sent>,
-    bell: NotifyThrottle,
-    closed: bool,
+    sent: VecDeque<SentRequest>,
+    throttle: NotifyThrottle,
+    is_closed: bool,
 }
 
-/// The connection is gone; what was in flight is open.
+/// The connection is lost; the outcome of the requests in flight is unknown.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(super) struct ConnectionLost;
 
 impl Pipeline {
-    /// Connects, after asking the backend of the connection before to end.
-    /// The second value tells whether that one is certainly gone.
+    /// Connects, and terminates the backend of the previous connection first.
+    /// The second value tells whether that backend is certainly gone.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
-        before: Option<Backend>,
+        previous: Option<Backend>,
     ) -> Result<(Self, bool), Error> {
-        let (client, mut driver, (backend, gone)) = connect(database, async |client| {
-            let gone = match before {
-                Some(before) => end_backend(client, before).await?,
+        let (client, mut driver, (backend, is_previous_gone)) = connect(database, async |client| {
+            let is_previous_gone = match previous {
+                Some(previous) => terminate_backend(client, previous).await?,
                 None => true,
             };
             let row = client.query_one(sql::BACKEND, &[]).await?;
-            Ok((Backend { pid: row.try_get(0)?, start: row.try_get(1)? }, gone))
+            let backend = Backend { pid: row.try_get(0)?, start: row.try_get(1)? };
+            Ok((backend, is_previous_gone))
         })
         .await?;
         let statements = drive(&mut driver, Statements::prepare(&client, companions)).await?;
-        Ok((
-            Self {
-                client: Arc::new(client),
-                driver,
-                statements,
-                backend,
-                sent: VecDeque::new(),
-                bell: NotifyThrottle::default(),
-                closed: false,
-            },
-            gone,
-        ))
+        let pipeline = Self {
+            client: Arc::new(client),
+            driver,
+            statements,
+            backend,
+            sent: VecDeque::new(),
+            throttle: NotifyThrottle::default(),
+            is_closed: false,
+        };
+        Ok((pipeline, is_previous_gone))
     }
 
     pub(super) fn shared_client(&self) -> Arc<Client> {
         Arc::clone(&self.client)
     }
 
-    /// Asks something outside the pipe, which must be empty.
-    pub(super) async fn ask<T>(
+    /// Runs a query outside the pipeline, which must be empty.
+    pub(super) async fn run_alone<T>(
         &mut self,
-        work: impl Future<Output = Result<T, Error>>,
+        query: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        debug_assert!(self.sent.is_empty(), "answers come in order");
-        drive(&mut self.driver, work).await
+        debug_assert!(self.sent.is_empty(), "replies arrive in order");
+        drive(&mut self.driver, query).await
     }
 
-    /// How much is in flight.
+    /// Number of requests in flight.
     pub(super) fn len(&self) -> usize {
         self.sent.len()
     }
 
-    /// Whether any of it would change the book.
+    /// Returns whether a batch is in flight.
     pub(super) fn has_batch(&self) -> bool {
-        self.sent.iter().any(|sent| matches!(sent.work, Work::Post(..)))
+        self.sent.iter().any(|sent| matches!(sent.request, InFlightRequest::Post(..)))
     }
 
-    /// How much the newest batch in flight carries; 0 when there is none.
-    pub(super) fn newest_rows(&self) -> usize {
-        let newest = self.sent.iter().rev().find_map(|sent| match &sent.work {
-            Work::Post(batch, _) => Some(batch.rows.len()),
+    /// Number of rows of the newest batch in flight; 0 if there is none.
+    pub(super) fn newest_batch_rows(&self) -> usize {
+        let newest = self.sent.iter().rev().find_map(|sent| match &sent.request {
+            InFlightRequest::Post(batch, _) => Some(batch.rows.len()),
             _ => None,
         });
         newest.unwrap_or_default()
     }
 
-    /// Since when the oldest work waits for its answer.
+    /// When the oldest request in flight was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.front().map(|sent| sent.at)
     }
 
-    /// Dooms what is in flight, and returns it.
-    pub(super) fn doom(&mut self) -> Vec<Work> {
-        self.sent.iter_mut().map(|sent| std::mem::replace(&mut sent.work, Work::Doomed)).collect()
+    /// Discards the requests in flight, and returns them.
+    pub(super) fn discard_in_flight(&mut self) -> Vec<InFlightRequest> {
+        let sent = self.sent.iter_mut();
+        sent.map(|sent| std::mem::replace(&mut sent.request, InFlightRequest::Discarded)).collect()
     }
 
-    /// Everything that was in flight, when the connection is gone.
-    pub(super) fn take_works(&mut self) -> Vec<Work> {
-        self.sent.drain(..).map(|sent| sent.work).collect()
+    /// Takes all requests out after the connection was lost.
+    pub(super) fn take_in_flight(&mut self) -> Vec<InFlightRequest> {
+        self.sent.drain(..).map(|sent| sent.request).collect()
     }
 
-    /// Sends a batch. With companions it is a transaction that fails as a whole.
-    /// `begun`: that transaction was begun by a catch-up with lock.
-    pub(super) fn post(&mut self, book: i32, batch: Batch, begun: bool) {
-        let notify = self.bell.is_due();
-        let whole = batch.has_companions();
+    /// Sends a batch. With companions, it is a transaction that fails as a whole.
+    /// `has_begun` tells that a catch-up with lock has already begun the transaction.
+    pub(super) fn send_batch(&mut self, book: i32, batch: Batch, has_begun: bool) {
+        let notify = self.throttle.record_batch();
+        let has_companions = batch.has_companions();
         let mut requests = Vec::new();
-        let mut layout = Layout::default();
-        if whole && !begun {
+        let mut layout = ReplyLayout::default();
+        if has_companions && !has_begun {
             layout.post = 1;
             requests.push(self.request(&self.statements.begin, Vec::new()));
         }
-        let columns = Columns::new(book, &batch, whole, notify);
+        let options = PostOptions { strict: has_companions, notify };
+        let columns = PostColumns::new(book, &batch, options);
         let (client, statement) = (Arc::clone(&self.client), self.statements.post.clone());
         requests.push(async move { client.query(&statement, &columns.params()).await }.boxed());
-        if whole {
+        if has_companions {
             for (kind, statement) in &self.statements.companions {
                 if let Some((count, rows)) = companion_rows(&batch, kind) {
                     layout.kinds.push(kind);
@@ -199,29 +200,29 @@ impl Pipeline {
                 }
             }
         }
-        if whole || begun {
+        if has_companions || has_begun {
             requests.push(self.request(&self.statements.commit, Vec::new()));
         }
         if batch.resent {
-            layout.behind = Some(requests.len());
+            layout.next_seal = Some(requests.len());
             let params: Params = vec![Box::new(book), Box::new(batch.prev.seq)];
-            requests.push(self.request(&self.statements.seal_behind, params));
+            requests.push(self.request(&self.statements.next_seal, params));
         }
-        self.push(Work::Post(batch, layout), requests);
+        self.push(InFlightRequest::Post(batch, layout), requests);
     }
 
-    /// Sends questions: accounts, then keys, then the head, so that a head that has not moved vouches for the others.
-    pub(super) fn send_ask(&mut self, book: i32, ask: Lookup) {
-        let accounts: Vec<i64> = ask.accounts.iter().map(|account| account.0).collect();
+    /// Sends a lookup: accounts, then keys, then the head. If the head has not moved, the other results are current.
+    pub(super) fn send_lookup(&mut self, book: i32, lookup: Lookup) {
+        let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
         let requests = vec![
             self.request(&self.statements.accounts, vec![Box::new(book), Box::new(accounts)]),
-            self.request(&self.statements.keys, vec![Box::new(book), Box::new(ask.keys())]),
+            self.request(&self.statements.keys, vec![Box::new(book), Box::new(lookup.keys())]),
             self.request(&self.statements.head, vec![Box::new(book)]),
         ];
-        self.push(Work::Lookup(ask), requests);
+        self.push(InFlightRequest::Lookup(lookup), requests);
     }
 
-    pub(super) fn catch_up(&mut self, book: i32, after: i64, rows_max: i64, lock: bool) {
+    pub(super) fn send_catch_up(&mut self, book: i32, after: i64, rows_max: i64, lock: bool) {
         let mut requests = Vec::new();
         if lock {
             requests.push(self.request(&self.statements.begin, Vec::new()));
@@ -229,41 +230,41 @@ impl Pipeline {
         let params: Params =
             vec![Box::new(book), Box::new(after), Box::new(rows_max), Box::new(lock)];
         requests.push(self.request(&self.statements.catch_up, params));
-        self.push(Work::CatchUp { after, lock }, requests);
+        self.push(InFlightRequest::CatchUp { after, lock }, requests);
     }
 
-    /// When who follows the book has to be woken although no batch does.
-    pub(super) fn bell_due(&self) -> Option<Instant> {
-        self.bell.due()
+    /// When the readers must be notified, even if no further batch is sent.
+    pub(super) fn notify_due_at(&self) -> Option<Instant> {
+        self.throttle.due_at()
     }
 
-    pub(super) fn ring(&mut self, book: i32) {
-        self.bell.rung();
+    pub(super) fn send_notify(&mut self, book: i32) {
+        self.throttle.record_notification();
         let request = self.request(&self.statements.notify, vec![Box::new(book)]);
-        self.push(Work::Notify, vec![request]);
+        self.push(InFlightRequest::Notify, vec![request]);
     }
 
-    pub(super) fn release(&mut self) {
+    pub(super) fn release_lock(&mut self) {
         let request = self.request(&self.statements.commit, Vec::new());
-        self.push(Work::Release, vec![request]);
+        self.push(InFlightRequest::ReleaseLock, vec![request]);
     }
 
-    /// The oldest work and the answers to it.
+    /// Polls for the replies to the oldest request.
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Work, Replies), Broken>> {
-        self.closed = self.closed || self.driver.as_mut().poll(cx).is_ready();
+    ) -> Poll<Result<(InFlightRequest, Replies), ConnectionLost>> {
+        self.is_closed = self.is_closed || self.driver.as_mut().poll(cx).is_ready();
         if let Some(front) = self.sent.front_mut()
             && let Poll::Ready(replies) = front.replies.as_mut().poll(cx)
         {
-            if replies.iter().any(|reply| reply.as_ref().is_err_and(leaves_open)) {
-                return Poll::Ready(Err(Broken));
+            if replies.iter().any(|reply| reply.as_ref().is_err_and(is_outcome_unknown)) {
+                return Poll::Ready(Err(ConnectionLost));
             }
-            let sent = self.sent.pop_front().expect("it was just polled");
-            return Poll::Ready(Ok((sent.work, replies)));
+            let sent = self.sent.pop_front().expect("the front was just polled");
+            return Poll::Ready(Ok((sent.request, replies)));
         }
-        if self.closed { Poll::Ready(Err(Broken)) } else { Poll::Pending }
+        if self.is_closed { Poll::Ready(Err(ConnectionLost)) } else { Poll::Pending }
     }
 
     fn request(
@@ -280,30 +281,34 @@ impl Pipeline {
         .boxed()
     }
 
-    fn push(&mut self, work: Work, requests: Vec<BoxFuture<'static, Result<Vec<Row>, Error>>>) {
-        let mut replies = join_all(requests).boxed();
-        // A request is handed to the connection when its future is polled for the first time.
-        let mut nobody = Context::from_waker(Waker::noop());
-        let early = Pin::new(&mut replies).poll(&mut nobody);
+    fn push(
+        &mut self,
+        request: InFlightRequest,
+        statements: Vec<BoxFuture<'static, Result<Vec<Row>, Error>>>,
+    ) {
+        let mut replies = join_all(statements).boxed();
+        // The first poll of a future hands its statement to the connection.
+        let mut no_waker = Context::from_waker(Waker::noop());
+        let early = Pin::new(&mut replies).poll(&mut no_waker);
         if let Poll::Ready(early) = early {
             // The connection is closed already.
             replies = std::future::ready(early).boxed();
         }
-        self.sent.push_back(Sent { work, at: Instant::now(), replies });
+        self.sent.push_back(SentRequest { request, at: Instant::now(), replies });
     }
 }
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Whether this error leaves open what happened. An ordinary error of a statement does not: it was rolled back.
-fn leaves_open(error: &Error) -> bool {
+/// Returns whether an error leaves the outcome unknown. An ordinary error of a statement means a rollback.
+fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
         None => true,
     }
 }
 
-/// The rows of a batch for one kind of companion, as a JSON array, and how many they are.
+/// The rows of a batch for a kind of companion: their count, and a JSON array of them.
 fn companion_rows(batch: &Batch, kind: &CompanionKind) -> Option<(i32, String)> {
     let mut rows = String::new();
     let mut count = 0;
@@ -317,18 +322,18 @@ fn companion_rows(batch: &Batch, kind: &CompanionKind) -> Option<(i32, String)> 
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Ends a backend; whether it is certainly gone.
-async fn end_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
-    /// It is asked to end once a step, and a step later it should have.
-    const STEPS_MAX: u32 = 20;
-    const STEP: std::time::Duration = std::time::Duration::from_millis(25);
+/// Terminates a backend. Returns whether it is certainly gone.
+async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
+    const ATTEMPTS_MAX: u32 = 20;
+    /// Delay after which a backend should have reacted.
+    const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
 
-    for _ in 0..STEPS_MAX {
-        match client.query_opt(sql::END_BACKEND, &[&backend.pid, &backend.start]).await {
+    for _ in 0..ATTEMPTS_MAX {
+        match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
             Ok(None) => return Ok(true),
-            Ok(Some(_)) => tokio::time::sleep(STEP).await,
-            // It may belong to a role that this user may not signal.
-            Err(error) if error.as_db_error().is_some() && !leaves_open(&error) => {
+            Ok(Some(_)) => tokio::time::sleep(ATTEMPT_DELAY).await,
+            // The backend may belong to a role that this user may not signal.
+            Err(error) if error.as_db_error().is_some() && !is_outcome_unknown(&error) => {
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -348,7 +353,7 @@ impl Statements {
             notify: client.prepare(sql::NOTIFY).await?,
             begin: client.prepare(sql::BEGIN).await?,
             commit: client.prepare(sql::COMMIT).await?,
-            seal_behind: client.prepare(sql::SEAL_BEHIND).await?,
+            next_seal: client.prepare(sql::NEXT_SEAL).await?,
             head: client.prepare(sql::HEAD).await?,
             keys: client.prepare(sql::KEYS).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
@@ -358,23 +363,23 @@ impl Statements {
     }
 }
 
-/// Where the book ends; `None` when there is no such book.
-pub(super) async fn read_head(client: &Client, book: i32) -> Result<Option<Head>, Error> {
-    client.query_opt(sql::HEAD, &[&book]).await?.map(|row| head_of(&row)).transpose()
+/// Reads the head of the book; `None` if there is no such book.
+pub(super) async fn read_head(client: &Client, book: i32) -> Result<Option<BookHead>, Error> {
+    client.query_opt(sql::HEAD, &[&book]).await?.map(|row| parse_head(&row)).transpose()
 }
 
-/// A head from the first two columns.
-pub(super) fn head_of(row: &Row) -> Result<Head, Error> {
-    Ok(Head { seq: row.try_get(0)?, batch: row.try_get(1)? })
+/// Parses a head from the first two columns.
+pub(super) fn parse_head(row: &Row) -> Result<BookHead, Error> {
+    Ok(BookHead { seq: row.try_get(0)?, batch: row.try_get(1)? })
 }
 
-/// When the batch was sealed, from the replies to it; `None` when its head was stale.
+/// The time at which a batch was sealed, from the reply to its post; `None` if its head was stale.
 pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()
 }
 
-/// Who has sealed the head that a resent batch stands on, and when.
-pub(super) fn seal_behind(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
+/// The batch whose seal follows the head of a resent batch, and the time of that seal.
+pub(super) fn next_seal(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
     let row = rows.first()?;
     Some((row.try_get(0).ok()?, row.try_get(1).ok()?))
 }

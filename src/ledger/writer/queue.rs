@@ -1,4 +1,4 @@
-//! The queue between the many who post and the one who writes.
+//! The queue between the many callers that post and the single writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,122 +10,122 @@ use tracing::Span;
 use crate::ledger::decide::Refusal;
 use crate::ledger::transfer::{Posted, Posting};
 
-/// Why a posting got no place in the book.
+/// A reason that a posting has no place in the book.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
-    /// It breaks a rule; asking again will not help.
+    /// It breaks a rule; a retry does not help.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// More is waiting than can be written soon. It was not written.
-    #[error("too busy, try again")]
+    /// The queue is full. It was not written.
+    #[error("the ledger is overloaded; retry later")]
     Overloaded,
-    /// The database does not take it. It was not written.
-    #[error("the ledger is not available, try again")]
+    /// The database does not accept it. It was not written.
+    #[error("the ledger is unavailable; retry later")]
     Unavailable,
-    /// The program ends, or lost its database, before it could tell. Asking again with the same key is safe.
-    #[error("it is not known whether it was written, ask again with the same key")]
+    /// The program ended, or lost its database, before the outcome was known. A retry with the same key is safe.
+    #[error("the outcome is unknown; retry with the same key")]
     Unknown,
-    /// The database refuses it for a reason that is a fault of ours. It was not written; the log has the cause.
-    #[error("something went wrong on our side")]
+    /// The database rejects it because of a bug of ours. It was not written; the log has the cause.
+    #[error("internal error of the ledger; the log has the cause")]
     Internal,
 }
 
-/// What the writer answers: a replay's rows are read by who asked, not by the writer.
+/// A successful reply of the writer. The caller reads the rows of a replay, not the writer.
 #[derive(Debug, Clone)]
-pub(in crate::ledger) enum Outcome {
+pub(in crate::ledger) enum PostOutcome {
     Posted(Posted),
     Replay { first_seq: i64, last_seq: i64 },
 }
 
-pub(in crate::ledger) type Answer = Result<Outcome, PostError>;
+pub(in crate::ledger) type PostReply = Result<PostOutcome, PostError>;
 
-/// A posting on its way.
+/// A posting between its arrival and its reply.
 #[derive(Debug)]
 pub(in crate::ledger) struct QueuedPosting {
     pub(super) posting: Posting,
     pub(super) queued: Instant,
-    /// Of its request's trace, where that is kept.
+    /// Span in the trace of its request; disabled if that is not sampled.
     pub(super) span: Span,
-    /// Its company failed for a reason that no rule foresees: it travels alone, to find out which one it was.
+    /// Whether it gets a batch of its own: the database rejected its batch, and each posting is tried alone.
     pub(super) alone: bool,
-    reply: oneshot::Sender<Answer>,
-    /// Its legs count against the bound of the queue until it is answered.
-    _load: Load,
+    reply: oneshot::Sender<PostReply>,
+    /// Counts its legs against the bound of the queue until it has its reply.
+    _load: QueueLoad,
 }
 
 impl QueuedPosting {
-    /// To find out which one of a batch the database refuses.
-    pub(super) fn sent_alone(self) -> Self {
+    /// Gives it a batch of its own, to find the posting that the database rejects.
+    pub(super) fn into_alone(self) -> Self {
         Self { alone: true, ..self }
     }
 
-    pub(super) fn answer(self, answer: Answer) {
-        // Who asked may have gone; the money does not depend on that.
-        drop(self.reply.send(answer));
+    pub(super) fn answer(self, reply: PostReply) {
+        // The caller may be gone; the posting does not depend on it.
+        drop(self.reply.send(reply));
     }
 }
 
-/// How much is waiting, in legs: postings differ by a factor of 20,000.
+/// Admission to the queue, bounded by legs, because postings differ in size by a factor of 20,000.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,
     legs_max: usize,
-    /// Since when the oldest of them waits, in microseconds after `began`; 0 when nothing does.
+    /// Arrival of the oldest unanswered posting, in microseconds after `started_at`; 0 if there is none.
     oldest: Arc<AtomicU64>,
-    began: Instant,
+    started_at: Instant,
 }
 
-/// A part of what is waiting; gone when dropped.
+/// Share of a posting in the queued legs; subtracted when dropped.
 #[derive(Debug)]
-struct Load {
+struct QueueLoad {
     legs: Arc<AtomicUsize>,
     count: usize,
 }
 
 impl Admission {
     pub(in crate::ledger) fn new(legs_max: usize) -> Self {
-        Self { legs: Arc::default(), legs_max, oldest: Arc::default(), began: Instant::now() }
+        Self { legs: Arc::default(), legs_max, oldest: Arc::default(), started_at: Instant::now() }
     }
 
-    /// Makes an item if there is room for its legs. A posting of any size fits an empty queue.
+    /// Admits a posting if the queue has room for its legs. An empty queue has room for any posting.
     pub(in crate::ledger) fn admit(
         &self,
         posting: Posting,
         span: Span,
-    ) -> Result<(QueuedPosting, oneshot::Receiver<Answer>), PostError> {
+    ) -> Result<(QueuedPosting, oneshot::Receiver<PostReply>), PostError> {
         let count = posting.legs.len();
-        let load = Load { legs: Arc::clone(&self.legs), count };
+        let load = QueueLoad { legs: Arc::clone(&self.legs), count };
         let before = self.legs.fetch_add(count, Ordering::Relaxed);
         if before > 0 && before + count > self.legs_max {
             return Err(PostError::Overloaded);
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         let queued = Instant::now();
-        Ok((QueuedPosting { posting, queued, span, alone: false, reply, _load: load }, answer))
+        Ok((QueuedPosting { posting, queued, span, alone: false, reply, _load: load }, receiver))
     }
 
-    pub(in crate::ledger) fn legs(&self) -> usize {
+    pub(in crate::ledger) fn queued_legs(&self) -> usize {
         self.legs.load(Ordering::Relaxed)
     }
 
-    /// The writer tells since when the oldest that it has not answered waits.
-    pub(super) fn note_oldest(&self, since: Option<Instant>) {
+    /// Sets the arrival of the oldest posting that the writer has not answered.
+    pub(super) fn set_oldest(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| {
-            u64::try_from((since - self.began).as_micros()).unwrap_or(u64::MAX).max(1)
+            u64::try_from((since - self.started_at).as_micros()).unwrap_or(u64::MAX).max(1)
         });
         self.oldest.store(since, Ordering::Relaxed);
     }
 
-    /// How long the oldest has been waiting.
-    pub(in crate::ledger) fn oldest(&self) -> Duration {
+    /// The age of the oldest unanswered posting.
+    pub(in crate::ledger) fn oldest_age(&self) -> Duration {
         match self.oldest.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            since => self.began.elapsed().saturating_sub(Duration::from_micros(since)),
+            since => self.started_at.elapsed().saturating_sub(Duration::from_micros(since)),
         }
     }
 }
 
-impl Drop for Load {
+impl Drop for QueueLoad {
     fn drop(&mut self) {
         self.legs.fetch_sub(self.count, Ordering::Relaxed);
     }

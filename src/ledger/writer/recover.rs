@@ -1,8 +1,9 @@
-//! After a broken connection: connect anew, and settle what was in flight.
+//! Recovery after a broken connection: reconnects, and settles what was in flight.
 //!
-//! The fate of a batch in flight is open: the old backend may be done with it, dead, or yet to begin.
-//! So the same batch is sent again, with the same id and at the same head. If it is told "stale", the seal at that
-//! head says who won. Merely looking whether the batch is there would not do: the first attempt could land afterwards.
+//! The outcome of a batch in flight is unknown: the old backend may have committed it, may be gone, or may not have
+//! begun. Therefore the same batch is resent, with the same id and on the same head. If the reply is "stale", the seal
+//! after that head shows which attempt committed. Looking for the batch is not enough: the first attempt could still
+//! commit afterwards.
 
 use std::mem;
 use std::time::Duration;
@@ -10,96 +11,103 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
-use super::failpoint::Stage;
-use super::pipeline::{Pipeline, Work};
+use super::failpoint::WriterStage;
+use super::pipeline::{InFlightRequest, Pipeline};
 use super::queue::PostError;
-use super::steps::Detail;
-use super::{Mode, Stop, Writer};
+use super::steps::ErrorDetail;
+use super::{Writer, WriterMode, WriterStop};
 
-/// First and longest pause between two attempts to connect.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// First and longest backoff between two attempts to connect.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Longest that one attempt may take: a server that is stopped takes the connection and says nothing.
-const OPEN_MAX: Duration = Duration::from_secs(10);
+/// Longest time of an attempt to connect: a stopped server accepts the connection and stays silent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When the program ends and the database is away, so often is tried to learn what became of the last batches.
-const ATTEMPTS_AT_END_MAX: u32 = 20;
+/// Most attempts to reach an unavailable database during shutdown, to learn the outcome of the last batches.
+const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
-    /// Gives the connection up and settles what was in flight over a new one. `first` came before all in the pipe.
+    /// Drops the connection and settles over a new one what was in flight. `first` precedes everything in the pipeline.
     pub(super) async fn reconnect(
         &mut self,
         first: Vec<Batch>,
         token: &CancellationToken,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), WriterStop> {
         let mut batches = first;
         let mut again = Vec::new();
-        for work in self.link.take_works() {
-            match work {
-                Work::Post(batch, _) => batches.push(batch),
-                Work::Lookup(ask) => again.extend(ask.into_items()),
-                Work::CatchUp { .. } | Work::Release | Work::Notify | Work::Doomed => {}
+        for request in self.pipeline.take_in_flight() {
+            match request {
+                InFlightRequest::Post(batch, _) => batches.push(batch),
+                InFlightRequest::Lookup(lookup) => again.extend(lookup.into_items()),
+                InFlightRequest::CatchUp { .. }
+                | InFlightRequest::ReleaseLock
+                | InFlightRequest::Notify
+                | InFlightRequest::Discarded => {}
             }
         }
         self.put_back(again.into_iter());
-        if self.mode != Mode::Free {
-            self.mode = Mode::Behind;
+        if self.mode != WriterMode::Free {
+            self.mode = WriterMode::Behind;
         }
         self.metrics.wallet_ledger_reconnects_total.increment(1);
-        self.fail(Stage::BeforeReconnect).await?;
-        if let Err(stop) = self.open_link(token).await {
+        self.hit_failpoint(WriterStage::BeforeReconnect).await?;
+        if let Err(stop) = self.open_pipeline(token).await {
             for item in batches.into_iter().flat_map(Batch::into_items) {
                 self.finish(item, Err(PostError::Unknown));
             }
             return Err(stop);
         }
-        self.fail(Stage::BeforeResend).await?;
+        self.hit_failpoint(WriterStage::BeforeResend).await?;
         if batches.is_empty() {
-            // Nothing to settle, but others may have written meanwhile, or the server may be another one.
-            self.mode = Mode::Behind;
+            // Other processes may have written meanwhile, or another server may have taken over.
+            self.mode = WriterMode::Behind;
         }
         for mut batch in batches {
             batch.resent = true;
-            self.link.post(self.settings.book, batch, false);
+            self.pipeline.send_batch(self.settings.book, batch, false);
         }
         Ok(())
     }
 
-    /// Connects, however long it takes. Who waits without being in flight is told so meanwhile.
-    async fn open_link(&mut self, token: &CancellationToken) -> Result<(), Stop> {
-        let mut pause = PAUSE_MIN;
-        let mut attempts_at_end = 0;
+    /// Reconnects, with retries until it succeeds. Meanwhile, unsent postings fail as unavailable.
+    async fn open_pipeline(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
+        let mut backoff = BACKOFF_MIN;
+        let mut attempts_in_shutdown = 0;
         loop {
-            let opening = Pipeline::open(&self.database, &self.companions, Some(self.link.backend));
-            match tokio::time::timeout(OPEN_MAX, opening).await {
-                Ok(Ok((link, gone))) => {
-                    self.link = link;
-                    self.alone_on_server = gone;
-                    tracing::info!(seq = self.head.seq, "the ledger's writer is connected again");
+            let backend = Some(self.pipeline.backend);
+            let opening = Pipeline::open(&self.database, &self.companions, backend);
+            match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+                Ok(Ok((pipeline, is_old_backend_gone))) => {
+                    self.pipeline = pipeline;
+                    self.are_old_backends_gone = is_old_backend_gone;
+                    tracing::info!(seq = self.head.seq, "the ledger's writer has reconnected");
                     return Ok(());
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = %Detail(&error), "the ledger's writer cannot connect");
+                    tracing::warn!(
+                        error = %ErrorDetail(&error),
+                        "the ledger's writer cannot connect; it retries in {backoff:?}"
+                    );
                 }
                 Err(_) => tracing::warn!(
-                    "the database takes longer than {OPEN_MAX:?} to take a connection"
+                    "the database did not accept a connection within {CONNECT_TIMEOUT:?}; the ledger's writer retries in {backoff:?}"
                 ),
             }
             if token.is_cancelled() {
-                attempts_at_end += 1;
-                if attempts_at_end >= ATTEMPTS_AT_END_MAX {
-                    return Err(Stop::GaveUp);
+                attempts_in_shutdown += 1;
+                if attempts_in_shutdown >= SHUTDOWN_ATTEMPTS_MAX {
+                    return Err(WriterStop::GaveUp);
                 }
             }
-            self.turn_away();
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            self.fail_unsent();
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// Answers everybody whose posting was not sent: it is not written, and will not be soon.
-    fn turn_away(&mut self) {
+    /// Fails every posting that was not sent: it is not written, and cannot be written soon.
+    fn fail_unsent(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             self.admit(item);
         }

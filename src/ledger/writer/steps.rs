@@ -1,4 +1,4 @@
-//! The writer's steps: admit, send, and what becomes of a batch.
+//! The writer's steps: admit postings, send batches, and process the outcome of a batch.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -9,74 +9,74 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch::{Batch, Lookup, plan};
-use super::failpoint::{Fault, Stage};
+use super::failpoint::{InjectedFault, WriterStage};
 use super::idempotency::StoredKey;
-use super::pipeline::{Layout, Replies, Work};
-use super::queue::{Answer, Outcome, PostError, QueuedPosting};
-use super::verdict::{Verdict, judge};
-use super::{Mode, Stop, Writer};
+use super::pipeline::{InFlightRequest, Replies, ReplyLayout};
+use super::queue::{PostError, PostOutcome, PostReply, QueuedPosting};
+use super::verdict::BatchVerdict;
+use super::{Writer, WriterMode, WriterStop};
 use crate::ledger::decide::Refusal;
 use crate::ledger::metrics;
 use crate::ledger::transfer::Posted;
 
-/// After a lost race, this many batches are sent under the book's lock.
-pub(super) const TURNS_LOCKED: u32 = 16;
+/// Number of batches that are sent under the book's lock after a lost race for the head.
+pub(super) const LOCKED_BATCHES: u32 = 16;
 
-/// Pause before a batch is sent again whose earlier attempt may still be under way.
-const UNSETTLED_PAUSE: Duration = Duration::from_millis(200);
+/// Delay before a batch is resent whose earlier attempt may still be in progress.
+const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// Takes an item in, unless its key answers it at once or is being worked on.
+    /// Admits a posting to the intake, unless its key has a cached reply or is pending.
     pub(super) fn admit(&mut self, item: QueuedPosting) {
-        // Behind, what the keys stand for may be lost: the book is asked first.
-        let is_sure = matches!(self.mode, Mode::Free | Mode::Holding);
+        // The cached keys may be outdated while the writer is behind: then the book is read first.
+        let is_cache_current = matches!(self.mode, WriterMode::Free | WriterMode::HoldsLock);
         if let Some(key) = item.posting.key
-            && is_sure
-            && let Some(known) = self.keys.find(key.hash)
+            && is_cache_current
+            && let Some(stored) = self.keys.find(key.hash)
         {
-            return item.answer(replay(key.content, known));
+            return item.answer(replay_reply(key.content, stored));
         }
         if let Some(item) = self.keys.admit(item) {
             self.intake.push_back(item);
         }
     }
 
-    /// Sends whatever can be sent now.
-    pub(super) async fn send_more(&mut self, token: &CancellationToken) -> Result<(), Stop> {
-        while self.link.len() < self.settings.pipe_max {
-            if self.mode == Mode::Behind && !self.has_work() {
+    /// Sends every request that can be sent now.
+    pub(super) async fn send_all(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
+        while self.pipeline.len() < self.settings.pipe_max {
+            if self.mode == WriterMode::Behind && !self.fill_intake() {
                 return Ok(());
             }
             match self.mode {
-                Mode::CatchingUp => return Ok(()),
-                Mode::Behind => {
-                    let lock = self.turns_locked > 0;
-                    self.link.catch_up(
+                WriterMode::CatchingUp => return Ok(()),
+                WriterMode::Behind => {
+                    let lock = self.locked_batches_left > 0;
+                    self.pipeline.send_catch_up(
                         self.settings.book,
                         self.head.seq,
                         self.settings.catch_up_max,
                         lock,
                     );
-                    self.mode = Mode::CatchingUp;
+                    self.mode = WriterMode::CatchingUp;
                     return Ok(());
                 }
-                Mode::Free | Mode::Holding => {}
+                WriterMode::Free | WriterMode::HoldsLock => {}
             }
-            if !self.has_work() {
-                if self.mode == Mode::Holding && self.link.len() == 0 {
-                    self.link.release();
-                    self.mode = Mode::Free;
+            if !self.fill_intake() {
+                if self.mode == WriterMode::HoldsLock && self.pipeline.len() == 0 {
+                    self.pipeline.release_lock();
+                    self.mode = WriterMode::Free;
                 }
                 return Ok(());
             }
-            if self.gathers() {
+            if self.is_gathering() {
                 return Ok(());
             }
-            if self.mode == Mode::Free && self.turns_locked > 0 {
-                if self.link.len() > 0 {
+            if self.mode == WriterMode::Free && self.locked_batches_left > 0 {
+                if self.pipeline.len() > 0 {
                     return Ok(());
                 }
-                self.mode = Mode::Behind;
+                self.mode = WriterMode::Behind;
                 continue;
             }
             self.send_batch(token).await?;
@@ -84,8 +84,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Fills the intake for one batch without waiting, and tells whether anything is in it.
-    fn has_work(&mut self) -> bool {
+    /// Fills the intake for one batch without waiting. Returns whether it contains a posting.
+    fn fill_intake(&mut self) -> bool {
         while self.intake.len() < self.settings.batch_legs_max {
             match self.queue.try_recv() {
                 Ok(item) => self.admit(item),
@@ -95,8 +95,8 @@ impl Writer {
         !self.intake.is_empty()
     }
 
-    /// Decides on the intake and sends what comes of it.
-    async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), Stop> {
+    /// Decides on the intake, and sends the resulting batch and lookup.
+    async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let legs_max = self.settings.batch_legs_max;
         let planned = plan(
             &mut self.intake,
@@ -106,42 +106,42 @@ impl Writer {
             self.tail,
             legs_max,
         );
-        let holding = self.mode == Mode::Holding;
+        let holds_lock = self.mode == WriterMode::HoldsLock;
         if let Some(mut batch) = planned.batch {
             batch.seal(self.settings.book);
-            batch.trace();
+            batch.open_span();
             self.tail = batch.head();
-            let cut = self.fail(Stage::BeforeSend).await?;
-            self.link.post(self.settings.book, batch, holding);
-            if holding {
-                self.mode = Mode::Free;
-                self.turns_locked = self.turns_locked.saturating_sub(1);
+            let is_cut = self.hit_failpoint(WriterStage::BeforeSend).await?;
+            self.pipeline.send_batch(self.settings.book, batch, holds_lock);
+            if holds_lock {
+                self.mode = WriterMode::Free;
+                self.locked_batches_left = self.locked_batches_left.saturating_sub(1);
             }
-            if cut || self.fail(Stage::AfterSend).await? {
-                // Whatever waits for an answer of the batch is asked on the new connection.
-                self.put_back(planned.ask.into_items());
+            if is_cut || self.hit_failpoint(WriterStage::AfterSend).await? {
+                // The lookup is planned again and sent over the new connection.
+                self.put_back(planned.lookup.into_items());
                 return self.reconnect(Vec::new(), token).await;
             }
-        } else if holding && planned.ask.waiting.is_empty() {
-            self.link.release();
-            self.mode = Mode::Free;
+        } else if holds_lock && planned.lookup.waiting.is_empty() {
+            self.pipeline.release_lock();
+            self.mode = WriterMode::Free;
         }
-        if !planned.ask.is_empty() {
-            self.link.send_ask(self.settings.book, planned.ask);
+        if !planned.lookup.is_empty() {
+            self.pipeline.send_lookup(self.settings.book, planned.lookup);
         }
         Ok(())
     }
 
-    /// What a test wants to happen here: whether the connection is to be cut.
-    pub(super) async fn fail(&mut self, stage: Stage) -> Result<bool, Stop> {
+    /// Applies the fault that a test injects at this stage. Returns whether the connection is to be cut.
+    pub(super) async fn hit_failpoint(&mut self, stage: WriterStage) -> Result<bool, WriterStop> {
         match self.failpoints.hit(stage).await {
             None => Ok(false),
-            Some(Fault::Cut) => Ok(true),
-            Some(Fault::Die) => Err(Stop::Killed),
+            Some(InjectedFault::CutConnection) => Ok(true),
+            Some(InjectedFault::KillWriter) => Err(WriterStop::Killed),
         }
     }
 
-    /// Puts items back to where they came from, in their order.
+    /// Puts postings back to the front of the intake, in their order.
     pub(super) fn put_back(&mut self, items: impl Iterator<Item = QueuedPosting>) {
         let items: Vec<QueuedPosting> = items.collect();
         for item in items.into_iter().rev() {
@@ -149,23 +149,26 @@ impl Writer {
         }
     }
 
-    /// Acts on the answer to the oldest work in flight.
-    pub(super) async fn finish_work(
+    /// Processes the replies to the oldest request in flight.
+    pub(super) async fn finish_request(
         &mut self,
-        work: Work,
+        request: InFlightRequest,
         replies: Replies,
         token: &CancellationToken,
-    ) -> Result<(), Stop> {
-        match work {
-            Work::Post(batch, layout) => {
-                if self.fail(Stage::AfterReply).await? {
+    ) -> Result<(), WriterStop> {
+        match request {
+            InFlightRequest::Post(batch, layout) => {
+                if self.hit_failpoint(WriterStage::AfterReply).await? {
                     return self.reconnect(vec![batch], token).await;
                 }
                 self.finish_batch(batch, &layout, replies, token).await?;
             }
-            Work::Lookup(ask) => self.finish_ask(ask, replies),
-            Work::CatchUp { after, lock } => self.finish_catch_up(after, lock, replies),
-            Work::Release | Work::Notify | Work::Doomed => {}
+            InFlightRequest::Lookup(lookup) => self.finish_lookup(lookup, replies),
+            InFlightRequest::CatchUp { after, lock } => {
+                self.finish_catch_up(after, lock, replies);
+            }
+            InFlightRequest::ReleaseLock | InFlightRequest::Notify | InFlightRequest::Discarded => {
+            }
         }
         Ok(())
     }
@@ -173,37 +176,39 @@ impl Writer {
     async fn finish_batch(
         &mut self,
         batch: Batch,
-        layout: &Layout,
+        layout: &ReplyLayout,
         replies: Replies,
         token: &CancellationToken,
-    ) -> Result<(), Stop> {
-        let verdict = judge(&batch, layout, replies);
+    ) -> Result<(), WriterStop> {
+        let verdict = BatchVerdict::from_replies(&batch, layout, replies);
         self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
         batch.span.record("outcome", verdict.name());
-        let settled = matches!(verdict, Verdict::Sealed(_) | Verdict::Stale);
-        if batch.resent && !settled && !self.alone_on_server {
-            // An earlier attempt may still be on its way: nobody may be told that nothing was written.
-            tracing::warn!("a batch failed while an earlier attempt may be under way: {verdict:?}");
-            tokio::time::sleep(UNSETTLED_PAUSE).await;
+        let is_settled = matches!(verdict, BatchVerdict::Sealed(_) | BatchVerdict::Stale);
+        if batch.resent && !is_settled && !self.are_old_backends_gone {
+            // An earlier attempt may still commit: no posting may be reported as not written.
+            tracing::warn!(
+                "a batch failed while an earlier attempt may be in progress: {verdict:?}; the batch is resent"
+            );
+            tokio::time::sleep(UNSETTLED_DELAY).await;
             return self.reconnect(vec![batch], token).await;
         }
-        if let Verdict::Sealed(at) = verdict {
-            if self.fail(Stage::BeforeAnswer).await? {
+        if let BatchVerdict::Sealed(at) = verdict {
+            if self.hit_failpoint(WriterStage::BeforeAnswer).await? {
                 return self.reconnect(vec![batch], token).await;
             }
             self.confirm(batch, at);
             return Ok(());
         }
-        self.take_back(batch, verdict);
+        self.roll_back(batch, verdict);
         Ok(())
     }
 
-    /// A batch is in the book.
+    /// Confirms a batch that is in the book, and answers its postings.
     fn confirm(&mut self, mut batch: Batch, at: OffsetDateTime) {
         let written = Instant::now();
         self.head = batch.head();
-        metrics::sealed(&self.metrics, batch.rows.len(), self.head.seq);
-        if self.turns_locked > 0 {
+        metrics::record_sealed_batch(&self.metrics, batch.rows.len(), self.head.seq);
+        if self.locked_batches_left > 0 {
             self.metrics.wallet_ledger_head_races_total.with(["won"]).increment(1);
         }
         for undo in mem::take(&mut batch.undo) {
@@ -212,130 +217,142 @@ impl Writer {
         let accepted = mem::take(&mut batch.accepted);
         for mut accepted in accepted {
             let posted = batch.posted(&mut accepted, at);
-            self.finish(accepted.item, Ok(Outcome::Posted(posted)));
+            self.finish(accepted.item, Ok(PostOutcome::Posted(posted)));
         }
         for (item, refusal) in batch.refused {
             self.finish(item, Err(refusal.into()));
         }
-        batch.stages.end(&self.metrics, written);
+        batch.timer.finish(&self.metrics, written);
     }
 
-    /// A batch is not in the book: neither are those behind it. Everything in them is decided again,
-    /// but for what the verdict settles.
-    fn take_back(&mut self, mut batch: Batch, verdict: Verdict) {
-        let behind = self.link.doom();
+    /// Rolls back a batch that is not in the book, and the batches in flight that are based on it. All of their
+    /// postings are decided again, except those that the verdict settles.
+    fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
+        let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
         let mut undos = mem::take(&mut batch.undo);
-        for work in behind {
-            match work {
-                Work::Post(mut later, _) => {
+        for request in later_requests {
+            match request {
+                InFlightRequest::Post(mut later, _) => {
                     undos.append(&mut later.undo);
                     again.extend(later.into_items());
                 }
-                Work::Lookup(ask) => again.extend(ask.into_items()),
-                Work::CatchUp { .. } | Work::Release | Work::Notify | Work::Doomed => {}
+                InFlightRequest::Lookup(lookup) => again.extend(lookup.into_items()),
+                InFlightRequest::CatchUp { .. }
+                | InFlightRequest::ReleaseLock
+                | InFlightRequest::Notify
+                | InFlightRequest::Discarded => {}
             }
         }
         for undo in undos.into_iter().rev() {
-            self.cache.take_back(undo);
+            self.cache.roll_back(undo);
         }
         self.tail = self.head;
         self.put_back(again.into_iter());
         self.settle(batch, verdict);
     }
 
-    /// What a failed batch's own items are told, if anything.
-    fn settle(&mut self, batch: Batch, verdict: Verdict) {
+    /// Answers the postings of a failed batch that the verdict settles; the others are decided again.
+    fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
-            Verdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
-            Verdict::Stale => {
+            BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
+            BatchVerdict::Stale => {
                 self.metrics.wallet_ledger_head_races_total.with(["lost"]).increment(1);
                 self.put_back(batch.into_items());
-                self.turns_locked = TURNS_LOCKED;
-                self.mode = Mode::Behind;
+                self.locked_batches_left = LOCKED_BATCHES;
+                self.mode = WriterMode::Behind;
             }
-            Verdict::KeyTaken => {
-                let (keyed, others): (Vec<_>, Vec<_>) =
+            BatchVerdict::KeyTaken => {
+                let (suspects, others): (Vec<_>, Vec<_>) =
                     batch.into_items().partition(|item| item.posting.key.is_some());
                 self.put_back(others.into_iter());
-                self.link
-                    .send_ask(self.settings.book, Lookup { suspects: keyed, ..Lookup::default() });
+                let lookup = Lookup { suspects, ..Lookup::default() };
+                self.pipeline.send_lookup(self.settings.book, lookup);
             }
-            Verdict::Missed(missed) => self.settle_missed(batch, &missed),
-            Verdict::Unavailable(error) => {
-                tracing::warn!(error = %Detail(&error), "the database does not take a batch");
+            BatchVerdict::CompanionsRefused(refused) => self.settle_companions(batch, &refused),
+            BatchVerdict::Unavailable(error) => {
+                tracing::warn!(
+                    error = %ErrorDetail(&error),
+                    "the database cannot write a batch now; its postings fail as unavailable"
+                );
                 for item in batch.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
                 }
             }
-            Verdict::Faulty(error) => {
+            BatchVerdict::Faulty(error) => {
                 let mut items: Vec<_> = batch.into_items().collect();
                 if items.len() == 1 {
-                    tracing::error!(error = %Detail(&error), "the database refuses a posting");
+                    tracing::error!(
+                        error = %ErrorDetail(&error),
+                        "the database rejected a posting because of a bug; the client gets an internal error"
+                    );
                     return self.finish(items.remove(0), Err(PostError::Internal));
                 }
-                tracing::warn!(error = %Detail(&error), "the database refuses a batch; its postings are sent one by one");
-                self.put_back(items.into_iter().map(QueuedPosting::sent_alone));
+                tracing::warn!(
+                    error = %ErrorDetail(&error),
+                    "the database rejected a batch; each of its postings is sent alone"
+                );
+                self.put_back(items.into_iter().map(QueuedPosting::into_alone));
             }
         }
     }
 
-    /// Takes the postings out whose companions did not take effect.
-    fn settle_missed(&mut self, batch: Batch, missed: &[(usize, &'static str)]) {
-        let mut ask = Lookup::default();
+    /// Refuses the postings whose companions did not take effect.
+    fn settle_companions(&mut self, batch: Batch, refused: &[(usize, &'static str)]) {
+        let mut lookup = Lookup::default();
         let mut again = Vec::new();
-        for (place, item) in batch.into_items().enumerate() {
-            match missed.iter().find(|(missed, _)| *missed == place) {
+        for (index, item) in batch.into_items().enumerate() {
+            match refused.iter().find(|(refused, _)| *refused == index) {
                 None => again.push(item),
-                // The first attempt may have succeeded: then its own rows are in the way.
+                // An earlier attempt may have succeeded: then its own rows are in the way.
                 Some((_, refusal)) if item.posting.key.is_some() => {
-                    ask.refused.push((item, Refusal::Companion(refusal)));
+                    lookup.refused.push((item, Refusal::Companion(refusal)));
                 }
                 Some((_, refusal)) => self.finish(item, Err(Refusal::Companion(refusal).into())),
             }
         }
         self.put_back(again.into_iter());
-        if !ask.is_empty() {
-            self.link.send_ask(self.settings.book, ask);
+        if !lookup.is_empty() {
+            self.pipeline.send_lookup(self.settings.book, lookup);
         }
     }
 
-    /// Answers an item, and those that waited for the same key.
-    pub(super) fn finish(&mut self, item: QueuedPosting, answer: Answer) {
-        let Some(key) = item.posting.key else { return item.answer(answer) };
-        if let Ok(Outcome::Posted(Posted { first_seq, last_seq, .. })) = answer {
+    /// Answers a posting, and those that waited for the same key.
+    pub(super) fn finish(&mut self, item: QueuedPosting, reply: PostReply) {
+        let Some(key) = item.posting.key else { return item.answer(reply) };
+        if let Ok(PostOutcome::Posted(Posted { first_seq, last_seq, .. })) = reply {
             self.keys.remember(key.hash, StoredKey { content: key.content, first_seq, last_seq });
         }
         for waiting in self.keys.end(key) {
-            let same = waiting.posting.key.is_some_and(|other| other.content == key.content);
-            match (&answer, same) {
-                (Ok(Outcome::Posted(posted)), true) => {
-                    waiting
-                        .answer(Ok(Outcome::Posted(Posted { replayed: true, ..posted.clone() })));
+            let is_same = waiting.posting.key.is_some_and(|other| other.content == key.content);
+            match (&reply, is_same) {
+                (Ok(PostOutcome::Posted(posted)), true) => {
+                    let posted = Posted { replayed: true, ..posted.clone() };
+                    waiting.answer(Ok(PostOutcome::Posted(posted)));
                 }
-                (_, true) => waiting.answer(answer.clone()),
+                (_, true) => waiting.answer(reply.clone()),
                 (Ok(_), false) => waiting.answer(Err(Refusal::KeyReused.into())),
-                // Another request: it was never decided on.
+                // A different request, on which no decision was made.
                 (Err(_), false) => self.admit(waiting),
             }
         }
-        item.answer(answer);
+        item.answer(reply);
     }
 }
 
-/// What a key that is in the book answers to a request.
-pub(super) fn replay(content: Uuid, known: StoredKey) -> Answer {
-    if content == known.content {
-        Ok(Outcome::Replay { first_seq: known.first_seq, last_seq: known.last_seq })
+/// The reply to a request whose key is in the book.
+pub(super) fn replay_reply(content: Uuid, stored: StoredKey) -> PostReply {
+    if content == stored.content {
+        Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })
     } else {
         Err(Refusal::KeyReused.into())
     }
 }
 
-/// An error with its cause: the driver's own text says only that there was one.
-pub(super) struct Detail<'a>(pub(super) &'a Error);
+/// Displays an error with its cause: the driver's own text only says that there was a database error.
+pub(super) struct ErrorDetail<'a>(pub(super) &'a Error);
 
-impl std::fmt::Display for Detail<'_> {
+impl std::fmt::Display for ErrorDetail<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.as_db_error() {
             Some(db) => write!(f, "{} {}", db.code().code(), db.message()),

@@ -1,104 +1,119 @@
-//! What the database's answers to a batch mean.
+//! Interpretation of the database's replies to a batch.
 
 use time::OffsetDateTime;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use super::batch::Batch;
-use super::pipeline::{Layout, Replies, seal_behind, sealed_at};
+use super::pipeline::{Replies, ReplyLayout, next_seal, sealed_at};
 use crate::ledger::companion::CompanionKind;
 
 /// The constraint that keeps idempotency keys unique.
 const KEY_CONSTRAINT: &str = "posting_key";
 
-/// What became of a batch.
+/// `ledger.post`: another batch has sealed the head.
+const STALE_HEAD: &str = "RW001";
+
+/// `ledger.all_took`: rows of companions did not take effect.
+const COMPANION_REFUSED: &str = "RW002";
+
+/// Outcome of a batch.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// It is in the book.
+pub(super) enum BatchVerdict {
+    /// The batch is in the book.
     Sealed(OffsetDateTime),
-    /// Another process has sealed the head it stood on. It is not, and never will be, in the book.
+    /// Another process has sealed the head of the batch. The batch is not, and never will be, in the book.
     Stale,
-    /// One of its keys is in the book. Nothing was written.
+    /// The book already has one of its keys. Nothing was written.
     KeyTaken,
-    /// These postings (by place) had companions that did not take effect. Nothing was written.
-    Missed(Vec<(usize, &'static str)>),
+    /// The companions of these postings (by index) did not take effect. Nothing was written.
+    CompanionsRefused(Vec<(usize, &'static str)>),
     /// The server cannot write now. Nothing was written.
     Unavailable(Error),
-    /// A fault in one of its postings, or in this program. Nothing was written.
+    /// A bug in one of its postings, or in this program. Nothing was written.
     Faulty(Error),
 }
 
-impl Verdict {
-    /// For the metric's label.
+impl BatchVerdict {
+    /// The value of the metric's label.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Sealed(_) => "sealed",
             Self::Stale => "stale",
             Self::KeyTaken => "key_taken",
-            Self::Missed(_) => "companion",
+            Self::CompanionsRefused(_) => "companion",
             Self::Unavailable(_) => "unavailable",
             Self::Faulty(_) => "faulty",
         }
     }
-}
 
-/// Judges the replies to a batch. The connection held: each of them is an answer or an ordinary error.
-pub(super) fn judge(batch: &Batch, layout: &Layout, mut replies: Replies) -> Verdict {
-    let behind = layout.behind.map(|place| replies.remove(place));
-    let Some(place) = replies.iter().position(Result::is_err) else {
-        let rows = replies[layout.post].as_ref().expect("no reply is an error");
-        return sealed_at(rows).map_or_else(|| stale(batch, behind), Verdict::Sealed);
-    };
-    let error = replies.swap_remove(place).expect_err("this is the first error");
-    let Some(db) = error.as_db_error() else { return Verdict::Faulty(error) };
-    match db.code().code() {
-        "RW001" => stale(batch, behind),
-        "RW002" => {
-            let kind = place.checked_sub(layout.post + 1).and_then(|n| layout.kinds.get(n));
-            let missed = kind.map(|kind| missed(batch, kind, db.detail().unwrap_or_default()));
-            missed
-                .filter(|missed| !missed.is_empty())
-                .map_or(Verdict::Faulty(error), Verdict::Missed)
+    /// Classifies the replies to a batch. The connection did not break: each reply is a result or an ordinary error.
+    pub(super) fn from_replies(batch: &Batch, layout: &ReplyLayout, mut replies: Replies) -> Self {
+        let next_seal = layout.next_seal.map(|index| replies.remove(index));
+        let Some(index) = replies.iter().position(Result::is_err) else {
+            let rows = replies[layout.post].as_ref().expect("no reply is an error");
+            return sealed_at(rows).map_or_else(|| resolve_stale(batch, next_seal), Self::Sealed);
+        };
+        let error = replies.swap_remove(index).expect_err("this is the first error");
+        let Some(db) = error.as_db_error() else { return Self::Faulty(error) };
+        match db.code().code() {
+            STALE_HEAD => resolve_stale(batch, next_seal),
+            COMPANION_REFUSED => {
+                let kind = index.checked_sub(layout.post + 1).and_then(|n| layout.kinds.get(n));
+                let detail = db.detail().unwrap_or_default();
+                let refused = kind.map(|kind| refused_companions(batch, kind, detail));
+                refused
+                    .filter(|refused| !refused.is_empty())
+                    .map_or(Self::Faulty(error), Self::CompanionsRefused)
+            }
+            _ if *db.code() == SqlState::UNIQUE_VIOLATION
+                && db.constraint() == Some(KEY_CONSTRAINT) =>
+            {
+                Self::KeyTaken
+            }
+            code if is_transient(code) => Self::Unavailable(error),
+            _ => Self::Faulty(error),
         }
-        _ if *db.code() == SqlState::UNIQUE_VIOLATION
-            && db.constraint() == Some(KEY_CONSTRAINT) =>
-        {
-            Verdict::KeyTaken
-        }
-        code if is_passing(code) => Verdict::Unavailable(error),
-        _ => Verdict::Faulty(error),
     }
 }
 
-/// Of two attempts of the same batch, the other one may have won.
-fn stale(batch: &Batch, behind: Option<Result<Vec<tokio_postgres::Row>, Error>>) -> Verdict {
-    match behind.and_then(Result::ok).as_deref().and_then(seal_behind) {
-        Some((id, at)) if id == batch.id => Verdict::Sealed(at),
-        _ => Verdict::Stale,
+/// Decides on a stale head: another attempt of the same batch may have sealed it.
+fn resolve_stale(
+    batch: &Batch,
+    seal: Option<Result<Vec<tokio_postgres::Row>, Error>>,
+) -> BatchVerdict {
+    match seal.and_then(Result::ok).as_deref().and_then(next_seal) {
+        Some((id, at)) if id == batch.id => BatchVerdict::Sealed(at),
+        _ => BatchVerdict::Stale,
     }
 }
 
-/// The postings whose rows are missing, from the detail of the error: `0,3`.
-fn missed(batch: &Batch, kind: &CompanionKind, detail: &str) -> Vec<(usize, &'static str)> {
+/// The postings whose rows did not take effect, from the numbers in the error's detail: `0,3`.
+fn refused_companions(
+    batch: &Batch,
+    kind: &CompanionKind,
+    detail: &str,
+) -> Vec<(usize, &'static str)> {
     let numbers: Vec<usize> =
         detail.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-    let companions = batch.accepted.iter().enumerate().flat_map(|(place, accepted)| {
+    let companions = batch.accepted.iter().enumerate().flat_map(|(index, accepted)| {
         let of_kind =
             accepted.item.posting.companions.iter().filter(|companion| companion.kind == kind);
-        of_kind.map(move |companion| (place, companion.refusal))
+        of_kind.map(move |companion| (index, companion.refusal))
     });
-    let mut missed: Vec<_> = companions
+    let mut refused: Vec<_> = companions
         .enumerate()
         .filter(|(number, _)| numbers.contains(number))
         .map(|(_, posting)| posting)
         .collect();
-    missed.dedup_by_key(|(place, _)| *place);
-    missed
+    refused.dedup_by_key(|(index, _)| *index);
+    refused
 }
 
-/// Whether an error is about the server's condition, not about what was asked:
-/// no disk, no memory, shutting down, a lock that did not come, read-only.
-fn is_passing(code: &str) -> bool {
+/// Returns whether an error concerns the state of the server and not the request:
+/// disk or memory full, shutdown, lock timeout, read-only.
+fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 5] = ["40", "53", "55", "57", "58"];
-    code == "25006" || CLASSES.iter().any(|class| code.starts_with(class))
+    const READ_ONLY: &str = "25006";
+    code == READ_ONLY || CLASSES.iter().any(|class| code.starts_with(class))
 }

@@ -1,4 +1,4 @@
-//! What people tell about themselves, and what is wrong with it.
+//! Bodies with the profile of a user, and their validation.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -9,13 +9,13 @@ use crate::http::fields::text;
 use crate::secret::Secret;
 use crate::users::{Profile, ProfileChanges};
 
-/// Longest e-mail address, as RFC 5321 has it.
+/// Longest e-mail address, according to RFC 5321.
 const EMAIL_MAX: usize = 254;
 
 /// Longest first or last name, in characters.
 const NAME_MAX: usize = 100;
 
-/// Longest password that is looked at at all.
+/// Longest password that is read, in characters; the policy sets a lower limit.
 const PASSWORD_MAX: usize = 1_000;
 
 #[derive(Deserialize, ToSchema)]
@@ -29,7 +29,7 @@ pub(super) struct ProfileBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
     email: RawField<'a>,
-    /// 8 to 128 characters, and none of those that are tried first.
+    /// 8 to 128 characters; common passwords are refused.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "correct horse battery")]
     password: RawField<'a>,
@@ -44,64 +44,66 @@ pub(super) struct ProfileBody<'a> {
     age: RawField<'a>,
 }
 
-/// What a way to register asks for besides an address and a password.
-pub(super) struct RequiredFields {
-    pub(super) username: bool,
-    /// The youngest that may; then the names are asked for too.
-    pub(super) age: Option<i16>,
+/// Fields that a registration requires in addition to an e-mail address and a password.
+pub(super) enum RequiredFields {
+    Username,
+    /// First name, last name and an age of at least this.
+    NamesAndAge(i16),
 }
 
-/// A whole profile.
-pub(super) struct Given {
+/// A valid registration.
+pub(super) struct NewUser {
     pub(super) profile: Profile,
     pub(super) password: Secret,
 }
 
 impl ProfileBody<'_> {
-    pub(super) fn whole(&self, required: &RequiredFields) -> Result<Given> {
-        let mut check = Validator::default();
-        let username = if required.username {
-            check.required("/username", &self.username, username)
-        } else {
-            check.optional("/username", &self.username, username)
+    /// Validates the body of a registration.
+    pub(super) fn new_user(&self, required: &RequiredFields) -> Result<NewUser> {
+        let mut validator = Validator::default();
+        let username = match required {
+            RequiredFields::Username => validator.required("/username", &self.username, username),
+            RequiredFields::NamesAndAge(_) => {
+                validator.optional("/username", &self.username, username)
+            }
         };
-        let email = check.required("/email", &self.email, email);
-        let password = check.required("/password", &self.password, password);
+        let email = validator.required("/email", &self.email, email);
+        let password = validator.required("/password", &self.password, password);
         let name = |raw: &str| text(raw, NAME_MAX);
-        let (first_name, last_name, age) = match required.age {
-            Some(least) => (
-                check.required("/firstName", &self.first_name, name),
-                check.required("/lastName", &self.last_name, name),
-                check.required("/age", &self.age, |raw| age(raw, least)),
+        let (first_name, last_name, age) = match *required {
+            RequiredFields::Username => (
+                validator.optional("/firstName", &self.first_name, name),
+                validator.optional("/lastName", &self.last_name, name),
+                validator.optional("/age", &self.age, |raw| age(raw, 0)),
             ),
-            None => (
-                check.optional("/firstName", &self.first_name, name),
-                check.optional("/lastName", &self.last_name, name),
-                check.optional("/age", &self.age, |raw| age(raw, 0)),
+            RequiredFields::NamesAndAge(age_min) => (
+                validator.required("/firstName", &self.first_name, name),
+                validator.required("/lastName", &self.last_name, name),
+                validator.required("/age", &self.age, |raw| age(raw, age_min)),
             ),
         };
-        let (email, password) = check.finish(email.zip(password))?;
-        Ok(Given { profile: Profile { username, email, first_name, last_name, age }, password })
+        let (email, password) = validator.finish(email.zip(password))?;
+        Ok(NewUser { profile: Profile { username, email, first_name, last_name, age }, password })
     }
 
-    /// What is to be told otherwise; at least of this age.
-    pub(super) fn changes(&self, least: i16) -> Result<ProfileChanges> {
-        let mut check = Validator::default();
+    /// Validates the body of an update; an age must be at least `age_min`.
+    pub(super) fn changes(&self, age_min: i16) -> Result<ProfileChanges> {
+        let mut validator = Validator::default();
         let name = |raw: &str| text(raw, NAME_MAX);
         let changes = ProfileChanges {
-            username: check.optional("/username", &self.username, username),
-            email: check.optional("/email", &self.email, email),
-            first_name: check.optional("/firstName", &self.first_name, name),
-            last_name: check.optional("/lastName", &self.last_name, name),
-            age: check.optional("/age", &self.age, |raw| age(raw, least)),
-            password: check.optional("/password", &self.password, password),
+            username: validator.optional("/username", &self.username, username),
+            email: validator.optional("/email", &self.email, email),
+            first_name: validator.optional("/firstName", &self.first_name, name),
+            last_name: validator.optional("/lastName", &self.last_name, name),
+            age: validator.optional("/age", &self.age, |raw| age(raw, age_min)),
+            password: validator.optional("/password", &self.password, password),
         };
-        check.finish(Some(changes))
+        validator.finish(Some(changes))
     }
 }
 
-/// What is wrong with a profile is answered 400 by the contract of these routes.
-pub(super) fn as_profile(error: Error) -> Error {
+/// Converts field errors into the 400 `invalid-profile` that the contract of these routes requires.
+pub(super) fn into_profile_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidProfile(fields),
         other => other,
@@ -118,34 +120,36 @@ fn username(raw: &str) -> Result<String, String> {
 fn email(raw: &str) -> Result<String, String> {
     let address = text(raw, EMAIL_MAX)?;
     let address = address.trim();
-    let sane = |part: &str| {
+    let is_valid_part = |part: &str| {
         !part.is_empty()
             && !part.contains(|c: char| {
                 c.is_whitespace() || c.is_control() || "@<>,;:\"()[]\\".contains(c)
             })
     };
     match address.rsplit_once('@') {
-        Some((local, domain)) if sane(local) && sane(domain) && is_domain(domain) => {
+        Some((local, domain))
+            if is_valid_part(local) && is_valid_part(domain) && is_domain(domain) =>
+        {
             Ok(address.to_owned())
         }
         _ => Err("must be an e-mail address".to_owned()),
     }
 }
 
-/// At least two parts, none of them empty.
+/// Whether a text has at least two labels, none of them empty.
 fn is_domain(text: &str) -> bool {
     text.split('.').count() >= 2 && text.split('.').all(|part| !part.is_empty())
 }
 
-/// What it is worth is looked at where the names are known.
+/// Reads a password. The policy is checked later, with the names of the user.
 fn password(raw: &str) -> Result<Secret, String> {
     text(raw, PASSWORD_MAX).map(Secret::from)
 }
 
-fn age(raw: &str, least: i16) -> Result<i16, String> {
+fn age(raw: &str, age_min: i16) -> Result<i16, String> {
     let age = raw.parse::<i16>().ok().filter(|age| (0..=150).contains(age));
     let age = age.ok_or("must be a whole number of years")?;
-    if age < least { Err(format!("must be at least {least}")) } else { Ok(age) }
+    if age < age_min { Err(format!("must be at least {age_min}")) } else { Ok(age) }
 }
 
 #[cfg(test)]
@@ -153,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_from_what_is_none() {
+    fn only_email_addresses_are_accepted() {
         for text in ["ada@example.com", "a.b+c@sub.example.co", "ü@example.org"] {
             assert!(email(&format!("{text:?}")).is_ok(), "{text}");
         }
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn user_names_cannot_be_taken_for_addresses() {
+    fn user_names_cannot_look_like_email_addresses() {
         assert!(username("\"ada_1.x-y\"").is_ok());
         for text in ["ab", "a@b", "ada lovelace", "ädä"] {
             assert!(username(&format!("{text:?}")).is_err(), "{text}");

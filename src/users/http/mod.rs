@@ -1,4 +1,4 @@
-//! `/api/users`: register, sign in, sign out, look at oneself.
+//! `/api/users`: register, sign in, sign out, get and update a user.
 
 mod body;
 
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::body::{Given, ProfileBody, RequiredFields};
+use self::body::{NewUser, ProfileBody, RequiredFields};
 use crate::auth::{Authenticated, Authenticator, TrustedProxies, bearer};
 use crate::error::{Error, Result};
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
@@ -24,10 +24,10 @@ use crate::secret::Secret;
 
 use super::{User, Users};
 
-/// Longest name that somebody may try to sign in with, in characters.
+/// Longest user name or e-mail address of a login, in characters.
 const LOGIN_MAX: usize = 254;
 
-/// Longest password that is looked at, in characters: longer than any that was taken.
+/// Longest password that is read, in characters: longer than any that the policy accepts.
 const PASSWORD_MAX: usize = 1_000;
 
 /// Routes of the internal listener, for other services.
@@ -81,19 +81,18 @@ async fn register_user(
     origin: Origin,
     body: JsonBody,
 ) -> Result<Response> {
-    let required = RequiredFields { username: true, age: None };
-    let Given { profile, password } = body
+    let NewUser { profile, password } = body
         .read::<ProfileBody<'_>>()
-        .and_then(|body| body.whole(&required))
-        .map_err(body::as_profile)?;
-    let done = users.register(&profile, &password, &key, origin).await?;
+        .and_then(|body| body.new_user(&RequiredFields::Username))
+        .map_err(body::into_profile_error)?;
+    let registered = users.register(&profile, &password, &key, origin).await?;
     let username = profile.username.as_deref().unwrap_or_default();
     let body = RegisteredUser {
         message: "User registered successfully",
         username,
-        id: done.id.to_string(),
+        id: registered.id.to_string(),
     };
-    Ok(Replayable::ok(body, done.replayed).into_response())
+    Ok(Replayable::ok(body, registered.replayed).into_response())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -104,7 +103,7 @@ struct CreatedUser<'a> {
     email: &'a str,
 }
 
-/// Register with a name and an age
+/// Register with names and an age
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -120,23 +119,23 @@ async fn create_user(
     origin: Origin,
     body: JsonBody,
 ) -> Result<Response> {
-    let required = RequiredFields { username: false, age: Some(users.age_min()) };
-    let Given { profile, password } = body
+    let required = RequiredFields::NamesAndAge(users.age_min());
+    let NewUser { profile, password } = body
         .read::<ProfileBody<'_>>()
-        .and_then(|body| body.whole(&required))
-        .map_err(body::as_profile)?;
-    let done = users.register(&profile, &password, &key, origin).await?;
-    let body = CreatedUser { id: done.id.to_string(), email: &profile.email };
-    Ok(Replayable::created(body, None, done.replayed).into_response())
+        .and_then(|body| body.new_user(&required))
+        .map_err(body::into_profile_error)?;
+    let registered = users.register(&profile, &password, &key, origin).await?;
+    let body = CreatedUser { id: registered.id.to_string(), email: &profile.email };
+    Ok(Replayable::created(body, None, registered.replayed).into_response())
 }
 
 #[derive(Deserialize, ToSchema)]
 struct Login<'a> {
-    /// This or `username`.
+    /// The e-mail address; required without `username`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
     email: RawField<'a>,
-    /// This or `email`.
+    /// The user name; required without `email`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
     username: RawField<'a>,
@@ -149,14 +148,15 @@ struct Login<'a> {
 struct LoggedIn<'a> {
     #[schema(example = "Login successful")]
     message: &'a str,
-    /// For the header `Authorization: Bearer`.
+    /// Credential for the header `Authorization: Bearer`.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }
 
 /// Sign in
 ///
-/// Who fails too often waits (429), each time longer. An unknown name and a wrong password are answered alike.
+/// After several failures, further attempts get 429 and have to wait, each time longer. An unknown name and a wrong
+/// password get the same response.
 #[utoipa::path(
     post, path = "/api/users/login", tag = "users",
     request_body = Login<'static>,
@@ -167,12 +167,12 @@ struct LoggedIn<'a> {
 )]
 async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Result<Response> {
     let Login { email, username, password } = body.read()?;
-    let mut check = Validator::default();
+    let mut validator = Validator::default();
     let (pointer, member) =
         if username.raw().is_some() { ("/username", username) } else { ("/email", email) };
-    let name = check.required(pointer, &member, |raw| text(raw, LOGIN_MAX));
-    let password = check.required("/password", &password, |raw| text(raw, PASSWORD_MAX));
-    let (name, password) = check.finish(name.zip(password))?;
+    let name = validator.required(pointer, &member, |raw| text(raw, LOGIN_MAX));
+    let password = validator.required("/password", &password, |raw| text(raw, PASSWORD_MAX));
+    let (name, password) = validator.finish(name.zip(password))?;
     let token = users.sign_in(&name, &Secret::from(password), origin).await?;
     let body = LoggedIn { message: "Login successful", token: token.reveal() };
     Ok(axum::Json(body).into_response())
@@ -180,26 +180,27 @@ async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Re
 
 #[derive(Deserialize, Default, ToSchema)]
 struct Logout<'a> {
-    /// The token, where it is not in the header `Authorization`.
+    /// The token, if it is not in the header `Authorization`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: RawField<'a>,
 }
 
 #[derive(Serialize, ToSchema)]
-struct Done<'a> {
+#[schema(as = Done)]
+struct MessageBody<'a> {
     #[schema(example = "Logout successful")]
     message: &'a str,
 }
 
 /// Sign out
 ///
-/// The token is dead at once, on every process.
+/// Ends the session of the token: the token is invalid at once, on every process.
 #[utoipa::path(
     post, path = "/api/users/logout", tag = "users",
-    request_body(content = Option<Logout<'static>>, description = "Not needed where the header has the token"),
+    request_body(content = Option<Logout<'static>>, description = "Not needed if the token is in the header"),
     responses(
-        (status = 200, description = "Signed out", body = Done<'static>),
+        (status = 200, description = "Signed out", body = MessageBody<'static>),
         Problems,
     ),
 )]
@@ -209,15 +210,15 @@ async fn logout(
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<Response> {
-    let said = serde_json::from_slice::<Logout<'_>>(&body).ok();
-    let said = said.and_then(|said| text(said.token.raw()?, PASSWORD_MAX).ok()).map(Secret::from);
-    let token = said.map_or_else(|| bearer(&headers), |token| Ok(Some(token)));
+    let body = serde_json::from_slice::<Logout<'_>>(&body).ok();
+    let token = body.and_then(|body| text(body.token.raw()?, PASSWORD_MAX).ok()).map(Secret::from);
+    let token = token.map_or_else(|| bearer(&headers), |token| Ok(Some(token)));
     let token = token.ok().flatten().ok_or(Error::NoToken)?;
     users.sign_out(&token, origin).await?;
-    Ok(axum::Json(Done { message: "Logout successful" }).into_response())
+    Ok(axum::Json(MessageBody { message: "Logout successful" }).into_response())
 }
 
-/// A user, as they see themselves.
+/// A user with their profile.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
 #[serde(rename_all = "camelCase")]
@@ -245,7 +246,7 @@ impl TryFrom<User> for UserBody {
     type Error = Error;
 
     fn try_from(user: User) -> Result<Self> {
-        let User { id, profile, is_admin, created_at } = user;
+        let User { id, profile, role, created_at } = user;
         Ok(Self {
             id: id.to_string(),
             username: profile.username,
@@ -253,15 +254,15 @@ impl TryFrom<User> for UserBody {
             first_name: profile.first_name,
             last_name: profile.last_name,
             age: profile.age,
-            role: if is_admin { "admin" } else { "user" },
+            role: role.name(),
             created_at: moment(created_at)?,
         })
     }
 }
 
-/// Look at a user
+/// Get a user
 ///
-/// Oneself; others need `users:read`.
+/// Users get themselves; other callers need `users:read`.
 #[utoipa::path(
     get, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1")),
@@ -278,7 +279,7 @@ async fn get_user(
     Ok(axum::Json(UserBody::try_from(users.get(&caller, id).await?)?).into_response())
 }
 
-/// The same for other services: only with a key, even behind the wall.
+/// The same for other services, which need a key even on the internal listener.
 async fn get_internal_user(
     State(users): State<Users>,
     Authenticated(caller): Authenticated,
@@ -288,15 +289,15 @@ async fn get_internal_user(
     Ok(axum::Json(UserBody::try_from(user)?).into_response())
 }
 
-/// Change a user
+/// Update a user
 ///
-/// What is absent stays as it is. A new password ends every other session.
+/// Absent members stay unchanged. A new password ends every other session.
 #[utoipa::path(
     put, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1")),
     request_body = ProfileBody<'static>,
     responses(
-        (status = 200, description = "Changed", body = Done<'static>, example = json!({ "message": "Profile updated successfully" })),
+        (status = 200, description = "Updated", body = MessageBody<'static>, example = json!({ "message": "Profile updated successfully" })),
         Problems,
     ),
 )]
@@ -307,9 +308,9 @@ async fn update_user(
     Path(id): Path<UserId>,
     body: JsonBody,
 ) -> Result<Response> {
-    let least = users.age_min_of(&caller, id).await?;
-    let changes = body.read::<ProfileBody<'_>>().and_then(|body| body.changes(least));
-    let changes = changes.map_err(body::as_profile)?;
+    let age_min = users.age_min_for_update(&caller, id).await?;
+    let changes = body.read::<ProfileBody<'_>>().and_then(|body| body.changes(age_min));
+    let changes = changes.map_err(body::into_profile_error)?;
     users.update(&caller, origin, id, &changes).await?;
-    Ok(axum::Json(Done { message: "Profile updated successfully" }).into_response())
+    Ok(axum::Json(MessageBody { message: "Profile updated successfully" }).into_response())
 }

@@ -1,9 +1,10 @@
-//! How often one may try: by account, by address, and by both together.
+//! Throttling of attempts: by account, by address, and by both together.
 //!
-//! Each attempt is counted before it is looked at, so that a thousand at once are no more than a thousand in a row;
-//! one that succeeds is taken back. Who fails too often waits, each time twice as long; what was tried is forgotten
-//! little by little. The narrow limit stops who guesses one password from one place; the wide ones who guesses from
-//! many places, or at many accounts, and they are wide so that the honest user next to him gets in.
+//! Each attempt is counted before it is checked, so that a thousand concurrent attempts are no better than a thousand in
+//! a row; a successful one is taken back. After several failures each further attempt has to wait, twice as long each
+//! time, and counted attempts expire gradually. The narrow limit (account and address) stops guessing one password from
+//! one place. The wide limits stop guessing from many places or at many accounts, and are wide so that an honest user
+//! behind the same address still gets in.
 
 mod sql;
 
@@ -18,54 +19,85 @@ use crate::error::{Error, Result};
 use crate::ids::UserId;
 use crate::secret::digest;
 
-/// In this time as many attempts are forgotten as are free.
-pub(super) const FORGET_AFTER: Duration = Duration::from_hours(1);
+/// Time in which as many counted attempts expire as a limit allows without a wait.
+pub(super) const EXPIRY: Duration = Duration::from_hours(1);
 
-/// The first wait, which doubles with each attempt, and the longest.
+/// First wait; it doubles with each further attempt.
 const WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// Longest wait.
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
-/// One of the limits that an attempt meets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
-    key: Uuid,
-    /// Attempts before one has to wait.
-    free: i32,
-    /// Whether a success shows that the failures before it were honest. Not of an address: there, whoever guesses at
-    /// other people's accounts could sign in to his own now and then.
-    forgets: bool,
+/// Effect of a successful attempt on the count of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnSuccess {
+    /// The earlier failures were honest mistakes: the count starts over.
+    Reset,
+    /// Only this attempt is taken back. An address needs this: an attacker who guesses passwords of other accounts could
+    /// otherwise reset the count by signing in to an account of their own.
+    TakeBack,
 }
 
-/// What an attempt to sign in meets. Somebody is the same however the name is written, and whichever of their names.
-pub(super) fn of_login(user: Option<UserId>, login: &str, address: Option<IpAddr>) -> Vec<Limit> {
+/// A limit that an attempt is counted against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptLimit {
+    key: Uuid,
+    /// Attempts without a wait.
+    free: i32,
+    on_success: OnSuccess,
+}
+
+/// Consequence of a counted attempt for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NextAttempt {
+    Free,
+    HasToWait,
+}
+
+/// The limits of a login. A user is one account, whichever of their names is used and however it is written.
+pub(super) fn login_limits(
+    user: Option<UserId>,
+    login: &str,
+    address: Option<IpAddr>,
+) -> Vec<AttemptLimit> {
     let login = user.map_or_else(|| login.to_lowercase(), |id| format!("user:{id}"));
-    let address = address.map(network);
-    let mut limits = vec![Limit { key: digest(&["account", &login]), free: 50, forgets: true }];
-    if let Some(address) = address {
-        limits.push(Limit { key: digest(&["address", &address]), free: 100, forgets: false });
-        limits.push(Limit {
+    let mut limits = vec![AttemptLimit {
+        key: digest(&["account", &login]),
+        free: 50,
+        on_success: OnSuccess::Reset,
+    }];
+    if let Some(address) = address.map(network) {
+        limits.push(AttemptLimit {
+            key: digest(&["address", &address]),
+            free: 100,
+            on_success: OnSuccess::TakeBack,
+        });
+        limits.push(AttemptLimit {
             key: digest(&["account and address", &login, &address]),
             free: 5,
-            forgets: true,
+            on_success: OnSuccess::Reset,
         });
     }
     limits
 }
 
-/// What a change of a profile meets.
-pub(super) fn of_change(user: UserId) -> Vec<Limit> {
+/// The limits of an update of a profile.
+pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
     let key = digest(&["change", &user.to_string()]);
-    vec![Limit { key, free: 20, forgets: false }]
+    vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]
 }
 
-/// What a registration meets; it is never taken back.
-pub(super) fn of_registration(address: Option<IpAddr>, free: i32) -> Vec<Limit> {
-    let limit =
-        |address| Limit { key: digest(&["registration", &network(address)]), free, forgets: false };
+/// The limits of a registration, which counts even if it succeeds.
+pub(super) fn registration_limits(address: Option<IpAddr>, free: i32) -> Vec<AttemptLimit> {
+    let limit = |address| AttemptLimit {
+        key: digest(&["registration", &network(address)]),
+        free,
+        on_success: OnSuccess::TakeBack,
+    };
     address.into_iter().map(limit).collect()
 }
 
-/// A household has a whole /64 of IPv6.
+/// The network of an address that counts as one client: a household has a whole /64 of IPv6.
 fn network(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
@@ -77,39 +109,41 @@ fn network(address: IpAddr) -> String {
     }
 }
 
-/// Counts an attempt, or refuses it. Whether it was the last one before a wait.
-pub(super) async fn count(
+/// Counts an attempt; refuses it if it has to wait.
+pub(super) async fn count_attempt(
     db: &Database,
-    limits: &[Limit],
+    limits: &[AttemptLimit],
     operation: &'static str,
-) -> Result<bool> {
+) -> Result<NextAttempt> {
     let mut db = db.acquire(operation).await?;
     let mut tx = db.begin().await?;
-    // In one order everywhere, so that two attempts never wait for each other.
+    // Every attempt takes the rows in the same order, so that two attempts never deadlock.
     let mut limits = limits.to_vec();
     limits.sort_unstable_by_key(|limit| limit.key);
-    let mut locks = false;
-    for Limit { key, free, .. } in limits {
-        let windows = [FORGET_AFTER, WAIT_MIN, WAIT_MAX];
-        let Some(locked) = sql::count(&mut tx, key, free, windows).await? else {
-            let wait = sql::wait(&mut tx, key).await?;
-            tx.rollback().await?;
-            return Err(Error::TooManyRequests { wait });
-        };
-        locks |= locked;
+    let mut next = NextAttempt::Free;
+    for AttemptLimit { key, free, .. } in limits {
+        let windows = [EXPIRY, WAIT_MIN, WAIT_MAX];
+        match sql::count_attempt(&mut tx, key, free, windows).await? {
+            Some(NextAttempt::Free) => {}
+            Some(NextAttempt::HasToWait) => next = NextAttempt::HasToWait,
+            None => {
+                let wait = sql::remaining_wait(&mut tx, key).await?;
+                tx.rollback().await?;
+                return Err(Error::TooManyRequests { wait });
+            }
+        }
     }
     tx.commit().await?;
-    Ok(locks)
+    Ok(next)
 }
 
-/// An attempt that succeeded.
-pub(super) async fn forgive(db: &Database, limits: &[Limit]) -> Result<()> {
+/// Takes a successful attempt back.
+pub(super) async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("users.forgive").await?;
-    for Limit { key, forgets, .. } in limits {
-        if *forgets {
-            sql::forget(&mut db, *key).await?;
-        } else {
-            sql::take_back(&mut db, *key).await?;
+    for AttemptLimit { key, on_success, .. } in limits {
+        match on_success {
+            OnSuccess::Reset => sql::reset(&mut db, *key).await?,
+            OnSuccess::TakeBack => sql::take_back(&mut db, *key).await?,
         }
     }
     Ok(())

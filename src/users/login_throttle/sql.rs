@@ -1,19 +1,20 @@
-//! The statements of limits.
+//! Statements of the throttle.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::NextAttempt;
 use crate::error::Result;
 
-/// Counts an attempt and says whether the next one has to wait; nothing while this one has to.
-pub(super) async fn count(
+/// Counts an attempt; `None` if this attempt itself has to wait, which is not counted.
+pub(super) async fn count_attempt(
     db: &mut PgConnection,
     key: Uuid,
     free: i32,
-    [forget_after, wait_min, wait_max]: [Duration; 3],
-) -> Result<Option<bool>> {
+    [expiry, wait_min, wait_max]: [Duration; 3],
+) -> Result<Option<NextAttempt>> {
     let row = sqlx::query_scalar!(
         r#"
         insert into attempt as a (key, count) values ($1, 1)
@@ -29,15 +30,16 @@ pub(super) async fn count(
         returning locked_until is not null as "locks!""#,
         key,
         free,
-        forget_after.as_secs_f64(),
+        expiry.as_secs_f64(),
         wait_min.as_secs_f64(),
         wait_max.as_secs_f64(),
     );
-    Ok(row.fetch_optional(db).await?)
+    let has_to_wait = row.fetch_optional(db).await?;
+    Ok(has_to_wait.map(|wait| if wait { NextAttempt::HasToWait } else { NextAttempt::Free }))
 }
 
-/// How long the next attempt has to wait.
-pub(super) async fn wait(db: &mut PgConnection, key: Uuid) -> Result<Duration> {
+/// Time until the next attempt is allowed.
+pub(super) async fn remaining_wait(db: &mut PgConnection, key: Uuid) -> Result<Duration> {
     let seconds = sqlx::query_scalar!(
         r#"select extract(epoch from locked_until - now())::float8 as "seconds" from attempt where key = $1"#,
         key
@@ -46,13 +48,13 @@ pub(super) async fn wait(db: &mut PgConnection, key: Uuid) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds.max(0.0)))
 }
 
-/// Forgets all attempts.
-pub(super) async fn forget(db: &mut PgConnection, key: Uuid) -> Result<()> {
+/// Removes all counted attempts.
+pub(super) async fn reset(db: &mut PgConnection, key: Uuid) -> Result<()> {
     sqlx::query!("delete from attempt where key = $1", key).execute(db).await?;
     Ok(())
 }
 
-/// Takes one attempt back, and the wait that it began.
+/// Takes one attempt back, together with the wait that it started.
 pub(super) async fn take_back(db: &mut PgConnection, key: Uuid) -> Result<()> {
     let update = sqlx::query!(
         "update attempt set count = greatest(count - 1, 0), locked_until = null where key = $1",

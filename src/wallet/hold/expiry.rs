@@ -1,11 +1,17 @@
 //! Expiry of holds that were not captured in time. Every process may run it: each hold ends once.
+//!
+//! A round walks through all holds that are due, a page at a time, and ends many of them at once, so that they share
+//! commits. A hold that cannot end waits longer after each attempt and never blocks the others.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::sql;
 use crate::error::{Error, Result};
+use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
@@ -18,18 +24,31 @@ const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 /// How often wallets are counted, which reads all of them.
 const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Most holds that one round ends.
-const HOLDS_MAX: i64 = 500;
+/// Most holds of one page.
+const PAGE_MAX: i64 = 1_000;
+
+/// Most holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of the writer.
+const CONCURRENCY: usize = 256;
+
+/// First pause before a hold that could not expire is retried; it doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+
+/// Longest pause before a hold that could not expire is retried.
+const BACKOFF_MAX: Duration = Duration::from_mins(10);
+
+/// Most holds whose backoff is remembered; further ones are retried in every round.
+const BACKOFFS_MAX: usize = 100_000;
 
 /// Runs until shutdown.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut expiry = Expiry::new(wallets.clone());
     while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-        if let Err(error) = wallets.expire_holds().await {
+        if let Some(Err(error)) = stopping.run_until_cancelled(expiry.round()).await {
             tracing::warn!(
                 event = "hold.expiry_failed",
                 error.message = error.into_cause().to_string(),
-                "expired holds could not be released; retrying"
+                "expired holds could not be read; retrying"
             );
         }
         if summed.is_none_or(|summed| summed.elapsed() >= TOTALS_INTERVAL) {
@@ -45,27 +64,94 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
     Ok(())
 }
 
-impl Wallets {
-    /// Ends the holds that are due, and returns how many.
-    pub async fn expire_holds(&self) -> Result<usize> {
-        let due =
-            sql::expired(&mut *self.db.acquire("wallet.expired_holds").await?, HOLDS_MAX).await?;
-        let (mut ended, mut failed) = (0, Ok(()));
-        for id in due {
-            match self.expire_hold(id).await {
-                Ok(_) => {
-                    ended += 1;
-                    self.metrics.wallet_holds_expired_total.increment(1);
-                }
-                // Another process or a capture ended it first.
-                Err(Error::HoldEnded(_)) => {}
-                // A hold that cannot end must not block the others.
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed.map(|()| ended)
+/// Backoff of a hold that could not expire.
+#[derive(Debug, Clone, Copy)]
+struct Backoff {
+    pause: Duration,
+    until: Instant,
+}
+
+/// Expires the holds that are due, and backs off from those that could not expire.
+pub struct Expiry {
+    wallets: Wallets,
+    backoffs: HashMap<HoldId, Backoff>,
+}
+
+impl Expiry {
+    pub fn new(wallets: Wallets) -> Self {
+        Self { wallets, backoffs: HashMap::new() }
     }
 
+    /// Ends every hold that is due now, and returns how many ended.
+    pub async fn round(&mut self) -> Result<usize> {
+        let (mut ended, mut after) = (0, None);
+        loop {
+            let mut db = self.wallets.db.acquire("wallet.expired_holds").await?;
+            let page = sql::expired(&mut db, after, PAGE_MAX).await?;
+            drop(db);
+            let Some(last) = page.last() else { return Ok(ended) };
+            after = Some((last.expires_at, last.id));
+            let is_last_page = i64::try_from(page.len()).is_ok_and(|count| count < PAGE_MAX);
+            ended += self.end_page(page.into_iter().map(|due| due.id)).await;
+            if is_last_page {
+                return Ok(ended);
+            }
+        }
+    }
+
+    async fn end_page(&mut self, due: impl Iterator<Item = HoldId>) -> usize {
+        let now = Instant::now();
+        let is_ready =
+            |id: &HoldId| self.backoffs.get(id).is_none_or(|backoff| backoff.until <= now);
+        let ready: Vec<HoldId> = due.filter(is_ready).collect();
+        let wallets = &self.wallets;
+        let ends = ready.into_iter().map(|id| async move { (id, wallets.expire_hold(id).await) });
+        let outcomes: Vec<_> = stream::iter(ends).buffer_unordered(CONCURRENCY).collect().await;
+        let (mut ended, mut failed, mut failure) = (0, 0, None);
+        for (id, outcome) in outcomes {
+            match outcome {
+                Ok(_) => {
+                    ended += 1;
+                    self.wallets.metrics.wallet_holds_expired_total.increment(1);
+                    self.backoffs.remove(&id);
+                }
+                // Another process or a capture ended it first.
+                Err(Error::HoldEnded(_)) => drop(self.backoffs.remove(&id)),
+                Err(error) => {
+                    // An outage says nothing about the hold: the next round tries it again.
+                    if !matches!(error, Error::DatabaseUnavailable(_)) {
+                        self.back_off(id);
+                    }
+                    failed += 1;
+                    failure = Some((id, error));
+                }
+            }
+        }
+        if let Some((id, error)) = failure {
+            tracing::warn!(
+                event = "hold.expiry_failed",
+                hold.id = id.0,
+                holds = failed,
+                error.message = error.to_string(),
+                error.chain = error.cause().map(|cause| format!("{cause:#}")),
+                "holds could not expire; each is retried with backoff"
+            );
+        }
+        ended
+    }
+
+    fn back_off(&mut self, id: HoldId) {
+        let pause = match self.backoffs.get(&id) {
+            Some(backoff) => (backoff.pause * 2).min(BACKOFF_MAX),
+            None => BACKOFF_MIN,
+        };
+        if self.backoffs.len() < BACKOFFS_MAX || self.backoffs.contains_key(&id) {
+            self.backoffs.insert(id, Backoff { pause, until: Instant::now() + pause });
+        }
+    }
+}
+
+impl Wallets {
     async fn sample_count(&self) -> Result<()> {
         let (open, closed) =
             crate::wallet::sql::count(&mut *self.db.acquire("wallet.count").await?).await?;

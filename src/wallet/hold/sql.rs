@@ -103,13 +103,30 @@ pub(super) async fn list(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Ids of open holds that are past their expiry, the oldest expiry first.
-pub(super) async fn expired(db: &mut PgConnection, limit: i64) -> Result<Vec<HoldId>> {
-    let ids = sqlx::query_scalar!(
-        r#"select id as "id: HoldId" from hold where state = 'open' and expires_at <= now() order by expires_at limit $1"#,
+/// An open hold that is past its expiry.
+pub(super) struct DueHold {
+    pub id: HoldId,
+    pub expires_at: OffsetDateTime,
+}
+
+/// Open holds that are past their expiry and behind `after`, the oldest expiry first.
+pub(super) async fn expired(
+    db: &mut PgConnection,
+    after: Option<(OffsetDateTime, HoldId)>,
+    limit: i64,
+) -> Result<Vec<DueHold>> {
+    let (expires_at, id) = after.unzip();
+    let due = sqlx::query_as!(
+        DueHold,
+        r#"select id as "id: HoldId", expires_at from hold
+        where state = 'open' and expires_at <= now()
+            and (expires_at, id) > (coalesce($1, '-infinity'::timestamptz), coalesce($2, 0::bigint))
+        order by expires_at, id limit $3"#,
+        expires_at,
+        id.map(|id| id.0),
         limit
     );
-    Ok(ids.fetch_all(db).await?)
+    Ok(due.fetch_all(db).await?)
 }
 
 /// Amount that open holds reserve, by currency.

@@ -86,7 +86,7 @@ impl Wallets {
         let _guard = self.locks.lock(id.0).await;
         for _ in 0..ATTEMPTS_MAX {
             // It is cached again when the transition has taken effect.
-            let cached = self.open_holds.take(&id);
+            let cached = self.open_holds.remove(&id);
             let is_cached = cached.is_some();
             let hold = match cached {
                 Some(hold) => hold,
@@ -221,6 +221,10 @@ impl ResolvedTransition {
             }
             (HoldState::Open, _) => {}
             (state, _) => return Err(Error::HoldEnded(state.name())),
+        }
+        if matches!(self, Self::Capture { to, .. } if *to == Some(hold.wallet)) {
+            let detail = "must be another wallet; void the hold to release its money";
+            return Err(Error::field("/to", detail));
         }
         let remaining = hold.remaining();
         let (captured, released, release_kind) = match self {

@@ -34,7 +34,7 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct CreateBatch<'a> {
-    /// Whether all or none of them take effect; otherwise each stands for itself.
+    /// Whether the transfers take effect all or none; otherwise each succeeds or fails by itself.
     #[serde(default)]
     atomic: bool,
     /// At most 10,000.
@@ -82,8 +82,9 @@ impl BatchResultBody {
 
 /// Create many transfers
 ///
-/// With `atomic`, all take effect or none: the answer is 201, or the problem of the first transfer that is refused.
-/// Without it, each stands for itself, and a repetition with the same `Idempotency-Key` posts only the missing ones.
+/// With `atomic`, all take effect or none: the response is 201, or the problem of the first transfer that is refused.
+/// Without it, each succeeds or fails by itself, and a repetition with the same `Idempotency-Key` posts only the missing
+/// ones.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),

@@ -24,7 +24,7 @@ pub(super) fn request_meta<'a>(
     key: &'a IdempotencyKey,
     context: &RequestContext,
 ) -> RequestMeta<'a> {
-    RequestMeta { caller, key, trace: Uuid::from_bytes(context.trace().trace) }
+    RequestMeta { caller, key, trace: Uuid::from_bytes(context.trace().trace_id) }
 }
 
 /// An exact decimal as a JSON number.
@@ -56,7 +56,7 @@ pub(crate) fn optional_decimal<'a>(
     pointer: &str,
     field: &RawField<'a>,
 ) -> Option<&'a str> {
-    let text = field.raw().map(Currencies::unquoted)?;
+    let text = field.raw().map(Currencies::amount_text)?;
     text.map_err(|detail| validator.refuse(pointer, detail)).ok()
 }
 

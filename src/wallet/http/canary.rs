@@ -28,7 +28,7 @@ where
 #[derive(Serialize, ToSchema)]
 #[schema(as = Probed)]
 struct CanaryBody {
-    /// The transfer.
+    /// Id of the transfer.
     #[schema(example = "17")]
     transfer: String,
 }
@@ -36,8 +36,8 @@ struct CanaryBody {
 /// Probe the ledger
 ///
 /// Moves one minor unit between two system accounts and back; no customer's balance changes.
-/// A monitor that calls this every few seconds through the public address sees what customers see.
-/// Where access is closed, any API key will do.
+/// A monitor that calls this every few seconds through the public address detects failures as customers would.
+/// If access is closed, any API key is sufficient.
 #[utoipa::path(
     post, path = "/wallet/probe", tag = "wallet",
     params(IdempotencyKey),

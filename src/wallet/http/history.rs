@@ -1,6 +1,7 @@
 //! `/wallet/{id}/history`: the transfers of a wallet.
 
 use axum::extract::{FromRef, State};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +13,7 @@ use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
-use crate::http::pagination::{Page, last_of_full_page, page_limit, percent};
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::WalletId;
 use crate::ledger::account::AccountId;
@@ -122,7 +123,7 @@ struct ListHistoryQuery {
 
 /// List the history of a wallet
 ///
-/// The newest entry first.
+/// The newest entry comes first.
 #[utoipa::path(
     get, path = "/wallet/{id}/history", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), ListHistoryQuery),
@@ -150,7 +151,8 @@ async fn list_history(
         let mut next = format!("/wallet/{id}/history?limit={limit}&after={}", last.seq);
         for (name, value) in [("from", &from), ("to", &to)] {
             if let Some(value) = value {
-                next.extend([format!("&{name}="), percent(value)]);
+                next.extend(["&", name, "="]);
+                next.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
             }
         }
         next

@@ -99,7 +99,7 @@ fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateHold<'a> {
-    /// The wallet.
+    /// Id of the wallet.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "1")]
     id: RawField<'a>,
@@ -180,12 +180,12 @@ struct CaptureHold<'a> {
     #[schema(value_type = Option<String>, example = "2")]
     to: RawField<'a>,
     /// Whether the rest is released; true if absent.
-    #[serde(rename = "final", default = "yes")]
+    #[serde(rename = "final", default = "default_true")]
     #[schema(example = true)]
     is_final: bool,
 }
 
-const fn yes() -> bool {
+const fn default_true() -> bool {
     true
 }
 
@@ -254,7 +254,7 @@ struct ListHoldsQuery {
 
 /// List the holds of a wallet
 ///
-/// The newest hold first.
+/// The newest hold comes first.
 #[utoipa::path(
     get, path = "/wallet/{id}/holds", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), ListHoldsQuery),

@@ -123,11 +123,11 @@ async fn create_wallet(
     let owner = validator.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
     let currencies = wallets.currencies();
     let currency = validator.required("/currency", &currency, |raw| {
-        currencies.find(&string(raw)?).ok_or_else(|| "is not a currency known here".to_owned())
+        currencies.find(&string(raw)?).ok_or_else(|| "is not a supported currency".to_owned())
     });
     let initial = currency.and_then(|currency| {
         validator.optional("/initial_balance", &initial_balance, |raw| {
-            let text = Currencies::unquoted(raw)?;
+            let text = Currencies::amount_text(raw)?;
             Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())
         })
     });

@@ -17,7 +17,7 @@ use super::history::HistoryEntryBody;
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::extract::{Path, Query};
-use crate::http::fields::parse_moment;
+use crate::http::fields::{moment, parse_moment};
 use crate::http::problem::Problems;
 use crate::ids::WalletId;
 use crate::wallet::Wallets;
@@ -37,7 +37,8 @@ struct StatementQuery {
     /// Beginning of the statement, as RFC 3339; the opening of the wallet if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as RFC 3339; now if absent.
+    /// End of the statement, as RFC 3339; now if absent. The statement ends earlier if its end is not final yet: at
+    /// `as_of_at`, which is the time of the closing line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
@@ -78,8 +79,9 @@ async fn get_statement(
     let currency = statement.record.currency;
     let opening = number(statement.opening.total()?, currency)?;
     let closing = number(statement.closing.total()?, currency)?;
-    let head = format.head(id, currency.code(), opening.get());
-    let tail = format.tail(closing.get());
+    let until = statement.until.map(moment).transpose()?;
+    let head = format.head(id, currency.code(), opening.get(), until.as_deref());
+    let tail = format.tail(closing.get(), until.as_deref());
     let part = NextPart::Head(head);
     let stream = StatementStream { statement, format, part, tail, is_first: true };
     let body = Body::from_stream(stream::try_unfold(stream, StatementStream::next));
@@ -140,10 +142,11 @@ impl StatementFormat {
         }
     }
 
-    fn head(self, id: WalletId, currency: &str, opening: &str) -> String {
+    fn head(self, id: WalletId, currency: &str, opening: &str, until: Option<&str>) -> String {
         match self {
             Self::Json => format!(
-                r#"{{"wallet":"{id}","currency":"{currency}","opening_balance":{opening},"entries":["#
+                r#"{{"wallet":"{id}","currency":"{currency}",{}"opening_balance":{opening},"entries":["#,
+                until.map_or_else(String::new, |until| format!(r#""as_of_at":"{until}","#))
             ),
             Self::Csv => format!(
                 "at,transfer,kind,direction,counterparty,amount,balance,available,currency,memo,trace_id\r\n\
@@ -182,10 +185,10 @@ impl StatementFormat {
         Ok(())
     }
 
-    fn tail(self, closing: &str) -> String {
+    fn tail(self, closing: &str, until: Option<&str>) -> String {
         match self {
             Self::Json => format!(r#"],"closing_balance":{closing}}}"#),
-            Self::Csv => format!(",,closing,,,,{closing},,,,\r\n"),
+            Self::Csv => format!("{},,closing,,,,{closing},,,,\r\n", until.unwrap_or_default()),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `PATCH` and `DELETE /wallet/{id}`: update, freeze and close a wallet.
 
+use axum::Extension;
 use axum::extract::{FromRef, State};
-use axum::{Extension, Json};
-use http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -17,10 +17,11 @@ use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, Validator};
 use crate::http::fields::{metadata, text};
 use crate::http::problem::Problems;
+use crate::http::replay::{self, Replayable};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::WalletId;
 use crate::wallet::Wallets;
-use crate::wallet::update::WalletChanges;
+use crate::wallet::update::{UpdatedWallet, WalletChanges};
 
 /// Longest label, in characters.
 const LABEL_MAX: usize = 200;
@@ -74,7 +75,7 @@ impl UpdateWallet<'_> {
 
 /// Update a wallet
 ///
-/// Changes label and metadata; freezes and unfreezes.
+/// Changes label and metadata; freezes or unfreezes the wallet.
 #[utoipa::path(
     patch, path = "/wallet/{id}", tag = "wallet",
     params(
@@ -94,10 +95,11 @@ async fn update_wallet(
     Extension(context): Extension<RequestContext>,
     Path(id): Path<WalletId>,
     body: JsonBody,
-) -> Result<Json<WalletDetailBody>> {
+) -> Result<Replayable<WalletDetailBody>> {
     let changes = body.read::<UpdateWallet<'_>>()?.changes()?;
-    wallets.update(id, &changes, request_meta(&caller, &key, &context)).await?;
-    Ok(Json(wallets.detail(&caller, id).await?.try_into()?))
+    let meta = request_meta(&caller, &key, &context);
+    let UpdatedWallet { balance, detail, replayed } = wallets.update(id, &changes, meta).await?;
+    Ok(Replayable::ok((balance, detail).try_into()?, replayed))
 }
 
 /// Close a wallet
@@ -120,7 +122,7 @@ async fn close_wallet(
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     Path(id): Path<WalletId>,
-) -> Result<StatusCode> {
-    wallets.close(id, request_meta(&caller, &key, &context)).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response> {
+    let replayed = wallets.close(id, request_meta(&caller, &key, &context)).await?;
+    Ok(replay::no_content(replayed))
 }

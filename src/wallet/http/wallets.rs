@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{FromRef, State};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -13,7 +14,7 @@ use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
-use crate::http::pagination::{Page, last_of_full_page, page_limit, percent};
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::WalletId;
 use crate::wallet::Wallets;
@@ -43,10 +44,14 @@ struct WalletBalanceBody {
     id: String,
     #[schema(example = "test2")]
     owner: String,
-    /// The last transfer that the balance takes into account, if you asked for a moment.
+    /// The last transfer that the balance includes, if a moment was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
+    /// Moment of the balance: the requested one, or the newest one at which the balance is final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-01-31T12:00:00Z")]
+    as_of_at: Option<String>,
 }
 
 impl TryFrom<&WalletBalance> for WalletBalanceBody {
@@ -59,7 +64,8 @@ impl TryFrom<&WalletBalance> for WalletBalanceBody {
             currency: currency.code().to_owned(),
             id: wallet.id.to_string(),
             owner: wallet.record.owner.clone(),
-            as_of: wallet.as_of.map(|seq| seq.to_string()),
+            as_of: wallet.as_of.map(|as_of| as_of.seq.to_string()),
+            as_of_at: wallet.as_of.map(|as_of| moment(as_of.at)).transpose()?,
         })
     }
 }
@@ -157,7 +163,8 @@ async fn list_wallets(
         let mut next = format!("/wallet?limit={limit}&after={}", last.id);
         for (name, value) in [("owner", owner), ("currency", currency)] {
             if let Some(value) = value {
-                next.extend([format!("&{name}="), percent(value)]);
+                next.extend(["&", name, "="]);
+                next.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
             }
         }
         next + if include_closed { "&closed=true" } else { "" }

@@ -57,7 +57,8 @@ impl Wallets {
             self.get_transfer(meta.caller, id).await?;
             return Err(refusal);
         }
-        if !is_refundable(transfer.kind) {
+        let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
+        if !is_refundable(transfer.kind) || is_internal {
             return Err(Error::NotRefundable);
         }
         let amount = amount.map(|text| parse_amount(text, transfer.currency)).transpose()?;

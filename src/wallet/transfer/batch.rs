@@ -1,18 +1,51 @@
 //! Many transfers in one request: all or none, or each by itself.
+//!
+//! The idempotency key covers the whole request. Each transfer of a non-atomic batch has a key of its own as well, so
+//! that a repetition posts only the missing ones.
+
+use std::str::FromStr;
 
 use futures_util::{StreamExt, stream};
 
-use super::{ResolvedTransfer, Transfer, TransferRequest};
+use rust_decimal::Decimal;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{ResolvedTransfer, Transfer, TransferRequest, sql};
 use crate::error::{Error, Result};
+use crate::ledger::companion::Companion;
 use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
-use crate::wallet::{RequestMeta, Wallets, from_post_error};
+use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 
 /// Most transfers of one request. With a fee each they still fit one posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
 /// Most transfers of one request that wait for the writer at once, so that other requests get their turn.
 const WAITING_MAX: usize = 2_048;
+
+/// Refusal of a transfer whose key belongs to another batch.
+pub(in crate::wallet) const KEY_CLAIMED: &str = "the key belongs to another batch";
+
+/// Mode of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BatchMode {
+    Atomic,
+    Each,
+}
+
+/// A key's claim for the content of a batch, as the row of its companion.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct BatchClaim {
+    key_hash: Uuid,
+    content_hash: Uuid,
+}
+
+impl BatchClaim {
+    fn companion(self) -> Result<Companion> {
+        companion(&sql::BATCH_CLAIMED, &self, KEY_CLAIMED)
+    }
+}
 
 impl Wallets {
     /// Posts all of these transfers together, or none of them.
@@ -21,6 +54,7 @@ impl Wallets {
         requests: Vec<Result<TransferRequest<'_>>>,
         meta: RequestMeta<'_>,
     ) -> Result<Vec<Transfer>> {
+        let claim = self.claim(BatchMode::Atomic, &requests, meta).await?;
         let transfers = all_valid(self.resolve_all(requests, meta).await?)?;
         let content: Vec<String> = transfers.iter().flat_map(ResolvedTransfer::content).collect();
         let content: Vec<&str> = content.iter().map(String::as_str).collect();
@@ -30,7 +64,8 @@ impl Wallets {
             .iter()
             .scan(0, |next, legs| Some(std::mem::replace(next, *next + legs.len())))
             .collect();
-        let posting = meta.posting("batch", &content, legs.concat());
+        let mut posting = meta.posting("batch", &content, legs.concat());
+        posting.companions.extend(claim.map(BatchClaim::companion).transpose()?);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| batch_error(&error, &starts, &transfers))?;
         if posted.replayed {
@@ -52,12 +87,51 @@ impl Wallets {
         requests: Vec<Result<TransferRequest<'_>>>,
         meta: RequestMeta<'_>,
     ) -> Result<Vec<Result<Transfer>>> {
+        let claim = self.claim(BatchMode::Each, &requests, meta).await?;
         let transfers = self.resolve_all(requests, meta).await?;
-        // Each has a key of its own, so a repeated request posts only the missing ones.
         let posts = transfers.into_iter().enumerate().map(|(place, transfer)| async move {
-            self.post_transfer(&format!("batch.{place}"), transfer?, meta).await
+            let claim = claim.map(BatchClaim::companion).transpose()?;
+            self.post_transfer(&format!("batch.{place}"), transfer?, claim, meta).await
         });
-        Ok(stream::iter(posts).buffered(WAITING_MAX).collect().await)
+        let outcomes: Vec<Result<Transfer>> =
+            stream::iter(posts).buffered(WAITING_MAX).collect().await;
+        let is_reused = |outcome: &Result<_>| matches!(outcome, Err(Error::IdempotencyKeyReused));
+        if outcomes.iter().any(is_reused) {
+            return Err(Error::IdempotencyKeyReused);
+        }
+        if let Some(claim) = claim
+            && outcomes.iter().flatten().any(|transfer| transfer.replayed)
+        {
+            // Another request under this key may have won the race for its first transfer.
+            self.require_unclaimed(claim).await?;
+        }
+        Ok(outcomes)
+    }
+
+    /// The claim of a request with a key; refused if the key belongs to another batch already.
+    async fn claim(
+        &self,
+        mode: BatchMode,
+        requests: &[Result<TransferRequest<'_>>],
+        meta: RequestMeta<'_>,
+    ) -> Result<Option<BatchClaim>> {
+        let content = batch_content(mode, requests);
+        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let Some(key) = meta.key.hashed(meta.caller.name(), "batch.request", &content) else {
+            return Ok(None);
+        };
+        let claim = BatchClaim { key_hash: key.hash, content_hash: key.content };
+        self.require_unclaimed(claim).await?;
+        Ok(Some(claim))
+    }
+
+    /// Refuses a key that belongs to a batch with other content.
+    async fn require_unclaimed(&self, claim: BatchClaim) -> Result<()> {
+        let mut db = self.db.acquire("wallet.batch_claim").await?;
+        match sql::claimed_content(&mut db, claim.key_hash).await? {
+            Some(content) if content != claim.content_hash => Err(Error::IdempotencyKeyReused),
+            _ => Ok(()),
+        }
     }
 
     async fn resolve_all(
@@ -72,6 +146,36 @@ impl Wallets {
         });
         Ok(resolved.collect())
     }
+}
+
+/// The request as the client sent it, for its key. It must not depend on wallets: one that does not exist yet may exist
+/// when the request is repeated.
+fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> Vec<String> {
+    let mode = match mode {
+        BatchMode::Atomic => "atomic",
+        BatchMode::Each => "each",
+    };
+    let mut content = vec![mode.to_owned()];
+    for request in requests {
+        match request {
+            Ok(TransferRequest { from, to, amount, fee, note }) => content.extend([
+                from.to_string(),
+                to.to_string(),
+                normalized(amount),
+                fee.map_or_else(String::new, normalized),
+                note.memo.clone().unwrap_or_default(),
+                note.metadata.as_ref().map_or_else(String::new, |raw| raw.get().to_owned()),
+            ]),
+            Err(error) => content.push(error.to_string()),
+        }
+    }
+    content
+}
+
+/// A decimal in one spelling: `100` and `100.00` are the same.
+fn normalized(text: &str) -> String {
+    let decimal = Decimal::from_str(text).or_else(|_| Decimal::from_scientific(text));
+    decimal.map_or_else(|_| text.to_owned(), |decimal| decimal.normalize().to_string())
 }
 
 /// All transfers, or every field error of all of them.

@@ -5,7 +5,7 @@ use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::ids::TransferId;
 use crate::ledger::money::Minor;
-use crate::ledger::read::{self, Line};
+use crate::ledger::read::{self, BookRow};
 use crate::ledger::transfer::{Posted, TransferKind};
 use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted};
 
@@ -21,10 +21,10 @@ impl Wallets {
         Err(Error::NotFound("transfer"))
     }
 
-    /// A transfer, whoever may see it.
+    /// A transfer, without a check of access.
     pub(in crate::wallet) async fn find_transfer(&self, id: TransferId) -> Result<Transfer> {
-        let lines = self.lines_of(id).await?;
-        self.transfer_from(&lines).await
+        let rows = self.rows_of(id).await?;
+        self.transfer_from(&rows).await
     }
 
     /// The answer to the first request with the same key.
@@ -36,11 +36,11 @@ impl Wallets {
     pub(super) async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
         let mut db = self.db.acquire("wallet.replayed_batch").await?;
         let (after, last) = (posted.first_seq - 1, posted.last_seq);
-        let lines = read::lines(&mut db, BOOK, after, last, i64::MAX).await?;
+        let rows = read::rows(&mut db, BOOK, after, last, i64::MAX).await?;
         drop(db);
         let mut transfers = Vec::new();
-        for lines in lines.chunk_by(|_, next| next.leg > 0) {
-            let transfer = self.transfer_from(lines).await?;
+        for rows in rows.chunk_by(|_, next| next.leg > 0) {
+            let transfer = self.transfer_from(rows).await?;
             transfers.push(Transfer { replayed: true, ..transfer });
         }
         Ok(transfers)
@@ -60,41 +60,41 @@ impl Wallets {
     }
 
     /// The rows of a transfer, including its fee.
-    async fn lines_of(&self, id: TransferId) -> Result<Vec<Line>> {
+    async fn rows_of(&self, id: TransferId) -> Result<Vec<BookRow>> {
         let TransferId(seq) = id;
         let mut db = self.db.acquire("wallet.get_transfer").await?;
-        let first = read::lines(&mut db, BOOK, seq - 1, seq, 1).await?;
-        let Some(first) = first.into_iter().next().filter(|line| line.leg == 0) else {
+        let first = read::rows(&mut db, BOOK, seq - 1, seq, 1).await?;
+        let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
             return Err(Error::NotFound("transfer"));
         };
         let more = i64::from(first.legs) - 1;
-        let mut lines = vec![first];
+        let mut rows = vec![first];
         if more > 0 {
-            lines.extend(read::lines(&mut db, BOOK, seq, seq + more, more).await?);
+            rows.extend(read::rows(&mut db, BOOK, seq, seq + more, more).await?);
         }
-        Ok(lines)
+        Ok(rows)
     }
 
     /// The transfer that these rows make up; 404 if it touches no wallet.
-    async fn transfer_from(&self, lines: &[Line]) -> Result<Transfer> {
-        let first = lines.first().and_then(Line::row).zip(lines.first());
-        let Some((row, line)) = first else { return Err(nothing_posted()) };
-        let wallet = wallet_of(row.debit).or_else(|| wallet_of(row.credit));
+    async fn transfer_from(&self, rows: &[BookRow]) -> Result<Transfer> {
+        let first = rows.first().and_then(BookRow::transfer_row).zip(rows.first());
+        let Some((leg, row)) = first else { return Err(nothing_posted()) };
+        let wallet = wallet_of(leg.debit).or_else(|| wallet_of(leg.credit));
         let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
         let fee = TransferKind::Fee.code();
-        let fees = lines.iter().filter(|line| line.kind == fee && line.leg > 0);
+        let fees = rows.iter().filter(|row| row.kind == fee && row.leg > 0);
         Ok(Transfer {
-            id: TransferId(line.seq),
-            kind: row.kind,
-            debit: row.debit,
-            credit: row.credit,
+            id: TransferId(row.seq),
+            kind: leg.kind,
+            debit: leg.debit,
+            credit: leg.credit,
             currency: self.record(wallet).await?.currency,
-            amount: row.amount,
-            fee: Minor(fees.map(|line| line.amount).sum()),
-            note: Note::from_stored(line.metadata.as_deref()),
-            at: line.at,
-            trace_id: line.trace_id,
-            linked: line.linked.map(TransferId),
+            amount: leg.amount,
+            fee: Minor(fees.map(|row| row.amount).sum()),
+            note: Note::from_stored(row.metadata.as_deref()),
+            at: row.at,
+            trace_id: row.trace_id,
+            linked: row.linked.map(TransferId),
             replayed: false,
         })
     }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod lookup;
+mod sql;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,11 +17,14 @@ use crate::auth::Caller;
 use crate::error::{Error, FieldError, Result};
 use crate::ids::{TransferId, WalletId};
 use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 
+pub(super) use self::batch::KEY_CLAIMED;
 pub use self::batch::TRANSFERS_MAX;
+pub use self::sql::BATCH_CLAIMED;
 
 /// A transfer as the client asks for it: its amounts are decimals in a currency that is not known yet.
 #[derive(Debug)]
@@ -103,7 +107,7 @@ impl Wallets {
     ) -> Result<Transfer> {
         let records = self.find_records([request.from, request.to].into_iter()).await?;
         let transfer = request.resolve("", &records, meta.caller)?;
-        self.post_transfer("transfer", transfer, meta).await
+        self.post_transfer("transfer", transfer, None, meta).await
     }
 
     /// Posts one transfer. `operation` is part of its idempotency key.
@@ -111,11 +115,13 @@ impl Wallets {
         &self,
         operation: &str,
         transfer: ResolvedTransfer,
+        companion: Option<Companion>,
         meta: RequestMeta<'_>,
     ) -> Result<Transfer> {
         let content = transfer.content();
         let content = content.each_ref().map(String::as_str);
-        let posting = meta.posting(operation, &content, transfer.legs()?);
+        let mut posting = meta.posting(operation, &content, transfer.legs()?);
+        posting.companions.extend(companion);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(transfer.currency)))?;
         self.posted_transfer(transfer, &posted, meta.trace).await

@@ -4,14 +4,20 @@ mod sql;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sqlx::Connection;
+use uuid::Uuid;
 
-use super::{RequestMeta, Wallets, companion, from_post_error};
+use super::read::{WalletBalance, WalletDetail, balance_at};
+use super::{BOOK, RequestMeta, Wallets, companion, from_post_error};
 use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
 use crate::ids::WalletId;
+use crate::ledger::account::AccountState;
+use crate::ledger::read;
 use crate::ledger::transfer::{Action, Leg};
 use crate::ledger::{PostError, Refusal};
 
-pub use sql::{CHANGED, CLOSED};
+pub use self::sql::{CHANGED, CLOSED, RECORDED};
 
 /// Refusal of an update that another one of the same wallet overtook.
 const OVERTAKEN: &str = "another update came first";
@@ -42,6 +48,18 @@ struct Closed {
 }
 
 impl WalletChanges {
+    /// The request as parsed, for its idempotency key.
+    fn content(&self, id: WalletId) -> Result<[String; 2]> {
+        let row = serde_json::to_string(&self.row(id));
+        let row = row.map_err(|cause| Error::Internal(cause.into()))?;
+        let freeze = match self.freeze {
+            Some(true) => "freeze",
+            Some(false) => "unfreeze",
+            None => "",
+        };
+        Ok([row, freeze.to_owned()])
+    }
+
     fn row(&self, id: WalletId) -> Changed<'_> {
         Changed {
             id,
@@ -53,6 +71,22 @@ impl WalletChanges {
     }
 }
 
+/// A wallet after an update or its replay.
+pub struct UpdatedWallet {
+    pub balance: WalletBalance,
+    pub detail: WalletDetail,
+    pub replayed: bool,
+}
+
+/// The answer to an update, as the row of its companion.
+#[derive(Serialize)]
+struct RecordedUpdate {
+    key_hash: Uuid,
+    content_hash: Uuid,
+    wallet: WalletId,
+    state: &'static str,
+}
+
 impl Wallets {
     /// Applies all of these changes, or none. Freezing a frozen wallet succeeds.
     pub async fn update(
@@ -60,48 +94,114 @@ impl Wallets {
         id: WalletId,
         changes: &WalletChanges,
         meta: RequestMeta<'_>,
-    ) -> Result<()> {
+    ) -> Result<UpdatedWallet> {
         let record = self.record(id).await?;
         meta.caller.require_spend(&record)?;
         if changes.freeze == Some(false) {
             meta.caller.require_unfreeze(&record)?;
         }
-        let account = id.into();
-        if let Some(freeze) = changes.freeze {
-            let action =
-                if freeze { Action::Freeze { account } } else { Action::Unfreeze { account } };
-            let row = changes.row(id);
-            let content =
-                serde_json::to_string(&row).map_err(|cause| Error::Internal(cause.into()))?;
-            let content = [content.as_str(), if freeze { "freeze" } else { "unfreeze" }];
-            let mut posting = meta.posting("change", &content, vec![Leg::from(action)]);
-            if changes.label.is_some() || changes.metadata.is_some() {
-                posting.companions.push(companion(&CHANGED, &row, OVERTAKEN)?);
-            }
-            match self.ledger.post(posting).await {
-                Ok(_) => return Ok(()),
-                Err(PostError::Refused(
-                    Refusal::AccountFrozen(_) | Refusal::AccountNotFrozen(_),
-                )) => {}
-                Err(PostError::Refused(Refusal::Companion(OVERTAKEN))) => {
-                    return Err(Error::Overloaded);
-                }
-                Err(error) => return Err(from_post_error(&error, None)),
-            }
+        let content = changes.content(id)?;
+        let content = content.each_ref().map(String::as_str);
+        let key = meta.key.hashed(meta.caller.name(), "change", &content);
+        if let Some(updated) = self.find_recorded(key).await? {
+            return Ok(UpdatedWallet { replayed: true, ..updated });
         }
-        let took =
-            sql::update(&mut *self.db.acquire("wallet.update").await?, &changes.row(id)).await?;
-        if took { Ok(()) } else { Err(Error::WalletClosed) }
+        let is_new = match changes.freeze {
+            Some(freeze) => self.post_update(id, freeze, changes, &content, meta).await?,
+            None => self.write_update(id, changes, key).await?,
+        };
+        if let Some(updated) = self.find_recorded(key).await? {
+            return Ok(UpdatedWallet { replayed: !is_new, ..updated });
+        }
+        let (balance, detail) = self.find_detail(id).await?;
+        Ok(UpdatedWallet { balance, detail, replayed: !is_new })
     }
 
-    /// Closes a wallet for good. Closing a closed wallet succeeds.
-    pub async fn close(&self, id: WalletId, meta: RequestMeta<'_>) -> Result<()> {
+    /// Freezes or unfreezes a wallet through the book, together with its other changes. Returns false for a replay.
+    async fn post_update(
+        &self,
+        id: WalletId,
+        freeze: bool,
+        changes: &WalletChanges,
+        content: &[&str],
+        meta: RequestMeta<'_>,
+    ) -> Result<bool> {
+        let account = id.into();
+        let action = if freeze { Action::Freeze { account } } else { Action::Unfreeze { account } };
+        let mut posting = meta.posting("change", content, vec![Leg::from(action)]);
+        let key = posting.key;
+        if changes.label.is_some() || changes.metadata.is_some() {
+            posting.companions.push(companion(&CHANGED, &changes.row(id), OVERTAKEN)?);
+        }
+        if let Some(HashedKey { hash, content }) = key {
+            let state = if freeze { AccountState::Frozen } else { AccountState::Open };
+            let (key_hash, content_hash, state) = (hash, content, state.name());
+            let row = RecordedUpdate { key_hash, content_hash, wallet: id, state };
+            posting.companions.push(companion(&RECORDED, &row, OVERTAKEN)?);
+        }
+        match self.ledger.post(posting).await {
+            Ok(posted) => Ok(!posted.replayed),
+            Err(PostError::Refused(Refusal::AccountFrozen(_) | Refusal::AccountNotFrozen(_))) => {
+                self.write_update(id, changes, key).await
+            }
+            Err(PostError::Refused(Refusal::Companion(OVERTAKEN))) => Err(Error::Overloaded),
+            Err(error) => Err(from_post_error(&error, None)),
+        }
+    }
+
+    /// Updates the row of a wallet alone. Returns false if another request with the same key was first.
+    async fn write_update(
+        &self,
+        id: WalletId,
+        changes: &WalletChanges,
+        key: Option<HashedKey>,
+    ) -> Result<bool> {
+        let mut db = self.db.acquire("wallet.update").await?;
+        let mut tx = db.begin().await?;
+        if !sql::update(&mut tx, &changes.row(id)).await? {
+            return Err(Error::WalletClosed);
+        }
+        if let Some(key) = key {
+            let state = read::state(&mut tx, BOOK, id.into()).await?;
+            let (seq, _) = read::head(&mut tx, BOOK).await?;
+            if !sql::record(&mut tx, key, id, seq, state.name()).await? {
+                tx.rollback().await?;
+                return Ok(false);
+            }
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The answer to an earlier update with this key.
+    async fn find_recorded(&self, key: Option<HashedKey>) -> Result<Option<UpdatedWallet>> {
+        let Some(key) = key else { return Ok(None) };
+        let mut db = self.db.acquire("wallet.find_update").await?;
+        let Some(row) = sql::recorded(&mut db, key.hash).await? else { return Ok(None) };
+        if row.content_hash != key.content {
+            return Err(Error::IdempotencyKeyReused);
+        }
+        let record = self.record(row.wallet).await?;
+        let balance = balance_at(&mut db, row.wallet, record, row.seq).await?;
+        let detail = WalletDetail {
+            state: row.state.parse()?,
+            created_at: row.created_at,
+            closed_at: None,
+            label: row.label,
+            metadata: row.metadata,
+        };
+        Ok(Some(UpdatedWallet { balance, detail, replayed: false }))
+    }
+
+    /// Closes a wallet for good. Closing a closed wallet succeeds. Returns whether it is a replay.
+    pub async fn close(&self, id: WalletId, meta: RequestMeta<'_>) -> Result<bool> {
         meta.caller.require_spend(&*self.record(id).await?)?;
         let action = Action::Close { account: id.into() };
         let mut posting = meta.posting("close", &[&id.to_string()], vec![Leg::from(action)]);
         posting.companions.push(companion(&CLOSED, &Closed { id }, OVERTAKEN)?);
         match self.ledger.post(posting).await {
-            Ok(_) | Err(PostError::Refused(Refusal::AccountClosed(_))) => Ok(()),
+            Ok(posted) => Ok(posted.replayed),
+            Err(PostError::Refused(Refusal::AccountClosed(_))) => Ok(false),
             Err(error) => Err(from_post_error(&error, None)),
         }
     }

@@ -1,9 +1,13 @@
 //! Statements that update a wallet's row.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::Changed;
 use crate::error::Result;
+use crate::idempotency::HashedKey;
+use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 
 /// Updates label and metadata together with a change of state.
@@ -59,4 +63,66 @@ pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Resu
         metadata,
     );
     Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Records the answer to an update that comes with a key, after [`CHANGED`] has updated the wallet's row.
+pub static RECORDED: CompanionKind = CompanionKind {
+    name: "wallet.update_recorded",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json)
+        as (n int, seq bigint, key_hash uuid, content_hash uuid, wallet bigint, state text)
+), done as (
+    insert into public.wallet_update (key_hash, content_hash, wallet, seq, state, label, metadata)
+    select i.key_hash, i.content_hash, i.wallet, i.seq, i.state, w.label, w.metadata
+    from input i join public.wallet w on w.id = i.wallet
+    on conflict do nothing
+    returning key_hash
+), took as (
+    select n from input join done using (key_hash)
+)",
+};
+
+/// Records the answer to an update of label and metadata alone. Returns whether the key was free.
+pub(super) async fn record(
+    db: &mut PgConnection,
+    key: HashedKey,
+    wallet: WalletId,
+    seq: i64,
+    state: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "insert into wallet_update (key_hash, content_hash, wallet, seq, state, label, metadata)
+        select $1, $2, w.id, $4, $5, w.label, w.metadata from wallet w where w.id = $3
+        on conflict do nothing",
+        key.hash,
+        key.content,
+        wallet.0,
+        seq,
+        state,
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// The answer to an update.
+pub(super) struct RecordedRow {
+    pub content_hash: Uuid,
+    pub wallet: WalletId,
+    pub seq: i64,
+    pub state: String,
+    pub label: Option<String>,
+    pub metadata: Option<String>,
+    pub created_at: OffsetDateTime,
+}
+
+pub(super) async fn recorded(db: &mut PgConnection, key_hash: Uuid) -> Result<Option<RecordedRow>> {
+    let row = sqlx::query_as!(
+        RecordedRow,
+        r#"select u.content_hash, u.wallet as "wallet: WalletId", u.seq, u.state, u.label,
+            u.metadata::text as metadata, w.created_at
+        from wallet_update u join wallet w on w.id = u.wallet
+        where u.key_hash = $1"#,
+        key_hash
+    );
+    Ok(row.fetch_optional(db).await?)
 }

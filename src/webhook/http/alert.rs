@@ -1,4 +1,4 @@
-//! `/wallet/{id}/alert`: a line at a wallet.
+//! `/wallet/{id}/alert`: balance alerts.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -17,10 +17,8 @@ use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{AlertId, WalletId};
-use crate::ledger::money::Minor;
 use crate::wallet::http::body::{number, optional_decimal};
-use crate::webhook::Webhooks;
-use crate::webhook::alert::BalanceAlert;
+use crate::webhook::{AlertDirection, BalanceAlert, Webhooks};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
@@ -40,7 +38,8 @@ struct AlertBody {
     wallet: String,
     /// `below` or `above`.
     #[schema(example = "below")]
-    direction: String,
+    direction: &'static str,
+    /// The threshold.
     #[schema(value_type = f64, example = 10.00)]
     line: Box<RawValue>,
     #[schema(example = "2026-01-31T12:00:00.123456Z")]
@@ -51,25 +50,25 @@ impl TryFrom<&BalanceAlert> for AlertBody {
     type Error = Error;
 
     fn try_from(alert: &BalanceAlert) -> Result<Self> {
-        let BalanceAlert { row, currency, .. } = alert;
+        let BalanceAlert { alert, currency, .. } = alert;
         Ok(Self {
-            id: row.id.to_string(),
-            wallet: row.wallet.to_string(),
-            direction: row.direction.clone(),
-            line: number(Minor(row.line), *currency)?,
-            created_at: moment(row.created_at)?,
+            id: alert.id.to_string(),
+            wallet: alert.wallet.to_string(),
+            direction: alert.direction.name(),
+            line: number(alert.threshold, *currency)?,
+            created_at: moment(alert.created_at)?,
         })
     }
 }
 
-/// One of the two.
+/// Exactly one of the two thresholds.
 #[derive(Deserialize, ToSchema)]
 struct CreateAlert<'a> {
-    /// Tell when less than this can be spent.
+    /// Send an event each time that the available balance falls below this amount.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "10.00")]
     below: RawField<'a>,
-    /// Tell when more than this can be spent.
+    /// Send an event each time that the available balance rises above this amount.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>)]
     above: RawField<'a>,
@@ -77,7 +76,7 @@ struct CreateAlert<'a> {
 
 /// Create an alert
 ///
-/// Each crossing is one event, `alert.crossed`; being beyond the line is none.
+/// Each crossing of the threshold is one `alert.crossed` event. A balance that stays beyond it causes no further event.
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(
@@ -86,7 +85,7 @@ struct CreateAlert<'a> {
     ),
     request_body = CreateAlert<'static>,
     responses(
-        (status = 201, description = "Made", body = AlertBody),
+        (status = 201, description = "The alert", body = AlertBody),
         Problems,
     ),
 )]
@@ -102,12 +101,12 @@ async fn create_alert(
     let below = optional_decimal(&mut validator, "/below", &below);
     let above = optional_decimal(&mut validator, "/above", &above);
     validator.finish(Some(()))?;
-    let (direction, line) = match (below, above) {
-        (Some(line), None) => ("below", line),
-        (None, Some(line)) => ("above", line),
+    let (direction, threshold) = match (below, above) {
+        (Some(threshold), None) => (AlertDirection::Below, threshold),
+        (None, Some(threshold)) => (AlertDirection::Above, threshold),
         _ => return Err(Error::field("/below", "is required, or /above, but not both")),
     };
-    let alert = webhooks.create_alert(id, direction, line, &caller, &key).await?;
+    let alert = webhooks.create_alert(id, direction, threshold, &caller, &key).await?;
     Ok(Replayable::created(AlertBody::try_from(&alert)?, None, alert.replayed).into_response())
 }
 
@@ -136,10 +135,10 @@ async fn list_alerts(
     params(
         ("id" = String, Path, description = "The wallet", example = "1"),
         ("alert" = String, Path, description = "The alert", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: it is gone once"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(
-        (status = 204, description = "Gone"),
+        (status = 204, description = "Deleted"),
         Problems,
     ),
 )]

@@ -1,4 +1,4 @@
-//! The log of a webhook, and telling once more.
+//! The delivery log of a webhook, and replays.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -14,8 +14,7 @@ use crate::http::fields::{id, moment, parse_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::{DeliveryId, WebhookId};
-use crate::webhook::Webhooks;
-use crate::webhook::sql::DeliveryRow;
+use crate::webhook::{WebhookDelivery, Webhooks};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
@@ -29,7 +28,7 @@ where
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookDelivery)]
 struct DeliveryBody {
-    /// `webhook-id` is `msg_` and this, in every attempt.
+    /// The header `webhook-id` is `msg_` and this id, in every attempt.
     #[schema(example = "31")]
     id: String,
     #[schema(example = "1")]
@@ -38,31 +37,31 @@ struct DeliveryBody {
     transfer: String,
     #[schema(example = "transfer.deposit")]
     event: String,
-    /// `pending`, `delivered`, or `dead` when it was given up after a day.
+    /// `pending`, `delivered`, or `dead` if it was given up after a day of attempts.
     #[schema(example = "delivered")]
-    state: String,
+    state: &'static str,
     #[schema(example = 1)]
     attempts: i32,
-    /// What the receiver answered last.
+    /// Status of the last response of the receiver.
     #[schema(example = 200)]
     status: Option<i16>,
-    /// Why the last attempt failed.
+    /// Reason why the last attempt failed.
     error: Option<String>,
     #[schema(example = "2026-01-31T12:00:00.123456Z")]
     created_at: String,
     attempted_at: Option<String>,
 }
 
-impl TryFrom<DeliveryRow> for DeliveryBody {
+impl TryFrom<WebhookDelivery> for DeliveryBody {
     type Error = Error;
 
-    fn try_from(delivery: DeliveryRow) -> Result<Self> {
+    fn try_from(delivery: WebhookDelivery) -> Result<Self> {
         Ok(Self {
             id: delivery.id.to_string(),
             wallet: delivery.wallet.to_string(),
             transfer: delivery.seq.to_string(),
             event: delivery.event,
-            state: delivery.state,
+            state: delivery.state.name(),
             attempts: delivery.attempts,
             status: delivery.status,
             error: delivery.error,
@@ -80,9 +79,9 @@ struct ListDeliveriesQuery {
     after: Option<i64>,
 }
 
-/// List deliveries
+/// List the deliveries of a webhook
 ///
-/// The newest delivery first.
+/// The newest delivery comes first.
 #[utoipa::path(
     get, path = "/wallet/webhook/{webhook}/deliveries", tag = "webhook",
     params(("webhook" = String, Path, description = "The webhook", example = "1"), ListDeliveriesQuery),
@@ -107,13 +106,13 @@ async fn list_deliveries(
     Ok(Page::new(bodies, next).into_response())
 }
 
-/// One delivery, or all since a moment.
+/// A delivery, or all deliveries since a moment.
 #[derive(Deserialize, ToSchema)]
 struct ReplayDeliveries<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "31")]
     delivery: RawField<'a>,
-    /// As RFC 3339; at most 10,000 deliveries are repeated.
+    /// A moment, as RFC 3339; at most 10,000 deliveries are sent again, the oldest first.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
     since: RawField<'a>,
@@ -122,21 +121,21 @@ struct ReplayDeliveries<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replayed)]
 struct ReplayedBody {
-    /// How many deliveries will happen again.
+    /// Number of deliveries that are sent again.
     #[schema(example = 3)]
     deliveries: usize,
 }
 
-/// Replay deliveries
+/// Replay deliveries of a webhook
 #[utoipa::path(
     post, path = "/wallet/webhook/{webhook}/replay", tag = "webhook",
     params(
         ("webhook" = String, Path, description = "The webhook", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not used: a repeated replay replays"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not used: a repeated request sends the deliveries again"),
     ),
     request_body = ReplayDeliveries<'static>,
     responses(
-        (status = 200, description = "They are on their way", body = ReplayedBody),
+        (status = 200, description = "The deliveries are enqueued", body = ReplayedBody),
         Problems,
     ),
 )]

@@ -1,4 +1,4 @@
-//! `/wallet/webhook`: who is told, and what they were told.
+//! `/wallet/webhook`: webhooks, their deliveries, and balance alerts.
 
 mod alert;
 mod deliveries;
@@ -44,7 +44,7 @@ struct WebhookBody {
     url: String,
     #[schema(example = json!(["transfer.deposit", "alert.crossed"]))]
     events: Vec<String>,
-    /// What signs it. Shown when it is made, and never again.
+    /// The signing secret, only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: Option<String>,
@@ -63,15 +63,15 @@ impl TryFrom<Webhook> for WebhookBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWebhook<'a> {
-    /// Where it goes: a place that everybody can reach.
+    /// URL of the receiver, which must have a public address.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "https://example.com/hook")]
     url: RawField<'a>,
-    /// What it wants to hear; `*` is everything.
+    /// Names of the events to send; `*` stands for all of them.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<String>, example = json!(["*"]))]
     events: RawField<'a>,
-    /// `whsec_` and 24 to 64 bytes in base64; made when absent.
+    /// The signing secret: `whsec_` and 24 to 64 bytes in base64; random if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: RawField<'a>,
@@ -85,20 +85,21 @@ fn events(raw: &str) -> Result<Vec<String>, String> {
     }
     match events.iter().find(|event| !EVENTS.contains(&event.as_str())) {
         None => Ok(events),
-        Some(_) => Err(format!("must be of: {}", EVENTS.join(", "))),
+        Some(_) => Err(format!("must be among: {}", EVENTS.join(", "))),
     }
 }
 
 /// Create a webhook
 ///
-/// Each event is a POST in the form of Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`
-/// (HMAC-SHA256). It is repeated for a day until it is answered 2xx; of one wallet in order.
+/// Each event is a POST that follows Standard Webhooks, with the headers `webhook-id`, `webhook-timestamp` and
+/// `webhook-signature` (HMAC-SHA256). It is retried for a day until the receiver responds with 2xx. The events of a wallet
+/// arrive in order.
 #[utoipa::path(
     post, path = "/wallet/webhook", tag = "webhook",
     params(IdempotencyKey),
     request_body = CreateWebhook<'static>,
     responses(
-        (status = 201, description = "Made", body = WebhookBody),
+        (status = 201, description = "The webhook", body = WebhookBody),
         Problems,
     ),
 )]
@@ -118,7 +119,8 @@ async fn create_webhook(
     let names = validator.required("/events", &names, events);
     let secret = validator.optional("/secret", &secret, |raw| {
         let wrong = "must be whsec_ and 24 to 64 bytes in base64";
-        string(raw).ok().filter(|text| signature::is_secret(text)).ok_or_else(|| wrong.to_owned())
+        let text = string(raw).ok().filter(|text| signature::is_valid_secret(text));
+        text.ok_or_else(|| wrong.to_owned())
     });
     let (url, names) = validator.finish(url.zip(names))?;
     let webhook = webhooks.create(&url, &names, secret.as_deref(), &caller, &key).await?;
@@ -164,10 +166,10 @@ async fn get_webhook(
     delete, path = "/wallet/webhook/{webhook}", tag = "webhook",
     params(
         ("webhook" = String, Path, description = "The webhook", example = "1"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: it is gone once"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(
-        (status = 204, description = "Gone, with its log"),
+        (status = 204, description = "Deleted, together with its log"),
         Problems,
     ),
 )]
@@ -182,7 +184,7 @@ async fn delete_webhook(
 
 /// Rotate the secret of a webhook
 ///
-/// Both sign for a day: a receiver that knows either of them believes.
+/// For a day, deliveries are signed with both the new and the previous secret, so that the receiver can change over.
 #[utoipa::path(
     post, path = "/wallet/webhook/{webhook}/rotate", tag = "webhook",
     params(

@@ -1,4 +1,4 @@
-//! The other kind of backup: a dump of one moment, as `kind/` makes every night, read back into another server.
+//! Logical backups: a `pg_dump`, as `kind/` makes every night, restored into another server.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,25 +6,26 @@ use std::process::Command;
 use super::{Site, deposit, wallet};
 use crate::harness::program::{command, run};
 
-/// The URL of the embedded server that runs on a data directory.
+/// Returns the URL of a database of the embedded server of a data directory.
 fn url(data: &Path, database: &str) -> String {
     let text = std::fs::read_to_string(data.join("postgres/postmaster.pid")).unwrap();
     format!("postgres://revwallet@localhost/{database}?host={}", text.lines().nth(4).unwrap())
 }
 
-/// A program of the newest PostgreSQL that is installed here.
-fn postgres(words: &str) {
-    let whole = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && \"$bin\"/{words}");
+/// Runs a PostgreSQL client program of the newest installed version.
+fn postgres(command_line: &str) {
+    let script =
+        format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && \"$bin\"/{command_line}");
     let output = Command::new("bash")
-        .args(["-c", &whole])
+        .args(["-c", &script])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command_line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
-async fn a_dump_of_a_moment_is_read_back_whole() {
+async fn a_dump_is_restored_completely() {
     let (site, other) = (Site::new(), Site::new());
     let program = site.start(&site.data()).await;
     let id = wallet(&program.public).await;
@@ -39,10 +40,10 @@ async fn a_dump_of_a_moment_is_read_back_whole() {
     postgres(&format!("pg_dump --dbname='{from}' --format=custom --file={}", file.display()));
     deposit(&program.public, &id, "b").await;
     assert!(program.stop().await.success());
-    // Another server: its transactions are counted from elsewhere. Its roles are those that a migration makes.
+    // Another server has other transaction ids; its roles come from the migrations.
     let server = other.start(&other.data()).await;
-    let (usual, new) = (url(&other.data(), "revwallet"), url(&other.data(), "back"));
-    postgres(&format!("psql --quiet --dbname='{usual}' --command='create database back'"));
+    let (default, new) = (url(&other.data(), "revwallet"), url(&other.data(), "back"));
+    postgres(&format!("psql --quiet --dbname='{default}' --command='create database back'"));
     postgres(&format!("pg_restore --exit-on-error --dbname='{new}' {}", file.display()));
 
     let into = format!("--database-url={new}");
@@ -51,10 +52,10 @@ async fn a_dump_of_a_moment_is_read_back_whole() {
     let anchor = format!("--anchor={anchor}");
     let verified = run(&["verify", "--log-filter=warn", &into, &anchor]);
     assert_eq!(verified.code, Some(0), "{}", verified.stderr);
-    let words = [&into as &str, "--access=open", "--password-memory=512"];
-    let program = crate::harness::Program::start(&words).await;
-    assert!(deposit(&program.public, &id, "a").await, "it is there");
-    assert!(!deposit(&program.public, &id, "b").await, "it came later");
+    let arguments = [&into as &str, "--access=open", "--password-memory=512"];
+    let program = crate::harness::Program::start(&arguments).await;
+    assert!(deposit(&program.public, &id, "a").await, "the deposit before the dump is missing");
+    assert!(!deposit(&program.public, &id, "b").await, "the deposit after the dump was restored");
     assert!(program.stop().await.success());
     assert!(server.stop().await.success());
 }

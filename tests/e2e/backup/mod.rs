@@ -1,4 +1,4 @@
-//! The scripts that back up and restore, used as an operator would: what comes back is the book, whole, at the moment asked for.
+//! The backup and restore scripts, used as by an operator: the complete book comes back, as of the requested moment.
 
 mod dump;
 mod large;
@@ -14,8 +14,8 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::people::sign_in;
 use crate::harness::program::{Folder, Program, postmaster_of, run, signal};
+use crate::harness::users::sign_in;
 use crate::harness::{Client, eventually};
 
 /// A program on its embedded database, and a folder for its backups.
@@ -41,76 +41,77 @@ impl Site {
         Program::start(&[&data, "--password-memory=512", "--password-passes=1"]).await
     }
 
-    /// A program whose database archives its log.
+    /// Starts a program whose database archives its WAL.
     async fn start_archiving(&self) -> Program {
         let program = self.start(&self.data()).await;
-        let said = self.script("archive", &self.data(), &[]);
+        let archive = self.script("archive", &self.data(), &[]);
         assert!(
-            said.succeeded && said.text.contains("starts with the next start"),
+            archive.succeeded && archive.text.contains("starts with the next start"),
             "{}",
-            said.text
+            archive.text
         );
         assert!(program.stop().await.success());
         self.start(&self.data()).await
     }
 
-    fn script(&self, name: &str, data: &Path, more: &[&str]) -> Said {
+    fn script(&self, name: &str, data: &Path, more: &[&str]) -> ScriptOutput {
         let (into, data) = (self.backups(), data.to_owned());
-        let own = [format!("--into={}", into.display()), format!("--data-dir={}", data.display())];
-        let own = own.iter().map(String::as_str);
-        script(name, &own.chain(more.iter().copied()).collect::<Vec<_>>())
+        let options =
+            [format!("--into={}", into.display()), format!("--data-dir={}", data.display())];
+        let options = options.iter().map(String::as_str);
+        script(name, &options.chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
-    async fn backup(&self, more: &[&str]) -> Said {
+    async fn backup(&self, more: &[&str]) -> ScriptOutput {
         let (into, data) = (self.backups(), self.data());
-        let more: Vec<String> = more.iter().map(|&word| word.to_owned()).collect();
-        // Apart, so that the load goes on meanwhile.
-        let working = tokio::task::spawn_blocking(move || {
+        let more: Vec<String> = more.iter().map(|&option| option.to_owned()).collect();
+        // A blocking thread, so that the load continues meanwhile.
+        let backup = tokio::task::spawn_blocking(move || {
             let into = format!("--into={}", into.display());
             let data = format!("--data-dir={}", data.display());
-            let own = [into.as_str(), data.as_str()].into_iter();
-            script("backup", &own.chain(more.iter().map(String::as_str)).collect::<Vec<_>>())
+            let options = [into.as_str(), data.as_str()].into_iter();
+            script("backup", &options.chain(more.iter().map(String::as_str)).collect::<Vec<_>>())
         });
-        let said = working.await.unwrap();
-        assert!(said.succeeded, "{}", said.text);
-        said
+        let output = backup.await.unwrap();
+        assert!(output.succeeded, "{}", output.text);
+        output
     }
 
-    /// Restores into a folder of that name.
-    fn restore(&self, name: &str, more: &[&str]) -> (PathBuf, Said) {
+    /// Restores into a folder below the site and returns its path.
+    fn restore(&self, name: &str, more: &[&str]) -> (PathBuf, ScriptOutput) {
         let into = self.folder.0.join(name);
-        let own = [
+        let options = [
             format!("--from={}", self.backups().display()),
             format!("--into={}", into.display()),
             format!("--program={}", env!("CARGO_BIN_EXE_revwallet")),
         ];
-        let own = own.iter().map(String::as_str);
-        (into, script("restore", &own.chain(more.iter().copied()).collect::<Vec<_>>()))
+        let options = options.iter().map(String::as_str);
+        (into, script("restore", &options.chain(more.iter().copied()).collect::<Vec<_>>()))
     }
 }
 
-/// What a script said.
-struct Said {
+/// Exit status and output of a script.
+struct ScriptOutput {
     succeeded: bool,
     text: String,
 }
 
-impl Said {
+impl ScriptOutput {
     fn anchor(&self) -> &str {
         self.text.lines().find_map(|line| line.strip_prefix("anchor ")).unwrap()
     }
 }
 
-fn script(name: &str, words: &[&str]) -> Said {
+fn script(name: &str, arguments: &[&str]) -> ScriptOutput {
     let output = Command::new(format!("scripts/{name}"))
-        .args(words)
+        .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env_remove("DATABASE_URL")
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    Said { succeeded: output.status.success(), text }
+    ScriptOutput { succeeded: output.status.success(), text }
 }
 
 fn now() -> String {
@@ -118,34 +119,34 @@ fn now() -> String {
 }
 
 async fn wallet(client: &Client) -> String {
-    let opened = client.post("/wallet", json!({ "owner": "somebody", "currency": "EUR" })).await;
+    let opened = client.post("/wallet", json!({ "owner": "ada", "currency": "EUR" })).await;
     assert_eq!(opened.status, 201, "{}", opened.text);
     opened.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// Deposits 1 under a key; whether it was done before.
+/// Deposits 1 under an idempotency key and returns whether the response was replayed.
 async fn deposit(client: &Client, wallet: &str, key: &str) -> bool {
     let body = json!({ "id": wallet, "amount": 1 });
-    let answer = client.keyed("/wallet/deposit", key, body).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.header("idempotent-replayed") == "true"
+    let response = client.post_with_key("/wallet/deposit", key, body).await;
+    assert_eq!(response.status, 200, "{}", response.text);
+    response.header("idempotent-replayed") == "true"
 }
 
 async fn balance(client: &Client, wallet: &str) -> f64 {
     client.get(&format!("/wallet/{wallet}")).await.json()["balance"].as_f64().unwrap()
 }
 
-/// Clients that deposit until told to end.
+/// Shared state of clients that deposit until they are stopped.
 struct Load {
-    enough: AtomicBool,
+    stop: AtomicBool,
     acknowledged: AtomicUsize,
 }
 
 impl Load {
-    /// The keys that were acknowledged, in their order.
+    /// Deposits until the load is stopped and returns the acknowledged keys in order.
     async fn deposit(&self, client: &Client, wallet: &str, name: usize) -> Vec<String> {
         let mut keys = Vec::new();
-        while !self.enough.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) {
             let key = format!("{name}-{}", keys.len());
             assert!(!deposit(client, wallet, &key).await);
             keys.push(key);
@@ -156,44 +157,48 @@ impl Load {
 }
 
 #[tokio::test]
-async fn a_backup_made_under_load_holds_all_that_was_acknowledged_before() {
+async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
     let site = Site::new();
     let program = site.start(&site.data()).await;
     let id = wallet(&program.public).await;
-    let load = Arc::new(Load { enough: AtomicBool::new(false), acknowledged: 0.into() });
+    let load = Arc::new(Load { stop: AtomicBool::new(false), acknowledged: 0.into() });
     let clients = (0..8).map(|name| {
         let (load, client, id) = (Arc::clone(&load), program.public.clone(), id.clone());
         tokio::spawn(async move { load.deposit(&client, &id, name).await })
     });
     let clients: Vec<_> = clients.collect();
-    eventually("money moves", async || load.acknowledged.load(Ordering::Relaxed) >= 300).await;
+    eventually("the clients deposit", async || load.acknowledged.load(Ordering::Relaxed) >= 300)
+        .await;
     let before = load.acknowledged.load(Ordering::Relaxed);
 
-    let said = site.backup(&[]).await;
+    let backup = site.backup(&[]).await;
 
-    assert!(said.text.contains("only this backup can be restored"), "{}", said.text);
-    load.enough.store(true, Ordering::Relaxed);
+    assert!(backup.text.contains("only this backup can be restored"), "{}", backup.text);
+    load.stop.store(true, Ordering::Relaxed);
     let mut keys = Vec::new();
     for client in clients {
         keys.extend(client.await.unwrap());
     }
     assert!(program.stop().await.success());
     let (new, restored) = site.restore("new", &[]);
-    assert!(restored.succeeded && restored.text.contains("all is well"), "{}", restored.text);
+    assert!(restored.succeeded && restored.text.contains("no faults found"), "{}", restored.text);
     let program = site.start(&new).await;
-    let there = balance(&program.public, &id).await;
-    // Every client asks again for whatever it asked for: what the copy has is not done twice.
+    let restored_balance = balance(&program.public, &id).await;
+    // Every client repeats all of its requests: the restored database replays those that it has.
     let mut replayed = 0_u32;
     for key in &keys {
         replayed += u32::from(deposit(&program.public, &id, key).await);
     }
-    assert!(before <= replayed as usize, "{before} were acknowledged, {replayed} are there");
-    assert!((there - f64::from(replayed)).abs() < f64::EPSILON, "{there} from {replayed}");
+    assert!(before <= replayed as usize, "{before} were acknowledged, {replayed} were restored");
+    assert!(
+        (restored_balance - f64::from(replayed)).abs() < f64::EPSILON,
+        "the balance is {restored_balance} after {replayed} deposits"
+    );
     let all = f64::from(u32::try_from(keys.len()).unwrap());
     assert!((balance(&program.public, &id).await - all).abs() < f64::EPSILON);
     assert!(program.stop().await.success());
     let data = format!("--data-dir={}", new.display());
-    let anchor = format!("--anchor={}", said.anchor());
+    let anchor = format!("--anchor={}", backup.anchor());
     let verified = run(&["verify", "--log-filter=warn", &data, &anchor]);
     assert_eq!(verified.code, Some(0), "{}", verified.stderr);
 }
@@ -202,29 +207,28 @@ async fn a_backup_made_under_load_holds_all_that_was_acknowledged_before() {
 async fn any_moment_since_a_backup_can_be_restored() {
     let site = Site::new();
     let program = site.start_archiving().await;
-    let body =
-        json!({ "username": "alice", "email": "a@example.com", "password": "planted by alice" });
+    let body = json!({ "username": "alice", "email": "a@example.com", "password": "test-secret by alice" });
     assert_eq!(program.public.post("/api/users/register", body).await.status, 200);
-    let alice = sign_in(&program.public, "alice", "planted by alice").await;
+    let alice = sign_in(&program.public, "alice", "test-secret by alice").await;
     let id = wallet(&program.public).await;
     site.backup(&[]).await;
     deposit(&program.public, &id, "first").await;
-    let between = now();
+    let target = now();
     deposit(&program.public, &id, "second").await;
     let later = wallet(&program.public).await;
     assert!(program.stop().await.success());
 
-    let (then, said) = site.restore("then", &[&format!("--until={between}")]);
-    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
-    let (end, said) = site.restore("end", &["--without-verify"]);
-    assert!(said.succeeded && !said.text.contains("all is well"), "{}", said.text);
-    // What it leaves to whoever has no program where the database is.
-    let left = said.text.split("revwallet restored, then revwallet verify ").nth(1).unwrap();
-    let anchor: Vec<&str> = left.split_whitespace().take(2).collect();
+    let (then, output) = site.restore("then", &[&format!("--until={target}")]);
+    assert!(output.succeeded && output.text.contains("no faults found"), "{}", output.text);
+    let (end, output) = site.restore("end", &["--without-verify"]);
+    assert!(output.succeeded && !output.text.contains("no faults found"), "{}", output.text);
+    // The output names the commands for an operator whose program runs on another machine.
+    let commands = output.text.split("revwallet restored, then revwallet verify ").nth(1).unwrap();
+    let anchor: Vec<&str> = commands.split_whitespace().take(2).collect();
     let data = format!("--data-dir={}", end.display());
-    for words in [&["restored", &data] as &[&str], &["verify", &data, anchor[0], anchor[1]]] {
-        let ended = run(words);
-        assert_eq!(ended.code, Some(0), "{words:?}: {}", ended.stderr);
+    for arguments in [&["restored", &data] as &[&str], &["verify", &data, anchor[0], anchor[1]]] {
+        let exit = run(arguments);
+        assert_eq!(exit.code, Some(0), "{arguments:?}: {}", exit.stderr);
     }
 
     let program = site.start(&end).await;
@@ -234,55 +238,67 @@ async fn any_moment_since_a_backup_can_be_restored() {
     let program = site.start(&then).await;
     assert!((balance(&program.public, &id).await - 1.0).abs() < f64::EPSILON);
     assert_eq!(program.public.get(&format!("/wallet/{later}")).await.status, 404);
-    assert!(deposit(&program.public, &id, "first").await, "it is there");
-    assert!(!deposit(&program.public, &id, "second").await, "it is gone, so it is done anew");
-    // What was given out since the moment and is gone never becomes somebody else's.
+    assert!(
+        deposit(&program.public, &id, "first").await,
+        "the deposit before the moment is missing"
+    );
+    assert!(
+        !deposit(&program.public, &id, "second").await,
+        "the deposit after the moment was restored"
+    );
+    // An id that was handed out after the restored moment is never assigned again.
     let next: i64 = wallet(&program.public).await.parse().unwrap();
     assert!(later.parse::<i64>().unwrap() + 1_000_000 < next, "{later}, then {next}");
-    // A sign-out since the moment may be forgotten, so everybody signs in again.
+    // A sign-out after the moment is lost, so the restore ends every session.
     let profile = format!("/api/users/{}", 1);
-    assert_eq!(program.public.with(alice.credential()).get(&profile).await.status, 401);
-    sign_in(&program.public, "alice", "planted by alice").await;
+    assert_eq!(program.public.with_credential(alice.credential()).get(&profile).await.status, 401);
+    sign_in(&program.public, "alice", "test-secret by alice").await;
     assert!(program.stop().await.success());
 }
 
-/// What was given up by a restore stays given up, whichever backup a later restore begins with.
+/// Transfers that a restore discarded stay discarded, even if a later restore starts from an older backup.
 #[tokio::test]
-async fn a_restored_database_goes_on_with_its_archive() {
+async fn a_restored_database_continues_its_archive() {
     let site = Site::new();
     let program = site.start_archiving().await;
     let id = wallet(&program.public).await;
     site.backup(&[]).await;
     deposit(&program.public, &id, "first").await;
-    let between = now();
-    deposit(&program.public, &id, "given-up").await;
+    let target = now();
+    deposit(&program.public, &id, "discarded").await;
     assert!(program.stop().await.success());
-    let (then, said) = site.restore("then", &[&format!("--until={between}")]);
-    assert!(said.succeeded, "{}", said.text);
+    let (then, output) = site.restore("then", &[&format!("--until={target}")]);
+    assert!(output.succeeded, "{}", output.text);
     let program = site.start(&then).await;
-    let said = site.script("archive", &then, &[]);
-    assert!(said.succeeded && said.text.contains("starts with the next start"), "{}", said.text);
+    let archive = site.script("archive", &then, &[]);
+    assert!(
+        archive.succeeded && archive.text.contains("starts with the next start"),
+        "{}",
+        archive.text
+    );
     assert!(program.stop().await.success());
     let program = site.start(&then).await;
     deposit(&program.public, &id, "third").await;
     deposit(&program.public, &id, "fourth").await;
     assert!(program.stop().await.success());
 
-    // The only backup is older than the branch.
-    let (again, said) = site.restore("again", &[]);
+    // The only backup is older than the first restore.
+    let (again, output) = site.restore("again", &[]);
 
-    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
+    assert!(output.succeeded && output.text.contains("no faults found"), "{}", output.text);
     let program = site.start(&again).await;
     assert!((balance(&program.public, &id).await - 3.0).abs() < f64::EPSILON);
-    for (key, there) in [("first", true), ("third", true), ("fourth", true), ("given-up", false)] {
-        assert_eq!(deposit(&program.public, &id, key).await, there, "{key}");
+    for (key, is_restored) in
+        [("first", true), ("third", true), ("fourth", true), ("discarded", false)]
+    {
+        assert_eq!(deposit(&program.public, &id, key).await, is_restored, "{key}");
     }
     assert!(program.stop().await.success());
 }
 
-/// As docs/operations.md has it for a server that is gone and a disk that is not.
+/// Follows docs/operations.md for a server that is lost while its disk is readable.
 #[tokio::test]
-async fn the_end_of_the_log_is_brought_in_from_the_old_disk() {
+async fn the_end_of_the_wal_is_recovered_from_the_old_disk() {
     let site = Site::new();
     let program = site.start_archiving().await;
     let id = wallet(&program.public).await;
@@ -291,7 +307,7 @@ async fn the_end_of_the_log_is_brought_in_from_the_old_disk() {
     let postmaster = postmaster_of(&site.data());
     program.kill();
     signal(postmaster, "KILL");
-    eventually("the server is gone", async || {
+    eventually("the server has exited", async || {
         crate::harness::program::postgres_of(&site.data()).is_empty()
     })
     .await;
@@ -300,15 +316,15 @@ async fn the_end_of_the_log_is_brought_in_from_the_old_disk() {
         let file = file.unwrap().path();
         let name = file.file_name().unwrap().to_str().unwrap();
         if name.starts_with('0') {
-            let kept = site.backups().join("wal").join(name).display().to_string();
-            let said = script("lib/archive-wal", &[&file.display().to_string(), &kept]);
-            assert!(said.succeeded, "{}", said.text);
+            let archived = site.backups().join("wal").join(name).display().to_string();
+            let archive = script("lib/archive-wal", &[&file.display().to_string(), &archived]);
+            assert!(archive.succeeded, "{}", archive.text);
         }
     }
 
-    let (new, said) = site.restore("new", &[]);
-    assert!(said.succeeded && said.text.contains("all is well"), "{}", said.text);
+    let (new, output) = site.restore("new", &[]);
+    assert!(output.succeeded && output.text.contains("no faults found"), "{}", output.text);
     let program = site.start(&new).await;
-    assert!(deposit(&program.public, &id, "last").await, "it was acknowledged, so it is there");
+    assert!(deposit(&program.public, &id, "last").await, "an acknowledged deposit is missing");
     assert!(program.stop().await.success());
 }

@@ -1,14 +1,15 @@
-//! A PostgreSQL that somebody runs, with a password, a superuser and an owner who is none: as in Compose, or on a server.
+//! Backup of an external PostgreSQL server with passwords, a superuser, and an owner without superuser rights, as in Compose.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Said, Site, deposit, wallet};
+use super::{ScriptOutput, Site, deposit, wallet};
+use crate::harness::check::SECRET_MARKER;
 use crate::harness::{Program, free_address};
 
-/// What every password of these tests contains, and what has to be escaped in a URL.
-const PASSWORD: &str = "planted:p@ss/word";
-const ESCAPED: &str = "planted%3Ap%40ss%2Fword";
+/// A password with the marker of secrets and with characters that must be escaped in a URL.
+const PASSWORD: &str = "test-secret:p@ss/word";
+const ESCAPED: &str = "test-secret%3Ap%40ss%2Fword";
 
 struct Server {
     site: Site,
@@ -55,8 +56,8 @@ SQL
         ));
     }
 
-    /// A script that goes to this server.
-    fn script(&self, name: &str, user: &str) -> Said {
+    /// Runs a script against this server.
+    fn script(&self, name: &str, user: &str) -> ScriptOutput {
         let output = Command::new(format!("scripts/{name}"))
             .arg(format!("--into={}", self.site.backups().display()))
             .env("DATABASE_URL", self.url(user, "revwallet"))
@@ -64,20 +65,20 @@ SQL
             .output()
             .unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(!text.contains("planted"), "a password is told: {text}");
-        Said { succeeded: output.status.success(), text }
+        assert!(!text.contains(SECRET_MARKER), "the output contains a password: {text}");
+        ScriptOutput { succeeded: output.status.success(), text }
     }
 }
 
-/// Runs words of a shell that knows our scripts' functions and the folder of PostgreSQL's programs.
-fn shell(words: &str) {
-    let whole = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && {{ {words}\n}}");
+/// Runs a shell script with the functions of `scripts/lib/setup.sh` and the PostgreSQL binaries in `$bin`.
+fn shell(commands: &str) {
+    let script = format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && {{ {commands}\n}}");
     let output = Command::new("bash")
-        .args(["-c", &whole])
+        .args(["-c", &script])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 impl Drop for Server {
@@ -88,7 +89,7 @@ impl Drop for Server {
 }
 
 #[tokio::test]
-async fn a_server_with_passwords_is_backed_up_and_restored_as_well() {
+async fn an_external_server_with_passwords_is_backed_up_and_restored() {
     let server = Server::start();
     let url = format!("--database-url={}", server.url("revwallet", "revwallet"));
     let program = Program::start(&[&url, "--access=open", "--password-memory=512"]).await;
@@ -101,22 +102,22 @@ async fn a_server_with_passwords_is_backed_up_and_restored_as_well() {
         "{}",
         refused.text
     );
-    let set = server.script("archive", "postgres");
-    assert!(set.succeeded, "{}", set.text);
+    let archive = server.script("archive", "postgres");
+    assert!(archive.succeeded, "{}", archive.text);
     server.restart();
 
-    let made = server.script("backup", "postgres");
+    let backup = server.script("backup", "postgres");
 
-    assert!(made.succeeded && !made.text.contains("not archived"), "{}", made.text);
-    crate::harness::eventually("it is connected again", async || {
+    assert!(backup.succeeded && !backup.text.contains("not archived"), "{}", backup.text);
+    crate::harness::eventually("the program has reconnected", async || {
         program.public.try_status("/wallet").await == Some(200)
     })
     .await;
     deposit(&program.public, &id, "a").await;
     assert!(program.stop().await.success());
     server.restart();
-    // The owner makes the copy ready, who is no superuser.
+    // The owner, who is not a superuser, prepares the restored database.
     let (_, restored) = server.site.restore("new", &[]);
-    assert!(restored.succeeded && restored.text.contains("all is well"), "{}", restored.text);
+    assert!(restored.succeeded && restored.text.contains("no faults found"), "{}", restored.text);
     assert!(restored.text.contains("2 transfers in"), "{}", restored.text);
 }

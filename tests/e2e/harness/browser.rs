@@ -1,21 +1,28 @@
-//! A real Chromium, driven by its own driver: what a person would see and do.
+//! A real Chromium, driven over `WebDriver`: what a person sees and does.
 
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::elements::Element;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::eventually;
 use super::program::Folder;
 
+/// Longest time that the browser may take for one command.
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
+
 pub struct Browser {
     driver: Child,
-    session: String,
-    http: reqwest::Client,
+    client: Client,
     _profile: Folder,
 }
 
@@ -33,89 +40,51 @@ impl Browser {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // The browser and its helpers are in it too, and go with it.
+            // The browser and its helpers are in the group too, and end with it.
             .process_group(0)
             .spawn()
             .expect("chromedriver is installed; scripts/test does that");
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| {
-            let rest = line.split("on port ").nth(1)?;
-            rest.trim_end_matches('.').parse::<u16>().ok().filter(|port| *port > 0)
-        });
+        let url = format!("http://127.0.0.1:{}", port_of(driver.stdout.take().unwrap()));
         let profile = Folder::new();
-        let mut options = json!({ "args": [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-US",
-            "--window-size=1200,900", "--hide-scrollbars", "--force-color-profile=srgb",
-            format!("--user-data-dir={}", profile.0.display()),
-        ] });
-        match look {
-            Look::Desktop => {}
-            Look::Dark => options["args"]
-                .as_array_mut()
-                .unwrap()
-                .push(json!("--blink-settings=preferredColorScheme=0")),
-            Look::Phone => {
-                options["mobileEmulation"] =
-                    json!({ "deviceMetrics": { "width": 390, "height": 844, "pixelRatio": 2.0 } });
-            }
-        }
-        let capabilities = json!({ "capabilities": { "alwaysMatch": {
-            "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
-        } } });
-        let http = reqwest::Client::builder().timeout(Duration::from_mins(1)).build().unwrap();
-        let base = format!("http://127.0.0.1:{}", port.expect("it says where it listens"));
-        let answer = http.post(format!("{base}/session")).json(&capabilities).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        let id = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        Self { driver, session: format!("{base}/session/{id}"), http, _profile: profile }
-    }
-
-    async fn ask(&self, path: &str, body: Value) -> Result<Value, String> {
-        let request = self.http.post(format!("{}/{path}", self.session)).json(&body);
-        let answer: Value = request.send().await.unwrap().json().await.unwrap();
-        match answer["value"]["error"].as_str() {
-            Some(error) => Err(format!("{error}: {}", answer["value"]["message"])),
-            None => Ok(answer["value"].clone()),
-        }
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities(look, &profile));
+        let client = within_timeout(builder.connect(&url)).await;
+        Self { driver, client, _profile: profile }
     }
 
     pub async fn open(&self, url: &str) {
-        self.ask("url", json!({ "url": url })).await.unwrap();
+        within_timeout(self.client.goto(url)).await;
     }
 
     /// Runs a script in the page; `return` gives a value back.
     pub async fn run(&self, script: &str) -> Value {
-        self.ask("execute/sync", json!({ "script": script, "args": [] })).await.unwrap()
+        within_timeout(self.client.execute(script, Vec::new())).await
     }
 
-    async fn find(&self, css: &str) -> Result<String, String> {
-        let found = self.ask("element", json!({ "using": "css selector", "value": css })).await?;
-        Ok(found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned())
+    async fn find(&self, css: &str) -> Element {
+        within_timeout(self.client.find(Locator::Css(css))).await
     }
 
     pub async fn click(&self, css: &str) {
-        let element = self.find(css).await.unwrap();
-        self.ask(&format!("element/{element}/click"), json!({})).await.unwrap();
+        within_timeout(self.find(css).await.click()).await;
     }
 
     pub async fn write(&self, css: &str, text: &str) {
-        let element = self.find(css).await.unwrap();
-        self.ask(&format!("element/{element}/clear"), json!({})).await.unwrap();
-        self.ask(&format!("element/{element}/value"), json!({ "text": text })).await.unwrap();
+        let element = self.find(css).await;
+        within_timeout(element.clear()).await;
+        within_timeout(element.send_keys(text)).await;
     }
 
     /// Presses keys, wherever the focus is.
     pub async fn press(&self, keys: &str) {
-        let presses: Vec<Value> = keys
+        let presses = keys
             .chars()
-            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })))
-            .collect();
-        let actions =
-            json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] });
-        self.ask("actions", actions).await.unwrap();
+            .flat_map(|value| [KeyAction::Down { value }, KeyAction::Up { value }])
+            .fold(KeyActions::new("keyboard".to_owned()), KeyActions::then);
+        within_timeout(self.client.perform_actions(presses)).await;
     }
 
-    /// The text that is seen; nothing when there is no such element.
+    /// The visible text of an element; empty when there is no such element.
     pub async fn text(&self, css: &str) -> String {
         let script = format!("return document.querySelector({})?.innerText ?? ''", json!(css));
         self.run(&script).await.as_str().unwrap_or_default().to_owned()
@@ -132,20 +101,18 @@ impl Browser {
         .await;
     }
 
-    /// What the console was told: a good page says nothing.
+    /// The messages on the console since the last call: a good page writes none.
     pub async fn console(&self) -> Vec<Value> {
-        let log = self.ask("se/log", json!({ "type": "browser" })).await.unwrap();
+        let log = within_timeout(self.client.issue_cmd(ReadConsole)).await;
         log.as_array().cloned().unwrap_or_default()
     }
 
     pub async fn screenshot(&self) -> Vec<u8> {
-        let answer = self.http.get(format!("{}/screenshot", self.session)).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        STANDARD.decode(answer["value"].as_str().unwrap()).unwrap()
+        within_timeout(self.client.screenshot()).await
     }
 
     pub async fn close(self) {
-        let _gone = self.http.delete(&self.session).send().await;
+        let _closed = self.client.clone().close().await;
     }
 }
 
@@ -153,5 +120,57 @@ impl Drop for Browser {
     fn drop(&mut self) {
         super::program::signal_group(self.driver.id(), "KILL");
         let _status = self.driver.wait();
+    }
+}
+
+/// The port that chromedriver says it listens on.
+fn port_of(output: ChildStdout) -> u16 {
+    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| {
+        let rest = line.split("on port ").nth(1)?;
+        rest.trim_end_matches('.').parse::<u16>().ok().filter(|port| *port > 0)
+    });
+    port.expect("chromedriver says where it listens")
+}
+
+fn capabilities(look: Look, profile: &Folder) -> Capabilities {
+    let mut options = json!({ "args": [
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-US",
+        "--window-size=1200,900", "--hide-scrollbars", "--force-color-profile=srgb",
+        format!("--user-data-dir={}", profile.0.display()),
+    ] });
+    match look {
+        Look::Desktop => {}
+        Look::Dark => options["args"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!("--blink-settings=preferredColorScheme=0")),
+        Look::Phone => {
+            options["mobileEmulation"] =
+                json!({ "deviceMetrics": { "width": 390, "height": 844, "pixelRatio": 2.0 } });
+        }
+    }
+    let all = json!({
+        "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
+    });
+    all.as_object().unwrap().clone()
+}
+
+async fn within_timeout<T, E: Debug>(command: impl Future<Output = Result<T, E>>) -> T {
+    let outcome = tokio::time::timeout(COMMAND_TIMEOUT, command).await;
+    outcome.expect("the browser answers in time").unwrap()
+}
+
+/// Chromium's own command for the messages on the console; `WebDriver` has none.
+#[derive(Debug)]
+struct ReadConsole;
+
+impl WebDriverCompatibleCommand for ReadConsole {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _url: &Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(json!({ "type": "browser" }).to_string()))
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold after every test, whatever it was about.
+//! Invariants that are checked at the end of every test.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,17 @@ use sqlx::Row;
 use super::postgres::Database;
 use super::{Logs, TestApp};
 
-/// While the app still runs.
+/// Checks the app before it stops: no request is still counted as active.
 pub async fn while_running(app: &TestApp) {
     let metrics = app.internal.get("/metrics").await.text;
-    // The scrape itself is being answered.
-    assert!(metrics.contains("http_server_active_requests 1\n"), "a request was not counted down");
+    // The scrape itself is the one active request.
+    assert!(
+        metrics.contains("http_server_active_requests 1\n"),
+        "the gauge of active requests did not return to the scrape alone"
+    );
 }
 
-/// Every line keeps to the schema, and none is an error.
+/// Checks that every log line follows the schema, contains no secret, and is no error.
 pub fn logs(logs: &Logs) {
     for line in logs.lines() {
         no_secret(&line.to_string());
@@ -24,24 +27,27 @@ pub fn logs(logs: &Logs) {
     }
 }
 
-/// What every password of these tests contains.
-pub const PLANTED: &str = "planted";
+/// Marker that every password in these tests contains, so that a leak is recognized.
+pub const SECRET_MARKER: &str = "test-secret";
 
-/// No password, no token and no key.
+/// Checks that a log line contains no password, token, key or hash.
 pub fn no_secret(line: &str) {
-    // What is wrong with a secret may be told.
+    // The message about a malformed webhook secret names its prefix.
     let line = line.replace("whsec_ and 24", "");
-    for mark in [PLANTED, "eyJ", "rwk_", "argon2id", "whsec_"] {
-        assert!(!line.contains(mark), "a secret is in the log: {line}");
+    for marker in [SECRET_MARKER, "eyJ", "rwk_", "argon2id", "whsec_"] {
+        assert!(!line.contains(marker), "the log line contains {marker}: {line}");
     }
 }
 
-/// The schema of one log line.
+/// Checks a log line against the schema.
 pub fn schema(line: &Value) {
     let text =
         |key: &str| line[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}")).to_owned();
     let ts = text("ts");
-    assert!(ts.len() == 30 && ts.ends_with('Z'), "nanoseconds in UTC: {line}");
+    assert!(
+        ts.len() == 30 && ts.ends_with('Z'),
+        "the timestamp is not in UTC with nanoseconds: {line}"
+    );
     assert!(
         ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&text("level").as_str()),
         "{line}"
@@ -66,7 +72,7 @@ pub fn schema(line: &Value) {
     }
 }
 
-/// A book that was read from its first transfer to its last.
+/// Balances of a book, recomputed from all of its transfers.
 pub struct Book {
     balances: HashMap<i64, i64>,
 }
@@ -77,7 +83,7 @@ impl Book {
     }
 }
 
-/// Reads the whole book: no gap, every running balance right, nothing below its floor, nothing created.
+/// Recomputes the whole book: no gap, correct running balances, no overdraft, and no money created or lost.
 pub async fn book(database: &Database) -> Book {
     let mut connection = database.connect().await;
     let rows = sqlx::query(
@@ -90,17 +96,24 @@ pub async fn book(database: &Database) -> Book {
     let mut balances = HashMap::new();
     for (row, seq) in rows.iter().zip(1_i64..) {
         let column = |name: &str| row.get::<i64, _>(name);
-        assert_eq!(column("seq"), seq, "a gap in the book");
+        assert_eq!(column("seq"), seq, "the sequence has a gap");
         *balances.entry(column("debit")).or_insert(0) -= column("amount");
         *balances.entry(column("credit")).or_insert(0) += column("amount");
         assert_eq!(balances[&column("debit")], column("debit_balance"), "at {seq}");
         assert_eq!(balances[&column("credit")], column("credit_balance"), "at {seq}");
-        assert!(column("debit") < 0 || balances[&column("debit")] >= 0, "overdrawn at {seq}");
+        assert!(
+            column("debit") < 0 || balances[&column("debit")] >= 0,
+            "an account is overdrawn at {seq}"
+        );
     }
     assert_eq!(balances.values().sum::<i64>(), 0, "money was created or lost");
     let ends =
         sqlx::query_scalar::<_, i64>("select seq from ledger.seal where book = 1 order by seq");
     let ends = ends.fetch_all(&mut connection).await.unwrap();
-    assert_eq!(ends.last().copied(), i64::try_from(rows.len()).ok(), "the last seal is the head");
+    assert_eq!(
+        ends.last().copied(),
+        i64::try_from(rows.len()).ok(),
+        "the last seal does not end at the last transfer"
+    );
     Book { balances }
 }

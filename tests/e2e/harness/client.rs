@@ -1,4 +1,4 @@
-//! A client of the API, with answers that are easy to assert on.
+//! An HTTP client of the API, with responses that are easy to assert on.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use serde_json::Value;
 pub struct Client {
     pub address: SocketAddr,
     http: reqwest::Client,
-    /// Who it says it is.
+    /// The bearer token or API key.
     credential: Option<String>,
 }
 
-/// What came back.
+/// A response with its body in memory.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
@@ -24,17 +24,17 @@ pub struct Answer {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        // Whoever is first makes it the process's own; nothing here speaks TLS.
+        // The first call installs the provider for the process; no test client uses TLS through it.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         Self { address, http: reqwest::Client::new(), credential: None }
     }
 
-    /// The same client with a token or a key.
-    pub fn with(&self, credential: &str) -> Self {
+    /// Returns a copy of this client that sends a token or an API key.
+    pub fn with_credential(&self, credential: &str) -> Self {
         Self { credential: Some(credential.to_owned()), ..self.clone() }
     }
 
-    /// What it says who it is with.
+    /// Returns the token or API key, or an empty string.
     pub fn credential(&self) -> &str {
         self.credential.as_deref().unwrap_or_default()
     }
@@ -47,46 +47,46 @@ impl Client {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> Response {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
 
-    /// The same with an idempotency key.
-    pub async fn keyed(&self, path: &str, key: &str, body: Value) -> Answer {
+    /// Posts with an idempotency key.
+    pub async fn post_with_key(&self, path: &str, key: &str, body: Value) -> Response {
         let request = self.request(Method::POST, path).json(&body);
         self.send(request.header("idempotency-key", key)).await
     }
 
-    pub async fn send(&self, request: RequestBuilder) -> Answer {
+    pub async fn send(&self, request: RequestBuilder) -> Response {
         Self::try_send(request).await.unwrap()
     }
 
-    /// The status, or nothing when nobody answers.
+    /// Returns the status, or `None` if the server does not respond.
     pub async fn try_status(&self, path: &str) -> Option<u16> {
-        Self::try_send(self.request(Method::GET, path)).await.ok().map(|answer| answer.status)
+        Self::try_send(self.request(Method::GET, path)).await.ok().map(|response| response.status)
     }
 
-    pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Response> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, text: response.text().await? })
+        Ok(Response { status, headers, text: response.text().await? })
     }
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
     }
 
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Asserts that this is the problem of that name; returns its body.
+    /// Asserts that the response is the given problem, and returns its body.
     pub fn problem(&self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");

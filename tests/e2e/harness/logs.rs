@@ -1,4 +1,4 @@
-//! What the app of a test has logged.
+//! Captured log output of the app under test.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -23,9 +23,10 @@ impl Logs {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Every line so far; each must be JSON.
+    /// Parses every line so far; panics unless each is JSON.
     pub fn lines(&self) -> Vec<Value> {
-        let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        let parse =
+            |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
         self.text().lines().map(parse).collect()
     }
 

@@ -1,14 +1,14 @@
-//! Starts the real app for one test, and checks afterwards what must always hold.
+//! Harness: starts the real app for one test, and checks the invariants at its end.
 
 pub mod browser;
 pub mod check;
 pub mod client;
 pub mod logs;
-pub mod people;
 pub mod postgres;
 pub mod program;
 pub mod receiver;
 pub mod server;
+pub mod users;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -21,11 +21,11 @@ use revwallet::cli::Cli;
 use revwallet::telemetry::Telemetry;
 use serde_json::json;
 
-pub use client::{Answer, Client};
+pub use client::{Client, Response};
 pub use logs::Logs;
 pub use program::Program;
 
-/// The app of one test.
+/// The app under test, with a database of its own.
 pub struct TestApp {
     running: Running,
     client: Client,
@@ -43,36 +43,36 @@ impl Deref for TestApp {
 }
 
 impl TestApp {
-    /// The app itself, for what has no route.
+    /// Returns the app itself, for operations that have no route.
     pub fn app(&self) -> &App {
         self.running.app()
     }
 
-    /// A wallet with this balance; its id.
+    /// Opens a wallet with an initial balance and returns its id.
     pub async fn open_wallet(&self, currency: &str, balance: &str) -> String {
-        let body = json!({ "owner": "somebody", "initial_balance": balance, "currency": currency });
-        let answer = self.post("/wallet", body).await;
-        assert_eq!(answer.status, 201, "{}", answer.text);
-        answer.json()["id"].as_str().unwrap().to_owned()
+        let body = json!({ "owner": "ada", "initial_balance": balance, "currency": currency });
+        let response = self.post("/wallet", body).await;
+        assert_eq!(response.status, 201, "{}", response.text);
+        response.json()["id"].as_str().unwrap().to_owned()
     }
 }
 
-/// Runs `test` against an app of its own, with the settings that tests share.
+/// Runs a test against an app of its own, with default settings.
 pub async fn run(test: impl AsyncFnOnce(&TestApp)) {
     run_with(&[], test).await;
 }
 
-/// The same with some settings of its own, as on the command line.
+/// Runs a test against an app of its own, with additional command line flags.
 pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     let database = postgres::Database::create().await;
     let config =
         config(&[&[&format!("--database-url={}", database.url) as &str], settings].concat());
     let logs = Logs::default();
-    // Each test has a runtime of one thread, so what this thread logs is what this app logs.
+    // Each test has a single-threaded runtime, so the log of this thread is the log of this app.
     let (telemetry, guard) = Telemetry::install_here(&config.telemetry, logs.clone());
     let running = App::start(&config, &telemetry.metrics).await.unwrap();
     let app = TestApp {
-        client: Client::new(running.address.expect("tests serve")),
+        client: Client::new(running.address.expect("the app listens on a public address")),
         internal: Client::new(running.internal_address),
         logs: logs.clone(),
         database,
@@ -83,7 +83,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
 
     check::while_running(&app).await;
     let TestApp { running, database, .. } = app;
-    assert!(running.stop().await, "the app did not stop in time");
+    assert!(running.stop().await, "the app did not shut down in time");
     drop(guard);
     drop(telemetry);
     check::logs(&logs);
@@ -91,46 +91,50 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     database.drop().await;
 }
 
-/// Settings as the command line would give them, with free ports and without patience.
+/// Parses command line flags into a configuration, with free ports and cheap password hashing by default.
 pub fn config(settings: &[&str]) -> Config {
-    let usual = [
+    let fixed = [
         "revwallet",
         "--internal-listen=127.0.0.1:0",
         "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn,tokio_postgres=warn",
-        // The server of a test run has `fsync` off.
+        // The Postgres server of a test run has `fsync` off.
         "--allow-unsafe-server",
     ];
-    // What a hash costs matters in few tests.
-    let others =
+    // Few tests depend on these; each can be overridden by a test.
+    let overridable =
         ["--listen=127.0.0.1:0", "--access=open", "--password-memory=512", "--password-passes=1"];
-    let others = others.into_iter().filter(|other| {
-        let name = other.split('=').next().unwrap_or_default();
+    let overridable = overridable.into_iter().filter(|default| {
+        let name = default.split('=').next().unwrap_or_default();
         !settings.iter().any(|setting| setting.starts_with(name))
     });
-    let words = usual.into_iter().chain(others).chain(settings.iter().copied());
-    Cli::try_parse_from(words).unwrap().config
+    let arguments = fixed.into_iter().chain(overridable).chain(settings.iter().copied());
+    Cli::try_parse_from(arguments).unwrap().config
 }
 
-/// Whether the longer sweeps are asked for: `scripts/test --long`.
+/// Returns whether long-running tests are enabled, by `scripts/test --long`.
 pub fn is_long() -> bool {
     std::env::var_os("REVWALLET_TEST_LONG").is_some()
 }
 
-/// Waits until `holds` does, at most half a minute: a busy machine is slow.
-pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
-    eventually_within(Duration::from_secs(30), what, holds).await;
+/// Polls until a condition holds, for at most 30 seconds: a busy machine is slow.
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(Duration::from_secs(30), what, condition).await;
 }
 
-/// The same with more patience.
-pub async fn eventually_within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+/// Polls until a condition holds, for at most `limit`.
+pub async fn eventually_within(
+    limit: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// An address that nobody listens on now.
+/// Returns a loopback address that no process listens on at present.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -1,4 +1,4 @@
-//! One Postgres for the whole test run, and a database for each test, cloned from a template.
+//! A Postgres server for the whole test run, and a database per test, cloned from a migrated template.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use super::is_long;
 
 const TEMPLATE: &str = "migrated";
 
-/// A database that only one test uses.
+/// A database of one test.
 pub struct Database {
     name: String,
     pub url: String,
@@ -26,15 +26,15 @@ pub struct Database {
 
 impl Database {
     pub async fn create() -> Self {
-        Self::from(TEMPLATE).await
+        Self::from_template(TEMPLATE).await
     }
 
-    /// One that has never been migrated.
+    /// Creates a database without migrations.
     pub async fn create_empty() -> Self {
-        Self::from("template1").await
+        Self::from_template("template1").await
     }
 
-    async fn from(template: &str) -> Self {
+    async fn from_template(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let server = server();
@@ -43,23 +43,23 @@ impl Database {
         Self { name, url }
     }
 
-    /// A connection of somebody else.
+    /// Opens a connection of its own, outside of the app's pool.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect_with(&server().options.clone().database(&self.name)).await.unwrap()
     }
 
-    /// Changes the database behind the program's back.
-    pub async fn execute(&self, statement: &'static str) {
+    /// Runs a statement behind the program's back.
+    pub async fn execute(&self, statement: &str) {
         self.try_execute(statement).await.unwrap();
     }
 
-    pub async fn try_execute(&self, statement: &'static str) -> sqlx::Result<()> {
+    pub async fn try_execute(&self, statement: &str) -> sqlx::Result<()> {
         let mut connection = self.connect().await;
-        connection.execute(statement).await?;
+        connection.execute(AssertSqlSafe(statement.to_owned())).await?;
         connection.close().await
     }
 
-    /// As an administrator would, or a crash.
+    /// Terminates every other session, as an administrator or a crash would.
     pub async fn end_other_sessions(&self) {
         self.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity
@@ -73,7 +73,7 @@ impl Database {
     }
 }
 
-/// The server of this run.
+/// The Postgres server of this test run.
 pub struct Server {
     options: PgConnectOptions,
     socket_dir: PathBuf,
@@ -85,19 +85,19 @@ impl Server {
     }
 }
 
-/// Starts on first use; whatever becomes of the test run, the server ends with it.
+/// Returns the server and starts it on first use; it ends with the test run, however that ends.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let start = || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let (server, embedded) = runtime.block_on(start());
-            // Both are needed until the end of the process.
+            // Both must live until the process ends.
             std::mem::forget(embedded);
             std::mem::forget(runtime);
             server
         };
-        // A test's runtime may not block, a thread of its own may.
+        // The runtime of a test must not block, so a separate thread starts the server.
         std::thread::spawn(start).join().unwrap()
     })
 }
@@ -107,12 +107,12 @@ async fn start() -> (Server, Embedded) {
         std::env::temp_dir().join(format!("revwallet-test-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&data_dir).unwrap();
     let args = EmbeddedArgs { data_dir: data_dir.clone(), postgres_bin: None };
-    // Nobody misses this data after a power cut; a kill does not need the disk.
+    // The data need not survive a power failure, and a killed process does not depend on `fsync`.
     let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "300")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let embedded = Embedded::start_with(&args, settings).await.unwrap();
-    end_with_this_process(&data_dir, embedded.socket_dir());
-    std::thread::spawn(end_a_run_that_hangs);
+    spawn_cleanup(&data_dir, embedded.socket_dir());
+    std::thread::spawn(abort_hung_run);
     let server = Server {
         options: embedded.connect_options(),
         socket_dir: embedded.socket_dir().to_owned(),
@@ -126,18 +126,18 @@ async fn start() -> (Server, Embedded) {
     (server, embedded)
 }
 
-/// A test that never ends names itself ("has been running for over 60 seconds"), but would hold everybody up.
-fn end_a_run_that_hangs() {
+/// Aborts a test run that hangs; the test runner has printed the name of the slow test by then.
+fn abort_hung_run() {
     const RUN_MAX: Duration = Duration::from_mins(25);
     std::thread::sleep(if is_long() { 20 * RUN_MAX } else { RUN_MAX });
-    // Not a panic: that would end this thread alone.
-    drop(writeln!(std::io::stderr(), "a test hangs: the run is ended after {RUN_MAX:?}"));
+    // A panic would end this thread alone.
+    drop(writeln!(std::io::stderr(), "a test hangs: aborting the run after {RUN_MAX:?}"));
     std::process::exit(1);
 }
 
-/// A shell that reads a pipe which only this process holds: its end is the end of the run.
-#[expect(clippy::zombie_processes, reason = "it outlives this process, to clean up behind it")]
-fn end_with_this_process(data_dir: &Path, socket_dir: &Path) {
+/// Starts a shell that stops the server once this process ends: it waits for the end of a pipe that only this process holds.
+#[expect(clippy::zombie_processes, reason = "the shell outlives this process to clean up")]
+fn spawn_cleanup(data_dir: &Path, socket_dir: &Path) {
     let script = r#"
         cat >/dev/null
         pid=$(head -n 1 "$1/postgres/postmaster.pid") && kill -INT "$pid"
@@ -146,7 +146,7 @@ fn end_with_this_process(data_dir: &Path, socket_dir: &Path) {
     let mut watchdog = Command::new("sh")
         .args(["-c", script, "watchdog"])
         .args([data_dir, socket_dir])
-        // What ends the test run from a terminal must not end this too.
+        // A signal from the terminal to the test run must not reach the shell.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -1,4 +1,4 @@
-//! The real program as a process, for what only a process can do: start, fail, be killed.
+//! The program as a separate process, for tests that start, fail or kill it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use serde_json::Value;
 
 use super::Client;
 
-/// A running program.
+/// A running process of the program.
 pub struct Program {
     child: Child,
     pub public: Client,
     pub internal: Client,
 }
 
-/// How a program ended.
+/// Exit code and error output of a finished process.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exit {
     pub code: Option<i32>,
     pub stderr: String,
 }
 
-/// A folder that goes with the test.
+/// A temporary folder that is removed at the end of the test.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -40,6 +40,7 @@ impl Folder {
         Self(path)
     }
 
+    /// Returns the flag that makes this folder the data directory.
     pub fn setting(&self) -> String {
         format!("--data-dir={}", self.0.display())
     }
@@ -47,7 +48,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A test that failed half-way, or one that killed the program, leaves a server running.
+        // A test that failed or killed the program leaves a Postgres server running.
         for process in postgres_of(&self.0) {
             signal(process, "KILL");
         }
@@ -59,37 +60,38 @@ fn path() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap()
 }
 
-/// The program with these words behind it, and no setting from our own environment.
-pub fn command(words: &[&str]) -> Command {
+/// Returns the program with the given arguments and an empty environment except for `PATH`.
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_revwallet"));
-    command.args(words).env_clear().env("PATH", path()).stdin(Stdio::null());
+    command.args(arguments).env_clear().env("PATH", path()).stdin(Stdio::null());
     command
 }
 
-/// Runs a program to its end.
-pub fn run(words: &[&str]) -> Ended {
-    let output = command(words).output().unwrap();
-    Ended { code: output.status.code(), stderr: String::from_utf8(output.stderr).unwrap() }
+/// Runs the program until it exits.
+pub fn run(arguments: &[&str]) -> Exit {
+    let output = command(arguments).output().unwrap();
+    Exit { code: output.status.code(), stderr: String::from_utf8(output.stderr).unwrap() }
 }
 
 impl Program {
-    /// Starts a server and waits until it says where it listens.
-    pub async fn start(words: &[&str]) -> Self {
-        Self::try_start(words).await.unwrap_or_else(|ended| panic!("did not start: {ended:?}"))
+    /// Starts the program and waits until it logs its addresses.
+    pub async fn start(arguments: &[&str]) -> Self {
+        Self::try_start(arguments).await.unwrap_or_else(|exit| panic!("did not start: {exit:?}"))
     }
 
-    pub async fn try_start(words: &[&str]) -> Result<Self, Ended> {
-        let usual = ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json"];
-        let usual = usual.into_iter().filter(|usual| {
-            let name = usual.split('=').next().unwrap_or_default();
-            !words.iter().any(|word| word.split('=').next() == Some(name))
+    pub async fn try_start(arguments: &[&str]) -> Result<Self, Exit> {
+        let defaults =
+            ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json"];
+        let defaults = defaults.into_iter().filter(|default| {
+            let name = default.split('=').next().unwrap_or_default();
+            !arguments.iter().any(|argument| argument.split('=').next() == Some(name))
         });
-        let words: Vec<&str> = usual.chain(words.iter().copied()).collect();
+        let arguments: Vec<&str> = defaults.chain(arguments.iter().copied()).collect();
         let mut child =
-            command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (send, mut receive) = tokio::sync::oneshot::channel();
-        // The thread reads on to the end, so that the program never waits for a reader.
+        // The thread reads until the end, so that the program never blocks on a full pipe.
         std::thread::spawn(move || {
             let mut send = Some(send);
             for line in output.lines().map_while(Result::ok) {
@@ -103,10 +105,10 @@ impl Program {
                 }
             }
         });
-        let said = tokio::time::timeout(Duration::from_mins(1), &mut receive).await;
-        match said.expect("the program listens or ends") {
+        let listening = tokio::time::timeout(Duration::from_mins(1), &mut receive).await;
+        match listening.expect("the program listens or exits") {
             Ok(line) => {
-                // A worker has no public address.
+                // A process with `--only=worker` has no public address.
                 let client = |key: &str| {
                     Client::new(line[key].as_str().unwrap_or("127.0.0.1:9").parse().unwrap())
                 };
@@ -115,27 +117,27 @@ impl Program {
             Err(_closed) => {
                 let mut stderr = String::new();
                 child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-                Err(Ended { code: child.wait().unwrap().code(), stderr })
+                Err(Exit { code: child.wait().unwrap().code(), stderr })
             }
         }
     }
 
-    /// Ends it without a warning.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits for that.
+    /// Requests a graceful shutdown and waits for it.
     pub async fn stop(self) -> ExitStatus {
         self.signal("TERM");
-        self.ended().await
+        self.wait().await
     }
 
-    /// Waits for an end that it was asked for already.
-    pub async fn ended(mut self) -> ExitStatus {
+    /// Waits until the process exits.
+    pub async fn wait(mut self) -> ExitStatus {
         let mut status = None;
-        super::eventually("the program has ended", async || {
+        super::eventually("the program has exited", async || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         })
@@ -155,13 +157,13 @@ impl Drop for Program {
     }
 }
 
-/// Sends a signal; a process that has ended in the meantime does not mind.
+/// Sends a signal; a process that has already exited is ignored.
 pub fn signal(process: u32, name: &str) {
     let mut kill = Command::new("kill");
     kill.arg(format!("-{name}")).arg(process.to_string()).stderr(Stdio::null()).status().unwrap();
 }
 
-/// Sends a signal to a whole group of processes.
+/// Sends a signal to a process group.
 pub fn signal_group(leader: u32, name: &str) {
     let mut kill = Command::new("kill");
     kill.args([&format!("-{name}"), "--", &format!("-{leader}")])
@@ -170,17 +172,17 @@ pub fn signal_group(leader: u32, name: &str) {
         .unwrap();
 }
 
-/// The server processes that work on the cluster in this data directory: it is where they stand.
+/// Returns the Postgres processes of a data directory, recognized by their working directory.
 pub fn postgres_of(data_dir: &Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let stands_there = |id: &u32| {
+    let is_in_data_dir = |id: &u32| {
         std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|cwd| cwd.starts_with(data_dir))
     };
-    ids.filter(stands_there).collect()
+    ids.filter(is_in_data_dir).collect()
 }
 
-/// The first of them.
+/// Returns the process id of the postmaster of a data directory.
 pub fn postmaster_of(data_dir: &Path) -> u32 {
     let file = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap();
     file.lines().next().unwrap().parse().unwrap()

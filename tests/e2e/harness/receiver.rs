@@ -1,4 +1,4 @@
-//! Somebody else's server that webhooks are sent to.
+//! A webhook receiver that records deliveries.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,53 +13,58 @@ use axum::routing::post;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-/// What a receiver was sent.
+/// A webhook delivery that was received.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct Delivery {
     pub id: String,
     pub timestamp: String,
     pub signature: String,
     pub body: String,
 }
 
-impl Heard {
+impl Delivery {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
-/// What it answers to the n-th request about a wallet; after those, 200.
+/// Status codes of the first responses per wallet; later responses are 200.
 pub type Script = HashMap<String, Vec<u16>>;
 
 #[derive(Clone)]
 pub struct Receiver {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    deliveries: Arc<Mutex<Vec<Delivery>>>,
     pub script: Arc<Mutex<Script>>,
     hangs: Arc<AtomicBool>,
 }
 
 impl Receiver {
     pub async fn start() -> Self {
-        Self::start_as(false).await
+        Self::with_hanging(false).await
     }
 
-    pub async fn start_as(hangs: bool) -> Self {
+    /// Starts a receiver that delays each response by a minute, until [`Self::resume`] is called.
+    pub async fn start_hanging() -> Self {
+        Self::with_hanging(true).await
+    }
+
+    async fn with_hanging(hangs: bool) -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let receiver = Self {
             address,
-            heard: Arc::default(),
+            deliveries: Arc::default(),
             script: Arc::default(),
             hangs: Arc::new(hangs.into()),
         };
-        let router = Router::new().route("/hook", post(hear)).with_state(receiver.clone());
+        let router = Router::new().route("/hook", post(receive)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(socket, router).await });
         receiver
     }
 
-    /// Hangs no longer.
-    pub fn listen(&self) {
+    /// Responds to later requests at once.
+    pub fn resume(&self) {
         self.hangs.store(false, Ordering::Relaxed);
     }
 
@@ -67,30 +72,32 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
+    /// Returns every delivery so far, repeated attempts included.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.deliveries.lock().unwrap().clone()
     }
 
-    /// What was taken (answered 200) about a wallet, in the order in which it came.
-    pub fn taken(&self, wallet: &str) -> Vec<Value> {
+    /// Returns the events about a wallet in the order of the last attempt of each.
+    pub fn events(&self, wallet: &str) -> Vec<Value> {
         let mut seen = std::collections::HashSet::new();
-        let heard = self.heard().into_iter().rev().filter(|heard| seen.insert(heard.id.clone()));
-        let mut last: Vec<Value> = heard.map(|heard| heard.json()).collect();
-        last.reverse();
-        last.into_iter().filter(|event| event["data"]["wallet"] == wallet).collect()
+        let deliveries = self.deliveries().into_iter().rev();
+        let last_attempts = deliveries.filter(|delivery| seen.insert(delivery.id.clone()));
+        let mut events: Vec<Value> = last_attempts.map(|delivery| delivery.json()).collect();
+        events.reverse();
+        events.into_iter().filter(|event| event["data"]["wallet"] == wallet).collect()
     }
 }
 
-async fn hear(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let header = |name: &str| headers[name].to_str().unwrap().to_owned();
-    let heard = Heard {
+    let delivery = Delivery {
         id: header("webhook-id"),
         timestamp: header("webhook-timestamp"),
         signature: header("webhook-signature"),
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
-    let wallet = heard.json()["data"]["wallet"].as_str().unwrap().to_owned();
-    receiver.heard.lock().unwrap().push(heard);
+    let wallet = delivery.json()["data"]["wallet"].as_str().unwrap().to_owned();
+    receiver.deliveries.lock().unwrap().push(delivery);
     if receiver.hangs.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_mins(1)).await;
     }

@@ -1,4 +1,4 @@
-//! A Postgres of a test's own, reached over the network as one elsewhere would be.
+//! A Postgres server of one test, reached over TCP like a remote server.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,20 +10,20 @@ use nix::unistd::{User, geteuid};
 use super::program::{self, Folder};
 use super::{eventually, free_address};
 
-/// Its data, before it runs.
+/// A data directory that no server runs on yet.
 pub struct Cluster(Folder);
 
 impl Cluster {
-    /// By `initdb` with these options.
-    pub fn make(options: &[&str]) -> Self {
+    /// Runs `initdb` with the given options.
+    pub fn init(options: &[&str]) -> Self {
         let cluster = Self(Folder::new());
-        cluster.hand_over("", 0o755);
-        let made = unprivileged(programs().join("initdb"))
+        cluster.set_owner("", 0o755);
+        let status = unprivileged(postgres_bin().join("initdb"))
             .args(options)
             .args(["--no-sync", "-D"])
             .arg(cluster.path("cluster"))
             .status();
-        assert!(made.unwrap().success());
+        assert!(status.unwrap().success());
         cluster
     }
 
@@ -34,11 +34,11 @@ impl Cluster {
     /// Writes a file that the server reads.
     pub fn write(&self, name: &str, text: &str, mode: u32) {
         std::fs::write(self.path(name), text).unwrap();
-        self.hand_over(name, mode);
+        self.set_owner(name, mode);
     }
 
-    /// The server's data belong to whom it runs as.
-    fn hand_over(&self, name: &str, mode: u32) {
+    /// Gives a file to the account that the server runs as.
+    fn set_owner(&self, name: &str, mode: u32) {
         let path = self.path(name);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         if geteuid().is_root() {
@@ -46,35 +46,35 @@ impl Cluster {
         }
     }
 
-    /// Runs it with these settings.
+    /// Starts the server with additional settings.
     pub async fn start(self, settings: &[&str]) -> Server {
         let address = free_address();
         let socket = format!("unix_socket_directories={}", self.0.0.display());
         let port = format!("port={}", address.port());
-        let usual = [&socket, &port, "listen_addresses=127.0.0.1", "fsync=off"];
-        let child = unprivileged(programs().join("postgres"))
+        let defaults = [&socket, &port, "listen_addresses=127.0.0.1", "fsync=off"];
+        let child = unprivileged(postgres_bin().join("postgres"))
             .arg("-D")
             .arg(self.path("cluster"))
-            .args(usual.iter().chain(settings).flat_map(|setting| ["-c", setting]))
+            .args(defaults.iter().chain(settings).flat_map(|setting| ["-c", setting]))
             .spawn()
             .unwrap();
         let server = Server { child, address, folder: self.0 };
-        // It listens before it answers.
-        let ready = programs().join("pg_isready");
-        let whom = ["-q".to_owned(), "-h127.0.0.1".to_owned(), format!("-p{}", address.port())];
-        eventually("the server answers", async || {
-            Command::new(&ready).args(&whom).status().unwrap().success()
+        // The server listens before it accepts queries.
+        let ready = postgres_bin().join("pg_isready");
+        let target = ["-q".to_owned(), "-h127.0.0.1".to_owned(), format!("-p{}", address.port())];
+        eventually("the server accepts connections", async || {
+            Command::new(&ready).args(&target).status().unwrap().success()
         })
         .await;
         server
     }
 }
 
-/// One that runs, until it is dropped.
+/// A running server, which stops when it is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// With its socket, and what was written for it.
+    /// Folder of the socket and of the files that were written for the server.
     pub folder: Folder,
 }
 
@@ -85,15 +85,15 @@ impl Drop for Server {
     }
 }
 
-/// Where the server's programs are.
-pub fn programs() -> PathBuf {
+/// Returns the folder of the PostgreSQL binaries.
+pub fn postgres_bin() -> PathBuf {
     let script = "source scripts/lib/setup.sh && postgres_bin";
-    let here = env!("CARGO_MANIFEST_DIR");
-    let said = Command::new("bash").args(["-c", script]).current_dir(here).output().unwrap();
-    PathBuf::from(String::from_utf8(said.stdout).unwrap().trim())
+    let root = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new("bash").args(["-c", script]).current_dir(root).output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-/// Postgres does not run as root.
+/// Returns a command that runs without root privileges, which Postgres requires.
 fn unprivileged(program: PathBuf) -> Command {
     let mut command = Command::new("setpriv");
     let user = owner();
@@ -104,6 +104,7 @@ fn unprivileged(program: PathBuf) -> Command {
     command
 }
 
+/// Returns the account that Postgres runs as when the tests run as root.
 fn owner() -> User {
     let named = |name| User::from_name(name).unwrap();
     named("postgres").or_else(|| named("nobody")).unwrap()

@@ -1,4 +1,4 @@
-//! Two attempts at one head: of one writer whose connection broke, or of two that want the same.
+//! Two attempts to seal one head: by one writer whose connection broke, or by two writers.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,26 +9,26 @@ use super::proxy::Proxy;
 use super::*;
 use crate::harness::eventually;
 
-/// A user who may not end backends, and so cannot know that an earlier attempt is dead.
-async fn powerless(database: &Database, url: &str) -> String {
+/// A URL with a user that may not terminate backends, so the writer cannot know that an earlier attempt is over.
+async fn unprivileged_url(database: &Database, url: &str) -> String {
     database
         .execute(
             "do $$ begin
-                 create role powerless login in role revwallet_app;
+                 create role unprivileged login in role revwallet_app;
              exception when duplicate_object or unique_violation then null;
              end $$;
              revoke execute on function pg_catalog.pg_terminate_backend(int, bigint) from public",
         )
         .await;
-    url.replace("://revwallet@", "://powerless@")
+    url.replace("://revwallet@", "://unprivileged@")
 }
 
 async fn transfers(db: &mut PgConnection) -> i64 {
     sqlx::query_scalar("select count(*) from ledger.transfer").fetch_one(db).await.unwrap()
 }
 
-/// Somebody who is about to seal the head, and has not made up his mind.
-async fn undecided(db: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
+/// Opens a transaction that has sealed the head and neither commits nor rolls back.
+async fn begin_rival_seal(db: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
     let mut tx = db.begin().await.unwrap();
     tx.execute(
         "insert into ledger.seal (seq, prev_seq, at, batch_id, book, hash)
@@ -40,41 +40,41 @@ async fn undecided(db: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgre
     tx
 }
 
-/// Waits until this many backends wait for somebody else's transaction.
-async fn waiting(database: &Database, count: i64) {
+/// Waits until this many backends wait for a lock of another transaction.
+async fn wait_for_blocked_backends(database: &Database, count: i64) {
     let mut db = database.connect().await;
-    eventually("attempts wait", async || {
-        let waiting: i64 = sqlx::query_scalar(
+    eventually("the attempts are blocked", async || {
+        let blocked: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
              where datname = current_database() and wait_event_type = 'Lock'",
         )
         .fetch_one(&mut db)
         .await
         .unwrap();
-        waiting == count
+        blocked == count
     })
     .await;
     db.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_first_attempt_that_landed_is_found_by_the_second() {
+async fn a_committed_first_attempt_is_found_by_the_second() {
     let database = Database::create().await;
     let proxy = Proxy::start(&database);
-    let url = powerless(&database, &proxy.url()).await;
-    let writer = Setup { url, ..Setup::of(&database) }.start().await;
+    let url = unprivileged_url(&database, &proxy.url()).await;
+    let writer = Setup { url, ..Setup::new(&database) }.start().await;
     writer.open().await;
     let mut rival = database.connect().await;
-    let tx = undecided(&mut rival).await;
+    let tx = begin_rival_seal(&mut rival).await;
     let mut other = database.connect().await;
 
     let settling = async {
-        waiting(&database, 1).await;
-        // The answer will not come through, and neither will a new connection yet.
+        wait_for_blocked_backends(&database, 1).await;
+        // The reply is lost, and a new connection is delayed.
         proxy.hold();
         proxy.cut();
         tx.rollback().await.unwrap();
-        eventually("the first attempt landed", async || transfers(&mut other).await == 2).await;
+        eventually("the first attempt committed", async || transfers(&mut other).await == 2).await;
         proxy.release();
     };
     let (posted, ()) = tokio::join!(writer.ledger.post(deposit(1)), settling);
@@ -87,20 +87,20 @@ async fn a_first_attempt_that_landed_is_found_by_the_second() {
 }
 
 #[tokio::test]
-async fn of_two_attempts_that_wait_together_one_lands() {
+async fn of_two_blocked_attempts_one_commits() {
     for _ in 0..5 {
         let database = Database::create().await;
         let proxy = Proxy::start(&database);
-        let url = powerless(&database, &proxy.url()).await;
-        let writer = Setup { url, ..Setup::of(&database) }.start().await;
+        let url = unprivileged_url(&database, &proxy.url()).await;
+        let writer = Setup { url, ..Setup::new(&database) }.start().await;
         writer.open().await;
         let mut rival = database.connect().await;
-        let tx = undecided(&mut rival).await;
+        let tx = begin_rival_seal(&mut rival).await;
 
         let settling = async {
-            waiting(&database, 1).await;
+            wait_for_blocked_backends(&database, 1).await;
             proxy.cut();
-            waiting(&database, 2).await;
+            wait_for_blocked_backends(&database, 2).await;
             tx.rollback().await.unwrap();
         };
         let (posted, ()) = tokio::join!(writer.ledger.post(deposit(1)), settling);
@@ -113,27 +113,29 @@ async fn of_two_attempts_that_wait_together_one_lands() {
 }
 
 #[tokio::test]
-async fn a_first_attempt_that_comes_after_the_second_changes_nothing() {
+async fn a_first_attempt_that_arrives_after_the_second_has_no_effect() {
     let database = Database::create().await;
     let proxy = Proxy::start(&database);
-    let url = powerless(&database, &proxy.url()).await;
-    let writer = Setup { url, ..Setup::of(&database) }.start().await;
+    let url = unprivileged_url(&database, &proxy.url()).await;
+    let writer = Setup { url, ..Setup::new(&database) }.start().await;
     writer.open().await;
-    // The account is known, so the next thing that is sent is a batch.
+    // The account is cached now, so the next request is a batch.
     send_with_retry(&writer.ledger, deposit(1)).await.unwrap();
     proxy.hold();
 
     let settling = async {
-        eventually("the batch is on its way", async || proxy.kept_back() > 0).await;
-        proxy.cut_and_keep()
+        eventually("the batch is in flight", async || proxy.held_bytes() > 0).await;
+        proxy.cut_and_hold()
     };
-    let (posted, kept) = tokio::join!(writer.ledger.post(deposit(2)), settling);
+    let (posted, held) = tokio::join!(writer.ledger.post(deposit(2)), settling);
 
     assert_eq!(posted.unwrap().first_seq, 3);
-    let unheard = proxy.unheard();
-    kept.deliver();
-    eventually("the first attempt was told that it is stale", async || proxy.unheard() > unheard)
-        .await;
+    let undelivered = proxy.undelivered_bytes();
+    held.deliver();
+    eventually("the server replied to the first attempt", async || {
+        proxy.undelivered_bytes() > undelivered
+    })
+    .await;
     assert_eq!(transfers(&mut database.connect().await).await, 3);
     send_with_retry(&writer.ledger, deposit(3)).await.unwrap();
     writer.stop().await;
@@ -142,16 +144,16 @@ async fn a_first_attempt_that_comes_after_the_second_changes_nothing() {
 }
 
 #[tokio::test]
-async fn two_writers_with_the_same_content_at_the_same_head_do_both() {
+async fn two_writers_with_the_same_content_on_the_same_head_both_commit() {
     let database = Database::create().await;
-    let together = Arc::new(Barrier::new(2));
-    let meet = |armed: &Arc<AtomicBool>| {
-        let (together, armed) = (Arc::clone(&together), Arc::clone(armed));
+    let barrier = Arc::new(Barrier::new(2));
+    let wait_for_other = |armed: &Arc<AtomicBool>| {
+        let (barrier, armed) = (Arc::clone(&barrier), Arc::clone(armed));
         Failpoints::new(move |stage| {
-            let (together, armed) = (Arc::clone(&together), Arc::clone(&armed));
+            let (barrier, armed) = (Arc::clone(&barrier), Arc::clone(&armed));
             async move {
-                if stage == Stage::BeforeSend && armed.swap(false, Ordering::SeqCst) {
-                    together.wait().await;
+                if stage == WriterStage::BeforeSend && armed.swap(false, Ordering::SeqCst) {
+                    barrier.wait().await;
                 }
                 None
             }
@@ -159,10 +161,10 @@ async fn two_writers_with_the_same_content_at_the_same_head_do_both() {
         })
     };
     let armed = [Arc::<AtomicBool>::default(), Arc::default()];
-    let one = Writer::start(&database, meet(&armed[0])).await;
+    let one = Writer::start(&database, wait_for_other(&armed[0])).await;
     one.open().await;
-    let other = Writer::start(&database, meet(&armed[1])).await;
-    // Both know the account, so that the next thing they do is to send a batch.
+    let other = Writer::start(&database, wait_for_other(&armed[1])).await;
+    // Both writers cache the account, so that their next request is a batch.
     send_with_retry(&one.ledger, deposit(1)).await.unwrap();
     send_with_retry(&other.ledger, deposit(2)).await.unwrap();
     send_with_retry(&one.ledger, deposit(3)).await.unwrap();
@@ -177,7 +179,7 @@ async fn two_writers_with_the_same_content_at_the_same_head_do_both() {
 
     let mut seqs = [first.unwrap().first_seq, second.unwrap().first_seq];
     seqs.sort_unstable();
-    assert_eq!(seqs, [7, 8], "each of them, once");
+    assert_eq!(seqs, [7, 8], "each posting must be written once");
     let stale = r#"wallet_ledger_batches_total{outcome="stale"}"#;
     assert!(one.metric(stale) + other.metric(stale) >= 1.0);
     one.stop().await;
@@ -187,21 +189,24 @@ async fn two_writers_with_the_same_content_at_the_same_head_do_both() {
 }
 
 #[tokio::test]
-async fn a_batch_of_the_same_content_is_not_mistaken_for_ones_own() {
+async fn a_batch_of_another_writer_with_the_same_content_is_not_taken_for_ones_own() {
     let database = Database::create().await;
     let rival = Writer::start(&database, Failpoints::default()).await;
     rival.open().await;
     let same = || Posting { key: None, ..deposit(9) };
-    let (go, gone) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
-    let (told, wait) = (Arc::clone(&go), Arc::clone(&gone));
-    // Its batch never leaves, and before it is sent again somebody else does the very same.
+    let resume = Arc::new(tokio::sync::Notify::new());
+    let was_cut = Arc::new(AtomicBool::new(false));
+    let (resumed, cut) = (Arc::clone(&resume), Arc::clone(&was_cut));
+    // The batch is not sent, and before it is resent a rival posts the same content.
     let failpoints = Failpoints::new(move |stage| {
-        let (told, wait) = (Arc::clone(&told), Arc::clone(&wait));
+        let (resumed, cut) = (Arc::clone(&resumed), Arc::clone(&cut));
         async move {
             match stage {
-                Stage::BeforeSend if !wait.swap(true, Ordering::SeqCst) => Some(Fault::Cut),
-                Stage::BeforeResend => {
-                    told.notified().await;
+                WriterStage::BeforeSend if !cut.swap(true, Ordering::SeqCst) => {
+                    Some(InjectedFault::CutConnection)
+                }
+                WriterStage::BeforeResend => {
+                    resumed.notified().await;
                     None
                 }
                 _ => None,
@@ -212,9 +217,9 @@ async fn a_batch_of_the_same_content_is_not_mistaken_for_ones_own() {
     let writer = Writer::start(&database, failpoints).await;
 
     let rivalry = async {
-        eventually("the first batch was cut", async || gone.load(Ordering::SeqCst)).await;
+        eventually("the first batch was cut", async || was_cut.load(Ordering::SeqCst)).await;
         let posted = rival.ledger.post(same()).await.unwrap();
-        go.notify_one();
+        resume.notify_one();
         posted
     };
     let (ours, theirs) = tokio::join!(writer.ledger.post(same()), rivalry);
@@ -227,13 +232,13 @@ async fn a_batch_of_the_same_content_is_not_mistaken_for_ones_own() {
 }
 
 #[tokio::test]
-async fn a_batch_does_not_wait_for_who_holds_the_lock_of_the_book() {
+async fn a_batch_does_not_wait_for_the_lock_of_the_book() {
     let database = Database::create().await;
-    let writer = Setup::of(&database).start().await;
+    let writer = Setup::new(&database).start().await;
     writer.open().await;
     let mut holder = database.connect().await;
     let mut tx = holder.begin().await.unwrap();
-    // As a writer does that lost a race; if a seal waited for it, and it for that seal, that would be a deadlock.
+    // Locks the book as a writer does that lost a race. If a seal waited for this lock, a deadlock would be possible.
     tx.execute("select * from ledger.catch_up(1, 0, 0, true)").await.unwrap();
 
     let posted = writer.ledger.post(deposit(1)).await.unwrap();

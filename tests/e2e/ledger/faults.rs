@@ -1,4 +1,4 @@
-//! Harm from outside: a process that is stopped while it holds the book, a full disk, a server that only reads.
+//! External faults: a process that is stopped while it holds the book's lock, a full disk, a read-only server.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ async fn open(client: &Client) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// A deposit of 1; whether it was acknowledged. Anything else but 503 is a fault.
+/// Deposits 1. Returns whether it was acknowledged; the only other valid status is 503.
 async fn deposit(client: &Client, wallet: &str, key: u32) -> bool {
     let request = client.request(reqwest::Method::POST, "/wallet/deposit");
     let request = request.header("idempotency-key", format!("key-{key}"));
@@ -30,7 +30,7 @@ async fn deposit(client: &Client, wallet: &str, key: u32) -> bool {
 
 async fn balance(client: &Client, wallet: &str) -> f64 {
     let mut balance = None;
-    eventually("the wallet can be looked at", async || {
+    eventually("the wallet can be read", async || {
         balance = client.get(&format!("/wallet/{wallet}")).await.json()["balance"].as_f64();
         balance.is_some()
     })
@@ -38,24 +38,25 @@ async fn balance(client: &Client, wallet: &str) -> f64 {
     balance.unwrap()
 }
 
-/// Asks until each of these keys is acknowledged.
+/// Retries the deposits of these keys until each of them is acknowledged.
 async fn send_with_retry(client: &Client, wallet: &str, keys: impl Iterator<Item = u32>) {
     for key in keys {
-        eventually("it is acknowledged", async || deposit(client, wallet, key).await).await;
+        eventually("the deposit is acknowledged", async || deposit(client, wallet, key).await)
+            .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_stopped_while_it_holds_the_book_holds_nobody_up_for_long() {
+async fn a_process_that_is_stopped_while_it_holds_the_lock_blocks_others_only_briefly() {
     let folder = Folder::new();
-    let keeper = Program::start(&[&folder.setting()]).await;
+    let owner = Program::start(&[&folder.setting()]).await;
     let [stopped, other] =
         [Program::start(&[&folder.setting()]).await, Program::start(&[&folder.setting()]).await];
-    let wallet = open(&keeper.public).await;
+    let wallet = open(&owner.public).await;
     let socket = socket_of(&folder);
     let mut next = 0;
 
-    // Both write, so both lock the book; the stop has to hit the one while it holds it.
+    // Both processes write, so both lock the book; the stop has to hit the first one while it holds the lock.
     let mut held = false;
     for _ in 0..200 {
         let keys: Vec<u32> = (next..next + 40).collect();
@@ -67,7 +68,7 @@ async fn a_process_that_is_stopped_while_it_holds_the_book_holds_nobody_up_for_l
         let stop = async {
             tokio::time::sleep(std::time::Duration::from_millis(3)).await;
             stopped.signal("STOP");
-            held = holds_the_book(&socket).await;
+            held = is_book_locked(&socket).await;
             if !held {
                 stopped.signal("CONT");
             }
@@ -82,36 +83,42 @@ async fn a_process_that_is_stopped_while_it_holds_the_book_holds_nobody_up_for_l
         {
             break;
         }
-        assert!(!held, "whoever holds the book holds requests up, for a moment");
+        assert!(!held, "requests completed although the book is locked");
     }
-    assert!(held, "the process was never stopped at the right moment");
+    assert!(held, "the process was never stopped while it held the lock");
 
     let begin = std::time::Instant::now();
     send_with_retry(&other.public, &wallet, 100_000..100_020).await;
     let waited = begin.elapsed();
 
-    assert!(waited < std::time::Duration::from_secs(20), "the server ends who sleeps on the book");
+    assert!(
+        waited < std::time::Duration::from_secs(20),
+        "the server must terminate the idle transaction"
+    );
     stopped.signal("CONT");
     send_with_retry(&stopped.public, &wallet, 200_000..200_020).await;
     send_with_retry(&other.public, &wallet, 0..next).await;
     let expected = f64::from(next + 40);
-    assert!((balance(&keeper.public, &wallet).await - expected).abs() < 0.5, "each was done once");
+    assert!(
+        (balance(&owner.public, &wallet).await - expected).abs() < 0.5,
+        "each deposit must count once"
+    );
     assert!(stopped.stop().await.success() && other.stop().await.success());
-    assert!(keeper.stop().await.success());
+    assert!(owner.stop().await.success());
 }
 
-/// Where the cluster in this folder listens.
+/// The socket folder of the cluster in this folder.
 fn socket_of(folder: &Folder) -> String {
     let file = std::fs::read_to_string(folder.0.join("postgres/postmaster.pid")).unwrap();
     file.lines().nth(4).unwrap().to_owned()
 }
 
-/// Whether somebody is in a transaction of the ledger and does nothing.
-async fn holds_the_book(socket: &str) -> bool {
+/// Returns whether a transaction of the ledger stays idle, and so keeps the book locked.
+async fn is_book_locked(socket: &str) -> bool {
     use sqlx::Connection;
     let url = format!("postgres://revwallet@localhost/revwallet?host={socket}");
     let mut db = sqlx::PgConnection::connect(&url).await.unwrap();
-    // A moment later it is still so: nobody works on it.
+    // Checked twice, to exclude a transaction that is between two statements.
     for _ in 0..2 {
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         let idle: i64 = sqlx::query_scalar(
@@ -129,7 +136,7 @@ async fn holds_the_book(socket: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_money_kindly_and_loses_none() {
+async fn a_full_disk_answers_503_and_loses_no_posting() {
     let folder = Folder::new();
     let disk = folder.0.join("disk");
     std::fs::create_dir(&disk).unwrap();
@@ -138,9 +145,9 @@ async fn a_full_disk_refuses_money_kindly_and_loses_none() {
         .arg(&disk)
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
-        #[expect(clippy::print_stderr, reason = "whoever runs the test should know")]
+        #[expect(clippy::print_stderr, reason = "tells the developer that the test was skipped")]
         {
-            eprintln!("not tried: only root may mount the small disk that this fills");
+            eprintln!("skipped: mounting a small disk requires root");
         }
         return;
     }
@@ -157,7 +164,7 @@ async fn a_full_disk_refuses_money_kindly_and_loses_none() {
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
-    assert!(!full.success(), "the disk is full");
+    assert!(!full.success(), "the filler did not fill the disk");
     let (mut next, mut refused) = (100, 0);
     let mut acknowledged: Vec<u32> = (0..100).collect();
     while refused < 50 {
@@ -167,7 +174,7 @@ async fn a_full_disk_refuses_money_kindly_and_loses_none() {
         for (key, done) in keys.iter().zip(futures_util::future::join_all(answers).await) {
             if done { acknowledged.push(*key) } else { refused += 1 }
         }
-        assert!(next < 2_000_000, "the disk never got full");
+        assert!(next < 2_000_000, "no deposit was refused although the disk is full");
     }
     std::fs::remove_file(&filler).unwrap();
 
@@ -176,10 +183,13 @@ async fn a_full_disk_refuses_money_kindly_and_loses_none() {
     send_with_retry(&program.public, &wallet, acknowledged.into_iter()).await;
     let now = balance(&program.public, &wallet).await;
     let least = f64::from(u32::try_from(keys).unwrap() + 1);
-    assert!(now >= least - 0.5, "{now}, and {least} were acknowledged");
+    assert!(now >= least - 0.5, "the balance is {now}, but {least} deposits were acknowledged");
     send_with_retry(&program.public, &wallet, 0..=next).await;
     let all = f64::from(next + 1);
-    assert!((balance(&program.public, &wallet).await - all).abs() < 0.5, "each was done once");
+    assert!(
+        (balance(&program.public, &wallet).await - all).abs() < 0.5,
+        "each deposit must count once"
+    );
     assert!(program.stop().await.success());
 }
 
@@ -195,7 +205,7 @@ impl Drop for Unmount {
 }
 
 #[tokio::test]
-async fn a_server_that_only_reads_refuses_money_kindly_until_it_writes_again() {
+async fn a_read_only_server_answers_503_until_it_is_writable_again() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "5").await;
         let change = async |setting: &str| {
@@ -212,8 +222,8 @@ async fn a_server_that_only_reads_refuses_money_kindly_until_it_writes_again() {
 
         change("on").await;
 
-        eventually("money is refused", async || !deposit(app, &wallet, 1).await).await;
-        eventually("reading goes on", async || {
+        eventually("deposits are refused", async || !deposit(app, &wallet, 1).await).await;
+        eventually("reads work", async || {
             app.get(&format!("/wallet/{wallet}")).await.status == 200
         })
         .await;

@@ -1,11 +1,11 @@
-//! A database that lost its last commits under programs that run on: it was restored, or a standby took over that lacked them.
+//! A database that loses its last commits while programs run: by a restore, or by a failover to a standby without them.
 
 use super::*;
 
 const OTHER: AccountId = AccountId(2);
 
-/// Takes the end of the book away, from this transfer on.
-async fn lose(database: &Database, from: i64) {
+/// Removes the end of the book, from this transfer on.
+async fn lose_commits(database: &Database, from: i64) {
     let mut db = database.connect().await;
     for table in ["seal", "posting", "transfer", "account"] {
         let column = if table == "posting" { "first_seq" } else { "seq" };
@@ -19,8 +19,8 @@ async fn lose(database: &Database, from: i64) {
     }
 }
 
-/// An account with this many deposits of 1, under keys from 0 on: the book ends one behind their number.
-async fn filled(database: &Database, deposits: u128) -> Writer {
+/// Opens an account and makes this many deposits of 1, with keys from 0 on: the last seq is their number plus one.
+async fn start_with_deposits(database: &Database, deposits: u128) -> Writer {
     let writer = Writer::start(database, Failpoints::default()).await;
     writer.open().await;
     for key in 0..deposits {
@@ -30,10 +30,10 @@ async fn filled(database: &Database, deposits: u128) -> Writer {
 }
 
 #[tokio::test]
-async fn what_was_lost_is_forgotten_although_the_book_has_grown_beyond_it() {
+async fn lost_commits_are_detected_although_the_book_has_grown_beyond_them() {
     let database = Database::create().await;
-    let writer = filled(&database, 5).await;
-    lose(&database, 4).await;
+    let writer = start_with_deposits(&database, 5).await;
+    lose_commits(&database, 4).await;
     let rival = Writer::start(&database, Failpoints::default()).await;
     let open = Action::Open { account: OTHER, currency: euro() };
     rival.ledger.post(posting(None, open)).await.unwrap();
@@ -47,12 +47,12 @@ async fn what_was_lost_is_forgotten_although_the_book_has_grown_beyond_it() {
     let refused = send_with_retry(&writer.ledger, withdraw(200, 5)).await;
 
     assert!(matches!(refused, Err(Refusal::InsufficientFunds { .. })), "{refused:?}");
-    // Its deposit is gone, so it is done, and no other transfer is taken for it.
+    // The deposit was lost, so its retry is written, and no other transfer is taken for it.
     let again = send_with_retry(&writer.ledger, deposit(4)).await.unwrap();
     assert!(!again.replayed);
     assert!(
         send_with_retry(&writer.ledger, deposit(0)).await.unwrap().replayed,
-        "this one was not lost"
+        "this deposit was not lost"
     );
     writer.stop().await;
     rival.stop().await;
@@ -61,17 +61,17 @@ async fn what_was_lost_is_forgotten_although_the_book_has_grown_beyond_it() {
 }
 
 #[tokio::test]
-async fn a_key_whose_transfer_was_lost_is_not_answered_with_what_stands_there_now() {
+async fn a_key_whose_transfer_was_lost_is_not_answered_with_the_transfer_of_the_same_seq() {
     let database = Database::create().await;
-    let writer = filled(&database, 5).await;
-    lose(&database, 6).await;
+    let writer = start_with_deposits(&database, 5).await;
+    lose_commits(&database, 6).await;
     let rival = Writer::start(&database, Failpoints::default()).await;
     let world = AccountId::system(SystemRole::World, euro());
     let (kind, amount) = (TransferKind::Deposit, Minor(100));
     let other = Action::Move { kind, debit: world, credit: ACCOUNT, amount };
     rival.ledger.post(posting(Some(100), other)).await.unwrap();
 
-    // As long as the writer has not noticed, and when it has a new connection.
+    // Before the writer has detected the loss, and after it has reconnected.
     let before = writer.ledger.post(deposit(4)).await;
     assert!(matches!(before, Err(PostError::Unavailable)), "{before:?}");
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -87,10 +87,10 @@ async fn a_key_whose_transfer_was_lost_is_not_answered_with_what_stands_there_no
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_certain_on_a_head_that_somebody_else_has_sealed_anew() {
+async fn a_refusal_is_not_final_on_a_head_that_a_rival_has_sealed_again() {
     let database = Database::create().await;
-    let writer = filled(&database, 5).await;
-    lose(&database, 6).await;
+    let writer = start_with_deposits(&database, 5).await;
+    lose_commits(&database, 6).await;
     let rival = Writer::start(&database, Failpoints::default()).await;
     let world = AccountId::system(SystemRole::World, euro());
     let (kind, amount) = (TransferKind::Deposit, Minor(100));

@@ -1,4 +1,4 @@
-//! The book, with everything around it breaking: what was acknowledged is there, once.
+//! The ledger under faults: each acknowledged posting is in the book exactly once.
 
 mod companions;
 mod contention;
@@ -22,10 +22,10 @@ use revwallet::ledger::decide::Rules;
 use revwallet::ledger::money::Minor;
 use revwallet::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use revwallet::ledger::{
-    Failpoints, Fault, Ledger, LedgerOptions, PostError, Refusal, Settings, Stage,
+    Failpoints, InjectedFault, Ledger, LedgerOptions, PostError, Refusal, Settings, WriterStage,
 };
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::{Exposition, Format, Metrics};
+use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
@@ -38,14 +38,14 @@ fn euro() -> Currency {
     Currencies::default().find("EUR").unwrap()
 }
 
-/// One writer on a database.
+/// A writer on a database.
 struct Writer {
     ledger: Ledger,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
 
-/// How a test wants its writer.
+/// Options of a test's writer.
 #[derive(Clone)]
 struct Setup {
     url: String,
@@ -55,10 +55,10 @@ struct Setup {
 }
 
 impl Setup {
-    fn of(database: &Database) -> Self {
+    fn new(database: &Database) -> Self {
         let settings = Settings {
             allow_unsafe_server: true,
-            // Small, so that batches follow each other and the queue fills up.
+            // Small limits, so that there are many batches and the queue fills up.
             batch_legs_max: 16,
             queue_max: 64,
             ..Settings::default()
@@ -90,13 +90,13 @@ impl Setup {
 
 impl Writer {
     async fn start(database: &Database, failpoints: Failpoints) -> Self {
-        Setup { failpoints, ..Setup::of(database) }.start().await
+        Setup { failpoints, ..Setup::new(database) }.start().await
     }
 
-    /// The value of a metric, 0 before it was counted for the first time.
+    /// The value of a metric; 0 before its first increment.
     fn metric(&self, line: &str) -> f64 {
         let text = Exposition::new(Arc::clone(&self.metrics))
-            .render(&tokio::runtime::Handle::current(), Format::Plain);
+            .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
         text.lines()
             .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
             .unwrap_or_default()
@@ -136,7 +136,7 @@ fn withdraw(key: u128, amount: i64) -> Posting {
 }
 
 impl Database {
-    /// An account and nine deposits, each in a batch of its own.
+    /// Opens an account and makes nine deposits, each in a batch of its own.
     pub async fn fill(&self) {
         let writer = Writer::start(self, Failpoints::default()).await;
         writer.open().await;
@@ -147,7 +147,7 @@ impl Database {
     }
 }
 
-/// Posts until there is an answer that is one, as a client with a key would.
+/// Retries until the posting is acknowledged or refused, as a client with a key does.
 async fn send_with_retry(ledger: &Ledger, posting: Posting) -> Result<Posted, Refusal> {
     for _ in 0..2_000 {
         match ledger.post(posting.clone()).await {
@@ -156,11 +156,11 @@ async fn send_with_retry(ledger: &Ledger, posting: Posting) -> Result<Posted, Re
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
-    panic!("never answered");
+    panic!("the posting was neither acknowledged nor refused");
 }
 
-/// A fault at every `nth` time that a stage is passed.
-fn at(stage: Stage, nth: u32, fault: Fault) -> Failpoints {
+/// Injects a fault each `nth` time that a stage is reached.
+fn every_nth(stage: WriterStage, nth: u32, fault: InjectedFault) -> Failpoints {
     let passed = Arc::new(AtomicU32::new(0));
     Failpoints::new(move |here| {
         let hit = here == stage && passed.fetch_add(1, Ordering::Relaxed) % nth == nth - 1;
@@ -168,8 +168,8 @@ fn at(stage: Stage, nth: u32, fault: Fault) -> Failpoints {
     })
 }
 
-/// A fault at the first, third, sixth, tenth ... time that a stage is passed: no rhythm to fall in with.
-fn ever_rarer(stage: Stage, fault: Fault) -> Failpoints {
+/// Injects a fault the first, third, sixth, tenth ... time that a stage is reached: intervals that grow.
+fn at_growing_intervals(stage: WriterStage, fault: InjectedFault) -> Failpoints {
     let passed = Arc::new(AtomicU32::new(0));
     Failpoints::new(move |here| {
         let count = if here == stage { passed.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
@@ -178,20 +178,21 @@ fn ever_rarer(stage: Stage, fault: Fault) -> Failpoints {
     })
 }
 
-const STAGES: [Stage; 6] = [
-    Stage::BeforeSend,
-    Stage::AfterSend,
-    Stage::AfterReply,
-    Stage::BeforeAnswer,
-    Stage::BeforeReconnect,
-    Stage::BeforeResend,
+const STAGES: [WriterStage; 6] = [
+    WriterStage::BeforeSend,
+    WriterStage::AfterSend,
+    WriterStage::AfterReply,
+    WriterStage::BeforeAnswer,
+    WriterStage::BeforeReconnect,
+    WriterStage::BeforeResend,
 ];
 
 #[tokio::test]
-async fn a_connection_that_is_cut_at_any_stage_loses_and_doubles_nothing() {
+async fn each_posting_is_written_once_when_the_connection_is_cut_at_any_stage() {
     for stage in STAGES {
         let database = Database::create().await;
-        let writer = Writer::start(&database, at(stage, 3, Fault::Cut)).await;
+        let writer =
+            Writer::start(&database, every_nth(stage, 3, InjectedFault::CutConnection)).await;
         writer.open().await;
 
         let answers =
@@ -211,16 +212,18 @@ async fn a_connection_that_is_cut_at_any_stage_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
-async fn a_writer_that_dies_at_any_stage_leaves_each_posting_there_once_or_not_at_all() {
+async fn each_posting_is_written_at_most_once_when_the_writer_is_killed_at_any_stage() {
     for stage in STAGES[..4].iter().copied() {
         let database = Database::create().await;
         let first = Writer::start(&database, Failpoints::default()).await;
         first.open().await;
         first.stop().await;
-        for life in 0..3 {
-            let writer = Writer::start(&database, at(stage, 2 + life, Fault::Die)).await;
+        for round in 0..3 {
+            let writer =
+                Writer::start(&database, every_nth(stage, 2 + round, InjectedFault::KillWriter))
+                    .await;
 
-            // Nobody is told anything when the writer dies, so a client asks the next one.
+            // A killed writer does not reply, so clients retry with the next writer.
             join_all((0..50).map(|key| writer.ledger.post(deposit(key)))).await;
         }
         let last = Writer::start(&database, Failpoints::default()).await;
@@ -235,7 +238,7 @@ async fn a_writer_that_dies_at_any_stage_leaves_each_posting_there_once_or_not_a
 }
 
 #[tokio::test]
-async fn a_backend_that_is_ended_under_load_loses_and_doubles_nothing() {
+async fn each_posting_is_written_once_when_backends_are_terminated_under_load() {
     let database = Database::create().await;
     let writer = Writer::start(&database, Failpoints::default()).await;
     writer.open().await;
@@ -265,7 +268,7 @@ async fn a_backend_that_is_ended_under_load_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
-async fn many_writers_of_one_book_lose_and_double_nothing() {
+async fn each_posting_is_written_once_by_many_writers_of_one_book() {
     for count in [2, 4] {
         let database = Database::create().await;
         let writers =
@@ -288,7 +291,7 @@ async fn many_writers_of_one_book_lose_and_double_nothing() {
 }
 
 #[tokio::test]
-async fn equal_keys_of_two_writers_are_done_once() {
+async fn equal_keys_at_two_writers_are_written_once() {
     let database = Database::create().await;
     let one = Writer::start(&database, Failpoints::default()).await;
     let other = Writer::start(&database, Failpoints::default()).await;
@@ -311,7 +314,7 @@ async fn equal_keys_of_two_writers_are_done_once() {
 }
 
 #[tokio::test]
-async fn two_writers_never_withdraw_more_than_there_is() {
+async fn two_writers_never_overdraw_an_account() {
     let database = Database::create().await;
     let one = Writer::start(&database, Failpoints::default()).await;
     let other = Writer::start(&database, Failpoints::default()).await;
@@ -327,7 +330,7 @@ async fn two_writers_never_withdraw_more_than_there_is() {
     let answers = join_all(all).await;
 
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
-    // The refused ones were told the truth: there was nothing left, and there is nothing now.
+    // The refusals were correct: the balance was 0, and it is 0 now.
     one.stop().await;
     other.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
@@ -335,15 +338,15 @@ async fn two_writers_never_withdraw_more_than_there_is() {
 }
 
 #[tokio::test]
-async fn a_withdrawal_whose_answer_was_lost_is_not_refused_when_it_is_asked_again() {
-    for stage in [Stage::AfterSend, Stage::AfterReply, Stage::BeforeAnswer] {
+async fn a_withdrawal_whose_reply_was_lost_is_not_refused_on_retry() {
+    for stage in [WriterStage::AfterSend, WriterStage::AfterReply, WriterStage::BeforeAnswer] {
         let database = Database::create().await;
         let first = Writer::start(&database, Failpoints::default()).await;
         first.open().await;
         send_with_retry(&first.ledger, deposit(1)).await.unwrap();
         first.stop().await;
-        let dying = Writer::start(&database, at(stage, 1, Fault::Die)).await;
-        assert!(dying.ledger.post(withdraw(2, 1)).await.is_err(), "nobody is told");
+        let killed = Writer::start(&database, every_nth(stage, 1, InjectedFault::KillWriter)).await;
+        assert!(killed.ledger.post(withdraw(2, 1)).await.is_err(), "a killed writer replied");
 
         let next = Writer::start(&database, Failpoints::default()).await;
         let answer = send_with_retry(&next.ledger, withdraw(2, 1)).await;
@@ -356,7 +359,7 @@ async fn a_withdrawal_whose_answer_was_lost_is_not_refused_when_it_is_asked_agai
 }
 
 #[tokio::test]
-async fn the_book_cannot_be_changed_behind_its_back() {
+async fn the_database_refuses_changes_of_the_book() {
     let database = Database::create().await;
     let writer = Writer::start(&database, Failpoints::default()).await;
     writer.open().await;
@@ -387,7 +390,7 @@ async fn the_book_cannot_be_changed_behind_its_back() {
 }
 
 #[tokio::test]
-async fn a_full_queue_sheds_load_and_forgets_nothing() {
+async fn a_full_queue_sheds_load_and_loses_no_posting() {
     let database = Database::create().await;
     let slow = Failpoints::new(|_| {
         async {
@@ -403,7 +406,7 @@ async fn a_full_queue_sheds_load_and_forgets_nothing() {
 
     let done = answers.iter().filter(|answer| answer.is_ok()).count();
     let shed = answers.iter().filter(|answer| matches!(answer, Err(PostError::Overloaded))).count();
-    assert!(shed > 0, "nothing was shed");
+    assert!(shed > 0, "no load was shed");
     assert_eq!(done + shed, answers.len());
     writer.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), i64::try_from(done).unwrap());

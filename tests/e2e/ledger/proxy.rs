@@ -1,4 +1,4 @@
-//! A network between the writer and Postgres that can be cut, or that keeps what it was given.
+//! A proxy between the writer and Postgres that can cut connections, or hold requests back.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,27 +12,27 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::postgres::Database;
 use crate::harness::program::Folder;
 
-/// How often something that is held looks whether it may go on.
-const STEP: Duration = Duration::from_millis(5);
+/// Interval at which held requests check whether they are released.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Clone)]
 pub(super) struct Proxy {
     folder: Arc<Folder>,
     database: String,
-    /// Cuts the clients that are connected now; the server does not notice.
+    /// Cuts the clients that are connected now; the server side stays open.
     cut: Arc<Mutex<CancellationToken>>,
-    /// Whether what the clients that are connected now send is kept back.
+    /// Whether the requests of the clients that are connected now are held back.
     holding: Arc<Mutex<Arc<AtomicBool>>>,
-    /// Bytes that backends have said to clients that were cut.
-    unheard: Arc<AtomicUsize>,
-    /// Bytes that are kept back, or were.
-    kept_back: Arc<AtomicUsize>,
+    /// Bytes of replies to clients that were cut.
+    undelivered_bytes: Arc<AtomicUsize>,
+    /// Bytes of requests that are, or were, held back.
+    held_bytes: Arc<AtomicUsize>,
 }
 
-/// What a client had sent before it was cut.
-pub(super) struct Kept(Arc<AtomicBool>);
+/// The held requests of a client that was cut.
+pub(super) struct HeldRequests(Arc<AtomicBool>);
 
-impl Kept {
+impl HeldRequests {
     pub(super) fn deliver(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
@@ -46,8 +46,8 @@ impl Proxy {
             database: address.to_owned(),
             cut: Arc::default(),
             holding: Arc::default(),
-            unheard: Arc::default(),
-            kept_back: Arc::default(),
+            undelivered_bytes: Arc::default(),
+            held_bytes: Arc::default(),
         };
         let server = PathBuf::from(query).join(".s.PGSQL.5432");
         let listener = UnixListener::bind(proxy.folder.0.join(".s.PGSQL.5432")).unwrap();
@@ -59,9 +59,10 @@ impl Proxy {
                 let (read, write) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 let holding = Arc::clone(&task.holding.lock().unwrap());
-                let kept_back = Arc::clone(&task.kept_back);
-                tokio::spawn(requests(read, to_server, cut.clone(), holding, kept_back));
-                tokio::spawn(answers(from_server, write, cut, Arc::clone(&task.unheard)));
+                let held_bytes = Arc::clone(&task.held_bytes);
+                tokio::spawn(forward_requests(read, to_server, cut.clone(), holding, held_bytes));
+                let undelivered_bytes = Arc::clone(&task.undelivered_bytes);
+                tokio::spawn(forward_replies(from_server, write, cut, undelivered_bytes));
             }
         });
         proxy
@@ -71,12 +72,12 @@ impl Proxy {
         format!("{}?host={}", self.database, self.folder.0.display())
     }
 
-    /// The clients lose their connections; the backends go on with what they have.
+    /// Cuts the clients; the backends continue with the requests that they have.
     pub(super) fn cut(&self) {
         std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
     }
 
-    /// From now on what clients send waits.
+    /// Holds the requests of the connected clients back, from now on.
     pub(super) fn hold(&self) {
         self.holding.lock().unwrap().store(true, Ordering::SeqCst);
     }
@@ -85,28 +86,28 @@ impl Proxy {
         self.holding.lock().unwrap().store(false, Ordering::SeqCst);
     }
 
-    /// Cuts the clients; what they had sent stays on its way, and new ones get through.
-    pub(super) fn cut_and_keep(&self) -> Kept {
-        let kept = std::mem::take(&mut *self.holding.lock().unwrap());
+    /// Cuts the clients and keeps their held requests; new clients are not affected.
+    pub(super) fn cut_and_hold(&self) -> HeldRequests {
+        let held = std::mem::take(&mut *self.holding.lock().unwrap());
         self.cut();
-        Kept(kept)
+        HeldRequests(held)
     }
 
-    pub(super) fn kept_back(&self) -> usize {
-        self.kept_back.load(Ordering::SeqCst)
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::SeqCst)
     }
 
-    pub(super) fn unheard(&self) -> usize {
-        self.unheard.load(Ordering::SeqCst)
+    pub(super) fn undelivered_bytes(&self) -> usize {
+        self.undelivered_bytes.load(Ordering::SeqCst)
     }
 }
 
-/// Towards the client: nothing more comes through once it is cut, but the backend may go on saying things.
-async fn answers(
+/// Forwards replies to the client until it is cut; later replies of the backend are only counted.
+async fn forward_replies(
     mut server: impl AsyncRead + Unpin,
     mut client: impl AsyncWrite + Unpin,
     cut: CancellationToken,
-    unheard: Arc<AtomicUsize>,
+    undelivered_bytes: Arc<AtomicUsize>,
 ) {
     let mut buffer = vec![0; 65_536];
     while let Some(Ok(count @ 1..)) = cut.run_until_cancelled(server.read(&mut buffer)).await {
@@ -116,26 +117,26 @@ async fn answers(
     }
     drop(client);
     while let Ok(count @ 1..) = server.read(&mut buffer).await {
-        unheard.fetch_add(count, Ordering::SeqCst);
+        undelivered_bytes.fetch_add(count, Ordering::SeqCst);
     }
 }
 
-/// Towards the server: what is held goes out later, even if its client is gone by then.
-async fn requests(
+/// Forwards requests to the server; held requests are sent later, even if their client is gone by then.
+async fn forward_requests(
     mut client: impl AsyncRead + Unpin,
     mut server: impl AsyncWrite + Unpin,
     cut: CancellationToken,
     holding: Arc<AtomicBool>,
-    kept_back: Arc<AtomicUsize>,
+    held_bytes: Arc<AtomicUsize>,
 ) {
     let mut buffer = vec![0; 65_536];
     while let Some(Ok(count @ 1..)) = cut.run_until_cancelled(client.read(&mut buffer)).await {
         let sent = buffer[..count].to_vec();
         if holding.load(Ordering::SeqCst) {
-            kept_back.fetch_add(count, Ordering::SeqCst);
+            held_bytes.fetch_add(count, Ordering::SeqCst);
         }
         while holding.load(Ordering::SeqCst) {
-            tokio::time::sleep(STEP).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         if server.write_all(&sent).await.is_err() {
             return;
@@ -143,7 +144,7 @@ async fn requests(
     }
     drop(client);
     if cut.is_cancelled() {
-        // The server believes in its client until the test is over.
+        // Keeps the connection to the server open until the test ends.
         std::future::pending::<()>().await;
     }
 }

@@ -1,10 +1,10 @@
-//! Long books: many accounts in a small memory, a million transfers behind, a million postings to verify.
+//! Large books: more accounts than the cache holds, a writer that is a million transfers behind, a million postings to verify.
 
 use crate::harness::{is_long, program};
 
 use super::*;
 
-/// Most memory that verifying may take.
+/// Most memory that a verification may use.
 const VERIFY_KB_MAX: u64 = 200_000;
 
 fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
@@ -12,11 +12,11 @@ fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
 }
 
 #[tokio::test]
-async fn accounts_that_do_not_fit_into_memory_keep_their_money() {
+async fn accounts_that_do_not_fit_into_the_cache_keep_their_balances() {
     const ACCOUNTS: i64 = 200;
     let database = Database::create().await;
-    let mut setup = Setup::of(&database);
-    // Each batch has more accounts than are remembered.
+    let mut setup = Setup::new(&database);
+    // Each batch touches more accounts than the cache holds.
     setup.settings.cache_accounts_max = 8;
     let writer = setup.start().await;
     let world = AccountId::system(SystemRole::World, euro());
@@ -44,8 +44,8 @@ async fn accounts_that_do_not_fit_into_memory_keep_their_money() {
     database.drop().await;
 }
 
-/// Fills the book with a million transfers, 20,000 in each posting.
-async fn a_million(writer: &Writer) {
+/// Posts a million transfers, 20,000 in each posting.
+async fn post_a_million_transfers(writer: &Writer) {
     let world = AccountId::system(SystemRole::World, euro());
     for _ in 0..50 {
         let legs = vec![pay(world, ACCOUNT, 1); 20_000];
@@ -54,26 +54,26 @@ async fn a_million(writer: &Writer) {
 }
 
 #[tokio::test]
-async fn a_writer_that_was_away_for_a_million_transfers_decides_on_what_is_true() {
+async fn a_writer_that_is_a_million_transfers_behind_decides_on_current_balances() {
     let database = Database::create().await;
-    let away = Setup::of(&database).start().await;
-    away.open().await;
-    send_with_retry(&away.ledger, deposit(1)).await.unwrap();
-    let busy = Setup::of(&database).start().await;
-    a_million(&busy).await;
+    let idle = Setup::new(&database).start().await;
+    idle.open().await;
+    send_with_retry(&idle.ledger, deposit(1)).await.unwrap();
+    let busy = Setup::new(&database).start().await;
+    post_a_million_transfers(&busy).await;
     busy.stop().await;
 
-    let refused = send_with_retry(&away.ledger, withdraw(2, 1_000_002)).await;
+    let refused = send_with_retry(&idle.ledger, withdraw(2, 1_000_002)).await;
     let emptied =
-        join_all((3..8).map(|key| send_with_retry(&away.ledger, withdraw(key, 200_000)))).await;
+        join_all((3..8).map(|key| send_with_retry(&idle.ledger, withdraw(key, 200_000)))).await;
 
-    // A refusal names what there really was, not what there was a million transfers ago.
+    // The refusals are based on the current balance, not on that of a million transfers ago.
     assert_eq!(refused.unwrap_err().reason(), "limit");
     assert!(emptied.iter().all(Result::is_ok), "{emptied:?}");
-    let last = send_with_retry(&away.ledger, withdraw(9, 2)).await.unwrap_err();
+    let last = send_with_retry(&idle.ledger, withdraw(9, 2)).await.unwrap_err();
     let (available, required) = (Minor(1), Minor(2));
     assert_eq!(last, Refusal::InsufficientFunds { account: ACCOUNT, available, required });
-    away.stop().await;
+    idle.stop().await;
     let (code, report, memory) = verify(&database);
     assert_eq!(code, Some(0), "{report}");
     assert!(report.starts_with("1000007 transfers"), "{report}");
@@ -82,10 +82,10 @@ async fn a_writer_that_was_away_for_a_million_transfers_decides_on_what_is_true(
 }
 
 #[tokio::test]
-async fn a_long_book_of_postings_with_keys_is_verified_end_to_end() {
+async fn a_large_book_of_postings_with_keys_is_verified_end_to_end() {
     let postings: u128 = if is_long() { 1_000_000 } else { 50_000 };
     let database = Database::create().await;
-    let mut setup = Setup::of(&database);
+    let mut setup = Setup::new(&database);
     setup.settings.batch_legs_max = 1_024;
     setup.settings.queue_max = 8_192;
     let writer = setup.start().await;
@@ -105,10 +105,10 @@ async fn a_long_book_of_postings_with_keys_is_verified_end_to_end() {
     database.drop().await;
 }
 
-/// Runs `revwallet verify`: its exit code, its report, and the most memory it had, in kilobytes.
+/// Runs `revwallet verify`. Returns its exit code, its report, and its peak memory in kilobytes.
 fn verify(database: &Database) -> (Option<i32>, String, u64) {
     let url = format!("--database-url={}", database.url);
-    let mut command = program::command(&["verify", "--log-filter=warn", &url]);
+    let mut command = program::command(&["verify", "--log-filter=error", &url]);
     let mut child = command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())

@@ -1,17 +1,17 @@
-//! The auditor: it reads along and checks every seal.
+//! The auditor, which follows the book and checks every seal.
 
 use super::{Process, deposits};
 use crate::harness::postgres::Database;
 use crate::harness::{eventually, run};
 
 #[tokio::test]
-async fn the_auditor_checks_every_seal_as_it_passes() {
+async fn the_auditor_checks_every_new_seal() {
     run(async |app| {
         deposits(app, 20).await;
         let checks =
             r#"wallet_ledger_invariant_checks_total{check="running_balance",outcome="ok"}"#;
 
-        eventually("all were checked", async || {
+        eventually("all transfers are checked", async || {
             let text = app.internal.get("/metrics").await.text;
             text.contains(&format!("{checks} 22\n"))
         })
@@ -30,7 +30,7 @@ async fn the_auditor_checks_every_seal_as_it_passes() {
 }
 
 #[tokio::test]
-async fn the_auditor_finds_what_is_wrong() {
+async fn the_auditor_finds_inconsistent_rows() {
     let database = Database::create().await;
     database.fill().await;
     database
@@ -49,8 +49,8 @@ async fn the_auditor_finds_what_is_wrong() {
             r#"wallet_ledger_invariant_checks_total{{check="{check}",outcome="violated"}}"#
         ))
     };
-    eventually("it was found", async || violated("running_balance") > 0.5).await;
-    assert!(violated("chain") > 0.5, "the hash covers it");
+    eventually("the violation is counted", async || violated("running_balance") > 0.5).await;
+    assert!(violated("chain") > 0.5, "the seal's hash covers the balance");
     assert!(violated("gap") < 0.5);
     let off = process.metric(r#"wallet_ledger_imbalance_minor_units{currency="EUR"}"#);
     assert!((off - 5.0).abs() < 0.5, "{off}");

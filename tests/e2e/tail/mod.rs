@@ -1,4 +1,4 @@
-//! Following the book: each transfer once and in order, whoever reads, whatever breaks.
+//! Readers of the book: each transfer once and in order, with many processes and under faults.
 
 mod auditor;
 
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use revwallet::error::{Error, Result};
-use revwallet::ledger::read::Line;
+use revwallet::ledger::read::BookRow;
 use revwallet::ledger::tail::{
-    Effect, Events, Live, Position, Reader, Segment, Source, Start, Tail, TailOptions, Transfers,
-    append,
+    Events, LiveReader, Position, ReaderOptions, Segment, SegmentHandler, Source, StartPosition,
+    Tail, TailOptions, Transfers, append_event,
 };
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::{Exposition, Format, Metrics};
+use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
 use serde_json::json;
 use serde_json::value::RawValue;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -23,7 +23,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use crate::harness::postgres::Database;
 use crate::harness::{TestApp, eventually, run};
 
-/// Another process, as far as the book can tell.
+/// A simulated process with readers of its own.
 struct Process {
     tail: Tail,
     tasks: Tasks,
@@ -42,7 +42,7 @@ impl Process {
 
     fn metric(&self, line: &str) -> f64 {
         let text = Exposition::new(Arc::clone(&self.metrics))
-            .render(&tokio::runtime::Handle::current(), Format::Plain);
+            .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {line} in {text}"))
     }
@@ -52,39 +52,39 @@ impl Process {
     }
 }
 
-fn reader(name: &'static str, start: Start) -> Reader {
-    Reader { name, start, items_max: 7, pause: Duration::ZERO }
+fn reader(name: &'static str, start: StartPosition) -> ReaderOptions {
+    ReaderOptions { name, start, items_max: 7, pause: Duration::ZERO }
 }
 
-/// Notes each seq in a table; fails now and then, after having written.
-struct RecordRoute {
+/// Records each seq in a table; fails periodically, after it has written.
+struct SeqRecorder {
     attempts: u32,
     fails_every: u32,
 }
 
-impl Effect<Transfers> for RecordRoute {
-    async fn apply(&mut self, db: &mut PgConnection, stretch: &Segment<Line>) -> Result<()> {
-        let seqs: Vec<i64> = stretch.items.iter().map(|line| line.seq).collect();
-        sqlx::query("insert into noted (seq) select unnest($1::bigint[])")
+impl SegmentHandler<Transfers> for SeqRecorder {
+    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
+        let seqs: Vec<i64> = segment.items.iter().map(|row| row.seq).collect();
+        sqlx::query("insert into recorded (seq) select unnest($1::bigint[])")
             .bind(&seqs)
             .execute(db)
             .await?;
         self.attempts += 1;
         if self.attempts.is_multiple_of(self.fails_every) {
-            return Err(Error::Internal(anyhow::anyhow!("out of luck")));
+            return Err(Error::Internal(anyhow::anyhow!("injected failure")));
         }
         Ok(())
     }
 }
 
-async fn make_notes(database: &Database) {
-    database.execute("create table noted (n bigserial, seq bigint)").await;
-    database.execute("grant all on noted, noted_n_seq to public").await;
+async fn create_recorded_table(database: &Database) {
+    database.execute("create table recorded (n bigserial, seq bigint)").await;
+    database.execute("grant all on recorded, recorded_n_seq to public").await;
 }
 
-async fn notes(database: &Database) -> Vec<i64> {
+async fn recorded_seqs(database: &Database) -> Vec<i64> {
     let mut db = database.connect().await;
-    sqlx::query_scalar("select seq from noted order by n").fetch_all(&mut db).await.unwrap()
+    sqlx::query_scalar("select seq from recorded order by n").fetch_all(&mut db).await.unwrap()
 }
 
 async fn head(database: &Database) -> i64 {
@@ -92,36 +92,36 @@ async fn head(database: &Database) -> i64 {
     sqlx::query_scalar("select max(seq) from ledger.seal").fetch_one(&mut db).await.unwrap()
 }
 
-/// Opens a wallet and deposits this often.
+/// Opens a wallet and makes this many deposits.
 async fn deposits(app: &TestApp, count: usize) {
     let wallet = app.open_wallet("EUR", "1").await;
     let body = json!({ "id": wallet, "amount": 1 });
     join_all((0..count).map(|_| app.post("/wallet/deposit", body.clone()))).await;
 }
 
-async fn read_to<S: Source>(live: &mut Live<S>, end: i64) -> Vec<i64> {
+async fn read_to<S: Source>(live: &mut LiveReader<S>, end: i64) -> Vec<i64> {
     let mut seqs = Vec::new();
     while live.position().seq < end {
-        let stretch = live.next().await.unwrap();
-        seqs.extend(stretch.items.iter().map(|item| S::position_of(item).seq));
+        let segment = live.next().await.unwrap();
+        seqs.extend(segment.items.iter().map(|item| S::position_of(item).seq));
     }
     seqs
 }
 
 #[tokio::test]
-async fn each_transfer_takes_effect_once_and_in_order_whoever_reads() {
+async fn each_transfer_takes_effect_once_and_in_order_across_processes() {
     run(async |app| {
-        make_notes(&app.database).await;
+        create_recorded_table(&app.database).await;
         let processes = [Process::start(&app.database), Process::start(&app.database)];
         for process in &processes {
-            let noting = RecordRoute { attempts: 0, fails_every: 3 };
-            let reader = reader("noting", Start::Beginning);
-            process.tail.follow(reader, noting, &process.tasks);
+            let recorder = SeqRecorder { attempts: 0, fails_every: 3 };
+            let reader = reader("recorder", StartPosition::Beginning);
+            process.tail.follow(reader, recorder, &process.tasks);
         }
 
         for _ in 0..4 {
             deposits(app, 20).await;
-            // Whatever breaks, both readers and their listeners come again.
+            // Both readers and their listeners must reconnect.
             app.database
                 .execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity
@@ -132,26 +132,26 @@ async fn each_transfer_takes_effect_once_and_in_order_whoever_reads() {
 
         let end = head(&app.database).await;
         let all: Vec<i64> = (1..=end).collect();
-        eventually("all took effect", async || notes(&app.database).await.len() >= all.len()).await;
-        assert_eq!(notes(&app.database).await, all);
+        eventually("all took effect", async || recorded_seqs(&app.database).await.len() >= all.len()).await;
+        assert_eq!(recorded_seqs(&app.database).await, all);
         for process in processes {
             process.stop().await;
         }
-        assert_eq!(notes(&app.database).await, all);
+        assert_eq!(recorded_seqs(&app.database).await, all);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_reader_begins_now_or_behind_a_transfer_and_goes_on_where_it_was() {
+async fn a_reader_starts_at_the_head_or_after_a_transfer_and_resumes_at_its_cursor() {
     run(async |app| {
-        make_notes(&app.database).await;
+        create_recorded_table(&app.database).await;
         deposits(app, 3).await;
         let before = head(&app.database).await;
         let follow = async |name, start| {
             let process = Process::start(&app.database);
-            let noting = RecordRoute { attempts: 0, fails_every: u32::MAX };
-            process.tail.follow(reader(name, start), noting, &process.tasks);
+            let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
+            process.tail.follow(reader(name, start), recorder, &process.tasks);
             process
         };
         let cursor = async |name: &str| {
@@ -163,31 +163,31 @@ async fn a_reader_begins_now_or_behind_a_transfer_and_goes_on_where_it_was() {
                 .unwrap()
         };
 
-        let process = follow("now", Start::Now).await;
-        eventually("it has begun", async || cursor("now").await == Some(before)).await;
+        let process = follow("now", StartPosition::Now).await;
+        eventually("the reader has started", async || cursor("now").await == Some(before)).await;
         deposits(app, 3).await;
         let after = head(&app.database).await;
         eventually("it has read", async || cursor("now").await == Some(after)).await;
         process.stop().await;
-        assert_eq!(notes(&app.database).await, (before + 1..=after).collect::<Vec<_>>());
+        assert_eq!(recorded_seqs(&app.database).await, (before + 1..=after).collect::<Vec<_>>());
         deposits(app, 3).await;
         let end = head(&app.database).await;
-        let process = follow("now", Start::Beginning).await;
-        eventually("it went on", async || cursor("now").await == Some(end)).await;
+        let process = follow("now", StartPosition::Beginning).await;
+        eventually("the reader has resumed", async || cursor("now").await == Some(end)).await;
         process.stop().await;
-        assert_eq!(notes(&app.database).await, (before + 1..=end).collect::<Vec<_>>());
+        assert_eq!(recorded_seqs(&app.database).await, (before + 1..=end).collect::<Vec<_>>());
 
-        app.database.execute("truncate noted").await;
-        let process = follow("behind", Start::Behind(Position::behind(2))).await;
+        app.database.execute("truncate recorded").await;
+        let process = follow("behind", StartPosition::After(Position::after(2))).await;
         eventually("it has read", async || cursor("behind").await == Some(end)).await;
-        assert_eq!(notes(&app.database).await, (3..=end).collect::<Vec<_>>());
+        assert_eq!(recorded_seqs(&app.database).await, (3..=end).collect::<Vec<_>>());
         process.stop().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_lag_of_a_reader_is_known_even_to_the_process_that_does_not_run_it() {
+async fn a_process_reports_the_lag_of_a_reader_that_another_process_runs() {
     run(async |app| {
         let mut other = app.database.connect().await;
         let process = Process::start(&app.database);
@@ -198,28 +198,31 @@ async fn the_lag_of_a_reader_is_known_even_to_the_process_that_does_not_run_it()
         tx.execute("select from ledger.cursor where name = 'busy' for update").await.unwrap();
         deposits(app, 3).await;
 
-        make_notes(&app.database).await;
-        let noting = RecordRoute { attempts: 0, fails_every: u32::MAX };
-        process.tail.follow(reader("busy", Start::Beginning), noting, &process.tasks);
+        create_recorded_table(&app.database).await;
+        let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
+        process.tail.follow(reader("busy", StartPosition::Beginning), recorder, &process.tasks);
 
         let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;
         let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());
-        eventually("it is known", async || {
+        eventually("the lag is reported", async || {
             let text = Exposition::new(Arc::clone(&process.metrics))
-                .render(&tokio::runtime::Handle::current(), Format::Plain);
+                .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
             text.contains(lag) && (process.metric(lag) - expected).abs() < 0.5
         })
         .await;
-        assert!(notes(&app.database).await.is_empty(), "somebody else has the cursor");
+        assert!(recorded_seqs(&app.database).await.is_empty(), "another process holds the cursor");
         tx.rollback().await.unwrap();
-        eventually("it takes over", async || !notes(&app.database).await.is_empty()).await;
+        eventually("the reader takes over the cursor", async || {
+            !recorded_seqs(&app.database).await.is_empty()
+        })
+        .await;
         process.stop().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn live_readers_miss_and_repeat_nothing_wherever_they_begin() {
+async fn live_readers_get_each_transfer_once_from_any_start() {
     run(async |app| {
         deposits(app, 30).await;
         let process = Process::start(&app.database);
@@ -227,7 +230,7 @@ async fn live_readers_miss_and_repeat_nothing_wherever_they_begin() {
         let mut starts = vec![None, Some(0), Some(middle - 5), Some(middle)];
         let mut lives = Vec::new();
         for start in starts.drain(..) {
-            let live = process.tail.live(start.map(Position::behind)).await.unwrap();
+            let live = process.tail.live(start.map(Position::after)).await.unwrap();
             lives.push((start.unwrap_or(middle), live));
         }
 
@@ -254,13 +257,16 @@ async fn live_readers_miss_and_repeat_nothing_wherever_they_begin() {
 }
 
 #[tokio::test]
-async fn many_live_readers_cost_one_read_and_no_reader_costs_none() {
+async fn live_readers_share_reads_and_without_readers_there_are_none() {
     run(async |app| {
         let process = Process::start(&app.database);
         let reads =
             |by: &str| process.metric(&format!(r#"wallet_book_live_reads_total{{by="{by}"}}"#));
         deposits(app, 20).await;
-        assert!(reads("hub") < 0.5 && reads("reader") < 0.5, "nobody follows, nothing is read");
+        assert!(
+            reads("hub") < 0.5 && reads("reader") < 0.5,
+            "the book was read without a live reader"
+        );
         let begin = head(&app.database).await;
         let mut lives = Vec::new();
         for _ in 0..50 {
@@ -272,7 +278,7 @@ async fn many_live_readers_cost_one_read_and_no_reader_costs_none() {
         let ((), read) = futures_util::future::join(deposits(app, 20), reading).await;
 
         assert!(read.iter().all(|seqs| *seqs == (begin + 1..=end).collect::<Vec<_>>()));
-        // Only who was there before the hub had begun may have looked by itself.
+        // Only a reader that subscribed before the hub had started may read by itself.
         assert!(reads("hub") <= 60.0, "{} reads for 22 transfers", reads("hub"));
         assert!(reads("reader") <= 50.0, "{} reads of 50 readers", reads("reader"));
         process.stop().await;
@@ -281,14 +287,14 @@ async fn many_live_readers_cost_one_read_and_no_reader_costs_none() {
 }
 
 #[tokio::test]
-async fn a_live_reader_that_was_too_slow_reads_what_it_missed() {
+async fn a_slow_live_reader_reads_what_it_missed() {
     run(async |app| {
         let process = Process::start(&app.database);
         let begin = head(&app.database).await;
         let mut slow = process.tail.live(None).await.unwrap();
         let mut quick = process.tail.live(None).await.unwrap();
         let wallet = app.open_wallet("EUR", "1").await;
-        // Read one by one, so that each is a stretch of its own: more than are kept for who is slow.
+        // Read one by one, so that each transfer is a segment of its own: more than the broadcast buffer holds.
         for last in begin + 3..=begin + 102 {
             app.post("/wallet/deposit", json!({ "id": wallet, "amount": 1 })).await;
             read_to(&mut quick, last).await;
@@ -314,16 +320,16 @@ async fn events_that_commit_out_of_order_are_neither_missed_nor_repeated() {
     let mut live = process.tail.live_events(None).await.unwrap();
     let (mut first, mut second) = (database.connect().await, database.connect().await);
     let mut early = first.begin().await.unwrap();
-    append(&mut early, 1, "test", &body(1), None).await.unwrap();
+    append_event(&mut early, 1, "test", &body(1), None).await.unwrap();
     let mut late = second.begin().await.unwrap();
-    append(&mut late, 1, "test", &body(2), None).await.unwrap();
+    append_event(&mut late, 1, "test", &body(2), None).await.unwrap();
 
     late.commit().await.unwrap();
 
     let too_early = tokio::time::timeout(Duration::from_millis(300), live.next()).await;
     assert!(
         too_early.is_err() || too_early.unwrap().unwrap().items.is_empty(),
-        "the first one may still come"
+        "the first event may still commit"
     );
     early.commit().await.unwrap();
     let mut bodies = Vec::new();
@@ -337,10 +343,10 @@ async fn events_that_commit_out_of_order_are_neither_missed_nor_repeated() {
 }
 
 #[tokio::test]
-async fn events_go_on_in_order_in_a_database_that_was_restored_elsewhere() {
+async fn events_stay_in_order_in_a_database_that_was_restored_elsewhere() {
     let database = Database::create().await;
     let mut db = database.connect().await;
-    // As a dump from a server that has seen more transactions brings it along.
+    // An event with a high transaction id, as in a dump from a server with more transactions.
     database
         .execute(
             "insert into ledger.event (xid, book, topic, body)
@@ -350,11 +356,11 @@ async fn events_go_on_in_order_in_a_database_that_was_restored_elsewhere() {
 
     database.execute("select ledger.mend_event_shift()").await;
     database.execute("select ledger.mend_event_shift()").await;
-    append(&mut db, 1, "new", &body(1), None).await.unwrap();
+    append_event(&mut db, 1, "new", &body(1), None).await.unwrap();
 
-    // Whatever else runs in this server now may hold the horizon back for a moment.
+    // Other transactions of this server may delay the horizon for a moment.
     let mut items = Vec::new();
-    eventually("both are there", async || {
+    eventually("both events are readable", async || {
         items = Events::read(&mut db, 1, Position::default(), 10).await.unwrap().items;
         items.len() == 2
     })

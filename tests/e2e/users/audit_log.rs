@@ -1,59 +1,60 @@
-//! The trail: everything is in it, nothing can be taken out of it, and no secret is in it.
+//! The audit log: complete, append-only, and without secrets.
 
 use http::Method;
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
-use crate::harness::check::PLANTED;
+use crate::harness::check::SECRET_MARKER;
 use crate::harness::program::command;
 use crate::harness::run;
 
 #[tokio::test]
-async fn what_happens_around_users_and_keys_is_on_the_trail() {
+async fn actions_on_users_and_keys_are_in_the_audit_log() {
     run(async |app| {
-        let ada = app.person("ada").await;
+        let ada = app.user("ada").await;
         let name = format!("user:{}", ada.id);
-        let wrong = json!({ "username": "ada", "password": "planted wrongly" });
+        let wrong = json!({ "username": "ada", "password": "test-secret wrongly" });
         app.post("/api/users/login", wrong).await.problem(401, "invalid-credentials");
-        let unknown = json!({ "username": "planted as a name", "password": "planted wrongly" });
+        let unknown =
+            json!({ "username": "test-secret as a name", "password": "test-secret wrongly" });
         app.post("/api/users/login", unknown).await.problem(401, "invalid-credentials");
-        let change = json!({ "password": "planted anew", "firstName": "Ada" });
+        let change = json!({ "password": "test-secret, changed", "firstName": "Ada" });
         ada.send(ada.request(Method::PUT, &format!("/api/users/{}", ada.id)).json(&change)).await;
         ada.post("/api/users/logout", json!({})).await;
-        let admin = app.key(&[Scope::Admin]).await;
+        let admin = app.api_key(&[Scope::Admin]).await;
 
-        let trail = admin.get("/api/audit?limit=50").await;
+        let log = admin.get("/api/audit?limit=50").await;
 
-        assert_eq!(trail.status, 200, "{}", trail.text);
-        let lines: Vec<(String, String, String, Value)> = trail
+        assert_eq!(log.status, 200, "{}", log.text);
+        let entries: Vec<(String, String, String, Value)> = log
             .json()
             .as_array()
             .unwrap()
             .iter()
             .rev()
-            .map(|line| {
-                assert!(line["at"].is_string());
-                let text = |key: &str| line[key].as_str().unwrap().to_owned();
-                assert_eq!(line["address"].is_string(), text("actor") != "operator", "{line}");
-                assert_eq!(line["trace_id"].is_string(), text("actor") != "operator", "{line}");
-                (text("actor"), text("action"), text("outcome"), line["subject"].clone())
+            .map(|entry| {
+                assert!(entry["at"].is_string());
+                let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+                assert_eq!(entry["address"].is_string(), text("actor") != "operator", "{entry}");
+                assert_eq!(entry["trace_id"].is_string(), text("actor") != "operator", "{entry}");
+                (text("actor"), text("action"), text("outcome"), entry["subject"].clone())
             })
             .collect();
-        let line = |actor: &str, action: &str, outcome: &str, subject: Value| {
+        let entry = |actor: &str, action: &str, outcome: &str, subject: Value| {
             (actor.to_owned(), action.to_owned(), outcome.to_owned(), subject)
         };
         let expected = [
-            line("anybody", "user.registered", "done", json!(name)),
-            line(&name, "user.signed_in", "done", json!(name)),
-            line("anybody", "user.signed_in", "refused", json!(name)),
-            line("anybody", "user.signed_in", "refused", Value::Null),
-            line(&name, "user.password_changed", "done", json!(name)),
-            line(&name, "user.profile_changed", "done", json!(name)),
-            line(&name, "user.signed_out", "done", json!(name)),
-            line("operator", "key.created", "done", json!("key:1")),
+            entry("anybody", "user.registered", "done", json!(name)),
+            entry(&name, "user.signed_in", "done", json!(name)),
+            entry("anybody", "user.signed_in", "refused", json!(name)),
+            entry("anybody", "user.signed_in", "refused", Value::Null),
+            entry(&name, "user.password_changed", "done", json!(name)),
+            entry(&name, "user.profile_changed", "done", json!(name)),
+            entry(&name, "user.signed_out", "done", json!(name)),
+            entry("operator", "key.created", "done", json!("key:1")),
         ];
-        assert_eq!(lines, expected);
-        assert!(!trail.text.contains(PLANTED));
+        assert_eq!(entries, expected);
+        assert!(!log.text.contains(SECRET_MARKER));
         let of_key = admin.get("/api/audit?subject=key:1").await.json();
         assert_eq!(of_key.as_array().unwrap().len(), 1);
         let page = admin.get("/api/audit?limit=3").await;
@@ -72,17 +73,16 @@ async fn what_happens_around_users_and_keys_is_on_the_trail() {
 }
 
 #[tokio::test]
-async fn nobody_changes_the_trail() {
+async fn no_role_can_change_the_audit_log() {
     run(async |app| {
-        app.person("ada").await;
-        for statement in
-            ["update trail set actor = 'nobody'", "delete from trail", "truncate trail"]
-        {
+        app.user("ada").await;
+        for statement in ["update trail set actor = 'x'", "delete from trail", "truncate trail"] {
             let refused = app.database.try_execute(statement).await;
             assert!(refused.unwrap_err().to_string().contains("append-only"), "{statement}");
         }
-        let as_the_program = "do $$ begin set local role revwallet_app; delete from trail; end $$";
-        let refused = app.database.try_execute(as_the_program).await;
+        let as_application_role =
+            "do $$ begin set local role revwallet_app; delete from trail; end $$";
+        let refused = app.database.try_execute(as_application_role).await;
         assert!(refused.unwrap_err().to_string().contains("permission denied"));
     })
     .await;

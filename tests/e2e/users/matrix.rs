@@ -1,5 +1,6 @@
-//! Every route × every kind of caller × both access modes. The routes come from the router, so none can be forgotten;
-//! what was found is written into `docs/security.md` (`BLESS=1`), where it is read by people.
+//! The permission matrix: every route, every kind of caller, both access modes.
+//!
+//! Routes come from the OpenAPI document, so none can be missed. `BLESS=1` writes the result to `docs/security.md`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,129 +9,135 @@ use http::Method;
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
-use crate::harness::people::sign_in;
+use crate::harness::users::sign_in;
 use crate::harness::{Client, TestApp, run_with};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-/// A wallet, and what there is around it.
-struct Things {
+/// A wallet with its related resources.
+struct WalletFixture {
     wallet: String,
-    /// Another of the same owner.
+    /// Another wallet of the same owner.
     second: String,
-    /// Set aside by a shop.
+    /// A hold on the wallet, placed by the shop.
     hold: String,
-    /// From the second wallet to the first.
+    /// A transfer from the second wallet to the first.
     transfer: String,
 }
 
-/// Everything that is asked about.
-struct Scene<'a> {
+/// Everything that the matrix needs: callers, and resources that they request.
+struct Fixture<'a> {
     app: &'a TestApp,
     owner_id: String,
-    /// Of the owner, and of nobody.
-    things: [Things; 2],
+    /// Wallets of the owner, and wallets that belong to no user.
+    wallets: [WalletFixture; 2],
     shop: Client,
     owner: Client,
     callers: Vec<(&'static str, Vec<Client>)>,
 }
 
 async fn id_of(client: &Client, path: &str, body: Value) -> String {
-    let answer = client.post(path, body).await;
-    assert!([200, 201].contains(&answer.status), "{path}: {}", answer.text);
-    answer.json()["id"].as_str().unwrap().to_owned()
+    let response = client.post(path, body).await;
+    assert!([200, 201].contains(&response.status), "{path}: {}", response.text);
+    response.json()["id"].as_str().unwrap().to_owned()
 }
 
-async fn things(opener: &Client, shop: &Client) -> Things {
-    let opened =
-        async || id_of(opener, "/wallet", json!({ "owner": "x", "currency": "EUR" })).await;
-    let (wallet, second) = (opened().await, opened().await);
+async fn wallet_fixture(opener: &Client, shop: &Client) -> WalletFixture {
+    let open = async || id_of(opener, "/wallet", json!({ "owner": "x", "currency": "EUR" })).await;
+    let (wallet, second) = (open().await, open().await);
     for wallet in [&wallet, &second] {
         shop.post("/wallet/deposit", json!({ "id": wallet, "amount": 100 })).await;
     }
-    let between = json!({ "from": second, "to": wallet, "amount": 5 });
-    let transfer = id_of(shop, "/wallet/transfer", between).await;
+    let body = json!({ "from": second, "to": wallet, "amount": 5 });
+    let transfer = id_of(shop, "/wallet/transfer", body).await;
     let hold = id_of(shop, "/wallet/hold", json!({ "id": wallet, "amount": 5 })).await;
-    Things { wallet, second, hold, transfer }
+    WalletFixture { wallet, second, hold, transfer }
 }
 
-impl<'a> Scene<'a> {
-    async fn set(app: &'a TestApp) -> Self {
-        let shop = app.key(&[Scope::WalletRead, Scope::WalletWrite]).await;
-        let admin = app.key(&[Scope::Admin]).await;
-        let (owner, other) = (app.person("owner").await, app.person("other").await);
-        let things = [things(&owner, &shop).await, things(&shop, &shop).await];
+impl<'a> Fixture<'a> {
+    async fn create(app: &'a TestApp) -> Self {
+        let shop = app.api_key(&[Scope::WalletRead, Scope::WalletWrite]).await;
+        let admin = app.api_key(&[Scope::Admin]).await;
+        let (owner, other) = (app.user("owner").await, app.user("other").await);
+        let wallets = [wallet_fixture(&owner, &shop).await, wallet_fixture(&shop, &shop).await];
         let mut callers = vec![
-            ("nobody", vec![(**app).clone()]),
-            ("bad credential", bad(app, &owner.password, &admin).await),
+            ("anonymous", vec![(**app).clone()]),
+            ("bad credential", invalid_credentials(app, &owner.password, &admin).await),
             ("another user", vec![other.client.clone()]),
             ("the owner", vec![owner.client.clone()]),
         ];
         for scope in Scope::ALL {
-            callers.push((scope.name(), vec![app.key(&[scope]).await]));
+            callers.push((scope.name(), vec![app.api_key(&[scope]).await]));
         }
-        Self { app, owner_id: owner.id.clone(), things, shop, owner: owner.client, callers }
+        Self { app, owner_id: owner.id.clone(), wallets, shop, owner: owner.client, callers }
     }
 
-    /// A request that is refused for its content, or does no harm, when its caller is let in. One for each row.
+    /// Returns one request per row of a route; for a permitted caller it is invalid or harmless.
     async fn requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
-        let about_a_wallet = path.starts_with("/wallet/")
+        let is_wallet_route = path.starts_with("/wallet/")
             && path != "/wallet/probe"
             && !path.starts_with("/wallet/webhook");
-        if about_a_wallet {
-            let [owned, free] = &self.things;
+        if is_wallet_route {
+            let [owned, unowned] = &self.wallets;
             return vec![
                 ("of a user", self.filled(method, path, owned).await, body(method, path, owned)),
-                ("of nobody", self.filled(method, path, free).await, body(method, path, free)),
+                (
+                    "without owner",
+                    self.filled(method, path, unowned).await,
+                    body(method, path, unowned),
+                ),
             ];
         }
-        let one = |path: String, body: Value| vec![("", path, body)];
+        let single = |path: String, body: Value| vec![("", path, body)];
         match (method, path) {
             ("POST", "/wallet") => {
                 let body = |initial: u32| json!({ "owner": "x", "currency": "EUR", "initial_balance": initial });
                 vec![("empty", path.to_owned(), body(0)), ("with money", path.to_owned(), body(5))]
             }
-            ("POST", "/wallet/webhook") => one(path.to_owned(), hook()),
+            ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (_, path) if path.starts_with("/wallet/webhook/{webhook}") => {
-                let webhook = id_of(&self.owner, "/wallet/webhook", hook()).await;
+                let webhook = id_of(&self.owner, "/wallet/webhook", webhook_body()).await;
                 let since = json!({ "since": "2026-01-01T00:00:00Z" });
                 vec![("of a user", path.replace("{webhook}", &webhook), since)]
             }
-            ("POST", "/api/users/logout") => one(path.to_owned(), json!({ "token": "nonsense" })),
+            ("POST", "/api/users/logout") => {
+                single(path.to_owned(), json!({ "token": "nonsense" }))
+            }
             (_, path) if path.starts_with("/api/keys/{key}") => {
-                let key = self.app.key(&[Scope::GamesWrite]).await;
+                let key = self.app.api_key(&[Scope::GamesWrite]).await;
                 let id = key.credential().split('_').nth(1).unwrap();
-                one(path.replace("{key}", id), json!({}))
+                single(path.replace("{key}", id), json!({}))
             }
             (_, "/api/users/{id}" | "/internal/user/{id}") => {
-                one(path.replace("{id}", &self.owner_id), json!({}))
+                single(path.replace("{id}", &self.owner_id), json!({}))
             }
-            (_, "/problems/{slug}") => one("/problems/invalid".to_owned(), json!({})),
-            (_, path) if !path.contains('{') => one(path.to_owned(), json!({})),
+            (_, "/problems/{slug}") => single("/problems/invalid".to_owned(), json!({})),
+            (_, path) if !path.contains('{') => single(path.to_owned(), json!({})),
             (method, path) => panic!(
-                "{method} {path} is new: say here how it is asked, and read what comes of it"
+                "{method} {path} is new: add its request here and review the resulting permissions"
             ),
         }
     }
 
-    /// The path of a route about a wallet.
-    async fn filled(&self, method: &str, path: &str, things: &Things) -> String {
-        let Things { wallet, hold, transfer, .. } = things;
+    /// Returns the path of a wallet route with its parameters filled in.
+    async fn filled(&self, method: &str, path: &str, wallets: &WalletFixture) -> String {
+        let WalletFixture { wallet, hold, transfer, .. } = wallets;
         let mut path = path.to_owned();
         if path.contains("{alert}") {
-            let place = format!("/wallet/{wallet}/alert");
-            path = path.replace("{alert}", &id_of(&self.shop, &place, json!({ "below": 1 })).await);
+            let alerts = format!("/wallet/{wallet}/alert");
+            path =
+                path.replace("{alert}", &id_of(&self.shop, &alerts, json!({ "below": 1 })).await);
         }
         if path.ends_with("/void") && method == "POST" {
-            let fresh = json!({ "id": wallet, "amount": 1 });
-            path = path.replace("{hold}", &id_of(&self.shop, "/wallet/hold", fresh).await);
+            let body = json!({ "id": wallet, "amount": 1 });
+            path = path.replace("{hold}", &id_of(&self.shop, "/wallet/hold", body).await);
         }
         let id = if path.starts_with("/wallet/transfer/") { transfer } else { wallet };
         path.replace("{hold}", hold).replace("{id}", id)
     }
 
-    /// Takes away what was made for one request, since there may be only so many.
-    async fn clean(&self, path: &str) {
+    /// Deletes resources that were created for one request, because their number is limited.
+    async fn clean_up(&self, path: &str) {
         let parts: Vec<&str> = path.split('/').collect();
         let (client, path) = match parts[..] {
             ["", "wallet", "webhook", id, ..] => (&self.owner, format!("/wallet/webhook/{id}")),
@@ -140,8 +147,8 @@ impl<'a> Scene<'a> {
         client.send(client.request(Method::DELETE, &path)).await;
     }
 
-    /// One line of the table for each row of a route.
-    async fn lines(&self, method: &str, path: &str) -> Vec<String> {
+    /// Returns the table rows of a route.
+    async fn rows(&self, method: &str, path: &str) -> Vec<String> {
         let names: Vec<&str> =
             self.requests(method, path).await.iter().map(|(name, ..)| *name).collect();
         let mut lines = Vec::new();
@@ -151,29 +158,23 @@ impl<'a> Scene<'a> {
                 "| `{title}`{} |",
                 if name.is_empty() { String::new() } else { format!(" {name}") }
             );
-            for (who, clients) in &self.callers {
+            for (caller, clients) in &self.callers {
                 let mut cells = Vec::new();
                 for client in clients {
-                    // Made anew for each, since some are used up.
+                    // Each caller gets a new request, because some resources can be used only once.
                     let (_, path, body) = self.requests(method, path).await.swap_remove(row);
-                    let through = if path.starts_with("/internal") {
-                        self.app.internal.with(client.credential())
-                    } else {
-                        client.clone()
+                    let client = match (path.starts_with("/internal"), client.credential()) {
+                        (false, _) => client.clone(),
+                        (true, "") => self.app.internal.clone(),
+                        (true, credential) => self.app.internal.with_credential(credential),
                     };
-                    let through = if client.credential().is_empty() && path.starts_with("/internal")
-                    {
-                        self.app.internal.clone()
-                    } else {
-                        through
-                    };
-                    let answer = through
-                        .send(through.request(method.parse::<Method>().unwrap(), &path).json(&body))
+                    let response = client
+                        .send(client.request(method.parse::<Method>().unwrap(), &path).json(&body))
                         .await;
-                    self.clean(&path).await;
-                    assert!(answer.status < 500, "{title} by {who}: {}", answer.text);
-                    cells.push(match answer.status {
-                        401 if answer.text.contains("invalid-credentials") => "yes".to_owned(),
+                    self.clean_up(&path).await;
+                    assert!(response.status < 500, "{title} by {caller}: {}", response.text);
+                    cells.push(match response.status {
+                        401 if response.text.contains("invalid-credentials") => "yes".to_owned(),
                         refused @ (401 | 403 | 404) => refused.to_string(),
                         _ => "yes".to_owned(),
                     });
@@ -181,7 +182,7 @@ impl<'a> Scene<'a> {
                 let first = cells[0].clone();
                 assert!(
                     cells.iter().all(|cell| *cell == first),
-                    "{title}: not all alike of {who}: {cells:?}"
+                    "{title}: clients of {caller} differ: {cells:?}"
                 );
                 write!(line, " {first} |").unwrap();
             }
@@ -191,13 +192,13 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// What is sent about a wallet: amounts of nothing move nothing.
-fn body(method: &str, path: &str, things: &Things) -> Value {
-    let Things { wallet, second, transfer, .. } = things;
-    let between = json!({ "from": wallet, "to": second, "amount": 0 });
+/// Returns the body of a request to a wallet route; an amount of 0 moves no money.
+fn body(method: &str, path: &str, wallets: &WalletFixture) -> Value {
+    let WalletFixture { wallet, second, transfer, .. } = wallets;
+    let transfer_body = json!({ "from": wallet, "to": second, "amount": 0 });
     match (method, path) {
-        ("POST", "/wallet/transfer") => between,
-        ("POST", "/wallet/batch") => json!({ "atomic": true, "transfers": [between] }),
+        ("POST", "/wallet/transfer") => transfer_body,
+        ("POST", "/wallet/batch") => json!({ "atomic": true, "transfers": [transfer_body] }),
         ("POST", "/wallet/refund") => json!({ "transfer": transfer, "amount": 0 }),
         ("POST", "/wallet/{id}/alert") => json!({ "below": "0.001" }),
         ("POST", "/wallet/deposit" | "/wallet/withdraw" | "/wallet/hold") => {
@@ -205,69 +206,77 @@ fn body(method: &str, path: &str, things: &Things) -> Value {
         }
         ("POST", "/wallet/hold/{hold}/capture") => json!({ "amount": 0 }),
         ("POST", "/wallet/hold/{hold}/void") | ("GET" | "PATCH" | "DELETE", _) => json!({}),
-        (method, path) => panic!("{method} {path} is new: say here how it is asked"),
+        (method, path) => panic!("{method} {path} is new: add its body here"),
     }
 }
 
-fn hook() -> Value {
+fn webhook_body() -> Value {
     json!({ "url": "https://example.com/hook", "events": ["*"] })
 }
 
-/// Nonsense, a token that was signed out, one whose session is over, and a key that was revoked.
-async fn bad(app: &TestApp, password: &str, admin: &Client) -> Vec<Client> {
-    let out = sign_in(app, "owner", password).await;
-    out.post("/api/users/logout", json!({})).await;
-    let over = sign_in(app, "owner", password).await;
+/// Returns clients with malformed, signed-out, expired and revoked credentials.
+async fn invalid_credentials(app: &TestApp, password: &str, admin: &Client) -> Vec<Client> {
+    let signed_out = sign_in(app, "owner", password).await;
+    signed_out.post("/api/users/logout", json!({})).await;
+    let expired = sign_in(app, "owner", password).await;
     app.database
         .execute("update session set expires_at = now() where created_at = (select max(created_at) from session)")
         .await;
-    let revoked = app.key(&[Scope::Admin]).await;
+    let revoked = app.api_key(&[Scope::Admin]).await;
     let id = revoked.credential().split('_').nth(1).unwrap();
     admin.send(admin.request(Method::DELETE, &format!("/api/keys/{id}"))).await;
-    vec![app.with("nonsense"), app.with("rwk_1_nonsense"), out, over, revoked]
+    vec![
+        app.with_credential("nonsense"),
+        app.with_credential("rwk_1_nonsense"),
+        signed_out,
+        expired,
+        revoked,
+    ]
 }
 
+/// Returns the matrix as a Markdown table.
 async fn table(app: &TestApp) -> String {
     let document = app.get("/openapi.json").await.json();
-    let scene = Scene::set(app).await;
-    let names: Vec<&str> = scene.callers.iter().map(|(name, _)| *name).collect();
+    let fixture = Fixture::create(app).await;
+    let names: Vec<&str> = fixture.callers.iter().map(|(name, _)| *name).collect();
     let mut table =
         format!("| route | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in METHODS.into_iter().filter(|method| item.get(method).is_some()) {
-            for line in scene.lines(&method.to_uppercase(), path).await {
+            for line in fixture.rows(&method.to_uppercase(), path).await {
                 table.push_str(&line);
                 table.push('\n');
             }
         }
     }
-    for line in scene.lines("GET", "/internal/user/{id}").await {
+    for line in fixture.rows("GET", "/internal/user/{id}").await {
         table.push_str(&line);
         table.push('\n');
     }
     table
 }
 
-async fn held_against(part: &str, settings: &[&str]) {
+/// Compares the matrix with a section of `docs/security.md`, or writes the section with `BLESS=1`.
+async fn assert_documented(section: &str, settings: &[&str]) {
     run_with(settings, async |app| {
-        let found = table(app).await;
+        let actual = table(app).await;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
         let document = std::fs::read_to_string(&path).unwrap();
-        let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- end of {part} -->"));
+        let (begin, end) = (format!("<!-- {section} -->\n"), format!("<!-- end of {section} -->"));
         let start = document.find(&begin).unwrap() + begin.len();
         let stop = document.find(&end).unwrap();
-        if document[start..stop] != found {
-            let differences: Vec<&str> = found.lines().filter(|line| !document[start..stop].contains(*line)).collect();
-            assert!(std::env::var_os("BLESS").is_some(), "docs/security.md says otherwise; look at these lines, then run with BLESS=1 if they are right:\n{}", differences.join("\n"));
-            std::fs::write(&path, format!("{}{found}{}", &document[..start], &document[stop..])).unwrap();
+        if document[start..stop] != actual {
+            let differences: Vec<&str> = actual.lines().filter(|line| !document[start..stop].contains(*line)).collect();
+            assert!(std::env::var_os("BLESS").is_some(), "docs/security.md differs; review these rows, then run with BLESS=1 if they are right:\n{}", differences.join("\n"));
+            std::fs::write(&path, format!("{}{actual}{}", &document[..start], &document[stop..])).unwrap();
         }
     })
     .await;
 }
 
-/// Both in one test: they write one document.
+/// Checks both modes in one test, because both write the same document.
 #[tokio::test]
-async fn who_may_do_what_is_as_documented() {
-    held_against("access open", &["--access=open"]).await;
-    held_against("access closed", &["--access=closed"]).await;
+async fn permissions_match_the_documentation() {
+    assert_documented("access open", &["--access=open"]).await;
+    assert_documented("access closed", &["--access=closed"]).await;
 }

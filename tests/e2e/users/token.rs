@@ -1,15 +1,16 @@
-//! Tokens: which are believed, and what becomes of them when keys and settings change.
+//! Tokens: validation, expiry, rotation of signing keys, and rehashing of passwords.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::harness::people::sign_in;
 use crate::harness::program::{Program, command};
+use crate::harness::users::sign_in;
 use crate::harness::{run, run_with};
 
-const SECRET: &str = "--jwt-secret=planted and long enough for anybody";
+const SECRET: &str = "--jwt-secret=test-secret that is long enough";
 
+/// Decodes a part of a JWT.
 fn part(token: &str, n: usize) -> Value {
     let bytes = URL_SAFE_NO_PAD.decode(token.split('.').nth(n).unwrap()).unwrap();
     serde_json::from_slice(&bytes).unwrap()
@@ -20,21 +21,21 @@ fn encoded(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn only_a_token_as_it_was_signed_is_believed() {
+async fn only_an_unmodified_token_is_accepted() {
     run(async |app| {
-        let ada = app.person("ada").await;
-        let eve = app.person("eve").await;
+        let ada = app.user("ada").await;
+        let eve = app.user("eve").await;
         let me = format!("/api/users/{}", ada.id);
         let token = ada.credential().to_owned();
-        let (head, claims) = (part(&token, 0), part(&token, 1));
-        assert_eq!((&head["alg"], &claims["sub"]), (&json!("HS256"), &json!(ada.id)));
-        assert!(head["kid"].is_string() && claims["exp"].is_i64() && claims["jti"].is_string());
+        let (header, claims) = (part(&token, 0), part(&token, 1));
+        assert_eq!((&header["alg"], &claims["sub"]), (&json!("HS256"), &json!(ada.id)));
+        assert!(header["kid"].is_string() && claims["exp"].is_i64() && claims["jti"].is_string());
         let signature = token.split('.').nth(2).unwrap();
 
-        let with_head = |change: Value| {
-            let mut head = head.clone();
-            head.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-            format!("{}.{}.{signature}", encoded(&head), encoded(&claims))
+        let with_header = |change: Value| {
+            let mut header = header.clone();
+            header.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            format!("{}.{}.{signature}", encoded(&header), encoded(&claims))
         };
         let mut foreign = claims.clone();
         foreign["jti"] = part(eve.credential(), 1)["jti"].clone();
@@ -43,34 +44,34 @@ async fn only_a_token_as_it_was_signed_is_believed() {
             String::new(),
             "a.b.c".to_owned(),
             format!("{}.{}.", encoded(&json!({ "alg": "none", "typ": "JWT" })), encoded(&claims)),
-            with_head(json!({ "alg": "none" })),
-            with_head(json!({ "alg": "HS512" })),
-            with_head(json!({ "alg": "RS256" })),
-            with_head(json!({ "kid": "other" })),
-            format!("{}.{}.{signature}", encoded(&head), encoded(&foreign)),
+            with_header(json!({ "alg": "none" })),
+            with_header(json!({ "alg": "HS512" })),
+            with_header(json!({ "alg": "RS256" })),
+            with_header(json!({ "kid": "other" })),
+            format!("{}.{}.{signature}", encoded(&header), encoded(&foreign)),
             format!("{token}x"),
             token[..token.len() - 2].to_owned(),
             "x".repeat(5_000),
         ];
         for forged in &forged {
-            app.with(forged).get(&me).await.problem(401, "unauthenticated");
+            app.with_credential(forged).get(&me).await.problem(401, "unauthenticated");
         }
-        let answer = app.with("nonsense").get(&me).await;
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let response = app.with_credential("nonsense").get(&me).await;
+        assert_eq!(response.header("www-authenticate"), "Bearer");
         let scheme =
             app.request(http::Method::GET, &me).header("authorization", format!("Basic {token}"));
         app.send(scheme).await.problem(401, "unauthenticated");
-        let lower =
+        let lower_case =
             app.request(http::Method::GET, &me).header("authorization", format!("bearer {token}"));
-        assert_eq!(app.send(lower).await.status, 200);
+        assert_eq!(app.send(lower_case).await.status, 200);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_token_ends_by_itself() {
+async fn a_token_expires() {
     run_with(&["--token-lifetime=1s"], async |app| {
-        let ada = app.person("ada").await;
+        let ada = app.user("ada").await;
         let me = format!("/api/users/{}", ada.id);
 
         tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
@@ -84,9 +85,9 @@ async fn a_token_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn after_a_rotation_tokens_of_both_keys_are_believed_everywhere() {
+async fn after_a_rotation_tokens_of_both_keys_are_accepted_by_every_process() {
     run(async |app| {
-        let ada = app.person("ada").await;
+        let ada = app.user("ada").await;
         let me = format!("/api/users/{}", ada.id);
         let url = format!("--database-url={}", app.database.url);
 
@@ -98,14 +99,14 @@ async fn after_a_rotation_tokens_of_both_keys_are_believed_everywhere() {
         assert_ne!(part(ada.credential(), 0)["kid"], part(newer.credential(), 0)["kid"]);
         assert_eq!(newer.get(&me).await.status, 200);
         assert_eq!(
-            app.with(newer.credential()).get(&me).await.status,
+            app.with_credential(newer.credential()).get(&me).await.status,
             200,
-            "a key it has not seen yet"
+            "the app loads a signing key that it does not know yet"
         );
         assert_eq!(
-            other.public.with(ada.credential()).get(&me).await.status,
+            other.public.with_credential(ada.credential()).get(&me).await.status,
             200,
-            "the key before"
+            "the previous signing key is still accepted"
         );
         assert!(other.stop().await.success());
     })
@@ -113,13 +114,13 @@ async fn after_a_rotation_tokens_of_both_keys_are_believed_everywhere() {
 }
 
 #[tokio::test]
-async fn a_secret_of_ones_own_is_changed_with_an_overlap() {
+async fn a_configured_secret_is_changed_with_an_overlap() {
     run_with(&[SECRET], async |app| {
-        let ada = app.person("ada").await;
+        let ada = app.user("ada").await;
         let me = format!("/api/users/{}", ada.id);
         let url = format!("--database-url={}", app.database.url);
-        let before = SECRET.replace("--jwt-secret", "--jwt-secret-before");
-        let new = "--jwt-secret=another that is planted and long enough";
+        let previous = SECRET.replace("--jwt-secret", "--jwt-secret-before");
+        let new = "--jwt-secret=another test-secret that is long enough";
         let start = async |settings: &[&str]| {
             Program::start(
                 &[&[&url as &str, "--access=open", "--allow-unsafe-server"], settings].concat(),
@@ -127,10 +128,15 @@ async fn a_secret_of_ones_own_is_changed_with_an_overlap() {
             .await
         };
 
-        let (overlapping, strict) = (start(&[new, &before]).await, start(&[new]).await);
+        let (overlapping, strict) = (start(&[new, &previous]).await, start(&[new]).await);
 
-        assert_eq!(overlapping.public.with(ada.credential()).get(&me).await.status, 200);
-        strict.public.with(ada.credential()).get(&me).await.problem(401, "unauthenticated");
+        assert_eq!(overlapping.public.with_credential(ada.credential()).get(&me).await.status, 200);
+        strict
+            .public
+            .with_credential(ada.credential())
+            .get(&me)
+            .await
+            .problem(401, "unauthenticated");
         assert!(overlapping.stop().await.success());
         assert!(strict.stop().await.success());
         let short = command(&[
@@ -144,19 +150,23 @@ async fn a_secret_of_ones_own_is_changed_with_an_overlap() {
         .unwrap();
         assert_eq!(short.status.code(), Some(1));
         let rotate = command(&["jwt", "rotate", new, &url]).output().unwrap();
-        assert_eq!(rotate.status.code(), Some(1), "there is nothing in the database to rotate");
+        assert_eq!(
+            rotate.status.code(),
+            Some(1),
+            "with a configured secret, no key in the database can be rotated"
+        );
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_hash_that_has_become_too_cheap_is_replaced_at_the_next_login() {
+async fn an_outdated_password_hash_is_upgraded_at_the_next_login() {
     run(async |app| {
-        let ada = app.person("ada").await;
+        let ada = app.user("ada").await;
         let url = format!("--database-url={}", app.database.url);
-        let dearer = ["--password-memory=1024", "--password-passes=1"];
+        let stronger = ["--password-memory=1024", "--password-passes=1"];
         let other = Program::start(
-            &[&[&url as &str, "--access=open", "--allow-unsafe-server"], &dearer[..]].concat(),
+            &[&[&url as &str, "--access=open", "--allow-unsafe-server"], &stronger[..]].concat(),
         )
         .await;
         let hash = async || {
@@ -172,7 +182,7 @@ async fn a_hash_that_has_become_too_cheap_is_replaced_at_the_next_login() {
 
         assert!(hash().await.contains("m=1024,"), "{}", hash().await);
         sign_in(app, "ada", &ada.password).await;
-        assert!(hash().await.contains("m=1024,"), "never cheaper");
+        assert!(hash().await.contains("m=1024,"), "a weaker setting must not downgrade the hash");
         assert!(other.stop().await.success());
     })
     .await;

@@ -1,4 +1,4 @@
-//! A bank of wallets whose total never changes, however much moves in it.
+//! Conservation of money: concurrent transfers between many wallets never change their total.
 
 use futures_util::StreamExt;
 use futures_util::future::join;
@@ -9,7 +9,7 @@ use crate::harness::{TestApp, run};
 
 const WALLETS: usize = 100;
 
-/// Somewhere to go next, the same in every run.
+/// Returns the next number of a xorshift generator, the same in every run.
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -17,6 +17,7 @@ fn random(state: &mut u64) -> usize {
     usize::try_from(*state % 1_000_003).unwrap()
 }
 
+/// Returns the total of all wallets as of a moment.
 async fn total(app: &TestApp, at: &str) -> f64 {
     let mut total = 0.0;
     for id in 1..=WALLETS {
@@ -27,13 +28,13 @@ async fn total(app: &TestApp, at: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn the_total_of_a_bank_never_changes_while_it_is_read() {
+async fn the_total_of_all_wallets_is_constant_during_concurrent_transfers() {
     run(async |app| {
         for _ in 0..WALLETS {
             app.open_wallet("EUR", "10").await;
         }
         let mut state = 88_172_645_463_325_252;
-        let orders: Vec<_> = (0..1_500)
+        let transfers: Vec<_> = (0..1_500)
             .map(|_| {
                 let (from, to) = (random(&mut state) % WALLETS + 1, random(&mut state) % WALLETS + 1);
                 let cents = random(&mut state) % 400 + 1;
@@ -41,21 +42,21 @@ async fn the_total_of_a_bank_never_changes_while_it_is_read() {
             })
             .collect();
 
-        let moving = stream::iter(orders)
-            .map(|order| app.post("/wallet/transfer", order))
+        let writes = stream::iter(transfers)
+            .map(|transfer| app.post("/wallet/transfer", transfer))
             .buffer_unordered(32)
-            .map(|answer| answer.status)
+            .map(|response| response.status)
             .collect::<Vec<_>>();
-        let reading = async {
+        let reads = async {
             for _ in 0..5 {
-                // All balances of one moment, when the last wallet was there already.
+                // All balances as of one moment, at which every wallet existed.
                 let newest = app.get(&format!("/wallet/{WALLETS}/history?limit=1")).await.json();
                 let at = newest[0]["at"].as_str().unwrap().to_owned();
                 let sum = total(app, &at).await;
                 assert!((sum - 1000.0).abs() < 1e-6, "{sum} at {at}");
             }
         };
-        let (statuses, ()) = join(moving, reading).await;
+        let (statuses, ()) = join(writes, reads).await;
 
         assert!(statuses.iter().all(|status| [201, 422].contains(status)), "{statuses:?}");
         assert!(statuses.iter().filter(|status| **status == 201).count() > 500);

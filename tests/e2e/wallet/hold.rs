@@ -1,4 +1,4 @@
-//! Holds: set aside, captured, voided, expired; of two at once one wins.
+//! Holds: placement, capture, void and expiry, also concurrently.
 
 #![expect(
     clippy::float_cmp,
@@ -8,42 +8,46 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Program, TestApp, eventually, run};
+use crate::harness::{Client, Program, TestApp, eventually, run, run_with};
 
 async fn hold(app: &TestApp, wallet: &str, amount: &str) -> String {
-    let answer = app.post("/wallet/hold", json!({ "id": wallet, "amount": amount })).await;
-    assert_eq!(answer.status, 201, "{}", answer.text);
-    answer.json()["id"].as_str().unwrap().to_owned()
+    let response = app.post("/wallet/hold", json!({ "id": wallet, "amount": amount })).await;
+    assert_eq!(response.status, 201, "{}", response.text);
+    response.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// Balance, available and held.
-async fn money(app: &TestApp, wallet: &str) -> [f64; 3] {
+/// Returns balance, available and held amount of a wallet.
+async fn amounts(app: &TestApp, wallet: &str) -> [f64; 3] {
     let body = app.get(&format!("/wallet/{wallet}")).await.json();
     ["balance", "available", "held"].map(|name| body[name].as_f64().unwrap())
 }
 
-async fn capture(app: &Client, hold: &str, body: Value) -> crate::harness::Answer {
+async fn capture(app: &Client, hold: &str, body: Value) -> crate::harness::Response {
     app.post(&format!("/wallet/hold/{hold}/capture"), body).await
 }
 
 #[tokio::test]
-async fn held_money_is_there_but_cannot_be_spent() {
+async fn held_money_counts_in_the_balance_but_cannot_be_spent() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "10").await;
 
         let id = hold(app, &wallet, "7.50").await;
 
-        assert_eq!(money(app, &wallet).await, [10.0, 2.5, 7.5]);
+        assert_eq!(amounts(app, &wallet).await, [10.0, 2.5, 7.5]);
         let refused = app.post("/wallet/withdraw", json!({ "id": wallet, "amount": 3 })).await;
         refused.problem(422, "insufficient-funds");
         let more = app.post("/wallet/hold", json!({ "id": wallet, "amount": 3 })).await;
         more.problem(422, "insufficient-funds");
         let deposit = app.post("/wallet/deposit", json!({ "id": wallet, "amount": 1 })).await;
-        assert!(deposit.text.contains(r#""balance":11.00"#), "held money counts: {}", deposit.text);
-        let looked = app.get(&format!("/wallet/hold/{id}")).await.json();
-        assert_eq!(looked["state"], "open");
+        assert!(
+            deposit.text.contains(r#""balance":11.00"#),
+            "the balance excludes held money: {}",
+            deposit.text
+        );
+        let fetched = app.get(&format!("/wallet/hold/{id}")).await.json();
+        assert_eq!(fetched["state"], "open");
         let listed = app.get(&format!("/wallet/{wallet}/holds")).await.json();
-        assert_eq!(listed[0], looked);
+        assert_eq!(listed[0], fetched);
         app.get("/wallet/hold/999").await.problem(404, "not-found");
         for (name, value) in
             [("expires_in", json!(0)), ("expires_in", json!(7_776_001)), ("amount", json!("0"))]
@@ -57,7 +61,7 @@ async fn held_money_is_there_but_cannot_be_spent() {
 }
 
 #[tokio::test]
-async fn a_capture_takes_all_or_a_part_and_releases_the_rest() {
+async fn a_capture_takes_all_or_part_and_releases_the_rest() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "100").await;
         let shop = app.open_wallet("EUR", "0").await;
@@ -65,7 +69,7 @@ async fn a_capture_takes_all_or_a_part_and_releases_the_rest() {
         let whole = hold(app, &wallet, "10").await;
         let done = capture(app, &whole, json!({})).await.json();
         assert_eq!(done["state"], "captured");
-        assert_eq!(money(app, &wallet).await, [90.0, 90.0, 0.0]);
+        assert_eq!(amounts(app, &wallet).await, [90.0, 90.0, 0.0]);
 
         let part = hold(app, &wallet, "10").await;
         let done = capture(app, &part, json!({ "amount": "4", "to": shop })).await;
@@ -74,21 +78,21 @@ async fn a_capture_takes_all_or_a_part_and_releases_the_rest() {
             "{}",
             done.text
         );
-        assert_eq!(money(app, &wallet).await, [86.0, 86.0, 0.0]);
-        assert_eq!(money(app, &shop).await, [4.0, 4.0, 0.0]);
+        assert_eq!(amounts(app, &wallet).await, [86.0, 86.0, 0.0]);
+        assert_eq!(amounts(app, &shop).await, [4.0, 4.0, 0.0]);
 
         let steps = hold(app, &wallet, "10").await;
         for _ in 0..2 {
             let body = json!({ "amount": 3, "to": shop, "final": false });
             assert_eq!(capture(app, &steps, body).await.json()["state"], "open");
         }
-        assert_eq!(money(app, &wallet).await, [80.0, 76.0, 4.0]);
-        let much = capture(app, &steps, json!({ "amount": "4.01" })).await;
-        much.problem(422, "insufficient-funds");
+        assert_eq!(amounts(app, &wallet).await, [80.0, 76.0, 4.0]);
+        let excessive = capture(app, &steps, json!({ "amount": "4.01" })).await;
+        excessive.problem(422, "insufficient-funds");
         let last = app.post(&format!("/wallet/hold/{steps}/void"), json!({})).await.json();
         assert_eq!(last["state"], "captured");
         assert_eq!(last["released"], 4.0);
-        assert_eq!(money(app, &wallet).await, [80.0, 80.0, 0.0]);
+        assert_eq!(amounts(app, &wallet).await, [80.0, 80.0, 0.0]);
         capture(app, &steps, json!({})).await.problem(409, "hold-ended");
 
         let history = app.get(&format!("/wallet/{wallet}/history?limit=1000")).await.json();
@@ -121,13 +125,13 @@ async fn a_capture_takes_all_or_a_part_and_releases_the_rest() {
 }
 
 #[tokio::test]
-async fn of_a_capture_and_a_void_at_once_exactly_one_wins() {
+async fn of_a_concurrent_capture_and_void_exactly_one_succeeds() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "1000").await;
         for _ in 0..20 {
             let id = hold(app, &wallet, "10").await;
             let void = format!("/wallet/hold/{id}/void");
-            let before = money(app, &wallet).await;
+            let before = amounts(app, &wallet).await;
 
             let (captured, voided) = futures_util::future::join(
                 capture(app, &id, json!({ "amount": 4 })),
@@ -138,17 +142,17 @@ async fn of_a_capture_and_a_void_at_once_exactly_one_wins() {
             let mut statuses = [captured.status, voided.status];
             statuses.sort_unstable();
             assert_eq!(statuses, [200, 409], "{} {}", captured.text, voided.text);
-            let after = money(app, &wallet).await;
-            let lost = if captured.status == 200 { 4.0 } else { 0.0 };
-            assert!((before[0] - after[0] - lost).abs() < 1e-9);
-            assert!(after[2].abs() < 1e-9, "nothing stays held");
+            let after = amounts(app, &wallet).await;
+            let spent = if captured.status == 200 { 4.0 } else { 0.0 };
+            assert!((before[0] - after[0] - spent).abs() < 1e-9);
+            assert!(after[2].abs() < 1e-9, "money stays held");
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn many_partial_captures_at_once_all_take_their_part() {
+async fn concurrent_partial_captures_all_succeed_up_to_the_held_amount() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "100").await;
         let id = hold(app, &wallet, "10").await;
@@ -156,50 +160,54 @@ async fn many_partial_captures_at_once_all_take_their_part() {
         let part = json!({ "amount": 1, "final": false });
         let parts = join_all((0..12).map(|_| capture(app, &id, part.clone()))).await;
 
-        let done = parts.iter().filter(|answer| answer.status == 200).count();
-        assert_eq!(done, 10, "{:?}", parts.iter().map(|part| &part.text).collect::<Vec<_>>());
-        assert_eq!(money(app, &wallet).await, [90.0, 90.0, 0.0]);
+        let succeeded = parts.iter().filter(|response| response.status == 200).count();
+        assert_eq!(succeeded, 10, "{:?}", parts.iter().map(|part| &part.text).collect::<Vec<_>>());
+        assert_eq!(amounts(app, &wallet).await, [90.0, 90.0, 0.0]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_repeated_capture_is_done_once_and_answered_the_same() {
+async fn a_repeated_capture_is_applied_once_and_its_response_replayed() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "100").await;
         let body = json!({ "id": wallet, "amount": 10, "expires_in": 60 });
-        let placed = app.keyed("/wallet/hold", "h", body.clone()).await;
+        let placed = app.post_with_key("/wallet/hold", "h", body.clone()).await;
         let id = placed.json()["id"].as_str().unwrap().to_owned();
         let path = format!("/wallet/hold/{id}/capture");
         let part = json!({ "amount": 3, "final": false });
 
-        let first = app.keyed(&path, "k", part.clone()).await;
+        let first = app.post_with_key(&path, "k", part.clone()).await;
         assert_eq!(capture(app, &id, json!({})).await.status, 200);
 
-        let again = app.keyed(&path, "k", part).await;
-        assert_eq!((again.status, &again.text), (200, &first.text), "as it was then");
+        let again = app.post_with_key(&path, "k", part).await;
+        assert_eq!(
+            (again.status, &again.text),
+            (200, &first.text),
+            "the replay must return the original response"
+        );
         assert_eq!(again.header("idempotent-replayed"), "true");
-        let placed_again = app.keyed("/wallet/hold", "h", body).await;
+        let placed_again = app.post_with_key("/wallet/hold", "h", body).await;
         assert_eq!((placed_again.status, &placed_again.text), (201, &placed.text));
-        app.keyed(&path, "k", json!({})).await.problem(422, "idempotency-key-reused");
-        assert_eq!(money(app, &wallet).await, [90.0, 90.0, 0.0]);
+        app.post_with_key(&path, "k", json!({})).await.problem(422, "idempotency-key-reused");
+        assert_eq!(amounts(app, &wallet).await, [90.0, 90.0, 0.0]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_hold_ends_by_itself() {
+async fn a_hold_expires() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "100").await;
         let body = json!({ "id": wallet, "amount": 10, "expires_in": 1 });
         let id = app.post("/wallet/hold", body).await.json()["id"].as_str().unwrap().to_owned();
 
-        eventually("it has ended", async || {
+        eventually("the hold has expired", async || {
             app.get(&format!("/wallet/hold/{id}")).await.json()["state"] == "expired"
         })
         .await;
 
-        assert_eq!(money(app, &wallet).await, [100.0, 100.0, 0.0]);
+        assert_eq!(amounts(app, &wallet).await, [100.0, 100.0, 0.0]);
         capture(app, &id, json!({})).await.problem(409, "hold-ended");
         let newest = app.get(&format!("/wallet/{wallet}/history?limit=1")).await.json();
         assert_eq!(newest[0]["kind"], "expiry");
@@ -208,7 +216,7 @@ async fn a_hold_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn what_a_process_remembers_of_a_hold_never_decides_alone() {
+async fn a_stale_cached_hold_never_decides_a_request() {
     run(async |app| {
         let database = format!("--database-url={}", app.database.url);
         let other = Program::start(&[&database, "--access=open", "--allow-unsafe-server"]).await;
@@ -216,18 +224,22 @@ async fn what_a_process_remembers_of_a_hold_never_decides_alone() {
         let shop = app.open_wallet("EUR", "0").await;
         let part = |amount: &str| json!({ "amount": amount, "to": shop, "final": false });
 
-        // Captured in turns: each remembers what the other has changed since.
+        // Alternating captures: each process has cached a state that the other has changed since.
         let shared = hold(app, &wallet, "10").await;
         for (n, client) in [&**app, &other.public, app, &other.public].into_iter().enumerate() {
             let done = capture(client, &shared, part("2")).await.json();
             assert_eq!(done["captured"], [2.0, 4.0, 6.0, 8.0][n]);
         }
         let refused = capture(app, &shared, part("3")).await;
-        assert!(refused.text.contains("2.00"), "what is left by now: {}", refused.text);
+        assert!(
+            refused.text.contains("2.00"),
+            "the refusal does not name the current remainder: {}",
+            refused.text
+        );
         refused.problem(422, "insufficient-funds");
-        assert_eq!(money(app, &shop).await[0], 8.0);
+        assert_eq!(amounts(app, &shop).await[0], 8.0);
 
-        // Ended elsewhere: refused for that reason, whatever this process would have said.
+        // Voided by the other process: refused for that reason, not because of the cached state.
         let ended = hold(app, &wallet, "10").await;
         let void = other.public.post(&format!("/wallet/hold/{ended}/void"), json!({})).await;
         assert_eq!(void.json()["state"], "voided");
@@ -236,7 +248,78 @@ async fn what_a_process_remembers_of_a_hold_never_decides_alone() {
             assert!(refused.text.contains("voided"), "{}", refused.text);
             refused.problem(409, "hold-ended");
         }
-        assert_eq!(money(app, &wallet).await, [92.0, 90.0, 2.0]);
+        assert_eq!(amounts(app, &wallet).await, [92.0, 90.0, 2.0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hold_cannot_be_captured_to_its_own_wallet() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "100").await;
+        let id = hold(app, &wallet, "10").await;
+
+        let refused = capture(app, &id, json!({ "to": wallet })).await.problem(422, "invalid");
+
+        assert_eq!(refused["errors"][0]["pointer"], "/to", "{refused}");
+        assert_eq!(amounts(app, &wallet).await, [100.0, 90.0, 10.0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn holds_of_a_wallet_at_the_maximum_balance_can_be_released() {
+    run_with(&["--max-amount=9007199254740991"], async |app| {
+        let wallet = app.open_wallet("EUR", "100").await;
+        let [voided, expiring] =
+            ["10", "20"].map(|amount| {
+                let body = json!({ "id": wallet, "amount": amount, "expires_in": 2 });
+                async move {
+                    app.post("/wallet/hold", body).await.json()["id"].as_str().unwrap().to_owned()
+                }
+            });
+        let (voided, expiring) = (voided.await, expiring.await);
+        let deposit = async |amount: &str| {
+            app.post("/wallet/deposit", json!({ "id": wallet, "amount": amount })).await
+        };
+
+        deposit("90071992547309.92").await.problem(422, "amount-too-large");
+        let full = deposit("90071992547309.91").await;
+
+        assert_eq!(full.status, 200, "{}", full.text);
+        let void = app.post(&format!("/wallet/hold/{voided}/void"), json!({})).await;
+        assert_eq!(void.status, 200, "{}", void.text);
+        eventually("the other hold expires", async || {
+            app.get(&format!("/wallet/hold/{expiring}")).await.json()["state"] == "expired"
+        })
+        .await;
+        let text = app.get(&format!("/wallet/{wallet}")).await.text;
+        assert!(text.contains(r#""available":90071992547409.91"#), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn holds_that_cannot_expire_do_not_block_others() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "100").await;
+        // More than one page of expired rows without held money, so their expiry fails.
+        app.database
+            .execute(&format!(
+                "insert into hold (id, wallet, amount, expires_at, caller)
+                select 1000000 + n, {wallet}, 5, now() - interval '1 hour', 'anybody'
+                from generate_series(1, 2500) n"
+            ))
+            .await;
+        let body = json!({ "id": wallet, "amount": 10, "expires_in": 1 });
+        let id = app.post("/wallet/hold", body).await.json()["id"].as_str().unwrap().to_owned();
+
+        eventually("the valid hold expires", async || {
+            app.get(&format!("/wallet/hold/{id}")).await.json()["state"] == "expired"
+        })
+        .await;
+
+        app.database.execute("delete from hold where id > 1000000").await;
     })
     .await;
 }

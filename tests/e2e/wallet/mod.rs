@@ -1,4 +1,4 @@
-//! Wallets: opened, filled, emptied, and what is refused.
+//! Wallets: opening, deposits, withdrawals, idempotency and refusals.
 
 mod bank;
 mod batch;
@@ -7,6 +7,7 @@ mod refund;
 mod state;
 mod statement;
 mod transfer;
+mod update;
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -18,11 +19,14 @@ async fn a_wallet_opens_with_its_first_deposit() {
     run(async |app| {
         let body = json!({ "owner": "test2", "initial_balance": "999.00", "currency": "EUR" });
 
-        let answer = app.post("/wallet/", body).await;
+        let response = app.post("/wallet/", body).await;
 
-        assert_eq!(answer.status, 201, "{}", answer.text);
-        assert_eq!(answer.text, r#"{"balance":999.00,"currency":"EUR","id":"1","owner":"test2"}"#);
-        assert_eq!(answer.header("location"), "/wallet/1");
+        assert_eq!(response.status, 201, "{}", response.text);
+        assert_eq!(
+            response.text,
+            r#"{"balance":999.00,"currency":"EUR","id":"1","owner":"test2"}"#
+        );
+        assert_eq!(response.header("location"), "/wallet/1");
     })
     .await;
 }
@@ -45,9 +49,9 @@ async fn the_arithmetic_is_exact() {
                         Some(amount) => ("/wallet/withdraw", amount),
                         None => ("/wallet/deposit", *step),
                     };
-                    let answer = app.post(path, json!({ "id": id, "amount": amount })).await;
-                    assert_eq!(answer.status, 200, "{}", answer.text);
-                    last = answer.text;
+                    let response = app.post(path, json!({ "id": id, "amount": amount })).await;
+                    assert_eq!(response.status, 200, "{}", response.text);
+                    last = response.text;
                 }
                 assert!(last.contains(&format!("\"balance\":{end},")), "{last}");
             }
@@ -57,7 +61,7 @@ async fn the_arithmetic_is_exact() {
 }
 
 #[tokio::test]
-async fn amounts_that_cannot_be_are_refused() {
+async fn invalid_amounts_are_refused() {
     run(async |app| {
         let id = app.open_wallet("EUR", "10").await;
         for amount in [
@@ -79,22 +83,22 @@ async fn amounts_that_cannot_be_are_refused() {
             json!("0x10"),
         ] {
             for path in ["/wallet/deposit", "/wallet/withdraw"] {
-                let answer = app.post(path, json!({ "id": id, "amount": amount })).await;
+                let response = app.post(path, json!({ "id": id, "amount": amount })).await;
 
-                assert_eq!(answer.status, 422, "{amount}: {}", answer.text);
+                assert_eq!(response.status, 422, "{amount}: {}", response.text);
             }
         }
         for amount in [json!("1e1"), json!(10), json!("10.00"), json!(10.0), json!("1000e-2")] {
-            let answer = app.post("/wallet/deposit", json!({ "id": id, "amount": amount })).await;
+            let response = app.post("/wallet/deposit", json!({ "id": id, "amount": amount })).await;
 
-            assert_eq!(answer.status, 200, "{amount}: {}", answer.text);
+            assert_eq!(response.status, 200, "{amount}: {}", response.text);
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn amounts_at_the_edge_of_the_largest_are_kept_or_refused() {
+async fn the_largest_amounts_are_stored_exactly_or_refused() {
     run(async |app| {
         let id = app.open_wallet("JPY", "0").await;
         let deposit = async |amount: &str| {
@@ -120,7 +124,7 @@ async fn amounts_at_the_edge_of_the_largest_are_kept_or_refused() {
 }
 
 #[tokio::test]
-async fn every_broken_field_is_named() {
+async fn every_invalid_field_is_named() {
     run(async |app| {
         let body = app.post("/wallet", json!({ "currency": "EURO" })).await.problem(422, "invalid");
 
@@ -132,7 +136,7 @@ async fn every_broken_field_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_refused() {
+async fn a_body_that_is_not_json_is_refused() {
     run(async |app| {
         let send = async |content_type: &str, body: Vec<u8>| {
             let request = app.request(reqwest::Method::POST, "/wallet/deposit");
@@ -148,14 +152,14 @@ async fn a_body_that_is_no_json_is_refused() {
 }
 
 #[tokio::test]
-async fn more_than_there_is_cannot_be_withdrawn() {
+async fn a_withdrawal_above_the_balance_is_refused() {
     run(async |app| {
         let id = app.open_wallet("EUR", "5").await;
 
-        let answer = app.post("/wallet/withdraw", json!({ "id": id, "amount": "7.50" })).await;
+        let response = app.post("/wallet/withdraw", json!({ "id": id, "amount": "7.50" })).await;
 
-        let body = answer.problem(422, "insufficient-funds");
-        assert!(answer.text.contains(r#""available":5.00,"required":7.50"#), "{body}");
+        let body = response.problem(422, "insufficient-funds");
+        assert!(response.text.contains(r#""available":5.00,"required":7.50"#), "{body}");
     })
     .await;
 }
@@ -174,13 +178,18 @@ async fn an_unknown_wallet_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_is_done_once_and_answered_the_same() {
+async fn a_repeated_request_is_applied_once_and_its_response_replayed() {
     run(async |app| {
         let id = app.open_wallet("EUR", "10").await;
-        let first = app.keyed("/wallet/deposit", "k", json!({ "id": id, "amount": "5.00" })).await;
-        // The same request in other words.
+        let first =
+            app.post_with_key("/wallet/deposit", "k", json!({ "id": id, "amount": "5.00" })).await;
+        // The same request in another notation.
         let again = app
-            .keyed("/wallet/deposit", "k", json!({ "id": id.parse::<u64>().unwrap(), "amount": 5 }))
+            .post_with_key(
+                "/wallet/deposit",
+                "k",
+                json!({ "id": id.parse::<u64>().unwrap(), "amount": 5 }),
+            )
             .await;
 
         assert_eq!((first.status, &first.text), (again.status, &again.text));
@@ -188,11 +197,12 @@ async fn a_repeated_request_is_done_once_and_answered_the_same() {
             (first.header("idempotent-replayed"), again.header("idempotent-replayed")),
             ("", "true")
         );
-        let other = app.keyed("/wallet/deposit", "k", json!({ "id": id, "amount": "6.00" })).await;
+        let other =
+            app.post_with_key("/wallet/deposit", "k", json!({ "id": id, "amount": "6.00" })).await;
         other.problem(422, "idempotency-key-reused");
-        let elsewhere =
-            app.keyed("/wallet/withdraw", "k", json!({ "id": id, "amount": "5.00" })).await;
-        assert_eq!(elsewhere.status, 200, "another operation has keys of its own");
+        let other_operation =
+            app.post_with_key("/wallet/withdraw", "k", json!({ "id": id, "amount": "5.00" })).await;
+        assert_eq!(other_operation.status, 200, "the key is scoped to its operation");
     })
     .await;
 }
@@ -202,8 +212,8 @@ async fn opening_twice_with_one_key_opens_one_wallet() {
     run(async |app| {
         let body = json!({ "owner": "ann", "initial_balance": 3, "currency": "EUR" });
 
-        let first = app.keyed("/wallet", "k", body.clone()).await;
-        let again = app.keyed("/wallet", "k", body).await;
+        let first = app.post_with_key("/wallet", "k", body.clone()).await;
+        let again = app.post_with_key("/wallet", "k", body).await;
 
         assert_eq!((first.status, again.status), (201, 201));
         assert_eq!(first.text, again.text);
@@ -213,28 +223,30 @@ async fn opening_twice_with_one_key_opens_one_wallet() {
 }
 
 #[tokio::test]
-async fn a_refused_request_does_not_burn_its_key() {
+async fn a_refused_request_does_not_use_up_its_key() {
     run(async |app| {
         let id = app.open_wallet("EUR", "1").await;
-        let withdraw =
-            async || app.keyed("/wallet/withdraw", "k", json!({ "id": id, "amount": 5 })).await;
+        let withdraw = async || {
+            app.post_with_key("/wallet/withdraw", "k", json!({ "id": id, "amount": 5 })).await
+        };
         withdraw().await.problem(422, "insufficient-funds");
         app.post("/wallet/deposit", json!({ "id": id, "amount": 9 })).await;
 
-        let answer = withdraw().await;
+        let response = withdraw().await;
 
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        assert_eq!(answer.header("idempotent-replayed"), "");
+        assert_eq!(response.status, 200, "{}", response.text);
+        assert_eq!(response.header("idempotent-replayed"), "");
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_repetition_of_a_withdrawal_that_emptied_the_wallet_is_no_refusal() {
+async fn a_withdrawal_that_emptied_the_wallet_is_replayed() {
     run(async |app| {
         let id = app.open_wallet("EUR", "100").await;
-        let withdraw =
-            async || app.keyed("/wallet/withdraw", "k", json!({ "id": id, "amount": 100 })).await;
+        let withdraw = async || {
+            app.post_with_key("/wallet/withdraw", "k", json!({ "id": id, "amount": 100 })).await
+        };
 
         let (first, again) = (withdraw().await, withdraw().await);
 
@@ -245,50 +257,52 @@ async fn the_repetition_of_a_withdrawal_that_emptied_the_wallet_is_no_refusal() 
 }
 
 #[tokio::test]
-async fn equal_keys_at_the_same_time_are_done_once() {
+async fn concurrent_requests_with_one_key_are_applied_once() {
     run(async |app| {
         let id = app.open_wallet("EUR", "0").await;
 
-        let answers = join_all(
-            (0..20).map(|_| app.keyed("/wallet/deposit", "k", json!({ "id": id, "amount": 1 }))),
-        )
-        .await;
+        let responses =
+            join_all((0..20).map(|_| {
+                app.post_with_key("/wallet/deposit", "k", json!({ "id": id, "amount": 1 }))
+            }))
+            .await;
 
-        for answer in &answers {
-            assert_eq!(answer.status, 200, "{}", answer.text);
-            assert_eq!(answer.json()["balance"], 1.0);
+        for response in &responses {
+            assert_eq!(response.status, 200, "{}", response.text);
+            assert_eq!(response.json()["balance"], 1.0);
         }
         let replays =
-            answers.iter().filter(|answer| answer.header("idempotent-replayed") == "true");
+            responses.iter().filter(|response| response.header("idempotent-replayed") == "true");
         assert_eq!(replays.count(), 19);
     })
     .await;
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_are_refused() {
+async fn invalid_idempotency_keys_are_refused() {
     run(async |app| {
         for key in ["", "a b", &"k".repeat(256)] {
-            let answer = app.keyed("/wallet/deposit", key, json!({ "id": 1, "amount": 1 })).await;
+            let response =
+                app.post_with_key("/wallet/deposit", key, json!({ "id": 1, "amount": 1 })).await;
 
-            answer.problem(422, "invalid");
+            response.problem(422, "invalid");
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn of_many_withdrawals_at_once_only_those_that_fit_succeed() {
+async fn of_concurrent_withdrawals_only_covered_ones_succeed() {
     run(async |app| {
         let id = app.open_wallet("EUR", "10").await;
 
         let withdrawals =
             (0..30).map(|_| app.post("/wallet/withdraw", json!({ "id": id, "amount": 1 })));
-        let answers = join_all(withdrawals).await;
+        let responses = join_all(withdrawals).await;
 
-        let done = answers.iter().filter(|answer| answer.status == 200).count();
-        assert_eq!(done, 10);
-        for refused in answers.iter().filter(|answer| answer.status != 200) {
+        let succeeded = responses.iter().filter(|response| response.status == 200).count();
+        assert_eq!(succeeded, 10);
+        for refused in responses.iter().filter(|response| response.status != 200) {
             refused.problem(422, "insufficient-funds");
         }
     })
@@ -296,22 +310,22 @@ async fn of_many_withdrawals_at_once_only_those_that_fit_succeed() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_where_access_is_closed() {
+async fn closed_access_refuses_anonymous_requests() {
     run_with(&["--access=closed"], async |app| {
-        let answer = app.post("/wallet/deposit", json!({ "id": 1, "amount": 1 })).await;
+        let response = app.post("/wallet/deposit", json!({ "id": 1, "amount": 1 })).await;
 
-        answer.problem(401, "unauthenticated");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        response.problem(401, "unauthenticated");
+        assert_eq!(response.header("www-authenticate"), "Bearer");
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_the_ledger_does_is_measured() {
+async fn postings_are_counted_in_metrics() {
     run(async |app: &TestApp| {
         let id = app.open_wallet("EUR", "1").await;
-        app.keyed("/wallet/deposit", "k", json!({ "id": id, "amount": 1 })).await;
-        app.keyed("/wallet/deposit", "k", json!({ "id": id, "amount": 1 })).await;
+        app.post_with_key("/wallet/deposit", "k", json!({ "id": id, "amount": 1 })).await;
+        app.post_with_key("/wallet/deposit", "k", json!({ "id": id, "amount": 1 })).await;
         app.post("/wallet/withdraw", json!({ "id": id, "amount": 9 })).await;
 
         let metrics = app.internal.get("/metrics").await.text;

@@ -1,4 +1,4 @@
-//! Refunds: the way back, never more in all than there was.
+//! Refunds: partial and full, in total never more than the original amount.
 
 #![expect(
     clippy::float_cmp,
@@ -8,14 +8,14 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestApp, run};
+use crate::harness::{Response, TestApp, run};
 
 async fn transfer(app: &TestApp, from: &str, to: &str, amount: &str) -> String {
     let body = json!({ "from": from, "to": to, "amount": amount, "fee": "0.50" });
     app.post("/wallet/transfer", body).await.json()["id"].as_str().unwrap().to_owned()
 }
 
-async fn refund(app: &TestApp, body: Value) -> Answer {
+async fn refund(app: &TestApp, body: Value) -> Response {
     app.post("/wallet/refund", body).await
 }
 
@@ -24,7 +24,7 @@ async fn balance(app: &TestApp, id: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn parts_and_then_the_rest_go_back_but_not_more() {
+async fn partial_refunds_and_the_remainder_are_paid_but_no_more() {
     run(async |app| {
         let (a, b) = (app.open_wallet("EUR", "20").await, app.open_wallet("EUR", "5").await);
         let id = transfer(app, &a, &b, "10").await;
@@ -32,24 +32,28 @@ async fn parts_and_then_the_rest_go_back_but_not_more() {
         let part = refund(app, json!({ "transfer": id, "amount": "4.00" })).await;
 
         assert_eq!(part.status, 201, "{}", part.text);
-        let made = part.json();
-        assert_eq!((&made["kind"], &made["linked"]), (&json!("refund"), &json!(id)));
-        assert_eq!((&made["from"], &made["to"]), (&json!(b), &json!(a)));
-        let much = refund(app, json!({ "transfer": id, "amount": "6.01" })).await;
-        assert_eq!(much.problem(422, "refund-too-large")["detail"], "6.00 is left to refund");
+        let created = part.json();
+        assert_eq!((&created["kind"], &created["linked"]), (&json!("refund"), &json!(id)));
+        assert_eq!((&created["from"], &created["to"]), (&json!(b), &json!(a)));
+        let excessive = refund(app, json!({ "transfer": id, "amount": "6.01" })).await;
+        assert_eq!(excessive.problem(422, "refund-too-large")["detail"], "6.00 is left to refund");
         let rest = refund(app, json!({ "transfer": id })).await;
         assert!(rest.text.contains(r#""amount":6.00"#), "{}", rest.text);
         refund(app, json!({ "transfer": id })).await.problem(422, "refund-too-large");
-        assert_eq!([balance(app, &a).await, balance(app, &b).await], [19.5, 5.0], "the fee stays");
-        let refunded = made["id"].as_str().unwrap();
-        refund(app, json!({ "transfer": refunded })).await.problem(409, "not-refundable");
+        assert_eq!(
+            [balance(app, &a).await, balance(app, &b).await],
+            [19.5, 5.0],
+            "a refund does not return the fee"
+        );
+        let refund_id = created["id"].as_str().unwrap();
+        refund(app, json!({ "transfer": refund_id })).await.problem(409, "not-refundable");
         refund(app, json!({ "transfer": "9999" })).await.problem(404, "not-found");
     })
     .await;
 }
 
 #[tokio::test]
-async fn refunds_at_once_never_return_more_than_there_was() {
+async fn concurrent_refunds_never_exceed_the_original_amount() {
     run(async |app| {
         let (a, b) = (app.open_wallet("EUR", "20").await, app.open_wallet("EUR", "50").await);
         let id = transfer(app, &a, &b, "10").await;
@@ -57,21 +61,26 @@ async fn refunds_at_once_never_return_more_than_there_was() {
         let refunds =
             join_all((0..25).map(|_| refund(app, json!({ "transfer": id, "amount": 1 })))).await;
 
-        let done = refunds.iter().filter(|answer| answer.status == 201).count();
-        assert_eq!(done, 10, "{:?}", refunds.iter().map(|one| &one.text).collect::<Vec<_>>());
+        let succeeded = refunds.iter().filter(|response| response.status == 201).count();
+        assert_eq!(
+            succeeded,
+            10,
+            "{:?}",
+            refunds.iter().map(|refund| &refund.text).collect::<Vec<_>>()
+        );
         assert_eq!([balance(app, &a).await, balance(app, &b).await], [19.5, 50.0]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_repeated_refund_is_done_once_and_answered_the_same() {
+async fn a_repeated_refund_is_applied_once_and_its_response_replayed() {
     run(async |app| {
         let (a, b) = (app.open_wallet("EUR", "20").await, app.open_wallet("EUR", "0").await);
         let id = transfer(app, &a, &b, "10").await;
 
-        let first = app.keyed("/wallet/refund", "k", json!({ "transfer": id })).await;
-        let again = app.keyed("/wallet/refund", "k", json!({ "transfer": id })).await;
+        let first = app.post_with_key("/wallet/refund", "k", json!({ "transfer": id })).await;
+        let again = app.post_with_key("/wallet/refund", "k", json!({ "transfer": id })).await;
 
         assert_eq!((first.status, again.status), (201, 201), "{}", again.text);
         assert_eq!(first.text, again.text);
@@ -82,28 +91,28 @@ async fn a_repeated_refund_is_done_once_and_answered_the_same() {
 }
 
 #[tokio::test]
-async fn what_came_from_or_went_outside_or_was_captured_goes_back_too() {
+async fn deposits_withdrawals_and_captures_can_be_refunded() {
     run(async |app| {
         let (a, b) = (app.open_wallet("EUR", "20").await, app.open_wallet("EUR", "0").await);
-        let newest = async |id: &str| {
+        let newest_transfer = async |id: &str| {
             let history = app.get(&format!("/wallet/{id}/history?limit=1")).await.json();
             history[0]["id"].as_str().unwrap().to_owned()
         };
 
         app.post("/wallet/withdraw", json!({ "id": a, "amount": 5 })).await;
-        let withdrawal = newest(&a).await;
+        let withdrawal = newest_transfer(&a).await;
         assert_eq!(refund(app, json!({ "transfer": withdrawal })).await.status, 201);
         assert!((balance(app, &a).await - 20.0).abs() < 1e-9);
         app.post("/wallet/deposit", json!({ "id": a, "amount": 5 })).await;
-        let deposit = newest(&a).await;
+        let deposit = newest_transfer(&a).await;
         assert_eq!(refund(app, json!({ "transfer": deposit })).await.status, 201);
         assert!((balance(app, &a).await - 20.0).abs() < 1e-9);
         let hold = app.post("/wallet/hold", json!({ "id": a, "amount": 5 })).await.json();
         let hold = hold["id"].as_str().unwrap();
         let capture = format!("/wallet/hold/{hold}/capture");
         let captured = app.post(&capture, json!({ "to": b })).await.json();
-        let back = refund(app, json!({ "transfer": captured["transfer"] })).await;
-        assert_eq!(back.status, 201, "{}", back.text);
+        let refunded = refund(app, json!({ "transfer": captured["transfer"] })).await;
+        assert_eq!(refunded.status, 201, "{}", refunded.text);
         assert!((balance(app, &a).await - 20.0).abs() < 1e-9);
         refund(app, json!({ "transfer": hold })).await.problem(409, "not-refundable");
     })

@@ -1,86 +1,89 @@
-//! The table of states: what a wallet lets happen when it is open, frozen or closed, whoever may ask.
+//! The state table: operations that an open, frozen or closed wallet permits, for every kind of caller.
 
 use http::Method;
 use serde_json::{Value, json};
 
 use revwallet::auth::Scope;
 
-use crate::harness::{Answer, Client, run, run_with};
+use crate::harness::{Client, Response, run, run_with};
 
-/// What is tried, and the status when the wallet is open, frozen and closed.
+/// Operations, each with the expected status for an open, a frozen and a closed wallet; 0 means not possible.
 const TABLE: [(&str, [u16; 3]); 12] = [
     ("deposit", [200, 200, 409]),
     ("transfer in", [201, 201, 409]),
     ("withdraw", [200, 409, 409]),
     ("transfer out", [201, 409, 409]),
     ("hold", [201, 409, 409]),
-    // A wallet with a hold cannot be closed.
+    // A wallet with a hold cannot be closed, so there is no third case.
     ("capture", [200, 200, 0]),
     ("capture into", [200, 200, 409]),
     ("void", [200, 200, 0]),
     ("refund in", [201, 201, 409]),
     ("refund out", [201, 409, 409]),
     ("rename", [200, 200, 409]),
-    // Not while money is in it; once closed it stays closed.
+    // A wallet with money cannot be closed; closing it again succeeds.
     ("close", [409, 409, 204]),
 ];
 
-/// Somebody who may use a wallet.
-struct Party {
-    /// Opens the wallet, which belongs to them if they are a user.
+/// The clients that take part in a case.
+struct Clients {
+    /// Opens the wallet, and owns it if the client is a user.
     opener: Client,
-    /// Puts money into it.
+    /// Deposits money into the wallet.
     funder: Client,
-    /// Tries what is tried.
+    /// Requests the operation.
     actor: Client,
-    /// Whether the actor may bring money into being.
-    funds: bool,
+    /// Whether the actor may deposit.
+    actor_may_fund: bool,
 }
 
-struct Scene<'a> {
+/// Wallets in the state under test, with the resources that operations need.
+struct Fixture<'a> {
     actor: &'a Client,
     wallet: String,
     other: String,
-    /// A hold on this wallet, one on the other, and transfers in both directions.
+    /// A hold on this wallet, unless it is closed.
     hold: Option<String>,
+    /// A hold on the other wallet.
     other_hold: String,
+    /// A transfer from the other wallet.
     incoming: String,
+    /// A transfer to the other wallet.
     outgoing: String,
 }
 
 async fn id_of(client: &Client, path: &str, body: Value) -> String {
-    let answer = client.post(path, body).await;
-    assert!([200, 201].contains(&answer.status), "{path}: {}", answer.text);
-    answer.json()["id"].as_str().unwrap().to_owned()
+    let response = client.post(path, body).await;
+    assert!([200, 201].contains(&response.status), "{path}: {}", response.text);
+    response.json()["id"].as_str().unwrap().to_owned()
 }
 
-async fn patch(client: &Client, wallet: &str, body: Value) -> Answer {
+async fn patch(client: &Client, wallet: &str, body: Value) -> Response {
     let request = client.request(Method::PATCH, &format!("/wallet/{wallet}")).json(&body);
     client.send(request).await
 }
 
-async fn close(client: &Client, wallet: &str) -> Answer {
+async fn close(client: &Client, wallet: &str) -> Response {
     client.send(client.request(Method::DELETE, &format!("/wallet/{wallet}"))).await
 }
 
-impl<'a> Scene<'a> {
-    async fn set(party: &'a Party, state: usize) -> Self {
-        let Party { opener, funder, actor, .. } = party;
-        let opened = async || {
-            let id =
-                id_of(opener, "/wallet", json!({ "owner": "somebody", "currency": "EUR" })).await;
+impl<'a> Fixture<'a> {
+    async fn create(clients: &'a Clients, state: usize) -> Self {
+        let Clients { opener, funder, actor, .. } = clients;
+        let open = async || {
+            let id = id_of(opener, "/wallet", json!({ "owner": "ada", "currency": "EUR" })).await;
             id_of(funder, "/wallet/deposit", json!({ "id": id, "amount": 10 })).await
         };
-        let (wallet, other) = (opened().await, opened().await);
+        let (wallet, other) = (open().await, open().await);
         let transfer = |from: &str, to: &str| json!({ "from": from, "to": to, "amount": 2 });
         let incoming = id_of(actor, "/wallet/transfer", transfer(&other, &wallet)).await;
         let outgoing = id_of(actor, "/wallet/transfer", transfer(&wallet, &other)).await;
-        let holding = |id: &str| json!({ "id": id, "amount": 2 });
-        let other_hold = id_of(actor, "/wallet/hold", holding(&other)).await;
+        let hold_body = |id: &str| json!({ "id": id, "amount": 2 });
+        let other_hold = id_of(actor, "/wallet/hold", hold_body(&other)).await;
         let mut hold = None;
         match state {
             0 | 1 => {
-                hold = Some(id_of(actor, "/wallet/hold", holding(&wallet)).await);
+                hold = Some(id_of(actor, "/wallet/hold", hold_body(&wallet)).await);
                 if state == 1 {
                     assert_eq!(patch(actor, &wallet, json!({ "freeze": true })).await.status, 200);
                 }
@@ -94,73 +97,82 @@ impl<'a> Scene<'a> {
         Self { actor, wallet, other, hold, other_hold, incoming, outgoing }
     }
 
-    async fn attempt(&self, what: &str) -> Option<Answer> {
-        let Self { actor: app, wallet, other, .. } = self;
-        let money = json!({ "id": wallet, "amount": 1 });
-        let moved = |from: &str, to: &str| json!({ "from": from, "to": to, "amount": 1 });
+    /// Requests an operation; `None` if it is not possible in this state.
+    async fn attempt(&self, operation: &str) -> Option<Response> {
+        let Self { actor, wallet, other, .. } = self;
+        let amount = json!({ "id": wallet, "amount": 1 });
+        let transfer_body = |from: &str, to: &str| json!({ "from": from, "to": to, "amount": 1 });
         let on_hold = |action: &str| Some(format!("/wallet/hold/{}/{action}", self.hold.as_ref()?));
-        Some(match what {
-            "deposit" => app.post("/wallet/deposit", money).await,
-            "withdraw" => app.post("/wallet/withdraw", money).await,
-            "hold" => app.post("/wallet/hold", money).await,
-            "transfer in" => app.post("/wallet/transfer", moved(other, wallet)).await,
-            "transfer out" => app.post("/wallet/transfer", moved(wallet, other)).await,
-            "capture" => app.post(&on_hold("capture")?, json!({ "to": other })).await,
-            "void" => app.post(&on_hold("void")?, json!({})).await,
+        Some(match operation {
+            "deposit" => actor.post("/wallet/deposit", amount).await,
+            "withdraw" => actor.post("/wallet/withdraw", amount).await,
+            "hold" => actor.post("/wallet/hold", amount).await,
+            "transfer in" => actor.post("/wallet/transfer", transfer_body(other, wallet)).await,
+            "transfer out" => actor.post("/wallet/transfer", transfer_body(wallet, other)).await,
+            "capture" => actor.post(&on_hold("capture")?, json!({ "to": other })).await,
+            "void" => actor.post(&on_hold("void")?, json!({})).await,
             "capture into" => {
                 let path = format!("/wallet/hold/{}/capture", self.other_hold);
-                app.post(&path, json!({ "to": wallet })).await
+                actor.post(&path, json!({ "to": wallet })).await
             }
-            "refund in" => app.post("/wallet/refund", json!({ "transfer": self.outgoing })).await,
-            "refund out" => app.post("/wallet/refund", json!({ "transfer": self.incoming })).await,
-            "rename" => patch(app, wallet, json!({ "label": "renamed" })).await,
-            "close" => close(app, wallet).await,
-            other => panic!("no such attempt: {other}"),
+            "refund in" => actor.post("/wallet/refund", json!({ "transfer": self.outgoing })).await,
+            "refund out" => {
+                actor.post("/wallet/refund", json!({ "transfer": self.incoming })).await
+            }
+            "rename" => patch(actor, wallet, json!({ "label": "renamed" })).await,
+            "close" => close(actor, wallet).await,
+            unknown => panic!("unknown operation: {unknown}"),
         })
     }
 }
 
-async fn held_against_the_table(party: &Party) {
-    for (what, statuses) in TABLE {
+/// Checks every operation in every state against the table.
+async fn assert_table(clients: &Clients) {
+    for (operation, statuses) in TABLE {
         for (state, expected) in statuses.into_iter().enumerate() {
-            let scene = Scene::set(party, state).await;
-            let expected = if what == "deposit" && !party.funds { 403 } else { expected };
+            let fixture = Fixture::create(clients, state).await;
+            let is_refused = operation == "deposit" && !clients.actor_may_fund;
+            let expected = if is_refused { 403 } else { expected };
 
-            let Some(answer) = scene.attempt(what).await else {
-                assert_eq!(expected, 0, "{what} in state {state}");
+            let Some(response) = fixture.attempt(operation).await else {
+                assert_eq!(expected, 0, "{operation} in state {state}");
                 continue;
             };
 
-            assert_eq!(answer.status, expected, "{what} in state {state}: {}", answer.text);
+            assert_eq!(
+                response.status, expected,
+                "{operation} in state {state}: {}",
+                response.text
+            );
             if expected == 409 {
-                let slug = match (what, state) {
+                let slug = match (operation, state) {
                     ("close", 0) => "wallet-not-empty",
                     (_, 1) => "wallet-frozen",
                     _ => "wallet-closed",
                 };
-                answer.problem(409, slug);
+                response.problem(409, slug);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn each_state_lets_happen_what_the_table_says_where_access_is_open() {
+async fn each_state_permits_what_the_table_says_with_open_access() {
     run(async |app| {
-        let anybody = || (**app).clone();
-        held_against_the_table(&Party {
-            opener: anybody(),
-            funder: anybody(),
-            actor: anybody(),
-            funds: true,
+        let anonymous = || (**app).clone();
+        assert_table(&Clients {
+            opener: anonymous(),
+            funder: anonymous(),
+            actor: anonymous(),
+            actor_may_fund: true,
         })
         .await;
-        let owner = app.person("ada").await.client;
-        held_against_the_table(&Party {
+        let owner = app.user("ada").await.client;
+        assert_table(&Clients {
             opener: owner.clone(),
             funder: owner.clone(),
             actor: owner,
-            funds: true,
+            actor_may_fund: true,
         })
         .await;
     })
@@ -168,21 +180,27 @@ async fn each_state_lets_happen_what_the_table_says_where_access_is_open() {
 }
 
 #[tokio::test]
-async fn each_state_lets_happen_what_the_table_says_where_access_is_closed() {
+async fn each_state_permits_what_the_table_says_with_closed_access() {
     run_with(&["--access=closed"], async |app| {
-        let key = app.key(&[Scope::WalletWrite, Scope::WalletRead]).await;
-        let owner = app.person("ada").await.client;
-        let by_owner = Party {
+        let key = app.api_key(&[Scope::WalletWrite, Scope::WalletRead]).await;
+        let owner = app.user("ada").await.client;
+        let by_owner = Clients {
             opener: owner.clone(),
             funder: key.clone(),
             actor: owner.clone(),
-            funds: false,
+            actor_may_fund: false,
         };
-        held_against_the_table(&by_owner).await;
-        let by_key = Party { opener: owner, funder: key.clone(), actor: key.clone(), funds: true };
-        held_against_the_table(&by_key).await;
-        let of_nobody = Party { opener: key.clone(), funder: key.clone(), actor: key, funds: true };
-        held_against_the_table(&of_nobody).await;
+        assert_table(&by_owner).await;
+        let by_key = Clients {
+            opener: owner,
+            funder: key.clone(),
+            actor: key.clone(),
+            actor_may_fund: true,
+        };
+        assert_table(&by_key).await;
+        let without_owner =
+            Clients { opener: key.clone(), funder: key.clone(), actor: key, actor_may_fund: true };
+        assert_table(&without_owner).await;
     })
     .await;
 }
@@ -201,12 +219,16 @@ async fn a_wallet_is_renamed_frozen_and_unfrozen() {
         assert_eq!(now["metadata"], json!({ "tier": "gold" }));
         assert!(now["created_at"].is_string() && now["closed_at"].is_null());
         let again = patch(app, &wallet, json!({ "freeze": true, "label": null })).await;
-        assert_eq!(again.status, 200, "it is as it should be: {}", again.text);
+        assert_eq!(again.status, 200, "a repeated freeze succeeds: {}", again.text);
         assert_eq!(
             (&again.json()["label"], &again.json()["state"]),
             (&Value::Null, &json!("frozen"))
         );
-        assert_eq!(again.json()["metadata"], json!({ "tier": "gold" }), "what is absent stays");
+        assert_eq!(
+            again.json()["metadata"],
+            json!({ "tier": "gold" }),
+            "an absent field stays unchanged"
+        );
         let open = patch(app, &wallet, json!({ "freeze": false })).await;
         assert_eq!(open.json()["state"], "open");
         assert_eq!(patch(app, &wallet, json!({ "freeze": false })).await.status, 200);
@@ -217,7 +239,7 @@ async fn a_wallet_is_renamed_frozen_and_unfrozen() {
 }
 
 #[tokio::test]
-async fn a_closed_wallet_is_in_no_list_but_its_history_stays() {
+async fn a_closed_wallet_is_not_listed_but_keeps_its_history() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "0").await;
 
@@ -230,7 +252,7 @@ async fn a_closed_wallet_is_in_no_list_but_its_history_stays() {
         assert!(now["closed_at"].is_string());
         let history = app.get(&format!("/wallet/{wallet}/history")).await.json();
         assert_eq!(history[0]["kind"], "close");
-        assert_eq!(close(app, &wallet).await.status, 204, "again");
+        assert_eq!(close(app, &wallet).await.status, 204, "closing again succeeds");
         close(app, "999").await.problem(404, "not-found");
     })
     .await;

@@ -1,4 +1,4 @@
-//! Statements and histories between two moments.
+//! Statements, and histories between two moments.
 
 use serde_json::json;
 
@@ -6,20 +6,20 @@ use crate::harness::{TestApp, run};
 
 async fn csv(app: &TestApp, path: &str) -> String {
     let request = app.request(http::Method::GET, path).header("accept", "text/csv");
-    let answer = app.send(request).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    assert!(answer.header("content-type").starts_with("text/csv"));
-    answer.text
+    let response = app.send(request).await;
+    assert_eq!(response.status, 200, "{}", response.text);
+    assert!(response.header("content-type").starts_with("text/csv"));
+    response.text
 }
 
 #[tokio::test]
-async fn a_statement_leads_from_the_opening_to_the_closing_balance() {
+async fn a_statement_connects_opening_and_closing_balance() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "10").await;
         let other = app.open_wallet("EUR", "0").await;
         app.post("/wallet/hold", json!({ "id": wallet, "amount": 3 })).await;
-        let order = json!({ "from": wallet, "to": other, "amount": 2, "memo": "=cmd|'x'" });
-        app.post("/wallet/transfer", order).await;
+        let transfer = json!({ "from": wallet, "to": other, "amount": 2, "memo": "=cmd|'x'" });
+        app.post("/wallet/transfer", transfer).await;
 
         let statement = app.get(&format!("/wallet/{wallet}/statement")).await;
 
@@ -29,12 +29,12 @@ async fn a_statement_leads_from_the_opening_to_the_closing_balance() {
         let kinds: Vec<_> =
             body["entries"].as_array().unwrap().iter().map(|entry| &entry["kind"]).collect();
         assert_eq!(kinds, ["open", "deposit", "hold", "transfer"]);
-        let table = csv(app, &format!("/wallet/{wallet}/statement")).await;
-        let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines.len(), 7, "{table}");
+        let document = csv(app, &format!("/wallet/{wallet}/statement")).await;
+        let lines: Vec<_> = document.lines().collect();
+        assert_eq!(lines.len(), 7, "{document}");
         let columns = lines[0].split(',').count();
-        assert!(lines[1..].iter().all(|line| line.split(',').count() == columns), "{table}");
-        assert!(lines[5].contains(r#""'=cmd|'x'""#), "{table}");
+        assert!(lines[1..].iter().all(|line| line.split(',').count() == columns), "{document}");
+        assert!(lines[5].contains(r#""'=cmd|'x'""#), "{document}");
         app.get("/wallet/999/statement").await.problem(404, "not-found");
         app.get(&format!("/wallet/{wallet}/statement?from=x")).await.problem(422, "invalid");
     })
@@ -42,12 +42,12 @@ async fn a_statement_leads_from_the_opening_to_the_closing_balance() {
 }
 
 #[tokio::test]
-async fn a_long_statement_comes_whole() {
+async fn a_long_statement_is_complete() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "0").await;
         let other = app.open_wallet("EUR", "100").await;
-        let order = json!({ "from": other, "to": wallet, "amount": "0.01" });
-        let batch = json!({ "atomic": true, "transfers": vec![order; 2_500] });
+        let transfer = json!({ "from": other, "to": wallet, "amount": "0.01" });
+        let batch = json!({ "atomic": true, "transfers": vec![transfer; 2_500] });
         assert_eq!(app.post("/wallet/batch", batch).await.status, 201);
 
         let body = app.get(&format!("/wallet/{wallet}/statement")).await.json();
@@ -59,7 +59,7 @@ async fn a_long_statement_comes_whole() {
 }
 
 #[tokio::test]
-async fn two_moments_cut_history_and_statement_at_the_same_places() {
+async fn history_and_statement_agree_on_the_bounds_of_a_period() {
     run(async |app| {
         let wallet = app.open_wallet("EUR", "1").await;
         let mut moments = Vec::new();
@@ -74,7 +74,11 @@ async fn two_moments_cut_history_and_statement_at_the_same_places() {
         let history = app.get(&format!("/wallet/{wallet}/history?{query}")).await.json();
         let statement = app.get(&format!("/wallet/{wallet}/statement?{query}")).await.json();
 
-        assert_eq!(history.as_array().unwrap().len(), 2, "the first moment is in, the last is not");
+        assert_eq!(
+            history.as_array().unwrap().len(),
+            2,
+            "the start is inclusive, the end is exclusive"
+        );
         assert_eq!(statement["entries"].as_array().unwrap().len(), 2);
         assert_eq!(statement["opening_balance"], 1.0);
         assert_eq!(statement["closing_balance"], 3.0);

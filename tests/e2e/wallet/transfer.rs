@@ -1,16 +1,17 @@
-//! Transfers: both sides or neither, with a fee for the operator.
+//! Transfers: amount and fee move atomically.
 
 use serde_json::json;
 
 use crate::harness::{TestApp, run};
 
+/// Returns the balance as it is written in the response.
 async fn balance(app: &TestApp, id: &str) -> String {
     let text = app.get(&format!("/wallet/balance/{id}")).await.text;
     text.split([':', ',']).nth(1).unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn money_and_fee_move_together() {
+async fn amount_and_fee_move_together() {
     run(async |app| {
         let (from, to) = (app.open_wallet("EUR", "10").await, app.open_wallet("EUR", "0").await);
 
@@ -18,20 +19,24 @@ async fn money_and_fee_move_together() {
             "from": from, "to": to, "amount": "5.00", "fee": "0.10",
             "memo": "for the \"coffee\"", "metadata": { "order": 7, "tags": ["a"] },
         });
-        let answer = app.post("/wallet/transfer", body).await;
+        let response = app.post("/wallet/transfer", body).await;
 
-        assert_eq!(answer.status, 201, "{}", answer.text);
-        let made = answer.json();
+        assert_eq!(response.status, 201, "{}", response.text);
+        let transfer = response.json();
         assert!(
-            answer.text.contains(r#""amount":5.00,"fee":0.10,"currency":"EUR""#),
+            response.text.contains(r#""amount":5.00,"fee":0.10,"currency":"EUR""#),
             "{}",
-            answer.text
+            response.text
         );
-        assert_eq!(made["from"], from.as_str());
-        assert_eq!(made["to"], to.as_str());
-        let path = answer.header("location").to_owned();
-        assert_eq!(path, format!("/wallet/transfer/{}", made["id"].as_str().unwrap()));
-        assert_eq!(app.get(&path).await.text, answer.text, "looked at later, it is the same");
+        assert_eq!(transfer["from"], from.as_str());
+        assert_eq!(transfer["to"], to.as_str());
+        let path = response.header("location").to_owned();
+        assert_eq!(path, format!("/wallet/transfer/{}", transfer["id"].as_str().unwrap()));
+        assert_eq!(
+            app.get(&path).await.text,
+            response.text,
+            "a later read returns the same transfer"
+        );
         assert_eq!(balance(app, &from).await, "4.90");
         assert_eq!(balance(app, &to).await, "5.00");
         let history = app.get(&format!("/wallet/{from}/history")).await;
@@ -41,13 +46,13 @@ async fn money_and_fee_move_together() {
         assert_eq!(entries[1]["memo"], "for the \"coffee\"");
         assert_eq!(entries[1]["metadata"]["order"], 7);
         assert_eq!(entries[1]["counterparty"], to.as_str());
-        assert_eq!(entries[1]["trace_id"], made["trace_id"]);
+        assert_eq!(entries[1]["trace_id"], transfer["trace_id"]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_fee_that_does_not_fit_keeps_the_money_where_it_is() {
+async fn a_transfer_whose_fee_is_not_covered_moves_nothing() {
     run(async |app| {
         let (from, to) = (app.open_wallet("EUR", "5").await, app.open_wallet("EUR", "0").await);
 
@@ -64,7 +69,7 @@ async fn a_fee_that_does_not_fit_keeps_the_money_where_it_is() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_transfers_are_refused() {
     run(async |app| {
         let euro = app.open_wallet("EUR", "5").await;
         let dollar = app.open_wallet("USD", "5").await;
@@ -76,8 +81,8 @@ async fn what_makes_no_sense_is_refused() {
         assert_eq!(body["errors"][0]["pointer"], "/to");
         let foreign = json!({ "from": euro, "to": dollar, "amount": 1 });
         transfer(foreign).await.problem(422, "currency-mismatch");
-        let nobody = json!({ "from": euro, "to": "999999", "amount": 1 });
-        transfer(nobody).await.problem(404, "not-found");
+        let unknown = json!({ "from": euro, "to": "999999", "amount": 1 });
+        transfer(unknown).await.problem(404, "not-found");
         let empty = json!({}).to_owned();
         let body = transfer(empty).await.problem(422, "invalid");
         assert_eq!(body["errors"].as_array().unwrap().len(), 3, "{body}");
@@ -97,7 +102,7 @@ async fn what_makes_no_sense_is_refused() {
             assert_eq!(body["errors"][0]["pointer"], format!("/{name}"), "{value}");
         }
         let free = json!({ "from": euro, "to": other, "amount": 1, "fee": 0 });
-        assert_eq!(transfer(free).await.status, 201, "no fee is no fee");
+        assert_eq!(transfer(free).await.status, 201, "a fee of 0 is accepted");
         app.get("/wallet/transfer/999999").await.problem(404, "not-found");
         app.get("/wallet/transfer/x").await.problem(404, "not-found");
     })
@@ -105,24 +110,26 @@ async fn what_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repeated_transfer_is_done_once_and_answered_the_same() {
+async fn a_repeated_transfer_is_applied_once_and_its_response_replayed() {
     run(async |app| {
         let (from, to) = (app.open_wallet("EUR", "5").await, app.open_wallet("EUR", "0").await);
         let body = json!({ "from": from, "to": to, "amount": 4, "fee": 1, "memo": "m" });
 
-        let first = app.keyed("/wallet/transfer", "k", body.clone()).await;
-        let again = app.keyed("/wallet/transfer", "k", body).await;
+        let first = app.post_with_key("/wallet/transfer", "k", body.clone()).await;
+        let again = app.post_with_key("/wallet/transfer", "k", body).await;
 
         assert_eq!(first.status, 201, "{}", first.text);
         assert_eq!(
             (again.status, &again.text),
             (201, &first.text),
-            "although it would be refused now"
+            "the replay succeeds although a new transfer would be refused"
         );
         assert_eq!(again.header("idempotent-replayed"), "true");
         assert_eq!(first.header("idempotent-replayed"), "");
         let other = json!({ "from": from, "to": to, "amount": 4, "fee": 1, "memo": "n" });
-        app.keyed("/wallet/transfer", "k", other).await.problem(422, "idempotency-key-reused");
+        app.post_with_key("/wallet/transfer", "k", other)
+            .await
+            .problem(422, "idempotency-key-reused");
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Webhooks and alerts, with a real receiver: signed, in order, until it has heard; and nobody else is held up.
+//! Webhooks and balance alerts with a real receiver: signatures, order, replay, rotation of secrets.
 
 mod failing;
 
@@ -8,53 +8,53 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::harness::receiver::{Heard, Receiver};
-use crate::harness::{Answer, Client, TestApp, eventually, run_with};
+use crate::harness::receiver::{Delivery, Receiver};
+use crate::harness::{Client, Response, TestApp, eventually, run_with};
 
 const LOCAL: &str = "--webhook-allow-private";
 
 async fn subscribe(app: &TestApp, receiver: &Receiver, events: Value) -> Value {
     let body = json!({ "url": receiver.url(), "events": events });
-    let answer = app.post("/wallet/webhook", body).await;
-    assert_eq!(answer.status, 201, "{}", answer.text);
-    answer.json()
+    let response = app.post("/wallet/webhook", body).await;
+    assert_eq!(response.status, 201, "{}", response.text);
+    response.json()
 }
 
 async fn deposit(app: &Client, wallet: &str, amount: &str) {
-    let answer = app.post("/wallet/deposit", json!({ "id": wallet, "amount": amount })).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
+    let response = app.post("/wallet/deposit", json!({ "id": wallet, "amount": amount })).await;
+    assert_eq!(response.status, 200, "{}", response.text);
 }
 
-async fn delete(app: &TestApp, path: &str) -> Answer {
+async fn delete(app: &TestApp, path: &str) -> Response {
     app.send(app.request(Method::DELETE, path)).await
 }
 
-/// An independent HMAC, by the book.
-fn expected_signature(secret: &str, heard: &Heard) -> String {
+/// Computes the signature with an independent implementation of HMAC-SHA256.
+fn expected_signature(secret: &str, delivery: &Delivery) -> String {
     let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let mut padded = [0_u8; 64];
     padded[..key.len()].copy_from_slice(&key);
     let pad = |with: u8| padded.iter().map(|byte| byte ^ with).collect::<Vec<u8>>();
-    let content = format!("{}.{}.{}", heard.id, heard.timestamp, heard.body);
+    let content = format!("{}.{}.{}", delivery.id, delivery.timestamp, delivery.body);
     let inner = Sha256::digest([pad(0x36), content.into_bytes()].concat());
     format!("v1,{}", STANDARD.encode(Sha256::digest([pad(0x5c), inner.to_vec()].concat())))
 }
 
 #[tokio::test]
-async fn what_happens_to_a_wallet_is_told_in_order_and_signed() {
+async fn events_of_a_wallet_are_delivered_in_order_and_signed() {
     run_with(&[LOCAL], async |app| {
         let receiver = Receiver::start().await;
-        let hook = subscribe(app, &receiver, json!(["*"])).await;
-        let secret = hook["secret"].as_str().unwrap();
+        let webhook = subscribe(app, &receiver, json!(["*"])).await;
+        let secret = webhook["secret"].as_str().unwrap();
         let (a, b) = (app.open_wallet("EUR", "10").await, app.open_wallet("EUR", "0").await);
 
-        let order = json!({ "from": a, "to": b, "amount": "2.50", "memo": "for the coffee" });
-        app.post("/wallet/transfer", order).await;
+        let transfer = json!({ "from": a, "to": b, "amount": "2.50", "memo": "for the coffee" });
+        app.post("/wallet/transfer", transfer).await;
         deposit(app, &a, "1").await;
 
-        eventually("all was told", async || receiver.heard().len() >= 6).await;
+        eventually("all events are delivered", async || receiver.deliveries().len() >= 6).await;
         let kinds = |wallet: &str| -> Vec<String> {
-            let events = receiver.taken(wallet);
+            let events = receiver.events(wallet);
             events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
         };
         assert_eq!(
@@ -62,24 +62,26 @@ async fn what_happens_to_a_wallet_is_told_in_order_and_signed() {
             ["wallet.opened", "transfer.deposit", "transfer.transfer", "transfer.deposit"]
         );
         assert_eq!(kinds(&b), ["wallet.opened", "transfer.transfer"]);
-        let moved = &receiver.taken(&b)[1]["data"];
+        let transfer = &receiver.events(&b)[1]["data"];
         assert_eq!(
-            (&moved["from"], &moved["to"], &moved["memo"]),
+            (&transfer["from"], &transfer["to"], &transfer["memo"]),
             (&json!(a), &json!(b), &json!("for the coffee"))
         );
-        assert_eq!(moved["trace_id"].as_str().unwrap().len(), 32);
-        let heard = receiver.heard();
-        for one in &heard {
-            assert_eq!(one.signature, expected_signature(secret, one));
+        assert_eq!(transfer["trace_id"].as_str().unwrap().len(), 32);
+        let deliveries = receiver.deliveries();
+        for delivery in &deliveries {
+            assert_eq!(delivery.signature, expected_signature(secret, delivery));
         }
         assert!(
-            heard.iter().any(|one| one.body.contains(r#""amount":2.50,"available":7.50"#)),
-            "{heard:?}"
+            deliveries
+                .iter()
+                .any(|delivery| delivery.body.contains(r#""amount":2.50,"available":7.50"#)),
+            "{deliveries:?}"
         );
         let mut log = Value::Null;
-        eventually("all is noted", async || {
+        eventually("all successes are recorded", async || {
             log = app.get("/wallet/webhook/1/deliveries?limit=2").await.json();
-            log.as_array().unwrap().iter().all(|one| one["state"] == "delivered")
+            log.as_array().unwrap().iter().all(|delivery| delivery["state"] == "delivered")
         })
         .await;
         assert_eq!((&log[0]["status"], &log[0]["attempts"]), (&json!(200), &json!(1)));
@@ -95,25 +97,25 @@ async fn what_happens_to_a_wallet_is_told_in_order_and_signed() {
 }
 
 #[tokio::test]
-async fn what_was_told_can_be_told_once_more() {
+async fn deliveries_can_be_replayed() {
     run_with(&[LOCAL], async |app| {
         let receiver = Receiver::start().await;
         let wallet = app.open_wallet("EUR", "0").await;
         subscribe(app, &receiver, json!(["transfer.deposit"])).await;
         deposit(app, &wallet, "1").await;
         deposit(app, &wallet, "2").await;
-        eventually("all was told", async || receiver.heard().len() == 2).await;
+        eventually("all events are delivered", async || receiver.deliveries().len() == 2).await;
         let log = app.get("/wallet/webhook/1/deliveries").await.json();
         let first = log[1]["id"].as_str().unwrap().to_owned();
 
         let replay = |body: Value| app.post("/wallet/webhook/1/replay", body);
         assert_eq!(replay(json!({ "delivery": first })).await.json()["deliveries"], 1);
 
-        eventually("it was told again", async || receiver.heard().len() == 3).await;
-        assert_eq!(receiver.heard()[2].id, format!("msg_{first}"), "receivers know it by its id");
+        eventually("the delivery is repeated", async || receiver.deliveries().len() == 3).await;
+        assert_eq!(receiver.deliveries()[2].id, format!("msg_{first}"), "a replay keeps the id");
         let since = log[1]["created_at"].as_str().unwrap();
         assert_eq!(replay(json!({ "since": since })).await.json()["deliveries"], 2);
-        eventually("both were told again", async || receiver.heard().len() == 5).await;
+        eventually("both deliveries are repeated", async || receiver.deliveries().len() == 5).await;
         replay(json!({ "delivery": "999" })).await.problem(404, "not-found");
         replay(json!({})).await.problem(422, "invalid");
     })
@@ -121,43 +123,43 @@ async fn what_was_told_can_be_told_once_more() {
 }
 
 #[tokio::test]
-async fn a_rotated_secret_and_the_one_before_both_sign() {
+async fn after_a_rotation_old_and_new_secret_both_sign() {
     run_with(&[LOCAL], async |app| {
         let receiver = Receiver::start().await;
         let wallet = app.open_wallet("EUR", "0").await;
         let before = subscribe(app, &receiver, json!(["*"])).await["secret"].clone();
 
-        let rotated = app.keyed("/wallet/webhook/1/rotate", "k", json!({})).await;
-        let again = app.keyed("/wallet/webhook/1/rotate", "k", json!({})).await;
-        assert_eq!(rotated.text, again.text, "an answer that is lost costs no secret");
+        let rotated = app.post_with_key("/wallet/webhook/1/rotate", "k", json!({})).await;
+        let again = app.post_with_key("/wallet/webhook/1/rotate", "k", json!({})).await;
+        assert_eq!(rotated.text, again.text, "a repeated rotation returns the same secret");
         let after = rotated.json()["secret"].clone();
         deposit(app, &wallet, "1").await;
 
-        eventually("it was told", async || !receiver.heard().is_empty()).await;
-        let heard = &receiver.heard()[0];
+        eventually("the event is delivered", async || !receiver.deliveries().is_empty()).await;
+        let delivery = &receiver.deliveries()[0];
         let expected =
-            [&after, &before].map(|secret| expected_signature(secret.as_str().unwrap(), heard));
-        assert_eq!(heard.signature, expected.join(" "));
-        let looked = app.get("/wallet/webhook/1").await;
-        assert!(!looked.text.contains("whsec_"), "shown once: {}", looked.text);
+            [&after, &before].map(|secret| expected_signature(secret.as_str().unwrap(), delivery));
+        assert_eq!(delivery.signature, expected.join(" "));
+        let webhook = app.get("/wallet/webhook/1").await;
+        assert!(!webhook.text.contains("whsec_"), "the secret is shown again: {}", webhook.text);
     })
     .await;
 }
 
 #[tokio::test]
-async fn webhooks_are_made_once_listed_and_deleted() {
+async fn webhooks_are_created_once_listed_and_deleted() {
     run_with(&[LOCAL], async |app| {
         let body = json!({ "url": "https://example.com/hook", "events": ["*"] });
-        let make = |body: &Value| app.keyed("/wallet/webhook", "k", body.clone());
+        let create = |body: &Value| app.post_with_key("/wallet/webhook", "k", body.clone());
 
-        let first = make(&body).await;
-        let again = make(&body).await;
+        let first = create(&body).await;
+        let again = create(&body).await;
 
         assert_eq!(first.status, 201, "{}", first.text);
         assert_eq!((again.status, &again.text), (201, &first.text));
         assert_eq!(again.header("idempotent-replayed"), "true");
         let other = json!({ "url": "https://example.com/other", "events": ["*"] });
-        make(&other).await.problem(422, "idempotency-key-reused");
+        create(&other).await.problem(422, "idempotency-key-reused");
         assert_eq!(app.get("/wallet/webhook").await.json().as_array().unwrap().len(), 1);
         assert_eq!(delete(app, "/wallet/webhook/1").await.status, 204);
         delete(app, "/wallet/webhook/1").await.problem(404, "not-found");
@@ -176,7 +178,7 @@ async fn webhooks_are_made_once_listed_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_webhook_goes_to_no_private_address_unless_that_is_allowed() {
+async fn webhooks_to_private_addresses_are_refused_by_default() {
     run_with(&[], async |app| {
         for host in
             ["127.0.0.1:1", "localhost", "169.254.169.254", "[::1]", "10.0.0.1", "0x7f000001"]
@@ -185,15 +187,15 @@ async fn a_webhook_goes_to_no_private_address_unless_that_is_allowed() {
             let refused = app.post("/wallet/webhook", body).await.problem(422, "invalid");
             assert_eq!(refused["errors"][0]["pointer"], "/url", "{host}");
         }
-        // A name that was harmless when it was registered, and is not any more.
+        // An address that was public when the webhook was created and is private at delivery.
         let wallet = app.open_wallet("EUR", "0").await;
         let body = json!({ "url": "http://example.com/hook", "events": ["*"] });
         assert_eq!(app.post("/wallet/webhook", body).await.status, 201);
         app.database.execute("update webhook set url = 'http://127.0.0.1:9/hook'").await;
         deposit(app, &wallet, "1").await;
-        eventually("it was refused", async || {
+        eventually("the delivery is refused", async || {
             let log = app.get("/wallet/webhook/1/deliveries").await.json();
-            log[0]["error"].as_str().is_some_and(|why| why.contains("private addresses"))
+            log[0]["error"].as_str().is_some_and(|error| error.contains("private addresses"))
         })
         .await;
     })
@@ -201,30 +203,31 @@ async fn a_webhook_goes_to_no_private_address_unless_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn each_crossing_of_a_line_is_told_once() {
+async fn each_crossing_of_a_threshold_is_reported_once() {
     run_with(&[LOCAL], async |app| {
         let receiver = Receiver::start().await;
         let wallet = app.open_wallet("EUR", "20").await;
         subscribe(app, &receiver, json!(["alert.crossed"])).await;
         let path = format!("/wallet/{wallet}/alert");
-        let below = app.keyed(&path, "k", json!({ "below": "10.00" })).await;
+        let below = app.post_with_key(&path, "k", json!({ "below": "10.00" })).await;
         assert_eq!(below.status, 201, "{}", below.text);
-        assert_eq!(app.keyed(&path, "k", json!({ "below": "10" })).await.text, below.text);
+        assert_eq!(app.post_with_key(&path, "k", json!({ "below": "10" })).await.text, below.text);
         assert_eq!(app.post(&path, json!({ "above": 15 })).await.status, 201);
 
         let withdraw = async |amount: &str| {
             app.post("/wallet/withdraw", json!({ "id": wallet, "amount": amount })).await
         };
-        withdraw("10").await; // 10: on the line, not below it.
+        withdraw("10").await; // 10.00: at the threshold, not below it.
         withdraw("0.01").await; // 9.99: crossed.
         withdraw("5").await; // 4.99: still below.
-        deposit(app, &wallet, "10.01").await; // 15: on the other line.
+        deposit(app, &wallet, "10.01").await; // 15.00: at the upper threshold.
         deposit(app, &wallet, "0.01").await; // 15.01: crossed.
         withdraw("10").await; // 5.01: crossed again.
 
-        eventually("three crossings", async || receiver.heard().len() >= 3).await;
+        eventually("three crossings are delivered", async || receiver.deliveries().len() >= 3)
+            .await;
         let crossings: Vec<_> = receiver
-            .taken(&wallet)
+            .events(&wallet)
             .iter()
             .map(|event| {
                 let data = &event["data"];

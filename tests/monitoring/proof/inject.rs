@@ -111,7 +111,7 @@ async fn password_guessing(stack: &Stack, table: &mut Vec<Row>) {
     while !stack.fires("LoginFailureSpike", "ticket").await
         && guessing.injected_at.elapsed() < ALERT_TIMEOUT
     {
-        let body = || json!({ "username": "person1", "password": "planted wrongly" });
+        let body = || json!({ "username": "person1", "password": "test-secret wrongly" });
         futures_util::future::join_all((0..5).map(|_| client.post("/api/users/login", body())))
             .await;
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -31,7 +31,7 @@ pub async fn run(stack: &Stack) {
         use_accounts(&stack.first.public, round).await;
     }
     eventually_within(Duration::from_secs(20), "the webhook receives events", async || {
-        receiver.heard().len() > 10
+        receiver.deliveries().len() > 10
     })
     .await;
     // Queue depths and held amounts are sampled periodically.
@@ -57,9 +57,15 @@ async fn move_money(client: &Client) {
         |owner: &str| json!({ "owner": owner, "currency": "EUR", "initial_balance": "100.00" });
     let (a, b) =
         (create(client, "/wallet", open("a")).await, create(client, "/wallet", open("b")).await);
-    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 })).await;
-    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 })).await;
-    client.keyed("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 6 })).await;
+    client
+        .post_with_key("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 }))
+        .await;
+    client
+        .post_with_key("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 5 }))
+        .await;
+    client
+        .post_with_key("/wallet/deposit", &format!("d{a}"), json!({ "id": a, "amount": 6 }))
+        .await;
     client.post("/wallet/withdraw", json!({ "id": a, "amount": 1 })).await;
     client.post("/wallet/withdraw", json!({ "id": a, "amount": 1_000_000 })).await;
     let transfer = create(
@@ -101,18 +107,18 @@ async fn move_money(client: &Client) {
 
 async fn use_accounts(client: &Client, round: u32) {
     let name = format!("person{round}");
-    let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": "planted in public" });
+    let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": "test-secret in public" });
     client.post("/api/users/register", body).await;
     client
-        .post("/api/users/login", json!({ "username": name, "password": "planted wrongly" }))
+        .post("/api/users/login", json!({ "username": name, "password": "test-secret wrongly" }))
         .await;
     let answer = client
-        .post("/api/users/login", json!({ "username": name, "password": "planted in public" }))
+        .post("/api/users/login", json!({ "username": name, "password": "test-secret in public" }))
         .await;
-    let me = client.with(answer.json()["token"].as_str().unwrap());
+    let me = client.with_credential(answer.json()["token"].as_str().unwrap());
     me.get("/wallet").await;
     me.get("/api/audit").await;
-    client.with("nonsense").get("/wallet").await;
-    client.with("rwk_1_nonsense").get("/wallet").await;
+    client.with_credential("nonsense").get("/wallet").await;
+    client.with_credential("rwk_1_nonsense").get("/wallet").await;
     me.post("/api/users/logout", json!({})).await;
 }

@@ -1,4 +1,4 @@
-//! Handles to metrics: one for each combination of label values, made on first use.
+//! Metrics with labels: a handle for each combination of label values, registered on first use.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,61 +6,62 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Most label combinations of one metric. What comes after is counted under `_OTHER`,
-/// so that a mistake in a label cannot fill the memory of this process and of Prometheus.
+/// Most label combinations of one metric. Later ones are counted under `_OTHER`, so that a mistake in a label cannot
+/// exhaust the memory of this process and of Prometheus.
 const SERIES_MAX: usize = 2_000;
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
 
-/// A kind of metric: how a handle to one series of it is made.
-pub trait Kind: Clone {
+/// A counter, gauge or histogram.
+pub trait MetricKind: Clone {
+    /// A handle to one series.
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
 
-    /// One that counts nothing.
-    fn idle() -> Self;
+    /// A handle that records nothing.
+    fn disabled() -> Self;
 }
 
-impl Kind for Counter {
+impl MetricKind for Counter {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_counter(key, &METADATA)
     }
 
-    fn idle() -> Self {
+    fn disabled() -> Self {
         Self::noop()
     }
 }
 
-impl Kind for Gauge {
+impl MetricKind for Gauge {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_gauge(key, &METADATA)
     }
 
-    fn idle() -> Self {
+    fn disabled() -> Self {
         Self::noop()
     }
 }
 
-impl Kind for Histogram {
+impl MetricKind for Histogram {
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
         recorder.register_histogram(key, &METADATA)
     }
 
-    fn idle() -> Self {
+    fn disabled() -> Self {
         Self::noop()
     }
 }
 
 /// A metric with `N` labels.
-pub struct Family<M, const N: usize> {
-    /// None where nothing is measured.
+pub struct MetricFamily<M, const N: usize> {
+    /// None if metrics are disabled.
     recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
-    /// By the label values, joined with a character that no value has.
+    /// By the label values, joined with a character that no value contains.
     series: RwLock<HashMap<Box<str>, M>>,
 }
 
-impl<M: Kind, const N: usize> Family<M, N> {
+impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
     pub fn new(
         recorder: Option<&Arc<PrometheusRecorder>>,
         name: &'static str,
@@ -71,7 +72,7 @@ impl<M: Kind, const N: usize> Family<M, N> {
 
     /// The handle for these label values.
     pub fn with(&self, values: [&str; N]) -> M {
-        let Some(recorder) = &self.recorder else { return M::idle() };
+        let Some(recorder) = &self.recorder else { return M::disabled() };
         let mut joined = String::with_capacity(64);
         for value in values {
             joined.push_str(value);
@@ -81,21 +82,26 @@ impl<M: Kind, const N: usize> Family<M, N> {
         if let Some(handle) = known.get(joined.as_str()) {
             return handle.clone();
         }
-        let full = known.len() >= SERIES_MAX;
+        let is_full = known.len() >= SERIES_MAX;
         drop(known);
-        if full {
-            self.make(recorder, [(); N].map(|()| "_OTHER"), None)
+        if is_full {
+            self.register(recorder, [(); N].map(|()| "_OTHER"), None)
         } else {
-            self.make(recorder, values, Some(joined))
+            self.register(recorder, values, Some(joined))
         }
     }
 
-    /// Makes the series visible before its first event: `rate` sees no event without a zero before it.
+    /// Registers a series before its first event: `rate` misses an event that has no zero before it.
     pub fn preregister(&self, values: [&str; N]) {
         drop(self.with(values));
     }
 
-    fn make(&self, recorder: &PrometheusRecorder, values: [&str; N], joined: Option<String>) -> M {
+    fn register(
+        &self,
+        recorder: &PrometheusRecorder,
+        values: [&str; N],
+        joined: Option<String>,
+    ) -> M {
         let labels: Vec<Label> = (self.labels.iter().zip(values))
             .map(|(label, value)| Label::new(*label, value.to_owned()))
             .collect();

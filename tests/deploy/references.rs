@@ -1,4 +1,4 @@
-//! Whatever one manifest or configuration calls by a name is there under that name.
+//! References between manifests and configurations: every name that one uses exists in another.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::read;
 use crate::render::{Manifests, OVERLAYS, list, name, overlay, text};
 
-/// Secrets that are made outside for production, with their keys: `kind/README.md` says how.
-pub const FROM_OUTSIDE: [(&str, &[&str]); 5] = [
+/// Secrets with their keys that production expects to exist; `kind/README.md` says how to create them.
+pub const EXTERNAL_SECRETS: [(&str, &[&str]); 5] = [
     ("revwallet-database", &["database_url"]),
     ("revwallet-observer", &["observer_password", "observer_url"]),
     ("grafana", &["admin_password"]),
@@ -16,7 +16,7 @@ pub const FROM_OUTSIDE: [(&str, &[&str]); 5] = [
     ("revwallet-tls", &["tls.crt", "tls.key"]),
 ];
 
-/// What a container or a volume asks for: a kind, a name, and keys when it names some.
+/// Collects the references of a pod: kind, name, and keys if it names some.
 fn references(value: &Value, found: &mut Vec<(&'static str, String, Vec<String>)>) {
     let Some(object) = value.as_object() else {
         for member in list(value) {
@@ -55,9 +55,10 @@ fn references(value: &Value, found: &mut Vec<(&'static str, String, Vec<String>)
     }
 }
 
+/// Returns the keys of a ConfigMap or Secret.
 fn keys_of(manifests: &Manifests, kind: &str, name: &str) -> Option<Vec<String>> {
     if kind == "Secret" && manifests.overlay.ends_with("production") {
-        let (_, keys) = FROM_OUTSIDE.iter().find(|(known, _)| *known == name)?;
+        let (_, keys) = EXTERNAL_SECRETS.iter().find(|(known, _)| *known == name)?;
         return Some(keys.iter().map(|key| (*key).to_owned()).collect());
     }
     let data = &manifests.find(kind, name)?["data"];
@@ -65,33 +66,33 @@ fn keys_of(manifests: &Manifests, kind: &str, name: &str) -> Option<Vec<String>>
 }
 
 #[test]
-fn whatever_a_pod_asks_for_is_there() {
+fn every_reference_of_a_pod_exists_and_every_resource_is_used() {
     for overlay_name in OVERLAYS {
         let manifests = overlay(overlay_name);
-        let mut asked = BTreeSet::new();
+        let mut used = BTreeSet::new();
         for pod in manifests.pods() {
             let mut found = Vec::new();
             references(pod.spec, &mut found);
             for (kind, name, keys) in found {
                 let present = keys_of(&manifests, kind, &name)
-                    .unwrap_or_else(|| panic!("{}: there is no {kind} {name}", pod.name));
+                    .unwrap_or_else(|| panic!("{}: {kind} {name} does not exist", pod.name));
                 for key in keys {
                     assert!(present.contains(&key), "{}: {kind} {name} has no {key}", pod.name);
                 }
-                asked.insert((kind, name));
+                used.insert((kind, name));
             }
-            mounts_are_of_volumes(pod.spec, &pod.name);
+            assert_mounts_match_volumes(pod.spec, &pod.name);
         }
         for kind in ["ConfigMap", "Secret"] {
             for resource in manifests.of_kind(kind) {
                 let name = name(resource).to_owned();
-                assert!(asked.contains(&(kind, name.clone())), "nobody reads {kind} {name}");
+                assert!(used.contains(&(kind, name.clone())), "{kind} {name} is not used");
             }
         }
     }
 }
 
-fn mounts_are_of_volumes(spec: &Value, pod: &str) {
+fn assert_mounts_match_volumes(spec: &Value, pod: &str) {
     let mut volumes: BTreeSet<&str> =
         list(&spec["volumes"]).iter().map(|volume| text(&volume["name"])).collect();
     let mut used = BTreeSet::new();
@@ -100,7 +101,7 @@ fn mounts_are_of_volumes(spec: &Value, pod: &str) {
             used.insert(text(&mount["name"]));
         }
     }
-    // A StatefulSet brings that one itself.
+    // A StatefulSet creates this volume itself.
     if pod.starts_with("StatefulSet") {
         volumes.insert("data");
     }
@@ -117,17 +118,22 @@ fn every_service_leads_to_a_pod_that_listens() {
                 continue;
             }
             let selector = serde_json::json!({ "matchLabels": service["spec"]["selector"] });
-            let behind: Vec<_> = pods.iter().filter(|pod| pod.is_selected_by(&selector)).collect();
-            assert_eq!(behind.len(), 1, "behind {}", name(service));
+            let selected: Vec<_> =
+                pods.iter().filter(|pod| pod.is_selected_by(&selector)).collect();
+            assert_eq!(selected.len(), 1, "pods of {}", name(service));
             for port in list(&service["spec"]["ports"]) {
-                assert!(behind[0].port(&port["targetPort"]).is_some(), "{}: {port}", name(service));
+                assert!(
+                    selected[0].port(&port["targetPort"]).is_some(),
+                    "{}: {port}",
+                    name(service)
+                );
             }
         }
     }
 }
 
 #[test]
-fn whoever_keeps_pods_finds_them() {
+fn every_selector_matches_one_kind_of_pod() {
     let manifests = overlay("demo");
     let pods = manifests.pods();
     for kind in ["Deployment", "StatefulSet", "PodDisruptionBudget"] {
@@ -151,15 +157,16 @@ fn whoever_keeps_pods_finds_them() {
     }
 }
 
-/// Every `host:port` of a text: what stands before a colon and a number, when it looks like a name of ours.
+/// Returns every `host:port` of a text whose host looks like the name of a service.
 fn addresses(text: &str) -> BTreeSet<(String, u64)> {
     let mut found = BTreeSet::new();
     for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', '/'])) {
         for word in line.split(|c: char| !c.is_ascii_alphanumeric() && !"-.:_".contains(c)) {
             let Some((host, rest)) = word.split_once(':') else { continue };
             let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            let plain = host.starts_with(|c: char| c.is_ascii_lowercase()) && !host.contains('.');
-            if let (true, Ok(port)) = (plain && host != "localhost", port.parse()) {
+            let is_service_name =
+                host.starts_with(|c: char| c.is_ascii_lowercase()) && !host.contains('.');
+            if let (true, Ok(port)) = (is_service_name && host != "localhost", port.parse()) {
                 found.insert((host.to_owned(), port));
             }
         }
@@ -168,8 +175,8 @@ fn addresses(text: &str) -> BTreeSet<(String, u64)> {
 }
 
 #[test]
-fn services_have_the_names_that_configurations_call_them_by() {
-    let mut called = BTreeSet::new();
+fn every_service_that_a_configuration_names_exists() {
+    let mut addressed = BTreeSet::new();
     for path in [
         "prometheus/prometheus.yml",
         "alertmanager/alertmanager.yml",
@@ -179,38 +186,38 @@ fn services_have_the_names_that_configurations_call_them_by() {
         "grafana/provisioning/datasources/revwallet.yml",
         "kind/base/revwallet.env",
     ] {
-        called.extend(addresses(&read(path)));
+        addressed.extend(addresses(&read(path)));
     }
     for known in [("revwallet-api", 9000), ("revwallet-db", 5432), ("alloy", 4317), ("loki", 3100)]
     {
-        assert!(called.contains(&(known.0.to_owned(), known.1)), "{known:?} of {called:?}");
+        assert!(addressed.contains(&(known.0.to_owned(), known.1)), "{known:?} of {addressed:?}");
     }
     let prometheus = read("prometheus/prometheus.yml");
     for (names, port) in [("revwallet-api, revwallet-worker", 9000), ("nginx-exporter", 9113)] {
         assert!(prometheus.contains(&format!("names: [{names}]")));
-        called.extend(names.split(", ").map(|name| (name.to_owned(), port)));
+        addressed.extend(names.split(", ").map(|name| (name.to_owned(), port)));
     }
 
     for overlay_name in OVERLAYS {
         let manifests = overlay(overlay_name);
-        for (host, port) in &called {
+        for (host, port) in &addressed {
             let service = manifests
                 .find("Service", host)
                 .unwrap_or_else(|| panic!("{overlay_name} has no Service {host}"));
             let ports = list(&service["spec"]["ports"]);
-            let there = service["spec"]["type"] == "ExternalName"
+            let has_port = service["spec"]["type"] == "ExternalName"
                 || ports.iter().any(|own| own["port"].as_u64() == Some(*port));
-            assert!(there, "{overlay_name}: {host} has no port {port}");
+            assert!(has_port, "{overlay_name}: {host} has no port {port}");
         }
         let pods = manifests.pods();
         let edge = pods.iter().find(|pod| pod.name == "Deployment nginx").unwrap();
         let variables = list(&edge.spec["containers"][0]["env"]);
-        let places: Vec<_> = variables
+        let upstreams: Vec<_> = variables
             .iter()
             .filter_map(|variable| variable["value"].as_str()?.split_once(".$(NAMESPACE).svc."))
             .collect();
-        assert_eq!(places.len(), 3);
-        for (host, rest) in places {
+        assert_eq!(upstreams.len(), 3);
+        for (host, rest) in upstreams {
             let service = manifests.find("Service", host).unwrap();
             let (_, port) = rest.rsplit_once(':').unwrap();
             assert_eq!(service["spec"]["ports"][0]["port"].to_string(), port, "{host}");
@@ -219,7 +226,7 @@ fn services_have_the_names_that_configurations_call_them_by() {
 }
 
 #[test]
-fn every_file_of_a_configuration_is_brought() {
+fn every_configuration_file_is_in_a_config_map() {
     for (folder, endings) in [
         ("prometheus/rules", &[".yml"] as &[&str]),
         ("grafana/dashboards/revwallet", &[".json"]),
@@ -233,26 +240,26 @@ fn every_file_of_a_configuration_is_brought() {
         for entry in std::fs::read_dir(crate::root().join(folder)).unwrap() {
             let entry = entry.unwrap();
             let file = entry.file_name().into_string().unwrap();
-            let wanted = endings.iter().any(|ending| file.ends_with(ending));
-            if !wanted || entry.path().is_dir() {
+            let is_configuration = endings.iter().any(|ending| file.ends_with(ending));
+            if !is_configuration || entry.path().is_dir() {
                 continue;
             }
             let content = std::fs::read_to_string(entry.path()).unwrap();
-            let brought =
+            let is_mounted =
                 manifests.of_kind("ConfigMap").any(|map| map["data"][&file] == content.as_str());
-            assert!(brought, "{folder}/{file} stands in no kustomization.yaml");
+            assert!(is_mounted, "{folder}/{file} is in no kustomization.yaml");
         }
     }
 }
 
 #[test]
-fn nothing_secret_is_where_everybody_can_read_it() {
+fn secrets_exist_only_in_the_demo() {
     let base = crate::render::folder("kind/base");
     assert_eq!(base.of_kind("Secret").count(), 0);
     let production = overlay("production");
     assert_eq!(production.of_kind("Secret").count(), 0);
 
-    // Nothing of the demo is left there.
+    // Production contains no value of the demo.
     let demo: BTreeSet<String> = overlay("demo")
         .of_kind("Secret")
         .flat_map(|secret| secret["data"].as_object().unwrap().values().cloned())
@@ -266,11 +273,11 @@ fn nothing_secret_is_where_everybody_can_read_it() {
     for value in demo {
         assert!(!rendered.contains(&value), "production has a secret of the demo");
     }
-    let told = read("kind/README.md");
-    for (secret, keys) in FROM_OUTSIDE {
-        assert!(told.contains(secret), "kind/README.md does not tell of {secret}");
+    let readme = read("kind/README.md");
+    for (secret, keys) in EXTERNAL_SECRETS {
+        assert!(readme.contains(secret), "kind/README.md does not document {secret}");
         for key in keys {
-            assert!(told.contains(key), "kind/README.md does not tell of {key} in {secret}");
+            assert!(readme.contains(key), "kind/README.md does not document {key} in {secret}");
         }
     }
 }

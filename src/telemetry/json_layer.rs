@@ -1,8 +1,8 @@
-//! One log event as one line of flat JSON.
+//! Layer that writes each event as one line of flat JSON.
 //!
 //! Keys: `ts`, `level`, `message`, `service`, `version`, `env`, `_target`, then the fields of the
-//! spans around the event from the outside in, then its own.
-//! The fields of a span are written once, when they are set, not once an event.
+//! spans around the event from the outermost to the innermost, then the fields of the event.
+//! The fields of a span are serialized when they are set, not with every event.
 
 use std::fmt::{self, Write};
 
@@ -14,18 +14,21 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::sink::Sink;
+use super::export::ExportQueue;
+use super::export::loki::LogLine;
+use super::log_writer::LogWriter;
 
 const TIMESTAMP: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(9) })
     .encode();
 
-/// Formats events for machines.
+/// Layer that writes events as JSON.
 pub(super) struct JsonLayer {
-    sinks: Vec<Sink>,
-    /// The part that is the same in every line.
+    writer: Option<LogWriter>,
+    loki: Option<ExportQueue<LogLine>>,
+    /// Fields that are the same in every line.
     service: String,
 }
 
@@ -33,13 +36,50 @@ pub(super) struct JsonLayer {
 struct SpanFields(String);
 
 impl JsonLayer {
-    pub(super) fn new(sinks: Vec<Sink>, environment: &str) -> Self {
+    /// None if there is no output.
+    pub(super) fn new(
+        writer: Option<LogWriter>,
+        loki: Option<ExportQueue<LogLine>>,
+        environment: &str,
+    ) -> Option<Self> {
+        if writer.is_none() && loki.is_none() {
+            return None;
+        }
         let mut service = String::new();
         let mut fields = Fields(&mut service);
         fields.string("service", env!("CARGO_PKG_NAME"));
         fields.string("version", env!("CARGO_PKG_VERSION"));
         fields.string("env", environment);
-        Self { sinks, service }
+        Some(Self { writer, loki, service })
+    }
+
+    fn line<'a, S: Subscriber + LookupSpan<'a>>(
+        &self,
+        event: &Event<'_>,
+        spans: Option<Scope<'a, S>>,
+        now: OffsetDateTime,
+    ) -> String {
+        let metadata = event.metadata();
+        let mut line = String::with_capacity(512);
+        line.push_str(r#"{"ts":""#);
+        // The format can express every year from 0 to 9999.
+        line.push_str(&now.format(&Iso8601::<TIMESTAMP>).unwrap_or_default());
+        line.push('"');
+        let mut fields = Fields(&mut line);
+        fields.string("level", metadata.level().as_str());
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        fields.string("message", &message.0);
+        fields.0.push_str(&self.service);
+        fields.string("_target", metadata.target());
+        for span in spans.into_iter().flat_map(Scope::from_root) {
+            if let Some(SpanFields(text)) = span.extensions().get() {
+                fields.0.push_str(text);
+            }
+        }
+        event.record(&mut fields);
+        line.push_str("}\n");
+        line
     }
 }
 
@@ -59,38 +99,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let metadata = event.metadata();
-        let mut line = String::with_capacity(512);
-        line.push_str(r#"{"ts":""#);
-        // A date of our age is within what the format can write.
-        let now = OffsetDateTime::now_utc().format(&Iso8601::<TIMESTAMP>).unwrap_or_default();
-        line.push_str(&now);
-        line.push('"');
-        let mut fields = Fields(&mut line);
-        fields.string("level", metadata.level().as_str());
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        fields.string("message", &message.0);
-        fields.0.push_str(&self.service);
-        fields.string("_target", metadata.target());
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(tracing_subscriber::registry::Scope::from_root)
-        {
-            if let Some(SpanFields(text)) = span.extensions().get() {
-                fields.0.push_str(text);
-            }
+        let now = OffsetDateTime::now_utc();
+        let line = self.line(event, context.event_scope(event), now);
+        if let Some(writer) = &self.writer {
+            writer.write(line.as_bytes());
         }
-        event.record(&mut fields);
-        line.push_str("}\n");
-        for sink in &self.sinks {
-            sink.write(line.as_bytes());
+        if let Some(loki) = &self.loki {
+            loki.push(LogLine {
+                timestamp_nanos: now.unix_timestamp_nanos(),
+                level: event.metadata().level().as_str(),
+                text: line.trim_end().into(),
+            });
         }
     }
 }
 
-/// Keeps the message only.
+/// The message of an event.
 struct Message(String);
 
 impl Visit for Message {
@@ -108,7 +132,7 @@ impl Visit for Message {
     }
 }
 
-/// Appends fields other than the message.
+/// Appends all fields but the message to a line.
 struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {
@@ -132,7 +156,7 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // What starts with `otel.` steers the exporter and says nothing to a reader.
+        // Fields that start with `otel.` are instructions for the exporter of spans.
         if field.name() != "message" && !field.name().starts_with("otel.") {
             self.string(field.name(), value);
         }
@@ -190,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_survives_the_way_through_json() {
+    fn an_escaped_string_parses_to_itself() {
         for text in ["", "plain", "\"quoted\"", "back\\slash", "line\nbreak", "\u{1}", "gr\u{fc}n"]
         {
             let mut line = String::new();

@@ -1,0 +1,45 @@
+//! The transfers of a book as a source of readers.
+
+use sqlx::PgConnection;
+
+use super::source::{Position, Segment, Source};
+use super::sql;
+use super::wake::NotifyChannel;
+use crate::ledger::read::{self, BookRow};
+
+/// Source of every transfer of the book.
+pub struct Transfers;
+
+impl Source for Transfers {
+    type Item = BookRow;
+
+    const CHANNEL: NotifyChannel = NotifyChannel::Book;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Segment<BookRow>> {
+        let mut items = read::rows(db, book, after.seq, i64::MAX, max).await?;
+        // The legs of one transfer belong together.
+        if let Some(last) = items.last().filter(|last| last.leg + 1 < last.legs) {
+            let end = last.seq + i64::from(last.legs - last.leg) - 1;
+            items.extend(read::rows(db, book, last.seq, end, i64::MAX).await?);
+        }
+        let until = items.last().map_or(after, Self::position_of);
+        Ok(Segment { after, until, items })
+    }
+
+    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
+        sql::head(db, book).await.map(Position::after)
+    }
+
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Ok(sql::head(db, book).await? - position.seq)
+    }
+
+    fn position_of(row: &BookRow) -> Position {
+        Position::after(row.seq)
+    }
+}

@@ -1,0 +1,72 @@
+//! Settings of logs, metrics and traces.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+/// Settings of logs, metrics and traces.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryArgs {
+    /// Format of the log on standard output [default: pretty on a terminal, else json].
+    #[arg(long, env = "REVWALLET_LOG_FORMAT", global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Events to log, as `level` or `target=level`, separated by commas.
+    #[arg(long, env = "REVWALLET_LOG_FILTER", global = true, default_value = "info")]
+    pub log_filter: String,
+    /// Share of successful requests with a line in the access log; failed requests always have one.
+    #[arg(long, env = "REVWALLET_LOG_SUCCESS_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
+    pub log_success_ratio: f64,
+    /// URL of a Loki or Alloy that log lines are also pushed to, such as `http://alloy:3500`, for hosts where standard output is not collected.
+    #[arg(long, env = "REVWALLET_LOKI_URL", global = true)]
+    pub loki_url: Option<Url>,
+    /// Name of this deployment in every log line and trace.
+    #[arg(long, env = "REVWALLET_ENVIRONMENT", global = true, default_value = "local")]
+    pub environment: String,
+    /// Disable metrics, to measure what they cost.
+    #[arg(long, env = "REVWALLET_NO_METRICS", global = true, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub no_metrics: bool,
+    /// URL of a collector that traces are exported to by OTLP over gRPC, such as `http://alloy:4317`; without it there are no traces.
+    #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
+    pub otlp_endpoint: Option<String>,
+    /// Share of traces to export, chosen by trace id so that every program with the same ratio exports the same traces.
+    #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
+    pub trace_ratio: f64,
+    /// Bytes of log lines, and as many of spans, that wait in memory while their receiver is unavailable; the oldest are dropped first.
+    #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024)]
+    pub export_buffer_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// One colored line per event, for people.
+    Pretty,
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("give a number from 0 to 1".to_owned()),
+    }
+}
+
+/// Targets that log every lost connection as an error; the program reports those that matter itself. A filter that
+/// names them comes later and wins.
+const SILENCED: &str = "graphile_worker=off,sqlx_core::pool::inner=off";
+
+impl TelemetryArgs {
+    pub(super) fn format(&self) -> LogFormat {
+        self.log_format.unwrap_or_else(|| {
+            if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
+        })
+    }
+
+    pub(super) fn filter(&self) -> anyhow::Result<EnvFilter> {
+        EnvFilter::try_new(format!("{SILENCED},{}", self.log_filter)).map_err(|cause| {
+            anyhow::anyhow!("--log-filter `{}` is not usable: {cause}", self.log_filter)
+        })
+    }
+}

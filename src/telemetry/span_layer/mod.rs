@@ -1,0 +1,222 @@
+//! Spans of sampled traces, handed to the exporter when they end.
+//!
+//! A span is exported if it was put into a trace with [`export_if_sampled`] or [`export_always`], or if the span around
+//! it is exported.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span as ExportedSpan, Status};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Span, Subscriber};
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::{Extensions, LookupSpan};
+use tracing_subscriber::{Layer, Registry};
+
+use super::export::ExportQueue;
+use super::export::otlp::attribute;
+use super::trace_context::{TraceContext, is_exporting};
+
+/// Most links of a span: a batch may hold thousands of postings.
+const LINKS_MAX: usize = 128;
+
+/// Attributes of a span that most have, so that their list is allocated once.
+const ATTRIBUTES_TYPICAL: usize = 6;
+
+/// Fields of log lines and the names that the conventions of OpenTelemetry give them in spans.
+const CONVENTIONAL_NAMES: [(&str, &str); 3] = [
+    ("http_request_method", "http.request.method"),
+    ("http_response_status_code", "http.response.status_code"),
+    ("http_route", "http.route"),
+];
+
+/// Layer that collects spans for the exporter.
+pub(super) struct SpanLayer(pub(super) ExportQueue<ExportedSpan>);
+
+/// A span that has not ended.
+struct OpenSpan {
+    /// None if the span is not exported.
+    context: Option<TraceContext>,
+    exported: ExportedSpan,
+}
+
+impl OpenSpan {
+    /// The finished span, in its trace.
+    fn end(self, context: &TraceContext) -> ExportedSpan {
+        ExportedSpan {
+            trace_id: context.trace_id.to_vec(),
+            span_id: context.span_id.to_vec(),
+            parent_span_id: context.parent_span_id.map_or_else(Vec::new, |parent| parent.to_vec()),
+            end_time_unix_nano: now_unix_nanos(),
+            ..self.exported
+        }
+    }
+
+    fn add_attribute(&mut self, name: &str, value: Value) {
+        let conventional = CONVENTIONAL_NAMES.iter().find(|(field, _)| *field == name);
+        let name = conventional.map_or(name, |(_, name)| name);
+        self.exported.attributes.push(attribute(name, value));
+    }
+}
+
+fn now_unix_nanos() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let parent = span.parent().and_then(|parent| context_of(&parent.extensions()));
+        let exported = ExportedSpan {
+            name: attributes.metadata().name().to_owned(),
+            start_time_unix_nano: now_unix_nanos(),
+            attributes: Vec::with_capacity(ATTRIBUTES_TYPICAL),
+            ..ExportedSpan::default()
+        };
+        let mut open = OpenSpan { context: parent.map(|parent| parent.child()), exported };
+        attributes.record(&mut open);
+        span.extensions_mut().insert(open);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        if let Some(open) = span.extensions_mut().get_mut::<OpenSpan>() {
+            values.record(open);
+        }
+    }
+
+    /// Makes the last warning or error the status of its span; other events are only logged.
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if *event.metadata().level() > Level::WARN {
+            return;
+        }
+        let Some(span) = context.event_span(event) else { return };
+        let mut message = Message::default();
+        event.record(&mut message);
+        if let Some(open) = span.extensions_mut().get_mut::<OpenSpan>() {
+            let status = Status { message: message.0, code: StatusCode::Error.into() };
+            open.exported.status = Some(status);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        let open = span.extensions_mut().remove::<OpenSpan>();
+        if let Some(open) = open
+            && let Some(context) = open.context
+        {
+            self.0.push(open.end(&context));
+        }
+    }
+}
+
+fn context_of(extensions: &Extensions<'_>) -> Option<TraceContext> {
+    extensions.get::<OpenSpan>().and_then(|open| open.context)
+}
+
+impl Visit for OpenSpan {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            // They are fields of the span itself.
+            "trace_id" | "span_id" => {}
+            "otel.name" => value.clone_into(&mut self.exported.name),
+            "otel.kind" => {
+                let kind = match value {
+                    "server" => SpanKind::Server,
+                    "client" => SpanKind::Client,
+                    _ => SpanKind::Internal,
+                };
+                self.exported.kind = kind.into();
+            }
+            name => self.add_attribute(name, Value::StringValue(value.to_owned())),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add_attribute(field.name(), Value::BoolValue(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add_attribute(field.name(), Value::IntValue(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add_attribute(field.name(), Value::IntValue(value.cast_signed()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add_attribute(field.name(), Value::DoubleValue(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+/// The message of an event.
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+/// Gives `work` the collected data of a span; None if nothing is exported or the span is disabled.
+fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Option<T> {
+    if !is_exporting() {
+        return None;
+    }
+    let found = span.with_subscriber(|(id, subscriber)| {
+        let registry = subscriber.downcast_ref::<Registry>()?;
+        let span = registry.span(id)?;
+        span.extensions_mut().get_mut::<OpenSpan>().map(work)
+    });
+    found.flatten()
+}
+
+/// Puts a span into a trace and exports it if the trace is sampled; returns whether it is.
+pub fn export_if_sampled(span: &Span, context: &TraceContext) -> bool {
+    context.is_sampled() && export_always(span, context)
+}
+
+/// Puts a span into a trace and exports it even if the trace is not sampled; returns whether spans are exported at all.
+pub fn export_always(span: &Span, context: &TraceContext) -> bool {
+    with_open_span(span, |open| open.context = Some(*context)).is_some()
+}
+
+/// Whether the current span is exported, and so the spans that are opened within it.
+pub fn is_current_span_exported() -> bool {
+    with_open_span(&Span::current(), |open| open.context.is_some()).unwrap_or_default()
+}
+
+/// Replaces the name of a span, for a name that is known only after the span has begun.
+pub fn set_span_name(span: &Span, name: String) {
+    with_open_span(span, |open| open.exported.name = name);
+}
+
+/// Links a span to a span of another trace.
+pub fn link_span(from: &Span, to: &Span) {
+    let Some(to) = with_open_span(to, |open| open.context).flatten() else { return };
+    with_open_span(from, |open| {
+        let links = &mut open.exported.links;
+        if links.len() < LINKS_MAX {
+            links.push(Link {
+                trace_id: to.trace_id.to_vec(),
+                span_id: to.span_id.to_vec(),
+                ..Link::default()
+            });
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

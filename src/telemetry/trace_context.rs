@@ -1,0 +1,232 @@
+//! W3C trace context: the place of a request in a trace, and the sampling of traces.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
+
+/// Traces whose id ends in a number below this are sampled: none before [`set_sample_ratio`] is called.
+static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Bits at the end of a trace id that are random in every program; earlier ones may be the version of a UUID.
+const RANDOM_BITS: u32 = 56;
+
+/// The ids of a span and of the trace that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    pub trace_id: [u8; 16],
+    /// The span that caused this one: the client's, or the one of an earlier request.
+    pub parent_span_id: Option<[u8; 8]>,
+    pub span_id: [u8; 8],
+    /// Whether the client asks for the trace to be recorded.
+    pub sampled: bool,
+}
+
+impl TraceContext {
+    /// The root of a new trace.
+    pub fn new_root() -> Self {
+        let trace_id = Uuid::new_v4().into_bytes();
+        let span_id = root_span_id(&trace_id);
+        Self { trace_id, parent_span_id: None, span_id, sampled: true }
+    }
+
+    /// Continues the trace of a `traceparent` header, or begins a new one if there is no valid header.
+    pub fn from_traceparent(header: Option<&str>) -> Self {
+        match header.and_then(parse_traceparent) {
+            // The edge proxy began the trace and exports no span, so this span takes the id in the proxy's log line.
+            Some((trace_id, parent, sampled)) if parent == root_span_id(&trace_id) => {
+                Self { trace_id, parent_span_id: None, span_id: parent, sampled }
+            }
+            Some((trace_id, parent, sampled)) => {
+                let span_id = random_span_id();
+                Self { trace_id, parent_span_id: Some(parent), span_id, sampled }
+            }
+            None => Self::new_root(),
+        }
+    }
+
+    /// Later work that a request caused, in the trace that the book stores with the request's transfers.
+    pub fn caused_by(trace_id: Uuid) -> Self {
+        let trace_id = trace_id.into_bytes();
+        let parent_span_id = Some(root_span_id(&trace_id));
+        Self { trace_id, parent_span_id, span_id: random_span_id(), sampled: true }
+    }
+
+    /// A span within this one.
+    pub(super) fn child(&self) -> Self {
+        Self { parent_span_id: Some(self.span_id), span_id: random_span_id(), ..*self }
+    }
+
+    /// Whether the trace is exported. The decision depends on the trace id alone, so every program with the same ratio
+    /// keeps the same traces; a client may only decide against its trace.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled && self.is_below(SAMPLE_THRESHOLD.load(Ordering::Relaxed))
+    }
+
+    fn is_below(&self, threshold: u64) -> bool {
+        u128::from_be_bytes(self.trace_id) % (1 << RANDOM_BITS) < u128::from(threshold)
+    }
+
+    /// Value of the `traceparent` header for the next program.
+    pub fn to_traceparent(self) -> String {
+        let flags = u8::from(self.sampled);
+        format!("00-{}-{}-{flags:02x}", self.trace_id_hex(), self.span_id_hex())
+    }
+
+    pub fn trace_id_hex(&self) -> Hex<16> {
+        Hex(self.trace_id)
+    }
+
+    pub fn span_id_hex(&self) -> Hex<8> {
+        Hex(self.span_id)
+    }
+}
+
+/// Bytes that are displayed as lower-case hexadecimal digits.
+#[derive(Clone, Copy)]
+pub struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for byte in self.0 {
+            formatter.write_char(char::from(DIGITS[usize::from(byte >> 4)]))?;
+            formatter.write_char(char::from(DIGITS[usize::from(byte & 15)]))?;
+        }
+        Ok(())
+    }
+}
+
+/// Trace id, parent span id and sampled flag of `00-<32 hex>-<16 hex>-<2 hex>`; a later version may append more.
+fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
+    let mut parts = header.trim().split('-');
+    let version = parts.next()?;
+    let trace_id = parse_hex(parts.next()?)?;
+    let parent = parse_hex(parts.next()?)?;
+    let [flags] = parse_hex::<1>(parts.next()?)?;
+    let [version] = parse_hex::<1>(version)?;
+    let valid = version != 0xff
+        && (version != 0 || parts.next().is_none())
+        && trace_id != [0; 16]
+        && parent != [0; 8];
+    valid.then_some((trace_id, parent, flags & 1 == 1))
+}
+
+/// Parses lower-case hexadecimal digits; the standard permits no others.
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let text = text.as_bytes();
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// Samples this share of the traces from now on.
+pub(super) fn set_sample_ratio(ratio: f64) {
+    SAMPLE_THRESHOLD.store(threshold(ratio), Ordering::Relaxed);
+}
+
+fn threshold(ratio: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a share of 2^56 need not be exact"
+    )]
+    let threshold = (ratio * (1_u64 << RANDOM_BITS) as f64) as u64;
+    threshold
+}
+
+/// Whether any trace is sampled.
+pub(super) fn is_exporting() -> bool {
+    SAMPLE_THRESHOLD.load(Ordering::Relaxed) > 0
+}
+
+/// Id of the first span of a trace that began here or at the edge proxy; derived from the trace id, so that later work
+/// can name it as its parent.
+fn root_span_id(trace_id: &[u8; 16]) -> [u8; 8] {
+    *trace_id.first_chunk().expect("8 is less than 16")
+}
+
+fn random_span_id() -> [u8; 8] {
+    *Uuid::new_v4().into_bytes().first_chunk().expect("8 is less than 16")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_valid_traceparent_is_continued() {
+        let context = TraceContext::from_traceparent(Some(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ));
+
+        assert_eq!(context.trace_id_hex().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(
+            context.parent_span_id.map(Hex).expect("a parent").to_string(),
+            "b7ad6b7169203331"
+        );
+        assert!(context.sampled);
+    }
+
+    #[test]
+    fn a_trace_of_the_edge_proxy_has_its_root_span_here() {
+        let context = TraceContext::from_traceparent(Some(
+            "00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01",
+        ));
+
+        assert_eq!(
+            (context.parent_span_id, context.span_id_hex().to_string()),
+            (None, "0af7651916cd43dd".to_owned())
+        );
+        let later = TraceContext::caused_by(Uuid::from_bytes(context.trace_id));
+        assert_eq!(later.parent_span_id, Some(context.span_id));
+    }
+
+    #[test]
+    fn a_later_version_may_append_fields() {
+        assert!(
+            parse_traceparent("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more")
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn the_share_of_sampled_traces_is_the_ratio() {
+        for (ratio, least, most) in
+            [(0.0, 0, 0), (0.1, 50, 200), (0.9, 800, 980), (1.0, 1_000, 1_000)]
+        {
+            let sampled =
+                (0..1_000).filter(|_| TraceContext::new_root().is_below(threshold(ratio))).count();
+
+            assert!((least..=most).contains(&sampled), "{sampled} of 1000 at {ratio}");
+        }
+    }
+
+    #[test]
+    fn a_broken_traceparent_is_ignored() {
+        for header in [
+            "",
+            "00",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(parse_traceparent(header), None, "{header}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Statements of batches.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::ledger::companion::CompanionKind;
+
+/// Claims an idempotency key for the content of a whole batch. Takes effect if the key is free or has this content.
+pub static BATCH_CLAIMED: CompanionKind = CompanionKind {
+    name: "wallet.batch_claimed",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json) as (n int, key_hash uuid, content_hash uuid)
+), first as (
+    select distinct on (key_hash) key_hash, content_hash from input order by key_hash, n
+), claimed as (
+    insert into public.batch_request (key_hash, content_hash)
+    select key_hash, content_hash from first
+    on conflict do nothing
+    returning key_hash, content_hash
+), known as (
+    select key_hash, content_hash from claimed
+    union all
+    select r.key_hash, r.content_hash from public.batch_request r join first f on f.key_hash = r.key_hash
+), took as (
+    select n from input i join known k on k.key_hash = i.key_hash and k.content_hash = i.content_hash
+)",
+};
+
+/// The content that a key was claimed for.
+pub(super) async fn claimed_content(db: &mut PgConnection, key_hash: Uuid) -> Result<Option<Uuid>> {
+    let content =
+        sqlx::query_scalar!("select content_hash from batch_request where key_hash = $1", key_hash);
+    Ok(content.fetch_optional(db).await?)
+}

@@ -1,0 +1,58 @@
+//! A delivery: one event on its way to one webhook.
+
+use std::str::FromStr;
+
+use time::OffsetDateTime;
+
+use crate::error::{Error, Result};
+use crate::ids::{DeliveryId, WalletId};
+
+/// State of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Waits for its first or next attempt.
+    Pending,
+    /// Accepted by the receiver.
+    Delivered,
+    /// Given up after the last attempt, until it is replayed.
+    Dead,
+}
+
+impl DeliveryState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl FromStr for DeliveryState {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Pending, Self::Delivered, Self::Dead]
+            .into_iter()
+            .find(|state| state.name() == name)
+            .ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown state of a delivery: {name}")))
+    }
+}
+
+/// An entry of the delivery log of a webhook.
+#[derive(Debug)]
+pub struct WebhookDelivery {
+    pub id: DeliveryId,
+    pub wallet: WalletId,
+    /// Seq of the transfer behind the event.
+    pub seq: i64,
+    pub event: String,
+    pub state: DeliveryState,
+    pub attempts: i32,
+    /// Status of the last response.
+    pub status: Option<i16>,
+    /// Reason why the last attempt failed.
+    pub error: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub attempted_at: Option<OffsetDateTime>,
+}
