@@ -41,7 +41,7 @@ COPY .cargo .cargo
 RUN mkdir src \
     && echo 'fn main() {}' >src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked --target "$(cat /target)"
+    && cargo build --release --locked --bin revwallet --target "$(cat /target)"
 
 # The program. Cargo compares modification times, and files of a checkout are older than the layer above: touch them.
 FROM dependencies AS build
@@ -51,7 +51,7 @@ COPY migrations migrations
 COPY src src
 ARG REVISION=unknown
 RUN touch src/main.rs src/lib.rs \
-    && REVWALLET_REVISION="$REVISION" cargo build --release --locked --offline --target "$(cat /target)" \
+    && REVWALLET_REVISION="$REVISION" cargo build --release --locked --offline --bin revwallet --target "$(cat /target)" \
     && install -D "target/$(cat /target)/release/revwallet" /program/revwallet
 
 # No shell, no package manager. The user is numeric, so that Kubernetes can verify that it is not root.

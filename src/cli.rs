@@ -28,8 +28,6 @@ pub enum Command {
         #[arg(long)]
         anchor: Option<Anchor>,
     },
-    /// Measure the throughput on this machine, in comparison with pgbench.
-    Bench(crate::bench::BenchArgs),
     /// Create, list, rotate and revoke API keys.
     #[command(subcommand)]
     ApiKey(KeyCommand),

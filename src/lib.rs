@@ -38,5 +38,3 @@ pub mod secret;
 pub mod tasks;
 pub mod telemetry;
 pub mod web;
-
-pub mod bench;

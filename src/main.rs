@@ -14,7 +14,6 @@ use revwallet::app::server::open_database;
 use revwallet::app::signals::Signals;
 use revwallet::app::{App, after_restore, router};
 use revwallet::audit_log::{self, AuditLog};
-use revwallet::bench::BenchArgs;
 use revwallet::cli::{Cli, Command};
 use revwallet::db::Database;
 use revwallet::ledger::verify::{self, Anchor};
@@ -79,7 +78,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve => serve(cli.config).await,
         Command::Migrate => migrate(cli.config).await,
         Command::Verify { anchor } => verify(cli.config, anchor).await,
-        Command::Bench(args) => Box::pin(bench(args, cli.config)).await,
         Command::ApiKey(command) => {
             with_database(&cli.config, async |db, telemetry| {
                 let keys = ApiKeys::new(db.clone(), Arc::clone(&telemetry.metrics));
@@ -177,12 +175,6 @@ async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
         None => Ok(()),
         Some(fault) => anyhow::bail!("the book has faults, the first one is: {fault}"),
     }
-}
-
-async fn bench(args: BenchArgs, config: Config) -> anyhow::Result<()> {
-    let _telemetry = Telemetry::install(&config.telemetry)?;
-    let report = revwallet::bench::run(args).await?;
-    writeln!(std::io::stdout(), "{report}").context("cannot write the report")
 }
 
 fn print_openapi() -> anyhow::Result<()> {

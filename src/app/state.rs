@@ -16,7 +16,7 @@ use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedPr
 use crate::db::Database;
 use crate::error::Result;
 use crate::ledger::tail::{Tail, TailOptions};
-use crate::ledger::{Failpoints, Ledger, LedgerOptions};
+use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
@@ -153,17 +153,18 @@ async fn open_book(
     tasks: &Tasks,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Wallets> {
+    let currencies = currency_store::load(db, &config.ledger.currency).await?;
     let options = LedgerOptions {
         database: db.pipelined().clone(),
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
-        rules: config.ledger.rules()?,
+        rules: config.ledger.rules(currencies.clone())?,
         companions: wallet::COMPANIONS.to_vec(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };
     let ledger = Ledger::start(options, tasks).await?;
-    Ok(Wallets::new(ledger, db.clone(), config.ledger.currencies()?, Arc::clone(metrics)))
+    Ok(Wallets::new(ledger, db.clone(), currencies, Arc::clone(metrics)))
 }
 
 fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {

@@ -1,14 +1,17 @@
 //! The OpenAPI document, and Swagger UI to try it: nothing is fetched from elsewhere.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use http::{HeaderName, header};
+use flate2::read::GzDecoder;
+use http::{HeaderMap, HeaderName, header};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
+use utoipa_swagger_ui::SwaggerFile;
 
 use super::problem::ProblemBody;
 use crate::error::Error;
@@ -61,7 +64,7 @@ async fn page() -> impl IntoResponse {
     (EXPLORER_POLICY, Html(include_str!("explorer.html")))
 }
 
-async fn file(Path(name): Path<String>) -> Response {
+async fn file(Path(name): Path<String>, request: HeaderMap) -> Response {
     if name == "explorer.js" {
         let script = include_str!("explorer.js");
         return ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], script)
@@ -69,14 +72,37 @@ async fn file(Path(name): Path<String>) -> Response {
     }
     let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
     match utoipa_swagger_ui::serve(&name, config) {
-        Ok(Some(file)) => {
-            let headers = [
-                (header::CONTENT_TYPE, file.content_type),
-                (header::CACHE_CONTROL, "public, max-age=86400".to_owned()),
-            ];
-            (headers, file.bytes.into_owned()).into_response()
-        }
+        Ok(Some(file)) => asset(file, accepts_gzip(&request)),
         Ok(None) => Error::NotFound("path").into_response(),
         Err(cause) => Error::Internal(anyhow::anyhow!("{cause}")).into_response(),
     }
+}
+
+/// Sends a file of Swagger UI compressed, as the binary contains it, or decompresses it first.
+fn asset(file: SwaggerFile<'static>, accepts_gzip: bool) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, file.content_type),
+        (header::CACHE_CONTROL, "public, max-age=86400".to_owned()),
+        (header::VARY, "accept-encoding".to_owned()),
+    ];
+    if !file.gzpipped {
+        return (headers, file.bytes.into_owned()).into_response();
+    }
+    if accepts_gzip {
+        let encoding = [(header::CONTENT_ENCODING, "gzip")];
+        return (headers, encoding, file.bytes.into_owned()).into_response();
+    }
+    let mut bytes = Vec::new();
+    match GzDecoder::new(file.bytes.as_ref()).read_to_end(&mut bytes) {
+        Ok(_) => (headers, bytes).into_response(),
+        Err(cause) => Error::Internal(cause.into()).into_response(),
+    }
+}
+
+/// Whether the client lists gzip without a weight; a client that gives it a weight gets the plain file.
+fn accepts_gzip(request: &HeaderMap) -> bool {
+    let values = request.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings =
+        values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    codings.any(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
 }

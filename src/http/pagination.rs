@@ -25,7 +25,7 @@ pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// One page of a list.
+/// A page of a list, as a response.
 pub struct Page<T> {
     items: Vec<T>,
     next: Option<String>,

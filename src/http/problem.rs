@@ -21,13 +21,13 @@ pub struct ProblemBody<'a> {
     #[serde(rename = "type")]
     #[schema(example = "/problems/invalid")]
     kind: String,
-    /// What this kind is called.
+    /// Title of the kind.
     #[schema(example = "Invalid request")]
     title: &'a str,
     /// The HTTP status, again.
     #[schema(example = 422)]
     status: u16,
-    /// What happened this time.
+    /// Detail of this occurrence.
     #[schema(example = "/amount: must be more than zero")]
     detail: String,
     /// Finds this request in logs and traces.
@@ -36,11 +36,11 @@ pub struct ProblemBody<'a> {
     /// Each broken field, when the request was not valid.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: Cow<'a, [FieldError]>,
-    /// What can be spent, when it is too little.
+    /// Available balance, if it is insufficient.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
     available: Option<Box<RawValue>>,
-    /// What would have been spent, when it is too much.
+    /// Required balance, if the available one is insufficient.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<Box<RawValue>>,

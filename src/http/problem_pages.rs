@@ -1,4 +1,4 @@
-//! `/problems/<slug>`: what a problem means and what to do, for whoever follows its `type`.
+//! `/problems/<slug>`: the page of a problem, to which its `type` links: its meaning and what to do.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(list_problems)).routes(routes!(get_problem))
 }
 
-/// Every problem this API can answer with
+/// List problems
 #[utoipa::path(
     get, path = "/problems", tag = "about",
     responses((status = 200, description = "A page", content_type = "text/html", body = String)),
@@ -36,7 +36,9 @@ async fn list_problems() -> Response {
     page("Problems", &table)
 }
 
-/// What one problem means and what to do about it
+/// Get a problem
+///
+/// Its meaning and what to do about it.
 #[utoipa::path(
     get, path = "/problems/{slug}", tag = "about",
     params(("slug" = String, Path, description = "The last part of a problem's `type`", example = "invalid")),

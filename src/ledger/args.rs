@@ -1,6 +1,6 @@
 //! Settings of the ledger.
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
@@ -42,14 +42,10 @@ impl LedgerArgs {
         }
     }
 
-    pub fn currencies(&self) -> anyhow::Result<Currencies> {
-        Currencies::with_added(&self.currency).context("--currency is invalid")
-    }
-
-    pub fn rules(&self) -> anyhow::Result<Rules> {
+    pub fn rules(&self, currencies: Currencies) -> anyhow::Result<Rules> {
         if self.max_amount <= 0 {
             return Err(anyhow!("--max-amount must be greater than zero"));
         }
-        Ok(Rules { amount_max: Minor(self.max_amount), currencies: self.currencies()? })
+        Ok(Rules { amount_max: Minor(self.max_amount), currencies })
     }
 }

@@ -1,6 +1,5 @@
 //! The ledger's own connections, and the durability that it requires of a server.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -29,23 +28,9 @@ pub enum StartError {
     #[error(
         "this server may lose acknowledged commits: {0}; turn it on, or pass --allow-unsafe-server"
     )]
-    Unsafe(UnsafeSettings),
+    Unsafe(super::UnsafeSettings),
     #[error("the database has no book {0}; run the migrations")]
     NoBook(i32),
-    #[error(
-        "{code} has {stored} decimals in this book, but {configured} in the settings; correct --currency"
-    )]
-    Decimals { code: String, stored: i16, configured: u8 },
-}
-
-/// Server settings that risk the loss of acknowledged commits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsafeSettings(Vec<String>);
-
-impl fmt::Display for UnsafeSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
 }
 
 /// Connects as the application's role, with the limits of every connection.
@@ -89,19 +74,4 @@ pub(super) async fn drive<T>(
     // A connection that has ended fails its pending requests only when it is dropped; otherwise they never complete.
     *driver = Box::pin(std::future::ready(ended));
     work.await
-}
-
-/// Returns the settings of this server that risk the loss of commits in a crash, if any.
-pub(super) async fn check_durability(
-    client: &Client,
-) -> Result<Option<UnsafeSettings>, tokio_postgres::Error> {
-    let mut settings = Vec::new();
-    for row in client.query(sql::DURABILITY, &[]).await? {
-        let (name, setting): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        // `synchronous_commit` has more than two values; all except `off` wait for the disk.
-        if setting == "off" {
-            settings.push(format!("{name} is off"));
-        }
-    }
-    Ok(if settings.is_empty() { None } else { Some(UnsafeSettings(settings)) })
 }

@@ -13,6 +13,7 @@
 
 mod args;
 pub mod currency;
+pub mod currency_store;
 pub mod money;
 
 pub mod account;
@@ -30,6 +31,7 @@ pub mod auditor;
 pub mod tail;
 
 mod connect;
+mod durability;
 mod metrics;
 mod sql;
 mod trace;
@@ -54,8 +56,9 @@ use self::writer::{Admission, PostOutcome, QueuedPosting, Writer};
 use crate::idempotency::HashedKey;
 
 pub use self::args::LedgerArgs;
-pub use self::connect::{StartError, UnsafeSettings};
+pub use self::connect::StartError;
 pub use self::decide::Refusal;
+pub use self::durability::UnsafeSettings;
 pub use self::writer::{Failpoints, InjectedFault, PostError, Settings, WriterStage};
 
 /// Dependencies and settings of a ledger.

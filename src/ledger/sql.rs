@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::account::AccountId;
 use super::money::Minor;
 use super::transfer::{Posted, TransferKind, TransferRow};
+use crate::error::Result;
 
 /// Writes a batch. See `ledger.post` in the migration.
 pub(super) const POST: &str = "select ledger.post(\
@@ -170,4 +171,21 @@ pub(super) async fn find_key(
     .fetch_optional(db)
     .await?;
     Ok(row.map(|row| (row.content_hash, row.first_seq, row.last_seq)))
+}
+
+/// Stores a currency, unless it is known.
+pub(super) async fn store_currency(db: &mut PgConnection, code: &str, decimals: i16) -> Result<()> {
+    let insert = sqlx::query!(
+        "insert into currency (code, decimals) values ($1, $2) on conflict do nothing",
+        code,
+        decimals
+    );
+    insert.execute(db).await?;
+    Ok(())
+}
+
+/// Reads the codes and decimals of all stored currencies.
+pub(super) async fn stored_currencies(db: &mut PgConnection) -> Result<Vec<(String, i16)>> {
+    let rows = sqlx::query!("select code, decimals from currency order by code");
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.code, row.decimals)).collect())
 }

@@ -40,9 +40,9 @@ pub struct TelemetryArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object per line.
+    /// JSON, an object per line.
     Json,
-    /// One colored line per event, for people.
+    /// Colored lines for people, one per event.
     Pretty,
 }
 

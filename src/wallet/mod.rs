@@ -5,6 +5,7 @@
 
 pub mod access;
 mod canary;
+mod deposit;
 mod error;
 pub mod hold;
 pub mod http;
@@ -28,13 +29,14 @@ use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{HoldId, UserId, WalletId};
 use crate::ledger::Ledger;
-use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::account::AccountId;
 use crate::ledger::companion::{Companion, CompanionKind};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use crate::telemetry::Metrics;
 
+use self::deposit::deposit_to;
 use self::error::from_post_error;
 use self::hold::Hold;
 use self::striped_lock::StripedLock;
@@ -181,53 +183,6 @@ impl Wallets {
         after(id, record, &posted)
     }
 
-    /// Moves money from outside into a wallet. `amount` is a decimal in its currency.
-    pub async fn deposit(
-        &self,
-        id: WalletId,
-        amount: &str,
-        meta: RequestMeta<'_>,
-    ) -> Result<Wallet> {
-        let record = self.record(id).await?;
-        meta.caller.require_fund(&record)?;
-        let amount = parse_amount(amount, record.currency)?;
-        let action = deposit_to(id.into(), record.currency, amount);
-        self.move_money("deposit", id, amount, action, &record, meta).await
-    }
-
-    /// Moves money out of a wallet to the outside. `amount` is a decimal in its currency.
-    pub async fn withdraw(
-        &self,
-        id: WalletId,
-        amount: &str,
-        meta: RequestMeta<'_>,
-    ) -> Result<Wallet> {
-        let record = self.record(id).await?;
-        meta.caller.require_spend(&record)?;
-        let amount = parse_amount(amount, record.currency)?;
-        let world = AccountId::system(SystemRole::World, record.currency);
-        let kind = TransferKind::Withdrawal;
-        let action = Action::Move { kind, debit: id.into(), credit: world, amount };
-        self.move_money("withdraw", id, amount, action, &record, meta).await
-    }
-
-    async fn move_money(
-        &self,
-        operation: &str,
-        id: WalletId,
-        amount: Minor,
-        action: Action,
-        record: &Arc<WalletRecord>,
-        meta: RequestMeta<'_>,
-    ) -> Result<Wallet> {
-        let content = [&id.to_string() as &str, &amount.0.to_string()];
-        let posting = meta.posting(operation, &content, vec![Leg::from(action)]);
-        let posted = self.ledger.post(posting).await;
-        let posted = posted.map_err(|error| from_post_error(&error, Some(record.currency)))?;
-        self.count_posted(&posted, record.currency);
-        after(id, Arc::clone(record), &posted)
-    }
-
     /// Counts the amounts of a posting, unless it is a replay.
     fn count_posted(&self, posted: &Posted, currency: Currency) {
         for row in posted.rows.iter().filter(|_| !posted.replayed) {
@@ -257,11 +212,6 @@ fn companion(
     refusal: &'static str,
 ) -> Result<Companion> {
     Companion::new(kind, row, refusal).map_err(|cause| Error::Internal(cause.into()))
-}
-
-fn deposit_to(account: AccountId, currency: Currency, amount: Minor) -> Action {
-    let debit = AccountId::system(SystemRole::World, currency);
-    Action::Move { kind: TransferKind::Deposit, debit, credit: account, amount }
 }
 
 fn parse_amount(text: &str, currency: Currency) -> Result<Minor> {

@@ -122,7 +122,7 @@ struct Resources {
     user: UserId,
 }
 
-/// One call of an operation.
+/// A call of an operation.
 struct Call<'a> {
     app: &'a App,
     caller: &'a Caller,
@@ -321,12 +321,16 @@ async fn create_alert(app: &App, caller: &Caller, wallet: WalletId) -> Result<()
 
 /// Returns whether the operation refused the caller; a hidden resource is reported as not found.
 fn is_refused(outcome: &Result<()>) -> bool {
-    matches!(
-        outcome,
-        Err(Error::Unauthenticated
+    fn is_refusal(error: &Error) -> bool {
+        match error {
+            Error::InBatch { error, .. } => is_refusal(error),
+            Error::Unauthenticated
             | Error::Forbidden
-            | Error::NotFound("wallet" | "hold" | "transfer"))
-    )
+            | Error::NotFound("wallet" | "hold" | "transfer") => true,
+            _ => false,
+        }
+    }
+    outcome.as_ref().err().is_some_and(is_refusal)
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Behavior that all responses share, over a real socket.
 
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use reqwest::Method;
 use serde_json::json;
 
@@ -61,6 +64,37 @@ async fn the_api_explorer_loads_nothing_from_other_hosts() {
             assert_eq!(app.get(part).await.status, 200, "{part}");
         }
         app.get("/docs/nope.js").await.problem(404, "not-found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_api_explorer_is_compressed_for_clients_that_accept_gzip() {
+    run(async |app| {
+        let path = "/docs/swagger-ui-bundle.js";
+        let plain = app.get(path).await;
+        let get = async |accept| {
+            let request = app.request(Method::GET, path).header("accept-encoding", accept);
+            let response = request.send().await.unwrap();
+            let encoding = response.headers().get("content-encoding").cloned();
+            (encoding, response.bytes().await.unwrap())
+        };
+
+        assert!(!plain.headers.contains_key("content-encoding"));
+        assert_eq!(plain.header("vary"), "accept-encoding");
+        assert!(plain.text.contains("SwaggerUIBundle"));
+        for accept in ["br", "identity", "gzip;q=0, br"] {
+            let (encoding, body) = get(accept).await;
+            assert_eq!(encoding, None, "{accept}");
+            assert!(body == plain.text, "{accept}");
+        }
+        for accept in ["gzip", "deflate, GZIP, br"] {
+            let (encoding, body) = get(accept).await;
+            assert_eq!(encoding.unwrap(), "gzip", "{accept}");
+            let mut text = String::new();
+            GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+            assert!(text == plain.text, "{accept}");
+        }
     })
     .await;
 }

@@ -224,3 +224,29 @@ fn the_openapi_document_is_printed_without_a_database() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["info"]["title"], "revwallet");
 }
+
+#[tokio::test]
+async fn a_currency_stays_known_without_its_setting() {
+    let database = Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let settings = [url.as_str(), "--access=open", "--allow-unsafe-server"];
+    let with_gold = [settings.as_slice(), &["--currency=GOLD:0"]].concat();
+    let first = Program::start(&with_gold).await;
+    let body = serde_json::json!({ "owner": "ada", "currency": "GOLD", "initial_balance": 7 });
+    assert_eq!(first.public.post("/wallet", body).await.status, 201);
+    assert!(first.stop().await.success());
+
+    let second = Program::start(&settings).await;
+
+    let wallets = second.public.get("/wallet").await;
+    assert_eq!(wallets.status, 200, "{}", wallets.text);
+    assert_eq!(wallets.json()[0]["balance"], 7);
+    let deposit = serde_json::json!({ "id": "1", "amount": 3 });
+    assert_eq!(second.public.post("/wallet/deposit", deposit).await.status, 200);
+    assert!(second.stop().await.success());
+    let other_decimals = [settings.as_slice(), &["--currency=GOLD:2"]].concat();
+    assert_refused(&program::run(&other_decimals), 1, &["--currency GOLD:2", "write GOLD:0"]);
+    let other_euro = [settings.as_slice(), &["--currency=EUR:3"]].concat();
+    assert_refused(&program::run(&other_euro), 1, &["--currency is invalid"]);
+    database.drop().await;
+}

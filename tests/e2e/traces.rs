@@ -7,9 +7,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use reqwest::Method;
-use revwallet::bench::collector::collect;
 use serde_json::json;
 
+use crate::harness::otlp_collector::start_collector;
 use crate::harness::receiver::Receiver;
 use crate::harness::{Program, eventually, free_address, program::Folder};
 
@@ -27,7 +27,7 @@ impl Collected {
 
     async fn start_at(&self, port: u16) -> String {
         let spans = Arc::clone(&self.0);
-        let address = collect(port, move |message| {
+        let address = start_collector(port, move |message| {
             let request = ExportTraceServiceRequest::decode(message).unwrap();
             let scopes = request.resource_spans.into_iter().flat_map(|spans| spans.scope_spans);
             spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));

@@ -64,7 +64,7 @@ fn check_section(document: &str, section: &str, expected: &str) {
     }
 }
 
-/// One test for all sections, since most of them are in the same document.
+/// A single test for all sections, since most of them are in the same document.
 #[test]
 fn documented_tables_match_their_source() {
     for (section, expected) in [

@@ -21,11 +21,11 @@ mod data_dir;
 mod environment;
 mod log;
 mod os_user;
-mod owner;
 mod pidfile;
 mod postmaster;
 mod process;
 mod socket;
+mod supervisor;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ use tracing::info;
 
 use connect::ConnectOutcome;
 use data_dir::DataDir;
-use owner::Owner;
 use pidfile::PidFile;
+use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
@@ -77,7 +77,7 @@ pub struct Embedded {
     socket_dir: PathBuf,
     version: String,
     /// Absent if another process owns the cluster.
-    owner: Option<Owner>,
+    owner: Option<Supervisor>,
 }
 
 impl Embedded {
@@ -97,7 +97,8 @@ impl Embedded {
         let mut is_logged = false;
         loop {
             if lock(&lock_file, &data_dir)? {
-                let owner = Owner::new(data_dir, lock_file, args.postgres_bin.clone(), settings)?;
+                let owner =
+                    Supervisor::new(data_dir, lock_file, args.postgres_bin.clone(), settings)?;
                 let version = owner.start().await?;
                 return Ok(Self {
                     socket_dir: owner.socket_dir().to_owned(),
@@ -168,7 +169,7 @@ impl Embedded {
 
     /// Number of restarts by this process.
     pub fn restarts(&self) -> u64 {
-        self.owner.as_ref().map_or(0, Owner::restarts)
+        self.owner.as_ref().map_or(0, Supervisor::restarts)
     }
 
     /// Stops Postgres and waits for the end of its last process; does nothing if it was joined.

@@ -6,9 +6,10 @@
 use foldhash::HashMap;
 use uuid::Uuid;
 
-use super::queue::QueuedPosting;
+use super::queue::{PostOutcome, PostReply, QueuedPosting};
 use crate::cache::GenerationalMap;
 use crate::idempotency::HashedKey;
+use crate::ledger::Refusal;
 
 /// Most answered keys in the cache, 64 bytes each. Half of it must exceed the keys of a lookup: they are read right
 /// after they are inserted.
@@ -65,5 +66,14 @@ impl RecentKeys {
     /// Caches the position of the posting of a key.
     pub(super) fn remember(&mut self, hash: Uuid, stored: StoredKey) {
         self.answered.insert(hash, stored);
+    }
+}
+
+/// The reply to a request whose key is in the book.
+pub(super) fn replay_reply(content: Uuid, stored: StoredKey) -> PostReply {
+    if content == stored.content {
+        Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })
+    } else {
+        Err(Refusal::KeyReused.into())
     }
 }

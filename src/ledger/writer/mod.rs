@@ -19,6 +19,7 @@
 
 mod batch;
 mod cache;
+mod catch_up;
 mod columns;
 mod failpoint;
 mod idempotency;
@@ -44,8 +45,9 @@ use self::idempotency::RecentKeys;
 use self::pipeline::{Pipeline, read_head};
 use super::LedgerOptions;
 use super::companion::CompanionKind;
-use super::connect::{self, StartError};
+use super::connect::StartError;
 use super::decide::{Decision, Rules};
+use super::durability;
 use crate::db::Pipelined;
 use crate::telemetry::Metrics;
 
@@ -157,7 +159,7 @@ impl Writer {
         let client = pipeline.shared_client();
         if !settings.allow_unsafe_server
             && let Some(unsafe_settings) =
-                pipeline.run_alone(connect::check_durability(&client)).await?
+                pipeline.run_alone(durability::check_durability(&client)).await?
         {
             return Err(StartError::Unsafe(unsafe_settings));
         }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio_postgres::Error;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::batch::{Batch, Lookup, plan};
 use super::failpoint::{InjectedFault, WriterStage};
-use super::idempotency::StoredKey;
+use super::idempotency::{StoredKey, replay_reply};
 use super::pipeline::{InFlightRequest, Replies, ReplyLayout};
 use super::queue::{PostError, PostOutcome, PostReply, QueuedPosting};
 use super::verdict::BatchVerdict;
@@ -337,15 +336,6 @@ impl Writer {
             }
         }
         item.answer(reply);
-    }
-}
-
-/// The reply to a request whose key is in the book.
-pub(super) fn replay_reply(content: Uuid, stored: StoredKey) -> PostReply {
-    if content == stored.content {
-        Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })
-    } else {
-        Err(Refusal::KeyReused.into())
     }
 }
 

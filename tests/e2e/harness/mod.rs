@@ -4,6 +4,8 @@ pub mod browser;
 pub mod check;
 pub mod client;
 pub mod logs;
+#[path = "../../../src/bin/revwallet-bench/otlp_collector.rs"]
+pub mod otlp_collector;
 pub mod postgres;
 pub mod program;
 pub mod receiver;

@@ -8,7 +8,7 @@ use crate::harness::program::{Program, command};
 use crate::harness::users::sign_in;
 use crate::harness::{run, run_with};
 
-const SECRET: &str = "--jwt-secret=test-secret that is long enough";
+const SECRET: &str = "--jwt-secret=first test-secret that is long enough";
 
 /// Decodes a part of a JWT.
 fn part(token: &str, n: usize) -> Value {

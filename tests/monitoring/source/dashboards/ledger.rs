@@ -35,11 +35,11 @@ pub fn ledger() -> Dashboard {
                 .query("histogram_quantile(0.99, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p99")
                 .query("histogram_quantile(0.999, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p99.9")
                 .thresholds(0.05, 0.25),
-            time_series("Batch stage duration", "s", "Average time of a batch in each stage: waiting, deciding, writing (including the durable commit), answering.")
+            time_series("Batch stage duration", "s", "Average time of a batch in each stage: queue, validate, write (including the durable commit), ack.")
                 .query("sum by (stage) (rate(wallet_ledger_stage_duration_seconds_sum{}[$__rate_interval])) / sum by (stage) (rate(wallet_ledger_stage_duration_seconds_count{}[$__rate_interval]))", "{{stage}}"),
             time_series("Batch size", "short", "Transfers per commit. Grows with the load (group commit).")
                 .query("sum(rate(wallet_ledger_batch_size_sum{}[$__rate_interval])) / sum(rate(wallet_ledger_batch_size_count{}[$__rate_interval]))", "average"),
-            time_series("Batches by outcome", "ops", "Batches per second: sealed, stale (another process sealed first), or failed.")
+            time_series("Batches by outcome", "ops", "Batches per second by outcome: sealed, stale (another process sealed first), or a failure.")
                 .query("sum by (outcome) (rate(wallet_ledger_batches_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Head conflicts", "ops", "Batches that conflicted with another process at the head of the ledger, by outcome.")
                 .query("sum by (outcome) (rate(wallet_ledger_head_races_total{}[$__rate_interval]))", "{{outcome}}"),

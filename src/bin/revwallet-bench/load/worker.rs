@@ -1,0 +1,103 @@
+//! The share of a load that runs on one connection.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+
+use super::connection::{LoadConnection, RequestKey};
+use super::latency::LatencyHistogram;
+use super::{LoadOperation, LoadTarget};
+
+/// Sends requests on one connection, the next when the last is answered.
+pub(super) struct LoadWorker {
+    target: LoadTarget,
+    connection: LoadConnection,
+    operation: LoadOperation,
+    wallets: usize,
+    rng: fastrand::Rng,
+    next_key: RequestKey,
+    sent_at: Instant,
+    latencies: LatencyHistogram,
+}
+
+impl LoadWorker {
+    pub(super) fn new(
+        target: LoadTarget,
+        connection: LoadConnection,
+        operation: LoadOperation,
+        wallets: usize,
+    ) -> Self {
+        Self {
+            target,
+            connection,
+            operation,
+            wallets,
+            rng: fastrand::Rng::new(),
+            next_key: RequestKey::random(),
+            sent_at: Instant::now(),
+            latencies: LatencyHistogram::default(),
+        }
+    }
+
+    pub(super) async fn run_until(mut self, end: Instant) -> anyhow::Result<LatencyHistogram> {
+        self.sent_at = Instant::now();
+        while self.sent_at < end {
+            self.repeat().await?;
+        }
+        Ok(self.latencies)
+    }
+
+    /// Does the operation once, on a random wallet.
+    async fn repeat(&mut self) -> anyhow::Result<()> {
+        let index = self.rng.usize(..self.wallets);
+        let wallet = self.target.wallets[index].id;
+        let key = self.next_key.take();
+        match self.operation {
+            LoadOperation::Deposit => self.connection.write_deposit(wallet, key),
+            LoadOperation::Balance => {
+                self.connection.write_get(format_args!("/wallet/balance/{wallet}"));
+            }
+            LoadOperation::History => {
+                self.connection.write_get(format_args!("/wallet/{wallet}/history?limit=5"));
+            }
+            LoadOperation::Transfer => {
+                let other = self.other_wallet(index);
+                self.connection.write_transfer(wallet, other, key);
+            }
+            LoadOperation::HoldAndCapture => self.connection.write_hold(wallet, key),
+            LoadOperation::Login => self.connection.write_login(key),
+        }
+        self.exchange(self.operation.status()).await?;
+        match self.operation {
+            LoadOperation::Deposit => self.target.count_deposits(index, 1),
+            LoadOperation::HoldAndCapture => {
+                let (other, key) = (self.other_wallet(index), self.next_key.take());
+                self.connection.write_capture_of_last_hold(other, key)?;
+                self.exchange(200).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sends the request that was written, and records the latency of its response.
+    async fn exchange(&mut self, expected: u16) -> anyhow::Result<()> {
+        let status = self.connection.exchange().await?;
+        ensure!(
+            status == expected,
+            "{:?} returned {status} instead of {expected}: {}",
+            self.operation,
+            self.connection.body()
+        );
+        let answered_at = Instant::now();
+        self.latencies.record(answered_at - self.sent_at);
+        self.sent_at = answered_at;
+        Ok(())
+    }
+
+    /// A random wallet other than the one at `index`.
+    fn other_wallet(&mut self, index: usize) -> i64 {
+        let offset = self.rng.usize(1..self.wallets);
+        self.target.wallets[(index + offset) % self.wallets].id
+    }
+}

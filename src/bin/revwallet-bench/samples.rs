@@ -1,0 +1,134 @@
+//! Results of loads, and statistics over repeated ones.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+
+use crate::load::latency::LatencyHistogram;
+use crate::report::Measurement;
+use crate::resource_usage::ResourceUsage;
+
+/// Rate and latencies of one load.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadResult {
+    /// Transfers, or requests that transfer nothing, per second.
+    pub rate: f64,
+    pub latencies: LatencyHistogram,
+}
+
+/// A load's result with the resources used while it ran.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadSample {
+    pub result: LoadResult,
+    pub usage: ResourceUsage,
+}
+
+/// Samples of two alternatives that ran in alternation, so that drift of the machine affects both alike.
+#[derive(Debug, Default)]
+pub(crate) struct PairedSamples {
+    baseline: Vec<LoadSample>,
+    candidate: Vec<LoadSample>,
+}
+
+impl LoadResult {
+    /// Waits for the tasks of a load, each of which recorded its latencies, and counts `operations` for each latency.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(crate) async fn join(
+        tasks: JoinSet<anyhow::Result<LatencyHistogram>>,
+        began: Instant,
+        operations: f64,
+    ) -> anyhow::Result<Self> {
+        let recorded = tasks.join_all().await;
+        let elapsed = began.elapsed();
+        let latencies: LatencyHistogram = recorded.into_iter().sum::<anyhow::Result<_>>()?;
+        let rate = latencies.len() as f64 * operations / elapsed.as_secs_f64();
+        Ok(Self { rate, latencies })
+    }
+}
+
+impl From<(LoadResult, ResourceUsage)> for LoadSample {
+    fn from((result, usage): (LoadResult, ResourceUsage)) -> Self {
+        Self { result, usage }
+    }
+}
+
+impl LoadSample {
+    pub(crate) fn rate(&self) -> f64 {
+        self.result.rate
+    }
+
+    /// 99th percentile of the latencies, in milliseconds.
+    pub(crate) fn p99_ms(&self) -> f64 {
+        self.result.latencies.quantile_ms(0.99)
+    }
+}
+
+impl PairedSamples {
+    /// Adds one turn.
+    pub(crate) fn push(&mut self, baseline: LoadSample, candidate: LoadSample) {
+        self.baseline.push(baseline);
+        self.candidate.push(candidate);
+    }
+
+    /// Median, over the turns, of the candidate's value divided by the baseline's.
+    pub(crate) fn median_ratio(&self, value: impl Fn(&LoadSample) -> f64) -> f64 {
+        let turns = self.baseline.iter().zip(&self.candidate);
+        median(turns.map(|(baseline, candidate)| value(candidate) / value(baseline)).collect())
+    }
+
+    /// Median sample of each alternative, as rows of the report.
+    pub(crate) fn into_measurements(
+        self,
+        labels: [&str; 2],
+        clients: usize,
+    ) -> anyhow::Result<[Measurement; 2]> {
+        let [baseline, candidate] = labels;
+        Ok([
+            Measurement::new(baseline, clients, median_sample(self.baseline)?),
+            Measurement::new(candidate, clients, median_sample(self.candidate)?),
+        ])
+    }
+}
+
+/// Median of the values, or NaN without any; the upper one of two.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Sample with the median rate.
+pub(crate) fn median_sample(mut samples: Vec<LoadSample>) -> anyhow::Result<LoadSample> {
+    samples.sort_by(|one, other| one.rate().total_cmp(&other.rate()));
+    let middle = samples.len() / 2;
+    samples.into_iter().nth(middle).context("nothing was measured")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(rate: f64) -> LoadSample {
+        let result = LoadResult { rate, latencies: LatencyHistogram::default() };
+        LoadSample { result, usage: ResourceUsage::default() }
+    }
+
+    #[test]
+    fn the_median_is_neither_the_best_nor_the_worst() {
+        assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!(median(Vec::new()).is_nan());
+        let middle = median_sample([9.0, 1.0, 2.0].map(sample).to_vec()).unwrap();
+        assert!((middle.rate() - 2.0).abs() < f64::EPSILON);
+        assert!(median_sample(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn alternatives_are_compared_turn_by_turn() {
+        let mut samples = PairedSamples::default();
+        for (baseline, candidate) in [(100.0, 50.0), (10.0, 8.0), (1.0, 0.9)] {
+            samples.push(sample(baseline), sample(candidate));
+        }
+
+        assert!((samples.median_ratio(LoadSample::rate) - 0.8).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,164 @@
+//! Deposits and reads on a large book, relative to a small one.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
+
+use super::bulk::BATCH_LEGS_MAX;
+use crate::book::{BenchBook, deposit_posting};
+use crate::context::{ACCOUNTS, BenchContext};
+use crate::load::{LoadOperation, LoadSpec, LoadTarget};
+use crate::report::{ReportSection, TargetBound};
+use crate::samples::{LoadSample, PairedSamples};
+use crate::server_process::ServerProcess;
+use crate::sql;
+use crate::verification::verify_deposits;
+
+/// Transfers of the small book.
+const SMALL_TRANSFERS: i64 = 100_000;
+
+/// Transfers of a posting while a book is filled, and postings in flight.
+const FILL_LEGS: i64 = 2_000;
+const FILL_POSTINGS: usize = 6;
+
+/// Repetitions of each measurement, whose median counts.
+const TURNS: u32 = 3;
+
+/// Poll interval while waiting for the auditor.
+const AUDIT_POLL: Duration = Duration::from_millis(200);
+
+/// Operations that are measured on both books, with their number of connections and their label.
+const OPERATIONS: [(LoadOperation, usize, &str); 3] = [
+    (LoadOperation::Deposit, 64, "deposits"),
+    (LoadOperation::Balance, 16, "balances"),
+    (LoadOperation::History, 16, "histories"),
+];
+
+/// A book of a given size, and the server on it.
+struct FilledBook {
+    label: String,
+    book: BenchBook,
+    target: LoadTarget,
+    server: ServerProcess,
+}
+
+pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
+    let small = FilledBook::create(context, "small", SMALL_TRANSFERS).await?;
+    let large = FilledBook::create(context, "large", context.args.large_book_transfers).await?;
+    let duration = context.args.duration;
+    let mut section = ReportSection::default();
+    for (operation, connections, name) in OPERATIONS {
+        let mut samples = PairedSamples::default();
+        for turn in 1..=TURNS {
+            tracing::info!("{name} on a small and a large book, turn {turn} of {TURNS}");
+            let on_small = small.load(context, operation, connections, duration).await?;
+            let on_large = large.load(context, operation, connections, duration).await?;
+            samples.push(on_small, on_large);
+        }
+        let cost = samples.median_ratio(|sample| 1.0 / sample.rate());
+        let label =
+            format!("cost of {name} on the {}, relative to the {}", large.label, small.label);
+        section.add_target(label, cost, TargetBound::AtMost(1.3));
+        let labels = [&small, &large].map(|book| format!("{name}, {}", book.label));
+        let labels = labels.each_ref().map(String::as_str);
+        section.measurements.extend(samples.into_measurements(labels, connections)?);
+    }
+    for filled in [small, large] {
+        filled.server.kill().await?;
+        let verified = verify_deposits(&filled.book, &filled.target).await?;
+        section.add_note(format!("{}: {verified}.", filled.label));
+    }
+    Ok(section)
+}
+
+impl FilledBook {
+    /// Opens wallets over HTTP, fills the book with large postings, and waits until the auditor has caught up.
+    async fn create(context: &BenchContext, name: &str, transfers: i64) -> anyhow::Result<Self> {
+        let book = BenchBook::create(&context.postgres, name).await?;
+        let server = context.start_server(&book).await?;
+        let target = LoadTarget::open(&server.address, ACCOUNTS).await?;
+        server.kill().await?;
+        fill(&book, &target, transfers - i64::from(ACCOUNTS)).await?;
+        sql::vacuum_and_checkpoint(&mut book.connect().await?).await?;
+        let server = context.start_server(&book).await?;
+        wait_for_auditor(&book, transfers).await?;
+        let filled =
+            Self { label: format!("{name} book of {transfers} transfers"), book, target, server };
+        // Warms up the caches, and writes each page in full once, as Postgres does after a checkpoint.
+        filled.load(context, LoadOperation::Deposit, 64, 2 * context.args.duration).await?;
+        Ok(filled)
+    }
+
+    async fn load(
+        &self,
+        context: &BenchContext,
+        operation: LoadOperation,
+        connections: usize,
+        duration: Duration,
+    ) -> anyhow::Result<LoadSample> {
+        let spec = LoadSpec {
+            address: self.server.address.clone(),
+            operation,
+            connections,
+            wallets: ACCOUNTS as usize,
+            duration,
+        };
+        self.target.run(&context.monitor(&[self.server.id()]), spec).await
+    }
+}
+
+/// Deposits into random wallets.
+async fn fill(book: &BenchBook, target: &LoadTarget, transfers: i64) -> anyhow::Result<()> {
+    let bar = progress_bar("filling", transfers)?;
+    let writer = book.start_writer(Vec::new(), BATCH_LEGS_MAX).await?;
+    let wallets: Vec<i64> = target.wallet_ids().collect();
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut tasks: JoinSet<anyhow::Result<u64>> = JoinSet::new();
+    let (mut left, began) = (transfers, Instant::now());
+    while left > 0 || !tasks.is_empty() {
+        if left > 0 && tasks.len() < FILL_POSTINGS {
+            let legs = left.min(FILL_LEGS);
+            left -= legs;
+            let mut chosen = Vec::new();
+            for _ in 0..legs {
+                let index = rng.usize(..wallets.len());
+                target.count_deposits(index, 1);
+                chosen.push(wallets[index]);
+            }
+            let ledger = writer.ledger.clone();
+            tasks.spawn(async move {
+                ledger.post(deposit_posting(chosen.into_iter())).await?;
+                Ok(legs.unsigned_abs())
+            });
+        } else if let Some(written) = tasks.join_next().await {
+            bar.inc(written??);
+        }
+    }
+    bar.finish_and_clear();
+    tracing::info!("{transfers} transfers written in {:.0} s", began.elapsed().as_secs_f64());
+    writer.stop().await
+}
+
+/// Waits until the auditor has checked the whole book, so that its work is not measured.
+async fn wait_for_auditor(book: &BenchBook, transfers: i64) -> anyhow::Result<()> {
+    let bar = progress_bar("auditing", transfers)?;
+    let mut db = book.connect().await?;
+    loop {
+        let audited = sql::audited_until(&mut db).await?;
+        bar.set_position(audited.unsigned_abs());
+        if transfers <= audited {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        tokio::time::sleep(AUDIT_POLL).await;
+    }
+}
+
+fn progress_bar(activity: &str, transfers: i64) -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::new(transfers.unsigned_abs());
+    bar.set_style(ProgressStyle::with_template(&format!(
+        "{activity} {{bar:40}} {{pos}}/{{len}} transfers, {{per_sec}}, {{eta}} left"
+    ))?);
+    Ok(bar)
+}

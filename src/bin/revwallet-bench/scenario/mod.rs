@@ -1,0 +1,91 @@
+//! The scenarios: each measures one subject, verifies its book, and returns a section of the report.
+//!
+//! | scenario | measures | relative to |
+//! |---|---|---|
+//! | [`deposits`] | deposits over HTTP | `pgbench` calling a stored procedure that deposits in the conventional way |
+//! | [`bulk`] | postings of many transfers, in-process | postings of one transfer |
+//! | [`companions`] | postings that insert a row of another slice, in-process | postings that do not |
+//! | [`holds`] | holds and captures over HTTP | transfers over HTTP |
+//! | [`nginx`] | deposits through nginx | deposits sent to the server directly |
+//! | [`observability`] | deposits with metrics, logs and traces | deposits without any |
+//! | [`scrape`] | rendering ten thousand series for Prometheus | |
+//! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
+//! | [`multi_process`] | four servers on one book | one server |
+//! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
+//! | [`large_book`] | deposits and reads on a large book | the same on a small book |
+//! | [`compare`] | deposits on one build of the server | deposits on another build |
+
+mod bulk;
+mod companions;
+pub(crate) mod compare;
+mod deposits;
+mod holds;
+mod large_book;
+mod logins;
+mod multi_process;
+mod nginx;
+mod observability;
+mod old_snapshot;
+mod scrape;
+
+use crate::context::BenchContext;
+use crate::report::ReportSection;
+
+/// A value of `--scenarios`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// Deposits over HTTP, next to pgbench.
+    Deposits,
+    /// Postings of many transfers.
+    Bulk,
+    /// Postings that insert a row of another slice.
+    Companions,
+    /// Holds and captures, next to transfers.
+    Holds,
+    /// Deposits through nginx.
+    Nginx,
+    /// Deposits with metrics, logs and traces.
+    Observability,
+    /// Rendering of ten thousand series for Prometheus.
+    Scrape,
+    /// Reads during a thousand logins.
+    Logins,
+    /// Four servers on one book.
+    MultiProcess,
+    /// Deposits while an old snapshot is held.
+    OldSnapshot,
+    /// A large book, next to a small one.
+    LargeBook,
+}
+
+impl Scenario {
+    /// Every scenario that takes less than a few minutes.
+    pub(crate) const DEFAULT: [Self; 10] = [
+        Self::Deposits,
+        Self::Bulk,
+        Self::Companions,
+        Self::Holds,
+        Self::Nginx,
+        Self::Observability,
+        Self::Scrape,
+        Self::Logins,
+        Self::MultiProcess,
+        Self::OldSnapshot,
+    ];
+
+    pub(crate) async fn measure(self, context: &BenchContext) -> anyhow::Result<ReportSection> {
+        match self {
+            Self::Deposits => deposits::measure(context).await,
+            Self::Bulk => bulk::measure(context).await,
+            Self::Companions => companions::measure(context).await,
+            Self::Holds => holds::measure(context).await,
+            Self::Nginx => nginx::measure(context).await,
+            Self::Observability => observability::measure(context).await,
+            Self::Scrape => scrape::measure().await,
+            Self::Logins => logins::measure(context).await,
+            Self::MultiProcess => multi_process::measure(context).await,
+            Self::OldSnapshot => old_snapshot::measure(context).await,
+            Self::LargeBook => large_book::measure(context).await,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Time to render ten thousand series for a scrape by Prometheus.
+
+use std::time::{Duration, Instant};
+
+use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
+use tokio::runtime::Handle;
+
+use crate::report::{ReportSection, TargetBound};
+use crate::samples::median;
+
+/// Most series that a process may have.
+const SERIES: usize = 10_000;
+
+/// Repetitions of the measurement, whose median counts.
+const TURNS: u32 = 51;
+
+/// Routes between two counts of the series, because counting renders all of them.
+const ROUTES_PER_COUNT: u64 = 50;
+
+pub(super) async fn measure() -> anyhow::Result<ReportSection> {
+    let metrics = Metrics::new();
+    let exposition = Exposition::new(metrics.clone());
+    let series = record_series(&metrics, &exposition);
+    let runtime = Handle::current();
+    let times_ms = tokio::task::spawn_blocking(move || {
+        let mut times_ms = Vec::new();
+        for _ in 0..TURNS {
+            let began = Instant::now();
+            let _text = exposition.render(&runtime, ExpositionFormat::OpenMetrics);
+            times_ms.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        times_ms
+    });
+    let mut section = ReportSection::default();
+    let label = format!("time to render {series} series for Prometheus, ms");
+    section.add_target(label, median(times_ms.await?), TargetBound::AtMost(30.0));
+    Ok(section)
+}
+
+/// Records requests to many routes until there are enough series, and returns their number.
+fn record_series(metrics: &Metrics, exposition: &Exposition) -> usize {
+    let mut series = 0;
+    for n in 0.. {
+        let route = format!("/route/{n}");
+        for status in ["200", "400", "500"] {
+            let labels = ["POST", &route, status];
+            let seconds = Duration::from_millis(n % 500).as_secs_f64();
+            metrics.http_server_request_duration_seconds.with(labels).record(seconds);
+        }
+        if n % ROUTES_PER_COUNT == 0 {
+            let text = exposition.render(&Handle::current(), ExpositionFormat::OpenMetrics);
+            series = text.lines().filter(|line| !line.starts_with('#')).count();
+            if series >= SERIES {
+                break;
+            }
+        }
+    }
+    series
+}

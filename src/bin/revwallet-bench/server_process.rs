@@ -1,0 +1,85 @@
+//! A server under test, as a child process.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::book::BenchBook;
+
+/// Buffer for the server's log, large enough that reading it costs few wake-ups.
+const LOG_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes at the start of a log line that contain its level.
+const LEVEL_WITHIN_BYTES: usize = 64;
+const LEVEL_INFO: &[u8] = br#""level":"INFO""#;
+
+/// Settings of every server, unless a scenario replaces them.
+const SETTINGS: [&str; 4] =
+    ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json", "--access=open"];
+
+/// A running `revwallet serve`, killed when dropped.
+pub(crate) struct ServerProcess {
+    child: Child,
+    pub address: String,
+}
+
+impl ServerProcess {
+    /// Starts a server on a free port and waits until it listens; it logs no successful requests unless a setting says so.
+    pub(crate) async fn start(
+        binary: &Path,
+        book: &BenchBook,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.arg("serve").args(SETTINGS).args(["--database-url", &book.url]);
+        if !settings.iter().any(|setting| setting.starts_with("--log-success-ratio")) {
+            command.arg("--log-success-ratio=0");
+        }
+        let mut child = command
+            .args(settings)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let output = child.stdout.take().context("standard output is piped")?;
+        let mut lines = BufReader::with_capacity(LOG_BUFFER_BYTES, output).lines();
+        while let Some(line) = lines.next_line().await? {
+            let line: Value = serde_json::from_str(&line)?;
+            if line["event"] == "serve.listening" {
+                let address = line["address"].as_str().unwrap_or_default().to_owned();
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "ends with the process whose log it reads"
+                )]
+                tokio::spawn(forward_warnings(lines.into_inner()));
+                return Ok(Self { child, address });
+            }
+        }
+        bail!("{} exited before it listened", binary.display())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// Kills the server without warning: everything it acknowledged must still be in the book.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("cannot kill the server under test")
+    }
+}
+
+/// Logs the server's warnings, which may explain a figure, and discards other lines at little cost.
+async fn forward_warnings(mut log: BufReader<ChildStdout>) {
+    let mut line = Vec::new();
+    while let Ok(1..) = log.read_until(b'\n', &mut line).await {
+        let level = line.get(..LEVEL_WITHIN_BYTES).unwrap_or(&line);
+        if !level.windows(LEVEL_INFO.len()).any(|part| part == LEVEL_INFO) {
+            tracing::warn!("server under test: {}", String::from_utf8_lossy(&line).trim_end());
+        }
+        line.clear();
+    }
+}

@@ -1,0 +1,97 @@
+//! SQL statements of the benchmark.
+
+use revwallet::ledger::companion::CompanionKind;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+
+/// Inserts a row for each posting in its transaction, as a purchase would.
+pub(crate) static NOTE_COMPANION: CompanionKind = CompanionKind {
+    name: "bench.noted",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json) as (n int, seq bigint, account bigint)
+), done as (
+    insert into public.bench_note (transfer, account)
+    select seq, account from input
+    on conflict do nothing
+    returning transfer
+), took as (
+    select n from input join done on transfer = seq
+)",
+};
+
+/// Creates a database; `name` is a constant of this program.
+pub(crate) async fn create_database(db: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    db.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+    Ok(())
+}
+
+/// Creates the table that [`NOTE_COMPANION`] inserts into.
+pub(crate) async fn create_notes(db: &mut PgConnection) -> sqlx::Result<()> {
+    db.execute(
+        "create table public.bench_note (
+            transfer bigint primary key,
+            account bigint not null,
+            at timestamptz not null default now()
+        )",
+    )
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn count_notes(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from public.bench_note").fetch_one(db).await
+}
+
+/// Creates the schema of the baseline that `pgbench` drives, with its accounts.
+pub(crate) async fn create_baseline(db: &mut PgConnection, accounts: i32) -> sqlx::Result<()> {
+    db.execute(include_str!("baseline.sql")).await?;
+    sqlx::query("select prepare_baseline($1)").bind(accounts).execute(db).await?;
+    Ok(())
+}
+
+/// Takes ids from the sequence of the ledger's accounts.
+pub(crate) async fn reserve_account_ids(
+    db: &mut PgConnection,
+    count: i32,
+) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar("select nextval('ledger.account_id') from generate_series(1, $1)")
+        .bind(count)
+        .fetch_all(db)
+        .await
+}
+
+/// Number of deposits in the book.
+pub(crate) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from ledger.transfer where book = 1 and kind = 10")
+        .fetch_one(db)
+        .await
+}
+
+/// Sequence number of the last transfer that the auditor has checked.
+pub(crate) async fn audited_until(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "select coalesce(max(seq), 0) from ledger.cursor where book = 1 and name = 'auditor'",
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Begins a transaction and takes its snapshot, which lasts until [`release_snapshot`].
+pub(crate) async fn hold_snapshot(db: &mut PgConnection) -> sqlx::Result<()> {
+    db.execute("begin isolation level repeatable read").await?;
+    count_deposits(db).await?;
+    Ok(())
+}
+
+pub(crate) async fn release_snapshot(db: &mut PgConnection) -> sqlx::Result<()> {
+    db.execute("commit").await?;
+    Ok(())
+}
+
+/// Vacuums and checkpoints, as the server does by itself over time: so books of different sizes start alike.
+pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result<()> {
+    db.execute("vacuum (analyze) ledger.transfer").await?;
+    db.execute("vacuum (analyze) ledger.posting").await?;
+    db.execute("checkpoint").await?;
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! The supervisor of a cluster: starts Postgres from whatever state it was left in, restarts it if it ends, and stops it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::connect::{self, ConnectOutcome};
+use super::data_dir::DataDir;
+use super::log::Log;
+use super::pidfile::{self, PidFile};
+use super::postmaster::Postmaster;
+use super::process::PidHolder;
+use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
+
+/// Longest time that a start may take. Recovery after a crash reads up to `max_wal_size` of log, maybe from a slow disk.
+const START_WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// Time during which a start is retried while leftovers of the last Postgres block it.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Pause between two tries of a start.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause between two checks whether Postgres still runs.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// First pause after a restart; it doubles with each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// Longest pause after a restart.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Uptime after which the pause starts over.
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    data_dir: DataDir,
+    log: Log,
+    socket_dir: PathBuf,
+    postgres_bin: Option<PathBuf>,
+    settings: Vec<(String, String)>,
+    postmaster: Mutex<Option<Postmaster>>,
+    stopping: CancellationToken,
+    /// Number of restarts after an unexpected end.
+    restarts: AtomicU64,
+    /// Held while this process is the owner.
+    lock: File,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        data_dir: DataDir,
+        lock: File,
+        postgres_bin: Option<PathBuf>,
+        settings: Vec<(String, String)>,
+    ) -> anyhow::Result<Self> {
+        let log = data_dir.log();
+        // A Postgres that still runs keeps the socket that its former owner chose.
+        let pid_file = PidFile::read(&data_dir.cluster)?;
+        let running = pid_file.filter(|pid_file| {
+            process::holder_of(pid_file.pid, &data_dir.cluster) == PidHolder::Postmaster
+        });
+        let socket_dir = match running.and_then(|running| running.socket_dir) {
+            Some(folder) => folder,
+            None => socket::choose(&data_dir.hash(), &data_dir.os_user)?,
+        };
+        Ok(Self {
+            data_dir,
+            log,
+            socket_dir,
+            postgres_bin,
+            settings,
+            postmaster: Mutex::new(None),
+            stopping: CancellationToken::new(),
+            restarts: AtomicU64::new(0),
+            lock,
+        })
+    }
+
+    pub(super) fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
+    /// Number of restarts after an unexpected end.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Starts Postgres and returns its version once it accepts connections.
+    pub(super) async fn start(&self) -> anyhow::Result<String> {
+        let started = self.bring_up(&mut *self.postmaster.lock().await).await;
+        if started.is_err() {
+            self.stop().await;
+        }
+        started
+    }
+
+    /// Restarts Postgres whenever it ends, until `stop` is cancelled.
+    pub(super) async fn supervise(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.stopping.cancelled() => {}
+            () = self.restart_on_exit() => {}
+        }
+    }
+
+    /// Stops Postgres, waits for its last process, and releases the cluster.
+    pub(super) async fn stop(&self) {
+        let is_first = !self.stopping.is_cancelled();
+        self.stopping.cancel();
+        let mut slot = self.postmaster.lock().await;
+        if !is_first {
+            // The cluster may belong to another process by now.
+            return;
+        }
+        if let Some(mut postmaster) = slot.take() {
+            postmaster.stop().await;
+        }
+        // Removes the leftovers of a Postgres that was killed.
+        if let Err(reason) =
+            pidfile::running_postmaster(&self.data_dir.cluster, &self.data_dir.cluster_name()).await
+        {
+            warn!(
+                "the private Postgres has ended, but its leftovers could not be removed: {reason:#}"
+            );
+        }
+        // The folder of the socket should be empty now; if it is not, it is harmless.
+        drop(std::fs::remove_dir(&self.socket_dir));
+        drop(self.lock.unlock());
+    }
+
+    async fn restart_on_exit(&self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut since = Instant::now();
+        loop {
+            sleep(CHECK_INTERVAL).await;
+            let mut slot = self.postmaster.lock().await;
+            if slot.as_mut().is_some_and(|postmaster| !postmaster.has_ended()) {
+                continue;
+            }
+            *slot = None;
+            warn!(
+                "the private Postgres ended unexpectedly; restarting it, see {}",
+                self.log.path().display()
+            );
+            if HEALTHY_AFTER < since.elapsed() {
+                backoff = BACKOFF_MIN;
+            }
+            match self.bring_up(&mut slot).await {
+                Ok(_) => {
+                    self.restarts.fetch_add(1, Ordering::Relaxed);
+                    info!("the private Postgres accepts connections again");
+                }
+                Err(reason) => {
+                    error!("the private Postgres could not be restarted; retrying: {reason:#}");
+                }
+            }
+            drop(slot);
+            since = Instant::now();
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Takes over a running Postgres or starts one, and waits until it accepts connections.
+    async fn bring_up(&self, slot: &mut Option<Postmaster>) -> anyhow::Result<String> {
+        let started = Instant::now();
+        let (mut waiting_since, mut is_logged) = (None, false);
+        loop {
+            if let Some(ended) = slot.take_if(Postmaster::has_ended) {
+                self.check_exit(&ended, started).await?;
+            }
+            let pid = match slot {
+                Some(postmaster) => postmaster.pid(),
+                None => slot.insert(self.take_over_or_spawn().await?).pid(),
+            };
+            let reason = match self.try_connect(pid).await? {
+                Ok(version) => return Ok(version),
+                Err(reason) => reason,
+            };
+            if START_WAIT_MAX < started.elapsed() {
+                let wait = START_WAIT_MAX.as_secs();
+                bail!(
+                    "the private Postgres did not accept connections within {wait} s ({reason}): see {}",
+                    self.log.path().display()
+                );
+            }
+            // Counted from here: the creation of a cluster takes longer, and was logged.
+            let waiting_since = *waiting_since.get_or_insert_with(Instant::now);
+            if !is_logged && LOG_AFTER < waiting_since.elapsed() {
+                is_logged = true;
+                info!(
+                    "waiting for the private Postgres ({reason}); see {}",
+                    self.log.path().display()
+                );
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Tries once to connect; the inner error is the reason why Postgres is not ready.
+    async fn try_connect(&self, pid: i32) -> anyhow::Result<Result<String, String>> {
+        let pid_file = PidFile::read(&self.data_dir.cluster)?;
+        if !pid_file.is_some_and(|pid_file| pid_file.pid == pid && pid_file.is_ready) {
+            return Ok(Err("it is starting".into()));
+        }
+        Ok(match connect::try_connect(&self.socket_dir).await? {
+            ConnectOutcome::Accepted { version } => Ok(version),
+            ConnectOutcome::DatabaseMissing => {
+                connect::create_database(&self.socket_dir).await?;
+                Err("its database was just created".into())
+            }
+            ConnectOutcome::NotReady(reason) => Err(reason),
+        })
+    }
+
+    /// Refuses a start whose Postgres has ended; returns after a pause if a retry can succeed.
+    async fn check_exit(&self, ended: &Postmaster, started: Instant) -> anyhow::Result<()> {
+        let error = self.log.last_error_since(ended.log_start);
+        if ended.is_taken_over() || (started.elapsed() < RETRY_MAX && is_transient(&error)) {
+            sleep(RETRY_PAUSE).await;
+            return Ok(());
+        }
+        bail!("the private Postgres did not start ({error}): see {}", self.log.path().display())
+    }
+
+    async fn take_over_or_spawn(&self) -> anyhow::Result<Postmaster> {
+        let data_dir = &self.data_dir;
+        if let Some(running) =
+            pidfile::running_postmaster(&data_dir.cluster, &data_dir.cluster_name()).await?
+        {
+            info!(
+                "taking over the private Postgres that still runs in {}",
+                data_dir.cluster.display()
+            );
+            return Ok(Postmaster::take_over(
+                running.pid,
+                data_dir.cluster.clone(),
+                self.log.size(),
+            ));
+        }
+        let major_version = cluster::major_version(&data_dir.cluster)?;
+        let binaries =
+            binaries::find(self.postgres_bin.as_deref(), major_version, &data_dir.os_user).await?;
+        if major_version.is_none() {
+            let sync = !self.settings.iter().any(|(name, value)| name == "fsync" && value == "off");
+            cluster::create(data_dir, &binaries, sync).await?;
+        }
+        data_dir.link()?;
+        socket::prepare(&self.socket_dir, &data_dir.os_user)?;
+        let compression = cluster::wal_compression(data_dir, &binaries).await;
+        let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
+        // The cluster is the first argument: a process that takes over this Postgres recognizes it by that.
+        command
+            .arg("-D")
+            .arg(&data_dir.cluster)
+            .arg("-c")
+            .arg(format!("wal_compression={compression}"));
+        for (name, value) in
+            cluster::settings(data_dir, &self.socket_dir).iter().chain(&self.settings)
+        {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        Postmaster::spawn(command, data_dir.cluster.clone(), self.log.open()?)
+    }
+}
+
+/// Whether an error of Postgres goes away by itself.
+fn is_transient(error: &str) -> bool {
+    let transient = [
+        "pre-existing shared memory block",
+        "lock file",
+        "is being used by",
+        "could not create any Unix-domain sockets",
+    ];
+    transient.iter().any(|reason| error.contains(reason))
+}

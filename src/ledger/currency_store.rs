@@ -1,0 +1,43 @@
+//! Currencies in the database: those of the settings are stored, so that a later start without them still knows them.
+
+use anyhow::{Context, bail};
+
+use super::currency::{Currencies, Currency};
+use super::sql;
+use crate::db::Database;
+use crate::error::{Error, Result};
+
+/// The built-in currencies, those of the settings, and those that the database knows. Stores the ones of the settings.
+pub async fn load(db: &Database, configured: &[Currency]) -> anyhow::Result<Currencies> {
+    Currencies::with_added(configured).context("--currency is invalid")?;
+    let stored = read(db).await.map_err(Error::into_cause)?;
+    let mut known = Vec::with_capacity(stored.len());
+    for (code, decimals) in stored {
+        let decimals = u8::try_from(decimals)?;
+        let setting = configured.iter().find(|currency| currency.code() == code);
+        if let Some(currency) = setting.filter(|currency| currency.decimals() != decimals) {
+            bail!(
+                "--currency {currency:?}: amounts of this database have {decimals} decimals in {code}; \
+                 write {code}:{decimals}"
+            );
+        }
+        known.push(Currency::new(&code, decimals)?);
+    }
+    known.extend_from_slice(configured);
+    let currencies = Currencies::with_added(&known)
+        .context("a currency of this database has other decimals in this program")?;
+    store(db, configured).await.map_err(Error::into_cause)?;
+    Ok(currencies)
+}
+
+async fn read(db: &Database) -> Result<Vec<(String, i16)>> {
+    sql::stored_currencies(&mut *db.acquire("ledger.currencies").await?).await
+}
+
+async fn store(db: &Database, configured: &[Currency]) -> Result<()> {
+    let mut db = db.acquire("ledger.store_currencies").await?;
+    for currency in configured {
+        sql::store_currency(&mut db, currency.code(), i16::from(currency.decimals())).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Deposits and withdrawals: money enters from outside and leaves again.
+
+use std::sync::Arc;
+
+use super::{RequestMeta, Wallet, WalletRecord, Wallets, after, from_post_error, parse_amount};
+use crate::error::Result;
+use crate::ids::WalletId;
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, TransferKind};
+
+impl Wallets {
+    /// Moves money from outside into a wallet. `amount` is a decimal in its currency.
+    pub async fn deposit(
+        &self,
+        id: WalletId,
+        amount: &str,
+        meta: RequestMeta<'_>,
+    ) -> Result<Wallet> {
+        let record = self.record(id).await?;
+        meta.caller.require_fund(&record)?;
+        let amount = parse_amount(amount, record.currency)?;
+        let action = deposit_to(id.into(), record.currency, amount);
+        self.move_money("deposit", id, amount, action, &record, meta).await
+    }
+
+    /// Moves money out of a wallet to the outside. `amount` is a decimal in its currency.
+    pub async fn withdraw(
+        &self,
+        id: WalletId,
+        amount: &str,
+        meta: RequestMeta<'_>,
+    ) -> Result<Wallet> {
+        let record = self.record(id).await?;
+        meta.caller.require_spend(&record)?;
+        let amount = parse_amount(amount, record.currency)?;
+        let world = AccountId::system(SystemRole::World, record.currency);
+        let kind = TransferKind::Withdrawal;
+        let action = Action::Move { kind, debit: id.into(), credit: world, amount };
+        self.move_money("withdraw", id, amount, action, &record, meta).await
+    }
+
+    async fn move_money(
+        &self,
+        operation: &str,
+        id: WalletId,
+        amount: Minor,
+        action: Action,
+        record: &Arc<WalletRecord>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Wallet> {
+        let content = [&id.to_string() as &str, &amount.0.to_string()];
+        let posting = meta.posting(operation, &content, vec![Leg::from(action)]);
+        let posted = self.ledger.post(posting).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(record.currency)))?;
+        self.count_posted(&posted, record.currency);
+        after(id, Arc::clone(record), &posted)
+    }
+}
+
+/// The leg of a deposit.
+pub(super) fn deposit_to(account: AccountId, currency: Currency, amount: Minor) -> Action {
+    let debit = AccountId::system(SystemRole::World, currency);
+    Action::Move { kind: TransferKind::Deposit, debit, credit: account, amount }
+}
