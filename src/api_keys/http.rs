@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::{ApiKeyRow, ApiKeys, NAME_MAX, NewApiKey};
 use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::extract::{EmptyBody, JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -194,6 +194,7 @@ async fn rotate_key(
     Authenticated(caller): Authenticated,
     origin: Origin,
     Path(id): Path<ApiKeyId>,
+    EmptyBody: EmptyBody,
 ) -> Result<Json<ApiKeyBody>> {
     Ok(Json(keys.rotate(&caller, Some(origin), id).await?.try_into()?))
 }

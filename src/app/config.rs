@@ -8,6 +8,7 @@ use crate::db::embedded::EmbeddedArgs;
 use crate::http::HttpArgs;
 use crate::ledger::LedgerArgs;
 use crate::ops::canary::CanaryArgs;
+use crate::settings;
 use crate::telemetry::TelemetryArgs;
 use crate::users::UsersArgs;
 use crate::webhook::WebhookArgs;
@@ -54,10 +55,10 @@ pub struct LifecycleArgs {
     #[arg(long, env = "REVWALLET_ONLY", global = true)]
     pub only: Option<ProcessPart>,
     /// Longest time that shutdown waits for open requests and queued work after SIGTERM or SIGINT.
-    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = settings::duration)]
     pub shutdown_timeout: Duration,
     /// How long the program still accepts requests after SIGTERM, while `/readyz` already answers 503.
-    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = settings::duration)]
     pub shutdown_delay: Duration,
 }
 

@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::state::App;
+use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health};
 use crate::{api_keys, audit_log, users, wallet, web, webhook};
@@ -26,7 +27,8 @@ fn api() -> OpenApiRouter<App> {
 
 /// Router of the public listener.
 pub fn public(app: App) -> Router {
-    let (api, _document) = api().split_for_parts();
+    let (api, document) = api().split_for_parts();
+    let api = api.layer(KnownParametersLayer::new(&document));
     with_fallbacks(api.merge(openapi::explorer()).merge(web::routes())).with_state(app)
 }
 

@@ -158,7 +158,7 @@ async fn open_book(
         database: db.pipelined().clone(),
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
-        rules: config.ledger.rules(currencies.clone())?,
+        rules: config.ledger.rules(currencies.clone()),
         companions: wallet::COMPANIONS.to_vec(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),

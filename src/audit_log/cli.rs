@@ -16,7 +16,7 @@ const PAGE: i64 = 1_000;
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
     /// Number of entries to print, newest first.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     pub lines: i64,
     /// Print only the entries about this subject: `user:5`, `key:2`.
     #[arg(long)]

@@ -22,11 +22,15 @@ use tracing::{Span, info, info_span};
 
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
+use crate::settings;
 use crate::telemetry::{Metrics, is_current_span_exported};
 use embedded::{Embedded, EmbeddedArgs};
 
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
+
+/// Smallest pool: some operations read through a second connection while they hold one.
+const CONNECTIONS_MIN: i64 = 2;
 
 /// Address of the database, and limits of its use.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,10 +44,10 @@ pub struct DatabaseArgs {
     #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, hide_env_values = true, value_parser = secret::from_file)]
     pub database_url_file: Option<Secret>,
     /// Most connections of the pool.
-    #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16)]
+    #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(CONNECTIONS_MIN..=10_000))]
     pub database_connections_max: u32,
     /// Longest time that a request waits for a connection.
-    #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = settings::positive_duration)]
     pub database_acquire_timeout: Duration,
     /// Do not migrate the database at start; run `revwallet migrate` instead.
     #[arg(long, env = "REVWALLET_NO_MIGRATE", global = true)]

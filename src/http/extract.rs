@@ -1,6 +1,6 @@
 //! Bodies, paths and queries into types, with our own words for what is wrong with them.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::BODY_BYTES_MAX;
+use super::{BODY_BYTES_MAX, json, query};
 use crate::error::{Error, FieldError, Result};
 
 /// A JSON body, still as bytes: [`JsonBody::read`] makes the type, which may borrow from them.
@@ -19,10 +19,14 @@ pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX>(Bytes);
 impl<const MAX: usize> JsonBody<MAX> {
     /// Reads the whole body as `T`.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        serde_json::from_slice(&self.0).map_err(|cause| match cause.classify() {
-            serde_json::error::Category::Data => Error::field("", cause.to_string()),
-            _ => Error::MalformedJson(cause.to_string()),
-        })
+        json::read(&self.0)
+    }
+}
+
+impl<const MAX: usize> JsonBody<MAX> {
+    /// Reads the whole body as `T`, from a program with a format of its own.
+    pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        json::read_foreign(&self.0)
     }
 }
 
@@ -43,6 +47,53 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
             }
         })?;
         Ok(Self(bytes))
+    }
+}
+
+/// A JSON body all of whose members are optional: no body at all is the same as `{}`.
+pub struct OptionalJsonBody(Option<JsonBody>);
+
+impl OptionalJsonBody {
+    /// Reads the whole body as `T`.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        match &self.0 {
+            Some(body) => body.read(),
+            None => json::read(b"{}"),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_absent = request.body().is_end_stream();
+        if is_absent {
+            return Ok(Self(None));
+        }
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return JsonBody::from_request(request, state).await.map(|body| Self(Some(body)));
+        }
+        // A body without a type, which may turn out to have no bytes.
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) if bytes.is_empty() => Ok(Self(None)),
+            _ => Err(Error::UnsupportedMediaType),
+        }
+    }
+}
+
+/// The body of a request without members: absent or `{}`.
+pub struct EmptyBody;
+
+#[derive(Deserialize)]
+struct NoMembers {}
+
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let body = OptionalJsonBody::from_request(request, state).await?;
+        body.read::<NoMembers>().map(|NoMembers {}| Self)
     }
 }
 
@@ -141,10 +192,7 @@ pub struct Query<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
-            Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Error::field("?", rejection.body_text())),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        query::read(parts.uri.query().unwrap_or_default()).map(Self)
     }
 }

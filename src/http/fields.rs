@@ -1,8 +1,8 @@
 //! Parsers of single members of a body and of query parameters, shared by the slices.
 
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::error::{Error, Result};
 
@@ -16,8 +16,14 @@ pub fn moment(at: OffsetDateTime) -> Result<String> {
 
 /// Parses a moment that the client gave under this name.
 pub fn parse_moment(name: &str, text: Option<String>) -> Result<Option<OffsetDateTime>> {
-    let moment = text.map(|text| OffsetDateTime::parse(&text, &Rfc3339)).transpose();
-    moment.map_err(|_| Error::field(name, "must be RFC 3339, such as 2026-01-31T12:00:00Z"))
+    let Some(text) = text else { return Ok(None) };
+    let moment = OffsetDateTime::parse(&text, &Rfc3339).ok();
+    // An offset can move the moment out of the years that can be written.
+    let moment = moment.and_then(|moment| moment.checked_to_offset(UtcOffset::UTC));
+    match moment.filter(|moment| (0..=9999).contains(&moment.year())) {
+        Some(moment) => Ok(Some(moment)),
+        None => Err(Error::field(name, "must be RFC 3339, such as 2026-01-31T12:00:00Z")),
+    }
 }
 
 /// Parses an id that is given as a number or as a string of digits.
@@ -27,16 +33,16 @@ pub fn id(raw: &str) -> Option<i64> {
     text.parse().ok().filter(|_| plain)
 }
 
-/// Parses a JSON string.
+/// Parses a JSON string that Postgres can store: it cannot store a NUL.
 pub fn string(raw: &str) -> Result<String, String> {
-    serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())
+    let text = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
+    if text.contains('\0') { Err("must not contain a NUL".to_owned()) } else { Ok(text) }
 }
 
-/// Parses a string of 1 to `max` characters that Postgres can store.
+/// Parses a string of 1 to `max` characters.
 pub fn text(raw: &str, max: usize) -> Result<String, String> {
     let text = string(raw)?;
-    // Postgres cannot store a NUL in text.
-    if (1..=max).contains(&text.chars().count()) && !text.contains('\0') {
+    if (1..=max).contains(&text.chars().count()) {
         Ok(text)
     } else {
         Err(format!("must have 1 to {max} characters"))
@@ -55,4 +61,35 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
         return Err("must not contain a NUL".to_owned());
     }
     RawValue::from_string(raw.to_owned()).map_err(|cause| cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_that_leave_the_calendar_in_utc_are_refused() {
+        for text in [
+            "9999-12-31T23:59:59-23:59",
+            "9999-12-31T23:59:59.999999999-00:01",
+            "0000-01-01T00:00:00+00:01",
+            "0000-01-01T00:00:00+23:59",
+            "tomorrow",
+            "",
+        ] {
+            let refused = parse_moment("?from", Some(text.to_owned()));
+            assert!(matches!(refused, Err(Error::Invalid(_))), "{text}: {refused:?}");
+        }
+        for text in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00+14:00"] {
+            let read = parse_moment("?from", Some(text.to_owned())).expect("valid");
+            assert!(moment(read.expect("present")).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_nul_is_refused_in_every_text() {
+        for raw in ["\"a\\u0000\"", "\"\\u0000\""] {
+            assert!(string(raw).is_err() && text(raw, 9).is_err(), "{raw}");
+        }
+    }
 }

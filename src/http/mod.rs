@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod context;
 pub mod extract;
 pub mod fields;
+pub mod json;
 pub mod listener;
 pub mod middleware;
 pub mod openapi;
@@ -15,6 +16,7 @@ pub mod origin;
 pub mod pagination;
 pub mod problem;
 pub mod problem_pages;
+pub mod query;
 pub mod replay;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use axum::extract::DefaultBodyLimit;
 use http::Method;
 
 use crate::error::Error;
+use crate::settings;
 
 /// Largest body of a request, unless its route says otherwise.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -47,16 +50,16 @@ pub struct HttpArgs {
     )]
     pub internal_listen: SocketAddr,
     /// Most connections that are open at once; others wait to be accepted.
-    #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000)]
+    #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
     /// Most requests that are answered at once; the next one is told to come back.
-    #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096)]
+    #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096, value_parser = settings::count())]
     pub http_requests_max: usize,
     /// Longest that an answer may take.
-    #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub http_timeout: Duration,
     /// Longest that the head of a request may take to arrive.
-    #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub http_header_timeout: Duration,
 }
 

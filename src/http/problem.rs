@@ -44,6 +44,10 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<Box<RawValue>>,
+    /// The wallet that does not exist, or that is frozen or closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7")]
+    wallet: Option<String>,
     /// The title, for clients that look for `error`.
     #[schema(example = "Invalid request")]
     error: &'a str,
@@ -73,6 +77,7 @@ impl<'a> ProblemBody<'a> {
         Self {
             available,
             required,
+            wallet: wallet_of(error),
             kind: format!("/problems/{}", problem.slug),
             title: problem.title,
             status: problem.status.as_u16(),
@@ -89,14 +94,30 @@ fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
     let number = |text: &String| RawValue::from_string(text.clone()).ok();
     match error {
         Error::InsufficientFunds { available, required } => (number(available), number(required)),
-        Error::InBatch { error, .. } => funds(error),
+        Error::InBatch { error, .. } | Error::OfWallet { error, .. } => funds(error),
         _ => (None, None),
+    }
+}
+
+fn wallet_of(error: &Error) -> Option<String> {
+    match error {
+        Error::OfWallet { wallet, .. } => Some(wallet.to_string()),
+        Error::InBatch { error, .. } => wallet_of(error),
+        _ => None,
     }
 }
 
 fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     match error {
         Error::Invalid(errors) | Error::InvalidProfile(errors) => Cow::Borrowed(errors),
+        Error::OfWallet { pointer: Some(pointer), error, .. } => {
+            Cow::Owned(vec![FieldError { pointer: pointer.clone(), detail: error.to_string() }])
+        }
+        Error::InBatch { error, .. }
+            if matches!(**error, Error::OfWallet { pointer: Some(_), .. }) =>
+        {
+            broken(error)
+        }
         Error::InBatch { place, error } => Cow::Owned(vec![FieldError {
             pointer: format!("/transfers/{place}"),
             detail: error.to_string(),

@@ -1,27 +1,28 @@
 //! Settings of the ledger.
 
-use anyhow::anyhow;
+use clap::builder::RangedU64ValueParser;
 
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
-use super::money::Minor;
+use super::money::{MAX_BALANCE, Minor};
 use super::writer::Settings;
+use crate::settings;
 
 /// Settings of the ledger's writer and of its rules.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
     /// Most postings that wait to be written; further postings are rejected with 503.
-    #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192)]
+    #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192, value_parser = settings::count())]
     pub ledger_queue_max: usize,
     /// Most transfers in one commit; a larger posting gets a commit of its own.
-    #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024)]
+    #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024, value_parser = settings::count())]
     pub ledger_batch_max: usize,
     /// Most account balances in the cache, 50 bytes each.
-    #[arg(long, env = "REVWALLET_LEDGER_CACHE_MAX", global = true, default_value_t = 400_000)]
+    #[arg(long, env = "REVWALLET_LEDGER_CACHE_MAX", global = true, default_value_t = 400_000, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000_000))]
     pub ledger_cache_max: usize,
     /// Most minor units that one transfer may move.
-    #[arg(long, env = "REVWALLET_MAX_AMOUNT", global = true, default_value_t = 1_000_000_000_000)]
+    #[arg(long, env = "REVWALLET_MAX_AMOUNT", global = true, default_value_t = 1_000_000_000_000, value_parser = clap::value_parser!(i64).range(1..=MAX_BALANCE.0))]
     pub max_amount: i64,
     /// Further currencies as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
@@ -42,10 +43,7 @@ impl LedgerArgs {
         }
     }
 
-    pub fn rules(&self, currencies: Currencies) -> anyhow::Result<Rules> {
-        if self.max_amount <= 0 {
-            return Err(anyhow!("--max-amount must be greater than zero"));
-        }
-        Ok(Rules { amount_max: Minor(self.max_amount), currencies })
+    pub fn rules(&self, currencies: Currencies) -> Rules {
+        Rules { amount_max: Minor(self.max_amount), currencies }
     }
 }

@@ -105,7 +105,7 @@ async fn receive_alerts(
 ) -> Result<StatusCode> {
     let receiver = RECEIVERS.into_iter().find(|known| *known == receiver);
     let receiver = receiver.ok_or(Error::NotFound("receiver"))?;
-    for FiredAlert { status, labels, annotations } in body.read::<Notification>()?.alerts {
+    for FiredAlert { status, labels, annotations } in body.read_foreign::<Notification>()?.alerts {
         let status = if status == "resolved" { "resolved" } else { "firing" };
         ops.0.metrics.wallet_alerts_heard_total.with([receiver, status]).increment(1);
         if receiver == "watchdog" {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::secret::{Secret, from_setting};
+use crate::settings;
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, TraceContext};
 
@@ -31,7 +32,7 @@ pub struct CanaryArgs {
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
     /// Time between two transfers of the canary.
-    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = interval)]
+    #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = settings::positive_duration)]
     pub probe_interval: Duration,
     /// API key of the canary, needed where access is closed; any scope is sufficient.
     #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true, value_parser = from_setting)]
@@ -61,14 +62,6 @@ pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
         let canary = Canary::new(&base, args.probe_key, metrics)?;
         canary.run(args.probe_interval, stopping).await
     });
-}
-
-/// Parses a duration and refuses zero.
-fn interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("give at least 1ms".to_owned()),
-        parsed => parsed.map_err(|cause| cause.to_string()),
-    }
 }
 
 impl Canary {

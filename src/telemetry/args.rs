@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use clap::builder::RangedU64ValueParser;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -34,7 +35,7 @@ pub struct TelemetryArgs {
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
     /// Bytes of log lines, and as many of spans, that wait in memory while their receiver is unavailable; the oldest are dropped first.
-    #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024)]
+    #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1_000..=1_000_000_000_000))]
     pub export_buffer_bytes: usize,
 }
 

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod http;
 mod login_throttle;
+mod names;
 mod password;
 mod password_policy;
 mod profile;
@@ -26,6 +27,7 @@ use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::ids::UserId;
 use crate::secret::{Secret, from_setting};
+use crate::settings;
 use crate::telemetry::{Metrics, gauge_value};
 
 use self::login_throttle::{AttemptLimit, NextAttempt};
@@ -51,13 +53,13 @@ pub struct UsersArgs {
     #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret_before: Option<Secret>,
     /// Lifetime of a session.
-    #[arg(long, env = "REVWALLET_TOKEN_LIFETIME", global = true, default_value = "1d", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_TOKEN_LIFETIME", global = true, default_value = "1d", value_parser = settings::whole_seconds)]
     pub token_lifetime: Duration,
     /// Minimum age for registrations that require an age.
-    #[arg(long, env = "REVWALLET_AGE_MIN", global = true, default_value_t = 18)]
+    #[arg(long, env = "REVWALLET_AGE_MIN", global = true, default_value_t = 18, value_parser = clap::value_parser!(i16).range(0..=150))]
     pub age_min: i16,
     /// Registrations from one address before further ones have to wait.
-    #[arg(long, env = "REVWALLET_REGISTRATIONS_MAX", global = true, default_value_t = 60)]
+    #[arg(long, env = "REVWALLET_REGISTRATIONS_MAX", global = true, default_value_t = 60, value_parser = clap::value_parser!(i32).range(1..))]
     pub registrations_max: i32,
 }
 
@@ -66,16 +68,16 @@ pub struct UsersArgs {
 #[command(next_help_heading = "Users")]
 pub struct PasswordArgs {
     /// Memory of a password hash, in KiB.
-    #[arg(long, env = "REVWALLET_PASSWORD_MEMORY", global = true, default_value_t = 19_456)]
+    #[arg(long, env = "REVWALLET_PASSWORD_MEMORY", global = true, default_value_t = 19_456, value_parser = clap::value_parser!(u32).range(8..=4_194_304))]
     pub password_memory: u32,
     /// Passes over the memory of a password hash.
-    #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2)]
+    #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub password_passes: u32,
     /// Most password hashes that are computed at once, each on a core of its own [default: half of the cores].
-    #[arg(long, env = "REVWALLET_PASSWORD_HASHES_MAX", global = true)]
+    #[arg(long, env = "REVWALLET_PASSWORD_HASHES_MAX", global = true, value_parser = settings::count())]
     pub password_hashes_max: Option<usize>,
     /// Most requests that wait for a password hash; further ones get 503.
-    #[arg(long, env = "REVWALLET_PASSWORD_WAITING_MAX", global = true, default_value_t = 256)]
+    #[arg(long, env = "REVWALLET_PASSWORD_WAITING_MAX", global = true, default_value_t = 256, value_parser = settings::count())]
     pub password_waiting_max: usize,
 }
 

@@ -1,9 +1,10 @@
 //! Refusals of the ledger as errors of the API.
 
-use super::transfer::KEY_CLAIMED;
+use super::transfer::{KEY_CLAIMED, wallet_of};
 use crate::error::Error;
+use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
+use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::{PostError, Refusal};
 
 /// The error of a posting. Amounts are written in its currency, if it has one.
@@ -19,19 +20,34 @@ pub(super) fn from_post_error(error: &PostError, currency: Option<Currency>) -> 
     }
 }
 
+/// An error about the wallet of an account, if it has one.
+fn of_account(error: Error, account: AccountId) -> Error {
+    match wallet_of(account) {
+        Some(wallet) => error.of_wallet(wallet.0),
+        None => error,
+    }
+}
+
 fn from_refusal(refusal: &Refusal, currency: Option<Currency>) -> Error {
+    let exact = |minor: &Minor| match currency {
+        Some(currency) => format!("{}", minor.exact(currency)),
+        None => format!("{} minor units", minor.0),
+    };
     match refusal {
-        Refusal::NoSuchAccount(_) => Error::NotFound("wallet"),
-        Refusal::AccountClosed(_) => Error::WalletClosed,
-        Refusal::AccountFrozen(_) => Error::WalletFrozen,
-        Refusal::AccountNotEmpty(_) => Error::WalletNotEmpty,
+        Refusal::NoSuchAccount(id) => of_account(Error::NotFound("wallet"), *id),
+        Refusal::AccountClosed(id) => of_account(Error::WalletClosed, *id),
+        Refusal::AccountFrozen(id) => of_account(Error::WalletFrozen, *id),
+        Refusal::AccountNotEmpty(id) => of_account(Error::WalletNotEmpty, *id),
         Refusal::InsufficientFunds { available, required, .. } => {
-            let write = |minor: &Minor| {
-                currency.map(|currency| minor.exact(currency).to_string()).unwrap_or_default()
-            };
-            Error::InsufficientFunds { available: write(available), required: write(required) }
+            Error::InsufficientFunds { available: exact(available), required: exact(required) }
         }
-        Refusal::BalanceTooLarge(_) | Refusal::AmountTooLarge => Error::AmountTooLarge,
+        Refusal::BalanceTooLarge(id) => {
+            let limit = exact(&MAX_BALANCE);
+            of_account(Error::AmountTooLarge { subject: "the balance after it", limit }, *id)
+        }
+        Refusal::AmountTooLarge { limit } => {
+            Error::AmountTooLarge { subject: "the amount", limit: exact(limit) }
+        }
         Refusal::CurrencyMismatch(..) => Error::CurrencyMismatch,
         Refusal::KeyReused | Refusal::Companion(KEY_CLAIMED) => Error::IdempotencyKeyReused,
         Refusal::InLeg { refusal, .. } => from_refusal(refusal, currency),

@@ -174,8 +174,8 @@ impl Wallets {
         let amount = initial.map_or(0, |minor| minor.0).to_string();
         let mut posting = meta.posting("open", &[owner, currency.code(), &amount], legs);
         posting.companions.push(companion);
-        let posted =
-            self.ledger.post(posting).await.map_err(|error| from_post_error(&error, None))?;
+        let posted = self.ledger.post(posting).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
         // A replay opened another id, the first time.
         let id = WalletId(posted.rows.first().ok_or_else(nothing_posted)?.debit.0);
         let record = self.record(id).await?;

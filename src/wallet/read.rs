@@ -115,7 +115,9 @@ impl Wallets {
         let record = self.record(id).await?;
         let mut db = self.db.acquire("wallet.detail").await?;
         let balance = balance_at(&mut db, id, record, read::END).await?;
-        let row = sql::detail(&mut db, id).await?.ok_or(Error::NotFound("wallet"))?;
+        let row = sql::detail(&mut db, id)
+            .await?
+            .ok_or_else(|| Error::NotFound("wallet").of_wallet(id.0))?;
         let state = read::state(&mut db, BOOK, id.into()).await?;
         let sql::DetailRow { created_at, closed_at, label, metadata } = row;
         Ok((balance, WalletDetail { state, created_at, closed_at, label, metadata }))
@@ -129,10 +131,16 @@ impl Wallets {
     ) -> Result<Vec<WalletBalance>> {
         let visibility = caller.require_visibility()?;
         let mut db = self.db.acquire("wallet.list").await?;
-        let rows = match (filter.owner, visibility) {
-            (Some(owner), _) => sql::list_of_owner(&mut db, owner, visibility, filter).await?,
-            (None, Visibility::All) => sql::list(&mut db, filter).await?,
-            (None, _) => sql::list_visible(&mut db, visibility, filter).await?,
+        let rows = match (filter.owner, filter.currency, visibility) {
+            (Some(owner), _, _) => sql::list_of_owner(&mut db, owner, visibility, filter).await?,
+            (None, None, Visibility::All) => sql::list(&mut db, filter).await?,
+            (None, Some(currency), Visibility::All) => {
+                sql::list_of_currency(&mut db, currency, filter).await?
+            }
+            (None, None, _) => sql::list_visible(&mut db, visibility, filter).await?,
+            (None, Some(currency), _) => {
+                sql::list_visible_of_currency(&mut db, currency, visibility, filter).await?
+            }
         };
         let accounts = rows.iter().map(|row| AccountId::from(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));

@@ -33,7 +33,7 @@ impl Wallets {
             return Ok(record);
         }
         let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
-        let row = found.ok_or(Error::NotFound("wallet"))?;
+        let row = found.ok_or_else(|| Error::NotFound("wallet").of_wallet(id.0))?;
         let record = self.record_from(&row.currency, row.owner, row.app_user)?;
         self.records.insert(id, Arc::clone(&record));
         Ok(record)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
-use crate::ids::{DeliveryId, WalletId};
+use crate::ids::{DeliveryId, TransferId, WalletId};
 
 /// State of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,8 @@ impl FromStr for DeliveryState {
 pub struct WebhookDelivery {
     pub id: DeliveryId,
     pub wallet: WalletId,
-    /// Seq of the transfer behind the event.
-    pub seq: i64,
+    /// The transfer behind the event.
+    pub transfer: TransferId,
     pub event: String,
     pub state: DeliveryState,
     pub attempts: i32,

@@ -24,6 +24,7 @@ use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{DeliveryId, WebhookId};
+use crate::settings;
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
@@ -51,7 +52,7 @@ pub struct WebhookArgs {
     #[arg(long, env = "REVWALLET_WEBHOOK_ALLOW_PRIVATE", global = true)]
     pub webhook_allow_private: bool,
     /// How long finished deliveries stay in the log.
-    #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = settings::whole_seconds)]
     pub webhook_log_lifetime: Duration,
 }
 

@@ -11,7 +11,7 @@ use super::alert::{Alert, AlertDirection};
 use super::delivery::{DeliveryState, WebhookDelivery};
 use crate::error::{Error, Result};
 use crate::idempotency::HashedKey;
-use crate::ids::{AlertId, DeliveryId, UserId, WalletId, WebhookId};
+use crate::ids::{AlertId, DeliveryId, TransferId, UserId, WalletId, WebhookId};
 use crate::ledger::money::Minor;
 
 /// Hours after a rotation during which the previous secret signs as well.
@@ -288,7 +288,7 @@ pub(super) async fn rotate(
 struct DeliveryRow {
     id: DeliveryId,
     wallet: WalletId,
-    seq: i64,
+    transfer: i64,
     event: String,
     state: String,
     attempts: i32,
@@ -305,7 +305,7 @@ impl TryFrom<DeliveryRow> for WebhookDelivery {
         Ok(Self {
             id: row.id,
             wallet: row.wallet,
-            seq: row.seq,
+            transfer: TransferId(row.transfer),
             event: row.event,
             state: row.state.parse()?,
             attempts: row.attempts,
@@ -326,12 +326,17 @@ pub(super) async fn list_deliveries(
 ) -> Result<Vec<WebhookDelivery>> {
     let rows = sqlx::query_as!(
         DeliveryRow,
-        r#"select id as "id: DeliveryId", wallet as "wallet: WalletId", seq, event, state, attempts, status, error,
-            created_at, attempted_at
-        from delivery where webhook = $1 and id < $2 order by id desc limit $3"#,
+        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - coalesce(t.leg, 0) as "transfer!",
+            d.event, d.state, d.attempts, d.status, d.error, d.created_at, d.attempted_at
+        from delivery d
+        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
+        where d.webhook = $1 and d.id < $2
+        order by d.id desc
+        limit $3"#,
         webhook.0,
         before,
         limit,
+        BOOK,
     );
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }

@@ -20,6 +20,7 @@ mod openapi;
 mod outage;
 mod page;
 mod startup;
+mod strictness;
 mod tail;
 mod telemetry;
 mod tls;

@@ -80,6 +80,31 @@ async fn every_routed_method_is_documented() {
     .await;
 }
 
+/// Returns every reference below a value.
+fn references(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Object(members) => {
+            let own = members.get("$ref").and_then(Value::as_str);
+            own.into_iter().chain(members.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_reference_of_the_document_resolves() {
+    let document = serde_json::to_value(revwallet::app::router::document()).unwrap();
+
+    let references = references(&document);
+
+    assert!(references.len() > 50, "{} references", references.len());
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference}"));
+        assert!(document.pointer(pointer).is_some(), "{reference} does not resolve");
+    }
+}
+
 #[tokio::test]
 async fn every_operation_documents_its_parameters_and_responses() {
     run(async |app| {

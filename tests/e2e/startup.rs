@@ -36,6 +36,40 @@ fn an_invalid_value_is_refused() {
 }
 
 #[test]
+fn a_setting_that_cannot_work_is_refused() {
+    for (setting, values) in [
+        ("http-connections-max", &["0", "-1", "18446744073709551615"][..]),
+        ("http-requests-max", &["0", "18446744073709551615"]),
+        ("http-timeout", &["0s", "1ns", "500000000000y"]),
+        ("http-header-timeout", &["0s", "500000000000y"]),
+        ("ledger-queue-max", &["0", "18446744073709551615"]),
+        ("ledger-batch-max", &["0", "18446744073709551615"]),
+        ("ledger-cache-max", &["-1", "18446744073709551615"]),
+        ("max-amount", &["0", "-1", "9007199254740992"]),
+        ("database-connections-max", &["0", "1", "4294967295"]),
+        ("database-acquire-timeout", &["0s", "500000000000y"]),
+        ("token-lifetime", &["0s", "500000000000y"]),
+        ("age-min", &["-1", "151"]),
+        ("registrations-max", &["0", "-1"]),
+        ("password-memory", &["0", "7", "4294967295"]),
+        ("password-passes", &["0", "4294967295"]),
+        ("password-hashes-max", &["0", "18446744073709551615"]),
+        ("password-waiting-max", &["0"]),
+        ("webhook-log-lifetime", &["0s", "500000000000y"]),
+        ("probe-interval", &["0s", "500000000000y"]),
+        ("export-buffer-bytes", &["0", "18446744073709551615"]),
+        ("shutdown-timeout", &["500000000000y"]),
+        ("shutdown-delay", &["500000000000y"]),
+    ] {
+        for value in values {
+            let exit = program::run(&[&format!("--{setting}={value}")]);
+            assert_refused(&exit, 2, &[setting]);
+        }
+    }
+    assert_refused(&program::run(&["audit", "--lines=0"]), 2, &["--lines"]);
+}
+
+#[test]
 fn an_invalid_secret_is_not_printed() {
     let folder = Folder::new();
     let empty = folder.0.join("empty");

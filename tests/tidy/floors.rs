@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("the base of both", &["db", "auth", "idempotency"]),
     (
         "modules without dependencies",
-        &["telemetry", "tasks", "error", "secret", "cache", "ids", "web"],
+        &["telemetry", "tasks", "error", "secret", "cache", "ids", "settings", "web"],
     ),
 ];
 
@@ -44,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
             "error",
             "secret",
+            "settings",
             "web",
         ],
     ),
@@ -62,11 +63,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error",
             "secret",
             "ids",
+            "settings",
         ],
     ),
     (
         "users",
-        &["audit_log", "http", "db", "auth", "idempotency", "telemetry", "error", "secret", "ids"],
+        &[
+            "audit_log",
+            "http",
+            "db",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "error",
+            "secret",
+            "ids",
+            "settings",
+        ],
     ),
     (
         "api_keys",
@@ -77,10 +90,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["ledger", "http", "db", "auth", "idempotency", "telemetry", "error", "cache", "ids"],
     ),
     ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
-    ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret"]),
-    ("ledger", &["db", "idempotency", "telemetry", "tasks", "error", "cache"]),
-    ("http", &["auth", "telemetry", "tasks", "error", "web"]),
-    ("db", &["telemetry", "error", "secret"]),
+    ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "settings"]),
+    ("ledger", &["db", "idempotency", "telemetry", "tasks", "error", "cache", "settings"]),
+    ("http", &["auth", "telemetry", "tasks", "error", "settings", "web"]),
+    ("db", &["telemetry", "error", "secret", "settings"]),
     ("jobs", &["db", "telemetry", "tasks", "error"]),
     ("auth", &["error", "secret", "ids"]),
     ("idempotency", &["error", "secret"]),
@@ -90,6 +103,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("cache", &[]),
     ("ids", &[]),
+    ("settings", &[]),
     ("web", &[]),
 ];
 

@@ -10,7 +10,7 @@ use crate::scenario::Scenario;
 #[command(name = "revwallet-bench", version, max_term_width = 100)]
 pub(crate) struct BenchArgs {
     /// Duration of each measurement.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = revwallet::settings::positive_duration)]
     pub duration: Duration,
     /// Scenarios to run, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Scenario::DEFAULT)]
@@ -19,7 +19,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub large_book: bool,
     /// Number of transfers in the large book.
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub large_book_transfers: i64,
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]

@@ -33,7 +33,7 @@ pub enum Refusal {
     #[error("the balance would become too large")]
     BalanceTooLarge(AccountId),
     #[error("the amount is too large")]
-    AmountTooLarge,
+    AmountTooLarge { limit: Minor },
     #[error("the accounts have different currencies")]
     CurrencyMismatch(AccountId, AccountId),
     #[error("this idempotency key was used for a different request")]
@@ -59,7 +59,7 @@ impl Refusal {
             Self::AccountFrozen(_) | Self::AccountNotFrozen(_) => "frozen",
             Self::AccountNotEmpty(_) => "not_empty",
             Self::InsufficientFunds { .. } => "insufficient_funds",
-            Self::BalanceTooLarge(_) | Self::AmountTooLarge => "limit",
+            Self::BalanceTooLarge(_) | Self::AmountTooLarge { .. } => "limit",
             Self::CurrencyMismatch(..) => "currency",
             Self::KeyReused => "duplicate",
             Self::Companion(_) => "companion",
@@ -326,7 +326,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
             return Err(Refusal::Malformed("a hold account takes money only from its owner"));
         }
         if amount > rules.amount_max {
-            return Err(Refusal::AmountTooLarge);
+            return Err(Refusal::AmountTooLarge { limit: rules.amount_max });
         }
         from.balance = (from.balance.checked_sub(amount))
             .filter(|balance| debit.class().is_some_and(|class| class.allows(*balance)))

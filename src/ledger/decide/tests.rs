@@ -184,7 +184,10 @@ fn limits_apply_to_both_accounts() {
         Err(Refusal::BalanceTooLarge(AccountId(1)))
     );
     assert!(book.post(&[pay(world(), AccountId(1), 1)]).is_ok());
-    assert_eq!(book.post(&[pay(AccountId(1), world(), 1_000_001)]), Err(Refusal::AmountTooLarge));
+    assert_eq!(
+        book.post(&[pay(AccountId(1), world(), 1_000_001)]),
+        Err(Refusal::AmountTooLarge { limit: Minor(1_000_000) })
+    );
     assert!(book.post(&[pay(AccountId::system(SystemRole::Hot, eur()), world(), 1)]).is_err());
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{RawField, Validator};
 use crate::http::fields::text;
 use crate::secret::Secret;
-use crate::users::{Profile, ProfileChanges};
+use crate::users::{Profile, ProfileChanges, names};
 
 /// Longest e-mail address, according to RFC 5321.
 const EMAIL_MAX: usize = 254;
@@ -69,7 +69,6 @@ impl ProfileBody<'_> {
         };
         let email = validator.required("/email", &self.email, email);
         let password = validator.required("/password", &self.password, password);
-        let name = |raw: &str| text(raw, NAME_MAX);
         let (first_name, last_name, age) = match *required {
             RequiredFields::Username => (
                 validator.optional("/firstName", &self.first_name, name),
@@ -89,7 +88,6 @@ impl ProfileBody<'_> {
     /// Validates the body of an update; an age must be at least `age_min`.
     pub(super) fn changes(&self, age_min: i16) -> Result<ProfileChanges> {
         let mut validator = Validator::default();
-        let name = |raw: &str| text(raw, NAME_MAX);
         let changes = ProfileChanges {
             username: validator.optional("/username", &self.username, username),
             email: validator.optional("/email", &self.email, email),
@@ -112,14 +110,34 @@ pub(super) fn into_profile_error(error: Error) -> Error {
 
 fn username(raw: &str) -> Result<String, String> {
     let wrong = "must have 3 to 32 letters, digits, `_`, `-` or `.`";
-    let name = text(raw, 32).map_err(|_| wrong)?;
+    let name = names::normalized(&text(raw, 128).map_err(|_| wrong)?).map_err(|_| wrong)?;
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    if plain && name.len() >= 3 { Ok(name) } else { Err(wrong.to_owned()) }
+    if !plain || !(3..=32).contains(&name.len()) {
+        return Err(wrong.to_owned());
+    }
+    if names::is_reserved(&name) {
+        return Err("is reserved".to_owned());
+    }
+    Ok(name)
+}
+
+/// Parses a first or last name.
+fn name(raw: &str) -> Result<String, String> {
+    let name = names::normalized(&text(raw, NAME_MAX)?)?;
+    // Normalization can lengthen a text or leave nothing of it.
+    if (1..=NAME_MAX).contains(&name.chars().count()) {
+        Ok(name)
+    } else {
+        Err(format!("must have 1 to {NAME_MAX} characters"))
+    }
 }
 
 fn email(raw: &str) -> Result<String, String> {
-    let address = text(raw, EMAIL_MAX)?;
-    let address = address.trim();
+    let address = names::normalized_email(&text(raw, EMAIL_MAX)?)?;
+    let address = address.as_str();
+    if address.chars().count() > EMAIL_MAX {
+        return Err(format!("must have 1 to {EMAIL_MAX} characters"));
+    }
     let is_valid_part = |part: &str| {
         !part.is_empty()
             && !part.contains(|c: char| {
@@ -180,6 +198,38 @@ mod tests {
         assert!(username("\"ada_1.x-y\"").is_ok());
         for text in ["ab", "a@b", "ada lovelace", "ädä"] {
             assert!(username(&format!("{text:?}")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_normalized_and_reserved_names_refused() {
+        assert_eq!(username("\"\u{ff41}da\"").as_deref(), Ok("ada"));
+        assert_eq!(email("\" \u{ff41}da@example.com \"").as_deref(), Ok("ada@example.com"));
+        assert_eq!(email("\"\u{dc}@Example.org\"").as_deref(), Ok("\u{fc}@Example.org"));
+        assert_eq!(name("\"Zoe\u{308}\"").as_deref(), Ok("Zo\u{eb}"));
+        for reserved in
+            ["admin", "ADMIN", "\u{ff21}dmin", "Root", "rev-wallet", "support", "o.p.e.r.a.t.o.r"]
+        {
+            assert_eq!(username(&format!("\"{reserved}\"")), Err("is reserved".to_owned()));
+        }
+    }
+
+    #[test]
+    fn characters_that_deceive_a_reader_are_refused() {
+        for hidden in [
+            '\u{202e}',
+            '\u{2066}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{feff}',
+            '\u{7}',
+            '\u{ad}',
+            '\u{e0041}',
+        ] {
+            let raw = |text: String| serde_json::to_string(&text).expect("a string");
+            assert!(email(&raw(format!("a{hidden}b@example.com"))).is_err(), "{hidden:?}");
+            assert!(name(&raw(format!("a{hidden}b"))).is_err(), "{hidden:?}");
+            assert!(username(&raw(format!("ada{hidden}"))).is_err(), "{hidden:?}");
         }
     }
 }

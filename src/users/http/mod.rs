@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use self::body::{NewUser, ProfileBody, RequiredFields};
 use crate::auth::{Authenticated, Authenticator, TrustedProxies, bearer};
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::extract::{JsonBody, OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
@@ -22,7 +22,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
-use super::{User, Users};
+use super::{User, Users, names};
 
 /// Longest user name or e-mail address of a login, in characters.
 const LOGIN_MAX: usize = 254;
@@ -82,8 +82,8 @@ async fn register_user(
     body: JsonBody,
 ) -> Result<Response> {
     let NewUser { profile, password } = body
-        .read::<ProfileBody<'_>>()
-        .and_then(|body| body.new_user(&RequiredFields::Username))
+        .read::<ProfileBody<'_>>()?
+        .new_user(&RequiredFields::Username)
         .map_err(body::into_profile_error)?;
     let registered = users.register(&profile, &password, &key, origin).await?;
     let username = profile.username.as_deref().unwrap_or_default();
@@ -120,10 +120,8 @@ async fn create_user(
     body: JsonBody,
 ) -> Result<Response> {
     let required = RequiredFields::NamesAndAge(users.age_min());
-    let NewUser { profile, password } = body
-        .read::<ProfileBody<'_>>()
-        .and_then(|body| body.new_user(&required))
-        .map_err(body::into_profile_error)?;
+    let NewUser { profile, password } =
+        body.read::<ProfileBody<'_>>()?.new_user(&required).map_err(body::into_profile_error)?;
     let registered = users.register(&profile, &password, &key, origin).await?;
     let body = CreatedUser { id: registered.id.to_string(), email: &profile.email };
     Ok(Replayable::created(body, None, registered.replayed).into_response())
@@ -170,7 +168,11 @@ async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Re
     let mut validator = Validator::default();
     let (pointer, member) =
         if username.raw().is_some() { ("/username", username) } else { ("/email", email) };
-    let name = validator.required(pointer, &member, |raw| text(raw, LOGIN_MAX));
+    // Normalized like the names of a registration; a name that cannot be one belongs to no user.
+    let name = validator.required(pointer, &member, |raw| {
+        let name = text(raw, LOGIN_MAX)?;
+        Ok(names::normalized_email(&name).unwrap_or(name))
+    });
     let password = validator.required("/password", &password, |raw| text(raw, PASSWORD_MAX));
     let (name, password) = validator.finish(name.zip(password))?;
     let token = users.sign_in(&name, &Secret::from(password), origin).await?;
@@ -208,10 +210,10 @@ async fn logout(
     State(users): State<Users>,
     origin: Origin,
     headers: HeaderMap,
-    body: axum::body::Bytes,
+    body: OptionalJsonBody,
 ) -> Result<Response> {
-    let body = serde_json::from_slice::<Logout<'_>>(&body).ok();
-    let token = body.and_then(|body| text(body.token.raw()?, PASSWORD_MAX).ok()).map(Secret::from);
+    let body = body.read::<Logout<'_>>()?;
+    let token = body.token.raw().and_then(|raw| text(raw, PASSWORD_MAX).ok()).map(Secret::from);
     let token = token.map_or_else(|| bearer(&headers), |token| Ok(Some(token)));
     let token = token.ok().flatten().ok_or(Error::NoToken)?;
     users.sign_out(&token, origin).await?;
@@ -309,7 +311,7 @@ async fn update_user(
     body: JsonBody,
 ) -> Result<Response> {
     let age_min = users.age_min_for_update(&caller, id).await?;
-    let changes = body.read::<ProfileBody<'_>>().and_then(|body| body.changes(age_min));
+    let changes = body.read::<ProfileBody<'_>>()?.changes(age_min);
     let changes = changes.map_err(body::into_profile_error)?;
     users.update(&caller, origin, id, &changes).await?;
     Ok(axum::Json(MessageBody { message: "Profile updated successfully" }).into_response())

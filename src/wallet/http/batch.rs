@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::extract::{DefaultBodyLimit, FromRef, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +15,7 @@ use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
 use crate::http::extract::JsonBody;
+use crate::http::json::Object;
 use crate::http::problem::{ProblemBody, Problems};
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
@@ -40,7 +42,7 @@ struct CreateBatch<'a> {
     /// At most 10,000.
     #[serde(borrow)]
     #[schema(value_type = Vec<CreateTransfer<'static>>)]
-    transfers: Vec<CreateTransfer<'a>>,
+    transfers: Vec<Object<CreateTransfer<'a>>>,
 }
 
 /// Results of the transfers, in their order.
@@ -61,7 +63,7 @@ struct BatchResultBody {
     transfer: Option<TransferBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemBody<'static>>)]
-    problem: Option<serde_json::Value>,
+    problem: Option<Box<RawValue>>,
 }
 
 impl BatchResultBody {
@@ -71,7 +73,8 @@ impl BatchResultBody {
     }
 
     fn refused(error: &Error, trace_id: &str) -> Result<Self> {
-        let problem = serde_json::to_value(ProblemBody::new(error, trace_id));
+        // Not through a value of serde_json, which would make floats of exact amounts.
+        let problem = to_raw_value(&ProblemBody::new(error, trace_id));
         Ok(Self {
             status: error.problem().status.as_u16(),
             transfer: None,
@@ -107,7 +110,8 @@ async fn create_batch(
         return Err(Error::field("/transfers", format!("must be 1 to {TRANSFERS_MAX}")));
     }
     let requests = transfers.iter().enumerate();
-    let requests = requests.map(|(n, body)| body.validate(&format!("/transfers/{n}"))).collect();
+    let requests =
+        requests.map(|(n, Object(body))| body.validate(&format!("/transfers/{n}"))).collect();
     let meta = request_meta(&caller, &key, &context);
     if atomic {
         let transfers = wallets.transfer_all(requests, meta).await?;

@@ -11,6 +11,7 @@ use super::body::request_meta;
 use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
 use crate::http::context::RequestContext;
+use crate::http::extract::EmptyBody;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
@@ -51,6 +52,7 @@ async fn post_canary(
     caller: Caller,
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
+    EmptyBody: EmptyBody,
 ) -> Result<Replayable<CanaryBody>> {
     let transfer = wallets.post_canary(request_meta(&caller, &key, &context)).await?;
     let body = CanaryBody { transfer: transfer.id.to_string() };

@@ -14,7 +14,9 @@ use super::body::{number, optional_decimal, request_meta, required_decimal, wall
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
-use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::extract::{
+    EmptyBody, JsonBody, OptionalJsonBody, Path, Query, RawField, Validator,
+};
 use crate::http::fields::moment;
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
@@ -139,7 +141,7 @@ async fn create_hold(
     let (id, amount) = validator.finish(id.zip(amount))?;
     let meta = request_meta(&caller, &key, &context);
     let lifetime = lifetime.unwrap_or(LIFETIME_DEFAULT);
-    let hold = wallets.place_hold(id, amount, lifetime, meta).await?;
+    let hold = wallets.place_hold(id, amount, lifetime, meta).await.map_err(super::at_id)?;
     let location = format!("/wallet/hold/{}", hold.id);
     Ok(Replayable::created(HoldBody::try_from(&hold)?, location, hold.replayed))
 }
@@ -190,13 +192,15 @@ const fn default_true() -> bool {
 }
 
 /// Capture a hold
+///
+/// Without a body, all that remains leaves the system.
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(
         ("hold" = String, Path, description = "The hold", example = "21"),
         IdempotencyKey,
     ),
-    request_body = CaptureHold<'static>,
+    request_body = Option<CaptureHold<'static>>,
     responses(
         (status = 200, description = "The updated hold", body = HoldBody),
         Problems,
@@ -208,7 +212,7 @@ async fn capture_hold(
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     Path(id): Path<HoldId>,
-    body: JsonBody,
+    body: OptionalJsonBody,
 ) -> Result<Replayable<HoldBody>> {
     let CaptureHold { amount, to, is_final } = body.read()?;
     let mut validator = Validator::default();
@@ -218,7 +222,10 @@ async fn capture_hold(
     let rest = if is_final { CaptureRest::Release } else { CaptureRest::Keep };
     let meta = request_meta(&caller, &key, &context);
     let transition = Transition::Capture { amount, to, rest };
-    transitioned(&wallets.transition_hold(id, transition, meta).await?)
+    let transitioned_hold = wallets.transition_hold(id, transition, meta).await;
+    // Only the receiver is a member of the body; the hold's own wallet is not.
+    let pointer = |wallet| (to == Some(WalletId(wallet))).then(|| "/to".to_owned());
+    transitioned(&transitioned_hold.map_err(|error| error.with_pointer(pointer))?)
 }
 
 /// Void a hold
@@ -239,6 +246,7 @@ async fn void_hold(
     key: IdempotencyKey,
     Extension(context): Extension<RequestContext>,
     Path(id): Path<HoldId>,
+    EmptyBody: EmptyBody,
 ) -> Result<Replayable<HoldBody>> {
     let meta = request_meta(&caller, &key, &context);
     transitioned(&wallets.transition_hold(id, Transition::Void, meta).await?)

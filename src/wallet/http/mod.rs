@@ -159,6 +159,11 @@ impl<'a> MoveMoney<'a> {
     }
 }
 
+/// Points an error about a wallet to the member `id`.
+pub(super) fn at_id(error: Error) -> Error {
+    error.with_pointer(|_| Some("/id".to_owned()))
+}
+
 /// Deposit money
 #[utoipa::path(
     post, path = "/wallet/deposit", tag = "wallet",
@@ -178,7 +183,7 @@ async fn deposit(
 ) -> Result<Replayable<WalletBody>> {
     let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
-    let wallet = wallets.deposit(id, amount, meta).await?;
+    let wallet = wallets.deposit(id, amount, meta).await.map_err(at_id)?;
     Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }
 
@@ -201,6 +206,6 @@ async fn withdraw(
 ) -> Result<Replayable<WalletBody>> {
     let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
-    let wallet = wallets.withdraw(id, amount, meta).await?;
+    let wallet = wallets.withdraw(id, amount, meta).await.map_err(at_id)?;
     Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }

@@ -91,7 +91,10 @@ impl Wallets {
         let transfers = self.resolve_all(requests, meta).await?;
         let posts = transfers.into_iter().enumerate().map(|(place, transfer)| async move {
             let claim = claim.map(BatchClaim::companion).transpose()?;
-            self.post_transfer(&format!("batch.{place}"), transfer?, claim, meta).await
+            let transfer = transfer?;
+            let pointers = transfer.pointers(&format!("/transfers/{place}"));
+            let posted = self.post_transfer(&format!("batch.{place}"), transfer, claim, meta).await;
+            posted.map_err(|error| error.with_pointer(pointers))
         });
         let outcomes: Vec<Result<Transfer>> =
             stream::iter(posts).buffered(WAITING_MAX).collect().await;
@@ -203,7 +206,15 @@ fn batch_error(error: &PostError, starts: &[usize], transfers: &[ResolvedTransfe
     let currency = transfers.get(place.unwrap_or(0)).map(|transfer| transfer.currency);
     let error = from_post_error(error, currency);
     match place {
-        Some(place) => Error::InBatch { place, error: Box::new(error) },
+        Some(place) => {
+            let error = match transfers.get(place) {
+                Some(transfer) => {
+                    error.with_pointer(transfer.pointers(&format!("/transfers/{place}")))
+                }
+                None => error,
+            };
+            Error::InBatch { place, error: Box::new(error) }
+        }
         None => error,
     }
 }

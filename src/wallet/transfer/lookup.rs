@@ -63,7 +63,7 @@ impl Wallets {
     async fn rows_of(&self, id: TransferId) -> Result<Vec<BookRow>> {
         let TransferId(seq) = id;
         let mut db = self.db.acquire("wallet.get_transfer").await?;
-        let first = read::rows(&mut db, BOOK, seq - 1, seq, 1).await?;
+        let first = read::rows(&mut db, BOOK, seq.saturating_sub(1), seq, 1).await?;
         let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
             return Err(Error::NotFound("transfer"));
         };

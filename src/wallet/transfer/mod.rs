@@ -107,7 +107,9 @@ impl Wallets {
     ) -> Result<Transfer> {
         let records = self.find_records([request.from, request.to].into_iter()).await?;
         let transfer = request.resolve("", &records, meta.caller)?;
-        self.post_transfer("transfer", transfer, None, meta).await
+        let pointers = transfer.pointers("");
+        let posted = self.post_transfer("transfer", transfer, None, meta).await;
+        posted.map_err(|error| error.with_pointer(pointers))
     }
 
     /// Posts one transfer. `operation` is part of its idempotency key.
@@ -150,8 +152,12 @@ impl TransferRequest<'_> {
         records: &HashMap<WalletId, Arc<WalletRecord>>,
         caller: &Caller,
     ) -> Result<ResolvedTransfer> {
-        let record = |wallet| records.get(wallet).ok_or(Error::NotFound("wallet"));
-        let (from, to) = (record(&self.from)?, record(&self.to)?);
+        let record = |wallet: &WalletId, name| {
+            let missing = || Error::NotFound("wallet").of_wallet(wallet.0);
+            let pointer = |_| Some(format!("{at}/{name}"));
+            records.get(wallet).ok_or_else(|| missing().with_pointer(pointer))
+        };
+        let (from, to) = (record(&self.from, "from")?, record(&self.to, "to")?);
         caller.require_spend(from)?;
         if from.currency != to.currency {
             return Err(Error::CurrencyMismatch);
@@ -190,6 +196,16 @@ impl ResolvedTransfer {
             note.memo.clone().unwrap_or_default(),
             metadata.unwrap_or_default(),
         ]
+    }
+
+    /// Finds the member that names a wallet. `at` is the pointer of the request in the body.
+    fn pointers(&self, at: &str) -> impl FnOnce(i64) -> Option<String> + use<> {
+        let (from, to, at) = (self.from, self.to, at.to_owned());
+        move |wallet| match WalletId(wallet) {
+            wallet if wallet == from => Some(format!("{at}/from")),
+            wallet if wallet == to => Some(format!("{at}/to")),
+            _ => None,
+        }
     }
 
     fn legs(&self) -> Result<Vec<Leg>> {

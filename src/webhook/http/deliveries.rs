@@ -59,7 +59,7 @@ impl TryFrom<WebhookDelivery> for DeliveryBody {
         Ok(Self {
             id: delivery.id.to_string(),
             wallet: delivery.wallet.to_string(),
-            transfer: delivery.seq.to_string(),
+            transfer: delivery.transfer.to_string(),
             event: delivery.event,
             state: delivery.state.name(),
             attempts: delivery.attempts,

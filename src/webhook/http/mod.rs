@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::{EVENTS, Webhook, Webhooks, signature, target};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::extract::{EmptyBody, JsonBody, Path, RawField, Validator};
 use crate::http::fields::{moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
@@ -201,6 +201,7 @@ async fn rotate_webhook(
     caller: Caller,
     key: IdempotencyKey,
     Path(id): Path<WebhookId>,
+    EmptyBody: EmptyBody,
 ) -> Result<Response> {
     let webhook = webhooks.rotate(id, &caller, &key).await?;
     let replayed = webhook.replayed;

@@ -250,14 +250,14 @@ fn make_admin(app: &TestApp, name: &str) {
 #[tokio::test]
 async fn an_admin_has_every_permission() {
     run_with(&["--access=closed"], async |app| {
-        let (root, ada) = (app.user("root").await, app.user("ada").await);
+        let (root, ada) = (app.user("boss").await, app.user("ada").await);
         let wallet = ada.post("/wallet", json!({ "owner": "ada", "currency": "EUR" })).await.json()
             ["id"]
             .clone();
         let path = format!("/wallet/{}", wallet.as_str().unwrap());
         root.get(&path).await.problem(403, "forbidden");
 
-        make_admin(app, "root");
+        make_admin(app, "boss");
 
         assert_eq!(root.get(&path).await.status, 200);
         let deposit = root.post("/wallet/deposit", json!({ "id": wallet, "amount": 5 })).await;

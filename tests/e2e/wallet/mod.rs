@@ -10,9 +10,11 @@ mod transfer;
 mod update;
 
 use futures_util::future::join_all;
+use revwallet::auth::Scope;
 use serde_json::json;
+use sqlx::Row;
 
-use crate::harness::{TestApp, run, run_with};
+use crate::harness::{TestApp, eventually, run, run_with};
 
 #[tokio::test]
 async fn a_wallet_opens_with_its_first_deposit() {
@@ -342,6 +344,65 @@ async fn postings_are_counted_in_metrics() {
         ] {
             assert!(metrics.contains(line), "{line} is not in\n{metrics}");
         }
+    })
+    .await;
+}
+
+/// Returns how often the table of wallets was scanned, and how many rows and index entries those scans read.
+async fn reads_of_wallets(app: &TestApp) -> (i64, i64) {
+    let mut db = app.database.connect().await;
+    let query = "select seq_scan + idx_scan as scans, seq_tup_read + (
+            select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = 'wallet'
+        ) as reads
+        from pg_stat_user_tables where relname = 'wallet'";
+    let row = sqlx::query(query).fetch_one(&mut db).await.unwrap();
+    (row.get("scans"), row.get("reads"))
+}
+
+#[tokio::test]
+async fn a_currency_of_few_wallets_does_not_cost_a_scan_of_all() {
+    const LISTS: i64 = 12;
+    run(async |app| {
+        app.open_wallet("USD", "1").await;
+        let last = app.open_wallet("GBP", "2").await;
+        let mut db = app.database.connect().await;
+        let crowd = "insert into wallet (id, currency, owner)
+            select n, 'EUR', 'crowd' from generate_series(100, 30000) n";
+        sqlx::query(crowd).execute(&mut db).await.unwrap();
+        sqlx::query("analyze wallet").execute(&mut db).await.unwrap();
+        let key = app.api_key(&[Scope::WalletRead]).await;
+
+        for client in [&**app, &key] {
+            let mut before = (0, 0);
+            eventually("the statistics are still", async || {
+                let earlier = std::mem::replace(&mut before, reads_of_wallets(app).await);
+                tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+                earlier == before
+            })
+            .await;
+            // Often enough that the plan is cached, with and without rows to find.
+            for n in 0..LISTS {
+                let (currency, found) = if n % 2 == 0 { ("JPY", 0) } else { ("GBP", 1) };
+                let list = client.get(&format!("/wallet?currency={currency}")).await.json();
+                assert_eq!(list.as_array().unwrap().len(), found, "{list}");
+            }
+            let mut after = (0, 0);
+            eventually("the scans are counted", async || {
+                after = reads_of_wallets(app).await;
+                after.0 >= before.0 + LISTS
+            })
+            .await;
+            let reads = after.1 - before.1;
+            assert!(reads < 1_000, "{reads} rows and entries were read");
+        }
+        let list = key.get("/wallet?currency=EUR&limit=2").await;
+        let ids: Vec<_> =
+            list.json().as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+        assert_eq!(ids, ["100", "101"]);
+        assert!(list.header("link").contains("after=101&currency=EUR"), "{}", list.header("link"));
+        let next = key.get("/wallet?currency=EUR&limit=2&after=101").await.json();
+        assert_eq!(next[0]["id"], "102");
+        assert_eq!(app.get("/wallet?currency=GBP").await.json()[0]["id"], json!(last));
     })
     .await;
 }

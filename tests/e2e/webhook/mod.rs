@@ -97,6 +97,29 @@ async fn events_of_a_wallet_are_delivered_in_order_and_signed() {
 }
 
 #[tokio::test]
+async fn the_log_names_the_transfer_and_not_its_fee() {
+    run_with(&[LOCAL], async |app| {
+        let receiver = Receiver::start().await;
+        let (a, b) = (app.open_wallet("EUR", "10").await, app.open_wallet("EUR", "0").await);
+        subscribe(app, &receiver, json!(["transfer.fee", "transfer.transfer"])).await;
+
+        let transfer = json!({ "from": a, "to": b, "amount": "2.50", "fee": "0.10" });
+        let transfer = app.post("/wallet/transfer", transfer).await.json();
+
+        eventually("all events are delivered", async || receiver.deliveries().len() == 3).await;
+        let log = app.get("/wallet/webhook/1/deliveries").await.json();
+        let log = log.as_array().unwrap();
+        assert_eq!(log.len(), 3);
+        for delivery in log {
+            assert_eq!(delivery["transfer"], transfer["id"], "{delivery}");
+        }
+        let path = format!("/wallet/transfer/{}", log[0]["transfer"].as_str().unwrap());
+        assert_eq!(app.get(&path).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn deliveries_can_be_replayed() {
     run_with(&[LOCAL], async |app| {
         let receiver = Receiver::start().await;

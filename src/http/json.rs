@@ -1,0 +1,255 @@
+//! JSON bodies into types: an object is an object, no member is dropped silently, and errors speak of JSON.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
+
+use crate::error::{Error, FieldError, Result};
+
+/// Most unknown members that an answer lists.
+const UNKNOWN_MAX: usize = 20;
+
+/// Longest part of an unknown name that an answer repeats, in characters.
+const NAME_MAX: usize = 100;
+
+/// Reads a whole body as `T`, which must be an object without members that `T` does not have.
+pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    let mut unknown = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_ignored::deserialize(&mut json, |path: serde_ignored::Path<'_>| {
+        if unknown.len() < UNKNOWN_MAX
+            && let Some(pointer) = pointer_to_member(&path)
+        {
+            unknown.push(FieldError { pointer, detail: "is not a member here".to_owned() });
+        }
+    });
+    match value.and_then(|Object(value)| json.end().map(|()| value)) {
+        Ok(value) if unknown.is_empty() => Ok(value),
+        Ok(_) => Err(Error::Invalid(unknown)),
+        Err(cause) => Err(explain::<T>(body, &cause)),
+    }
+}
+
+/// Reads what another program sends in its own format: members that `T` does not have are none of our business.
+pub fn read_foreign<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    let read = serde_json::from_slice(body);
+    read.map(|Object(value)| value).map_err(|cause| explain::<T>(body, &cause))
+}
+
+/// The error of a body that could not be read. It is read once more, to know where and whether it is JSON at all.
+fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) -> Error {
+    if let Err(malformed) = serde_json::from_slice::<IgnoredAny>(body) {
+        return Error::MalformedJson(malformed.to_string());
+    }
+    if cause.classify() != Category::Data {
+        return Error::MalformedJson(cause.to_string());
+    }
+    let mut track = serde_path_to_error::Track::new();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let json = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let cause = match Object::<T>::deserialize(json) {
+        Ok(_) => cause.to_string(),
+        Err(cause) => cause.to_string(),
+    };
+    let path = track.path();
+    let pointer: String = path.iter().map(pointer_part).collect();
+    let (member, detail) = in_words_of_json(&cause);
+    let member = member.map_or_else(String::new, |name| format!("/{}", escaped(name)));
+    Error::field(pointer + &member, detail)
+}
+
+/// What serde says, without the names of our types, and the member of the object at hand that it is about.
+fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
+    let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
+    let place = match place.split_once(" column ") {
+        Some((line, column)) => format!(" (line {line}, column {column})"),
+        None => String::new(),
+    };
+    if let Some(name) = quoted(cause, "missing field ") {
+        return (Some(name), "is required".to_owned());
+    }
+    if let Some(name) = quoted(cause, "duplicate field ") {
+        return (Some(name), format!("is given twice{place}"));
+    }
+    let expected = cause.rsplit_once(", expected ").map_or("something else", |(_, what)| what);
+    let expected = match expected {
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    (None, format!("must be {expected}{place}"))
+}
+
+fn quoted<'a>(cause: &'a str, prefix: &str) -> Option<&'a str> {
+    cause.strip_prefix(prefix)?.strip_prefix('`')?.strip_suffix('`')
+}
+
+fn pointer_part(segment: &serde_path_to_error::Segment) -> String {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", escaped(key)),
+        Segment::Unknown => String::new(),
+    }
+}
+
+/// The pointer to a member that was ignored; none for an element of an array.
+fn pointer_to_member(path: &serde_ignored::Path<'_>) -> Option<String> {
+    matches!(path, serde_ignored::Path::Map { .. }).then(|| pointer(path))
+}
+
+fn pointer(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
+        Path::Map { parent, key } => format!("{}/{}", pointer(parent), escaped(key)),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => pointer(parent),
+    }
+}
+
+/// A name in a JSON pointer, RFC 6901, cut to a length that an answer can repeat.
+fn escaped(name: &str) -> String {
+    let name: String = name.chars().take(NAME_MAX).collect();
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// A value that must be an object. Serde would take an array for a struct as well, member by member.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::extract::RawField;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Outer<'a> {
+        #[serde(default)]
+        flag: bool,
+        #[serde(borrow)]
+        items: Vec<Item<'a>>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Inner<'a> {
+        #[serde(borrow, default)]
+        amount: RawField<'a>,
+    }
+
+    type Item<'a> = BoxedObject<'a>;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(from = "Object<Inner<'a>>")]
+    struct BoxedObject<'a>(#[serde(borrow)] Inner<'a>);
+
+    impl<'a> From<Object<Inner<'a>>> for BoxedObject<'a> {
+        fn from(Object(inner): Object<Inner<'a>>) -> Self {
+            Self(inner)
+        }
+    }
+
+    fn errors(body: &str) -> Vec<(String, String)> {
+        match read::<Outer<'_>>(body.as_bytes()) {
+            Err(Error::Invalid(errors)) => {
+                errors.into_iter().map(|error| (error.pointer, error.detail)).collect()
+            }
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn members_keep_their_text() {
+        let body = br#" {"flag":true,"items":[{"amount":1.10},{"amount":null},{}]} "#;
+
+        let read: Outer<'_> = read(body).expect("valid");
+
+        assert!(read.flag);
+        let amounts: Vec<_> = read.items.iter().map(|item| item.0.amount.raw()).collect();
+        assert_eq!(amounts, [Some("1.10"), None, None]);
+    }
+
+    #[test]
+    fn every_unknown_member_is_named() {
+        let found = errors(r#"{"items":[{"amount":1},{"x/y":{"z":1}}],"more":[1,2],"~":0}"#);
+
+        let pointers: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        assert_eq!(pointers, ["/items/1/x~1y", "/more", "/~0"]);
+        assert!(found.iter().all(|(_, detail)| detail == "is not a member here"));
+    }
+
+    #[test]
+    fn what_another_program_sends_may_have_more_members() {
+        let read = read_foreign::<Outer<'_>>(br#"{"items":[{"more":1}],"version":"4"}"#);
+
+        assert_eq!(read.expect("valid").items.len(), 1);
+        assert!(read_foreign::<Outer<'_>>(b"[true,[]]").is_err());
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        for (body, pointer) in [
+            ("[true,[]]", ""),
+            ("null", ""),
+            ("\"text\"", ""),
+            ("7", ""),
+            (r#"{"items":[{},["1.00"]]}"#, "/items/1"),
+        ] {
+            let found = errors(body);
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].0, pointer, "{body}");
+            assert!(found[0].1.starts_with("must be an object (line 1, column "), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn other_mistakes_have_a_pointer_and_words_of_json() {
+        for (body, pointer, detail) in [
+            (r#"{"items":{}}"#, "/items", "must be an array (line 1, column 9)"),
+            (r#"{"flag":1,"items":[]}"#, "/flag", "must be true or false (line 1, column 9)"),
+            (r#"{"flag":true}"#, "/items", "is required"),
+            (r#"{"items":[],"items":[]}"#, "/items", "is given twice (line 1, column 19)"),
+            (
+                r#"{"items":[{"amount":1,"amount":2}]}"#,
+                "/items/0/amount",
+                "is given twice (line 1, column 30)",
+            ),
+        ] {
+            assert_eq!(errors(body), [(pointer.to_owned(), detail.to_owned())], "{body}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_malformed_whatever_comes_first() {
+        for body in ["", "{", "[1", "{\"flag\":1", "{\"items\":[]} x", "[] []"] {
+            let read = read::<Outer<'_>>(body.as_bytes());
+            assert!(matches!(read, Err(Error::MalformedJson(_))), "{body}: {read:?}");
+        }
+    }
+}

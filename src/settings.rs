@@ -1,0 +1,37 @@
+//! Value parsers of settings: a value that cannot work is a usage error, not a panic later.
+
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+
+/// Longest duration of a setting: ten years. Added to any clock it stays within the range of the clock.
+const DURATION_MAX: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Parses a number of things of which there must be one at least: connections, requests, queue entries.
+pub fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
+/// Parses a duration, which may be zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > DURATION_MAX => Err("give at most 3650d".to_owned()),
+        parsed => parsed.map_err(|cause| cause.to_string()),
+    }
+}
+
+/// Parses a duration of a millisecond or more.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_millis(1) => Err("give at least 1ms".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// Parses a duration of a second or more, for what the database or a token counts in seconds.
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_secs(1) => Err("give at least 1s".to_owned()),
+        duration => Ok(duration),
+    }
+}

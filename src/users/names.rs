@@ -1,0 +1,76 @@
+//! Names of users: one spelling for texts that look the same, and names that no user may have.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
+/// Names that a reader would take for the service or its operator, in lower case and without `_`, `-` and `.`.
+const RESERVED: &[&str] = &[
+    "abuse",
+    "admin",
+    "administrator",
+    "anonymous",
+    "anybody",
+    "api",
+    "billing",
+    "help",
+    "helpdesk",
+    "hostmaster",
+    "info",
+    "mod",
+    "moderator",
+    "noreply",
+    "null",
+    "official",
+    "operator",
+    "postmaster",
+    "revwallet",
+    "root",
+    "security",
+    "service",
+    "staff",
+    "superuser",
+    "support",
+    "sysadmin",
+    "system",
+    "undefined",
+    "webmaster",
+];
+
+/// The text in the one spelling that is stored and compared: NFKC, without spaces around it. Refused if it has characters
+/// that are not seen, or that change the order in which the others are read.
+pub(super) fn normalized(text: &str) -> Result<String, String> {
+    let text: String = text.nfkc().collect();
+    let text = text.trim();
+    if text.chars().any(|c| c.is_control() || is_invisible(c)) {
+        return Err("must not contain control, invisible or bidirectional characters".to_owned());
+    }
+    if text.chars().next().is_some_and(is_combining_mark) {
+        return Err("must not begin with a combining mark".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The normalized text of an e-mail address. The database compares ASCII letters without case, whatever its locale; other
+/// letters become lower case here.
+pub(super) fn normalized_email(text: &str) -> Result<String, String> {
+    let lower = |c: char| if c.is_ascii() { vec![c] } else { c.to_lowercase().collect() };
+    Ok(normalized(text)?.chars().flat_map(lower).collect())
+}
+
+/// Whether a character formats others instead of being seen itself: the category Cf, separators of lines and
+/// paragraphs, fillers, variation selectors, private use and what is no character at all.
+const fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{ffff}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..)
+}
+
+/// Whether a user name is one of the service or its operator, however it is written.
+pub(super) fn is_reserved(username: &str) -> bool {
+    let plain: String = username.chars().filter(char::is_ascii_alphanumeric).collect();
+    RESERVED.contains(&plain.to_ascii_lowercase().as_str())
+}
