@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::config::{Config, ProcessPart};
@@ -15,8 +14,9 @@ use super::state::App;
 use super::{router, worker};
 use crate::audit_log;
 use crate::db::Database;
+use crate::http::CorsOrigins;
 use crate::http::listener::{self, Listener};
-use crate::http::middleware::RequestPipeline;
+use crate::http::middleware::{PipelineOptions, RequestPipeline};
 use crate::jobs;
 use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
@@ -152,21 +152,25 @@ impl Running {
     fn listen(&self, name: &'static str, socket: TcpListener, router: Router) {
         let http = &self.config.http;
         // Successful probes every few seconds are not worth a log line.
-        let (requests_max, log_success_ratio) = match name {
-            "internal" => (INTERNAL_REQUESTS_MAX, 0.0),
-            _ => (http.http_requests_max, self.config.telemetry.log_success_ratio),
+        let (requests_max, log_success_ratio, cors_origins) = match name {
+            "internal" => (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default()),
+            _ => (
+                http.http_requests_max,
+                self.config.telemetry.log_success_ratio,
+                http.cors_origins.clone(),
+            ),
         };
-        let pipeline = RequestPipeline {
-            router,
-            metrics: Arc::clone(&self.app.metrics),
-            admission: Semaphore::new(requests_max),
+        let options = PipelineOptions {
+            requests_max,
             timeout: http.http_timeout,
+            cors_origins,
             log_success_ratio,
         };
+        let metrics = Arc::clone(&self.app.metrics);
         let listener = Listener {
             name,
             socket,
-            edge: Arc::new(pipeline),
+            pipeline: Arc::new(RequestPipeline::new(router, &options, metrics)),
             connections_max: http.http_connections_max,
             header_timeout: http.http_header_timeout,
         };

@@ -1,4 +1,4 @@
-//! One log line and one sample for each request, whatever becomes of it.
+//! Access log: a line and a sample for each request, however it ends.
 
 use std::sync::Arc;
 
@@ -12,32 +12,32 @@ use crate::error::Error;
 
 /// Measures a request from its beginning; dropped without an end, the client has gone.
 pub(super) struct Record<'a> {
-    edge: &'a RequestPipeline,
+    pipeline: &'a RequestPipeline,
     context: RequestContext,
     ended: bool,
 }
 
 impl<'a> Record<'a> {
     pub(super) fn begin(
-        edge: &'a RequestPipeline,
+        pipeline: &'a RequestPipeline,
         context: RequestContext,
         body: Option<u64>,
     ) -> Self {
-        edge.metrics.http_server_active_requests.increment(1.0);
+        pipeline.metrics.http_server_active_requests.increment(1.0);
         if let Some(bytes) = body.filter(|bytes| *bytes > 0) {
             #[expect(clippy::cast_precision_loss, reason = "a body is far smaller than 2^52")]
-            edge.metrics.http_server_request_body_size_bytes.record(bytes as f64);
+            pipeline.metrics.http_server_request_body_size_bytes.record(bytes as f64);
         }
-        Self { edge, context, ended: false }
+        Self { pipeline, context, ended: false }
     }
 
-    pub(super) fn end(mut self, response: &Response) {
+    pub(super) fn end<B>(mut self, response: &Response<B>) {
         self.ended = true;
         let status = response.status();
         let failure = response.extensions().get::<Arc<Error>>().map(AsRef::as_ref);
         self.measure(status.as_str());
         if let Some(reason) = failure.and_then(rejection) {
-            self.edge.metrics.wallet_http_rejected_total.with([reason]).increment(1);
+            self.pipeline.metrics.wallet_http_rejected_total.with([reason]).increment(1);
         }
         let _in_span = self.context.end(status.as_u16());
         match failure {
@@ -50,15 +50,15 @@ impl<'a> Record<'a> {
     fn measure(&self, status: &str) {
         let labels = [self.context.method(), self.context.route(), status];
         let seconds = self.context.started().elapsed().as_secs_f64();
-        self.edge.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
+        self.pipeline.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
         if self.context.is_traced() {
-            self.edge.metrics.exemplars.record(labels, seconds, self.context.trace_id());
+            self.pipeline.metrics.exemplars.record(labels, seconds, self.context.trace_id());
         }
     }
 
     /// By the trace's id, so that the line of a request and its trace are kept or left together.
     fn is_sampled(&self) -> bool {
-        let ratio = self.edge.log_success_ratio;
+        let ratio = self.pipeline.log_success_ratio;
         let [.., a, b, c, d] = self.context.trace().trace_id;
         ratio >= 1.0 || f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * f64::from(u32::MAX)
     }
@@ -106,11 +106,11 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.edge.metrics.http_server_active_requests.decrement(1.0);
+        self.pipeline.metrics.http_server_active_requests.decrement(1.0);
         if !self.ended {
             // 499 is what nginx made the custom for a client that did not wait.
             self.measure("499");
-            self.edge.metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
+            self.pipeline.metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
             let _in_span = self.context.end(499);
             info!(
                 target: "access",

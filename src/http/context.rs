@@ -1,4 +1,4 @@
-//! Who a request is: its id, its place in a trace, its route.
+//! Context of a request: its id, its place in a trace, its route.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};

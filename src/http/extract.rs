@@ -107,7 +107,7 @@ fn is_json(headers: &HeaderMap) -> bool {
             .is_some_and(|subtype| subtype.ends_with("+json"))
 }
 
-/// One member of a body, not looked at yet: so that every broken one is found, not only the first.
+/// A member of a body before validation, so that every invalid member is reported, not only the first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
@@ -170,7 +170,7 @@ impl Validator {
     }
 }
 
-/// What a `{name}` of the path says. What does not fit is a path that is not there.
+/// Parameters of the path. A value of the wrong type is answered like an unknown path.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -186,7 +186,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// What stands behind the `?`.
+/// Parameters of the query.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

@@ -61,7 +61,7 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// What serde says, without the names of our types, and the member of the object at hand that it is about.
+/// The message of serde without the names of our types, and the member of the present object that it is about.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {

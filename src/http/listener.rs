@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     pub name: &'static str,
     pub socket: TcpListener,
-    pub edge: Arc<RequestPipeline>,
+    pub pipeline: Arc<RequestPipeline>,
     pub connections_max: usize,
     pub header_timeout: Duration,
 }
@@ -57,11 +57,11 @@ impl Listener {
                     continue;
                 }
             };
-            let service = ConnectionService { edge: Arc::clone(&self.edge), peer };
+            let service = ConnectionService { pipeline: Arc::clone(&self.pipeline), peer };
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
-            let open = self.edge.metrics.wallet_http_connections.with([self.name]);
+            let open = self.pipeline.metrics.wallet_http_connections.with([self.name]);
             tasks.spawn_short_lived(async move {
                 let _permit = permit;
                 open.increment(1.0);

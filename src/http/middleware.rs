@@ -1,11 +1,11 @@
-//! Everything that happens to each request, in one list: [`Edge::answer`].
+//! The middleware of every request, as one list: [`stack`].
 //!
-//! It is one function rather than a tower of layers: the order can be read, and a request
-//! pays for two allocations instead of two a layer.
+//! Around it, [`RequestPipeline::answer`] begins the request's trace and its record, which need more than the
+//! request to begin with and must end even if the client leaves.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,71 +13,119 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Uri, header};
-use tokio::sync::Semaphore;
-use tower::Service;
+use tower::util::Either;
+use tower::{Service, ServiceBuilder};
+use tower_http::catch_panic::{CatchPanic, CatchPanicLayer, ResponseForPanic};
+use tower_http::compression::{Compression, CompressionBody, CompressionLayer, CompressionLevel};
+use tower_http::cors::Cors;
+use tower_http::sensitive_headers::{SetSensitiveRequestHeaders, SetSensitiveRequestHeadersLayer};
+use tower_http::set_header::{SetResponseHeader, SetResponseHeaderLayer};
 use tracing::Instrument;
 
 use super::access_log::Record;
+use super::admit::{Admit, AdmitLayer};
+use super::answer::{AnswerBody, Complete, CompleteLayer};
+use super::compression::{self, IsMarked};
 use super::context::RequestContext;
-use super::problem;
+use super::cors::CorsOrigins;
 use crate::error::Error;
 use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What answers the requests of one listener.
-pub struct RequestPipeline {
-    pub router: Router,
-    pub metrics: Arc<Metrics>,
-    /// One permit a request that is being answered.
-    pub admission: Semaphore,
+/// The response of the router, with everything that the stack adds.
+pub type Answer = Response<CompressionBody<AnswerBody>>;
+
+type Routed = Complete<CatchPanic<Admit<Router>, PanicProblem>>;
+type Compressed = Compression<Routed, IsMarked>;
+type WithHeader<S> = SetResponseHeader<S, HeaderValue>;
+type Dressed = WithHeader<WithHeader<WithHeader<WithHeader<Either<Cors<Compressed>, Compressed>>>>>;
+type Stack = SetSensitiveRequestHeaders<Dressed>;
+
+/// Limits and rules of one listener's requests.
+#[derive(Debug, Clone)]
+pub struct PipelineOptions {
+    /// Most requests that are answered at once.
+    pub requests_max: usize,
+    /// Longest that an answer may take.
     pub timeout: Duration,
+    /// Origins whose pages may read the answers.
+    pub cors_origins: CorsOrigins,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
 }
 
+/// Answers the requests of one listener.
+pub struct RequestPipeline {
+    stack: Stack,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log_success_ratio: f64,
+}
+
 impl RequestPipeline {
-    pub async fn answer<B>(&self, mut request: Request<B>, peer: Option<IpAddr>) -> Response
+    pub fn new(router: Router, options: &PipelineOptions, metrics: Arc<Metrics>) -> Self {
+        let stack = stack(router, options, &metrics);
+        Self { stack, metrics, log_success_ratio: options.log_success_ratio }
+    }
+
+    pub async fn answer<B>(&self, mut request: Request<B>, peer: Option<IpAddr>) -> Answer
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        // 1. Who is it: ids, trace, span.
+        // Ids, trace and span.
         let context = RequestContext::begin(request.method(), request.headers(), peer);
-        // 2. One line in the access log and one sample in the metrics, also if the client leaves.
+        // One line in the access log and one sample in the metrics, also if the client leaves.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
-        // 3. A path means the same with and without its trailing slash.
+        // tower-http's `NormalizePath` would also answer `/wallet//7` as `/wallet/7`.
         trim_trailing_slash(request.uri_mut());
+        compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
-        // 4. Only as many at once as can be served soon, 5. none for longer than the limit,
-        // 6. and a panic ends one request, not the program.
-        let answer = self.routed(request.map(Body::new)).instrument(context.span().clone());
-        let answer = AssertUnwindSafe(answer).catch_unwind().await;
-        let response = answer.unwrap_or_else(|_| {
-            self.metrics.wallet_panics_total.with(["http"]).increment(1);
-            Error::Internal(anyhow::anyhow!("the handler panicked")).into_response()
-        });
-        // 7. A failure becomes problem+json.
-        let mut response = problem::write(response, &context);
-        // 8. What every answer carries.
-        dress(&mut response, &context);
-        record.end(&response);
-        response
+        let answer = self.stack.clone().call(request.map(Body::new));
+        let Ok(mut answer) = answer.instrument(context.span().clone()).await;
+        answer.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
+        record.end(&answer);
+        answer
     }
+}
 
-    async fn routed(&self, request: Request<Body>) -> Response {
-        let Ok(_permit) = self.admission.try_acquire() else {
-            return Error::Overloaded.into_response();
-        };
-        let answer = self.router.clone().call(request);
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_elapsed) => Error::Timeout(self.timeout).into_response(),
-        }
+/// Everything that happens to a request between its record and its route, the outermost first.
+fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> Stack {
+    let overriding =
+        |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
+    let unless_set =
+        |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(overriding(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(unless_set(header::CACHE_CONTROL, "no-store"))
+        .layer(unless_set(
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ))
+        .layer(unless_set(header::REFERRER_POLICY, "no-referrer"))
+        // Outside of what refuses, so that a page can read refusals too.
+        .option_layer(options.cors_origins.layer())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
+        .layer(CompleteLayer::default())
+        .layer(CatchPanicLayer::custom(PanicProblem(Arc::clone(metrics))))
+        .layer(AdmitLayer::new(options.requests_max, options.timeout))
+        .service(router)
+}
+
+/// Answers a panic of a handler with our problem: tower-http would answer plain text.
+#[derive(Clone)]
+struct PanicProblem(Arc<Metrics>);
+
+impl ResponseForPanic for PanicProblem {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, _cause: Box<dyn Any + Send + 'static>) -> Response {
+        self.0.wallet_panics_total.with(["http"]).increment(1);
+        Error::Internal(anyhow::anyhow!("the handler panicked")).into_response()
     }
 }
 
@@ -98,26 +146,11 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-fn dress(response: &mut Response, context: &RequestContext) {
-    let headers = response.headers_mut();
-    // Otherwise the map grows twice on its way; two more come on the wire.
-    headers.reserve(7);
-    headers.insert(&REQUEST_ID, context.request_id().clone());
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(header::CACHE_CONTROL).or_insert_with(|| HeaderValue::from_static("no-store"));
-    headers
-        .entry(header::CONTENT_SECURITY_POLICY)
-        .or_insert_with(|| HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-    headers
-        .entry(header::REFERRER_POLICY)
-        .or_insert_with(|| HeaderValue::from_static("no-referrer"));
-}
-
-/// The edge as hyper wants it: one for each connection, cheap to make.
+/// The pipeline as hyper wants it: one for each connection, cheap to make.
 #[derive(Clone)]
 pub struct ConnectionService {
-    pub edge: Arc<RequestPipeline>,
-    /// Who holds the other end.
+    pub pipeline: Arc<RequestPipeline>,
+    /// The address of the other end.
     pub peer: IpAddr,
 }
 
@@ -126,12 +159,12 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    type Response = Response;
+    type Response = Answer;
     type Error = Infallible;
-    type Future = futures_util::future::BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = BoxFuture<'static, Result<Answer, Infallible>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let (edge, peer) = (Arc::clone(&self.edge), self.peer);
-        Box::pin(async move { Ok(edge.answer(request, Some(peer)).await) })
+        let (pipeline, peer) = (Arc::clone(&self.pipeline), self.peer);
+        Box::pin(async move { Ok(pipeline.answer(request, Some(peer)).await) })
     }
 }

@@ -5,7 +5,11 @@
 //! slice. A failure is an [`Error`] until [`problem`] writes it.
 
 pub mod access_log;
+mod admit;
+mod answer;
+mod compression;
 pub mod context;
+mod cors;
 pub mod extract;
 pub mod fields;
 pub mod json;
@@ -30,6 +34,8 @@ use http::Method;
 
 use crate::error::Error;
 use crate::settings;
+
+pub use self::cors::CorsOrigins;
 
 /// Largest body of a request, unless its route says otherwise.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -61,6 +67,15 @@ pub struct HttpArgs {
     /// Longest that the head of a request may take to arrive.
     #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub http_header_timeout: Duration,
+    /// Origins whose pages may call the API from a browser, separated by commas, or `*` for every one.
+    #[arg(
+        long,
+        env = "REVWALLET_CORS_ORIGINS",
+        global = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub cors_origins: CorsOrigins,
 }
 
 /// Adds what every router needs: problems for unknown paths and methods, and the limit of request bodies.

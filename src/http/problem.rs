@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::answer::AnswerBody;
 use super::context::RequestContext;
 use crate::error::{Error, FieldError};
 
@@ -135,9 +135,15 @@ impl IntoResponse for Error {
     }
 }
 
-/// Gives a failed answer its body.
-pub(super) fn write(response: Response, context: &RequestContext) -> Response {
-    let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else { return response };
+/// Gives a failed answer its body; another one keeps its own, as `keep` wraps it.
+pub(super) fn write<B>(
+    response: Response<B>,
+    context: &RequestContext,
+    keep: impl FnOnce(B) -> AnswerBody,
+) -> Response<AnswerBody> {
+    let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else {
+        return response.map(keep);
+    };
     let body = ProblemBody::new(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
     // The parts keep what axum set, such as `Allow`.
@@ -151,5 +157,5 @@ pub(super) fn write(response: Response, context: &RequestContext) -> Response {
     if let Some(wait) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
-    Response::from_parts(parts, Body::from(body))
+    Response::from_parts(parts, AnswerBody::full(body.into()))
 }

@@ -37,7 +37,7 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     })
 }
 
-/// What a parameter must be, from what the parser of the standard library says about it.
+/// Requirement of a parameter, derived from the error of the standard library's parser.
 fn expectation(cause: &str) -> &'static str {
     if cause.contains("`true`") {
         "must be true or false"

@@ -11,12 +11,12 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use super::BODY_BYTES_MAX;
 use super::context::RecordRouteLayer;
+use super::cors::CorsOrigins;
 use super::extract::{JsonBody, Path, Query, RawField, Validator};
-use super::middleware::RequestPipeline;
+use super::middleware::{PipelineOptions, RequestPipeline};
 use crate::error::{Error, Result};
 use crate::telemetry::{ExpositionFormat, Metrics};
 
@@ -54,7 +54,7 @@ async fn fall_over() {
     panic!("the secret of the panic");
 }
 
-fn edge(requests_max: usize) -> RequestPipeline {
+fn pipeline(requests_max: usize) -> RequestPipeline {
     let router = Router::new()
         .route("/greet", post(greet))
         .route("/items/{id}", get(item))
@@ -65,13 +65,13 @@ fn edge(requests_max: usize) -> RequestPipeline {
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(RecordRouteLayer);
-    RequestPipeline {
-        router,
-        metrics: Metrics::new(),
-        admission: Semaphore::new(requests_max),
+    let options = PipelineOptions {
+        requests_max,
         timeout: Duration::from_millis(20),
+        cors_origins: CorsOrigins::default(),
         log_success_ratio: 1.0,
-    }
+    };
+    RequestPipeline::new(router, &options, Metrics::new())
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
@@ -83,16 +83,21 @@ fn json(path: &str, body: impl Into<Body>) -> Request<Body> {
     request.body(body.into()).expect("a valid request")
 }
 
-async fn text(edge: &RequestPipeline, request: Request<Body>) -> (StatusCode, String) {
-    let response = edge.answer(request, None).await;
+async fn text(pipeline: &RequestPipeline, request: Request<Body>) -> (StatusCode, String) {
+    let response = pipeline.answer(request, None).await;
     let status = response.status();
     let bytes = response.into_body().collect().await.expect("a body in memory").to_bytes();
     (status, String::from_utf8(bytes.to_vec()).expect("text"))
 }
 
 /// Asserts the properties that all problems share, and returns the body.
-async fn problem(edge: &RequestPipeline, request: Request<Body>, status: u16, slug: &str) -> Value {
-    let response = edge.answer(request, None).await;
+async fn problem(
+    pipeline: &RequestPipeline,
+    request: Request<Body>,
+    status: u16,
+    slug: &str,
+) -> Value {
+    let response = pipeline.answer(request, None).await;
     assert_eq!(response.status(), status, "{slug}");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
@@ -110,34 +115,34 @@ async fn problem(edge: &RequestPipeline, request: Request<Body>, status: u16, sl
 
 #[tokio::test]
 async fn whatever_fails_is_a_problem() {
-    let edge = edge(10);
+    let pipeline = pipeline(10);
     let empty = |method, path| request(method, path).body(Body::empty()).expect("a request");
 
-    problem(&edge, empty("GET", "/nope"), 404, "not-found").await;
-    problem(&edge, empty("GET", "/items/x"), 404, "not-found").await;
-    problem(&edge, empty("PATCH", "/items/1"), 405, "method-not-allowed").await;
-    problem(&edge, empty("GET", "/items/1?limit=x"), 422, "invalid").await;
-    problem(&edge, empty("GET", "/panic"), 500, "internal").await;
-    problem(&edge, empty("GET", "/broken"), 500, "internal").await;
-    problem(&edge, empty("GET", "/slow"), 503, "timeout").await;
-    problem(&edge, empty("POST", "/greet"), 415, "unsupported-media-type").await;
-    problem(&edge, json("/greet", "{"), 400, "malformed-json").await;
-    problem(&edge, json("/greet", "[1]"), 422, "invalid").await;
-    problem(&edge, json("/greet", vec![b' '; BODY_BYTES_MAX + 1]), 413, "body-too-large").await;
+    problem(&pipeline, empty("GET", "/nope"), 404, "not-found").await;
+    problem(&pipeline, empty("GET", "/items/x"), 404, "not-found").await;
+    problem(&pipeline, empty("PATCH", "/items/1"), 405, "method-not-allowed").await;
+    problem(&pipeline, empty("GET", "/items/1?limit=x"), 422, "invalid").await;
+    problem(&pipeline, empty("GET", "/panic"), 500, "internal").await;
+    problem(&pipeline, empty("GET", "/broken"), 500, "internal").await;
+    problem(&pipeline, empty("GET", "/slow"), 503, "timeout").await;
+    problem(&pipeline, empty("POST", "/greet"), 415, "unsupported-media-type").await;
+    problem(&pipeline, json("/greet", "{"), 400, "malformed-json").await;
+    problem(&pipeline, json("/greet", "[1]"), 422, "invalid").await;
+    problem(&pipeline, json("/greet", vec![b' '; BODY_BYTES_MAX + 1]), 413, "body-too-large").await;
 }
 
 #[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let request = request("PATCH", "/items/1").body(Body::empty()).expect("a request");
 
-    let response = edge(10).answer(request, None).await;
+    let response = pipeline(10).answer(request, None).await;
 
     assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
 }
 
 #[tokio::test]
 async fn every_broken_member_is_listed() {
-    let body = problem(&edge(10), json("/greet", r#"{"age":999}"#), 422, "invalid").await;
+    let body = problem(&pipeline(10), json("/greet", r#"{"age":999}"#), 422, "invalid").await;
 
     assert_eq!(
         body["errors"],
@@ -150,30 +155,30 @@ async fn every_broken_member_is_listed() {
 
 #[tokio::test]
 async fn a_trailing_slash_changes_nothing() {
-    let edge = edge(10);
+    let pipeline = pipeline(10);
     for path in ["/items/7?limit=3", "/items/7/?limit=3", "/items/7//?limit=3"] {
         let request = request("GET", path).body(Body::empty()).expect("a request");
 
-        assert_eq!(text(&edge, request).await, (StatusCode::OK, "7 3".to_owned()), "{path}");
+        assert_eq!(text(&pipeline, request).await, (StatusCode::OK, "7 3".to_owned()), "{path}");
     }
 }
 
 #[tokio::test]
 async fn one_request_too_many_is_told_to_come_back() {
-    let edge = Arc::new(edge(0));
+    let pipeline = Arc::new(pipeline(0));
     let request = request("GET", "/items/1").body(Body::empty()).expect("a request");
 
-    problem(&edge, request, 503, "overloaded").await;
+    problem(&pipeline, request, 503, "overloaded").await;
 }
 
 #[tokio::test]
 async fn a_sane_request_id_is_kept_and_another_replaced() {
-    let edge = edge(10);
+    let pipeline = pipeline(10);
     let long = "a".repeat(129);
     for (given, kept) in [("a-b_c.1", true), ("a b", false), ("a\"b", false), (&long, false)] {
         let request = request("GET", "/items/1").header("x-request-id", given).body(Body::empty());
 
-        let response = edge.answer(request.expect("a request"), None).await;
+        let response = pipeline.answer(request.expect("a request"), None).await;
 
         assert_eq!(response.headers()["x-request-id"] == given, kept, "{given}");
     }
@@ -187,20 +192,20 @@ async fn the_trace_of_the_caller_is_continued() {
         .body(Body::empty())
         .expect("a request");
 
-    let body = problem(&edge(10), request, 404, "not-found").await;
+    let body = problem(&pipeline(10), request, 404, "not-found").await;
 
     assert_eq!(body["trace_id"], trace);
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_is_counted() {
-    let edge = edge(10);
+    let pipeline = pipeline(10);
     let request = request("GET", "/slow").body(Body::empty()).expect("a request");
 
-    let left = tokio::time::timeout(Duration::from_millis(1), edge.answer(request, None)).await;
+    let left = tokio::time::timeout(Duration::from_millis(1), pipeline.answer(request, None)).await;
 
     assert!(left.is_err());
-    let exposition = crate::telemetry::Exposition::new(Arc::clone(&edge.metrics));
+    let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.metrics));
     let rendered =
         exposition.render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
     assert!(rendered.contains(r#"wallet_http_rejected_total{reason="client_gone"} 1"#));

@@ -61,7 +61,9 @@ fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> 
         tag
     }) + "\"";
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let unchanged = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
+    // Compared weakly: a tag comes back weak when the file was compressed on its way.
+    let is_same = |known: &str| known.trim().trim_start_matches("W/") == tag;
+    let unchanged = known.is_some_and(|known| known.split(',').any(is_same));
     let common = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
     if unchanged {
         return (StatusCode::NOT_MODIFIED, common).into_response();

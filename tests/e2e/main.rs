@@ -9,6 +9,8 @@ mod harness;
 mod authorization;
 mod backup;
 mod canary;
+mod compression;
+mod cors;
 mod crash;
 mod history;
 mod http;

@@ -33,6 +33,11 @@ fn an_invalid_value_is_refused() {
         &["--http-timeout", "time unit needed, for example 5sec or 5ms"],
     );
     assert_refused(&program::run(&["--log-success-ratio=2"]), 2, &["0 to 1"]);
+    assert_refused(
+        &program::run(&["--cors-origins=https://a.example/path"]),
+        2,
+        &["--cors-origins", "https://a.example/path", "give origins"],
+    );
 }
 
 #[test]

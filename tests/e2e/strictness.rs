@@ -1,4 +1,4 @@
-//! Nothing that a client sends is dropped silently, and every refusal says what and where.
+//! Strictness: unknown or malformed input is refused, and every refusal names the member.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,0 +1,127 @@
+//! `--cors-origins`: which pages of other origins may call the API from a browser.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::{Any, CorsLayer};
+use url::Url;
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
+
+/// Methods of the API.
+const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// Headers that a page may send.
+const REQUEST_HEADERS: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::IF_NONE_MATCH,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Headers that a page may read, besides those that every page may.
+const ANSWER_HEADERS: [HeaderName; 6] = [
+    header::ETAG,
+    header::LINK,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    HeaderName::from_static("idempotent-replayed"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Origins whose pages may call the API; none by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    Any,
+    List(Vec<HeaderValue>),
+}
+
+impl Default for CorsOrigins {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl FromStr for CorsOrigins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(origin).collect::<Option<_>>().map(Self::List).ok_or_else(|| {
+            "give origins, such as https://app.example.com,http://localhost:3000, or *".to_owned()
+        })
+    }
+}
+
+/// An origin as browsers write it: no path, and no port that is the scheme's own.
+fn origin(text: &str) -> Option<HeaderValue> {
+    let url = Url::parse(text).ok()?;
+    let is_web = matches!(url.scheme(), "http" | "https");
+    let is_bare = url.path() == "/" && !text.ends_with('/') && !text.contains(['?', '#', '@', '*']);
+    let origin = url.origin().ascii_serialization();
+    HeaderValue::try_from(origin).ok().filter(|_| is_web && is_bare)
+}
+
+impl CorsOrigins {
+    /// The layer that answers preflights and tells browsers what pages may read; none when no origin is allowed.
+    pub(super) fn layer(&self) -> Option<CorsLayer> {
+        let layer = CorsLayer::new()
+            .allow_methods(METHODS)
+            .allow_headers(REQUEST_HEADERS)
+            .expose_headers(ANSWER_HEADERS)
+            .max_age(PREFLIGHT_MAX_AGE);
+        match self {
+            Self::Any => Some(layer.allow_origin(Any)),
+            Self::List(origins) if origins.is_empty() => None,
+            Self::List(origins) => Some(layer.allow_origin(origins.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        let list = |text: &str| match text.parse::<CorsOrigins>() {
+            Ok(CorsOrigins::List(origins)) => {
+                origins.iter().map(|origin| origin.to_str().unwrap().to_owned()).collect()
+            }
+            other => vec![format!("{other:?}")],
+        };
+
+        assert_eq!(list(""), Vec::<String>::new());
+        assert_eq!(
+            list("https://App.example.com:443, http://localhost:3000"),
+            ["https://app.example.com", "http://localhost:3000"]
+        );
+        assert_eq!(" * ".parse(), Ok(CorsOrigins::Any));
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_refused() {
+        for text in [
+            "app.example.com",
+            "https://a.example/",
+            "https://a.example/path",
+            "https://a.example?x",
+            "https://user@a.example",
+            "ftp://a.example",
+            "null",
+            "*,https://a.example",
+            "https://*.example.com",
+        ] {
+            assert!(text.parse::<CorsOrigins>().is_err(), "{text}");
+        }
+    }
+}

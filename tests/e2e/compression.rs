@@ -1,0 +1,146 @@
+//! Answers that are compressed when the client asks, and those that never are.
+
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use http::Method;
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::harness::{TestApp, run};
+
+/// An answer to a client that accepts gzip, with its body as it came.
+async fn gzip(app: &TestApp, path: &str) -> (HeaderMap, Vec<u8>) {
+    let request = app.request(Method::GET, path).header("accept-encoding", "br;q=1, gzip;q=0.8");
+    let answer: Response = request.send().await.unwrap();
+    let headers = answer.headers().clone();
+    (headers, answer.bytes().await.unwrap().to_vec())
+}
+
+fn unpacked(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    GzDecoder::new(bytes).read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A wallet with a history that is long enough to be compressed.
+async fn wallet_with_history(app: &TestApp) -> String {
+    let wallet = app.open_wallet("EUR", "10").await;
+    for _ in 0..20 {
+        let answer = app.post("/wallet/deposit", json!({ "id": wallet, "amount": 1 })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    wallet
+}
+
+#[tokio::test]
+async fn lists_statements_documents_and_pages_are_compressed_when_the_client_asks() {
+    run(async |app| {
+        let wallet = wallet_with_history(app).await;
+        for path in [
+            "/openapi.json",
+            "/problems",
+            "/assets/wallets.js",
+            "/docs/swagger-ui.css",
+            &format!("/wallet/{wallet}/history"),
+            &format!("/wallet/{wallet}/statement"),
+        ] {
+            let plain = app.get(path).await;
+            let (headers, body) = gzip(app, path).await;
+
+            assert_eq!(headers["content-encoding"], "gzip", "{path}");
+            assert_eq!(unpacked(&body), plain.text, "{path}");
+            assert!(body.len() < plain.text.len() * 2 / 3, "{path}: {} bytes", body.len());
+            assert!(!headers.contains_key("content-length"), "{path}");
+            assert!(!plain.headers.contains_key("content-encoding"), "{path}");
+            for headers in [&headers, &plain.headers] {
+                assert_eq!(headers["vary"], "accept-encoding", "{path}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_of_many_pages_is_compressed_to_its_end() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "10").await;
+        let other = app.open_wallet("EUR", "0").await;
+        let one = json!({ "from": wallet, "to": other, "amount": "0.01" });
+        let transfers = vec![one; 500];
+        for _ in 0..2 {
+            let answer = app.post("/wallet/batch", json!({ "transfers": transfers })).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+
+        let (headers, body) = gzip(app, &format!("/wallet/{wallet}/statement")).await;
+
+        assert_eq!(headers["content-encoding"], "gzip");
+        let statement: Value = serde_json::from_str(&unpacked(&body)).unwrap();
+        assert_eq!(statement["entries"].as_array().unwrap().len(), 1_002);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn small_answers_and_those_to_other_methods_are_sent_as_they_are() {
+    run(async |app| {
+        let wallet = wallet_with_history(app).await;
+        let (headers, body) = gzip(app, &format!("/wallet/{wallet}")).await;
+        assert!(!headers.contains_key("content-encoding"));
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["id"], *wallet);
+
+        let one = json!({ "from": wallet, "to": wallet, "amount": 1 });
+        let request = app.request(Method::POST, "/wallet/batch");
+        let request = request.json(&json!({ "transfers": vec![one; 100] }));
+        let answer = app.send(request.header("accept-encoding", "gzip")).await;
+
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, ""));
+        assert!(answer.text.len() > 10_000, "{}", answer.text.len());
+    })
+    .await;
+}
+
+/// tower-http would answer 406, and that after the handler has done its work.
+#[tokio::test]
+async fn a_client_that_accepts_nothing_we_have_gets_the_answer_as_it_is() {
+    run(async |app| {
+        for accept in ["identity;q=0", "*;q=0", "gzip;q=0, identity;q=0", "zstd, *;q=0"] {
+            for (method, path) in [(Method::GET, "/openapi.json"), (Method::POST, "/wallet")] {
+                let request = app.request(method.clone(), path).header("accept-encoding", accept);
+                let body = json!({ "owner": "ada", "currency": "EUR" });
+                let request = if method == Method::POST { request.json(&body) } else { request };
+                let answer = app.send(request).await;
+
+                assert!([200, 201].contains(&answer.status), "{accept}: {}", answer.status);
+                assert_eq!(answer.header("content-encoding"), "", "{accept}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_compressed_file_is_not_sent_again_while_it_is_the_same() {
+    run(async |app| {
+        let path = "/assets/wallets.js";
+        let plain = app.get(path).await;
+        let (headers, _body) = gzip(app, path).await;
+        let tag = headers["etag"].to_str().unwrap();
+        // Other bytes: the tag says no more than that they mean the same.
+        assert_eq!(tag, format!("W/{}", plain.header("etag")));
+
+        for known in [tag, plain.header("etag"), &format!("\"other\", {tag}")] {
+            for accept in ["gzip", "identity"] {
+                let request = app.request(Method::GET, path).header("if-none-match", known);
+                let again = app.send(request.header("accept-encoding", accept)).await;
+
+                assert_eq!((again.status, again.text.as_str()), (304, ""), "{known} {accept}");
+            }
+        }
+        let request = app.request(Method::GET, path).header("if-none-match", "W/\"other\"");
+        assert_eq!(app.send(request).await.status, 200);
+    })
+    .await;
+}
