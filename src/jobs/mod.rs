@@ -21,13 +21,13 @@ use crate::error::{Error, Result};
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, TraceContext, export_if_sampled, gauge_value};
 
-pub use sql::enqueue;
+pub use sql::{defer, enqueue};
 
 /// Schema of the queue.
 const SCHEMA: &str = "graphile_worker";
 
-/// Most concurrent jobs of this process. They mostly wait for other systems and hold no connection meanwhile. The number
-/// is so high that the webhooks of one caller leave room for others even if all of their receivers hang.
+/// Most concurrent jobs of this process. They mostly wait for other systems and hold no connection meanwhile. Jobs that may
+/// hang for long bound their own number well below it, as `webhook/slots.rs` does.
 const CONCURRENCY: usize = 256;
 
 /// Most connections of the queue itself: one listens, the others fetch and finish jobs.
@@ -210,6 +210,10 @@ pub(crate) struct JobAttempt {
     pub(crate) number: i32,
     /// Whether the job is given up if this attempt fails.
     pub(crate) is_last: bool,
+}
+
+impl JobAttempt {
+    pub(crate) const FIRST: Self = Self { number: 1, is_last: false };
 }
 
 /// Keeps the gauges of the queue depths current.

@@ -1,6 +1,8 @@
 //! Statements of the job queue. Its schema belongs to the crate and does not exist when queries are checked at compile
 //! time, so these are plain texts; the tests run each of them.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::{Executor, PgConnection};
 
@@ -36,6 +38,24 @@ pub async fn enqueue(
             }
         }
     }
+    Ok(())
+}
+
+/// Delays the waiting job with this key, which stands for a running one that did not make its attempt: the job has had
+/// `attempts`, and runs after `delay`.
+pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
+    sqlx::query(
+        "update graphile_worker._private_jobs
+        set attempts = least(greatest(attempts, $2), max_attempts - 1),
+            run_at = greatest(run_at, now() + make_interval(secs => $3)),
+            updated_at = now()
+        where key in ($1, $1 || '-next') and locked_at is null",
+    )
+    .bind(key)
+    .bind(attempts)
+    .bind(delay.as_secs_f64())
+    .execute(db)
+    .await?;
     Ok(())
 }
 

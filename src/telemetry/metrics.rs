@@ -158,6 +158,14 @@ metrics! {
 
     /// Attempts to deliver an event to a webhook, by outcome.
     counter wallet_webhook_deliveries_total {outcome};
+    /// Runs of delivery jobs that were put off without an attempt: the webhook is paused, or its owner has no slot left.
+    counter wallet_webhook_deferrals_total {reason};
+    /// Pauses of webhooks whose receivers kept a worker waiting in vain.
+    counter wallet_webhook_pauses_total;
+    /// Webhooks that are paused; sampled every 15 s.
+    gauge wallet_webhooks_paused;
+    /// Webhooks and balance alerts that were refused because their number is limited.
+    counter wallet_webhook_refusals_total {limit};
     /// Time until a webhook responded or the attempt failed.
     histogram wallet_webhook_duration_seconds in LATENCY;
     /// Jobs that are due and wait for a worker; sampled every 15 s.

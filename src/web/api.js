@@ -17,10 +17,12 @@ export class ApiError extends Error {
   }
 }
 
-/** Parses JSON but keeps amounts as text: a double would round large ones. */
+/** The tokens of JSON that matter here: a string with its escapes, or a number with its fraction and exponent. */
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** Parses JSON but keeps every number as its text: a double would round large amounts. Strings stay as they are. */
 function parseExact(text) {
-  const exact = /("(?:balance|available|held|required|amount|fee)":)(-?\d+(?:\.\d+)?)/g;
-  return text ? JSON.parse(text.replace(exact, '$1"$2"')) : null;
+  return text ? JSON.parse(text.replace(TOKEN, (token) => token[0] === '"' ? token : `"${token}"`)) : null;
 }
 
 /** A random idempotency key; unlike crypto.randomUUID, this works without HTTPS too. */

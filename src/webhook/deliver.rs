@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
+use sqlx::Connection as _;
 use time::OffsetDateTime;
 use tracing::{Instrument, Span};
 
 use super::delivery::DeliveryState;
-use super::{Webhooks, fan_out, signature, sql};
+use super::queue::DeliveryJob;
+use super::target::UNREACHABLE;
+use super::{Webhooks, pause, signature, sql};
 use crate::error::Result;
-use crate::ids::{DeliveryId, WalletId, WebhookId};
+use crate::ids::{WalletId, WebhookId};
 use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceContext, export_if_sampled};
 
 /// Time after which a job enqueues itself again, so that other jobs get a turn.
 const RUN_MAX: Duration = Duration::from_secs(20);
-
-/// Longest error text that is stored, in bytes.
-const ERROR_MAX: usize = 300;
 
 /// Sends the pending deliveries of a wallet to a webhook.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,12 +62,31 @@ fn delivery_span(webhook: WebhookId, next: &sql::NextDelivery) -> Span {
     span
 }
 
+/// Failure of sending a delivery.
+struct SendFailure {
+    /// Text for the owner of the webhook, which reveals nothing about the operator's network.
+    error: String,
+    /// Cause, for the operator.
+    cause: String,
+}
+
 /// Outcome of sending a delivery.
 struct SendOutcome {
     /// Status of the response, if there was one.
     status: Option<u16>,
-    /// Absent if the receiver accepted the delivery.
-    error: Option<String>,
+    /// Time until the response or the failure.
+    elapsed: Duration,
+    failure: Option<SendFailure>,
+}
+
+/// Next step of a delivery job after an attempt.
+enum NextStep {
+    /// Send the next delivery.
+    Continue,
+    /// Make room for other jobs: a new job sends what is left.
+    Requeue,
+    /// Retry the delivery after the backoff of the job.
+    Retry { cause: String },
 }
 
 impl Webhooks {
@@ -78,67 +97,143 @@ impl Webhooks {
         attempt: JobAttempt,
     ) -> Result<()> {
         let started = Instant::now();
-        let mut is_first = true;
+        // The attempts of the job belong to its first delivery; the later ones have had no attempt before.
+        let (mut attempt, mut is_first) = (attempt, true);
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
             let next = sql::next_pending(&mut db, webhook, wallet).await?;
             let Some(next) = next else { return Ok(()) };
+            let job = DeliveryJob { webhook, wallet, owner: &next.owner };
+            if let Some(seconds) = next.pause_seconds {
+                if next.is_overdue {
+                    sql::give_up(&mut db, next.id).await?;
+                    log_dead(&job, &next);
+                    (attempt, is_first) = (JobAttempt::FIRST, false);
+                    continue;
+                }
+                let pause = Duration::from_secs_f64(seconds.max(0.0));
+                return self.defer(&mut db, &job, attempt, pause, "paused").await;
+            }
             if started.elapsed() > RUN_MAX {
-                return fan_out::enqueue(&mut db, webhook, wallet).await;
+                return job.enqueue(&mut db).await;
             }
-            drop(db);
-            let sent = Instant::now();
-            let SendOutcome { status, error } =
-                self.send(&next).instrument(delivery_span(webhook, &next)).await;
-            let label = if error.is_none() { "delivered" } else { "failed" };
-            self.metrics.wallet_webhook_deliveries_total.with([label]).increment(1);
-            let seconds = sent.elapsed().as_secs_f64();
-            self.metrics.wallet_webhook_duration_seconds.record(seconds);
-            // The attempts of the job belong to its first delivery; the later ones have had no attempt before.
-            let is_given_up = is_first && attempt.is_last && error.is_some();
-            let state = match error {
-                None => DeliveryState::Delivered,
-                Some(_) if is_given_up => DeliveryState::Dead,
-                Some(_) => DeliveryState::Pending,
+            let slot = match self.slots.take(&next.owner, next.is_prompt) {
+                Ok(slot) => slot,
+                Err(delay) => return self.defer(&mut db, &job, attempt, delay, "limit").await,
             };
-            let mut db = self.db.acquire("webhook.note").await?;
-            let status = status.and_then(|status| i16::try_from(status).ok());
-            sql::record_attempt(&mut db, next.id, state, status, error.as_deref()).await?;
-            match error {
-                None => {}
-                Some(_) if is_given_up => self.give_up(&mut db, webhook, wallet, next.id).await?,
+            drop(db);
+            let step = self.attempt(&job, &next, attempt).await?;
+            drop(slot);
+            match step {
+                NextStep::Continue => {}
                 // A later delivery failed: a new job counts its attempts from one.
-                Some(_) if !is_first => return fan_out::enqueue(&mut db, webhook, wallet).await,
-                Some(why) => return Err(jobs::retry(format!("attempt {}: {why}", attempt.number))),
+                NextStep::Retry { cause } if is_first => {
+                    return Err(jobs::retry(format!("attempt {}: {cause}", attempt.number)));
+                }
+                NextStep::Requeue | NextStep::Retry { .. } => {
+                    let mut db = self.db.acquire("webhook.requeue").await?;
+                    return job.enqueue(&mut db).await;
+                }
             }
-            is_first = false;
+            (attempt, is_first) = (JobAttempt::FIRST, false);
         }
     }
 
-    /// Logs a delivery whose attempts are used up, and enqueues a job for the deliveries behind it.
-    async fn give_up(
+    /// Puts off a job that has made no attempt in this run, so that it does not occupy a worker.
+    async fn defer(
+        &self,
+        db: &mut sqlx::PgConnection,
+        job: &DeliveryJob<'_>,
+        attempt: JobAttempt,
+        delay: Duration,
+        reason: &str,
+    ) -> Result<()> {
+        self.metrics.wallet_webhook_deferrals_total.with([reason]).increment(1);
+        let mut tx = db.begin().await?;
+        job.defer(&mut tx, attempt.number - 1, delay).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Sends one delivery and records the outcome.
+    async fn attempt(
+        &self,
+        job: &DeliveryJob<'_>,
+        next: &sql::NextDelivery,
+        attempt: JobAttempt,
+    ) -> Result<NextStep> {
+        let outcome = self.send(next).instrument(delivery_span(job.webhook, next)).await;
+        let SendOutcome { status, elapsed, failure } = outcome;
+        let label = if failure.is_none() { "delivered" } else { "failed" };
+        self.metrics.wallet_webhook_deliveries_total.with([label]).increment(1);
+        self.metrics.wallet_webhook_duration_seconds.record(elapsed.as_secs_f64());
+        let state = match failure {
+            None => DeliveryState::Delivered,
+            Some(_) if attempt.is_last => DeliveryState::Dead,
+            Some(_) => DeliveryState::Pending,
+        };
+        let mut db = self.db.acquire("webhook.note").await?;
+        let status = status.and_then(|status| i16::try_from(status).ok());
+        let error = failure.as_ref().map(|failure| failure.error.as_str());
+        sql::record_attempt(&mut db, next.id, state, status, error).await?;
+        let is_prompt = elapsed <= pause::PROMPT;
+        let Some(SendFailure { cause, .. }) = failure else {
+            sql::record_response(&mut db, job.webhook, is_prompt).await?;
+            return Ok(if is_prompt { NextStep::Continue } else { NextStep::Requeue });
+        };
+        if !is_prompt {
+            self.pause(&mut db, job.webhook, next.timeouts).await?;
+        }
+        if attempt.is_last {
+            log_dead(job, next);
+            // This job has used up its attempts: another one has to stand for the deliveries behind.
+            job.enqueue(&mut db).await?;
+            return Ok(NextStep::Continue);
+        }
+        Ok(NextStep::Retry { cause })
+    }
+
+    /// Pauses a webhook whose receiver has kept a worker waiting; `timeouts` is the number of times before.
+    async fn pause(
         &self,
         db: &mut sqlx::PgConnection,
         webhook: WebhookId,
-        wallet: WalletId,
-        delivery: DeliveryId,
+        timeouts: i32,
     ) -> Result<()> {
-        tracing::warn!(
-            event = "webhook.dead",
-            webhook.id = webhook.0,
-            wallet.id = wallet.0,
-            delivery.id = delivery.0,
-            "webhook delivery failed at its last attempt; replay it when the receiver is available"
-        );
-        fan_out::enqueue(db, webhook, wallet).await
+        let timeouts = timeouts.saturating_add(1);
+        let pause = pause::pause_after(timeouts.unsigned_abs());
+        if sql::pause(db, webhook, timeouts, pause).await? {
+            self.metrics.wallet_webhook_pauses_total.increment(1);
+            tracing::info!(
+                event = "webhook.paused",
+                webhook.id = webhook.0,
+                timeouts,
+                pause.seconds = pause.as_secs(),
+                "webhook receiver timed out; pausing its deliveries"
+            );
+        }
+        Ok(())
     }
 
     async fn send(&self, next: &sql::NextDelivery) -> SendOutcome {
-        let failed = |error: String| SendOutcome { status: None, error: Some(error) };
-        let url = match super::target::parse(&next.url, self.allow_private) {
-            Ok(url) => url,
-            Err(why) => return failed(format!("the URL {why}")),
+        let started = Instant::now();
+        let (status, failure) = match self.request(next) {
+            Err(why) => (None, Some(SendFailure::unreachable(format!("the URL {why}")))),
+            Ok(request) => match request.send().await {
+                // The body of the response is not read: it could be endless.
+                Ok(response) => {
+                    let status = response.status();
+                    let failure = (!status.is_success()).then(|| SendFailure::status(status));
+                    (Some(status.as_u16()), failure)
+                }
+                Err(cause) => (None, Some(SendFailure::from(cause))),
+            },
         };
+        SendOutcome { status, elapsed: started.elapsed(), failure }
+    }
+
+    /// The signed request.
+    fn request(&self, next: &sql::NextDelivery) -> Result<reqwest::RequestBuilder, String> {
+        let url = super::target::parse(&next.url, self.allow_private)?;
         let (id, now) = (format!("msg_{}", next.id), OffsetDateTime::now_utc().unix_timestamp());
         let secrets = [Some(next.secret.as_str()), next.secret_before.as_deref()];
         let secrets: Vec<&str> = secrets.into_iter().flatten().collect();
@@ -150,25 +245,38 @@ impl Webhooks {
             .header("webhook-timestamp", now.to_string())
             .header("webhook-signature", signature::signatures(&secrets, &id, now, &next.body))
             .body(next.body.clone());
-        match request.send().await {
-            // The body of the response is not read: it could be endless.
-            Ok(response) if response.status().is_success() => {
-                SendOutcome { status: Some(response.status().as_u16()), error: None }
-            }
-            Ok(response) => {
-                let status = response.status().as_u16();
-                let error = format!("the receiver responded with status {status}");
-                SendOutcome { status: Some(status), error: Some(error) }
-            }
-            Err(cause) => {
-                let mut text = if cause.is_timeout() {
-                    "the receiver did not respond in time".to_owned()
-                } else {
-                    format!("{:#}", anyhow::Error::new(cause.without_url()))
-                };
-                text.truncate(text.floor_char_boundary(ERROR_MAX));
-                failed(text)
-            }
-        }
+        Ok(request)
     }
+}
+
+impl SendFailure {
+    fn unreachable(cause: String) -> Self {
+        Self { error: UNREACHABLE.to_owned(), cause }
+    }
+
+    fn status(status: reqwest::StatusCode) -> Self {
+        let error = format!("the receiver responded with status {}", status.as_u16());
+        Self { cause: error.clone(), error }
+    }
+}
+
+impl From<reqwest::Error> for SendFailure {
+    fn from(cause: reqwest::Error) -> Self {
+        let is_timeout = cause.is_timeout();
+        let cause = format!("{:#}", anyhow::Error::new(cause.without_url()));
+        if is_timeout {
+            return Self { error: "the receiver did not respond in time".to_owned(), cause };
+        }
+        Self::unreachable(cause)
+    }
+}
+
+fn log_dead(job: &DeliveryJob<'_>, next: &sql::NextDelivery) {
+    tracing::warn!(
+        event = "webhook.dead",
+        webhook.id = job.webhook.0,
+        wallet.id = job.wallet.0,
+        delivery.id = next.id.0,
+        "webhook delivery failed at its last attempt; replay it when the receiver is available"
+    );
 }

@@ -1,20 +1,19 @@
 //! Fan-out: each transfer of the book becomes deliveries, exactly once and in order, even if a process is killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
 use super::alert::Alert;
 use super::event::{self, ALERT_CROSSED, CrossedAlert};
-use super::{BOOK, DeliverWebhook, Webhooks, sql};
+use super::queue::DeliveryJob;
+use super::{BOOK, Webhooks, alert, sql};
 use crate::auth::Access;
 use crate::error::{Error, Result};
-use crate::ids::{UserId, WalletId, WebhookId};
-use crate::jobs;
+use crate::ids::{UserId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::read::BookRow;
 use crate::ledger::tail::{
@@ -31,9 +30,6 @@ const READER: ReaderOptions = ReaderOptions {
     items_max: 500,
     pause: Duration::from_millis(20),
 };
-
-/// Queues of a webhook: at most this many of its deliveries are in flight at once.
-const QUEUES_PER_WEBHOOK: i64 = 2;
 
 /// Starts the fan-out, which runs until the tasks stop.
 pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
@@ -94,33 +90,20 @@ impl SegmentHandler<SubscribedTransfers> for FanOut {
         let subscriptions = sql::subscriptions(db).await?;
         let events = self.wallet_events(db, segment).await?;
         let mut deliveries = sql::NewDeliveries::default();
-        let mut recipients = BTreeSet::new();
+        let mut recipients = BTreeMap::new();
         for event in &events {
             for subscription in subscriptions.iter().filter(|one| self.matches(one, event)) {
                 let WalletEvent { name, row, wallet, body, .. } = event;
                 deliveries.push(subscription.id, *wallet, row.seq, name, body);
-                recipients.insert((subscription.id, *wallet));
+                recipients.insert((subscription.id, *wallet), subscription.owner.as_str());
             }
         }
         sql::insert_deliveries(db, &deliveries).await?;
-        for (webhook, wallet) in recipients {
-            enqueue(db, webhook, wallet).await?;
+        for ((webhook, wallet), owner) in recipients {
+            DeliveryJob { webhook, wallet, owner }.enqueue(db).await?;
         }
         Ok(())
     }
-}
-
-/// Enqueues the job that sends the pending deliveries of a wallet to a webhook.
-pub(super) async fn enqueue(
-    db: &mut PgConnection,
-    webhook: WebhookId,
-    wallet: WalletId,
-) -> Result<()> {
-    let payload = json!({ "webhook": webhook, "wallet": wallet });
-    let queue = format!("webhook-{webhook}-{}", wallet.0 % QUEUES_PER_WEBHOOK);
-    let key = format!("webhook-{webhook}-{wallet}");
-    jobs::enqueue(db, DeliverWebhook::QUEUE, &payload, &queue, &key, DeliverWebhook::ATTEMPTS_MAX)
-        .await
 }
 
 impl FanOut {
@@ -151,7 +134,7 @@ impl FanOut {
             segment.items.iter().flat_map(event::wallets_of).collect();
         let records = self.webhooks.wallets.find_records(wallets.iter().copied()).await?;
         let wallets: Vec<WalletId> = wallets.into_iter().collect();
-        let alerts = sql::list_alerts(db, &wallets).await?;
+        let alerts = alert::sql::list_alerts(db, &wallets).await?;
         let mut events = Vec::new();
         for row in &segment.items {
             let Some(kind) = TransferKind::from_code(row.kind) else { continue };

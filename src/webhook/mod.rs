@@ -1,7 +1,14 @@
 //! Webhooks: signed POST requests about events of wallets to a receiver, in order, retried for a day.
 //!
-//! A durable reader of the book inserts the deliveries ([`fan_out`]), and jobs send them ([`deliver`]). Each webhook has
-//! its own few queues, so a receiver that is down or slow does not delay the others.
+//! A durable reader of the book inserts the deliveries ([`fan_out`]), and jobs send them ([`deliver`]).
+//!
+//! | a receiver that is down or slow | is bounded by |
+//! |---|---|
+//! | delays other webhooks of its owner | the few queues of the webhook ([`queue`]) |
+//! | delays other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
+//! | keeps timing out | a pause that doubles each time ([`pause`]) |
+//!
+//! A webhook ends with its owner: once its API key is revoked, nothing is recorded for it and nothing is sent to it.
 
 mod alert;
 mod deliver;
@@ -9,14 +16,18 @@ mod delivery;
 mod event;
 pub mod fan_out;
 pub mod http;
+mod pause;
+mod queue;
 pub mod retention;
 mod signature;
+mod slots;
 mod sql;
 mod target;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use time::OffsetDateTime;
 
 use crate::auth::{Caller, Policy, Scope};
@@ -27,6 +38,8 @@ use crate::ids::{DeliveryId, WebhookId};
 use crate::settings;
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
+
+use self::queue::DeliveryJob;
 
 pub use self::alert::{Alert, AlertDirection, BalanceAlert};
 pub use self::deliver::DeliverWebhook;
@@ -76,6 +89,7 @@ pub struct WebhooksParts {
     allow_private: bool,
     log_lifetime: Duration,
     metrics: Arc<Metrics>,
+    slots: slots::Slots,
 }
 
 /// A webhook, as its owner sees it.
@@ -97,6 +111,20 @@ impl From<sql::WebhookRow> for Webhook {
     }
 }
 
+impl Webhook {
+    /// A webhook in the response that creates it, or repeats that response. After a rotation the first secret is no longer
+    /// current, so it is left out.
+    fn created(row: sql::WebhookRow, replayed: bool) -> Self {
+        let secret = row.rotated_at.is_none().then(|| row.secret.clone());
+        Self { secret, replayed, ..Self::from(row) }
+    }
+}
+
+/// The caller that a webhook must belong to; `None` for an admin, which may see and delete every webhook.
+fn required_owner(caller: &Caller) -> Option<&str> {
+    (!caller.has_scope(Scope::Admin)).then(|| caller.name())
+}
+
 impl Webhooks {
     pub fn new(
         db: Database,
@@ -108,12 +136,26 @@ impl Webhooks {
         for outcome in ["delivered", "failed"] {
             metrics.wallet_webhook_deliveries_total.preregister([outcome]);
         }
+        for reason in ["limit", "paused"] {
+            metrics.wallet_webhook_deferrals_total.preregister([reason]);
+        }
+        for limit in ["webhooks", "alerts"] {
+            metrics.wallet_webhook_refusals_total.preregister([limit]);
+        }
         let allow_private = args.webhook_allow_private;
         let client = target::client(allow_private)?;
         let log_lifetime = args.webhook_log_lifetime;
-        let parts =
-            WebhooksParts { db, wallets, policy, client, allow_private, log_lifetime, metrics };
-        Ok(Self(Arc::new(parts)))
+        let slots = slots::Slots::default();
+        Ok(Self(Arc::new(WebhooksParts {
+            db,
+            wallets,
+            policy,
+            client,
+            allow_private,
+            log_lifetime,
+            metrics,
+            slots,
+        })))
     }
 
     /// Creates a webhook; without a secret, it gets a random one.
@@ -129,45 +171,47 @@ impl Webhooks {
         let mut db = self.db.acquire("webhook.create").await?;
         let content = [url, &events.join(" "), secret.unwrap_or_default()];
         let key = key.hashed(caller.name(), "webhook", &content);
-        let is_replay = match key {
-            Some(key) => sql::find_by_key(&mut db, key.hash).await?.is_some(),
-            None => false,
-        };
+        let mut tx = db.begin().await?;
+        sql::lock_owner(&mut tx, caller.name()).await?;
+        if let Some(key) = key
+            && let Some(row) = sql::find_by_key(&mut tx, key.hash).await?
+        {
+            let is_same = row.content_hash == Some(key.content);
+            return if is_same {
+                Ok(Webhook::created(row, true))
+            } else {
+                Err(Error::IdempotencyKeyReused)
+            };
+        }
         let limit =
             if caller.has_scope(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_USER_MAX };
-        if !is_replay && sql::list(&mut db, caller.name(), None).await?.len() >= limit {
+        if sql::list(&mut tx, caller.name()).await?.len() >= limit {
+            self.metrics.wallet_webhook_refusals_total.with(["webhooks"]).increment(1);
             let why = format!("limit of {limit} webhooks reached: delete one first");
             return Err(Error::field("/url", why));
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
-        let created = sql::create(&mut db, caller.name(), url, events, &secret, key).await?;
-        let (row, replayed) = match (created, key) {
-            (Some(row), _) => (row, false),
-            (None, Some(key)) => match sql::find_by_key(&mut db, key.hash).await? {
-                Some(row) if row.content_hash == Some(key.content) => (row, true),
-                _ => return Err(Error::IdempotencyKeyReused),
-            },
-            (None, None) => return Err(Error::Overloaded),
-        };
-        // A replay repeats the first response. After a rotation that secret is no longer current, so it is left out.
-        let secret = row.rotated_at.is_none().then(|| row.secret.clone());
-        Ok(Webhook { secret, replayed, ..Webhook::from(row) })
+        let created = sql::create(&mut tx, caller.name(), url, events, &secret, key).await?;
+        // The key names its caller, so no other transaction can have used it under the lock.
+        let row = created.ok_or(Error::Overloaded)?;
+        tx.commit().await?;
+        Ok(Webhook::created(row, false))
     }
 
     /// The webhooks of the caller.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.list").await?;
-        let rows = sql::list(&mut db, caller.name(), None).await?;
+        let rows = sql::list(&mut db, caller.name()).await?;
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
 
-    /// A webhook of the caller; the webhook of another caller is answered 404.
+    /// A webhook of the caller, or any webhook for an admin; the webhook of another caller is answered 404.
     pub async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.get").await?;
-        let rows = sql::list(&mut db, caller.name(), Some(id)).await?;
-        rows.into_iter().next().map(Webhook::from).ok_or(Error::NotFound("webhook"))
+        let row = sql::find(&mut db, required_owner(caller), id).await?;
+        row.map(Webhook::from).ok_or(Error::NotFound("webhook"))
     }
 
     /// The deliveries of a webhook with an id below `before`, newest first.
@@ -187,11 +231,12 @@ impl Webhooks {
     pub async fn delete(&self, id: WebhookId, caller: &Caller) -> Result<()> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.delete").await?;
-        let existed = sql::delete(&mut db, caller.name(), id).await?;
+        let existed = sql::delete(&mut db, required_owner(caller), id).await?;
         if existed { Ok(()) } else { Err(Error::NotFound("webhook")) }
     }
 
-    /// Gives a webhook a new secret; the previous one signs as well for a day.
+    /// Gives a webhook a new secret; the previous one signs as well for a day. The response contains the secret, so not even
+    /// an admin may rotate the webhook of another caller.
     pub async fn rotate(
         &self,
         id: WebhookId,
@@ -203,7 +248,7 @@ impl Webhooks {
         let mut db = self.db.acquire("webhook.rotate").await?;
         let is_rotated =
             sql::rotate(&mut db, caller.name(), id, &signature::new_secret(), key).await?;
-        let row = sql::list(&mut db, caller.name(), Some(id)).await?.into_iter().next();
+        let row = sql::find(&mut db, Some(caller.name()), id).await?;
         let row = row.ok_or(Error::NotFound("webhook"))?;
         let secret = Some(row.secret.clone());
         Ok(Webhook { secret, replayed: !is_rotated, ..Webhook::from(row) })
@@ -217,15 +262,17 @@ impl Webhooks {
         since: Option<OffsetDateTime>,
         caller: &Caller,
     ) -> Result<usize> {
-        self.get(id, caller).await?;
+        caller.require_visibility()?;
         let mut tx = self.db.pool().begin().await?;
+        let webhook = sql::find(&mut tx, required_owner(caller), id).await?;
+        let sql::WebhookRow { caller: owner, .. } = webhook.ok_or(Error::NotFound("webhook"))?;
         let wallets = sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
         let count = wallets.len();
         if delivery.is_some() && count == 0 {
             return Err(Error::NotFound("delivery"));
         }
         for wallet in wallets.into_iter().collect::<std::collections::BTreeSet<_>>() {
-            fan_out::enqueue(&mut tx, id, wallet).await?;
+            DeliveryJob { webhook: id, wallet, owner: &owner }.enqueue(&mut tx).await?;
         }
         tx.commit().await?;
         Ok(count)

@@ -1,4 +1,4 @@
-//! Statements of webhooks and alerts.
+//! Statements of webhooks and their deliveries.
 
 use std::time::Duration;
 
@@ -7,12 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::BOOK;
-use super::alert::{Alert, AlertDirection};
 use super::delivery::{DeliveryState, WebhookDelivery};
 use crate::error::{Error, Result};
 use crate::idempotency::HashedKey;
-use crate::ids::{AlertId, DeliveryId, TransferId, UserId, WalletId, WebhookId};
-use crate::ledger::money::Minor;
+use crate::ids::{DeliveryId, TransferId, UserId, WalletId, WebhookId};
 
 /// Hours after a rotation during which the previous secret signs as well.
 const OVERLAP_HOURS: i32 = 24;
@@ -26,9 +24,14 @@ pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Resul
     .await
 }
 
+/// Hours after which a delivery to a paused webhook is given up.
+const PENDING_HOURS_MAX: i32 = 24;
+
 /// Events that a webhook subscribes to, and the rights of its owner.
 pub(super) struct Subscription {
     pub id: WebhookId,
+    /// Name of the caller that it belongs to.
+    pub owner: String,
     /// Head of the book when the webhook was created: it receives only later transfers.
     pub from_seq: i64,
     pub events: Vec<String>,
@@ -38,50 +41,20 @@ pub(super) struct Subscription {
     pub sees_all: bool,
 }
 
+/// The subscriptions of all webhooks whose owner still exists.
 pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
     let rows = sqlx::query_as!(
         Subscription,
         r#"
-        select w.id as "id: WebhookId", w.from_seq, w.events, u.id as "app_user?: UserId",
+        select w.id as "id: WebhookId", w.caller as owner, w.from_seq, w.events, u.id as "app_user?: UserId",
             coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "sees_all!"
         from webhook w
         left join app_user u on u.id = case when w.caller like 'user:%' then substr(w.caller, 6)::bigint end
         left join api_key k on k.id = case when w.caller like 'key:%' then substr(w.caller, 5)::bigint end
+        where webhook_owner_is_active(w.caller)
         order by w.id"#
     );
     Ok(rows.fetch_all(db).await?)
-}
-
-/// An alert as the database has it.
-struct AlertRow {
-    id: AlertId,
-    wallet: WalletId,
-    from_seq: i64,
-    line: i64,
-    direction: String,
-    created_at: OffsetDateTime,
-}
-
-impl TryFrom<AlertRow> for Alert {
-    type Error = Error;
-
-    fn try_from(row: AlertRow) -> Result<Self> {
-        let AlertRow { id, wallet, from_seq, line, direction, created_at } = row;
-        let direction = direction.parse()?;
-        Ok(Self { id, wallet, from_seq, threshold: Minor(line), direction, created_at })
-    }
-}
-
-/// The alerts of these wallets, oldest first.
-pub(super) async fn list_alerts(db: &mut PgConnection, wallets: &[WalletId]) -> Result<Vec<Alert>> {
-    let ids: Vec<i64> = wallets.iter().map(|wallet| wallet.0).collect();
-    let rows = sqlx::query_as!(
-        AlertRow,
-        r#"select id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at
-        from alert where wallet = any ($1) order by id"#,
-        &ids
-    );
-    rows.fetch_all(db).await?.into_iter().map(Alert::try_from).collect()
 }
 
 /// New deliveries, column by column.
@@ -145,9 +118,19 @@ pub(super) struct NextDelivery {
     pub secret_before: Option<String>,
     /// Trace of the request behind the transfer.
     pub trace_id: Option<Uuid>,
+    /// Name of the caller that the webhook belongs to.
+    pub owner: String,
+    /// Whether the last attempt at the webhook ended quickly.
+    pub is_prompt: bool,
+    /// Attempts that timed out since the receiver last responded.
+    pub timeouts: i32,
+    /// Seconds until the end of a pause.
+    pub pause_seconds: Option<f64>,
+    /// Whether the delivery has been pending for longer than a paused webhook is waited for.
+    pub is_overdue: bool,
 }
 
-/// The oldest pending delivery of a wallet to a webhook.
+/// The oldest pending delivery of a wallet to a webhook whose owner still exists.
 pub(super) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -158,9 +141,11 @@ pub(super) async fn next_pending(
         r#"
         select d.id as "id: DeliveryId", d.body, w.url, w.secret,
             case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
-            t.trace_id
+            t.trace_id, w.caller as owner, w.is_prompt, w.timeouts,
+            case when w.paused_until > now() then extract(epoch from w.paused_until - now())::float8 end as pause_seconds,
+            d.pending_since < now() - make_interval(hours => $5) as "is_overdue!"
         from delivery d
-        join webhook w on w.id = d.webhook
+        join webhook w on w.id = d.webhook and webhook_owner_is_active(w.caller)
         left join ledger.transfer t on t.book = $4 and t.seq = d.seq
         where d.webhook = $1 and d.wallet = $2 and d.state = 'pending'
         order by d.id
@@ -169,6 +154,7 @@ pub(super) async fn next_pending(
         wallet.0,
         OVERLAP_HOURS,
         BOOK,
+        PENDING_HOURS_MAX,
     );
     Ok(row.fetch_optional(db).await?)
 }
@@ -195,15 +181,70 @@ pub(super) async fn record_attempt(
     Ok(())
 }
 
+/// Gives up a delivery without an attempt.
+pub(super) async fn give_up(db: &mut PgConnection, id: DeliveryId) -> Result<()> {
+    sqlx::query!("update delivery set state = 'dead' where id = $1 and state = 'pending'", id.0)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Records that a receiver responded: it is no longer paused.
+pub(super) async fn record_response(
+    db: &mut PgConnection,
+    id: WebhookId,
+    is_prompt: bool,
+) -> Result<()> {
+    sqlx::query!(
+        "update webhook set is_prompt = $2, timeouts = 0, paused_until = null
+        where id = $1 and (is_prompt <> $2 or timeouts > 0)",
+        id.0,
+        is_prompt,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Pauses a webhook. Returns `false` if a concurrent attempt has already counted this number of timeouts.
+pub(super) async fn pause(
+    db: &mut PgConnection,
+    id: WebhookId,
+    timeouts: i32,
+    pause: Duration,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update webhook
+        set is_prompt = false, timeouts = $2, paused_until = now() + make_interval(secs => $3)
+        where id = $1 and timeouts < $2",
+        id.0,
+        timeouts,
+        pause.as_secs_f64(),
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
 /// A row of the table `webhook`.
 pub(super) struct WebhookRow {
     pub id: WebhookId,
+    pub caller: String,
     pub url: String,
     pub events: Vec<String>,
     pub secret: String,
     pub created_at: OffsetDateTime,
     pub rotated_at: Option<OffsetDateTime>,
     pub content_hash: Option<Uuid>,
+}
+
+/// Serializes the creation of webhooks of a caller until the transaction ends, so that their number can be checked.
+pub(super) async fn lock_owner(db: &mut PgConnection, caller: &str) -> Result<()> {
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtextextended('webhook ' || $1::text, 0))",
+        caller
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Inserts a webhook; `None` if the idempotency key was used before.
@@ -220,7 +261,7 @@ pub(super) async fn create(
         r#"insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
         values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
         on conflict do nothing
-        returning id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash"#,
+        returning id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash"#,
         caller,
         url,
         events,
@@ -235,32 +276,51 @@ pub(super) async fn create(
 pub(super) async fn find_by_key(db: &mut PgConnection, key: Uuid) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
         WebhookRow,
-        r#"select id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash
+        r#"select id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash
         from webhook where key_hash = $1"#,
         key
     );
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The webhooks of a caller, or the one with this id.
-pub(super) async fn list(
-    db: &mut PgConnection,
-    caller: &str,
-    id: Option<WebhookId>,
-) -> Result<Vec<WebhookRow>> {
+/// The webhooks of a caller.
+pub(super) async fn list(db: &mut PgConnection, caller: &str) -> Result<Vec<WebhookRow>> {
     let rows = sqlx::query_as!(
         WebhookRow,
-        r#"select id as "id: WebhookId", url, events, secret, created_at, rotated_at, content_hash
-        from webhook where caller = $1 and ($2::bigint is null or id = $2) order by id"#,
+        r#"select id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash
+        from webhook where caller = $1 order by id"#,
         caller,
-        id.map(|id| id.0),
     );
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Deletes a webhook. Returns whether it existed.
-pub(super) async fn delete(db: &mut PgConnection, caller: &str, id: WebhookId) -> Result<bool> {
-    let done = sqlx::query!("delete from webhook where id = $1 and caller = $2", id.0, caller);
+/// The webhook with this id; only if it belongs to this caller, unless that is `None`.
+pub(super) async fn find(
+    db: &mut PgConnection,
+    caller: Option<&str>,
+    id: WebhookId,
+) -> Result<Option<WebhookRow>> {
+    let row = sqlx::query_as!(
+        WebhookRow,
+        r#"select id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash
+        from webhook where id = $2 and ($1::text is null or caller = $1)"#,
+        caller,
+        id.0,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Deletes a webhook; only if it belongs to this caller, unless that is `None`. Returns whether it existed.
+pub(super) async fn delete(
+    db: &mut PgConnection,
+    caller: Option<&str>,
+    id: WebhookId,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "delete from webhook where id = $1 and ($2::text is null or caller = $2)",
+        id.0,
+        caller
+    );
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
@@ -350,7 +410,7 @@ pub(super) async fn replay(
     limit: i64,
 ) -> Result<Vec<WalletId>> {
     let wallets = sqlx::query_scalar!(
-        r#"update delivery set state = 'pending', error = null
+        r#"update delivery set state = 'pending', error = null, pending_since = now()
         where id in (
             select id from delivery
             where webhook = $1
@@ -366,106 +426,4 @@ pub(super) async fn replay(
         limit,
     );
     Ok(wallets.fetch_all(db).await?)
-}
-
-/// Inserts an alert; `None` if the idempotency key was used before.
-pub(super) async fn create_alert(
-    db: &mut PgConnection,
-    caller: &str,
-    wallet: WalletId,
-    direction: AlertDirection,
-    threshold: Minor,
-    key: Option<HashedKey>,
-) -> Result<Option<Alert>> {
-    let row = sqlx::query_as!(
-        AlertRow,
-        r#"insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
-        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
-        on conflict do nothing
-        returning id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at"#,
-        caller,
-        wallet.0,
-        direction.name(),
-        threshold.0,
-        key.map(|key| key.hash),
-        key.map(|key| key.content),
-    );
-    row.fetch_optional(db).await?.map(Alert::try_from).transpose()
-}
-
-/// The alert that was created with this idempotency key, and the hash of the request.
-pub(super) async fn find_alert_by_key(
-    db: &mut PgConnection,
-    key: Uuid,
-) -> Result<Option<(Alert, Option<Uuid>)>> {
-    let row = sqlx::query!(
-        "select id, wallet, from_seq, line, direction, created_at, content_hash
-        from alert where key_hash = $1",
-        key
-    );
-    let Some(row) = row.fetch_optional(db).await? else { return Ok(None) };
-    let alert = Alert {
-        id: AlertId(row.id),
-        wallet: WalletId(row.wallet),
-        from_seq: row.from_seq,
-        threshold: Minor(row.line),
-        direction: row.direction.parse()?,
-        created_at: row.created_at,
-    };
-    Ok(Some((alert, row.content_hash)))
-}
-
-/// Deletes an alert. Returns whether it existed.
-pub(super) async fn delete_alert(
-    db: &mut PgConnection,
-    wallet: WalletId,
-    id: AlertId,
-) -> Result<bool> {
-    let done = sqlx::query!("delete from alert where id = $1 and wallet = $2", id.0, wallet.0);
-    Ok(done.execute(db).await?.rows_affected() == 1)
-}
-
-/// Deletes finished deliveries that are older than `age`. Returns their number.
-pub(super) async fn delete_finished(
-    db: &mut PgConnection,
-    age: Duration,
-    limit: i64,
-) -> Result<u64> {
-    let done = sqlx::query!(
-        "delete from delivery where id in (
-            select id from delivery
-            where state <> 'pending' and created_at < now() - make_interval(secs => $1)
-            order by created_at
-            limit $2
-        )",
-        age.as_secs_f64(),
-        limit,
-    );
-    Ok(done.execute(db).await?.rows_affected())
-}
-
-/// Webhooks and wallets with a delivery that has been pending for at least `age` since its last attempt.
-pub(super) async fn stalled(
-    db: &mut PgConnection,
-    age: Duration,
-) -> Result<Vec<(WebhookId, WalletId)>> {
-    let rows = sqlx::query!(
-        "select distinct webhook, wallet from delivery
-        where state = 'pending' and coalesce(attempted_at, created_at) < now() - make_interval(secs => $1)
-        limit 1000",
-        age.as_secs_f64(),
-    );
-    Ok(rows
-        .fetch_all(db)
-        .await?
-        .into_iter()
-        .map(|row| (WebhookId(row.webhook), WalletId(row.wallet)))
-        .collect())
-}
-
-/// Number of deliveries that were given up and not replayed.
-pub(super) async fn count_dead(db: &mut PgConnection) -> Result<i64> {
-    let count =
-        sqlx::query_scalar!(r#"select count(*) as "count!" from delivery where state = 'dead'"#);
-    Ok(count.fetch_one(db).await?)
 }

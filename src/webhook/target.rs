@@ -14,7 +14,15 @@ use url::{Host, Url};
 /// Longest time that a receiver may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest URL, in bytes.
+/// Longest time that resolving a host name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Error of a delivery that got no response, other than a timeout. The text is the same for every cause: it must not reveal
+/// which names exist in the operator's network, and which ports are open.
+pub(super) const UNREACHABLE: &str = "no connection to the receiver: its host name does not resolve, or only to private \
+     addresses, or it refused the connection, or TLS failed";
+
+/// Longest URL in its canonical form, in bytes.
 const URL_MAX: usize = 2_000;
 
 /// An HTTP client that connects only to allowed addresses and follows no redirect.
@@ -31,10 +39,12 @@ pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
         .build()?)
 }
 
-/// Parses the URL of a receiver, and refuses private addresses. A host name is resolved later, for each connection.
+/// Parses the URL of a receiver into its canonical form without fragment, and refuses private addresses. A host name is
+/// resolved later, for each connection.
 pub(super) fn parse(text: &str, allow_private: bool) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|cause| format!("is not a URL: {cause}"))?;
-    if text.len() > URL_MAX {
+    let mut url = Url::parse(text).map_err(|cause| format!("is not a URL: {cause}"))?;
+    url.set_fragment(None);
+    if url.as_str().len() > URL_MAX {
         return Err(format!("must not have more than {URL_MAX} characters"));
     }
     if !["http", "https"].contains(&url.scheme()) {
@@ -119,7 +129,10 @@ impl Resolve for FilteringResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let allow_private = self.allow_private;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found = tokio::net::lookup_host((name.as_str(), 0));
+            let found = tokio::time::timeout(RESOLVE_TIMEOUT, found)
+                .await
+                .map_err(|_| "the host name was not resolved in time")??;
             let allowed: Vec<SocketAddr> =
                 found.filter(|address| allow_private || is_public(address.ip())).collect();
             if allowed.is_empty() {
@@ -194,6 +207,18 @@ mod tests {
             "javascript:1",
         ] {
             assert!(parse(url, true).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_a_url_have_one_canonical_form() {
+        for url in [
+            "https://example.com/hook",
+            "HTTPS://EXAMPLE.com:443/hook",
+            "https://example.com/a/../hook#fragment",
+            "  https://example.com/hook",
+        ] {
+            assert_eq!(parse(url, false).unwrap().as_str(), "https://example.com/hook", "{url}");
         }
     }
 

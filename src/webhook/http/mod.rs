@@ -63,7 +63,7 @@ impl TryFrom<Webhook> for WebhookBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWebhook<'a> {
-    /// URL of the receiver, which must have a public address.
+    /// URL of the receiver, which must have a public address; stored in its canonical form, without fragment.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "https://example.com/hook")]
     url: RawField<'a>,
@@ -113,8 +113,7 @@ async fn create_webhook(
     let allow_private = webhooks.allow_private;
     let mut validator = Validator::default();
     let url = validator.required("/url", &url, |raw| {
-        let text = string(raw)?;
-        target::parse(&text, allow_private).map(|_| text)
+        target::parse(&string(raw)?, allow_private).map(String::from)
     });
     let names = validator.required("/events", &names, events);
     let secret = validator.optional("/secret", &secret, |raw| {

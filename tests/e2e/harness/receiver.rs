@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,17 @@ pub struct Receiver {
     deliveries: Arc<Mutex<Vec<Delivery>>>,
     pub script: Arc<Mutex<Script>>,
     hangs: Arc<AtomicBool>,
+    in_flight: Arc<AtomicUsize>,
+    peak: Arc<AtomicUsize>,
+}
+
+/// A request that waits for its response; it ends with the client's connection, too.
+struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Receiver {
@@ -57,6 +68,8 @@ impl Receiver {
             deliveries: Arc::default(),
             script: Arc::default(),
             hangs: Arc::new(hangs.into()),
+            in_flight: Arc::default(),
+            peak: Arc::default(),
         };
         let router = Router::new().route("/hook", post(receive)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(socket, router).await });
@@ -66,6 +79,11 @@ impl Receiver {
     /// Responds to later requests at once.
     pub fn resume(&self) {
         self.hangs.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns the largest number of requests that waited for a response at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
     }
 
     pub fn url(&self) -> String {
@@ -89,6 +107,9 @@ impl Receiver {
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let waiting = receiver.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+    receiver.peak.fetch_max(waiting, Ordering::Relaxed);
+    let _in_flight = InFlight(Arc::clone(&receiver.in_flight));
     let header = |name: &str| headers[name].to_str().unwrap().to_owned();
     let delivery = Delivery {
         id: header("webhook-id"),

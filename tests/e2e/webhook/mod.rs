@@ -1,6 +1,8 @@
 //! Webhooks and balance alerts with a real receiver: signatures, order, replay, rotation of secrets.
 
 mod failing;
+mod fairness;
+mod ownership;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

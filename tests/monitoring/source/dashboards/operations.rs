@@ -26,6 +26,12 @@ pub fn jobs() -> Dashboard {
                 .thresholds(1.0, 5.0),
             time_series("Webhook deliveries by outcome", "ops", "Webhook delivery attempts per second by outcome.")
                 .query("sum by (outcome) (rate(wallet_webhook_deliveries_total{}[$__rate_interval]))", "{{outcome}}"),
+            time_series("Paused webhooks", "short", "Webhooks whose receivers time out, and pauses per minute.")
+                .query("max(wallet_webhooks_paused{})", "paused")
+                .query("60 * sum(rate(wallet_webhook_pauses_total{}[$__rate_interval]))", "pauses per minute"),
+            time_series("Deferred and refused webhooks", "ops", "Delivery jobs per second that are put off without an attempt, and creations that exceed a limit.")
+                .query("sum by (reason) (rate(wallet_webhook_deferrals_total{}[$__rate_interval]))", "deferred: {{reason}}")
+                .query("sum by (limit) (rate(wallet_webhook_refusals_total{}[$__rate_interval]))", "refused: {{limit}}"),
             time_series("Webhook receiver latency", "s", "Response time of webhook receivers.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(wallet_webhook_duration_seconds_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(wallet_webhook_duration_seconds_bucket{}[$__rate_interval])))", "p99"),

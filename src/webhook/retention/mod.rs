@@ -1,10 +1,13 @@
-//! Upkeep of the deliveries: old ones are deleted, and pending ones without a job get one.
+//! Upkeep of the deliveries: old ones and those of revoked API keys are deleted, and pending ones without a job get one.
+
+mod sql;
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{DeliverWebhook, Webhooks, fan_out, sql};
+use super::queue::DeliveryJob;
+use super::{DeliverWebhook, Webhooks};
 use crate::error::{Error, Result};
 use crate::telemetry::gauge_value;
 
@@ -24,8 +27,8 @@ const DELETED_MAX: i64 = 10_000;
 pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut upkeep = Instant::now();
     loop {
-        // After a failure the next round sets the gauge.
-        let _ignored = webhooks.sample_dead_letters().await;
+        // After a failure the next round sets the gauges.
+        let _ignored = webhooks.sample_gauges().await;
         if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
             return Ok(());
         }
@@ -44,9 +47,11 @@ pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Res
 }
 
 impl Webhooks {
-    async fn sample_dead_letters(&self) -> Result<()> {
-        let count = sql::count_dead(&mut *self.db.acquire("webhook.dead_letters").await?).await?;
-        self.metrics.wallet_dead_letters.with([DeliverWebhook::QUEUE]).set(gauge_value(count));
+    async fn sample_gauges(&self) -> Result<()> {
+        let mut db = self.db.acquire("webhook.sample").await?;
+        let (dead, paused) = (sql::count_dead(&mut db).await?, sql::count_paused(&mut db).await?);
+        self.metrics.wallet_dead_letters.with([DeliverWebhook::QUEUE]).set(gauge_value(dead));
+        self.metrics.wallet_webhooks_paused.set(gauge_value(paused));
         Ok(())
     }
 
@@ -54,11 +59,13 @@ impl Webhooks {
     pub async fn upkeep(&self) -> Result<()> {
         let mut db = self.db.acquire("webhook.keep").await?;
         sql::delete_finished(&mut db, self.log_lifetime, DELETED_MAX).await?;
+        sql::delete_pending_of_inactive(&mut db, DELETED_MAX).await?;
+        sql::delete_inactive(&mut db).await?;
         let stalled = sql::stalled(&mut db, STALLED_AFTER).await?;
         drop(db);
-        for (webhook, wallet) in stalled {
+        for sql::Stalled { webhook, wallet, owner } in stalled {
             let mut tx = self.db.pool().begin().await?;
-            fan_out::enqueue(&mut tx, webhook, wallet).await?;
+            DeliveryJob { webhook, wallet, owner: &owner }.enqueue(&mut tx).await?;
             tx.commit().await.map_err(Error::from)?;
         }
         Ok(())

@@ -1,10 +1,13 @@
 //! Balance alerts: a threshold on the available balance of a wallet, and one event each time that the balance crosses it.
 
+pub(super) mod sql;
+
 use std::str::FromStr;
 
+use sqlx::Connection as _;
 use time::OffsetDateTime;
 
-use super::{Webhooks, sql};
+use super::Webhooks;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
@@ -103,26 +106,29 @@ impl Webhooks {
         let mut db = self.db.acquire("alert.create").await?;
         let content = [&wallet.to_string() as &str, direction.name(), &threshold.0.to_string()];
         let key = key.hashed(caller.name(), "alert", &content);
-        let is_replay = match key {
-            Some(key) => sql::find_alert_by_key(&mut db, key.hash).await?.is_some(),
-            None => false,
-        };
-        if !is_replay && sql::list_alerts(&mut db, &[wallet]).await?.len() >= ALERTS_MAX {
+        let mut tx = db.begin().await?;
+        sql::lock_wallet(&mut tx, wallet).await?;
+        if let Some(key) = key
+            && let Some((alert, content)) = sql::find_alert_by_key(&mut tx, key.hash).await?
+        {
+            let is_same = content == Some(key.content);
+            return if is_same {
+                Ok(BalanceAlert { alert, currency, replayed: true })
+            } else {
+                Err(Error::IdempotencyKeyReused)
+            };
+        }
+        if sql::list_alerts(&mut tx, &[wallet]).await?.len() >= ALERTS_MAX {
+            self.metrics.wallet_webhook_refusals_total.with(["alerts"]).increment(1);
             let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
             return Err(Error::field(pointer, why));
         }
+        // A request with the same key for another wallet holds another lock.
         let created =
-            sql::create_alert(&mut db, caller.name(), wallet, direction, threshold, key).await?;
-        match (created, key) {
-            (Some(alert), _) => Ok(BalanceAlert { alert, currency, replayed: false }),
-            (None, Some(key)) => match sql::find_alert_by_key(&mut db, key.hash).await? {
-                Some((alert, content)) if content == Some(key.content) => {
-                    Ok(BalanceAlert { alert, currency, replayed: true })
-                }
-                _ => Err(Error::IdempotencyKeyReused),
-            },
-            (None, None) => Err(Error::Overloaded),
-        }
+            sql::create_alert(&mut tx, caller.name(), wallet, direction, threshold, key).await?;
+        let alert = created.ok_or(Error::IdempotencyKeyReused)?;
+        tx.commit().await?;
+        Ok(BalanceAlert { alert, currency, replayed: false })
     }
 
     /// The alerts of a wallet, oldest first.

@@ -1,0 +1,33 @@
+//! Circuit breaker: a webhook whose receiver times out is paused, longer each time, until the receiver responds.
+
+use std::time::Duration;
+
+/// Pause after the first timeout; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_hours(1);
+
+/// Longest attempt that counts as prompt: a receiver that takes longer keeps a worker waiting.
+pub(super) const PROMPT: Duration = Duration::from_secs(3);
+
+/// Pause after this many timeouts in a row.
+pub(super) fn pause_after(timeouts: u32) -> Duration {
+    let doublings = timeouts.saturating_sub(1).min(16);
+    (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_an_hour() {
+        let seconds: Vec<u64> = [0, 1, 2, 3, 9, 10, u32::MAX]
+            .into_iter()
+            .map(|timeouts| pause_after(timeouts).as_secs())
+            .collect();
+
+        assert_eq!(seconds, [10, 10, 20, 40, 2_560, 3_600, 3_600]);
+    }
+}

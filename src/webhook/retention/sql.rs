@@ -1,0 +1,96 @@
+//! Statements of the upkeep of deliveries.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+use crate::ids::{WalletId, WebhookId};
+
+/// Deletes finished deliveries that are older than `age`. Returns their number.
+pub(super) async fn delete_finished(
+    db: &mut PgConnection,
+    age: Duration,
+    limit: i64,
+) -> Result<u64> {
+    let done = sqlx::query!(
+        "delete from delivery where id in (
+            select id from delivery
+            where state <> 'pending' and created_at < now() - make_interval(secs => $1)
+            order by created_at
+            limit $2
+        )",
+        age.as_secs_f64(),
+        limit,
+    );
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Deletes pending deliveries of webhooks whose owner no longer exists. Returns their number.
+pub(super) async fn delete_pending_of_inactive(db: &mut PgConnection, limit: i64) -> Result<u64> {
+    let done = sqlx::query!(
+        "delete from delivery where id in (
+            select d.id from webhook w
+            join delivery d on d.webhook = w.id and d.state = 'pending'
+            where not webhook_owner_is_active(w.caller)
+            limit $1
+        )",
+        limit,
+    );
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Deletes webhooks whose owner no longer exists and whose log is empty.
+pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "delete from webhook w
+        where not webhook_owner_is_active(w.caller)
+            and not exists (select from delivery d where d.webhook = w.id)"
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A webhook and a wallet with a pending delivery, and the owner of the webhook.
+pub(super) struct Stalled {
+    pub webhook: WebhookId,
+    pub wallet: WalletId,
+    pub owner: String,
+}
+
+/// Webhooks and wallets with a delivery that has been pending for at least `age` since its last attempt: a random choice,
+/// so that none is missed for long when there are many. A paused webhook waits for the end of its pause.
+pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
+    let rows = sqlx::query_as!(
+        Stalled,
+        r#"select webhook as "webhook: WebhookId", wallet as "wallet: WalletId", owner from (
+            select distinct d.webhook, d.wallet, w.caller as owner
+            from delivery d
+            join webhook w on w.id = d.webhook
+            where d.state = 'pending'
+                and coalesce(d.attempted_at, d.created_at) < now() - make_interval(secs => $1)
+                and coalesce(w.paused_until, '-infinity') < now()
+                and webhook_owner_is_active(w.caller)
+        ) found
+        order by random()
+        limit 1000"#,
+        age.as_secs_f64(),
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Number of deliveries that were given up and not replayed.
+pub(super) async fn count_dead(db: &mut PgConnection) -> Result<i64> {
+    let count =
+        sqlx::query_scalar!(r#"select count(*) as "count!" from delivery where state = 'dead'"#);
+    Ok(count.fetch_one(db).await?)
+}
+
+/// Number of webhooks that are paused.
+pub(super) async fn count_paused(db: &mut PgConnection) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from webhook where paused_until > now()"#
+    );
+    Ok(count.fetch_one(db).await?)
+}
