@@ -97,8 +97,11 @@ impl<'a> Fixture<'a> {
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (_, path) if path.starts_with("/wallet/webhook/{webhook}") => {
                 let webhook = id_of(&self.owner, "/wallet/webhook", webhook_body()).await;
-                let since = json!({ "since": "2026-01-01T00:00:00Z" });
-                vec![("of a user", path.replace("{webhook}", &webhook), since)]
+                let body = match path.ends_with("/replay") {
+                    true => json!({ "since": "2026-01-01T00:00:00Z" }),
+                    false => json!({}),
+                };
+                vec![("of a user", path.replace("{webhook}", &webhook), body)]
             }
             ("POST", "/api/users/logout") => {
                 single(path.to_owned(), json!({ "token": "nonsense" }))
