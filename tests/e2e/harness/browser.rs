@@ -65,8 +65,12 @@ impl Browser {
         within_timeout(self.client.find(Locator::Css(css))).await
     }
 
+    /// Clicks as a person does: not before the button is enabled.
     pub async fn click(&self, css: &str) {
-        within_timeout(self.find(css).await.click()).await;
+        let element = self.find(css).await;
+        eventually("the button is enabled", async || within_timeout(element.is_enabled()).await)
+            .await;
+        within_timeout(element.click()).await;
     }
 
     pub async fn write(&self, css: &str, text: &str) {
