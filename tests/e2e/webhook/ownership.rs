@@ -81,7 +81,7 @@ async fn a_webhook_ends_with_its_api_key() {
         let path = format!("/wallet/webhook/{webhook}");
         let log = async || admin.get(&format!("{path}/deliveries")).await;
         eventually("one event is delivered, and one waits for its next attempt", async || {
-            let log = log().await.json();
+            let log = key.get(&format!("{path}/deliveries")).await.json();
             log[0]["attempts"] == 1
                 && log[0]["state"] == "pending"
                 && log[1]["state"] == "delivered"
