@@ -97,9 +97,10 @@ impl<'a> Fixture<'a> {
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (_, path) if path.starts_with("/wallet/webhook/{webhook}") => {
                 let webhook = id_of(&self.owner, "/wallet/webhook", webhook_body()).await;
-                let body = match path.ends_with("/replay") {
-                    true => json!({ "since": "2026-01-01T00:00:00Z" }),
-                    false => json!({}),
+                let body = if path.ends_with("/replay") {
+                    json!({ "since": "2026-01-01T00:00:00Z" })
+                } else {
+                    json!({})
                 };
                 vec![("of a user", path.replace("{webhook}", &webhook), body)]
             }
