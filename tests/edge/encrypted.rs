@@ -42,7 +42,11 @@ async fn with_a_certificate_everything_is_encrypted() {
         let id = "over-tls";
         let response = client.get(url("revwallet.com", "/wallet")).header("x-request-id", id);
         assert_eq!(response.send().await.unwrap().text().await.unwrap(), "[]");
-        assert!(app.logs.find("request_id", id).is_some());
+        // The answer arrives before its line: a line says how long the whole answer took.
+        eventually("the program logs the request", async || {
+            app.logs.find("request_id", id).is_some()
+        })
+        .await;
         assert!(edge.line(id).await["tls"].as_str().unwrap().starts_with("TLSv1."));
 
         let response = edge
