@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::{ApiKeyRow, ApiKeys, NAME_MAX, NewApiKey};
 use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
 use crate::error::{Error, Result};
-use crate::http::extract::{EmptyBody, JsonBody, Path, Query, RawField, Validator};
+use crate::http::extract::{BoundedList, EmptyBody, JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -91,11 +91,13 @@ struct CreateKey<'a> {
 }
 
 fn scopes(raw: &str) -> Result<Vec<Scope>, String> {
-    let names: Vec<String> =
+    let names: BoundedList<String, { Scope::ALL.len() }> =
         serde_json::from_str(raw).map_err(|_| "must be a list of names".to_owned())?;
+    let names = names.within().unwrap_or_default();
     let scopes: Option<Vec<Scope>> = names.iter().map(|name| name.parse().ok()).collect();
-    let scopes = scopes.filter(|scopes| (1..=Scope::ALL.len()).contains(&scopes.len()));
-    scopes.ok_or_else(|| format!("must be among: {}", Scope::ALL.map(Scope::name).join(", ")))
+    scopes
+        .filter(|scopes| !scopes.is_empty())
+        .ok_or_else(|| format!("must be among: {}", Scope::ALL.map(Scope::name).join(", ")))
 }
 
 /// Create an API key

@@ -3,11 +3,14 @@
 use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use axum::{Extension, Router};
+use bytes::Bytes;
+use http::header;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::state::App;
+use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health};
@@ -49,6 +52,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
 )]
 async fn get_openapi() -> Response {
-    static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(document);
-    Json(&*DOCUMENT).into_response()
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        document().to_json().expect("a document of names and texts always serializes").into()
+    });
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    (Extension(SharedBytes), headers, DOCUMENT.clone()).into_response()
 }

@@ -167,11 +167,14 @@ impl Running {
             log_success_ratio,
         };
         let metrics = Arc::clone(&self.app.metrics);
+        let trusted = self.config.access.trusted_proxies.clone();
         let listener = Listener {
             name,
             socket,
             pipeline: Arc::new(RequestPipeline::new(router, &options, metrics)),
             connections_max: http.http_connections_max,
+            connections_per_address: http.http_connections_per_address,
+            is_trusted: Box::new(move |address| trusted.contain(address.to_canonical())),
             header_timeout: http.http_header_timeout,
         };
         self.edge.spawn(name, listener.run(self.edge.clone()));
@@ -216,7 +219,7 @@ fn preregister(metrics: &Metrics) {
     for place in ["http", "process"] {
         metrics.wallet_panics_total.preregister([place]);
     }
-    for reason in ["load_shed", "timeout", "body_limit", "client_gone"] {
+    for reason in ["load_shed", "timeout", "body_limit", "client_gone", "malformed"] {
         metrics.wallet_http_rejected_total.preregister([reason]);
     }
     for outcome in ["pushed", "lost"] {

@@ -25,7 +25,8 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    fn contain(&self, address: IpAddr) -> bool {
+    /// Whether the address is one of theirs.
+    pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }

@@ -1,4 +1,4 @@
-//! Access log: a line and a sample for each request, however it ends.
+//! Access log: one line and one latency sample per request, whatever its outcome.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::context::RequestContext;
 use super::middleware::RequestPipeline;
 use crate::error::Error;
 
-/// Measures a request from its beginning; dropped without an end, the client has gone.
+/// Access record of a request. Dropped before its end, it records that the client disconnected.
 pub(super) struct Record<'a> {
     pipeline: &'a RequestPipeline,
     context: RequestContext,
@@ -56,7 +56,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// By the trace's id, so that the line of a request and its trace are kept or left together.
+    /// Samples by trace id, so that the line of a request and its trace are kept or dropped together.
     fn is_sampled(&self) -> bool {
         let ratio = self.pipeline.log_success_ratio;
         let [.., a, b, c, d] = self.context.trace().trace_id;
@@ -123,7 +123,7 @@ impl Drop for Record<'_> {
     }
 }
 
-/// Refusals that have nothing to do with what was asked.
+/// Returns the rejection reason of a failure that does not depend on the content of the request.
 fn rejection(error: &Error) -> Option<&'static str> {
     match error {
         Error::Overloaded => Some("load_shed"),

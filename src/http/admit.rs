@@ -1,6 +1,7 @@
-//! Admission: only as many requests at once as can be served soon, and none for longer than the limit.
+//! Admission: a limit on concurrent requests, and a timeout for each.
 //!
-//! tower's own layers answer with errors of theirs, and tower-http's timeout with a bare status; here both are problems.
+//! tower's own layers fail with errors of their own and tower-http's timeout responds with a bare status; this layer
+//! responds with problems.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use tower::{Layer, Service};
 
 use crate::error::Error;
 
-/// Refuses a request that is one too many, and one that takes too long.
+/// Sheds requests beyond the limit and ends those that exceed the timeout.
 #[derive(Clone)]
 pub(super) struct AdmitLayer {
-    /// Permits, one for each request in progress.
+    /// A permit per request that is being handled.
     permits: Arc<Semaphore>,
     timeout: Duration,
 }
@@ -63,19 +64,19 @@ where
             return Admitted::Refused;
         };
         let limit = self.timeout;
-        let answer = tokio::time::timeout(limit, self.inner.call(request));
-        Admitted::Running { answer, limit, _permit: permit }
+        let response = tokio::time::timeout(limit, self.inner.call(request));
+        Admitted::Running { response, limit, _permit: permit }
     }
 }
 
 pin_project! {
-    /// The answer of a request that asked to be admitted.
+    /// Future of a response behind [`AdmitLayer`].
     #[project = AdmittedProj]
     pub(super) enum Admitted<F> {
         Refused,
         Running {
             #[pin]
-            answer: Timeout<F>,
+            response: Timeout<F>,
             limit: Duration,
             _permit: OwnedSemaphorePermit,
         },
@@ -91,7 +92,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
             AdmittedProj::Refused => Ok(Error::Overloaded.into_response()),
-            AdmittedProj::Running { answer, limit, .. } => ready!(answer.poll(cx))
+            AdmittedProj::Running { response, limit, .. } => ready!(response.poll(cx))
                 .unwrap_or_else(|_elapsed| Ok(Error::Timeout(*limit).into_response())),
         })
     }

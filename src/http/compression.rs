@@ -1,7 +1,7 @@
-//! Compression of responses: lists, statements, documents and pages, if the client accepts it.
+//! Compression policy: lists, statements, documents and pages are compressed when the client accepts it.
 //!
-//! tower-http compresses; what is decided here is what it is asked to compress, because it would answer 406 after the
-//! handler has done its work, knows no bound, and leaves a strong `ETag` as it is.
+//! tower-http compresses. Its own policy does not fit: it responds 406 after the handler has done its work, has no
+//! limit on concurrent compressions, and keeps a strong `ETag`.
 
 use std::sync::Arc;
 
@@ -11,35 +11,35 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::compression::predicate::Predicate;
 
-/// Smallest body that is compressed: a smaller one fits into one packet as it is.
+/// Smallest body that is compressed. A smaller one fits into one packet.
 const BYTES_MIN: u64 = 1_400;
 
-/// Most bodies that are compressed at once, because each needs a third of a megabyte until its client has read it.
-/// The next one is sent as it is.
+/// Most concurrent compressions: each holds a third of a megabyte until its client has read it. Further responses
+/// are sent uncompressed.
 pub(super) const COMPRESSIONS_MAX: usize = 64;
 
-/// Kinds of content that become smaller. Money is moved by small JSON answers, which their size excludes.
+/// Content types that are worth compressing. Responses that move money are JSON too, but smaller than the minimum.
 const CONTENT_TYPES: [&str; 4] =
     ["application/json", "text/", "image/svg+xml", "application/javascript"];
 
-/// The answer may be compressed.
+/// Extension of a response that may be compressed.
 #[derive(Debug, Clone, Copy)]
 struct Marked;
 
-/// Asks tower-http to compress what is marked.
+/// Predicate that selects the marked responses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IsMarked;
 
 impl Predicate for IsMarked {
-    fn should_compress<B: Body>(&self, answer: &Response<B>) -> bool {
-        answer.extensions().get::<Marked>().is_some()
+    fn should_compress<B: Body>(&self, response: &Response<B>) -> bool {
+        response.extensions().get::<Marked>().is_some()
     }
 }
 
-/// Leaves `Accept-Encoding: gzip` where the answer may be compressed, and nothing where not.
+/// Normalizes `Accept-Encoding` to `gzip` if the response may be compressed, and removes it otherwise.
 ///
-/// Only answers to `GET` are: secrets are answered to `POST`, so that no attack on the length of a compressed answer
-/// reaches one.
+/// Only responses to `GET` are compressed. Secrets are only in responses to `POST`, so an attack on the length of
+/// compressed responses cannot reach one.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;
@@ -53,7 +53,12 @@ pub(super) fn negotiate<B>(request: &mut Request<B>) {
     }
 }
 
-/// Whether `Accept-Encoding` allows gzip: by its name, or else by `*`.
+/// Whether [`negotiate`] found that the response may be compressed.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ACCEPT_ENCODING)
+}
+
+/// Whether `Accept-Encoding` allows gzip, by its name or by the wildcard.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let codings = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
@@ -71,21 +76,23 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     any
 }
 
-/// Whether the answer becomes smaller by more than compressing it costs.
-pub(super) fn pays<B: Body>(answer: &Response<B>) -> bool {
-    let size = answer.body().size_hint();
-    if size.exact().is_some_and(|bytes| bytes < BYTES_MIN) {
+/// Whether compressing the response saves more than it costs.
+pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
+    let size = response.body().size_hint();
+    let is_small = size.exact().is_some_and(|bytes| bytes < BYTES_MIN);
+    if is_small || response.headers().contains_key(header::CONTENT_ENCODING) {
         return false;
     }
-    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default();
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks an answer for compression, if there is room; the permit is held until the body has been sent.
-/// Where the client does not want it, the mark still makes the answer name `Accept-Encoding` in `Vary`.
+/// Marks a response for compression and returns the permit, which the body holds until it has been sent.
+///
+/// The mark alone, without a permit, makes tower-http add `Vary: accept-encoding` to the uncompressed variant.
 pub(super) fn mark<B>(
-    answer: &mut Response<B>,
+    response: &mut Response<B>,
     wanted: bool,
     room: &Arc<Semaphore>,
 ) -> Option<OwnedSemaphorePermit> {
@@ -93,14 +100,14 @@ pub(super) fn mark<B>(
     if wanted && permit.is_none() {
         return None;
     }
-    answer.extensions_mut().insert(Marked);
+    response.extensions_mut().insert(Marked);
     if permit.is_some() {
-        weaken_etag(answer.headers_mut());
+        weaken_etag(response.headers_mut());
     }
     permit
 }
 
-/// Other bytes with the same meaning: the tag stays, as a weak one.
+/// Makes a strong tag weak, because the compressed bytes differ.
 fn weaken_etag(headers: &mut HeaderMap) {
     let Some(strong) = headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
     else {

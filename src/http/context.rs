@@ -1,4 +1,4 @@
-//! Context of a request: its id, its place in a trace, its route.
+//! Context of a request: its id, its trace, its route, its connection.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -10,12 +10,14 @@ use http::{HeaderMap, HeaderValue, Method};
 use tower::{Layer, Service};
 use tracing::{Span, field, info_span, span};
 
+use super::connection::OpenConnection;
+use super::memory::{MemoryAccount, MemoryBudget};
 use crate::telemetry::{TraceContext, export_if_sampled, set_span_name};
 
-/// Longest request id that is taken from a caller.
+/// Longest request id that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Known from the first byte to the last; handlers find it in the request's extensions.
+/// Context of a request, available to handlers as an extension.
 #[derive(Clone)]
 pub struct RequestContext(Arc<Inner>);
 
@@ -26,15 +28,21 @@ struct Inner {
     method: &'static str,
     route: OnceLock<MatchedPath>,
     span: Span,
-    /// Whether the span is in a trace that is kept.
+    /// Whether the span is exported.
     is_traced: bool,
     started: Instant,
-    peer: Option<IpAddr>,
+    connection: Option<Arc<OpenConnection>>,
+    memory: Arc<MemoryBudget>,
 }
 
 impl RequestContext {
-    /// `peer` holds the other end of the connection.
-    pub fn begin(method: &Method, headers: &HeaderMap, peer: Option<IpAddr>) -> Self {
+    /// Begins a request that arrived on `connection`; `memory` is the budget that all requests share.
+    pub fn begin(
+        method: &Method,
+        headers: &HeaderMap,
+        connection: Option<Arc<OpenConnection>>,
+        memory: Arc<MemoryBudget>,
+    ) -> Self {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let trace = TraceContext::from_traceparent(traceparent);
         let trace_id = trace.trace_id_hex().to_string();
@@ -64,12 +72,24 @@ impl RequestContext {
             span,
             is_traced,
             started,
-            peer,
+            connection,
+            memory,
         }))
     }
 
+    /// Address of the other end of the connection.
     pub fn peer(&self) -> Option<IpAddr> {
-        self.0.peer
+        self.0.connection.as_ref().map(|connection| connection.peer())
+    }
+
+    pub(super) fn connection(&self) -> Option<&Arc<OpenConnection>> {
+        self.0.connection.as_ref()
+    }
+
+    /// Account that the request charges for the memory it holds.
+    pub fn memory(&self) -> MemoryAccount<'_> {
+        let share = self.connection().and_then(|connection| connection.share());
+        MemoryAccount { whole: &self.0.memory, share: share.map(|share| &share.memory) }
     }
 
     pub fn request_id(&self) -> &HeaderValue {
@@ -80,12 +100,12 @@ impl RequestContext {
         &self.0.trace
     }
 
-    /// The trace's id as 32 hexadecimal digits.
+    /// Trace id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         &self.0.trace_id
     }
 
-    /// Whether the span is in a trace that is kept.
+    /// Whether the span is exported.
     pub fn is_traced(&self) -> bool {
         self.0.is_traced
     }
@@ -94,7 +114,7 @@ impl RequestContext {
         self.0.method
     }
 
-    /// The template of the path, never the path itself: that would be one label for each wallet.
+    /// Template of the path. The path itself as a label would create a series per wallet.
     pub fn route(&self) -> &str {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
@@ -103,7 +123,7 @@ impl RequestContext {
         &self.0.span
     }
 
-    /// Notes how it was answered; whatever is logged while the guard lives says so.
+    /// Records the status in the span and enters it, so that lines logged while the guard lives have it.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
         self.0.span.record("http_response_status_code", status);
         self.0.span.enter()
@@ -114,7 +134,7 @@ impl RequestContext {
     }
 }
 
-/// Writes down which route the router chose, as a layer of the router.
+/// Layer of the router that records the matched route.
 #[derive(Clone)]
 pub struct RecordRouteLayer;
 
@@ -159,14 +179,14 @@ fn note_route(request: &Request) {
     }
 }
 
-/// An id that may stand in a log line and a header.
+/// Whether a request id is safe in a log line and in a header.
 fn is_sane(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     let visible = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
     !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(visible)
 }
 
-/// Methods are a closed set in labels; a caller may invent others.
+/// Maps unknown methods to one label, because clients can send any.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

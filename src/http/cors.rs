@@ -1,4 +1,4 @@
-//! `--cors-origins`: which pages of other origins may call the API from a browser.
+//! CORS: the origins whose pages may call the API from a browser, `--cors-origins`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{Any, CorsLayer};
 use url::Url;
 
-/// How long a browser may remember the answer to a preflight.
+/// How long a browser may cache the response to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Methods of the API.
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Headers that a page may send.
+/// Request headers that a page may send.
 const REQUEST_HEADERS: [HeaderName; 7] = [
     header::ACCEPT,
     header::AUTHORIZATION,
@@ -25,8 +25,8 @@ const REQUEST_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Headers that a page may read, besides those that every page may.
-const ANSWER_HEADERS: [HeaderName; 6] = [
+/// Response headers that a page may read, besides the safelisted ones.
+const RESPONSE_HEADERS: [HeaderName; 6] = [
     header::ETAG,
     header::LINK,
     header::LOCATION,
@@ -35,7 +35,7 @@ const ANSWER_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Origins whose pages may call the API; none by default.
+/// Origins whose pages may call the API. The default is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
     Any,
@@ -62,7 +62,7 @@ impl FromStr for CorsOrigins {
     }
 }
 
-/// An origin as browsers write it: no path, and no port that is the scheme's own.
+/// Parses an origin into the form that browsers send: without a path and without the default port.
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
     let is_web = matches!(url.scheme(), "http" | "https");
@@ -72,12 +72,12 @@ fn origin(text: &str) -> Option<HeaderValue> {
 }
 
 impl CorsOrigins {
-    /// The layer that answers preflights and tells browsers what pages may read; none when no origin is allowed.
+    /// Builds the layer that responds to preflights and sets the CORS headers; none if no origin is allowed.
     pub(super) fn layer(&self) -> Option<CorsLayer> {
         let layer = CorsLayer::new()
             .allow_methods(METHODS)
             .allow_headers(REQUEST_HEADERS)
-            .expose_headers(ANSWER_HEADERS)
+            .expose_headers(RESPONSE_HEADERS)
             .max_age(PREFLIGHT_MAX_AGE);
         match self {
             Self::Any => Some(layer.allow_origin(Any)),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_refused() {
+    fn values_that_no_browser_sends_are_rejected() {
         for text in [
             "app.example.com",
             "https://a.example/",

@@ -1,52 +1,139 @@
-//! Bodies, paths and queries into types, with our own words for what is wrong with them.
+//! Extractors of bodies, paths and queries whose rejections are problems.
 
-use axum::body::{Bytes, HttpBody};
-use axum::extract::rejection::BytesRejection;
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::context::RequestContext;
+use super::memory::{MemoryCharge, UNCHARGED_BYTES};
 use super::{BODY_BYTES_MAX, json, query};
 use crate::error::{Error, FieldError, Result};
 
-/// A JSON body, still as bytes: [`JsonBody::read`] makes the type, which may borrow from them.
-/// `MAX` is the limit that the route has set.
-pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX>(Bytes);
-
-impl<const MAX: usize> JsonBody<MAX> {
-    /// Reads the whole body as `T`.
-    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        json::read(&self.0)
-    }
+/// A JSON body as bytes; [`JsonBody::read`] deserializes it, and the result may borrow from it. `MAX` limits its size.
+pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {
+    bytes: Bytes,
+    context: Option<RequestContext>,
+    /// Released with the body.
+    charge: MemoryCharge,
 }
 
 impl<const MAX: usize> JsonBody<MAX> {
-    /// Reads the whole body as `T`, from a program with a format of its own.
+    /// Deserializes the whole body.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        json::read(&self.bytes)
+    }
+
+    /// Deserializes the whole body of another program, which may have members that `T` does not have.
     pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        json::read_foreign(&self.0)
+        json::read_foreign(&self.bytes)
+    }
+
+    /// Charges the memory of values that a handler builds from the body.
+    pub fn charge(&self, bytes: usize) -> Result<MemoryCharge> {
+        match &self.context {
+            Some(context) => context.memory().charge_request(bytes),
+            None => Ok(MemoryCharge::default()),
+        }
+    }
+
+    /// Appends a part of the body, unless it exceeds the limit or the memory budget.
+    fn push(&mut self, gathered: &mut BytesMut, part: Bytes) -> Result<()> {
+        let bytes = self.bytes.len() + gathered.len() + part.len();
+        if bytes > MAX {
+            return Err(Error::BodyTooLarge { limit: MAX });
+        }
+        // The charge covers the bytes that have arrived, not the length that the client announces.
+        if bytes > UNCHARGED_BYTES {
+            let more = self.charge(part.len())?;
+            self.charge.merge(more);
+        }
+        if self.bytes.is_empty() && gathered.is_empty() {
+            self.bytes = part;
+        } else {
+            gathered.extend_from_slice(&std::mem::take(&mut self.bytes));
+            gathered.extend_from_slice(&part);
+        }
+        Ok(())
     }
 }
 
 impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
         if !is_json(request.headers()) {
             return Err(Error::UnsupportedMediaType);
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            match rejection {
-                BytesRejection::FailedToBufferBody(_) if too_large => {
-                    Error::BodyTooLarge { limit: MAX }
-                }
-                _ => Error::BrokenBody,
+        let context = request.extensions().get::<RequestContext>().cloned();
+        let mut body = request.into_body();
+        if body.size_hint().lower() > MAX as u64 {
+            return Err(Error::BodyTooLarge { limit: MAX });
+        }
+        let mut read = Self { bytes: Bytes::new(), context, charge: MemoryCharge::default() };
+        let mut gathered = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(part) = frame.map_err(|_| Error::BrokenBody)?.into_data() {
+                read.push(&mut gathered, part)?;
             }
-        })?;
-        Ok(Self(bytes))
+        }
+        if !gathered.is_empty() {
+            read.bytes = gathered.freeze();
+        }
+        Ok(read)
+    }
+}
+
+/// A list in a body, of which at most `MAX` elements are built. An element of two characters on the wire takes far more
+/// in memory, and a body has room for a hundred times the elements that are allowed.
+#[derive(Debug)]
+pub struct BoundedList<T, const MAX: usize> {
+    items: Vec<T>,
+    has_more: bool,
+}
+
+impl<T, const MAX: usize> BoundedList<T, MAX> {
+    /// Returns the elements; none if there are more than `MAX`.
+    pub fn within(self) -> Option<Vec<T>> {
+        (!self.has_more).then_some(self.items)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+    type Value = BoundedList<T, MAX>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < MAX {
+            match list.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(BoundedList { items, has_more: false }),
+            }
+        }
+        let has_more = list.next_element::<IgnoredAny>()?.is_some();
+        // The rest must be valid JSON, but no element of it is built.
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(BoundedList { items, has_more })
     }
 }
 
@@ -54,7 +141,7 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 pub struct OptionalJsonBody(Option<JsonBody>);
 
 impl OptionalJsonBody {
-    /// Reads the whole body as `T`.
+    /// Deserializes the whole body.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         match &self.0 {
             Some(body) => body.read(),
@@ -75,10 +162,14 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
             return JsonBody::from_request(request, state).await.map(|body| Self(Some(body)));
         }
         // A body without a type, which may turn out to have no bytes.
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) if bytes.is_empty() => Ok(Self(None)),
-            _ => Err(Error::UnsupportedMediaType),
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            let is_empty = frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty));
+            if !is_empty {
+                return Err(Error::UnsupportedMediaType);
+            }
         }
+        Ok(Self(None))
     }
 }
 
@@ -113,18 +204,18 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
 impl<'a> RawField<'a> {
-    /// The text of the value as it stood in the body; nothing for `null`.
+    /// Returns the raw JSON of the value; none for `null`.
     pub fn raw(&self) -> Option<&'a str> {
         self.0.map(RawValue::get).filter(|raw| *raw != "null")
     }
 }
 
-/// Gathers what is wrong with the members of a body.
+/// Collects the validation errors of a body.
 #[derive(Debug, Default)]
 pub struct Validator(Vec<FieldError>);
 
 impl Validator {
-    /// A member that must be there.
+    /// Parses a required member.
     pub fn required<T>(
         &mut self,
         pointer: &str,
@@ -138,7 +229,7 @@ impl Validator {
         self.parsed(pointer, raw, parse)
     }
 
-    /// A member that may be absent.
+    /// Parses an optional member.
     pub fn optional<T>(
         &mut self,
         pointer: &str,
@@ -152,7 +243,7 @@ impl Validator {
         self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
     }
 
-    /// The values if all was well, else everything that was not.
+    /// Returns the values if all members are valid, and every error otherwise.
     pub fn finish<T>(self, values: Option<T>) -> Result<T> {
         match values {
             Some(values) if self.0.is_empty() => Ok(values),
@@ -170,7 +261,7 @@ impl Validator {
     }
 }
 
-/// Parameters of the path. A value of the wrong type is answered like an unknown path.
+/// Path parameters. A path whose parameters cannot be parsed does not exist.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -186,7 +277,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// Parameters of the query.
+/// Query parameters.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

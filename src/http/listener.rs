@@ -1,37 +1,65 @@
-//! Sockets: accepting connections, limiting them, and closing them in good order.
+//! Listeners: accepting connections, limiting them, and draining them at shutdown.
+//!
+//! | limit | beyond it |
+//! |---|---|
+//! | connections of the listener | connections without a request are closed, then idle ones; else the new one waits |
+//! | connections of one address | the new connection is closed |
+//! | time until the first request | the connection is closed |
+//! | unread responses of a connection | the next request waits: hyper flushes a response before it reads on |
 
+use std::error::Error as _;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
+use super::HEAD_BYTES_MAX;
+use super::connection::{
+    CloseReason, ConnectionLimits, ConnectionLog, ConnectionTable, Entry, GuardedStream, ServeError,
+};
 use super::middleware::{ConnectionService, RequestPipeline};
 use crate::tasks::Tasks;
 
-/// Most requests at once on one HTTP/2 connection.
+/// Most concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
-/// How often a silent HTTP/2 peer is asked whether it is still there.
+
+/// Most bytes of a request body that wait for their handler on one HTTP/2 stream.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Most such bytes on all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// Most bytes of a response that wait to be sent on one HTTP/2 stream.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Interval of pings to a silent HTTP/2 client.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long accepting pauses when the process has no file descriptor left.
+
+/// Pause of accepting when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket and what answers on it.
+/// A bound socket and the pipeline behind it.
 pub struct Listener {
     pub name: &'static str,
     pub socket: TcpListener,
     pub pipeline: Arc<RequestPipeline>,
     pub connections_max: usize,
+    /// Most connections, and most concurrent requests, of one address.
+    pub connections_per_address: usize,
+    /// Whether an address belongs to a trusted proxy, which has no such limit.
+    pub is_trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     pub header_timeout: Duration,
 }
 
-/// Takes the address, or says in one sentence why it cannot be had.
+/// Binds the address; the error says what to do in one sentence.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; stop what uses it or give another {flag}")
@@ -39,66 +67,152 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 }
 
 impl Listener {
-    /// Serves until the group stops, then lets the open requests end.
+    /// Accepts connections until the group stops. Open connections drain by themselves.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
-        let builder = Arc::new(self.protocol());
-        let graceful = GracefulShutdown::new();
+        let Self { name, socket, pipeline, header_timeout, .. } = self;
         let room = Arc::new(Semaphore::new(self.connections_max));
-        loop {
-            let accepted = tokio::select! {
-                () = tasks.stopping().cancelled() => break,
-                accepted = self.accept(&room) => accepted,
+        let table = Arc::new(ConnectionTable::new(ConnectionLimits {
+            connections_max: self.connections_max,
+            per_address: self.connections_per_address,
+            is_exempt: self.is_trusted,
+        }));
+        let log = Arc::new(ConnectionLog::new(Arc::clone(&pipeline.metrics)));
+        let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
+        let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
+        while let Some((stream, peer)) = acceptor.accept(&socket).await {
+            // The limit of the address comes first: connections beyond it must not evict others.
+            let Some(entry) = acceptor.table.insert(peer, &acceptor.tasks) else {
+                acceptor.log.closed(CloseReason::Address);
+                continue;
             };
-            let (stream, peer, permit) = match accepted {
-                Ok(accepted) => accepted,
-                Err(cause) => {
-                    warn!(error.message = %cause, "cannot accept a connection: {cause}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let service = ConnectionService { pipeline: Arc::clone(&self.pipeline), peer };
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
-            let open = self.pipeline.metrics.wallet_http_connections.with([self.name]);
-            tasks.spawn_short_lived(async move {
-                let _permit = permit;
-                open.increment(1.0);
-                if let Err(cause) = connection.await {
-                    debug!(error.message = cause.to_string(), "a connection broke: {cause}");
-                }
-                open.decrement(1.0);
-            });
+            if let Some(permit) = acceptor.find_room(&room, &entry).await {
+                acceptor.spawn(stream, entry, permit, &protocol);
+            }
         }
-        drop(self.socket);
-        graceful.shutdown().await;
         Ok(())
     }
+}
 
-    async fn accept(
-        &self,
-        room: &Arc<Semaphore>,
-    ) -> std::io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(room).acquire_owned().await.expect("never closed");
-        let (stream, peer) = self.socket.accept().await?;
-        // An answer is one small write: waiting for more to send with it only delays it.
-        stream.set_nodelay(true)?;
-        Ok((stream, peer.ip(), permit))
+/// Accepts connections and spawns their tasks.
+struct Acceptor {
+    name: &'static str,
+    pipeline: Arc<RequestPipeline>,
+    header_timeout: Duration,
+    table: Arc<ConnectionTable>,
+    log: Arc<ConnectionLog>,
+    tasks: Tasks,
+}
+
+impl Acceptor {
+    /// Returns the next connection; none when the group stops.
+    async fn accept(&self, socket: &TcpListener) -> Option<(TcpStream, IpAddr)> {
+        loop {
+            let accepted = self.tasks.stopping().run_until_cancelled(socket.accept()).await?;
+            match accepted {
+                Ok((stream, peer)) => return Some((stream, peer.ip())),
+                Err(cause) => self.recover(&cause).await,
+            }
+        }
     }
 
-    fn protocol(&self) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
-            .pipeline_flush(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .keep_alive_interval(KEEP_ALIVE_INTERVAL);
-        builder
+    /// Evicts idle connections and pauses: usually the process has no file descriptor left.
+    async fn recover(&self, cause: &io::Error) {
+        warn!(error.message = %cause, "cannot accept a connection: {cause}");
+        self.evict_idle(None);
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// Returns a permit for the connection, and evicts idle connections if there is none left.
+    async fn find_room(
+        &self,
+        room: &Arc<Semaphore>,
+        entry: &Entry,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+            return Some(permit);
+        }
+        self.evict_idle(Some(entry));
+        let permit = Arc::clone(room).acquire_owned();
+        self.tasks.stopping().run_until_cancelled(permit).await?.ok()
+    }
+
+    fn evict_idle(&self, newcomer: Option<&Entry>) {
+        for _ in 0..self.table.evict_idle(newcomer) {
+            self.log.closed(CloseReason::Pressure);
+        }
+    }
+
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        entry: Entry,
+        permit: OwnedSemaphorePermit,
+        protocol: &Builder<TrackedExecutor>,
+    ) {
+        // A response is one small write, which Nagle's algorithm would only delay.
+        if let Err(cause) = stream.set_nodelay(true) {
+            return debug!(error.message = %cause, "a connection broke: {cause}");
+        }
+        let connection = Arc::clone(&entry.connection);
+        let log = Arc::clone(&self.log);
+        let stream = GuardedStream::new(
+            stream,
+            Arc::clone(&connection),
+            Arc::clone(&log),
+            self.header_timeout,
+        );
+        let service = ConnectionService { pipeline: Arc::clone(&self.pipeline), connection };
+        let serving =
+            protocol.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let open = self.pipeline.metrics.wallet_http_connections.with([self.name]);
+        self.tasks.spawn_short_lived(async move {
+            let _permit = permit;
+            open.increment(1.0);
+            match entry.connection.serve(serving).await {
+                Ok(()) => {}
+                Err(ServeError::CutOff) => log.closed(CloseReason::Shutdown),
+                Err(ServeError::Broken(cause)) => {
+                    if breaks_protocol(cause.as_ref()) {
+                        log.closed(CloseReason::Protocol);
+                    }
+                    debug!(error.message = cause.to_string(), "a connection broke: {cause}");
+                }
+            }
+            open.decrement(1.0);
+        });
+    }
+}
+
+/// Whether the client violated HTTP/2.
+fn breaks_protocol(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = cause.downcast_ref::<hyper::Error>().and_then(hyper::Error::source);
+    cause.and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
+}
+
+fn protocol(header_timeout: Duration, tasks: &Tasks) -> Builder<TrackedExecutor> {
+    let mut builder = Builder::new(TrackedExecutor(tasks.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL);
+    builder
+}
+
+/// Executor that tracks the tasks of HTTP/2 streams, so that shutdown waits for them.
+#[derive(Clone)]
+struct TrackedExecutor(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for TrackedExecutor {
+    fn execute(&self, future: F) {
+        self.0.spawn_short_lived(future);
     }
 }

@@ -1,11 +1,10 @@
 //! The middleware of every request, as one list: [`stack`].
 //!
-//! Around it, [`RequestPipeline::answer`] begins the request's trace and its record, which need more than the
-//! request to begin with and must end even if the client leaves.
+//! Around it, [`RequestPipeline::respond`] begins the trace and the access record, which must end even if the client
+//! disconnects.
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,17 +26,19 @@ use tracing::Instrument;
 
 use super::access_log::Record;
 use super::admit::{Admit, AdmitLayer};
-use super::answer::{AnswerBody, Complete, CompleteLayer};
 use super::compression::{self, IsMarked};
+use super::connection::{self, OpenConnection};
 use super::context::RequestContext;
 use super::cors::CorsOrigins;
+use super::memory::MemoryBudget;
+use super::response::{Complete, CompleteLayer, ResponseBody};
 use crate::error::Error;
 use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The response of the router, with everything that the stack adds.
-pub type Answer = Response<CompressionBody<AnswerBody>>;
+/// Response of the router, with everything that the stack adds.
+pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
 
 type Routed = Complete<CatchPanic<Admit<Router>, PanicProblem>>;
 type Compressed = Compression<Routed, IsMarked>;
@@ -45,22 +46,23 @@ type WithHeader<S> = SetResponseHeader<S, HeaderValue>;
 type Dressed = WithHeader<WithHeader<WithHeader<WithHeader<Either<Cors<Compressed>, Compressed>>>>>;
 type Stack = SetSensitiveRequestHeaders<Dressed>;
 
-/// Limits and rules of one listener's requests.
+/// Limits and policies for the requests of a listener.
 #[derive(Debug, Clone)]
 pub struct PipelineOptions {
-    /// Most requests that are answered at once.
+    /// Most concurrent requests.
     pub requests_max: usize,
-    /// Longest that an answer may take.
+    /// Longest time that a response may take.
     pub timeout: Duration,
-    /// Origins whose pages may read the answers.
+    /// Origins whose pages may call the API.
     pub cors_origins: CorsOrigins,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
 }
 
-/// Answers the requests of one listener.
+/// Handles the requests of a listener.
 pub struct RequestPipeline {
     stack: Stack,
+    memory: Arc<MemoryBudget>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log_success_ratio: f64,
 }
@@ -68,31 +70,35 @@ pub struct RequestPipeline {
 impl RequestPipeline {
     pub fn new(router: Router, options: &PipelineOptions, metrics: Arc<Metrics>) -> Self {
         let stack = stack(router, options, &metrics);
-        Self { stack, metrics, log_success_ratio: options.log_success_ratio }
+        let memory = Arc::new(MemoryBudget::whole());
+        Self { stack, memory, metrics, log_success_ratio: options.log_success_ratio }
     }
 
-    pub async fn answer<B>(&self, mut request: Request<B>, peer: Option<IpAddr>) -> Answer
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<axum::BoxError>,
-    {
+    /// Handles a request that arrived on `connection`; tests have none.
+    pub async fn respond(
+        &self,
+        mut request: Request<Body>,
+        connection: Option<Arc<OpenConnection>>,
+    ) -> PipelineResponse {
         // Ids, trace and span.
-        let context = RequestContext::begin(request.method(), request.headers(), peer);
+        let memory = Arc::clone(&self.memory);
+        let (method, headers) = (request.method(), request.headers());
+        let context = RequestContext::begin(method, headers, connection, memory);
         // One line in the access log and one sample in the metrics, also if the client leaves.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
-        // tower-http's `NormalizePath` would also answer `/wallet//7` as `/wallet/7`.
+        // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
         trim_trailing_slash(request.uri_mut());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
-        let answer = self.stack.clone().call(request.map(Body::new));
-        let Ok(mut answer) = answer.instrument(context.span().clone()).await;
-        answer.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
-        record.end(&answer);
-        answer
+        let response = self.stack.clone().call(request);
+        let Ok(mut response) = response.instrument(context.span().clone()).await;
+        response.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
+        record.end(&response);
+        response
     }
 }
 
-/// Everything that happens to a request between its record and its route, the outermost first.
+/// Builds the middleware between the access record and the router, outermost layer first.
 fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> Stack {
     let overriding =
         |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
@@ -107,7 +113,7 @@ fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> S
             "default-src 'none'; frame-ancestors 'none'",
         ))
         .layer(unless_set(header::REFERRER_POLICY, "no-referrer"))
-        // Outside of what refuses, so that a page can read refusals too.
+        // Outside of the layers that refuse requests, so that a page can read refusals too.
         .option_layer(options.cors_origins.layer())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
         .layer(CompleteLayer::default())
@@ -116,7 +122,7 @@ fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> S
         .service(router)
 }
 
-/// Answers a panic of a handler with our problem: tower-http would answer plain text.
+/// Turns a panic of a handler into a problem: tower-http would respond with plain text.
 #[derive(Clone)]
 struct PanicProblem(Arc<Metrics>);
 
@@ -146,25 +152,40 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// The pipeline as hyper wants it: one for each connection, cheap to make.
+/// The pipeline as a service of hyper, one per connection.
 #[derive(Clone)]
 pub struct ConnectionService {
     pub pipeline: Arc<RequestPipeline>,
-    /// The address of the other end.
-    pub peer: IpAddr,
+    pub connection: Arc<OpenConnection>,
+}
+
+impl ConnectionService {
+    async fn respond<B>(self, request: Request<B>) -> PipelineResponse
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError> + Send,
+    {
+        let Self { pipeline, connection } = self;
+        let (request, leftover) = connection::track(request, &connection);
+        let mut response = pipeline.respond(request, Some(Arc::clone(&connection))).await;
+        if let Some(leftover) = leftover {
+            leftover.settle(response.headers_mut(), &connection);
+        }
+        response
+    }
 }
 
 impl<B> hyper::service::Service<Request<B>> for ConnectionService
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<axum::BoxError> + Send,
 {
-    type Response = Answer;
+    type Response = PipelineResponse;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Answer, Infallible>>;
+    type Future = BoxFuture<'static, Result<PipelineResponse, Infallible>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let (pipeline, peer) = (Arc::clone(&self.pipeline), self.peer);
-        Box::pin(async move { Ok(pipeline.answer(request, Some(peer)).await) })
+        let service = self.clone();
+        Box::pin(async move { Ok(service.respond(request).await) })
     }
 }

@@ -6,14 +6,16 @@
 
 pub mod access_log;
 mod admit;
-mod answer;
 mod compression;
+pub mod connection;
 pub mod context;
 mod cors;
 pub mod extract;
 pub mod fields;
 pub mod json;
 pub mod listener;
+mod malformed;
+pub mod memory;
 pub mod middleware;
 pub mod openapi;
 pub mod origin;
@@ -22,6 +24,7 @@ pub mod problem;
 pub mod problem_pages;
 pub mod query;
 pub mod replay;
+mod response;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +32,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use http::Method;
 
 use crate::error::Error;
@@ -37,8 +39,11 @@ use crate::settings;
 
 pub use self::cors::CorsOrigins;
 
-/// Largest body of a request, unless its route says otherwise.
+/// Largest request body, unless the route has a limit of its own.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest request head. Also the size of hyper's buffers per HTTP/1.1 connection.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Listeners, and the limits on connections and requests.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,19 +60,28 @@ pub struct HttpArgs {
         default_value = "127.0.0.1:9000"
     )]
     pub internal_listen: SocketAddr,
-    /// Most connections that are open at once; others wait to be accepted.
+    /// Most open connections. Beyond it, idle connections are closed for new ones, or new ones wait.
     #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
-    /// Most requests that are answered at once; the next one is told to come back.
+    /// Most connections, and most concurrent requests, of one address; trusted proxies are exempt.
+    #[arg(
+        long,
+        env = "REVWALLET_HTTP_CONNECTIONS_PER_ADDRESS",
+        global = true,
+        default_value_t = 1_000,
+        value_parser = settings::count()
+    )]
+    pub http_connections_per_address: usize,
+    /// Most concurrent requests; others get 503 with Retry-After.
     #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096, value_parser = settings::count())]
     pub http_requests_max: usize,
-    /// Longest that an answer may take.
+    /// Longest time that a response may take.
     #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub http_timeout: Duration,
-    /// Longest that the head of a request may take to arrive.
+    /// Longest time that a request head may take to arrive, and that a client may leave a response unread.
     #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub http_header_timeout: Duration,
-    /// Origins whose pages may call the API from a browser, separated by commas, or `*` for every one.
+    /// Origins whose pages may call the API from a browser, separated by commas, or `*` for all.
     #[arg(
         long,
         env = "REVWALLET_CORS_ORIGINS",
@@ -78,11 +92,10 @@ pub struct HttpArgs {
     pub cors_origins: CorsOrigins,
 }
 
-/// Adds what every router needs: problems for unknown paths and methods, and the limit of request bodies.
+/// Adds problems for unknown paths and methods, and records the route of each request.
 pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     router
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
-        // One layer of two: the router pays for each.
-        .layer((context::RecordRouteLayer, DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .layer(context::RecordRouteLayer)
 }

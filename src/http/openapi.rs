@@ -1,18 +1,23 @@
 //! The OpenAPI document, and Swagger UI to try it: nothing is fetched from elsewhere.
 
-use std::io::Read;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use axum::Router;
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderName, header};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerFile;
 
+use super::compression;
+use super::memory::SharedBytes;
 use super::problem::ProblemBody;
 use crate::error::Error;
 
@@ -72,37 +77,46 @@ async fn file(Path(name): Path<String>, request: HeaderMap) -> Response {
     }
     let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
     match utoipa_swagger_ui::serve(&name, config) {
-        Ok(Some(file)) => asset(file, accepts_gzip(&request)),
+        Ok(Some(file)) => asset(&name, file, compression::is_wanted(&request)),
         Ok(None) => Error::NotFound("path").into_response(),
         Err(cause) => Error::Internal(anyhow::anyhow!("{cause}")).into_response(),
     }
 }
 
-/// Sends a file of Swagger UI compressed, as the binary contains it, or decompresses it first.
-fn asset(file: SwaggerFile<'static>, accepts_gzip: bool) -> Response {
+/// Sends a file of Swagger UI compressed, as the binary contains it, or decompressed.
+fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response {
     let headers = [
         (header::CONTENT_TYPE, file.content_type),
         (header::CACHE_CONTROL, "public, max-age=86400".to_owned()),
         (header::VARY, "accept-encoding".to_owned()),
     ];
+    let bytes = match file.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    };
     if !file.gzpipped {
-        return (headers, file.bytes.into_owned()).into_response();
+        return (headers, bytes).into_response();
     }
     if accepts_gzip {
         let encoding = [(header::CONTENT_ENCODING, "gzip")];
-        return (headers, encoding, file.bytes.into_owned()).into_response();
+        return (Extension(SharedBytes), headers, encoding, bytes).into_response();
     }
-    let mut bytes = Vec::new();
-    match GzDecoder::new(file.bytes.as_ref()).read_to_end(&mut bytes) {
-        Ok(_) => (headers, bytes).into_response(),
+    match decompressed(name, &bytes) {
+        Ok(bytes) => (Extension(SharedBytes), headers, bytes).into_response(),
         Err(cause) => Error::Internal(cause.into()).into_response(),
     }
 }
 
-/// Whether the client lists gzip without a weight; a client that gives it a weight gets the plain file.
-fn accepts_gzip(request: &HeaderMap) -> bool {
-    let values = request.get_all(header::ACCEPT_ENCODING).iter();
-    let mut codings =
-        values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
-    codings.any(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
+/// Decompresses a file of the binary, once: doing it for each request would cost more than any other route.
+fn decompressed(name: &str, compressed: &[u8]) -> io::Result<Bytes> {
+    static CACHE: LazyLock<Mutex<HashMap<String, Bytes>>> = LazyLock::new(Mutex::default);
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bytes) = cache.get(name) {
+        return Ok(bytes.clone());
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(compressed).read_to_end(&mut bytes)?;
+    let bytes = Bytes::from(bytes);
+    cache.insert(name.to_owned(), bytes.clone());
+    Ok(bytes)
 }

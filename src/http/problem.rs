@@ -1,62 +1,62 @@
-//! Failures on the wire: `application/problem+json`, RFC 9457.
+//! Problems: failures on the wire as `application/problem+json`, RFC 9457.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::answer::AnswerBody;
 use super::context::RequestContext;
+use super::response::ResponseBody;
 use crate::error::{Error, FieldError};
 
-/// The body of every answer that is no success.
+/// Body of every failed response.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
-    /// The kind of problem: a page of this server that explains it.
+    /// Type of the problem, the path of a page that explains it.
     #[serde(rename = "type")]
     #[schema(example = "/problems/invalid")]
     kind: String,
-    /// Title of the kind.
+    /// Name of the problem type.
     #[schema(example = "Invalid request")]
     title: &'a str,
-    /// The HTTP status, again.
+    /// HTTP status of the response.
     #[schema(example = 422)]
     status: u16,
-    /// Detail of this occurrence.
+    /// Description of this occurrence.
     #[schema(example = "/amount: must be more than zero")]
     detail: String,
-    /// Finds this request in logs and traces.
+    /// Id that finds this request in logs and traces.
     #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: &'a str,
-    /// Each broken field, when the request was not valid.
+    /// Invalid fields of the request.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: Cow<'a, [FieldError]>,
-    /// Available balance, if it is insufficient.
+    /// Available balance, if it is too low.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
     available: Option<Box<RawValue>>,
-    /// Required balance, if the available one is insufficient.
+    /// Required balance, if the available one is too low.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<Box<RawValue>>,
-    /// The wallet that does not exist, or that is frozen or closed.
+    /// Id of the wallet that does not exist, or that is frozen or closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7")]
     wallet: Option<String>,
-    /// The title, for clients that look for `error`.
+    /// Title, for clients that read `error`.
     #[schema(example = "Invalid request")]
     error: &'a str,
-    /// The detail, for clients that look for `details`.
+    /// Detail, for clients that read `details`.
     #[schema(example = "/amount: must be more than zero")]
     details: String,
 }
 
-/// The failures of a route, for its OpenAPI document.
+/// Failures of a route, for its OpenAPI document.
 #[derive(utoipa::IntoResponses)]
 #[response(
     status = "4XX",
@@ -87,6 +87,12 @@ impl<'a> ProblemBody<'a> {
             details: detail.clone(),
             detail,
         }
+    }
+
+    /// Body for a head that could not be parsed, which has one of several statuses.
+    pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
+        let status = status.as_u16();
+        Self { status, details: detail.clone(), detail, ..Self::new(&Error::Malformed, trace_id) }
     }
 }
 
@@ -126,7 +132,7 @@ fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     }
 }
 
-/// The answer takes its body at the edge, where the request's trace is known.
+/// The middleware writes the body, because only it knows the trace.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.problem().status.into_response();
@@ -135,12 +141,12 @@ impl IntoResponse for Error {
     }
 }
 
-/// Gives a failed answer its body; another one keeps its own, as `keep` wraps it.
+/// Writes the problem of a failed response; `keep` wraps the body of any other.
 pub(super) fn write<B>(
     response: Response<B>,
     context: &RequestContext,
-    keep: impl FnOnce(B) -> AnswerBody,
-) -> Response<AnswerBody> {
+    keep: impl FnOnce(B) -> ResponseBody,
+) -> Response<ResponseBody> {
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else {
         return response.map(keep);
     };
@@ -157,5 +163,5 @@ pub(super) fn write<B>(
     if let Some(wait) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
-    Response::from_parts(parts, AnswerBody::full(body.into()))
+    Response::from_parts(parts, ResponseBody::full(body.into()))
 }

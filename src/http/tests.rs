@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -63,7 +62,6 @@ fn pipeline(requests_max: usize) -> RequestPipeline {
         .route("/broken", get(async || Error::Internal(anyhow::anyhow!("the secret of the cause"))))
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(RecordRouteLayer);
     let options = PipelineOptions {
         requests_max,
@@ -84,7 +82,7 @@ fn json(path: &str, body: impl Into<Body>) -> Request<Body> {
 }
 
 async fn text(pipeline: &RequestPipeline, request: Request<Body>) -> (StatusCode, String) {
-    let response = pipeline.answer(request, None).await;
+    let response = pipeline.respond(request, None).await;
     let status = response.status();
     let bytes = response.into_body().collect().await.expect("a body in memory").to_bytes();
     (status, String::from_utf8(bytes.to_vec()).expect("text"))
@@ -97,7 +95,7 @@ async fn problem(
     status: u16,
     slug: &str,
 ) -> Value {
-    let response = pipeline.answer(request, None).await;
+    let response = pipeline.respond(request, None).await;
     assert_eq!(response.status(), status, "{slug}");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
@@ -135,7 +133,7 @@ async fn whatever_fails_is_a_problem() {
 async fn a_wrong_method_is_told_the_right_ones() {
     let request = request("PATCH", "/items/1").body(Body::empty()).expect("a request");
 
-    let response = pipeline(10).answer(request, None).await;
+    let response = pipeline(10).respond(request, None).await;
 
     assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
 }
@@ -178,7 +176,7 @@ async fn a_sane_request_id_is_kept_and_another_replaced() {
     for (given, kept) in [("a-b_c.1", true), ("a b", false), ("a\"b", false), (&long, false)] {
         let request = request("GET", "/items/1").header("x-request-id", given).body(Body::empty());
 
-        let response = pipeline.answer(request.expect("a request"), None).await;
+        let response = pipeline.respond(request.expect("a request"), None).await;
 
         assert_eq!(response.headers()["x-request-id"] == given, kept, "{given}");
     }
@@ -202,7 +200,8 @@ async fn a_client_that_leaves_is_counted() {
     let pipeline = pipeline(10);
     let request = request("GET", "/slow").body(Body::empty()).expect("a request");
 
-    let left = tokio::time::timeout(Duration::from_millis(1), pipeline.answer(request, None)).await;
+    let left =
+        tokio::time::timeout(Duration::from_millis(1), pipeline.respond(request, None)).await;
 
     assert!(left.is_err());
     let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.metrics));

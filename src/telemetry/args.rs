@@ -56,7 +56,7 @@ fn ratio(text: &str) -> Result<f64, String> {
 
 /// Targets that log every lost connection as an error; the program reports those that matter itself. A filter that
 /// names them comes later and wins.
-const SILENCED: &str = "graphile_worker=off,sqlx_core::pool::inner=off";
+const SILENCED: &str = "graphile_worker=off,h2=error,sqlx_core::pool::inner=off";
 
 impl TelemetryArgs {
     pub(super) fn format(&self) -> LogFormat {

@@ -106,6 +106,8 @@ metrics! {
     gauge wallet_http_connections {listener};
     /// Requests that were rejected before their handler finished, by reason.
     counter wallet_http_rejected_total {reason};
+    /// Connections that the server closed early, by reason.
+    counter wallet_http_connections_closed_total {reason};
 
     /// Requested transfers, by kind and outcome. A rejected transfer is not an error.
     counter wallet_ledger_transfers_total {kind, outcome};

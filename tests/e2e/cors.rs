@@ -1,4 +1,4 @@
-//! Pages of other origins: `--cors-origins`.
+//! CORS: pages of other origins, `--cors-origins`.
 
 use http::Method;
 use serde_json::json;
@@ -23,12 +23,12 @@ async fn from_page(app: &TestApp, origin: &str, path: &str) -> Response {
 #[tokio::test]
 async fn no_other_origin_is_allowed_by_default() {
     run(async |app| {
-        let answer = preflight(app, PAGE).await;
+        let response = preflight(app, PAGE).await;
 
-        answer.problem(405, "method-not-allowed");
-        for answer in [answer, from_page(app, PAGE, "/openapi.json").await] {
-            let named = answer.headers.keys().any(|name| name.as_str().starts_with("access-"));
-            assert!(!named, "{:?}", answer.headers);
+        response.problem(405, "method-not-allowed");
+        for response in [response, from_page(app, PAGE, "/openapi.json").await] {
+            let named = response.headers.keys().any(|name| name.as_str().starts_with("access-"));
+            assert!(!named, "{:?}", response.headers);
         }
     })
     .await;
@@ -38,29 +38,29 @@ async fn no_other_origin_is_allowed_by_default() {
 async fn a_page_of_a_listed_origin_may_call_the_api_and_read_refusals() {
     let setting = format!("--cors-origins={PAGE},http://localhost:3000");
     run_with(&[&setting], async |app| {
-        let answer = preflight(app, PAGE).await;
-        assert_eq!((answer.status, answer.text.as_str()), (200, ""));
-        assert_eq!(answer.header("access-control-allow-origin"), PAGE);
-        assert_eq!(answer.header("access-control-max-age"), "3600");
-        assert!(answer.header("access-control-allow-methods").contains("POST"));
-        let allowed = answer.header("access-control-allow-headers");
+        let response = preflight(app, PAGE).await;
+        assert_eq!((response.status, response.text.as_str()), (200, ""));
+        assert_eq!(response.header("access-control-allow-origin"), PAGE);
+        assert_eq!(response.header("access-control-max-age"), "3600");
+        assert!(response.header("access-control-allow-methods").contains("POST"));
+        let allowed = response.header("access-control-allow-headers");
         assert!(["authorization", "idempotency-key"].iter().all(|name| allowed.contains(name)));
-        // What every other answer has too.
-        assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("x-request-id").len(), 32);
+        // The headers of every response.
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
+        assert_eq!(response.header("x-request-id").len(), 32);
 
         let request = app.request(Method::POST, "/wallet").header("origin", PAGE);
-        let opened = json!({ "owner": "ada", "currency": "EUR" });
-        for answer in [
+        let opened = json!({ "owner": "alice", "currency": "EUR" });
+        for response in [
             app.send(request.json(&opened)).await,
             from_page(app, PAGE, "/nope").await,
             from_page(app, "http://localhost:3000", "/problems").await,
         ] {
-            let origin = answer.header("access-control-allow-origin");
+            let origin = response.header("access-control-allow-origin");
             assert!([PAGE, "http://localhost:3000"].contains(&origin), "{origin}");
-            assert!(answer.header("access-control-expose-headers").contains("x-request-id"));
-            let varies = answer.headers.get_all("vary").iter().any(|value| value == "origin");
-            assert!(varies, "{:?}", answer.headers);
+            assert!(response.header("access-control-expose-headers").contains("x-request-id"));
+            let varies = response.headers.get_all("vary").iter().any(|value| value == "origin");
+            assert!(varies, "{:?}", response.headers);
         }
     })
     .await;
@@ -70,9 +70,10 @@ async fn a_page_of_a_listed_origin_may_call_the_api_and_read_refusals() {
 async fn a_page_of_another_origin_is_not_told_that_it_may() {
     run_with(&[&format!("--cors-origins={PAGE}")], async |app| {
         for origin in ["https://evil.example", "https://app.example.com.evil.example", "null"] {
-            for answer in [preflight(app, origin).await, from_page(app, origin, "/problems").await]
+            for response in
+                [preflight(app, origin).await, from_page(app, origin, "/problems").await]
             {
-                assert_eq!(answer.header("access-control-allow-origin"), "", "{origin}");
+                assert_eq!(response.header("access-control-allow-origin"), "", "{origin}");
             }
         }
     })

@@ -14,6 +14,7 @@ mod cors;
 mod crash;
 mod history;
 mod http;
+mod http_limits;
 mod ledger;
 mod lifecycle;
 mod loki;

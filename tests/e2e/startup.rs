@@ -38,6 +38,12 @@ fn an_invalid_value_is_refused() {
         2,
         &["--cors-origins", "https://a.example/path", "give origins"],
     );
+    for limit in ["--http-connections-max", "--http-connections-per-address", "--http-requests-max"]
+    {
+        for value in ["0", "18446744073709551615"] {
+            assert_refused(&program::run(&[&format!("{limit}={value}")]), 2, &[limit, "1..="]);
+        }
+    }
 }
 
 #[test]

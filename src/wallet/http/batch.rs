@@ -1,7 +1,7 @@
 //! `/wallet/batch`: many transfers in one request.
 
 use axum::Extension;
-use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::extract::{FromRef, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,7 +14,7 @@ use super::transfer::{CreateTransfer, TransferBody};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
-use crate::http::extract::JsonBody;
+use crate::http::extract::{BoundedList, JsonBody};
 use crate::http::json::Object;
 use crate::http::problem::{ProblemBody, Problems};
 use crate::http::replay::Replayable;
@@ -25,13 +25,16 @@ use crate::wallet::transfer::{TRANSFERS_MAX, Transfer};
 /// Largest body: 10,000 transfers with a memo.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Memory that one transfer of a batch takes until the response: its request, its posting and its result.
+const TRANSFER_BYTES: usize = 512;
+
 pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
     Wallets: FromRef<S>,
     Authenticator: FromRef<S>,
     S: Clone + Send + Sync + 'static,
 {
-    OpenApiRouter::new().routes(routes!(create_batch)).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
+    OpenApiRouter::new().routes(routes!(create_batch))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -42,7 +45,7 @@ struct CreateBatch<'a> {
     /// At most 10,000.
     #[serde(borrow)]
     #[schema(value_type = Vec<CreateTransfer<'static>>)]
-    transfers: Vec<Object<CreateTransfer<'a>>>,
+    transfers: BoundedList<Object<CreateTransfer<'a>>, TRANSFERS_MAX>,
 }
 
 /// Results of the transfers, in their order.
@@ -106,9 +109,10 @@ async fn create_batch(
     body: JsonBody<BATCH_BYTES_MAX>,
 ) -> Result<Replayable<BatchBody>> {
     let CreateBatch { atomic, transfers } = body.read()?;
-    if transfers.is_empty() || transfers.len() > TRANSFERS_MAX {
-        return Err(Error::field("/transfers", format!("must be 1 to {TRANSFERS_MAX}")));
-    }
+    let transfers = transfers.within().filter(|transfers| !transfers.is_empty());
+    let transfers = transfers
+        .ok_or_else(|| Error::field("/transfers", format!("must be 1 to {TRANSFERS_MAX}")))?;
+    let _charge = body.charge(transfers.len() * TRANSFER_BYTES)?;
     let requests = transfers.iter().enumerate();
     let requests =
         requests.map(|(n, Object(body))| body.validate(&format!("/transfers/{n}"))).collect();

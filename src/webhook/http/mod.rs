@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::{EVENTS, Webhook, Webhooks, signature, target};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::extract::{EmptyBody, JsonBody, Path, RawField, Validator};
+use crate::http::extract::{BoundedList, EmptyBody, JsonBody, Path, RawField, Validator};
 use crate::http::fields::{moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
@@ -78,11 +78,10 @@ struct CreateWebhook<'a> {
 }
 
 fn events(raw: &str) -> Result<Vec<String>, String> {
-    let events: Vec<String> =
+    let events: BoundedList<String, { EVENTS.len() }> =
         serde_json::from_str(raw).map_err(|_| "must be a list of names".to_owned())?;
-    if events.is_empty() || events.len() > EVENTS.len() {
-        return Err(format!("must be 1 to {} names", EVENTS.len()));
-    }
+    let events = events.within().filter(|events| !events.is_empty());
+    let events = events.ok_or_else(|| format!("must be 1 to {} names", EVENTS.len()))?;
     match events.iter().find(|event| !EVENTS.contains(&event.as_str())) {
         None => Ok(events),
         Some(_) => Err(format!("must be among: {}", EVENTS.join(", "))),

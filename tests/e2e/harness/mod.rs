@@ -98,7 +98,7 @@ pub fn config(settings: &[&str]) -> Config {
     let fixed = [
         "revwallet",
         "--internal-listen=127.0.0.1:0",
-        "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,h2=warn,tokio_postgres=warn",
+        "--log-filter=debug,hyper=warn,sqlx=warn,reqwest=warn,tokio_postgres=warn",
         // The Postgres server of a test run has `fsync` off.
         "--allow-unsafe-server",
     ];

@@ -157,6 +157,8 @@ pub fn http() -> Dashboard {
                 .query(r#"sum by (http_route, http_response_status_code) (rate(http_server_request_duration_seconds_count{,http_response_status_code=~"4.."}[$__rate_interval]))"#, "{{http_response_status_code}} {{http_route}}"),
             time_series("Rejected requests", "reqps", "Requests that ended before their handler did, by reason.")
                 .query("sum by (reason) (rate(wallet_http_rejected_total{}[$__rate_interval]))", "{{reason}}"),
+            time_series("Closed connections", "cps", "Connections that the server closed early, by reason.")
+                .query("sum by (reason) (rate(wallet_http_connections_closed_total{}[$__rate_interval]))", "{{reason}}"),
             time_series("In-flight requests", "short", "Requests in progress, and open connections by listener.")
                 .query("sum(http_server_active_requests{})", "requests")
                 .query("sum by (listener) (wallet_http_connections{})", "connections, {{listener}}"),

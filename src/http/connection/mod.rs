@@ -1,0 +1,199 @@
+//! Open connections: the state of each, and how each ends.
+
+mod body;
+mod log;
+mod stream;
+mod table;
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::body::track;
+pub(super) use self::log::{CloseReason, ConnectionLog};
+pub(super) use self::stream::GuardedStream;
+pub(super) use self::table::{ConnectionLimits, ConnectionTable, Entry};
+use super::memory::MemoryBudget;
+use crate::error::{Error, Result};
+use crate::tasks::Tasks;
+
+/// Longest time that a closing connection waits for its client to send or read the rest.
+const CLIENT_GRACE: Duration = Duration::from_secs(2);
+
+/// Interval at which a closing connection checks for running handlers.
+const WORK_POLL: Duration = Duration::from_millis(50);
+
+/// State of an open connection, shared by its task, its requests and the table.
+#[derive(Debug)]
+pub struct OpenConnection {
+    peer: IpAddr,
+    /// Share of its address; none for a trusted proxy.
+    share: Option<Arc<AddressShare>>,
+    opened: Instant,
+    /// Requests that have arrived so far.
+    requests: AtomicU64,
+    /// Requests whose response has not been sent yet.
+    unsent: AtomicUsize,
+    /// Requests whose handler is running.
+    handlers: AtomicUsize,
+    /// Requests whose body has not arrived yet.
+    receiving: AtomicUsize,
+    /// Time when the last response was sent, in milliseconds since the connection was opened.
+    idle_since_ms: AtomicU64,
+    /// Whether the client may still be sending a body that will not be read.
+    has_unread_body: AtomicBool,
+    /// Cancelled to close the connection.
+    closing: CancellationToken,
+    tasks: Tasks,
+}
+
+/// Limits that the connections of one address share.
+#[derive(Debug)]
+pub(super) struct AddressShare {
+    requests: Arc<Semaphore>,
+    pub(super) memory: MemoryBudget,
+}
+
+impl AddressShare {
+    fn new(requests_max: usize) -> Self {
+        let requests = Arc::new(Semaphore::new(requests_max));
+        Self { requests, memory: MemoryBudget::share() }
+    }
+}
+
+impl OpenConnection {
+    fn new(peer: IpAddr, share: Option<Arc<AddressShare>>, tasks: &Tasks) -> Self {
+        Self {
+            peer,
+            share,
+            opened: Instant::now(),
+            requests: AtomicU64::new(0),
+            unsent: AtomicUsize::new(0),
+            handlers: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
+            idle_since_ms: AtomicU64::new(0),
+            has_unread_body: AtomicBool::new(false),
+            closing: tasks.stopping().child_token(),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// Address of the client.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    pub(super) fn share(&self) -> Option<&AddressShare> {
+        self.share.as_deref()
+    }
+
+    /// Registers a request, unless its address has too many.
+    pub(super) fn begin_request(self: &Arc<Self>) -> Result<RequestSlot> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let permit = match &self.share {
+            Some(share) => Some(
+                Arc::clone(&share.requests).try_acquire_owned().map_err(|_| Error::Overloaded)?,
+            ),
+            None => None,
+        };
+        self.unsent.fetch_add(1, Ordering::Relaxed);
+        Ok(RequestSlot { connection: Arc::clone(self), _permit: permit })
+    }
+
+    /// Registers a running handler, until the guard is dropped.
+    pub(super) fn begin_handler(self: &Arc<Self>) -> HandlerGuard {
+        self.handlers.fetch_add(1, Ordering::Relaxed);
+        HandlerGuard(Arc::clone(self))
+    }
+
+    fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed) == 0
+    }
+
+    fn idle_for(&self) -> Duration {
+        let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(since)
+    }
+
+    /// Whether a handler is running that does not wait for its client.
+    fn is_working(&self) -> bool {
+        self.handlers.load(Ordering::Relaxed) > self.receiving.load(Ordering::Relaxed)
+    }
+
+    /// Serves the connection until either side ends it.
+    ///
+    /// A closing connection takes no more requests and waits for running handlers. A client that owes the rest of a
+    /// request, does not read its response or leaves a ping unacknowledged has [`CLIENT_GRACE`].
+    pub(super) async fn serve<C: GracefulConnection>(
+        &self,
+        connection: C,
+    ) -> Result<(), ServeError<C::Error>> {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended.map_err(ServeError::Broken),
+            () = self.closing.cancelled() => {}
+        }
+        if !self.has_requests() {
+            return Ok(());
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            biased;
+            ended = connection => ended.map_err(ServeError::Broken),
+            () = self.grace_is_over() => Err(ServeError::CutOff),
+        }
+    }
+
+    async fn grace_is_over(&self) {
+        tokio::time::sleep(CLIENT_GRACE).await;
+        while self.is_working() {
+            tokio::time::sleep(WORK_POLL).await;
+        }
+    }
+}
+
+/// Abnormal end of a connection.
+#[derive(Debug)]
+pub(super) enum ServeError<E> {
+    /// The client or the network broke it.
+    Broken(E),
+    /// Its client exceeded [`CLIENT_GRACE`].
+    CutOff,
+}
+
+/// Registration of a request, until its response has been sent.
+#[derive(Debug)]
+pub(super) struct RequestSlot {
+    connection: Arc<OpenConnection>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        let elapsed = self.connection.opened.elapsed().as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        self.connection.idle_since_ms.store(elapsed, Ordering::Relaxed);
+        self.connection.unsent.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Registration of a running handler.
+#[derive(Debug)]
+pub(super) struct HandlerGuard(Arc<OpenConnection>);
+
+impl Drop for HandlerGuard {
+    fn drop(&mut self) {
+        self.0.handlers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,243 @@
+//! The socket of a connection, with the deadlines and the closing behavior that hyper lacks.
+//!
+//! | situation | hyper | here |
+//! |---|---|---|
+//! | the client sends nothing, or half of the HTTP/2 preface | waits forever | closes after the header timeout |
+//! | the client does not read a response | waits forever | closes when no byte was taken for the header timeout |
+//! | a head cannot be parsed | responds with a bare status | responds with the problem `malformed-request` |
+//! | the connection closes while the client still sends | resets, which may destroy the response | lingers |
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::super::malformed;
+use super::OpenConnection;
+use super::log::{CloseReason, ConnectionLog};
+
+/// First bytes of an HTTP/2 connection.
+const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Longest time that a closed connection discards input, so that the client can read the response.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Size of the buffer for discarded input.
+const LINGER_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Socket with deadlines.
+pub(in crate::http) struct GuardedStream {
+    socket: TcpStream,
+    connection: Arc<OpenConnection>,
+    log: Arc<ConnectionLog>,
+    limit: Duration,
+    /// None after the first request has arrived.
+    opening: Option<Opening>,
+    /// Deadline that runs while the client takes no byte.
+    stalled: Option<Pin<Box<Sleep>>>,
+    line: FirstLine,
+    closing: Closing,
+}
+
+/// State before the first request.
+struct Opening {
+    accepted: Instant,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the HTTP/2 preface that have arrived; none if the protocol is another.
+    preface: Option<usize>,
+}
+
+/// Progress of the first line of a head, which distinguishes a URI that is too long from headers that are.
+#[derive(Default)]
+struct FirstLine {
+    requests: u64,
+    has_ended: bool,
+}
+
+/// State of the end of the connection.
+#[derive(Default)]
+struct Closing {
+    /// Unsent rest of the response that replaces hyper's.
+    refusal: Option<Bytes>,
+    has_ended: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl GuardedStream {
+    pub(in crate::http) fn new(
+        socket: TcpStream,
+        connection: Arc<OpenConnection>,
+        log: Arc<ConnectionLog>,
+        limit: Duration,
+    ) -> Self {
+        let opening = Opening { accepted: Instant::now(), deadline: None, preface: Some(0) };
+        Self {
+            socket,
+            connection,
+            log,
+            limit,
+            opening: Some(opening),
+            stalled: None,
+            line: FirstLine::default(),
+            closing: Closing::default(),
+        }
+    }
+
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(opening) = &mut self.opening else { return Poll::Pending };
+        if self.connection.has_requests() {
+            self.opening = None;
+            return Poll::Pending;
+        }
+        let deadline = opening.accepted + self.limit;
+        let deadline =
+            opening.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        ready!(deadline.as_mut().poll(cx));
+        self.log.closed(CloseReason::NoRequest);
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
+        let requests = self.connection.requests.load(Ordering::Relaxed);
+        if self.line.requests != requests {
+            self.line = FirstLine { requests, has_ended: false };
+        }
+        self.line.has_ended |= bytes.contains(&b'\n');
+        if let Some(opening) = &mut self.opening
+            && let Some(seen) = opening.preface
+        {
+            let expected = &HTTP_2_PREFACE[seen..];
+            let some = expected.len().min(bytes.len());
+            opening.preface = (expected[..some] == bytes[..some]).then_some(seen + some);
+            if opening.preface == Some(HTTP_2_PREFACE.len()) {
+                // From here on, pings detect a client that is gone.
+                self.opening = None;
+            }
+        }
+    }
+
+    /// Passes the result of a write on, and fails when the client has taken no byte for too long.
+    fn poll_progress<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        self.log.closed(CloseReason::Stalled);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Withholds hyper's own response, if the bytes are one, and stores its replacement for the next flush.
+    fn replaces(&mut self, bufs: &[IoSlice<'_>]) -> bool {
+        let Some(written) = bufs.first().filter(|_| bufs.len() == 1) else { return false };
+        let refusal = malformed::replacement(written, self.line.has_ended);
+        if refusal.is_some() {
+            self.log.malformed();
+            self.closing.refusal = refusal;
+        }
+        self.closing.refusal.is_some()
+    }
+
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(left) = self.closing.refusal.as_mut().filter(|left| !left.is_empty()) {
+            let written = Pin::new(&mut self.socket).poll_write(cx, left);
+            if let Poll::Ready(Ok(bytes)) = written {
+                left.advance(bytes);
+            }
+            ready!(self.poll_progress(cx, written))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Discards input until the client closes or [`LINGER_TIME_MAX`] has passed.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self
+            .closing
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_TIME_MAX)));
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            let mut buffer = [0; LINGER_BUFFER_BYTES];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl AsyncRead for GuardedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if read.is_pending() {
+            return self.poll_opening(cx).map(Err);
+        }
+        self.note_read(&buf.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for GuardedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.replaces(bufs) {
+            return Poll::Ready(Ok(bufs[0].len()));
+        }
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.poll_progress(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
+        if !self.closing.has_ended {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            self.closing.has_ended = true;
+        }
+        let is_refused = self.closing.refusal.is_some();
+        if is_refused || self.connection.has_unread_body.load(Ordering::Relaxed) {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,224 @@
+//! Table of the open connections of a listener: the limit per address, and eviction of idle connections.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{AddressShare, OpenConnection};
+use crate::tasks::Tasks;
+
+/// Idle time below which a connection is evicted only if no other can be.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// Divisor of the connection limit that gives the most evictions at once. Evicting several amortizes the search
+/// under a flood of new connections.
+const PRESSURE_PART: usize = 64;
+
+/// Limits on the connections of a listener.
+pub(in crate::http) struct ConnectionLimits {
+    pub connections_max: usize,
+    /// Most connections, and most concurrent requests, of one address.
+    pub per_address: usize,
+    /// Whether an address belongs to a trusted proxy, which serves many clients.
+    pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+/// The open connections of a listener.
+pub(in crate::http) struct ConnectionTable {
+    limits: ConnectionLimits,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Arc<OpenConnection>>,
+    addresses: HashMap<IpAddr, Address>,
+}
+
+/// Connections of one address.
+struct Address {
+    connections: usize,
+    share: Arc<AddressShare>,
+}
+
+impl ConnectionTable {
+    pub(in crate::http) fn new(limits: ConnectionLimits) -> Self {
+        Self { limits, open: Mutex::default() }
+    }
+
+    /// Adds a connection, unless its address has too many.
+    pub(in crate::http) fn insert(self: &Arc<Self>, peer: IpAddr, tasks: &Tasks) -> Option<Entry> {
+        let is_exempt = (self.limits.is_exempt)(peer);
+        let key = (!is_exempt).then(|| network(peer));
+        let mut open = self.lock();
+        let share = match key {
+            Some(key) => Some(open.add_to_address(key, self.limits.per_address)?),
+            None => None,
+        };
+        let connection = Arc::new(OpenConnection::new(peer, share, tasks));
+        let id = open.next;
+        open.next += 1;
+        open.connections.insert(id, Arc::clone(&connection));
+        Some(Entry { table: Arc::clone(self), id, key, connection })
+    }
+
+    /// Evicts idle connections, first those without a request yet, the longest idle first; returns how many.
+    /// `newcomer` is spared.
+    pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) -> usize {
+        let spared = newcomer.map(|entry| Arc::as_ptr(&entry.connection));
+        let mut idle: Vec<_> = self
+            .lock()
+            .connections
+            .values()
+            .filter(|connection| spared != Some(Arc::as_ptr(connection)))
+            .filter(|connection| connection.is_idle() && !connection.closing.is_cancelled())
+            .map(|connection| {
+                (connection.has_requests(), connection.idle_for(), connection.clone())
+            })
+            .collect();
+        let some = (self.limits.connections_max / PRESSURE_PART).max(1).min(idle.len());
+        if some == 0 {
+            return 0;
+        }
+        idle.select_nth_unstable_by(some - 1, |one, other| {
+            one.0.cmp(&other.0).then(other.1.cmp(&one.1))
+        });
+        idle.truncate(some);
+        idle.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
+        let mut ended = 0;
+        for (has_requests, idle_for, connection) in idle {
+            // More than one is evicted only if it is unlikely to be used soon.
+            if ended > 0 && (has_requests || idle_for < YOUNG) {
+                break;
+            }
+            connection.closing.cancel();
+            ended += 1;
+        }
+        ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn add_to_address(&mut self, key: IpAddr, max: usize) -> Option<Arc<AddressShare>> {
+        let address = self
+            .addresses
+            .entry(key)
+            .or_insert_with(|| Address { connections: 0, share: Arc::new(AddressShare::new(max)) });
+        if address.connections >= max {
+            return None;
+        }
+        address.connections += 1;
+        Some(Arc::clone(&address.share))
+    }
+
+    fn remove_from_address(&mut self, key: IpAddr) {
+        if let Some(address) = self.addresses.get_mut(&key) {
+            address.connections -= 1;
+            if address.connections == 0 {
+                self.addresses.remove(&key);
+            }
+        }
+    }
+}
+
+/// Returns the network that counts as one address: an IPv6 client usually has a whole /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Entry of a connection in the table, removed when dropped.
+pub(in crate::http) struct Entry {
+    table: Arc<ConnectionTable>,
+    id: u64,
+    key: Option<IpAddr>,
+    pub(in crate::http) connection: Arc<OpenConnection>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.table.lock();
+        open.connections.remove(&self.id);
+        if let Some(key) = self.key {
+            open.remove_from_address(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(connections_max: usize, per_address: usize) -> Arc<ConnectionTable> {
+        let proxy = IpAddr::from([10, 0, 0, 1]);
+        let is_exempt = Box::new(move |address| address == proxy);
+        Arc::new(ConnectionTable::new(ConnectionLimits { connections_max, per_address, is_exempt }))
+    }
+
+    fn is_closing(entry: &Entry) -> bool {
+        entry.connection.closing.is_cancelled()
+    }
+
+    #[test]
+    fn an_address_has_a_limit_and_a_trusted_proxy_has_none() {
+        let (table, tasks) = (table(100, 2), Tasks::default());
+        let [one, other, proxy] = [[1, 1, 1, 1], [2, 2, 2, 2], [10, 0, 0, 1]].map(IpAddr::from);
+        let held: Vec<_> = (0..2).map(|_| table.insert(one, &tasks)).collect();
+        assert!(held.iter().all(Option::is_some));
+
+        assert!(table.insert(one, &tasks).is_none());
+        let others: Vec<_> =
+            [other, proxy, proxy, proxy].map(|peer| table.insert(peer, &tasks)).into();
+        assert!(others.iter().all(Option::is_some));
+
+        drop(held);
+        assert!(table.insert(one, &tasks).is_some());
+        drop(others);
+        assert!(table.lock().addresses.is_empty() && table.lock().connections.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let (table, tasks) = (table(100, 1), Tasks::default());
+        let insert = |text: &str| table.insert(text.parse().unwrap(), &tasks);
+        let _first = insert("2001:db8:0:1::1").unwrap();
+
+        assert!(insert("2001:db8:0:1:ffff::2").is_none());
+        assert!(insert("2001:db8:0:2::1").is_some());
+        let _mapped = insert("::ffff:1.2.3.4").unwrap();
+        assert!(insert("1.2.3.4").is_none());
+    }
+
+    #[test]
+    fn connections_without_a_request_are_evicted_first_and_busy_ones_never() {
+        let (table, tasks) = (table(3, 10), Tasks::default());
+        let entry = || table.insert([1, 1, 1, 1].into(), &tasks).unwrap();
+        let [busy, idle, fresh] = [entry(), entry(), entry()];
+        let _slot = busy.connection.begin_request().unwrap();
+        drop(idle.connection.begin_request().unwrap());
+        let new = entry();
+
+        let mut closing = Vec::new();
+        for _ in 0..3 {
+            let ended = table.evict_idle(Some(&new));
+            closing.push((ended, [&busy, &idle, &fresh].map(is_closing)));
+        }
+
+        assert_eq!(
+            closing,
+            [(1, [false, false, true]), (1, [false, true, true]), (0, [false, true, true])]
+        );
+        assert!(!is_closing(&new));
+    }
+}

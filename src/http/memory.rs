@@ -1,0 +1,176 @@
+//! Memory budget: bounds on the bytes that request and response bodies hold, over all connections of a listener.
+//!
+//! | charged | total | per address |
+//! |---|---|---|
+//! | large request bodies, and lists built from them | 48 MiB | 12 MiB |
+//! | responses that their clients have not read | 32 MiB | 8 MiB |
+//!
+//! A charge beyond the budget fails as `overloaded`, and the client retries. The share per address keeps one client
+//! from exhausting the budget; trusted proxies have no share of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+
+/// Budget for request bodies: five full batches with everything built from them.
+const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
+
+/// Budget for responses that their clients have not read.
+const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Divisor of the budget that gives the share of one address.
+const SHARES: usize = 4;
+
+/// Largest body that is not charged: the limit on requests bounds these.
+pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
+
+/// Extension of a response whose bytes are shared by all such responses, so that it takes no memory of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedBytes;
+
+/// Budget of a listener, or the share of one address.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    requests: Arc<Semaphore>,
+    responses: Arc<Semaphore>,
+}
+
+impl MemoryBudget {
+    /// Budget of a whole listener.
+    pub fn whole() -> Self {
+        Self::of_parts(1)
+    }
+
+    /// Share of one address.
+    pub fn share() -> Self {
+        Self::of_parts(SHARES)
+    }
+
+    fn of_parts(parts: usize) -> Self {
+        Self {
+            requests: Arc::new(Semaphore::new(REQUEST_BYTES_MAX / parts)),
+            responses: Arc::new(Semaphore::new(RESPONSE_BYTES_MAX / parts)),
+        }
+    }
+}
+
+/// Account that a request charges for the memory it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryAccount<'a> {
+    pub(super) whole: &'a MemoryBudget,
+    /// None for a trusted proxy, and for a request without a connection.
+    pub(super) share: Option<&'a MemoryBudget>,
+}
+
+impl MemoryAccount<'_> {
+    /// Charges bytes of a request body, or of values built from it.
+    pub fn charge_request(&self, bytes: usize) -> Result<MemoryCharge> {
+        self.charge(bytes, |budget| &budget.requests)
+    }
+
+    /// Charges bytes of a response body.
+    pub(super) fn charge_response(&self, bytes: usize) -> Result<MemoryCharge> {
+        self.charge(bytes, |budget| &budget.responses)
+    }
+
+    fn charge(
+        &self,
+        bytes: usize,
+        pick: impl Fn(&MemoryBudget) -> &Arc<Semaphore>,
+    ) -> Result<MemoryCharge> {
+        let permits = u32::try_from(bytes).map_err(|_| Error::Overloaded)?;
+        let take = |budget: &MemoryBudget| {
+            Arc::clone(pick(budget)).try_acquire_many_owned(permits).map_err(|_| Error::Overloaded)
+        };
+        let share = self.share.map(take).transpose()?;
+        Ok(MemoryCharge { whole: Some(take(self.whole)?), share })
+    }
+}
+
+/// Charged bytes, released when this is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryCharge {
+    whole: Option<OwnedSemaphorePermit>,
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl MemoryCharge {
+    /// Merges another charge of the same account into this one.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (mine, more) in [(&mut self.whole, other.whole), (&mut self.share, other.share)] {
+            match (mine.as_mut(), more) {
+                (Some(mine), Some(more)) => mine.merge(more),
+                (None, more) => *mine = more,
+                (Some(_), None) => {}
+            }
+        }
+    }
+
+    /// Ties the charge to the bytes: it is released when the last part of them is dropped.
+    pub(super) fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Charged { bytes, _charge: self })
+    }
+}
+
+struct Charged {
+    bytes: Bytes,
+    _charge: MemoryCharge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn one_address_cannot_exhaust_the_budget() {
+        let whole = MemoryBudget::whole();
+        let [one, other] = [MemoryBudget::share(), MemoryBudget::share()];
+        let [one, other] =
+            [&one, &other].map(|share| MemoryAccount { whole: &whole, share: Some(share) });
+
+        let held = one.charge_request(12 * MIB).unwrap();
+
+        assert!(matches!(one.charge_request(1), Err(Error::Overloaded)));
+        assert!(other.charge_request(12 * MIB).is_ok());
+        drop(held);
+        assert!(one.charge_request(12 * MIB).is_ok());
+    }
+
+    #[test]
+    fn a_failed_charge_takes_nothing() {
+        let (whole, share) = (MemoryBudget::whole(), MemoryBudget::share());
+        let account = MemoryAccount { whole: &whole, share: Some(&share) };
+
+        for _ in 0..100 {
+            assert!(account.charge_response(9 * MIB).is_err());
+        }
+
+        assert!(account.charge_response(8 * MIB).is_ok());
+    }
+
+    #[test]
+    fn bytes_are_charged_until_the_last_part_of_them_is_dropped() {
+        let whole = MemoryBudget::whole();
+        let account = MemoryAccount { whole: &whole, share: None };
+        let charge = account.charge_response(RESPONSE_BYTES_MAX).unwrap();
+        let mut bytes = charge.hold(Bytes::from_static(b"a response"));
+
+        let part = bytes.split_to(2);
+        drop(bytes);
+        assert!(account.charge_response(1).is_err());
+
+        drop(part);
+        assert!(account.charge_response(1).is_ok());
+    }
+}

@@ -1,0 +1,240 @@
+//! Completes responses: writes the problem of a failure, marks what is worth compressing, and accounts for each body
+//! until its client has read it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::BoxError;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::combinators::Fuse;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service};
+use tower_http::body::UnsyncBoxBody;
+
+use super::compression::{self, COMPRESSIONS_MAX};
+use super::connection::{HandlerGuard, OpenConnection, RequestSlot};
+use super::context::RequestContext;
+use super::memory::{MemoryCharge, SharedBytes, UNCHARGED_BYTES};
+use super::problem;
+use crate::error::{Error, Result};
+
+/// Charge for a streamed body, of which only a part is in memory at a time.
+const STREAMED_BYTES: usize = 1024 * 1024;
+
+/// Body of the router, behind the layer that catches panics.
+pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Body of every response, before compression.
+///
+/// It is fused, because compression polls a body after its end and a stream of a handler would panic then.
+pub struct ResponseBody {
+    inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
+    held: Held,
+}
+
+/// Resources that a response holds until its client has read it.
+#[derive(Default)]
+struct Held {
+    /// For a body that is in memory, the charge moves to its bytes: HTTP/2 takes them long before they are sent.
+    memory: Option<MemoryCharge>,
+    _compression: Option<OwnedSemaphorePermit>,
+    _slot: Option<RequestSlot>,
+}
+
+impl ResponseBody {
+    fn routed(body: RoutedBody) -> Self {
+        Self { inner: Fuse::new(Either::Left(body)), held: Held::default() }
+    }
+
+    /// Body that is in memory.
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { inner: Fuse::new(Either::Right(Full::new(bytes))), held: Held::default() }
+    }
+}
+
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::full(Bytes::new())
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let is_in_memory = self.inner.size_hint().exact().is_some();
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let Some(charge) = self.held.memory.take_if(|_| is_in_memory) else {
+            return Poll::Ready(frame);
+        };
+        let charged = frame.map(|frame| Ok(frame?.map_data(|bytes| charge.hold(bytes))));
+        Poll::Ready(charged)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Completes the responses of the router.
+#[derive(Clone)]
+pub(super) struct CompleteLayer {
+    /// A permit per body that is being compressed.
+    compressions: Arc<Semaphore>,
+}
+
+impl Default for CompleteLayer {
+    fn default() -> Self {
+        Self { compressions: Arc::new(Semaphore::new(COMPRESSIONS_MAX)) }
+    }
+}
+
+impl<S> Layer<S> for CompleteLayer {
+    type Service = Complete<S>;
+
+    fn layer(&self, inner: S) -> Complete<S> {
+        Complete { inner, compressions: Arc::clone(&self.compressions) }
+    }
+}
+
+/// A service behind [`CompleteLayer`].
+#[derive(Clone)]
+pub(super) struct Complete<S> {
+    inner: S,
+    compressions: Arc<Semaphore>,
+}
+
+impl<S> Service<Request> for Complete<S>
+where
+    S: Service<Request, Response = Response<RoutedBody>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = S::Error;
+    type Future = Completing<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let context = request.extensions().get::<RequestContext>();
+        let context = context.expect("the pipeline begins with it").clone();
+        let slot = match context.connection().map(OpenConnection::begin_request).transpose() {
+            Ok(slot) => slot,
+            Err(error) => return Completing::Refused { error: Some(error), context },
+        };
+        let completion = Completion {
+            is_safe: request.method().is_safe(),
+            wants_gzip: compression::is_wanted(request.headers()),
+            compressions: Arc::clone(&self.compressions),
+            slot,
+        };
+        let handler = context.connection().map(OpenConnection::begin_handler);
+        Completing::Running {
+            response: self.inner.call(request),
+            completion: Some(completion),
+            _handler: handler,
+            context,
+        }
+    }
+}
+
+pin_project! {
+    /// Future of a completed response.
+    #[project = CompletingProj]
+    pub(super) enum Completing<F> {
+        Refused { error: Option<Error>, context: RequestContext },
+        Running {
+            #[pin]
+            response: F,
+            completion: Option<Completion>,
+            _handler: Option<HandlerGuard>,
+            context: RequestContext,
+        },
+    }
+}
+
+impl<F, E> Future for Completing<F>
+where
+    F: Future<Output = Result<Response<RoutedBody>, E>>,
+{
+    type Output = Result<Response<ResponseBody>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(match self.project() {
+            CompletingProj::Refused { error, context } => {
+                refused(error.take().unwrap_or(Error::Overloaded), context)
+            }
+            CompletingProj::Running { response, completion, context, .. } => {
+                let response = ready!(response.poll(cx))?;
+                let completion = completion.take().expect("not polled after its end");
+                completion.complete(response, context)
+            }
+        }))
+    }
+}
+
+/// Inputs for completing a response.
+pub(super) struct Completion {
+    /// Whether the method is safe, so that the response may be replaced by a refusal.
+    is_safe: bool,
+    wants_gzip: bool,
+    compressions: Arc<Semaphore>,
+    slot: Option<RequestSlot>,
+}
+
+impl Completion {
+    fn complete(
+        self,
+        mut response: Response<RoutedBody>,
+        context: &RequestContext,
+    ) -> Response<ResponseBody> {
+        let memory = match charge(&response, context) {
+            Ok(memory) => memory,
+            Err(error) if self.is_safe => return refused(error, context),
+            Err(_) => None,
+        };
+        // Reserves once: otherwise the map would grow twice, because hyper adds two more headers.
+        response.headers_mut().reserve(7);
+        let mut response = problem::write(response, context, ResponseBody::routed);
+        let mut compression = None;
+        if compression::pays(&response) {
+            compression = compression::mark(&mut response, self.wants_gzip, &self.compressions);
+        }
+        response.body_mut().held = Held { memory, _compression: compression, _slot: self.slot };
+        response
+    }
+}
+
+/// Charges the memory that a body takes until its client has read it.
+fn charge(
+    response: &Response<RoutedBody>,
+    context: &RequestContext,
+) -> Result<Option<MemoryCharge>> {
+    if response.extensions().get::<SharedBytes>().is_some() {
+        return Ok(None);
+    }
+    let bytes = match response.body().size_hint().exact() {
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => STREAMED_BYTES,
+    };
+    (bytes > UNCHARGED_BYTES).then(|| context.memory().charge_response(bytes)).transpose()
+}
+
+fn refused(error: Error, context: &RequestContext) -> Response<ResponseBody> {
+    problem::write(error.into_response(), context, |_empty| ResponseBody::default())
+}
