@@ -23,7 +23,7 @@ use tracing::{Span, info, info_span};
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
 use crate::settings;
-use crate::telemetry::{Metrics, is_current_span_exported};
+use crate::telemetry::{Metrics, is_exported};
 use embedded::{Embedded, EmbeddedArgs};
 
 pub use self::pipelined::Pipelined;
@@ -155,7 +155,7 @@ impl Database {
 
     /// Takes a connection from the pool, for the operation of that name.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
-        let span = if is_current_span_exported() {
+        let span = if is_exported(&Span::current()) {
             info_span!(
                 "db.operation",
                 otel.kind = "client",

@@ -12,7 +12,7 @@ use tracing::{Span, field, info_span, span};
 
 use super::connection::OpenConnection;
 use super::memory::{MemoryAccount, MemoryBudget};
-use crate::telemetry::{TraceContext, export_if_sampled, set_span_name};
+use crate::telemetry::{TraceContext, in_trace_if_sampled, is_exported, set_span_name};
 
 /// Longest request id that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -51,17 +51,19 @@ impl RequestContext {
             HeaderValue::from_str(&trace_id).expect("hexadecimal digits are visible characters")
         });
         let method = known_method(method);
-        let span = info_span!(
-            "http.request",
-            otel.kind = "server",
-            request_id = request_id.to_str().unwrap_or_default(),
-            trace_id,
-            span_id = %trace.span_id_hex(),
-            http_request_method = method,
-            http_route = field::Empty,
-            http_response_status_code = field::Empty,
-        );
-        let is_traced = export_if_sampled(&span, &trace);
+        let span = in_trace_if_sampled(&trace, || {
+            info_span!(
+                "http.request",
+                otel.kind = "server",
+                request_id = request_id.to_str().unwrap_or_default(),
+                trace_id,
+                span_id = %trace.span_id_hex(),
+                http_request_method = method,
+                http_route = field::Empty,
+                http_response_status_code = field::Empty,
+            )
+        });
+        let is_traced = is_exported(&span);
         let (route, started) = (OnceLock::new(), Instant::now());
         Self(Arc::new(Inner {
             request_id,

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use crate::db::become_application;
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
-use crate::telemetry::{Metrics, TraceContext, export_if_sampled, gauge_value};
+use crate::telemetry::{Metrics, TraceContext, gauge_value, in_trace_if_sampled};
 
 pub use sql::{defer, enqueue};
 
@@ -192,8 +192,10 @@ pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
         - i128::from(due)) as f64
         / 1e3;
     metrics.wallet_job_latency_seconds.with([queue]).record(latency.max(0.0));
-    let span = tracing::info_span!(parent: None, "job", job.queue = queue, job.id = job_row.id());
-    export_if_sampled(&span, &TraceContext::new_root());
+    let span = in_trace_if_sampled(
+        &TraceContext::new_root(),
+        || tracing::info_span!(parent: None, "job", job.queue = queue, job.id = job_row.id()),
+    );
     let outcome = job(value, attempt).instrument(span).await;
     let name = match &outcome {
         Ok(()) => "ok",

@@ -3,11 +3,11 @@
 use tracing::{Span, field, info_span};
 
 use super::transfer::Posting;
-use crate::telemetry::{TraceContext, export_always, is_current_span_exported, link_span};
+use crate::telemetry::{TraceContext, in_trace, is_exported, link_span};
 
 /// Opens the span of a posting, from the queue to the reply; disabled if the trace of the request is not sampled.
 pub(super) fn posting_span(posting: &Posting) -> Span {
-    if !is_current_span_exported() {
+    if !is_exported(&Span::current()) {
         return Span::none();
     }
     info_span!("ledger.post", ledger.legs = posting.legs.len())
@@ -22,18 +22,19 @@ pub(super) fn batch_span<'a>(
     let mut batch = Span::none();
     for posting in postings.filter(|posting| !posting.is_none()) {
         if batch.is_none() {
-            batch = info_span!(
-                parent: None,
-                "ledger.batch",
-                otel.kind = "client",
-                db.system.name = "postgresql",
-                db.operation.name = "ledger.post",
-                ledger.rows = rows,
-                ledger.first_seq = first_seq,
-                outcome = field::Empty,
-            );
-            // Always sampled, whatever its own trace id: the span exists only if one of its postings is sampled.
-            export_always(&batch, &TraceContext::new_root());
+            // Exported whether its own trace is sampled or not, because one of its postings is exported.
+            batch = in_trace(&TraceContext::new_root(), || {
+                info_span!(
+                    parent: None,
+                    "ledger.batch",
+                    otel.kind = "client",
+                    db.system.name = "postgresql",
+                    db.operation.name = "ledger.post",
+                    ledger.rows = rows,
+                    ledger.first_seq = first_seq,
+                    outcome = field::Empty,
+                )
+            });
         }
         link_span(&batch, posting);
         link_span(posting, &batch);

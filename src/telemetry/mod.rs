@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::Counter;
-use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,14 +30,12 @@ pub use self::gauge::gauge_value;
 pub use args::{LogFormat, TelemetryArgs};
 pub use exposition::{Exposition, ExpositionFormat, UPKEEP_INTERVAL};
 pub use metrics::{MetricDeclaration, Metrics};
-pub use span_layer::{
-    export_always, export_if_sampled, is_current_span_exported, link_span, set_span_name,
-};
+pub use span_layer::{in_trace, in_trace_if_sampled, is_exported, link_span, set_span_name};
 pub use trace_context::TraceContext;
 
 use events::{EventCounter, log_panics};
 use export::loki::{self, LogLine, LokiClient};
-use export::otlp::{self, OtlpClient};
+use export::otlp::{self, EncodedSpan, OtlpClient};
 use export::{ExportCounters, ExportFlush, ExportQueue};
 use json_layer::JsonLayer;
 use log_writer::{LogFlush, LogWriter};
@@ -138,7 +135,7 @@ fn start_otlp(
     metrics: &Metrics,
     shutdown: &CancellationToken,
     exporters: &mut Vec<ExportFlush>,
-) -> anyhow::Result<Option<ExportQueue<Span>>> {
+) -> anyhow::Result<Option<ExportQueue<EncodedSpan>>> {
     let Some(endpoint) = &args.otlp_endpoint else { return Ok(None) };
     let lost = metrics.wallet_otlp_dropped_spans_total.clone();
     let (queue, flush) = export::start(

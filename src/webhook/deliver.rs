@@ -16,7 +16,7 @@ use super::{Webhooks, pause, signature, sql};
 use crate::error::Result;
 use crate::ids::{WalletId, WebhookId};
 use crate::jobs::{self, JobAttempt};
-use crate::telemetry::{TraceContext, export_if_sampled};
+use crate::telemetry::{TraceContext, in_trace_if_sampled};
 
 /// Time after which a job enqueues itself again, so that other jobs get a turn.
 const RUN_MAX: Duration = Duration::from_secs(20);
@@ -50,16 +50,16 @@ impl TaskHandler for DeliverWebhook {
 /// A span in the trace of the request behind the transfer.
 fn delivery_span(webhook: WebhookId, next: &sql::NextDelivery) -> Span {
     let Some(trace) = next.trace_id.map(TraceContext::caused_by) else { return Span::current() };
-    let span = tracing::info_span!(
-        parent: None,
-        "webhook.deliver",
-        otel.kind = "client",
-        trace_id = %trace.trace_id_hex(),
-        webhook.id = webhook.0,
-        delivery.id = next.id.0,
-    );
-    export_if_sampled(&span, &trace);
-    span
+    in_trace_if_sampled(&trace, || {
+        tracing::info_span!(
+            parent: None,
+            "webhook.deliver",
+            otel.kind = "client",
+            trace_id = %trace.trace_id_hex(),
+            webhook.id = webhook.0,
+            delivery.id = next.id.0,
+        )
+    })
 }
 
 /// Failure of sending a delivery.

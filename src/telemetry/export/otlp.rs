@@ -5,13 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::{BufMut, Bytes};
 use http::uri::PathAndQuery;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -28,20 +26,45 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that spans gather.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_secs(1);
 
-impl ExportRecord for Span {
-    fn size_bytes(&self) -> usize {
-        let attributes = self.attributes.iter().map(|attribute| {
-            let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
-            let text = if let Some(Value::StringValue(text)) = value { text.len() } else { 0 };
-            size_of::<KeyValue>() + attribute.key.len() + text
-        });
-        let links = self
-            .links
-            .iter()
-            .map(|link| size_of_val(link) + link.trace_id.len() + link.span_id.len());
-        let status = self.status.as_ref().map_or(0, |status| status.message.len());
-        size_of::<Self>() + self.name.len() + status + attributes.chain(links).sum::<usize>()
+/// A span as the collector receives it. The thread that ends a span encodes it: its parts are then freed where they
+/// were allocated, and only one allocation changes threads.
+pub(in crate::telemetry) struct EncodedSpan(pub(in crate::telemetry) Vec<u8>);
+
+impl From<&Span> for EncodedSpan {
+    fn from(span: &Span) -> Self {
+        Self(span.encode_to_vec())
     }
+}
+
+impl ExportRecord for EncodedSpan {
+    fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.0.len()
+    }
+}
+
+/// [`ExportTraceServiceRequest`] with encoded spans: in protobuf an embedded message is encoded as its bytes are.
+///
+/// [`ExportTraceServiceRequest`]: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest
+#[derive(Clone, PartialEq, Message)]
+struct EncodedRequest {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<EncodedResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EncodedResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<EncodedScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EncodedScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    scope: Option<InstrumentationScope>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    spans: Vec<Vec<u8>>,
 }
 
 /// A client of a collector's trace service.
@@ -74,23 +97,20 @@ impl OtlpClient {
         Ok(Self { channel, resource, scope })
     }
 
-    fn encode(&self, spans: &mut Vec<Span>) -> Bytes {
-        let mut scope_spans = ScopeSpans {
-            scope: Some(self.scope.clone()),
-            spans: std::mem::take(spans),
-            ..ScopeSpans::default()
+    /// A request with these spans, which stay in `spans`: a batch that is not delivered is needed again.
+    fn encode(&self, spans: &mut [EncodedSpan]) -> Bytes {
+        let moved = spans.iter_mut().map(|EncodedSpan(span)| std::mem::take(span)).collect();
+        let scope_spans = EncodedScopeSpans { scope: Some(self.scope.clone()), spans: moved };
+        let resource_spans = EncodedResourceSpans {
+            resource: Some(self.resource.clone()),
+            scope_spans: vec![scope_spans],
         };
-        let mut request = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![scope_spans],
-                ..ResourceSpans::default()
-            }],
-        };
+        let mut request = EncodedRequest { resource_spans: vec![resource_spans] };
         let encoded = request.encode_to_vec();
-        // A batch that is not delivered is needed again.
-        scope_spans = request.resource_spans.remove(0).scope_spans.remove(0);
-        *spans = scope_spans.spans;
+        let moved = std::mem::take(&mut request.resource_spans[0].scope_spans[0].spans);
+        for (EncodedSpan(span), moved) in spans.iter_mut().zip(moved) {
+            *span = moved;
+        }
         encoded.into()
     }
 }
@@ -102,9 +122,9 @@ pub(in crate::telemetry) fn attribute(key: &str, value: Value) -> KeyValue {
 }
 
 impl ExportDestination for OtlpClient {
-    type Record = Span;
+    type Record = EncodedSpan;
 
-    async fn send(&mut self, spans: &mut Vec<Span>) -> ExportOutcome {
+    async fn send(&mut self, spans: &mut Vec<EncodedSpan>) -> ExportOutcome {
         let request = Request::new(self.encode(spans));
         if self.channel.ready().await.is_err() {
             return ExportOutcome::Unavailable;
@@ -180,7 +200,9 @@ impl Decoder for ExportCodec {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest,
+    };
 
     use super::*;
 
@@ -189,8 +211,8 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
         let _guard = runtime.enter();
         let client = OtlpClient::new("http://127.0.0.1:1", "test").expect("the endpoint is valid");
-        let mut spans = ["one", "two"].map(|name| Span { name: name.into(), ..Span::default() });
-        let mut batch = spans.to_vec();
+        let spans = ["one", "two"].map(|name| Span { name: name.into(), ..Span::default() });
+        let mut batch: Vec<_> = spans.iter().map(EncodedSpan::from).collect();
 
         let encoded = client.encode(&mut batch);
 
@@ -199,8 +221,8 @@ mod tests {
         let resource = format!("{:?}", of_resource.resource);
         assert!(resource.contains("deployment.environment.name") && resource.contains("test"));
         assert_eq!(of_resource.scope_spans[0].spans, spans);
-        assert_eq!(batch, spans, "they are needed for a retry");
-        spans[0].name.clear();
+        let kept = batch.iter().map(|span| Span::decode(&span.0[..]).expect("a span"));
+        assert!(kept.eq(spans), "they are needed for a retry");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Spans of sampled traces, handed to the exporter when they end.
 //!
-//! A span is exported if it was put into a trace with [`export_if_sampled`] or [`export_always`], or if the span around
-//! it is exported.
+//! A span is exported if it was opened with [`in_trace`] or [`in_trace_if_sampled`], or if the span around it is
+//! exported. The layer collects nothing of other spans, which are for log lines only.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,11 +15,11 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Span, Subscriber};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::{Extensions, LookupSpan};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 use super::export::ExportQueue;
-use super::export::otlp::attribute;
+use super::export::otlp::{EncodedSpan, attribute};
 use super::trace_context::{TraceContext, is_exporting};
 
 /// Most links of a span: a batch may hold thousands of postings.
@@ -35,25 +36,32 @@ const CONVENTIONAL_NAMES: [(&str, &str); 3] = [
 ];
 
 /// Layer that collects spans for the exporter.
-pub(super) struct SpanLayer(pub(super) ExportQueue<ExportedSpan>);
+pub(super) struct SpanLayer(pub(super) ExportQueue<EncodedSpan>);
 
-/// A span that has not ended.
+thread_local! {
+    /// Context of the span that this thread opens next.
+    static NEXT_CONTEXT: Cell<Option<TraceContext>> = const { Cell::new(None) };
+}
+
+/// A span that is exported when it ends.
 struct OpenSpan {
-    /// None if the span is not exported.
-    context: Option<TraceContext>,
+    context: TraceContext,
     exported: ExportedSpan,
 }
 
 impl OpenSpan {
-    /// The finished span, in its trace.
-    fn end(self, context: &TraceContext) -> ExportedSpan {
-        ExportedSpan {
+    fn new(context: TraceContext, name: &str) -> Self {
+        let parent = context.parent_span_id.map_or_else(Vec::new, |parent| parent.to_vec());
+        let exported = ExportedSpan {
             trace_id: context.trace_id.to_vec(),
             span_id: context.span_id.to_vec(),
-            parent_span_id: context.parent_span_id.map_or_else(Vec::new, |parent| parent.to_vec()),
-            end_time_unix_nano: now_unix_nanos(),
-            ..self.exported
-        }
+            parent_span_id: parent,
+            name: name.to_owned(),
+            start_time_unix_nano: now_unix_nanos(),
+            attributes: Vec::with_capacity(ATTRIBUTES_TYPICAL),
+            ..ExportedSpan::default()
+        };
+        Self { context, exported }
     }
 
     fn add_attribute(&mut self, name: &str, value: Value) {
@@ -71,14 +79,13 @@ fn now_unix_nanos() -> u64 {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let parent = span.parent().and_then(|parent| context_of(&parent.extensions()));
-        let exported = ExportedSpan {
-            name: attributes.metadata().name().to_owned(),
-            start_time_unix_nano: now_unix_nanos(),
-            attributes: Vec::with_capacity(ATTRIBUTES_TYPICAL),
-            ..ExportedSpan::default()
-        };
-        let mut open = OpenSpan { context: parent.map(|parent| parent.child()), exported };
+        let context = NEXT_CONTEXT.take().or_else(|| {
+            let parent = span.parent()?;
+            let extensions = parent.extensions();
+            Some(extensions.get::<OpenSpan>()?.context.child())
+        });
+        let Some(context) = context else { return };
+        let mut open = OpenSpan::new(context, attributes.metadata().name());
         attributes.record(&mut open);
         span.extensions_mut().insert(open);
     }
@@ -107,16 +114,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         let open = span.extensions_mut().remove::<OpenSpan>();
-        if let Some(open) = open
-            && let Some(context) = open.context
-        {
-            self.0.push(open.end(&context));
+        if let Some(OpenSpan { mut exported, .. }) = open {
+            exported.end_time_unix_nano = now_unix_nanos();
+            self.0.push(EncodedSpan::from(&exported));
         }
     }
-}
-
-fn context_of(extensions: &Extensions<'_>) -> Option<TraceContext> {
-    extensions.get::<OpenSpan>().and_then(|open| open.context)
 }
 
 impl Visit for OpenSpan {
@@ -170,7 +172,7 @@ impl Visit for Message {
     }
 }
 
-/// Gives `work` the collected data of a span; None if nothing is exported or the span is disabled.
+/// Gives `work` an exported span; None if the span is not exported.
 fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Option<T> {
     if !is_exporting() {
         return None;
@@ -183,19 +185,26 @@ fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Opti
     found.flatten()
 }
 
-/// Puts a span into a trace and exports it if the trace is sampled; returns whether it is.
-pub fn export_if_sampled(span: &Span, context: &TraceContext) -> bool {
-    context.is_sampled() && export_always(span, context)
+/// Opens a span in a trace, to be exported whether the trace is sampled or not.
+pub fn in_trace(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
+    if !is_exporting() {
+        return open();
+    }
+    NEXT_CONTEXT.set(Some(*context));
+    let span = open();
+    // A span that the filter disables has not taken it.
+    NEXT_CONTEXT.set(None);
+    span
 }
 
-/// Puts a span into a trace and exports it even if the trace is not sampled; returns whether spans are exported at all.
-pub fn export_always(span: &Span, context: &TraceContext) -> bool {
-    with_open_span(span, |open| open.context = Some(*context)).is_some()
+/// Opens a span in a trace, to be exported if the trace is sampled.
+pub fn in_trace_if_sampled(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
+    if context.is_sampled() { in_trace(context, open) } else { open() }
 }
 
-/// Whether the current span is exported, and so the spans that are opened within it.
-pub fn is_current_span_exported() -> bool {
-    with_open_span(&Span::current(), |open| open.context.is_some()).unwrap_or_default()
+/// Whether a span is exported, and so the spans that are opened within it.
+pub fn is_exported(span: &Span) -> bool {
+    with_open_span(span, |_| ()).is_some()
 }
 
 /// Replaces the name of a span, for a name that is known only after the span has begun.
@@ -205,7 +214,7 @@ pub fn set_span_name(span: &Span, name: String) {
 
 /// Links a span to a span of another trace.
 pub fn link_span(from: &Span, to: &Span) {
-    let Some(to) = with_open_span(to, |open| open.context).flatten() else { return };
+    let Some(to) = with_open_span(to, |open| open.context) else { return };
     with_open_span(from, |open| {
         let links = &mut open.exported.links;
         if links.len() < LINKS_MAX {

@@ -1,11 +1,11 @@
 //! Spans as a collector receives them.
 
-use opentelemetry_proto::tonic::trace::v1::Span as ExportedSpan;
+use prost::Message as _;
 use tracing::{error, info_span};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::telemetry::export::{ExportQueue, ExportRecord as _};
+use crate::telemetry::export::ExportQueue;
 use crate::telemetry::trace_context::set_sample_ratio;
 
 /// The spans that are exported of those that `open` opens.
@@ -14,7 +14,8 @@ fn exported(open: impl FnOnce()) -> Vec<ExportedSpan> {
     let queue = ExportQueue::new(1024 * 1024, metrics::Counter::noop());
     let subscriber = tracing_subscriber::registry().with(SpanLayer(queue.clone()));
     tracing::subscriber::with_default(subscriber, open);
-    queue.take_batch()
+    let encoded = queue.take_batch();
+    encoded.iter().map(|span| ExportedSpan::decode(&span.0[..]).expect("a span")).collect()
 }
 
 #[test]
@@ -22,17 +23,18 @@ fn a_span_has_its_fields_as_attributes() {
     let context = TraceContext::caused_by(uuid::Uuid::new_v4());
 
     let exported = exported(|| {
-        let span = info_span!(
-            "plain",
-            otel.kind = "server",
-            http_request_method = "GET",
-            trace_id = "a field of the span itself",
-            late = tracing::field::Empty,
-            below = -1,
-            share = 0.5,
-            is = true,
-        );
-        export_if_sampled(&span, &context);
+        let span = in_trace_if_sampled(&context, || {
+            info_span!(
+                "plain",
+                otel.kind = "server",
+                http_request_method = "GET",
+                trace_id = "a field of the span itself",
+                late = tracing::field::Empty,
+                below = -1,
+                share = 0.5,
+                is = true,
+            )
+        });
         span.record("late", 7_u64);
         set_span_name(&span, "better".to_owned());
         span.in_scope(|| error!("it broke"));
@@ -63,15 +65,14 @@ fn a_span_has_its_fields_as_attributes() {
 #[test]
 fn a_span_belongs_to_the_trace_of_the_span_around_it() {
     let exported = exported(|| {
-        let (outer, other) = (info_span!("outer"), info_span!(parent: None, "other"));
-        export_if_sampled(&outer, &TraceContext::new_root());
-        export_always(&other, &TraceContext::new_root());
+        let outer = in_trace_if_sampled(&TraceContext::new_root(), || info_span!("outer"));
+        let other = in_trace(&TraceContext::new_root(), || info_span!(parent: None, "other"));
         outer.in_scope(|| {
-            assert!(is_current_span_exported());
+            assert!(is_exported(&Span::current()));
             link_span(&info_span!("inner"), &other);
             drop(info_span!(parent: None, "outside"));
         });
-        assert!(!is_current_span_exported());
+        assert!(!is_exported(&Span::current()));
     });
 
     let [inner, outer] =
@@ -85,16 +86,24 @@ fn a_span_belongs_to_the_trace_of_the_span_around_it() {
 }
 
 #[test]
-fn an_encoded_span_is_no_larger_than_its_size() {
+fn a_span_that_the_filter_disables_leaves_its_trace_to_no_other() {
     let exported = exported(|| {
-        let (span, other) = (info_span!("a span", text = "text", number = 7), info_span!("other"));
-        export_always(&span, &TraceContext::new_root());
-        export_always(&other, &TraceContext::new_root());
-        link_span(&span, &other);
-        span.in_scope(|| error!("an error"));
+        let disabled = in_trace(&TraceContext::new_root(), Span::none);
+        assert!(!is_exported(&disabled));
+        drop(info_span!("another"));
     });
 
-    for span in exported {
-        assert!(prost::Message::encoded_len(&span) <= span.size_bytes(), "{span:?}");
-    }
+    assert!(exported.is_empty(), "{exported:?}");
+}
+
+#[test]
+fn a_trace_that_the_client_decided_against_is_not_exported() {
+    let exported = exported(|| {
+        let context = TraceContext { sampled: false, ..TraceContext::new_root() };
+        let span = in_trace_if_sampled(&context, || info_span!("unsampled"));
+        assert!(!is_exported(&span));
+        span.in_scope(|| drop(info_span!("within")));
+    });
+
+    assert!(exported.is_empty(), "{exported:?}");
 }
