@@ -146,7 +146,7 @@ impl ApiKeys {
     /// Keys with an id above `after`.
     pub async fn list(&self, caller: &Caller, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
         caller.require_scope(Scope::Admin)?;
-        sql::list(&mut *self.db.acquire("keys.list").await?, after, limit).await
+        sql::list(&mut *self.db.snapshot("keys.list").await?, after, limit).await
     }
 
     /// Revokes a key: at once on this process, within a second on the others.

@@ -43,7 +43,9 @@ pub fn internal(app: App) -> Router {
 
 /// The OpenAPI document of the public API.
 pub fn document() -> utoipa::openapi::OpenApi {
-    api().into_openapi()
+    let mut document = api().into_openapi();
+    openapi::document_positions(&mut document);
+    document
 }
 
 /// Get the OpenAPI document

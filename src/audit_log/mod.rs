@@ -114,7 +114,7 @@ impl AuditLog {
         limit: i64,
     ) -> Result<Vec<AuditEntry>> {
         caller.require_scope(Scope::Admin)?;
-        sql::list(&mut *self.0.acquire("audit_log.list").await?, subject, before, limit).await
+        sql::list(&mut *self.0.snapshot("audit_log.list").await?, subject, before, limit).await
     }
 }
 

@@ -1,11 +1,13 @@
 //! The database: its address, the connection pool, and the migrations.
 //!
 //! Slices take a connection with [`Database::acquire`] under the name of their operation, which measures the wait for the
-//! connection and the time of its use.
+//! connection and the time of its use. An operation that answers a read takes [`Database::snapshot`] instead: its
+//! statements see one moment, and the position of that moment in the book goes with the answer ([`position`]).
 
 pub mod embedded;
 pub mod migrations;
 mod pipelined;
+pub mod position;
 mod server;
 mod sql;
 mod tls;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tracing::{Span, info, info_span};
 
 use crate::error::{Error, Result};
@@ -31,6 +33,9 @@ pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 
 /// Smallest pool: some operations read through a second connection while they hold one.
 const CONNECTIONS_MIN: i64 = 2;
+
+/// Begins a transaction whose statements all see the same moment.
+const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
 /// Address of the database, and limits of its use.
 #[derive(Debug, Clone, clap::Args)]
@@ -155,6 +160,17 @@ impl Database {
 
     /// Takes a connection from the pool, for the operation of that name.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
+        self.take(operation, Scope::Statements).await
+    }
+
+    /// Takes a connection whose statements all see the same moment, and notes the position of the read.
+    pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
+        let mut connection = self.take(operation, Scope::Snapshot).await?;
+        position::note_read(sql::read_position(&mut connection).await?);
+        Ok(connection)
+    }
+
+    async fn take(&self, operation: &'static str, scope: Scope) -> Result<DbConnection> {
         let span = if is_exported(&Span::current()) {
             info_span!(
                 "db.operation",
@@ -167,19 +183,16 @@ impl Database {
             Span::none()
         };
         let wait = PoolWait::new(&self.metrics);
-        let acquired = self.pool.acquire().await;
+        let acquired = match scope {
+            Scope::Statements => self.pool.acquire().await.map(Held::Connection),
+            Scope::Snapshot => self.pool.begin_with(BEGIN_SNAPSHOT).await.map(Held::Snapshot),
+        };
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
             self.metrics.db_client_connection_timeouts_total.increment(1);
         }
         drop(wait);
         let metrics = Arc::clone(&self.metrics);
-        Ok(DbConnection {
-            inner: acquired?,
-            operation,
-            metrics,
-            since: Instant::now(),
-            _span: span,
-        })
+        Ok(DbConnection { held: acquired?, operation, metrics, since: Instant::now(), _span: span })
     }
 
     /// Options of a connection outside the pool.
@@ -254,9 +267,23 @@ impl Drop for PoolWait<'_> {
     }
 }
 
+/// How long what a statement sees stays the same.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    /// Each statement sees what was committed before it.
+    Statements,
+    /// All statements see the same moment.
+    Snapshot,
+}
+
+enum Held {
+    Connection(PoolConnection<Postgres>),
+    Snapshot(Transaction<'static, Postgres>),
+}
+
 /// A connection from the pool, whose use is measured under the name of its operation.
 pub struct DbConnection {
-    inner: PoolConnection<Postgres>,
+    held: Held,
     operation: &'static str,
     metrics: Arc<Metrics>,
     since: Instant,
@@ -268,13 +295,19 @@ impl Deref for DbConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.inner
+        match &self.held {
+            Held::Connection(connection) => connection,
+            Held::Snapshot(transaction) => transaction,
+        }
     }
 }
 
 impl DerefMut for DbConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.inner
+        match &mut self.held {
+            Held::Connection(connection) => connection,
+            Held::Snapshot(transaction) => transaction,
+        }
     }
 }
 

@@ -38,6 +38,12 @@ pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
+/// Position in the book of what this statement sees.
+pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
+    let position = sqlx::query_scalar!(r#"select ledger.read_position(1) as "position!""#);
+    Ok(position.fetch_one(db).await?)
+}
+
 /// Id of the installation, which distinguishes this database from its copies.
 pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)

@@ -26,11 +26,12 @@ const REQUEST_HEADERS: [HeaderName; 7] = [
 ];
 
 /// Response headers that a page may read, besides the safelisted ones.
-const RESPONSE_HEADERS: [HeaderName; 6] = [
+const RESPONSE_HEADERS: [HeaderName; 7] = [
     header::ETAG,
     header::LINK,
     header::LOCATION,
     header::RETRY_AFTER,
+    HeaderName::from_static("book-position"),
     HeaderName::from_static("idempotent-replayed"),
     HeaderName::from_static("x-request-id"),
 ];

@@ -32,10 +32,14 @@ use super::context::RequestContext;
 use super::cors::CorsOrigins;
 use super::memory::MemoryBudget;
 use super::response::{Complete, CompleteLayer, ResponseBody};
+use crate::db::position;
 use crate::error::Error;
 use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How far the answer to a read takes the book and its events into account.
+pub(super) static BOOK_POSITION: HeaderName = HeaderName::from_static("book-position");
 
 /// Response of the router, with everything that the stack adds.
 pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
@@ -90,8 +94,12 @@ impl RequestPipeline {
         trim_trailing_slash(request.uri_mut());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
-        let response = self.stack.clone().call(request);
-        let Ok(mut response) = response.instrument(context.span().clone()).await;
+        let is_read = request.method().is_safe();
+        let response = self.stack.clone().call(request).instrument(context.span().clone());
+        let (Ok(mut response), position) = position::observe(response).await;
+        if let Some(Ok(position)) = position.filter(|_| is_read).map(HeaderValue::try_from) {
+            response.headers_mut().insert(&BOOK_POSITION, position);
+        }
         response.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
         record.end(&response);
         response

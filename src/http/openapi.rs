@@ -12,13 +12,16 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderName, header};
+use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Object, RefOr, Type};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerFile;
 
 use super::compression;
 use super::memory::SharedBytes;
 use super::problem::ProblemBody;
+use super::query;
 use crate::error::Error;
 
 /// Swagger UI writes `style` attributes and inlines its icons; scripts come from here only.
@@ -58,6 +61,27 @@ impl Modify for Credentials {
 /// The document without the routes, which the slices add.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
+}
+
+/// Documents the header `Book-Position` of every successful read.
+pub fn document_positions(document: &mut utoipa::openapi::OpenApi) {
+    let reads = document.paths.paths.values_mut().filter_map(|item| item.get.as_mut());
+    for read in reads.filter(|read| !query::is_page(read)) {
+        for (status, response) in &mut read.responses.responses {
+            if let RefOr::T(response) = response
+                && status.starts_with('2')
+            {
+                let header = HeaderBuilder::new()
+                    .schema(Some(Object::with_type(Type::String)))
+                    .description(Some(
+                        "How far this answer takes the book and its events into account; opaque. \
+                         Subscribe at /ws after it to miss nothing.",
+                    ))
+                    .build();
+                response.headers.insert("Book-Position".to_owned(), RefOr::T(header));
+            }
+        }
+    }
 }
 
 /// Swagger UI.

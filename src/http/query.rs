@@ -99,7 +99,7 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
 }
 
 /// Whether an operation describes the API itself: a page is the same whatever a link to it has after the `?`.
-fn is_page(operation: &Operation) -> bool {
+pub(super) fn is_page(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == "about")
 }
 

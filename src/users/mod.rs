@@ -200,7 +200,7 @@ impl Users {
     }
 
     async fn find(&self, id: UserId) -> Result<User> {
-        let found = sql::find(&mut *self.0.db.acquire("users.get").await?, id).await?;
+        let found = sql::find(&mut *self.0.db.snapshot("users.get").await?, id).await?;
         found.ok_or(Error::UserNotFound)
     }
 

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::access::Visibility;
 use super::{BOOK, WalletRecord, Wallets, nothing_posted, sql};
 use crate::auth::Caller;
+use crate::db::position;
 use crate::error::{Error, Result};
 use crate::ids::WalletId;
 use crate::ledger::account::{AccountId, AccountState};
@@ -84,20 +85,18 @@ impl Wallets {
         moment: Option<OffsetDateTime>,
     ) -> Result<WalletBalance> {
         let record = self.visible_record(caller, id).await?;
-        let mut db = self.db.acquire("wallet.get").await?;
-        let as_of = match moment {
-            None => None,
-            Some(moment) if moment > OffsetDateTime::now_utc() => {
-                return Err(Error::field("?at", "must not be in the future"));
-            }
-            Some(moment) => {
-                let at = moment.min(read::settled_until(&mut db, BOOK).await?);
-                Some(AsOf { seq: read::seq_at(&mut db, BOOK, at).await?, at })
-            }
+        let Some(moment) = moment else {
+            let mut db = self.db.acquire("wallet.get").await?;
+            return current_balance(&mut db, id, record).await;
         };
-        let seq = as_of.map_or(read::END, |as_of| as_of.seq);
+        if moment > OffsetDateTime::now_utc() {
+            return Err(Error::field("?at", "must not be in the future"));
+        }
+        let at = moment.min(self.settled_until().await?);
+        let mut db = self.db.snapshot("wallet.get").await?;
+        let seq = read::seq_at(&mut db, BOOK, at).await?;
         let balance = balance_at(&mut db, id, record, seq).await?;
-        Ok(WalletBalance { as_of, ..balance })
+        Ok(WalletBalance { as_of: Some(AsOf { seq, at }), ..balance })
     }
 
     /// A wallet with everything that its detail view shows.
@@ -110,10 +109,17 @@ impl Wallets {
         self.find_detail(id).await
     }
 
+    /// Newest moment whose answer cannot change any more.
+    ///
+    /// To be read before the snapshot of the answer: a snapshot from before it may lack a batch that is older.
+    async fn settled_until(&self) -> Result<OffsetDateTime> {
+        read::settled_until(&mut *self.db.acquire("wallet.settled").await?, BOOK).await
+    }
+
     /// A wallet in detail, for operations that have checked the caller.
     pub(super) async fn find_detail(&self, id: WalletId) -> Result<(WalletBalance, WalletDetail)> {
         let record = self.record(id).await?;
-        let mut db = self.db.acquire("wallet.detail").await?;
+        let mut db = self.db.snapshot("wallet.detail").await?;
         let balance = balance_at(&mut db, id, record, read::END).await?;
         let row = sql::detail(&mut db, id)
             .await?
@@ -130,7 +136,7 @@ impl Wallets {
         filter: WalletFilter<'_>,
     ) -> Result<Vec<WalletBalance>> {
         let visibility = caller.require_visibility()?;
-        let mut db = self.db.acquire("wallet.list").await?;
+        let mut db = self.db.snapshot("wallet.list").await?;
         let rows = match (filter.owner, filter.currency, visibility) {
             (Some(owner), _, _) => sql::list_of_owner(&mut db, owner, visibility, filter).await?,
             (None, None, Visibility::All) => sql::list(&mut db, filter).await?,
@@ -169,16 +175,13 @@ impl Wallets {
         query: HistoryQuery,
     ) -> Result<(Arc<WalletRecord>, Vec<HistoryEntry>)> {
         let record = self.visible_record(caller, id).await?;
+        let mut db = self.db.snapshot("wallet.history").await?;
         let (from, before) = match (query.from, query.to) {
             (None, None) => (0, read::END),
-            (from, to) => {
-                let mut db = self.db.acquire("wallet.between").await?;
-                seqs_between(&mut db, from, to).await?
-            }
+            (from, to) => seqs_between(&mut db, from, to).await?,
         };
         let before = query.before_seq.map_or(before, |last| last.min(before));
         let range = HistoryRange { from, before, oldest_first: false, limit: query.limit };
-        let mut db = self.db.acquire("wallet.history").await?;
         Ok((record, read::history(&mut db, BOOK, id.into(), range).await?))
     }
 
@@ -191,11 +194,11 @@ impl Wallets {
         to: Option<OffsetDateTime>,
     ) -> Result<Statement> {
         let record = self.visible_record(caller, id).await?;
-        let mut db = self.db.acquire("wallet.statement").await?;
         let to = match to {
-            Some(to) => Some(to.min(read::settled_until(&mut db, BOOK).await?)),
+            Some(to) => Some(to.min(self.settled_until().await?)),
             None => None,
         };
+        let mut db = self.db.snapshot("wallet.statement").await?;
         let (from, before) = seqs_between(&mut db, from, to).await?;
         let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
         let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;
@@ -222,6 +225,20 @@ async fn seqs_between(
         None => read::head(db, BOOK).await?.0 + 1,
     };
     Ok((from, before))
+}
+
+/// The balance of a wallet now; notes the position of the same statement.
+async fn current_balance(
+    db: &mut PgConnection,
+    id: WalletId,
+    record: Arc<WalletRecord>,
+) -> Result<WalletBalance> {
+    let account = AccountId::from(id);
+    let accounts = [account, account.hold().unwrap_or(account)];
+    let (balances, position) = read::current_balances(db, BOOK, accounts).await?;
+    position::note_read(position);
+    let [available, held] = balances;
+    Ok(WalletBalance { id, record, available, held, as_of: None })
 }
 
 /// The balance of a wallet after the transfer with this seq.

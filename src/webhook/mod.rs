@@ -201,7 +201,7 @@ impl Webhooks {
     /// The webhooks of the caller.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
         caller.require_visibility()?;
-        let mut db = self.db.acquire("webhook.list").await?;
+        let mut db = self.db.snapshot("webhook.list").await?;
         let rows = sql::list(&mut db, caller.name()).await?;
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
@@ -209,7 +209,7 @@ impl Webhooks {
     /// A webhook of the caller, or any webhook for an admin; the webhook of another caller is answered 404.
     pub async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
         caller.require_visibility()?;
-        let mut db = self.db.acquire("webhook.get").await?;
+        let mut db = self.db.snapshot("webhook.get").await?;
         let row = sql::find(&mut db, required_owner(caller), id).await?;
         row.map(Webhook::from).ok_or(Error::NotFound("webhook"))
     }
@@ -223,7 +223,7 @@ impl Webhooks {
         caller: &Caller,
     ) -> Result<Vec<WebhookDelivery>> {
         self.get(id, caller).await?;
-        let mut db = self.db.acquire("webhook.deliveries").await?;
+        let mut db = self.db.snapshot("webhook.deliveries").await?;
         sql::list_deliveries(&mut db, id, before, limit).await
     }
 

@@ -22,6 +22,7 @@ mod observer;
 mod openapi;
 mod outage;
 mod page;
+mod positions;
 mod startup;
 mod strictness;
 mod tail;

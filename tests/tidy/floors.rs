@@ -92,7 +92,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
     ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "settings"]),
     ("ledger", &["db", "idempotency", "telemetry", "tasks", "error", "cache", "settings"]),
-    ("http", &["auth", "telemetry", "tasks", "error", "settings", "web"]),
+    ("http", &["db", "auth", "telemetry", "tasks", "error", "settings", "web"]),
     ("db", &["telemetry", "error", "secret", "settings"]),
     ("jobs", &["db", "telemetry", "tasks", "error"]),
     ("auth", &["error", "secret", "ids"]),

@@ -138,6 +138,17 @@ pub async fn balances(
     Ok(balances.into_iter().map(Minor).collect())
 }
 
+/// Returns the current balances of two accounts, and the position in the book of the same statement.
+pub async fn current_balances(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: [AccountId; 2],
+) -> Result<([Minor; 2], String)> {
+    let ids = accounts.map(|account| account.0);
+    let (balances, position) = sql::current_balances(db, book, ids).await?;
+    Ok((balances.map(Minor), position))
+}
+
 /// Returns the state of an account. An account without changes of state is open.
 pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<AccountState> {
     let kind = sql::last_state_change(db, book, account.0).await?;

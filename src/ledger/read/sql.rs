@@ -43,18 +43,17 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<(i64,
     Ok((row.seq, row.at))
 }
 
+/// The statement of balances, with a second column.
+///
 /// Two index probes for each account: its last debit and its last credit; the later of them holds the balance.
-pub(super) async fn balances(
-    db: &mut PgConnection,
-    book: i32,
-    accounts: &[i64],
-    until: i64,
-) -> sqlx::Result<Vec<i64>> {
-    sqlx::query_scalar!(
-        r#"
+macro_rules! select_balances {
+    ($row:ident, $column:tt, $book:expr, $accounts:expr, $until:expr) => {
+        sqlx::query_as!(
+            $row,
+            r#"
         select coalesce(
             case when coalesce(c.seq, 0) < d.seq then d.debit_balance else c.credit_balance end, 0
-        ) as "balance!"
+        ) as "balance!" "# + $column + r#"
         from unnest($2::bigint[]) with ordinality a (account, n)
         left join lateral (
             select t.seq, t.debit_balance from ledger.transfer t
@@ -67,12 +66,48 @@ pub(super) async fn balances(
             order by t.seq desc limit 1
         ) c on true
         order by a.n"#,
+            $book,
+            $accounts,
+            $until,
+        )
+    };
+}
+
+struct BalanceRow {
+    balance: i64,
+}
+
+struct PositionedBalanceRow {
+    balance: i64,
+    position: String,
+}
+
+pub(super) async fn balances(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+    until: i64,
+) -> sqlx::Result<Vec<i64>> {
+    let rows = select_balances!(BalanceRow, "", book, accounts, until).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| row.balance).collect())
+}
+
+/// Current balances of two accounts, and the position in the book of the statement.
+pub(super) async fn current_balances(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: [i64; 2],
+) -> sqlx::Result<([i64; 2], String)> {
+    let rows = select_balances!(
+        PositionedBalanceRow,
+        r#", (select ledger.read_position($1)) as "position!""#,
         book,
-        accounts,
-        until,
-    )
-    .fetch_all(db)
-    .await
+        &accounts,
+        super::END
+    );
+    let [one, other] =
+        <[_; 2]>::try_from(rows.fetch_all(db).await?).map_err(|_| sqlx::Error::RowNotFound)?;
+    Ok(([one.balance, other.balance], one.position))
 }
 
 pub(super) async fn seq_before(

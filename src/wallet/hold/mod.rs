@@ -174,8 +174,10 @@ impl Wallets {
 
     /// A hold that the caller placed, or of a wallet that the caller may see; any other is answered 404.
     pub async fn get_hold(&self, caller: &Caller, id: HoldId) -> Result<Hold> {
-        let hold = self.find_hold(id).await?;
-        let record = self.record(hold.wallet).await?;
+        let row = sql::find(&mut *self.db.snapshot("wallet.get_hold").await?, id).await?;
+        let row = row.ok_or(Error::NotFound("hold"))?;
+        let record = self.record(row.wallet).await?;
+        let hold = row.into_hold(record.currency)?;
         if hold.placed_by == caller.name() || caller.require_read(&record).is_ok() {
             Ok(hold)
         } else {
@@ -192,13 +194,13 @@ impl Wallets {
         limit: i64,
     ) -> Result<Vec<Hold>> {
         let record = self.visible_record(caller, wallet).await?;
-        let mut db = self.db.acquire("wallet.list_holds").await?;
+        let mut db = self.db.snapshot("wallet.list_holds").await?;
         let rows = sql::list(&mut db, wallet, before, limit).await?;
         rows.into_iter().map(|row| row.into_hold(record.currency)).collect()
     }
 
     async fn find_hold(&self, id: HoldId) -> Result<Hold> {
-        let row = sql::find(&mut *self.db.acquire("wallet.get_hold").await?, id).await?;
+        let row = sql::find(&mut *self.db.acquire("wallet.find_hold").await?, id).await?;
         let row = row.ok_or(Error::NotFound("hold"))?;
         let record = self.record(row.wallet).await?;
         row.into_hold(record.currency)

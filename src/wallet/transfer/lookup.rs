@@ -2,6 +2,7 @@
 
 use super::{Note, Transfer, wallet_of};
 use crate::auth::Caller;
+use crate::db::DbConnection;
 use crate::error::{Error, Result};
 use crate::ids::TransferId;
 use crate::ledger::money::Minor;
@@ -12,7 +13,8 @@ use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted}
 impl Wallets {
     /// A transfer that touches a wallet which the caller may see; any other is answered 404.
     pub async fn get_transfer(&self, caller: &Caller, id: TransferId) -> Result<Transfer> {
-        let transfer = self.find_transfer(id).await?;
+        let db = self.db.snapshot("wallet.get_transfer").await?;
+        let transfer = self.transfer_from(&rows_of(db, id).await?).await?;
         for wallet in [transfer.debit, transfer.credit].into_iter().filter_map(wallet_of) {
             if caller.require_read(&*self.record(wallet).await?).is_ok() {
                 return Ok(transfer);
@@ -23,8 +25,8 @@ impl Wallets {
 
     /// A transfer, without a check of access.
     pub(in crate::wallet) async fn find_transfer(&self, id: TransferId) -> Result<Transfer> {
-        let rows = self.rows_of(id).await?;
-        self.transfer_from(&rows).await
+        let db = self.db.acquire("wallet.find_transfer").await?;
+        self.transfer_from(&rows_of(db, id).await?).await
     }
 
     /// The answer to the first request with the same key.
@@ -59,22 +61,6 @@ impl Wallets {
         self.ledger.find(key).await.map_err(|error| from_post_error(&error, None))
     }
 
-    /// The rows of a transfer, including its fee.
-    async fn rows_of(&self, id: TransferId) -> Result<Vec<BookRow>> {
-        let TransferId(seq) = id;
-        let mut db = self.db.acquire("wallet.get_transfer").await?;
-        let first = read::rows(&mut db, BOOK, seq.saturating_sub(1), seq, 1).await?;
-        let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
-            return Err(Error::NotFound("transfer"));
-        };
-        let more = i64::from(first.legs) - 1;
-        let mut rows = vec![first];
-        if more > 0 {
-            rows.extend(read::rows(&mut db, BOOK, seq, seq + more, more).await?);
-        }
-        Ok(rows)
-    }
-
     /// The transfer that these rows make up; 404 if it touches no wallet.
     async fn transfer_from(&self, rows: &[BookRow]) -> Result<Transfer> {
         let first = rows.first().and_then(BookRow::transfer_row).zip(rows.first());
@@ -98,4 +84,19 @@ impl Wallets {
             replayed: false,
         })
     }
+}
+
+/// The rows of a transfer, including its fee.
+async fn rows_of(mut db: DbConnection, id: TransferId) -> Result<Vec<BookRow>> {
+    let TransferId(seq) = id;
+    let first = read::rows(&mut db, BOOK, seq.saturating_sub(1), seq, 1).await?;
+    let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
+        return Err(Error::NotFound("transfer"));
+    };
+    let more = i64::from(first.legs) - 1;
+    let mut rows = vec![first];
+    if more > 0 {
+        rows.extend(read::rows(&mut db, BOOK, seq, seq + more, more).await?);
+    }
+    Ok(rows)
 }

@@ -138,7 +138,7 @@ impl Webhooks {
         caller: &Caller,
     ) -> Result<Vec<BalanceAlert>> {
         let currency = self.wallets.visible_record(caller, wallet).await?.currency;
-        let mut db = self.db.acquire("alert.list").await?;
+        let mut db = self.db.snapshot("alert.list").await?;
         let alerts = sql::list_alerts(&mut db, &[wallet]).await?.into_iter();
         Ok(alerts.map(|alert| BalanceAlert { alert, currency, replayed: false }).collect())
     }
