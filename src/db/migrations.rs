@@ -8,9 +8,17 @@ use super::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// Migrations that were corrected after their release, with the checksum that they had (SHA-384). A correction changes
+/// only when a migration succeeds, never what it makes.
+const CORRECTED: [(i64, &str); 1] = [(
+    9,
+    "174942f03cb3b5ee78ba0bc24bd472241dff744490e8f1177a27ec4d35a94f481172a1b459a1937b16112d706e9f40b2",
+)];
+
 /// Applies the missing migrations. The lock in [`Database::migrate`](super::Database::migrate) keeps other processes out.
 pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
     require_known(db).await?;
+    accept_corrected(db).await?;
     match MIGRATIONS.run_direct(None, db, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMismatch(version)) => bail!(
@@ -21,6 +29,18 @@ pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
             "the database could not be migrated and is unchanged; fix the cause and try again",
         ),
     }
+}
+
+/// Replaces the checksums of migrations that were applied before their correction.
+async fn accept_corrected(db: &mut PgConnection) -> anyhow::Result<()> {
+    let applied = sql::migrations(db).await?;
+    for (version, former) in CORRECTED {
+        let corrected = MIGRATIONS.iter().find(|migration| migration.version == version);
+        if let Some(corrected) = corrected.filter(|_| applied.contains(&version)) {
+            sql::replace_checksum(db, version, former, &corrected.checksum).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a database whose migrations are not exactly those of this program.

@@ -20,7 +20,7 @@ use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
-use tracing::{Span, info, info_span};
+use tracing::{Span, info, info_span, warn};
 
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
@@ -152,6 +152,12 @@ impl Database {
             connection.unlock().await?;
         }
         sql::repair_event_shift(&mut connection).await?;
+        if let Some(user) = sql::user_without_role(&mut connection).await? {
+            warn!(
+                "the program works as {user}, who owns the tables, so only triggers keep the ledger append-only; as an \
+                 administrator, run: grant revwallet_app to \"{user}\""
+            );
+        }
         let installation = sql::installation(&mut connection).await?;
         info!(installation.id = %installation, "database ready");
         connection.close().await?;

@@ -44,6 +44,20 @@ pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
     Ok(position.fetch_one(db).await?)
 }
 
+/// This user, if the role of the application exists and this user may not switch to it.
+pub(super) async fn user_without_role(
+    db: &mut PgConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    let user = sqlx::query_scalar!(
+        r#"
+        select current_user::text as "user!"
+        from pg_roles
+        where rolname = 'revwallet_app' and not pg_has_role(oid,
+            case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"#
+    );
+    user.fetch_optional(db).await
+}
+
 /// Id of the installation, which distinguishes this database from its copies.
 pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
@@ -86,4 +100,22 @@ pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::
         return Ok(Vec::new());
     }
     sqlx::query_scalar!("select version from _sqlx_migrations order by version").fetch_all(db).await
+}
+
+/// Replaces the checksum of an applied migration, if it is the former one (in hexadecimal digits).
+pub(super) async fn replace_checksum(
+    db: &mut PgConnection,
+    version: i64,
+    former: &str,
+    checksum: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update _sqlx_migrations set checksum = $3 where version = $1 and checksum = decode($2, 'hex')",
+        version,
+        former,
+        checksum,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod crash;
 mod history;
 mod http;
 mod http_limits;
+mod installations;
 mod ledger;
 mod lifecycle;
 mod loki;

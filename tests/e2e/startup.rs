@@ -149,14 +149,15 @@ async fn a_database_url_can_be_read_from_a_file() {
     let folder = Folder::new();
     let file = folder.0.join("url");
     let setting = format!("--database-url-file={}", file.display());
-    let any_port = "--listen=127.0.0.1:0";
+    let any_ports = ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"];
     assert_refused(
-        &program::run(&[&setting, any_port]),
+        &program::run(&[&[setting.as_str()], &any_ports[..]].concat()),
         2,
         &["--database-url-file", "cannot be read"],
     );
     std::fs::write(&file, "mysql://root:hush@localhost/x\n").unwrap();
-    assert_refused(&program::run(&[&setting, any_port]), 1, &["is not a PostgreSQL URL"]);
+    let exit = program::run(&[&[setting.as_str()], &any_ports[..]].concat());
+    assert_refused(&exit, 1, &["is not a PostgreSQL URL"]);
 
     let database = Database::create().await;
     std::fs::write(&file, format!("{}\n", database.url)).unwrap();
