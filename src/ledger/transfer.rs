@@ -37,12 +37,11 @@ pub enum TransferKind {
     Purchase = 19,
     Exchange = 20,
     Payout = 21,
-    Adjustment = 22,
     Probe = 23,
 }
 
 impl TransferKind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 17] = [
         Self::Open,
         Self::Close,
         Self::Freeze,
@@ -59,7 +58,6 @@ impl TransferKind {
         Self::Purchase,
         Self::Exchange,
         Self::Payout,
-        Self::Adjustment,
         Self::Probe,
     ];
 
@@ -107,7 +105,6 @@ impl TransferKind {
             Self::Purchase => "purchase",
             Self::Exchange => "exchange",
             Self::Payout => "payout",
-            Self::Adjustment => "adjustment",
             Self::Probe => "probe",
         }
     }

@@ -20,7 +20,6 @@ pub(super) const ALERT_CROSSED: &str = "alert.crossed";
 pub const EVENTS: &[&str] = &[
     "*",
     ALERT_CROSSED,
-    "transfer.adjustment",
     "transfer.capture",
     "transfer.deposit",
     "transfer.exchange",
