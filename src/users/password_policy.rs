@@ -1,184 +1,43 @@
 //! Password policy: refuses the passwords that attackers try first.
 
+use std::sync::LazyLock;
+
 /// Fewest and most characters of a password.
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 128;
 
-/// Common passwords, without the digits and signs around them.
-const WORDS: &[&str] = &[
-    "abc",
-    "abcd",
-    "abcde",
-    "abcdef",
-    "abcdefgh",
-    "access",
-    "account",
-    "admin",
-    "administrator",
-    "amanda",
-    "andrea",
-    "andrew",
-    "angel",
-    "anthony",
-    "apple",
-    "arsenal",
-    "asdf",
-    "asdfasdf",
-    "asdfgh",
-    "asdfghjk",
-    "asdfghjkl",
-    "ashley",
-    "azerty",
-    "bailey",
-    "banana",
-    "barcelona",
-    "baseball",
-    "basketball",
-    "batman",
-    "bitcoin",
-    "blink",
-    "buster",
-    "butterfly",
-    "changeit",
-    "changeme",
-    "charlie",
-    "cheese",
-    "chelsea",
-    "chicken",
-    "chocolate",
-    "computer",
-    "cookie",
-    "crypto",
-    "daniel",
-    "default",
-    "dragon",
-    "eminem",
-    "flower",
-    "football",
-    "freedom",
-    "friends",
-    "fuckyou",
-    "fuckyou",
-    "ginger",
-    "google",
-    "guest",
-    "hallo",
-    "hannah",
-    "harley",
-    "hello",
-    "helloworld",
-    "hockey",
-    "hunter",
-    "hunter2",
-    "iloveyou",
-    "internet",
-    "jasmine",
-    "jennifer",
-    "jessica",
-    "jordan",
-    "joshua",
-    "justin",
-    "killer",
-    "king",
-    "letmein",
-    "liverpool",
-    "login",
-    "london",
-    "love",
-    "lovely",
-    "loveme",
-    "maggie",
-    "manager",
-    "marina",
-    "martin",
-    "master",
-    "matrix",
-    "matthew",
-    "maverick",
-    "merlin",
-    "michael",
-    "michelle",
-    "minecraft",
-    "money",
-    "monkey",
-    "mustang",
-    "naruto",
-    "nicole",
-    "nothing",
-    "orange",
-    "passpass",
-    "passphrase",
-    "passw",
-    "passw0rd",
-    "password",
-    "passwort",
-    "pepper",
-    "player",
-    "pokemon",
-    "princess",
-    "private",
-    "purple",
-    "qazwsx",
-    "qazwsxedc",
-    "qwer",
-    "qwert",
-    "qwerty",
-    "qwertyui",
-    "qwertyuiop",
-    "qwertz",
-    "qwertzui",
-    "rainbow",
-    "ranger",
-    "robert",
-    "root",
-    "samantha",
-    "samsung",
-    "secret",
-    "shadow",
-    "silver",
-    "soccer",
-    "starwars",
-    "steelers",
-    "summer",
-    "sunshine",
-    "superman",
-    "superstar",
-    "swordfish",
-    "taylor",
-    "temp",
-    "temppass",
-    "tennis",
-    "test",
-    "tester",
-    "testing",
-    "testtest",
-    "thomas",
-    "thunder",
-    "tigger",
-    "topsecret",
-    "trustno",
-    "user",
-    "username",
-    "wallet",
-    "welcome",
-    "whatever",
-    "william",
-    "winter",
-    "wordpass",
-    "yankees",
-    "zaq",
-    "zaqwsx",
-    "zxcv",
-    "zxcvbn",
-    "zxcvbnm",
-];
+/// Words that common passwords are made of, in lower case and sorted.
+const WORDS: &str = include_str!("common_passwords.txt");
+
+/// Most words and sequences of a common password, besides digits and signs.
+const PARTS_MAX: usize = 2;
+
+/// Fewest characters of an acceptable password of digits.
+const NUMBER_MIN: usize = 12;
+
+/// Length to which many systems cut passwords, and with them the words of published lists.
+const CUT_LENGTH: usize = 8;
+
+/// Fewest characters of a sequence.
+const SEQUENCE_MIN: usize = 3;
 
 /// Sequences of keys and letters, which are refused forwards and backwards.
 const ROWS: &[&str] = &[
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
     "qwertyuiopasdfghjklzxcvbnm",
-    "1qaz2wsx3edc4rfv5tgb6yhn",
+    "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
+    "zaq12wsxcde34rfvbgt56yhnmju78ik",
+    "zaq1xsw2cde3vfr4bgt5nhy6mju7",
+    "qazwsxedcrfvtgbyhnujmikolp",
+    "qawsedrftgyhujikolp",
+    "1q2w3e4r5t6y7u8i9o0p",
+    "q1w2e3r4t5y6u7i8o9p0",
+    "a1b2c3d4e5f6g7h8i9j0",
+    "1a2b3c4d5e6f7g8h9i0j",
+    "14725836901472583690",
+    "78945612307894561230",
+    "75315982465432112332112345678900987654321",
 ];
 
 /// Refuses a weak password with the reason. `names` are those of the user.
@@ -198,13 +57,49 @@ pub(super) fn refuse(password: &str, names: &[&str]) -> Result<(), String> {
 }
 
 fn is_common(password: &str) -> bool {
-    let plain = password.to_lowercase();
-    let bare = bare(&plain);
-    let spelled: String = bare.chars().map(plain_letter).collect();
-    WORDS.contains(&bare)
-        || WORDS.contains(&spelled.as_str())
-        || is_repeated(&plain)
-        || is_walked(&plain)
+    let plain: Vec<char> = password.to_lowercase().chars().collect();
+    let spelled: Vec<char> = plain.iter().copied().map(plain_letter).collect();
+    is_number(&plain) || is_repeated(&plain) || is_composed(&plain) || is_composed(&spelled)
+}
+
+/// Whether a text is a short number or date, with at most one other character.
+fn is_number(text: &[char]) -> bool {
+    text.len() < NUMBER_MIN && text.iter().filter(|c| !c.is_ascii_digit()).count() <= 1
+}
+
+/// Whether a text consists of at most [`PARTS_MAX`] words and sequences. Digits and signs around and between words do
+/// not count.
+fn is_composed(text: &[char]) -> bool {
+    let has_letters = text.iter().any(|c| c.is_alphabetic());
+    // The fewest parts that each beginning of the text consists of.
+    let mut parts = vec![usize::MAX; text.len() + 1];
+    parts[0] = 0;
+    for end in 1..=text.len() {
+        if has_letters && !text[end - 1].is_alphabetic() {
+            parts[end] = parts[end - 1];
+        }
+        for start in 0..end.saturating_sub(SEQUENCE_MIN - 1) {
+            if parts[start] < PARTS_MAX && is_part(&text[start..end]) {
+                parts[end] = parts[end].min(parts[start] + 1);
+            }
+        }
+    }
+    parts[text.len()] <= PARTS_MAX
+}
+
+fn is_part(text: &[char]) -> bool {
+    let word: String = text.iter().collect();
+    is_word(&word) || is_walked(&word) || is_repeated(text)
+}
+
+fn is_word(text: &str) -> bool {
+    static SORTED: LazyLock<Vec<&str>> = LazyLock::new(|| WORDS.lines().collect());
+    match SORTED.binary_search(&text) {
+        Ok(_) => true,
+        Err(next) => {
+            text.len() == CUT_LENGTH && SORTED.get(next).is_some_and(|word| word.starts_with(text))
+        }
+    }
 }
 
 /// A text without the digits and signs around it.
@@ -226,12 +121,10 @@ fn plain_letter(c: char) -> char {
     }
 }
 
-/// Whether a text repeats one, two or three characters.
-fn is_repeated(text: &str) -> bool {
-    let chars: Vec<char> = text.chars().collect();
-    (1..=3).any(|period| {
-        chars.iter().zip(chars.iter().skip(period)).all(|(left, right)| left == right)
-    })
+/// Whether a text repeats its beginning at least once.
+fn is_repeated(text: &[char]) -> bool {
+    (1..=text.len() / 2)
+        .any(|period| text.iter().zip(text.iter().skip(period)).all(|(left, right)| left == right))
 }
 
 /// Whether a text is a part of a sequence, forwards or backwards.
@@ -262,6 +155,19 @@ mod tests {
             "00000000",
             "zyxwvuts",
             "iloveyou",
+            "corvette",
+            "midnight",
+            "1q2w3e4r",
+            "zaq12wsx",
+            "abc12345",
+            "love1234!",
+            "testtest",
+            "blue_dragon7",
+            "qwer4321",
+            "Pr1ncess.99",
+            "alexande",
+            "31121999",
+            "123456789a",
         ] {
             assert!(refuse(text, &[]).is_err(), "{text}");
         }
@@ -275,9 +181,17 @@ mod tests {
             "пароль на двери",
             "aB3$kk2m",
             "passwords are a pain",
+            "blue dragon eats corvettes",
+            "kqzvw137",
+            "938471650284",
         ] {
             assert_eq!(refuse(text, &["ada"]), Ok(()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_words_are_sorted() {
+        assert!(WORDS.lines().is_sorted_by(|one, other| one < other));
     }
 
     #[test]
