@@ -21,8 +21,9 @@ use super::program::Folder;
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub struct Browser {
-    driver: Child,
     client: Client,
+    /// Ends the browser, also when no session could be opened.
+    _driver: Driver,
     _profile: Folder,
 }
 
@@ -36,20 +37,13 @@ pub enum Look {
 
 impl Browser {
     pub async fn start(look: Look) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // The browser and its helpers are in the group too, and end with it.
-            .process_group(0)
-            .spawn()
-            .expect("chromedriver is installed; scripts/test does that");
-        let url = format!("http://127.0.0.1:{}", port_of(driver.stdout.take().unwrap()));
+        let mut driver = Driver::start();
+        let url = format!("http://127.0.0.1:{}", port_of(driver.0.stdout.take().unwrap()));
         let profile = Folder::new();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities(look, &profile));
         let client = within_timeout(builder.connect(&url)).await;
-        Self { driver, client, _profile: profile }
+        Self { client, _driver: driver, _profile: profile }
     }
 
     pub async fn open(&self, url: &str) {
@@ -120,10 +114,26 @@ impl Browser {
     }
 }
 
-impl Drop for Browser {
+/// The process of chromedriver and its browser.
+struct Driver(Child);
+
+impl Driver {
+    fn start() -> Self {
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // The browser and its helpers are in the group too, and end with it.
+            .process_group(0)
+            .spawn();
+        Self(driver.expect("chromedriver is installed; scripts/test does that"))
+    }
+}
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        super::program::signal_group(self.driver.id(), "KILL");
-        let _status = self.driver.wait();
+        super::program::signal_group(self.0.id(), "KILL");
+        let _status = self.0.wait();
     }
 }
 

@@ -360,3 +360,31 @@ async fn without_self_service_funding_no_request_creates_money() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_user_from_before_names_were_normalized_signs_in() {
+    run(async |app| {
+        let password = app.user("early").await.password;
+        app.user("taken").await;
+        for (name, email) in [("ｅａｒｌｙ", "ÉARLY@example.com"), ("ｔａｋｅｎ", "e\u{301}arly@example.com")] {
+            let statement = format!(
+                "insert into app_user (username, email, password_hash)
+                 select '{name}', '{email}', password_hash from app_user where username = 'early'"
+            );
+            app.database.execute(&statement).await;
+        }
+        app.database.execute("update app_user set username = 'other' where username = 'early'").await;
+
+        app.database.execute(include_str!("../../../migrations/0030_normalized_names.sql")).await;
+
+        for login in ["ｅａｒｌｙ", "early"] {
+            sign_in(app, login, &password).await;
+        }
+        let body = json!({ "email": "éarly@example.com", "password": password });
+        assert_eq!(app.post("/api/users/login", body).await.status, 200);
+        let mut db = app.database.connect().await;
+        let kept = "select count(*) from app_user where username = 'ｔａｋｅｎ' and email = 'e\u{301}arly@example.com'";
+        assert_eq!(sqlx::query_scalar::<_, i64>(kept).fetch_one(&mut db).await.unwrap(), 1);
+    })
+    .await;
+}
