@@ -1,4 +1,62 @@
-//! Newtypes for ids: a number in the database and in JSON rows, never confused with another id.
+//! Newtypes for ids: a number in the database and in JSON rows, never confused with another id; players have text.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest id of a player, in characters.
+const PLAYER_ID_MAX: usize = 64;
+
+/// Id of a player: the number of a user, or a name that a guest has chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PlayerId(String);
+
+/// The text is not the id of a player.
+#[derive(Debug, thiserror::Error)]
+#[error("must have 1 to {PLAYER_ID_MAX} visible ASCII characters")]
+pub struct InvalidPlayerId;
+
+impl PlayerId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PlayerId {
+    type Error = InvalidPlayerId;
+
+    fn try_from(text: String) -> Result<Self, InvalidPlayerId> {
+        let is_valid = (1..=PLAYER_ID_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_valid { Ok(Self(text)) } else { Err(InvalidPlayerId) }
+    }
+}
+
+impl FromStr for PlayerId {
+    type Err = InvalidPlayerId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlayerId> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<PlayerId> for String {
+    fn from(id: PlayerId) -> Self {
+        id.0
+    }
+}
+
+impl From<UserId> for PlayerId {
+    fn from(id: UserId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl fmt::Display for PlayerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Declares newtypes around `i64` ids.
 macro_rules! ids {

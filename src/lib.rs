@@ -9,6 +9,7 @@ pub mod cli;
 pub mod app;
 
 // Floor 6: slices that stand on wallets and users.
+pub mod play;
 pub mod webhook;
 
 // Floor 5: who signs in.

@@ -11,6 +11,7 @@ use crate::ops::canary::CanaryArgs;
 use crate::settings;
 use crate::telemetry::TelemetryArgs;
 use crate::users::UsersArgs;
+use crate::wallet::WalletArgs;
 use crate::webhook::WebhookArgs;
 
 /// Every setting of the program, one group per module.
@@ -24,6 +25,8 @@ pub struct Config {
     pub embedded: EmbeddedArgs,
     #[command(flatten)]
     pub ledger: LedgerArgs,
+    #[command(flatten)]
+    pub wallet: WalletArgs,
     #[command(flatten)]
     pub access: AccessArgs,
     #[command(flatten)]

@@ -14,7 +14,7 @@ use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health};
-use crate::{api_keys, audit_log, users, wallet, web, webhook};
+use crate::{api_keys, audit_log, play, users, wallet, web, webhook};
 
 /// The public API, with the OpenAPI document of each route.
 fn api() -> OpenApiRouter<App> {
@@ -23,6 +23,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(problem_pages::routes())
         .merge(wallet::http::routes())
         .merge(webhook::http::routes())
+        .merge(play::http::routes())
         .merge(users::http::routes())
         .merge(api_keys::http::routes())
         .merge(audit_log::http::routes())

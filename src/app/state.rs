@@ -83,7 +83,7 @@ impl App {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let policy = policy(config, db);
-        let users = Users::open(db, &config.users, metrics).await?;
+        let users = Users::open(db, &config.users, policy, metrics).await?;
         let api_keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
         let wallets = open_book(config, db, tasks, metrics).await?;
         let tail = follow_book(config, db, tasks, metrics);
@@ -154,6 +154,7 @@ async fn open_book(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Wallets> {
     let currencies = currency_store::load(db, &config.ledger.currency).await?;
+    let default_currency = config.wallet.default_currency(&currencies)?;
     let options = LedgerOptions {
         database: db.pipelined().clone(),
         pool: db.pool().clone(),
@@ -164,7 +165,7 @@ async fn open_book(
         metrics: Arc::clone(metrics),
     };
     let ledger = Ledger::start(options, tasks).await?;
-    Ok(Wallets::new(ledger, db.clone(), currencies, Arc::clone(metrics)))
+    Ok(Wallets::new(ledger, db.clone(), currencies, default_currency, Arc::clone(metrics)))
 }
 
 fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {

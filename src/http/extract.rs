@@ -7,6 +7,7 @@ use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
@@ -73,6 +74,13 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
         if !is_json(request.headers()) {
             return Err(Error::UnsupportedMediaType);
         }
+        Self::receive(request).await
+    }
+}
+
+impl<const MAX: usize> JsonBody<MAX> {
+    /// Receives the whole body.
+    async fn receive(request: Request) -> Result<Self> {
         let context = request.extensions().get::<RequestContext>().cloned();
         let mut body = request.into_body();
         if body.size_hint().lower() > MAX as u64 {
@@ -185,6 +193,43 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let body = OptionalJsonBody::from_request(request, state).await?;
         body.read::<NoMembers>().map(|NoMembers {}| Self)
+    }
+}
+
+/// A JSON body whose `Content-Type` may be absent: the clients of the original services send none.
+///
+/// A page of another origin must send the type. A browser sends a request without one without asking the server first.
+pub struct UntypedJsonBody(JsonBody);
+
+impl UntypedJsonBody {
+    /// Deserializes the whole body.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        self.0.read()
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for UntypedJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_untyped = !request.headers().contains_key(header::CONTENT_TYPE);
+        if is_untyped && !has_foreign_origin(&request) {
+            return JsonBody::receive(request).await.map(Self);
+        }
+        JsonBody::from_request(request, state).await.map(Self)
+    }
+}
+
+/// Whether a page of another origin sent the request.
+fn has_foreign_origin(request: &Request) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    // HTTP/2 has the authority in the target instead.
+    let host = host.or_else(|| request.uri().authority().map(Authority::as_str));
+    let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    match (origin, host) {
+        (Some((_, origin)), Some(host)) => !origin.eq_ignore_ascii_case(host),
+        _ => true,
     }
 }
 

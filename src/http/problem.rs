@@ -54,6 +54,9 @@ pub struct ProblemBody<'a> {
     /// Detail, for clients that read `details`.
     #[schema(example = "/amount: must be more than zero")]
     details: String,
+    /// Detail, for clients that read `message`.
+    #[schema(example = "/amount: must be more than zero")]
+    message: String,
 }
 
 /// Failures of a route, for its OpenAPI document.
@@ -85,6 +88,7 @@ impl<'a> ProblemBody<'a> {
             errors: broken(error),
             error: problem.title,
             details: detail.clone(),
+            message: detail.clone(),
             detail,
         }
     }
@@ -92,7 +96,8 @@ impl<'a> ProblemBody<'a> {
     /// Body for a head that could not be parsed, which has one of several statuses.
     pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
         let status = status.as_u16();
-        Self { status, details: detail.clone(), detail, ..Self::new(&Error::Malformed, trace_id) }
+        let [details, message] = [detail.clone(), detail.clone()];
+        Self { status, detail, details, message, ..Self::new(&Error::Malformed, trace_id) }
     }
 }
 

@@ -106,6 +106,7 @@ async fn problem(
     assert_eq!(body["status"], status);
     assert_eq!(body["error"], body["title"]);
     assert_eq!(body["details"], body["detail"]);
+    assert_eq!(body["message"], body["detail"]);
     assert_eq!(body["trace_id"], request_id.to_str().expect("visible characters"));
     assert!(!body.to_string().contains("secret"), "{body}");
     body

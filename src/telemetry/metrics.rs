@@ -155,6 +155,8 @@ metrics! {
     gauge wallet_held_minor_units {currency};
     /// Wallets by state: open (frozen wallets included) or closed; sampled every ten minutes.
     gauge wallet_accounts {state};
+    /// Main wallets that were opened by a first deposit, by holder: user or guest.
+    counter wallet_main_wallets_opened_total {holder};
     /// Holds that expired before they were captured.
     counter wallet_holds_expired_total;
 

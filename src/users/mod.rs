@@ -22,7 +22,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Caller, Scope};
+use crate::auth::{Access, Caller, Policy, Scope};
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::ids::UserId;
@@ -117,6 +117,7 @@ struct UsersParts {
     db: Database,
     hasher: Hasher,
     tokens: Tokens,
+    access: Access,
     age_min: i16,
     registrations_max: i32,
     metrics: Arc<Metrics>,
@@ -126,6 +127,7 @@ impl Users {
     pub async fn open(
         db: &Database,
         args: &UsersArgs,
+        policy: Policy,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         for outcome in ["ok", "bad_credentials", "locked"] {
@@ -144,6 +146,7 @@ impl Users {
             hasher: Hasher::new(&args.password, Arc::clone(metrics))?,
             tokens: Tokens::open(db, &secrets, args.token_lifetime).await?,
             db: db.clone(),
+            access: policy.access,
             age_min: args.age_min,
             registrations_max: args.registrations_max,
             metrics: Arc::clone(metrics),

@@ -6,7 +6,8 @@ use super::password::PasswordVerdict;
 use super::profile::{Profile, require_strong_password};
 use super::{ThrottleScope, Users, UsersParts, login_throttle, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
-use crate::error::{Error, Result};
+use crate::auth::Access;
+use crate::error::{Error, FieldError, Result};
 use crate::http::origin::Origin;
 use crate::idempotency::HashedKey;
 use crate::idempotency::IdempotencyKey;
@@ -21,15 +22,19 @@ pub struct Registered {
 }
 
 impl Users {
-    /// Creates a user.
+    /// Creates a user. Without a password the user cannot sign in and is treated as a guest: only where access is open.
     pub async fn register(
         &self,
         profile: &Profile,
-        password: &Secret,
+        password: Option<&Secret>,
         key: &IdempotencyKey,
         origin: Origin,
     ) -> Result<Registered> {
-        let UsersParts { db, hasher, metrics, .. } = &*self.0;
+        let UsersParts { db, hasher, metrics, access, .. } = &*self.0;
+        if password.is_none() && *access != Access::Open {
+            let (pointer, detail) = ("/password".to_owned(), "is required".to_owned());
+            return Err(Error::InvalidProfile(vec![FieldError { pointer, detail }]));
+        }
         // The content excludes the password: a fast hash of it must not be stored.
         let key =
             key.hashed("anybody", "register", &profile.content().each_ref().map(String::as_str));
@@ -38,11 +43,16 @@ impl Users {
         if let Some(replay) = self.find_replay(key, password).await? {
             return Ok(replay);
         }
-        require_strong_password(profile, password)?;
-        let hash = hasher.hash(password).await?;
+        let hash = match password {
+            Some(password) => {
+                require_strong_password(profile, password)?;
+                Some(hasher.hash(password).await?)
+            }
+            None => None,
+        };
         let mut db = db.acquire("users.register").await?;
         let mut tx = db.begin().await?;
-        let Some(id) = sql::create(&mut tx, profile, &hash, key).await? else {
+        let Some(id) = sql::create(&mut tx, profile, hash.as_deref(), key).await? else {
             let taken = sql::find_taken(&mut tx, profile, None).await?;
             tx.rollback().await?;
             drop(db);
@@ -67,7 +77,7 @@ impl Users {
     async fn find_replay(
         &self,
         key: Option<HashedKey>,
-        password: &Secret,
+        password: Option<&Secret>,
     ) -> Result<Option<Registered>> {
         let UsersParts { db, hasher, .. } = &*self.0;
         let Some(key) = key else { return Ok(None) };
@@ -77,9 +87,13 @@ impl Users {
         };
         let hash = sql::password_hash(&mut connection, id).await?;
         drop(connection);
-        let is_same = content == Some(key.content)
-            && hasher.verify(password, hash.as_deref()).await? != PasswordVerdict::Wrong;
-        if is_same {
+        let is_same_password = match password {
+            Some(password) => {
+                hasher.verify(password, hash.as_deref()).await? != PasswordVerdict::Wrong
+            }
+            None => hash.is_none(),
+        };
+        if content == Some(key.content) && is_same_password {
             Ok(Some(Registered { id, replayed: true }))
         } else {
             Err(Error::IdempotencyKeyReused)

@@ -17,7 +17,7 @@ use crate::ids::UserId;
 pub(super) async fn create(
     db: &mut PgConnection,
     profile: &Profile,
-    password_hash: &str,
+    password_hash: Option<&str>,
     key: Option<HashedKey>,
 ) -> Result<Option<UserId>> {
     let Profile { username, email, first_name, last_name, age } = profile;
@@ -47,10 +47,10 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.content_hash)))
 }
 
-/// The password hash of a user.
+/// The password hash of a user; none for a user without a password.
 pub(super) async fn password_hash(db: &mut PgConnection, id: UserId) -> Result<Option<String>> {
     let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id.0);
-    Ok(hash.fetch_optional(db).await?)
+    Ok(hash.fetch_optional(db).await?.flatten())
 }
 
 /// The names of a profile that belong to users other than `except`.
@@ -62,7 +62,10 @@ pub(super) async fn find_taken(
     let row = sqlx::query!(
         r#"select
             exists (select from app_user where lower(username) = lower($1) and id is distinct from $3) as "username!",
-            exists (select from app_user where lower(email) = lower($2) and id is distinct from $3) as "email!""#,
+            exists (
+                select from app_user
+                where lower(email) = lower($2) and id is distinct from $3 and password_hash is not null
+            ) as "email!""#,
         profile.username.as_deref(),
         profile.email,
         except.map(|id| id.0),
@@ -88,16 +91,17 @@ pub(super) async fn find(db: &mut PgConnection, id: UserId) -> Result<Option<Use
     Ok(Some(User { id: UserId(row.id), profile, role, created_at: row.created_at }))
 }
 
-/// Id and password hash of the user with this user name or e-mail address.
+/// Id and password hash of the user with this user name or e-mail address, if the user has a password.
 pub(super) async fn credentials(
     db: &mut PgConnection,
     login: &str,
 ) -> Result<Option<(UserId, String)>> {
     let row = sqlx::query!(
         r#"
-        select id as "id!", password_hash as "password_hash!" from app_user where lower(username) = lower($1)
+        select id as "id!", password_hash as "password_hash!"
+        from app_user where lower(username) = lower($1) and password_hash is not null
         union all
-        select id, password_hash from app_user where lower(email) = lower($1)
+        select id, password_hash from app_user where lower(email) = lower($1) and password_hash is not null
         limit 1"#,
         login
     );
@@ -159,14 +163,16 @@ pub(super) async fn update(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a user a role. Returns the id, if the user exists.
+/// Gives a user with a password a role. Returns the id, if the user exists.
 pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,
     role: UserRole,
 ) -> Result<Option<UserId>> {
     let id = sqlx::query_scalar!(
-        "update app_user set role = $2 where lower(username) = lower($1) or lower(email) = lower($1) returning id",
+        "update app_user set role = $2
+        where (lower(username) = lower($1) or lower(email) = lower($1)) and password_hash is not null
+        returning id",
         login,
         role.name()
     );

@@ -4,6 +4,7 @@
 //! every caller where access is open, and else to keys with the scope.
 
 use super::WalletRecord;
+use super::main_wallet::Player;
 use crate::auth::{Access, Caller, Principal, Scope};
 use crate::error::{Error, Result};
 use crate::ids::UserId;
@@ -62,6 +63,60 @@ impl Caller {
             self.require_scope(Scope::WalletWrite)?;
         }
         Ok(user)
+    }
+
+    /// Whether the player is the caller.
+    fn is_player(&self, player: Option<Player>) -> bool {
+        matches!(player, Some(Player::User(user)) if self.user_id() == Some(user))
+    }
+
+    /// Whether guests exist: a player that no user with a password holds is one only where access is open.
+    fn may_be_guest(&self, player: Option<Player>) -> bool {
+        self.policy().access == Access::Open && player.is_none_or(Player::is_guest)
+    }
+
+    /// Whether the caller acts as this guest: a request without a credential.
+    fn acts_as_guest(&self, player: Option<Player>) -> bool {
+        matches!(self.principal(), Principal::Anonymous) && self.may_be_guest(player)
+    }
+
+    /// Refuses a caller that may not see the balance of a player; none is a player that does not exist.
+    pub fn require_read_player(&self, player: Option<Player>) -> Result<()> {
+        if self.is_player(player) || self.may_be_guest(player) {
+            return Ok(());
+        }
+        self.require_scope(Scope::WalletRead)?;
+        self.require_holder(player)
+    }
+
+    /// Refuses a caller that may not take money from a player.
+    pub fn require_spend_player(&self, player: Option<Player>) -> Result<()> {
+        if self.is_player(player) || self.acts_as_guest(player) {
+            return Ok(());
+        }
+        self.require_scope(Scope::WalletWrite)?;
+        self.require_holder(player)
+    }
+
+    /// Refuses a caller that may not create money for a player. Returns whether an unknown id becomes a guest's.
+    pub fn require_fund_player(&self, player: Option<Player>) -> Result<bool> {
+        let is_self_service = self.policy().self_service_funding
+            && (self.is_player(player) || self.acts_as_guest(player));
+        if !is_self_service {
+            self.require_scope(Scope::WalletWrite)?;
+            self.require_holder(player)?;
+        }
+        Ok(self.policy().access == Access::Open)
+    }
+
+    /// Refuses a guest where there are none: access was open when the guest began.
+    fn require_holder(&self, player: Option<Player>) -> Result<()> {
+        match player {
+            Some(Player::Guest) if self.policy().access == Access::Closed => {
+                Err(Error::UserNotFound)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a caller that may see no wallet at all; returns those that it may see.

@@ -9,6 +9,7 @@ mod deposit;
 mod error;
 pub mod hold;
 pub mod http;
+pub mod main_wallet;
 pub mod read;
 mod records;
 pub mod refund;
@@ -19,6 +20,7 @@ pub mod update;
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -39,6 +41,7 @@ use crate::telemetry::Metrics;
 use self::deposit::deposit_to;
 use self::error::from_post_error;
 use self::hold::Hold;
+use self::main_wallet::MainWallet;
 use self::striped_lock::StripedLock;
 
 pub use self::records::WalletRecord;
@@ -47,8 +50,9 @@ pub use self::records::WalletRecord;
 const BOOK: i32 = 1;
 
 /// Every statement of this slice that moves with money.
-pub static COMPANIONS: [&CompanionKind; 8] = [
+pub static COMPANIONS: [&CompanionKind; 9] = [
     &sql::OPENED,
+    &main_wallet::OPENED_MAIN,
     &update::CHANGED,
     &update::RECORDED,
     &update::CLOSED,
@@ -61,8 +65,30 @@ pub static COMPANIONS: [&CompanionKind; 8] = [
 /// Most wallet records that are cached, some 100 bytes each.
 const RECORDS_MAX: usize = 200_000;
 
+/// Most main wallets that are cached, some 100 bytes each.
+const MAIN_WALLETS_MAX: usize = 100_000;
+
 /// Most open holds that are cached as they were after their last change, some 200 bytes each.
 const OPEN_HOLDS_MAX: usize = 50_000;
+
+/// Settings of wallets.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Wallets")]
+pub struct WalletArgs {
+    /// Currency of requests that name none, under `/api/wallet` and over gRPC.
+    #[arg(long, env = "REVWALLET_DEFAULT_CURRENCY", global = true, default_value = "EUR")]
+    pub default_currency: String,
+}
+
+impl WalletArgs {
+    /// The default currency, which must be supported.
+    pub fn default_currency(&self, currencies: &Currencies) -> anyhow::Result<Currency> {
+        let code = &self.default_currency;
+        currencies.find(code).with_context(|| {
+            format!("--default-currency {code} is not a supported currency; add it with --currency")
+        })
+    }
+}
 
 /// A wallet as it is after an operation.
 #[derive(Debug, Clone)]
@@ -94,6 +120,9 @@ pub struct WalletsParts {
     currencies: Currencies,
     records: Cache<WalletId, Arc<WalletRecord>>,
     open_holds: Cache<HoldId, Hold>,
+    /// By the hash of player and currency.
+    main_wallets: Cache<Uuid, MainWallet>,
+    default_currency: Currency,
     metrics: Arc<Metrics>,
     locks: StripedLock,
 }
@@ -135,14 +164,20 @@ impl Wallets {
         ledger: Ledger,
         db: Database,
         currencies: Currencies,
+        default_currency: Currency,
         metrics: Arc<Metrics>,
     ) -> Self {
+        for holder in ["user", "guest"] {
+            metrics.wallet_main_wallets_opened_total.preregister([holder]);
+        }
         Self(Arc::new(WalletsParts {
             ledger,
             db,
             currencies,
             records: Cache::new(RECORDS_MAX),
             open_holds: Cache::new(OPEN_HOLDS_MAX),
+            main_wallets: Cache::new(MAIN_WALLETS_MAX),
+            default_currency,
             metrics,
             locks: StripedLock::new(),
         }))

@@ -8,7 +8,8 @@ use revwallet::app::App;
 use revwallet::auth::{Access, Caller, Policy, Scope, SignedIn};
 use revwallet::error::{Error, Result};
 use revwallet::idempotency::IdempotencyKey;
-use revwallet::ids::{ApiKeyId, HoldId, TransferId, UserId, WalletId, WebhookId};
+use revwallet::ids::{ApiKeyId, HoldId, PlayerId, TransferId, UserId, WalletId, WebhookId};
+use revwallet::ledger::money::Minor;
 use revwallet::secret::Secret;
 use revwallet::users::ProfileChanges;
 use revwallet::wallet::RequestMeta;
@@ -34,6 +35,18 @@ enum Permission {
     Fund,
     /// To lift the freeze of a wallet.
     Unfreeze,
+    /// To see the balance of a registered player.
+    ReadPlayer,
+    /// To take money from a registered player.
+    SpendPlayer,
+    /// To create money for a registered player.
+    FundPlayer,
+    /// To see the balance of a guest.
+    ReadGuest,
+    /// To take money from a guest.
+    SpendGuest,
+    /// To create money for a guest.
+    FundGuest,
     /// To end a hold that another caller placed.
     EndHold,
     /// To post the canary's transfer.
@@ -62,6 +75,7 @@ impl TestCaller {
     fn may(&self, permission: Permission, is_owned: bool, policy: Policy) -> bool {
         let has = |scope| self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin);
         let is_open = policy.access == Access::Open;
+        let is_anonymous = !self.is_user && self.scopes.is_empty();
         let is_own = if is_owned { self.is_owner } else { is_open };
         match permission {
             Permission::Read => is_own || has(Scope::WalletRead),
@@ -69,6 +83,18 @@ impl TestCaller {
             Permission::Spend => is_own || has(Scope::WalletWrite),
             Permission::Fund => (is_own && policy.self_service_funding) || has(Scope::WalletWrite),
             Permission::Unfreeze => (is_own && !is_owned) || has(Scope::WalletWrite),
+            Permission::ReadPlayer => self.is_owner || has(Scope::WalletRead),
+            Permission::SpendPlayer => self.is_owner || has(Scope::WalletWrite),
+            Permission::FundPlayer => {
+                (self.is_owner && policy.self_service_funding) || has(Scope::WalletWrite)
+            }
+            // In closed access there are no guests to find.
+            Permission::ReadGuest => is_open,
+            Permission::SpendGuest => is_open && (is_anonymous || has(Scope::WalletWrite)),
+            Permission::FundGuest => {
+                is_open
+                    && ((is_anonymous && policy.self_service_funding) || has(Scope::WalletWrite))
+            }
             Permission::EndHold => has(Scope::WalletWrite),
             Permission::Canary => !self.is_user,
             Permission::ReadUser => self.is_owner || has(Scope::UsersRead),
@@ -131,6 +157,11 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The player id of the owner.
+    fn user(&self) -> PlayerId {
+        self.resources.user.into()
+    }
+
     fn meta(&self) -> RequestMeta<'_> {
         RequestMeta { caller: self.caller, key: self.key, trace: Uuid::nil() }
     }
@@ -153,8 +184,8 @@ macro_rules! operation {
 #[expect(clippy::too_many_lines, reason = "a table of all operations")]
 fn operations() -> Vec<(&'static str, Permission, Operation)> {
     use Permission::{
-        Admin, Canary, ChangeUser, EndHold, Fund, Read, ReadAny, ReadAnyUser, ReadUser, Spend,
-        Unfreeze,
+        Admin, Canary, ChangeUser, EndHold, Fund, FundGuest, FundPlayer, Read, ReadAny,
+        ReadAnyUser, ReadGuest, ReadPlayer, ReadUser, Spend, SpendGuest, SpendPlayer, Unfreeze,
     };
     fn transfer<'a>(from: WalletId, to: WalletId) -> TransferRequest<'a> {
         TransferRequest { from, to, amount: "0.01", fee: None, note: Note::default() }
@@ -268,6 +299,12 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
         ),
         // A wallet with money cannot be closed, so it is open for every caller.
         ("close", Spend, operation!(|c| c.app.wallets.close(c.resources.wallet, c.meta()))),
+        ("balance of a player", ReadPlayer, operation!(|c| read_player(c, c.user()))),
+        ("withdraw from a player", SpendPlayer, operation!(|c| spend_player(c, c.user()))),
+        ("deposit to a player", FundPlayer, operation!(|c| fund_player(c, c.user()))),
+        ("balance of a guest", ReadGuest, operation!(|c| read_player(c, guest()))),
+        ("withdraw from a guest", SpendGuest, operation!(|c| spend_player(c, guest()))),
+        ("deposit to a guest", FundGuest, operation!(|c| fund_player(c, guest()))),
         ("canary", Canary, operation!(|c| c.app.wallets.post_canary(c.meta()))),
         ("get user", ReadUser, operation!(|c| c.app.users.get(c.caller, c.resources.user))),
         (
@@ -308,6 +345,27 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
     ]
 }
 
+fn guest() -> PlayerId {
+    "guest".parse().unwrap()
+}
+
+async fn read_player(call: &Call<'_>, player: PlayerId) -> Result<()> {
+    let wallets = &call.app.wallets;
+    wallets.main_balance(call.caller, &player, wallets.default_currency()).await.map(|_| ())
+}
+
+async fn spend_player(call: &Call<'_>, player: PlayerId) -> Result<()> {
+    let wallets = &call.app.wallets;
+    let currency = wallets.default_currency();
+    wallets.withdraw_main(&player, currency, Minor(1), call.meta()).await.map(|_| ())
+}
+
+async fn fund_player(call: &Call<'_>, player: PlayerId) -> Result<()> {
+    let wallets = &call.app.wallets;
+    let currency = wallets.default_currency();
+    wallets.deposit_main(&player, currency, Minor(1), call.meta()).await.map(|_| ())
+}
+
 async fn change_user(app: &App, caller: &Caller, user: UserId) -> Result<()> {
     let origin = revwallet::http::origin::Origin { address: None, trace: Uuid::new_v4() };
     app.users.update(caller, origin, user, &ProfileChanges::default()).await
@@ -326,6 +384,7 @@ fn is_refused(outcome: &Result<()>) -> bool {
             Error::InBatch { error, .. } => is_refusal(error),
             Error::Unauthenticated
             | Error::Forbidden
+            | Error::UserNotFound
             | Error::NotFound("wallet" | "hold" | "transfer") => true,
             _ => false,
         }
@@ -374,7 +433,7 @@ async fn every_operation_authorizes_its_caller() {
     .await;
 }
 
-/// Creates a wallet with money, an empty one, a frozen one, a transfer into the first, and a hold on it by the operator.
+/// Creates a guest and a wallet with money, an empty one, a frozen one, a transfer into the first, and a hold on it by the operator.
 async fn resources(app: &TestApp, opener: &crate::harness::Client, user: UserId) -> Resources {
     let wallets = &app.app().wallets;
     let (operator, key) = (Caller::operator(), IdempotencyKey::absent());
@@ -386,6 +445,8 @@ async fn resources(app: &TestApp, opener: &crate::harness::Client, user: UserId)
         assert_eq!(response.status, 201, "{}", response.text);
         opened.push(WalletId(response.json()["id"].as_str().unwrap().parse().unwrap()));
     }
+    let guest = serde_json::json!({ "userId": "guest", "amount": 100 });
+    assert_eq!(app.post("/api/wallet/deposit", guest).await.status, 200);
     let [wallet, empty, frozen] = opened[..] else { unreachable!("three wallets were opened") };
     wallets.deposit(wallet, "100", meta).await.unwrap();
     wallets.deposit(empty, "10", meta).await.unwrap();

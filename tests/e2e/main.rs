@@ -23,6 +23,7 @@ mod observer;
 mod openapi;
 mod outage;
 mod page;
+mod play;
 mod positions;
 mod startup;
 mod strictness;

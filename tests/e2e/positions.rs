@@ -45,6 +45,7 @@ async fn every_documented_read_carries_a_position() {
             let filled = path
                 .replace("/transfer/{id}", &format!("/transfer/{head}"))
                 .replace("{id}", id)
+                .replace("{user_id}", &user.id)
                 .replace("{hold}", &hold)
                 .replace("{webhook}", hook.trim_matches('"'));
             let response = admin.get(&filled).await;

@@ -28,6 +28,7 @@ async fn an_array_is_no_object_in_any_body() {
         assert_eq!(id, "1");
         for (method, path, body) in [
             (Method::POST, "/wallet/deposit", r#"["1","1.00"]"#),
+            (Method::POST, "/api/wallet/deposit", r#"["1",100]"#),
             (Method::POST, "/wallet/withdraw", r#"["1","1.00"]"#),
             (Method::POST, "/wallet", r#"["ada","5.00","EUR"]"#),
             (Method::POST, "/wallet/hold", r#"["1","1.00",60]"#),

@@ -10,7 +10,7 @@ use super::{assert_section_up_to_date, files};
 const FLOORS: &[(&str, &[&str])] = &[
     ("the command line", &["main", "cli"]),
     ("the composition root", &["app"]),
-    ("slices that use wallets and users", &["webhook"]),
+    ("slices that use wallets and users", &["webhook", "play"]),
     ("users and API keys", &["users", "api_keys"]),
     ("wallets, the audit log, operations", &["wallet", "audit_log", "ops"]),
     ("the ledger and the HTTP layer", &["ledger", "http"]),
@@ -30,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "webhook",
+            "play",
             "users",
             "api_keys",
             "wallet",
@@ -66,6 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "settings",
         ],
     ),
+    ("play", &["wallet", "ledger", "http", "auth", "idempotency", "error", "ids"]),
     (
         "users",
         &[
@@ -87,7 +89,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "wallet",
-        &["ledger", "http", "db", "auth", "idempotency", "telemetry", "error", "cache", "ids"],
+        &[
+            "ledger",
+            "http",
+            "db",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+        ],
     ),
     ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
     ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "settings"]),

@@ -60,18 +60,17 @@ impl Minor {
         }
     }
 
+    /// Parses a positive amount that the text of a JSON number gives in minor units.
+    pub fn parse_minor_units(text: &str) -> Result<Self, AmountError> {
+        match refuse_negative(text, Self::parse_scaled(text, 0))? {
+            Self::ZERO => Err(AmountError::Zero),
+            amount => Ok(amount),
+        }
+    }
+
     /// Parses an amount that may be zero.
     pub fn parse_balance(text: &str, currency: Currency) -> Result<Self, AmountError> {
-        match Self::parse_signed(text, currency) {
-            Ok(amount) if amount < Self::ZERO => Err(AmountError::Negative),
-            // The sign is reported before size and precision.
-            Err(AmountError::TooLarge | AmountError::TooManyDecimals(_))
-                if text.starts_with('-') =>
-            {
-                Err(AmountError::Negative)
-            }
-            other => other,
-        }
+        refuse_negative(text, Self::parse_signed(text, currency))
     }
 
     /// Parses an amount that may be zero or negative.
@@ -79,6 +78,11 @@ impl Minor {
     /// The grammar is that of a JSON number. An exponent only moves the decimal point: `1.5e1` is `15`,
     /// and `15e-3` has three decimals.
     pub fn parse_signed(text: &str, currency: Currency) -> Result<Self, AmountError> {
+        Self::parse_scaled(text, currency.decimals())
+    }
+
+    /// Parses a number with at most this many decimals, in units of the last one.
+    fn parse_scaled(text: &str, decimals: u8) -> Result<Self, AmountError> {
         if text.len() > TEXT_LEN_MAX {
             return Err(AmountError::NotANumber);
         }
@@ -101,9 +105,9 @@ impl Minor {
 
         let digits = append_digits(append_digits(Some(0), whole)?, fraction)?;
         let decimals_written = i64::try_from(fraction.len()).unwrap_or(i64::MAX) - exponent;
-        let zeros_missing = i64::from(currency.decimals()) - decimals_written;
+        let zeros_missing = i64::from(decimals) - decimals_written;
         if zeros_missing < 0 {
-            return Err(AmountError::TooManyDecimals(currency.decimals()));
+            return Err(AmountError::TooManyDecimals(decimals));
         }
         let minor = match digits {
             Some(0) => 0,
@@ -140,6 +144,17 @@ impl Minor {
     /// The decimal form with exactly the currency's decimals, such as `999.00`.
     pub fn exact(self, currency: Currency) -> ExactDecimal {
         ExactDecimal { minor: self, decimals: currency.decimals() }
+    }
+}
+
+/// Refuses a negative amount. The sign is reported before size and precision.
+fn refuse_negative(text: &str, parsed: Result<Minor, AmountError>) -> Result<Minor, AmountError> {
+    match parsed {
+        Ok(amount) if amount < Minor::ZERO => Err(AmountError::Negative),
+        Err(AmountError::TooLarge | AmountError::TooManyDecimals(_)) if text.starts_with('-') => {
+            Err(AmountError::Negative)
+        }
+        other => other,
     }
 }
 

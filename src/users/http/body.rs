@@ -47,14 +47,15 @@ pub(super) struct ProfileBody<'a> {
 /// Fields that a registration requires in addition to an e-mail address and a password.
 pub(super) enum RequiredFields {
     Username,
-    /// First name, last name and an age of at least this.
+    /// First name, last name and an age of at least this; the operation decides whether a password is.
     NamesAndAge(i16),
 }
 
 /// A valid registration.
 pub(super) struct NewUser {
     pub(super) profile: Profile,
-    pub(super) password: Secret,
+    /// Absent only where [`RequiredFields::NamesAndAge`] is required.
+    pub(super) password: Option<Secret>,
 }
 
 impl ProfileBody<'_> {
@@ -68,7 +69,12 @@ impl ProfileBody<'_> {
             }
         };
         let email = validator.required("/email", &self.email, email);
-        let password = validator.required("/password", &self.password, password);
+        let password = match required {
+            RequiredFields::Username => validator.required("/password", &self.password, password),
+            RequiredFields::NamesAndAge(_) => {
+                validator.optional("/password", &self.password, password)
+            }
+        };
         let (first_name, last_name, age) = match *required {
             RequiredFields::Username => (
                 validator.optional("/firstName", &self.first_name, name),
@@ -81,7 +87,7 @@ impl ProfileBody<'_> {
                 validator.required("/age", &self.age, |raw| age(raw, age_min)),
             ),
         };
-        let (email, password) = validator.finish(email.zip(password))?;
+        let email = validator.finish(email)?;
         Ok(NewUser { profile: Profile { username, email, first_name, last_name, age }, password })
     }
 

@@ -85,7 +85,7 @@ async fn register_user(
         .read::<ProfileBody<'_>>()?
         .new_user(&RequiredFields::Username)
         .map_err(body::into_profile_error)?;
-    let registered = users.register(&profile, &password, &key, origin).await?;
+    let registered = users.register(&profile, password.as_ref(), &key, origin).await?;
     let username = profile.username.as_deref().unwrap_or_default();
     let body = RegisteredUser {
         message: "User registered successfully",
@@ -104,6 +104,9 @@ struct CreatedUser<'a> {
 }
 
 /// Register with names and an age
+///
+/// Where access is open, the password may be absent. Such a user cannot sign in and is treated as a guest until an admin
+/// sets a password; the e-mail address is not reserved.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -122,7 +125,7 @@ async fn create_user(
     let required = RequiredFields::NamesAndAge(users.age_min());
     let NewUser { profile, password } =
         body.read::<ProfileBody<'_>>()?.new_user(&required).map_err(body::into_profile_error)?;
-    let registered = users.register(&profile, &password, &key, origin).await?;
+    let registered = users.register(&profile, password.as_ref(), &key, origin).await?;
     let body = CreatedUser { id: registered.id.to_string(), email: &profile.email };
     Ok(Replayable::created(body, None, registered.replayed).into_response())
 }

@@ -39,7 +39,7 @@ with input as (
     order by id, n
 ), done as (
     update public.wallet w
-    set closed_at = now()
+    set closed_at = now(), main = false
     from input i
     where w.id = i.id and w.closed_at is null
     returning w.id

@@ -59,6 +59,8 @@ impl<'a> Fixture<'a> {
         let shop = app.api_key(&[Scope::WalletRead, Scope::WalletWrite]).await;
         let admin = app.api_key(&[Scope::Admin]).await;
         let (owner, other) = (app.user("owner").await, app.user("other").await);
+        // Where access is closed, there are no guests.
+        shop.post("/api/wallet/deposit", json!({ "userId": "guest", "amount": 100 })).await;
         let wallets = [wallet_fixture(&owner, &shop).await, wallet_fixture(&shop, &shop).await];
         let mut callers = vec![
             ("anonymous", vec![(**app).clone()]),
@@ -94,6 +96,15 @@ impl<'a> Fixture<'a> {
                 let body = |initial: u32| json!({ "owner": "x", "currency": "EUR", "initial_balance": initial });
                 vec![("empty", path.to_owned(), body(0)), ("with money", path.to_owned(), body(5))]
             }
+            (
+                _,
+                "/api/wallet/deposit" | "/api/wallet/withdraw" | "/api/wallet/balance/{user_id}",
+            ) => [("of a user", &self.owner_id), ("of a guest", &"guest".to_owned())]
+                .map(|(name, player)| {
+                    let body = json!({ "userId": player, "amount": 1 });
+                    (name, path.replace("{user_id}", player), body)
+                })
+                .to_vec(),
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (_, path) if path.starts_with("/wallet/webhook/{webhook}") => {
                 let webhook = id_of(&self.owner, "/wallet/webhook", webhook_body()).await;

@@ -20,6 +20,7 @@ pub fn business() -> Dashboard {
             time_series("Expired holds", "ops", "Holds that expired before they were captured or voided.").query("sum(rate(wallet_holds_expired_total{}[$__rate_interval]))", "holds"),
             time_series("Rejections by reason", "ops", "Transfers rejected by a rule, by reason.").query("sum by (reason) (rate(wallet_ledger_rejections_total{}[$__rate_interval]))", "{{reason}}"),
             time_series("Wallets by state", "short", "Open wallets, including frozen ones, and closed wallets.").query("max by (state) (wallet_accounts{})", "{{state}}"),
+            time_series("Main wallets opened", "ops", "Main wallets opened by a first deposit, of users and of guests.").query("sum by (holder) (rate(wallet_main_wallets_opened_total{}[$__rate_interval]))", "{{holder}}"),
             time_series("Active users", "short", "Users with an open session.").query("max(wallet_active_users{})", "users"),
             stat("User registrations", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.registered",outcome="done"}[1d]))"#, "users").size(12, 4),
             stat("Sign-ins", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.signed_in",outcome="done"}[1d]))"#, "sign-ins").size(12, 4),

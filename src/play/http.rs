@@ -1,0 +1,243 @@
+//! `/api/wallet`: deposit, withdraw and get the balance of a player, in minor units.
+
+use axum::extract::{FromRef, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
+use crate::http::context::RequestContext;
+use crate::http::extract::{Path, Query, RawField, UntypedJsonBody, Validator};
+use crate::http::fields::string;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::PlayerId;
+use crate::ledger::currency::{Currencies, Currency};
+use crate::ledger::money::{AmountError, Minor};
+use crate::wallet::main_wallet::MainPosting;
+use crate::wallet::{RequestMeta, Wallets};
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(deposit_to_player))
+        .routes(routes!(withdraw_from_player))
+        .routes(routes!(get_player_balance))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MovePlayerMoney)]
+#[serde(rename_all = "camelCase")]
+struct MoveMoneyBody<'a> {
+    /// The player: the id of a user, or any name of a guest. `user_id` and `userID` are accepted too.
+    #[serde(borrow, default, alias = "user_id", alias = "userID")]
+    #[schema(value_type = String, example = "2")]
+    user_id: RawField<'a>,
+    /// A whole number of minor units, such as cents.
+    #[serde(borrow, default)]
+    #[schema(value_type = i64, example = 12300)]
+    amount: RawField<'a>,
+    /// The default currency if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "EUR")]
+    currency: RawField<'a>,
+}
+
+/// A valid request to move money.
+struct MoveMoney {
+    player: PlayerId,
+    amount: Minor,
+    currency: Currency,
+}
+
+impl MoveMoneyBody<'_> {
+    fn validate(&self, wallets: &Wallets) -> Result<MoveMoney> {
+        let mut validator = Validator::default();
+        let player = validator.required("/userId", &self.user_id, player_id);
+        let amount = validator.required("/amount", &self.amount, minor_units);
+        let currency = match self.currency.raw() {
+            None => Some(wallets.default_currency()),
+            Some(_) => validator
+                .optional("/currency", &self.currency, |raw| find_currency(wallets, &string(raw)?)),
+        };
+        let (player, (amount, currency)) = validator.finish(player.zip(amount.zip(currency)))?;
+        Ok(MoveMoney { player, amount, currency })
+    }
+}
+
+/// Parses the id of a player: a string, or a whole number as the original services write it.
+fn player_id(raw: &str) -> Result<PlayerId, String> {
+    let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
+    let text = if is_number { raw.to_owned() } else { string(raw)? };
+    PlayerId::try_from(text).map_err(|cause| cause.to_string())
+}
+
+fn minor_units(raw: &str) -> Result<Minor, String> {
+    let text = Currencies::amount_text(raw)?;
+    Minor::parse_minor_units(text).map_err(|cause| match cause {
+        AmountError::TooManyDecimals(_) => {
+            "must be a whole number: amounts are in minor units, such as cents".to_owned()
+        }
+        other => other.to_string(),
+    })
+}
+
+fn find_currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
+    let currency = wallets.currencies().find(code);
+    currency.ok_or_else(|| "is not a supported currency".to_owned())
+}
+
+/// Balance of a player after an operation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlayerMoneyMoved)]
+#[serde(rename_all = "camelCase")]
+struct MovedBody {
+    #[schema(value_type = String, example = "2")]
+    user_id: PlayerId,
+    /// In minor units.
+    #[schema(example = 12300)]
+    balance: i64,
+    #[schema(example = "EUR")]
+    currency: String,
+    /// Id of the transfer.
+    #[schema(example = "17")]
+    transfer_id: String,
+}
+
+impl MovedBody {
+    fn reply(player: PlayerId, posting: &MainPosting) -> Replayable<Self> {
+        let body = Self {
+            user_id: player,
+            balance: posting.balance.0,
+            currency: posting.currency.code().to_owned(),
+            transfer_id: posting.transfer.to_string(),
+        };
+        Replayable::ok(body, posting.replayed)
+    }
+}
+
+fn request_meta<'a>(
+    caller: &'a Caller,
+    key: &'a IdempotencyKey,
+    context: &RequestContext,
+) -> RequestMeta<'a> {
+    RequestMeta { caller, key, trace: Uuid::from_bytes(context.trace().trace_id) }
+}
+
+/// Deposit to a player
+///
+/// The first deposit opens the player's wallet. Where access is open, a request without a credential may name any id that
+/// is not a registered user with a password: it acts as that guest.
+#[utoipa::path(
+    post, path = "/api/wallet/deposit", tag = "play",
+    params(IdempotencyKey),
+    request_body = MoveMoneyBody<'static>,
+    responses(
+        (status = 200, description = "The new balance", body = MovedBody),
+        Problems,
+    ),
+)]
+async fn deposit_to_player(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: UntypedJsonBody,
+) -> Result<Replayable<MovedBody>> {
+    let MoveMoney { player, amount, currency } =
+        body.read::<MoveMoneyBody<'_>>()?.validate(&wallets)?;
+    let meta = request_meta(&caller, &key, &context);
+    let posting = wallets.deposit_main(&player, currency, amount, meta).await;
+    let posting = posting.map_err(at_user_id)?;
+    Ok(MovedBody::reply(player, &posting))
+}
+
+/// Withdraw from a player
+#[utoipa::path(
+    post, path = "/api/wallet/withdraw", tag = "play",
+    params(IdempotencyKey),
+    request_body = MoveMoneyBody<'static>,
+    responses(
+        (status = 200, description = "The new balance", body = MovedBody),
+        Problems,
+    ),
+)]
+async fn withdraw_from_player(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: UntypedJsonBody,
+) -> Result<Replayable<MovedBody>> {
+    let MoveMoney { player, amount, currency } =
+        body.read::<MoveMoneyBody<'_>>()?.validate(&wallets)?;
+    let meta = request_meta(&caller, &key, &context);
+    let posting = wallets.withdraw_main(&player, currency, amount, meta).await;
+    let posting = posting.map_err(at_user_id)?;
+    Ok(MovedBody::reply(player, &posting))
+}
+
+fn at_user_id(error: Error) -> Error {
+    error.with_pointer(|_| Some("/userId".to_owned()))
+}
+
+#[derive(Deserialize, IntoParams)]
+struct PlayerBalanceQuery {
+    /// The default currency if absent.
+    #[param(example = "EUR")]
+    currency: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlayerBalance)]
+#[serde(rename_all = "camelCase")]
+struct PlayerBalanceBody {
+    #[schema(value_type = String, example = "2")]
+    user_id: PlayerId,
+    /// In minor units; 0 before the first deposit.
+    #[schema(example = 12300)]
+    balance: i64,
+    #[schema(example = "EUR")]
+    currency: String,
+}
+
+/// Get a player's balance
+///
+/// Where access is open, the balances of guests are public; those of users are visible to themselves and with
+/// `wallet:read`.
+#[utoipa::path(
+    get, path = "/api/wallet/balance/{user_id}", tag = "play",
+    params(("user_id" = String, Path, description = "The player", example = "2"), PlayerBalanceQuery),
+    responses(
+        (status = 200, description = "The balance", body = PlayerBalanceBody),
+        Problems,
+    ),
+)]
+async fn get_player_balance(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+    Path(player): Path<PlayerId>,
+    Query(query): Query<PlayerBalanceQuery>,
+) -> Result<Json<PlayerBalanceBody>> {
+    let currency = match query.currency {
+        None => wallets.default_currency(),
+        Some(code) => {
+            find_currency(&wallets, &code).map_err(|detail| Error::field("?currency", detail))?
+        }
+    };
+    let found = wallets.main_balance(&caller, &player, currency).await?;
+    Ok(Json(PlayerBalanceBody {
+        user_id: player,
+        balance: found.balance.0,
+        currency: currency.code().to_owned(),
+    }))
+}

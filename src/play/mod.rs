@@ -1,0 +1,5 @@
+//! Play: what game servers and players call. `/api/wallet` speaks integer minor units and names wallets by their player.
+//!
+//! The operations on main wallets are those of `wallet/main_wallet`.
+
+pub mod http;

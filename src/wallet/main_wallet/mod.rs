@@ -1,0 +1,342 @@
+//! Main wallets: the one wallet of a player in a currency that `/api/wallet`, purchases and the exchange use.
+//!
+//! The first deposit opens it, in the posting of the deposit: there is no moment between the two. Of two first deposits
+//! at once the database lets one open the wallet; the other finds it and deposits into it. When a main wallet is closed,
+//! the next deposit opens another one. Amounts are in minor units.
+
+mod sql;
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use tracing::info;
+use uuid::Uuid;
+
+use super::deposit::deposit_to;
+use super::{BOOK, RequestMeta, Wallets, companion, from_post_error, nothing_posted};
+use crate::auth::{Caller, Principal};
+use crate::db::position;
+use crate::error::{Error, Result};
+use crate::ids::{PlayerId, TransferId, UserId, WalletId};
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
+use crate::ledger::{PostError, Refusal};
+use crate::secret::digest;
+
+pub use self::sql::OPENED_MAIN;
+
+/// Refusal of an opening: the player has a main wallet, or a registration took the id.
+const OVERTAKEN: &str = "the player's main wallet exists";
+
+/// Most attempts of an operation whose main wallet is opened or closed by others meanwhile.
+const ATTEMPTS_MAX: usize = 5;
+
+/// The holder of a player id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Player {
+    /// A user with a password.
+    User(UserId),
+    /// A user without a password, treated as a guest.
+    PasswordlessUser(UserId),
+    Guest,
+}
+
+impl Player {
+    /// The user, whether with a password or not.
+    pub fn user_id(self) -> Option<UserId> {
+        match self {
+            Self::User(id) | Self::PasswordlessUser(id) => Some(id),
+            Self::Guest => None,
+        }
+    }
+
+    /// Whether the player's wallets belong to no user with a password.
+    pub fn is_guest(self) -> bool {
+        !matches!(self, Self::User(_))
+    }
+}
+
+/// A player, and the main wallet in one currency.
+#[derive(Debug, Clone, Copy)]
+pub struct MainWallet {
+    pub player: Player,
+    /// None before the first deposit.
+    pub wallet: Option<WalletId>,
+}
+
+/// Main wallet of a player after a deposit or a withdrawal.
+#[derive(Debug, Clone, Copy)]
+pub struct MainPosting {
+    pub wallet: WalletId,
+    pub currency: Currency,
+    pub balance: Minor,
+    pub transfer: TransferId,
+    pub replayed: bool,
+}
+
+/// Balance of a player's main wallet.
+#[derive(Debug, Clone, Copy)]
+pub struct MainBalance {
+    /// None before the first deposit: the balance is 0.
+    pub wallet: Option<WalletId>,
+    pub currency: Currency,
+    pub balance: Minor,
+}
+
+/// The row of the companion.
+#[derive(Serialize)]
+struct OpenedMain<'a> {
+    id: WalletId,
+    currency: &'a str,
+    player: &'a PlayerId,
+    app_user: Option<UserId>,
+}
+
+impl Wallets {
+    /// Currency of a request that names none.
+    pub fn default_currency(&self) -> Currency {
+        self.default_currency
+    }
+
+    /// The balance of a player's main wallet.
+    pub async fn main_balance(
+        &self,
+        caller: &Caller,
+        player: &PlayerId,
+        currency: Currency,
+    ) -> Result<MainBalance> {
+        let mut db = self.db.acquire("wallet.main_balance").await?;
+        let found = sql::main_balance(&mut db, BOOK, player, currency.code()).await?;
+        drop(db);
+        caller.require_read_player(found.as_ref().map(|found| found.main.player))?;
+        let sql::FoundBalance { main, balance, position } = found.ok_or(Error::UserNotFound)?;
+        position::note_read(position);
+        let wallet = main.wallet;
+        Ok(MainBalance { wallet, currency, balance })
+    }
+
+    /// Moves money from outside into a player's main wallet, and opens it first if there is none.
+    pub async fn deposit_main(
+        &self,
+        player: &PlayerId,
+        currency: Currency,
+        amount: Minor,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        for _ in 0..ATTEMPTS_MAX {
+            let main = self.find_main_cached(player, currency).await?;
+            let holder = main.map(|main| main.player);
+            let creates_guest = meta.caller.require_fund_player(holder)?;
+            let (posting, opens) = match main {
+                Some(MainWallet { wallet: Some(wallet), .. }) => {
+                    let leg = Leg::from(deposit_to(wallet.into(), currency, amount));
+                    (meta.main_posting("deposit", player, currency, amount, vec![leg]), None)
+                }
+                None if !creates_guest => return Err(Error::UserNotFound),
+                _ => {
+                    let holder = holder.unwrap_or(Player::Guest);
+                    let posting = self.opening(player, holder, currency, amount, meta).await?;
+                    (posting, Some(holder))
+                }
+            };
+            match self.ledger.post(posting).await {
+                Ok(posted) => {
+                    if let Some(holder) = opens.filter(|_| !posted.replayed) {
+                        self.note_opened(holder);
+                    }
+                    return self.posted_to_main(&posted, currency);
+                }
+                Err(error) if is_overtaken(&error) => self.forget_main(player, currency),
+                Err(error) => return Err(in_minor_units(&error)),
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// Moves money out of a player's main wallet to the outside.
+    pub async fn withdraw_main(
+        &self,
+        player: &PlayerId,
+        currency: Currency,
+        amount: Minor,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        for _ in 0..ATTEMPTS_MAX {
+            let main = self.find_main_cached(player, currency).await?;
+            meta.caller.require_spend_player(main.map(|main| main.player))?;
+            let main = main.ok_or(Error::UserNotFound)?;
+            let credit = AccountId::system(SystemRole::World, currency);
+            let kind = TransferKind::Withdrawal;
+            let legs = |wallet: WalletId| {
+                vec![Leg::from(Action::Move { kind, debit: wallet.into(), credit, amount })]
+            };
+            let Some(wallet) = main.wallet else {
+                // Only a replay can have an answer: the wallet that it used was closed.
+                let posting = meta.main_posting("withdraw", player, currency, amount, Vec::new());
+                let earlier = match posting.key {
+                    Some(key) => self.ledger.find(key).await.map_err(|e| in_minor_units(&e))?,
+                    None => None,
+                };
+                return match earlier {
+                    Some(posted) => {
+                        self.posted_to_main(&Posted { replayed: true, ..posted }, currency)
+                    }
+                    None => Err(insufficient(Minor::ZERO, amount)),
+                };
+            };
+            let posting = meta.main_posting("withdraw", player, currency, amount, legs(wallet));
+            match self.ledger.post(posting).await {
+                Ok(posted) => return self.posted_to_main(&posted, currency),
+                Err(error) if is_overtaken(&error) => self.forget_main(player, currency),
+                Err(error) => return Err(in_minor_units(&error)),
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// A player and the main wallet in this currency; none for an unknown id.
+    pub async fn find_main(
+        &self,
+        player: &PlayerId,
+        currency: Currency,
+    ) -> Result<Option<MainWallet>> {
+        let mut db = self.db.acquire("wallet.find_main").await?;
+        sql::find_main(&mut db, player, currency.code()).await
+    }
+
+    /// Finds a main wallet for a posting, from the cache if possible: the book refuses a wallet that was closed since it was cached.
+    async fn find_main_cached(
+        &self,
+        player: &PlayerId,
+        currency: Currency,
+    ) -> Result<Option<MainWallet>> {
+        let key = cache_key(player, currency);
+        if let Some(main) = self.main_wallets.get(&key) {
+            return Ok(Some(main));
+        }
+        let main = self.find_main(player, currency).await?;
+        // A user without a password can get one at any time.
+        if let Some(main) = main
+            && main.wallet.is_some()
+            && !matches!(main.player, Player::PasswordlessUser(_))
+        {
+            self.main_wallets.insert(key, main);
+        }
+        Ok(main)
+    }
+
+    fn forget_main(&self, player: &PlayerId, currency: Currency) {
+        self.main_wallets.remove(&cache_key(player, currency));
+    }
+
+    /// The posting of a first deposit.
+    async fn opening(
+        &self,
+        player: &PlayerId,
+        holder: Player,
+        currency: Currency,
+        amount: Minor,
+        meta: RequestMeta<'_>,
+    ) -> Result<Posting> {
+        let mut db = self.db.acquire("wallet.next_id").await?;
+        let id = super::sql::next_id(&mut db).await?;
+        drop(db);
+        let account = AccountId::from(id);
+        let legs = vec![
+            Leg::from(Action::Open { account, currency }),
+            Leg::from(deposit_to(account, currency, amount)),
+        ];
+        let mut posting = meta.main_posting("deposit", player, currency, amount, legs);
+        let app_user = holder.user_id();
+        let row = OpenedMain { id, currency: currency.code(), player, app_user };
+        posting.companions.push(companion(&OPENED_MAIN, &row, OVERTAKEN)?);
+        Ok(posting)
+    }
+
+    fn note_opened(&self, holder: Player) {
+        let holder = if holder.user_id().is_some() { "user" } else { "guest" };
+        self.metrics.wallet_main_wallets_opened_total.with([holder]).increment(1);
+        info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
+    }
+
+    /// The answer to a posting, whose last leg moved the money.
+    fn posted_to_main(&self, posted: &Posted, currency: Currency) -> Result<MainPosting> {
+        self.count_posted(posted, currency);
+        let row = posted.rows.last().ok_or_else(nothing_posted)?;
+        let is_deposit = row.kind == TransferKind::Deposit;
+        let account = if is_deposit { row.credit } else { row.debit };
+        let available = if is_deposit { row.credit_balance } else { row.debit_balance };
+        let balance = available.checked_add(posted.held(account)).ok_or_else(nothing_posted)?;
+        Ok(MainPosting {
+            wallet: WalletId(account.0),
+            currency,
+            balance,
+            transfer: TransferId(posted.last_seq),
+            replayed: posted.replayed,
+        })
+    }
+}
+
+impl RequestMeta<'_> {
+    /// A posting on a main wallet. Its key does not depend on the wallet, which a repetition may find closed.
+    fn main_posting(
+        &self,
+        operation: &str,
+        player: &PlayerId,
+        currency: Currency,
+        amount: Minor,
+        legs: Vec<Leg>,
+    ) -> Posting {
+        let content = [player.as_str(), currency.code(), &amount.0.to_string()];
+        // Guests have no credential: the id separates their keys.
+        let caller = match self.caller.principal() {
+            Principal::Anonymous => format!("guest:{player}").into(),
+            _ => Cow::Borrowed(self.caller.name()),
+        };
+        let operation = format!("main.{operation}");
+        let key = self.key.hashed(&caller, &operation, &content);
+        Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
+    }
+}
+
+fn cache_key(player: &PlayerId, currency: Currency) -> Uuid {
+    digest(&[player.as_str(), currency.code()])
+}
+
+/// Whether the main wallet was opened or closed by another request meanwhile.
+fn is_overtaken(error: &PostError) -> bool {
+    fn of_refusal(refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::InLeg { refusal, .. } => of_refusal(refusal),
+            Refusal::AccountClosed(_) | Refusal::Companion(OVERTAKEN) => true,
+            _ => false,
+        }
+    }
+    matches!(error, PostError::Refused(refusal) if of_refusal(refusal))
+}
+
+/// The error of a posting, with amounts in minor units.
+fn in_minor_units(error: &PostError) -> Error {
+    fn find_funds(refusal: &Refusal) -> Option<(Minor, Minor)> {
+        match refusal {
+            Refusal::InLeg { refusal, .. } => find_funds(refusal),
+            Refusal::InsufficientFunds { available, required, .. } => Some((*available, *required)),
+            _ => None,
+        }
+    }
+    if let PostError::Refused(refusal) = error
+        && let Some((available, required)) = find_funds(refusal)
+    {
+        return insufficient(available, required);
+    }
+    from_post_error(error, None)
+}
+
+fn insufficient(available: Minor, required: Minor) -> Error {
+    Error::InsufficientFunds {
+        available: available.0.to_string(),
+        required: required.0.to_string(),
+    }
+}

@@ -1,0 +1,98 @@
+//! Statements of main wallets.
+
+use sqlx::PgConnection;
+
+use super::{MainWallet, Player};
+use crate::error::Result;
+use crate::ids::{PlayerId, UserId, WalletId};
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::money::Minor;
+
+/// Inserts a main wallet together with the opening of its account, and the id of a new guest.
+///
+/// An id that a registration has taken meanwhile is not a guest's: its row is no part of `claimed`.
+pub static OPENED_MAIN: CompanionKind = CompanionKind {
+    name: "wallet.main_opened",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json)
+        as (n int, id bigint, currency text, player text, app_user bigint)
+), claimed as (
+    insert into public.player as p (id)
+    select distinct player from input where app_user is null order by player
+    on conflict (id) do update set created_at = p.created_at where p.app_user is null
+    returning p.id
+), done as (
+    insert into public.wallet (id, currency, owner, app_user, player, main)
+    select id, currency, player, app_user, player, true
+    from input
+    where app_user is not null or player in (select claimed.id from claimed)
+    on conflict do nothing
+    returning id
+), took as (
+    select n from input join done using (id)
+)",
+};
+
+/// A player, and the open main wallet in a currency.
+pub(super) async fn find_main(
+    db: &mut PgConnection,
+    player: &PlayerId,
+    currency: &str,
+) -> Result<Option<MainWallet>> {
+    let row = sqlx::query!(
+        r#"
+        select p.app_user, u.password_hash is not null as "has_password!", w.id as "wallet?"
+        from player p
+        left join app_user u on u.id = p.app_user
+        left join wallet w on w.player = p.id and w.currency = $2 and w.main and w.closed_at is null
+        where p.id = $1"#,
+        player.as_str(),
+        currency,
+    );
+    let row = row.fetch_optional(db).await?;
+    Ok(row.map(|row| main_wallet(row.app_user, row.has_password, row.wallet)))
+}
+
+/// A player, and the balance of the main wallet in a currency, with the position of the same statement.
+pub(super) struct FoundBalance {
+    pub main: MainWallet,
+    pub balance: Minor,
+    pub position: String,
+}
+
+pub(super) async fn main_balance(
+    db: &mut PgConnection,
+    book: i32,
+    player: &PlayerId,
+    currency: &str,
+) -> Result<Option<FoundBalance>> {
+    let row = sqlx::query!(
+        r#"
+        select p.app_user, u.password_hash is not null as "has_password!", w.id as "wallet?",
+            case when w.id is null then 0 else ledger.total_balance($3, w.id) end as "balance!",
+            ledger.read_position($3) as "position!"
+        from player p
+        left join app_user u on u.id = p.app_user
+        left join wallet w on w.player = p.id and w.currency = $2 and w.main and w.closed_at is null
+        where p.id = $1"#,
+        player.as_str(),
+        currency,
+        book,
+    );
+    let row = row.fetch_optional(db).await?;
+    Ok(row.map(|row| FoundBalance {
+        main: main_wallet(row.app_user, row.has_password, row.wallet),
+        balance: Minor(row.balance),
+        position: row.position,
+    }))
+}
+
+fn main_wallet(app_user: Option<i64>, has_password: bool, wallet: Option<i64>) -> MainWallet {
+    let player = match app_user.map(UserId) {
+        Some(user) if has_password => Player::User(user),
+        Some(user) => Player::PasswordlessUser(user),
+        None => Player::Guest,
+    };
+    MainWallet { player, wallet: wallet.map(WalletId) }
+}
