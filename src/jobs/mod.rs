@@ -6,7 +6,7 @@
 mod sql;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use graphile_worker::{
@@ -120,9 +120,13 @@ pub fn start(
     tasks.spawn("jobs", async move {
         let mut backoff = BACKOFF_MIN;
         while !stopping.is_cancelled() {
+            let started = Instant::now();
             let Err(cause) = run_worker(&options, &registry, &stopping, grace).await else {
                 continue;
             };
+            if started.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF_MIN;
+            }
             tracing::warn!(
                 event = "jobs.failed",
                 error.message = format!("{cause:#}"),

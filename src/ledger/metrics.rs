@@ -91,7 +91,7 @@ pub(super) fn preregister(metrics: &Metrics) {
             metrics.wallet_ledger_transfers_total.preregister([kind.name(), outcome]);
         }
     }
-    for outcome in ["sealed", "stale", "unavailable", "faulty"] {
+    for outcome in ["sealed", "stale", "key_taken", "companion", "unavailable", "faulty"] {
         metrics.wallet_ledger_batches_total.preregister([outcome]);
     }
     for outcome in ["won", "lost"] {

@@ -121,7 +121,7 @@ metrics! {
     histogram wallet_ledger_stage_duration_seconds {stage} in FINE_LATENCY;
     /// Transfers per commit.
     histogram wallet_ledger_batch_size in COUNTS;
-    /// Batches, by outcome: sealed, stale, unavailable, or faulty.
+    /// Batches, by outcome: sealed, stale, key taken, companion refused, unavailable, or faulty.
     counter wallet_ledger_batches_total {outcome};
     /// Batches that competed with another process for the head of the book, by outcome.
     counter wallet_ledger_head_races_total {outcome};
