@@ -1,10 +1,16 @@
 //! Parsers of single members of a body and of query parameters, shared by the slices.
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::error::{Error, Result};
+
+/// Most levels of metadata: parsers of some languages accept no more.
+const METADATA_DEPTH_MAX: usize = 32;
+
+const NUL: &str = "must not contain a NUL";
 
 /// Longest metadata, in bytes: together with the memo it must fit a row of the book.
 const METADATA_BYTES_MAX: usize = 1_024;
@@ -36,7 +42,7 @@ pub fn id(raw: &str) -> Option<i64> {
 /// Parses a JSON string that Postgres can store: it cannot store a NUL.
 pub fn string(raw: &str) -> Result<String, String> {
     let text = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
-    if text.contains('\0') { Err("must not contain a NUL".to_owned()) } else { Ok(text) }
+    if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(text) }
 }
 
 /// Parses a string of 1 to `max` characters.
@@ -57,10 +63,27 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if raw.len() > METADATA_BYTES_MAX {
         return Err(format!("must not have more than {METADATA_BYTES_MAX} bytes"));
     }
-    if raw.contains("\\u0000") {
-        return Err("must not contain a NUL".to_owned());
-    }
+    // The receiver of a transfer reads the metadata too: a text that its client cannot parse hides a whole page.
+    let value: Value = serde_json::from_str(raw)
+        .map_err(|cause| format!("must be readable by every client: {cause}"))?;
+    require_readable(&value, METADATA_DEPTH_MAX)?;
     RawValue::from_string(raw.to_owned()).map_err(|cause| cause.to_string())
+}
+
+/// Refuses a NUL anywhere in a value, and more than `depth` levels.
+fn require_readable(value: &Value, depth: usize) -> Result<(), String> {
+    let is_sound = |text: &str| if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(()) };
+    if depth == 0 && (value.is_object() || value.is_array()) {
+        return Err(format!("must not have more than {METADATA_DEPTH_MAX} levels"));
+    }
+    match value {
+        Value::String(text) => is_sound(text),
+        Value::Array(items) => items.iter().try_for_each(|item| require_readable(item, depth - 1)),
+        Value::Object(members) => members
+            .iter()
+            .try_for_each(|(name, item)| is_sound(name).and(require_readable(item, depth - 1))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +106,27 @@ mod tests {
         for text in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00+14:00"] {
             let read = parse_moment("?from", Some(text.to_owned())).expect("valid");
             assert!(moment(read.expect("present")).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_some_clients_cannot_parse_is_refused() {
+        let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        for raw in [
+            r#"{"a":"\ud800"}"#,
+            r#"{"\udc00":1}"#,
+            r#"{"a":1e400}"#,
+            r#"{"a":["b\u0000"]}"#,
+            r#"{"\u0000":1}"#,
+            r#"{"a":1"#,
+            &nested(METADATA_DEPTH_MAX + 1),
+        ] {
+            assert!(metadata(raw).is_err(), "{raw}");
+        }
+        for raw in
+            [r#"{"a":"\ud83d\ude00","b":"\\u0000","c":1e5}"#, "{}", &nested(METADATA_DEPTH_MAX)]
+        {
+            assert_eq!(metadata(raw).expect("valid").get(), raw);
         }
     }
 
