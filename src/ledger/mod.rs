@@ -122,7 +122,8 @@ impl Ledger {
         match reply.await {
             Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
-                self.replay(key, first_seq, last_seq).await
+                // Boxed: a request is moved with everything that it may wait for, and this is rare.
+                Box::pin(self.replay(key, first_seq, last_seq)).await
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PostError::Unknown),

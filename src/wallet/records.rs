@@ -29,9 +29,14 @@ impl From<WalletId> for AccountId {
 impl Wallets {
     /// The record of a wallet; 404 if it does not exist.
     pub(crate) async fn record(&self, id: WalletId) -> Result<Arc<WalletRecord>> {
-        if let Some(record) = self.records.get(&id) {
-            return Ok(record);
+        match self.records.get(&id) {
+            Some(record) => Ok(record),
+            // Boxed: a request is moved with everything that it may wait for, and this is rare.
+            None => Box::pin(self.load_record(id)).await,
         }
+    }
+
+    async fn load_record(&self, id: WalletId) -> Result<Arc<WalletRecord>> {
         let found = sql::find(&mut *self.db.acquire("wallet.find").await?, id).await?;
         let row = found.ok_or_else(|| Error::NotFound("wallet").of_wallet(id.0))?;
         let record = self.record_from(&row.currency, row.owner, row.app_user)?;
