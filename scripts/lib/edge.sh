@@ -36,16 +36,3 @@ edge_tools() {
   fi
   printf '%s\n' "$(cd "$folder" && pwd)/bin"
 }
-
-# Writes a wrapper that runs an unpacked program with its own libraries; removes it if the program does not run.
-newest_program() {
-  local folder=$1 name=$2 program=$1/next/$3 loader
-  [ -x "$program" ] || return 0
-  loader=$(find "$folder/next" -name 'ld-linux*' | head -1)
-  {
-    echo '#!/bin/sh'
-    echo "exec '$loader' --library-path '$(dirname "$(find "$folder/next" -name libc.so.6 | head -1)")' '$program' \"\$@\""
-  } >"$folder/bin/$name"
-  chmod +x "$folder/bin/$name"
-  "$folder/bin/$name" "$4" >/dev/null 2>&1 || rm "$folder/bin/$name"
-}

@@ -239,6 +239,35 @@ newest_postgres_bin() {
   printf '%s\n' "$bin"
 }
 
+# Writes a wrapper that runs a program of debian_newest FOLDER/next with its own libraries; removes it if the program
+# does not run: newest_program FOLDER NAME PROGRAM ARGUMENT
+newest_program() {
+  local folder=$1 name=$2 program=$1/next/$3 loader
+  [ -x "$program" ] || return 0
+  loader=$(find "$folder/next" -name 'ld-linux*' | head -1)
+  {
+    echo '#!/bin/sh'
+    echo "exec '$loader' --library-path '$(dirname "$(find "$folder/next" -name libc.so.6 | head -1)")' '$program' \"\$@\""
+  } >"$folder/bin/$name"
+  chmod +x "$folder/bin/$name"
+  "$folder/bin/$name" "$4" >/dev/null 2>&1 || rm "$folder/bin/$name"
+}
+
+# Prints the path of the exporter of Postgres: Debian unstable's, unpacked into the target folder.
+postgres_exporter_tool() {
+  local folder=${CARGO_TARGET_DIR:-target}/tools/postgres-exporter
+  if [ ! -e "$folder/complete" ]; then
+    say "Downloading the exporter of Postgres ..."
+    mkdir -p "$folder/bin"
+    folder=$(cd "$folder" && pwd)
+    debian_newest "$folder/next" prometheus-postgres-exporter libc6 || fail "prometheus-postgres-exporter is missing"
+    newest_program "$folder" postgres-exporter usr/bin/prometheus-postgres-exporter --version
+    [ -x "$folder/bin/postgres-exporter" ] || fail "the exporter of Postgres does not run"
+    touch "$folder/complete"
+  fi
+  printf '%s\n' "$(cd "$folder" && pwd)/bin/postgres-exporter"
+}
+
 # Prints the path of kubectl: the installed one, or Debian's package unpacked into the target folder.
 kubectl_tool() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/kubectl

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::generated_files::root;
 use crate::source::dashboards;
+use crate::source::promql::TimeScale;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
@@ -12,7 +13,7 @@ fn read(path: &str) -> String {
 /// Every component of an Alloy configuration, as `kind.of.component.name`.
 fn components(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for line in text.lines().filter(|line| !line.starts_with([' ', '/'])) {
+    for line in text.lines().filter(|line| !line.starts_with(['\t', ' ', '/'])) {
         if let Some((kind, rest)) = line.split_once(" \"")
             && let Some((name, _)) = rest.split_once('"')
         {
@@ -87,6 +88,59 @@ fn every_data_source_of_a_panel_is_provisioned() {
                 .iter()
                 .any(|variable| sources[at..].starts_with(variable));
         assert!(is_escaped, "unescaped dollar sign: {}", &sources[at..at + 20]);
+    }
+}
+
+/// A block of an Alloy configuration, from its name to the closing brace at the start of a line.
+fn block<'a>(text: &'a str, name: &str) -> &'a str {
+    let start = text.find(&format!("{name} {{\n")).unwrap_or_else(|| panic!("no block {name}"));
+    &text[start..start + text[start..].find("\n}\n").unwrap()]
+}
+
+#[test]
+fn every_scrape_interval_fits_the_panels_and_the_rules() {
+    let interval = "15s";
+    let prometheus = crate::source::rules::prometheus();
+    assert!(prometheus.contains(&format!("scrape_interval: {interval}\n")));
+    // A rate needs two samples: `$__rate_interval` is four times this interval of the data source.
+    let sources = read("grafana/provisioning/datasources/revwallet.yml");
+    assert!(sources.contains(&format!("timeInterval: {interval}\n")));
+    for platform in ["docker", "kubernetes"] {
+        let alloy = alloy(platform);
+        let scrapes =
+            components(&alloy).into_iter().filter(|name| name.starts_with("prometheus.scrape."));
+        for name in scrapes {
+            let name = name.trim_start_matches("prometheus.scrape.");
+            let scrape = block(&alloy, &format!("prometheus.scrape \"{name}\""));
+            assert!(
+                scrape.contains(&format!("scrape_interval = \"{interval}\"")),
+                "{name}: {scrape}"
+            );
+        }
+    }
+    let rules = crate::source::rules::slos(TimeScale::REAL)
+        + &crate::source::rules::alerts(TimeScale::REAL);
+    for window in
+        rules.split('[').skip(1).filter_map(|rest| rest.split_once(']')).map(|(window, _)| window)
+    {
+        let seconds = humantime::parse_duration(window).map_or(0, |window| window.as_secs());
+        assert!(
+            seconds == 0 || seconds >= 60,
+            "a window of {window} holds fewer than four scrapes"
+        );
+    }
+}
+
+#[test]
+fn the_job_of_an_exporter_is_the_one_that_dashboards_and_alerts_use() {
+    let alloy = alloy("docker");
+    for (name, job) in [("database", "postgres"), ("machine", "node")] {
+        let relabel = block(&alloy, &format!("discovery.relabel \"{name}\""));
+        assert!(
+            relabel.contains("target_label = \"job\"") && relabel.contains(&format!("\"{job}\""))
+        );
+        let scrape = block(&alloy, &format!("prometheus.scrape \"{name}\""));
+        assert!(scrape.contains(&format!("discovery.relabel.{name}.output")), "{scrape}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::source::grafana::{Kind, Source};
 use crate::source::promql;
 
 /// Prefixes of metrics that other programs export.
-const EXTERNAL_METRICS: [&str; 12] = [
+const EXTERNAL_METRICS: [&str; 14] = [
     "up",
     "scrape_",
     "ALERTS",
@@ -23,7 +23,9 @@ const EXTERNAL_METRICS: [&str; 12] = [
     "alertmanager_",
     "pg_",
     "node_",
+    "loki_discarded_",
     "loki_write_",
+    "tempo_discarded_",
     "nginx_",
     "tokio_",
 ];

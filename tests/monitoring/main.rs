@@ -14,6 +14,7 @@ mod configs;
 mod doc_tables;
 mod generated_files;
 mod lint;
+mod postgres_exporter;
 mod proof;
 mod rule_tests;
 mod source;

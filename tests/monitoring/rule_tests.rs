@@ -152,7 +152,18 @@ pub fn slos() -> String {
         "    alert_rule_test: [{ eval_time: 75m, alertname: ErrorBudgetBurn, exp_alerts: [] }]\n",
     );
     every_objective_burns(&mut out);
+    every_objective_has_a_ratio_without_errors(&mut out);
     out
+}
+
+/// A counter that never counted an error has no series of errors.
+fn every_objective_has_a_ratio_without_errors(out: &mut String) {
+    for slo in SLOS.iter().filter(|slo| !slo.name.starts_with("http")) {
+        writeln!(out, "  - name: {} has a ratio without errors", slo.name).unwrap();
+        input_series(out, &burning_series(slo.name)[..1]);
+        let expression = format!(r#"slo:errors:ratio_rate3d{{slo="{}"}}"#, slo.name);
+        write!(out, "    promql_expr_test:\n      - expr: {}\n        eval_time: 60m\n        exp_samples: [{{ labels: 'slo:errors:ratio_rate3d{{job=\"revwallet\",slo=\"{}\"}}', value: 0 }}]\n", quoted(&expression), slo.name).unwrap();
+    }
 }
 
 fn every_objective_burns(out: &mut String) {

@@ -266,14 +266,14 @@ pub const ALERTS: &[Alert] = &[
     Alert {
         name: "ReplicationSlotLag",
         severity: "ticket",
-        expression: r"max by (slot_name) (pg_replication_slot_slot_current_wal_lsn - pg_replication_slot_slot_confirmed_flush_lsn) > 10 * 1024 * 1024 * 1024",
+        expression: r"max by (slot_name) (pg_replication_slots_pg_wal_lsn_diff) > 10 * 1024 * 1024 * 1024",
         pending_for: "10m",
         summary: "Replication slot {{ $labels.slot_name }} retains more than 10 GiB of write-ahead log: the disk may fill up",
         dashboard: "revwallet-postgres",
-        firing_series: &[
-            (r#"pg_replication_slot_slot_current_wal_lsn{slot_name="s"}"#, "20000000000x120"),
-            (r#"pg_replication_slot_slot_confirmed_flush_lsn{slot_name="s"}"#, "1x120"),
-        ],
+        firing_series: &[(
+            r#"pg_replication_slots_pg_wal_lsn_diff{job="postgres",slot_name="s"}"#,
+            "20000000000x120",
+        )],
     },
     Alert {
         name: "WalArchiveFailing",
@@ -325,5 +325,29 @@ pub const ALERTS: &[Alert] = &[
         summary: "Alloy drops log lines on the way to Loki",
         dashboard: "revwallet-telemetry",
         firing_series: &[(r#"loki_write_dropped_entries_total{job="alloy"}"#, "0x80 3x20")],
+    },
+    Alert {
+        name: "LogLinesDiscarded",
+        severity: "ticket",
+        expression: r"sum by (reason) (increase(loki_discarded_samples_total[15m])) > 0",
+        pending_for: "0s",
+        summary: "Loki discards log lines: {{ $labels.reason }}",
+        dashboard: "revwallet-telemetry",
+        firing_series: &[(
+            r#"loki_discarded_samples_total{job="loki",reason="rate_limited"}"#,
+            "0x80 3x20",
+        )],
+    },
+    Alert {
+        name: "TraceSpansDiscarded",
+        severity: "ticket",
+        expression: r"sum by (reason) (increase(tempo_discarded_spans_total[15m])) > 0",
+        pending_for: "0s",
+        summary: "Tempo discards spans: {{ $labels.reason }}",
+        dashboard: "revwallet-telemetry",
+        firing_series: &[(
+            r#"tempo_discarded_spans_total{job="tempo",reason="live_traces_exceeded"}"#,
+            "0x80 3x20",
+        )],
     },
 ];

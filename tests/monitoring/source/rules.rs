@@ -32,7 +32,8 @@ pub fn slos(scale: TimeScale) -> String {
                 &mut out,
                 &format!("slo:errors:ratio_rate{window}"),
                 slo.name,
-                &format!("{errors} / ({total} > 0)"),
+                // Without a single error there is no series of errors: the ratio is 0 then, not absent.
+                &format!("({errors} or 0 * {total}) / ({total} > 0)"),
             );
         }
         let hour = scale.duration("1h");

@@ -16,7 +16,7 @@ pub fn jobs() -> Dashboard {
                 .size(8, 4),
             stat("Ready jobs", "short", "Jobs that are due and wait for a worker.").query("max by (queue) (wallet_jobs_ready{})", "{{queue}}").thresholds(100.0, 1_000.0).size(8, 4),
             stat("Webhook failure ratio", "percentunit", "Share of the webhook delivery attempts that fail.")
-                .query(r#"sum(rate(wallet_webhook_deliveries_total{,outcome="failed"}[15m])) / sum(rate(wallet_webhook_deliveries_total{}[15m]))"#, "failed")
+                .query(r#"(sum(rate(wallet_webhook_deliveries_total{,outcome="failed"}[15m])) or vector(0)) / sum(rate(wallet_webhook_deliveries_total{}[15m]))"#, "failed")
                 .thresholds(0.1, 0.5)
                 .size(8, 4),
             time_series("Job runs by outcome", "ops", "Job runs per second by queue and outcome.").query("sum by (queue, outcome) (rate(wallet_jobs_total{}[$__rate_interval]))", "{{queue}} {{outcome}}"),

@@ -47,7 +47,7 @@ pub fn overview() -> Dashboard {
             request_rate(),
             request_latency(),
             time_series("Synthetic transfer success ratio", "percentunit", "Share of the synthetic transfers through the public address that succeed.")
-                .query(r#"sum by (instance) (rate(wallet_probe_total{,outcome="ok"}[$__rate_interval])) / sum by (instance) (rate(wallet_probe_total{}[$__rate_interval]))"#, "{{instance}}")
+                .query(r#"(sum by (instance) (rate(wallet_probe_total{,outcome="ok"}[$__rate_interval])) or 0 * sum by (instance) (rate(wallet_probe_total{}[$__rate_interval]))) / sum by (instance) (rate(wallet_probe_total{}[$__rate_interval]))"#, "{{instance}}")
                 .thresholds(0.995, 0.9),
             time_series("Synthetic transfer latency", "s", "Time from opening the connection to the complete response.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(wallet_probe_duration_seconds_bucket{}[$__rate_interval])))", "p50")

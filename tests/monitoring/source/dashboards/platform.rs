@@ -170,6 +170,10 @@ pub fn telemetry() -> Dashboard {
                 .thresholds(180.0, 600.0),
             time_series("Prometheus head series", "short", "Series in the head block of Prometheus.").query("prometheus_tsdb_head_series", "series"),
             time_series("Stored exemplars", "short", "Exemplars in Prometheus: each links a request to its trace.").query("prometheus_tsdb_exemplar_exemplars_in_storage", "exemplars"),
+            time_series("Discarded by limits", "cps", "Log lines that Loki and spans that Tempo discarded, by reason: usually a limit that is too low.")
+                .query("sum by (reason) (rate(loki_discarded_samples_total[$__rate_interval]))", "log lines, {{reason}}")
+                .query("sum by (reason) (rate(tempo_discarded_spans_total[$__rate_interval]))", "spans, {{reason}}")
+                .empty_when(NO_EXPORTER),
             time_series("Alloy log throughput", "cps", "Log lines that Alloy sent to Loki, and lines that it dropped.")
                 .query("sum(rate(loki_write_sent_entries_total[$__rate_interval]))", "sent")
                 .query("sum(rate(loki_write_dropped_entries_total[$__rate_interval]))", "dropped")
