@@ -179,6 +179,7 @@ function showError(error, form) {
 async function refresh() {
   await loadWallets();
   if (shown.id) await showWallet(shown.id);
+  else showLinkedWallet();
 }
 
 function withoutEmpty(fields) {
@@ -217,9 +218,15 @@ function runReportingErrors(task) {
 /** Shows the wallet that the URL names. */
 function showLinkedWallet() {
   const id = /^#wallet=(\d+)$/.exec(location.hash)?.[1];
-  if (!id) return;
+  // The list of wallets may arrive after the link was followed: showing the wallet again would drop later pages.
+  if (!id || id === selected) return;
   runReportingErrors(async () => {
-    await showWallet(id);
+    try {
+      await showWallet(id);
+    } catch (error) {
+      if (selected === id) selected = null;
+      throw error;
+    }
     $("wallet-title").focus({ preventScroll: true });
   });
 }

@@ -15,6 +15,7 @@ mod crash;
 mod history;
 mod http;
 mod http_limits;
+mod idle;
 mod installations;
 mod ledger;
 mod lifecycle;
