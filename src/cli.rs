@@ -4,6 +4,7 @@ use crate::api_keys::cli::KeyCommand;
 use crate::app::config::Config;
 use crate::audit_log::cli::AuditArgs;
 use crate::ledger::verify::Anchor;
+use crate::play::leaderboards::cli::PrizeAccountCommand;
 use crate::users::cli::{JwtCommand, UserCommand};
 
 /// A wallet backend you can see through: exact money, double entry, everything observable.
@@ -37,6 +38,9 @@ pub enum Command {
     /// Rotate the key that signs tokens.
     #[command(subcommand)]
     Jwt(JwtCommand),
+    /// Fund the accounts that prizes of leaderboards are paid from.
+    #[command(subcommand)]
+    PrizeAccount(PrizeAccountCommand),
     /// Print the audit log of users and keys.
     Audit(AuditArgs),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.

@@ -54,6 +54,10 @@ pub enum Error {
         pointer: Option<String>,
         error: Box<Error>,
     },
+    #[error("the leaderboard cannot be changed that way: {0}")]
+    LeaderboardFixed(&'static str),
+    #[error("the last season of the leaderboard is over")]
+    SeasonOver,
     #[error("{left} is left to refund")]
     RefundTooLarge { left: String },
     #[error("transfer {}: {error}", .place + 1)]
@@ -167,6 +171,10 @@ problems! {
         "A captured, voided or expired hold is final. Its transfers show where the money went.";
     NOT_REFUNDABLE "not-refundable" CONFLICT "Not refundable",
         "Only deposits, withdrawals, transfers and captures can be refunded. Void a hold instead; a refund is final.";
+    LEADERBOARD_FIXED "leaderboard-fixed" CONFLICT "Leaderboard fixed",
+        "Order and operator are fixed once there are entries, the prizes of a season when it starts. Create another leaderboard.";
+    SEASON_OVER "season-over" CONFLICT "Season over",
+        "The leaderboard takes no more scores. Give it a later ends_at, or a reset, and it goes on with a new season.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
@@ -229,6 +237,8 @@ impl Error {
             Self::WalletNotEmpty => &WALLET_NOT_EMPTY,
             Self::HoldEnded(_) => &HOLD_ENDED,
             Self::NotRefundable => &NOT_REFUNDABLE,
+            Self::LeaderboardFixed(_) => &LEADERBOARD_FIXED,
+            Self::SeasonOver => &SEASON_OVER,
             Self::RefundTooLarge { .. } => &REFUND_TOO_LARGE,
             Self::InBatch { error, .. } | Self::OfWallet { error, .. } => error.problem(),
             Self::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,

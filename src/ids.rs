@@ -93,4 +93,8 @@ ids! {
     DeliveryId;
     /// Id of a balance alert.
     AlertId;
+    /// Id of a leaderboard; clients know its name.
+    LeaderboardId;
+    /// Id of a season of a leaderboard; clients know its number.
+    SeasonId;
 }

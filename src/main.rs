@@ -12,12 +12,14 @@ use revwallet::api_keys::{self, ApiKeys};
 use revwallet::app::config::Config;
 use revwallet::app::server::open_database;
 use revwallet::app::signals::Signals;
-use revwallet::app::{App, after_restore, router};
+use revwallet::app::{App, after_restore, open_leaderboards, router};
 use revwallet::audit_log::{self, AuditLog};
 use revwallet::cli::{Cli, Command};
 use revwallet::db::Database;
 use revwallet::ledger::verify::{self, Anchor};
 use revwallet::ops::health_client;
+use revwallet::play::leaderboards::{self, cli::PrizeAccountCommand};
+use revwallet::tasks::Tasks;
 use revwallet::telemetry::Telemetry;
 use revwallet::users;
 
@@ -97,6 +99,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             })
             .await
         }
+        Command::PrizeAccount(command) => prize_account(cli.config, command).await,
         Command::Audit(args) => {
             with_database(&cli.config, async |db, _| {
                 audit_log::cli::print(&AuditLog::new(db.clone()), &args).await
@@ -156,6 +159,19 @@ async fn with_database(
     let outcome = work(&db, &telemetry).await;
     db.close().await;
     outcome
+}
+
+/// Runs a command on the prize accounts, with a writer of its own: any process may write to the book.
+async fn prize_account(config: Config, command: PrizeAccountCommand) -> anyhow::Result<()> {
+    with_database(&config, async |db, telemetry| {
+        let tasks = Tasks::default();
+        let leaderboards = open_leaderboards(&config, db, &tasks, &telemetry.metrics).await?;
+        let outcome = leaderboards::cli::run(&leaderboards, command).await;
+        let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
+        anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
+        outcome
+    })
+    .await
 }
 
 async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {

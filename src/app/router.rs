@@ -24,6 +24,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(wallet::http::routes())
         .merge(webhook::http::routes())
         .merge(play::http::routes())
+        .merge(play::leaderboards::http::routes())
         .merge(users::http::routes())
         .merge(api_keys::http::routes())
         .merge(audit_log::http::routes())

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::ledger::tail::{Tail, TailOptions};
 use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
+use crate::play::leaderboards::{self, Leaderboards};
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -34,6 +35,7 @@ pub struct AppParts {
     pub wallets: Wallets,
     pub tail: Tail,
     pub webhooks: Webhooks,
+    pub leaderboards: Leaderboards,
     pub users: Users,
     pub api_keys: ApiKeys,
     pub audit_log: AuditLog,
@@ -66,6 +68,7 @@ macro_rules! from_app {
 from_app! {
     Wallets: wallets,
     Webhooks: webhooks,
+    Leaderboards: leaderboards,
     Users: users,
     ApiKeys: api_keys,
     AuditLog: audit_log,
@@ -94,6 +97,8 @@ impl App {
             &config.webhook,
             Arc::clone(metrics),
         )?;
+        let leaderboards =
+            Leaderboards::start(db.clone(), wallets.clone(), policy, Arc::clone(metrics), tasks);
         let credentials = Credentials { users: users.clone(), api_keys: api_keys.clone(), policy };
         let stopping = CancellationToken::new();
         let ledger = wallets.ledger().clone();
@@ -102,6 +107,7 @@ impl App {
             wallets,
             tail,
             webhooks,
+            leaderboards,
             users,
             api_keys,
             audit_log: AuditLog::new(db.clone()),
@@ -147,6 +153,19 @@ fn policy(config: &Config, db: &Database) -> Policy {
     policy
 }
 
+/// Opens the leaderboards alone, with a writer of their own, for a command.
+pub async fn open_leaderboards(
+    config: &Config,
+    db: &Database,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Leaderboards> {
+    let wallets = open_book(config, db, tasks, metrics).await?;
+    let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
+    let policy = Policy::new(&config.access, default);
+    Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
+}
+
 async fn open_book(
     config: &Config,
     db: &Database,
@@ -160,7 +179,7 @@ async fn open_book(
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
         rules: config.ledger.rules(currencies.clone()),
-        companions: wallet::COMPANIONS.to_vec(),
+        companions: [&wallet::COMPANIONS as &[_], &leaderboards::COMPANIONS].concat(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };

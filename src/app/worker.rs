@@ -9,6 +9,7 @@ use super::state::App;
 use crate::jobs::{self, Registry};
 use crate::ledger::auditor;
 use crate::ops::canary;
+use crate::play::leaderboards;
 use crate::tasks::Tasks;
 use crate::wallet::hold;
 use crate::webhook::{self, DeliverWebhook};
@@ -19,6 +20,8 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     auditor::start(&app.tail, config.ledger.settings().book, &app.metrics, tasks);
     webhook::fan_out::start(&app.tail, app.webhooks.clone(), tasks);
     tasks.spawn("webhook-log", webhook::retention::run(app.webhooks.clone(), stopping.clone()));
+    leaderboards::season::start(app.leaderboards.clone(), tasks);
+    leaderboards::balances::start(&app.tail, tasks);
     start_jobs(app, config.lifecycle.shutdown_timeout / 2, tasks);
     tasks.spawn("hold-expiry", hold::expiry::run(app.wallets.clone(), stopping.clone()));
     tasks.spawn("users", app.users.clone().run_upkeep(stopping.clone()));
@@ -29,5 +32,6 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
 fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
     let registry =
         Registry::new().job::<DeliverWebhook>(DeliverWebhook::QUEUE).context(app.webhooks.clone());
+    let registry = leaderboards::jobs::register(registry, app.leaderboards.clone());
     jobs::start(app.db.options(), registry, &app.metrics, tasks, grace);
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
+//! | among these, of the role `Prize` | reserves: what the operator has put aside | 0 | none |
 //! | below -2^40 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
 //!
 //! System and hold accounts are never opened explicitly: the first transfer that touches them creates them.
@@ -40,6 +41,8 @@ pub enum SystemRole {
     /// The canary's own two wallets.
     CanaryA = 5,
     CanaryB = 6,
+    /// The operator's reserve for prizes.
+    Prize = 7,
 }
 
 /// Class of an account, which determines its rules.
@@ -48,6 +51,8 @@ pub enum AccountClass {
     Customer,
     Hold,
     System,
+    /// A system account that cannot be overdrawn.
+    Reserve,
 }
 
 impl AccountId {
@@ -58,7 +63,7 @@ impl AccountId {
 
     /// The number of the currency that is encoded in a system account's id.
     pub(super) fn currency_number(self) -> Option<u32> {
-        if self.class() == Some(AccountClass::System) {
+        if matches!(self.class(), Some(AccountClass::System | AccountClass::Reserve)) {
             u32::try_from(-self.0 & 0xffff_ffff).ok()
         } else {
             None
@@ -83,7 +88,13 @@ impl AccountId {
     pub const fn class(self) -> Option<AccountClass> {
         match self.0 {
             1..=ID_MAX => Some(AccountClass::Customer),
-            id if -SYSTEM_IDS < id && id < 0 => Some(AccountClass::System),
+            id if -SYSTEM_IDS < id && id < 0 => {
+                if -id >> 32 == SystemRole::Prize as i64 {
+                    Some(AccountClass::Reserve)
+                } else {
+                    Some(AccountClass::System)
+                }
+            }
             _ if self.held_for().is_some() => Some(AccountClass::Hold),
             _ => None,
         }
@@ -96,6 +107,7 @@ impl AccountClass {
         match self {
             Self::Customer | Self::Hold => Minor::ZERO <= balance && balance <= MAX_BALANCE,
             Self::System => true,
+            Self::Reserve => Minor::ZERO <= balance,
         }
     }
 }
@@ -176,6 +188,8 @@ mod tests {
         assert_eq!(customer.hold().unwrap().held_for(), Some(customer));
         assert_eq!(AccountId::system(SystemRole::World, eur).class(), Some(AccountClass::System));
         assert_eq!(AccountId::system(SystemRole::World, eur).hold(), None);
+        assert_eq!(AccountId::system(SystemRole::Prize, eur).class(), Some(AccountClass::Reserve));
+        assert!(!AccountClass::Reserve.allows(Minor(-1)) && AccountClass::System.allows(Minor(-1)));
         assert_eq!(AccountId(0).class(), None);
         assert_eq!(AccountId(-SYSTEM_IDS).class(), None);
         assert_eq!(AccountId(ID_MAX + 1).class(), None);
@@ -187,9 +201,9 @@ mod tests {
         let longest = Currency::new("ZZZZZZ", 0).unwrap();
         let shortest = Currency::new("00", 0).unwrap();
 
-        let lowest = AccountId::system(SystemRole::CanaryB, longest);
+        let lowest = AccountId::system(SystemRole::Prize, longest);
 
-        assert_eq!(lowest.class(), Some(AccountClass::System));
+        assert_eq!(lowest.class(), Some(AccountClass::Reserve));
         assert!(
             AccountId::system(SystemRole::World, longest)
                 > AccountId::system(SystemRole::Revenue, shortest)

@@ -172,6 +172,24 @@ metrics! {
     counter wallet_webhook_refusals_total {limit};
     /// Time until a webhook responded or the attempt failed.
     histogram wallet_webhook_duration_seconds in LATENCY;
+    /// Scores that were submitted to leaderboards, by outcome.
+    counter wallet_leaderboard_submissions_total {outcome};
+    /// Submissions to a leaderboard that shared a transaction.
+    histogram wallet_leaderboard_batch_size in COUNTS;
+    /// Time of a read of a leaderboard, by operation: page, rank, or around.
+    histogram wallet_leaderboard_read_duration_seconds {operation} in FINE_LATENCY;
+    /// Leaderboards that were created, changed or deleted, by operation.
+    counter wallet_leaderboard_changes_total {operation};
+    /// Leaderboards; sampled every 15 s.
+    gauge wallet_leaderboards;
+    /// Seasons that ended.
+    counter wallet_leaderboard_seasons_ended_total;
+    /// Time since the oldest season that is past its end was to end; sampled every 15 s.
+    gauge wallet_leaderboard_season_overdue_seconds;
+    /// Prizes that were settled, by outcome.
+    counter wallet_leaderboard_prizes_total {outcome};
+    /// Prizes that are not paid, by state: due or unpaid; sampled every 15 s.
+    gauge wallet_leaderboard_prizes_open {state};
     /// Jobs that are due and wait for a worker; sampled every 15 s.
     gauge wallet_jobs_ready {queue};
     /// Runs of jobs, by outcome: ok, retry, or dead after the last attempt.

@@ -8,7 +8,7 @@ use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::{PostError, Refusal};
 
 /// The error of a posting. Amounts are written in its currency, if it has one.
-pub(super) fn from_post_error(error: &PostError, currency: Option<Currency>) -> Error {
+pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> Error {
     match error {
         PostError::Refused(refusal) => from_refusal(refusal, currency),
         PostError::Overloaded => Error::Overloaded,

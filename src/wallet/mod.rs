@@ -39,7 +39,7 @@ use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use crate::telemetry::Metrics;
 
 use self::deposit::deposit_to;
-use self::error::from_post_error;
+pub(crate) use self::error::from_post_error;
 use self::hold::Hold;
 use self::main_wallet::MainWallet;
 use self::striped_lock::StripedLock;

@@ -179,7 +179,6 @@ function showError(error, form) {
 async function refresh() {
   await loadWallets();
   if (shown.id) await showWallet(shown.id);
-  else showLinkedWallet();
 }
 
 function withoutEmpty(fields) {
@@ -218,15 +217,9 @@ function runReportingErrors(task) {
 /** Shows the wallet that the URL names. */
 function showLinkedWallet() {
   const id = /^#wallet=(\d+)$/.exec(location.hash)?.[1];
-  // The list of wallets may arrive after the link was followed: showing the wallet again would drop later pages.
-  if (!id || id === selected) return;
+  if (!id) return;
   runReportingErrors(async () => {
-    try {
-      await showWallet(id);
-    } catch (error) {
-      if (selected === id) selected = null;
-      throw error;
-    }
+    await showWallet(id);
     $("wallet-title").focus({ preventScroll: true });
   });
 }

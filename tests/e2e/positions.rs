@@ -1,9 +1,10 @@
 //! The header `Book-Position`: every read says how far it takes the book and its events into account.
 
+use http::Method;
 use revwallet::auth::Scope;
 use serde_json::json;
 
-use crate::harness::{Response, TestApp, run};
+use crate::harness::{Response, TestApp, eventually, run};
 
 /// Returns the seq of the newest transfer that a read takes into account.
 fn seq(response: &Response) -> i64 {
@@ -32,6 +33,14 @@ async fn every_documented_read_carries_a_position() {
         let hold = hold.json()["id"].as_str().unwrap().to_owned();
         let hook = json!({ "url": "https://example.com/hook", "events": ["*"] });
         let hook = admin.post("/wallet/webhook", hook).await.json()["id"].to_string();
+        let board = admin.request(Method::PUT, "/api/leaderboards/b").json(&json!({}));
+        assert_eq!(admin.send(board).await.status, 201);
+        let score = json!({ "user": wallet, "score": 1 });
+        assert_eq!(admin.post("/api/leaderboards/b/scores", score).await.status, 200);
+        let deposit = json!({ "userId": user.id, "amount": 1 });
+        assert_eq!(admin.post("/api/wallet/deposit", deposit).await.status, 200);
+        let rank = format!("/api/leaderboard/{}", user.id);
+        eventually("the player has a rank", async || admin.get(&rank).await.status == 200).await;
         let document = app.get("/openapi.json").await.json();
         let head = head(app).await;
         let mut reads = 0;
@@ -46,6 +55,7 @@ async fn every_documented_read_carries_a_position() {
                 .replace("/transfer/{id}", &format!("/transfer/{head}"))
                 .replace("{id}", id)
                 .replace("{user_id}", &user.id)
+                .replace("{board}", "b")
                 .replace("{hold}", &hold)
                 .replace("{webhook}", hook.trim_matches('"'));
             let response = admin.get(&filled).await;

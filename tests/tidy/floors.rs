@@ -24,8 +24,23 @@ const FLOORS: &[(&str, &[&str])] = &[
 
 /// The modules that each module may import.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("main", &["cli", "app", "users", "api_keys", "audit_log", "ops", "ledger", "db", "telemetry"]),
-    ("cli", &["app", "users", "api_keys", "audit_log", "ledger"]),
+    (
+        "main",
+        &[
+            "cli",
+            "app",
+            "play",
+            "users",
+            "api_keys",
+            "audit_log",
+            "ops",
+            "ledger",
+            "db",
+            "telemetry",
+            "tasks",
+        ],
+    ),
+    ("cli", &["app", "play", "users", "api_keys", "audit_log", "ledger"]),
     (
         "app",
         &[
@@ -67,7 +82,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "settings",
         ],
     ),
-    ("play", &["wallet", "ledger", "http", "auth", "idempotency", "error", "ids"]),
+    (
+        "play",
+        &[
+            "wallet",
+            "ledger",
+            "http",
+            "db",
+            "jobs",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "tasks",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+        ],
+    ),
     (
         "users",
         &[

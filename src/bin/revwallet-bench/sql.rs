@@ -95,3 +95,65 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
     db.execute("checkpoint").await?;
     Ok(())
 }
+
+/// Score of every entry of the board `equal`.
+pub(crate) const EQUAL_SCORE: i64 = 100;
+
+/// Fills an empty board whose name is the pattern of its scores. Returns positions all over it.
+pub(crate) async fn fill_board(
+    db: &mut PgConnection,
+    pattern: &str,
+    entries: i64,
+) -> sqlx::Result<Vec<Vec<u8>>> {
+    sqlx::query(
+        "insert into leaderboard_entry (season, score, subscore, created_at, updated_at, place, owner)
+        select s.id, x.score, 0, now(), now(),
+            leaderboard_place(false, x.score, 0, nextval('leaderboard_reached')), 'player-' || x.n
+        from leaderboard b
+        join leaderboard_season s on s.board = b.id
+        cross join lateral (
+            select n, case b.name
+                when 'random' then floor(random() * 1e9)::bigint
+                when 'equal' then $2
+                else n
+            end as score
+            from generate_series(1, $3) n
+        ) x
+        where b.name = $1",
+    )
+    .bind(pattern)
+    .bind(EQUAL_SCORE)
+    .bind(entries)
+    .execute(&mut *db)
+    .await?;
+    // Buckets as submissions leave them, between half full and full.
+    sqlx::query(
+        "insert into leaderboard_bucket (season, level, place, entries)
+        select e.season, l.level, case when e.rank = 1 then '' else e.place end, least(l.size, $2 - e.rank + 1)
+        from (
+            select e.season, e.place, row_number() over (order by e.place) as rank
+            from leaderboard b
+            join leaderboard_season s on s.board = b.id
+            join leaderboard_entry e on e.season = s.id
+            where b.name = $1
+        ) e
+        join (values (1, 96), (2, 6144)) l (level, size) on e.rank % l.size = 1",
+    )
+    .bind(pattern)
+    .bind(entries)
+    .execute(&mut *db)
+    .await?;
+    db.execute("vacuum (analyze) leaderboard_entry").await?;
+    db.execute("vacuum (analyze) leaderboard_bucket").await?;
+    db.execute("checkpoint").await?;
+    sqlx::query_scalar(
+        "select int8send(k.season) || k.place
+        from leaderboard b
+        join leaderboard_season s on s.board = b.id
+        join leaderboard_bucket k on k.season = s.id and k.level = 1 and k.place <> ''
+        where b.name = $1",
+    )
+    .bind(pattern)
+    .fetch_all(db)
+    .await
+}

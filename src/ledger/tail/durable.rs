@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::source::{BookHandle, Position, Segment, Source};
 use super::sql;
-use super::wake::{Notifications, RECHECK_INTERVAL, sleep_unless_stopped, wait_for_change};
+use super::wake::{Notifications, POLL_INTERVAL, sleep_unless_stopped, wait_for_change};
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
@@ -117,7 +117,7 @@ impl DurableReader {
                                 && wait_for_change(&mut changes, &self.stopping).await
                         }
                         StepOutcome::Filtered | StepOutcome::HeldElsewhere => {
-                            sleep_unless_stopped(RECHECK_INTERVAL, &self.stopping).await
+                            sleep_unless_stopped(POLL_INTERVAL, &self.stopping).await
                         }
                     };
                     if !goes_on {

@@ -8,11 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tasks::Tasks;
 
-/// Interval at which a reader that follows nothing now looks again whether it should.
-pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Fallback poll interval of readers that get no notification: one is lost only with the process that should send it.
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Fallback poll interval of readers that get no notification.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First and longest backoff between two attempts to listen.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);

@@ -96,3 +96,19 @@ fn main_wallet(app_user: Option<i64>, has_password: bool, wallet: Option<i64>) -
     };
     MainWallet { player, wallet: wallet.map(WalletId) }
 }
+
+/// Whether the player has closed a main wallet in a currency.
+pub(super) async fn had_main(
+    db: &mut PgConnection,
+    player: &PlayerId,
+    currency: &str,
+) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (
+            select from wallet where player = $1 and currency = $2 and closed_at is not null
+        ) as "exists!""#,
+        player.as_str(),
+        currency,
+    );
+    Ok(exists.fetch_one(db).await?)
+}

@@ -10,7 +10,7 @@ use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
 use crate::harness::users::sign_in;
-use crate::harness::{Client, TestApp, run_with};
+use crate::harness::{Client, TestApp, eventually, run_with};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -106,6 +106,9 @@ impl<'a> Fixture<'a> {
                 })
                 .to_vec(),
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
+            (method, path) if path.starts_with("/api/leaderboard") && path.contains('{') => {
+                vec![self.leaderboard_request(method, path).await]
+            }
             (_, path) if path.starts_with("/wallet/webhook/{webhook}") => {
                 let webhook = id_of(&self.owner, "/wallet/webhook", webhook_body()).await;
                 let body = if path.ends_with("/replay") {
@@ -132,6 +135,24 @@ impl<'a> Fixture<'a> {
                 "{method} {path} is new: add its request here and review the resulting permissions"
             ),
         }
+    }
+
+    /// Returns a request about a leaderboard that exists.
+    async fn leaderboard_request(&self, method: &str, path: &str) -> (&'static str, String, Value) {
+        if path == "/api/leaderboard/{user_id}" {
+            let deposit = json!({ "userId": self.owner_id, "amount": 1 });
+            self.shop.post("/api/wallet/deposit", deposit).await;
+            let path = path.replace("{user_id}", &self.owner_id);
+            eventually("the player has a rank", async || self.shop.get(&path).await.status == 200)
+                .await;
+            return ("", path, json!({}));
+        }
+        let game = self.app.api_key(&[Scope::EventsWrite]).await;
+        game.send(game.request(Method::PUT, "/api/leaderboards/matrix").json(&json!({}))).await;
+        let entry = json!({ "user": "ada", "score": 1 });
+        game.post("/api/leaderboards/matrix/scores", entry.clone()).await;
+        let body = if method == "POST" && path.ends_with("/scores") { entry } else { json!({}) };
+        ("", path.replace("{board}", "matrix").replace("{id}", "ada"), body)
     }
 
     /// Returns the path of a wallet route with its parameters filled in.

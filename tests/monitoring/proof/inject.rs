@@ -67,11 +67,37 @@ impl Fault {
 pub async fn all_faults(stack: &Stack) {
     let mut table = Vec::new();
     failing_webhook(stack, &mut table).await;
+    unpaid_prizes(stack, &mut table).await;
     password_guessing(stack, &mut table).await;
     tampering_and_lost_process(stack, &mut table).await;
     frozen_database(stack, &mut table).await;
     killed_postgres(stack, &mut table).await;
     print(&table);
+}
+
+/// A season ends while the prize account is empty.
+async fn unpaid_prizes(stack: &Stack, table: &mut Vec<Row>) {
+    let admin = stack.second_public.with_credential(&stack.second_key());
+    let prizes = json!([{ "rank": 1, "amount": 5, "currency": "EUR" }]);
+    let board = admin.request(http::Method::PUT, "/api/leaderboards/proof");
+    admin.send(board.json(&json!({ "reset": "@yearly", "prizes": prizes }))).await;
+    let score = json!({ "user": "ada", "score": 1 });
+    admin.post("/api/leaderboards/proof/scores", score).await;
+    let alerts = &[("PrizesUnpaid", "ticket")];
+    let mut fault = Fault::begin(stack, "the prize account is empty", alerts).await;
+    stack
+        .database
+        .execute(
+            "update leaderboard_season set starts_at = starts_at - interval '1 day', ends_at = now()
+             where ended_at is null",
+        )
+        .await;
+
+    fault.fires(stack).await;
+
+    admin.post("/api/prize-account/deposit", json!({ "currency": "EUR", "amount": 5 })).await;
+    admin.post("/api/leaderboards/proof/prizes/retry", json!({})).await;
+    fault.resolves(stack, table).await;
 }
 
 async fn failing_webhook(stack: &Stack, table: &mut Vec<Row>) {

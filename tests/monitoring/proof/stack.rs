@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::generated_files::root;
 use crate::harness::postgres::Database;
-use crate::harness::program::{Folder, Program};
+use crate::harness::program::{Folder, Program, command};
 use crate::harness::{Client, eventually_within, free_address};
 use crate::source::promql::TimeScale;
 use crate::source::rules;
@@ -52,6 +52,16 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// Creates an API key with every permission on the first program.
+    pub fn first_key(&self) -> String {
+        create_key(&[&self.first_folder.setting()])
+    }
+
+    /// Creates an API key with every permission on the second program.
+    pub fn second_key(&self) -> String {
+        create_key(&[&format!("--database-url={}", self.database.url), "--allow-unsafe-server"])
+    }
+
     pub async fn start() -> Self {
         let (first_folder, folder) = (Folder::new(), Folder::new());
         let common = [
@@ -272,4 +282,12 @@ async fn receive(
     if let Ok(forwarded) = Client::try_send(request.json(&body)).await {
         assert_eq!(forwarded.status, 204, "{}", forwarded.text);
     }
+}
+
+fn create_key(settings: &[&str]) -> String {
+    let create = ["api-key", "create", "--name=proof", "--scope=admin"];
+    let output = command(&[settings, &create].concat()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let key = text.lines().find(|line| line.starts_with("rwk_"));
+    key.unwrap_or_else(|| panic!("no key: {text}")).to_owned()
 }

@@ -22,6 +22,7 @@ pub async fn run(stack: &Stack) {
     let receiver = Receiver::start().await;
     let hook = json!({ "url": receiver.url(), "events": ["*"] });
     create(&stack.first.public, "/wallet/webhook", hook).await;
+    let game = stack.first.public.with_credential(&stack.first_key());
     let began = Instant::now();
     let mut round = 0;
     while began.elapsed() < DURATION {
@@ -29,6 +30,7 @@ pub async fn run(stack: &Stack) {
         move_money(&stack.first.public).await;
         move_money(&stack.second_public).await;
         use_accounts(&stack.first.public, round).await;
+        play(&game, round).await;
     }
     eventually_within(Duration::from_secs(20), "the webhook receives events", async || {
         receiver.deliveries().len() > 10
@@ -49,7 +51,28 @@ pub async fn run(stack: &Stack) {
         round += 1;
         move_money(&stack.first.public).await;
         use_accounts(&stack.first.public, round).await;
+        play(&game, round).await;
     }
+}
+
+/// Uses leaderboards and the cents API.
+async fn play(game: &Client, round: u32) {
+    for board in ["workload".to_owned(), format!("round{round}")] {
+        let path = format!("/api/leaderboards/{board}");
+        let put = game.request(Method::PUT, &path).json(&json!({ "operator": "incr" }));
+        assert!([200, 201].contains(&game.send(put).await.status));
+        for user in ["ada", "bob"] {
+            let score = json!({ "user": user, "score": round });
+            game.post_with_key(&format!("{path}/scores"), &format!("{user}{round}"), score).await;
+        }
+        game.get(&path).await;
+        game.get(&format!("{path}/users/ada?around=0")).await;
+        game.get(&format!("{path}/users/ada?around=5")).await;
+    }
+    let path = format!("/api/leaderboards/round{round}");
+    game.send(game.request(Method::DELETE, &path)).await;
+    game.post("/api/wallet/deposit", json!({ "userId": "guest", "amount": 100 })).await;
+    game.get("/api/wallet/balance/guest").await;
 }
 
 async fn move_money(client: &Client) {

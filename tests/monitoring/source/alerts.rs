@@ -198,6 +198,30 @@ pub const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "PrizesUnpaid",
+        severity: "ticket",
+        expression: r#"max by (job) (wallet_leaderboard_prizes_open{state="unpaid"}) > 0"#,
+        pending_for: "1m",
+        summary: "{{ $value | humanize }} prizes of leaderboards could not be paid or received",
+        dashboard: "revwallet-play",
+        firing_series: &[(
+            r#"wallet_leaderboard_prizes_open{job="revwallet",state="unpaid"}"#,
+            "0x20 2x100",
+        )],
+    },
+    Alert {
+        name: "SeasonOverdue",
+        severity: "ticket",
+        expression: r"max by (job) (wallet_leaderboard_season_overdue_seconds) > 60",
+        pending_for: "2m",
+        summary: "A season of a leaderboard is {{ $value | humanizeDuration }} past its end: no worker ends it",
+        dashboard: "revwallet-play",
+        firing_series: &[(
+            r#"wallet_leaderboard_season_overdue_seconds{job="revwallet"}"#,
+            "0x20 100+60x100",
+        )],
+    },
+    Alert {
         name: "DeadLetters",
         severity: "ticket",
         expression: r"max by (job, queue) (wallet_dead_letters) > 0",

@@ -12,6 +12,7 @@
 //! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
 //! | [`multi_process`] | four servers on one book | one server |
 //! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
+//! | [`leaderboard`] | pages, ranks and neighbors on a board of a million entries, beside 500 submissions a second | |
 //! | [`large_book`] | deposits and reads on a large book | the same on a small book |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
 
@@ -21,6 +22,7 @@ pub(crate) mod compare;
 mod deposits;
 mod holds;
 mod large_book;
+mod leaderboard;
 mod logins;
 mod multi_process;
 mod nginx;
@@ -54,6 +56,8 @@ pub(crate) enum Scenario {
     MultiProcess,
     /// Deposits while an old snapshot is held.
     OldSnapshot,
+    /// A leaderboard of a million entries, beside submissions.
+    Leaderboard,
     /// A large book, next to a small one.
     LargeBook,
 }
@@ -85,6 +89,7 @@ impl Scenario {
             Self::Logins => logins::measure(context).await,
             Self::MultiProcess => multi_process::measure(context).await,
             Self::OldSnapshot => old_snapshot::measure(context).await,
+            Self::Leaderboard => leaderboard::measure(context).await,
             Self::LargeBook => large_book::measure(context).await,
         }
     }

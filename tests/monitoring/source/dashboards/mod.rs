@@ -5,6 +5,7 @@ mod ledger;
 mod operations;
 mod overview;
 mod platform;
+mod play;
 
 use super::grafana::Dashboard;
 
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Dashboard> {
         ledger::ledger(),
         business::business(),
         business::transfers(),
+        play::play(),
         operations::jobs(),
         operations::security(),
         platform::postgres(),

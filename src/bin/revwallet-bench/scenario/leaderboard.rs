@@ -1,0 +1,214 @@
+//! A board of a million entries: pages, ranks and neighbors beside 500 submissions a second, for three patterns of scores.
+//!
+//! Requests are sent at fixed times, and each latency counts from then: a server that falls behind shows it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::json;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use crate::book::BenchBook;
+use crate::context::BenchContext;
+use crate::load::latency::LatencyHistogram;
+use crate::report::{Measurement, ReportSection, TargetBound};
+use crate::samples::{LoadResult, LoadSample};
+use crate::sql;
+
+const ENTRIES: i64 = 1_000_000;
+
+/// Submissions per second.
+const SUBMISSIONS: u32 = 500;
+
+/// Reads of each kind per second.
+const READS: u32 = 50;
+
+/// Connections that submit, and connections for each kind of read.
+const SUBMITTERS: u32 = 32;
+const READERS: u32 = 4;
+
+/// Warm-up before each measurement: the first statements of a connection are planned.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Longest 99th percentile of a read, in milliseconds.
+const P99_MAX_MS: f64 = 10.0;
+
+const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
+
+/// Request that a connection repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Submit,
+    Page,
+    Rank,
+    Around,
+}
+
+impl Operation {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Submit => "submissions",
+            Self::Page => "pages of 100",
+            Self::Rank => "ranks",
+            Self::Around => "entries with 10 neighbors",
+        }
+    }
+
+    const fn rate_and_connections(self) -> (u32, u32) {
+        match self {
+            Self::Submit => (SUBMISSIONS, SUBMITTERS),
+            _ => (READS, READERS),
+        }
+    }
+}
+
+/// A board on a server.
+#[derive(Debug, Clone)]
+struct Board {
+    http: reqwest::Client,
+    url: String,
+    key: Arc<str>,
+    pattern: &'static str,
+    /// Positions all over the board, behind which pages begin.
+    cursors: Arc<[String]>,
+}
+
+pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
+    let book = BenchBook::create(&context.postgres, "leaderboard").await?;
+    let server = context.start_server(&book).await?;
+    let key: Arc<str> = create_key(context, &book).await?.into();
+    let monitor = context.monitor(&[server.id()]);
+    let mut section = ReportSection::default();
+    // The client needs a provider, although it does not use TLS.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    for pattern in PATTERNS {
+        tracing::info!("a board of {ENTRIES} entries with {pattern} scores");
+        let board = Board {
+            http: reqwest::Client::new(),
+            url: format!("http://{}/api/leaderboards/{pattern}", server.address),
+            key: Arc::clone(&key),
+            pattern,
+            cursors: Arc::new([]),
+        };
+        let put = with_json(board.http.put(&board.url), &json!({ "operator": "set" }));
+        put.bearer_auth(&board.key).send().await?.error_for_status()?;
+        let places = sql::fill_board(&mut book.connect().await?, pattern, ENTRIES).await?;
+        let cursors = places.iter().map(|place| BASE64_URL_SAFE_NO_PAD.encode(place)).collect();
+        let board = Board { cursors, ..board };
+        board.run_all(WARM_UP).await?;
+        let (results, usage) = monitor.measure(board.run_all(context.args.duration)).await?;
+        for (operation, result) in results {
+            let sample = LoadSample { result, usage };
+            let label = format!("{}, {pattern} scores", operation.label());
+            if operation != Operation::Submit {
+                let label = format!("p99 of {label}, in milliseconds");
+                section.add_target(label, sample.p99_ms(), TargetBound::AtMost(P99_MAX_MS));
+            }
+            let (_, connections) = operation.rate_and_connections();
+            section.measurements.push(Measurement::new(label, connections as usize, sample));
+        }
+    }
+    server.kill().await?;
+    section.add_note(format!(
+        "Leaderboards: {ENTRIES} entries; reads and submissions are sent at fixed times, {SUBMISSIONS} submissions and {READS} reads of each kind a second."
+    ));
+    Ok(section)
+}
+
+fn with_json(
+    request: reqwest::RequestBuilder,
+    body: &serde_json::Value,
+) -> reqwest::RequestBuilder {
+    request.header("content-type", "application/json").body(body.to_string())
+}
+
+/// Creates an API key on the command line of the server.
+async fn create_key(context: &BenchContext, book: &BenchBook) -> anyhow::Result<String> {
+    let arguments = ["api-key", "create", "--name=bench", "--scope=events:write"];
+    let output = Command::new(&context.server_binary)
+        .args(arguments)
+        .args(["--database-url", &book.url])
+        .output()
+        .await?;
+    let text = String::from_utf8(output.stdout)?;
+    let key = text.lines().find(|line| line.starts_with("rwk_"));
+    Ok(key.context("no API key was created")?.to_owned())
+}
+
+impl Board {
+    /// Runs every operation at its rate, all at the same time.
+    async fn run_all(&self, duration: Duration) -> anyhow::Result<Vec<(Operation, LoadResult)>> {
+        let operations = [Operation::Submit, Operation::Page, Operation::Rank, Operation::Around];
+        let loads = operations.map(|operation| self.run(operation, duration));
+        let results = futures_util::future::try_join_all(loads).await?;
+        Ok(operations.into_iter().zip(results).collect())
+    }
+
+    async fn run(&self, operation: Operation, duration: Duration) -> anyhow::Result<LoadResult> {
+        let (rate, connections) = operation.rate_and_connections();
+        let (began, end) = (Instant::now(), Instant::now() + duration);
+        let interval = Duration::from_secs(1) * connections / rate;
+        let mut tasks = JoinSet::new();
+        for connection in 0..connections {
+            let (board, first) = (self.clone(), began + interval * connection / connections);
+            tasks.spawn(async move {
+                let mut latencies = LatencyHistogram::default();
+                let mut due = first;
+                while due < end {
+                    tokio::time::sleep_until(due.into()).await;
+                    board.request(operation).await?;
+                    latencies.record(due.elapsed());
+                    due += interval;
+                }
+                Ok(latencies)
+            });
+        }
+        LoadResult::join(tasks, began, 1.0).await
+    }
+
+    async fn request(&self, operation: Operation) -> anyhow::Result<()> {
+        let player = fastrand::i64(1..=ENTRIES);
+        let request = match operation {
+            Operation::Submit => {
+                let (user, score) = self.submission();
+                let body = json!({ "user": user, "score": score });
+                with_json(self.http.post(format!("{}/scores", self.url)), &body)
+            }
+            Operation::Page => {
+                let at = fastrand::usize(..self.cursors.len());
+                self.http.get(format!("{}?limit=100&after={}", self.url, self.cursors[at]))
+            }
+            Operation::Rank => {
+                self.http.get(format!("{}/users/player-{player}?around=0", self.url))
+            }
+            Operation::Around => {
+                self.http.get(format!("{}/users/player-{player}?around=5", self.url))
+            }
+        };
+        let response = request.bearer_auth(&self.key).send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        ensure!(status.is_success(), "{operation:?} returned {status}: {body:?}");
+        Ok(())
+    }
+
+    fn submission(&self) -> (String, i64) {
+        let player = fastrand::i64(1..=ENTRIES);
+        match self.pattern {
+            "random" => (format!("player-{player}"), fastrand::i64(0..1_000_000_000)),
+            // Each new player gets the score that everyone has.
+            "equal" => (format!("new-{}", fastrand::u64(..)), sql::EQUAL_SCORE),
+            // The best score so far, each time: milliseconds are above all scores of the board.
+            _ => (format!("player-{player}"), milliseconds()),
+        }
+    }
+}
+
+fn milliseconds() -> i64 {
+    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    i64::try_from(now).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,145 @@
+//! Seed 000's leaderboard: players by the highest balance that their main wallet ever reached.
+//!
+//! A durable reader of the book records each balance in the transaction that moves its cursor, so every transfer counts
+//! once and in order. There is a board for each currency; the routes show that of `--default-currency`.
+
+mod sql;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::page::{Cursor, EntryPage, PageStart, RankedEntry};
+use super::{BOOK, Leaderboards};
+use crate::auth::Caller;
+use crate::error::{Error, Result};
+use crate::ids::PlayerId;
+use crate::ledger::account::{AccountClass, AccountId};
+use crate::ledger::currency::Currency;
+use crate::ledger::read::BookRow;
+use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail, Transfers};
+use crate::tasks::Tasks;
+
+const READER: ReaderOptions = ReaderOptions {
+    name: "leaderboard",
+    start: StartPosition::Beginning,
+    items_max: 500,
+    pause: Duration::from_millis(20),
+};
+
+/// Starts the reader, which runs until the tasks stop.
+pub fn start(tail: &Tail, tasks: &Tasks) {
+    tail.follow::<Transfers>(READER, Recorder, tasks);
+}
+
+/// Records the balances of main wallets.
+struct Recorder;
+
+impl SegmentHandler<Transfers> for Recorder {
+    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
+        let credits: Vec<&BookRow> = segment.items.iter().filter(|row| is_credit(row)).collect();
+        let (accounts, seqs): (Vec<i64>, Vec<i64>) =
+            credits.iter().map(|row| (row.credit, row.seq)).unzip();
+        let mut of_currency: BTreeMap<String, (Vec<String>, Vec<i64>)> = BTreeMap::new();
+        for reached in sql::reached(db, BOOK, &accounts, &seqs).await? {
+            let (owners, balances) = of_currency.entry(reached.currency).or_default();
+            owners.push(reached.player);
+            balances.push(reached.balance);
+        }
+        // In the order of the currencies, so that two readers could not lock boards in opposite orders.
+        for (currency, (owners, balances)) in of_currency {
+            sql::record(db, &currency, &owners, &balances).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the balance of a customer grows. Money that comes back from the account's own hold is none that is new.
+fn is_credit(row: &BookRow) -> bool {
+    let credit = AccountId(row.credit);
+    row.amount > 0
+        && credit.class() == Some(AccountClass::Customer)
+        && AccountId(row.debit).held_for() != Some(credit)
+}
+
+/// An entry of the board.
+#[derive(Debug)]
+pub struct BalanceEntry {
+    pub entry: RankedEntry,
+    /// Whether the caller may see the balance.
+    pub is_visible: bool,
+}
+
+/// A page of the board.
+#[derive(Debug)]
+pub struct BalancePage {
+    pub currency: Currency,
+    pub entries: Vec<BalanceEntry>,
+    pub previous: Option<Cursor>,
+    pub next: Option<Cursor>,
+}
+
+/// A player's entry with its neighbors.
+#[derive(Debug)]
+pub struct BalanceNeighbors {
+    pub currency: Currency,
+    pub entries: Vec<BalanceEntry>,
+    /// Index of the player's entry.
+    pub index: usize,
+}
+
+impl Leaderboards {
+    /// A page of the board of the default currency.
+    pub async fn balance_page(
+        &self,
+        start: &PageStart,
+        limit: i64,
+        caller: &Caller,
+    ) -> Result<BalancePage> {
+        let currency = self.wallets.default_currency();
+        let mut db = self.db.snapshot("leaderboard.balances").await?;
+        let season = sql::season(&mut db, currency.code()).await?;
+        let Some(season) = season else {
+            return Ok(BalancePage { currency, entries: Vec::new(), previous: None, next: None });
+        };
+        let page = self.read_page(&mut db, season, start, limit).await?;
+        let EntryPage { entries, previous, next } = page;
+        let entries = with_visibility(&mut db, entries, caller).await?;
+        Ok(BalancePage { currency, entries, previous, next })
+    }
+
+    /// The entry of a player on the board of the default currency, with up to `around` neighbors on each side.
+    pub async fn balance_neighbors(
+        &self,
+        player: &PlayerId,
+        around: i64,
+        caller: &Caller,
+    ) -> Result<BalanceNeighbors> {
+        let currency = self.wallets.default_currency();
+        let mut db = self.db.snapshot("leaderboard.balances").await?;
+        let season = sql::season(&mut db, currency.code()).await?;
+        let season = season.ok_or(Error::NotFound("entry"))?;
+        let entries = self.read_around(&mut db, season, player.as_str(), around).await?;
+        let index = entries.iter().position(|entry| entry.owner == player.as_str());
+        let index = index.ok_or(Error::NotFound("entry"))?;
+        let entries = with_visibility(&mut db, entries, caller).await?;
+        Ok(BalanceNeighbors { currency, entries, index })
+    }
+}
+
+/// Decides which balances the caller may see: as those of wallets.
+async fn with_visibility(
+    db: &mut PgConnection,
+    entries: Vec<RankedEntry>,
+    caller: &Caller,
+) -> Result<Vec<BalanceEntry>> {
+    let owners: Vec<String> = entries.iter().map(|entry| entry.owner.clone()).collect();
+    let players: HashMap<_, _> = sql::players(db, &owners).await?.into_iter().collect();
+    let entries = entries.into_iter().map(|entry| {
+        let player = players.get(&entry.owner).copied();
+        let is_visible = player.is_some() && caller.require_read_player(player).is_ok();
+        BalanceEntry { entry, is_visible }
+    });
+    Ok(entries.collect())
+}

@@ -1,0 +1,364 @@
+//! `/api/leaderboards`: boards, submissions, pages and ranks.
+
+mod balances;
+mod entries;
+mod prizes;
+
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Leaderboards;
+use super::board::{
+    Board, BoardName, BoardPut, BoardSchedule, BoardSettings, PRIZES_MAX, PrizeRule, ScoreOperator,
+    ScoreOrder, Season,
+};
+use super::schedule::{self, Schedule};
+use crate::auth::{Authenticator, Caller};
+use crate::error::{Error, Result};
+use crate::http::extract::{BoundedList, JsonBody, Path, Query, RawField, Validator};
+use crate::http::fields::{moment, parse_moment, string};
+use crate::http::pagination::{Page, last_of_full_page, page_limit};
+use crate::http::problem::Problems;
+use crate::ledger::currency::Currencies;
+use crate::ledger::money::Minor;
+use crate::wallet::http::body::number;
+
+/// Highest rank that can have a prize.
+const PRIZE_RANK_MAX: i32 = 10_000;
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Leaderboards: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(list_leaderboards))
+        .routes(routes!(put_leaderboard, delete_leaderboard))
+        .merge(entries::routes())
+        .merge(balances::routes())
+        .merge(prizes::routes())
+}
+
+/// The name of a board in a path; a name that no board can have does not exist.
+fn board_name(text: &str) -> Result<BoardName> {
+    text.parse().map_err(|_| super::no_board())
+}
+
+/// A prize of each season.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LeaderboardPrizeRule)]
+struct PrizeRuleBody {
+    #[schema(example = 1)]
+    rank: i32,
+    #[schema(value_type = f64, example = 50.00)]
+    amount: Box<RawValue>,
+    #[schema(example = "EUR")]
+    currency: String,
+}
+
+impl TryFrom<&PrizeRule> for PrizeRuleBody {
+    type Error = Error;
+
+    fn try_from(rule: &PrizeRule) -> Result<Self> {
+        let PrizeRule { rank, currency, amount } = rule;
+        let amount = number(*amount, *currency)?;
+        Ok(Self { rank: *rank, amount, currency: currency.code().to_owned() })
+    }
+}
+
+fn rule_bodies(rules: &[PrizeRule]) -> Result<Vec<PrizeRuleBody>> {
+    rules.iter().map(PrizeRuleBody::try_from).collect()
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Leaderboard)]
+struct BoardBody {
+    #[schema(example = "weekly")]
+    name: String,
+    /// `desc` or `asc`: which score is better.
+    #[schema(example = "desc")]
+    order: &'static str,
+    /// `best`, `set`, `incr` or `decr`: how a submission changes the score.
+    #[schema(example = "best")]
+    operator: &'static str,
+    /// The cron expression that ends a season and begins the next one.
+    #[schema(example = "0 0 * * MON")]
+    reset: Option<String>,
+    #[schema(example = "Europe/Berlin")]
+    time_zone: &'static str,
+    /// End of the last season.
+    ends_at: Option<String>,
+    /// Prizes of the seasons to come.
+    prizes: Vec<PrizeRuleBody>,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    created_at: String,
+}
+
+impl TryFrom<&Board> for BoardBody {
+    type Error = Error;
+
+    fn try_from(board: &Board) -> Result<Self> {
+        let BoardSettings { order, operator, schedule, prizes } = &board.settings;
+        Ok(Self {
+            name: board.name.clone(),
+            order: order.name(),
+            operator: operator.name(),
+            reset: schedule.reset.clone(),
+            time_zone: schedule.time_zone.name(),
+            ends_at: schedule.ends_at.map(moment).transpose()?,
+            prizes: rule_bodies(prizes)?,
+            created_at: moment(board.created_at)?,
+        })
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LeaderboardSeason)]
+struct SeasonBody {
+    #[schema(example = 1)]
+    number: i32,
+    #[schema(example = "2026-01-26T00:00:00Z")]
+    starts_at: String,
+    /// When it is to end.
+    #[schema(example = "2026-02-02T00:00:00Z")]
+    ends_at: Option<String>,
+    /// When it ended; absent while it runs.
+    ended_at: Option<String>,
+    /// Prizes, fixed when the season started.
+    prizes: Vec<PrizeRuleBody>,
+}
+
+impl TryFrom<&Season> for SeasonBody {
+    type Error = Error;
+
+    fn try_from(season: &Season) -> Result<Self> {
+        Ok(Self {
+            number: season.number,
+            starts_at: moment(season.starts_at)?,
+            ends_at: season.ends_at.map(moment).transpose()?,
+            ended_at: season.ended_at.map(moment).transpose()?,
+            prizes: rule_bodies(&season.prizes)?,
+        })
+    }
+}
+
+/// A prize in a request.
+#[derive(Deserialize, ToSchema)]
+struct PutPrize<'a> {
+    /// From 1 to 10,000.
+    #[serde(borrow, default)]
+    #[schema(value_type = i32, example = 1)]
+    rank: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "50.00")]
+    amount: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "EUR")]
+    currency: RawField<'a>,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct PutLeaderboard<'a> {
+    /// `desc` (the default) or `asc`: which score is better.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "desc")]
+    order: RawField<'a>,
+    /// `best` (the default), `set`, `incr` or `decr`: how a submission changes the score.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "best")]
+    operator: RawField<'a>,
+    /// A cron expression of five fields, or a nickname such as `@weekly`: at each occurrence a season ends and the next
+    /// one begins.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "0 0 * * MON")]
+    reset: RawField<'a>,
+    /// The time zone of `reset`; UTC by default.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "Europe/Berlin")]
+    time_zone: RawField<'a>,
+    /// End of the last season, as RFC 3339.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z")]
+    ends_at: RawField<'a>,
+    /// At most 1,000 prizes of each season; a rank can have one in each currency.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<PutPrize<'static>>>)]
+    prizes: Option<BoundedList<PutPrize<'a>, PRIZES_MAX>>,
+}
+
+impl PutLeaderboard<'_> {
+    fn validate(self, currencies: &Currencies) -> Result<BoardSettings> {
+        let mut validator = Validator::default();
+        let order = validator.optional("/order", &self.order, |raw| match &*string(raw)? {
+            "desc" => Ok(ScoreOrder::Descending),
+            "asc" => Ok(ScoreOrder::Ascending),
+            _ => Err("must be desc or asc".to_owned()),
+        });
+        let operator = validator.optional("/operator", &self.operator, |raw| string(raw)?.parse());
+        let time_zone = validator
+            .optional("/time_zone", &self.time_zone, |raw| schedule::time_zone(&string(raw)?));
+        let time_zone = time_zone.unwrap_or(chrono_tz::Tz::UTC);
+        let reset = validator.optional("/reset", &self.reset, |raw| {
+            let text = string(raw)?;
+            if text.chars().count() > schedule::CRON_MAX {
+                return Err(format!("must have at most {} characters", schedule::CRON_MAX));
+            }
+            Schedule::parse(&text, time_zone).map(|_| text)
+        });
+        let ends_at = validator.optional("/ends_at", &self.ends_at, end_of_last_season);
+        let prizes = match self.prizes.map(BoundedList::within) {
+            Some(None) => {
+                validator.refuse("/prizes", format!("must be at most {PRIZES_MAX} prizes"));
+                Vec::new()
+            }
+            Some(Some(prizes)) => prize_rules(&mut validator, &prizes, currencies),
+            None => Vec::new(),
+        };
+        validator.finish(Some(BoardSettings {
+            order: order.unwrap_or(ScoreOrder::Descending),
+            operator: operator.unwrap_or(ScoreOperator::Best),
+            schedule: BoardSchedule { reset, time_zone, ends_at },
+            prizes,
+        }))
+    }
+}
+
+fn end_of_last_season(raw: &str) -> Result<OffsetDateTime, String> {
+    let wrong = || "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
+    let parsed = parse_moment("/ends_at", Some(string(raw)?)).map_err(|_| wrong())?;
+    // The database stores microseconds.
+    parsed.map(OffsetDateTime::truncate_to_microsecond).ok_or_else(wrong)
+}
+
+/// Parses the prizes, sorted by rank.
+fn prize_rules(
+    validator: &mut Validator,
+    prizes: &[PutPrize<'_>],
+    currencies: &Currencies,
+) -> Vec<PrizeRule> {
+    let mut rules = Vec::new();
+    for (n, prize) in prizes.iter().enumerate() {
+        let rank = validator.required(&format!("/prizes/{n}/rank"), &prize.rank, |raw| {
+            let rank = raw.parse().ok().filter(|rank| (1..=PRIZE_RANK_MAX).contains(rank));
+            rank.ok_or_else(|| format!("must be a whole number from 1 to {PRIZE_RANK_MAX}"))
+        });
+        let currency =
+            validator.required(&format!("/prizes/{n}/currency"), &prize.currency, |raw| {
+                let found = currencies.find(&string(raw)?);
+                found.ok_or_else(|| "is not a supported currency".to_owned())
+            });
+        let amount = currency.and_then(|currency| {
+            validator.required(&format!("/prizes/{n}/amount"), &prize.amount, |raw| {
+                let text = Currencies::amount_text(raw)?;
+                Minor::parse_amount(text, currency).map_err(|cause| cause.to_string())
+            })
+        });
+        if let (Some(rank), Some(currency), Some(amount)) = (rank, currency, amount) {
+            let is_taken = |rule: &PrizeRule| (rule.rank, rule.currency) == (rank, currency);
+            if rules.iter().any(is_taken) {
+                validator
+                    .refuse(&format!("/prizes/{n}/rank"), "has a prize in this currency already");
+            }
+            rules.push(PrizeRule { rank, currency, amount });
+        }
+    }
+    rules.sort_unstable();
+    rules
+}
+
+/// Create or change a leaderboard
+///
+/// Requires `events:write`, with prizes `wallet:write` too. Order and operator are fixed once there are entries. Changed
+/// prizes are those of the next season; a board without `reset` has only one season, whose prizes are fixed.
+#[utoipa::path(
+    put, path = "/api/leaderboards/{board}", tag = "play",
+    params(("board" = String, Path, description = "1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),
+    request_body = PutLeaderboard<'static>,
+    responses(
+        (status = 200, description = "It was changed", body = BoardBody),
+        (status = 201, description = "It was created", body = BoardBody),
+        Problems,
+    ),
+)]
+async fn put_leaderboard(
+    State(leaderboards): State<Leaderboards>,
+    caller: Caller,
+    Path(board): Path<String>,
+    body: JsonBody,
+) -> Result<Response> {
+    // Nothing is revealed about the body to a caller without the scope.
+    caller.require_scope(crate::auth::Scope::EventsWrite)?;
+    let name: BoardName = board.parse().map_err(|why: String| Error::field("board", why))?;
+    let settings = body.read::<PutLeaderboard<'_>>()?.validate(leaderboards.currencies())?;
+    let BoardPut { board, created } = leaderboards.put(&name, &settings, &caller).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let location = format!("/api/leaderboards/{}", board.name);
+    let body = axum::Json(BoardBody::try_from(&board)?);
+    Ok(if created {
+        (status, [(http::header::LOCATION, location)], body).into_response()
+    } else {
+        (status, body).into_response()
+    })
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ListLeaderboardsQuery {
+    /// Page size, 1 to 1000; 100 by default.
+    limit: Option<i64>,
+    /// End of the previous page; take it from the header `Link`.
+    after: Option<String>,
+}
+
+/// List leaderboards
+#[utoipa::path(
+    get, path = "/api/leaderboards", tag = "play",
+    params(ListLeaderboardsQuery),
+    responses(
+        (status = 200, description = "In the order of their names; `Link` has the next page", body = [BoardBody]),
+        Problems,
+    ),
+)]
+async fn list_leaderboards(
+    State(leaderboards): State<Leaderboards>,
+    _caller: Caller,
+    Query(query): Query<ListLeaderboardsQuery>,
+) -> Result<Response> {
+    let limit = page_limit(query.limit)?;
+    let found = leaderboards.list(query.after.as_deref().unwrap_or_default(), limit).await?;
+    let next = last_of_full_page(&found, limit)
+        .map(|last| format!("/api/leaderboards?limit={limit}&after={}", last.name));
+    let bodies = found.iter().map(BoardBody::try_from).collect::<Result<Vec<_>>>()?;
+    Ok(Page::new(bodies, next).into_response())
+}
+
+/// Delete a leaderboard
+///
+/// Its running season pays no prizes; those of seasons that have ended are still paid. The name is free at once.
+#[utoipa::path(
+    delete, path = "/api/leaderboards/{board}", tag = "play",
+    params(
+        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
+    ),
+    responses(
+        (status = 204, description = "Deleted, with its seasons and entries"),
+        Problems,
+    ),
+)]
+async fn delete_leaderboard(
+    State(leaderboards): State<Leaderboards>,
+    caller: Caller,
+    Path(board): Path<String>,
+) -> Result<StatusCode> {
+    caller.require_scope(crate::auth::Scope::EventsWrite)?;
+    leaderboards.delete(&board_name(&board)?, &caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

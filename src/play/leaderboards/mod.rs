@@ -1,0 +1,125 @@
+//! Leaderboards: named boards whose ranks are counted in the database, with seasons and prizes.
+//!
+//! Start reading at `migrations/0025_leaderboards.sql`: places, buckets, and the function that takes submissions.
+//! Concurrent submissions to a board share a transaction ([`submission::queue`]); every read is one statement, so its ranks
+//! are those of one moment, on every process.
+//!
+//! | part | file |
+//! |---|---|
+//! | boards: create, change, delete | [`board`] |
+//! | scores | [`submission`] |
+//! | pages and ranks | [`page`] |
+//! | the end of a season | [`season`], [`schedule`] |
+//! | seed 000's leaderboard, of balances | [`balances`] |
+//! | prizes, and the account that pays them | [`prize`] |
+
+pub mod balances;
+pub mod board;
+pub mod cli;
+pub mod http;
+pub mod jobs;
+pub mod page;
+pub mod prize;
+mod schedule;
+pub mod season;
+mod sql;
+pub mod submission;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::auth::Policy;
+use crate::cache::Cache;
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::ids::LeaderboardId;
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::currency::Currencies;
+use crate::secret::digest;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::wallet::Wallets;
+
+use self::board::BoardName;
+use self::submission::queue::SubmissionQueue;
+
+pub use self::prize::PRIZE_PAID;
+
+/// The book that prizes are paid in.
+const BOOK: i32 = 1;
+
+/// Every statement of this slice that moves with money.
+pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
+
+/// Most boards whose ids are cached.
+const IDS_MAX: usize = 10_000;
+
+/// The operations on leaderboards. Cheap to clone.
+#[derive(Clone)]
+pub struct Leaderboards(Arc<LeaderboardsParts>);
+
+pub struct LeaderboardsParts {
+    db: Database,
+    wallets: Wallets,
+    queue: SubmissionQueue,
+    /// Ids of boards by the hash of their names. A deleted board keeps its id, and the name may belong to another one: the
+    /// database has the last word.
+    ids: Cache<Uuid, LeaderboardId>,
+    policy: Policy,
+    metrics: Arc<Metrics>,
+}
+
+impl std::ops::Deref for Leaderboards {
+    type Target = LeaderboardsParts;
+
+    fn deref(&self) -> &LeaderboardsParts {
+        &self.0
+    }
+}
+
+impl Leaderboards {
+    /// Starts the task that takes submissions.
+    pub fn start(
+        db: Database,
+        wallets: Wallets,
+        policy: Policy,
+        metrics: Arc<Metrics>,
+        tasks: &Tasks,
+    ) -> Self {
+        submission::preregister(&metrics);
+        prize::preregister(&metrics);
+        let queue = SubmissionQueue::start(db.clone(), Arc::clone(&metrics), tasks);
+        let ids = Cache::new(IDS_MAX);
+        Self(Arc::new(LeaderboardsParts { db, wallets, queue, ids, policy, metrics }))
+    }
+}
+
+impl LeaderboardsParts {
+    pub(super) fn currencies(&self) -> &Currencies {
+        self.wallets.currencies()
+    }
+}
+
+fn no_board() -> Error {
+    Error::NotFound("leaderboard")
+}
+
+impl Leaderboards {
+    /// The id of a board, from the cache if it is there.
+    async fn id_of(&self, name: &BoardName) -> Result<LeaderboardId> {
+        let key = digest(&[name.as_str()]);
+        if let Some(id) = self.ids.get(&key) {
+            return Ok(id);
+        }
+        let mut db = self.db.acquire("leaderboard.find").await?;
+        let board = sql::find_board(&mut db, name.as_str()).await?.ok_or_else(no_board)?;
+        self.ids.insert(key, board.id);
+        Ok(board.id)
+    }
+
+    /// Forgets the id of a board. Returns whether it was known.
+    fn forget_id(&self, name: &BoardName) -> bool {
+        self.ids.remove(&digest(&[name.as_str()])).is_some()
+    }
+}

@@ -1,0 +1,74 @@
+//! The accounts that prizes are paid from: one for each currency, never below zero, funded by operators only.
+
+use crate::auth::{Caller, Scope};
+use crate::error::{Error, Result};
+use crate::idempotency::IdempotencyKey;
+use crate::ids::TransferId;
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::read;
+use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+use crate::play::leaderboards::{BOOK, Leaderboards};
+use crate::wallet::from_post_error;
+
+/// Balance of a prize account.
+#[derive(Debug, Clone, Copy)]
+pub struct PrizeAccount {
+    pub currency: Currency,
+    pub balance: Minor,
+    /// The deposit, right after one.
+    pub transfer: Option<TransferId>,
+    pub replayed: bool,
+}
+
+impl Leaderboards {
+    /// Moves money from outside into the prize account of a currency. `amount` is a decimal.
+    pub async fn fund_prizes(
+        &self,
+        currency: Currency,
+        amount: &str,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<PrizeAccount> {
+        caller.require_scope(Scope::Admin)?;
+        let amount = Minor::parse_amount(amount, currency)
+            .map_err(|cause| Error::field("/amount", cause.to_string()))?;
+        let debit = AccountId::system(SystemRole::World, currency);
+        let credit = AccountId::system(SystemRole::Prize, currency);
+        let kind = TransferKind::Deposit;
+        let key =
+            key.hashed(caller.name(), "prize account", &[currency.code(), &amount.0.to_string()]);
+        let legs = vec![Leg::from(Action::Move { kind, debit, credit, amount })];
+        let posted = self.wallets.ledger().post(Posting { key, legs, ..Posting::default() }).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
+        Ok(PrizeAccount {
+            currency,
+            balance: posted.available(credit).unwrap_or_default(),
+            transfer: Some(TransferId(posted.first_seq)),
+            replayed: posted.replayed,
+        })
+    }
+
+    /// The prize accounts with money in them.
+    pub async fn prize_accounts(&self, caller: &Caller) -> Result<Vec<PrizeAccount>> {
+        caller.require_scope(Scope::Admin)?;
+        let currencies = self.currencies().all();
+        let accounts: Vec<AccountId> = currencies
+            .iter()
+            .map(|currency| AccountId::system(SystemRole::Prize, *currency))
+            .collect();
+        let mut db = self.db.snapshot("leaderboard.prize_accounts").await?;
+        let balances = read::balances(&mut db, BOOK, &accounts, read::END).await?;
+        let accounts = currencies.into_iter().zip(balances);
+        Ok(accounts
+            .filter(|(_, balance)| *balance > Minor::ZERO)
+            .map(|(currency, balance)| PrizeAccount {
+                currency,
+                balance,
+                transfer: None,
+                replayed: false,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,183 @@
+//! Prizes: what the winners of a season get, each paid at most once.
+//!
+//! A prize is paid by a posting whose key names the prize and whose companion marks it as paid: whatever is killed, and
+//! however often the job runs, the money moves once. A prize that cannot be paid or received is marked `unpaid` with the
+//! reason, and the others are paid.
+
+mod account;
+pub(super) mod sql;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use sqlx::Connection as _;
+
+use super::board::BoardName;
+use super::{Leaderboards, jobs};
+use crate::auth::{Access, Caller, Scope};
+use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
+use crate::ids::{PlayerId, SeasonId, TransferId};
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::companion::Companion;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::secret::digest;
+use crate::telemetry::Metrics;
+use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
+
+pub use self::account::PrizeAccount;
+pub use self::sql::PRIZE_PAID;
+
+/// Prizes that are read at a time.
+const PAGE_MAX: i64 = 100;
+
+/// Most prizes that are paid concurrently, so that they share commits.
+const CONCURRENCY: usize = 16;
+
+/// State of a prize.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrizeState {
+    Due,
+    Paid(TransferId),
+    /// It could not be paid or received, for this reason.
+    Unpaid(String),
+}
+
+/// A prize of a season that has ended.
+#[derive(Debug, Clone)]
+pub struct Prize {
+    pub season: SeasonId,
+    pub rank: i32,
+    pub owner: String,
+    pub currency: Currency,
+    pub amount: Minor,
+    pub state: PrizeState,
+}
+
+/// The row of the companion.
+#[derive(Serialize)]
+struct PaidPrize<'a> {
+    /// Place of the payment among the legs of the posting.
+    first: usize,
+    season: SeasonId,
+    rank: i32,
+    currency: &'a str,
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for outcome in ["paid", "unpaid"] {
+        metrics.wallet_leaderboard_prizes_total.preregister([outcome]);
+    }
+}
+
+impl Leaderboards {
+    pub(super) fn prize_from(&self, row: sql::PrizeRow) -> Result<Prize> {
+        let state = match (row.state.as_str(), row.transfer, row.reason) {
+            ("due", _, _) => PrizeState::Due,
+            ("paid", Some(transfer), _) => PrizeState::Paid(TransferId(transfer)),
+            ("unpaid", _, Some(reason)) => PrizeState::Unpaid(reason),
+            (state, ..) => {
+                return Err(Error::Internal(anyhow::anyhow!("unknown state of a prize: {state}")));
+            }
+        };
+        Ok(Prize {
+            season: row.season,
+            rank: row.rank,
+            owner: row.owner,
+            currency: self.currency(&row.currency)?,
+            amount: Minor(row.amount),
+            state,
+        })
+    }
+
+    /// Settles every prize of a season that is due.
+    pub async fn pay_prizes(&self, season: SeasonId) -> Result<()> {
+        loop {
+            let mut db = self.db.acquire("leaderboard.due_prizes").await?;
+            let due = sql::due(&mut db, season, PAGE_MAX).await?;
+            drop(db);
+            if due.is_empty() {
+                return Ok(());
+            }
+            let due =
+                due.into_iter().map(|row| self.prize_from(row)).collect::<Result<Vec<_>>>()?;
+            stream::iter(due)
+                .map(|prize| async move { self.settle(&prize).await })
+                .buffer_unordered(CONCURRENCY)
+                .try_collect::<()>()
+                .await?;
+        }
+    }
+
+    /// Pays a prize, or marks it as unpaid.
+    async fn settle(&self, prize: &Prize) -> Result<()> {
+        let Err(refusal) = self.pay(prize).await? else {
+            self.metrics.wallet_leaderboard_prizes_total.with(["paid"]).increment(1);
+            return Ok(());
+        };
+        let mut db = self.db.acquire("leaderboard.settle_prize").await?;
+        let is_marked = sql::mark_unpaid(
+            &mut db,
+            prize.season,
+            prize.rank,
+            prize.currency.code(),
+            refusal.name(),
+        )
+        .await?;
+        // Otherwise another process has settled it meanwhile.
+        if is_marked {
+            self.metrics.wallet_leaderboard_prizes_total.with(["unpaid"]).increment(1);
+            tracing::warn!(
+                event = "leaderboard.prize_unpaid",
+                season.id = prize.season.0,
+                prize.rank = prize.rank,
+                reason = refusal.name(),
+                "a prize could not be paid; fix the cause, then retry it"
+            );
+        }
+        Ok(())
+    }
+
+    async fn pay(&self, prize: &Prize) -> Result<Result<TransferId, PayoutRefusal>> {
+        let Prize { season, rank, owner, currency, amount, .. } = prize;
+        let Ok(player) = owner.parse::<PlayerId>() else {
+            return Ok(Err(PayoutRefusal::UnknownPlayer));
+        };
+        let name = [season.to_string(), rank.to_string()];
+        let key = HashedKey {
+            hash: digest(&["leaderboard prize", &name[0], &name[1], currency.code()]),
+            content: digest(&[owner, &amount.0.to_string()]),
+        };
+        let payout = Payout {
+            player: &player,
+            currency: *currency,
+            amount: *amount,
+            debit: AccountId::system(SystemRole::Prize, *currency),
+            key,
+            may_open_guest: self.policy.access == Access::Open,
+        };
+        self.wallets
+            .pay_main(&payout, |first| {
+                let row =
+                    PaidPrize { first, season: *season, rank: *rank, currency: currency.code() };
+                Companion::new(&PRIZE_PAID, &row, "the prize is settled")
+                    .map_err(|cause| Error::Internal(cause.into()))
+            })
+            .await
+    }
+
+    /// Makes the unpaid prizes of a board due again. Returns their number.
+    pub async fn retry_prizes(&self, name: &BoardName, caller: &Caller) -> Result<u64> {
+        caller.require_scope(Scope::Admin)?;
+        let board = self.id_of(name).await?;
+        let mut db = self.db.acquire("leaderboard.retry_prizes").await?;
+        let mut tx = db.begin().await?;
+        let seasons = sql::retry(&mut tx, board).await?;
+        let count = seasons.len();
+        for season in seasons.into_iter().collect::<std::collections::BTreeSet<_>>() {
+            jobs::enqueue_prizes(&mut tx, season).await?;
+        }
+        tx.commit().await?;
+        Ok(count as u64)
+    }
+}

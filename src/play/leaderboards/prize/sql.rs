@@ -1,0 +1,102 @@
+//! Statements of prizes.
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+use crate::ids::{LeaderboardId, SeasonId};
+use crate::ledger::companion::CompanionKind;
+
+/// Marks a prize as paid, unless it is settled. `first` is the place of the payment among the legs of its posting.
+pub static PRIZE_PAID: CompanionKind = CompanionKind {
+    name: "leaderboard.prize_paid",
+    sql: "
+with input as (
+    select * from json_to_recordset($2::text::json)
+        as (n int, seq bigint, first int, season bigint, rank int, currency text)
+), done as (
+    update public.leaderboard_prize p
+    set state = 'paid', transfer = i.seq + i.first, settled_at = now()
+    from input i
+    where p.season = i.season and p.rank = i.rank and p.currency = i.currency and p.state = 'due'
+    returning p.season, p.rank, p.currency
+), took as (
+    select n from input join done using (season, rank, currency)
+)",
+};
+
+/// A prize of a season that has ended.
+pub(in crate::play::leaderboards) struct PrizeRow {
+    pub season: SeasonId,
+    pub rank: i32,
+    pub owner: String,
+    pub currency: String,
+    pub amount: i64,
+    pub state: String,
+    pub reason: Option<String>,
+    pub transfer: Option<i64>,
+}
+
+/// The prizes of these ranks.
+pub(in crate::play::leaderboards) async fn of_ranks(
+    db: &mut PgConnection,
+    season: SeasonId,
+    ranks: &[i32],
+) -> Result<Vec<PrizeRow>> {
+    let rows = sqlx::query_as!(
+        PrizeRow,
+        r#"select season as "season: SeasonId", rank, owner, currency, amount, state, reason, transfer
+        from leaderboard_prize where season = $1 and rank = any ($2)
+        order by rank, currency"#,
+        season.0,
+        ranks
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Prizes of a season that are due, in the order of their ranks.
+pub(super) async fn due(
+    db: &mut PgConnection,
+    season: SeasonId,
+    limit: i64,
+) -> Result<Vec<PrizeRow>> {
+    let rows = sqlx::query_as!(
+        PrizeRow,
+        r#"select season as "season: SeasonId", rank, owner, currency, amount, state, reason, transfer
+        from leaderboard_prize where season = $1 and state <> 'paid' and state = 'due'
+        order by rank, currency limit $2"#,
+        season.0,
+        limit
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Marks a prize as unpaid; `false` if it is settled already.
+pub(super) async fn mark_unpaid(
+    db: &mut PgConnection,
+    season: SeasonId,
+    rank: i32,
+    currency: &str,
+    reason: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update leaderboard_prize set state = 'unpaid', reason = $4, settled_at = now()
+        where season = $1 and rank = $2 and currency = $3 and state = 'due'",
+        season.0,
+        rank,
+        currency,
+        reason
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Makes the unpaid prizes of a board due again. Returns the season of each.
+pub(super) async fn retry(db: &mut PgConnection, board: LeaderboardId) -> Result<Vec<SeasonId>> {
+    let seasons = sqlx::query_scalar!(
+        r#"update leaderboard_prize p set state = 'due', reason = null, settled_at = null
+        from leaderboard_season s
+        where s.id = p.season and s.board = $1 and p.state = 'unpaid'
+        returning p.season as "season: SeasonId""#,
+        board.0
+    );
+    Ok(seasons.fetch_all(db).await?)
+}

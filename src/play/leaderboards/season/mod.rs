@@ -1,0 +1,157 @@
+//! The end of a season: its prizes are fixed, the next season begins, once, on whichever process comes first.
+//!
+//! The database's clock decides. A season that is due is found by every process once a second, and ended by a job; a
+//! submission that comes before the job ends it itself, so that it counts for the season that it belongs to.
+
+mod sql;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use sqlx::Connection as _;
+use tokio_util::sync::CancellationToken;
+
+use super::board::Season;
+use super::{BOOK, Leaderboards, jobs, sql as boards};
+use crate::error::{Error, Result};
+use crate::ids::LeaderboardId;
+use crate::ledger::tail::append_event;
+use crate::telemetry::gauge_value;
+
+/// Pause between two searches for seasons that are due.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Rounds between two samples of the gauges, and searches for prizes that were left.
+const SAMPLE_ROUNDS: u32 = 15;
+
+/// Rounds between two removals of old idempotency keys.
+const KEYS_ROUNDS: u32 = 600;
+
+/// How long the answer to an idempotency key is kept.
+const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+/// Most keys that a statement removes.
+const KEYS_MAX: i64 = 10_000;
+
+/// Most seasons and prizes that a round enqueues jobs for.
+const DUE_MAX: i64 = 100;
+
+/// Enqueues jobs for what is due, until shutdown.
+pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> anyhow::Result<()> {
+    let mut round: u32 = 0;
+    loop {
+        if let Err(error) = leaderboards.enqueue_due(round).await {
+            tracing::warn!(
+                event = "leaderboard.schedule_failed",
+                error.message = error.into_cause().to_string(),
+                "leaderboards that are due could not be read; retrying"
+            );
+        }
+        round = round.wrapping_add(1);
+        if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+impl Leaderboards {
+    async fn enqueue_due(&self, round: u32) -> Result<()> {
+        let mut db = self.db.acquire("leaderboard.due").await?;
+        for board in sql::due_boards(&mut db, DUE_MAX).await? {
+            let mut tx = db.begin().await?;
+            jobs::enqueue_reset(&mut tx, board).await?;
+            tx.commit().await?;
+        }
+        if round.is_multiple_of(SAMPLE_ROUNDS) {
+            let state = sql::state(&mut db).await?;
+            self.metrics.wallet_leaderboards.set(gauge_value(state.boards));
+            self.metrics.wallet_leaderboard_prizes_open.with(["due"]).set(gauge_value(state.due));
+            self.metrics
+                .wallet_leaderboard_prizes_open
+                .with(["unpaid"])
+                .set(gauge_value(state.unpaid));
+            self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
+            // Their job is enqueued when the season ends; this revives one that has used up its attempts.
+            for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
+                let mut tx = db.begin().await?;
+                jobs::enqueue_prizes(&mut tx, season).await?;
+                tx.commit().await?;
+            }
+        }
+        if round.is_multiple_of(KEYS_ROUNDS) {
+            sql::remove_keys(&mut db, KEY_LIFETIME.as_secs_f64(), KEYS_MAX).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the season of a board if it is past its end, and begins the next one. Returns the season that was ended.
+    pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
+        let mut db = self.db.acquire("leaderboard.end_season").await?;
+        if !sql::is_due(&mut db, board).await? {
+            return Ok(None);
+        }
+        let mut tx = db.begin().await?;
+        let Some(row) = boards::lock_board(&mut tx, board).await? else { return Ok(None) };
+        let board = self.board_from(row)?;
+        let Some(row) = boards::current_season(&mut tx, board.id).await? else { return Ok(None) };
+        let season = self.season_from(row)?;
+        let now = boards::now(&mut tx).await?;
+        let Some(ends_at) = season.ends_at.filter(|ends_at| *ends_at <= now) else {
+            return Ok(None);
+        };
+        sql::end_season(&mut tx, season.id).await?;
+        let prizes = sql::fix_prizes(&mut tx, season.id).await?;
+        // Occurrences that passed while no process ran are skipped: no player could take part in them.
+        let is_last = board.settings.schedule.reset.is_none()
+            || board.settings.schedule.ends_at.is_some_and(|last| last <= ends_at.max(now));
+        if !is_last {
+            let next_end = board.settings.schedule.season_end(now.max(ends_at))?;
+            boards::open_season(&mut tx, board.id, ends_at, next_end).await?;
+        }
+        if prizes > 0 {
+            jobs::enqueue_prizes(&mut tx, season.id).await?;
+        }
+        let body = json!({
+            "board": board.name, "season": season.number, "ended": true, "prizes": prizes, "last": is_last,
+        });
+        let body = to_raw_value(&body).map_err(|cause| Error::Internal(cause.into()))?;
+        append_event(&mut tx, BOOK, &format!("leaderboard:{}", board.name), &body, None).await?;
+        tx.commit().await?;
+        self.metrics.wallet_leaderboard_seasons_ended_total.increment(1);
+        tracing::info!(
+            event = "leaderboard.season_ended",
+            leaderboard.id = board.id.0,
+            season.number = season.number,
+            prizes,
+            "season {} of leaderboard {} ended",
+            season.number,
+            board.name
+        );
+        Ok(Some(Season { ended_at: Some(now), ..season }))
+    }
+
+    /// Removes what is left of a deleted board, in steps. Returns `false` while prizes are still to be paid.
+    pub(super) async fn purge(&self, board: LeaderboardId) -> Result<bool> {
+        let mut db = self.db.acquire("leaderboard.purge").await?;
+        if sql::has_due_prizes(&mut db, board).await? {
+            return Ok(false);
+        }
+        while sql::purge_entries(&mut db, board).await? > 0 {}
+        let mut tx = db.begin().await?;
+        sql::purge_board(&mut tx, board).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Starts the search for what is due.
+pub fn start(leaderboards: Leaderboards, tasks: &crate::tasks::Tasks) {
+    let stopping = tasks.stopping().clone();
+    let metrics = Arc::clone(&leaderboards.metrics);
+    for state in ["due", "unpaid"] {
+        metrics.wallet_leaderboard_prizes_open.with([state]).set(0.0);
+    }
+    tasks.spawn("leaderboard-seasons", run(leaderboards, stopping));
+}

@@ -1,0 +1,167 @@
+//! Statements of the end of a season, and of what is left of a deleted board.
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+use crate::ids::{LeaderboardId, SeasonId};
+
+/// Entries of a deleted board that a statement removes.
+const PURGED_MAX: i64 = 5_000;
+
+/// Boards, seasons and prizes as gauges show them.
+pub(super) struct StateRow {
+    pub boards: i64,
+    pub due: i64,
+    pub unpaid: i64,
+    pub overdue_seconds: f64,
+}
+
+/// Boards whose season is past its end.
+pub(super) async fn due_boards(db: &mut PgConnection, limit: i64) -> Result<Vec<LeaderboardId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select board as "board: LeaderboardId" from leaderboard_season
+        where ended_at is null and ends_at <= leaderboard_now()
+        order by ends_at limit $1"#,
+        limit
+    );
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// Whether the season of a board is past its end.
+pub(super) async fn is_due(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
+    let is_due = sqlx::query_scalar!(
+        r#"select exists (
+            select from leaderboard_season where board = $1 and ended_at is null and ends_at <= leaderboard_now()
+        ) as "is_due!""#,
+        board.0
+    );
+    Ok(is_due.fetch_one(db).await?)
+}
+
+pub(super) async fn end_season(db: &mut PgConnection, season: SeasonId) -> Result<()> {
+    sqlx::query!(
+        "update leaderboard_season set ended_at = leaderboard_now() where id = $1 and ended_at is null",
+        season.0
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes down who wins what in a season that has just ended. Returns the number of prizes.
+pub(super) async fn fix_prizes(db: &mut PgConnection, season: SeasonId) -> Result<u64> {
+    let done = sqlx::query!(
+        "with rules as materialized (
+            select r.rank, r.currency, r.amount
+            from leaderboard_season s
+            cross join lateral json_to_recordset(s.prizes) as r (rank int, currency text, amount bigint)
+            where s.id = $1
+        )
+        insert into leaderboard_prize (season, rank, owner, currency, amount)
+        select $1, r.rank, w.owner, r.currency, r.amount
+        from rules r
+        join leaderboard_page($1, '', false, (select coalesce(max(rank), 0) from rules)) w on w.rank = r.rank",
+        season.0
+    );
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Boards, and prizes that are not paid, for gauges.
+pub(super) async fn state(db: &mut PgConnection) -> Result<StateRow> {
+    let row = sqlx::query_as!(
+        StateRow,
+        r#"select
+            (select count(*) from leaderboard where deleted_at is null and not builtin) as "boards!",
+            (select count(*) from leaderboard_prize where state <> 'paid' and state = 'due') as "due!",
+            (select count(*) from leaderboard_prize where state <> 'paid' and state = 'unpaid') as "unpaid!",
+            coalesce((
+                select extract(epoch from leaderboard_now() - min(ends_at))
+                from leaderboard_season
+                where ended_at is null and ends_at <= leaderboard_now()
+            ), 0)::float8 as "overdue_seconds!""#
+    );
+    Ok(row.fetch_one(db).await?)
+}
+
+pub(super) async fn seasons_with_due_prizes(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<SeasonId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select distinct season as "season: SeasonId" from leaderboard_prize
+        where state <> 'paid' and state = 'due'
+        order by 1 limit $1"#,
+        limit
+    );
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// Removes idempotency keys that are older than this.
+pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<()> {
+    sqlx::query!(
+        "delete from leaderboard_key
+        where key_hash in (
+            select key_hash from leaderboard_key
+            where at < now() - make_interval(secs => $1)
+            order by at limit $2
+        )",
+        seconds,
+        limit
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Whether a prize of the board is neither paid nor given up.
+pub(super) async fn has_due_prizes(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (
+            select from leaderboard_season s join leaderboard_prize p on p.season = s.id
+            where s.board = $1 and p.state = 'due'
+        ) as "exists!""#,
+        board.0
+    );
+    Ok(exists.fetch_one(db).await?)
+}
+
+/// Removes some of the entries of a deleted board. Returns how many.
+pub(super) async fn purge_entries(db: &mut PgConnection, board: LeaderboardId) -> Result<u64> {
+    let done = sqlx::query!(
+        "delete from leaderboard_entry
+        where ctid = any (array(
+            select e.ctid
+            from leaderboard b
+            join leaderboard_season s on s.board = b.id
+            join leaderboard_entry e on e.season = s.id
+            where b.id = $1 and b.deleted_at is not null
+            limit $2
+        ))",
+        board.0,
+        PURGED_MAX
+    );
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Removes a deleted board that has no entries left.
+pub(super) async fn purge_board(db: &mut PgConnection, board: LeaderboardId) -> Result<()> {
+    sqlx::query!(
+        "delete from leaderboard_bucket where season in (select id from leaderboard_season where board = $1)",
+        board.0
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "delete from leaderboard_prize where season in (select id from leaderboard_season where board = $1)",
+        board.0
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("delete from leaderboard_season where board = $1", board.0)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query!("delete from leaderboard where id = $1 and deleted_at is not null", board.0)
+        .execute(&mut *db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Submissions: a score of an owner, and the entry that it leads to.
+
+pub(super) mod queue;
+mod sql;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+use self::queue::{QueuedSubmission, SubmissionOutcome};
+use super::board::BoardName;
+use super::{Leaderboards, no_board};
+use crate::auth::{Caller, Scope};
+use crate::error::{Error, Result};
+use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::ids::PlayerId;
+use crate::telemetry::Metrics;
+
+/// Largest score and smallest negative one: exact in every JSON parser.
+pub const SCORE_MAX: i64 = (1 << 53) - 1;
+
+/// Attempts at a submission whose season is over: ending the season makes room for the next one.
+const ATTEMPTS_MAX: usize = 5;
+
+/// A score of an owner.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub owner: PlayerId,
+    pub score: i64,
+    pub subscore: i64,
+    /// Stored byte for byte; the previous one stays if it is absent.
+    pub metadata: Option<Box<RawValue>>,
+}
+
+/// The entry of an owner after a submission.
+#[derive(Debug, Deserialize)]
+pub struct SubmittedEntry {
+    pub season: i32,
+    pub rank: i64,
+    pub owner: String,
+    pub score: i64,
+    pub subscore: i64,
+    pub metadata: Option<Box<RawValue>>,
+    pub submissions: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// Whether an earlier request with the same key did it.
+    #[serde(skip)]
+    pub replayed: bool,
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for outcome in ["taken", "replayed", "refused", "failed"] {
+        metrics.wallet_leaderboard_submissions_total.preregister([outcome]);
+    }
+    for operation in ["put", "delete"] {
+        metrics.wallet_leaderboard_changes_total.preregister([operation]);
+    }
+}
+
+impl Leaderboards {
+    /// Takes a score, and returns the entry with its rank.
+    pub async fn submit(
+        &self,
+        name: &BoardName,
+        submission: Submission,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<SubmittedEntry> {
+        caller.require_scope(Scope::EventsWrite)?;
+        let entry = self.submit_until_open(name, submission, caller, key).await;
+        let outcome = match &entry {
+            Ok(entry) if entry.replayed => "replayed",
+            Ok(_) => "taken",
+            Err(error) if error.problem().status.is_client_error() => "refused",
+            Err(_) => "failed",
+        };
+        self.metrics.wallet_leaderboard_submissions_total.with([outcome]).increment(1);
+        entry
+    }
+
+    async fn submit_until_open(
+        &self,
+        name: &BoardName,
+        submission: Submission,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<SubmittedEntry> {
+        for _ in 0..ATTEMPTS_MAX {
+            let board = self.id_of(name).await?;
+            let queued = QueuedSubmission {
+                board,
+                submission: submission.clone(),
+                key: hashed(&submission, &board.to_string(), caller, key),
+            };
+            match self.queue.submit(queued).await? {
+                SubmissionOutcome::Taken(entry) => return Ok(entry),
+                SubmissionOutcome::KeyReused => return Err(Error::IdempotencyKeyReused),
+                SubmissionOutcome::Overflow => {
+                    let why = format!("the score would exceed {SCORE_MAX}");
+                    return Err(Error::field("/score", why));
+                }
+                SubmissionOutcome::SeasonOver => return Err(Error::SeasonOver),
+                SubmissionOutcome::SeasonDue => drop(self.end_due_season(board).await?),
+                // The name may belong to another board by now.
+                SubmissionOutcome::NoBoard => {
+                    if !self.forget_id(name) {
+                        return Err(no_board());
+                    }
+                }
+            }
+        }
+        Err(Error::Overloaded)
+    }
+}
+
+/// The key of a submission. It names the board, so that batches of two boards never wait for each other's keys.
+fn hashed(
+    submission: &Submission,
+    board: &str,
+    caller: &Caller,
+    key: &IdempotencyKey,
+) -> Option<HashedKey> {
+    let Submission { owner, score, subscore, metadata } = submission;
+    let metadata = metadata.as_ref().map_or("", |metadata| metadata.get());
+    let content = [owner.as_str(), &score.to_string(), &subscore.to_string(), metadata];
+    key.hashed(caller.name(), &format!("leaderboard {board}"), &content)
+}

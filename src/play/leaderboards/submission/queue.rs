@@ -1,0 +1,259 @@
+//! The queue of submissions: those that arrive while a board is busy share its next transaction.
+//!
+//! Submissions to a board take turns, because each of them may move every rank. A transaction per submission would make
+//! each wait for the commits of all before it; a batch makes them wait for one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span};
+
+use super::sql;
+use super::{Submission, SubmittedEntry};
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
+use crate::ids::LeaderboardId;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// Most submissions that wait in this process; further ones are refused.
+const QUEUE_MAX: usize = 4_096;
+
+/// Most submissions of a transaction, some 0.3 ms each.
+const BATCH_MAX: usize = 64;
+
+/// Most transactions at a time, each for another board and with a connection of its own.
+const CONCURRENCY: usize = 4;
+
+/// A submission that waits for its board.
+pub(super) struct QueuedSubmission {
+    pub(super) board: LeaderboardId,
+    pub(super) submission: Submission,
+    pub(super) key: Option<HashedKey>,
+}
+
+/// Outcome of a submission.
+#[derive(Debug)]
+pub(super) enum SubmissionOutcome {
+    Taken(SubmittedEntry),
+    KeyReused,
+    Overflow,
+    NoBoard,
+    /// The board has no further season.
+    SeasonOver,
+    /// The season is past its end and has to be ended first.
+    SeasonDue,
+}
+
+struct Waiting {
+    queued: QueuedSubmission,
+    reply: oneshot::Sender<Result<SubmissionOutcome>>,
+    span: Span,
+}
+
+/// The way to the task. Cheap to clone.
+#[derive(Clone)]
+pub(in crate::play::leaderboards) struct SubmissionQueue {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl SubmissionQueue {
+    /// Starts the task, which ends once the group stops and the queue is empty.
+    pub(in crate::play::leaderboards) fn start(
+        db: Database,
+        metrics: Arc<Metrics>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (queue, arrivals) = mpsc::channel(QUEUE_MAX);
+        let stopping = tasks.stopping().clone();
+        let batcher = Batcher { db, metrics, waiting: HashMap::new(), ready: VecDeque::new() };
+        tasks.spawn("leaderboard-submissions", async move {
+            batcher.run(arrivals, stopping).await;
+            Ok(())
+        });
+        Self { queue }
+    }
+
+    /// Returns once the submission is durable. Dropping the future does not take it back.
+    pub(super) async fn submit(&self, queued: QueuedSubmission) -> Result<SubmissionOutcome> {
+        let (reply, outcome) = oneshot::channel();
+        let waiting = Waiting { queued, reply, span: Span::current() };
+        self.queue.try_send(waiting).map_err(|_| Error::Overloaded)?;
+        outcome.await.map_err(|_| Error::OutcomeUnknown)?
+    }
+}
+
+/// Collects submissions by board, and runs one batch of a board at a time.
+struct Batcher {
+    db: Database,
+    metrics: Arc<Metrics>,
+    waiting: HashMap<LeaderboardId, BoardQueue>,
+    /// Boards with submissions and no batch in flight, in the order of arrival.
+    ready: VecDeque<LeaderboardId>,
+}
+
+#[derive(Default)]
+struct BoardQueue {
+    submissions: VecDeque<Waiting>,
+    is_in_flight: bool,
+}
+
+impl Batcher {
+    async fn run(
+        mut self,
+        mut arrivals: mpsc::Receiver<Waiting>,
+        stopping: tokio_util::sync::CancellationToken,
+    ) {
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while in_flight.len() < CONCURRENCY
+                && let Some((board, batch)) = self.next_batch()
+            {
+                let (db, metrics) = (self.db.clone(), Arc::clone(&self.metrics));
+                in_flight.push(async move {
+                    take(&db, &metrics, board, batch).await;
+                    board
+                });
+            }
+            tokio::select! {
+                biased;
+                Some(board) = in_flight.next() => self.finish(board),
+                Some(waiting) = arrivals.recv(), if self.has_room() => {
+                    self.push(waiting);
+                    // Whatever has arrived meanwhile shares the next batch.
+                    while self.has_room() && let Ok(waiting) = arrivals.try_recv() {
+                        self.push(waiting);
+                    }
+                }
+                () = stopping.cancelled(), if in_flight.is_empty() && self.ready.is_empty() && arrivals.is_empty() => return,
+            }
+        }
+    }
+
+    /// Whether more may be taken from the channel, which is bounded and so refuses the rest.
+    fn has_room(&self) -> bool {
+        self.waiting.values().map(|board| board.submissions.len()).sum::<usize>() < QUEUE_MAX
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        let id = waiting.queued.board;
+        let board = self.waiting.entry(id).or_default();
+        if board.submissions.is_empty() && !board.is_in_flight {
+            self.ready.push_back(id);
+        }
+        board.submissions.push_back(waiting);
+    }
+
+    fn next_batch(&mut self) -> Option<(LeaderboardId, Vec<Waiting>)> {
+        let id = self.ready.pop_front()?;
+        let board = self.waiting.get_mut(&id)?;
+        board.is_in_flight = true;
+        let count = board.submissions.len().min(BATCH_MAX);
+        Some((id, board.submissions.drain(..count).collect()))
+    }
+
+    fn finish(&mut self, id: LeaderboardId) {
+        let Some(board) = self.waiting.get_mut(&id) else { return };
+        board.is_in_flight = false;
+        if board.submissions.is_empty() {
+            self.waiting.remove(&id);
+        } else {
+            self.ready.push_back(id);
+        }
+    }
+}
+
+/// Runs a batch and answers each of its submissions.
+async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec<Waiting>) {
+    #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+    metrics.wallet_leaderboard_batch_size.record(batch.len() as f64);
+    let queued: Vec<&QueuedSubmission> = batch.iter().map(|waiting| &waiting.queued).collect();
+    let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+    let outcomes = submit(db, board, &queued).instrument(span).await;
+    let outcomes = match outcomes {
+        // One of them may be to blame: then the others are taken without it.
+        Err(Error::Internal(_)) if batch.len() > 1 => {
+            let mut single = Vec::new();
+            for one in &queued {
+                single.push(
+                    submit(db, board, &[one])
+                        .await
+                        .and_then(|mut outcomes| outcomes.pop().ok_or_else(incomplete)),
+                );
+            }
+            single
+        }
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) => {
+            let others: Vec<_> = queued[1..].iter().map(|_| Err(same_kind(&error))).collect();
+            std::iter::once(Err(error)).chain(others).collect()
+        }
+    };
+    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+        // The client may have gone.
+        let _gone = waiting.reply.send(outcome);
+    }
+}
+
+/// The error of the other submissions of a batch: its cause is logged with the first one.
+fn same_kind(error: &Error) -> Error {
+    match error {
+        Error::OutcomeUnknown => Error::OutcomeUnknown,
+        Error::Overloaded => Error::Overloaded,
+        other => Error::DatabaseUnavailable(anyhow::Error::msg(other.to_string())),
+    }
+}
+
+async fn submit(
+    db: &Database,
+    board: LeaderboardId,
+    batch: &[&QueuedSubmission],
+) -> Result<Vec<SubmissionOutcome>> {
+    let mut db = db.acquire("leaderboard.submit").await?;
+    let rows = sql::submit(&mut db, board, batch).await?;
+    // A row without a number speaks for the whole batch.
+    if let [sql::OutcomeRow { n: None, outcome, .. }] = rows.as_slice() {
+        return batch.iter().map(|_| whole_batch(outcome)).collect();
+    }
+    if rows.len() != batch.len() {
+        return Err(incomplete());
+    }
+    rows.into_iter().map(SubmissionOutcome::try_from).collect()
+}
+
+fn whole_batch(outcome: &str) -> Result<SubmissionOutcome> {
+    match outcome {
+        "no_board" => Ok(SubmissionOutcome::NoBoard),
+        "season_over" => Ok(SubmissionOutcome::SeasonOver),
+        "season_due" => Ok(SubmissionOutcome::SeasonDue),
+        _ => Err(incomplete()),
+    }
+}
+
+impl TryFrom<sql::OutcomeRow> for SubmissionOutcome {
+    type Error = Error;
+
+    fn try_from(row: sql::OutcomeRow) -> Result<Self> {
+        let entry = |replayed| {
+            let text = row.answer.as_deref().ok_or_else(incomplete)?;
+            let entry: SubmittedEntry =
+                serde_json::from_str(text).map_err(|cause| Error::Internal(cause.into()))?;
+            Ok(Self::Taken(SubmittedEntry { replayed, ..entry }))
+        };
+        match row.outcome.as_str() {
+            "taken" => entry(false),
+            "replayed" => entry(true),
+            "key_reused" => Ok(Self::KeyReused),
+            "overflow" => Ok(Self::Overflow),
+            _ => Err(incomplete()),
+        }
+    }
+}
+
+fn incomplete() -> Error {
+    Error::Internal(anyhow::anyhow!("the leaderboard did not answer every submission"))
+}

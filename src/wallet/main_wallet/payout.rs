@@ -1,0 +1,134 @@
+//! Payouts: money from an account of the system into the main wallet of a player, such as a prize.
+
+use super::{
+    ATTEMPTS_MAX, MainWallet, OPENED_MAIN, OVERTAKEN, OpenedMain, Player, is_overtaken, sql,
+};
+use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
+use crate::ids::{PlayerId, TransferId};
+use crate::ledger::account::AccountId;
+use crate::ledger::companion::Companion;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+use crate::ledger::{PostError, Refusal};
+use crate::wallet::{Wallets, companion, from_post_error};
+
+/// A payment into a player's main wallet.
+#[derive(Debug)]
+pub struct Payout<'a> {
+    pub player: &'a PlayerId,
+    pub currency: Currency,
+    pub amount: Minor,
+    /// The account of the system that pays.
+    pub debit: AccountId,
+    pub key: HashedKey,
+    /// Whether an unknown player becomes a guest.
+    pub may_open_guest: bool,
+}
+
+/// Reason why a payout cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayoutRefusal {
+    UnknownPlayer,
+    /// The player has closed the main wallet and opened no other one.
+    WalletClosed,
+    BalanceTooLarge,
+    AmountTooLarge,
+    /// The paying account has not enough money.
+    InsufficientFunds,
+    /// The companion did not take effect.
+    Settled,
+}
+
+impl PayoutRefusal {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownPlayer => "unknown_player",
+            Self::WalletClosed => "wallet_closed",
+            Self::BalanceTooLarge => "balance_too_large",
+            Self::AmountTooLarge => "amount_too_large",
+            Self::InsufficientFunds => "insufficient_funds",
+            Self::Settled => "settled",
+        }
+    }
+}
+
+impl Wallets {
+    /// Pays a player, and opens the main wallet first if there never was one.
+    ///
+    /// `settle` makes the companion of the payment, given its place among the legs of the posting.
+    pub async fn pay_main(
+        &self,
+        payout: &Payout<'_>,
+        settle: impl Fn(usize) -> Result<Companion>,
+    ) -> Result<Result<TransferId, PayoutRefusal>> {
+        let Payout { player, currency, amount, debit, key, may_open_guest } = payout;
+        for _ in 0..ATTEMPTS_MAX {
+            let main = self.find_main(player, *currency).await?;
+            let holder = match main {
+                None if !may_open_guest => return Ok(Err(PayoutRefusal::UnknownPlayer)),
+                None => Player::Guest,
+                Some(MainWallet { player, .. }) => player,
+            };
+            let pay = |credit| {
+                let kind = TransferKind::Payout;
+                Leg::from(Action::Move { kind, debit: *debit, credit, amount: *amount })
+            };
+            let mut posting = Posting { key: Some(*key), ..Posting::default() };
+            let wallet = main.and_then(|main| main.wallet);
+            if let Some(wallet) = wallet {
+                posting.legs = vec![pay(wallet.into())];
+            } else {
+                let mut db = self.db.acquire("wallet.payout").await?;
+                if sql::had_main(&mut db, player, currency.code()).await? {
+                    return Ok(Err(PayoutRefusal::WalletClosed));
+                }
+                let id = crate::wallet::sql::next_id(&mut db).await?;
+                drop(db);
+                let account = AccountId::from(id);
+                let open = Leg::from(Action::Open { account, currency: *currency });
+                posting.legs = vec![open, pay(account)];
+                let app_user = holder.user_id();
+                let row = OpenedMain { id, currency: currency.code(), player, app_user };
+                posting.companions.push(companion(&OPENED_MAIN, &row, OVERTAKEN)?);
+            }
+            posting.companions.push(settle(posting.legs.len() - 1)?);
+            match self.ledger.post(posting).await {
+                Ok(posted) => {
+                    self.count_posted(&posted, *currency);
+                    if wallet.is_none() && !posted.replayed {
+                        self.note_opened(holder);
+                    }
+                    return Ok(Ok(TransferId(posted.last_seq)));
+                }
+                Err(error) if is_overtaken(&error) => self.forget_main(player, *currency),
+                Err(error) => {
+                    return refusal_of(&error).map_or_else(
+                        || Err(from_post_error(&error, Some(*currency))),
+                        |why| Ok(Err(why)),
+                    );
+                }
+            }
+        }
+        Err(Error::Overloaded)
+    }
+}
+
+/// The refusal in the answer of the ledger; `None` for a failure that may pass.
+fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
+    fn of(refusal: &Refusal) -> Option<PayoutRefusal> {
+        match refusal {
+            Refusal::InLeg { refusal, .. } => of(refusal),
+            Refusal::InsufficientFunds { .. } => Some(PayoutRefusal::InsufficientFunds),
+            Refusal::BalanceTooLarge(_) => Some(PayoutRefusal::BalanceTooLarge),
+            Refusal::AmountTooLarge { .. } => Some(PayoutRefusal::AmountTooLarge),
+            Refusal::Companion(_) => Some(PayoutRefusal::Settled),
+            _ => None,
+        }
+    }
+    match error {
+        PostError::Refused(refusal) => of(refusal),
+        _ => None,
+    }
+}

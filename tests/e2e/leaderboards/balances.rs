@@ -1,0 +1,120 @@
+//! Seed 000's leaderboard: players by the highest balance that their main wallet ever reached.
+
+use super::*;
+use crate::harness::{eventually, run_with};
+
+async fn move_money(client: &Client, operation: &str, user: &str, amount: i64) {
+    let body = json!({ "userId": user, "amount": amount });
+    let response = client.post(&format!("/api/wallet/{operation}"), body).await;
+    assert_eq!(response.status, 200, "{}", response.text);
+}
+
+/// Returns rank, player and balance of each entry.
+fn entries(page: &Value) -> Vec<(u64, String, Option<i64>)> {
+    let entries = page["entries"].as_array().unwrap().iter();
+    entries
+        .map(|entry| {
+            let user = entry["userId"].as_str().unwrap().to_owned();
+            (entry["rank"].as_u64().unwrap(), user, entry["balance"].as_i64())
+        })
+        .collect()
+}
+
+async fn wait_for_entries(client: &Client, expected: &[(u64, &str, Option<i64>)]) {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(rank, user, balance)| (*rank, (*user).to_owned(), *balance))
+        .collect();
+    let mut found = Vec::new();
+    eventually("the leaderboard is up to date", async || {
+        found = entries(&client.get("/api/leaderboard").await.json());
+        found == expected
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn players_rank_by_the_highest_balance_they_ever_reached() {
+    run(async |app| {
+        assert_eq!(entries(&app.get("/api/leaderboard").await.json()), []);
+        move_money(app, "deposit", "ada", 500).await;
+        move_money(app, "deposit", "bob", 700).await;
+        move_money(app, "deposit", "cyd", 700).await;
+        move_money(app, "withdraw", "bob", 600).await;
+        move_money(app, "deposit", "bob", 500).await;
+        move_money(app, "deposit", "dan", 100).await;
+        app.open_wallet("EUR", "9000.00").await;
+
+        wait_for_entries(
+            app,
+            &[
+                (1, "bob", Some(700)),
+                (2, "cyd", Some(700)),
+                (3, "ada", Some(500)),
+                (4, "dan", Some(100)),
+            ],
+        )
+        .await;
+        move_money(app, "deposit", "ada", 201).await;
+        wait_for_entries(
+            app,
+            &[
+                (1, "ada", Some(701)),
+                (2, "bob", Some(700)),
+                (3, "cyd", Some(700)),
+                (4, "dan", Some(100)),
+            ],
+        )
+        .await;
+        let around = app.get("/api/leaderboard/cyd?around=1").await.json();
+        assert_eq!(around["index"], 1);
+        assert_eq!(entries(&around).iter().map(|(rank, ..)| *rank).collect::<Vec<_>>(), [2, 3, 4]);
+        let first = app.get("/api/leaderboard?limit=2").await;
+        let second = app.get(&link(&first, "next").unwrap()).await;
+        assert_eq!(entries(&second.json())[0].1, "cyd");
+        assert_eq!(app.get(&link(&second, "prev").unwrap()).await.json(), first.json());
+        app.get("/api/leaderboard/unknown").await.problem(404, "not-found");
+        assert_eq!(
+            app.get("/api/leaderboards").await.json(),
+            json!([]),
+            "it is none of the named ones"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn held_money_counts_and_its_release_is_no_new_balance() {
+    run(async |app| {
+        let shop = app.api_key(&[Scope::WalletRead, Scope::WalletWrite]).await;
+        move_money(app, "deposit", "ada", 500).await;
+        let wallets = shop.get("/wallet?owner=ada").await.json();
+        let wallet = wallets[0]["id"].as_str().unwrap().to_owned();
+        let hold =
+            shop.post("/wallet/hold", json!({ "id": wallet, "amount": "4.00" })).await.json();
+        move_money(app, "deposit", "ada", 100).await;
+        let void = format!("/wallet/hold/{}/void", hold["id"].as_str().unwrap());
+        shop.post(&void, json!({})).await;
+        move_money(app, "deposit", "bob", 1).await;
+
+        wait_for_entries(app, &[(1, "ada", Some(600)), (2, "bob", Some(1))]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registered_player_shows_the_rank_but_not_the_balance() {
+    run_with(&["--access=open"], async |app| {
+        let user = app.user("ada").await;
+        let shop = app.api_key(&[Scope::WalletRead]).await;
+        move_money(&user, "deposit", &user.id, 500).await;
+        move_money(app, "deposit", "guest", 100).await;
+
+        wait_for_entries(app, &[(1, &user.id, None), (2, "guest", Some(100))]).await;
+        for client in [&user.client, &shop] {
+            let page = client.get("/api/leaderboard").await.json();
+            assert_eq!(entries(&page)[0].2, Some(500));
+        }
+    })
+    .await;
+}
