@@ -19,7 +19,7 @@ use self::stack::{Notification, Stack};
 const SERIES_MAX: usize = 10_000;
 
 /// Prefixes of metrics whose exporters are not part of this test.
-const NOT_EXPORTED: [&str; 4] = ["pg_", "node_", "nginx_", "loki_"];
+const NOT_EXPORTED: [&str; 5] = ["pg_", "node_", "nginx_", "loki_", "tempo_"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panels_have_data_and_alerts_fire_and_resolve() {
