@@ -16,6 +16,11 @@ pub enum Error {
     NotFound(&'static str),
     #[error("this path does not support {0}")]
     MethodNotAllowed(http::Method),
+    #[error("this path is for WebSocket connections")]
+    UpgradeRequired,
+    /// A client of the WebSocket asked for more than its connection may have.
+    #[error("limit of {0} subscriptions of a connection reached")]
+    TooManySubscriptions(usize),
     #[error("sign in or send an API key")]
     Unauthenticated,
     #[error("this credential does not grant that permission")]
@@ -175,12 +180,16 @@ problems! {
         "Order and operator are fixed once there are entries, the prizes of a season when it starts. Create another leaderboard.";
     SEASON_OVER "season-over" CONFLICT "Season over",
         "The leaderboard takes no more scores. Give it a later ends_at, or a reset, and it goes on with a new season.";
+    TOO_MANY_SUBSCRIPTIONS "too-many-subscriptions" CONFLICT "Too many subscriptions",
+        "Unsubscribe from a topic first, or open another connection.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
         "Send JSON with the header Content-Type: application/json.";
     INVALID "invalid" UNPROCESSABLE_ENTITY "Invalid request",
         "Each entry of errors names a field and the reason why it is invalid.";
+    UPGRADE_REQUIRED "upgrade-required" UPGRADE_REQUIRED "Upgrade required",
+        "Open this path with a WebSocket client.";
     INSUFFICIENT_FUNDS "insufficient-funds" UNPROCESSABLE_ENTITY "Insufficient funds",
         "The members available and required show how much is missing.";
     AMOUNT_TOO_LARGE "amount-too-large" UNPROCESSABLE_ENTITY "Amount too large",
@@ -222,6 +231,8 @@ impl Error {
         match self {
             Self::NotFound(_) => &NOT_FOUND,
             Self::MethodNotAllowed(_) => &METHOD_NOT_ALLOWED,
+            Self::UpgradeRequired => &UPGRADE_REQUIRED,
+            Self::TooManySubscriptions(_) => &TOO_MANY_SUBSCRIPTIONS,
             Self::Unauthenticated => &UNAUTHENTICATED,
             Self::Forbidden => &FORBIDDEN,
             Self::InvalidCredentials => &INVALID_CREDENTIALS,

@@ -19,6 +19,7 @@ pub mod users;
 // Floor 4: wallets, and what the slices show themselves through.
 pub mod audit_log;
 pub mod ops;
+pub mod realtime;
 pub mod wallet;
 
 // Floor 3: the book and the wire.

@@ -8,6 +8,7 @@ use crate::db::embedded::EmbeddedArgs;
 use crate::http::HttpArgs;
 use crate::ledger::LedgerArgs;
 use crate::ops::canary::CanaryArgs;
+use crate::realtime::RealtimeArgs;
 use crate::settings;
 use crate::telemetry::TelemetryArgs;
 use crate::users::UsersArgs;
@@ -33,6 +34,8 @@ pub struct Config {
     pub users: UsersArgs,
     #[command(flatten)]
     pub webhook: WebhookArgs,
+    #[command(flatten)]
+    pub realtime: RealtimeArgs,
     #[command(flatten)]
     pub canary: CanaryArgs,
     #[command(flatten)]

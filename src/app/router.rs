@@ -14,7 +14,7 @@ use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health};
-use crate::{api_keys, audit_log, play, users, wallet, web, webhook};
+use crate::{api_keys, audit_log, play, realtime, users, wallet, web, webhook};
 
 /// The public API, with the OpenAPI document of each route.
 fn api() -> OpenApiRouter<App> {
@@ -28,6 +28,8 @@ fn api() -> OpenApiRouter<App> {
         .merge(users::http::routes())
         .merge(api_keys::http::routes())
         .merge(audit_log::http::routes())
+        .merge(realtime::http::routes())
+        .merge(play::events::routes())
 }
 
 /// Router of the public listener.

@@ -18,7 +18,11 @@ use crate::error::Result;
 use crate::ledger::tail::{Tail, TailOptions};
 use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
+use crate::play;
+use crate::play::events::GameEvents;
+use crate::play::feed::Players;
 use crate::play::leaderboards::{self, Leaderboards};
+use crate::realtime::{Realtime, RealtimeOptions};
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -41,6 +45,9 @@ pub struct AppParts {
     pub audit_log: AuditLog,
     pub authenticator: Authenticator,
     pub trusted_proxies: TrustedProxies,
+    pub players: Players,
+    pub game_events: GameEvents,
+    pub realtime: Realtime,
     pub ops: Ops,
     pub metrics: Arc<Metrics>,
     /// Cancelled when the program begins to shut down.
@@ -74,6 +81,8 @@ from_app! {
     AuditLog: audit_log,
     Authenticator: authenticator,
     TrustedProxies: trusted_proxies,
+    GameEvents: game_events,
+    Realtime: realtime,
     Ops: ops,
 }
 
@@ -100,6 +109,17 @@ impl App {
         let leaderboards =
             Leaderboards::start(db.clone(), wallets.clone(), policy, Arc::clone(metrics), tasks);
         let credentials = Credentials { users: users.clone(), api_keys: api_keys.clone(), policy };
+        let authenticator = Authenticator::new(Arc::new(credentials), policy);
+        let players = Players::new(db.clone(), policy.access);
+        let options = RealtimeOptions {
+            tail: &tail,
+            feeds: play::feed::feeds(&wallets, &players),
+            authenticator: authenticator.clone(),
+            args: &config.realtime,
+            cors_origins: config.http.cors_origins.clone(),
+            metrics,
+        };
+        let realtime = Realtime::start(options, tasks);
         let stopping = CancellationToken::new();
         let ledger = wallets.ledger().clone();
         let ops = Ops::new(db.clone(), ledger, Arc::clone(metrics), stopping.clone());
@@ -111,7 +131,10 @@ impl App {
             users,
             api_keys,
             audit_log: AuditLog::new(db.clone()),
-            authenticator: Authenticator::new(Arc::new(credentials), policy),
+            authenticator,
+            players,
+            game_events: GameEvents::new(db.clone()),
+            realtime,
             trusted_proxies: config.access.trusted_proxies.clone(),
             ops,
             metrics: Arc::clone(metrics),

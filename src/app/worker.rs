@@ -13,6 +13,7 @@ use crate::play::leaderboards;
 use crate::tasks::Tasks;
 use crate::wallet::hold;
 use crate::webhook::{self, DeliverWebhook};
+use crate::{play, realtime};
 
 /// Starts every background task; they end when the group stops.
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
@@ -25,6 +26,9 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     start_jobs(app, config.lifecycle.shutdown_timeout / 2, tasks);
     tasks.spawn("hold-expiry", hold::expiry::run(app.wallets.clone(), stopping.clone()));
     tasks.spawn("users", app.users.clone().run_upkeep(stopping.clone()));
+    play::leader::start(&app.tail, app.wallets.clone(), app.players.clone(), tasks);
+    let (tail, retention) = (app.tail.clone(), config.realtime.event_retention);
+    tasks.spawn("events", realtime::retention::run(tail, retention, stopping.clone()));
     canary::start(&config.canary, &app.metrics, tasks);
 }
 

@@ -28,6 +28,14 @@ impl Authenticator {
     pub fn new(backend: Arc<dyn Authenticate>, policy: Policy) -> Self {
         Self { backend, policy }
     }
+
+    /// The caller behind a credential; without one an anonymous caller, also where access is closed.
+    pub async fn identify(&self, credential: Option<&Secret>) -> Result<Caller> {
+        match credential {
+            Some(credential) => self.backend.authenticate(credential).await,
+            None => Ok(Caller::anonymous(self.policy)),
+        }
+    }
 }
 
 /// The caller; anonymous only where access is open.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Access, Policy, Scope};
@@ -14,6 +15,8 @@ pub struct SignedIn {
     pub id: UserId,
     pub is_admin: bool,
     pub session: Uuid,
+    /// End of the session, unless it is ended earlier.
+    pub expires_at: OffsetDateTime,
 }
 
 /// The authenticated identity behind a call.

@@ -73,6 +73,14 @@ fn origin(text: &str) -> Option<HeaderValue> {
 }
 
 impl CorsOrigins {
+    /// Whether pages of this origin may call the API.
+    pub fn permit(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Any => true,
+            Self::List(origins) => origins.contains(origin),
+        }
+    }
+
     /// Builds the layer that responds to preflights and sets the CORS headers; none if no origin is allowed.
     pub(super) fn layer(&self) -> Option<CorsLayer> {
         let layer = CorsLayer::new()

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use tower::util::Either;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::{CatchPanic, CatchPanicLayer, ResponseForPanic};
@@ -176,6 +176,9 @@ impl ConnectionService {
         let Self { pipeline, connection } = self;
         let (request, leftover) = connection::track(request, &connection);
         let mut response = pipeline.respond(request, Some(Arc::clone(&connection))).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            connection.note_upgrade();
+        }
         if let Some(leftover) = leftover {
             leftover.settle(response.headers_mut(), &connection);
         }

@@ -19,6 +19,10 @@ impl<T> Replayable<T> {
         Self { status: StatusCode::OK, body, location: None, replayed }
     }
 
+    pub fn with_status(status: StatusCode, body: T, replayed: bool) -> Self {
+        Self { status, body, location: None, replayed }
+    }
+
     /// `location` is the path of what was created.
     pub fn created(body: T, location: impl Into<Option<String>>, replayed: bool) -> Self {
         Self { status: StatusCode::CREATED, body, location: location.into(), replayed }

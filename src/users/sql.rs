@@ -201,13 +201,18 @@ pub(super) async fn begin_session(
 /// The user of a session that has not expired.
 pub(super) async fn find_session(db: &mut PgConnection, id: Uuid) -> Result<Option<SignedIn>> {
     let row = sqlx::query!(
-        r#"select u.id, u.role = 'admin' as "is_admin!"
+        r#"select u.id, u.role = 'admin' as "is_admin!", s.expires_at
         from session s join app_user u on u.id = s.app_user
         where s.id = $1 and s.expires_at > now()"#,
         id
     );
     let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| SignedIn { id: UserId(row.id), is_admin: row.is_admin, session: id }))
+    Ok(row.map(|row| SignedIn {
+        id: UserId(row.id),
+        is_admin: row.is_admin,
+        session: id,
+        expires_at: row.expires_at,
+    }))
 }
 
 /// Deletes a session. Returns whether it existed.

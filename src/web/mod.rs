@@ -19,6 +19,15 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async |headers| file(&headers, HTML, include_str!("wallets.html"))))
+        .route("/live", get(async |headers| file(&headers, HTML, include_str!("live.html"))))
+        .route(
+            "/assets/live.css",
+            get(async |headers| file(&headers, CSS, include_str!("live.css"))),
+        )
+        .route(
+            "/assets/live.js",
+            get(async |headers| file(&headers, JAVASCRIPT, include_str!("live.js"))),
+        )
         .route(
             "/assets/style.css",
             get(async |headers| file(&headers, CSS, include_str!("style.css"))),

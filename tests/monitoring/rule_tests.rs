@@ -202,6 +202,10 @@ fn burning_series(slo: &str) -> [(&'static str, &'static str); 2] {
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="delivered"}"#, "0+1x100"),
             (r#"wallet_webhook_deliveries_total{job="revwallet",outcome="failed"}"#, "0+100x100"),
         ],
+        "realtime-delivery" => [
+            (r#"wallet_ws_fanout_lag_seconds_count{job="revwallet"}"#, "0+100x100"),
+            (r#"wallet_ws_fanout_lag_seconds_bucket{job="revwallet",le="0.5"}"#, "0+50x100"),
+        ],
         "synthetic-transfer" => [
             (r#"wallet_probe_total{job="revwallet",outcome="ok"}"#, "0+2x100"),
             (r#"wallet_probe_total{job="revwallet",outcome="failed"}"#, "0+2x100"),

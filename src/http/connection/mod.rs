@@ -48,6 +48,8 @@ pub struct OpenConnection {
     idle_since_ms: AtomicU64,
     /// Whether the client may still be sending a body that will not be read.
     has_unread_body: AtomicBool,
+    /// Whether it has become a WebSocket, which has deadlines of its own.
+    is_upgraded: AtomicBool,
     /// Cancelled to close the connection.
     closing: CancellationToken,
     tasks: Tasks,
@@ -79,6 +81,7 @@ impl OpenConnection {
             receiving: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(0),
             has_unread_body: AtomicBool::new(false),
+            is_upgraded: AtomicBool::new(false),
             closing: tasks.stopping().child_token(),
             tasks: tasks.clone(),
         }
@@ -104,6 +107,11 @@ impl OpenConnection {
         };
         self.unsent.fetch_add(1, Ordering::Relaxed);
         Ok(RequestSlot { connection: Arc::clone(self), _permit: permit })
+    }
+
+    /// Notes that the connection is no longer HTTP.
+    pub(super) fn note_upgrade(&self) {
+        self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
     /// Registers a running handler, until the guard is dropped.

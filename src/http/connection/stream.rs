@@ -129,7 +129,7 @@ impl GuardedStream {
         cx: &mut Context<'_>,
         write: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if write.is_ready() {
+        if write.is_ready() || self.connection.is_upgraded.load(Ordering::Relaxed) {
             self.stalled = None;
             return write;
         }

@@ -98,6 +98,19 @@ pub async fn rows(
     sql::rows(db, book, after, last, limit).await
 }
 
+/// Reads the rows after `after`, up to and including `last`, that touch one of these accounts; at most `limit`.
+pub async fn rows_of_accounts(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[AccountId],
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<BookRow>> {
+    let accounts: Vec<i64> = accounts.iter().map(|account| account.0).collect();
+    sql::rows_of_accounts(db, book, &accounts, after, last, limit).await
+}
+
 /// Returns the last seq that was in the book at that moment.
 pub async fn seq_at(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(0))
@@ -147,6 +160,18 @@ pub async fn current_balances(
     let ids = accounts.map(|account| account.0);
     let (balances, position) = sql::current_balances(db, book, ids).await?;
     Ok((balances.map(Minor), position))
+}
+
+/// Returns the balance of each of these accounts right after the transfer with its seq; zero for unused accounts.
+pub async fn balances_after(
+    db: &mut PgConnection,
+    book: i32,
+    after: &[(AccountId, i64)],
+) -> Result<Vec<Minor>> {
+    let accounts: Vec<i64> = after.iter().map(|(account, _)| account.0).collect();
+    let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
+    let balances = sql::balances_after(db, book, &accounts, &seqs).await?;
+    Ok(balances.into_iter().map(Minor).collect())
 }
 
 /// Returns the state of an account. An account without changes of state is open.

@@ -110,6 +110,37 @@ pub(super) async fn current_balances(
     Ok(([one.balance, other.balance], one.position))
 }
 
+pub(super) async fn balances_after(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+    seqs: &[i64],
+) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        r#"
+        select coalesce(
+            case when coalesce(c.seq, 0) < d.seq then d.debit_balance else c.credit_balance end, 0
+        ) as "balance!"
+        from unnest($2::bigint[], $3::bigint[]) with ordinality a (account, until, n)
+        left join lateral (
+            select t.seq, t.debit_balance from ledger.transfer t
+            where t.book = $1 and t.debit = a.account and t.seq <= a.until
+            order by t.seq desc limit 1
+        ) d on true
+        left join lateral (
+            select t.seq, t.credit_balance from ledger.transfer t
+            where t.book = $1 and t.credit = a.account and t.seq <= a.until
+            order by t.seq desc limit 1
+        ) c on true
+        order by a.n"#,
+        book,
+        accounts,
+        seqs,
+    )
+    .fetch_all(db)
+    .await
+}
+
 pub(super) async fn seq_before(
     db: &mut PgConnection,
     book: i32,
@@ -301,6 +332,47 @@ pub(super) async fn rows(
         order by seq
         limit $4"#,
         book,
+        after,
+        last,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Merges two index scans for each account: its debits and its credits.
+pub(super) async fn rows_of_accounts(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<BookRow>> {
+    sqlx::query_as!(
+        BookRow,
+        r#"
+        select distinct on (t.seq)
+            t.seq as "seq!", t.debit as "debit!", t.credit as "credit!", t.amount as "amount!",
+            t.debit_balance as "debit_balance!", t.credit_balance as "credit_balance!", t.at as "at!",
+            t.kind as "kind!", t.leg as "leg!", t.legs as "legs!", t.trace_id, t.linked,
+            t.metadata::text as metadata
+        from unnest($2::bigint[]) a (account)
+        cross join lateral (
+            (select * from ledger.transfer
+            where book = $1 and debit = a.account and seq > $3 and seq <= $4
+            order by seq
+            limit $5)
+            union all
+            (select * from ledger.transfer
+            where book = $1 and credit = a.account and seq > $3 and seq <= $4
+            order by seq
+            limit $5)
+        ) t
+        order by t.seq
+        limit $5"#,
+        book,
+        accounts,
         after,
         last,
         limit,

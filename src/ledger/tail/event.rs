@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::source::{BookEvent, Position, Segment, Source};
@@ -17,6 +18,27 @@ pub async fn append_event(
     trace_id: Option<Uuid>,
 ) -> sqlx::Result<()> {
     sql::append_event(db, book, topic, body.get(), trace_id).await
+}
+
+/// Reads the events of one topic between two positions; the second belongs to it.
+pub async fn events_of_topic(
+    db: &mut PgConnection,
+    book: i32,
+    topic: &str,
+    bounds: (Position, Position),
+    limit: i64,
+) -> sqlx::Result<Vec<BookEvent>> {
+    sql::events_of_topic(db, book, topic, bounds, limit).await
+}
+
+/// Deletes events from before a moment, oldest first and at most about `max`; returns how many.
+pub async fn prune_events(
+    db: &mut PgConnection,
+    book: i32,
+    before: OffsetDateTime,
+    max: i32,
+) -> sqlx::Result<i64> {
+    sql::prune_events(db, book, before, max).await
 }
 
 /// Source of the events of a book, such as a game that was added or an order that changed its state.

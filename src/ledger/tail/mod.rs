@@ -11,6 +11,7 @@
 mod durable;
 mod event;
 mod live;
+mod sealed;
 mod source;
 mod sql;
 mod transfers;
@@ -25,9 +26,11 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 pub use self::durable::{ReaderOptions, SegmentHandler, StartPosition};
-pub use self::event::{Events, append_event};
+pub use self::event::{Events, append_event, events_of_topic, prune_events};
 pub use self::live::LiveReader;
+pub use self::sealed::{SealedRow, SealedTransfers, rows_of_accounts, sealed_rows};
 pub use self::source::{BookEvent, BookHandle, Position, Segment, Source};
+pub use self::sql::PositionFacts;
 pub use self::transfers::Transfers;
 pub use self::wake::NotifyChannel;
 
@@ -50,6 +53,7 @@ pub struct Tail {
     book: BookHandle,
     notifications: Notifications,
     transfers: LiveHub<Transfers>,
+    sealed: LiveHub<SealedTransfers>,
     events: LiveHub<Events>,
     metrics: Arc<Metrics>,
 }
@@ -64,8 +68,9 @@ impl Tail {
             metrics.wallet_book_live_reads_total.preregister([by]);
         }
         let transfers = LiveHub::start("live-transfers", &book, &notifications, &metrics, tasks);
+        let sealed = LiveHub::start("live-sealed", &book, &notifications, &metrics, tasks);
         let events = LiveHub::start("live-events", &book, &notifications, &metrics, tasks);
-        Self { book, notifications, transfers, events, metrics }
+        Self { book, notifications, transfers, sealed, events, metrics }
     }
 
     /// Runs a durable reader until the tasks stop.
@@ -88,6 +93,30 @@ impl Tail {
     /// Starts a live reader of the transfers after `after`, or else of those after the current head.
     pub async fn live(&self, after: Option<Position>) -> sqlx::Result<LiveReader<Transfers>> {
         self.transfers.subscribe(after).await
+    }
+
+    /// Starts a live reader of the transfers with their batches, after `after` or else after the current head.
+    pub async fn live_sealed(
+        &self,
+        after: Option<Position>,
+    ) -> sqlx::Result<LiveReader<SealedTransfers>> {
+        self.sealed.subscribe(after).await
+    }
+
+    /// Reads what decides whether the position with this transfer can be continued.
+    pub async fn position_facts(
+        &self,
+        seq: i64,
+        retention: std::time::Duration,
+    ) -> sqlx::Result<PositionFacts> {
+        let BookHandle { pool, book } = &self.book;
+        let mut db = pool.acquire().await?;
+        sql::position_facts(&mut db, *book, seq, retention.as_secs_f64()).await
+    }
+
+    /// The book that the readers follow, and the pool through which it is read.
+    pub fn book(&self) -> &BookHandle {
+        &self.book
     }
 
     /// Starts a live reader of the events after `after`, or else of those after the current end.

@@ -15,6 +15,122 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
+/// The end of a batch, and the beginning of its id.
+pub(super) struct SealedBatch {
+    pub seq: i64,
+    pub batch: String,
+}
+
+/// Reads the seals after a seq.
+pub(super) async fn seals(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<SealedBatch>> {
+    sqlx::query_as!(
+        SealedBatch,
+        r#"
+        select seq, left(replace(batch_id::text, '-', ''), 12) as "batch!"
+        from ledger.seal
+        where book = $1 and seq > $2
+        order by seq
+        limit $3"#,
+        book,
+        after,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Reads the seals that end the batches of these transfers, which are in the order of the book.
+pub(super) async fn seals_of(
+    db: &mut PgConnection,
+    book: i32,
+    seqs: &[i64],
+) -> sqlx::Result<Vec<SealedBatch>> {
+    sqlx::query_as!(
+        SealedBatch,
+        r#"
+        select s.seq as "seq!", left(replace(s.batch_id::text, '-', ''), 12) as "batch!"
+        from unnest($2::bigint[]) with ordinality t (seq, n)
+        cross join lateral (
+            select seq, batch_id from ledger.seal
+            where book = $1 and seq >= t.seq
+            order by seq
+            limit 1
+        ) s
+        order by t.n"#,
+        book,
+        seqs,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// State of the database that decides whether a position can be continued.
+pub struct PositionFacts {
+    /// Position of this statement.
+    pub now: String,
+    /// Beginning of the id of the batch that contains the transfer; none if the book does not reach it.
+    pub batch: Option<String>,
+    /// Whether something after the position is older than the retention.
+    pub is_expired: bool,
+    /// Transaction up to which events were deleted.
+    pub pruned_xid: i64,
+}
+
+/// Reads what decides whether the position with this transfer can be continued.
+pub(super) async fn position_facts(
+    db: &mut PgConnection,
+    book: i32,
+    seq: i64,
+    retention_seconds: f64,
+) -> sqlx::Result<PositionFacts> {
+    sqlx::query_as!(
+        PositionFacts,
+        r#"
+        select
+            ledger.read_position($1) as "now!",
+            (
+                select left(replace(batch_id::text, '-', ''), 12) from ledger.seal
+                where book = $1 and seq >= $2
+                order by seq
+                limit 1
+            ) as batch,
+            coalesce((
+                select at < now() - make_interval(secs => $3) from ledger.seal
+                where book = $1 and seq > $2
+                order by seq
+                limit 1
+            ), false) as "is_expired!",
+            coalesce((select xid from ledger.event_pruned where book = $1), 0) as "pruned_xid!""#,
+        book,
+        seq,
+        retention_seconds,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Deletes old events; returns how many.
+pub(super) async fn prune_events(
+    db: &mut PgConnection,
+    book: i32,
+    before: time::OffsetDateTime,
+    max: i32,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select ledger.prune_events($1, $2, $3) as "deleted!""#,
+        book,
+        before,
+        max
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Creates the cursor of a reader, unless it exists.
 pub(super) async fn create_cursor(
     db: &mut PgConnection,
@@ -159,6 +275,42 @@ pub(super) async fn events(
         after.seq,
         after.event,
         max,
+    )
+    .fetch_all(db)
+    .await?;
+    let events = rows.into_iter().map(|row| BookEvent {
+        position: Position { seq: row.xid, event: row.id },
+        at: row.at,
+        trace_id: row.trace_id,
+        topic: row.topic,
+        body: row.body,
+    });
+    Ok(events.collect())
+}
+
+/// Reads the events of one topic between two positions; the second belongs to it.
+pub(super) async fn events_of_topic(
+    db: &mut PgConnection,
+    book: i32,
+    topic: &str,
+    (after, until): (Position, Position),
+    limit: i64,
+) -> sqlx::Result<Vec<BookEvent>> {
+    let rows = sqlx::query!(
+        r#"
+        select xid, id, at, trace_id, topic, body::text as "body!"
+        from ledger.event
+        where book = $1 and topic = $2 and (xid, id) > ($3, $4) and (xid, id) <= ($5, $6)
+            and xid < ledger.event_horizon()
+        order by xid, id
+        limit $7"#,
+        book,
+        topic,
+        after.seq,
+        after.event,
+        until.seq,
+        until.event,
+        limit,
     )
     .fetch_all(db)
     .await?;

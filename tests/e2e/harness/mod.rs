@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod program;
 pub mod receiver;
 pub mod server;
+pub mod socket;
 pub mod users;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use serde_json::json;
 pub use client::{Client, Response};
 pub use logs::Logs;
 pub use program::Program;
+pub use socket::Socket;
 
 /// The app under test, with a database of its own.
 pub struct TestApp {

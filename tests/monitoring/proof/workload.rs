@@ -23,6 +23,7 @@ pub async fn run(stack: &Stack) {
     let hook = json!({ "url": receiver.url(), "events": ["*"] });
     create(&stack.first.public, "/wallet/webhook", hook).await;
     let game = stack.first.public.with_credential(&stack.first_key());
+    let _listener = listen(&stack.first.public).await;
     let began = Instant::now();
     let mut round = 0;
     while began.elapsed() < DURATION {
@@ -73,6 +74,22 @@ async fn play(game: &Client, round: u32) {
     game.send(game.request(Method::DELETE, &path)).await;
     game.post("/api/wallet/deposit", json!({ "userId": "guest", "amount": 100 })).await;
     game.get("/api/wallet/balance/guest").await;
+}
+
+/// Follows a wallet over a WebSocket, and deposits into it, until the task is dropped.
+async fn listen(client: &Client) -> tokio_util::task::AbortOnDropHandle<()> {
+    let body = json!({ "owner": "listener", "currency": "EUR" });
+    let wallet = create(client, "/wallet", body).await;
+    let mut socket = client.socket().await;
+    socket.subscribe(&format!("wallet:{wallet}")).await;
+    let client = client.clone();
+    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            client.post("/wallet/deposit", json!({ "id": wallet, "amount": 1 })).await;
+            socket.json().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }))
 }
 
 async fn move_money(client: &Client) {

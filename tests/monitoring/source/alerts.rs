@@ -264,6 +264,30 @@ pub const ALERTS: &[Alert] = &[
         firing_series: &[(r#"wallet_log_dropped_total{job="revwallet"}"#, "0x80 5x20")],
     },
     Alert {
+        name: "WebSocketClientsSlow",
+        severity: "ticket",
+        expression: r#"sum by (job) (increase(wallet_ws_dropped_total{reason="slow_consumer"}[15m])) > 5"#,
+        pending_for: "0s",
+        summary: "{{ $value | humanize }} WebSocket clients were closed within 15 minutes because they read too slowly",
+        dashboard: "revwallet-realtime",
+        firing_series: &[(
+            r#"wallet_ws_dropped_total{job="revwallet",reason="slow_consumer"}"#,
+            "0x80 20x20",
+        )],
+    },
+    Alert {
+        name: "WebSocketsRefused",
+        severity: "ticket",
+        expression: r#"sum by (job, reason) (increase(wallet_ws_refused_total{reason=~"connections|address"}[15m])) > 20"#,
+        pending_for: "0s",
+        summary: "WebSocket connections are refused because of the limit of {{ $labels.reason }}",
+        dashboard: "revwallet-realtime",
+        firing_series: &[(
+            r#"wallet_ws_refused_total{job="revwallet",reason="address"}"#,
+            "0x80 50x20",
+        )],
+    },
+    Alert {
         name: "EmbeddedPostgresRestarted",
         severity: "ticket",
         expression: r"sum by (job) (increase(wallet_embedded_postgres_restarts_total[1h])) > 0",

@@ -77,6 +77,13 @@ pub const SLOS: &[Slo] = &[
         total: r#"sum by (job) (rate(wallet_webhook_deliveries_total{job="revwallet"}[RANGE]))"#,
     },
     Slo {
+        name: "realtime-delivery",
+        description: "Batches of events handed to a WebSocket within 500 ms of their commit.",
+        objective: 0.999,
+        errors: r#"(sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE])) - sum by (job) (rate(wallet_ws_fanout_lag_seconds_bucket{job="revwallet",le="0.5"}[RANGE])))"#,
+        total: r#"sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE]))"#,
+    },
+    Slo {
         name: "synthetic-transfer",
         description: "Synthetic transfers through the public address that succeed.",
         objective: 0.995,

@@ -6,6 +6,7 @@ mod operations;
 mod overview;
 mod platform;
 mod play;
+mod realtime;
 
 use super::grafana::Dashboard;
 
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Dashboard> {
         business::business(),
         business::transfers(),
         play::play(),
+        realtime::realtime(),
         operations::jobs(),
         operations::security(),
         platform::postgres(),

@@ -1,0 +1,100 @@
+//! The transfers of a book together with the batches that sealed them: the source of positions that outlive a failover.
+
+use sqlx::PgConnection;
+
+use super::source::{Position, Segment, Source};
+use super::sql;
+use super::transfers::Transfers;
+use super::wake::NotifyChannel;
+use crate::ledger::account::AccountId;
+use crate::ledger::read::{self, BookRow};
+
+/// A row of the book, and the beginning of the id of its batch.
+#[derive(Debug, Clone)]
+pub struct SealedRow {
+    pub row: BookRow,
+    /// The first 12 hexadecimal digits, as positions contain them.
+    pub batch: String,
+}
+
+/// Source of every transfer with its batch.
+pub struct SealedTransfers;
+
+impl Source for SealedTransfers {
+    type Item = SealedRow;
+
+    const CHANNEL: NotifyChannel = NotifyChannel::Book;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Segment<SealedRow>> {
+        let Segment { after, until, items } = Transfers::read(db, book, after, max).await?;
+        Ok(Segment { after, until, items: with_batches(db, book, items).await? })
+    }
+
+    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
+        Transfers::end(db, book).await
+    }
+
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Transfers::lag(db, book, position).await
+    }
+
+    fn position_of(item: &SealedRow) -> Position {
+        Transfers::position_of(&item.row)
+    }
+}
+
+/// Reads the rows after `after`, up to `last`, that touch one of these accounts.
+pub async fn rows_of_accounts(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[AccountId],
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<SealedRow>> {
+    let rows = read::rows_of_accounts(db, book, accounts, after, last, limit).await?;
+    with_batches(db, book, rows).await
+}
+
+/// Reads the rows after `after`, up to `last`.
+pub async fn sealed_rows(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<SealedRow>> {
+    let rows = read::rows(db, book, after, last, limit).await?;
+    with_batches(db, book, rows).await
+}
+
+/// Adds its batch to each of these rows, which are in the order of the book.
+async fn with_batches(
+    db: &mut PgConnection,
+    book: i32,
+    rows: Vec<BookRow>,
+) -> sqlx::Result<Vec<SealedRow>> {
+    let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
+    let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(Vec::new()) };
+    // A seal covers at least one transfer, so neighbors need no more seals than there are rows.
+    let are_neighbors = i64::try_from(seqs.len()).is_ok_and(|count| last - first < count);
+    let seals = if are_neighbors {
+        sql::seals(db, book, first - 1, i64::try_from(seqs.len()).unwrap_or(i64::MAX)).await?
+    } else {
+        sql::seals_of(db, book, &seqs).await?
+    };
+    let mut seals = seals.into_iter().peekable();
+    let sealed = rows.into_iter().map(|row| {
+        while seals.peek().is_some_and(|seal| seal.seq < row.seq) {
+            seals.next();
+        }
+        let batch = seals.peek().map(|seal| seal.batch.clone()).unwrap_or_default();
+        SealedRow { row, batch }
+    });
+    Ok(sealed.collect())
+}

@@ -1,0 +1,236 @@
+//! `POST /api/events`: how a game server publishes outcomes and progress.
+
+mod sql;
+
+use axum::Extension;
+use axum::extract::{FromRef, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::Connection;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::auth::{Authenticator, Caller, Scope};
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::http::context::RequestContext;
+use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::fields::{string, text};
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::realtime::{Audience, NewEvent, publish};
+
+/// Longest name of a game or a player, in characters.
+const NAME_MAX: usize = 64;
+
+/// Largest payload, in bytes, so that an event fits a frame.
+const PAYLOAD_MAX: usize = 16 * 1024;
+
+/// Publishes the events of game servers. Cheap to clone.
+#[derive(Clone)]
+pub struct GameEvents {
+    db: Database,
+}
+
+/// Type of a game event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EventType {
+    Outcome,
+    Progress,
+}
+
+impl EventType {
+    fn parse(raw: &str) -> Result<Self, String> {
+        match string(raw)?.as_str() {
+            "game-outcome" => Ok(Self::Outcome),
+            "game-progress" => Ok(Self::Progress),
+            _ => Err("must be game-outcome or game-progress".to_owned()),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Outcome => "game-outcome",
+            Self::Progress => "game-progress",
+        }
+    }
+
+    const fn topic(self) -> &'static str {
+        match self {
+            Self::Outcome => "game-outcomes",
+            Self::Progress => "gameprogress-event",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct GameEventData<'a> {
+    game: &'a str,
+    user: &'a str,
+    payload: &'a RawValue,
+}
+
+/// An event that a game server publishes.
+struct GameEvent<'a> {
+    kind: EventType,
+    game: &'a str,
+    user: &'a str,
+    payload: &'a RawValue,
+}
+
+impl GameEvents {
+    pub fn new(db: Database) -> Self {
+        Self { db }
+    }
+
+    /// Publishes an event. Returns whether an earlier request with the same key did.
+    async fn publish(
+        &self,
+        caller: &Caller,
+        key: &IdempotencyKey,
+        trace: Uuid,
+        event: &GameEvent<'_>,
+    ) -> Result<bool> {
+        caller.require_scope(Scope::EventsWrite)?;
+        let GameEvent { kind, game, user, payload } = event;
+        let data = to_raw_value(&GameEventData { game, user, payload });
+        let data = data.map_err(|cause| Error::Internal(cause.into()))?;
+        let message = message_of(payload);
+        let new = NewEvent {
+            topic: kind.topic(),
+            kind: kind.name(),
+            data: &data,
+            text: Some(&message),
+            player: Some(user),
+            audience: Audience::Everyone,
+            trace: Some(trace),
+        };
+        let content = [kind.name(), game, user, payload.get()];
+        let hashed = key.hashed(caller.name(), "event", &content);
+        let mut db = self.db.acquire("play.event").await?;
+        let mut tx = db.begin().await?;
+        if let Some(hashed) = hashed
+            && let Some(known) = sql::claim_key(&mut tx, hashed.hash, hashed.content).await?
+        {
+            return if known == hashed.content {
+                Ok(true)
+            } else {
+                Err(Error::IdempotencyKeyReused)
+            };
+        }
+        publish(&mut tx, &new).await?;
+        tx.commit().await?;
+        Ok(false)
+    }
+}
+
+/// The text of an event for clients that show only texts: the member `message` of its payload, or the whole payload.
+fn message_of(payload: &RawValue) -> String {
+    #[derive(Deserialize)]
+    struct Message {
+        message: String,
+    }
+    match serde_json::from_str::<Message>(payload.get()) {
+        Ok(Message { message }) => message,
+        Err(_) => payload.get().to_owned(),
+    }
+}
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    GameEvents: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(publish_event))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PublishEvent)]
+struct PublishEventBody<'a> {
+    /// `game-outcome` or `game-progress`.
+    #[serde(rename = "type", borrow, default)]
+    #[schema(value_type = String, example = "game-outcome")]
+    kind: RawField<'a>,
+    /// The game, 1 to 64 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "chess")]
+    game: RawField<'a>,
+    /// The player, 1 to 64 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "2")]
+    user: RawField<'a>,
+    /// An object of at most 16 KiB. Its member `message` is the text for clients that show only texts.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>, example = json!({ "result": "won" }))]
+    payload: RawField<'a>,
+}
+
+/// The event was published.
+#[derive(Serialize, ToSchema)]
+struct Published {
+    #[schema(example = "game-outcomes")]
+    topic: &'static str,
+}
+
+/// Publish a game event
+///
+/// It is delivered to the subscribers of `game-outcomes` or `gameprogress-event` on every process.
+#[utoipa::path(
+    post, path = "/api/events", tag = "play", security(("bearer" = [])),
+    params(IdempotencyKey),
+    request_body = PublishEventBody<'static>,
+    responses(
+        (status = 202, description = "The topic on which the event is delivered", body = Published),
+        Problems,
+    ),
+)]
+async fn publish_event(
+    State(events): State<GameEvents>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Replayable<Published>> {
+    let PublishEventBody { kind, game, user, payload } = body.read()?;
+    let mut validator = Validator::default();
+    let kind = validator.required("/type", &kind, EventType::parse);
+    let game = validator.required("/game", &game, |raw| text(raw, NAME_MAX));
+    let user = validator.required("/user", &user, player);
+    let payload = validator.optional("/payload", &payload, object);
+    let ((kind, game), user) = validator.finish(kind.zip(game).zip(user))?;
+    let empty = RawValue::from_string("{}".to_owned());
+    let payload = match payload {
+        Some(payload) => payload,
+        None => empty.map_err(|cause| Error::Internal(cause.into()))?,
+    };
+    let event = GameEvent { kind, game: &game, user: &user, payload: &payload };
+    let trace = Uuid::from_bytes(context.trace().trace_id);
+    let replayed = events.publish(&caller, &key, trace, &event).await?;
+    let body = Published { topic: kind.topic() };
+    Ok(Replayable::with_status(StatusCode::ACCEPTED, body, replayed))
+}
+
+/// Parses a player: a string, or a number as the original services write it.
+fn player(raw: &str) -> Result<String, String> {
+    let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && raw.len() <= NAME_MAX { Ok(raw.to_owned()) } else { text(raw, NAME_MAX) }
+}
+
+/// Parses a payload: an object that Postgres can store.
+fn object(raw: &str) -> Result<Box<RawValue>, String> {
+    if !raw.starts_with('{') {
+        return Err("must be an object".to_owned());
+    }
+    if raw.len() > PAYLOAD_MAX {
+        return Err(format!("must have at most {PAYLOAD_MAX} bytes"));
+    }
+    if raw.contains("\\u0000") {
+        return Err("must not contain a NUL".to_owned());
+    }
+    RawValue::from_string(raw.to_owned()).map_err(|_| "must be an object".to_owned())
+}

@@ -1,0 +1,27 @@
+//! Statements of the events of game servers.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// Claims an idempotency key. Returns the content of the request that had claimed it before, if there was one.
+pub(super) async fn claim_key(
+    db: &mut PgConnection,
+    key: Uuid,
+    content: Uuid,
+) -> Result<Option<Uuid>> {
+    let claimed = sqlx::query!(
+        "insert into game_event_key (key_hash, content_hash) values ($1, $2) on conflict do nothing",
+        key,
+        content,
+    )
+    .execute(&mut *db)
+    .await?;
+    if claimed.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let known =
+        sqlx::query_scalar!("select content_hash from game_event_key where key_hash = $1", key);
+    Ok(Some(known.fetch_one(db).await?))
+}

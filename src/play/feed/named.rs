@@ -1,0 +1,73 @@
+//! Topics with a fixed name, and those of leaderboards: their events are in the event table.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::auth::{Access, Caller, Principal};
+use crate::error::{Error, Result};
+use crate::ledger::tail::SealedRow;
+use crate::realtime::Message;
+use crate::realtime::feed::{Feed, Topic, Wanted};
+
+/// Longest name of a leaderboard, in characters.
+const BOARD_MAX: usize = 64;
+
+/// Topic of the progress of games, which has a feed of its own.
+pub(super) const PROGRESS: &str = "gameprogress-event";
+
+/// Topics of the whole installation.
+const TOPICS: [&str; 4] =
+    ["leaderboard-game-event", "game_updates", "game-outcomes", "leaderboard-changes"];
+
+/// The topics with a fixed name, and `leaderboard:{board}`.
+pub(super) struct NamedTopics;
+
+impl Feed for NamedTopics {
+    fn topic(&self, name: &str) -> Option<Topic> {
+        let name = if name == "outcomes" { "game-outcomes" } else { name };
+        let is_board = name.strip_prefix("leaderboard:").is_some_and(is_board_name);
+        (is_board || TOPICS.contains(&name)).then(|| Topic::of_events(name))
+    }
+
+    /// The catalog of games is public; everything else is for callers with a credential where access is closed.
+    fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {
+        let is_anonymous = matches!(caller.principal(), Principal::Anonymous);
+        let is_open = caller.policy().access == Access::Open;
+        async move {
+            if is_anonymous && !is_open && &*topic.name != "game_updates" {
+                return Err(Error::Unauthenticated);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn messages<'a>(
+        &'a self,
+        _rows: &'a [SealedRow],
+        _wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<Vec<(usize, Message)>>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+fn is_board_name(name: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=BOARD_MAX).contains(&name.len()) && name.chars().all(is_letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_have_one_name() {
+        let name = |text| NamedTopics.topic(text).map(|topic| topic.name.to_string());
+
+        assert_eq!(name("outcomes").as_deref(), Some("game-outcomes"));
+        assert_eq!(name("leaderboard:weekly").as_deref(), Some("leaderboard:weekly"));
+        for text in ["", "internal:revoked", "leaderboard:", "leaderboard:a b", "wallet:1"] {
+            assert_eq!(name(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The players behind main wallets, cached, and their balances after transfers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::sql;
+use crate::auth::Access;
+use crate::cache::Cache;
+use crate::db::Database;
+use crate::error::Result;
+use crate::ids::{UserId, WalletId};
+use crate::ledger::account::AccountId;
+use crate::ledger::money::Minor;
+use crate::ledger::read;
+use crate::realtime::Audience;
+
+/// Most wallets whose player is cached.
+const PLAYERS_MAX: usize = 100_000;
+
+/// The book of all wallets.
+const BOOK: i32 = 1;
+
+/// The player behind a main wallet.
+#[derive(Debug)]
+pub(in crate::play) struct PlayerWallet {
+    pub player: String,
+    /// The user, if it is registered with a password.
+    pub user: Option<UserId>,
+}
+
+/// Finds players. Cheap to clone.
+#[derive(Clone)]
+pub struct Players {
+    db: Database,
+    access: Access,
+    /// None for a wallet that is no main wallet.
+    cache: Arc<Cache<WalletId, Option<Arc<PlayerWallet>>>>,
+}
+
+impl Players {
+    pub fn new(db: Database, access: Access) -> Self {
+        Self { db, access, cache: Arc::new(Cache::new(PLAYERS_MAX)) }
+    }
+
+    /// The players behind these wallets; wallets that are no main wallets are left out.
+    pub(in crate::play) async fn find(
+        &self,
+        wallets: impl Iterator<Item = WalletId>,
+    ) -> Result<HashMap<WalletId, Arc<PlayerWallet>>> {
+        let mut found = HashMap::new();
+        let mut missing = Vec::new();
+        for wallet in wallets {
+            match self.cache.get(&wallet) {
+                Some(Some(player)) => drop(found.insert(wallet, player)),
+                Some(None) => {}
+                None => missing.push(wallet.0),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let mut db = self.db.acquire("play.players").await?;
+        for row in sql::players(&mut db, &missing).await? {
+            let sql::PlayerRow { wallet, player, app_user, is_registered } = row;
+            let user = app_user.filter(|_| is_registered);
+            let player = Arc::new(PlayerWallet { player, user });
+            // A user without a password may get one.
+            if app_user.is_none() || is_registered {
+                self.cache.insert(wallet, Some(Arc::clone(&player)));
+            }
+            found.insert(wallet, player);
+        }
+        for wallet in missing.into_iter().map(WalletId) {
+            if !found.contains_key(&wallet) {
+                self.cache.insert(wallet, None);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Money that holds reserved in each of these wallets, right after the transfer with the given seq.
+    pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
+        if after.is_empty() {
+            return Ok(Vec::new());
+        }
+        let holds: Vec<(AccountId, i64)> = after
+            .iter()
+            .map(|(wallet, seq)| {
+                let account = AccountId::from(*wallet);
+                (account.hold().unwrap_or(account), *seq)
+            })
+            .collect();
+        let mut db = self.db.acquire("play.held").await?;
+        read::balances_after(&mut db, BOOK, &holds).await
+    }
+
+    /// Callers that may see the balance of a player.
+    pub(in crate::play) fn audience(&self, player: &PlayerWallet) -> Audience {
+        match player.user {
+            Some(user) => Audience::Owner(user),
+            None if self.access == Access::Open => Audience::Everyone,
+            None => Audience::Privileged,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Statements of the leader of the game.
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+
+/// The leader, and the seq from which on leaders are announced.
+pub(super) struct LeaderRow {
+    pub player: Option<String>,
+    pub balance: i64,
+    pub since: i64,
+}
+
+pub(super) async fn leader(db: &mut PgConnection) -> Result<LeaderRow> {
+    let row = sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader");
+    Ok(row.fetch_one(db).await?)
+}
+
+pub(super) async fn set_leader(db: &mut PgConnection, player: &str, balance: i64) -> Result<()> {
+    sqlx::query!("update game_leader set player = $1, balance = $2", player, balance)
+        .execute(db)
+        .await?;
+    Ok(())
+}

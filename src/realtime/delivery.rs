@@ -1,0 +1,168 @@
+//! Deliveries: messages at their positions, encoded once per dialect.
+
+use std::fmt::Write;
+use std::sync::OnceLock;
+
+use axum::extract::ws::Utf8Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::format_description::well_known::Rfc3339;
+
+use super::message::{Message, Viewer};
+use super::position::BookPosition;
+
+/// Form of the frames that a client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameFormat {
+    /// `{"topic","position","type","data","at"}`.
+    Event,
+    /// `{"type":"new_message","payload":{"message","gameEvent","sent"}}`.
+    NewMessage,
+}
+
+/// Source that a delivery comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeliverySource {
+    Book,
+    Events,
+}
+
+/// A message at its position.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub position: BookPosition,
+    pub source: DeliverySource,
+    pub message: Message,
+    event: OnceLock<Utf8Bytes>,
+    new_message: OnceLock<Option<Utf8Bytes>>,
+}
+
+#[derive(Serialize)]
+struct EventFrame<'a> {
+    topic: &'a str,
+    position: String,
+    r#type: &'a str,
+    data: &'a RawValue,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct NewMessageFrame<'a> {
+    r#type: &'static str,
+    payload: NewMessagePayload<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewMessagePayload<'a> {
+    message: &'a str,
+    game_event: &'a str,
+    sent: String,
+}
+
+impl Delivery {
+    pub(super) fn new(position: BookPosition, source: DeliverySource, message: Message) -> Self {
+        let (event, new_message) = (OnceLock::new(), OnceLock::new());
+        Self { position, source, message, event, new_message }
+    }
+
+    /// Whether a reader that has come to `position` lacks it.
+    pub(super) fn is_after(&self, position: &BookPosition) -> bool {
+        match self.source {
+            DeliverySource::Book => self.position.seq > position.seq,
+            DeliverySource::Events => self.position.event > position.event,
+        }
+    }
+
+    /// Whether a subscription with this filter gets it.
+    pub(super) fn is_for(&self, viewer: Viewer, player: Option<&str>) -> bool {
+        viewer.sees(self.message.audience)
+            && player.is_none_or(|player| self.message.player.as_deref() == Some(player))
+    }
+
+    /// The frame for a subscription that has come to `position`, and the position after it; no frame if the message does
+    /// not exist in that format.
+    pub(super) fn frame(
+        &self,
+        format: FrameFormat,
+        position: BookPosition,
+    ) -> (BookPosition, Option<Utf8Bytes>) {
+        let after = position.join(self.position);
+        let frame = match format {
+            FrameFormat::NewMessage => {
+                self.new_message.get_or_init(|| self.encode_new_message()).clone()
+            }
+            FrameFormat::Event if after == self.position => {
+                Some(self.event.get_or_init(|| self.encode_event(after)).clone())
+            }
+            // Another process has shown the subscriber more of the other source.
+            FrameFormat::Event => Some(self.encode_event(after)),
+        };
+        (after, frame)
+    }
+
+    /// Approximate memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let Message { topic, kind, data, text, .. } = &self.message;
+        let text = text.as_ref().map_or(0, String::len);
+        // The data is there twice: in the message and in the frame.
+        size_of::<Self>() + topic.len() + kind.len() + 2 * (data.get().len() + text) + 200
+    }
+
+    fn encode_event(&self, position: BookPosition) -> Utf8Bytes {
+        let frame = EventFrame {
+            topic: &self.message.topic,
+            position: position.to_string(),
+            r#type: &self.message.kind,
+            data: &self.message.data,
+            at: self.message.at.format(&Rfc3339).unwrap_or_default(),
+        };
+        encode(&frame)
+    }
+
+    fn encode_new_message(&self) -> Option<Utf8Bytes> {
+        let payload = NewMessagePayload {
+            message: self.message.text.as_deref()?,
+            game_event: &self.message.topic,
+            sent: with_nanoseconds(self.message.at),
+        };
+        Some(encode(&NewMessageFrame { r#type: "new_message", payload }))
+    }
+}
+
+/// Encodes a frame.
+pub(super) fn encode(frame: &impl Serialize) -> Utf8Bytes {
+    serde_json::to_string(frame).expect("a frame of names and texts always serializes").into()
+}
+
+/// RFC 3339 with nine digits of a second.
+fn with_nanoseconds(at: time::OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let mut text = String::with_capacity(30);
+    let (date, time) = (at.date(), at.time());
+    let month = u8::from(date.month());
+    // Writing to a String cannot fail.
+    let _written = write!(
+        text,
+        "{:04}-{month:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z",
+        date.year(),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.nanosecond()
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_has_nanoseconds() {
+        let at = time::macros::datetime!(2026-01-02 03:04:05.006 UTC);
+
+        assert_eq!(with_nanoseconds(at), "2026-01-02T03:04:05.006000000Z");
+    }
+}

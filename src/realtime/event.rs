@@ -1,0 +1,114 @@
+//! Events of the event table: how a slice publishes one, and how it becomes a message.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::BOOK;
+use super::message::{Audience, Message};
+use crate::error::{Error, Result};
+use crate::ledger::tail::{self, BookEvent};
+
+/// An event that moves no money, to be published in the transaction of its cause.
+#[derive(Debug, Serialize)]
+pub struct NewEvent<'a> {
+    #[serde(skip)]
+    pub topic: &'a str,
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    pub data: &'a RawValue,
+    /// Its text in the dialect that has only texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<&'a str>,
+    /// Id of the player that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub player: Option<&'a str>,
+    pub audience: Audience,
+    #[serde(skip)]
+    pub trace: Option<Uuid>,
+}
+
+/// The stored form; a body without it is the data of an event whose type follows from its topic.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    text: Option<String>,
+    player: Option<String>,
+    #[serde(default)]
+    audience: Audience,
+}
+
+/// Publishes an event in the caller's transaction: it is delivered once the transaction has committed.
+pub async fn publish(db: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> {
+    let body = serde_json::value::to_raw_value(event);
+    let body = body.map_err(|cause| Error::Internal(cause.into()))?;
+    Ok(tail::append_event(db, BOOK, event.topic, &body, event.trace).await?)
+}
+
+/// The message of an event; none if its body is not JSON, which the database rules out.
+pub(super) fn message(event: &BookEvent) -> Option<Message> {
+    let topic = Cow::Owned(event.topic.clone());
+    let at = event.at;
+    if let Ok(Envelope { kind, data, text, player, audience }) = serde_json::from_str(&event.body) {
+        let (kind, data) = (Cow::Owned(kind.into_owned()), data.to_owned());
+        return Some(Message { topic, kind, data, text, player, audience, at });
+    }
+    let data = RawValue::from_string(event.body.clone()).ok()?;
+    let (kind, audience) = (default_kind(&event.topic), Audience::Everyone);
+    Some(Message { topic, kind, data, text: None, player: None, audience, at })
+}
+
+/// Type of an event that does not say it: `leaderboard.changed` for `leaderboard:weekly` and `leaderboard-changes`.
+fn default_kind(topic: &str) -> Cow<'static, str> {
+    let name = topic.split([':', '-']).next().unwrap_or(topic);
+    Cow::Owned(format!("{name}.changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn read(topic: &str, body: &str) -> Message {
+        message(&BookEvent {
+            position: tail::Position::default(),
+            at: OffsetDateTime::UNIX_EPOCH,
+            trace_id: None,
+            topic: topic.to_owned(),
+            body: body.to_owned(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_event_is_read_as_it_was_published() {
+        let data = RawValue::from_string(r#"{"a":1}"#.to_owned()).unwrap();
+        let audience = Audience::Owner(crate::ids::UserId(2));
+        let (text, player) = (Some("hello"), Some("2"));
+        let new =
+            NewEvent { topic: "t", kind: "k", data: &data, text, player, audience, trace: None };
+
+        let message = read("t", &serde_json::to_string(&new).unwrap());
+
+        assert_eq!((message.kind.as_ref(), message.data.get()), ("k", r#"{"a":1}"#));
+        assert_eq!((message.text.as_deref(), message.player.as_deref()), (text, player));
+        assert_eq!(message.audience, audience);
+    }
+
+    #[test]
+    fn a_bare_body_is_the_data() {
+        let message = read("leaderboard:weekly", r#"{"rank":1}"#);
+
+        assert_eq!(
+            (message.kind.as_ref(), message.data.get()),
+            ("leaderboard.changed", r#"{"rank":1}"#)
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! `/ws`: the upgrade of a request to a WebSocket connection.
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRef, State};
+use axum::response::Response;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use url::Url;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Realtime;
+use super::limits::LimitReached;
+use super::session::{Request, Session};
+use crate::auth::{Access, Caller, TrustedProxies, bearer};
+use crate::error::{Error, Result};
+use crate::http::extract::Query;
+use crate::http::origin::Origin;
+use crate::http::problem::Problems;
+
+/// Buffer for frames of a client: a quarter of the largest one that is read.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Bytes in the write buffer beyond which they are sent before a flush.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Most bytes in the write buffer: the largest event is smaller.
+const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest message that is received, so that one beyond the limit of 16 KiB can be refused and the connection stays.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Realtime: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(open_websocket))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+struct ConnectQuery {
+    /// Topic to subscribe to at once: `outcomes`, `game-outcomes` or `leaderboard-changes`.
+    #[serde(rename = "event_type")]
+    #[param(rename = "event_type", example = "outcomes")]
+    event_type: Option<String>,
+    /// Only events about this player: a number.
+    #[serde(rename = "userID")]
+    #[param(rename = "userID", example = "2")]
+    user_id: Option<u64>,
+}
+
+/// Open a WebSocket
+///
+/// Text frames that contain JSON. `{"action":"subscribe","topic":"wallet:1","after":"<position>"}` subscribes to a topic;
+/// `after` is a `Book-Position` or the position of an event.
+#[utoipa::path(
+    get, path = "/ws", tag = "realtime", params(ConnectQuery),
+    responses(
+        (status = 101, description = "The connection is a WebSocket from here on"),
+        Problems,
+    ),
+)]
+async fn open_websocket(
+    State(realtime): State<Realtime>,
+    origin: Origin,
+    headers: HeaderMap,
+    Query(query): Query<ConnectQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response> {
+    let credential = bearer(&headers)?;
+    let caller = realtime.authenticator.identify(credential.as_ref()).await?;
+    require_known_origin(&realtime, &caller, &headers)?;
+    let upgrade = upgrade.map_err(|_| Error::UpgradeRequired)?;
+    let request = query.event_type.map(|topic| {
+        let player = query.user_id.map(|id| id.to_string());
+        Request { topic, player }
+    });
+    if let Some(request) = &request {
+        let topic = realtime.hub.topic(&request.topic);
+        let (topic, feed) = topic.ok_or_else(|| Error::field("?event_type", "is not a topic"))?;
+        feed.authorize(&caller, &topic).await?;
+    }
+    let permit = realtime.limits.take(origin.address).map_err(|limit| {
+        let reason = match limit {
+            LimitReached::Connections => "connections",
+            LimitReached::Address => "address",
+        };
+        realtime.metrics.wallet_ws_refused_total.with([reason]).increment(1);
+        Error::Overloaded
+    })?;
+    let tasks = realtime.tasks.clone();
+    let session = Session::new(realtime, caller, permit);
+    let upgrade = upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        tasks.spawn_short_lived(session.run(socket, request));
+    }))
+}
+
+/// Refuses pages of other sites where access is closed: a browser sends no preflight for a WebSocket.
+fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {
+        return Ok(());
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
+    let own = own.as_ref().map(|url| &url[url::Position::BeforeHost..url::Position::AfterPort]);
+    if own.is_some() && own == host {
+        return Ok(());
+    }
+    realtime.metrics.wallet_ws_refused_total.with(["origin"]).increment(1);
+    Err(Error::Forbidden)
+}

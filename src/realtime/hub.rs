@@ -1,0 +1,420 @@
+//! The hub of a process: one task that follows the book and the event table, and the index of all subscriptions.
+//!
+//! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins at
+//! an exact position. Without a subscription the hub holds no reader and reads nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
+
+use super::delivery::{Delivery, DeliverySource};
+use super::event;
+use super::feed::{Feed, Topic, Wanted};
+use super::message::Message;
+use super::outbox::{Outbox, SubscriptionId};
+use super::position::BookPosition;
+use super::session::Credential;
+use super::topic::{Subscriber, TopicState};
+use crate::error::{Error, Result};
+use crate::ledger::tail::{
+    BookEvent, Events, LiveReader, PositionFacts, SealedRow, SealedTransfers, Segment, Tail,
+};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// Delay before a failed start or a failed translation is retried.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Longest time that a subscription waits for the hub to start.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time that a checked position is good for.
+const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Most checked positions that are cached.
+const CHECKED_MAX: usize = 256;
+
+/// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
+const REVOCATIONS: &str = "internal:revoked";
+
+/// A handle to the hub. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Hub(Arc<HubParts>);
+
+pub(super) struct HubParts {
+    tail: Tail,
+    pub(super) feeds: Vec<Arc<dyn Feed>>,
+    index: Mutex<Index>,
+    /// Wakes the task when the first subscription begins or the last one ends.
+    changed: Notify,
+    /// Whether the hub follows the sources.
+    is_following: watch::Sender<bool>,
+    retention: Duration,
+    /// Positions that were found to continue a moment ago: after a restart, many clients come with the same one.
+    checked: Mutex<VecDeque<(BookPosition, Instant)>>,
+    metrics: Arc<Metrics>,
+}
+
+/// All subscriptions.
+#[derive(Default)]
+pub(super) struct Index {
+    /// Position up to which everything was delivered; none while the hub does not follow.
+    position: Option<BookPosition>,
+    pub(super) topics: HashMap<Arc<str>, TopicState>,
+    /// Connections by the credential that they depend on.
+    credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
+    /// Number of subscriptions that wait for the hub to start.
+    starting: usize,
+}
+
+impl Index {
+    fn is_needed(&self) -> bool {
+        self.starting > 0 || !self.topics.is_empty()
+    }
+}
+
+/// The readers of both sources.
+struct Readers {
+    book: LiveReader<SealedTransfers>,
+    events: LiveReader<Events>,
+}
+
+impl std::ops::Deref for Hub {
+    type Target = HubParts;
+
+    fn deref(&self) -> &HubParts {
+        &self.0
+    }
+}
+
+impl Hub {
+    pub(super) fn start(
+        tail: &Tail,
+        feeds: Vec<Arc<dyn Feed>>,
+        retention: Duration,
+        metrics: &Arc<Metrics>,
+        tasks: &Tasks,
+    ) -> Self {
+        let hub = Self(Arc::new(HubParts {
+            tail: tail.clone(),
+            feeds,
+            index: Mutex::default(),
+            changed: Notify::new(),
+            is_following: watch::Sender::new(false),
+            retention,
+            checked: Mutex::default(),
+            metrics: Arc::clone(metrics),
+        }));
+        let (task, stopping) = (hub.clone(), tasks.stopping().clone());
+        tasks.spawn("realtime-hub", async move {
+            let _stopped = stopping.run_until_cancelled(Box::pin(task.run())).await;
+            Ok(())
+        });
+        hub
+    }
+
+    async fn run(self) {
+        loop {
+            while !self.index.lock().await.is_needed() {
+                self.changed.notified().await;
+            }
+            match Box::pin(self.follow()).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        error = %error,
+                        "the realtime hub cannot read the book; it retries in {RETRY_DELAY:?}"
+                    );
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+
+    /// Follows both sources until the last subscription has ended.
+    async fn follow(&self) -> Result<()> {
+        let Readers { mut book, mut events } = self.open_readers().await?;
+        self.is_following.send_replace(true);
+        loop {
+            tokio::select! {
+                segment = book.next() => match segment {
+                    Some(segment) => self.deliver_transfers(&segment).await,
+                    None => return Ok(()),
+                },
+                segment = events.next() => match segment {
+                    Some(segment) => self.deliver_events(&segment).await,
+                    None => return Ok(()),
+                },
+                () = self.changed.notified() => {
+                    let mut index = self.index.lock().await;
+                    if !index.is_needed() {
+                        index.position = None;
+                        self.is_following.send_replace(false);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts readers at the current ends, and notes the position that they begin at.
+    async fn open_readers(&self) -> Result<Readers> {
+        let (book, events) =
+            (self.tail.live_sealed(None).await?, self.tail.live_events(None).await?);
+        let seq = book.position().seq;
+        let facts = self.tail.position_facts(seq, self.retention).await?;
+        let position = parse(&facts.now)?.after_transfer(seq, facts.batch.as_deref().unwrap_or(""));
+        self.index.lock().await.position =
+            Some(BookPosition { event: events.position(), ..position });
+        Ok(Readers { book, events })
+    }
+
+    async fn deliver_transfers(&self, segment: &Segment<SealedRow>) {
+        let mut index = self.index.lock().await;
+        let wanted: Wanted = index.topics.keys().cloned().collect();
+        let mut messages = self.translate(&segment.items, &wanted).await;
+        messages.sort_by_key(|(row, _)| *row);
+        let Some(from) = index.position else { return };
+        let deliveries = messages.into_iter().filter_map(|(row, message)| {
+            let SealedRow { row, batch } = segment.items.get(row)?;
+            let position = from.after_transfer(row.seq, batch);
+            Some(Delivery::new(position, DeliverySource::Book, message))
+        });
+        Self::deliver(&mut index, from, deliveries);
+        if let Some(last) = segment.items.last() {
+            index.position = Some(from.after_transfer(segment.until.seq, &last.batch));
+        }
+    }
+
+    async fn deliver_events(&self, segment: &Segment<BookEvent>) {
+        let mut index = self.index.lock().await;
+        let Some(from) = index.position else { return };
+        for revoked in segment.items.iter().filter(|event| event.topic == REVOCATIONS) {
+            revoke(&mut index, &revoked.body);
+        }
+        let deliveries: Vec<Delivery> = segment
+            .items
+            .iter()
+            .filter(|event| index.topics.contains_key(event.topic.as_str()))
+            .filter_map(|event| delivery_of(event, from))
+            .collect();
+        Self::deliver(&mut index, from, deliveries.into_iter());
+        index.position = Some(BookPosition { event: segment.until, ..from });
+    }
+
+    /// Pushes deliveries to the subscribers of their topics, and wakes each session once.
+    fn deliver(index: &mut Index, from: BookPosition, deliveries: impl Iterator<Item = Delivery>) {
+        let mut touched = Wanted::new();
+        for delivery in deliveries {
+            let Some((name, _)) = index.topics.get_key_value(&*delivery.message.topic) else {
+                continue;
+            };
+            let name = Arc::clone(name);
+            if let Some(topic) = index.topics.get_mut(&name) {
+                topic.push(&Arc::new(delivery), from);
+            }
+            touched.insert(name);
+        }
+        for name in touched {
+            if let Some(topic) = index.topics.get(&name) {
+                topic.wake();
+            }
+        }
+    }
+
+    /// Lets every feed turn rows into messages; a feed that cannot read what it needs is asked again.
+    pub(super) async fn translate(
+        &self,
+        rows: &[SealedRow],
+        wanted: &Wanted,
+    ) -> Vec<(usize, Message)> {
+        let mut messages = Vec::new();
+        for feed in &self.feeds {
+            loop {
+                match feed.messages(rows, wanted).await {
+                    Ok(some) => break messages.extend(some),
+                    Err(error) => {
+                        tracing::warn!(
+                            error = %error,
+                            "events of transfers cannot be prepared; it is retried in {RETRY_DELAY:?}"
+                        );
+                        tokio::time::sleep(RETRY_DELAY).await;
+                    }
+                }
+            }
+        }
+        messages
+    }
+
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().await
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The topic with this name, and the feed that it belongs to.
+    pub(super) fn topic(&self, name: &str) -> Option<(Topic, &Arc<dyn Feed>)> {
+        self.feeds.iter().find_map(|feed| Some((feed.topic(name)?, feed)))
+    }
+
+    /// Begins a subscription: up to date if `after` is none, else behind. `acknowledge` runs before the first event.
+    pub(super) async fn subscribe(
+        &self,
+        topic: &Topic,
+        mut subscriber: NewSubscriber,
+        after: Option<BookPosition>,
+        acknowledge: impl FnOnce(&Outbox),
+    ) -> Result<()> {
+        let mut index = self.following_index().await?;
+        let position = index.position.ok_or(Error::Overloaded)?;
+        let state = index
+            .topics
+            .entry(Arc::clone(&topic.name))
+            .or_insert_with(|| TopicState::new(position));
+        acknowledge(&subscriber.outbox);
+        subscriber.outbox.wake();
+        match after {
+            None => state.live.push(subscriber.at(position)),
+            Some(_) => state.behind.push((Arc::clone(&subscriber.outbox), subscriber.id)),
+        }
+        Ok(())
+    }
+
+    /// The index while the hub follows the sources; starts the hub if necessary.
+    async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
+        let mut index = self.index.lock().await;
+        if index.position.is_some() {
+            return Ok(index);
+        }
+        index.starting += 1;
+        drop(index);
+        self.changed.notify_one();
+        let mut is_following = self.is_following.subscribe();
+        let following = async { is_following.wait_for(|is| *is).await.is_ok() };
+        let started = tokio::time::timeout(START_TIMEOUT, following).await;
+        let mut index = self.index.lock().await;
+        index.starting -= 1;
+        match started {
+            Ok(true) if index.position.is_some() => Ok(index),
+            _ => Err(Error::Overloaded),
+        }
+    }
+
+    /// Ends a subscription.
+    pub(super) async fn unsubscribe(&self, topic: &str, outbox: &Arc<Outbox>, id: SubscriptionId) {
+        let mut index = self.index.lock().await;
+        if let Some(state) = index.topics.get_mut(topic) {
+            state.remove(outbox, id);
+            if !state.has_subscribers() {
+                index.topics.remove(topic);
+            }
+        }
+        outbox.forget(id);
+        if index.topics.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Adds a connection to those that depend on a credential.
+    pub(super) async fn watch_credential(&self, credential: Credential, outbox: &Arc<Outbox>) {
+        let mut index = self.index.lock().await;
+        index.credentials.entry(credential).or_default().push(Arc::clone(outbox));
+    }
+
+    /// Removes a connection from those that depend on a credential.
+    pub(super) async fn forget_credential(&self, credential: &Credential, outbox: &Arc<Outbox>) {
+        let mut index = self.index.lock().await;
+        if let Some(outboxes) = index.credentials.get_mut(credential) {
+            outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
+            if outboxes.is_empty() {
+                index.credentials.remove(credential);
+            }
+        }
+    }
+
+    /// Checks that a client can continue from a position.
+    pub(super) async fn check(&self, position: &BookPosition) -> Result<PositionCheck> {
+        let mut checked = self.checked.lock().await;
+        checked.retain(|(_, at)| at.elapsed() < CHECK_AGE_MAX);
+        if checked.iter().any(|(known, _)| known == position) {
+            return Ok(PositionCheck::Continues);
+        }
+        let facts = self.tail.position_facts(position.seq, self.retention).await?;
+        let check = check_facts(position, &facts);
+        if check == PositionCheck::Continues {
+            checked.truncate(CHECKED_MAX - 1);
+            checked.push_front((*position, Instant::now()));
+        }
+        Ok(check)
+    }
+}
+
+/// Whether a client can continue from a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PositionCheck {
+    Continues,
+    /// Reason, and the current position.
+    Unrecoverable(&'static str, String),
+}
+
+fn check_facts(position: &BookPosition, facts: &PositionFacts) -> PositionCheck {
+    let Ok(now) = facts.now.parse::<BookPosition>() else {
+        return PositionCheck::Unrecoverable("the database has no position", facts.now.clone());
+    };
+    let batch = facts.batch.as_deref().map(str::as_bytes);
+    let reason = if position.epoch != now.epoch {
+        "the position belongs to another installation, or to a time before a restore"
+    } else if batch.is_none() || position.event.seq > now.event.seq {
+        "the position is ahead of the book"
+    } else if batch != Some(&position.batch[..]) {
+        "the transfers before the position were lost in a failover"
+    } else if facts.is_expired || position.event.seq <= facts.pruned_xid {
+        "the position is older than --event-retention"
+    } else {
+        return PositionCheck::Continues;
+    };
+    PositionCheck::Unrecoverable(reason, facts.now.clone())
+}
+
+/// A subscriber before its position is known.
+#[derive(Debug, Clone)]
+pub(super) struct NewSubscriber {
+    pub id: SubscriptionId,
+    pub outbox: Arc<Outbox>,
+    pub format: super::delivery::FrameFormat,
+    pub viewer: super::message::Viewer,
+    pub player: Option<Arc<str>>,
+}
+
+impl NewSubscriber {
+    pub(super) fn at(&mut self, position: BookPosition) -> Subscriber {
+        let Self { id, outbox, format, viewer, player } = self.clone();
+        Subscriber { id, outbox, format, viewer, player, position }
+    }
+}
+
+/// The delivery of an event after `from`.
+pub(super) fn delivery_of(event: &BookEvent, from: BookPosition) -> Option<Delivery> {
+    let position = BookPosition { event: event.position, ..from };
+    let message = event::message(event)?;
+    Some(Delivery::new(position, DeliverySource::Events, message))
+}
+
+fn revoke(index: &mut Index, body: &str) {
+    let Ok(credential) = serde_json::from_str::<Credential>(body) else { return };
+    for outbox in index.credentials.remove(&credential).into_iter().flatten() {
+        outbox.revoke();
+    }
+}
+
+fn parse(text: &str) -> Result<BookPosition> {
+    text.parse().map_err(|_| Error::Internal(anyhow::anyhow!("the database has no position")))
+}

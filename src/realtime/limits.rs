@@ -1,0 +1,96 @@
+//! Limits on WebSocket connections: of the process, and of one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counts connections. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct SocketLimits(Arc<Counts>);
+
+struct Counts {
+    connections_max: usize,
+    per_address: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    connections: usize,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+/// The limit that a connection would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LimitReached {
+    Connections,
+    Address,
+}
+
+/// A counted connection, until it is dropped.
+pub(super) struct Permit {
+    counts: Arc<Counts>,
+    address: Option<IpAddr>,
+}
+
+impl SocketLimits {
+    pub(super) fn new(connections_max: usize, per_address: usize) -> Self {
+        Self(Arc::new(Counts { connections_max, per_address, open: Mutex::default() }))
+    }
+
+    /// Counts a connection, unless there are too many.
+    pub(super) fn take(&self, address: Option<IpAddr>) -> Result<Permit, LimitReached> {
+        let mut open = self.0.lock();
+        if open.connections >= self.0.connections_max {
+            return Err(LimitReached::Connections);
+        }
+        if let Some(address) = address {
+            let count = open.addresses.entry(address).or_default();
+            if *count >= self.0.per_address {
+                return Err(LimitReached::Address);
+            }
+            *count += 1;
+        }
+        open.connections += 1;
+        Ok(Permit { counts: Arc::clone(&self.0), address })
+    }
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut open = self.counts.lock();
+        open.connections -= 1;
+        let Some(address) = self.address else { return };
+        if let Some(count) = open.addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.addresses.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_the_process_have_limits() {
+        let limits = SocketLimits::new(3, 2);
+        let [one, other] = [[1, 1, 1, 1], [2, 2, 2, 2]].map(|ip| Some(IpAddr::from(ip)));
+        let first = limits.take(one).ok();
+        let _second = limits.take(one).ok();
+
+        assert_eq!(limits.take(one).err(), Some(LimitReached::Address));
+        let _third = limits.take(other).ok();
+        assert_eq!(limits.take(other).err(), Some(LimitReached::Connections));
+        drop(first);
+        assert!(limits.take(one).is_ok());
+    }
+}

@@ -1,0 +1,62 @@
+//! Messages: what a feed says about a transfer or an event, before it is encoded.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+use crate::auth::{Caller, Scope};
+use crate::ids::UserId;
+
+/// Callers that may see a message, beyond the right to read its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    #[default]
+    Everyone,
+    /// The user whose balance it shows, and callers with `wallet:read`.
+    Owner(UserId),
+    /// Everyone else: a message that leaves the balance out.
+    Others(UserId),
+    /// Callers with `wallet:read`.
+    Privileged,
+}
+
+/// The rights of a connection that decide which messages it sees.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Viewer {
+    user: Option<UserId>,
+    is_privileged: bool,
+}
+
+impl Viewer {
+    pub(super) fn new(caller: &Caller) -> Self {
+        Self { user: caller.user_id(), is_privileged: caller.has_scope(Scope::WalletRead) }
+    }
+
+    pub(super) fn sees(self, audience: Audience) -> bool {
+        let owns = |user| self.is_privileged || self.user == Some(user);
+        match audience {
+            Audience::Everyone => true,
+            Audience::Owner(user) => owns(user),
+            Audience::Others(user) => !owns(user),
+            Audience::Privileged => self.is_privileged,
+        }
+    }
+}
+
+/// An event of a topic.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub topic: Cow<'static, str>,
+    /// Its type, such as `transfer.deposit`.
+    pub kind: Cow<'static, str>,
+    pub data: Box<RawValue>,
+    /// Its text in the dialect that has only texts; without one it does not exist there.
+    pub text: Option<String>,
+    /// Id of the player that it is about, for filters.
+    pub player: Option<String>,
+    pub audience: Audience,
+    pub at: OffsetDateTime,
+}

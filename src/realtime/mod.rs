@@ -1,0 +1,139 @@
+//! Realtime: events of the book and of the event table, delivered to WebSocket connections while they happen.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`hub`] | follows both sources with one live reader each while there is a subscription, and pushes each event to the outboxes of its topic |
+//! | [`feed`] | what a topic is, who may read it, and how transfers become its events; implemented by the slices above |
+//! | [`outbox`] | the queue of one connection, bounded in bytes |
+//! | [`session`] | one connection: reads actions, drains its outbox in batches, replays what was missed |
+//! | [`http`] | the route `/ws`: limits, `Origin`, the upgrade |
+//!
+//! An event is encoded once per dialect; every subscriber gets the same bytes.
+//!
+//! A subscriber gets each event of its topic once and in order. Each event carries a [`BookPosition`]; a subscription
+//! after a position begins with everything that happened since, from memory or from the database. An outbox that is full
+//! takes no more events: the subscription falls behind and goes on from where it was once the outbox is empty, so a slow
+//! client costs at most its budget and delays no other. A client that does not drain its outbox in time is closed.
+
+mod args;
+mod delivery;
+mod event;
+pub mod feed;
+pub mod http;
+mod hub;
+mod limits;
+mod message;
+mod outbox;
+mod position;
+mod replay;
+pub mod retention;
+mod session;
+mod topic;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::auth::Authenticator;
+use crate::http::CorsOrigins;
+use crate::ledger::tail::Tail;
+use crate::tasks::Tasks;
+use crate::telemetry::{Metrics, gauge_value};
+
+use self::feed::Feed;
+use self::hub::Hub;
+use self::limits::SocketLimits;
+
+pub use self::args::RealtimeArgs;
+pub use self::event::{NewEvent, publish};
+pub use self::message::{Audience, Message};
+pub use self::position::BookPosition;
+
+/// The book that is followed.
+const BOOK: i32 = 1;
+
+/// Interval at which the gauge of queued bytes is set.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The hub and the limits of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Realtime(Arc<RealtimeParts>);
+
+pub struct RealtimeParts {
+    hub: Hub,
+    authenticator: Authenticator,
+    limits: SocketLimits,
+    args: RealtimeArgs,
+    /// Origins of other sites whose pages may connect where access is closed.
+    cors_origins: CorsOrigins,
+    /// Bytes in the outboxes of all connections.
+    queued_bytes: Arc<AtomicUsize>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+/// Dependencies and settings of [`Realtime`].
+pub struct RealtimeOptions<'a> {
+    pub tail: &'a Tail,
+    pub feeds: Vec<Arc<dyn Feed>>,
+    pub authenticator: Authenticator,
+    pub args: &'a RealtimeArgs,
+    pub cors_origins: CorsOrigins,
+    pub metrics: &'a Arc<Metrics>,
+}
+
+impl std::ops::Deref for Realtime {
+    type Target = RealtimeParts;
+
+    fn deref(&self) -> &RealtimeParts {
+        &self.0
+    }
+}
+
+impl Realtime {
+    /// Starts the hub, which reads nothing before the first subscription.
+    pub fn start(options: RealtimeOptions<'_>, tasks: &Tasks) -> Self {
+        let RealtimeOptions { tail, feeds, authenticator, args, cors_origins, metrics } = options;
+        preregister(metrics);
+        let hub = Hub::start(tail, feeds, args.event_retention, metrics, tasks);
+        let limits =
+            SocketLimits::new(args.realtime_connections_max, args.realtime_connections_per_address);
+        let queued_bytes = Arc::<AtomicUsize>::default();
+        let (sampled, gauge) = (Arc::clone(&queued_bytes), metrics.wallet_ws_queue_bytes.clone());
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("realtime-metrics", async move {
+            let pause = || tokio::time::sleep(SAMPLE_INTERVAL);
+            while stopping.run_until_cancelled(pause()).await.is_some() {
+                gauge.set(gauge_value(
+                    i64::try_from(sampled.load(Ordering::Relaxed)).unwrap_or(i64::MAX),
+                ));
+            }
+            Ok(())
+        });
+        Self(Arc::new(RealtimeParts {
+            hub,
+            authenticator,
+            limits,
+            args: args.clone(),
+            cors_origins,
+            queued_bytes,
+            tasks: tasks.clone(),
+            metrics: Arc::clone(metrics),
+        }))
+    }
+}
+
+fn preregister(metrics: &Metrics) {
+    for reason in ["slow_consumer", "ping_timeout", "revoked", "frame_too_large", "shutdown"] {
+        metrics.wallet_ws_dropped_total.preregister([reason]);
+    }
+    for reason in ["connections", "address", "origin"] {
+        metrics.wallet_ws_refused_total.preregister([reason]);
+    }
+    for source in ["memory", "database", "unrecoverable"] {
+        metrics.wallet_ws_replays_total.preregister([source]);
+    }
+    for label in [("in", "action"), ("in", "invalid"), ("out", "event"), ("out", "reply")] {
+        metrics.wallet_ws_messages_total.preregister([label.0, label.1]);
+    }
+}

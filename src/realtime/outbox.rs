@@ -1,0 +1,267 @@
+//! The outbox of a connection: frames that wait for its client, bounded in bytes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::ws::Utf8Bytes;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::position::BookPosition;
+
+/// Memory of a queued frame besides its text.
+const ENTRY_BYTES: usize = size_of::<Outgoing>();
+
+/// Frames beyond which an empty queue gives its memory back.
+const KEPT_ENTRIES_MAX: usize = 16;
+
+/// Number of a subscription within its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SubscriptionId(pub u32);
+
+/// A frame on its way to the client.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub frame: Utf8Bytes,
+    /// The event that it contains; none for a reply.
+    pub event: Option<OutgoingEvent>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutgoingEvent {
+    pub subscription: SubscriptionId,
+    /// Position of the subscription after it.
+    pub position: BookPosition,
+    pub committed_at: OffsetDateTime,
+    /// Whether it was pushed when it happened, and not replayed.
+    pub is_live: bool,
+}
+
+/// The outbox: the hub and the session push, the session takes.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    bytes_max: usize,
+    /// Bytes in all outboxes of the process.
+    total_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Outgoing>,
+    bytes: usize,
+    /// Subscriptions that fell behind, and where each goes on.
+    behind: Vec<(SubscriptionId, BookPosition)>,
+    /// Time when the queue was full, until it is empty again.
+    full_since: Option<Instant>,
+    /// Whether the credential of the connection was revoked.
+    is_revoked: bool,
+    is_closed: bool,
+}
+
+/// Result of pushing an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Queued,
+    /// The queue is full.
+    Full,
+    /// The connection has ended.
+    Closed,
+}
+
+impl Outbox {
+    pub(super) fn new(bytes_max: usize, total_bytes: Arc<AtomicUsize>) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), bytes_max, total_bytes }
+    }
+
+    /// Queues an event, unless the queue is full. An empty queue takes an event of any size.
+    pub(super) fn push(&self, frame: Utf8Bytes, event: OutgoingEvent) -> Pushed {
+        let mut queue = self.lock();
+        if queue.is_closed {
+            return Pushed::Closed;
+        }
+        let bytes = frame.len() + ENTRY_BYTES;
+        if !queue.frames.is_empty() && queue.bytes + bytes > self.bytes_max {
+            return Pushed::Full;
+        }
+        self.add(&mut queue, Outgoing { frame, event: Some(event) });
+        Pushed::Queued
+    }
+
+    /// Queues a reply. The session stops reading actions while the queue is full, so replies need no limit.
+    pub(super) fn reply(&self, frame: Utf8Bytes) {
+        let mut queue = self.lock();
+        if !queue.is_closed {
+            self.add(&mut queue, Outgoing { frame, event: None });
+        }
+    }
+
+    fn add(&self, queue: &mut Queue, outgoing: Outgoing) {
+        let bytes = outgoing.frame.len() + ENTRY_BYTES;
+        queue.bytes += bytes;
+        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+        queue.frames.push_back(outgoing);
+    }
+
+    /// Notes that a subscription missed events because the queue was full.
+    pub(super) fn fall_behind(&self, subscription: SubscriptionId, position: BookPosition) {
+        let mut queue = self.lock();
+        queue.behind.push((subscription, position));
+        queue.full_since.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn revoke(&self) {
+        self.lock().is_revoked = true;
+        self.wake.notify_one();
+    }
+
+    /// Wakes the session, after a series of pushes.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for the next wake. Cancel-safe.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes frames of about `bytes_max` bytes from the front.
+    pub(super) fn take(&self, bytes_max: usize, into: &mut Vec<Outgoing>) {
+        let mut queue = self.lock();
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let Some(outgoing) = queue.frames.pop_front() else { break };
+            bytes += outgoing.frame.len();
+            queue.bytes -= outgoing.frame.len() + ENTRY_BYTES;
+            self.total_bytes.fetch_sub(outgoing.frame.len() + ENTRY_BYTES, Ordering::Relaxed);
+            into.push(outgoing);
+        }
+        if queue.frames.is_empty() {
+            queue.full_since = None;
+            if queue.frames.capacity() > KEPT_ENTRIES_MAX {
+                queue.frames = VecDeque::new();
+            }
+        }
+    }
+
+    /// Takes the subscriptions that fell behind, and whether the credential was revoked.
+    pub(super) fn take_notes(&self) -> (Vec<(SubscriptionId, BookPosition)>, bool) {
+        let mut queue = self.lock();
+        (std::mem::take(&mut queue.behind), std::mem::take(&mut queue.is_revoked))
+    }
+
+    /// Time since when the queue has been full without being emptied.
+    pub(super) fn full_since(&self) -> Option<Instant> {
+        self.lock().full_since
+    }
+
+    /// Whether the queue has room for replies.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().bytes < self.bytes_max
+    }
+
+    /// Drops all frames of a subscription that has ended.
+    pub(super) fn forget(&self, subscription: SubscriptionId) {
+        self.retain(|outgoing| {
+            outgoing.event.is_none_or(|event| event.subscription != subscription)
+        });
+        self.lock().behind.retain(|(id, _)| *id != subscription);
+    }
+
+    /// Closes the outbox: nothing is queued any more. Returns the subscriptions with events that were not taken.
+    pub(super) fn close(&self) -> Vec<SubscriptionId> {
+        self.lock().is_closed = true;
+        let mut unsent = Vec::new();
+        self.retain(|outgoing| {
+            unsent.extend(outgoing.event.map(|event| event.subscription));
+            false
+        });
+        unsent.sort_unstable();
+        unsent.dedup();
+        unsent
+    }
+
+    fn retain(&self, mut keeps: impl FnMut(&Outgoing) -> bool) {
+        let mut queue = self.lock();
+        let mut dropped = 0;
+        queue.frames.retain(|outgoing| {
+            let is_kept = keeps(outgoing);
+            if !is_kept {
+                dropped += outgoing.frame.len() + ENTRY_BYTES;
+            }
+            is_kept
+        });
+        queue.bytes -= dropped;
+        self.total_bytes.fetch_sub(dropped, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: u32) -> OutgoingEvent {
+        OutgoingEvent {
+            subscription: SubscriptionId(id),
+            position: "p1.0123456789abcdef.1.0123456789ab.1.0".parse().unwrap(),
+            committed_at: OffsetDateTime::UNIX_EPOCH,
+            is_live: true,
+        }
+    }
+
+    fn outbox(bytes_max: usize) -> Outbox {
+        Outbox::new(bytes_max, Arc::default())
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_bytes() {
+        let outbox = outbox(1_000);
+        let frame = || Utf8Bytes::from("x".repeat(600));
+
+        assert_eq!(outbox.push(frame(), event(1)), Pushed::Queued);
+        assert_eq!(outbox.push(frame(), event(1)), Pushed::Full);
+        let mut taken = Vec::new();
+        outbox.take(1, &mut taken);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(outbox.total_bytes.load(Ordering::Relaxed), 0);
+        // An event that is larger than the queue must get through, too.
+        assert_eq!(outbox.push("x".repeat(5_000).into(), event(1)), Pushed::Queued);
+    }
+
+    #[test]
+    fn a_full_queue_counts_as_full_until_it_is_empty() {
+        let outbox = outbox(300);
+        outbox.push("a".into(), event(1));
+        outbox.push("b".into(), event(1));
+        assert_eq!(outbox.full_since(), None);
+
+        outbox.fall_behind(SubscriptionId(1), event(1).position);
+        let mut taken = Vec::new();
+        outbox.take(1, &mut taken);
+        assert!(outbox.full_since().is_some());
+        outbox.take(1, &mut taken);
+
+        assert_eq!((taken.len(), outbox.full_since()), (2, None));
+        assert_eq!(outbox.take_notes(), (vec![(SubscriptionId(1), event(1).position)], false));
+    }
+
+    #[test]
+    fn a_closed_outbox_names_what_was_not_sent() {
+        let outbox = outbox(10_000);
+        outbox.reply("reply".into());
+        for id in [2, 1, 2] {
+            outbox.push("x".into(), event(id));
+        }
+
+        assert_eq!(outbox.close(), [SubscriptionId(1), SubscriptionId(2)]);
+        assert_eq!(outbox.push("x".into(), event(1)), Pushed::Closed);
+        assert_eq!(outbox.total_bytes.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,148 @@
+//! Positions in the book and in the event table, as `Book-Position` and events carry them.
+//!
+//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; migration 20 writes it for reads. It is opaque to clients.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ledger::tail::Position;
+
+const EPOCH_LEN: usize = 16;
+const BATCH_LEN: usize = 12;
+
+/// A position in both sources of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BookPosition {
+    /// The installation, which is renewed after a restore.
+    pub epoch: [u8; EPOCH_LEN],
+    /// The newest transfer.
+    pub seq: i64,
+    /// The batch that contains it.
+    pub batch: [u8; BATCH_LEN],
+    /// The newest event.
+    pub event: Position,
+}
+
+impl BookPosition {
+    /// Whether nothing that happened up to `other` comes after this position.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.seq >= other.seq && self.event >= other.event
+    }
+
+    /// The position after both.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let book = if self.seq >= other.seq { self } else { other };
+        Self { event: self.event.max(other.event), ..book }
+    }
+
+    /// The position up to which both have come.
+    #[must_use]
+    pub fn meet(self, other: Self) -> Self {
+        let book = if self.seq <= other.seq { self } else { other };
+        Self { event: self.event.min(other.event), ..book }
+    }
+
+    /// This position after a transfer of the given batch.
+    #[must_use]
+    pub fn after_transfer(self, seq: i64, batch: &str) -> Self {
+        Self { seq, batch: batch.as_bytes().try_into().unwrap_or(self.batch), ..self }
+    }
+}
+
+impl fmt::Display for BookPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fmt::Error);
+        // The end of a transaction is written as the begin of the next one.
+        let (xid, event) = match self.event {
+            Position { seq, event: i64::MAX } => (seq + 1, 0),
+            Position { seq, event } => (seq, event),
+        };
+        let (epoch, batch) = (text(&self.epoch)?, text(&self.batch)?);
+        write!(f, "p1.{epoch}.{}.{batch}.{xid}.{event}", self.seq)
+    }
+}
+
+/// The text is not a position.
+#[derive(Debug, thiserror::Error)]
+#[error("not a position")]
+pub struct InvalidPosition;
+
+impl FromStr for BookPosition {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().ok_or(InvalidPosition);
+        if next()? != "p1" {
+            return Err(InvalidPosition);
+        }
+        let (epoch, seq, batch, xid, event) = (next()?, next()?, next()?, next()?, next()?);
+        if parts.next().is_some() {
+            return Err(InvalidPosition);
+        }
+        Ok(Self {
+            epoch: digits(epoch)?,
+            seq: number(seq)?,
+            batch: digits(batch)?,
+            event: Position { seq: number(xid)?, event: number(event)? },
+        })
+    }
+}
+
+fn number(text: &str) -> Result<i64, InvalidPosition> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| plain).ok_or(InvalidPosition)
+}
+
+fn digits<const N: usize>(text: &str) -> Result<[u8; N], InvalidPosition> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    text.as_bytes().try_into().ok().filter(|_| is_hex).ok_or(InvalidPosition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "p1.0123456789abcdef.17.0123456789ab.900.3";
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        let position: BookPosition = TEXT.parse().unwrap();
+
+        assert_eq!((position.seq, position.event), (17, Position { seq: 900, event: 3 }));
+        assert_eq!(position.to_string(), TEXT);
+        let end = BookPosition { event: Position { seq: 900, event: i64::MAX }, ..position };
+        assert!(end.to_string().ends_with(".901.0"));
+    }
+
+    #[test]
+    fn any_other_text_is_refused() {
+        for text in [
+            "",
+            "17",
+            "p1",
+            "p2.0123456789abcdef.17.0123456789ab.900.3",
+            "p1.0123456789abcdef.17.0123456789ab.900",
+            "p1.0123456789abcdef.17.0123456789ab.900.3.4",
+            "p1.0123456789abcdeX.17.0123456789ab.900.3",
+            "p1.0123456789abcdef.-17.0123456789ab.900.3",
+            "p1.0123456789abcdef.17.0123456789ab.900.99999999999999999999",
+        ] {
+            assert!(text.parse::<BookPosition>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn positions_are_compared_in_both_sources() {
+        let at = |seq, id| BookPosition {
+            seq,
+            event: Position { seq: id, event: 0 },
+            ..TEXT.parse().unwrap()
+        };
+
+        assert!(at(5, 5).covers(&at(5, 4)) && !at(5, 5).covers(&at(4, 6)));
+        assert_eq!(at(5, 3).join(at(4, 6)), at(5, 6));
+        assert_eq!(at(5, 3).meet(at(4, 6)), at(4, 3));
+    }
+}

@@ -1,0 +1,185 @@
+//! Replays: what a subscription missed, from the recent events of its topic or from the database.
+//!
+//! Events that are read from the database join the recent events of their topic, so clients that reconnect after a
+//! restart cost one read for each topic, not for each client.
+
+use std::sync::Arc;
+
+use super::BOOK;
+use super::delivery::{Delivery, DeliverySource};
+use super::feed::{Topic, Wanted};
+use super::hub::{Hub, NewSubscriber, delivery_of};
+use super::outbox::Pushed;
+use super::position::BookPosition;
+use super::topic::{RECENT_BYTES_MAX, TopicState};
+use crate::error::{Error, Result};
+use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
+
+/// Most transfers, and most events, of a read.
+const PAGE_MAX: i64 = 250;
+
+/// Progress of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The subscription is up to date, and gets events as they happen.
+    Live,
+    /// The outbox is full; the replay goes on from this position once it has drained.
+    Behind(BookPosition),
+}
+
+/// Events between two positions, oldest first.
+struct Page {
+    deliveries: Vec<Arc<Delivery>>,
+    /// Position up to which it is complete.
+    until: BookPosition,
+}
+
+impl Hub {
+    /// Continues a subscription that is behind, until it is up to date or its outbox is full.
+    pub(super) async fn replay(
+        &self,
+        topic: &Topic,
+        mut subscriber: NewSubscriber,
+        mut position: BookPosition,
+    ) -> Result<Progress> {
+        loop {
+            let (since, reading) = {
+                let mut index = self.lock().await;
+                let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
+                if position.covers(&state.since()) {
+                    self.metrics().wallet_ws_replays_total.with(["memory"]).increment(1);
+                    return Ok(catch_up(state, &mut subscriber, position));
+                }
+                (state.since(), Arc::clone(&state.reading))
+            };
+            let reading = reading.lock().await;
+            {
+                let index = self.lock().await;
+                let state = index.topics.get(&topic.name).ok_or(Error::Overloaded)?;
+                if state.since() != since {
+                    continue;
+                }
+            }
+            self.metrics().wallet_ws_replays_total.with(["database"]).increment(1);
+            let page = self.read_pages(topic, position, since).await?;
+            if page.until.covers(&since) {
+                let mut index = self.lock().await;
+                let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
+                if state.extend_back(position, since, &page.deliveries) {
+                    continue;
+                }
+            }
+            drop(reading);
+            // It is too far back to be kept for others.
+            let mut behind = subscriber.at(position);
+            for delivery in &page.deliveries {
+                if behind.push(delivery, false) != Pushed::Queued {
+                    behind.outbox.wake();
+                    return Ok(Progress::Behind(behind.position));
+                }
+            }
+            behind.outbox.wake();
+            position = position.join(page.until);
+        }
+    }
+
+    /// Reads what happened in a topic after `after`, up to `until` or to as much as a topic keeps.
+    async fn read_pages(
+        &self,
+        topic: &Topic,
+        after: BookPosition,
+        until: BookPosition,
+    ) -> Result<Page> {
+        let mut all = Page { deliveries: Vec::new(), until: after };
+        let mut bytes = 0;
+        while !all.until.covers(&until) && bytes <= RECENT_BYTES_MAX {
+            let page = self.read(topic, all.until, until).await?;
+            bytes += page.deliveries.iter().map(|delivery| delivery.bytes()).sum::<usize>();
+            all.deliveries.extend(page.deliveries);
+            all.until = page.until;
+        }
+        Ok(all)
+    }
+
+    /// Reads what happened in a topic after `after`, at most a page of it.
+    async fn read(&self, topic: &Topic, after: BookPosition, until: BookPosition) -> Result<Page> {
+        let pool = &self.tail().book().pool;
+        let (rows, events) = {
+            let mut db = pool.acquire().await?;
+            let rows = match (topic.has_transfers, &topic.accounts[..]) {
+                (false, _) => Vec::new(),
+                (true, []) => sealed_rows(&mut db, BOOK, after.seq, until.seq, PAGE_MAX).await?,
+                (true, accounts) => {
+                    let (first, last) = (after.seq, until.seq);
+                    rows_of_accounts(&mut db, BOOK, accounts, first, last, PAGE_MAX).await?
+                }
+            };
+            let bounds = (after.event, until.event);
+            (rows, events_of_topic(&mut db, BOOK, &topic.name, bounds, PAGE_MAX).await?)
+        };
+        let mut reached = after.join(until);
+        let rows = if is_full(&rows) {
+            // The legs of a transfer belong together: the last one comes with the next page.
+            let rows = without_last_transfer(rows);
+            reached = after_rows(&rows, reached);
+            rows
+        } else {
+            rows
+        };
+        let wanted = Wanted::from([Arc::clone(&topic.name)]);
+        let mut messages = self.translate(&rows, &wanted).await;
+        messages.sort_by_key(|(row, _)| *row);
+        let from = BookPosition { event: after.event, ..until };
+        let transfers = messages.into_iter().filter_map(|(row, message)| {
+            let SealedRow { row, batch } = rows.get(row)?;
+            let position = from.after_transfer(row.seq, batch);
+            Some(Arc::new(Delivery::new(position, DeliverySource::Book, message)))
+        });
+        let mut deliveries: Vec<Arc<Delivery>> = transfers.collect();
+        if is_full(&events) {
+            let event = events.last().map_or(Position::default(), |event| event.position);
+            reached.event = event;
+        }
+        // Events come after all of these transfers: both are in their own order.
+        let events = events.iter().filter_map(|event| delivery_of(event, reached));
+        deliveries.extend(events.map(Arc::new));
+        Ok(Page { deliveries, until: reached })
+    }
+}
+
+fn is_full<T>(items: &[T]) -> bool {
+    i64::try_from(items.len()).is_ok_and(|count| count >= PAGE_MAX)
+}
+
+/// The rows without the last transfer, unless it is the only one.
+fn without_last_transfer(mut rows: Vec<SealedRow>) -> Vec<SealedRow> {
+    let Some(last) = rows.last().map(|last| last.row.transfer_id()) else { return rows };
+    let keep = rows.partition_point(|row| row.row.transfer_id() < last);
+    if keep > 0 {
+        rows.truncate(keep);
+    }
+    rows
+}
+
+fn after_rows(rows: &[SealedRow], reached: BookPosition) -> BookPosition {
+    rows.last().map_or(reached, |last| reached.after_transfer(last.row.seq, &last.batch))
+}
+
+/// Pushes the recent events after a position; the subscription is up to date if all of them fit.
+fn catch_up(
+    state: &mut TopicState,
+    subscriber: &mut NewSubscriber,
+    position: BookPosition,
+) -> Progress {
+    let mut behind = subscriber.at(position);
+    for delivery in state.after(position) {
+        if behind.push(delivery, false) != Pushed::Queued {
+            behind.outbox.wake();
+            return Progress::Behind(behind.position);
+        }
+    }
+    behind.outbox.wake();
+    state.caught_up(&behind.outbox, behind.id);
+    state.live.push(behind);
+    Progress::Live
+}

@@ -1,0 +1,46 @@
+//! Retention: events that move no money are deleted after `--event-retention`.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::BOOK;
+use crate::ledger::tail::{self, Tail};
+
+/// Interval at which old events are deleted.
+const INTERVAL: Duration = Duration::from_mins(1);
+
+/// Most events of one transaction.
+const EVENTS_MAX: i32 = 5_000;
+
+/// Deletes old events until the program stops. Any process may: each deletes what is left.
+pub async fn run(
+    tail: Tail,
+    retention: Duration,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+        if let Err(error) = prune(&tail, retention).await {
+            tracing::warn!(
+                error = %error,
+                "old events cannot be deleted; it is retried in {INTERVAL:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Deletes every event that is older than the retention; returns how many.
+pub async fn prune(tail: &Tail, retention: Duration) -> sqlx::Result<i64> {
+    let mut total = 0;
+    loop {
+        let mut db = tail.book().pool.acquire().await?;
+        let before = OffsetDateTime::now_utc() - retention;
+        let deleted = tail::prune_events(&mut db, BOOK, before, EVENTS_MAX).await?;
+        total += deleted;
+        if deleted == 0 {
+            return Ok(total);
+        }
+    }
+}

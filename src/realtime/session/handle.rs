@@ -1,0 +1,313 @@
+//! Actions of a client: subscribe, unsubscribe, authenticate, and those of the older dialects.
+
+use std::sync::Arc;
+
+use axum::extract::ws::Message;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::super::delivery::{FrameFormat, encode};
+use super::super::event::{NewEvent, publish};
+use super::super::hub::PositionCheck;
+use super::super::message::{Audience, Viewer};
+use super::super::outbox::SubscriptionId;
+use super::super::position::BookPosition;
+use super::action::{ActionFrame, ClientFrame, Dialect, RefusedFrame, TypeFrame, read};
+use super::{Credential, Request, Session, Subscription};
+use crate::auth::Scope;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// Topic of a client that says nothing.
+const DEFAULT_TOPIC: &str = "gameprogress-event";
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct ErrorReply<'a> {
+    error: &'a str,
+    details: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<&'a str>,
+}
+
+impl Session {
+    pub(super) async fn receive(&mut self, message: Message) {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => {
+                let details = "send text frames that contain JSON".to_owned();
+                return self.refuse(&RefusedFrame("invalid", details));
+            }
+            // The library answers pings and closes.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return,
+        };
+        let frame = read(&text);
+        let is_type = matches!(frame, Ok(ClientFrame::Type(_)));
+        self.default_at = None;
+        if self.dialect == Dialect::Undecided {
+            self.dialect = if is_type { Dialect::Types } else { Dialect::Actions };
+        }
+        match frame {
+            Ok(ClientFrame::Action(frame)) => {
+                if self.dialect == Dialect::Types {
+                    self.dialect = Dialect::Actions;
+                    self.end_all().await;
+                }
+                self.count_in("action");
+                self.act(frame).await;
+            }
+            Ok(ClientFrame::Type(frame)) if self.dialect == Dialect::Types => {
+                self.count_in("action");
+                // Errors are silent in this dialect.
+                let _refused = self.act_on_type(frame).await;
+            }
+            Ok(ClientFrame::Type(_)) => {
+                let details = "a frame must have the member action".to_owned();
+                self.refuse(&RefusedFrame("invalid", details));
+            }
+            Err(refused) => self.refuse(&refused),
+        }
+    }
+
+    fn count_in(&self, kind: &'static str) {
+        self.realtime.metrics.wallet_ws_messages_total.with(["in", kind]).increment(1);
+    }
+
+    fn reply(&self, message: &str) {
+        self.outbox.reply(encode(&Reply { message }));
+    }
+
+    fn refuse(&self, RefusedFrame(error, details): &RefusedFrame) {
+        self.count_in("invalid");
+        if self.dialect != Dialect::Types {
+            self.outbox.reply(encode(&ErrorReply { error, details, position: None }));
+        }
+    }
+
+    fn reply_error(&self, error: &Error) {
+        if let Some(cause) = error.cause() {
+            tracing::warn!(
+                error.message = format!("{cause:#}"),
+                "an action of a WebSocket client failed; the client may repeat it"
+            );
+        }
+        let details = error.to_string();
+        let error = error.problem().slug;
+        self.outbox.reply(encode(&ErrorReply { error, details: &details, position: None }));
+    }
+
+    async fn act(&mut self, frame: ActionFrame<'_>) {
+        let ActionFrame { action, topic, after, token } = frame;
+        let outcome = match (action.as_ref(), topic, after, token) {
+            ("subscribe", Some(topic), after, None) => {
+                self.subscribe(&topic, after.as_deref()).await
+            }
+            ("unsubscribe", Some(topic), None, None) => self.unsubscribe(&topic).await,
+            ("authenticate", None, None, Some(token)) => {
+                self.authenticate(&Secret::from(token.into_owned())).await
+            }
+            ("subscribe" | "unsubscribe", None, ..) => Err(Error::field("/topic", "is required")),
+            ("authenticate", _, _, None) => Err(Error::field("/token", "is required")),
+            ("subscribe" | "unsubscribe" | "authenticate", ..) => {
+                Err(Error::field("", "has a member that this action does not have"))
+            }
+            _ => Err(Error::field("/action", "is not subscribe, unsubscribe or authenticate")),
+        };
+        if let Err(error) = outcome {
+            self.reply_error(&error);
+        }
+    }
+
+    async fn act_on_type(&mut self, frame: TypeFrame<'_>) -> Result<()> {
+        match (frame.kind.as_ref(), frame.payload.name, frame.payload.message) {
+            ("change_game", Some(name), _) => self.change_game(&name).await,
+            ("send_message", _, Some(message)) => self.send_message(&message).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins the subscription of the query string.
+    pub(super) async fn begin(&mut self, request: Request) {
+        let player = request.player.map(Arc::from);
+        let format = FrameFormat::Event;
+        if let Err(error) = self.add(&request.topic, format, player, None, None).await {
+            self.reply_error(&error);
+        }
+    }
+
+    /// Begins the subscription of a client that has said nothing.
+    pub(super) async fn begin_default(&mut self) {
+        self.default_at = None;
+        self.dialect = Dialect::Types;
+        if let Err(error) = self.change_game(DEFAULT_TOPIC).await {
+            tracing::debug!(error = %error, "the default subscription was refused");
+        }
+    }
+
+    async fn change_game(&mut self, name: &str) -> Result<()> {
+        let topic = self.authorized(name).await?;
+        if self.subscriptions.iter().any(|own| own.topic.name == topic.name) {
+            return Ok(());
+        }
+        self.end_all().await;
+        self.add(name, FrameFormat::NewMessage, None, None, None).await
+    }
+
+    /// Sends a text to all subscribers of the topic that the client is subscribed to.
+    async fn send_message(&mut self, message: &str) -> Result<()> {
+        self.caller.require_scope(Scope::EventsWrite)?;
+        let Some(own) = self.subscriptions.first() else { return Ok(()) };
+        let data = to_raw_value(&json!({ "message": message }));
+        let data = data.map_err(|cause| Error::Internal(cause.into()))?;
+        let event = NewEvent {
+            topic: &own.topic.name,
+            kind: "message",
+            data: &data,
+            text: Some(message),
+            player: None,
+            audience: Audience::Everyone,
+            trace: None,
+        };
+        let mut db = self.realtime.hub.tail().book().pool.acquire().await?;
+        publish(&mut db, &event).await
+    }
+
+    async fn subscribe(&mut self, name: &str, after: Option<&str>) -> Result<()> {
+        let message = format!("Subscribed to {name}");
+        let after = match after {
+            None => None,
+            Some(text) => match self.recoverable(text).await? {
+                Ok(position) => Some(position),
+                Err((details, now)) => {
+                    self.realtime
+                        .metrics
+                        .wallet_ws_replays_total
+                        .with(["unrecoverable"])
+                        .increment(1);
+                    let error = "unrecoverable";
+                    let position = Some(now.as_str());
+                    self.outbox.reply(encode(&ErrorReply { error, details, position }));
+                    return Ok(());
+                }
+            },
+        };
+        self.add(name, FrameFormat::Event, None, after, Some(&message)).await
+    }
+
+    /// The position, if a client can continue from it; otherwise the reason, and the current position.
+    async fn recoverable(
+        &self,
+        text: &str,
+    ) -> Result<Result<BookPosition, (&'static str, String)>> {
+        let position = text
+            .parse::<BookPosition>()
+            .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
+        Ok(match self.realtime.hub.check(&position).await? {
+            PositionCheck::Continues => Ok(position),
+            PositionCheck::Unrecoverable(reason, now) => Err((reason, now)),
+        })
+    }
+
+    /// The topic with this name, if the caller may read it.
+    async fn authorized(&self, name: &str) -> Result<super::Topic> {
+        let (topic, feed) = self.realtime.hub.topic(name).ok_or(Error::NotFound("topic"))?;
+        feed.authorize(&self.caller, &topic).await?;
+        Ok(topic)
+    }
+
+    /// Adds a subscription, or replaces the one to the same topic.
+    async fn add(
+        &mut self,
+        name: &str,
+        format: FrameFormat,
+        player: Option<Arc<str>>,
+        after: Option<BookPosition>,
+        acknowledgment: Option<&str>,
+    ) -> Result<()> {
+        let topic = self.authorized(name).await?;
+        self.end_topic(&topic.name).await;
+        let max = self.realtime.args.realtime_subscriptions_max;
+        if self.subscriptions.len() >= max {
+            return Err(Error::TooManySubscriptions(max));
+        }
+        let id = SubscriptionId(self.next_id);
+        self.next_id += 1;
+        let viewer = Viewer::new(&self.caller);
+        let own = Subscription { id, topic, format, viewer, player, sent: after, behind: after };
+        let subscriber = own.subscriber(&self.outbox);
+        let acknowledge = |outbox: &super::Outbox| {
+            if let Some(message) = acknowledgment {
+                outbox.reply(encode(&Reply { message }));
+            }
+        };
+        self.realtime.hub.subscribe(&own.topic, subscriber, after, acknowledge).await?;
+        self.realtime.metrics.wallet_ws_subscriptions.increment(1.0);
+        self.subscriptions.push(own);
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, name: &str) -> Result<()> {
+        let (topic, _) = self.realtime.hub.topic(name).ok_or(Error::NotFound("topic"))?;
+        if !self.end_topic(&topic.name).await {
+            return Err(Error::field("/topic", "is not subscribed to"));
+        }
+        self.reply(&format!("Unsubscribed from {name}"));
+        Ok(())
+    }
+
+    /// Ends the subscription to a topic. Returns whether there was one.
+    async fn end_topic(&mut self, topic: &str) -> bool {
+        let index = self.subscriptions.iter().position(|own| &*own.topic.name == topic);
+        let Some(index) = index else { return false };
+        let own = self.subscriptions.remove(index);
+        self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
+        self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
+        true
+    }
+
+    async fn end_all(&mut self) {
+        while let Some(own) = self.subscriptions.first() {
+            let name = Arc::clone(&own.topic.name);
+            self.end_topic(&name).await;
+        }
+    }
+
+    async fn authenticate(&mut self, token: &Secret) -> Result<()> {
+        let caller = self.realtime.authenticator.identify(Some(token)).await?;
+        if let Some(credential) = Credential::of(&self.caller) {
+            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
+        }
+        if let Some(credential) = Credential::of(&caller) {
+            self.realtime.hub.watch_credential(credential, &self.outbox).await;
+        }
+        self.caller = caller;
+        self.reply("Authenticated");
+        Ok(())
+    }
+
+    /// Ends what depends on a credential that was revoked or has expired. The connection stays.
+    pub(super) async fn end_credential(&mut self) {
+        let Some(credential) = Credential::of(&self.caller) else { return };
+        self.realtime.hub.forget_credential(&credential, &self.outbox).await;
+        let Ok(anonymous) = self.realtime.authenticator.identify(None).await else { return };
+        self.caller = anonymous;
+        self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
+        let names: Vec<_> =
+            self.subscriptions.iter().map(|own| Arc::clone(&own.topic.name)).collect();
+        for name in names {
+            // Also a topic that everyone may read: the subscription would show what only the credential may see.
+            self.end_topic(&name).await;
+        }
+        if self.dialect != Dialect::Types {
+            let error = Error::Unauthenticated.problem().slug;
+            let details =
+                "the credential was revoked or has expired, and its subscriptions have ended";
+            self.outbox.reply(encode(&ErrorReply { error, details, position: None }));
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! A WebSocket connection: its subscriptions, its credential, and the loop that reads actions and drains the outbox.
+
+mod action;
+mod handle;
+mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::WebSocket;
+use serde::Deserialize;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Realtime;
+use super::delivery::FrameFormat;
+use super::feed::Topic;
+use super::limits::Permit;
+use super::message::Viewer;
+use super::outbox::{Outbox, Outgoing, SubscriptionId};
+use super::position::BookPosition;
+use super::replay::Progress;
+use crate::auth::{Access, Caller, Principal};
+use crate::error::Result;
+
+use self::action::Dialect;
+use self::socket::{Step, close, next_step};
+
+/// Time without a frame after which a client gets the default subscription.
+const DEFAULT_DELAY: Duration = Duration::from_millis(200);
+
+/// Interval of pings; a client that is silent for two of them is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Bytes of frames that are written before a flush.
+const BATCH_BYTES: usize = 8 * 1024;
+
+/// Interval at which a blocked connection is looked at.
+const STALL_POLL: Duration = Duration::from_millis(500);
+
+/// Close code of a client that is too slow.
+const CODE_SLOW: u16 = 4008;
+/// Close codes of RFC 6455.
+const CODE_GOING_AWAY: u16 = 1001;
+const CODE_TOO_LARGE: u16 = 1009;
+
+/// Credential that a connection depends on, as its revocation names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Credential {
+    Session(Uuid),
+    ApiKey(i64),
+}
+
+impl Credential {
+    fn of(caller: &Caller) -> Option<Self> {
+        match caller.principal() {
+            Principal::User(user) => Some(Self::Session(user.session)),
+            Principal::ApiKey(_) => {
+                let id = caller.name().strip_prefix("key:")?;
+                Some(Self::ApiKey(id.parse().ok()?))
+            }
+            Principal::Anonymous | Principal::Operator => None,
+        }
+    }
+}
+
+/// A subscription of a connection.
+#[derive(Debug)]
+struct Subscription {
+    id: SubscriptionId,
+    topic: Topic,
+    format: FrameFormat,
+    viewer: Viewer,
+    player: Option<Arc<str>>,
+    /// Position after the last event that was sent.
+    sent: Option<BookPosition>,
+    /// Position from which it has to catch up; none if it is up to date.
+    behind: Option<BookPosition>,
+}
+
+/// Reason for which a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client closed, or the connection broke.
+    Gone,
+    SlowConsumer,
+    PingTimeout,
+    FrameTooLarge,
+    Shutdown,
+}
+
+/// Topic, player and position of a subscription that is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub topic: String,
+    pub player: Option<String>,
+}
+
+/// A connection. Its future is small, because there are many that wait: what happens rarely is boxed.
+pub(super) struct Session {
+    realtime: Realtime,
+    outbox: Arc<Outbox>,
+    caller: Caller,
+    dialect: Dialect,
+    subscriptions: Vec<Subscription>,
+    next_id: u32,
+    /// Time when the default subscription begins, if the client says nothing before.
+    default_at: Option<Instant>,
+    next_ping: Instant,
+    heard: Instant,
+    /// Position after the last event that was sent.
+    last_sent: Option<BookPosition>,
+    _permit: Permit,
+}
+
+/// Frames that were written and wait to be flushed.
+struct Flight {
+    events: u64,
+    replies: u64,
+    /// Commit of the oldest event that was pushed when it happened.
+    oldest: Option<OffsetDateTime>,
+}
+
+impl Session {
+    pub(super) fn new(realtime: Realtime, caller: Caller, permit: Permit) -> Self {
+        let bytes_max = realtime.args.realtime_queue_bytes;
+        let outbox = Outbox::new(bytes_max, Arc::clone(&realtime.queued_bytes));
+        let now = Instant::now();
+        let jitter = PING_INTERVAL.mul_f64(fastrand::f64() / 2.0);
+        let is_closed = caller.policy().access == Access::Closed;
+        let has_default = !is_closed || Credential::of(&caller).is_some();
+        Self {
+            realtime,
+            outbox: Arc::new(outbox),
+            caller,
+            dialect: Dialect::Undecided,
+            subscriptions: Vec::new(),
+            next_id: 0,
+            default_at: has_default.then(|| now + DEFAULT_DELAY),
+            next_ping: now + PING_INTERVAL / 2 + jitter,
+            heard: now,
+            last_sent: None,
+            _permit: permit,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self, mut socket: WebSocket, request: Option<Request>) {
+        let metrics = Arc::clone(&self.realtime.metrics);
+        let kind =
+            if Credential::of(&self.caller).is_some() { "authenticated" } else { "anonymous" };
+        let open = metrics.wallet_ws_connections.with([kind]);
+        open.increment(1.0);
+        if let Some(credential) = Credential::of(&self.caller) {
+            Box::pin(self.realtime.hub.watch_credential(credential, &self.outbox)).await;
+        }
+        if let Some(request) = request {
+            self.dialect = Dialect::Actions;
+            self.default_at = None;
+            Box::pin(self.begin(request)).await;
+        }
+        let end = self.serve(&mut socket).await;
+        Box::pin(self.finish(&mut socket, end)).await;
+        open.decrement(1.0);
+    }
+
+    async fn serve(&mut self, socket: &mut WebSocket) -> End {
+        let realtime = self.realtime.clone();
+        let stopping = realtime.tasks.stopping();
+        let outbox = Arc::clone(&self.outbox);
+        let mut timer = std::pin::pin!(tokio::time::sleep(DEFAULT_DELAY));
+        let mut batch = Vec::new();
+        let mut flight = None;
+        loop {
+            if self.take_notes() {
+                Box::pin(self.end_credential()).await;
+            }
+            if flight.is_none() {
+                outbox.take(BATCH_BYTES, &mut batch);
+                if batch.is_empty() {
+                    if self.is_behind() && Box::pin(self.catch_up()).await {
+                        continue;
+                    }
+                } else {
+                    match self.write(socket, &mut batch) {
+                        Some(written) => flight = Some(written),
+                        None => return End::Gone,
+                    }
+                }
+            }
+            timer.as_mut().reset(self.deadline(flight.is_some()));
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return End::Shutdown,
+                step = next_step(socket, flight.is_some(), outbox.has_room()) => match step {
+                    Step::Flushed => {
+                        if let Some(flight) = flight.take() {
+                            self.record(&flight);
+                        }
+                    }
+                    Step::Received(message) => {
+                        self.heard = Instant::now();
+                        Box::pin(self.receive(message)).await;
+                    }
+                    Step::TooLarge => return End::FrameTooLarge,
+                    Step::Ended => return End::Gone,
+                },
+                () = outbox.woken(), if flight.is_none() => {}
+                () = &mut timer => match Box::pin(self.tick(socket, flight.is_some())).await {
+                    Ok(true) => {
+                        flight.get_or_insert(Flight { events: 0, replies: 0, oldest: None });
+                    }
+                    Ok(false) => {}
+                    Err(end) => return end,
+                },
+            }
+        }
+    }
+
+    /// Time of the next duty.
+    fn deadline(&self, is_flushing: bool) -> Instant {
+        let mut deadline = self.next_ping;
+        if let Some(at) = self.default_at {
+            deadline = deadline.min(at);
+        }
+        if let Principal::User(user) = self.caller.principal() {
+            let left = user.expires_at - OffsetDateTime::now_utc();
+            let left = Duration::try_from(left).unwrap_or_default();
+            deadline = deadline.min(Instant::now() + left);
+        }
+        if is_flushing {
+            deadline = deadline.min(Instant::now() + STALL_POLL);
+        }
+        deadline
+    }
+
+    /// Does what is due. Returns whether something has to be flushed.
+    async fn tick(&mut self, socket: &mut WebSocket, is_flushing: bool) -> Result<bool, End> {
+        let now = Instant::now();
+        let grace = self.realtime.args.realtime_grace;
+        if self.outbox.full_since().is_some_and(|since| now - since > grace) {
+            return Err(End::SlowConsumer);
+        }
+        if self.default_at.is_some_and(|at| at <= now) {
+            self.begin_default().await;
+        }
+        if let Principal::User(user) = self.caller.principal()
+            && user.expires_at <= OffsetDateTime::now_utc()
+        {
+            self.end_credential().await;
+        }
+        if self.next_ping > now {
+            return Ok(false);
+        }
+        if now - self.heard > 2 * PING_INTERVAL {
+            return Err(End::PingTimeout);
+        }
+        self.next_ping = now + PING_INTERVAL;
+        // A blocked connection has data to send, which serves as well.
+        if !is_flushing && !socket::ping(socket) {
+            return Err(End::Gone);
+        }
+        Ok(!is_flushing)
+    }
+
+    /// Takes what the hub has noted: subscriptions that fell behind. Returns whether the credential has ended.
+    fn take_notes(&mut self) -> bool {
+        let (behind, is_revoked) = self.outbox.take_notes();
+        for (id, position) in behind {
+            if let Some(own) = self.subscriptions.iter_mut().find(|own| own.id == id) {
+                own.behind = Some(position);
+            }
+        }
+        is_revoked
+    }
+
+    fn is_behind(&self) -> bool {
+        self.subscriptions.iter().any(|own| own.behind.is_some())
+    }
+
+    /// Lets a subscription that is behind catch up. Returns whether it made progress.
+    async fn catch_up(&mut self) -> bool {
+        let Some(index) = self.subscriptions.iter().position(|own| own.behind.is_some()) else {
+            return false;
+        };
+        let own = &self.subscriptions[index];
+        let Some(position) = own.behind else { return false };
+        let subscriber = own.subscriber(&self.outbox);
+        match self.realtime.hub.replay(&own.topic, subscriber, position).await {
+            Ok(Progress::Live) => self.subscriptions[index].behind = None,
+            Ok(Progress::Behind(position)) => self.subscriptions[index].behind = Some(position),
+            Err(error) => {
+                tracing::warn!(
+                    error = %error,
+                    "missed events cannot be read; it is retried in {STALL_POLL:?}"
+                );
+                tokio::time::sleep(STALL_POLL).await;
+            }
+        }
+        true
+    }
+
+    /// Writes a batch into the buffer of the socket; none if the connection is broken.
+    fn write(&mut self, socket: &mut WebSocket, batch: &mut Vec<Outgoing>) -> Option<Flight> {
+        let mut flight = Flight { events: 0, replies: 0, oldest: None };
+        for Outgoing { frame, event } in batch.drain(..) {
+            match event {
+                Some(event) => {
+                    flight.events += 1;
+                    if event.is_live && flight.oldest.is_none() {
+                        flight.oldest = Some(event.committed_at);
+                    }
+                    self.last_sent = Some(event.position);
+                    let id = event.subscription;
+                    if let Some(own) = self.subscriptions.iter_mut().find(|own| own.id == id) {
+                        own.sent = Some(event.position);
+                    }
+                }
+                None => flight.replies += 1,
+            }
+            if !socket::write(socket, frame) {
+                return None;
+            }
+        }
+        Some(flight)
+    }
+
+    fn record(&self, flight: &Flight) {
+        let metrics = &self.realtime.metrics;
+        metrics.wallet_ws_messages_total.with(["out", "event"]).increment(flight.events);
+        metrics.wallet_ws_messages_total.with(["out", "reply"]).increment(flight.replies);
+        if let Some(committed_at) = flight.oldest {
+            let lag = (OffsetDateTime::now_utc() - committed_at).as_seconds_f64().max(0.0);
+            metrics.wallet_ws_fanout_lag_seconds.record(lag);
+        }
+    }
+
+    /// Ends every subscription and closes the connection.
+    async fn finish(mut self, socket: &mut WebSocket, end: End) {
+        let position = self.resume_position();
+        for own in std::mem::take(&mut self.subscriptions) {
+            self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
+            self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
+        }
+        if let Some(credential) = Credential::of(&self.caller) {
+            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
+        }
+        let dropped = &self.realtime.metrics.wallet_ws_dropped_total;
+        let reason = position.map(|position| position.to_string()).unwrap_or_default();
+        let stopping = self.realtime.tasks.stopping();
+        match end {
+            End::Gone => close(socket, stopping, None).await,
+            End::SlowConsumer => {
+                dropped.with(["slow_consumer"]).increment(1);
+                close(socket, stopping, Some((CODE_SLOW, &reason))).await;
+            }
+            End::PingTimeout => dropped.with(["ping_timeout"]).increment(1),
+            End::FrameTooLarge => {
+                dropped.with(["frame_too_large"]).increment(1);
+                close(socket, stopping, Some((CODE_TOO_LARGE, "the frame is too large"))).await;
+            }
+            End::Shutdown => {
+                dropped.with(["shutdown"]).increment(1);
+                close(socket, stopping, Some((CODE_GOING_AWAY, &reason))).await;
+            }
+        }
+    }
+
+    /// Position from which the client can continue all of its subscriptions without missing anything.
+    fn resume_position(&self) -> Option<BookPosition> {
+        let unsent = self.outbox.close();
+        let lacking = self.subscriptions.iter().filter_map(|own| {
+            let has_unsent = unsent.contains(&own.id);
+            if has_unsent { own.sent.or(own.behind) } else { own.behind }
+        });
+        lacking.reduce(BookPosition::meet).or(self.last_sent)
+    }
+}
+
+impl Subscription {
+    fn subscriber(&self, outbox: &Arc<Outbox>) -> super::hub::NewSubscriber {
+        super::hub::NewSubscriber {
+            id: self.id,
+            outbox: Arc::clone(outbox),
+            format: self.format,
+            viewer: self.viewer,
+            player: self.player.clone(),
+        }
+    }
+}

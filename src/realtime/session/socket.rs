@@ -1,0 +1,86 @@
+//! The socket of a session: reading and flushing at the same time, and closing.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::{Sink, SinkExt, Stream};
+use tokio_util::sync::CancellationToken;
+
+/// Longest time that the last frames may take to reach a client.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same while the program stops, and until the client closes its side.
+const CLOSE_TIMEOUT_SHORT: Duration = Duration::from_secs(1);
+
+/// The next thing that happens to a socket.
+#[derive(Debug)]
+pub(super) enum Step {
+    Flushed,
+    Received(Message),
+    /// The client sent more than the library reads.
+    TooLarge,
+    Ended,
+}
+
+/// Flushes and reads at the same time, and returns what completes first. Cancel-safe.
+pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool) -> Step {
+    poll_fn(|cx| {
+        if flushes {
+            match Pin::new(&mut *socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Step::Flushed),
+                Poll::Ready(Err(_broken)) => return Poll::Ready(Step::Ended),
+                Poll::Pending => {}
+            }
+        }
+        if !reads {
+            return Poll::Pending;
+        }
+        Pin::new(&mut *socket).poll_next(cx).map(|received| match received {
+            Some(Ok(Message::Close(_))) | None => Step::Ended,
+            Some(Ok(message)) => Step::Received(message),
+            Some(Err(error)) if error.to_string().contains("too long") => Step::TooLarge,
+            Some(Err(_broken)) => Step::Ended,
+        })
+    })
+    .await
+}
+
+/// Writes a frame into the buffer of the socket. Returns whether the connection still works.
+pub(super) fn write(socket: &mut WebSocket, frame: Utf8Bytes) -> bool {
+    socket.start_send_unpin(Message::Text(frame)).is_ok()
+}
+
+/// Writes a ping into the buffer of the socket. Returns whether the connection still works.
+pub(super) fn ping(socket: &mut WebSocket) -> bool {
+    socket.start_send_unpin(Message::Ping(bytes::Bytes::new())).is_ok()
+}
+
+/// Closes a connection: what was written before still arrives, if the client reads it in time.
+pub(super) async fn close(
+    socket: &mut WebSocket,
+    stopping: &CancellationToken,
+    frame: Option<(u16, &str)>,
+) {
+    let frame = frame.map(|(code, reason)| CloseFrame { code, reason: reason.into() });
+    let closing = async {
+        if socket.start_send_unpin(Message::Close(frame)).is_err() {
+            return;
+        }
+        if poll_fn(|cx| Pin::new(&mut *socket).poll_flush(cx)).await.is_err() {
+            return;
+        }
+        let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
+        let _silent = tokio::time::timeout(CLOSE_TIMEOUT_SHORT, answered).await;
+    };
+    tokio::select! {
+        () = closing => {}
+        () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
+        () = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(CLOSE_TIMEOUT_SHORT).await;
+        } => {}
+    }
+}

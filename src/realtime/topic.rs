@@ -1,0 +1,157 @@
+//! The subscribers of a topic, and its recent events.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+
+use super::delivery::{Delivery, FrameFormat};
+use super::message::Viewer;
+use super::outbox::{Outbox, OutgoingEvent, Pushed, SubscriptionId};
+use super::position::BookPosition;
+
+/// Most bytes of recent events that a topic keeps, so that clients that reconnect need not read from the database.
+pub(super) const RECENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A subscription to one topic.
+#[derive(Debug, Clone)]
+pub(super) struct Subscriber {
+    pub id: SubscriptionId,
+    pub outbox: Arc<Outbox>,
+    pub format: FrameFormat,
+    pub viewer: Viewer,
+    /// Only events about this player.
+    pub player: Option<Arc<str>>,
+    /// Position of which it has everything.
+    pub position: BookPosition,
+}
+
+impl Subscriber {
+    /// Pushes an event, unless the subscriber has it already.
+    pub(super) fn push(&mut self, delivery: &Delivery, is_live: bool) -> Pushed {
+        if !delivery.is_after(&self.position) {
+            return Pushed::Queued;
+        }
+        let (position, frame) = delivery.frame(self.format, self.position);
+        let is_for = |_: &Utf8Bytes| delivery.is_for(self.viewer, self.player.as_deref());
+        let pushed = match frame.filter(is_for) {
+            Some(frame) => {
+                let committed_at = delivery.message.at;
+                let subscription = self.id;
+                let event = OutgoingEvent { subscription, position, committed_at, is_live };
+                self.outbox.push(frame, event)
+            }
+            None => Pushed::Queued,
+        };
+        if pushed == Pushed::Queued {
+            self.position = position;
+        }
+        pushed
+    }
+}
+
+/// Subscribers and recent events of a topic.
+#[derive(Debug)]
+pub(super) struct TopicState {
+    /// Subscribers that are up to date.
+    pub live: Vec<Subscriber>,
+    /// Subscribers that are behind.
+    pub behind: Vec<(Arc<Outbox>, SubscriptionId)>,
+    /// Every event after `since`, oldest first.
+    recent: VecDeque<Arc<Delivery>>,
+    recent_bytes: usize,
+    since: BookPosition,
+    /// Held while older events are read from the database, so that each is read once for all subscribers.
+    pub reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl TopicState {
+    pub(super) fn new(since: BookPosition) -> Self {
+        Self {
+            live: Vec::new(),
+            behind: Vec::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            since,
+            reading: Arc::default(),
+        }
+    }
+
+    pub(super) fn since(&self) -> BookPosition {
+        self.since
+    }
+
+    pub(super) fn has_subscribers(&self) -> bool {
+        !self.behind.is_empty() || !self.live.is_empty()
+    }
+
+    /// The events after a position that `since` does not exceed.
+    pub(super) fn after(&self, position: BookPosition) -> impl Iterator<Item = &Arc<Delivery>> {
+        self.recent.iter().filter(move |delivery| delivery.is_after(&position))
+    }
+
+    /// Pushes an event to every live subscriber. Those whose outbox is full fall behind; `from` is a position of which
+    /// they have everything.
+    pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: BookPosition) {
+        let Self { live, behind, .. } = self;
+        live.retain_mut(|subscriber| match subscriber.push(delivery, true) {
+            Pushed::Queued => true,
+            Pushed::Closed => false,
+            Pushed::Full => {
+                let position = subscriber.position.join(from);
+                subscriber.outbox.fall_behind(subscriber.id, position);
+                behind.push((Arc::clone(&subscriber.outbox), subscriber.id));
+                false
+            }
+        });
+        self.keep(Arc::clone(delivery));
+    }
+
+    fn keep(&mut self, delivery: Arc<Delivery>) {
+        self.recent_bytes += delivery.bytes();
+        self.recent.push_back(delivery);
+        while self.recent_bytes > RECENT_BYTES_MAX {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.bytes();
+            self.since = self.since.join(oldest.position);
+        }
+    }
+
+    /// Adds older events in front, if there is room; they end where the recent ones begin.
+    pub(super) fn extend_back(
+        &mut self,
+        since: BookPosition,
+        until: BookPosition,
+        older: &[Arc<Delivery>],
+    ) -> bool {
+        let bytes: usize = older.iter().map(|delivery| delivery.bytes()).sum();
+        if until != self.since || self.recent_bytes + bytes > RECENT_BYTES_MAX {
+            return false;
+        }
+        for delivery in older.iter().rev() {
+            self.recent.push_front(Arc::clone(delivery));
+        }
+        self.recent_bytes += bytes;
+        self.since = since;
+        true
+    }
+
+    /// Ends a subscription, whichever state it is in.
+    pub(super) fn remove(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
+        self.live
+            .retain(|subscriber| !(subscriber.id == id && Arc::ptr_eq(&subscriber.outbox, outbox)));
+        self.caught_up(outbox, id);
+    }
+
+    /// Removes a subscriber from those that are behind.
+    pub(super) fn caught_up(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
+        self.behind.retain(|(other, other_id)| !(*other_id == id && Arc::ptr_eq(other, outbox)));
+    }
+
+    /// Wakes the sessions of all live subscribers.
+    pub(super) fn wake(&self) {
+        for subscriber in &self.live {
+            subscriber.outbox.wake();
+        }
+    }
+}

@@ -1,0 +1,159 @@
+// The live page: messages of a game event as they happen, and the leaders beside them.
+
+const $ = (id) => document.getElementById(id);
+
+const API_KEY_ITEM = "revwallet.key";
+const MESSAGES_MAX = 200;
+const RECONNECT_MS = [250, 500, 1000, 2000, 5000];
+/** Shortest time between two reads of the leaders. */
+const LEADERS_MS = 1000;
+
+const EVENTS = {
+  "gameprogress-event": { name: "Game progress", button: "gameprogress-btn" },
+  "leaderboard-game-event": { name: "Leaderboard", button: "leaderboard-btn" },
+};
+
+const state = { topic: "gameprogress-event", position: null, socket: null, attempts: 0, lostAt: null };
+
+function localTime(at) {
+  return new Date(at).toLocaleTimeString();
+}
+
+/** Appends a line, and keeps the newest in view if it was in view before. */
+function append(text, className) {
+  const scroll = $("scroll");
+  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
+  const line = document.createElement("li");
+  line.textContent = text;
+  if (className) line.className = className;
+  const list = $("messages");
+  list.append(line);
+  while (list.children.length > MESSAGES_MAX) list.firstElementChild.remove();
+  $("no-messages").hidden = true;
+  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
+}
+
+function messageOf({ data }) {
+  return data.message ?? data.payload?.message ?? JSON.stringify(data.payload ?? data);
+}
+
+function showState() {
+  const line = $("state");
+  line.classList.toggle("stale", state.lostAt !== null);
+  line.textContent = state.lostAt === null
+    ? "Live."
+    : `Disconnected since ${localTime(state.lostAt)}: what you see may be out of date. Reconnecting...`;
+}
+
+function send(frame) {
+  if (state.socket?.readyState === WebSocket.OPEN) state.socket.send(JSON.stringify(frame));
+}
+
+function subscribe() {
+  const frame = { action: "subscribe", topic: state.topic };
+  if (state.position) frame.after = state.position;
+  send(frame);
+}
+
+function change(topic) {
+  if (topic === state.topic) return;
+  send({ action: "unsubscribe", topic: state.topic });
+  state.topic = topic;
+  state.position = null;
+  for (const [name, { button }] of Object.entries(EVENTS)) {
+    $(button).setAttribute("aria-pressed", String(name === topic));
+  }
+  $("current").textContent = `Currently in the game event: ${EVENTS[topic].name}`;
+  append(`Changed to the game event: ${EVENTS[topic].name}`, "change");
+  subscribe();
+}
+
+function receive(frame) {
+  if (frame.topic) {
+    if (frame.topic !== state.topic) return;
+    state.position = frame.position;
+    append(`${localTime(frame.at)}: ${messageOf(frame)}`);
+    scheduleLeaders();
+  } else if (frame.error === "unrecoverable") {
+    state.position = null;
+    append("Some messages were missed.", "change");
+    subscribe();
+  } else if (frame.error) {
+    append(`The server refused: ${frame.details}`, "change");
+  } else if (frame.message?.startsWith("Subscribed")) {
+    state.attempts = 0;
+    state.lostAt = null;
+    showState();
+  }
+}
+
+function connect() {
+  const url = new URL("/ws", location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(url);
+  state.socket = socket;
+  socket.addEventListener("open", () => {
+    const token = sessionStorage.getItem(API_KEY_ITEM);
+    if (token) send({ action: "authenticate", token });
+    subscribe();
+    scheduleLeaders();
+  });
+  socket.addEventListener("message", ({ data }) => receive(JSON.parse(data)));
+  socket.addEventListener("close", () => {
+    if (state.socket !== socket) return;
+    state.lostAt ??= Date.now();
+    showState();
+    const pause = RECONNECT_MS[Math.min(state.attempts, RECONNECT_MS.length - 1)];
+    state.attempts += 1;
+    // Not all clients at once.
+    setTimeout(connect, pause * (0.5 + Math.random()));
+  });
+}
+
+let leadersTimer = null;
+
+/** Reads the leaders soon, however many messages arrive until then. */
+function scheduleLeaders() {
+  leadersTimer ??= setTimeout(async () => {
+    leadersTimer = null;
+    await loadLeaders();
+  }, LEADERS_MS);
+}
+
+function cell(text, className) {
+  const created = document.createElement("td");
+  created.textContent = text;
+  if (className) created.className = className;
+  return created;
+}
+
+/** A number of minor units as a decimal; empty where the balance is not for everyone. */
+function decimal(minor, currency) {
+  if (minor === undefined) return "";
+  const format = new Intl.NumberFormat("en", { style: "currency", currency });
+  const digits = format.resolvedOptions().maximumFractionDigits;
+  return (minor / 10 ** digits).toFixed(digits);
+}
+
+async function loadLeaders() {
+  let entries, currency;
+  try {
+    const response = await fetch("/api/leaderboard?limit=10");
+    ({ entries, currency } = response.ok ? await response.json() : { entries: [] });
+  } catch { /* the connection is reported by the state line */ return; }
+  $("board").hidden = entries.length === 0;
+  $("leaders").replaceChildren(...entries.map((entry) => {
+    const row = document.createElement("tr");
+    row.append(
+      cell(entry.rank),
+      cell(entry.userId),
+      cell(decimal(entry.balance, currency), "number"),
+    );
+    return row;
+  }));
+}
+
+for (const [topic, { button }] of Object.entries(EVENTS)) {
+  $(button).addEventListener("click", () => change(topic));
+}
+connect();
