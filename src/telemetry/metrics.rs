@@ -314,6 +314,9 @@ mod tests {
         metrics.wallet_job_latency_seconds.with(["x"]).record(1.0);
         metrics.wallet_password_hash_duration_seconds.record(1.0);
         metrics.wallet_probe_duration_seconds.record(1.0);
+        metrics.wallet_ws_fanout_lag_seconds.record(1.0);
+        metrics.wallet_leaderboard_batch_size.record(1.0);
+        metrics.wallet_leaderboard_read_duration_seconds.with(["x"]).record(1.0);
 
         let rendered = metrics.handle().render();
 
