@@ -1,6 +1,6 @@
 //! Positions in the book and in the event table, as `Book-Position` and events carry them.
 //!
-//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; migration 20 writes it for reads. It is opaque to clients.
+//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; migration 18 writes it for reads. It is opaque to clients.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! Leaderboards: named boards whose ranks are counted in the database, with seasons and prizes.
 //!
-//! Start reading at `migrations/0025_leaderboards.sql`: places, buckets, and the function that takes submissions.
+//! Start reading at `migrations/0021_leaderboards.sql`: places, buckets, and the function that takes submissions.
 //! Concurrent submissions to a board share a transaction ([`submission::queue`]); every read is one statement, so its ranks
 //! are those of one moment, on every process.
 //!

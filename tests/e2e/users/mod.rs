@@ -375,7 +375,7 @@ async fn a_user_from_before_names_were_normalized_signs_in() {
         }
         app.database.execute("update app_user set username = 'other' where username = 'early'").await;
 
-        app.database.execute(include_str!("../../../migrations/0030_normalized_names.sql")).await;
+        app.database.execute(include_str!("../../../migrations/0023_normalized_names.sql")).await;
 
         for login in ["ｅａｒｌｙ", "early"] {
             sign_in(app, login, &password).await;

@@ -63,6 +63,8 @@ begin
     if v_keep is null then
         return 0;
     end if;
+    -- Readers have not come further than this, and reads hand out this position: what follows it is still needed.
+    v_keep := least(v_keep, event_horizon());
     perform set_config('revwallet.prunes_events', 'on', true);
     delete from event where book = p_book and xid < v_keep and at < p_before;
     get diagnostics v_deleted = row_count;
