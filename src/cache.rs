@@ -1,8 +1,8 @@
 //! Bounded caches of recently used entries, for one owner and shared between threads.
 //!
 //! Entries live in two generations. An insert goes to the young one; when that holds half of the bound, it becomes the
-//! old one and the entries of the old one are dropped. So the half of the bound that was inserted last is always kept,
-//! which the ledger's writer relies on. A cache that admits by frequency may drop an entry right after its insert.
+//! old one and the entries of the old one are dropped. So the half of the bound that was inserted last is always kept:
+//! the ledger's writer relies on it. A cache that admits by frequency may drop an entry right after its insert.
 //! `docs/architecture.md`, "Decisions", has the comparison with the crates of the field.
 
 use std::hash::Hash;

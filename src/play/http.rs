@@ -135,8 +135,8 @@ fn request_meta<'a>(
 
 /// Deposit to a player
 ///
-/// The first deposit opens the player's wallet. Where access is open, a request without a credential may name any id that
-/// is not a registered user with a password: it acts as that guest.
+/// The first deposit opens the player's wallet. With open access, a request without a credential acts as the guest that
+/// it names, unless the id belongs to a registered user with a password.
 #[utoipa::path(
     post, path = "/api/wallet/deposit", tag = "play",
     params(IdempotencyKey),
@@ -212,8 +212,7 @@ struct PlayerBalanceBody {
 
 /// Get a player's balance
 ///
-/// Where access is open, the balances of guests are public; those of users are visible to themselves and with
-/// `wallet:read`.
+/// Balances of guests are public with open access; a user's balance is visible to that user and with `wallet:read`.
 #[utoipa::path(
     get, path = "/api/wallet/balance/{user_id}", tag = "play",
     params(("user_id" = String, Path, description = "The player", example = "2"), PlayerBalanceQuery),

@@ -181,7 +181,7 @@ metrics! {
     counter wallet_webhook_deliveries_total {outcome};
     /// Runs of delivery jobs that were put off without an attempt: the webhook is paused, or its owner has no slot left.
     counter wallet_webhook_deferrals_total {reason};
-    /// Pauses of webhooks whose receivers kept a worker waiting in vain.
+    /// Pauses of webhooks whose deliveries kept timing out.
     counter wallet_webhook_pauses_total;
     /// Webhooks that are paused; sampled every 15 s.
     gauge wallet_webhooks_paused;

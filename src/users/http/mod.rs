@@ -105,7 +105,7 @@ struct CreatedUser<'a> {
 
 /// Register with names and an age
 ///
-/// Where access is open, the password may be absent. Such a user cannot sign in and is treated as a guest until an admin
+/// The password is optional with open access. Such a user cannot sign in and is treated as a guest until an admin
 /// sets a password; the e-mail address is not reserved.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",

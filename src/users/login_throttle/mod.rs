@@ -2,9 +2,9 @@
 //!
 //! Each attempt is counted before it is checked, so that a thousand concurrent attempts are no better than a thousand in
 //! a row; a successful one is taken back. After several failures each further attempt has to wait, twice as long each
-//! time, and counted attempts expire gradually. The narrow limit (account and address) stops guessing one password from
-//! one place. The wide limits stop guessing from many places or at many accounts, and are wide so that an honest user
-//! behind the same address still gets in.
+//! time, and counted attempts expire gradually. The narrow limit (account and address) stops a client that guesses the
+//! password of an account. The wide limits stop guesses from many addresses or at many accounts, and leave room for an
+//! honest user behind the same address.
 
 mod sql;
 

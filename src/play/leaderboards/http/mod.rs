@@ -175,8 +175,8 @@ struct PutLeaderboard<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "best")]
     operator: RawField<'a>,
-    /// A cron expression of five fields, or a nickname such as `@weekly`: at each occurrence a season ends and the next
-    /// one begins.
+    /// A cron expression of five fields, or a nickname such as `@weekly`: each occurrence ends a season and begins
+    /// the next.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "0 0 * * MON")]
     reset: RawField<'a>,
