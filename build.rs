@@ -1,11 +1,15 @@
-//! Build script: passes the git revision and the compiler version to the program.
+//! Build script: compiles `proto/`, and passes the git revision and the compiler version to the program.
 
 #![expect(clippy::disallowed_methods, reason = "a build script is configured by variables only")]
 
+use std::path::PathBuf;
 use std::process::Command;
+
+use prost::Message;
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");
+    compile_protos();
     println!("cargo:rerun-if-env-changed=REVWALLET_REVISION");
     let revision = std::env::var("REVWALLET_REVISION").ok().filter(|text| !text.is_empty());
     let revision = revision.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
@@ -15,6 +19,19 @@ fn main() {
     let version = output(Command::new(rustc).arg("--version")).unwrap_or_default();
     let number = version.split(' ').nth(1).unwrap_or("unknown").to_owned();
     println!("cargo:rustc-env=REVWALLET_RUSTC={number}");
+}
+
+/// Compiles `proto/` without the program `protoc`.
+fn compile_protos() {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["revwallet/v1/wallet.proto"], ["proto"]);
+    let descriptors = descriptors.unwrap_or_else(|cause| panic!("proto/ is not valid: {cause:?}"));
+    let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("Cargo sets it"));
+    std::fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())
+        .expect("the folder of the build is writable");
+    tonic_prost_build::configure()
+        .compile_fds(descriptors)
+        .unwrap_or_else(|cause| panic!("proto/ cannot be compiled: {cause}"));
 }
 
 fn revision_of_checkout() -> Option<String> {

@@ -82,8 +82,8 @@ pub enum Error {
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldError>),
     #[error(
-        "the request took longer than {} s and may still take effect: \
-         repeat it with the same Idempotency-Key", .0.as_secs()
+        "the request took longer than {} and may still take effect: \
+         repeat it with the same Idempotency-Key", humantime::format_duration(*.0)
     )]
     Timeout(Duration),
     #[error("the service is overloaded: try again later")]

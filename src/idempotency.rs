@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: a request that is repeated with the same key takes effect once.
 
 use axum::extract::FromRequestParts;
+use http::HeaderMap;
 use http::request::Parts;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -43,7 +44,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        Self::from_headers(&parts.headers)
+    }
+}
+
+impl IdempotencyKey {
+    /// The key among the headers of a request.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
+        let Some(value) = headers.get("idempotency-key") else { return Ok(Self(None)) };
         let bytes = value.as_bytes();
         let sane = !bytes.is_empty()
             && bytes.len() <= KEY_BYTES_MAX
@@ -53,9 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
             _ => Err(Error::field("Idempotency-Key", "must have 1 to 255 visible characters")),
         }
     }
-}
 
-impl IdempotencyKey {
     /// The key of a request without the header.
     pub fn absent() -> Self {
         Self(None)

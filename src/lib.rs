@@ -18,6 +18,7 @@ pub mod users;
 
 // Floor 4: wallets, and what the slices show themselves through.
 pub mod audit_log;
+pub mod grpc;
 pub mod ops;
 pub mod realtime;
 pub mod wallet;

@@ -301,3 +301,9 @@ openapi_python_tools() {
 openapi_npm_tools() {
   npm_tools openapi-npm openapi-typescript@7.13.0 typescript@5.9.3
 }
+
+# Prints the folder of a gRPC client of another language than ours.
+grpc_python_tools() {
+  need_python
+  python_tools grpc grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-status==1.85.1
+}

@@ -14,7 +14,7 @@ use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health};
-use crate::{api_keys, audit_log, play, realtime, users, wallet, web, webhook};
+use crate::{api_keys, audit_log, grpc, play, realtime, users, wallet, web, webhook};
 
 /// The public API, with the OpenAPI document of each route.
 fn api() -> OpenApiRouter<App> {
@@ -32,11 +32,19 @@ fn api() -> OpenApiRouter<App> {
         .merge(play::events::routes())
 }
 
+/// The gRPC services.
+fn services(app: &App) -> anyhow::Result<Router> {
+    let wallet = play::grpc::service(app.wallets.clone(), app.authenticator.clone());
+    Ok(grpc::routes(&app.rpc_health)?.merge(grpc::service(wallet)))
+}
+
 /// Router of the public listener.
-pub fn public(app: App) -> Router {
+pub fn public(app: App) -> anyhow::Result<Router> {
+    let services = services(&app)?;
     let (api, document) = api().split_for_parts();
     let api = api.layer(KnownParametersLayer::new(&document));
-    with_fallbacks(api.merge(openapi::explorer()).merge(web::routes())).with_state(app)
+    let all = api.merge(openapi::explorer()).merge(web::routes()).merge(services.with_state(()));
+    Ok(with_fallbacks(all).with_state(app))
 }
 
 /// Router of the internal listener.

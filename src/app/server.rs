@@ -14,9 +14,11 @@ use super::state::App;
 use super::{router, worker};
 use crate::audit_log;
 use crate::db::Database;
+use crate::grpc;
 use crate::http::CorsOrigins;
 use crate::http::listener::{self, Listener};
 use crate::http::middleware::{PipelineOptions, RequestPipeline};
+use crate::http::rpc::RpcMethods;
 use crate::jobs;
 use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
@@ -74,11 +76,12 @@ impl App {
         running.supervise_database();
         running.keep_metrics();
         running.watch_alertmanager();
+        running.report_health();
         if config.lifecycle.runs(ProcessPart::Worker) {
             worker::start(&running.app, config, &running.core);
         }
         if let Some(socket) = socket {
-            running.listen("public", socket, router::public(running.app.clone()));
+            running.listen("public", socket, router::public(running.app.clone())?);
         }
         running.listen("internal", internal, router::internal(running.app.clone()));
         running.log_addresses();
@@ -152,12 +155,15 @@ impl Running {
     fn listen(&self, name: &'static str, socket: TcpListener, router: Router) {
         let http = &self.config.http;
         // Successful probes every few seconds are not worth a log line.
-        let (requests_max, log_success_ratio, cors_origins) = match name {
-            "internal" => (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default()),
+        let (requests_max, log_success_ratio, cors_origins, rpc_methods) = match name {
+            "internal" => {
+                (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default(), RpcMethods::default())
+            }
             _ => (
                 http.http_requests_max,
                 self.config.telemetry.log_success_ratio,
                 http.cors_origins.clone(),
+                grpc::methods(),
             ),
         };
         let options = PipelineOptions {
@@ -165,6 +171,7 @@ impl Running {
             timeout: http.http_timeout,
             cors_origins,
             log_success_ratio,
+            rpc_methods,
         };
         let metrics = Arc::clone(&self.app.metrics);
         let trusted = self.config.access.trusted_proxies.clone();
@@ -192,6 +199,21 @@ impl Running {
     fn watch_alertmanager(&self) {
         let stopping = self.core.stopping().clone();
         self.core.spawn("watchdog", Arc::clone(self.app.ops.watchdog()).watch(stopping));
+    }
+
+    fn report_health(&self) {
+        let (health, ops) = (self.app.rpc_health.clone(), self.app.ops.clone());
+        let (stopping, ends) = (self.app.stopping.clone(), self.core.stopping().clone());
+        self.core.spawn("grpc-health", async move {
+            let check = || {
+                let ops = ops.clone();
+                async move { ops.is_ready().await }
+            };
+            health.follow(check, stopping).await;
+            // A task must not end before its group stops.
+            ends.cancelled().await;
+            Ok(())
+        });
     }
 
     fn keep_metrics(&self) {

@@ -15,6 +15,7 @@ use crate::audit_log::AuditLog;
 use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
 use crate::db::Database;
 use crate::error::Result;
+use crate::grpc;
 use crate::ledger::tail::{Tail, TailOptions};
 use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
@@ -49,6 +50,7 @@ pub struct AppParts {
     pub game_events: GameEvents,
     pub realtime: Realtime,
     pub ops: Ops,
+    pub rpc_health: grpc::Health,
     pub metrics: Arc<Metrics>,
     /// Cancelled when the program begins to shut down.
     pub stopping: CancellationToken,
@@ -137,6 +139,7 @@ impl App {
             realtime,
             trusted_proxies: config.access.trusted_proxies.clone(),
             ops,
+            rpc_health: grpc::Health::default(),
             metrics: Arc::clone(metrics),
             stopping,
             db: db.clone(),

@@ -36,6 +36,15 @@ impl Authenticator {
             None => Ok(Caller::anonymous(self.policy)),
         }
     }
+
+    /// The caller of a request with these headers; anonymous only where access is open.
+    pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
+        match bearer(headers)? {
+            Some(credential) => self.backend.authenticate(&credential).await,
+            None if self.policy.access == Access::Open => Ok(Caller::anonymous(self.policy)),
+            None => Err(Error::Unauthenticated),
+        }
+    }
 }
 
 /// The caller; anonymous only where access is open.
@@ -46,14 +55,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let authenticator = Authenticator::from_ref(state);
-        match bearer(&parts.headers)? {
-            Some(credential) => authenticator.backend.authenticate(&credential).await,
-            None if authenticator.policy.access == Access::Open => {
-                Ok(Self::anonymous(authenticator.policy))
-            }
-            None => Err(Error::Unauthenticated),
-        }
+        Authenticator::from_ref(state).identify_request(&parts.headers).await
     }
 }
 

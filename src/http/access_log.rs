@@ -8,7 +8,26 @@ use tracing::{error, field, info, warn};
 
 use super::context::RequestContext;
 use super::middleware::RequestPipeline;
+use super::rpc::record::CallRecorder;
 use crate::error::Error;
+
+/// Decides which successful requests are logged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SuccessSampler(pub(super) f64);
+
+impl SuccessSampler {
+    /// Samples by trace id, so that the line of a request and its trace are kept or dropped together.
+    pub(super) fn is_sampled(self, context: &RequestContext) -> bool {
+        let [.., a, b, c, d] = context.trace().trace_id;
+        let Self(ratio) = self;
+        ratio >= 1.0 || f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * f64::from(u32::MAX)
+    }
+}
+
+/// Time since the request began.
+pub(super) fn duration_ms(context: &RequestContext) -> f64 {
+    (context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
 
 /// Access record of a request. Dropped before its end, it records that the client disconnected.
 pub(super) struct Record<'a> {
@@ -23,10 +42,10 @@ impl<'a> Record<'a> {
         context: RequestContext,
         body: Option<u64>,
     ) -> Self {
-        pipeline.metrics.http_server_active_requests.increment(1.0);
+        pipeline.calls.metrics.http_server_active_requests.increment(1.0);
         if let Some(bytes) = body.filter(|bytes| *bytes > 0) {
             #[expect(clippy::cast_precision_loss, reason = "a body is far smaller than 2^52")]
-            pipeline.metrics.http_server_request_body_size_bytes.record(bytes as f64);
+            pipeline.calls.metrics.http_server_request_body_size_bytes.record(bytes as f64);
         }
         Self { pipeline, context, ended: false }
     }
@@ -35,14 +54,23 @@ impl<'a> Record<'a> {
         self.ended = true;
         let status = response.status();
         let failure = response.extensions().get::<Arc<Error>>().map(AsRef::as_ref);
-        self.measure(status.as_str());
+        if self.context.rpc().is_none() {
+            self.measure(status.as_str());
+        }
         if let Some(reason) = failure.and_then(rejection) {
-            self.pipeline.metrics.wallet_http_rejected_total.with([reason]).increment(1);
+            self.calls().metrics.wallet_http_rejected_total.with([reason]).increment(1);
+        }
+        if self.context.rpc().is_some() {
+            // A call without a failure yet is recorded at the end of its response.
+            if let Some(error) = failure {
+                self.calls().failed(&self.context, error);
+            }
+            return;
         }
         let _in_span = self.context.end(status.as_u16());
         match failure {
             Some(error) => self.log_failure(status, error),
-            None if self.is_sampled() => self.log_success(status),
+            None if self.calls().sampler.is_sampled(&self.context) => self.log_success(status),
             None => {}
         }
     }
@@ -50,24 +78,21 @@ impl<'a> Record<'a> {
     fn measure(&self, status: &str) {
         let labels = [self.context.method(), self.context.route(), status];
         let seconds = self.context.started().elapsed().as_secs_f64();
-        self.pipeline.metrics.http_server_request_duration_seconds.with(labels).record(seconds);
+        self.calls().metrics.http_server_request_duration_seconds.with(labels).record(seconds);
         if self.context.is_traced() {
-            self.pipeline.metrics.exemplars.record(labels, seconds, self.context.trace_id());
+            self.calls().metrics.exemplars.record(labels, seconds, self.context.trace_id());
         }
     }
 
-    /// Samples by trace id, so that the line of a request and its trace are kept or dropped together.
-    fn is_sampled(&self) -> bool {
-        let ratio = self.pipeline.log_success_ratio;
-        let [.., a, b, c, d] = self.context.trace().trace_id;
-        ratio >= 1.0 || f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * f64::from(u32::MAX)
+    fn calls(&self) -> &CallRecorder {
+        &self.pipeline.calls
     }
 
     fn log_success(&self, status: StatusCode) {
         info!(
             target: "access",
             event = "http.request",
-            duration_ms = self.duration_ms(),
+            duration_ms = duration_ms(&self.context),
             outcome = "ok",
             "{} {} {}", self.context.method(), self.context.route(), status.as_u16(),
         );
@@ -81,7 +106,7 @@ impl<'a> Record<'a> {
                 $level!(
                     target: "access",
                     event = "http.request",
-                    duration_ms = self.duration_ms(),
+                    duration_ms = duration_ms(&self.context),
                     outcome = $outcome,
                     error.kind = problem.slug,
                     error.message = %error,
@@ -98,24 +123,23 @@ impl<'a> Record<'a> {
             _ => line!(info, "refused"),
         }
     }
-
-    fn duration_ms(&self) -> f64 {
-        (self.context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
-    }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.pipeline.metrics.http_server_active_requests.decrement(1.0);
+        self.calls().metrics.http_server_active_requests.decrement(1.0);
         if !self.ended {
+            if self.context.rpc().is_some() {
+                return self.calls().abandoned(&self.context);
+            }
             // 499 is what nginx made the custom for a client that did not wait.
             self.measure("499");
-            self.pipeline.metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
+            self.calls().metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
             let _in_span = self.context.end(499);
             info!(
                 target: "access",
                 event = "http.request",
-                duration_ms = self.duration_ms(),
+                duration_ms = duration_ms(&self.context),
                 outcome = "client_gone",
                 "{} {} 499 client gone", self.context.method(), self.context.route(),
             );

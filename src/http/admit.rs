@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Timeout;
 use tower::{Layer, Service};
 
+use super::context::RequestContext;
+use super::rpc;
 use crate::error::Error;
 
 /// Sheds requests beyond the limit and ends those that exceed the timeout.
@@ -63,7 +65,10 @@ where
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Admitted::Refused;
         };
-        let limit = self.timeout;
+        let is_call =
+            request.extensions().get::<RequestContext>().is_some_and(|call| call.rpc().is_some());
+        let deadline = is_call.then(|| rpc::deadline(request.headers())).flatten();
+        let limit = deadline.map_or(self.timeout, |deadline| deadline.min(self.timeout));
         let response = tokio::time::timeout(limit, self.inner.call(request));
         Admitted::Running { response, limit, _permit: permit }
     }

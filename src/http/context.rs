@@ -26,6 +26,8 @@ struct Inner {
     trace: TraceContext,
     trace_id: String,
     method: &'static str,
+    /// Full name of the gRPC method, for a call.
+    rpc: Option<Arc<str>>,
     route: OnceLock<MatchedPath>,
     span: Span,
     /// Whether the span is exported.
@@ -40,6 +42,7 @@ impl RequestContext {
     pub fn begin(
         method: &Method,
         headers: &HeaderMap,
+        rpc: Option<Arc<str>>,
         connection: Option<Arc<OpenConnection>>,
         memory: Arc<MemoryBudget>,
     ) -> Self {
@@ -61,15 +64,21 @@ impl RequestContext {
                 http_request_method = method,
                 http_route = field::Empty,
                 http_response_status_code = field::Empty,
+                rpc_method = rpc.as_deref(),
+                rpc_response_status_code = field::Empty,
             )
         });
         let is_traced = is_exported(&span);
+        if let Some(rpc) = rpc.as_deref().filter(|_| is_traced) {
+            set_span_name(&span, rpc.to_owned());
+        }
         let (route, started) = (OnceLock::new(), Instant::now());
         Self(Arc::new(Inner {
             request_id,
             trace,
             trace_id,
             method,
+            rpc,
             route,
             span,
             is_traced,
@@ -116,6 +125,11 @@ impl RequestContext {
         self.0.method
     }
 
+    /// Full name of the gRPC method; none for a request that is no call.
+    pub fn rpc(&self) -> Option<&str> {
+        self.0.rpc.as_deref()
+    }
+
     /// Template of the path. The path itself as a label would create a series per wallet.
     pub fn route(&self) -> &str {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
@@ -128,6 +142,12 @@ impl RequestContext {
     /// Records the status in the span and enters it, so that lines logged while the guard lives have it.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
         self.0.span.record("http_response_status_code", status);
+        self.0.span.enter()
+    }
+
+    /// Records the status of a call in the span and enters it.
+    pub fn end_call(&self, code: &str) -> span::Entered<'_> {
+        self.0.span.record("rpc_response_status_code", code);
         self.0.span.enter()
     }
 
@@ -175,7 +195,7 @@ fn note_route(request: &Request) {
         && context.route.set(route.clone()).is_ok()
     {
         context.span.record("http_route", route.as_str());
-        if context.is_traced {
+        if context.is_traced && context.rpc.is_none() {
             set_span_name(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }

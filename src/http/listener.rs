@@ -76,7 +76,7 @@ impl Listener {
             per_address: self.connections_per_address,
             is_exempt: self.is_trusted,
         }));
-        let log = Arc::new(ConnectionLog::new(Arc::clone(&pipeline.metrics)));
+        let log = Arc::new(ConnectionLog::new(Arc::clone(&pipeline.calls.metrics)));
         let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
         let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
         while let Some((stream, peer)) = acceptor.accept(&socket).await {
@@ -164,7 +164,7 @@ impl Acceptor {
         let service = ConnectionService { pipeline: Arc::clone(&self.pipeline), connection };
         let serving =
             protocol.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let open = self.pipeline.metrics.wallet_http_connections.with([self.name]);
+        let open = self.pipeline.calls.metrics.wallet_http_connections.with([self.name]);
         self.tasks.spawn_short_lived(async move {
             let _permit = permit;
             open.increment(1.0);

@@ -24,7 +24,7 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeaders, SetSensitiveRequ
 use tower_http::set_header::{SetResponseHeader, SetResponseHeaderLayer};
 use tracing::Instrument;
 
-use super::access_log::Record;
+use super::access_log::{Record, SuccessSampler};
 use super::admit::{Admit, AdmitLayer};
 use super::compression::{self, IsMarked};
 use super::connection::{self, OpenConnection};
@@ -32,6 +32,8 @@ use super::context::RequestContext;
 use super::cors::CorsOrigins;
 use super::memory::MemoryBudget;
 use super::response::{Complete, CompleteLayer, ResponseBody};
+use super::rpc::RpcMethods;
+use super::rpc::record::CallRecorder;
 use crate::db::position;
 use crate::error::Error;
 use crate::telemetry::Metrics;
@@ -61,21 +63,25 @@ pub struct PipelineOptions {
     pub cors_origins: CorsOrigins,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
+    /// Methods of gRPC services behind the router.
+    pub rpc_methods: RpcMethods,
 }
 
 /// Handles the requests of a listener.
 pub struct RequestPipeline {
     stack: Stack,
     memory: Arc<MemoryBudget>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) log_success_ratio: f64,
+    rpc_methods: RpcMethods,
+    pub(super) calls: CallRecorder,
 }
 
 impl RequestPipeline {
     pub fn new(router: Router, options: &PipelineOptions, metrics: Arc<Metrics>) -> Self {
-        let stack = stack(router, options, &metrics);
+        let sampler = SuccessSampler(options.log_success_ratio);
+        let calls = CallRecorder { metrics, sampler };
+        let stack = stack(router, options, &calls);
         let memory = Arc::new(MemoryBudget::whole());
-        Self { stack, memory, metrics, log_success_ratio: options.log_success_ratio }
+        Self { stack, memory, rpc_methods: options.rpc_methods.clone(), calls }
     }
 
     /// Handles a request that arrived on `connection`; tests have none.
@@ -87,7 +93,8 @@ impl RequestPipeline {
         // Ids, trace and span.
         let memory = Arc::clone(&self.memory);
         let (method, headers) = (request.method(), request.headers());
-        let context = RequestContext::begin(method, headers, connection, memory);
+        let rpc = self.rpc_methods.called_by(&request);
+        let context = RequestContext::begin(method, headers, rpc, connection, memory);
         // One line in the access log and one sample in the metrics, also if the client leaves.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
         // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
@@ -107,7 +114,7 @@ impl RequestPipeline {
 }
 
 /// Builds the middleware between the access record and the router, outermost layer first.
-fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> Stack {
+fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Stack {
     let overriding =
         |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
     let unless_set =
@@ -124,8 +131,8 @@ fn stack(router: Router, options: &PipelineOptions, metrics: &Arc<Metrics>) -> S
         // Outside of the layers that refuse requests, so that a page can read refusals too.
         .option_layer(options.cors_origins.layer())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
-        .layer(CompleteLayer::default())
-        .layer(CatchPanicLayer::custom(PanicProblem(Arc::clone(metrics))))
+        .layer(CompleteLayer::new(calls.clone()))
+        .layer(CatchPanicLayer::custom(PanicProblem(Arc::clone(&calls.metrics))))
         .layer(AdmitLayer::new(options.requests_max, options.timeout))
         .service(router)
 }

@@ -25,6 +25,7 @@ pub mod problem_pages;
 pub mod query;
 pub mod replay;
 mod response;
+pub mod rpc;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::context::RequestContext;
 use super::response::ResponseBody;
+use super::rpc;
 use crate::error::{Error, FieldError};
 
 /// Body of every failed response.
@@ -118,7 +119,7 @@ fn wallet_of(error: &Error) -> Option<String> {
     }
 }
 
-fn broken(error: &Error) -> Cow<'_, [FieldError]> {
+pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     match error {
         Error::Invalid(errors) | Error::InvalidProfile(errors) => Cow::Borrowed(errors),
         Error::OfWallet { pointer: Some(pointer), error, .. } => {
@@ -155,6 +156,12 @@ pub(super) fn write<B>(
     let Some(error) = response.extensions().get::<Arc<Error>>().cloned() else {
         return response.map(keep);
     };
+    if context.rpc().is_some() {
+        let mut response: Response<ResponseBody> = rpc::status::status(&error, context).into_http();
+        // For the record of the call.
+        response.extensions_mut().insert(error);
+        return response;
+    }
     let body = ProblemBody::new(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
     // The parts keep what axum set, such as `Allow`.

@@ -22,6 +22,7 @@ use super::connection::{HandlerGuard, OpenConnection, RequestSlot};
 use super::context::RequestContext;
 use super::memory::{MemoryCharge, SharedBytes, UNCHARGED_BYTES};
 use super::problem;
+use super::rpc::record::{CallRecorder, OpenCall};
 use crate::error::{Error, Result};
 
 /// Charge for a streamed body, of which only a part is in memory at a time.
@@ -43,6 +44,8 @@ pub struct ResponseBody {
 struct Held {
     /// For a body that is in memory, the charge moves to its bytes: HTTP/2 takes them long before they are sent.
     memory: Option<MemoryCharge>,
+    /// The record of a gRPC call, which ends with its trailers.
+    call: Option<OpenCall>,
     _compression: Option<OwnedSemaphorePermit>,
     _slot: Option<RequestSlot>,
 }
@@ -74,6 +77,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let is_in_memory = self.inner.size_hint().exact().is_some();
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let (Some(call), Some(Ok(frame))) = (&mut self.held.call, &frame) {
+            call.observe(frame);
+        }
         let Some(charge) = self.held.memory.take_if(|_| is_in_memory) else {
             return Poll::Ready(frame);
         };
@@ -95,11 +101,12 @@ impl Body for ResponseBody {
 pub(super) struct CompleteLayer {
     /// A permit per body that is being compressed.
     compressions: Arc<Semaphore>,
+    calls: CallRecorder,
 }
 
-impl Default for CompleteLayer {
-    fn default() -> Self {
-        Self { compressions: Arc::new(Semaphore::new(COMPRESSIONS_MAX)) }
+impl CompleteLayer {
+    pub(super) fn new(calls: CallRecorder) -> Self {
+        Self { compressions: Arc::new(Semaphore::new(COMPRESSIONS_MAX)), calls }
     }
 }
 
@@ -107,7 +114,7 @@ impl<S> Layer<S> for CompleteLayer {
     type Service = Complete<S>;
 
     fn layer(&self, inner: S) -> Complete<S> {
-        Complete { inner, compressions: Arc::clone(&self.compressions) }
+        Complete { inner, compressions: Arc::clone(&self.compressions), calls: self.calls.clone() }
     }
 }
 
@@ -116,6 +123,7 @@ impl<S> Layer<S> for CompleteLayer {
 pub(super) struct Complete<S> {
     inner: S,
     compressions: Arc<Semaphore>,
+    calls: CallRecorder,
 }
 
 impl<S> Service<Request> for Complete<S>
@@ -141,6 +149,7 @@ where
             is_safe: request.method().is_safe(),
             wants_gzip: compression::is_wanted(request.headers()),
             compressions: Arc::clone(&self.compressions),
+            calls: self.calls.clone(),
             slot,
         };
         let handler = context.connection().map(OpenConnection::begin_handler);
@@ -194,6 +203,7 @@ pub(super) struct Completion {
     is_safe: bool,
     wants_gzip: bool,
     compressions: Arc<Semaphore>,
+    calls: CallRecorder,
     slot: Option<RequestSlot>,
 }
 
@@ -208,6 +218,8 @@ impl Completion {
             Err(error) if self.is_safe => return refused(error, context),
             Err(_) => None,
         };
+        let is_failure = response.extensions().get::<Arc<Error>>().is_some();
+        let is_open_call = context.rpc().is_some() && !is_failure;
         // Reserves once: otherwise the map would grow twice, because hyper adds two more headers.
         response.headers_mut().reserve(7);
         let mut response = problem::write(response, context, ResponseBody::routed);
@@ -215,7 +227,9 @@ impl Completion {
         if compression::pays(&response) {
             compression = compression::mark(&mut response, self.wants_gzip, &self.compressions);
         }
-        response.body_mut().held = Held { memory, _compression: compression, _slot: self.slot };
+        let call = is_open_call.then(|| self.calls.open(context));
+        response.body_mut().held =
+            Held { memory, call, _compression: compression, _slot: self.slot };
         response
     }
 }
@@ -225,7 +239,8 @@ fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,
 ) -> Result<Option<MemoryCharge>> {
-    if response.extensions().get::<SharedBytes>().is_some() {
+    // The messages of gRPC are small, and a stream of them waits for its client with one at a time.
+    if response.extensions().get::<SharedBytes>().is_some() || context.rpc().is_some() {
         return Ok(None);
     }
     let bytes = match response.body().size_hint().exact() {

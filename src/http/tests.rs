@@ -64,6 +64,7 @@ fn pipeline(requests_max: usize) -> RequestPipeline {
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
         .layer(RecordRouteLayer);
     let options = PipelineOptions {
+        rpc_methods: super::rpc::RpcMethods::default(),
         requests_max,
         timeout: Duration::from_millis(20),
         cors_origins: CorsOrigins::default(),
@@ -205,7 +206,7 @@ async fn a_client_that_leaves_is_counted() {
         tokio::time::timeout(Duration::from_millis(1), pipeline.respond(request, None)).await;
 
     assert!(left.is_err());
-    let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.metrics));
+    let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.calls.metrics));
     let rendered =
         exposition.render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
     assert!(rendered.contains(r#"wallet_http_rejected_total{reason="client_gone"} 1"#));

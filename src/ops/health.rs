@@ -47,6 +47,11 @@ async fn readyz(State(ops): State<Ops>) -> Response {
 }
 
 impl Ops {
+    /// Whether the process can serve.
+    pub async fn is_ready(&self) -> bool {
+        self.failed_checks().await.is_empty()
+    }
+
     /// Runs every check and sets its gauge; returns the checks that failed, with the reason.
     pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;

@@ -6,6 +6,7 @@
 
 pub mod events;
 pub mod feed;
+pub mod grpc;
 pub mod http;
 pub mod leader;
 pub mod leaderboards;

@@ -102,6 +102,10 @@ metrics! {
     gauge http_server_active_requests;
     /// Size of request bodies with a `Content-Length`.
     histogram http_server_request_body_size_bytes in BYTES;
+    /// Time from receiving the head of a gRPC call to the end of its response.
+    histogram rpc_server_call_duration_seconds {rpc_method, rpc_response_status_code} in LATENCY;
+    /// gRPC responses that are being sent, streams included.
+    gauge rpc_server_active_streams;
     /// Open connections, by listener.
     gauge wallet_http_connections {listener};
     /// Requests that were rejected before their handler finished, by reason.
@@ -307,6 +311,7 @@ mod tests {
         metrics.http_server_request_body_size_bytes.record(1.0);
         metrics.db_client_connection_wait_time_seconds.record(1.0);
         metrics.db_client_operation_duration_seconds.with(["x"]).record(1.0);
+        metrics.rpc_server_call_duration_seconds.with(["x", "OK"]).record(1.0);
         metrics.wallet_ledger_commit_duration_seconds.record(1.0);
         metrics.wallet_ledger_stage_duration_seconds.with(["write"]).record(1.0);
         metrics.wallet_ledger_batch_size.record(1.0);

@@ -109,6 +109,11 @@ impl Caller {
         Ok(self.policy().access == Access::Open)
     }
 
+    /// Whether the player may receive money: where access is closed, there are no guests.
+    pub fn may_pay(&self, player: Player) -> bool {
+        player != Player::Guest || self.policy().access == Access::Open
+    }
+
     /// Refuses a guest where there are none: access was open when the guest began.
     fn require_holder(&self, player: Option<Player>) -> Result<()> {
         match player {

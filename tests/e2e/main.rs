@@ -12,6 +12,7 @@ mod canary;
 mod compression;
 mod cors;
 mod crash;
+mod grpc;
 mod history;
 mod http;
 mod http_limits;

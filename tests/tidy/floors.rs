@@ -12,7 +12,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("the composition root", &["app"]),
     ("slices that use wallets and users", &["webhook", "play"]),
     ("users and API keys", &["users", "api_keys"]),
-    ("wallets, the audit log, operations", &["wallet", "audit_log", "ops", "realtime"]),
+    ("wallets, the audit log, operations", &["wallet", "audit_log", "ops", "realtime", "grpc"]),
     ("the ledger and the HTTP layer", &["ledger", "http"]),
     ("the job queue", &["jobs"]),
     ("the base of both", &["db", "auth", "idempotency"]),
@@ -52,6 +52,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "audit_log",
             "ops",
             "realtime",
+            "grpc",
             "ledger",
             "http",
             "db",
@@ -88,6 +89,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "wallet",
             "realtime",
+            "grpc",
             "ledger",
             "http",
             "db",
@@ -102,6 +104,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ids",
         ],
     ),
+    ("grpc", &["http", "auth", "idempotency", "error"]),
     (
         "users",
         &[

@@ -18,6 +18,7 @@ use super::{BOOK, RequestMeta, Wallets, companion, from_post_error, nothing_post
 use crate::auth::{Caller, Principal};
 use crate::db::position;
 use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
 use crate::ids::{PlayerId, TransferId, UserId, WalletId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;
@@ -78,12 +79,14 @@ pub struct MainPosting {
 }
 
 /// Balance of a player's main wallet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct MainBalance {
     /// None before the first deposit: the balance is 0.
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
+    /// How far the balance takes the book into account.
+    pub position: String,
 }
 
 /// The row of the companion.
@@ -113,9 +116,9 @@ impl Wallets {
         drop(db);
         caller.require_read_player(found.as_ref().map(|found| found.main.player))?;
         let sql::FoundBalance { main, balance, position } = found.ok_or(Error::UserNotFound)?;
-        position::note_read(position);
+        position::note_read(position.clone());
         let wallet = main.wallet;
-        Ok(MainBalance { wallet, currency, balance })
+        Ok(MainBalance { wallet, currency, balance, position })
     }
 
     /// Moves money from outside into a player's main wallet, and opens it first if there is none.
@@ -130,25 +133,22 @@ impl Wallets {
             let main = self.find_main_cached(player, currency).await?;
             let holder = main.map(|main| main.player);
             let creates_guest = meta.caller.require_fund_player(holder)?;
-            let (posting, opens) = match main {
-                Some(MainWallet { wallet: Some(wallet), .. }) => {
-                    let leg = Leg::from(deposit_to(wallet.into(), currency, amount));
-                    (meta.main_posting("deposit", player, currency, amount, vec![leg]), None)
-                }
-                None if !creates_guest => return Err(Error::UserNotFound),
-                _ => {
+            if main.is_none() && !creates_guest {
+                return Err(Error::UserNotFound);
+            }
+            let mut posting = meta.main_posting("deposit", player, currency, amount);
+            let wallet = main.and_then(|main| main.wallet);
+            let opens = wallet.is_none().then(|| holder.unwrap_or(Player::Guest));
+            let account = match (wallet, opens) {
+                (Some(wallet), _) => wallet.into(),
+                (None, holder) => {
                     let holder = holder.unwrap_or(Player::Guest);
-                    let posting = self.opening(player, holder, currency, amount, meta).await?;
-                    (posting, Some(holder))
+                    self.open_with(&mut posting, player, holder, currency).await?
                 }
             };
+            posting.legs.push(Leg::from(deposit_to(account, currency, amount)));
             match self.ledger.post(posting).await {
-                Ok(posted) => {
-                    if let Some(holder) = opens.filter(|_| !posted.replayed) {
-                        self.note_opened(holder);
-                    }
-                    return self.posted_to_main(&posted, currency);
-                }
+                Ok(posted) => return self.finish_main(&posted, opens, currency),
                 Err(error) if is_overtaken(&error) => self.forget_main(player, currency),
                 Err(error) => return Err(in_minor_units(&error)),
             }
@@ -168,29 +168,60 @@ impl Wallets {
             let main = self.find_main_cached(player, currency).await?;
             meta.caller.require_spend_player(main.map(|main| main.player))?;
             let main = main.ok_or(Error::UserNotFound)?;
+            let mut posting = meta.main_posting("withdraw", player, currency, amount);
+            let Some(debit) = main.wallet.map(AccountId::from) else {
+                return self.earlier_posting(posting.key, currency, amount).await;
+            };
             let credit = AccountId::system(SystemRole::World, currency);
             let kind = TransferKind::Withdrawal;
-            let legs = |wallet: WalletId| {
-                vec![Leg::from(Action::Move { kind, debit: wallet.into(), credit, amount })]
-            };
-            let Some(wallet) = main.wallet else {
-                // Only a replay can have an answer: the wallet that it used was closed.
-                let posting = meta.main_posting("withdraw", player, currency, amount, Vec::new());
-                let earlier = match posting.key {
-                    Some(key) => self.ledger.find(key).await.map_err(|e| in_minor_units(&e))?,
-                    None => None,
-                };
-                return match earlier {
-                    Some(posted) => {
-                        self.posted_to_main(&Posted { replayed: true, ..posted }, currency)
-                    }
-                    None => Err(insufficient(Minor::ZERO, amount)),
-                };
-            };
-            let posting = meta.main_posting("withdraw", player, currency, amount, legs(wallet));
+            posting.legs.push(Leg::from(Action::Move { kind, debit, credit, amount }));
             match self.ledger.post(posting).await {
-                Ok(posted) => return self.posted_to_main(&posted, currency),
+                Ok(posted) => return self.finish_main(&posted, None, currency),
                 Err(error) if is_overtaken(&error) => self.forget_main(player, currency),
+                Err(error) => return Err(in_minor_units(&error)),
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// Moves money from the main wallet of one player to that of another, and opens the latter first if there is none.
+    ///
+    /// The answer is about the sender.
+    pub async fn transfer_main(
+        &self,
+        (from, to): (&PlayerId, &PlayerId),
+        currency: Currency,
+        amount: Minor,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        if from == to {
+            return Err(Error::field("/to_user_id", "must differ from from_user_id"));
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let sender = self.find_main_cached(from, currency).await?;
+            meta.caller.require_spend_player(sender.map(|main| main.player))?;
+            let sender = sender.ok_or(Error::UserNotFound)?;
+            let receiver = self.find_main_cached(to, currency).await?;
+            let receiver = receiver.filter(|main| meta.caller.may_pay(main.player));
+            let receiver = receiver.ok_or(Error::UserNotFound)?;
+            let content = [from.as_str(), to.as_str(), currency.code(), &amount.0.to_string()];
+            let mut posting = meta.keyed("transfer", from, &content);
+            let Some(debit) = sender.wallet.map(AccountId::from) else {
+                return self.earlier_posting(posting.key, currency, amount).await;
+            };
+            let credit = match receiver.wallet {
+                Some(wallet) => wallet.into(),
+                None => self.open_with(&mut posting, to, receiver.player, currency).await?,
+            };
+            let kind = TransferKind::Transfer;
+            posting.legs.push(Leg::from(Action::Move { kind, debit, credit, amount }));
+            let opens = receiver.wallet.is_none().then_some(receiver.player);
+            match self.ledger.post(posting).await {
+                Ok(posted) => return self.finish_main(&posted, opens, currency),
+                Err(error) if is_overtaken(&error) => {
+                    self.forget_main(from, currency);
+                    self.forget_main(to, currency);
+                }
                 Err(error) => return Err(in_minor_units(&error)),
             }
         }
@@ -232,28 +263,40 @@ impl Wallets {
         self.main_wallets.remove(&cache_key(player, currency));
     }
 
-    /// The posting of a first deposit.
-    async fn opening(
+    /// Adds the opening of a main wallet to a posting.
+    async fn open_with(
         &self,
+        posting: &mut Posting,
         player: &PlayerId,
         holder: Player,
         currency: Currency,
-        amount: Minor,
-        meta: RequestMeta<'_>,
-    ) -> Result<Posting> {
+    ) -> Result<AccountId> {
         let mut db = self.db.acquire("wallet.next_id").await?;
         let id = super::sql::next_id(&mut db).await?;
         drop(db);
         let account = AccountId::from(id);
-        let legs = vec![
-            Leg::from(Action::Open { account, currency }),
-            Leg::from(deposit_to(account, currency, amount)),
-        ];
-        let mut posting = meta.main_posting("deposit", player, currency, amount, legs);
+        posting.legs.push(Leg::from(Action::Open { account, currency }));
         let app_user = holder.user_id();
         let row = OpenedMain { id, currency: currency.code(), player, app_user };
         posting.companions.push(companion(&OPENED_MAIN, &row, OVERTAKEN)?);
-        Ok(posting)
+        Ok(account)
+    }
+
+    /// The answer to a payment from a player without a main wallet: only a replay can have one, from before it was closed.
+    async fn earlier_posting(
+        &self,
+        key: Option<HashedKey>,
+        currency: Currency,
+        amount: Minor,
+    ) -> Result<MainPosting> {
+        let earlier = match key {
+            Some(key) => self.ledger.find(key).await.map_err(|error| in_minor_units(&error))?,
+            None => None,
+        };
+        match earlier {
+            Some(posted) => self.finish_main(&Posted { replayed: true, ..posted }, None, currency),
+            None => Err(insufficient(Minor::ZERO, amount)),
+        }
     }
 
     fn note_opened(&self, holder: Player) {
@@ -262,9 +305,17 @@ impl Wallets {
         info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
     }
 
-    /// The answer to a posting, whose last leg moved the money.
-    fn posted_to_main(&self, posted: &Posted, currency: Currency) -> Result<MainPosting> {
+    /// The answer to a posting, whose last leg moved the money. `opens` is the player whose main wallet it opened.
+    fn finish_main(
+        &self,
+        posted: &Posted,
+        opens: Option<Player>,
+        currency: Currency,
+    ) -> Result<MainPosting> {
         self.count_posted(posted, currency);
+        if let Some(holder) = opens.filter(|_| !posted.replayed) {
+            self.note_opened(holder);
+        }
         let row = posted.rows.last().ok_or_else(nothing_posted)?;
         let is_deposit = row.kind == TransferKind::Deposit;
         let account = if is_deposit { row.credit } else { row.debit };
@@ -281,24 +332,27 @@ impl Wallets {
 }
 
 impl RequestMeta<'_> {
-    /// A posting on a main wallet. Its key does not depend on the wallet, which a repetition may find closed.
+    /// A posting on a main wallet, without legs.
     fn main_posting(
         &self,
         operation: &str,
         player: &PlayerId,
         currency: Currency,
         amount: Minor,
-        legs: Vec<Leg>,
     ) -> Posting {
-        let content = [player.as_str(), currency.code(), &amount.0.to_string()];
+        self.keyed(operation, player, &[player.as_str(), currency.code(), &amount.0.to_string()])
+    }
+
+    /// A posting without legs. Its key does not depend on the wallet, which a repetition may find closed.
+    fn keyed(&self, operation: &str, player: &PlayerId, content: &[&str]) -> Posting {
         // Guests have no credential: the id separates their keys.
         let caller = match self.caller.principal() {
-            Principal::Anonymous => format!("guest:{player}").into(),
+            Principal::Anonymous => Cow::Owned(format!("guest:{player}")),
             _ => Cow::Borrowed(self.caller.name()),
         };
-        let operation = format!("main.{operation}");
-        let key = self.key.hashed(&caller, &operation, &content);
-        Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
+        let key = self.key.hashed(&caller, &format!("main.{operation}"), content);
+        let (legs, companions) = (Vec::new(), Vec::new());
+        Posting { key, legs, companions, trace_id: Some(self.trace) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Play: `/api/wallet` in minor units, guests, and main wallets.
 
+mod document;
 mod guests;
 mod main_wallets;
 

@@ -168,6 +168,13 @@ pub fn http() -> Dashboard {
             time_series("Request body size", "bytes", "Body size of the requests that declare it.")
                 .query("histogram_quantile(0.5, sum by (le) (rate(http_server_request_body_size_bytes_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(http_server_request_body_size_bytes_bucket{}[$__rate_interval])))", "p99"),
+            time_series("gRPC calls by method", "reqps", "Calls per second by method and status.")
+                .query("sum by (rpc_method, rpc_response_status_code) (rate(rpc_server_call_duration_seconds_count{}[$__rate_interval]))", "{{rpc_method}} {{rpc_response_status_code}}"),
+            time_series("gRPC latency p99 by method", "s", "99th percentile of the duration of calls.")
+                .query("histogram_quantile(0.99, sum by (le, rpc_method) (rate(rpc_server_call_duration_seconds_bucket{}[$__rate_interval])))", "{{rpc_method}}")
+                .thresholds(0.25, 1.0),
+            time_series("gRPC responses being sent", "short", "Open responses, streams included.")
+                .query("sum by (instance) (rpc_server_active_streams{})", "{{instance}}"),
             time_series("Idempotency key outcomes", "ops", "Postings with an idempotency key: new, replayed, or rejected because the key belongs to a different request.")
                 .query("sum by (outcome) (rate(wallet_idempotency_total{}[$__rate_interval]))", "{{outcome}}"),
         ],

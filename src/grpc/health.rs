@@ -1,0 +1,56 @@
+//! The health service of gRPC: serving while `/readyz` would say so.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::MESSAGE_BYTES_MAX;
+
+/// Interval between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Name of the whole server, and of each service.
+const SERVICES: [&str; 2] = ["", "revwallet.v1.WalletService"];
+
+/// The health service. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { reporter: HealthReporter::new() }
+    }
+}
+
+impl Health {
+    pub(super) fn service(&self) -> HealthServer<HealthService> {
+        let service = HealthService::from_health_reporter(self.reporter.clone());
+        HealthServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    async fn set(&self, is_ready: bool) {
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in SERVICES {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Reports what `check` finds, until shutdown, which is reported at once.
+    pub async fn follow<F>(self, check: impl Fn() -> F, stopping: CancellationToken)
+    where
+        F: Future<Output = bool>,
+    {
+        loop {
+            self.set(check().await).await;
+            let pause = tokio::time::sleep(CHECK_INTERVAL);
+            if stopping.run_until_cancelled(pause).await.is_none() {
+                return self.set(false).await;
+            }
+        }
+    }
+}

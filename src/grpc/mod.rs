@@ -1,0 +1,139 @@
+//! gRPC: what the services of all slices share, on the port of the HTTP API.
+//!
+//! A call passes the middleware of every request (`http/rpc`), then the service of its slice. A handler returns a
+//! status made by [`status::from_error`]; the layer here gets the error back, and the middleware writes the status with
+//! its details. Reflection (v1 and v1alpha) and health are services too, without a credential.
+
+mod health;
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post_service;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic_reflection::server::Builder;
+use tower::Service;
+use tower::util::MapResponseLayer;
+use uuid::Uuid;
+
+use crate::auth::{Authenticator, Caller};
+use crate::error::Result;
+use crate::http::context::RequestContext;
+use crate::http::rpc::{RpcMethods, status};
+use crate::idempotency::IdempotencyKey;
+
+pub use self::health::Health;
+
+/// Largest message of a request.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The generated code of `proto/`.
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+pub mod proto {
+    tonic::include_proto!("revwallet.v1");
+}
+
+/// Descriptors of `proto/`, for reflection and for the names of methods.
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Descriptors of everything that is served.
+fn descriptors() -> Vec<FileDescriptorSet> {
+    let encoded = [
+        DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let decode = |bytes| FileDescriptorSet::decode(bytes).expect("the build made the descriptors");
+    encoded.into_iter().map(decode).collect()
+}
+
+/// The methods of all services.
+pub fn methods() -> RpcMethods {
+    let sets = descriptors();
+    let files = sets.iter().flat_map(|set| &set.file);
+    let services = files.flat_map(|file| file.service.iter().map(move |service| (file, service)));
+    RpcMethods::new(services.flat_map(|(file, service)| {
+        let name = format!("{}.{}", file.package(), service.name());
+        service.method.iter().map(move |method| format!("{name}/{}", method.name()))
+    }))
+}
+
+/// Routes of the services that describe the others.
+pub fn routes(health: &Health) -> anyhow::Result<Router> {
+    let builder = || {
+        descriptors().into_iter().fold(Builder::configure(), Builder::register_file_descriptor_set)
+    };
+    let v1 = builder().build_v1()?.max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let v1alpha = builder().build_v1alpha()?.max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Ok(Router::new().merge(service(v1)).merge(service(v1alpha)).merge(service(health.service())))
+}
+
+/// Routes of one service.
+pub fn service<S>(service: S) -> Router
+where
+    S: Service<Request, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let path = format!("/{}/{{*method}}", S::NAME);
+    Router::new().route(&path, post_service(service)).layer(MapResponseLayer::new(recover_error))
+}
+
+/// Puts the error of a failed call where the middleware finds it.
+fn recover_error(mut response: Response) -> Response {
+    let status = response.extensions_mut().remove::<Status>();
+    // The generated code writes some statuses as headers only.
+    let status = status.or_else(|| Status::from_header_map(response.headers()));
+    let Some(status) = status.filter(|status| status.code() != tonic::Code::Ok) else {
+        return response;
+    };
+    let mut failed = http::StatusCode::OK.into_response();
+    failed.extensions_mut().insert(status::failure_of(&status, MESSAGE_BYTES_MAX));
+    failed
+}
+
+/// Caller, idempotency key and trace of a call.
+#[derive(Debug)]
+pub struct CallMeta {
+    pub caller: Caller,
+    pub key: IdempotencyKey,
+    pub trace: Uuid,
+}
+
+impl CallMeta {
+    /// Reads the credential and the idempotency key from the metadata.
+    pub async fn read<T>(
+        request: &tonic::Request<T>,
+        authenticator: &Authenticator,
+    ) -> Result<Self> {
+        let headers = request.metadata().as_ref();
+        let context = request.extensions().get::<RequestContext>();
+        let trace = context.map(|context| Uuid::from_bytes(context.trace().trace_id));
+        Ok(Self {
+            caller: authenticator.identify_request(headers).await?,
+            key: IdempotencyKey::from_headers(headers)?,
+            trace: trace.unwrap_or_default(),
+        })
+    }
+}
+
+/// Converts the outcome of a handler.
+pub fn reply<T>(outcome: Result<T>) -> Result<tonic::Response<T>, Status> {
+    outcome.map(tonic::Response::new).map_err(status::from_error)
+}

@@ -1,0 +1,119 @@
+//! Records of gRPC calls: one log line and one latency sample each, when the response has ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Frame;
+use tonic::{Code, Status};
+use tracing::{error, field, info, warn};
+
+use super::status::{code, code_name};
+use crate::error::Error;
+use crate::http::access_log::{SuccessSampler, duration_ms};
+use crate::http::context::RequestContext;
+use crate::telemetry::Metrics;
+
+/// Writes the records of calls. Cheap to clone.
+#[derive(Clone)]
+pub(in crate::http) struct CallRecorder {
+    pub(in crate::http) metrics: Arc<Metrics>,
+    pub(in crate::http) sampler: SuccessSampler,
+}
+
+impl CallRecorder {
+    /// Begins the response of a call, whose status comes with its trailers.
+    pub(in crate::http) fn open(&self, context: &RequestContext) -> OpenCall {
+        self.metrics.rpc_server_active_streams.increment(1.0);
+        OpenCall { recorder: self.clone(), context: context.clone(), code: None }
+    }
+
+    /// Records a call that failed before its response began.
+    pub(in crate::http) fn failed(&self, context: &RequestContext, error: &Error) {
+        let code = code(error);
+        self.measure(context, code);
+        let _in_span = context.end_call(code_name(code));
+        let problem = error.problem();
+        let chain = error.cause().map(|cause| field::display(format!("{cause:#}")));
+        macro_rules! line {
+            ($level:ident, $outcome:literal) => {
+                $level!(
+                    target: "access",
+                    event = "rpc.request",
+                    duration_ms = duration_ms(context),
+                    outcome = $outcome,
+                    error.kind = problem.slug,
+                    error.message = %error,
+                    error.chain = chain,
+                    "{} {} {}", context.rpc().unwrap_or_default(), code_name(code), problem.slug,
+                )
+            };
+        }
+        match problem.status.as_u16() {
+            500 => line!(error, "failed"),
+            501.. => line!(warn, "failed"),
+            _ => line!(info, "refused"),
+        }
+    }
+
+    /// Records a call whose client left before the status.
+    pub(in crate::http) fn abandoned(&self, context: &RequestContext) {
+        self.measure(context, Code::Cancelled);
+        let _in_span = context.end_call(code_name(Code::Cancelled));
+        info!(
+            target: "access",
+            event = "rpc.request",
+            duration_ms = duration_ms(context),
+            outcome = "client_gone",
+            "{} CANCELLED", context.rpc().unwrap_or_default(),
+        );
+    }
+
+    /// Records a call with the status of its trailers.
+    fn ended(&self, context: &RequestContext, code: Code) {
+        self.measure(context, code);
+        if code == Code::Ok && !self.sampler.is_sampled(context) {
+            return;
+        }
+        let _in_span = context.end_call(code_name(code));
+        info!(
+            target: "access",
+            event = "rpc.request",
+            duration_ms = duration_ms(context),
+            outcome = if code == Code::Ok { "ok" } else { "ended" },
+            "{} {}", context.rpc().unwrap_or_default(), code_name(code),
+        );
+    }
+
+    fn measure(&self, context: &RequestContext, code: Code) {
+        let labels = [context.rpc().unwrap_or_default(), code_name(code)];
+        let seconds = context.started().elapsed().as_secs_f64();
+        self.metrics.rpc_server_call_duration_seconds.with(labels).record(seconds);
+    }
+}
+
+/// The response of a call that is being sent.
+pub(in crate::http) struct OpenCall {
+    recorder: CallRecorder,
+    context: RequestContext,
+    /// Status of the trailers.
+    code: Option<Code>,
+}
+
+impl OpenCall {
+    /// Notes the status, if the frame has it.
+    pub(in crate::http) fn observe(&mut self, frame: &Frame<Bytes>) {
+        if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
+            self.code = Some(status.code());
+        }
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.recorder.metrics.rpc_server_active_streams.decrement(1.0);
+        match self.code {
+            Some(code) => self.recorder.ended(&self.context, code),
+            None => self.recorder.abandoned(&self.context),
+        }
+    }
+}

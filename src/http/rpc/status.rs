@@ -1,0 +1,129 @@
+//! Statuses of failed calls: the code, the message, and details for programs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::error::{Error, Problem};
+use crate::http::context::RequestContext;
+use crate::http::problem;
+
+/// Domain of the reasons in `ErrorInfo`.
+const DOMAIN: &str = "revwallet";
+
+/// A failure on its way through a status, which cannot carry it otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failure(Arc<Error>);
+
+/// The status that a handler returns; [`failure_of`] gets the error back, and the middleware writes the final status.
+pub fn from_error(error: Error) -> Status {
+    let mut status = Status::new(code(&error), error.to_string());
+    status.set_source(Arc::new(Failure(Arc::new(error))));
+    status
+}
+
+/// The error of a status. A status that tonic made itself, for a message that it cannot read, becomes one.
+pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
+    let source = std::error::Error::source(status);
+    if let Some(Failure(error)) = source.and_then(|source| source.downcast_ref()) {
+        return Arc::clone(error);
+    }
+    Arc::new(match status.code() {
+        Code::Unimplemented => Error::NotFound("method"),
+        Code::OutOfRange | Code::ResourceExhausted => {
+            Error::BodyTooLarge { limit: message_bytes_max }
+        }
+        Code::Internal | Code::InvalidArgument | Code::Unknown => {
+            Error::field("", "is not a valid message of this method")
+        }
+        Code::Cancelled => Error::BrokenBody,
+        _ => Error::Internal(anyhow::anyhow!("unexpected status: {status}")),
+    })
+}
+
+/// The code of an error.
+pub fn code(error: &Error) -> Code {
+    match error {
+        Error::NotFound("path" | "method") => Code::Unimplemented,
+        Error::IdempotencyKeyReused => Code::AlreadyExists,
+        Error::InsufficientFunds { .. } | Error::RefundTooLarge { .. } => Code::FailedPrecondition,
+        Error::Timeout(_) => Code::DeadlineExceeded,
+        Error::OfWallet { error, .. } | Error::InBatch { error, .. } => code(error),
+        other => code_of_status(other.problem()),
+    }
+}
+
+fn code_of_status(problem: &Problem) -> Code {
+    match problem.status {
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::InvalidArgument,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
+        StatusCode::CONFLICT => Code::FailedPrecondition,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Code::Unavailable
+        }
+        _ => Code::Internal,
+    }
+}
+
+/// The status of a failed call as the client sees it.
+pub(in crate::http) fn status(error: &Error, context: &RequestContext) -> Status {
+    let mut details = ErrorDetails::new();
+    let mut metadata = HashMap::from([("trace_id".to_owned(), context.trace_id().to_owned())]);
+    if let Error::InsufficientFunds { available, required } = error {
+        metadata.insert("available".to_owned(), available.clone());
+        metadata.insert("required".to_owned(), required.clone());
+    }
+    details.set_error_info(error.problem().slug, DOMAIN, metadata);
+    let violations: Vec<FieldViolation> = problem::broken(error)
+        .iter()
+        .map(|field| FieldViolation::new(field_name(&field.pointer), &field.detail))
+        .collect();
+    if !violations.is_empty() {
+        details.set_bad_request(violations);
+    }
+    if let Some(wait) = error.retry_after() {
+        details.set_retry_info(Some(wait.max(Duration::from_secs(1))));
+    }
+    let request_id = context.request_id().to_str().unwrap_or_default();
+    details.set_request_info(request_id, "");
+    Status::with_error_details(code(error), error.to_string(), details)
+}
+
+/// The path of a field as `BadRequest` writes it, from a JSON pointer.
+fn field_name(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
+/// Name of a code in metrics and logs, such as `NOT_FOUND`.
+pub(in crate::http) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,77 @@
+"""Calls the wallet service with a stock gRPC client, which learns the messages through reflection.
+
+Reads one JSON request per line from standard input and writes one JSON response per line:
+{"method": "Deposit", "message": {...}, "metadata": {...}, "timeout": 5} -> {"code": "OK", "message": {...}, ...}
+"""
+import json
+import sys
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection_pb2 as alpha
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+channel = grpc.insecure_channel(sys.argv[1])
+database = ProtoReflectionDescriptorDatabase(channel)
+pool = DescriptorPool(database)
+service = pool.FindServiceByName("revwallet.v1.WalletService")
+DETAILS = {
+    "ErrorInfo": error_details_pb2.ErrorInfo,
+    "BadRequest": error_details_pb2.BadRequest,
+    "RetryInfo": error_details_pb2.RetryInfo,
+    "RequestInfo": error_details_pb2.RequestInfo,
+}
+
+
+def services(version):
+    """The services that reflection lists; v1 has the messages of v1alpha."""
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=alpha.ServerReflectionRequest.SerializeToString,
+        response_deserializer=alpha.ServerReflectionResponse.FromString,
+    )
+    answer = next(call(iter([alpha.ServerReflectionRequest(list_services="")])))
+    return sorted(found.name for found in answer.list_services_response.service)
+
+
+def details(error):
+    status = rpc_status.from_call(error)
+    found = {}
+    for any_message in status.details if status else []:
+        name = any_message.type_url.rsplit(".", 1)[-1]
+        message = DETAILS[name]()
+        any_message.Unpack(message)
+        found[name] = json_format.MessageToDict(message)
+    return found
+
+
+def call(request):
+    if "reflection" in request:
+        return {"code": "OK", "services": services(request["reflection"])}
+    if "raw" in request:
+        method = channel.unary_unary(request["raw"])
+        message, factory = bytes.fromhex(request.get("bytes", "")), None
+    else:
+        method = service.methods_by_name[request["method"]]
+        factory = GetMessageClass(method.output_type)
+        message = GetMessageClass(method.input_type)(**request["message"]).SerializeToString()
+        method = channel.unary_unary(f"/{service.full_name}/{method.name}")
+    metadata = tuple(request.get("metadata", {}).items())
+    try:
+        response, running = method.with_call(message, metadata=metadata, timeout=request.get("timeout", 20))
+        headers = {key: value for key, value in running.initial_metadata() if isinstance(value, str)}
+        response = factory.FromString(response) if factory else None
+        fields = json_format.MessageToDict(
+            response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        ) if factory else {}
+        return {"code": "OK", "message": fields, "headers": headers}
+    except grpc.RpcError as error:
+        return {"code": error.code().name, "details": error.details(), "rich": details(error)}
+
+
+for line in sys.stdin:
+    print(json.dumps(call(json.loads(line))), flush=True)

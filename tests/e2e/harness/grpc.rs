@@ -1,0 +1,58 @@
+//! A stock gRPC client of another language (`tests/e2e/grpc/client.py`), which knows the service through reflection.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
+
+/// A connected client.
+pub struct GrpcClient {
+    pipes: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
+    _child: Child,
+}
+
+impl GrpcClient {
+    pub fn connect(address: SocketAddr) -> Self {
+        let script = "source scripts/lib/setup.sh && exec \"$(grpc_python_tools)/bin/python\" \
+            tests/e2e/grpc/client.py \"$0\"";
+        let mut child = Command::new("bash")
+            .args(["-c", script, &address.to_string()])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { pipes: Mutex::new((child.stdin.take().unwrap(), output)), _child: child }
+    }
+
+    /// Sends one request to the client and returns its response.
+    pub async fn request(&self, request: Value) -> Value {
+        let mut pipes = self.pipes.lock().await;
+        pipes.0.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+        let line = pipes.1.next_line().await.unwrap().expect("the client runs");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Calls a method without metadata.
+    pub async fn call(&self, method: &str, message: Value) -> Value {
+        self.request(json!({ "method": method, "message": message })).await
+    }
+
+    /// Calls a method with metadata.
+    pub async fn call_with(&self, method: &str, message: Value, metadata: Value) -> Value {
+        self.request(json!({ "method": method, "message": message, "metadata": metadata })).await
+    }
+}
+
+/// Asserts that a response is the given failure, with the slug of its problem, and returns its details.
+pub fn failure(response: &Value, code: &str, slug: &str) -> Value {
+    assert_eq!(response["code"], code, "{response}");
+    assert_eq!(response["rich"]["ErrorInfo"]["reason"], slug, "{response}");
+    assert_eq!(response["rich"]["ErrorInfo"]["domain"], "revwallet", "{response}");
+    response["rich"].clone()
+}
