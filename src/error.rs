@@ -21,6 +21,12 @@ pub enum Error {
     /// A client of the WebSocket asked for more than its connection may have.
     #[error("limit of {0} subscriptions of a connection reached")]
     TooManySubscriptions(usize),
+    #[error("{reason}")]
+    Unrecoverable {
+        reason: &'static str,
+        /// The current position.
+        position: String,
+    },
     #[error("sign in or send an API key")]
     Unauthenticated,
     #[error("this credential does not grant that permission")]
@@ -182,6 +188,8 @@ problems! {
         "The leaderboard takes no more scores. Give it a later ends_at, or a reset, and it goes on with a new season.";
     TOO_MANY_SUBSCRIPTIONS "too-many-subscriptions" CONFLICT "Too many subscriptions",
         "Unsubscribe from a topic first, or open another connection.";
+    UNRECOVERABLE "unrecoverable" CONFLICT "Unrecoverable position",
+        "What happened since the position is not known any more. Read the current state, and continue from the position of that read.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
@@ -233,6 +241,7 @@ impl Error {
             Self::MethodNotAllowed(_) => &METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => &UPGRADE_REQUIRED,
             Self::TooManySubscriptions(_) => &TOO_MANY_SUBSCRIPTIONS,
+            Self::Unrecoverable { .. } => &UNRECOVERABLE,
             Self::Unauthenticated => &UNAUTHENTICATED,
             Self::Forbidden => &FORBIDDEN,
             Self::InvalidCredentials => &INVALID_CREDENTIALS,

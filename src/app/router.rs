@@ -34,8 +34,13 @@ fn api() -> OpenApiRouter<App> {
 
 /// The gRPC services.
 fn services(app: &App) -> anyhow::Result<Router> {
-    let wallet = play::grpc::service(app.wallets.clone(), app.authenticator.clone());
-    Ok(grpc::routes(&app.rpc_health)?.merge(grpc::service(wallet)))
+    let wallet = play::grpc::WalletRpc {
+        wallets: app.wallets.clone(),
+        realtime: app.realtime.clone(),
+        authenticator: app.authenticator.clone(),
+        trusted_proxies: app.trusted_proxies.clone(),
+    };
+    Ok(grpc::routes(&app.rpc_health)?.merge(grpc::service(wallet.service())))
 }
 
 /// Router of the public listener.

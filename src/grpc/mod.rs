@@ -7,6 +7,8 @@
 mod health;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,6 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -22,10 +26,10 @@ use tower::Service;
 use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
-use crate::auth::{Authenticator, Caller};
-use crate::error::Result;
+use crate::auth::{Authenticator, Caller, TrustedProxies, client_address};
+use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
-use crate::http::rpc::{RpcMethods, status};
+use crate::http::rpc::{self, RpcMethods, status};
 use crate::idempotency::IdempotencyKey;
 
 pub use self::health::Health;
@@ -129,6 +133,47 @@ impl CallMeta {
             caller: authenticator.identify_request(headers).await?,
             key: IdempotencyKey::from_headers(headers)?,
             trace: trace.unwrap_or_default(),
+        })
+    }
+}
+
+/// Address of the client of a stream, and what can end the stream besides the client.
+#[derive(Clone)]
+pub struct StreamMeta {
+    pub address: Option<IpAddr>,
+    /// Cancelled when the connection is about to close.
+    pub closing: CancellationToken,
+    /// Time that the client gave the stream, and when it is over.
+    deadline: Option<(Duration, Instant)>,
+    context: Option<RequestContext>,
+}
+
+impl StreamMeta {
+    pub fn read<T>(request: &tonic::Request<T>, proxies: &TrustedProxies) -> Self {
+        let headers = request.metadata().as_ref();
+        let context = request.extensions().get::<RequestContext>().cloned();
+        let peer = context.as_ref().and_then(RequestContext::peer);
+        let closing = context.as_ref().and_then(RequestContext::closing);
+        let deadline = rpc::deadline(headers)
+            .and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+        let address = peer.map(|peer| client_address(peer, headers, proxies));
+        Self { address, closing: closing.unwrap_or_default(), deadline, context }
+    }
+
+    /// Waits for what `next` waits for, but not longer than the deadline; a failure is the last status of the stream.
+    pub async fn within_deadline<T>(
+        &self,
+        next: impl Future<Output = Result<T>>,
+    ) -> Result<T, Status> {
+        let outcome = match self.deadline {
+            Some((limit, deadline)) => tokio::time::timeout_at(deadline, next)
+                .await
+                .unwrap_or_else(|_elapsed| Err(Error::Timeout(limit))),
+            None => next.await,
+        };
+        outcome.map_err(|error| match &self.context {
+            Some(context) => status::status(&error, context),
+            None => status::from_error(error),
         })
     }
 }

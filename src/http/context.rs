@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use http::{HeaderMap, HeaderValue, Method};
+use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 use tracing::{Span, field, info_span, span};
 
@@ -91,6 +92,11 @@ impl RequestContext {
     /// Address of the other end of the connection.
     pub fn peer(&self) -> Option<IpAddr> {
         self.0.connection.as_ref().map(|connection| connection.peer())
+    }
+
+    /// Token that is cancelled when the connection is about to close.
+    pub fn closing(&self) -> Option<CancellationToken> {
+        self.0.connection.as_ref().map(|connection| connection.closing().clone())
     }
 
     pub(super) fn connection(&self) -> Option<&Arc<OpenConnection>> {

@@ -18,6 +18,8 @@ pub(super) enum FrameFormat {
     Event,
     /// `{"type":"new_message","payload":{"message","gameEvent","sent"}}`.
     NewMessage,
+    /// The data alone, for streams that carry the position themselves.
+    Data,
 }
 
 /// Source that a delivery comes from.
@@ -92,6 +94,7 @@ impl Delivery {
             FrameFormat::NewMessage => {
                 self.new_message.get_or_init(|| self.encode_new_message()).clone()
             }
+            FrameFormat::Data => Some(Utf8Bytes::from(self.message.data.get().to_owned())),
             FrameFormat::Event if after == self.position => {
                 Some(self.event.get_or_init(|| self.encode_event(after)).clone())
             }

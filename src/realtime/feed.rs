@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::message::Message;
@@ -15,16 +16,24 @@ use crate::ledger::tail::SealedRow;
 #[derive(Debug, Clone)]
 pub struct Topic {
     pub name: Arc<str>,
-    /// The only accounts whose transfers concern it; empty if any transfer may.
-    pub accounts: Vec<AccountId>,
-    /// Whether transfers concern it at all.
-    pub has_transfers: bool,
+    pub transfers: TopicTransfers,
+}
+
+/// The transfers that may concern a topic.
+#[derive(Debug, Clone)]
+pub enum TopicTransfers {
+    None,
+    Any,
+    /// Those of these accounts.
+    OfAccounts(Vec<AccountId>),
+    /// Those of the accounts that [`Feed::accounts`] finds: they can become more.
+    OfFoundAccounts,
 }
 
 impl Topic {
     /// A topic of the event table only.
     pub fn of_events(name: &str) -> Self {
-        Self { name: name.into(), accounts: Vec::new(), has_transfers: false }
+        Self { name: name.into(), transfers: TopicTransfers::None }
     }
 }
 
@@ -38,6 +47,11 @@ pub trait Feed: Send + Sync + 'static {
 
     /// Refuses a caller that may not read the topic.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>>;
+
+    /// The accounts of a topic with [`TopicTransfers::OfFoundAccounts`].
+    fn accounts<'a>(&'a self, _topic: &'a Topic) -> BoxFuture<'a, Result<Vec<AccountId>>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
 
     /// The messages about these rows, each with the index of its row, in the order of the rows; only for wanted topics.
     /// The legs of a transfer are always together.

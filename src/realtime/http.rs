@@ -12,7 +12,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Realtime;
-use super::limits::LimitReached;
 use super::session::{Request, Session};
 use crate::auth::{Access, Caller, TrustedProxies, bearer};
 use crate::error::{Error, Result};
@@ -85,14 +84,7 @@ async fn open_websocket(
         let (topic, feed) = topic.ok_or_else(|| Error::field("?event_type", "is not a topic"))?;
         feed.authorize(&caller, &topic).await?;
     }
-    let permit = realtime.limits.take(origin.address).map_err(|limit| {
-        let reason = match limit {
-            LimitReached::Connections => "connections",
-            LimitReached::Address => "address",
-        };
-        realtime.metrics.wallet_ws_refused_total.with([reason]).increment(1);
-        Error::Overloaded
-    })?;
+    let permit = realtime.admit(origin.address)?;
     let tasks = realtime.tasks.clone();
     let session = Session::new(realtime, caller, permit);
     let upgrade = upgrade

@@ -3,12 +3,13 @@
 //! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins at
 //! an exact position. Without a subscription the hub holds no reader and reads nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
+use super::continuation::CheckedPositions;
 use super::delivery::{Delivery, DeliverySource};
 use super::event;
 use super::feed::{Feed, Topic, Wanted};
@@ -19,7 +20,7 @@ use super::session::Credential;
 use super::topic::{Subscriber, TopicState};
 use crate::error::{Error, Result};
 use crate::ledger::tail::{
-    BookEvent, Events, LiveReader, PositionFacts, SealedRow, SealedTransfers, Segment, Tail,
+    BookEvent, Events, LiveReader, SealedRow, SealedTransfers, Segment, Tail,
 };
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -29,12 +30,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest time that a subscription waits for the hub to start.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest time that a checked position is good for.
-const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
-
-/// Most checked positions that are cached.
-const CHECKED_MAX: usize = 256;
 
 /// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
 const REVOCATIONS: &str = "internal:revoked";
@@ -51,9 +46,8 @@ pub(super) struct HubParts {
     changed: Notify,
     /// Whether the hub follows the sources.
     is_following: watch::Sender<bool>,
-    retention: Duration,
-    /// Positions that were found to continue a moment ago: after a restart, many clients come with the same one.
-    checked: Mutex<VecDeque<(BookPosition, Instant)>>,
+    pub(super) retention: Duration,
+    pub(super) checked: CheckedPositions,
     metrics: Arc<Metrics>,
 }
 
@@ -104,7 +98,7 @@ impl Hub {
             changed: Notify::new(),
             is_following: watch::Sender::new(false),
             retention,
-            checked: Mutex::default(),
+            checked: CheckedPositions::default(),
             metrics: Arc::clone(metrics),
         }));
         let (task, stopping) = (hub.clone(), tasks.stopping().clone());
@@ -339,49 +333,6 @@ impl Hub {
             }
         }
     }
-
-    /// Checks that a client can continue from a position.
-    pub(super) async fn check(&self, position: &BookPosition) -> Result<PositionCheck> {
-        let mut checked = self.checked.lock().await;
-        checked.retain(|(_, at)| at.elapsed() < CHECK_AGE_MAX);
-        if checked.iter().any(|(known, _)| known == position) {
-            return Ok(PositionCheck::Continues);
-        }
-        let facts = self.tail.position_facts(position.seq, self.retention).await?;
-        let check = check_facts(position, &facts);
-        if check == PositionCheck::Continues {
-            checked.truncate(CHECKED_MAX - 1);
-            checked.push_front((*position, Instant::now()));
-        }
-        Ok(check)
-    }
-}
-
-/// Whether a client can continue from a position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PositionCheck {
-    Continues,
-    /// Reason, and the current position.
-    Unrecoverable(&'static str, String),
-}
-
-fn check_facts(position: &BookPosition, facts: &PositionFacts) -> PositionCheck {
-    let Ok(now) = facts.now.parse::<BookPosition>() else {
-        return PositionCheck::Unrecoverable("the database has no position", facts.now.clone());
-    };
-    let batch = facts.batch.as_deref().map(str::as_bytes);
-    let reason = if position.epoch != now.epoch {
-        "the position belongs to another installation, or to a time before a restore"
-    } else if batch.is_none() || position.event.seq > now.event.seq {
-        "the position is ahead of the book"
-    } else if batch != Some(&position.batch[..]) {
-        "the transfers before the position were lost in a failover"
-    } else if facts.is_expired || position.event.seq <= facts.pruned_xid {
-        "the position is older than --event-retention"
-    } else {
-        return PositionCheck::Continues;
-    };
-    PositionCheck::Unrecoverable(reason, facts.now.clone())
 }
 
 /// A subscriber before its position is known.

@@ -6,6 +6,7 @@
 //! | [`feed`] | what a topic is, who may read it, and how transfers become its events; implemented by the slices above |
 //! | [`outbox`] | the queue of one connection, bounded in bytes |
 //! | [`session`] | one connection: reads actions, drains its outbox in batches, replays what was missed |
+//! | [`watch`] | one stream that is no WebSocket, such as one of gRPC |
 //! | [`http`] | the route `/ws`: limits, `Origin`, the upgrade |
 //!
 //! An event is encoded once per dialect; every subscriber gets the same bytes.
@@ -16,6 +17,7 @@
 //! client costs at most its budget and delays no other. A client that does not drain its outbox in time is closed.
 
 mod args;
+mod continuation;
 mod delivery;
 mod event;
 pub mod feed;
@@ -29,12 +31,15 @@ mod replay;
 pub mod retention;
 mod session;
 mod topic;
+mod watch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::auth::Authenticator;
+use crate::error::{Error, Result};
 use crate::http::CorsOrigins;
 use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;
@@ -42,12 +47,13 @@ use crate::telemetry::{Metrics, gauge_value};
 
 use self::feed::Feed;
 use self::hub::Hub;
-use self::limits::SocketLimits;
+use self::limits::{LimitReached, Permit, SocketLimits};
 
 pub use self::args::RealtimeArgs;
 pub use self::event::{NewEvent, publish};
 pub use self::message::{Audience, Message};
 pub use self::position::BookPosition;
+pub use self::watch::{Watch, Watched, Watcher};
 
 /// The book that is followed.
 const BOOK: i32 = 1;
@@ -120,6 +126,20 @@ impl Realtime {
             tasks: tasks.clone(),
             metrics: Arc::clone(metrics),
         }))
+    }
+}
+
+impl RealtimeParts {
+    /// Counts a connection, unless there are too many.
+    fn admit(&self, address: Option<IpAddr>) -> Result<Permit> {
+        self.limits.take(address).map_err(|limit| {
+            let reason = match limit {
+                LimitReached::Connections => "connections",
+                LimitReached::Address => "address",
+            };
+            self.metrics.wallet_ws_refused_total.with([reason]).increment(1);
+            Error::Overloaded
+        })
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::BOOK;
 use super::delivery::{Delivery, DeliverySource};
-use super::feed::{Topic, Wanted};
+use super::feed::{Topic, TopicTransfers, Wanted};
 use super::hub::{Hub, NewSubscriber, delivery_of};
 use super::outbox::Pushed;
 use super::position::BookPosition;
 use super::topic::{RECENT_BYTES_MAX, TopicState};
 use crate::error::{Error, Result};
+use crate::ledger::account::AccountId;
 use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
 /// Most transfers, and most events, of a read.
@@ -101,18 +102,33 @@ impl Hub {
         Ok(all)
     }
 
+    /// The accounts of a topic that its feed finds. Those of transfers up to a position that was delivered are among them.
+    async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
+        match (&topic.transfers, self.topic(&topic.name)) {
+            (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Reads what happened in a topic after `after`, at most a page of it.
     async fn read(&self, topic: &Topic, after: BookPosition, until: BookPosition) -> Result<Page> {
         let pool = &self.tail().book().pool;
+        let found = self.found_accounts(topic).await?;
         let (rows, events) = {
             let mut db = pool.acquire().await?;
-            let rows = match (topic.has_transfers, &topic.accounts[..]) {
-                (false, _) => Vec::new(),
-                (true, []) => sealed_rows(&mut db, BOOK, after.seq, until.seq, PAGE_MAX).await?,
-                (true, accounts) => {
-                    let (first, last) = (after.seq, until.seq);
-                    rows_of_accounts(&mut db, BOOK, accounts, first, last, PAGE_MAX).await?
+            let (first, last) = (after.seq, until.seq);
+            let accounts = match &topic.transfers {
+                TopicTransfers::OfAccounts(accounts) => accounts,
+                TopicTransfers::None | TopicTransfers::Any | TopicTransfers::OfFoundAccounts => {
+                    &found
                 }
+            };
+            let rows = if matches!(topic.transfers, TopicTransfers::Any) {
+                sealed_rows(&mut db, BOOK, first, last, PAGE_MAX).await?
+            } else if accounts.is_empty() {
+                Vec::new()
+            } else {
+                rows_of_accounts(&mut db, BOOK, accounts, first, last, PAGE_MAX).await?
             };
             let bounds = (after.event, until.event);
             (rows, events_of_topic(&mut db, BOOK, &topic.name, bounds, PAGE_MAX).await?)

@@ -115,17 +115,17 @@ metrics! {
 
     /// Open WebSocket connections, by state of their credential when they were opened: anonymous or authenticated.
     gauge wallet_ws_connections {state};
-    /// Subscriptions of WebSocket connections.
+    /// Subscriptions of WebSocket connections and of gRPC streams.
     gauge wallet_ws_subscriptions;
-    /// Bytes that wait in the queues of all WebSocket connections; sampled every second.
+    /// Bytes that wait in the queues of all WebSocket connections and gRPC streams; sampled every second.
     gauge wallet_ws_queue_bytes;
     /// Frames of WebSocket connections, by direction and kind. Frames out of the kind event are deliveries.
     counter wallet_ws_messages_total {direction, kind};
-    /// Time from the commit of the oldest event of a batch to its handover to the socket of a subscriber.
+    /// Time from the commit of the oldest event of a batch to its handover to the connection of a subscriber.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
     /// WebSocket connections and credentials that the server ended, by reason.
     counter wallet_ws_dropped_total {reason};
-    /// WebSocket connections that were refused, by reason.
+    /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
     /// Replays of missed events, by source: recent events in memory, the database, or unrecoverable.
     counter wallet_ws_replays_total {source};

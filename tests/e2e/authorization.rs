@@ -146,6 +146,7 @@ struct Resources {
     transfer: TransferId,
     hold: HoldId,
     user: UserId,
+    other: UserId,
 }
 
 /// A call of an operation.
@@ -160,6 +161,11 @@ impl Call<'_> {
     /// The player id of the owner.
     fn user(&self) -> PlayerId {
         self.resources.user.into()
+    }
+
+    /// The player id of another user.
+    fn other(&self) -> PlayerId {
+        self.resources.other.into()
     }
 
     fn meta(&self) -> RequestMeta<'_> {
@@ -304,6 +310,16 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
         ("deposit to a player", FundPlayer, operation!(|c| fund_player(c, c.user()))),
         ("balance of a guest", ReadGuest, operation!(|c| read_player(c, guest()))),
         ("withdraw from a guest", SpendGuest, operation!(|c| spend_player(c, guest()))),
+        (
+            "transfer from a player",
+            SpendPlayer,
+            operation!(|c| transfer_players(c, c.user(), c.other())),
+        ),
+        (
+            "transfer from a guest",
+            SpendGuest,
+            operation!(|c| transfer_players(c, guest(), c.user())),
+        ),
         ("deposit to a guest", FundGuest, operation!(|c| fund_player(c, guest()))),
         ("canary", Canary, operation!(|c| c.app.wallets.post_canary(c.meta()))),
         ("get user", ReadUser, operation!(|c| c.app.users.get(c.caller, c.resources.user))),
@@ -360,6 +376,12 @@ async fn spend_player(call: &Call<'_>, player: PlayerId) -> Result<()> {
     wallets.withdraw_main(&player, currency, Minor(1), call.meta()).await.map(|_| ())
 }
 
+async fn transfer_players(call: &Call<'_>, from: PlayerId, to: PlayerId) -> Result<()> {
+    let wallets = &call.app.wallets;
+    let currency = wallets.default_currency();
+    wallets.transfer_main((&from, &to), currency, Minor(1), call.meta()).await.map(|_| ())
+}
+
 async fn fund_player(call: &Call<'_>, player: PlayerId) -> Result<()> {
     let wallets = &call.app.wallets;
     let currency = wallets.default_currency();
@@ -409,7 +431,7 @@ async fn every_operation_authorizes_its_caller() {
             for is_owned in [true, false] {
                 for tested in callers(&owner_user, &other_user, policy) {
                     let opener = if is_owned { &owner.client } else { &**app };
-                    let resources = resources(app, opener, owner_user.id).await;
+                    let resources = resources(app, opener, [owner_user.id, other_user.id]).await;
                     for (name, permission, operation) in operations() {
                         let key = IdempotencyKey::absent();
                         let (app, caller) = (app.app(), &tested.caller);
@@ -434,7 +456,11 @@ async fn every_operation_authorizes_its_caller() {
 }
 
 /// Creates a guest and a wallet with money, an empty one, a frozen one, a transfer into the first, and a hold on it by the operator.
-async fn resources(app: &TestApp, opener: &crate::harness::Client, user: UserId) -> Resources {
+async fn resources(
+    app: &TestApp,
+    opener: &crate::harness::Client,
+    [user, other]: [UserId; 2],
+) -> Resources {
     let wallets = &app.app().wallets;
     let (operator, key) = (Caller::operator(), IdempotencyKey::absent());
     let meta = RequestMeta { caller: &operator, key: &key, trace: Uuid::new_v4() };
@@ -456,5 +482,5 @@ async fn resources(app: &TestApp, opener: &crate::harness::Client, user: UserId)
     let hold = wallets.place_hold(wallet, "10", Duration::from_mins(10), meta).await.unwrap().id;
     let freeze = WalletChanges { freeze: Some(true), ..WalletChanges::default() };
     wallets.update(frozen, &freeze, meta).await.unwrap();
-    Resources { wallet, empty, frozen, transfer, hold, user }
+    Resources { wallet, empty, frozen, transfer, hold, user, other }
 }

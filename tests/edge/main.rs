@@ -18,6 +18,7 @@ mod dns;
 mod encrypted;
 mod failures;
 mod files;
+mod grpc;
 mod nginx;
 mod pages;
 mod replicas;

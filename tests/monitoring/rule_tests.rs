@@ -188,6 +188,26 @@ fn burning_series(slo: &str) -> [(&'static str, &'static str); 2] {
                 "0+100x100",
             ),
         ],
+        "grpc-availability" => [
+            (
+                r#"rpc_server_call_duration_seconds_count{job="revwallet",rpc_method="revwallet.v1.WalletService/GetBalance",rpc_response_status_code="OK"}"#,
+                "0+100x100",
+            ),
+            (
+                r#"rpc_server_call_duration_seconds_count{job="revwallet",rpc_method="revwallet.v1.WalletService/GetBalance",rpc_response_status_code="UNAVAILABLE"}"#,
+                "0+100x100",
+            ),
+        ],
+        "grpc-latency" => [
+            (
+                r#"rpc_server_call_duration_seconds_count{job="revwallet",rpc_method="revwallet.v1.WalletService/Deposit",rpc_response_status_code="OK"}"#,
+                "0+100x100",
+            ),
+            (
+                r#"rpc_server_call_duration_seconds_bucket{job="revwallet",rpc_method="revwallet.v1.WalletService/Deposit",rpc_response_status_code="OK",le="0.25"}"#,
+                "0+50x100",
+            ),
+        ],
         "auth" => [
             (
                 r#"http_server_request_duration_seconds_count{job="revwallet",http_request_method="POST",http_route="/api/users/login",http_response_status_code="200"}"#,

@@ -92,6 +92,11 @@ impl OpenConnection {
         self.peer
     }
 
+    /// Token that is cancelled to close the connection.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
     pub(super) fn share(&self) -> Option<&AddressShare> {
         self.share.as_deref()
     }

@@ -77,12 +77,15 @@ fn code_of_status(problem: &Problem) -> Code {
 }
 
 /// The status of a failed call as the client sees it.
-pub(in crate::http) fn status(error: &Error, context: &RequestContext) -> Status {
+pub fn status(error: &Error, context: &RequestContext) -> Status {
     let mut details = ErrorDetails::new();
     let mut metadata = HashMap::from([("trace_id".to_owned(), context.trace_id().to_owned())]);
     if let Error::InsufficientFunds { available, required } = error {
         metadata.insert("available".to_owned(), available.clone());
         metadata.insert("required".to_owned(), required.clone());
+    }
+    if let Error::Unrecoverable { position, .. } = error {
+        metadata.insert("position".to_owned(), position.clone());
     }
     details.set_error_info(error.problem().slug, DOMAIN, metadata);
     let violations: Vec<FieldViolation> = problem::broken(error)

@@ -1,5 +1,6 @@
 //! The topics of the realtime hub: of wallets, of games, of leaderboards.
 
+mod balance;
 mod named;
 pub(in crate::play) mod players;
 mod progress;
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use crate::realtime::feed::Feed;
 use crate::wallet::Wallets;
 
+pub(in crate::play) use self::balance::{BalanceData, balance_topic};
 pub use self::players::Players;
 
+use self::balance::Balances;
 use self::named::NamedTopics;
 use self::progress::GameProgress;
 use self::wallet::WalletTopics;
@@ -22,6 +25,7 @@ pub fn feeds(wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Feed>> {
     let (wallets, players) = (wallets.clone(), players.clone());
     vec![
         Arc::new(WalletTopics::new(wallets.clone())),
+        Arc::new(Balances { wallets: wallets.clone(), players: players.clone() }),
         Arc::new(GameProgress { wallets, players }),
         Arc::new(NamedTopics),
     ]

@@ -96,6 +96,32 @@ impl Players {
         read::balances_after(&mut db, BOOK, &holds).await
     }
 
+    /// The total balance of each of these wallets, right after the transfer with the given seq.
+    pub(in crate::play) async fn total(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
+        if after.is_empty() {
+            return Ok(Vec::new());
+        }
+        let available: Vec<(AccountId, i64)> =
+            after.iter().map(|(wallet, seq)| (AccountId::from(*wallet), *seq)).collect();
+        let mut db = self.db.acquire("play.total").await?;
+        let available = read::balances_after(&mut db, BOOK, &available).await?;
+        drop(db);
+        let held = self.held(after).await?;
+        Ok(available.into_iter().zip(held).map(|(one, other)| Minor(one.0 + other.0)).collect())
+    }
+
+    /// The accounts of every main wallet that a player has, or had, in a currency.
+    pub(in crate::play) async fn accounts(
+        &self,
+        player: &str,
+        currency: &str,
+    ) -> Result<Vec<AccountId>> {
+        let mut db = self.db.acquire("play.main_wallets").await?;
+        let wallets = sql::main_wallets(&mut db, player, currency).await?;
+        let accounts = wallets.into_iter().map(AccountId::from);
+        Ok(accounts.flat_map(|account| [Some(account), account.hold()]).flatten().collect())
+    }
+
     /// Callers that may see the balance of a player.
     pub(in crate::play) fn audience(&self, player: &PlayerWallet) -> Audience {
         match player.user {

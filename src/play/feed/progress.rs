@@ -19,7 +19,7 @@ use crate::ledger::read::BookRow;
 use crate::ledger::tail::SealedRow;
 use crate::ledger::transfer::TransferKind;
 use crate::realtime::Message;
-use crate::realtime::feed::{Feed, Topic, Wanted};
+use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::wallet::Wallets;
 use crate::wallet::transfer::wallet_of;
 
@@ -150,11 +150,7 @@ fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, Accoun
 
 impl Feed for GameProgress {
     fn topic(&self, name: &str) -> Option<Topic> {
-        (name == PROGRESS).then(|| Topic {
-            name: name.into(),
-            accounts: Vec::new(),
-            has_transfers: true,
-        })
+        (name == PROGRESS).then(|| Topic { name: name.into(), transfers: TopicTransfers::Any })
     }
 
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {

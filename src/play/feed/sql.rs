@@ -28,3 +28,17 @@ pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Ve
     );
     Ok(rows.fetch_all(db).await?)
 }
+
+/// Every main wallet that a player has, or had, in a currency.
+pub(super) async fn main_wallets(
+    db: &mut PgConnection,
+    player: &str,
+    currency: &str,
+) -> Result<Vec<WalletId>> {
+    let rows = sqlx::query_scalar!(
+        r#"select id as "id!: WalletId" from wallet where player = $1 and currency = $2"#,
+        player,
+        currency,
+    );
+    Ok(rows.fetch_all(db).await?)
+}

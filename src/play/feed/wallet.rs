@@ -17,7 +17,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 use crate::ledger::tail::SealedRow;
 use crate::ledger::transfer::TransferKind;
-use crate::realtime::feed::{Feed, Topic, Wanted};
+use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::realtime::{Audience, Message};
 use crate::wallet::transfer::{Note, wallet_of};
 use crate::wallet::{WalletRecord, Wallets};
@@ -86,7 +86,7 @@ impl Feed for WalletTopics {
         let accounts = [Some(account), account.hold()].into_iter().flatten().collect();
         // `wallet:007` is another way to write `wallet:7`.
         let name = format!("{PREFIX}{}", account.0).into();
-        Some(Topic { name, accounts, has_transfers: true })
+        Some(Topic { name, transfers: TopicTransfers::OfAccounts(accounts) })
     }
 
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {

@@ -9,7 +9,6 @@ use serde_json::value::to_raw_value;
 
 use super::super::delivery::{FrameFormat, encode};
 use super::super::event::{NewEvent, publish};
-use super::super::hub::PositionCheck;
 use super::super::message::{Audience, Viewer};
 use super::super::outbox::SubscriptionId;
 use super::super::position::BookPosition;
@@ -96,9 +95,13 @@ impl Session {
                 "an action of a WebSocket client failed; the client may repeat it"
             );
         }
+        let position = match error {
+            Error::Unrecoverable { position, .. } => Some(position.as_str()),
+            _ => None,
+        };
         let details = error.to_string();
         let error = error.problem().slug;
-        self.outbox.reply(encode(&ErrorReply { error, details: &details, position: None }));
+        self.outbox.reply(encode(&ErrorReply { error, details: &details, position }));
     }
 
     async fn act(&mut self, frame: ActionFrame<'_>) {
@@ -181,36 +184,9 @@ impl Session {
         let message = format!("Subscribed to {name}");
         let after = match after {
             None => None,
-            Some(text) => match self.recoverable(text).await? {
-                Ok(position) => Some(position),
-                Err((details, now)) => {
-                    self.realtime
-                        .metrics
-                        .wallet_ws_replays_total
-                        .with(["unrecoverable"])
-                        .increment(1);
-                    let error = "unrecoverable";
-                    let position = Some(now.as_str());
-                    self.outbox.reply(encode(&ErrorReply { error, details, position }));
-                    return Ok(());
-                }
-            },
+            Some(text) => Some(self.realtime.hub.continuation(text).await?),
         };
         self.add(name, FrameFormat::Event, None, after, Some(&message)).await
-    }
-
-    /// The position, if a client can continue from it; otherwise the reason, and the current position.
-    async fn recoverable(
-        &self,
-        text: &str,
-    ) -> Result<Result<BookPosition, (&'static str, String)>> {
-        let position = text
-            .parse::<BookPosition>()
-            .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
-        Ok(match self.realtime.hub.check(&position).await? {
-            PositionCheck::Continues => Ok(position),
-            PositionCheck::Unrecoverable(reason, now) => Err((reason, now)),
-        })
     }
 
     /// The topic with this name, if the caller may read it.

@@ -54,7 +54,7 @@ pub(super) enum Credential {
 }
 
 impl Credential {
-    fn of(caller: &Caller) -> Option<Self> {
+    pub(super) fn of(caller: &Caller) -> Option<Self> {
         match caller.principal() {
             Principal::User(user) => Some(Self::Session(user.session)),
             Principal::ApiKey(_) => {

@@ -2,6 +2,9 @@
 
 Reads one JSON request per line from standard input and writes one JSON response per line:
 {"method": "Deposit", "message": {...}, "metadata": {...}, "timeout": 5} -> {"code": "OK", "message": {...}, ...}
+{"open": "a", "method": "WatchBalance", ...} begins the stream "a" -> {"code": "OK"}
+{"next": "a"} waits for its next message -> {"code": "OK", "message": {...}}, or the status that ends it
+{"cancel": "a"} ends it -> {"code": "OK"}
 """
 import json
 import sys
@@ -49,7 +52,48 @@ def details(error):
     return found
 
 
+streams = {}
+
+
+def fields(response):
+    return json_format.MessageToDict(
+        response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def open_stream(request):
+    method = service.methods_by_name[request["method"]]
+    call = channel.unary_stream(
+        f"/{service.full_name}/{method.name}",
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    message = GetMessageClass(method.input_type)(**request["message"]).SerializeToString()
+    metadata = tuple(request.get("metadata", {}).items())
+    streams[request["open"]] = call(message, metadata=metadata, timeout=request.get("timeout"))
+    return {"code": "OK"}
+
+
+def next_message(stream):
+    try:
+        return {"code": "OK", "message": fields(next(stream))}
+    except StopIteration:
+        return {"code": "ENDED"}
+    except grpc.RpcError as error:
+        return failure(error)
+
+
+def failure(error):
+    return {"code": error.code().name, "details": error.details(), "rich": details(error)}
+
+
 def call(request):
+    if "open" in request:
+        return open_stream(request)
+    if "next" in request:
+        return next_message(streams[request["next"]])
+    if "cancel" in request:
+        streams.pop(request["cancel"]).cancel()
+        return {"code": "OK"}
     if "reflection" in request:
         return {"code": "OK", "services": services(request["reflection"])}
     if "raw" in request:
@@ -65,12 +109,9 @@ def call(request):
         response, running = method.with_call(message, metadata=metadata, timeout=request.get("timeout", 20))
         headers = {key: value for key, value in running.initial_metadata() if isinstance(value, str)}
         response = factory.FromString(response) if factory else None
-        fields = json_format.MessageToDict(
-            response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        ) if factory else {}
-        return {"code": "OK", "message": fields, "headers": headers}
+        return {"code": "OK", "message": fields(response) if factory else {}, "headers": headers}
     except grpc.RpcError as error:
-        return {"code": error.code().name, "details": error.details(), "rich": details(error)}
+        return failure(error)
 
 
 for line in sys.stdin:

@@ -1,5 +1,7 @@
 //! gRPC with a stock client of another language, through reflection.
 
+mod watch;
+
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 

@@ -49,6 +49,36 @@ impl GrpcClient {
     }
 }
 
+/// A stream that the client reads.
+pub struct GrpcStream<'a> {
+    client: &'a GrpcClient,
+    name: String,
+}
+
+impl GrpcClient {
+    /// Begins a stream; further members of the request are metadata and a timeout.
+    pub async fn open(&self, method: &str, message: Value, rest: Value) -> GrpcStream<'_> {
+        let name = format!("{method} {message} {}", fastrand::u64(..));
+        let mut request = json!({ "open": name, "method": method, "message": message });
+        for (key, value) in rest.as_object().into_iter().flatten() {
+            request[key] = value.clone();
+        }
+        self.request(request).await;
+        GrpcStream { client: self, name }
+    }
+}
+
+impl GrpcStream<'_> {
+    /// Waits for the next message, or for the status that ends the stream.
+    pub async fn next(&self) -> Value {
+        self.client.request(json!({ "next": self.name })).await
+    }
+
+    pub async fn cancel(self) {
+        self.client.request(json!({ "cancel": self.name })).await;
+    }
+}
+
 /// Asserts that a response is the given failure, with the slug of its problem, and returns its details.
 pub fn failure(response: &Value, code: &str, slug: &str) -> Value {
     assert_eq!(response["code"], code, "{response}");

@@ -60,6 +60,8 @@ async fn the_book_is_read_only_while_there_is_a_subscription() {
         };
         let wallet = app.open_wallet("EUR", "1").await;
         let mut socket = app.socket().await;
+        // A client that says nothing gets a subscription.
+        socket.ask(json!({ "action": "unsubscribe", "topic": "game_updates" })).await;
         deposit(app, &wallet, "1.00").await;
         assert_eq!(reads().await, 0);
 

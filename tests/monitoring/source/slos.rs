@@ -56,6 +56,20 @@ pub const SLOS: &[Slo] = &[
         total: r#"sum by (job) (rate(http_server_request_duration_seconds_count{job="revwallet",http_request_method="POST",http_route=~"/wallet.*"}[RANGE]))"#,
     },
     Slo {
+        name: "grpc-availability",
+        description: "gRPC calls that end without a fault of the service; a stream of balances ends whenever its process stops.",
+        objective: 0.999,
+        errors: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance",rpc_response_status_code=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"}[RANGE]))"#,
+        total: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance"}[RANGE]))"#,
+    },
+    Slo {
+        name: "grpc-latency",
+        description: "gRPC calls that move money, answered within 250 ms.",
+        objective: 0.99,
+        errors: r#"(sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method=~".*/(Deposit|Withdraw|Transfer)"}[RANGE])) - sum by (job) (rate(rpc_server_call_duration_seconds_bucket{job="revwallet",rpc_method=~".*/(Deposit|Withdraw|Transfer)",le="0.25"}[RANGE])))"#,
+        total: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method=~".*/(Deposit|Withdraw|Transfer)"}[RANGE]))"#,
+    },
+    Slo {
         name: "ledger-commit",
         description: "Transfers committed or rejected by a rule, without an internal error.",
         objective: 0.9999,
@@ -78,7 +92,7 @@ pub const SLOS: &[Slo] = &[
     },
     Slo {
         name: "realtime-delivery",
-        description: "Batches of events handed to a WebSocket within 500 ms of their commit.",
+        description: "Batches of events handed to a connection within 500 ms of their commit.",
         objective: 0.999,
         errors: r#"(sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE])) - sum by (job) (rate(wallet_ws_fanout_lag_seconds_bucket{job="revwallet",le="0.5"}[RANGE])))"#,
         total: r#"sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE]))"#,

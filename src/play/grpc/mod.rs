@@ -1,32 +1,38 @@
 //! `revwallet.v1.WalletService`: wallets of players over gRPC.
 
+mod watch;
+
+use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::auth::Authenticator;
-use crate::error::Error;
-use crate::error::{FieldError, Result};
+use crate::auth::{Authenticator, TrustedProxies};
+use crate::error::{Error, FieldError, Result};
 use crate::grpc::proto::wallet_service_server::{WalletService, WalletServiceServer};
 use crate::grpc::proto::{
     DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse, TransferRequest,
-    TransferResponse, WithdrawRequest, WithdrawResponse,
+    TransferResponse, WatchBalanceRequest, WatchBalanceResponse, WithdrawRequest, WithdrawResponse,
 };
 use crate::grpc::{CallMeta, MESSAGE_BYTES_MAX, reply};
 use crate::ids::PlayerId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
+use crate::realtime::Realtime;
 use crate::wallet::{RequestMeta, Wallets};
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletRpc {
-    wallets: Wallets,
-    authenticator: Authenticator,
+    pub wallets: Wallets,
+    pub realtime: Realtime,
+    pub authenticator: Authenticator,
+    pub trusted_proxies: TrustedProxies,
 }
 
-/// The service for the router.
-pub fn service(wallets: Wallets, authenticator: Authenticator) -> WalletServiceServer<WalletRpc> {
-    let service = WalletRpc { wallets, authenticator };
-    WalletServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
+impl WalletRpc {
+    /// The service for the router.
+    pub fn service(self) -> WalletServiceServer<Self> {
+        WalletServiceServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
 }
 
 /// Collects the broken fields of a message.
@@ -189,5 +195,14 @@ impl WalletService for WalletRpc {
         request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
         reply(self.post_transfer(request).await)
+    }
+
+    type WatchBalanceStream = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
+
+    async fn watch_balance(
+        &self,
+        request: Request<WatchBalanceRequest>,
+    ) -> Result<Response<Self::WatchBalanceStream>, Status> {
+        reply(self.follow_balance(request).await)
     }
 }

@@ -1,0 +1,146 @@
+//! The balances of players, for the gRPC streams that follow them. WebSocket clients cannot subscribe to these topics.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::players::{PlayerWallet, Players};
+use crate::auth::Caller;
+use crate::error::{Error, Result};
+use crate::ids::{PlayerId, TransferId, WalletId};
+use crate::ledger::account::AccountId;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::read::BookRow;
+use crate::ledger::tail::SealedRow;
+use crate::realtime::Message;
+use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
+use crate::wallet::Wallets;
+use crate::wallet::transfer::wallet_of;
+
+const PREFIX: &str = "balance:";
+
+/// The topics of the balances of all players.
+pub(super) struct Balances {
+    pub(super) wallets: Wallets,
+    pub(super) players: Players,
+}
+
+/// A balance of a player after a transfer that changed it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::play) struct BalanceData {
+    /// In minor units.
+    pub balance: i64,
+    pub transfer: TransferId,
+}
+
+/// Name of the topic of a player's balance in a currency.
+pub(in crate::play) fn balance_topic(player: &PlayerId, currency: Currency) -> String {
+    name_of(player.as_str(), currency.code())
+}
+
+fn name_of(player: &str, currency: &str) -> String {
+    format!("{PREFIX}{currency}:{player}")
+}
+
+/// A change of a wallet's total balance.
+struct Change<'a> {
+    index: usize,
+    row: &'a BookRow,
+    wallet: WalletId,
+}
+
+impl Balances {
+    async fn read(&self, rows: &[SealedRow], wanted: &Wanted) -> Result<Vec<(usize, Message)>> {
+        let changes: Vec<Change<'_>> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(index, SealedRow { row, .. })| {
+                changed_wallets(row).map(move |wallet| Change { index, row, wallet })
+            })
+            .collect();
+        let players = self.players.find(changes.iter().map(|change| change.wallet)).await?;
+        let records = self.wallets.find_records(players.keys().copied()).await?;
+        let topics: HashMap<WalletId, (&Arc<str>, &Arc<PlayerWallet>)> = players
+            .iter()
+            .filter_map(|(wallet, player)| {
+                let currency = records.get(wallet)?.currency;
+                let topic = wanted.get(name_of(&player.player, currency.code()).as_str())?;
+                Some((*wallet, (topic, player)))
+            })
+            .collect();
+        let changes = changes.into_iter().filter(|change| topics.contains_key(&change.wallet));
+        let changes: Vec<Change<'_>> = changes.collect();
+        let after: Vec<_> = changes.iter().map(|change| (change.wallet, change.row.seq)).collect();
+        let totals = self.players.total(&after).await?;
+        let messages = changes.iter().zip(totals).filter_map(|(change, balance)| {
+            let (topic, player) = topics.get(&change.wallet)?;
+            let message = self.message(change.row, balance, topic, player);
+            Some(message.map(|message| (change.index, message)))
+        });
+        messages.collect()
+    }
+
+    fn message(
+        &self,
+        row: &BookRow,
+        balance: Minor,
+        topic: &Arc<str>,
+        player: &PlayerWallet,
+    ) -> Result<Message> {
+        let data = BalanceData { balance: balance.0, transfer: TransferId(row.transfer_id()) };
+        let data = serde_json::value::to_raw_value(&data);
+        Ok(Message {
+            topic: topic.to_string().into(),
+            kind: "balance".into(),
+            data: data.map_err(|cause| Error::Internal(cause.into()))?,
+            text: None,
+            player: None,
+            audience: self.players.audience(player),
+            at: row.at,
+        })
+    }
+}
+
+/// The wallets whose total balance a row changes: a hold only moves money within one.
+fn changed_wallets(row: &BookRow) -> impl Iterator<Item = WalletId> + use<> {
+    let [debit, credit] = [row.debit, row.credit].map(|id| wallet_of(AccountId(id)));
+    let changes = debit != credit && row.amount != 0;
+    [debit, credit].into_iter().flatten().filter(move |_| changes)
+}
+
+impl Feed for Balances {
+    fn topic(&self, name: &str) -> Option<Topic> {
+        let (_currency, _player) = name.strip_prefix(PREFIX)?.split_once(':')?;
+        Some(Topic { name: name.into(), transfers: TopicTransfers::OfFoundAccounts })
+    }
+
+    /// A stream checks its caller before it asks for the topic.
+    fn authorize<'a>(&'a self, _: &'a Caller, _: &'a Topic) -> BoxFuture<'a, Result<()>> {
+        async { Err(Error::NotFound("topic")) }.boxed()
+    }
+
+    fn accounts<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<AccountId>>> {
+        async move {
+            let parts = topic.name.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':'));
+            let (currency, player) = parts.ok_or(Error::NotFound("topic"))?;
+            self.players.accounts(player, currency).await
+        }
+        .boxed()
+    }
+
+    fn messages<'a>(
+        &'a self,
+        rows: &'a [SealedRow],
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<Vec<(usize, Message)>>> {
+        async move {
+            let is_wanted = wanted.iter().any(|topic| topic.starts_with(PREFIX));
+            if is_wanted { self.read(rows, wanted).await } else { Ok(Vec::new()) }
+        }
+        .boxed()
+    }
+}

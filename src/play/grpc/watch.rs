@@ -1,0 +1,75 @@
+//! `WatchBalance`: a stream of the balances of a player, without gap or duplicate.
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tonic::{Request, Status};
+
+use super::{Fields, WalletRpc};
+use crate::error::{Error, Result};
+use crate::grpc::proto::{WatchBalanceRequest, WatchBalanceResponse};
+use crate::grpc::{CallMeta, StreamMeta};
+use crate::ledger::currency::Currency;
+use crate::play::feed::{BalanceData, balance_topic};
+use crate::realtime::{Watch, Watched, Watcher};
+
+type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
+
+impl WalletRpc {
+    /// Follows the balance of a player, from the given position or from the current balance on.
+    pub(super) async fn follow_balance(
+        &self,
+        request: Request<WatchBalanceRequest>,
+    ) -> Result<Responses> {
+        let call = CallMeta::read(&request, &self.authenticator).await?;
+        let meta = StreamMeta::read(&request, &self.trusted_proxies);
+        let WatchBalanceRequest { user_id, currency, after } = request.into_inner();
+        let mut fields = Fields::default();
+        let player = fields.player("user_id", &user_id);
+        let currency = fields.currency(&self.wallets, &currency);
+        let (player, currency) = fields.finish(player.zip(currency))?;
+        // Also the check that the caller may see the balance.
+        let current = self.wallets.main_balance(&call.caller, &player, currency).await?;
+        let watcher =
+            Watcher { caller: call.caller, address: meta.address, closing: meta.closing.clone() };
+        let topic = balance_topic(&player, currency);
+        let is_continued = !after.is_empty();
+        let after = if is_continued { after } else { current.position.clone() };
+        let watch = self.realtime.watch(&topic, &after, watcher).await?;
+        let current = WatchBalanceResponse {
+            balance: current.balance.0,
+            currency: currency.code().to_owned(),
+            position: current.position,
+            transfer_id: String::new(),
+        };
+        let current = (!is_continued).then_some(Ok(current));
+        Ok(stream::iter(current).chain(changes(watch, currency, meta)).boxed())
+    }
+}
+
+/// The changes of a balance; the stream ends with its first failure.
+fn changes(
+    watch: Watch,
+    currency: Currency,
+    meta: StreamMeta,
+) -> impl futures_util::Stream<Item = Result<WatchBalanceResponse, Status>> + Send {
+    stream::unfold(Some(watch), move |watch| {
+        let meta = meta.clone();
+        async move {
+            let mut watch = watch?;
+            let next = async { response(&watch.next().await?, currency) };
+            let response = meta.within_deadline(next).await;
+            let rest = response.is_ok().then_some(watch);
+            Some((response, rest))
+        }
+    })
+}
+
+fn response(watched: &Watched, currency: Currency) -> Result<WatchBalanceResponse> {
+    let data = serde_json::from_str(&watched.data);
+    let BalanceData { balance, transfer } = data.map_err(|cause| Error::Internal(cause.into()))?;
+    Ok(WatchBalanceResponse {
+        balance,
+        currency: currency.code().to_owned(),
+        position: watched.position.to_string(),
+        transfer_id: transfer.to_string(),
+    })
+}

@@ -1,0 +1,193 @@
+//! Watches: subscriptions of streams that are no WebSocket, each to one topic.
+//!
+//! A watch has an outbox like a connection. A client that does not read costs at most its budget: the watch falls behind,
+//! and goes on from where it was once the client reads again.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::Realtime;
+use super::delivery::FrameFormat;
+use super::feed::Topic;
+use super::hub::NewSubscriber;
+use super::limits::Permit;
+use super::message::Viewer;
+use super::outbox::{Outbox, Outgoing, SubscriptionId};
+use super::position::BookPosition;
+use super::replay::Progress;
+use super::session::Credential;
+use crate::auth::{Caller, Principal};
+use crate::error::{Error, Result};
+
+/// The only subscription of a watch.
+const ONLY: SubscriptionId = SubscriptionId(0);
+
+/// Bytes of events that are taken from the outbox at once.
+const BATCH_BYTES: usize = 8 * 1024;
+
+/// Delay before missed events that could not be read are read again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Client of a watch.
+#[derive(Debug)]
+pub struct Watcher {
+    pub caller: Caller,
+    pub address: Option<IpAddr>,
+    /// Cancelled when the client's connection is about to close.
+    pub closing: CancellationToken,
+}
+
+/// An event of a watched topic: its position, and its data as JSON.
+#[derive(Debug)]
+pub struct Watched {
+    pub position: BookPosition,
+    pub data: Utf8Bytes,
+}
+
+/// A subscription to one topic, which ends when it is dropped.
+pub struct Watch {
+    realtime: Realtime,
+    watcher: Watcher,
+    topic: Topic,
+    outbox: Arc<Outbox>,
+    taken: VecDeque<Outgoing>,
+    /// Position from which it has to catch up; none if it is up to date.
+    behind: Option<BookPosition>,
+    _permit: Permit,
+}
+
+impl Realtime {
+    /// Watches a topic from a position on. The caller has been authorized.
+    pub async fn watch(&self, topic: &str, after: &str, watcher: Watcher) -> Result<Watch> {
+        let after = self.hub.continuation(after).await?;
+        let (topic, _) = self.hub.topic(topic).ok_or(Error::NotFound("topic"))?;
+        let permit = self.admit(watcher.address)?;
+        let outbox = Outbox::new(self.args.realtime_queue_bytes, Arc::clone(&self.queued_bytes));
+        let watch = Watch {
+            realtime: self.clone(),
+            watcher,
+            topic,
+            outbox: Arc::new(outbox),
+            taken: VecDeque::new(),
+            behind: Some(after),
+            _permit: permit,
+        };
+        self.metrics.wallet_ws_subscriptions.increment(1.0);
+        // From here on it is dropped properly.
+        if let Some(credential) = Credential::of(&watch.watcher.caller) {
+            self.hub.watch_credential(credential, &watch.outbox).await;
+        }
+        let subscriber = watch.subscriber();
+        self.hub.subscribe(&watch.topic, subscriber, Some(after), |_outbox| {}).await?;
+        Ok(watch)
+    }
+}
+
+impl Watch {
+    fn subscriber(&self) -> NewSubscriber {
+        NewSubscriber {
+            id: ONLY,
+            outbox: Arc::clone(&self.outbox),
+            format: FrameFormat::Data,
+            viewer: Viewer::new(&self.watcher.caller),
+            player: None,
+        }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the program
+    /// stops: the client continues with another process.
+    pub async fn next(&mut self) -> Result<Watched> {
+        let closing = self.watcher.closing.clone();
+        let stopping = self.realtime.tasks.stopping().clone();
+        let left = self.credential_time();
+        tokio::select! {
+            watched = self.take() => watched,
+            () = closing.cancelled() => Err(Error::Overloaded),
+            () = stopping.cancelled() => Err(Error::Overloaded),
+            () = sleep(left) => Err(Error::Unauthenticated),
+        }
+    }
+
+    /// Time until the credential expires; none if it does not.
+    fn credential_time(&self) -> Option<Duration> {
+        let Principal::User(user) = self.watcher.caller.principal() else { return None };
+        Some(Duration::try_from(user.expires_at - OffsetDateTime::now_utc()).unwrap_or_default())
+    }
+
+    async fn take(&mut self) -> Result<Watched> {
+        loop {
+            if let Some(outgoing) = self.taken.pop_front()
+                && let Some(event) = outgoing.event
+            {
+                if event.is_live {
+                    let lag = OffsetDateTime::now_utc() - event.committed_at;
+                    let lag = lag.as_seconds_f64().max(0.0);
+                    self.realtime.metrics.wallet_ws_fanout_lag_seconds.record(lag);
+                }
+                return Ok(Watched { position: event.position, data: outgoing.frame });
+            }
+            let (behind, is_revoked) = self.outbox.take_notes();
+            if is_revoked {
+                self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
+                return Err(Error::Unauthenticated);
+            }
+            if let Some((_, position)) = behind.last() {
+                self.behind = Some(*position);
+            }
+            let mut batch = Vec::new();
+            self.outbox.take(BATCH_BYTES, &mut batch);
+            if !batch.is_empty() {
+                self.taken.extend(batch);
+            } else if let Some(position) = self.behind {
+                self.catch_up(position).await;
+            } else {
+                self.outbox.woken().await;
+            }
+        }
+    }
+
+    async fn catch_up(&mut self, position: BookPosition) {
+        match self.realtime.hub.replay(&self.topic, self.subscriber(), position).await {
+            Ok(Progress::Live) => self.behind = None,
+            Ok(Progress::Behind(position)) => self.behind = Some(position),
+            Err(error) => {
+                tracing::warn!(
+                    error = %error,
+                    "missed events cannot be read; it is retried in {RETRY_DELAY:?}"
+                );
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+async fn sleep(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _unsent = self.outbox.close();
+        self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
+        let (realtime, outbox) = (self.realtime.clone(), Arc::clone(&self.outbox));
+        let (topic, credential) =
+            (Arc::clone(&self.topic.name), Credential::of(&self.watcher.caller));
+        self.realtime.tasks.spawn_short_lived(async move {
+            realtime.hub.unsubscribe(&topic, &outbox, ONLY).await;
+            if let Some(credential) = credential {
+                realtime.hub.forget_credential(&credential, &outbox).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,128 @@
+//! gRPC through nginx: a stock client of another language, and streams that survive a rolling restart.
+
+use serde_json::{Value, json};
+
+use crate::harness::grpc::{GrpcClient, failure};
+use crate::harness::postgres::Database;
+use crate::harness::program::Program;
+use crate::harness::{eventually, free_address, run_with};
+use crate::nginx::{Edge, newest_nginx};
+
+#[tokio::test]
+async fn a_stock_client_calls_the_service_through_nginx() {
+    // An older nginx takes no HTTP/2 without TLS.
+    let Some(nginx) = newest_nginx() else { return };
+    run_with(&["--trusted-proxies=127.0.0.1"], async |app| {
+        let edge = Edge::start(&nginx, &app.address.to_string(), &[]).await;
+        let client = GrpcClient::connect(edge.public.address);
+        for version in ["v1", "v1alpha"] {
+            let found = client.request(json!({ "reflection": version })).await;
+            let services = found["services"].as_array().unwrap();
+            assert!(services.contains(&json!("revwallet.v1.WalletService")), "{found}");
+        }
+        let message = json!({ "user_id": "ada", "amount": 300 });
+        let metadata = json!({ "idempotency-key": "k", "x-request-id": "grpc-by-nginx" });
+        let deposited = client.call_with("Deposit", message, metadata).await;
+        assert_eq!(deposited["message"]["balance"], "300", "{deposited}");
+        let unknown = client.call("GetBalance", json!({ "user_id": "bob" })).await;
+        failure(&unknown, "NOT_FOUND", "user-not-found");
+        let broken = client.call("Deposit", json!({ "user_id": "ada", "amount": 0 })).await;
+        failure(&broken, "INVALID_ARGUMENT", "invalid");
+        let short = json!({ "user_id": "ada", "amount": 301 });
+        failure(&client.call("Withdraw", short).await, "FAILED_PRECONDITION", "insufficient-funds");
+        let none = client.request(json!({ "raw": "/revwallet.v1.WalletService/Nothing" })).await;
+        failure(&none, "UNIMPLEMENTED", "not-found");
+        eventually("the program logs the call", async || {
+            app.logs.find("request_id", "grpc-by-nginx").is_some()
+        })
+        .await;
+        edge.stop().await;
+    })
+    .await;
+}
+
+async fn replica(database: &Database, address: std::net::SocketAddr) -> Program {
+    let settings = [
+        format!("--database-url={}", database.url),
+        format!("--listen={address}"),
+        "--allow-unsafe-server".to_owned(),
+        "--access=open".to_owned(),
+        "--trusted-proxies=127.0.0.1".to_owned(),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    Program::start(&settings).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_resumes_misses_nothing_over_a_rolling_restart() {
+    let Some(nginx) = newest_nginx() else { return };
+    let database = Database::create().await;
+    let addresses = [free_address(), free_address()];
+    let [mut first, mut second] =
+        [replica(&database, addresses[0]).await, replica(&database, addresses[1]).await];
+    let api = addresses.map(|address| address.to_string()).join(" ");
+    let edge = Edge::start(&nginx, &api, &[("EDGE_RATE", "off")]).await;
+    let deposit = async |number: i64| {
+        let body = json!({ "userId": "ada", "amount": 1 });
+        let key = format!("deposit-{number}");
+        let response = edge.public.post_with_key("/api/wallet/deposit", &key, body).await;
+        assert_eq!(response.status, 200, "{}", response.text);
+    };
+    deposit(0).await;
+    let read = edge.public.get("/api/wallet/balance/ada").await;
+    let begin = read.header("book-position").to_owned();
+    let (deposits, restarts) = (120, 4);
+    let client = GrpcClient::connect(edge.public.address);
+
+    let watching = async {
+        let (mut balances, mut position, mut ends) = (Vec::new(), begin, 0);
+        while balances.last() != Some(&(deposits + 1)) {
+            let message = json!({ "user_id": "ada", "after": position });
+            let stream = client.open("WatchBalance", message, json!({})).await;
+            loop {
+                let found = stream.next().await;
+                if found["code"] != "OK" {
+                    assert_eq!(found["code"], "UNAVAILABLE", "{found}");
+                    ends += 1;
+                    break;
+                }
+                found["message"]["position"].as_str().unwrap().clone_into(&mut position);
+                let balance: i64 = number(&found["message"]["balance"]);
+                balances.push(balance);
+                if balance == deposits + 1 {
+                    break;
+                }
+            }
+        }
+        (balances, ends)
+    };
+    let writing = async {
+        for number in 1..=deposits {
+            deposit(number).await;
+            if number % (deposits / (restarts + 1)) == 0 && number < deposits {
+                let (gone, address) = if number % 2 == 0 {
+                    (&mut first, addresses[0])
+                } else {
+                    (&mut second, addresses[1])
+                };
+                let next = replica(&database, free_address()).await;
+                std::mem::replace(gone, next).stop().await;
+                let back = replica(&database, address).await;
+                std::mem::replace(gone, back).stop().await;
+            }
+        }
+    };
+    let ((balances, ends), ()) = tokio::join!(watching, writing);
+
+    let expected: Vec<i64> = (2..=deposits + 1).collect();
+    assert_eq!(balances, expected);
+    assert!(ends > 0, "no restart ended the stream");
+    edge.stop().await;
+    first.stop().await;
+    second.stop().await;
+    database.drop().await;
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_str().unwrap().parse().unwrap()
+}
