@@ -70,24 +70,30 @@ need_postgres() {
   postgres_bin >/dev/null || fail "the installed PostgreSQL is older than 15; install a newer version"
 }
 
+# Installs Debian packages, or says what is missing: install_packages NAME PACKAGE...
+install_packages() {
+  local name=$1
+  shift
+  command -v apt-get >/dev/null || fail "$name is missing; install it, then run this again"
+  say "Installing $name ..."
+  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 ||
+    fail "cannot install $name; run: apt-get install $*"
+}
+
 # Ensures that Python 3 is installed, with support for virtual environments.
 need_python() {
-  python3 -c 'import ensurepip, venv' 2>/dev/null && return
-  command -v apt-get >/dev/null || fail "Python 3 is missing; install it, then run this again"
-  say "Installing Python ..."
-  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2 ||
-    fail "cannot install Python; run: apt-get install python3 python3-venv"
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages "Python 3" python3 python3-venv
+}
+
+# Ensures that the programs of the documents' examples are installed.
+need_curl() {
+  command -v curl >/dev/null && command -v jq >/dev/null || install_packages "curl or jq" curl jq
 }
 
 # Ensures that Chromium and its driver are installed, for tests in a real browser.
 need_chromium() {
-  command -v chromedriver >/dev/null && return
-  command -v apt-get >/dev/null || fail "chromedriver is missing; install Chromium and its driver, then run this again"
-  say "Installing Chromium ..."
-  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    chromium chromium-driver fonts-dejavu-core >&2 || fail "cannot install Chromium; run: apt-get install chromium chromium-driver"
+  command -v chromedriver >/dev/null || install_packages Chromium chromium chromium-driver fonts-dejavu-core
 }
 
 # Prints the folder of Prometheus and Alertmanager with their tools; Debian's packages are unpacked into the target folder,
@@ -137,12 +143,7 @@ python_tools() {
 
 # Ensures that Node.js and npm are installed.
 need_node() {
-  command -v node >/dev/null && command -v npm >/dev/null && return
-  command -v apt-get >/dev/null || fail "Node.js is missing; install it with npm, then run this again"
-  say "Installing Node.js ..."
-  as_root apt-get update -qq >&2 || say "Could not update the package lists; continuing with the old ones."
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >&2 ||
-    fail "cannot install Node.js; run: apt-get install nodejs npm"
+  command -v node >/dev/null && command -v npm >/dev/null || install_packages "Node.js or npm" nodejs npm
 }
 
 # Prints the folder whose node_modules has these packages, created once: npm_tools NAME PACKAGE@VERSION...
@@ -305,5 +306,5 @@ openapi_npm_tools() {
 # Prints the folder of a gRPC client of another language than ours.
 grpc_python_tools() {
   need_python
-  python_tools grpc grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-status==1.85.1
+  python_tools grpc grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-status==1.85.1 websockets==15.0.1
 }

@@ -1,12 +1,29 @@
 //! A stock gRPC client of another language (`tests/e2e/grpc/client.py`), which knows the service through reflection.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
+
+/// Returns a Python with clients for gRPC and WebSockets, which is installed once.
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", "source scripts/lib/setup.sh && grpc_python_tools"]);
+        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the clients are not available: {stderr}");
+        let folder = String::from_utf8(output.stdout).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        root.join(folder.trim()).join("bin/python")
+    })
+}
 
 /// A connected client.
 pub struct GrpcClient {
@@ -16,10 +33,8 @@ pub struct GrpcClient {
 
 impl GrpcClient {
     pub fn connect(address: SocketAddr) -> Self {
-        let script = "source scripts/lib/setup.sh && exec \"$(grpc_python_tools)/bin/python\" \
-            tests/e2e/grpc/client.py \"$0\"";
-        let mut child = Command::new("bash")
-            .args(["-c", script, &address.to_string()])
+        let mut child = Command::new(python())
+            .args(["tests/e2e/grpc/client.py", &address.to_string()])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
