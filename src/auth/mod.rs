@@ -6,12 +6,14 @@
 
 pub mod authenticator;
 mod caller;
+mod network;
 mod policy;
 mod scope;
 mod trusted_proxies;
 
 pub use self::authenticator::{Authenticate, Authenticated, Authenticator, bearer};
 pub use self::caller::{Caller, Principal, SignedIn};
+pub use self::network::client_network;
 pub use self::policy::{Access, AccessArgs, Policy};
 pub use self::scope::Scope;
 pub use self::trusted_proxies::{TrustedProxies, client_address};

@@ -17,7 +17,7 @@ pub struct RealtimeArgs {
     /// Most WebSocket connections.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_MAX", global = true, default_value_t = 20_000, value_parser = settings::count())]
     pub realtime_connections_max: usize,
-    /// Most WebSocket connections of one address, as a trusted proxy reports it.
+    /// Most WebSocket connections of one address, as a trusted proxy reports it; a /64 of IPv6 is one address.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_PER_ADDRESS", global = true, default_value_t = 1_000, value_parser = settings::count())]
     pub realtime_connections_per_address: usize,
     /// Most subscriptions of one WebSocket connection.

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::auth::client_network;
+
 /// Counts connections. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SocketLimits(Arc<Counts>);
@@ -17,6 +19,7 @@ struct Counts {
 #[derive(Default)]
 struct Open {
     connections: usize,
+    /// By network: see [`client_network`].
     addresses: HashMap<IpAddr, usize>,
 }
 
@@ -40,6 +43,7 @@ impl SocketLimits {
 
     /// Counts a connection, unless there are too many.
     pub(super) fn take(&self, address: Option<IpAddr>) -> Result<Permit, LimitReached> {
+        let address = address.map(client_network);
         let mut open = self.0.lock();
         if open.connections >= self.0.connections_max {
             return Err(LimitReached::Connections);
@@ -92,5 +96,19 @@ mod tests {
         assert_eq!(limits.take(other).err(), Some(LimitReached::Connections));
         drop(first);
         assert!(limits.take(one).is_ok());
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let limits = SocketLimits::new(10, 1);
+        let take = |text: &str| limits.take(text.parse().ok());
+        let first = take("2001:db8:0:1::1").ok();
+        let _mapped = take("::ffff:1.2.3.4").ok();
+
+        assert_eq!(take("2001:db8:0:1:ffff::2").err(), Some(LimitReached::Address));
+        assert_eq!(take("1.2.3.4").err(), Some(LimitReached::Address));
+        assert!(take("2001:db8:0:2::1").is_ok());
+        drop(first);
+        assert!(take("2001:db8:0:1::3").is_ok());
     }
 }

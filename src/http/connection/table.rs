@@ -1,11 +1,12 @@
 //! Table of the open connections of a listener: the limit per address, and eviction of idle connections.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{AddressShare, OpenConnection};
+use crate::auth::client_network;
 use crate::tasks::Tasks;
 
 /// Idle time below which a connection is evicted only if no other can be.
@@ -51,7 +52,7 @@ impl ConnectionTable {
     /// Adds a connection, unless its address has too many.
     pub(in crate::http) fn insert(self: &Arc<Self>, peer: IpAddr, tasks: &Tasks) -> Option<Entry> {
         let is_exempt = (self.limits.is_exempt)(peer);
-        let key = (!is_exempt).then(|| network(peer));
+        let key = (!is_exempt).then(|| client_network(peer));
         let mut open = self.lock();
         let share = match key {
             Some(key) => Some(open.add_to_address(key, self.limits.per_address)?),
@@ -124,17 +125,6 @@ impl Open {
                 self.addresses.remove(&key);
             }
         }
-    }
-}
-
-/// Returns the network that counts as one address: an IPv6 client usually has a whole /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 

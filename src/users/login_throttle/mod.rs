@@ -14,6 +14,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use uuid::Uuid;
 
+use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::ids::UserId;
@@ -97,16 +98,9 @@ pub(super) fn registration_limits(address: Option<IpAddr>, free: i32) -> Vec<Att
     address.into_iter().map(limit).collect()
 }
 
-/// The network of an address that counts as one client: a household has a whole /64 of IPv6.
+/// The network of an address, which counts as one client.
 fn network(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let prefix: Vec<String> =
-                address.segments()[..4].iter().map(|part| format!("{part:x}")).collect();
-            prefix.join(":")
-        }
-    }
+    client_network(address).to_string()
 }
 
 /// Counts an attempt; refuses it if it has to wait.
