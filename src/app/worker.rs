@@ -29,6 +29,8 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     play::leader::start(&app.tail, app.wallets.clone(), app.players.clone(), tasks);
     let (tail, retention) = (app.tail.clone(), config.realtime.event_retention);
     tasks.spawn("events", realtime::retention::run(tail, retention, stopping.clone()));
+    let events = app.game_events.clone();
+    tasks.spawn("event-keys", play::events::retention::run(events, stopping.clone()));
     canary::start(&config.canary, &app.metrics, tasks);
 }
 

@@ -1,5 +1,6 @@
 //! `POST /api/events`: how a game server publishes outcomes and progress.
 
+pub mod retention;
 mod sql;
 
 use axum::Extension;

@@ -25,3 +25,21 @@ pub(super) async fn claim_key(
         sqlx::query_scalar!("select content_hash from game_event_key where key_hash = $1", key);
     Ok(Some(known.fetch_one(db).await?))
 }
+
+/// Removes idempotency keys that are older than this. Returns how many; other processes remove others.
+pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
+    let removed = sqlx::query!(
+        "delete from game_event_key
+        where key_hash in (
+            select key_hash from game_event_key
+            where at < now() - make_interval(secs => $1)
+            order by at limit $2
+            for update skip locked
+        )",
+        seconds,
+        limit,
+    )
+    .execute(db)
+    .await?;
+    Ok(i64::try_from(removed.rows_affected()).unwrap_or(i64::MAX))
+}

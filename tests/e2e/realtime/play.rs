@@ -3,7 +3,7 @@
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Socket, run, run_with};
+use crate::harness::{Client, Program, Socket, eventually, run, run_with};
 
 async fn deposit(client: &Client, user: &str, cents: i64) {
     let body = json!({ "userId": user, "amount": cents });
@@ -164,6 +164,39 @@ async fn a_game_server_publishes_events() {
             let problem = server.post("/api/events", body).await.problem(422, "invalid");
             assert_eq!(problem["errors"][0]["pointer"], format!("/{member}"), "{problem}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn old_idempotency_keys_of_events_are_removed() {
+    run(async |app| {
+        let server = app.api_key(&[Scope::EventsWrite]).await;
+        let event = |game: &str| json!({ "type": "game-outcome", "game": game, "user": "2" });
+        for key in ["old", "young"] {
+            let published = server.post_with_key("/api/events", key, event("chess")).await;
+            assert_eq!(published.status, 202, "{}", published.text);
+        }
+        // A test cannot wait for 30 days.
+        let mut db = app.database.connect().await;
+        let age = "update game_event_key set at = at - interval '30 days 1 hour'
+            where key_hash = (select key_hash from game_event_key order by at limit 1)";
+        sqlx::query(age).execute(&mut db).await.unwrap();
+
+        // Each process removes old keys when it starts.
+        let url = format!("--database-url={}", app.database.url);
+        let other = Program::start(&[&url, "--allow-unsafe-server", "--access=open"]).await;
+
+        eventually("the old key is removed", async || {
+            let count = sqlx::query_scalar::<_, i64>("select count(*) from game_event_key");
+            count.fetch_one(&mut db).await.unwrap() == 1
+        })
+        .await;
+        let again = server.post_with_key("/api/events", "old", event("go")).await;
+        assert_eq!(again.status, 202, "{}", again.text);
+        let known = server.post_with_key("/api/events", "young", event("go")).await;
+        known.problem(422, "idempotency-key-reused");
+        assert!(other.stop().await.success());
     })
     .await;
 }

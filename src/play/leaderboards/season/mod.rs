@@ -81,7 +81,8 @@ impl Leaderboards {
             }
         }
         if round.is_multiple_of(KEYS_ROUNDS) {
-            sql::remove_keys(&mut db, KEY_LIFETIME.as_secs_f64(), KEYS_MAX).await?;
+            let lifetime = KEY_LIFETIME.as_secs_f64();
+            while sql::remove_keys(&mut db, lifetime, KEYS_MAX).await? == KEYS_MAX {}
         }
         Ok(())
     }

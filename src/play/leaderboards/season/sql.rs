@@ -96,9 +96,9 @@ pub(super) async fn seasons_with_due_prizes(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Removes idempotency keys that are older than this.
-pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<()> {
-    sqlx::query!(
+/// Removes idempotency keys that are older than this. Returns how many.
+pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
+    let removed = sqlx::query!(
         "delete from leaderboard_key
         where key_hash in (
             select key_hash from leaderboard_key
@@ -110,7 +110,7 @@ pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64)
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(i64::try_from(removed.rows_affected()).unwrap_or(i64::MAX))
 }
 
 /// Whether a prize of the board is neither paid nor given up.

@@ -1,0 +1,42 @@
+//! Retention: idempotency keys of events are removed after 30 days.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{GameEvents, sql};
+use crate::error::Result;
+
+/// Pause between two removals.
+const INTERVAL: Duration = Duration::from_mins(10);
+
+/// How long a repeated request is recognized.
+const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+/// Most keys that a statement removes, to keep its transaction short.
+const KEYS_MAX: i64 = 10_000;
+
+/// Removes old keys at once, and then regularly until the program stops. Any process may: each removes what is left.
+pub async fn run(events: GameEvents, stopping: CancellationToken) -> anyhow::Result<()> {
+    let mut clock = tokio::time::interval(INTERVAL);
+    while stopping.run_until_cancelled(clock.tick()).await.is_some() {
+        if let Err(error) = events.remove_old_keys(&stopping).await {
+            tracing::warn!(
+                error.message = format!("{:#}", error.into_cause()),
+                "idempotency keys of game events cannot be removed; it is retried in {INTERVAL:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+impl GameEvents {
+    async fn remove_old_keys(&self, stopping: &CancellationToken) -> Result<()> {
+        let mut db = self.db.acquire("play.event_keys").await?;
+        while !stopping.is_cancelled()
+            && sql::remove_keys(&mut db, KEY_LIFETIME.as_secs_f64(), KEYS_MAX).await? == KEYS_MAX
+        {
+        }
+        Ok(())
+    }
+}
