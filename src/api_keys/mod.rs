@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::Connection;
 
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
-use crate::auth::{Caller, Scope};
+use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, Scope};
 use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::{Error, Result};
@@ -28,9 +28,6 @@ const PREFIX: &str = "rwk_";
 
 /// Longest name, in characters.
 pub const NAME_MAX: usize = 100;
-
-/// How long a key is cached; a revocation takes effect on every process within it.
-const CACHED_FOR: Duration = Duration::from_secs(1);
 
 /// How long the previous secret stays valid after a rotation.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -81,10 +78,16 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// The id and the scopes of a valid key.
-    pub async fn identify(&self, credential: &Secret) -> Result<(ApiKeyId, Vec<Scope>)> {
+    /// The id and the scopes of a valid key, as it was at `not_before` or later.
+    pub async fn identify(
+        &self,
+        credential: &Secret,
+        not_before: Option<Instant>,
+    ) -> Result<(ApiKeyId, Vec<Scope>)> {
         let found = match parse(credential) {
-            Some((id, secret)) => self.check(id, &secret).await?.map(|scopes| (id, scopes)),
+            Some((id, secret)) => {
+                self.check(id, &secret, not_before).await?.map(|scopes| (id, scopes))
+            }
             None => None,
         };
         let outcome = if found.is_some() { "ok" } else { "bad_credentials" };
@@ -92,9 +95,18 @@ impl ApiKeys {
         found.ok_or(Error::Unauthenticated)
     }
 
-    async fn check(&self, id: ApiKeyId, secret: &Secret) -> Result<Option<Vec<Scope>>> {
+    async fn check(
+        &self,
+        id: ApiKeyId,
+        secret: &Secret,
+        not_before: Option<Instant>,
+    ) -> Result<Option<Vec<Scope>>> {
+        let is_usable = |cached: &CachedKey| {
+            cached.read.elapsed() < CREDENTIAL_CACHED_FOR
+                && not_before.is_none_or(|not_before| cached.read >= not_before)
+        };
         let (cached, is_fresh) = match self.cache.get(&id) {
-            Some(cached) if cached.read.elapsed() < CACHED_FOR => (cached, false),
+            Some(cached) if is_usable(&cached) => (cached, false),
             _ => (self.read(id).await?, true),
         };
         let hash = secret.hash();
@@ -189,7 +201,7 @@ impl ApiKeys {
 
     /// Replaces the cached key by an expired entry.
     fn invalidate(&self, id: ApiKeyId) {
-        let Some(expired) = Instant::now().checked_sub(CACHED_FOR) else { return };
+        let Some(expired) = Instant::now().checked_sub(CREDENTIAL_CACHED_FOR) else { return };
         self.cache.insert(id, Arc::new(CachedKey::missing(expired)));
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::FromRef;
 use futures_util::FutureExt;
@@ -156,14 +157,25 @@ struct Credentials {
 
 impl Authenticate for Credentials {
     fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>> {
-        async move {
-            if api_keys::is_key(credential) {
-                let (id, scopes) = self.api_keys.identify(credential).await?;
-                return Ok(Caller::api_key(id, scopes, self.policy));
-            }
-            Ok(Caller::user(self.users.identify(credential).await?, self.policy))
+        self.identify(credential, None).boxed()
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        credential: &'a Secret,
+        not_before: Instant,
+    ) -> BoxFuture<'a, Result<Caller>> {
+        self.identify(credential, Some(not_before)).boxed()
+    }
+}
+
+impl Credentials {
+    async fn identify(&self, credential: &Secret, not_before: Option<Instant>) -> Result<Caller> {
+        if api_keys::is_key(credential) {
+            let (id, scopes) = self.api_keys.identify(credential, not_before).await?;
+            return Ok(Caller::api_key(id, scopes, self.policy));
         }
-        .boxed()
+        Ok(Caller::user(self.users.identify(credential).await?, self.policy))
     }
 }
 

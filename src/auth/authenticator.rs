@@ -1,6 +1,7 @@
 //! From a credential in the request to a [`Caller`].
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRef, FromRequestParts};
 use futures_util::future::BoxFuture;
@@ -11,10 +12,29 @@ use super::{Access, Caller, Policy};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
+/// How long a checked credential may be cached; a revocation takes effect on every process within it.
+pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
+
+/// A credential that a caller presented, for a connection that depends on it for longer than a request.
+#[derive(Debug, Clone)]
+pub struct Presented {
+    pub token: Secret,
+    /// Time before it was checked.
+    pub checked_at: Instant,
+}
+
 /// Checks credentials. Implemented where users and API keys meet.
 pub trait Authenticate: Send + Sync {
     /// The caller that the credential belongs to; [`Error::Unauthenticated`] when it is unknown, expired or revoked.
     fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>>;
+
+    /// The same, and never from a cache that was filled before `not_before`: a revocation that was committed by then is
+    /// seen.
+    fn confirm<'a>(
+        &'a self,
+        credential: &'a Secret,
+        not_before: Instant,
+    ) -> BoxFuture<'a, Result<Caller>>;
 }
 
 /// The state that the extractors [`Caller`] and [`Authenticated`] need. Cheap to clone.
@@ -44,6 +64,11 @@ impl Authenticator {
             None if self.policy.access == Access::Open => Ok(Caller::anonymous(self.policy)),
             None => Err(Error::Unauthenticated),
         }
+    }
+
+    /// The caller behind a credential, as of `not_before` or later.
+    pub async fn confirm(&self, credential: &Secret, not_before: Instant) -> Result<Caller> {
+        self.backend.confirm(credential, not_before).await
     }
 }
 

@@ -11,7 +11,9 @@ mod policy;
 mod scope;
 mod trusted_proxies;
 
-pub use self::authenticator::{Authenticate, Authenticated, Authenticator, bearer};
+pub use self::authenticator::{
+    Authenticate, Authenticated, Authenticator, CREDENTIAL_CACHED_FOR, Presented, bearer,
+};
 pub use self::caller::{Caller, Principal, SignedIn};
 pub use self::network::client_network;
 pub use self::policy::{Access, AccessArgs, Policy};

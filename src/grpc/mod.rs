@@ -26,7 +26,7 @@ use tower::Service;
 use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
-use crate::auth::{Authenticator, Caller, TrustedProxies, client_address};
+use crate::auth::{Authenticator, Caller, Presented, TrustedProxies, bearer, client_address};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
 use crate::http::rpc::{self, RpcMethods, status};
@@ -116,6 +116,7 @@ fn recover_error(mut response: Response) -> Response {
 #[derive(Debug)]
 pub struct CallMeta {
     pub caller: Caller,
+    pub presented: Option<Presented>,
     pub key: IdempotencyKey,
     pub trace: Uuid,
 }
@@ -129,8 +130,10 @@ impl CallMeta {
         let headers = request.metadata().as_ref();
         let context = request.extensions().get::<RequestContext>();
         let trace = context.map(|context| Uuid::from_bytes(context.trace().trace_id));
+        let checked_at = std::time::Instant::now();
         Ok(Self {
             caller: authenticator.identify_request(headers).await?,
+            presented: bearer(headers)?.map(|token| Presented { token, checked_at }),
             key: IdempotencyKey::from_headers(headers)?,
             trace: trace.unwrap_or_default(),
         })

@@ -1,5 +1,7 @@
 //! `/ws`: the upgrade of a request to a WebSocket connection.
 
+use std::time::Instant;
+
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRef, State};
@@ -12,8 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Realtime;
-use super::session::{Request, Session};
-use crate::auth::{Access, Caller, TrustedProxies, bearer};
+use super::session::{Opening, Request, Session};
+use crate::auth::{Access, Caller, Presented, TrustedProxies, bearer};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::origin::Origin;
@@ -71,21 +73,23 @@ async fn open_websocket(
     Query(query): Query<ConnectQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
-    let credential = bearer(&headers)?;
+    let (credential, checked_at) = (bearer(&headers)?, Instant::now());
     let caller = realtime.authenticator.identify(credential.as_ref()).await?;
     require_known_origin(&realtime, &caller, &headers)?;
     let upgrade = upgrade.map_err(|_| Error::UpgradeRequired)?;
-    let request = query.event_type.map(|topic| {
+    let subscription = query.event_type.map(|topic| {
         let player = query.user_id.map(|id| id.to_string());
         Request { topic, player }
     });
-    if let Some(request) = &request {
+    if let Some(request) = &subscription {
         let topic = realtime.hub.topic(&request.topic);
         let (topic, feed) = topic.ok_or_else(|| Error::field("?event_type", "is not a topic"))?;
         feed.authorize(&caller, &topic).await?;
     }
     let permit = realtime.admit(origin.address)?;
     let tasks = realtime.tasks.clone();
+    let presented = credential.map(|token| Presented { token, checked_at });
+    let opening = Box::new(Opening { presented, subscription });
     let session = Session::new(realtime, caller, permit);
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -94,7 +98,7 @@ async fn open_websocket(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(async move |socket| {
-        tasks.spawn_short_lived(session.run(socket, request));
+        tasks.spawn_short_lived(session.run(socket, opening));
     }))
 }
 

@@ -5,18 +5,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use super::continuation::CheckedPositions;
+use super::credential::Credential;
 use super::delivery::{Delivery, DeliverySource};
 use super::event;
 use super::feed::{Feed, Topic, Wanted};
 use super::message::Message;
 use super::outbox::{Outbox, SubscriptionId};
 use super::position::BookPosition;
-use super::session::Credential;
 use super::topic::{Subscriber, TopicState};
 use crate::error::{Error, Result};
 use crate::ledger::tail::{
@@ -42,7 +42,7 @@ pub(super) struct HubParts {
     tail: Tail,
     pub(super) feeds: Vec<Arc<dyn Feed>>,
     index: Mutex<Index>,
-    /// Wakes the task when the first subscription begins or the last one ends.
+    /// Wakes the task when the hub is needed for the first time, or no longer.
     changed: Notify,
     /// Whether the hub follows the sources.
     is_following: watch::Sender<bool>,
@@ -59,13 +59,15 @@ pub(super) struct Index {
     pub(super) topics: HashMap<Arc<str>, TopicState>,
     /// Connections by the credential that they depend on.
     credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
+    /// Time after the last revocation that was passed on, or after the hub began to follow.
+    revoked_at: Option<Instant>,
     /// Number of subscriptions that wait for the hub to start.
     starting: usize,
 }
 
 impl Index {
     fn is_needed(&self) -> bool {
-        self.starting > 0 || !self.topics.is_empty()
+        self.starting > 0 || !self.topics.is_empty() || !self.credentials.is_empty()
     }
 }
 
@@ -160,8 +162,10 @@ impl Hub {
         let seq = book.position().seq;
         let facts = self.tail.position_facts(seq, self.retention).await?;
         let position = parse(&facts.now)?.after_transfer(seq, facts.batch.as_deref().unwrap_or(""));
-        self.index.lock().await.position =
-            Some(BookPosition { event: events.position(), ..position });
+        let mut index = self.index.lock().await;
+        index.position = Some(BookPosition { event: events.position(), ..position });
+        index.revoked_at = Some(Instant::now());
+        drop(index);
         Ok(Readers { book, events })
     }
 
@@ -187,6 +191,7 @@ impl Hub {
         let Some(from) = index.position else { return };
         for revoked in segment.items.iter().filter(|event| event.topic == REVOCATIONS) {
             revoke(&mut index, &revoked.body);
+            index.revoked_at = Some(Instant::now());
         }
         let deliveries: Vec<Delivery> = segment
             .items
@@ -312,15 +317,21 @@ impl Hub {
             }
         }
         outbox.forget(id);
-        if index.topics.is_empty() {
+        if !index.is_needed() {
             self.changed.notify_one();
         }
     }
 
-    /// Adds a connection to those that depend on a credential.
-    pub(super) async fn watch_credential(&self, credential: Credential, outbox: &Arc<Outbox>) {
-        let mut index = self.index.lock().await;
+    /// Adds a connection to those that depend on a credential. It is told of later revocations; earlier ones were
+    /// committed before the returned time.
+    pub(super) async fn watch_credential(
+        &self,
+        credential: Credential,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Instant> {
+        let mut index = self.following_index().await?;
         index.credentials.entry(credential).or_default().push(Arc::clone(outbox));
+        Ok(index.revoked_at.unwrap_or_else(Instant::now))
     }
 
     /// Removes a connection from those that depend on a credential.
@@ -331,6 +342,9 @@ impl Hub {
             if outboxes.is_empty() {
                 index.credentials.remove(credential);
             }
+        }
+        if !index.is_needed() {
+            self.changed.notify_one();
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum Audience {
 }
 
 /// The rights of a connection that decide which messages it sees.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Viewer {
     user: Option<UserId>,
     is_privileged: bool,

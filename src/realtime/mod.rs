@@ -18,6 +18,7 @@
 
 mod args;
 mod continuation;
+mod credential;
 mod delivery;
 mod event;
 pub mod feed;
@@ -144,7 +145,9 @@ impl RealtimeParts {
 }
 
 fn preregister(metrics: &Metrics) {
-    for reason in ["slow_consumer", "ping_timeout", "revoked", "frame_too_large", "shutdown"] {
+    for reason in
+        ["slow_consumer", "ping_timeout", "revoked", "frame_too_large", "unavailable", "shutdown"]
+    {
         metrics.wallet_ws_dropped_total.preregister([reason]);
     }
     for reason in ["connections", "address", "origin"] {

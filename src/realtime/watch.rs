@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::Realtime;
+use super::credential::Credential;
 use super::delivery::FrameFormat;
 use super::feed::Topic;
 use super::hub::NewSubscriber;
@@ -21,8 +22,7 @@ use super::message::Viewer;
 use super::outbox::{Outbox, Outgoing, SubscriptionId};
 use super::position::BookPosition;
 use super::replay::Progress;
-use super::session::Credential;
-use crate::auth::{Caller, Principal};
+use crate::auth::{Caller, Presented, Principal};
 use crate::error::{Error, Result};
 
 /// The only subscription of a watch.
@@ -38,6 +38,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Watcher {
     pub caller: Caller,
+    /// The credential that the stream depends on.
+    pub presented: Option<Presented>,
     pub address: Option<IpAddr>,
     /// Cancelled when the client's connection is about to close.
     pub closing: CancellationToken,
@@ -80,8 +82,8 @@ impl Realtime {
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
         // From here on it is dropped properly.
-        if let Some(credential) = Credential::of(&watch.watcher.caller) {
-            self.hub.watch_credential(credential, &watch.outbox).await;
+        if let Some(presented) = &watch.watcher.presented {
+            self.register_credential(&watch.outbox, &watch.watcher.caller, presented).await?;
         }
         let subscriber = watch.subscriber();
         self.hub.subscribe(&watch.topic, subscriber, Some(after), |_outbox| {}).await?;

@@ -28,8 +28,9 @@ impl WalletRpc {
         let (player, currency) = fields.finish(player.zip(currency))?;
         // Also the check that the caller may see the balance.
         let current = self.wallets.main_balance(&call.caller, &player, currency).await?;
-        let watcher =
-            Watcher { caller: call.caller, address: meta.address, closing: meta.closing.clone() };
+        let (caller, presented) = (call.caller, call.presented);
+        let (address, closing) = (meta.address, meta.closing.clone());
+        let watcher = Watcher { caller, presented, address, closing };
         let topic = balance_topic(&player, currency);
         let is_continued = !after.is_empty();
         let after = if is_continued { after } else { current.position.clone() };

@@ -13,7 +13,7 @@ use super::super::message::{Audience, Viewer};
 use super::super::outbox::SubscriptionId;
 use super::super::position::BookPosition;
 use super::action::{ActionFrame, ClientFrame, Dialect, RefusedFrame, TypeFrame, read};
-use super::{Credential, Request, Session, Subscription};
+use super::{Request, Session, Subscription};
 use crate::auth::Scope;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -27,11 +27,11 @@ struct Reply<'a> {
 }
 
 #[derive(Serialize)]
-struct ErrorReply<'a> {
-    error: &'a str,
-    details: &'a str,
+pub(super) struct ErrorReply<'a> {
+    pub error: &'a str,
+    pub details: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<&'a str>,
+    pub position: Option<&'a str>,
 }
 
 impl Session {
@@ -77,7 +77,7 @@ impl Session {
         self.realtime.metrics.wallet_ws_messages_total.with(["in", kind]).increment(1);
     }
 
-    fn reply(&self, message: &str) {
+    pub(super) fn reply(&self, message: &str) {
         self.outbox.reply(encode(&Reply { message }));
     }
 
@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// Ends the subscription to a topic. Returns whether there was one.
-    async fn end_topic(&mut self, topic: &str) -> bool {
+    pub(super) async fn end_topic(&mut self, topic: &str) -> bool {
         let index = self.subscriptions.iter().position(|own| &*own.topic.name == topic);
         let Some(index) = index else { return false };
         let own = self.subscriptions.remove(index);
@@ -246,44 +246,10 @@ impl Session {
         true
     }
 
-    async fn end_all(&mut self) {
+    pub(super) async fn end_all(&mut self) {
         while let Some(own) = self.subscriptions.first() {
             let name = Arc::clone(&own.topic.name);
             self.end_topic(&name).await;
-        }
-    }
-
-    async fn authenticate(&mut self, token: &Secret) -> Result<()> {
-        let caller = self.realtime.authenticator.identify(Some(token)).await?;
-        if let Some(credential) = Credential::of(&self.caller) {
-            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
-        }
-        if let Some(credential) = Credential::of(&caller) {
-            self.realtime.hub.watch_credential(credential, &self.outbox).await;
-        }
-        self.caller = caller;
-        self.reply("Authenticated");
-        Ok(())
-    }
-
-    /// Ends what depends on a credential that was revoked or has expired. The connection stays.
-    pub(super) async fn end_credential(&mut self) {
-        let Some(credential) = Credential::of(&self.caller) else { return };
-        self.realtime.hub.forget_credential(&credential, &self.outbox).await;
-        let Ok(anonymous) = self.realtime.authenticator.identify(None).await else { return };
-        self.caller = anonymous;
-        self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
-        let names: Vec<_> =
-            self.subscriptions.iter().map(|own| Arc::clone(&own.topic.name)).collect();
-        for name in names {
-            // Also a topic that everyone may read: the subscription would show what only the credential may see.
-            self.end_topic(&name).await;
-        }
-        if self.dialect != Dialect::Types {
-            let error = Error::Unauthenticated.problem().slug;
-            let details =
-                "the credential was revoked or has expired, and its subscriptions have ended";
-            self.outbox.reply(encode(&ErrorReply { error, details, position: None }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A WebSocket connection: its subscriptions, its credential, and the loop that reads actions and drains the outbox.
 
 mod action;
+mod credential;
 mod handle;
 mod socket;
 
@@ -8,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::WebSocket;
-use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::Realtime;
+use super::credential::Credential;
 use super::delivery::FrameFormat;
 use super::feed::Topic;
 use super::limits::Permit;
@@ -21,8 +21,8 @@ use super::message::Viewer;
 use super::outbox::{Outbox, Outgoing, SubscriptionId};
 use super::position::BookPosition;
 use super::replay::Progress;
-use crate::auth::{Access, Caller, Principal};
-use crate::error::Result;
+use crate::auth::{Access, Caller, Presented, Principal};
+use crate::error::{Error, Result};
 
 use self::action::Dialect;
 use self::socket::{Step, close, next_step};
@@ -44,27 +44,7 @@ const CODE_SLOW: u16 = 4008;
 /// Close codes of RFC 6455.
 const CODE_GOING_AWAY: u16 = 1001;
 const CODE_TOO_LARGE: u16 = 1009;
-
-/// Credential that a connection depends on, as its revocation names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Credential {
-    Session(Uuid),
-    ApiKey(i64),
-}
-
-impl Credential {
-    pub(super) fn of(caller: &Caller) -> Option<Self> {
-        match caller.principal() {
-            Principal::User(user) => Some(Self::Session(user.session)),
-            Principal::ApiKey(_) => {
-                let id = caller.name().strip_prefix("key:")?;
-                Some(Self::ApiKey(id.parse().ok()?))
-            }
-            Principal::Anonymous | Principal::Operator => None,
-        }
-    }
-}
+const CODE_TRY_AGAIN_LATER: u16 = 1013;
 
 /// A subscription of a connection.
 #[derive(Debug)]
@@ -88,6 +68,8 @@ enum End {
     SlowConsumer,
     PingTimeout,
     FrameTooLarge,
+    /// The database cannot be reached, so a revocation of the credential would be missed.
+    Unavailable,
     Shutdown,
 }
 
@@ -96,6 +78,12 @@ enum End {
 pub(super) struct Request {
     pub topic: String,
     pub player: Option<String>,
+}
+
+/// Credential and subscription that the request of a connection brings.
+pub(super) struct Opening {
+    pub presented: Option<Presented>,
+    pub subscription: Option<Request>,
 }
 
 /// A connection. Its future is small, because there are many that wait: what happens rarely is boxed.
@@ -147,23 +135,43 @@ impl Session {
     }
 
     /// Serves the connection until it ends.
-    pub(super) async fn run(mut self, mut socket: WebSocket, request: Option<Request>) {
+    pub(super) async fn run(mut self, mut socket: WebSocket, opening: Box<Opening>) {
         let metrics = Arc::clone(&self.realtime.metrics);
         let kind =
             if Credential::of(&self.caller).is_some() { "authenticated" } else { "anonymous" };
         let open = metrics.wallet_ws_connections.with([kind]);
         open.increment(1.0);
-        if let Some(credential) = Credential::of(&self.caller) {
-            Box::pin(self.realtime.hub.watch_credential(credential, &self.outbox)).await;
-        }
-        if let Some(request) = request {
-            self.dialect = Dialect::Actions;
-            self.default_at = None;
-            Box::pin(self.begin(request)).await;
-        }
-        let end = self.serve(&mut socket).await;
+        let end = match Box::pin(self.open(opening)).await {
+            Ok(()) => self.serve(&mut socket).await,
+            Err(end) => end,
+        };
         Box::pin(self.finish(&mut socket, end)).await;
         open.decrement(1.0);
+    }
+
+    /// Does what the request of the connection asked for.
+    async fn open(&mut self, opening: Box<Opening>) -> Result<(), End> {
+        let Opening { presented, subscription } = *opening;
+        if let Some(presented) = presented {
+            let realtime = &self.realtime;
+            match realtime.register_credential(&self.outbox, &self.caller, &presented).await {
+                Ok(caller) => self.caller = caller,
+                Err(Error::Unauthenticated) => self.end_credential().await,
+                Err(error) => {
+                    tracing::warn!(
+                        error = %error,
+                        "a WebSocket connection is closed because its credential cannot be watched; the client may reconnect"
+                    );
+                    return Err(End::Unavailable);
+                }
+            }
+        }
+        if let Some(request) = subscription {
+            self.dialect = Dialect::Actions;
+            self.default_at = None;
+            self.begin(request).await;
+        }
+        Ok(())
     }
 
     async fn serve(&mut self, socket: &mut WebSocket) -> End {
@@ -360,6 +368,10 @@ impl Session {
             End::FrameTooLarge => {
                 dropped.with(["frame_too_large"]).increment(1);
                 close(socket, stopping, Some((CODE_TOO_LARGE, "the frame is too large"))).await;
+            }
+            End::Unavailable => {
+                dropped.with(["unavailable"]).increment(1);
+                close(socket, stopping, Some((CODE_TRY_AGAIN_LATER, "try again later"))).await;
             }
             End::Shutdown => {
                 dropped.with(["shutdown"]).increment(1);

@@ -4,7 +4,7 @@ use revwallet::auth::Scope;
 use serde_json::json;
 
 use super::{append, deposit};
-use crate::harness::{eventually, run, run_with};
+use crate::harness::{Program, eventually, run, run_with};
 
 #[tokio::test]
 async fn a_topic_of_a_wallet_is_for_callers_that_may_read_the_wallet() {
@@ -77,6 +77,87 @@ async fn a_sign_out_ends_the_subscriptions_of_the_token() {
         let frame = json!({ "action": "authenticate", "token": again.credential() });
         assert_eq!(socket.ask(frame).await["message"], "Authenticated");
         socket.subscribe(&topic).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_before_the_first_subscription_grants_nothing() {
+    run(async |app| {
+        let ada = app.user("ada").await;
+        let wallet = ada
+            .post("/wallet", json!({ "owner": "a", "currency": "EUR", "initial_balance": "1" }))
+            .await;
+        let topic = format!("wallet:{}", wallet.json()["id"].as_str().unwrap());
+        // The hub does not read for other connections.
+        let mut socket = ada.socket().await;
+
+        assert_eq!(ada.post("/api/users/logout", json!({})).await.status, 200);
+
+        assert_eq!(socket.json().await["error"], "unauthenticated");
+        let reply = socket.ask(json!({ "action": "subscribe", "topic": topic })).await;
+        assert_eq!(reply["error"], "unauthenticated", "{reply}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_between_the_request_and_its_connection_is_not_missed() {
+    run(async |app| {
+        let admin = app.api_key(&[Scope::Admin]).await;
+        let url = format!("--database-url={}", app.database.url);
+        let other = Program::start(&[&url, "--allow-unsafe-server", "--access=open"]).await;
+        // Each round may be too slow: the other process reads the key again after a second, and refuses the request.
+        for _ in 0..5 {
+            let key = app.api_key(&[Scope::WalletRead]).await;
+            let id = key.credential().split('_').nth(1).unwrap().to_owned();
+            let reader = other.public.with_credential(key.credential());
+            // The other process has cached the key, and passes its revocation on.
+            let mut told = reader.socket().await;
+            told.subscribe("game_updates").await;
+            let path = format!("/api/keys/{id}");
+            let revoked = admin.send(admin.request(http::Method::DELETE, &path)).await;
+            assert_eq!(revoked.status, 204, "{}", revoked.text);
+            assert_eq!(told.json().await["error"], "unauthenticated");
+
+            let Ok(mut late) = reader.try_socket("/ws", &[]).await else { continue };
+
+            let first = late.ask(json!({ "action": "subscribe", "topic": "game_updates" })).await;
+            assert_eq!(first["error"], "unauthenticated", "{first}");
+        }
+        assert!(other.stop().await.success());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_credential_ends_the_subscriptions_that_it_does_not_grant() {
+    run(async |app| {
+        let (ada, bob) = (app.user("ada").await, app.user("bob").await);
+        let wallet = ada
+            .post("/wallet", json!({ "owner": "a", "currency": "EUR", "initial_balance": "1" }))
+            .await;
+        let topic = format!("wallet:{}", wallet.json()["id"].as_str().unwrap());
+        let again = crate::harness::users::sign_in(app, "ada", &ada.password).await;
+        let mut socket = ada.socket().await;
+        socket.subscribe(&topic).await;
+        let authenticate = |token: &str| json!({ "action": "authenticate", "token": token });
+
+        let renewed = socket.ask(authenticate(again.credential())).await;
+        assert_eq!(renewed["message"], "Authenticated", "a new token of the same user");
+        assert_eq!(ada.post("/api/users/logout", json!({})).await.status, 200);
+        let deposit = json!({ "id": wallet.json()["id"], "amount": "1" });
+        assert_eq!(
+            app.api_key(&[Scope::WalletWrite]).await.post("/wallet/deposit", deposit).await.status,
+            200
+        );
+        assert_eq!(socket.json().await["topic"], topic, "the subscription goes on");
+
+        let ended = socket.ask(authenticate(bob.credential())).await;
+        assert_eq!(ended["error"], "unauthenticated", "{ended}");
+        assert_eq!(socket.json().await["message"], "Authenticated");
+        let reply = socket.ask(json!({ "action": "unsubscribe", "topic": topic })).await;
+        assert_eq!(reply["error"], "invalid", "{reply}");
     })
     .await;
 }

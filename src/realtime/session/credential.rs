@@ -1,0 +1,81 @@
+//! The credential of a connection: another one replaces it, and it is revoked or expires.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Session;
+use super::action::Dialect;
+use super::handle::ErrorReply;
+use crate::auth::{Caller, Presented};
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+use super::super::credential::Credential;
+use super::super::delivery::encode;
+use super::super::message::Viewer;
+
+impl Session {
+    /// Replaces the credential of the connection. Subscriptions that the new one does not grant alike end.
+    pub(super) async fn authenticate(&mut self, token: &Secret) -> Result<()> {
+        let checked_at = Instant::now();
+        let mut caller = self.realtime.authenticator.identify(Some(token)).await?;
+        let (before, after) = (Credential::of(&self.caller), Credential::of(&caller));
+        if after != before {
+            let presented = Presented { token: token.clone(), checked_at };
+            caller = self.realtime.register_credential(&self.outbox, &caller, &presented).await?;
+            if let Some(before) = &before {
+                self.realtime.hub.forget_credential(before, &self.outbox).await;
+                self.end_subscriptions_unlike(&caller).await;
+            }
+        }
+        self.caller = caller;
+        self.reply("Authenticated");
+        Ok(())
+    }
+
+    /// Ends the subscriptions that show more or less than the caller may see: nothing may depend on a credential whose
+    /// revocation is no longer watched.
+    async fn end_subscriptions_unlike(&mut self, caller: &Caller) {
+        let viewer = Viewer::new(caller);
+        let mut ended = Vec::new();
+        for own in &self.subscriptions {
+            let feed = self.realtime.hub.topic(&own.topic.name).map(|(_, feed)| feed);
+            let is_granted = own.viewer == viewer
+                && match feed {
+                    Some(feed) => feed.authorize(caller, &own.topic).await.is_ok(),
+                    None => false,
+                };
+            if !is_granted {
+                ended.push(Arc::clone(&own.topic.name));
+            }
+        }
+        if ended.is_empty() {
+            return;
+        }
+        for topic in ended {
+            self.end_topic(&topic).await;
+        }
+        self.reply_ended("the subscriptions that the new credential does not grant have ended");
+    }
+
+    /// Ends what depends on a credential that was revoked or has expired. The connection stays.
+    pub(super) async fn end_credential(&mut self) {
+        let Some(credential) = Credential::of(&self.caller) else { return };
+        self.realtime.hub.forget_credential(&credential, &self.outbox).await;
+        let Ok(anonymous) = self.realtime.authenticator.identify(None).await else { return };
+        self.caller = anonymous;
+        self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
+        // Also those to a topic that everyone may read: they would show what only the credential may see.
+        self.end_all().await;
+        self.reply_ended(
+            "the credential was revoked or has expired, and its subscriptions have ended",
+        );
+    }
+
+    fn reply_ended(&self, details: &str) {
+        if self.dialect != Dialect::Types {
+            let error = Error::Unauthenticated.problem().slug;
+            self.outbox.reply(encode(&ErrorReply { error, details, position: None }));
+        }
+    }
+}
