@@ -2,6 +2,7 @@
 
 mod dump;
 mod large;
+mod positions;
 mod refusals;
 mod server;
 

@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod program;
 pub mod receiver;
 pub mod server;
+pub mod small_socket;
 pub mod socket;
 pub mod users;
 

@@ -2,8 +2,10 @@
 
 mod access;
 mod dialects;
+mod docs;
 mod limits;
 mod play;
+mod reconnect;
 mod replay;
 mod resume;
 mod slow;

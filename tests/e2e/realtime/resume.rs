@@ -1,15 +1,16 @@
 //! Clients that resume: over restarts and kills, on every process, and right after a read.
 
-use std::collections::HashSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{cents, deposit, position_of};
+use super::{amount, cents, deposit, position_of};
 use crate::harness::program::{Folder, Program};
-use crate::harness::{Client, Socket, free_address, is_long, run};
+use crate::harness::{Client, Response, Socket, TestApp, free_address, run};
 
 /// A client that reconnects after its last position, whenever the connection ends.
 struct Subscriber {
@@ -81,7 +82,7 @@ async fn start(folder: &Folder, address: SocketAddr) -> Program {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_that_resume_after_kills_get_each_event_once_and_in_order() {
-    let subscribers = if is_long() { 1_000 } else { 100 };
+    let subscribers = 1_000;
     let folder = Folder::new();
     let (first_address, second_address) = (free_address(), free_address());
     let first = start(&folder, first_address).await;
@@ -188,6 +189,112 @@ async fn a_client_that_reads_and_then_subscribes_computes_the_state_of_the_serve
             stop.set(true);
         };
         tokio::join!(writes, reads);
+    })
+    .await;
+}
+
+/// Available and held money of a wallet, in cents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    available: i64,
+    held: i64,
+}
+
+impl State {
+    /// Returns the state that a read shows, and the seq of the last transfer that it takes into account.
+    fn read(response: &Response) -> (i64, Self) {
+        let body = response.json();
+        let (available, held) = (cents(&body["available"]), cents(&body["held"]));
+        (seq(response.header("book-position")), Self { available, held })
+    }
+
+    fn apply(&mut self, event: &Value) {
+        let amount = cents(&event["data"]["amount"]);
+        match event["type"].as_str().unwrap() {
+            "transfer.deposit" => self.available += amount,
+            "transfer.withdrawal" => self.available -= amount,
+            "transfer.hold" => {
+                self.available -= amount;
+                self.held += amount;
+            }
+            "transfer.void" => {
+                self.available += amount;
+                self.held -= amount;
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn seq(position: &str) -> i64 {
+    position.split('.').nth(2).unwrap().parse().unwrap()
+}
+
+/// Amount of the deposit that ends a test.
+const LAST: &str = "77.77";
+
+async fn write(app: &TestApp, wallet: &str, is_over: &Cell<bool>) {
+    for number in 0_u32.. {
+        if is_over.get() {
+            return;
+        }
+        let body = json!({ "id": wallet, "amount": format!("0.0{}", 1 + number % 9) });
+        let path = ["/wallet/deposit", "/wallet/withdraw", "/wallet/hold"][number as usize % 3];
+        let response = app.post(path, body).await;
+        assert!(response.status < 300, "{}", response.text);
+        if path == "/wallet/hold" && number % 2 == 0 {
+            let hold = response.json()["id"].as_str().unwrap().to_owned();
+            let path = format!("/wallet/hold/{hold}/void");
+            assert!(app.post(&path, json!({})).await.status < 300);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_a_client_equals_every_read_at_its_position() {
+    run(async |app| {
+        let wallet = app.open_wallet("EUR", "1000").await;
+        let path = format!("/wallet/{wallet}");
+        let is_over = Cell::new(false);
+        let reads = async {
+            let mut reads = Vec::new();
+            while reads.len() < 100 {
+                reads.push(State::read(&app.get(&path).await));
+            }
+            is_over.set(true);
+            reads
+        };
+        let follow = async {
+            let read = app.get(&path).await;
+            let (first, mut state) = State::read(&read);
+            let mut states = BTreeMap::from([(first, state)]);
+            let mut socket = app.socket().await;
+            let topic = format!("wallet:{wallet}");
+            socket.subscribe_after(&topic, read.header("book-position")).await;
+            loop {
+                let event = socket.json().await;
+                state.apply(&event);
+                states.insert(seq(event["position"].as_str().unwrap()), state);
+                if amount(&event) == LAST {
+                    return states;
+                }
+            }
+        };
+        let writes = async {
+            join_all((0..4).map(|_| write(app, &wallet, &is_over))).await;
+            deposit(app, &wallet, LAST).await;
+        };
+
+        let (reads, states, ()) = tokio::join!(reads, follow, writes);
+
+        let first = *states.keys().next().unwrap();
+        let mut compared = HashSet::new();
+        for (seq, read) in reads.into_iter().filter(|(seq, _)| *seq >= first) {
+            let (_, state) = states.range(..=seq).next_back().unwrap();
+            assert_eq!(*state, read, "at {seq}");
+            compared.insert(seq);
+        }
+        assert!(compared.len() > 10, "the reads are spread: {compared:?}");
     })
     .await;
 }
