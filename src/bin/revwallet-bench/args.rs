@@ -21,6 +21,9 @@ pub(crate) struct BenchArgs {
     /// Number of transfers in the large book.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub large_book_transfers: i64,
+    /// Number of entries of each leaderboard.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1_000..))]
+    pub leaderboard_entries: i64,
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]
     pub revwallet: Option<PathBuf>,

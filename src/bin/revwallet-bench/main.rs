@@ -18,6 +18,7 @@ mod samples;
 mod scenario;
 mod server_process;
 mod sql;
+mod subscribers;
 mod verification;
 
 use std::io::Write;

@@ -45,13 +45,17 @@ impl ResourceMonitor {
         Ok((output, self.snapshot().since(&before)))
     }
 
+    /// Resident memory of the largest process.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.processes.iter().copied().map(resident_bytes).max().unwrap_or_default()
+    }
+
     fn snapshot(&self) -> ResourceSnapshot {
-        let memory = self.processes.iter().copied().map(resident_bytes).max();
         ResourceSnapshot {
             taken_at: Instant::now(),
             process_cpu: self.processes.iter().copied().map(cpu_time).sum(),
             postgres_cpu: self.postgres_processes().into_iter().map(cpu_time).sum(),
-            memory_bytes: memory.unwrap_or_default(),
+            memory_bytes: self.memory_bytes(),
         }
     }
 

@@ -32,18 +32,21 @@ pub(crate) struct PairedSamples {
 }
 
 impl LoadResult {
-    /// Waits for the tasks of a load, each of which recorded its latencies, and counts `operations` for each latency.
+    /// Rate and latencies of a load that began at this moment and has ended.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(crate) fn since(began: Instant, latencies: LatencyHistogram) -> Self {
+        Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
+    }
+
+    /// Waits for the tasks of a load, each of which recorded its latencies, and counts `operations` for each latency.
     pub(crate) async fn join(
         tasks: JoinSet<anyhow::Result<LatencyHistogram>>,
         began: Instant,
         operations: f64,
     ) -> anyhow::Result<Self> {
         let recorded = tasks.join_all().await;
-        let elapsed = began.elapsed();
-        let latencies: LatencyHistogram = recorded.into_iter().sum::<anyhow::Result<_>>()?;
-        let rate = latencies.len() as f64 * operations / elapsed.as_secs_f64();
-        Ok(Self { rate, latencies })
+        let result = Self::since(began, recorded.into_iter().sum::<anyhow::Result<_>>()?);
+        Ok(Self { rate: result.rate * operations, ..result })
     }
 }
 

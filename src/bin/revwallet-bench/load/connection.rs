@@ -50,6 +50,13 @@ impl LoadConnection {
         std::str::from_utf8(&self.response[self.body_at..]).unwrap_or_default()
     }
 
+    /// Header of the last response, by its name in lower case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let head = std::str::from_utf8(&self.response[..self.body_at]).ok()?;
+        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+        headers.find_map(|(other, value)| (other == name).then_some(value))
+    }
+
     pub(super) fn write_open_wallet(&mut self, euros: u32) {
         let body =
             format_args!(r#"{{"owner":"bench","currency":"EUR","initial_balance":{euros}}}"#);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::resource_usage::{ResourceMonitor, ResourceUsage};
 use crate::samples::{LoadResult, LoadSample};
@@ -58,6 +58,9 @@ pub(crate) struct LoadSpec {
     pub wallets: usize,
     pub duration: Duration,
 }
+
+/// A load with open connections, each of which waits before each request.
+pub(crate) struct PacedLoad(Vec<LoadWorker>);
 
 impl LoadOperation {
     /// Status of a response that is as expected.
@@ -115,6 +118,16 @@ impl LoadTarget {
         self.wallets[index].deposits.fetch_add(deposits, Ordering::Relaxed);
     }
 
+    /// Position of the book at this moment.
+    pub(crate) async fn position(&self, address: &str) -> anyhow::Result<String> {
+        let mut connection = LoadConnection::open(address).await?;
+        connection.write_get(format_args!("/wallet/balance/{}", self.wallets[0].id));
+        let status = connection.exchange().await?;
+        ensure!(status == 200, "reading a balance returned {status}: {}", connection.body());
+        let position = connection.header("book-position").context("a read has no position")?;
+        Ok(position.to_owned())
+    }
+
     /// Runs one load.
     pub(crate) async fn run(
         &self,
@@ -132,20 +145,25 @@ impl LoadTarget {
         specs: [LoadSpec; N],
     ) -> anyhow::Result<([LoadResult; N], ResourceUsage)> {
         let (target, monitor) = (self.clone(), monitor.clone());
-        let thread = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let mut loads = Vec::new();
-                for spec in specs {
-                    let connections = connect(&spec).await?;
-                    loads.push(target.clone().run_connected(spec, connections));
-                }
-                monitor.measure(futures_util::future::try_join_all(loads)).await
-            })
-        });
-        let (results, usage) = thread.await??;
+        let (results, usage) = on_one_thread(async move || {
+            let mut loads = Vec::new();
+            for spec in specs {
+                let connections = connect(&spec).await?;
+                loads.push(target.clone().run_connected(spec, connections));
+            }
+            monitor.measure(futures_util::future::try_join_all(loads)).await
+        })
+        .await?;
         let results = results.try_into().ok().context("each load has a result")?;
         Ok((results, usage))
+    }
+
+    /// Opens the connections of a load whose requests are paced.
+    pub(crate) async fn connect_paced(&self, spec: &LoadSpec) -> anyhow::Result<PacedLoad> {
+        let connections = connect(spec).await?.into_iter();
+        let worker =
+            |connection| LoadWorker::new(self.clone(), connection, spec.operation, spec.wallets);
+        Ok(PacedLoad(connections.map(worker).collect()))
     }
 
     async fn run_connected(
@@ -160,6 +178,55 @@ impl LoadTarget {
             tasks.spawn(worker.run_until(end));
         }
         LoadResult::join(tasks, began, 1.0).await
+    }
+}
+
+impl PacedLoad {
+    /// Runs the load. `pace` returns the wait of a connection before each request: the time from which the next latency
+    /// counts, or none at the end.
+    pub(crate) async fn run<W>(self, pace: impl Fn(usize) -> W) -> anyhow::Result<LoadResult>
+    where
+        W: AsyncFnMut() -> Option<Instant>,
+    {
+        let began = Instant::now();
+        let workers = self.0.into_iter().enumerate();
+        let workers = workers.map(|(number, worker)| worker.run_paced(pace(number)));
+        let latencies = futures_util::future::try_join_all(workers).await?;
+        Ok(LoadResult::since(began, latencies.into_iter().sum()))
+    }
+}
+
+/// Runs a load on a thread of its own, where its tasks may share state without locks.
+pub(crate) async fn on_one_thread<T: Send + 'static>(
+    load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let thread = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, load())
+    });
+    thread.await?
+}
+
+/// Requests of `connections` connections at fixed times, so that their latencies show a server that falls behind.
+/// `is_over` returns whether a request that is due then is beyond the end.
+pub(crate) fn at_fixed_times(
+    per_second: u32,
+    connections: usize,
+    number: usize,
+    is_over: impl Fn(Instant) -> bool,
+) -> impl AsyncFnMut() -> Option<Instant> {
+    let [connections, number] =
+        [connections, number].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    let interval = Duration::from_secs(1) * connections / per_second;
+    let mut next = Instant::now() + interval * number / connections;
+    async move || {
+        let due = next;
+        next += interval;
+        if is_over(due) {
+            return None;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        (!is_over(due)).then_some(due)
     }
 }
 

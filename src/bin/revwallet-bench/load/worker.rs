@@ -47,6 +47,18 @@ impl LoadWorker {
         Ok(self.latencies)
     }
 
+    /// Sends each request after a wait, until that returns none; its latency counts from the time that the wait returns.
+    pub(super) async fn run_paced(
+        mut self,
+        mut wait: impl AsyncFnMut() -> Option<Instant>,
+    ) -> anyhow::Result<LatencyHistogram> {
+        while let Some(due) = wait().await {
+            self.sent_at = due;
+            self.repeat().await?;
+        }
+        Ok(self.latencies)
+    }
+
     /// Does the operation once, on a random wallet.
     async fn repeat(&mut self) -> anyhow::Result<()> {
         let index = self.rng.usize(..self.wallets);

@@ -19,8 +19,6 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::{LoadResult, LoadSample};
 use crate::sql;
 
-const ENTRIES: i64 = 1_000_000;
-
 /// Submissions per second.
 const SUBMISSIONS: u32 = 500;
 
@@ -73,6 +71,7 @@ struct Board {
     url: String,
     key: Arc<str>,
     pattern: &'static str,
+    entries: i64,
     /// Positions all over the board, behind which pages begin.
     cursors: Arc<[String]>,
 }
@@ -82,21 +81,23 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let server = context.start_server(&book).await?;
     let key: Arc<str> = create_key(context, &book).await?.into();
     let monitor = context.monitor(&[server.id()]);
+    let entries = context.args.leaderboard_entries;
     let mut section = ReportSection::default();
     // The client needs a provider, although it does not use TLS.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     for pattern in PATTERNS {
-        tracing::info!("a board of {ENTRIES} entries with {pattern} scores");
+        tracing::info!("a board of {entries} entries with {pattern} scores");
         let board = Board {
             http: reqwest::Client::new(),
             url: format!("http://{}/api/leaderboards/{pattern}", server.address),
             key: Arc::clone(&key),
             pattern,
+            entries,
             cursors: Arc::new([]),
         };
         let put = with_json(board.http.put(&board.url), &json!({ "operator": "set" }));
         put.bearer_auth(&board.key).send().await?.error_for_status()?;
-        let places = sql::fill_board(&mut book.connect().await?, pattern, ENTRIES).await?;
+        let places = sql::fill_board(&mut book.connect().await?, pattern, entries).await?;
         let cursors = places.iter().map(|place| BASE64_URL_SAFE_NO_PAD.encode(place)).collect();
         let board = Board { cursors, ..board };
         board.run_all(WARM_UP).await?;
@@ -114,7 +115,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     }
     server.kill().await?;
     section.add_note(format!(
-        "Leaderboards: {ENTRIES} entries; reads and submissions are sent at fixed times, {SUBMISSIONS} submissions and {READS} reads of each kind a second."
+        "Leaderboards: {entries} entries; reads and submissions are sent at fixed times, {SUBMISSIONS} submissions and {READS} reads of each kind a second."
     ));
     Ok(section)
 }
@@ -171,7 +172,7 @@ impl Board {
     }
 
     async fn request(&self, operation: Operation) -> anyhow::Result<()> {
-        let player = fastrand::i64(1..=ENTRIES);
+        let player = fastrand::i64(1..=self.entries);
         let request = match operation {
             Operation::Submit => {
                 let (user, score) = self.submission();
@@ -197,7 +198,7 @@ impl Board {
     }
 
     fn submission(&self) -> (String, i64) {
-        let player = fastrand::i64(1..=ENTRIES);
+        let player = fastrand::i64(1..=self.entries);
         match self.pattern {
             "random" => (format!("player-{player}"), fastrand::i64(0..1_000_000_000)),
             // Each new player gets the score that everyone has.

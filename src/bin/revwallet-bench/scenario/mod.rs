@@ -12,6 +12,7 @@
 //! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
 //! | [`multi_process`] | four servers on one book | one server |
 //! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
+//! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
 //! | [`leaderboard`] | pages, ranks and neighbors on a board of a million entries, beside 500 submissions a second | |
 //! | [`large_book`] | deposits and reads on a large book | the same on a small book |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
@@ -28,6 +29,7 @@ mod multi_process;
 mod nginx;
 mod observability;
 mod old_snapshot;
+mod realtime;
 mod scrape;
 
 use crate::context::BenchContext;
@@ -56,6 +58,8 @@ pub(crate) enum Scenario {
     MultiProcess,
     /// Deposits while an old snapshot is held.
     OldSnapshot,
+    /// Memory of WebSocket connections, deliveries, and clients that reconnect.
+    Realtime,
     /// A leaderboard of a million entries, beside submissions.
     Leaderboard,
     /// A large book, next to a small one.
@@ -64,7 +68,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// Every scenario that takes less than a few minutes.
-    pub(crate) const DEFAULT: [Self; 10] = [
+    pub(crate) const DEFAULT: [Self; 12] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
@@ -75,6 +79,8 @@ impl Scenario {
         Self::Logins,
         Self::MultiProcess,
         Self::OldSnapshot,
+        Self::Realtime,
+        Self::Leaderboard,
     ];
 
     pub(crate) async fn measure(self, context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -89,6 +95,7 @@ impl Scenario {
             Self::Logins => logins::measure(context).await,
             Self::MultiProcess => multi_process::measure(context).await,
             Self::OldSnapshot => old_snapshot::measure(context).await,
+            Self::Realtime => realtime::measure(context).await,
             Self::Leaderboard => leaderboard::measure(context).await,
             Self::LargeBook => large_book::measure(context).await,
         }
