@@ -21,8 +21,9 @@ use crate::http::extract::Query;
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 
-/// Buffer for frames of a client: a quarter of the largest one that is read.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Buffer for frames of a client, which each connection has: most frames are far smaller, and larger ones are read in
+/// parts.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// Bytes in the write buffer beyond which they are sent before a flush.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;

@@ -57,6 +57,8 @@ pub(super) struct Index {
     /// Position up to which everything was delivered; none while the hub does not follow.
     position: Option<BookPosition>,
     pub(super) topics: HashMap<Arc<str>, TopicState>,
+    /// The names of these topics, for the feeds.
+    wanted: Wanted,
     /// Connections by the credential that they depend on.
     credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
     /// Time after the last revocation that was passed on, or after the hub began to follow.
@@ -171,8 +173,7 @@ impl Hub {
 
     async fn deliver_transfers(&self, segment: &Segment<SealedRow>) {
         let mut index = self.index.lock().await;
-        let wanted: Wanted = index.topics.keys().cloned().collect();
-        let mut messages = self.translate(&segment.items, &wanted).await;
+        let mut messages = self.translate(&segment.items, &index.wanted).await;
         messages.sort_by_key(|(row, _)| *row);
         let Some(from) = index.position else { return };
         let deliveries = messages.into_iter().filter_map(|(row, message)| {
@@ -274,14 +275,15 @@ impl Hub {
     ) -> Result<()> {
         let mut index = self.following_index().await?;
         let position = index.position.ok_or(Error::Overloaded)?;
-        let state = index
-            .topics
-            .entry(Arc::clone(&topic.name))
-            .or_insert_with(|| TopicState::new(position));
+        let Index { topics, wanted, .. } = &mut *index;
+        let state = topics.entry(Arc::clone(&topic.name)).or_insert_with(|| {
+            wanted.insert(Arc::clone(&topic.name));
+            TopicState::new(position)
+        });
         acknowledge(&subscriber.outbox);
         subscriber.outbox.wake();
         match after {
-            None => state.live.push(subscriber.at(position)),
+            None => state.add_live(subscriber.at(position)),
             Some(_) => state.behind.push((Arc::clone(&subscriber.outbox), subscriber.id)),
         }
         Ok(())
@@ -314,6 +316,7 @@ impl Hub {
             state.remove(outbox, id);
             if !state.has_subscribers() {
                 index.topics.remove(topic);
+                index.wanted.remove(topic);
             }
         }
         outbox.forget(id);

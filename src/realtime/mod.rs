@@ -39,6 +39,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::auth::Authenticator;
 use crate::error::{Error, Result};
 use crate::http::CorsOrigins;
@@ -62,6 +64,9 @@ const BOOK: i32 = 1;
 /// Interval at which the gauge of queued bytes is set.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Most connections that end their subscriptions at the same time.
+const ENDINGS_MAX: usize = 16;
+
 /// The hub and the limits of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Realtime(Arc<RealtimeParts>);
@@ -73,6 +78,8 @@ pub struct RealtimeParts {
     args: RealtimeArgs,
     /// Origins of other sites whose pages may connect where access is closed.
     cors_origins: CorsOrigins,
+    /// Limits the connections that end their subscriptions at the same time.
+    endings: Semaphore,
     /// Bytes in the outboxes of all connections.
     queued_bytes: Arc<AtomicUsize>,
     tasks: Tasks,
@@ -123,6 +130,7 @@ impl Realtime {
             limits,
             args: args.clone(),
             cors_origins,
+            endings: Semaphore::new(ENDINGS_MAX),
             queued_bytes,
             tasks: tasks.clone(),
             metrics: Arc::clone(metrics),

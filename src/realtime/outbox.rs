@@ -15,7 +15,7 @@ use super::position::BookPosition;
 const ENTRY_BYTES: usize = size_of::<Outgoing>();
 
 /// Frames beyond which an empty queue gives its memory back.
-const KEPT_ENTRIES_MAX: usize = 16;
+const KEPT_ENTRIES_MAX: usize = 4;
 
 /// Number of a subscription within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

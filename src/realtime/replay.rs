@@ -196,6 +196,6 @@ fn catch_up(
     }
     behind.outbox.wake();
     state.caught_up(&behind.outbox, behind.id);
-    state.live.push(behind);
+    state.add_live(behind);
     Progress::Live
 }

@@ -136,16 +136,33 @@ impl TopicState {
         true
     }
 
+    /// Adds a subscriber that is up to date.
+    pub(super) fn add_live(&mut self, subscriber: Subscriber) {
+        if self.live.is_empty() {
+            // Most topics have one subscriber.
+            self.live.reserve_exact(1);
+        }
+        self.live.push(subscriber);
+    }
+
     /// Ends a subscription, whichever state it is in.
     pub(super) fn remove(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
-        self.live
-            .retain(|subscriber| !(subscriber.id == id && Arc::ptr_eq(&subscriber.outbox, outbox)));
-        self.caught_up(outbox, id);
+        let is_it = |one: &Subscriber| one.id == id && Arc::ptr_eq(&one.outbox, outbox);
+        // The order of the subscribers does not matter, and many may leave at once.
+        match self.live.iter().position(is_it) {
+            Some(index) => drop(self.live.swap_remove(index)),
+            None => self.caught_up(outbox, id),
+        }
     }
 
     /// Removes a subscriber from those that are behind.
     pub(super) fn caught_up(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
-        self.behind.retain(|(other, other_id)| !(*other_id == id && Arc::ptr_eq(other, outbox)));
+        let is_it = |(other, other_id): &(Arc<Outbox>, SubscriptionId)| {
+            *other_id == id && Arc::ptr_eq(other, outbox)
+        };
+        if let Some(index) = self.behind.iter().position(is_it) {
+            self.behind.swap_remove(index);
+        }
     }
 
     /// Wakes the sessions of all live subscribers.

@@ -1,8 +1,5 @@
 //! The topic `wallet:{id}`: every transfer of a wallet, for callers that may read the wallet.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -59,14 +56,11 @@ impl WalletTopics {
     }
 
     async fn messages(&self, rows: &[SealedRow], wanted: &Wanted) -> Result<Vec<(usize, Message)>> {
-        let wanted: HashMap<WalletId, &Arc<str>> =
-            wanted.iter().filter_map(|topic| Some((wallet_id(topic)?, topic))).collect();
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
+        // There may be far more topics than rows.
+        let is_wanted = |wallet: &WalletId| wanted.contains(format!("{PREFIX}{wallet}").as_str());
         let concerned = rows.iter().enumerate().flat_map(|(index, SealedRow { row, .. })| {
             let mut wallets = wallets_of(row);
-            wallets.retain(|wallet| wanted.contains_key(wallet));
+            wallets.retain(is_wanted);
             wallets.into_iter().map(move |wallet| (index, row, wallet))
         });
         let concerned: Vec<_> = concerned.collect();

@@ -223,6 +223,8 @@ impl Session {
         };
         self.realtime.hub.subscribe(&own.topic, subscriber, after, acknowledge).await?;
         self.realtime.metrics.wallet_ws_subscriptions.increment(1.0);
+        // Most connections have one subscription.
+        self.subscriptions.reserve_exact(1);
         self.subscriptions.push(own);
         Ok(())
     }

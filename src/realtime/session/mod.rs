@@ -63,8 +63,10 @@ struct Subscription {
 /// Reason for which a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client closed, or the connection broke.
-    Gone,
+    /// The client closed.
+    Closed,
+    /// The connection broke: there is nothing to say any more.
+    Broken,
     SlowConsumer,
     PingTimeout,
     FrameTooLarge,
@@ -188,17 +190,22 @@ impl Session {
             if flight.is_none() {
                 outbox.take(BATCH_BYTES, &mut batch);
                 if batch.is_empty() {
+                    batch.shrink_to(0);
                     if self.is_behind() && Box::pin(self.catch_up()).await {
                         continue;
                     }
                 } else {
                     match self.write(socket, &mut batch) {
                         Some(written) => flight = Some(written),
-                        None => return End::Gone,
+                        None => return End::Broken,
                     }
                 }
             }
-            timer.as_mut().reset(self.deadline(flight.is_some()));
+            // A timer that fires too early costs less than one that is set again for each batch.
+            let deadline = self.deadline(flight.is_some());
+            if deadline < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return End::Shutdown,
@@ -213,7 +220,8 @@ impl Session {
                         Box::pin(self.receive(message)).await;
                     }
                     Step::TooLarge => return End::FrameTooLarge,
-                    Step::Ended => return End::Gone,
+                    Step::Closed => return End::Closed,
+                    Step::Broken => return End::Broken,
                 },
                 () = outbox.woken(), if flight.is_none() => {}
                 () = &mut timer => match Box::pin(self.tick(socket, flight.is_some())).await {
@@ -268,7 +276,7 @@ impl Session {
         self.next_ping = now + PING_INTERVAL;
         // A blocked connection has data to send, which serves as well.
         if !is_flushing && !socket::ping(socket) {
-            return Err(End::Gone);
+            return Err(End::Broken);
         }
         Ok(!is_flushing)
     }
@@ -348,18 +356,13 @@ impl Session {
     /// Ends every subscription and closes the connection.
     async fn finish(mut self, socket: &mut WebSocket, end: End) {
         let position = self.resume_position();
-        for own in std::mem::take(&mut self.subscriptions) {
-            self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
-            self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
-        }
-        if let Some(credential) = Credential::of(&self.caller) {
-            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
-        }
+        self.end_subscriptions().await;
         let dropped = &self.realtime.metrics.wallet_ws_dropped_total;
         let reason = position.map(|position| position.to_string()).unwrap_or_default();
         let stopping = self.realtime.tasks.stopping();
         match end {
-            End::Gone => close(socket, stopping, None).await,
+            End::Broken => {}
+            End::Closed => close(socket, stopping, None).await,
             End::SlowConsumer => {
                 dropped.with(["slow_consumer"]).increment(1);
                 close(socket, stopping, Some((CODE_SLOW, &reason))).await;
@@ -377,6 +380,18 @@ impl Session {
                 dropped.with(["shutdown"]).increment(1);
                 close(socket, stopping, Some((CODE_GOING_AWAY, &reason))).await;
             }
+        }
+    }
+
+    async fn end_subscriptions(&mut self) {
+        // Thousands of connections may end at once, and requests must not wait until all of them have ended.
+        let _permit = self.realtime.endings.acquire().await;
+        for own in std::mem::take(&mut self.subscriptions) {
+            self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
+            self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
+        }
+        if let Some(credential) = Credential::of(&self.caller) {
+            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
         }
     }
 

@@ -22,7 +22,10 @@ pub(super) enum Step {
     Received(Message),
     /// The client sent more than the library reads.
     TooLarge,
-    Ended,
+    /// The client closed the connection, or violated the protocol.
+    Closed,
+    /// The connection broke.
+    Broken,
 }
 
 /// Flushes and reads at the same time, and returns what completes first. Cancel-safe.
@@ -31,7 +34,7 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
         if flushes {
             match Pin::new(&mut *socket).poll_flush(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Step::Flushed),
-                Poll::Ready(Err(_broken)) => return Poll::Ready(Step::Ended),
+                Poll::Ready(Err(_broken)) => return Poll::Ready(Step::Broken),
                 Poll::Pending => {}
             }
         }
@@ -39,13 +42,24 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
             return Poll::Pending;
         }
         Pin::new(&mut *socket).poll_next(cx).map(|received| match received {
-            Some(Ok(Message::Close(_))) | None => Step::Ended,
+            Some(Ok(Message::Close(_))) => Step::Closed,
             Some(Ok(message)) => Step::Received(message),
-            Some(Err(error)) if error.to_string().contains("too long") => Step::TooLarge,
-            Some(Err(_broken)) => Step::Ended,
+            Some(Err(error)) => step_after(&error.to_string()),
+            None => Step::Broken,
         })
     })
     .await
+}
+
+/// The step that an error of the library is; axum hides its type.
+fn step_after(error: &str) -> Step {
+    if error.contains("too long") {
+        Step::TooLarge
+    } else if error.contains("IO error") || error.contains("without closing handshake") {
+        Step::Broken
+    } else {
+        Step::Closed
+    }
 }
 
 /// Writes a frame into the buffer of the socket. Returns whether the connection still works.
