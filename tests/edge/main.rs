@@ -24,3 +24,4 @@ mod pages;
 mod replicas;
 mod routes;
 mod stub;
+mod websocket;

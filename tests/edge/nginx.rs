@@ -15,7 +15,7 @@ use crate::harness::program::{Folder, signal};
 use crate::harness::{Client, TestApp, check, eventually, free_address, run_with};
 
 /// Flag that makes the API trust the forwarding headers of the edge.
-const TRUSTED_PROXIES: &str = "--trusted-proxies=127.0.0.1";
+pub const TRUSTED_PROXIES: &str = "--trusted-proxies=127.0.0.1";
 
 /// Returns the path of a tool that `edge_tools` downloads, if it is available.
 pub fn tool(name: &str) -> Option<PathBuf> {
@@ -169,6 +169,16 @@ impl Edge {
 
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
+    }
+
+    /// Returns whether workers from before a reload still serve their connections.
+    pub fn has_old_workers(&self) -> bool {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        children.split_whitespace().any(|child| {
+            std::fs::read_to_string(format!("/proc/{child}/cmdline"))
+                .is_ok_and(|title| title.contains("shutting down"))
+        })
     }
 
     /// Stops nginx gracefully and checks every line of its log.

@@ -15,7 +15,7 @@ use super::Client;
 /// Longest time that a frame may take on a busy machine.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     /// Opens a WebSocket at `/ws`, with the credential of the client.
