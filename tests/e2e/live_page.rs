@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::browser::{Browser, Look};
+use crate::harness::browser::{ACCESSIBLE, Browser, Look};
 use crate::harness::program::{Folder, Program};
 use crate::harness::{Client, free_address, run};
 
@@ -67,16 +67,74 @@ async fn the_page_shows_messages_of_the_chosen_game_event() {
 #[tokio::test]
 async fn the_page_fits_a_phone_and_the_dark() {
     run(async |app| {
-        for (look, name) in [(Look::Phone, "live-phone.png"), (Look::Dark, "live-dark.png")] {
+        let player = "a-guest-with-a-rather-long-name-that-has-to-be-broken-somewhere";
+        deposit(app, player, 12_345_678_900).await;
+        for (look, name) in [
+            (Look::Desktop, None),
+            (Look::Phone, Some("live-phone.png")),
+            (Look::Narrow, Some("live-narrow.png")),
+            (Look::Dark, Some("live-dark.png")),
+        ] {
             let browser = visit(app, look).await;
-            deposit(app, "a-guest-with-a-rather-long-name-that-has-to-be-broken-somewhere", 100)
-                .await;
+            // The browser may have taken longer to start than the server keeps an idle connection.
+            deposit(&Client::new(app.address), player, 100).await;
             browser.see("#messages", "amount").await;
+            browser.see("#leaders", player).await;
+
             let fits = "return document.documentElement.scrollWidth <= innerWidth";
-            assert_eq!(browser.run(fits).await, Value::Bool(true));
-            picture(&browser, name).await;
+            assert_eq!(browser.run(fits).await, Value::Bool(true), "{look:?}");
+            assert_eq!(browser.run(ACCESSIBLE).await, json!([]), "{look:?}");
+            let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
+            assert_eq!(browser.run(dark).await, look == Look::Dark);
+            assert_eq!(axe_violations(&browser).await, json!([]), "{look:?}");
+            if let Some(name) = name {
+                picture(&browser, name).await;
+            }
             browser.close().await;
         }
+    })
+    .await;
+}
+
+/// Returns the serious findings of axe-core, if `REVWALLET_TEST_AXE` is the path of its `axe.min.js`.
+async fn axe_violations(browser: &Browser) -> Value {
+    let Some(path) = std::env::var_os("REVWALLET_TEST_AXE") else { return json!([]) };
+    let axe = std::fs::read_to_string(path).unwrap();
+    let script = "
+        return axe.run().then(({ violations }) => violations
+            .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+            .map(({ id, nodes }) => [id, ...nodes.map((node) => node.html)]));";
+    browser.run(&format!("{axe};{script}")).await
+}
+
+#[tokio::test]
+async fn everything_on_the_page_can_be_done_by_keyboard() {
+    run(async |app| {
+        deposit(app, "ada", 100).await;
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#leaders", "ada").await;
+        let focused = "return document.activeElement.id || document.activeElement.innerText";
+        let pressed = "return document.activeElement.getAttribute('aria-pressed')";
+        let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+
+        for (expected, event) in [
+            ("Wallets", None),
+            ("API", None),
+            ("leaderboard-btn", Some("Leaderboard")),
+            ("gameprogress-btn", Some("Game progress")),
+            ("scroll", None),
+        ] {
+            browser.press(TAB).await;
+            assert_eq!(browser.run(focused).await, expected);
+            assert_ne!(browser.run(outline).await, "none", "the focus is visible: {expected}");
+            if let Some(event) = event {
+                browser.press(ENTER).await;
+                let line = format!("Currently in the game event: {event}");
+                browser.see("#current", &line).await;
+                assert_eq!(browser.run(pressed).await, "true");
+            }
+        }
+        browser.close().await;
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::browser::{Browser, Look};
+use crate::harness::browser::{ACCESSIBLE, Browser, Look};
 use crate::harness::{TestApp, run};
 
 const TAB: &str = "\u{e004}";
@@ -238,44 +238,6 @@ async fn long_lists_and_histories_come_in_pages() {
     })
     .await;
 }
-
-/// Script that returns accessibility violations: missing labels and names, heading order, low contrast.
-const ACCESSIBLE: &str = r"
-    const wrong = [];
-    for (const input of document.querySelectorAll('input, select')) {
-        if (!input.labels?.length) wrong.push(`no label: ${input.name}`);
-    }
-    for (const button of document.querySelectorAll('button, a')) {
-        if (!button.textContent.trim()) wrong.push(`no name: ${button.outerHTML}`);
-    }
-    let level = 0;
-    for (const heading of document.querySelectorAll('h1, h2, h3')) {
-        const next = Number(heading.tagName[1]);
-        if (next > level + 1) wrong.push(`heading jumps: ${heading.textContent}`);
-        level = next;
-    }
-    if (!document.documentElement.lang) wrong.push('no language');
-    const channels = (color) => color.match(/[\d.]+/g).map(Number);
-    const light = (color) => {
-        const [r, g, b] = channels(color).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const color = getComputedStyle(at).backgroundColor;
-            if ((channels(color)[3] ?? 1) > 0) return color;
-        }
-        return 'rgb(255, 255, 255)';
-    };
-    for (const element of document.querySelectorAll('main *, header *')) {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.offsetParent) continue;
-        const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
-        const contrast = (a + 0.05) / (b + 0.05);
-        if (contrast < 4.5) wrong.push(`contrast ${contrast.toFixed(1)}: ${element.textContent.trim().slice(0, 30)}`);
-    }
-    return wrong;
-";
 
 #[tokio::test]
 async fn it_can_be_read_on_a_desk_in_the_dark_and_on_a_phone() {

@@ -33,7 +33,47 @@ pub enum Look {
     Desktop,
     Dark,
     Phone,
+    /// As narrow as WCAG 2.2 asks for.
+    Narrow,
 }
+
+/// Script that returns accessibility violations: missing labels and names, heading order, low contrast.
+pub const ACCESSIBLE: &str = r"
+    const wrong = [];
+    for (const input of document.querySelectorAll('input, select')) {
+        if (!input.labels?.length) wrong.push(`no label: ${input.name}`);
+    }
+    for (const button of document.querySelectorAll('button, a')) {
+        if (!button.textContent.trim()) wrong.push(`no name: ${button.outerHTML}`);
+    }
+    let level = 0;
+    for (const heading of document.querySelectorAll('h1, h2, h3')) {
+        const next = Number(heading.tagName[1]);
+        if (next > level + 1) wrong.push(`heading jumps: ${heading.textContent}`);
+        level = next;
+    }
+    if (!document.documentElement.lang) wrong.push('no language');
+    const channels = (color) => color.match(/[\d.]+/g).map(Number);
+    const light = (color) => {
+        const [r, g, b] = channels(color).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const color = getComputedStyle(at).backgroundColor;
+            if ((channels(color)[3] ?? 1) > 0) return color;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    for (const element of document.querySelectorAll('main *, header *')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!own || !element.offsetParent) continue;
+        const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
+        const contrast = (a + 0.05) / (b + 0.05);
+        if (contrast < 4.5) wrong.push(`contrast ${contrast.toFixed(1)}: ${element.textContent.trim().slice(0, 30)}`);
+    }
+    return wrong;
+";
 
 impl Browser {
     pub async fn start(look: Look) -> Self {
@@ -159,9 +199,10 @@ fn capabilities(look: Look, profile: &Folder) -> Capabilities {
             .as_array_mut()
             .unwrap()
             .push(json!("--blink-settings=preferredColorScheme=0")),
-        Look::Phone => {
+        Look::Phone | Look::Narrow => {
+            let width = if look == Look::Phone { 390 } else { 320 };
             options["mobileEmulation"] =
-                json!({ "deviceMetrics": { "width": 390, "height": 844, "pixelRatio": 2.0 } });
+                json!({ "deviceMetrics": { "width": width, "height": 844, "pixelRatio": 2.0 } });
         }
     }
     let all = json!({
