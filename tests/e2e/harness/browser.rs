@@ -33,7 +33,7 @@ pub enum Look {
     Desktop,
     Dark,
     Phone,
-    /// As narrow as WCAG 2.2 asks for.
+    /// Narrowest width of WCAG 2.2.
     Narrow,
 }
 
