@@ -30,6 +30,7 @@ fn compile_protos() {
     std::fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())
         .expect("the folder of the build is writable");
     tonic_prost_build::configure()
+        .build_client(false)
         .compile_fds(descriptors)
         .unwrap_or_else(|cause| panic!("proto/ cannot be compiled: {cause}"));
 }

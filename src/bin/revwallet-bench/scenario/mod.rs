@@ -5,6 +5,7 @@
 //! | [`deposits`] | deposits over HTTP | `pgbench` calling a stored procedure that deposits in the conventional way |
 //! | [`bulk`] | postings of many transfers, in-process | postings of one transfer |
 //! | [`companions`] | postings that insert a row of another slice, in-process | postings that do not |
+//! | [`grpc`] | balances read over gRPC | the same over HTTP |
 //! | [`holds`] | holds and captures over HTTP | transfers over HTTP |
 //! | [`nginx`] | deposits through nginx | deposits sent to the server directly |
 //! | [`observability`] | deposits with metrics, logs and traces | deposits without any |
@@ -21,6 +22,7 @@ mod bulk;
 mod companions;
 pub(crate) mod compare;
 mod deposits;
+mod grpc;
 mod holds;
 mod large_book;
 mod leaderboard;
@@ -44,6 +46,8 @@ pub(crate) enum Scenario {
     Bulk,
     /// Postings that insert a row of another slice.
     Companions,
+    /// Balances read over gRPC, next to the same over HTTP.
+    Grpc,
     /// Holds and captures, next to transfers.
     Holds,
     /// Deposits through nginx.
@@ -68,10 +72,11 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// Every scenario that takes less than a few minutes.
-    pub(crate) const DEFAULT: [Self; 12] = [
+    pub(crate) const DEFAULT: [Self; 13] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
+        Self::Grpc,
         Self::Holds,
         Self::Nginx,
         Self::Observability,
@@ -88,6 +93,7 @@ impl Scenario {
             Self::Deposits => deposits::measure(context).await,
             Self::Bulk => bulk::measure(context).await,
             Self::Companions => companions::measure(context).await,
+            Self::Grpc => grpc::measure(context).await,
             Self::Holds => holds::measure(context).await,
             Self::Nginx => nginx::measure(context).await,
             Self::Observability => observability::measure(context).await,
