@@ -303,6 +303,12 @@ openapi_npm_tools() {
   npm_tools openapi-npm openapi-typescript@7.13.0 typescript@5.9.3
 }
 
+# Prints the folder of axe-core, which finds faults of accessibility in a page.
+axe_npm_tools() {
+  need_node
+  npm_tools axe axe-core@4.14.1
+}
+
 # Prints the folder of a gRPC client of another language than ours.
 grpc_python_tools() {
   need_python

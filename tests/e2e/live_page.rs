@@ -1,6 +1,7 @@
 //! The page at `/live` in Chromium: both game events, a reconnect, and the keyboard.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -96,10 +97,24 @@ async fn the_page_fits_a_phone_and_the_dark() {
     .await;
 }
 
-/// Returns the serious findings of axe-core, if `REVWALLET_TEST_AXE` is the path of its `axe.min.js`.
+/// Returns the script of axe-core.
+fn axe() -> &'static str {
+    static AXE: OnceLock<String> = OnceLock::new();
+    AXE.get_or_init(|| {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", "source scripts/lib/setup.sh && axe_npm_tools"]);
+        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "axe-core is not available: {stderr}");
+        let folder = String::from_utf8(output.stdout).unwrap();
+        let path = format!("{}/node_modules/axe-core/axe.min.js", folder.trim());
+        std::fs::read_to_string(path).unwrap()
+    })
+}
+
+/// Returns the serious findings of axe-core.
 async fn axe_violations(browser: &Browser) -> Value {
-    let Some(path) = std::env::var_os("REVWALLET_TEST_AXE") else { return json!([]) };
-    let axe = std::fs::read_to_string(path).unwrap();
+    let axe = axe();
     let script = "
         return axe.run().then(({ violations }) => violations
             .filter(({ impact }) => impact === 'serious' || impact === 'critical')
