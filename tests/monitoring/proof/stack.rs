@@ -82,7 +82,7 @@ impl Stack {
         let first = Program::start(&[&own, &common[..]].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
-        let own = [&url as &str, "--allow-unsafe-server"];
+        let own = [&url as &str, "--allow-unsafe-server", "--realtime-connections-per-address=25"];
         let second = Program::start(&[&own, &common[..]].concat()).await;
         let received = Received::default();
         let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;

@@ -6,6 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::stack::Stack;
+use crate::harness::grpc::GrpcClient;
 use crate::harness::receiver::Receiver;
 use crate::harness::{Client, eventually_within};
 
@@ -24,6 +25,10 @@ pub async fn run(stack: &Stack) {
     create(&stack.first.public, "/wallet/webhook", hook).await;
     let game = stack.first.public.with_credential(&stack.first_key());
     let _listener = listen(&stack.first.public).await;
+    let rpc = GrpcClient::connect(stack.first.public.address);
+    play_over_grpc(&rpc).await;
+    let watched = json!({ "user_id": "guest" });
+    let _watch = rpc.open("WatchBalance", watched, json!({})).await;
     let began = Instant::now();
     let mut round = 0;
     while began.elapsed() < DURATION {
@@ -32,6 +37,7 @@ pub async fn run(stack: &Stack) {
         move_money(&stack.second_public).await;
         use_accounts(&stack.first.public, round).await;
         play(&game, round).await;
+        play_over_grpc(&rpc).await;
     }
     eventually_within(Duration::from_secs(20), "the webhook receives events", async || {
         receiver.deliveries().len() > 10
@@ -53,7 +59,14 @@ pub async fn run(stack: &Stack) {
         move_money(&stack.first.public).await;
         use_accounts(&stack.first.public, round).await;
         play(&game, round).await;
+        play_over_grpc(&rpc).await;
     }
+}
+
+async fn play_over_grpc(rpc: &GrpcClient) {
+    rpc.call("Deposit", json!({ "user_id": "guest", "amount": 100 })).await;
+    rpc.call("GetBalance", json!({ "user_id": "guest" })).await;
+    rpc.call("GetBalance", json!({ "user_id": "nobody" })).await;
 }
 
 /// Uses leaderboards and the cents API.
