@@ -92,6 +92,9 @@ pub enum Error {
          repeat it with the same Idempotency-Key", humantime::format_duration(*.0)
     )]
     Timeout(Duration),
+    /// The deadline that a client gave its call.
+    #[error("the deadline of {} has passed", humantime::format_duration(*.0))]
+    DeadlineExceeded(Duration),
     #[error("the service is overloaded: try again later")]
     Overloaded,
     /// Only nginx answers with this variant and the next two: `nginx/problems.conf`.
@@ -189,7 +192,7 @@ problems! {
     TOO_MANY_SUBSCRIPTIONS "too-many-subscriptions" CONFLICT "Too many subscriptions",
         "Unsubscribe from a topic first, or open another connection.";
     UNRECOVERABLE "unrecoverable" CONFLICT "Unrecoverable position",
-        "What happened since the position is not known any more. Read the current state, and continue from the position of that read.";
+        "The events after this position are not available. Read the current state, and continue from the position of that read.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
@@ -268,7 +271,7 @@ impl Error {
             Self::BrokenBody => &BROKEN_BODY,
             Self::BodyTooLarge { .. } => &BODY_TOO_LARGE,
             Self::Invalid(_) => &INVALID,
-            Self::Timeout(_) => &TIMEOUT,
+            Self::Timeout(_) | Self::DeadlineExceeded(_) => &TIMEOUT,
             Self::Overloaded => &OVERLOADED,
             Self::Malformed => &MALFORMED_REQUEST,
             Self::Unreachable => &UNREACHABLE,

@@ -86,8 +86,8 @@ need_python() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages "Python 3" python3 python3-venv
 }
 
-# Ensures that the programs of the documents' examples are installed.
-need_curl() {
+# Ensures that curl and jq are installed, which the examples of the documents use.
+need_curl_and_jq() {
   command -v curl >/dev/null && command -v jq >/dev/null || install_packages "curl or jq" curl jq
 }
 
@@ -303,14 +303,14 @@ openapi_npm_tools() {
   npm_tools openapi-npm openapi-typescript@7.13.0 typescript@5.9.3
 }
 
-# Prints the folder of axe-core, which finds faults of accessibility in a page.
+# Prints the folder of axe-core, which finds accessibility violations in a page.
 axe_npm_tools() {
   need_node
   npm_tools axe axe-core@4.14.1
 }
 
-# Prints the folder of a gRPC client of another language than ours.
-grpc_python_tools() {
+# Prints the folder of a Python with a gRPC and a WebSocket client.
+python_client_tools() {
   need_python
   python_tools grpc grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-status==1.85.1 websockets==15.0.1
 }

@@ -12,7 +12,7 @@ use super::MESSAGE_BYTES_MAX;
 /// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Name of the whole server, and of each service.
+/// Names whose health is reported: the whole server, and the wallet service.
 const SERVICES: [&str; 2] = ["", "revwallet.v1.WalletService"];
 
 /// The health service. Cheap to clone.
@@ -45,12 +45,17 @@ impl Health {
     where
         F: Future<Output = bool>,
     {
-        loop {
-            self.set(check().await).await;
+        let mut was_ready = None;
+        while let Some(is_ready) = stopping.run_until_cancelled(check()).await {
+            // Each report reaches the clients that watch.
+            if was_ready.replace(is_ready) != Some(is_ready) {
+                self.set(is_ready).await;
+            }
             let pause = tokio::time::sleep(CHECK_INTERVAL);
             if stopping.run_until_cancelled(pause).await.is_none() {
-                return self.set(false).await;
+                break;
             }
         }
+        self.set(false).await;
     }
 }

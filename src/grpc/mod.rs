@@ -1,4 +1,4 @@
-//! gRPC: what the services of all slices share, on the port of the HTTP API.
+//! gRPC: code that the services of all slices share, on the port of the HTTP API.
 //!
 //! A call passes the middleware of every request (`http/rpc`), then the service of its slice. A handler returns a
 //! status made by [`status::from_error`]; the layer here gets the error back, and the middleware writes the status with
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use prost::Message;
@@ -74,7 +75,7 @@ pub fn methods() -> RpcMethods {
     }))
 }
 
-/// Routes of the services that describe the others.
+/// Routes of the reflection and health services.
 pub fn routes(health: &Health) -> anyhow::Result<Router> {
     let builder = || {
         descriptors().into_iter().fold(Builder::configure(), Builder::register_file_descriptor_set)
@@ -96,10 +97,23 @@ where
     S::Future: Send + 'static,
 {
     let path = format!("/{}/{{*method}}", S::NAME);
-    Router::new().route(&path, post_service(service)).layer(MapResponseLayer::new(recover_error))
+    Router::new()
+        .route(&path, post_service(service))
+        .layer(MapResponseLayer::new(recover_error))
+        .layer(axum::middleware::from_fn(require_call))
 }
 
-/// Puts the error of a failed call where the middleware finds it.
+/// Refuses requests of another content type, which tonic does not check: a page of another site can send some of them.
+async fn require_call(request: Request, next: Next) -> Response {
+    let context = request.extensions().get::<RequestContext>();
+    let is_call = context.is_some_and(|context| context.rpc().is_some());
+    if request.method() == http::Method::POST && !is_call {
+        return Error::UnsupportedMediaType.into_response();
+    }
+    next.run(request).await
+}
+
+/// Moves the error of a failed call into the extensions of the response, where the middleware finds it.
 fn recover_error(mut response: Response) -> Response {
     let status = response.extensions_mut().remove::<Status>();
     // The generated code writes some statuses as headers only.
@@ -169,9 +183,12 @@ impl StreamMeta {
         next: impl Future<Output = Result<T>>,
     ) -> Result<T, Status> {
         let outcome = match self.deadline {
+            Some((limit, deadline)) if deadline <= Instant::now() => {
+                Err(Error::DeadlineExceeded(limit))
+            }
             Some((limit, deadline)) => tokio::time::timeout_at(deadline, next)
                 .await
-                .unwrap_or_else(|_elapsed| Err(Error::Timeout(limit))),
+                .unwrap_or_else(|_elapsed| Err(Error::DeadlineExceeded(limit))),
             None => next.await,
         };
         outcome.map_err(|error| match &self.context {

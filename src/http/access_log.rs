@@ -151,7 +151,7 @@ impl Drop for Record<'_> {
 fn rejection(error: &Error) -> Option<&'static str> {
     match error {
         Error::Overloaded => Some("load_shed"),
-        Error::Timeout(_) => Some("timeout"),
+        Error::Timeout(_) | Error::DeadlineExceeded(_) => Some("timeout"),
         Error::BodyTooLarge { .. } => Some("body_limit"),
         _ => None,
     }

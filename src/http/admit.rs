@@ -68,9 +68,10 @@ where
         let is_call =
             request.extensions().get::<RequestContext>().is_some_and(|call| call.rpc().is_some());
         let deadline = is_call.then(|| rpc::deadline(request.headers())).flatten();
-        let limit = deadline.map_or(self.timeout, |deadline| deadline.min(self.timeout));
+        let deadline = deadline.filter(|deadline| *deadline < self.timeout);
+        let limit = deadline.unwrap_or(self.timeout);
         let response = tokio::time::timeout(limit, self.inner.call(request));
-        Admitted::Running { response, limit, _permit: permit }
+        Admitted::Running { response, limit, is_of_client: deadline.is_some(), _permit: permit }
     }
 }
 
@@ -83,6 +84,7 @@ pin_project! {
             #[pin]
             response: Timeout<F>,
             limit: Duration,
+            is_of_client: bool,
             _permit: OwnedSemaphorePermit,
         },
     }
@@ -97,8 +99,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
             AdmittedProj::Refused => Ok(Error::Overloaded.into_response()),
-            AdmittedProj::Running { response, limit, .. } => ready!(response.poll(cx))
-                .unwrap_or_else(|_elapsed| Ok(Error::Timeout(*limit).into_response())),
+            AdmittedProj::Running { response, limit, is_of_client, .. } => {
+                ready!(response.poll(cx)).unwrap_or_else(|_elapsed| {
+                    let error =
+                        if *is_of_client { Error::DeadlineExceeded } else { Error::Timeout };
+                    Ok(error(*limit).into_response())
+                })
+            }
         })
     }
 }

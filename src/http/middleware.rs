@@ -92,13 +92,13 @@ impl RequestPipeline {
     ) -> PipelineResponse {
         // Ids, trace and span.
         let memory = Arc::clone(&self.memory);
+        // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
+        trim_trailing_slash(request.uri_mut());
         let (method, headers) = (request.method(), request.headers());
         let rpc = self.rpc_methods.called_by(&request);
         let context = RequestContext::begin(method, headers, rpc, connection, memory);
         // One line in the access log and one sample in the metrics, also if the client leaves.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
-        // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
-        trim_trailing_slash(request.uri_mut());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
         let is_read = request.method().is_safe();

@@ -239,8 +239,10 @@ fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,
 ) -> Result<Option<MemoryCharge>> {
-    // The messages of gRPC are small, and a stream of them waits for its client with one at a time.
-    if response.extensions().get::<SharedBytes>().is_some() || context.rpc().is_some() {
+    // Messages of gRPC are small, and the queue of a stream is bounded. A call can reach a route that is no service, too.
+    let kind = response.headers().get(http::header::CONTENT_TYPE);
+    let is_grpc = context.rpc().is_some() && kind.is_some_and(|kind| kind == "application/grpc");
+    if response.extensions().get::<SharedBytes>().is_some() || is_grpc {
         return Ok(None);
     }
     let bytes = match response.body().size_hint().exact() {

@@ -1,24 +1,55 @@
-//! Whether a client can continue from a position: nothing that happened since may be lost or unknown.
+//! The check that a client can continue from a position: nothing that happened since may be lost or unknown.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 use super::hub::Hub;
 use super::position::BookPosition;
 use crate::error::{Error, Result};
 use crate::ledger::tail::PositionFacts;
 
-/// Longest time that a checked position is good for.
+/// Longest time that a checked position is cached.
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Most positions that are read from the database at once.
+const READS_MAX: usize = 8;
 
 /// Most checked positions that are cached.
 const CHECKED_MAX: usize = 256;
 
-/// Positions that were found to continue a moment ago: after a restart, many clients come with the same one.
-#[derive(Default)]
-pub(super) struct CheckedPositions(Mutex<VecDeque<(BookPosition, Instant)>>);
+/// A cache of positions that clients can continue from: after a restart, many of them send the same one.
+pub(super) struct CheckedPositions {
+    known: Mutex<VecDeque<(BookPosition, Instant)>>,
+    /// A permit per position that is being read.
+    reads: Semaphore,
+}
+
+impl Default for CheckedPositions {
+    fn default() -> Self {
+        Self { known: Mutex::default(), reads: Semaphore::new(READS_MAX) }
+    }
+}
+
+impl CheckedPositions {
+    fn contain(&self, position: &BookPosition) -> bool {
+        let mut known = self.lock();
+        known.retain(|(_, at)| at.elapsed() < CHECK_AGE_MAX);
+        known.iter().any(|(known, _)| known == position)
+    }
+
+    fn add(&self, position: BookPosition) {
+        let mut known = self.lock();
+        known.truncate(CHECKED_MAX - 1);
+        known.push_front((position, Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(BookPosition, Instant)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Hub {
     /// The position that a client wants to continue from; [`Error::Unrecoverable`] if it cannot.
@@ -26,9 +57,12 @@ impl Hub {
         let position = after
             .parse::<BookPosition>()
             .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
-        let mut checked = self.checked.0.lock().await;
-        checked.retain(|(_, at)| at.elapsed() < CHECK_AGE_MAX);
-        if checked.iter().any(|(known, _)| *known == position) {
+        if self.checked.contain(&position) {
+            return Ok(position);
+        }
+        let _permit = self.checked.reads.acquire().await;
+        // Another client may have come with the same one meanwhile.
+        if self.checked.contain(&position) {
             return Ok(position);
         }
         let facts = self.tail().position_facts(position.seq, self.retention).await?;
@@ -36,8 +70,7 @@ impl Hub {
             self.metrics().wallet_ws_replays_total.with(["unrecoverable"]).increment(1);
             return Err(Error::Unrecoverable { reason, position: facts.now });
         }
-        checked.truncate(CHECKED_MAX - 1);
-        checked.push_front((position, Instant::now()));
+        self.checked.add(position);
         Ok(position)
     }
 }

@@ -35,6 +35,7 @@ pub(super) struct Delivery {
     pub position: BookPosition,
     pub source: DeliverySource,
     pub message: Message,
+    data: OnceLock<Utf8Bytes>,
     event: OnceLock<Utf8Bytes>,
     new_message: OnceLock<Option<Utf8Bytes>>,
 }
@@ -64,8 +65,8 @@ struct NewMessagePayload<'a> {
 
 impl Delivery {
     pub(super) fn new(position: BookPosition, source: DeliverySource, message: Message) -> Self {
-        let (event, new_message) = (OnceLock::new(), OnceLock::new());
-        Self { position, source, message, event, new_message }
+        let (data, event, new_message) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { position, source, message, data, event, new_message }
     }
 
     /// Whether a reader that has come to `position` lacks it.
@@ -94,7 +95,10 @@ impl Delivery {
             FrameFormat::NewMessage => {
                 self.new_message.get_or_init(|| self.encode_new_message()).clone()
             }
-            FrameFormat::Data => Some(Utf8Bytes::from(self.message.data.get().to_owned())),
+            FrameFormat::Data => {
+                let encode = || self.message.data.get().to_owned().into();
+                Some(self.data.get_or_init(encode).clone())
+            }
             FrameFormat::Event if after == self.position => {
                 Some(self.event.get_or_init(|| self.encode_event(after)).clone())
             }

@@ -26,7 +26,7 @@ pub enum TopicTransfers {
     Any,
     /// Those of these accounts.
     OfAccounts(Vec<AccountId>),
-    /// Those of the accounts that [`Feed::accounts`] finds: they can become more.
+    /// Those of the accounts that [`Feed::accounts`] finds: their number can grow.
     OfFoundAccounts,
 }
 

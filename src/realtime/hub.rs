@@ -1,10 +1,11 @@
 //! The hub of a process: one task that follows the book and the event table, and the index of all subscriptions.
 //!
 //! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins at
-//! an exact position. Without a subscription the hub holds no reader and reads nothing.
+//! an exact position. Without a subscription and without a connection that has a credential, the hub reads nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
@@ -42,6 +43,8 @@ pub(super) struct HubParts {
     tail: Tail,
     pub(super) feeds: Vec<Arc<dyn Feed>>,
     index: Mutex<Index>,
+    /// Number of subscriptions and credentials that wait for the hub to start.
+    starting: AtomicUsize,
     /// Wakes the task when the hub is needed for the first time, or no longer.
     changed: Notify,
     /// Whether the hub follows the sources.
@@ -63,13 +66,31 @@ pub(super) struct Index {
     credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
     /// Time after the last revocation that was passed on, or after the hub began to follow.
     revoked_at: Option<Instant>,
-    /// Number of subscriptions that wait for the hub to start.
-    starting: usize,
 }
 
-impl Index {
-    fn is_needed(&self) -> bool {
-        self.starting > 0 || !self.topics.is_empty() || !self.credentials.is_empty()
+/// Registration of a subscription or a credential that waits for the hub to start; dropped if its request ends meanwhile.
+struct Starting<'a>(&'a HubParts);
+
+impl<'a> Starting<'a> {
+    fn begin(hub: &'a HubParts) -> Self {
+        hub.starting.fetch_add(1, Ordering::Relaxed);
+        hub.changed.notify_one();
+        Self(hub)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.starting.fetch_sub(1, Ordering::Relaxed);
+        // Perhaps nothing needs the hub any more.
+        self.0.changed.notify_one();
+    }
+}
+
+impl HubParts {
+    fn is_needed(&self, index: &Index) -> bool {
+        let is_used = !index.topics.is_empty() || !index.credentials.is_empty();
+        is_used || self.starting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -99,6 +120,7 @@ impl Hub {
             tail: tail.clone(),
             feeds,
             index: Mutex::default(),
+            starting: AtomicUsize::new(0),
             changed: Notify::new(),
             is_following: watch::Sender::new(false),
             retention,
@@ -115,7 +137,7 @@ impl Hub {
 
     async fn run(self) {
         loop {
-            while !self.index.lock().await.is_needed() {
+            while !self.is_needed(&*self.index.lock().await) {
                 self.changed.notified().await;
             }
             match Box::pin(self.follow()).await {
@@ -131,7 +153,7 @@ impl Hub {
         }
     }
 
-    /// Follows both sources until the last subscription has ended.
+    /// Follows both sources until nothing needs them.
     async fn follow(&self) -> Result<()> {
         let Readers { mut book, mut events } = self.open_readers().await?;
         self.is_following.send_replace(true);
@@ -147,7 +169,7 @@ impl Hub {
                 },
                 () = self.changed.notified() => {
                     let mut index = self.index.lock().await;
-                    if !index.is_needed() {
+                    if !self.is_needed(&index) {
                         index.position = None;
                         self.is_following.send_replace(false);
                         return Ok(());
@@ -291,18 +313,17 @@ impl Hub {
 
     /// The index while the hub follows the sources; starts the hub if necessary.
     async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
-        let mut index = self.index.lock().await;
+        let index = self.index.lock().await;
         if index.position.is_some() {
             return Ok(index);
         }
-        index.starting += 1;
         drop(index);
-        self.changed.notify_one();
+        // It ends while the index is locked: the caller makes use of the hub before the hub looks again.
+        let _starting = Starting::begin(self);
         let mut is_following = self.is_following.subscribe();
         let following = async { is_following.wait_for(|is| *is).await.is_ok() };
         let started = tokio::time::timeout(START_TIMEOUT, following).await;
-        let mut index = self.index.lock().await;
-        index.starting -= 1;
+        let index = self.index.lock().await;
         match started {
             Ok(true) if index.position.is_some() => Ok(index),
             _ => Err(Error::Overloaded),
@@ -320,7 +341,7 @@ impl Hub {
             }
         }
         outbox.forget(id);
-        if !index.is_needed() {
+        if !self.is_needed(&index) {
             self.changed.notify_one();
         }
     }
@@ -346,7 +367,7 @@ impl Hub {
                 index.credentials.remove(credential);
             }
         }
-        if !index.is_needed() {
+        if !self.is_needed(&index) {
             self.changed.notify_one();
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`hub`] | follows both sources with one live reader each while there is a subscription, and pushes each event to the outboxes of its topic |
+//! | [`hub`] | follows both sources with one live reader each while there is a subscription or a credential, and pushes each event to the outboxes of its topic |
 //! | [`feed`] | what a topic is, who may read it, and how transfers become its events; implemented by the slices above |
 //! | [`outbox`] | the queue of one connection, bounded in bytes |
 //! | [`session`] | one connection: reads actions, drains its outbox in batches, replays what was missed |
-//! | [`watch`] | one stream that is no WebSocket, such as one of gRPC |
+//! | [`watch`] | one stream that is not a WebSocket, such as one of gRPC |
 //! | [`http`] | the route `/ws`: limits, `Origin`, the upgrade |
 //!
 //! An event is encoded once per dialect; every subscriber gets the same bytes.
@@ -105,7 +105,7 @@ impl std::ops::Deref for Realtime {
 }
 
 impl Realtime {
-    /// Starts the hub, which reads nothing before the first subscription.
+    /// Starts the hub, which reads nothing before the first subscription or credential.
     pub fn start(options: RealtimeOptions<'_>, tasks: &Tasks) -> Self {
         let RealtimeOptions { tail, feeds, authenticator, args, cors_origins, metrics } = options;
         preregister(metrics);

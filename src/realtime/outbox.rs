@@ -85,6 +85,8 @@ impl Outbox {
         }
         let bytes = frame.len() + ENTRY_BYTES;
         if !queue.frames.is_empty() && queue.bytes + bytes > self.bytes_max {
+            // A replay fills it, too.
+            queue.full_since.get_or_insert_with(Instant::now);
             return Pushed::Full;
         }
         self.add(&mut queue, Outgoing { frame, event: Some(event) });
@@ -111,6 +113,9 @@ impl Outbox {
         let mut queue = self.lock();
         queue.behind.push((subscription, position));
         queue.full_since.get_or_insert_with(Instant::now);
+        drop(queue);
+        // It is no longer among the live subscribers, which the hub wakes.
+        self.wake.notify_one();
     }
 
     pub(super) fn revoke(&self) {

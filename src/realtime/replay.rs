@@ -102,7 +102,8 @@ impl Hub {
         Ok(all)
     }
 
-    /// The accounts of a topic that its feed finds. Those of transfers up to a position that was delivered are among them.
+    /// The accounts that its feed finds for a topic. A position that was delivered is visible, so they include those of all
+    /// transfers up to it.
     async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
         match (&topic.transfers, self.topic(&topic.name)) {
             (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,

@@ -1,4 +1,4 @@
-//! Watches: subscriptions of streams that are no WebSocket, each to one topic.
+//! Watches: subscriptions of streams other than a WebSocket, each to one topic.
 //!
 //! A watch has an outbox like a connection. A client that does not read costs at most its budget: the watch falls behind,
 //! and goes on from where it was once the client reads again.
@@ -30,6 +30,10 @@ const ONLY: SubscriptionId = SubscriptionId(0);
 
 /// Bytes of events that are taken from the outbox at once.
 const BATCH_BYTES: usize = 8 * 1024;
+
+/// Most bytes that wait for a client. They are few, because nothing can be told to a client that does not read: a stream
+/// that falls behind replays.
+const QUEUE_BYTES_MAX: usize = 16 * 1024;
 
 /// Delay before missed events that could not be read are read again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -70,7 +74,8 @@ impl Realtime {
         let after = self.hub.continuation(after).await?;
         let (topic, _) = self.hub.topic(topic).ok_or(Error::NotFound("topic"))?;
         let permit = self.admit(watcher.address)?;
-        let outbox = Outbox::new(self.args.realtime_queue_bytes, Arc::clone(&self.queued_bytes));
+        let bytes_max = self.args.realtime_queue_bytes.min(QUEUE_BYTES_MAX);
+        let outbox = Outbox::new(bytes_max, Arc::clone(&self.queued_bytes));
         let watch = Watch {
             realtime: self.clone(),
             watcher,
@@ -81,9 +86,13 @@ impl Realtime {
             _permit: permit,
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
-        // From here on it is dropped properly.
+        // From here on, `Drop` ends it.
         if let Some(presented) = &watch.watcher.presented {
-            self.register_credential(&watch.outbox, &watch.watcher.caller, presented).await?;
+            let caller = &watch.watcher.caller;
+            let now = self.register_credential(&watch.outbox, caller, presented).await?;
+            if Viewer::new(&now) != Viewer::new(caller) {
+                return Err(Error::Unauthenticated);
+            }
         }
         let subscriber = watch.subscriber();
         self.hub.subscribe(&watch.topic, subscriber, Some(after), |_outbox| {}).await?;
@@ -104,17 +113,21 @@ impl Watch {
 
     /// Waits for the next event.
     ///
-    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the program
-    /// stops: the client continues with another process.
+    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the connection or the
+    /// program stops: the client continues with another process.
     pub async fn next(&mut self) -> Result<Watched> {
         let closing = self.watcher.closing.clone();
         let stopping = self.realtime.tasks.stopping().clone();
         let left = self.credential_time();
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Error::Unauthenticated);
+        }
         tokio::select! {
-            watched = self.take() => watched,
+            biased;
             () = closing.cancelled() => Err(Error::Overloaded),
             () = stopping.cancelled() => Err(Error::Overloaded),
             () = sleep(left) => Err(Error::Unauthenticated),
+            watched = self.take() => watched,
         }
     }
 
@@ -186,6 +199,7 @@ impl Drop for Watch {
         let (topic, credential) =
             (Arc::clone(&self.topic.name), Credential::of(&self.watcher.caller));
         self.realtime.tasks.spawn_short_lived(async move {
+            let _permit = realtime.endings.acquire().await;
             realtime.hub.unsubscribe(&topic, &outbox, ONLY).await;
             if let Some(credential) = credential {
                 realtime.hub.forget_credential(&credential, &outbox).await;

@@ -121,9 +121,9 @@ metrics! {
     gauge wallet_ws_queue_bytes;
     /// Frames of WebSocket connections, by direction and kind. Frames out of the kind event are deliveries.
     counter wallet_ws_messages_total {direction, kind};
-    /// Time from the commit of the oldest event of a batch to its handover to the connection of a subscriber.
+    /// Time from commit to handover: of the oldest event of a batch on a WebSocket, of each event on a gRPC stream.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections and credentials that the server ended, by reason.
+    /// WebSocket connections, and credentials of connections and gRPC streams, that the server ended, by reason.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};

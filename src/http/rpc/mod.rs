@@ -1,4 +1,4 @@
-//! gRPC on the wire of HTTP: which requests are calls, their deadlines, and the statuses of failures.
+//! gRPC calls over HTTP: which requests are calls, their deadlines, and the statuses of failures.
 //!
 //! A call passes the same middleware as any request. It differs at two places: a failure is written as a status instead
 //! of a problem ([`status`]), and the record of the call ends with the trailers of its response ([`record`]).
@@ -23,7 +23,7 @@ const DEADLINE_DIGITS_MAX: usize = 8;
 pub struct RpcMethods(Arc<HashMap<String, Arc<str>>>);
 
 impl RpcMethods {
-    /// `names` are full names, such as `revwallet.v1.WalletService/GetBalance`.
+    /// Creates the set from full names, such as `revwallet.v1.WalletService/GetBalance`.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let named = names.into_iter().map(|name| (format!("/{name}"), Arc::from(name)));
         let unknown = (String::new(), Arc::from(UNKNOWN_METHOD));
@@ -39,7 +39,7 @@ impl RpcMethods {
     }
 }
 
-/// Without a method: no request is a call.
+/// An empty set: no request is a call.
 impl Default for RpcMethods {
     fn default() -> Self {
         Self(Arc::default())
@@ -49,7 +49,9 @@ impl Default for RpcMethods {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|kind| kind.strip_prefix(b"application/grpc"));
-    rest.is_some_and(|rest| rest.is_empty() || b"+;".contains(&rest[0]))
+    // Any other suffix, such as `+json`, is another format.
+    let rest = rest.map(|rest| rest.strip_prefix(b"+proto").unwrap_or(rest));
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b';')
 }
 
 /// The deadline of a call, relative to its start; none if it has none, or one that the protocol does not allow.
@@ -107,6 +109,7 @@ mod tests {
         assert_eq!(called(Method::POST, "/a.B/D", "application/grpc").as_deref(), Some("_OTHER"));
         assert_eq!(called(Method::GET, "/a.B/C", "application/grpc"), None);
         assert_eq!(called(Method::POST, "/a.B/C", "application/grpc-web"), None);
+        assert_eq!(called(Method::POST, "/a.B/C", "application/grpc+json"), None);
         assert_eq!(called(Method::POST, "/a.B/C", "application/json"), None);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::Frame;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use tracing::{error, field, info, warn};
 
 use super::status::{code, code_name};
@@ -24,7 +25,7 @@ impl CallRecorder {
     /// Begins the response of a call, whose status comes with its trailers.
     pub(in crate::http) fn open(&self, context: &RequestContext) -> OpenCall {
         self.metrics.rpc_server_active_streams.increment(1.0);
-        OpenCall { recorder: self.clone(), context: context.clone(), code: None }
+        OpenCall { recorder: self.clone(), context: context.clone(), code: None, reason: None }
     }
 
     /// Records a call that failed before its response began.
@@ -49,6 +50,7 @@ impl CallRecorder {
             };
         }
         match problem.status.as_u16() {
+            _ if code == Code::DeadlineExceeded => line!(info, "refused"),
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),
             _ => line!(info, "refused"),
@@ -69,19 +71,30 @@ impl CallRecorder {
     }
 
     /// Records a call with the status of its trailers.
-    fn ended(&self, context: &RequestContext, code: Code) {
+    fn ended(&self, context: &RequestContext, code: Code, reason: Option<&str>) {
         self.measure(context, code);
+        let _in_span = context.end_call(code_name(code));
         if code == Code::Ok && !self.sampler.is_sampled(context) {
             return;
         }
-        let _in_span = context.end_call(code_name(code));
-        info!(
-            target: "access",
-            event = "rpc.request",
-            duration_ms = duration_ms(context),
-            outcome = if code == Code::Ok { "ok" } else { "ended" },
-            "{} {}", context.rpc().unwrap_or_default(), code_name(code),
-        );
+        macro_rules! line {
+            ($level:ident, $outcome:literal) => {
+                $level!(
+                    target: "access",
+                    event = "rpc.request",
+                    duration_ms = duration_ms(context),
+                    outcome = $outcome,
+                    error.kind = reason,
+                    "{} {}", context.rpc().unwrap_or_default(), code_name(code),
+                )
+            };
+        }
+        match code {
+            Code::Ok => line!(info, "ok"),
+            Code::Internal | Code::Unknown | Code::DataLoss => line!(error, "failed"),
+            Code::Unavailable => line!(warn, "failed"),
+            _ => line!(info, "refused"),
+        }
     }
 
     fn measure(&self, context: &RequestContext, code: Code) {
@@ -97,6 +110,8 @@ pub(in crate::http) struct OpenCall {
     context: RequestContext,
     /// Status of the trailers.
     code: Option<Code>,
+    /// Slug of the problem that the status is about.
+    reason: Option<String>,
 }
 
 impl OpenCall {
@@ -104,6 +119,10 @@ impl OpenCall {
     pub(in crate::http) fn observe(&mut self, frame: &Frame<Bytes>) {
         if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
             self.code = Some(status.code());
+            if status.code() != Code::Ok {
+                let details = status.get_error_details();
+                self.reason = details.error_info().map(|info| info.reason.clone());
+            }
         }
     }
 }
@@ -112,7 +131,7 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         self.recorder.metrics.rpc_server_active_streams.decrement(1.0);
         match self.code {
-            Some(code) => self.recorder.ended(&self.context, code),
+            Some(code) => self.recorder.ended(&self.context, code, self.reason.as_deref()),
             None => self.recorder.abandoned(&self.context),
         }
     }

@@ -15,7 +15,7 @@ use crate::http::problem;
 /// Domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "revwallet";
 
-/// A failure on its way through a status, which cannot carry it otherwise.
+/// An error as the source of a status, from which the middleware gets it back.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(Arc<Error>);
@@ -27,7 +27,7 @@ pub fn from_error(error: Error) -> Status {
     status
 }
 
-/// The error of a status. A status that tonic made itself, for a message that it cannot read, becomes one.
+/// The error of a status. A status that tonic made itself, for example for a malformed message, is converted to one.
 pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     let source = std::error::Error::source(status);
     if let Some(Failure(error)) = source.and_then(|source| source.downcast_ref()) {
@@ -35,6 +35,7 @@ pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     }
     Arc::new(match status.code() {
         Code::Unimplemented => Error::NotFound("method"),
+        Code::NotFound => Error::NotFound("service"),
         Code::OutOfRange | Code::ResourceExhausted => {
             Error::BodyTooLarge { limit: message_bytes_max }
         }
@@ -52,7 +53,7 @@ pub fn code(error: &Error) -> Code {
         Error::NotFound("path" | "method") => Code::Unimplemented,
         Error::IdempotencyKeyReused => Code::AlreadyExists,
         Error::InsufficientFunds { .. } | Error::RefundTooLarge { .. } => Code::FailedPrecondition,
-        Error::Timeout(_) => Code::DeadlineExceeded,
+        Error::DeadlineExceeded(_) => Code::DeadlineExceeded,
         Error::OfWallet { error, .. } | Error::InBatch { error, .. } => code(error),
         other => code_of_status(other.problem()),
     }

@@ -18,14 +18,12 @@ use crate::ledger::read::BookRow;
 use crate::ledger::tail::SealedRow;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
-use crate::wallet::Wallets;
 use crate::wallet::transfer::wallet_of;
 
 const PREFIX: &str = "balance:";
 
 /// The topics of the balances of all players.
 pub(super) struct Balances {
-    pub(super) wallets: Wallets,
     pub(super) players: Players,
 }
 
@@ -63,17 +61,21 @@ impl Balances {
             })
             .collect();
         let players = self.players.find(changes.iter().map(|change| change.wallet)).await?;
-        let records = self.wallets.find_records(players.keys().copied()).await?;
         let topics: HashMap<WalletId, (&Arc<str>, &Arc<PlayerWallet>)> = players
             .iter()
             .filter_map(|(wallet, player)| {
-                let currency = records.get(wallet)?.currency;
-                let topic = wanted.get(name_of(&player.player, currency.code()).as_str())?;
+                let topic = wanted.get(name_of(&player.player, &player.currency).as_str())?;
                 Some((*wallet, (topic, player)))
             })
             .collect();
         let changes = changes.into_iter().filter(|change| topics.contains_key(&change.wallet));
-        let changes: Vec<Change<'_>> = changes.collect();
+        let mut changes: Vec<Change<'_>> = changes.collect();
+        // The balance after a transfer is that after its last leg, such as the fee.
+        let last: HashMap<(WalletId, i64), usize> = changes
+            .iter()
+            .map(|change| ((change.wallet, change.row.transfer_id()), change.index))
+            .collect();
+        changes.retain(|change| last[&(change.wallet, change.row.transfer_id())] == change.index);
         let after: Vec<_> = changes.iter().map(|change| (change.wallet, change.row.seq)).collect();
         let totals = self.players.total(&after).await?;
         let messages = changes.iter().zip(totals).filter_map(|(change, balance)| {
@@ -105,7 +107,7 @@ impl Balances {
     }
 }
 
-/// The wallets whose total balance a row changes: a hold only moves money within one.
+/// The wallets whose total balance a row changes: a hold moves money within one wallet.
 fn changed_wallets(row: &BookRow) -> impl Iterator<Item = WalletId> + use<> {
     let [debit, credit] = [row.debit, row.credit].map(|id| wallet_of(AccountId(id)));
     let changes = debit != credit && row.amount != 0;
@@ -118,7 +120,7 @@ impl Feed for Balances {
         Some(Topic { name: name.into(), transfers: TopicTransfers::OfFoundAccounts })
     }
 
-    /// A stream checks its caller before it asks for the topic.
+    /// Refuses every caller: only gRPC streams use these topics, and they authorize the caller first.
     fn authorize<'a>(&'a self, _: &'a Caller, _: &'a Topic) -> BoxFuture<'a, Result<()>> {
         async { Err(Error::NotFound("topic")) }.boxed()
     }

@@ -25,7 +25,7 @@ pub fn feeds(wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Feed>> {
     let (wallets, players) = (wallets.clone(), players.clone());
     vec![
         Arc::new(WalletTopics::new(wallets.clone())),
-        Arc::new(Balances { wallets: wallets.clone(), players: players.clone() }),
+        Arc::new(Balances { players: players.clone() }),
         Arc::new(GameProgress { wallets, players }),
         Arc::new(NamedTopics),
     ]

@@ -24,6 +24,8 @@ const BOOK: i32 = 1;
 #[derive(Debug)]
 pub(in crate::play) struct PlayerWallet {
     pub player: String,
+    /// Code of the wallet's currency.
+    pub currency: String,
     /// The user, if it is registered with a password.
     pub user: Option<UserId>,
 }
@@ -63,9 +65,9 @@ impl Players {
         missing.dedup();
         let mut db = self.db.acquire("play.players").await?;
         for row in sql::players(&mut db, &missing).await? {
-            let sql::PlayerRow { wallet, player, app_user, is_registered } = row;
+            let sql::PlayerRow { wallet, player, currency, app_user, is_registered } = row;
             let user = app_user.filter(|_| is_registered);
-            let player = Arc::new(PlayerWallet { player, user });
+            let player = Arc::new(PlayerWallet { player, currency, user });
             // A user without a password may get one.
             if app_user.is_none() || is_registered {
                 self.cache.insert(wallet, Some(Arc::clone(&player)));

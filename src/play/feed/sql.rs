@@ -9,6 +9,7 @@ use crate::ids::{UserId, WalletId};
 pub(in crate::play) struct PlayerRow {
     pub wallet: WalletId,
     pub player: String,
+    pub currency: String,
     pub app_user: Option<UserId>,
     /// Whether the user has a password; otherwise the player is a guest.
     pub is_registered: bool,
@@ -19,7 +20,7 @@ pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Ve
     let rows = sqlx::query_as!(
         PlayerRow,
         r#"
-        select w.id as "wallet!: WalletId", w.player as "player!", w.app_user as "app_user: UserId",
+        select w.id as "wallet!: WalletId", w.player as "player!", w.currency as "currency!", w.app_user as "app_user: UserId",
             coalesce(u.password_hash is not null, false) as "is_registered!"
         from wallet w
         left join app_user u on u.id = w.app_user

@@ -15,7 +15,7 @@ use super::super::delivery::encode;
 use super::super::message::Viewer;
 
 impl Session {
-    /// Replaces the credential of the connection. Subscriptions that the new one does not grant alike end.
+    /// Replaces the credential of the connection, and ends the subscriptions for which the new one has other rights.
     pub(super) async fn authenticate(&mut self, token: &Secret) -> Result<()> {
         let checked_at = Instant::now();
         let mut caller = self.realtime.authenticator.identify(Some(token)).await?;
@@ -25,7 +25,7 @@ impl Session {
             caller = self.realtime.register_credential(&self.outbox, &caller, &presented).await?;
             if let Some(before) = &before {
                 self.realtime.hub.forget_credential(before, &self.outbox).await;
-                self.end_subscriptions_unlike(&caller).await;
+                self.end_subscriptions_with_other_rights(&caller).await;
             }
         }
         self.caller = caller;
@@ -35,7 +35,7 @@ impl Session {
 
     /// Ends the subscriptions that show more or less than the caller may see: nothing may depend on a credential whose
     /// revocation is no longer watched.
-    async fn end_subscriptions_unlike(&mut self, caller: &Caller) {
+    async fn end_subscriptions_with_other_rights(&mut self, caller: &Caller) {
         let viewer = Viewer::new(caller);
         let mut ended = Vec::new();
         for own in &self.subscriptions {

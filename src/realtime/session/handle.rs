@@ -181,6 +181,7 @@ impl Session {
     }
 
     async fn subscribe(&mut self, name: &str, after: Option<&str>) -> Result<()> {
+        self.authorized(name).await?;
         let message = format!("Subscribed to {name}");
         let after = match after {
             None => None,

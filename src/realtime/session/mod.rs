@@ -65,7 +65,7 @@ struct Subscription {
 enum End {
     /// The client closed.
     Closed,
-    /// The connection broke: there is nothing to say any more.
+    /// The connection broke: no close frame can be sent.
     Broken,
     SlowConsumer,
     PingTimeout,
@@ -107,10 +107,17 @@ pub(super) struct Session {
 
 /// Frames that were written and wait to be flushed.
 struct Flight {
+    since: Instant,
     events: u64,
     replies: u64,
     /// Commit of the oldest event that was pushed when it happened.
     oldest: Option<OffsetDateTime>,
+}
+
+impl Flight {
+    fn begin() -> Self {
+        Self { since: Instant::now(), events: 0, replies: 0, oldest: None }
+    }
 }
 
 impl Session {
@@ -224,9 +231,9 @@ impl Session {
                     Step::Broken => return End::Broken,
                 },
                 () = outbox.woken(), if flight.is_none() => {}
-                () = &mut timer => match Box::pin(self.tick(socket, flight.is_some())).await {
+                () = &mut timer => match Box::pin(self.tick(socket, flight.as_ref())).await {
                     Ok(true) => {
-                        flight.get_or_insert(Flight { events: 0, replies: 0, oldest: None });
+                        flight.get_or_insert(Flight::begin());
                     }
                     Ok(false) => {}
                     Err(end) => return end,
@@ -253,10 +260,13 @@ impl Session {
     }
 
     /// Does what is due. Returns whether something has to be flushed.
-    async fn tick(&mut self, socket: &mut WebSocket, is_flushing: bool) -> Result<bool, End> {
-        let now = Instant::now();
+    async fn tick(&mut self, socket: &mut WebSocket, flight: Option<&Flight>) -> Result<bool, End> {
+        let (now, is_flushing) = (Instant::now(), flight.is_some());
+        // A subscription that is behind has filled the queue, also if the queue has been emptied since.
+        let blocked = flight.filter(|_| self.is_behind()).map(|flight| flight.since);
+        let stalled_since = self.outbox.full_since().into_iter().chain(blocked).min();
         let grace = self.realtime.args.realtime_grace;
-        if self.outbox.full_since().is_some_and(|since| now - since > grace) {
+        if stalled_since.is_some_and(|since| now - since > grace) {
             return Err(End::SlowConsumer);
         }
         if self.default_at.is_some_and(|at| at <= now) {
@@ -320,7 +330,7 @@ impl Session {
 
     /// Writes a batch into the buffer of the socket; none if the connection is broken.
     fn write(&mut self, socket: &mut WebSocket, batch: &mut Vec<Outgoing>) -> Option<Flight> {
-        let mut flight = Flight { events: 0, replies: 0, oldest: None };
+        let mut flight = Flight::begin();
         for Outgoing { frame, event } in batch.drain(..) {
             match event {
                 Some(event) => {

@@ -186,7 +186,7 @@ impl Wallets {
 
     /// Moves money from the main wallet of one player to that of another, and opens the latter first if there is none.
     ///
-    /// The answer is about the sender.
+    /// Returns the balance of the sender.
     pub async fn transfer_main(
         &self,
         (from, to): (&PlayerId, &PlayerId),
@@ -282,7 +282,7 @@ impl Wallets {
         Ok(account)
     }
 
-    /// The answer to a payment from a player without a main wallet: only a replay can have one, from before it was closed.
+    /// The earlier posting with this key, from before the main wallet was closed; without one, the player has no money.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,

@@ -126,6 +126,37 @@ async fn each_failure_has_the_status_of_its_problem() {
 }
 
 #[tokio::test]
+async fn only_requests_of_the_content_type_are_calls() {
+    run(async |app| {
+        let path = "/revwallet.v1.WalletService/Deposit";
+        for kind in ["text/plain", "application/json", "application/grpc+json"] {
+            let request = app.request(http::Method::POST, path).header("content-type", kind);
+            app.send(request.body("\0\0\0\0\0")).await.problem(415, "unsupported-media-type");
+        }
+        let untyped = app.request(http::Method::POST, path).body("\0\0\0\0\0");
+        app.send(untyped).await.problem(415, "unsupported-media-type");
+        // A suffix of another format makes a request neither a call nor JSON that escapes the records of HTTP.
+        let batch = app.request(http::Method::POST, "/wallet/batch");
+        let batch = batch.header("content-type", "application/grpc+json").body("{}");
+        assert_eq!(app.send(batch).await.status, 422);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_health_of_an_unknown_service_is_not_found() {
+    run(async |app| {
+        let client = GrpcClient::connect(app.address);
+        // The field 1 of the request: "x".
+        let check = json!({ "raw": "/grpc.health.v1.Health/Check", "bytes": "0a0178" });
+        failure(&client.request(check).await, "NOT_FOUND", "not-found");
+        let check = json!({ "raw": "/grpc.health.v1.Health/Check" });
+        assert_eq!(client.request(check).await["code"], "OK");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_call_and_its_posting_counts_once() {
     run(async |app| {
         let client = GrpcClient::connect(app.address);

@@ -78,6 +78,52 @@ async fn held_money_stays_in_the_balance_until_it_is_captured() {
 }
 
 #[tokio::test]
+async fn a_transfer_with_a_fee_is_one_change() {
+    run(async |app| {
+        let client = GrpcClient::connect(app.address);
+        deposit(app, "ada", 1_000).await;
+        let read = app.get("/api/wallet/balance/ada").await;
+        let begin = read.header("book-position").to_owned();
+        let stream = watch(&client, "ada", "").await;
+        assert_eq!(balance(&stream).await.0, 1_000);
+        let from = app.get("/wallet?owner=ada").await.json()[0]["id"].clone();
+        let to = app.open_wallet("EUR", "0").await;
+        let transfer = json!({ "from": from, "to": to, "amount": "5.00", "fee": "0.10" });
+        let transferred = app.post("/wallet/transfer", transfer).await;
+        assert_eq!(transferred.status, 201, "{}", transferred.text);
+
+        deposit(app, "ada", 1).await;
+
+        for stream in [stream, watch(&client, "ada", &begin).await] {
+            assert_eq!(balance(&stream).await.0, 490);
+            assert_eq!(balance(&stream).await.0, 491);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_at_once_than_a_stream_may_queue_arrives_without_a_pause() {
+    run(async |app| {
+        let client = GrpcClient::connect(app.address);
+        deposit(app, "ada", 1).await;
+        let stream = watch(&client, "ada", "").await;
+        assert_eq!(balance(&stream).await.0, 1);
+        let to = app.get("/wallet?owner=ada").await.json()[0]["id"].clone();
+        let from = app.open_wallet("EUR", "100").await;
+        let transfers = vec![json!({ "from": from, "to": to, "amount": "0.01" }); 1_000];
+        let batch = json!({ "atomic": true, "transfers": transfers });
+        let posted = app.post("/wallet/batch", batch).await;
+        assert_eq!(posted.status, 201, "{}", posted.text);
+
+        for expected in 2..=1_001 {
+            assert_eq!(balance(&stream).await.0, expected);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_watch_continues_after_a_position_without_gap_or_duplicate() {
     run(async |app| {
         let client = GrpcClient::connect(app.address);

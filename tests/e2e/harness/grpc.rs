@@ -15,7 +15,7 @@ pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let mut bash = std::process::Command::new("bash");
-        bash.args(["-c", "source scripts/lib/setup.sh && grpc_python_tools"]);
+        bash.args(["-c", "source scripts/lib/setup.sh && python_client_tools"]);
         let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "the clients are not available: {stderr}");

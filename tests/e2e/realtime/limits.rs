@@ -51,7 +51,7 @@ async fn an_address_and_the_process_have_limits_of_connections() {
 }
 
 #[tokio::test]
-async fn the_book_is_read_only_while_there_is_a_subscription() {
+async fn the_book_is_read_only_while_a_subscription_or_a_credential_needs_it() {
     run(async |app| {
         let reads = async || {
             let metrics = app.internal.get("/metrics").await.text;
@@ -60,7 +60,7 @@ async fn the_book_is_read_only_while_there_is_a_subscription() {
         };
         let wallet = app.open_wallet("EUR", "1").await;
         let mut socket = app.socket().await;
-        // A client that says nothing gets a subscription.
+        // Any frame prevents the default subscription of a silent client.
         socket.ask(json!({ "action": "unsubscribe", "topic": "game_updates" })).await;
         deposit(app, &wallet, "1.00").await;
         assert_eq!(reads().await, 0);

@@ -183,7 +183,7 @@ async fn old_idempotency_keys_of_events_are_removed() {
             where key_hash = (select key_hash from game_event_key order by at limit 1)";
         sqlx::query(age).execute(&mut db).await.unwrap();
 
-        // Each process removes old keys when it starts.
+        // A process with a worker removes old keys when it starts.
         let url = format!("--database-url={}", app.database.url);
         let other = Program::start(&[&url, "--allow-unsafe-server", "--access=open"]).await;
 

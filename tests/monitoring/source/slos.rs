@@ -57,9 +57,9 @@ pub const SLOS: &[Slo] = &[
     },
     Slo {
         name: "grpc-availability",
-        description: "gRPC calls that end without a fault of the service; a stream of balances ends whenever its process stops.",
+        description: "gRPC calls that end without UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS; without streams, which end when their process stops.",
         objective: 0.999,
-        errors: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance",rpc_response_status_code=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"}[RANGE]))"#,
+        errors: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance",rpc_response_status_code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"}[RANGE]))"#,
         total: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance"}[RANGE]))"#,
     },
     Slo {
@@ -92,7 +92,7 @@ pub const SLOS: &[Slo] = &[
     },
     Slo {
         name: "realtime-delivery",
-        description: "Batches of events handed to a connection within 500 ms of their commit.",
+        description: "Batches of events of WebSockets, and events of gRPC streams, handed over within 500 ms of their commit.",
         objective: 0.999,
         errors: r#"(sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE])) - sum by (job) (rate(wallet_ws_fanout_lag_seconds_bucket{job="revwallet",le="0.5"}[RANGE])))"#,
         total: r#"sum by (job) (rate(wallet_ws_fanout_lag_seconds_count{job="revwallet"}[RANGE]))"#,

@@ -71,7 +71,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// Every scenario that takes less than a few minutes.
+    /// Every scenario except the one on a large book.
     pub(crate) const DEFAULT: [Self; 13] = [
         Self::Deposits,
         Self::Bulk,
