@@ -82,7 +82,7 @@ impl Stack {
         let first = Program::start(&[&own, &common[..]].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
-        let own = [&url as &str, "--allow-unsafe-server", "--realtime-connections-per-address=25"];
+        let own = [&url as &str, "--allow-unsafe-server"];
         let second = Program::start(&[&own, &common[..]].concat()).await;
         let received = Received::default();
         let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;
@@ -181,13 +181,19 @@ impl Stack {
 
     /// Whether an alert of that severity fires.
     pub async fn fires(&self, alert: &str, severity: &str) -> bool {
+        !self.firing(alert, severity).await.is_empty()
+    }
+
+    /// Labels of each firing alert with this name and severity.
+    pub async fn firing(&self, alert: &str, severity: &str) -> Vec<Value> {
         let body = self.prometheus_at.get("/api/v1/alerts").await.json();
         let alerts = body["data"]["alerts"].as_array().unwrap();
-        alerts.iter().any(|one| {
+        let firing = alerts.iter().filter(|one| {
             one["labels"]["alertname"] == alert
                 && one["labels"]["severity"] == severity
                 && one["state"] == "firing"
-        })
+        });
+        firing.map(|one| one["labels"].clone()).collect()
     }
 
     pub fn received(&self) -> Vec<Notification> {
