@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::grpc::{GrpcClient, failure};
+use crate::harness::grpc::{GrpcClient, assert_failure};
 use crate::harness::postgres::Database;
 use crate::harness::program::Program;
 use crate::harness::{eventually, free_address, run_with};
@@ -25,13 +25,17 @@ async fn a_stock_client_calls_the_service_through_nginx() {
         let deposited = client.call_with("Deposit", message, metadata).await;
         assert_eq!(deposited["message"]["balance"], "300", "{deposited}");
         let unknown = client.call("GetBalance", json!({ "user_id": "bob" })).await;
-        failure(&unknown, "NOT_FOUND", "user-not-found");
+        assert_failure(&unknown, "NOT_FOUND", "user-not-found");
         let broken = client.call("Deposit", json!({ "user_id": "ada", "amount": 0 })).await;
-        failure(&broken, "INVALID_ARGUMENT", "invalid");
+        assert_failure(&broken, "INVALID_ARGUMENT", "invalid");
         let short = json!({ "user_id": "ada", "amount": 301 });
-        failure(&client.call("Withdraw", short).await, "FAILED_PRECONDITION", "insufficient-funds");
+        assert_failure(
+            &client.call("Withdraw", short).await,
+            "FAILED_PRECONDITION",
+            "insufficient-funds",
+        );
         let none = client.request(json!({ "raw": "/revwallet.v1.WalletService/Nothing" })).await;
-        failure(&none, "UNIMPLEMENTED", "not-found");
+        assert_failure(&none, "UNIMPLEMENTED", "not-found");
         eventually("the program logs the call", async || {
             app.logs.find("request_id", "grpc-by-nginx").is_some()
         })

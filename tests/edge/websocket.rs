@@ -11,8 +11,8 @@ use crate::nginx::{Edge, TRUSTED_PROXIES, newest_nginx, run_behind_nginx};
 /// Longest time that a ping may take on a busy machine.
 const PING_MAX: Duration = Duration::from_mins(1);
 
-/// Deposits, and checks that the event arrives.
-async fn is_delivered(app: &TestApp, socket: &mut Socket, wallet: &str) {
+/// Deposits, and asserts that the event arrives.
+async fn assert_delivery(app: &TestApp, socket: &mut Socket, wallet: &str) {
     let body = json!({ "id": wallet, "amount": "2.00" });
     let deposited = app.post("/wallet/deposit", body).await;
     assert_eq!(deposited.status, 200, "{}", deposited.text);
@@ -26,7 +26,7 @@ async fn a_websocket_passes_the_edge() {
         let mut socket = edge.public.socket_at("/ws").await;
         socket.subscribe(&format!("wallet:{wallet}")).await;
 
-        is_delivered(app, &mut socket, &wallet).await;
+        assert_delivery(app, &mut socket, &wallet).await;
 
         // The position of a read passes as well.
         let read = edge.public.get(&format!("/wallet/{wallet}")).await;
@@ -69,7 +69,7 @@ async fn pings_keep_an_idle_websocket_open() {
             assert!(ping.unwrap().is_ping());
         }
 
-        is_delivered(app, &mut socket, &wallet).await;
+        assert_delivery(app, &mut socket, &wallet).await;
         drop(socket);
         edge.stop().await;
     })
@@ -89,7 +89,7 @@ async fn a_reload_of_the_edge_ends_no_websocket_at_once() {
         let mut after = edge.public.socket_at("/ws").await;
         after.subscribe(&topic).await;
 
-        is_delivered(app, &mut before, &wallet).await;
+        assert_delivery(app, &mut before, &wallet).await;
         assert_eq!(after.json().await["data"]["amount"], 2.0);
     })
     .await;

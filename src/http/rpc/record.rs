@@ -92,7 +92,6 @@ impl CallRecorder {
         match code {
             Code::Ok => line!(info, "ok"),
             Code::Internal | Code::Unknown | Code::DataLoss => line!(error, "failed"),
-            Code::Unavailable => line!(warn, "failed"),
             _ => line!(info, "refused"),
         }
     }

@@ -5,7 +5,7 @@ mod watch;
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
-use crate::harness::grpc::{GrpcClient, failure};
+use crate::harness::grpc::{GrpcClient, assert_failure};
 use crate::harness::{eventually, run, run_with};
 
 fn bearer(credential: &str) -> Value {
@@ -45,7 +45,7 @@ async fn players_move_money_over_grpc_and_see_it_over_http() {
         assert_eq!(again["message"]["transfer_id"], deposited["message"]["transfer_id"]);
         let other = json!({ "user_id": "ada", "amount": 1 });
         let reused = client.call_with("Deposit", other, key).await;
-        failure(&reused, "ALREADY_EXISTS", "idempotency-key-reused");
+        assert_failure(&reused, "ALREADY_EXISTS", "idempotency-key-reused");
 
         let withdraw = json!({ "user_id": "ada", "amount": 300 });
         let withdrawn = client.call("Withdraw", withdraw).await;
@@ -68,9 +68,9 @@ async fn a_transfer_needs_two_players_who_exist() {
         let transfer = |to: &str, amount: i64| {
             json!({ "from_user_id": "ada", "to_user_id": to, "amount": amount })
         };
-        failure(&client.call("Transfer", transfer("bob", 1)).await, "NOT_FOUND", "user-not-found");
+        assert_failure(&client.call("Transfer", transfer("bob", 1)).await, "NOT_FOUND", "user-not-found");
         let own = client.call("Transfer", transfer("ada", 1)).await;
-        failure(&own, "INVALID_ARGUMENT", "invalid");
+        assert_failure(&own, "INVALID_ARGUMENT", "invalid");
         let user = app.user("carol").await;
 
         let moved = client.call("Transfer", transfer(&user.id, 400)).await;
@@ -79,11 +79,11 @@ async fn a_transfer_needs_two_players_who_exist() {
         let received = user.get(&format!("/api/wallet/balance/{}", user.id)).await.json();
         assert_eq!(received["balance"], 400);
         let back = json!({ "from_user_id": user.id, "to_user_id": "ada", "amount": 1 });
-        failure(&client.call("Transfer", back.clone()).await, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&client.call("Transfer", back.clone()).await, "UNAUTHENTICATED", "unauthenticated");
         let back = client.call_with("Transfer", back, bearer(user.credential())).await;
         assert_eq!(back["message"]["balance"], "399", "{back}");
         let short = client.call("Transfer", transfer(&user.id, 602)).await;
-        let rich = failure(&short, "FAILED_PRECONDITION", "insufficient-funds");
+        let rich = assert_failure(&short, "FAILED_PRECONDITION", "insufficient-funds");
         assert_eq!(rich["ErrorInfo"]["metadata"]["available"], "601");
         assert_eq!(rich["ErrorInfo"]["metadata"]["required"], "602");
     })
@@ -96,31 +96,36 @@ async fn each_failure_has_the_status_of_its_problem() {
         let client = GrpcClient::connect(app.address);
         let user = app.user("ada").await;
         let get = |id: &str| json!({ "user_id": id });
-        failure(&client.call("GetBalance", get("bob")).await, "NOT_FOUND", "user-not-found");
+        assert_failure(&client.call("GetBalance", get("bob")).await, "NOT_FOUND", "user-not-found");
         let own = client.call("GetBalance", get(&user.id)).await;
-        failure(&own, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&own, "UNAUTHENTICATED", "unauthenticated");
         let bad = client.call_with("GetBalance", get(&user.id), bearer("nonsense")).await;
-        failure(&bad, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&bad, "UNAUTHENTICATED", "unauthenticated");
         let games = app.api_key(&[Scope::GamesWrite]).await;
         let other = client.call_with("GetBalance", get(&user.id), bearer(games.credential())).await;
-        failure(&other, "PERMISSION_DENIED", "forbidden");
+        assert_failure(&other, "PERMISSION_DENIED", "forbidden");
         let broken = json!({ "user_id": "a b", "amount": -1, "currency": "EURO" });
-        let broken = failure(&client.call("Deposit", broken).await, "INVALID_ARGUMENT", "invalid");
+        let broken =
+            assert_failure(&client.call("Deposit", broken).await, "INVALID_ARGUMENT", "invalid");
         let fields = broken["BadRequest"]["fieldViolations"].as_array().unwrap();
         let names: Vec<_> = fields.iter().map(|field| field["field"].as_str().unwrap()).collect();
         assert_eq!(names, ["user_id", "amount", "currency"], "{broken}");
         let key = json!({ "idempotency-key": "a b" });
         let key = client.call_with("Deposit", json!({ "user_id": "x", "amount": 1 }), key).await;
-        failure(&key, "INVALID_ARGUMENT", "invalid");
+        assert_failure(&key, "INVALID_ARGUMENT", "invalid");
         for raw in ["/revwallet.v1.WalletService/Nothing", "/nothing.v1.Nothing/Nothing"] {
-            failure(&client.request(json!({ "raw": raw })).await, "UNIMPLEMENTED", "not-found");
+            assert_failure(
+                &client.request(json!({ "raw": raw })).await,
+                "UNIMPLEMENTED",
+                "not-found",
+            );
         }
         let path = "/revwallet.v1.WalletService/GetBalance";
         let garbage = client.request(json!({ "raw": path, "bytes": "ffff" })).await;
-        failure(&garbage, "INVALID_ARGUMENT", "invalid");
+        assert_failure(&garbage, "INVALID_ARGUMENT", "invalid");
         let large = "0a".repeat(70_000);
         let large = client.request(json!({ "raw": path, "bytes": large })).await;
-        failure(&large, "RESOURCE_EXHAUSTED", "body-too-large");
+        assert_failure(&large, "RESOURCE_EXHAUSTED", "body-too-large");
     })
     .await;
 }
@@ -149,7 +154,7 @@ async fn the_health_of_an_unknown_service_is_not_found() {
         let client = GrpcClient::connect(app.address);
         // The field 1 of the request: "x".
         let check = json!({ "raw": "/grpc.health.v1.Health/Check", "bytes": "0a0178" });
-        failure(&client.request(check).await, "NOT_FOUND", "not-found");
+        assert_failure(&client.request(check).await, "NOT_FOUND", "not-found");
         let check = json!({ "raw": "/grpc.health.v1.Health/Check" });
         assert_eq!(client.request(check).await["code"], "OK");
     })
@@ -225,10 +230,10 @@ async fn where_access_is_closed_every_call_needs_a_credential() {
         let client = GrpcClient::connect(app.address);
         let message = json!({ "user_id": "guest", "amount": 1 });
         let anonymous = client.call("Deposit", message.clone()).await;
-        failure(&anonymous, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&anonymous, "UNAUTHENTICATED", "unauthenticated");
         let shop = app.api_key(&[Scope::WalletWrite]).await;
         let guest = client.call_with("Deposit", message, bearer(shop.credential())).await;
-        failure(&guest, "NOT_FOUND", "user-not-found");
+        assert_failure(&guest, "NOT_FOUND", "user-not-found");
     })
     .await;
 }
@@ -258,7 +263,7 @@ async fn requests_beyond_the_limit_are_unavailable() {
         let (done, refused) = tokio::join!(waiting, refused);
 
         assert_eq!(done.status, 200, "{}", done.text);
-        let rich = failure(&refused, "UNAVAILABLE", "overloaded");
+        let rich = assert_failure(&refused, "UNAVAILABLE", "overloaded");
         assert!(rich["RetryInfo"]["retryDelay"].is_string(), "{rich}");
     })
     .await;

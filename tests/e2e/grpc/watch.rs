@@ -4,12 +4,13 @@ use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
 use super::bearer;
-use crate::harness::grpc::{GrpcClient, GrpcStream, failure};
+use crate::harness::grpc::{GrpcClient, GrpcStream, assert_failure};
 use crate::harness::{TestApp, eventually, run, run_with};
 
 async fn watch<'a>(client: &'a GrpcClient, player: &str, after: &str) -> GrpcStream<'a> {
     let message = json!({ "user_id": player, "after": after });
-    client.open("WatchBalance", message, json!({})).await
+    // An end instead of a test that waits for ever.
+    client.open("WatchBalance", message, json!({ "timeout": 60 })).await
 }
 
 async fn deposit(app: &TestApp, player: &str, amount: i64) {
@@ -201,7 +202,7 @@ async fn a_watch_that_cannot_begin_says_why() {
         deposit(app, "ada", 1).await;
         let fails = async |message: Value, code: &str, slug: &str| {
             let stream = client.open("WatchBalance", message, json!({})).await;
-            failure(&stream.next().await, code, slug)
+            assert_failure(&stream.next().await, code, slug)
         };
         fails(json!({ "user_id": "bob" }), "NOT_FOUND", "user-not-found").await;
         fails(json!({ "user_id": user.id }), "UNAUTHENTICATED", "unauthenticated").await;
@@ -244,8 +245,8 @@ async fn a_watch_ends_with_its_credential_and_with_its_deadline() {
         let path = format!("/api/keys/{id}");
         let deleted = admin.send(admin.request(http::Method::DELETE, &path)).await;
         assert_eq!(deleted.status, 204, "{}", deleted.text);
-        failure(&revoked.next().await, "UNAUTHENTICATED", "unauthenticated");
-        failure(&expired.next().await, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&revoked.next().await, "UNAUTHENTICATED", "unauthenticated");
+        assert_failure(&expired.next().await, "UNAUTHENTICATED", "unauthenticated");
     })
     .await;
 }
@@ -260,7 +261,7 @@ async fn watches_count_as_connections() {
 
         let refused = watch(&client, "ada", "").await.next().await;
 
-        let rich = failure(&refused, "UNAVAILABLE", "overloaded");
+        let rich = assert_failure(&refused, "UNAVAILABLE", "overloaded");
         assert!(rich["RetryInfo"]["retryDelay"].is_string(), "{rich}");
         stream.cancel().await;
         eventually("the watch has ended", async || {
@@ -269,4 +270,39 @@ async fn watches_count_as_connections() {
         .await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_call_that_ends_while_the_hub_starts_leaves_no_reader() {
+    run(async |app| {
+        let client = GrpcClient::connect(app.address);
+        deposit(app, "ada", 1).await;
+        let read = app.get("/api/wallet/balance/ada").await;
+        let after = read.header("book-position");
+        // The hub cannot begin to follow the events.
+        let mut db = app.database.connect().await;
+        let mut tx = sqlx::Connection::begin(&mut db).await.unwrap();
+        let lock = "lock table ledger.event in access exclusive mode";
+        sqlx::query(lock).execute(&mut *tx).await.unwrap();
+        let message = json!({ "user_id": "ada", "after": after });
+        let stream = client.open("WatchBalance", message, json!({ "timeout": 1 })).await;
+        assert_eq!(stream.next().await["code"], "DEADLINE_EXCEEDED");
+        tx.rollback().await.unwrap();
+
+        eventually("the hub reads nothing", async || {
+            let reads = hub_reads(app).await;
+            deposit(app, "ada", 1).await;
+            tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+            hub_reads(app).await == reads
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Returns how often the hub has read from the database.
+async fn hub_reads(app: &TestApp) -> u64 {
+    let metrics = app.internal.get("/metrics").await.text;
+    let line = metrics.lines().find(|line| line.contains(r#"live_reads_total{by="hub"}"#));
+    line.unwrap().split(' ').next_back().unwrap().parse().unwrap()
 }

@@ -95,7 +95,7 @@ impl GrpcStream<'_> {
 }
 
 /// Asserts that a response is the given failure, with the slug of its problem, and returns its details.
-pub fn failure(response: &Value, code: &str, slug: &str) -> Value {
+pub fn assert_failure(response: &Value, code: &str, slug: &str) -> Value {
     assert_eq!(response["code"], code, "{response}");
     assert_eq!(response["rich"]["ErrorInfo"]["reason"], slug, "{response}");
     assert_eq!(response["rich"]["ErrorInfo"]["domain"], "revwallet", "{response}");
