@@ -17,7 +17,7 @@ pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
 
 /// A credential that a caller presented, for a connection that depends on it for longer than a request.
 #[derive(Debug, Clone)]
-pub struct Presented {
+pub struct PresentedCredential {
     pub token: Secret,
     /// Time before it was checked.
     pub checked_at: Instant,
@@ -28,8 +28,8 @@ pub trait Authenticate: Send + Sync {
     /// The caller that the credential belongs to; [`Error::Unauthenticated`] when it is unknown, expired or revoked.
     fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>>;
 
-    /// The same, and never from a cache that was filled before `not_before`: a revocation that was committed by then is
-    /// seen.
+    /// Checks a credential like [`Self::authenticate`], but never from a cache that was filled before `not_before`: a
+    /// revocation that was committed by then is seen.
     fn confirm<'a>(
         &'a self,
         credential: &'a Secret,

@@ -12,7 +12,7 @@ mod scope;
 mod trusted_proxies;
 
 pub use self::authenticator::{
-    Authenticate, Authenticated, Authenticator, CREDENTIAL_CACHED_FOR, Presented, bearer,
+    Authenticate, Authenticated, Authenticator, CREDENTIAL_CACHED_FOR, PresentedCredential, bearer,
 };
 pub use self::caller::{Caller, Principal, SignedIn};
 pub use self::network::client_network;

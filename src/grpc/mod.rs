@@ -27,7 +27,9 @@ use tower::Service;
 use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
-use crate::auth::{Authenticator, Caller, Presented, TrustedProxies, bearer, client_address};
+use crate::auth::{
+    Authenticator, Caller, PresentedCredential, TrustedProxies, bearer, client_address,
+};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
 use crate::http::rpc::{self, RpcMethods, status};
@@ -130,7 +132,7 @@ fn recover_error(mut response: Response) -> Response {
 #[derive(Debug)]
 pub struct CallMeta {
     pub caller: Caller,
-    pub presented: Option<Presented>,
+    pub presented: Option<PresentedCredential>,
     pub key: IdempotencyKey,
     pub trace: Uuid,
 }
@@ -147,7 +149,7 @@ impl CallMeta {
         let checked_at = std::time::Instant::now();
         Ok(Self {
             caller: authenticator.identify_request(headers).await?,
-            presented: bearer(headers)?.map(|token| Presented { token, checked_at }),
+            presented: bearer(headers)?.map(|token| PresentedCredential { token, checked_at }),
             key: IdempotencyKey::from_headers(headers)?,
             trace: trace.unwrap_or_default(),
         })

@@ -302,7 +302,12 @@ impl Validator {
         raw: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        parse(raw).map_err(|detail| self.refuse(pointer, detail)).ok()
+        self.check(pointer, parse(raw))
+    }
+
+    /// Takes the outcome of parsing what is no JSON.
+    pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
+        outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }
 }
 

@@ -53,10 +53,10 @@ struct MoveMoneyBody<'a> {
 }
 
 /// A valid request to move money.
-struct MoveMoney {
-    player: PlayerId,
-    amount: Minor,
-    currency: Currency,
+pub(super) struct MoveMoney {
+    pub player: PlayerId,
+    pub amount: Minor,
+    pub currency: Currency,
 }
 
 impl MoveMoneyBody<'_> {
@@ -91,7 +91,7 @@ fn minor_units(raw: &str) -> Result<Minor, String> {
     })
 }
 
-fn find_currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
+pub(super) fn find_currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
     let currency = wallets.currencies().find(code);
     currency.ok_or_else(|| "is not a supported currency".to_owned())
 }

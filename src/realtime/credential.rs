@@ -4,14 +4,19 @@
 //! again if a revocation may have passed between the first check and the registration. So none is missed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Realtime;
+use super::hub::{Hub, Index};
 use super::outbox::Outbox;
-use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, Presented, Principal};
+use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, PresentedCredential, Principal};
 use crate::error::Result;
+
+/// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
+pub(super) const REVOCATIONS: &str = "internal:revoked";
 
 /// Credential that a connection depends on, as its revocation names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -40,11 +45,11 @@ impl Realtime {
         &self,
         outbox: &Arc<Outbox>,
         caller: &Caller,
-        presented: &Presented,
+        presented: &PresentedCredential,
     ) -> Result<Caller> {
         let Some(credential) = Credential::of(caller) else { return Ok(caller.clone()) };
         let revoked_at = self.hub.watch_credential(credential.clone(), outbox).await?;
-        let Presented { token, checked_at } = presented;
+        let PresentedCredential { token, checked_at } = presented;
         if revoked_at + CREDENTIAL_CACHED_FOR < *checked_at {
             return Ok(caller.clone());
         }
@@ -53,5 +58,40 @@ impl Realtime {
             self.hub.forget_credential(&credential, outbox).await;
         }
         confirmed
+    }
+}
+
+impl Hub {
+    /// Adds a connection to those that depend on a credential. It is told of later revocations; earlier ones were
+    /// committed before the returned time.
+    pub(super) async fn watch_credential(
+        &self,
+        credential: Credential,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Instant> {
+        let mut index = self.following_index().await?;
+        index.credentials.entry(credential).or_default().push(Arc::clone(outbox));
+        Ok(index.revoked_at.unwrap_or_else(Instant::now))
+    }
+
+    /// Removes a connection from those that depend on a credential.
+    pub(super) async fn forget_credential(&self, credential: &Credential, outbox: &Arc<Outbox>) {
+        let mut index = self.lock().await;
+        if let Some(outboxes) = index.credentials.get_mut(credential) {
+            outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
+            if outboxes.is_empty() {
+                index.credentials.remove(credential);
+            }
+        }
+        self.note_need(&index);
+    }
+}
+
+/// Passes an announced revocation on to the connections that depend on the credential.
+pub(super) fn revoke(index: &mut Index, body: &str) {
+    index.revoked_at = Some(Instant::now());
+    let Ok(credential) = serde_json::from_str::<Credential>(body) else { return };
+    for outbox in index.credentials.remove(&credential).into_iter().flatten() {
+        outbox.revoke();
     }
 }

@@ -14,8 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Realtime;
-use super::session::{Opening, Request, Session};
-use crate::auth::{Access, Caller, Presented, TrustedProxies, bearer};
+use super::session::{Request, Session, UpgradeRequest};
+use crate::auth::{Access, Caller, PresentedCredential, TrustedProxies, bearer};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::origin::Origin;
@@ -89,8 +89,8 @@ async fn open_websocket(
     }
     let permit = realtime.admit(origin.address)?;
     let tasks = realtime.tasks.clone();
-    let presented = credential.map(|token| Presented { token, checked_at });
-    let opening = Box::new(Opening { presented, subscription });
+    let presented = credential.map(|token| PresentedCredential { token, checked_at });
+    let opening = Box::new(UpgradeRequest { presented, subscription });
     let session = Session::new(realtime, caller, permit);
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)

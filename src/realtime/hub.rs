@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use super::continuation::CheckedPositions;
-use super::credential::Credential;
+use super::credential::{Credential, REVOCATIONS, revoke};
 use super::delivery::{Delivery, DeliverySource};
 use super::event;
 use super::feed::{Feed, Topic, Wanted};
@@ -31,9 +31,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest time that a subscription waits for the hub to start.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
-const REVOCATIONS: &str = "internal:revoked";
 
 /// A handle to the hub. Cheap to clone.
 #[derive(Clone)]
@@ -63,9 +60,9 @@ pub(super) struct Index {
     /// The names of these topics, for the feeds.
     wanted: Wanted,
     /// Connections by the credential that they depend on.
-    credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
+    pub(super) credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
     /// Time after the last revocation that was passed on, or after the hub began to follow.
-    revoked_at: Option<Instant>,
+    pub(super) revoked_at: Option<Instant>,
 }
 
 /// Registration of a subscription or a credential that waits for the hub to start; dropped if its request ends meanwhile.
@@ -88,6 +85,13 @@ impl Drop for Starting<'_> {
 }
 
 impl HubParts {
+    /// Lets the hub end if nothing needs it any more.
+    pub(super) fn note_need(&self, index: &Index) {
+        if !self.is_needed(index) {
+            self.changed.notify_one();
+        }
+    }
+
     fn is_needed(&self, index: &Index) -> bool {
         let is_used = !index.topics.is_empty() || !index.credentials.is_empty();
         is_used || self.starting.load(Ordering::Relaxed) > 0
@@ -214,7 +218,6 @@ impl Hub {
         let Some(from) = index.position else { return };
         for revoked in segment.items.iter().filter(|event| event.topic == REVOCATIONS) {
             revoke(&mut index, &revoked.body);
-            index.revoked_at = Some(Instant::now());
         }
         let deliveries: Vec<Delivery> = segment
             .items
@@ -312,7 +315,7 @@ impl Hub {
     }
 
     /// The index while the hub follows the sources; starts the hub if necessary.
-    async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
+    pub(super) async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
         let index = self.index.lock().await;
         if index.position.is_some() {
             return Ok(index);
@@ -341,35 +344,7 @@ impl Hub {
             }
         }
         outbox.forget(id);
-        if !self.is_needed(&index) {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Adds a connection to those that depend on a credential. It is told of later revocations; earlier ones were
-    /// committed before the returned time.
-    pub(super) async fn watch_credential(
-        &self,
-        credential: Credential,
-        outbox: &Arc<Outbox>,
-    ) -> Result<Instant> {
-        let mut index = self.following_index().await?;
-        index.credentials.entry(credential).or_default().push(Arc::clone(outbox));
-        Ok(index.revoked_at.unwrap_or_else(Instant::now))
-    }
-
-    /// Removes a connection from those that depend on a credential.
-    pub(super) async fn forget_credential(&self, credential: &Credential, outbox: &Arc<Outbox>) {
-        let mut index = self.index.lock().await;
-        if let Some(outboxes) = index.credentials.get_mut(credential) {
-            outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
-            if outboxes.is_empty() {
-                index.credentials.remove(credential);
-            }
-        }
-        if !self.is_needed(&index) {
-            self.changed.notify_one();
-        }
+        self.note_need(&index);
     }
 }
 
@@ -395,13 +370,6 @@ pub(super) fn delivery_of(event: &BookEvent, from: BookPosition) -> Option<Deliv
     let position = BookPosition { event: event.position, ..from };
     let message = event::message(event)?;
     Some(Delivery::new(position, DeliverySource::Events, message))
-}
-
-fn revoke(index: &mut Index, body: &str) {
-    let Ok(credential) = serde_json::from_str::<Credential>(body) else { return };
-    for outbox in index.credentials.remove(&credential).into_iter().flatten() {
-        outbox.revoke();
-    }
 }
 
 fn parse(text: &str) -> Result<BookPosition> {

@@ -56,7 +56,7 @@ pub use self::args::RealtimeArgs;
 pub use self::event::{NewEvent, publish};
 pub use self::message::{Audience, Message};
 pub use self::position::BookPosition;
-pub use self::watch::{Watch, Watched, Watcher};
+pub use self::watch::{Watch, WatchedEvent, Watcher};
 
 /// The book that is followed.
 const BOOK: i32 = 1;

@@ -147,9 +147,9 @@ impl TopicState {
 
     /// Ends a subscription, whichever state it is in.
     pub(super) fn remove(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
-        let is_it = |one: &Subscriber| one.id == id && Arc::ptr_eq(&one.outbox, outbox);
+        let is_subscriber = |own: &Subscriber| own.id == id && Arc::ptr_eq(&own.outbox, outbox);
         // The order of the subscribers does not matter, and many may leave at once.
-        match self.live.iter().position(is_it) {
+        match self.live.iter().position(is_subscriber) {
             Some(index) => drop(self.live.swap_remove(index)),
             None => self.caught_up(outbox, id),
         }
@@ -157,10 +157,10 @@ impl TopicState {
 
     /// Removes a subscriber from those that are behind.
     pub(super) fn caught_up(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
-        let is_it = |(other, other_id): &(Arc<Outbox>, SubscriptionId)| {
+        let is_subscriber = |(other, other_id): &(Arc<Outbox>, SubscriptionId)| {
             *other_id == id && Arc::ptr_eq(other, outbox)
         };
-        if let Some(index) = self.behind.iter().position(is_it) {
+        if let Some(index) = self.behind.iter().position(is_subscriber) {
             self.behind.swap_remove(index);
         }
     }

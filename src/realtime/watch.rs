@@ -22,7 +22,7 @@ use super::message::Viewer;
 use super::outbox::{Outbox, Outgoing, SubscriptionId};
 use super::position::BookPosition;
 use super::replay::Progress;
-use crate::auth::{Caller, Presented, Principal};
+use crate::auth::{Caller, PresentedCredential, Principal};
 use crate::error::{Error, Result};
 
 /// The only subscription of a watch.
@@ -43,7 +43,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 pub struct Watcher {
     pub caller: Caller,
     /// The credential that the stream depends on.
-    pub presented: Option<Presented>,
+    pub presented: Option<PresentedCredential>,
     pub address: Option<IpAddr>,
     /// Cancelled when the client's connection is about to close.
     pub closing: CancellationToken,
@@ -51,7 +51,7 @@ pub struct Watcher {
 
 /// An event of a watched topic: its position, and its data as JSON.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedEvent {
     pub position: BookPosition,
     pub data: Utf8Bytes,
 }
@@ -115,10 +115,10 @@ impl Watch {
     ///
     /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the connection or the
     /// program stops: the client continues with another process.
-    pub async fn next(&mut self) -> Result<Watched> {
+    pub async fn next(&mut self) -> Result<WatchedEvent> {
         let closing = self.watcher.closing.clone();
         let stopping = self.realtime.tasks.stopping().clone();
-        let left = self.credential_time();
+        let left = self.time_to_expiry();
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Error::Unauthenticated);
         }
@@ -132,12 +132,12 @@ impl Watch {
     }
 
     /// Time until the credential expires; none if it does not.
-    fn credential_time(&self) -> Option<Duration> {
+    fn time_to_expiry(&self) -> Option<Duration> {
         let Principal::User(user) = self.watcher.caller.principal() else { return None };
         Some(Duration::try_from(user.expires_at - OffsetDateTime::now_utc()).unwrap_or_default())
     }
 
-    async fn take(&mut self) -> Result<Watched> {
+    async fn take(&mut self) -> Result<WatchedEvent> {
         loop {
             if let Some(outgoing) = self.taken.pop_front()
                 && let Some(event) = outgoing.event
@@ -147,7 +147,7 @@ impl Watch {
                     let lag = lag.as_seconds_f64().max(0.0);
                     self.realtime.metrics.wallet_ws_fanout_lag_seconds.record(lag);
                 }
-                return Ok(Watched { position: event.position, data: outgoing.frame });
+                return Ok(WatchedEvent { position: event.position, data: outgoing.frame });
             }
             let (behind, is_revoked) = self.outbox.take_notes();
             if is_revoked {

@@ -16,7 +16,7 @@ const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// Most keys that a statement removes, to keep its transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Removes old keys at once, and then regularly until the program stops. Any process may: each removes what is left.
+/// Removes old keys at the start, and then regularly until the program stops. Several processes may run it.
 pub async fn run(events: GameEvents, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut clock = tokio::time::interval(INTERVAL);
     while stopping.run_until_cancelled(clock.tick()).await.is_some() {

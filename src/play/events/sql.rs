@@ -26,7 +26,7 @@ pub(super) async fn claim_key(
     Ok(Some(known.fetch_one(db).await?))
 }
 
-/// Removes idempotency keys that are older than this. Returns how many; other processes remove others.
+/// Removes idempotency keys that are older than this. Returns how many; rows that another process has locked are skipped.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from game_event_key

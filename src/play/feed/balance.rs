@@ -77,7 +77,7 @@ impl Balances {
             .collect();
         changes.retain(|change| last[&(change.wallet, change.row.transfer_id())] == change.index);
         let after: Vec<_> = changes.iter().map(|change| (change.wallet, change.row.seq)).collect();
-        let totals = self.players.total(&after).await?;
+        let totals = self.players.total_balances_after(&after).await?;
         let messages = changes.iter().zip(totals).filter_map(|(change, balance)| {
             let (topic, player) = topics.get(&change.wallet)?;
             let message = self.message(change.row, balance, topic, player);

@@ -99,7 +99,10 @@ impl Players {
     }
 
     /// The total balance of each of these wallets, right after the transfer with the given seq.
-    pub(in crate::play) async fn total(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
+    pub(in crate::play) async fn total_balances_after(
+        &self,
+        after: &[(WalletId, i64)],
+    ) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());
         }
@@ -109,7 +112,11 @@ impl Players {
         let available = read::balances_after(&mut db, BOOK, &available).await?;
         drop(db);
         let held = self.held(after).await?;
-        Ok(available.into_iter().zip(held).map(|(one, other)| Minor(one.0 + other.0)).collect())
+        Ok(available
+            .into_iter()
+            .zip(held)
+            .map(|(available, held)| Minor(available.0 + held.0))
+            .collect())
     }
 
     /// The accounts of every main wallet that a player has, or had, in a currency.

@@ -6,16 +6,18 @@ use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::auth::{Authenticator, TrustedProxies};
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Result};
 use crate::grpc::proto::wallet_service_server::{WalletService, WalletServiceServer};
 use crate::grpc::proto::{
     DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse, TransferRequest,
     TransferResponse, WatchBalanceRequest, WatchBalanceResponse, WithdrawRequest, WithdrawResponse,
 };
 use crate::grpc::{CallMeta, MESSAGE_BYTES_MAX, reply};
-use crate::ids::PlayerId;
+use crate::http::extract::Validator;
+use crate::ids::{InvalidPlayerId, PlayerId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
+use crate::play::http::{MoveMoney, find_currency};
 use crate::realtime::Realtime;
 use crate::wallet::{RequestMeta, Wallets};
 
@@ -35,43 +37,17 @@ impl WalletRpc {
     }
 }
 
-/// Collects the broken fields of a message.
-#[derive(Default)]
-struct Fields(Vec<FieldError>);
+fn player(text: &str) -> Result<PlayerId, String> {
+    text.parse().map_err(|cause: InvalidPlayerId| cause.to_string())
+}
 
-impl Fields {
-    fn check<T>(&mut self, name: &str, outcome: Result<T, String>) -> Option<T> {
-        let refuse = |detail| self.0.push(FieldError { pointer: format!("/{name}"), detail });
-        outcome.map_err(refuse).ok()
-    }
+fn minor_units(amount: i64) -> Result<Minor, String> {
+    Minor::parse_minor_units(&amount.to_string()).map_err(|cause| cause.to_string())
+}
 
-    fn player(&mut self, name: &str, text: &str) -> Option<PlayerId> {
-        self.check(
-            name,
-            text.parse().map_err(|cause: crate::ids::InvalidPlayerId| cause.to_string()),
-        )
-    }
-
-    fn amount(&mut self, amount: i64) -> Option<Minor> {
-        let text = amount.to_string();
-        let parsed = Minor::parse_minor_units(&text).map_err(|cause| cause.to_string());
-        self.check("amount", parsed)
-    }
-
-    fn currency(&mut self, wallets: &Wallets, code: &str) -> Option<Currency> {
-        if code.is_empty() {
-            return Some(wallets.default_currency());
-        }
-        let found = wallets.currencies().find(code);
-        self.check("currency", found.ok_or_else(|| "is not a supported currency".to_owned()))
-    }
-
-    fn finish<T>(self, values: Option<T>) -> Result<T> {
-        match values {
-            Some(values) if self.0.is_empty() => Ok(values),
-            _ => Err(Error::Invalid(self.0)),
-        }
-    }
+/// The currency with this code; the default one if the field is empty.
+fn currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
+    if code.is_empty() { Ok(wallets.default_currency()) } else { find_currency(wallets, code) }
 }
 
 impl CallMeta {
@@ -81,16 +57,31 @@ impl CallMeta {
 }
 
 impl WalletRpc {
+    /// Validates the player and the currency of a message.
+    fn read_holder(&self, user_id: &str, code: &str) -> Result<(PlayerId, Currency)> {
+        let mut validator = Validator::default();
+        let player = validator.check("/user_id", player(user_id));
+        let currency = validator.check("/currency", currency(&self.wallets, code));
+        validator.finish(player.zip(currency))
+    }
+
+    /// Validates a message that moves money of one player.
+    fn read_movement(&self, user_id: &str, amount: i64, code: &str) -> Result<MoveMoney> {
+        let mut validator = Validator::default();
+        let player = validator.check("/user_id", player(user_id));
+        let amount = validator.check("/amount", minor_units(amount));
+        let currency = validator.check("/currency", currency(&self.wallets, code));
+        let (player, (amount, currency)) = validator.finish(player.zip(amount.zip(currency)))?;
+        Ok(MoveMoney { player, amount, currency })
+    }
+
     async fn read_balance(
         &self,
         request: Request<GetBalanceRequest>,
     ) -> Result<GetBalanceResponse> {
         let meta = CallMeta::read(&request, &self.authenticator).await?;
         let GetBalanceRequest { user_id, currency } = request.get_ref();
-        let mut fields = Fields::default();
-        let player = fields.player("user_id", user_id);
-        let currency = fields.currency(&self.wallets, currency);
-        let (player, currency) = fields.finish(player.zip(currency))?;
+        let (player, currency) = self.read_holder(user_id, currency)?;
         let found = self.wallets.main_balance(&meta.caller, &player, currency).await?;
         Ok(GetBalanceResponse {
             balance: found.balance.0,
@@ -102,14 +93,11 @@ impl WalletRpc {
     async fn post_deposit(&self, request: Request<DepositRequest>) -> Result<DepositResponse> {
         let meta = CallMeta::read(&request, &self.authenticator).await?;
         let DepositRequest { user_id, amount, currency } = request.get_ref();
-        let mut fields = Fields::default();
-        let player = fields.player("user_id", user_id);
-        let amount = fields.amount(*amount);
-        let currency = fields.currency(&self.wallets, currency);
-        let (player, (amount, currency)) = fields.finish(player.zip(amount.zip(currency)))?;
+        let MoveMoney { player, amount, currency } =
+            self.read_movement(user_id, *amount, currency)?;
         let meta = meta.request_meta();
         let posting = self.wallets.deposit_main(&player, currency, amount, meta).await;
-        let posting = posting.map_err(|error| at(error, "user_id"))?;
+        let posting = posting.map_err(|error| with_field(error, "user_id"))?;
         Ok(DepositResponse {
             balance: posting.balance.0,
             currency: currency.code().to_owned(),
@@ -121,14 +109,11 @@ impl WalletRpc {
     async fn post_withdrawal(&self, request: Request<WithdrawRequest>) -> Result<WithdrawResponse> {
         let meta = CallMeta::read(&request, &self.authenticator).await?;
         let WithdrawRequest { user_id, amount, currency } = request.get_ref();
-        let mut fields = Fields::default();
-        let player = fields.player("user_id", user_id);
-        let amount = fields.amount(*amount);
-        let currency = fields.currency(&self.wallets, currency);
-        let (player, (amount, currency)) = fields.finish(player.zip(amount.zip(currency)))?;
+        let MoveMoney { player, amount, currency } =
+            self.read_movement(user_id, *amount, currency)?;
         let meta = meta.request_meta();
         let posting = self.wallets.withdraw_main(&player, currency, amount, meta).await;
-        let posting = posting.map_err(|error| at(error, "user_id"))?;
+        let posting = posting.map_err(|error| with_field(error, "user_id"))?;
         Ok(WithdrawResponse {
             balance: posting.balance.0,
             currency: currency.code().to_owned(),
@@ -139,17 +124,15 @@ impl WalletRpc {
 
     async fn post_transfer(&self, request: Request<TransferRequest>) -> Result<TransferResponse> {
         let meta = CallMeta::read(&request, &self.authenticator).await?;
-        let TransferRequest { from_user_id, to_user_id, amount, currency } = request.get_ref();
-        let mut fields = Fields::default();
-        let from = fields.player("from_user_id", from_user_id);
-        let to = fields.player("to_user_id", to_user_id);
-        let amount = fields.amount(*amount);
-        let currency = fields.currency(&self.wallets, currency);
-        if from.is_some() && from == to {
-            fields.check::<()>("to_user_id", Err("must differ from from_user_id".to_owned()));
-        }
+        let TransferRequest { from_user_id, to_user_id, amount, currency: code } =
+            request.get_ref();
+        let mut validator = Validator::default();
+        let from = validator.check("/from_user_id", player(from_user_id));
+        let to = validator.check("/to_user_id", player(to_user_id));
+        let amount = validator.check("/amount", minor_units(*amount));
+        let currency = validator.check("/currency", currency(&self.wallets, code));
         let (players, (amount, currency)) =
-            fields.finish(from.zip(to).zip(amount.zip(currency)))?;
+            validator.finish(from.zip(to).zip(amount.zip(currency)))?;
         let players = (&players.0, &players.1);
         let meta = meta.request_meta();
         let posting = self.wallets.transfer_main(players, currency, amount, meta).await?;
@@ -163,7 +146,7 @@ impl WalletRpc {
 }
 
 /// Points an error about a wallet to the field that names its player.
-fn at(error: Error, field: &str) -> Error {
+fn with_field(error: Error, field: &str) -> Error {
     error.with_pointer(|_| Some(format!("/{field}")))
 }
 

@@ -3,13 +3,13 @@
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Status};
 
-use super::{Fields, WalletRpc};
+use super::WalletRpc;
 use crate::error::{Error, Result};
 use crate::grpc::proto::{WatchBalanceRequest, WatchBalanceResponse};
 use crate::grpc::{CallMeta, StreamMeta};
 use crate::ledger::currency::Currency;
 use crate::play::feed::{BalanceData, balance_topic};
-use crate::realtime::{Watch, Watched, Watcher};
+use crate::realtime::{Watch, WatchedEvent, Watcher};
 
 type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
 
@@ -22,10 +22,7 @@ impl WalletRpc {
         let call = CallMeta::read(&request, &self.authenticator).await?;
         let meta = StreamMeta::read(&request, &self.trusted_proxies);
         let WatchBalanceRequest { user_id, currency, after } = request.into_inner();
-        let mut fields = Fields::default();
-        let player = fields.player("user_id", &user_id);
-        let currency = fields.currency(&self.wallets, &currency);
-        let (player, currency) = fields.finish(player.zip(currency))?;
+        let (player, currency) = self.read_holder(&user_id, &currency)?;
         // Also the check that the caller may see the balance.
         let current = self.wallets.main_balance(&call.caller, &player, currency).await?;
         let (caller, presented) = (call.caller, call.presented);
@@ -64,7 +61,7 @@ fn changes(
     })
 }
 
-fn response(watched: &Watched, currency: Currency) -> Result<WatchBalanceResponse> {
+fn response(watched: &WatchedEvent, currency: Currency) -> Result<WatchBalanceResponse> {
     let data = serde_json::from_str(&watched.data);
     let BalanceData { balance, transfer } = data.map_err(|cause| Error::Internal(cause.into()))?;
     Ok(WatchBalanceResponse {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Session;
 use super::action::Dialect;
 use super::handle::ErrorReply;
-use crate::auth::{Caller, Presented};
+use crate::auth::{Caller, PresentedCredential};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
@@ -21,7 +21,7 @@ impl Session {
         let mut caller = self.realtime.authenticator.identify(Some(token)).await?;
         let (before, after) = (Credential::of(&self.caller), Credential::of(&caller));
         if after != before {
-            let presented = Presented { token: token.clone(), checked_at };
+            let presented = PresentedCredential { token: token.clone(), checked_at };
             caller = self.realtime.register_credential(&self.outbox, &caller, &presented).await?;
             if let Some(before) = &before {
                 self.realtime.hub.forget_credential(before, &self.outbox).await;

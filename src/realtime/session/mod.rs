@@ -2,6 +2,7 @@
 
 mod action;
 mod credential;
+mod end;
 mod handle;
 mod socket;
 
@@ -21,11 +22,12 @@ use super::message::Viewer;
 use super::outbox::{Outbox, Outgoing, SubscriptionId};
 use super::position::BookPosition;
 use super::replay::Progress;
-use crate::auth::{Access, Caller, Presented, Principal};
+use crate::auth::{Access, Caller, PresentedCredential, Principal};
 use crate::error::{Error, Result};
 
 use self::action::Dialect;
-use self::socket::{Step, close, next_step};
+use self::end::End;
+use self::socket::{Step, next_step};
 
 /// Time without a frame after which a client gets the default subscription.
 const DEFAULT_DELAY: Duration = Duration::from_millis(200);
@@ -38,13 +40,6 @@ const BATCH_BYTES: usize = 8 * 1024;
 
 /// Interval at which a blocked connection is looked at.
 const STALL_POLL: Duration = Duration::from_millis(500);
-
-/// Close code of a client that is too slow.
-const CODE_SLOW: u16 = 4008;
-/// Close codes of RFC 6455.
-const CODE_GOING_AWAY: u16 = 1001;
-const CODE_TOO_LARGE: u16 = 1009;
-const CODE_TRY_AGAIN_LATER: u16 = 1013;
 
 /// A subscription of a connection.
 #[derive(Debug)]
@@ -60,21 +55,6 @@ struct Subscription {
     behind: Option<BookPosition>,
 }
 
-/// Reason for which a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The client closed.
-    Closed,
-    /// The connection broke: no close frame can be sent.
-    Broken,
-    SlowConsumer,
-    PingTimeout,
-    FrameTooLarge,
-    /// The database cannot be reached, so a revocation of the credential would be missed.
-    Unavailable,
-    Shutdown,
-}
-
 /// Topic, player and position of a subscription that is asked for.
 #[derive(Debug, Default)]
 pub(super) struct Request {
@@ -82,9 +62,9 @@ pub(super) struct Request {
     pub player: Option<String>,
 }
 
-/// Credential and subscription that the request of a connection brings.
-pub(super) struct Opening {
-    pub presented: Option<Presented>,
+/// Credential and subscription of the upgrade request.
+pub(super) struct UpgradeRequest {
+    pub presented: Option<PresentedCredential>,
     pub subscription: Option<Request>,
 }
 
@@ -144,7 +124,7 @@ impl Session {
     }
 
     /// Serves the connection until it ends.
-    pub(super) async fn run(mut self, mut socket: WebSocket, opening: Box<Opening>) {
+    pub(super) async fn run(mut self, mut socket: WebSocket, opening: Box<UpgradeRequest>) {
         let metrics = Arc::clone(&self.realtime.metrics);
         let kind =
             if Credential::of(&self.caller).is_some() { "authenticated" } else { "anonymous" };
@@ -158,9 +138,9 @@ impl Session {
         open.decrement(1.0);
     }
 
-    /// Does what the request of the connection asked for.
-    async fn open(&mut self, opening: Box<Opening>) -> Result<(), End> {
-        let Opening { presented, subscription } = *opening;
+    /// Registers the credential and begins the subscription of the upgrade request.
+    async fn open(&mut self, opening: Box<UpgradeRequest>) -> Result<(), End> {
+        let UpgradeRequest { presented, subscription } = *opening;
         if let Some(presented) = presented {
             let realtime = &self.realtime;
             match realtime.register_credential(&self.outbox, &self.caller, &presented).await {
@@ -361,58 +341,6 @@ impl Session {
             let lag = (OffsetDateTime::now_utc() - committed_at).as_seconds_f64().max(0.0);
             metrics.wallet_ws_fanout_lag_seconds.record(lag);
         }
-    }
-
-    /// Ends every subscription and closes the connection.
-    async fn finish(mut self, socket: &mut WebSocket, end: End) {
-        let position = self.resume_position();
-        self.end_subscriptions().await;
-        let dropped = &self.realtime.metrics.wallet_ws_dropped_total;
-        let reason = position.map(|position| position.to_string()).unwrap_or_default();
-        let stopping = self.realtime.tasks.stopping();
-        match end {
-            End::Broken => {}
-            End::Closed => close(socket, stopping, None).await,
-            End::SlowConsumer => {
-                dropped.with(["slow_consumer"]).increment(1);
-                close(socket, stopping, Some((CODE_SLOW, &reason))).await;
-            }
-            End::PingTimeout => dropped.with(["ping_timeout"]).increment(1),
-            End::FrameTooLarge => {
-                dropped.with(["frame_too_large"]).increment(1);
-                close(socket, stopping, Some((CODE_TOO_LARGE, "the frame is too large"))).await;
-            }
-            End::Unavailable => {
-                dropped.with(["unavailable"]).increment(1);
-                close(socket, stopping, Some((CODE_TRY_AGAIN_LATER, "try again later"))).await;
-            }
-            End::Shutdown => {
-                dropped.with(["shutdown"]).increment(1);
-                close(socket, stopping, Some((CODE_GOING_AWAY, &reason))).await;
-            }
-        }
-    }
-
-    async fn end_subscriptions(&mut self) {
-        // Thousands of connections may end at once, and requests must not wait until all of them have ended.
-        let _permit = self.realtime.endings.acquire().await;
-        for own in std::mem::take(&mut self.subscriptions) {
-            self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
-            self.realtime.metrics.wallet_ws_subscriptions.decrement(1.0);
-        }
-        if let Some(credential) = Credential::of(&self.caller) {
-            self.realtime.hub.forget_credential(&credential, &self.outbox).await;
-        }
-    }
-
-    /// Position from which the client can continue all of its subscriptions without missing anything.
-    fn resume_position(&self) -> Option<BookPosition> {
-        let unsent = self.outbox.close();
-        let lacking = self.subscriptions.iter().filter_map(|own| {
-            let has_unsent = unsent.contains(&own.id);
-            if has_unsent { own.sent.or(own.behind) } else { own.behind }
-        });
-        lacking.reduce(BookPosition::meet).or(self.last_sent)
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
     .await
 }
 
-/// The step that an error of the library is; axum hides its type.
+/// The step for an error of the library, by its text: axum hides the type.
 fn step_after(error: &str) -> Step {
     if error.contains("too long") {
         Step::TooLarge
