@@ -111,7 +111,6 @@ async fn other_paths_do_not_reach_the_api() {
             "/edge/",
             "/edge/not_found.html",
             "/pages/style.css",
-            "/grpc.health.v1.Health/Check",
         ] {
             let request =
                 format!("GET {path} HTTP/1.1\r\nhost: revwallet.com\r\nconnection: close\r\n\r\n");
