@@ -95,6 +95,10 @@ ids! {
     AlertId;
     /// Id of a leaderboard; clients know its name.
     LeaderboardId;
+    /// Id of a game.
+    GameId;
+    /// Id of a publisher.
+    PublisherId;
     /// Id of a season of a leaderboard; clients know its number.
     SeasonId;
 }

@@ -18,6 +18,7 @@ pub mod users;
 
 // Floor 4: wallets, and what the slices show themselves through.
 pub mod audit_log;
+pub mod games;
 pub mod grpc;
 pub mod ops;
 pub mod realtime;
@@ -39,6 +40,7 @@ pub mod error;
 pub mod ids;
 pub mod secret;
 pub mod settings;
+pub mod striped_lock;
 pub mod tasks;
 pub mod telemetry;
 pub mod web;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::auth::AccessArgs;
 use crate::db::DatabaseArgs;
 use crate::db::embedded::EmbeddedArgs;
+use crate::games::GamesArgs;
 use crate::http::HttpArgs;
 use crate::ledger::LedgerArgs;
 use crate::ops::canary::CanaryArgs;
@@ -34,6 +35,8 @@ pub struct Config {
     pub users: UsersArgs,
     #[command(flatten)]
     pub webhook: WebhookArgs,
+    #[command(flatten)]
+    pub games: GamesArgs,
     #[command(flatten)]
     pub realtime: RealtimeArgs,
     #[command(flatten)]

@@ -13,18 +13,20 @@ use super::state::App;
 use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
-use crate::ops::{alertmanager, health};
-use crate::{api_keys, audit_log, grpc, play, realtime, users, wallet, web, webhook};
+use crate::ops::{alertmanager, health, status};
+use crate::{api_keys, audit_log, games, grpc, play, realtime, users, wallet, web, webhook};
 
 /// The public API, with the OpenAPI document of each route.
 fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(get_openapi))
+        .merge(status::routes())
         .merge(problem_pages::routes())
         .merge(wallet::http::routes())
         .merge(webhook::http::routes())
         .merge(play::http::routes())
         .merge(play::leaderboards::http::routes())
+        .merge(games::http::routes())
         .merge(users::http::routes())
         .merge(api_keys::http::routes())
         .merge(audit_log::http::routes())

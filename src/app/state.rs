@@ -16,6 +16,7 @@ use crate::audit_log::AuditLog;
 use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
 use crate::db::Database;
 use crate::error::Result;
+use crate::games::{self, Games};
 use crate::grpc;
 use crate::ledger::tail::{Tail, TailOptions};
 use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
@@ -42,6 +43,7 @@ pub struct AppParts {
     pub tail: Tail,
     pub webhooks: Webhooks,
     pub leaderboards: Leaderboards,
+    pub games: Games,
     pub users: Users,
     pub api_keys: ApiKeys,
     pub audit_log: AuditLog,
@@ -79,6 +81,7 @@ from_app! {
     Wallets: wallets,
     Webhooks: webhooks,
     Leaderboards: leaderboards,
+    Games: games,
     Users: users,
     ApiKeys: api_keys,
     AuditLog: audit_log,
@@ -111,6 +114,8 @@ impl App {
         )?;
         let leaderboards =
             Leaderboards::start(db.clone(), wallets.clone(), policy, Arc::clone(metrics), tasks);
+        let games =
+            Games::new(db.clone(), wallets.clone(), &tail, &config.games, Arc::clone(metrics))?;
         let credentials = Credentials { users: users.clone(), api_keys: api_keys.clone(), policy };
         let authenticator = Authenticator::new(Arc::new(credentials), policy);
         let players = Players::new(db.clone(), policy.access);
@@ -131,6 +136,7 @@ impl App {
             tail,
             webhooks,
             leaderboards,
+            games,
             users,
             api_keys,
             audit_log: AuditLog::new(db.clone()),
@@ -217,7 +223,8 @@ async fn open_book(
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
         rules: config.ledger.rules(currencies.clone()),
-        companions: [&wallet::COMPANIONS as &[_], &leaderboards::COMPANIONS].concat(),
+        companions: [&wallet::COMPANIONS as &[_], &leaderboards::COMPANIONS, &games::COMPANIONS]
+            .concat(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };

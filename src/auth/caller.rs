@@ -81,6 +81,15 @@ impl Caller {
         }
     }
 
+    /// Refuses every caller but signed-in users; returns the user.
+    pub fn require_user(&self) -> Result<UserId> {
+        match &self.principal {
+            Principal::User(user) => Ok(user.id),
+            Principal::Anonymous => Err(Error::Unauthenticated),
+            Principal::ApiKey(_) | Principal::Operator => Err(Error::Forbidden),
+        }
+    }
+
     /// Whether the scope was granted.
     pub fn has_scope(&self, scope: Scope) -> bool {
         match &self.principal {

@@ -11,6 +11,8 @@ pub enum Scope {
     WalletWrite,
     #[value(name = "users:read")]
     UsersRead,
+    #[value(name = "games:read")]
+    GamesRead,
     #[value(name = "games:write")]
     GamesWrite,
     #[value(name = "events:write")]
@@ -21,10 +23,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WalletRead,
         Self::WalletWrite,
         Self::UsersRead,
+        Self::GamesRead,
         Self::GamesWrite,
         Self::EventsWrite,
         Self::Admin,
@@ -35,6 +38,7 @@ impl Scope {
             Self::WalletRead => "wallet:read",
             Self::WalletWrite => "wallet:write",
             Self::UsersRead => "users:read",
+            Self::GamesRead => "games:read",
             Self::GamesWrite => "games:write",
             Self::EventsWrite => "events:write",
             Self::Admin => "admin",

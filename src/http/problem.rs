@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::context::RequestContext;
 use super::response::ResponseBody;
 use super::rpc;
-use crate::error::{Error, FieldError};
+use crate::error::{Error, FieldError, StoreRefusal};
 
 /// Body of every failed response.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +45,10 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<Box<RawValue>>,
+    /// Price of the game now, if it is not the expected one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 24.99)]
+    price: Option<Box<RawValue>>,
     /// Id of the wallet that does not exist, or that is frozen or closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7")]
@@ -81,6 +85,7 @@ impl<'a> ProblemBody<'a> {
         Self {
             available,
             required,
+            price: price_of(error),
             wallet: wallet_of(error),
             kind: format!("/problems/{}", problem.slug),
             title: problem.title,
@@ -111,6 +116,15 @@ fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
     }
 }
 
+fn price_of(error: &Error) -> Option<Box<RawValue>> {
+    match error {
+        Error::Store(StoreRefusal::PriceChanged { price }) => {
+            RawValue::from_string(price.clone()).ok()
+        }
+        _ => None,
+    }
+}
+
 fn wallet_of(error: &Error) -> Option<String> {
     match error {
         Error::OfWallet { wallet, .. } => Some(wallet.to_string()),
@@ -121,7 +135,9 @@ fn wallet_of(error: &Error) -> Option<String> {
 
 pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     match error {
-        Error::Invalid(errors) | Error::InvalidProfile(errors) => Cow::Borrowed(errors),
+        Error::Invalid(errors) | Error::InvalidProfile(errors) | Error::InvalidGame(errors) => {
+            Cow::Borrowed(errors)
+        }
         Error::OfWallet { pointer: Some(pointer), error, .. } => {
             Cow::Owned(vec![FieldError { pointer: pointer.clone(), detail: error.to_string() }])
         }

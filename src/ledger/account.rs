@@ -5,7 +5,8 @@
 //! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
 //! | among these, of the role `Prize` | reserves: what the operator has put aside | 0 | none |
-//! | below -2^40 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
+//! | -2^40-2^52 to -2^40-1 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
+//! | below -2^54 | payables: what the operator owes to a third party, one for each party and currency | none | none |
 //!
 //! System and hold accounts are never opened explicitly: the first transfer that touches them creates them.
 
@@ -18,6 +19,12 @@ use crate::error::{Error, Result};
 
 /// Bound between system accounts, above its negative, and hold accounts, below.
 const SYSTEM_IDS: i64 = 1 << 40;
+
+/// Bound of the ids of payables, below its negative.
+const PAYABLE_IDS: i64 = 1 << 54;
+
+/// Highest number of a party that has payables.
+pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
 /// Highest customer id: ids above it have no hold account, and would not be exact in every JSON parser.
 pub const ID_MAX: i64 = 1 << 52;
@@ -43,6 +50,8 @@ pub enum SystemRole {
     CanaryB = 6,
     /// The operator's reserve for prizes.
     Prize = 7,
+    /// Tax that the operator has collected and owes to the state.
+    Tax = 8,
 }
 
 /// Class of an account, which determines its rules.
@@ -53,6 +62,8 @@ pub enum AccountClass {
     System,
     /// A system account that cannot be overdrawn.
     Reserve,
+    /// Debt of the operator to a third party, such as the share of a publisher; below zero after refunds.
+    Payable,
 }
 
 impl AccountId {
@@ -61,12 +72,19 @@ impl AccountId {
         Self(-((role as i64) << 32 | i64::from(currency.number())))
     }
 
-    /// The number of the currency that is encoded in a system account's id.
+    /// The account of what the operator owes to this party in this currency; `None` beyond [`PARTY_MAX`].
+    pub fn payable(party: u32, currency: Currency) -> Option<Self> {
+        let number = i64::from(party) << 32 | i64::from(currency.number());
+        (party <= PARTY_MAX).then_some(Self(-PAYABLE_IDS - number))
+    }
+
+    /// The number of the currency that is encoded in the id of a system account or a payable.
     pub(super) fn currency_number(self) -> Option<u32> {
-        if matches!(self.class(), Some(AccountClass::System | AccountClass::Reserve)) {
-            u32::try_from(-self.0 & 0xffff_ffff).ok()
-        } else {
-            None
+        match self.class()? {
+            AccountClass::System | AccountClass::Reserve | AccountClass::Payable => {
+                u32::try_from(-self.0 & 0xffff_ffff).ok()
+            }
+            AccountClass::Customer | AccountClass::Hold => None,
         }
     }
 
@@ -95,6 +113,7 @@ impl AccountId {
                     Some(AccountClass::System)
                 }
             }
+            id if -2 * PAYABLE_IDS < id && id <= -PAYABLE_IDS => Some(AccountClass::Payable),
             _ if self.held_for().is_some() => Some(AccountClass::Hold),
             _ => None,
         }
@@ -106,7 +125,7 @@ impl AccountClass {
     pub fn allows(self, balance: Minor) -> bool {
         match self {
             Self::Customer | Self::Hold => Minor::ZERO <= balance && balance <= MAX_BALANCE,
-            Self::System => true,
+            Self::System | Self::Payable => true,
             Self::Reserve => Minor::ZERO <= balance,
         }
     }
@@ -190,6 +209,12 @@ mod tests {
         assert_eq!(AccountId::system(SystemRole::World, eur).hold(), None);
         assert_eq!(AccountId::system(SystemRole::Prize, eur).class(), Some(AccountClass::Reserve));
         assert!(!AccountClass::Reserve.allows(Minor(-1)) && AccountClass::System.allows(Minor(-1)));
+        let payable = AccountId::payable(PARTY_MAX, eur).unwrap();
+        assert_eq!(payable.class(), Some(AccountClass::Payable));
+        assert_eq!(payable.currency_number(), Some(eur.number()));
+        assert_eq!(payable.held_for(), None);
+        assert_eq!(AccountId::payable(0, eur).unwrap().class(), Some(AccountClass::Payable));
+        assert_eq!(AccountId::payable(PARTY_MAX + 1, eur), None);
         assert_eq!(AccountId(0).class(), None);
         assert_eq!(AccountId(-SYSTEM_IDS).class(), None);
         assert_eq!(AccountId(ID_MAX + 1).class(), None);
@@ -201,9 +226,9 @@ mod tests {
         let longest = Currency::new("ZZZZZZ", 0).unwrap();
         let shortest = Currency::new("00", 0).unwrap();
 
-        let lowest = AccountId::system(SystemRole::Prize, longest);
+        let lowest = AccountId::system(SystemRole::Tax, longest);
 
-        assert_eq!(lowest.class(), Some(AccountClass::Reserve));
+        assert_eq!(lowest.class(), Some(AccountClass::System));
         assert!(
             AccountId::system(SystemRole::World, longest)
                 > AccountId::system(SystemRole::Revenue, shortest)

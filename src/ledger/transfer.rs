@@ -37,11 +37,12 @@ pub enum TransferKind {
     Purchase = 19,
     Exchange = 20,
     Payout = 21,
+    Tax = 22,
     Probe = 23,
 }
 
 impl TransferKind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Open,
         Self::Close,
         Self::Freeze,
@@ -58,6 +59,7 @@ impl TransferKind {
         Self::Purchase,
         Self::Exchange,
         Self::Payout,
+        Self::Tax,
         Self::Probe,
     ];
 
@@ -105,6 +107,7 @@ impl TransferKind {
             Self::Purchase => "purchase",
             Self::Exchange => "exchange",
             Self::Payout => "payout",
+            Self::Tax => "tax",
             Self::Probe => "probe",
         }
     }

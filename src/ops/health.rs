@@ -52,6 +52,11 @@ impl Ops {
         self.failed_checks().await.is_empty()
     }
 
+    /// Whether the database answers within a second.
+    pub(super) async fn is_database_up(&self) -> bool {
+        matches!(tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await, Ok(Ok(())))
+    }
+
     /// Runs every check and sets its gauge; returns the checks that failed, with the reason.
     pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;

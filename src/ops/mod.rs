@@ -4,6 +4,7 @@ pub mod alertmanager;
 pub mod canary;
 pub mod health;
 pub mod health_client;
+pub mod status;
 
 use std::sync::Arc;
 

@@ -211,6 +211,20 @@ metrics! {
     counter wallet_leaderboard_prizes_total {outcome};
     /// Prizes that are not paid, by state: due or unpaid; sampled every 15 s.
     gauge wallet_leaderboard_prizes_open {state};
+    /// Lists of the games catalog that were served, by outcome of the cache: hit or miss.
+    counter wallet_catalog_lists_total {outcome};
+    /// Changes of the games catalog, by operation.
+    counter wallet_catalog_changes_total {operation};
+    /// Purchases of games, by outcome: paid, free, gift, replayed or refused.
+    counter wallet_store_purchases_total {outcome};
+    /// Purchases of games that were refunded.
+    counter wallet_store_refunds_total;
+    /// Money that purchases of games moved, in minor units.
+    counter wallet_store_revenue_minor_units_total {currency};
+    /// Tax in the purchases of games, in minor units.
+    counter wallet_store_tax_minor_units_total {currency};
+    /// Fees that the operator kept of purchases of games, in minor units.
+    counter wallet_store_fees_minor_units_total {currency};
     /// Jobs that are due and wait for a worker; sampled every 15 s.
     gauge wallet_jobs_ready {queue};
     /// Runs of jobs, by outcome: ok, retry, or dead after the last attempt.

@@ -14,7 +14,6 @@ pub mod read;
 mod records;
 pub mod refund;
 mod sql;
-mod striped_lock;
 pub mod transfer;
 pub mod update;
 
@@ -36,13 +35,13 @@ use crate::ledger::companion::{Companion, CompanionKind};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
+use crate::striped_lock::StripedLock;
 use crate::telemetry::Metrics;
 
 use self::deposit::deposit_to;
 pub(crate) use self::error::from_post_error;
 use self::hold::Hold;
 use self::main_wallet::MainWallet;
-use self::striped_lock::StripedLock;
 
 pub use self::records::WalletRecord;
 

@@ -10,7 +10,7 @@ use super::{assert_section_up_to_date, files};
 const FLOORS: &[(&str, &[&str])] = &[
     ("the command line", &["main", "cli"]),
     ("the composition root", &["app"]),
-    ("slices that use wallets and users", &["webhook", "play"]),
+    ("slices that use wallets and users", &["webhook", "play", "games"]),
     ("users and API keys", &["users", "api_keys"]),
     ("wallets, the audit log, operations", &["wallet", "audit_log", "ops", "realtime", "grpc"]),
     ("the ledger and the HTTP layer", &["ledger", "http"]),
@@ -18,7 +18,17 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("the base of both", &["db", "auth", "idempotency"]),
     (
         "modules without dependencies",
-        &["telemetry", "tasks", "error", "secret", "cache", "ids", "settings", "web"],
+        &[
+            "telemetry",
+            "tasks",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+            "settings",
+            "striped_lock",
+            "web",
+        ],
     ),
 ];
 
@@ -46,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "webhook",
             "play",
+            "games",
             "users",
             "api_keys",
             "wallet",
@@ -104,6 +115,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ids",
         ],
     ),
+    (
+        "games",
+        &[
+            "wallet",
+            "realtime",
+            "ledger",
+            "http",
+            "db",
+            "auth",
+            "idempotency",
+            "telemetry",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+            "settings",
+            "striped_lock",
+        ],
+    ),
     ("grpc", &["http", "auth", "idempotency", "error"]),
     (
         "users",
@@ -137,6 +167,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "cache",
             "ids",
+            "striped_lock",
         ],
     ),
     ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
@@ -158,6 +189,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("ids", &[]),
     ("settings", &[]),
+    ("striped_lock", &[]),
     ("web", &[]),
 ];
 

@@ -114,6 +114,11 @@ impl Tail {
         sql::position_facts(&mut db, *book, seq, retention.as_secs_f64()).await
     }
 
+    /// Changes when there are new events, which nothing is read for.
+    pub fn event_notifications(&self) -> tokio::sync::watch::Receiver<()> {
+        self.notifications.subscribe(NotifyChannel::Event)
+    }
+
     /// The book that the readers follow, and the pool through which it is read.
     pub fn book(&self) -> &BookHandle {
         &self.book

@@ -19,7 +19,7 @@ use crate::wallet::transfer::Note;
 const MEMO_MAX: usize = 500;
 
 /// Caller, idempotency key and trace of a request, for the operation.
-pub(super) fn request_meta<'a>(
+pub(crate) fn request_meta<'a>(
     caller: &'a Caller,
     key: &'a IdempotencyKey,
     context: &RequestContext,

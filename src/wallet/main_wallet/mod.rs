@@ -4,6 +4,7 @@
 //! at once the database lets one open the wallet; the other finds it and deposits into it. When a main wallet is closed,
 //! the next deposit opens another one. Amounts are in minor units.
 
+pub mod charge;
 pub mod payout;
 mod sql;
 

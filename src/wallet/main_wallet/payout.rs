@@ -1,16 +1,17 @@
-//! Payouts: money from an account of the system into the main wallet of a player, such as a prize.
+//! Payouts: money from accounts of the system into the main wallet of a player, such as a prize or a refund.
+
+use uuid::Uuid;
 
 use super::{
     ATTEMPTS_MAX, MainWallet, OPENED_MAIN, OVERTAKEN, OpenedMain, Player, is_overtaken, sql,
 };
 use crate::error::{Error, Result};
 use crate::idempotency::HashedKey;
-use crate::ids::{PlayerId, TransferId};
+use crate::ids::PlayerId;
 use crate::ledger::account::AccountId;
 use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
-use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+use crate::ledger::transfer::{Action, Leg, Posted, Posting};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{Wallets, companion, from_post_error};
 
@@ -19,10 +20,8 @@ use crate::wallet::{Wallets, companion, from_post_error};
 pub struct Payout<'a> {
     pub player: &'a PlayerId,
     pub currency: Currency,
-    pub amount: Minor,
-    /// The account of the system that pays.
-    pub debit: AccountId,
-    pub key: HashedKey,
+    pub key: Option<HashedKey>,
+    pub trace: Option<Uuid>,
     /// Whether an unknown player becomes a guest.
     pub may_open_guest: bool,
 }
@@ -57,13 +56,15 @@ impl PayoutRefusal {
 impl Wallets {
     /// Pays a player, and opens the main wallet first if there never was one.
     ///
-    /// `settle` makes the companion of the payment, given its place among the legs of the posting.
+    /// `legs` makes the legs, given the account that is paid; `settle` the companions, given the place of the first of these
+    /// legs in the posting.
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,
-        settle: impl Fn(usize) -> Result<Companion>,
-    ) -> Result<Result<TransferId, PayoutRefusal>> {
-        let Payout { player, currency, amount, debit, key, may_open_guest } = payout;
+        legs: impl Fn(AccountId) -> Vec<Leg>,
+        settle: impl Fn(usize) -> Result<Vec<Companion>>,
+    ) -> Result<Result<Posted, PayoutRefusal>> {
+        let Payout { player, currency, key, trace, may_open_guest } = payout;
         for _ in 0..ATTEMPTS_MAX {
             let main = self.find_main(player, *currency).await?;
             let holder = match main {
@@ -71,14 +72,10 @@ impl Wallets {
                 None => Player::Guest,
                 Some(MainWallet { player, .. }) => player,
             };
-            let pay = |credit| {
-                let kind = TransferKind::Payout;
-                Leg::from(Action::Move { kind, debit: *debit, credit, amount: *amount })
-            };
-            let mut posting = Posting { key: Some(*key), ..Posting::default() };
+            let mut posting = Posting { key: *key, trace_id: *trace, ..Posting::default() };
             let wallet = main.and_then(|main| main.wallet);
             if let Some(wallet) = wallet {
-                posting.legs = vec![pay(wallet.into())];
+                posting.legs = legs(wallet.into());
             } else {
                 let mut db = self.db.acquire("wallet.payout").await?;
                 if sql::had_main(&mut db, player, currency.code()).await? {
@@ -88,19 +85,20 @@ impl Wallets {
                 drop(db);
                 let account = AccountId::from(id);
                 let open = Leg::from(Action::Open { account, currency: *currency });
-                posting.legs = vec![open, pay(account)];
+                posting.legs = vec![open];
+                posting.legs.extend(legs(account));
                 let app_user = holder.user_id();
                 let row = OpenedMain { id, currency: currency.code(), player, app_user };
                 posting.companions.push(companion(&OPENED_MAIN, &row, OVERTAKEN)?);
             }
-            posting.companions.push(settle(posting.legs.len() - 1)?);
+            posting.companions.extend(settle(usize::from(wallet.is_none()))?);
             match self.ledger.post(posting).await {
                 Ok(posted) => {
                     self.count_posted(&posted, *currency);
                     if wallet.is_none() && !posted.replayed {
                         self.note_opened(holder);
                     }
-                    return Ok(Ok(TransferId(posted.last_seq)));
+                    return Ok(Ok(posted));
                 }
                 Err(error) if is_overtaken(&error) => self.forget_main(player, *currency),
                 Err(error) => {

@@ -68,7 +68,9 @@ impl Wallets {
         let wallet = wallet_of(leg.debit).or_else(|| wallet_of(leg.credit));
         let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
         let fee = TransferKind::Fee.code();
-        let fees = rows.iter().filter(|row| row.kind == fee && row.leg > 0);
+        // Paid on top of the amount: the fee of a purchase is paid by the seller.
+        let fees =
+            rows.iter().filter(|row| row.kind == fee && row.leg > 0 && row.debit == leg.debit.0);
         Ok(Transfer {
             id: TransferId(row.seq),
             kind: leg.kind,

@@ -33,6 +33,10 @@ struct Fixture<'a> {
     wallets: [WalletFixture; 2],
     shop: Client,
     owner: Client,
+    /// The owner as a publisher.
+    publisher: String,
+    /// A free game of that publisher, which the owner owns.
+    game: String,
     callers: Vec<(&'static str, Vec<Client>)>,
 }
 
@@ -40,6 +44,13 @@ async fn id_of(client: &Client, path: &str, body: Value) -> String {
     let response = client.post(path, body).await;
     assert!([200, 201].contains(&response.status), "{path}: {}", response.text);
     response.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Adds a free game with further members and returns its id.
+async fn new_game(admin: &Client, further: Value) -> String {
+    let mut body = json!({ "title": "x", "genre": "x", "price": 0 });
+    body.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
+    admin.post("/api/games", body).await.json()["gameId"].to_string()
 }
 
 async fn wallet_fixture(opener: &Client, shop: &Client) -> WalletFixture {
@@ -71,7 +82,12 @@ impl<'a> Fixture<'a> {
         for scope in Scope::ALL {
             callers.push((scope.name(), vec![app.api_key(&[scope]).await]));
         }
-        Self { app, owner_id: owner.id.clone(), wallets, shop, owner: owner.client, callers }
+        let body = json!({ "user": owner.id, "name": "x" });
+        let publisher = id_of(&admin, "/api/publishers", body).await;
+        let game = new_game(&admin, json!({ "publisher": publisher })).await;
+        owner.post(&format!("/api/games/{game}/purchase"), json!({})).await;
+        let (owner_id, owner) = (owner.id.clone(), owner.client);
+        Self { app, owner_id, wallets, shop, owner, publisher, game, callers }
     }
 
     /// Returns one request per row of a route; for a permitted caller it is invalid or harmless.
@@ -105,6 +121,10 @@ impl<'a> Fixture<'a> {
                     (name, path.replace("{user_id}", player), body)
                 })
                 .to_vec(),
+            (method, path) if path.starts_with("/api/games") => {
+                self.game_requests(method, path).await
+            }
+            (_, "/api/publishers/{id}") => single(path.replace("{id}", &self.publisher), json!({})),
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (method, path) if path.starts_with("/api/leaderboard") && path.contains('{') => {
                 vec![self.leaderboard_request(method, path).await]
@@ -126,7 +146,7 @@ impl<'a> Fixture<'a> {
                 let id = key.credential().split('_').nth(1).unwrap();
                 single(path.replace("{key}", id), json!({}))
             }
-            (_, "/api/users/{id}" | "/internal/user/{id}") => {
+            (_, "/api/users/{id}" | "/internal/user/{id}" | "/api/users/{id}/library") => {
                 single(path.replace("{id}", &self.owner_id), json!({}))
             }
             (_, "/problems/{slug}") => single("/problems/invalid".to_owned(), json!({})),
@@ -134,6 +154,45 @@ impl<'a> Fixture<'a> {
             (method, path) => panic!(
                 "{method} {path} is new: add its request here and review the resulting permissions"
             ),
+        }
+    }
+
+    /// Returns requests about games of the owner and of the house.
+    async fn game_requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
+        let admin = self.app.api_key(&[Scope::Admin]).await;
+        let of_owner = json!({ "publisher": self.publisher });
+        let filled = |game: &str| path.replace("{user_id}", &self.owner_id).replace("{id}", game);
+        match (method, path) {
+            ("POST", "/api/games") => {
+                let plain = json!({ "title": "x", "genre": "x", "price": 0 });
+                let mut invalid = plain.clone();
+                invalid["publisher"] = json!(self.publisher);
+                invalid["base"] = json!(999_999_999);
+                let path = path.to_owned();
+                vec![("of the house", path.clone(), plain), ("of a publisher", path, invalid)]
+            }
+            (_, "/api/games") => vec![("", path.to_owned(), json!({}))],
+            ("GET", "/api/games/{id}") => {
+                let draft = json!({ "publisher": self.publisher, "state": "draft" });
+                let draft = new_game(&admin, draft).await;
+                vec![
+                    ("published", filled(&self.game), json!({})),
+                    ("draft", filled(&draft), json!({})),
+                ]
+            }
+            ("PUT" | "DELETE", _) => {
+                let (own, house) =
+                    (new_game(&admin, of_owner).await, new_game(&admin, json!({})).await);
+                vec![
+                    ("of a publisher", filled(&own), json!({})),
+                    ("of the house", filled(&house), json!({})),
+                ]
+            }
+            // A price that is wrong.
+            (_, path) if path.ends_with("/purchase") => {
+                vec![("", filled(&self.game), json!({ "expected_price": 1 }))]
+            }
+            _ => vec![("", filled(&self.game), json!({}))],
         }
     }
 

@@ -158,10 +158,28 @@ async fn move_money(client: &Client) {
     }
 }
 
+/// Adds games, and buys and refunds them as a user.
+async fn shop(client: &Client, user: &Client, id: &str) {
+    user.post("/api/wallet/deposit", json!({ "userId": id, "amount": 1_000 })).await;
+    for price in ["2.50", "0"] {
+        let body = json!({ "title": "x", "genre": "x", "price": price });
+        let game = client.post("/api/games", body).await.json()["gameId"].clone();
+        client.get("/api/games").await;
+        client.get("/api/games").await;
+        client.get(&format!("/api/games/{game}")).await;
+        let path = format!("/api/games/{game}");
+        for operation in ["purchase", "purchase", "refund"] {
+            user.post(&format!("{path}/{operation}"), json!({})).await;
+        }
+        user.get(&format!("/api/users/{id}/library")).await;
+        client.send(client.request(Method::DELETE, &path)).await;
+    }
+}
+
 async fn use_accounts(client: &Client, round: u32) {
     let name = format!("person{round}");
     let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": "test-secret in public" });
-    client.post("/api/users/register", body).await;
+    let registered = client.post("/api/users/register", body).await;
     client
         .post("/api/users/login", json!({ "username": name, "password": "test-secret wrongly" }))
         .await;
@@ -171,6 +189,8 @@ async fn use_accounts(client: &Client, round: u32) {
     let me = client.with_credential(answer.json()["token"].as_str().unwrap());
     me.get("/wallet").await;
     me.get("/api/audit").await;
+    let id = registered.json()["id"].as_str().unwrap().to_owned();
+    shop(client, &me, &id).await;
     client.with_credential("nonsense").get("/wallet").await;
     client.with_credential("rwk_1_nonsense").get("/wallet").await;
     me.post("/api/users/logout", json!({})).await;

@@ -21,6 +21,7 @@ use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, TransferKind};
 use crate::secret::digest;
 use crate::telemetry::Metrics;
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
@@ -151,19 +152,22 @@ impl Leaderboards {
         let payout = Payout {
             player: &player,
             currency: *currency,
-            amount: *amount,
-            debit: AccountId::system(SystemRole::Prize, *currency),
-            key,
+            key: Some(key),
+            trace: None,
             may_open_guest: self.policy.access == Access::Open,
         };
-        self.wallets
-            .pay_main(&payout, |first| {
-                let row =
-                    PaidPrize { first, season: *season, rank: *rank, currency: currency.code() };
-                Companion::new(&PRIZE_PAID, &row, "the prize is settled")
-                    .map_err(|cause| Error::Internal(cause.into()))
-            })
-            .await
+        let debit = AccountId::system(SystemRole::Prize, *currency);
+        let legs = |credit| {
+            let kind = TransferKind::Payout;
+            vec![Leg::from(Action::Move { kind, debit, credit, amount: *amount })]
+        };
+        let settle = |first| {
+            let row = PaidPrize { first, season: *season, rank: *rank, currency: currency.code() };
+            let companion = Companion::new(&PRIZE_PAID, &row, "the prize is settled");
+            Ok(vec![companion.map_err(|cause| Error::Internal(cause.into()))?])
+        };
+        let paid = self.wallets.pay_main(&payout, legs, settle).await?;
+        Ok(paid.map(|posted| TransferId(posted.last_seq)))
     }
 
     /// Makes the unpaid prizes of a board due again. Returns their number.

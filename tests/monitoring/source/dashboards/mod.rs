@@ -7,6 +7,7 @@ mod overview;
 mod platform;
 mod play;
 mod realtime;
+mod store;
 
 use super::grafana::Dashboard;
 
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Dashboard> {
         business::business(),
         business::transfers(),
         play::play(),
+        store::store(),
         realtime::realtime(),
         operations::jobs(),
         operations::security(),

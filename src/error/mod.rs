@@ -1,0 +1,262 @@
+//! Errors: every failure that a caller can see, in one enum and one table.
+//!
+//! `Display` is public text. The cause of [`Error::Internal`] is not: it is logged once, where the
+//! response is written.
+
+mod problems;
+mod store;
+
+use std::time::Duration;
+
+pub use self::problems::{PROBLEMS, Problem};
+pub use self::store::StoreRefusal;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure that a caller can see.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    #[error("this path does not support {0}")]
+    MethodNotAllowed(http::Method),
+    #[error("this path is for WebSocket connections")]
+    UpgradeRequired,
+    /// A client of the WebSocket asked for more than its connection may have.
+    #[error("limit of {0} subscriptions of a connection reached")]
+    TooManySubscriptions(usize),
+    #[error("{reason}")]
+    Unrecoverable {
+        reason: &'static str,
+        /// The current position.
+        position: String,
+    },
+    #[error("sign in or send an API key")]
+    Unauthenticated,
+    #[error("this credential does not grant that permission")]
+    Forbidden,
+    #[error("the name or the password is wrong")]
+    InvalidCredentials,
+    #[error("send a token of this service in the body or in the header `Authorization`")]
+    NoToken,
+    #[error("there is no user with this id")]
+    UserNotFound,
+    #[error("{}", summary(.0))]
+    InvalidProfile(Vec<FieldError>),
+    #[error("{}", summary(.0))]
+    InvalidGame(Vec<FieldError>),
+    #[error("{0}")]
+    Store(StoreRefusal),
+    #[error("too many attempts: wait {} s", whole_seconds(*.wait))]
+    TooManyRequests { wait: Duration },
+    #[error("{available} is available, {required} is required")]
+    InsufficientFunds { available: String, required: String },
+    #[error("{subject} exceeds the maximum of {limit}")]
+    AmountTooLarge { subject: &'static str, limit: String },
+    #[error("the wallets have different currencies")]
+    CurrencyMismatch,
+    #[error("the wallet is frozen")]
+    WalletFrozen,
+    #[error("the wallet is closed")]
+    WalletClosed,
+    #[error("the wallet still contains money")]
+    WalletNotEmpty,
+    #[error("the hold is already {0}")]
+    HoldEnded(&'static str),
+    #[error("this kind of transfer cannot be refunded")]
+    NotRefundable,
+    /// Another error, and the wallet that it is about.
+    #[error("{error}: {}", place(*.wallet, .pointer.as_deref()))]
+    OfWallet {
+        wallet: i64,
+        /// The member of the request that names the wallet.
+        pointer: Option<String>,
+        error: Box<Error>,
+    },
+    #[error("the leaderboard cannot be changed that way: {0}")]
+    LeaderboardFixed(&'static str),
+    #[error("the last season of the leaderboard is over")]
+    SeasonOver,
+    #[error("{left} is left to refund")]
+    RefundTooLarge { left: String },
+    #[error("transfer {}: {error}", .place + 1)]
+    InBatch { place: usize, error: Box<Error> },
+    #[error("this idempotency key was used for a different request")]
+    IdempotencyKeyReused,
+    #[error("the outcome is unknown: repeat the request with the same Idempotency-Key")]
+    OutcomeUnknown,
+    #[error("send the body as `Content-Type: application/json`")]
+    UnsupportedMediaType,
+    #[error("the body is not valid JSON: {0}")]
+    MalformedJson(String),
+    #[error("the body was not received completely")]
+    BrokenBody,
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("{}", summary(.0))]
+    Invalid(Vec<FieldError>),
+    #[error(
+        "the request took longer than {} and may still take effect: \
+         repeat it with the same Idempotency-Key", humantime::format_duration(*.0)
+    )]
+    Timeout(Duration),
+    /// The deadline that a client gave its call.
+    #[error("the deadline of {} has passed", humantime::format_duration(*.0))]
+    DeadlineExceeded(Duration),
+    #[error("the service is overloaded: try again later")]
+    Overloaded,
+    /// Only nginx answers with this variant and the next two: `nginx/problems.conf`.
+    #[error("the request is not valid HTTP")]
+    Malformed,
+    #[error(
+        "the service cannot be reached, or the connection to it was lost before the response was complete"
+    )]
+    Unreachable,
+    #[error("the service did not respond in time")]
+    Unanswered,
+    #[error("the database is unavailable")]
+    DatabaseUnavailable(#[source] anyhow::Error),
+    #[error("an unexpected error occurred")]
+    Internal(#[source] anyhow::Error),
+}
+
+/// An invalid field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// Location of the field: a JSON pointer into the body, or `?name` for a query parameter.
+    #[schema(example = "/amount")]
+    pub pointer: String,
+    /// Reason why the field is invalid.
+    #[schema(example = "must be more than zero")]
+    pub detail: String,
+}
+
+impl Error {
+    /// Delay after which a retry makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
+            _ => self.problem().retry_after,
+        }
+    }
+
+    /// The internal cause, for the log only.
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
+            Self::InBatch { error, .. } | Self::OfWallet { error, .. } => error.cause(),
+            _ => None,
+        }
+    }
+
+    /// The internal cause, for the operator; the public text if there is none.
+    pub fn into_cause(self) -> anyhow::Error {
+        match self {
+            Self::DatabaseUnavailable(cause) | Self::Internal(cause) => cause,
+            other => anyhow::Error::msg(other.to_string()),
+        }
+    }
+
+    /// The error of a single invalid field.
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    }
+}
+
+impl Error {
+    /// Adds the wallet that this error is about.
+    #[must_use]
+    pub fn of_wallet(self, wallet: i64) -> Self {
+        Self::OfWallet { wallet, pointer: None, error: Box::new(self) }
+    }
+
+    /// Adds the member of the request that names the wallet, unless it is known already.
+    #[must_use]
+    pub fn with_pointer(self, pointer_of: impl FnOnce(i64) -> Option<String>) -> Self {
+        match self {
+            Self::OfWallet { wallet, pointer: None, error } => {
+                Self::OfWallet { wallet, pointer: pointer_of(wallet), error }
+            }
+            other => other,
+        }
+    }
+}
+
+fn place(wallet: i64, pointer: Option<&str>) -> String {
+    match pointer {
+        Some(pointer) => format!("wallet {wallet}, {pointer}"),
+        None => format!("wallet {wallet}"),
+    }
+}
+
+/// Rounds up, so that a client that waits this long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
+fn summary(fields: &[FieldError]) -> String {
+    match fields {
+        [only] if only.pointer.is_empty() => format!("the body {}", only.detail),
+        [only] => format!("{}: {}", only.pointer, only.detail),
+        _ => format!("{} fields are not valid", fields.len()),
+    }
+}
+
+impl From<StoreRefusal> for Error {
+    fn from(refusal: StoreRefusal) -> Self {
+        Self::Store(refusal)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        let is_unavailable = match &cause {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(database) => {
+                database.code().is_some_and(|code| is_unavailable_sqlstate(&code))
+            }
+            _ => false,
+        };
+        let cause = anyhow::Error::new(cause);
+        if is_unavailable { Self::DatabaseUnavailable(cause) } else { Self::Internal(cause) }
+    }
+}
+
+/// Whether a SQLSTATE means that the server is starting, stopping, out of resources or read-only: a retry can succeed.
+fn is_unavailable_sqlstate(code: &str) -> bool {
+    // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only.
+    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique() {
+        let mut slugs: Vec<_> = PROBLEMS.iter().map(|problem| problem.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+
+        assert_eq!(slugs.len(), PROBLEMS.len());
+    }
+
+    #[test]
+    fn temporary_problems_have_retry_after() {
+        for problem in PROBLEMS {
+            let status = problem.status.as_u16();
+            let temporary = status == 429 || (502..=504).contains(&status);
+            assert_eq!(problem.retry_after.is_some(), temporary, "{}", problem.slug);
+        }
+    }
+
+    #[test]
+    fn an_internal_cause_is_not_in_the_public_text() {
+        let error = Error::Internal(anyhow::anyhow!("password of the database"));
+
+        assert!(!error.to_string().contains("password"));
+    }
+}

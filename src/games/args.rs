@@ -1,0 +1,48 @@
+//! Settings of the games store.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::purchase::{Rate, TaxRates};
+use crate::ledger::currency::Currencies;
+use crate::settings;
+
+/// Settings of the games store.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Games store")]
+pub struct GamesArgs {
+    /// Percentage of the price without tax that the operator keeps of a publisher's sale; a publisher can have its own.
+    #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = fee)]
+    pub store_fee: Rate,
+    /// Taxes that the prices include, by currency: `EUR=19,USD=8.25`.
+    #[arg(
+        long,
+        env = "REVWALLET_TAX_RATES",
+        global = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub tax_rates: TaxRates,
+    /// How long after a purchase its buyer can refund it.
+    #[arg(long, env = "REVWALLET_REFUND_WINDOW", global = true, default_value = "14d", value_parser = settings::duration)]
+    pub refund_window: Duration,
+}
+
+impl GamesArgs {
+    /// Refuses taxes in currencies that do not exist.
+    pub(super) fn require_currencies(&self, currencies: &Currencies) -> anyhow::Result<()> {
+        for code in self.tax_rates.currencies() {
+            currencies
+                .find(code)
+                .with_context(|| format!("--tax-rates: {code} is not a supported currency"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Parses a share of a price.
+pub(super) fn fee(text: &str) -> Result<Rate, String> {
+    let rate: Rate = text.parse().map_err(|cause: super::purchase::RateError| cause.to_string())?;
+    if rate.is_share() { Ok(rate) } else { Err("must be at most 100".to_owned()) }
+}

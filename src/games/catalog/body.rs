@@ -1,0 +1,115 @@
+//! Games on the wire: in responses and in events.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::list::ListedGame;
+use super::{Game, Price};
+use crate::error::{Error, Result};
+use crate::wallet::http::body::number;
+
+/// A game in a list.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListedGame)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::games) struct ListedGameBody<'a> {
+    #[schema(example = 1)]
+    game_id: i64,
+    #[schema(example = "Alpha")]
+    title: &'a str,
+    #[schema(example = "puzzle")]
+    genre: &'a str,
+    #[schema(value_type = f64, example = 19.99)]
+    price: Box<RawValue>,
+    #[schema(example = "The first game")]
+    description: &'a str,
+}
+
+impl<'a> TryFrom<&'a ListedGame> for ListedGameBody<'a> {
+    type Error = Error;
+
+    fn try_from(game: &'a ListedGame) -> Result<Self> {
+        let ListedGame { id, title, genre, description, price } = game;
+        let price = number(price.amount, price.currency)?;
+        Ok(Self { game_id: id.0, title, genre, price, description })
+    }
+}
+
+/// A price in a currency.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GamePrice)]
+pub(in crate::games) struct PriceBody {
+    #[schema(example = "EUR")]
+    currency: String,
+    #[schema(value_type = f64, example = 19.99)]
+    price: Box<RawValue>,
+}
+
+impl TryFrom<&Price> for PriceBody {
+    type Error = Error;
+
+    fn try_from(Price { currency, amount }: &Price) -> Result<Self> {
+        Ok(Self { currency: currency.code().to_owned(), price: number(*amount, *currency)? })
+    }
+}
+
+/// A game in detail.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Game)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::games) struct GameBody {
+    #[schema(example = 1)]
+    game_id: i64,
+    #[schema(example = "Alpha")]
+    title: String,
+    #[schema(example = "puzzle")]
+    genre: String,
+    /// Price in the main currency.
+    #[schema(value_type = f64, example = 19.99)]
+    price: Box<RawValue>,
+    #[schema(example = "The first game")]
+    description: String,
+    /// The main currency.
+    #[schema(example = "EUR")]
+    currency: String,
+    /// The prices in all currencies, the main one first.
+    prices: Vec<PriceBody>,
+    /// The publisher; null for a game of the house.
+    #[schema(example = "1")]
+    publisher: Option<String>,
+    /// `draft`, `published` or `retired`.
+    #[schema(example = "published")]
+    state: &'static str,
+    /// The game that this is downloadable content of.
+    #[schema(example = 7)]
+    base: Option<i64>,
+    /// Most copies that are owned at a time; null without a limit.
+    #[schema(example = 1000)]
+    copies: Option<i32>,
+    /// Copies that are left; null without a limit.
+    #[schema(example = 37)]
+    limited: Option<i32>,
+}
+
+impl TryFrom<&Game> for GameBody {
+    type Error = Error;
+
+    fn try_from(game: &Game) -> Result<Self> {
+        let prices = std::iter::once(&game.price).chain(&game.prices).map(PriceBody::try_from);
+        Ok(Self {
+            game_id: game.id.0,
+            title: game.title.clone(),
+            genre: game.genre.clone(),
+            price: number(game.price.amount, game.price.currency)?,
+            description: game.description.clone(),
+            currency: game.price.currency.code().to_owned(),
+            prices: prices.collect::<Result<_>>()?,
+            publisher: game.publisher.map(|id| id.to_string()),
+            state: game.state.name(),
+            base: game.base.map(|id| id.0),
+            copies: game.copies.map(|copies| copies.limit),
+            limited: game.copies.map(|copies| copies.left),
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! The cache of lists: whole responses, valid as long as the catalog has the revision that they were read at.
+//!
+//! A list is served only if the revision was confirmed within [`CHECK_INTERVAL`]: no process serves a list that is older.
+//! An event of any kind makes the next request confirm it at once, so a change is usually visible within milliseconds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::sql;
+use crate::cache::Cache;
+use crate::db::Database;
+use crate::error::Result;
+use crate::ledger::tail::Tail;
+use crate::telemetry::Metrics;
+
+/// Longest time for which a revision counts as current.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shortest time between two checks, however many events there are.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Most lists that are cached.
+const LISTS_MAX: usize = 256;
+
+/// Largest list that is cached, in bytes.
+const LIST_BYTES_MAX: usize = 256 * 1024;
+
+/// A list as it is sent.
+#[derive(Debug)]
+pub struct CachedList {
+    pub body: Bytes,
+    pub etag: String,
+    /// Path of the next page.
+    pub next: Option<String>,
+    /// Position of the read.
+    pub position: String,
+    /// Revision of the catalog that it shows.
+    pub revision: i64,
+}
+
+/// The revision of the catalog, as far as this process knows.
+struct KnownRevision {
+    revision: i64,
+    /// Time before it was read; none if it has to be read again.
+    checked_at: Option<Instant>,
+    /// Number of changes by this process: a read that began before one is outdated.
+    changes: u64,
+    events: watch::Receiver<()>,
+}
+
+/// Lists of the catalog, by the digest of what was asked for.
+pub struct CatalogCache {
+    lists: Cache<Uuid, Arc<CachedList>>,
+    known: Mutex<KnownRevision>,
+    /// Held while the revision is read, so that concurrent requests read it once.
+    checking: tokio::sync::Mutex<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl CatalogCache {
+    pub(in crate::games) fn new(tail: &Tail, metrics: Arc<Metrics>) -> Self {
+        let known = KnownRevision {
+            revision: 0,
+            checked_at: None,
+            changes: 0,
+            events: tail.event_notifications(),
+        };
+        Self {
+            lists: Cache::new(LISTS_MAX),
+            known: Mutex::new(known),
+            checking: tokio::sync::Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The list of this key, if it shows the current catalog.
+    pub(super) async fn get(&self, key: &Uuid, db: &Database) -> Result<Option<Arc<CachedList>>> {
+        let revision = self.current_revision(db).await?;
+        let list = self.lists.get(key).filter(|list| list.revision == revision);
+        let outcome = if list.is_some() { "hit" } else { "miss" };
+        self.metrics.wallet_catalog_lists_total.with([outcome]).increment(1);
+        Ok(list)
+    }
+
+    pub(super) fn insert(&self, key: Uuid, list: &Arc<CachedList>) {
+        if list.body.len() <= LIST_BYTES_MAX {
+            self.lists.insert(key, Arc::clone(list));
+        }
+    }
+
+    /// Makes the next request check the revision: this process has changed the catalog.
+    pub(super) fn expire(&self) {
+        let mut known = self.known();
+        known.checked_at = None;
+        known.changes += 1;
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownRevision> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The revision, unless it has to be read again.
+    fn fresh_revision(&self) -> Option<i64> {
+        let known = self.known();
+        let age = known.checked_at?.elapsed();
+        let is_notified = age >= CHECK_INTERVAL_MIN && known.events.has_changed().unwrap_or(true);
+        (age < CHECK_INTERVAL && !is_notified).then_some(known.revision)
+    }
+
+    async fn current_revision(&self, db: &Database) -> Result<i64> {
+        if let Some(revision) = self.fresh_revision() {
+            return Ok(revision);
+        }
+        let _checking = self.checking.lock().await;
+        if let Some(revision) = self.fresh_revision() {
+            return Ok(revision);
+        }
+        let checked_at = Instant::now();
+        let changes = {
+            let mut known = self.known();
+            known.events.mark_unchanged();
+            known.changes
+        };
+        let mut db = db.acquire("games.revision").await?;
+        let revision = sql::revision(&mut db).await?;
+        let mut known = self.known();
+        known.revision = revision;
+        known.checked_at = (known.changes == changes).then_some(checked_at);
+        Ok(revision)
+    }
+}

@@ -1,0 +1,317 @@
+//! Changes of the catalog: games are added, changed, and deleted or retired.
+//!
+//! Each change is a transaction that also makes the cached lists outdated and publishes its event.
+
+use serde_json::value::to_raw_value;
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::body::GameBody;
+use super::{GameState, Price, sql};
+use crate::auth::{Access, Caller};
+use crate::error::{Error, FieldError, Result, StoreRefusal};
+use crate::games::{Games, require_manager};
+use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::ids::{GameId, PublisherId, UserId};
+use crate::realtime::{Audience, NewEvent, publish};
+
+/// Topic of the changes of the catalog.
+pub(in crate::games) const TOPIC: &str = "game_updates";
+
+/// A game to add.
+#[derive(Debug, Clone)]
+pub struct NewGame {
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub price: Price,
+    pub prices: Vec<Price>,
+    pub publisher: Option<PublisherId>,
+    pub state: GameState,
+    pub base: Option<GameId>,
+    pub copies: Option<i32>,
+    /// Whether it has only the members that the original service knows.
+    pub is_plain: bool,
+}
+
+/// A new limit of copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopiesChange {
+    Limit(i32),
+    Unlimited,
+}
+
+/// The members of a game that a request changes.
+#[derive(Debug, Clone, Default)]
+pub struct GameChanges {
+    pub title: Option<String>,
+    pub genre: Option<String>,
+    pub description: Option<String>,
+    pub price: Option<Price>,
+    /// Replaces all prices in further currencies.
+    pub prices: Option<Vec<Price>>,
+    pub publisher: Option<PublisherId>,
+    pub state: Option<GameState>,
+    pub base: Option<GameId>,
+    pub copies: Option<CopiesChange>,
+}
+
+/// A game that was added, now or by an earlier request with the same key.
+#[derive(Debug)]
+pub struct AddedGame {
+    pub id: GameId,
+    pub title: String,
+    pub replayed: bool,
+}
+
+/// A game as it is inserted.
+pub(super) struct StoredGame<'a> {
+    pub title: &'a str,
+    pub genre: &'a str,
+    pub description: &'a str,
+    pub price: Price,
+    pub publisher: Option<PublisherId>,
+    pub state: GameState,
+    pub base: Option<GameId>,
+    pub key: Option<HashedKey>,
+}
+
+impl NewGame {
+    /// The request as parsed, for its idempotency key.
+    fn content(&self) -> Vec<String> {
+        let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
+        let prices: Vec<String> = self.prices.iter().map(price).collect();
+        let mut content = vec![self.title.clone(), self.genre.clone(), self.description.clone()];
+        content.push(price(&self.price));
+        content.push(prices.join(","));
+        content.push(self.publisher.map(|id| id.to_string()).unwrap_or_default());
+        content.push(self.state.name().to_owned());
+        content.push(self.base.map(|id| id.to_string()).unwrap_or_default());
+        content.push(self.copies.map(|copies| copies.to_string()).unwrap_or_default());
+        content
+    }
+}
+
+impl GameChanges {
+    /// Whether it changes only what the original service knows.
+    fn is_plain(&self) -> bool {
+        let Self { prices, publisher, state, base, copies, .. } = self;
+        prices.is_none()
+            && publisher.is_none()
+            && state.is_none()
+            && base.is_none()
+            && copies.is_none()
+    }
+}
+
+/// Refuses a caller that may not change a game. Where access is open, anyone may change plain games of the house that were
+/// never sold: the clients of the original service send no credential.
+fn require_change(caller: &Caller, user: Option<UserId>, is_plain_house: bool) -> Result<()> {
+    if is_plain_house && caller.policy().access == Access::Open {
+        return Ok(());
+    }
+    require_manager(caller, user)
+}
+
+impl Games {
+    /// Adds a game.
+    pub async fn add(
+        &self,
+        new: &NewGame,
+        caller: &Caller,
+        key: &IdempotencyKey,
+        trace: Uuid,
+    ) -> Result<AddedGame> {
+        let mut db = self.db.acquire("games.add").await?;
+        let user = match new.publisher {
+            Some(publisher) => sql::publisher_user(&mut db, publisher).await?,
+            None => None,
+        };
+        if new.publisher.is_some() && user.is_none() {
+            // Only callers that manage all games learn which publishers exist.
+            require_manager(caller, None)?;
+            return Err(invalid("/publisher", "is not a publisher"));
+        }
+        require_change(caller, user, new.is_plain)?;
+        let content = new.content();
+        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let key = key.hashed(caller.name(), "game", &content);
+        let mut tx = db.begin().await?;
+        if let Some(key) = key
+            && let Some(added) = find_replay(&mut tx, key).await?
+        {
+            return Ok(added);
+        }
+        if let Some(base) = new.base {
+            let found = sql::base_game(&mut tx, base).await?;
+            let is_valid =
+                found.is_some_and(|base| base.publisher == new.publisher && !base.has_base);
+            if !is_valid {
+                return Err(invalid("/base", "is not a game of this publisher that can be a base"));
+            }
+        }
+        let stock = match new.copies {
+            Some(copies) => Some(sql::create_stock(&mut tx, copies).await?),
+            None => None,
+        };
+        let stored = StoredGame {
+            title: &new.title,
+            genre: &new.genre,
+            description: &new.description,
+            price: new.price,
+            publisher: new.publisher,
+            state: new.state,
+            base: new.base,
+            key,
+        };
+        let Some(id) = sql::insert(&mut tx, &stored, stock).await? else {
+            // A concurrent attempt of the same request added it.
+            let key = key.ok_or(Error::Overloaded)?;
+            return find_replay(&mut tx, key).await?.ok_or(Error::Overloaded);
+        };
+        set_prices(&mut tx, id, &new.prices).await?;
+        self.publish_change(&mut tx, id, (None, Some(new.state)), trace).await?;
+        tx.commit().await?;
+        self.changed("added");
+        Ok(AddedGame { id, title: new.title.clone(), replayed: false })
+    }
+
+    /// Changes a game.
+    pub async fn update(
+        &self,
+        id: GameId,
+        changes: &GameChanges,
+        caller: &Caller,
+        trace: Uuid,
+    ) -> Result<()> {
+        let mut db = self.db.acquire("games.update").await?;
+        let mut tx = db.begin().await?;
+        let (game, before, was_sold) = lock(&mut tx, id, false).await?;
+        let is_plain_house = game.publisher.is_none() && !was_sold && changes.is_plain();
+        require_change(caller, game.publisher_user, is_plain_house)?;
+        let fixed = [
+            (
+                changes.publisher.is_some() && changes.publisher != game.publisher,
+                "the publisher of a game is fixed",
+            ),
+            (changes.base.is_some() && changes.base != game.base, "the base game is fixed"),
+            (
+                was_sold && changes.state == Some(GameState::Draft),
+                "a game that was sold cannot become a draft again",
+            ),
+        ];
+        if let Some((_, why)) = fixed.into_iter().find(|(differs, _)| *differs) {
+            return Err(StoreRefusal::GameFixed(why).into());
+        }
+        let stock = match (changes.copies, game.stock) {
+            (None, stock) => stock,
+            (Some(CopiesChange::Unlimited), _) => None,
+            (Some(CopiesChange::Limit(limit)), Some(stock)) => {
+                sql::set_quantity(&mut tx, stock, limit).await?;
+                Some(stock)
+            }
+            (Some(CopiesChange::Limit(_)), None) if was_sold => {
+                let why = "a game that was sold without a limit of copies cannot get one";
+                return Err(StoreRefusal::GameFixed(why).into());
+            }
+            (Some(CopiesChange::Limit(limit)), None) => {
+                Some(sql::create_stock(&mut tx, limit).await?)
+            }
+        };
+        sql::update(&mut tx, id, changes, stock).await?;
+        if let Some(prices) = &changes.prices {
+            set_prices(&mut tx, id, prices).await?;
+        }
+        sql::drop_price_in_main_currency(&mut tx, id).await?;
+        let after = changes.state.unwrap_or(before);
+        self.publish_change(&mut tx, id, (Some(before), Some(after)), trace).await?;
+        tx.commit().await?;
+        self.changed("updated");
+        Ok(())
+    }
+
+    /// Deletes a game; one that was sold is retired instead.
+    pub async fn delete(&self, id: GameId, caller: &Caller, trace: Uuid) -> Result<()> {
+        let mut db = self.db.acquire("games.delete").await?;
+        let mut tx = db.begin().await?;
+        let (game, before, was_sold) = lock(&mut tx, id, true).await?;
+        require_change(caller, game.publisher_user, game.publisher.is_none() && !was_sold)?;
+        self.publish_change(&mut tx, id, (Some(before), None), trace).await?;
+        sql::set_state(&mut tx, id, if was_sold { "retired" } else { "deleted" }).await?;
+        tx.commit().await?;
+        self.changed(if was_sold { "retired" } else { "deleted" });
+        Ok(())
+    }
+
+    fn changed(&self, operation: &'static str) {
+        self.catalog.expire();
+        self.metrics.wallet_catalog_changes_total.with([operation]).increment(1);
+    }
+
+    /// Publishes the change of a game to the public: drafts and retired games are not part of it.
+    async fn publish_change(
+        &self,
+        db: &mut PgConnection,
+        id: GameId,
+        (before, after): (Option<GameState>, Option<GameState>),
+        trace: Uuid,
+    ) -> Result<()> {
+        sql::bump_revision(db).await?;
+        let is_public = |state: Option<GameState>| state == Some(GameState::Published);
+        let (kind, verb) = match (is_public(before), is_public(after)) {
+            (false, true) => ("game.added", "added"),
+            (true, true) => ("game.updated", "updated"),
+            (true, false) => ("game.deleted", "deleted"),
+            (false, false) => return Ok(()),
+        };
+        let (row, _) = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
+        let game = self.game_from(row)?;
+        let data = to_raw_value(&GameBody::try_from(&game)?);
+        let data = data.map_err(|cause| Error::Internal(cause.into()))?;
+        let text = format!("The game {} was {verb}.", game.title);
+        let event = NewEvent {
+            topic: TOPIC,
+            kind,
+            data: &data,
+            text: Some(&text),
+            player: None,
+            audience: Audience::Everyone,
+            trace: Some(trace),
+        };
+        publish(db, &event).await
+    }
+}
+
+/// Locks a game. Returns it with its state, and whether it was ever sold.
+async fn lock(
+    db: &mut PgConnection,
+    id: GameId,
+    to_delete: bool,
+) -> Result<(sql::LockedGame, GameState, bool)> {
+    let game = sql::lock(db, id, to_delete).await?.ok_or(StoreRefusal::GameNotFound)?;
+    let state = game.state.parse().map_err(|_| StoreRefusal::GameNotFound)?;
+    let was_sold = sql::was_sold(db, id).await?;
+    Ok((game, state, was_sold))
+}
+
+async fn set_prices(db: &mut PgConnection, game: GameId, prices: &[Price]) -> Result<()> {
+    let currencies: Vec<String> =
+        prices.iter().map(|price| price.currency.code().to_owned()).collect();
+    let amounts: Vec<i64> = prices.iter().map(|price| price.amount.0).collect();
+    sql::set_prices(db, game, &currencies, &amounts).await
+}
+
+async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<AddedGame>> {
+    match sql::find_by_key(db, key.hash).await? {
+        None => Ok(None),
+        Some((id, content, title)) if content == Some(key.content) => {
+            Ok(Some(AddedGame { id, title, replayed: true }))
+        }
+        Some(_) => Err(Error::IdempotencyKeyReused),
+    }
+}
+
+fn invalid(pointer: &str, detail: &str) -> Error {
+    let (pointer, detail) = (pointer.to_owned(), detail.to_owned());
+    Error::InvalidGame(vec![FieldError { pointer, detail }])
+}

@@ -1,0 +1,115 @@
+//! Lists of published games: by genre, by publisher, or with all of some words.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cache::CachedList;
+use super::{Price, sql};
+use crate::db::position;
+use crate::error::Result;
+use crate::games::Games;
+use crate::http::pagination::last_of_full_page;
+use crate::ids::{GameId, PublisherId};
+use crate::secret::digest;
+
+/// Most words of a search.
+const WORDS_MAX: usize = 8;
+
+/// Longest word of a search, in bytes.
+const WORD_BYTES_MAX: usize = 100;
+
+/// The games that a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct GameFilter {
+    pub genre: Option<String>,
+    /// A query of [`search_query`].
+    pub search: Option<String>,
+    pub publisher: Option<PublisherId>,
+    /// The last game of the previous page.
+    pub after: Option<GameId>,
+    pub limit: i64,
+}
+
+/// A game in a list.
+#[derive(Debug)]
+pub struct ListedGame {
+    pub id: GameId,
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub price: Price,
+}
+
+/// The query that finds the games with all words of a text; the last one may be the beginning of a word. None without words.
+pub fn search_query(text: &str) -> Option<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let words = words.filter(|word| word.len() <= WORD_BYTES_MAX).take(WORDS_MAX);
+    let words: Vec<&str> = words.collect();
+    (!words.is_empty()).then(|| format!("{}:*", words.join(" & ")))
+}
+
+impl GameFilter {
+    fn key(&self) -> uuid::Uuid {
+        let number = |id: Option<i64>| id.map(|id| id.to_string()).unwrap_or_default();
+        digest(&[
+            self.genre.as_deref().unwrap_or_default(),
+            self.search.as_deref().unwrap_or_default(),
+            &number(self.publisher.map(|id| id.0)),
+            &number(self.after.map(|id| id.0)),
+            &self.limit.to_string(),
+        ])
+    }
+}
+
+impl Games {
+    /// A list of published games, as it is sent. `write` makes the body; `next` the path of the page after this game.
+    pub async fn list(
+        &self,
+        filter: &GameFilter,
+        write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
+        next: impl FnOnce(GameId) -> String,
+    ) -> Result<Arc<CachedList>> {
+        let key = filter.key();
+        if let Some(list) = self.catalog.get(&key, &self.db).await? {
+            position::note_read(list.position.clone());
+            return Ok(list);
+        }
+        let mut db = self.db.snapshot("games.list").await?;
+        // The first statement fixes the snapshot: the games are those of this revision and position.
+        let (revision, position) = sql::revision_and_position(&mut db).await?;
+        let rows = sql::list(&mut db, filter).await?;
+        drop(db);
+        let games =
+            rows.into_iter().map(|row| self.listed_from(row)).collect::<Result<Vec<_>>>()?;
+        let body = write(&games)?;
+        let etag = format!("W/\"{}\"", digest(&[&String::from_utf8_lossy(&body)]).simple());
+        let next = last_of_full_page(&games, filter.limit).map(|last| next(last.id));
+        position::note_read(position.clone());
+        let list = Arc::new(CachedList { body, etag, next, position, revision });
+        self.catalog.insert(key, &list);
+        Ok(list)
+    }
+
+    fn listed_from(&self, row: sql::ListedRow) -> Result<ListedGame> {
+        let sql::ListedRow { id, title, genre, description, price, currency } = row;
+        let price = self.price_from(&currency, price)?;
+        Ok(ListedGame { id, title, genre, description, price })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_is_made_of_words_only() {
+        let query = |text| search_query(text);
+
+        assert_eq!(query("half life").as_deref(), Some("half & life:*"));
+        assert_eq!(query("a' | !b:* & (c)").as_deref(), Some("a & b & c:*"));
+        assert_eq!(query("été 東京").as_deref(), Some("été & 東京:*"));
+        assert_eq!(query(" :&|! "), None);
+        assert_eq!(query(&"x ".repeat(100)).unwrap().matches('x').count(), WORDS_MAX);
+    }
+}

@@ -1,0 +1,166 @@
+//! The catalog: games with their prices, and the changes to them.
+//!
+//! Lists come from a cache that knows the revision of the catalog ([`cache`]); a single game is read from the database.
+
+mod body;
+mod cache;
+mod change;
+mod list;
+mod sql;
+
+use std::str::FromStr;
+
+use crate::auth::Caller;
+use crate::db::position;
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::{Games, require_manager};
+use crate::ids::{GameId, PublisherId, UserId};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::telemetry::Metrics;
+
+pub(in crate::games) use self::body::{GameBody, ListedGameBody};
+pub use self::cache::{CachedList, CatalogCache};
+pub use self::change::{AddedGame, CopiesChange, GameChanges, NewGame};
+pub use self::list::{GameFilter, ListedGame, search_query};
+
+/// Longest title, in characters.
+pub const TITLE_MAX: usize = 200;
+
+/// Longest genre, in characters.
+pub const GENRE_MAX: usize = 64;
+
+/// Longest description, in characters.
+pub const DESCRIPTION_MAX: usize = 4_000;
+
+/// Most prices in further currencies.
+pub const PRICES_MAX: usize = 50;
+
+/// State of a game.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GameState {
+    /// Visible to its publisher only.
+    Draft,
+    Published,
+    /// No longer for sale; it stays in the libraries.
+    Retired,
+}
+
+impl GameState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Published => "published",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+impl FromStr for GameState {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Draft, Self::Published, Self::Retired]
+            .into_iter()
+            .find(|state| state.name() == name)
+            .ok_or_else(|| "must be draft, published or retired".to_owned())
+    }
+}
+
+/// A price in a currency; zero is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    pub currency: Currency,
+    pub amount: Minor,
+}
+
+/// A game of the catalog.
+#[derive(Debug, Clone)]
+pub struct Game {
+    pub id: GameId,
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub price: Price,
+    /// Prices in further currencies.
+    pub prices: Vec<Price>,
+    /// None is the house.
+    pub publisher: Option<PublisherId>,
+    /// The user of the publisher.
+    publisher_user: Option<UserId>,
+    pub state: GameState,
+    /// The game that this is downloadable content of.
+    pub base: Option<GameId>,
+    pub copies: Option<Copies>,
+}
+
+/// The copies of a limited game.
+#[derive(Debug, Clone, Copy)]
+pub struct Copies {
+    /// Most copies that are owned at a time.
+    pub limit: i32,
+    /// Copies that are left.
+    pub left: i32,
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for outcome in ["hit", "miss"] {
+        metrics.wallet_catalog_lists_total.preregister([outcome]);
+    }
+    for operation in ["added", "updated", "deleted", "retired"] {
+        metrics.wallet_catalog_changes_total.preregister([operation]);
+    }
+}
+
+impl Games {
+    /// A game. Drafts are visible to callers that may change them.
+    pub async fn game(&self, id: GameId, caller: &Caller) -> Result<Game> {
+        let mut db = self.db.acquire("games.get").await?;
+        let found = sql::find(&mut db, id).await?;
+        drop(db);
+        let (row, position) = found.ok_or(StoreRefusal::GameNotFound)?;
+        let game = self.game_from(row)?;
+        if game.state == GameState::Draft && require_manager(caller, game.publisher_user).is_err() {
+            return Err(StoreRefusal::GameNotFound.into());
+        }
+        position::note_read(position);
+        Ok(game)
+    }
+
+    /// The main currency of a game, whose prices a request gives in it.
+    pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
+        let mut db = self.db.acquire("games.main_currency").await?;
+        let (row, _) = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
+        drop(db);
+        Ok(self.price_from(&row.currency, row.price)?.currency)
+    }
+
+    fn game_from(&self, row: sql::GameRow) -> Result<Game> {
+        let copies =
+            row.copies.zip(row.left).map(|(limit, left)| Copies { limit, left: left.max(0) });
+        let further = row.currencies.into_iter().zip(row.amounts);
+        let prices = further.map(|(code, amount)| self.price_from(&code, amount));
+        Ok(Game {
+            id: row.id,
+            price: self.price_from(&row.currency, row.price)?,
+            prices: prices.collect::<Result<_>>()?,
+            title: row.title,
+            genre: row.genre,
+            description: row.description,
+            publisher: row.publisher,
+            publisher_user: row.publisher_user,
+            state: row.state.parse().map_err(|_| StoreRefusal::GameNotFound)?,
+            base: row.base,
+            copies,
+        })
+    }
+
+    pub(in crate::games) fn price_from(&self, code: &str, amount: i64) -> Result<Price> {
+        let currency = self.currencies().find(code).ok_or_else(|| {
+            Error::Internal(anyhow::anyhow!(
+                "the currency {code} of a game is no longer listed in --currency"
+            ))
+        })?;
+        Ok(Price { currency, amount: Minor(amount) })
+    }
+}

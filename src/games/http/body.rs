@@ -1,0 +1,237 @@
+//! Members of a game in requests.
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::error::{Error, Result};
+use crate::games::catalog::{
+    CopiesChange, DESCRIPTION_MAX, GENRE_MAX, GameChanges, GameState, NewGame, PRICES_MAX, Price,
+    TITLE_MAX,
+};
+use crate::http::extract::{BoundedList, RawField, Validator};
+use crate::http::fields::{id, string, text};
+use crate::ids::{GameId, PublisherId};
+use crate::ledger::currency::{Currencies, Currency};
+use crate::ledger::money::Minor;
+
+/// A price in a further currency.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct PutPrice<'a> {
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "USD")]
+    currency: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "21.99")]
+    price: RawField<'a>,
+}
+
+/// A game. Clients of the original service send the first four members; all others are optional.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct PutGame<'a> {
+    /// 1 to 200 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "Alpha")]
+    title: RawField<'a>,
+    /// 1 to 64 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "puzzle")]
+    genre: RawField<'a>,
+    /// A decimal with at most the decimals of the currency; 0 is free.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "19.99")]
+    price: RawField<'a>,
+    /// At most 4,000 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "The first game")]
+    description: RawField<'a>,
+    /// The main currency, that of `price`; the default currency if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "EUR")]
+    currency: RawField<'a>,
+    /// Prices in further currencies.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<PutPrice<'static>>>)]
+    prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
+    /// The publisher; the house if absent. It is fixed once the game is added.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "1")]
+    publisher: RawField<'a>,
+    /// `draft`, `published` (the default) or `retired`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "published")]
+    state: RawField<'a>,
+    /// The game that this is downloadable content of. It is fixed once the game is added.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i64>, example = 7)]
+    base: RawField<'a>,
+    /// Most copies that are owned at a time, or `unlimited` (the default).
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i32>, example = 1000)]
+    copies: RawField<'a>,
+}
+
+impl PutGame<'_> {
+    /// Parses a game to add.
+    pub(super) fn into_new(
+        self,
+        currencies: &Currencies,
+        default_currency: Currency,
+    ) -> Result<NewGame> {
+        let mut validator = Validator::default();
+        let is_plain = self.is_plain();
+        let title = validator.required("/title", &self.title, |raw| text(raw, TITLE_MAX));
+        let genre = validator.required("/genre", &self.genre, |raw| text(raw, GENRE_MAX));
+        let description = validator.optional("/description", &self.description, description);
+        let currency = match self.currency.raw() {
+            None => Some(default_currency),
+            Some(_) => self.main_currency(&mut validator, currencies),
+        };
+        let price = currency.and_then(|currency| {
+            let amount = validator.required("/price", &self.price, |raw| amount(raw, currency));
+            Some(Price { currency, amount: amount? })
+        });
+        let changes = self.rest(&mut validator, currencies, currency);
+        let game = title.zip(genre).zip(price).map(|((title, genre), price)| NewGame {
+            title,
+            genre,
+            description: description.unwrap_or_default(),
+            price,
+            prices: changes.prices.unwrap_or_default(),
+            publisher: changes.publisher,
+            state: changes.state.unwrap_or(GameState::Published),
+            base: changes.base,
+            copies: match changes.copies {
+                Some(CopiesChange::Limit(limit)) => Some(limit),
+                Some(CopiesChange::Unlimited) | None => None,
+            },
+            is_plain,
+        });
+        validator.finish(game).map_err(into_game_error)
+    }
+
+    /// The main currency that the request names.
+    pub(super) fn currency(&self, currencies: &Currencies) -> Result<Option<Currency>> {
+        let mut validator = Validator::default();
+        let currency = self.main_currency(&mut validator, currencies);
+        validator.finish(Some(currency)).map_err(into_game_error)
+    }
+
+    /// Parses changes of a game whose main currency is, or becomes, this one.
+    pub(super) fn into_changes(
+        self,
+        currencies: &Currencies,
+        currency: Currency,
+    ) -> Result<GameChanges> {
+        let mut validator = Validator::default();
+        let title = validator.optional("/title", &self.title, |raw| text(raw, TITLE_MAX));
+        let genre = validator.optional("/genre", &self.genre, |raw| text(raw, GENRE_MAX));
+        let description = validator.optional("/description", &self.description, description);
+        if self.currency.raw().is_some() && self.price.raw().is_none() {
+            validator.refuse("/price", "is required with a currency");
+        }
+        let amount = validator.optional("/price", &self.price, |raw| amount(raw, currency));
+        let price = amount.map(|amount| Price { currency, amount });
+        let rest = self.rest(&mut validator, currencies, Some(currency));
+        let changes = GameChanges { title, genre, description, price, ..rest };
+        validator.finish(Some(changes)).map_err(into_game_error)
+    }
+
+    /// Whether it has only the members that the original service knows.
+    fn is_plain(&self) -> bool {
+        let Self { currency, prices, publisher, state, base, copies, .. } = self;
+        prices.is_none()
+            && [currency, publisher, state, base, copies].iter().all(|field| field.raw().is_none())
+    }
+
+    fn main_currency(
+        &self,
+        validator: &mut Validator,
+        currencies: &Currencies,
+    ) -> Option<Currency> {
+        validator.optional("/currency", &self.currency, |raw| find_currency(currencies, raw))
+    }
+
+    /// Parses the members that the original service does not know.
+    fn rest(
+        self,
+        validator: &mut Validator,
+        currencies: &Currencies,
+        main: Option<Currency>,
+    ) -> GameChanges {
+        let publisher = validator.optional("/publisher", &self.publisher, |raw| {
+            id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
+        });
+        let state = validator.optional("/state", &self.state, |raw| string(raw)?.parse());
+        let base = validator.optional("/base", &self.base, |raw| {
+            id(raw).map(GameId).ok_or_else(|| "must be the id of a game".to_owned())
+        });
+        let copies = validator.optional("/copies", &self.copies, copies);
+        let prices = match self.prices.map(BoundedList::within) {
+            None => None,
+            Some(None) => {
+                validator.refuse("/prices", format!("must be at most {PRICES_MAX} prices"));
+                None
+            }
+            Some(Some(prices)) => Some(further_prices(validator, &prices, currencies, main)),
+        };
+        GameChanges { prices, publisher, state, base, copies, ..GameChanges::default() }
+    }
+}
+
+fn further_prices(
+    validator: &mut Validator,
+    prices: &[PutPrice<'_>],
+    currencies: &Currencies,
+    main: Option<Currency>,
+) -> Vec<Price> {
+    let mut parsed: Vec<Price> = Vec::new();
+    for (n, price) in prices.iter().enumerate() {
+        let pointer = format!("/prices/{n}/currency");
+        let currency =
+            validator.required(&pointer, &price.currency, |raw| find_currency(currencies, raw));
+        let Some(currency) = currency else { continue };
+        if main == Some(currency) || parsed.iter().any(|other| other.currency == currency) {
+            validator.refuse(&pointer, "has a price already");
+        }
+        let pointer = format!("/prices/{n}/price");
+        let amount = validator.required(&pointer, &price.price, |raw| amount(raw, currency));
+        parsed.extend(amount.map(|amount| Price { currency, amount }));
+    }
+    parsed
+}
+
+pub(super) fn find_currency(currencies: &Currencies, raw: &str) -> Result<Currency, String> {
+    currencies.find(&string(raw)?).ok_or_else(|| "is not a supported currency".to_owned())
+}
+
+fn amount(raw: &str, currency: Currency) -> Result<Minor, String> {
+    let text = Currencies::amount_text(raw)?;
+    Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())
+}
+
+fn description(raw: &str) -> Result<String, String> {
+    let text = string(raw)?;
+    if text.chars().count() <= DESCRIPTION_MAX {
+        Ok(text)
+    } else {
+        Err(format!("must have at most {DESCRIPTION_MAX} characters"))
+    }
+}
+
+fn copies(raw: &str) -> Result<CopiesChange, String> {
+    if raw == "\"unlimited\"" {
+        return Ok(CopiesChange::Unlimited);
+    }
+    let limit = raw.parse().ok().filter(|limit| *limit >= 0);
+    limit
+        .map(CopiesChange::Limit)
+        .ok_or_else(|| "must be a whole number of at least 0, or unlimited".to_owned())
+}
+
+/// The original service answers an invalid game with 400.
+pub(super) fn into_game_error(error: Error) -> Error {
+    match error {
+        Error::Invalid(fields) => Error::InvalidGame(fields),
+        other => other,
+    }
+}

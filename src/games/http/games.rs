@@ -1,0 +1,264 @@
+//! `/api/games`: list, search, get, add, change and delete games.
+
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::body::PutGame;
+use crate::auth::{Authenticator, Caller, bearer};
+use crate::error::{Error, Result};
+use crate::games::Games;
+use crate::games::catalog::{GameBody, GameFilter, ListedGame, ListedGameBody, search_query};
+use crate::http::context::RequestContext;
+use crate::http::extract::{JsonBody, Path, Query};
+use crate::http::memory::SharedBytes;
+use crate::http::pagination::page_limit;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{GameId, PublisherId};
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Games: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(list_games, add_game)).routes(routes!(
+        get_game,
+        update_game,
+        delete_game
+    ))
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ListGamesQuery {
+    /// Only games of this genre, in upper or lower case.
+    #[param(example = "puzzle")]
+    genre: Option<String>,
+    /// Only games with all of these words in title, genre or description; the last may be the beginning of a word.
+    #[param(example = "alpha")]
+    q: Option<String>,
+    /// Only games of this publisher.
+    #[param(value_type = Option<i64>)]
+    publisher: Option<PublisherId>,
+    /// Page size, 1 to 1000; 100 by default.
+    limit: Option<i64>,
+    /// End of the previous page; take it from the header `Link`.
+    #[param(value_type = Option<i64>)]
+    after: Option<GameId>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameList)]
+struct GameListBody<'a> {
+    games: Vec<ListedGameBody<'a>>,
+}
+
+fn list_body(games: &[ListedGame]) -> Result<Bytes> {
+    let games = games.iter().map(ListedGameBody::try_from).collect::<Result<_>>()?;
+    let body = serde_json::to_vec(&GameListBody { games });
+    body.map(Bytes::from).map_err(|cause| Error::Internal(cause.into()))
+}
+
+/// List published games
+///
+/// In the order of their ids. Every process shows a change within a second. A request whose `If-None-Match` has the `ETag`
+/// of the list gets 304.
+#[utoipa::path(
+    get, path = "/api/games", tag = "games",
+    params(
+        ListGamesQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the list that the client has"),
+    ),
+    responses(
+        (status = 200, description = "`Link` has the next page", body = GameListBody<'static>),
+        (status = 304, description = "The list has not changed"),
+        Problems,
+    ),
+)]
+async fn list_games(
+    State(games): State<Games>,
+    Query(query): Query<ListGamesQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let ListGamesQuery { genre, q, publisher, limit, after } = query;
+    let limit = page_limit(limit)?;
+    let search = q.as_deref().and_then(search_query);
+    if q.is_some() && search.is_none() {
+        return Err(Error::field("?q", "must contain a word"));
+    }
+    for (name, text) in [("?genre", &genre), ("?q", &q)] {
+        if text.as_deref().is_some_and(|text| text.contains('\0')) {
+            return Err(Error::field(name, "must not contain a NUL"));
+        }
+    }
+    let filter = GameFilter { genre: genre.clone(), search, publisher, after, limit };
+    let next = |last: GameId| {
+        let mut path = format!("/api/games?limit={limit}&after={last}");
+        for (name, value) in [("genre", &genre), ("q", &q)] {
+            if let Some(value) = value {
+                path.extend(["&", name, "="]);
+                path.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+            }
+        }
+        if let Some(PublisherId(publisher)) = publisher {
+            path.extend(["&publisher=", &publisher.to_string()]);
+        }
+        path
+    };
+    let list = games.list(&filter, list_body, next).await?;
+    let etag = HeaderValue::from_str(&list.etag).map_err(|cause| Error::Internal(cause.into()))?;
+    let has_it = headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &list.etag));
+    let mut response = if has_it {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        (Extension(SharedBytes), content_type, list.body.clone()).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag);
+    // A cache may keep it, and has to ask whether it has changed.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
+    let link = list.next.as_ref().map(|path| format!("<{path}>; rel=\"next\""));
+    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+        headers.insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Whether `If-None-Match` names this tag, which may have been weakened on the way.
+fn matches(known: &HeaderValue, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let known = known.to_str().unwrap_or_default();
+    known.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}
+
+/// Get a game
+///
+/// A draft is visible to the callers that may change it.
+#[utoipa::path(
+    get, path = "/api/games/{id}", tag = "games",
+    params(("id" = i64, Path, description = "The game", example = 1)),
+    responses((status = 200, description = "The game", body = GameBody), Problems),
+)]
+async fn get_game(
+    State(games): State<Games>,
+    State(authenticator): State<Authenticator>,
+    Path(id): Path<GameId>,
+    headers: HeaderMap,
+) -> Result<Json<GameBody>> {
+    let caller = authenticator.identify(bearer(&headers)?.as_ref()).await?;
+    let game = games.game(id, &caller).await?;
+    GameBody::try_from(&game).map(Json)
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameAdded)]
+#[serde(rename_all = "camelCase")]
+struct GameAddedBody {
+    #[schema(example = "Game added successfully")]
+    message: &'static str,
+    #[schema(example = "Alpha")]
+    title: String,
+    #[schema(example = 1)]
+    game_id: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameChanged)]
+struct GameChangedBody {
+    #[schema(example = "Game updated successfully")]
+    message: &'static str,
+}
+
+/// Add a game
+///
+/// Requires `games:write`, or the user of the publisher. Where access is open, games of the house with title, genre, price
+/// and description need no credential.
+#[utoipa::path(
+    post, path = "/api/games", tag = "games",
+    params(IdempotencyKey),
+    request_body = PutGame<'static>,
+    responses((status = 201, description = "Added", body = GameAddedBody), Problems),
+)]
+async fn add_game(
+    State(games): State<Games>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Replayable<GameAddedBody>> {
+    let body: PutGame<'_> = body.read()?;
+    let new = body.into_new(games.currencies(), games.default_currency())?;
+    let added = games.add(&new, &caller, &key, trace_of(&context)).await?;
+    let location = format!("/api/games/{}", added.id);
+    let body = GameAddedBody {
+        message: "Game added successfully",
+        title: added.title,
+        game_id: added.id.0,
+    };
+    Ok(Replayable::created(body, location, added.replayed))
+}
+
+/// Change a game
+///
+/// Absent members stay as they are. Requires the same as adding it; a game of the house that was sold requires `games:write`.
+#[utoipa::path(
+    put, path = "/api/games/{id}", tag = "games",
+    params(("id" = i64, Path, description = "The game", example = 1)),
+    request_body = PutGame<'static>,
+    responses((status = 200, description = "Changed", body = GameChangedBody), Problems),
+)]
+async fn update_game(
+    State(games): State<Games>,
+    caller: Caller,
+    Path(id): Path<GameId>,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Json<GameChangedBody>> {
+    let body: PutGame<'_> = body.read()?;
+    let currency = match body.currency(games.currencies())? {
+        Some(currency) => currency,
+        None => games.main_currency(id).await?,
+    };
+    let changes = body.into_changes(games.currencies(), currency)?;
+    games.update(id, &changes, &caller, trace_of(&context)).await?;
+    Ok(Json(GameChangedBody { message: "Game updated successfully" }))
+}
+
+/// Delete a game
+///
+/// A game that was sold is retired instead, and stays in the libraries. Requires the same as changing it.
+#[utoipa::path(
+    delete, path = "/api/games/{id}", tag = "games",
+    params(
+        ("id" = i64, Path, description = "The game", example = 1),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
+    ),
+    responses(
+        (status = 200, description = "Deleted or retired", body = GameChangedBody, example = json!({ "message": "Game deleted successfully" })),
+        Problems,
+    ),
+)]
+async fn delete_game(
+    State(games): State<Games>,
+    caller: Caller,
+    Path(id): Path<GameId>,
+    Extension(context): Extension<RequestContext>,
+) -> Result<Json<GameChangedBody>> {
+    games.delete(id, &caller, trace_of(&context)).await?;
+    Ok(Json(GameChangedBody { message: "Game deleted successfully" }))
+}
+
+fn trace_of(context: &RequestContext) -> Uuid {
+    Uuid::from_bytes(context.trace().trace_id)
+}

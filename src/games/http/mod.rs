@@ -1,0 +1,27 @@
+//! `/api/games`, `/api/publishers` and the library of a user.
+
+mod body;
+mod games;
+mod library;
+mod publishers;
+mod purchases;
+
+use axum::extract::FromRef;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Games;
+use crate::auth::{Authenticator, TrustedProxies};
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Games: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .merge(games::routes())
+        .merge(purchases::routes())
+        .merge(publishers::routes())
+        .merge(library::routes())
+}

@@ -1,0 +1,60 @@
+//! Libraries: the games that a user owns.
+
+mod sql;
+
+use time::OffsetDateTime;
+
+use crate::auth::{Caller, Scope};
+use crate::db::position;
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::{Games, require_manager};
+use crate::ids::{GameId, UserId};
+
+/// A game in a library.
+#[derive(Debug)]
+pub struct LibraryEntry {
+    pub game: GameId,
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub base: Option<GameId>,
+    pub acquired_at: OffsetDateTime,
+}
+
+impl Games {
+    /// A page of the games that a user owns, in the order of their ids.
+    pub async fn library(
+        &self,
+        user: UserId,
+        after: Option<GameId>,
+        limit: i64,
+        caller: &Caller,
+    ) -> Result<Vec<LibraryEntry>> {
+        caller.require_user_or_scope(user, Scope::GamesRead)?;
+        let mut db = self.db.snapshot("games.library").await?;
+        let position = sql::position(&mut db).await?;
+        let entries = sql::library(&mut db, user, after, limit).await?;
+        drop(db);
+        position::note_read(position);
+        Ok(entries)
+    }
+
+    /// Since when a user owns a game; 404 if the user does not.
+    pub async fn owned_since(
+        &self,
+        game: GameId,
+        user: UserId,
+        caller: &Caller,
+    ) -> Result<OffsetDateTime> {
+        let mut db = self.db.acquire("games.owner").await?;
+        let found = sql::owner(&mut db, game, user).await?;
+        drop(db);
+        let publisher_user = found.as_ref().and_then(|found| found.publisher_user);
+        if require_manager(caller, publisher_user).is_err() {
+            caller.require_user_or_scope(user, Scope::GamesRead)?;
+        }
+        let found = found.ok_or(StoreRefusal::GameNotFound)?;
+        position::note_read(found.position);
+        found.owned_since.ok_or(Error::NotFound("owner of this game"))
+    }
+}

@@ -1,0 +1,98 @@
+//! The games store: publishers and their games, purchases, and who owns what.
+//!
+//! | part | file |
+//! |---|---|
+//! | games: add, change, delete, list, search | [`catalog`] |
+//! | publishers and their fees | [`publisher`] |
+//! | buying, giving and refunding a game | [`purchase`] |
+//! | the games of a user | [`library`] |
+//!
+//! The catalog is public. A game of the house belongs to no publisher.
+
+mod args;
+pub mod catalog;
+pub mod http;
+pub mod library;
+pub mod publisher;
+pub mod purchase;
+
+use std::sync::Arc;
+
+use crate::auth::{Caller, Scope};
+use crate::db::Database;
+use crate::error::Result;
+use crate::ids::UserId;
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::currency::{Currencies, Currency};
+use crate::ledger::tail::Tail;
+use crate::telemetry::Metrics;
+use crate::wallet::Wallets;
+
+use self::catalog::CatalogCache;
+use self::purchase::PurchaseLocks;
+
+pub use self::args::GamesArgs;
+
+/// Every statement of this slice that moves with money.
+pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
+
+/// The book that purchases are paid in.
+const BOOK: i32 = 1;
+
+/// The operations of the store. Cheap to clone.
+#[derive(Clone)]
+pub struct Games(Arc<GamesParts>);
+
+pub struct GamesParts {
+    db: Database,
+    wallets: Wallets,
+    catalog: CatalogCache,
+    settings: GamesArgs,
+    /// Locks of recipients, and of games with their last copies.
+    locks: PurchaseLocks,
+    metrics: Arc<Metrics>,
+}
+
+impl std::ops::Deref for Games {
+    type Target = GamesParts;
+
+    fn deref(&self) -> &GamesParts {
+        &self.0
+    }
+}
+
+impl Games {
+    pub fn new(
+        db: Database,
+        wallets: Wallets,
+        tail: &Tail,
+        settings: &GamesArgs,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        settings.require_currencies(wallets.currencies())?;
+        catalog::preregister(&metrics);
+        purchase::preregister(&metrics);
+        let catalog = CatalogCache::new(tail, Arc::clone(&metrics));
+        let settings = settings.clone();
+        let locks = PurchaseLocks::default();
+        Ok(Self(Arc::new(GamesParts { db, wallets, catalog, settings, locks, metrics })))
+    }
+}
+
+impl GamesParts {
+    fn currencies(&self) -> &Currencies {
+        self.wallets.currencies()
+    }
+
+    fn default_currency(&self) -> Currency {
+        self.wallets.default_currency()
+    }
+}
+
+/// Refuses a caller that manages neither the games of this publisher's user nor all games. The house has no user.
+fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
+    match user {
+        Some(user) => caller.require_user_or_scope(user, Scope::GamesWrite),
+        None => caller.require_scope(Scope::GamesWrite),
+    }
+}

@@ -1,0 +1,99 @@
+//! Publishers: users who sell games, and the fee that the operator keeps of their sales.
+
+mod sql;
+
+use crate::auth::{Caller, Scope};
+use crate::db::position;
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::purchase::Rate;
+use crate::games::{Games, require_manager};
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{PublisherId, UserId};
+
+/// Longest name of a publisher, in characters.
+pub const NAME_MAX: usize = 100;
+
+/// A publisher.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    pub id: PublisherId,
+    pub user: UserId,
+    pub name: String,
+    /// None is the fee of the settings.
+    pub fee: Option<Rate>,
+    pub replayed: bool,
+}
+
+impl Games {
+    /// Makes a user a publisher.
+    pub async fn add_publisher(
+        &self,
+        user: UserId,
+        name: &str,
+        fee: Option<Rate>,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<Publisher> {
+        caller.require_scope(Scope::Admin)?;
+        let stored_fee = fee.map(Rate::to_stored);
+        let content = [
+            user.to_string(),
+            name.to_owned(),
+            stored_fee.map(|f| f.to_string()).unwrap_or_default(),
+        ];
+        let content = content.each_ref().map(String::as_str);
+        let key = key.hashed(caller.name(), "publisher", &content);
+        let mut db = self.db.acquire("games.add_publisher").await?;
+        if let Some(key) = key
+            && let Some((row, content)) = sql::find_by_key(&mut db, key.hash).await?
+        {
+            if content != Some(key.content) {
+                return Err(Error::IdempotencyKeyReused);
+            }
+            return Ok(Publisher { replayed: true, ..row.into() });
+        }
+        if !sql::user_exists(&mut db, user).await? {
+            return Err(Error::UserNotFound);
+        }
+        match sql::insert(&mut db, user, name, stored_fee, key).await? {
+            Some(id) => Ok(Publisher { id, user, name: name.to_owned(), fee, replayed: false }),
+            None => Err(StoreRefusal::PublisherExists.into()),
+        }
+    }
+
+    /// Changes the name or the fee of a publisher; purchases from now on have the new fee.
+    pub async fn change_publisher(
+        &self,
+        id: PublisherId,
+        name: Option<&str>,
+        fee: Option<Rate>,
+        caller: &Caller,
+    ) -> Result<Publisher> {
+        caller.require_scope(Scope::Admin)?;
+        let mut db = self.db.acquire("games.change_publisher").await?;
+        let row = sql::update(&mut db, id, name, fee.map(Rate::to_stored)).await?;
+        row.map(Publisher::from).ok_or_else(no_publisher)
+    }
+
+    /// A publisher, for the callers that manage its games.
+    pub async fn publisher(&self, id: PublisherId, caller: &Caller) -> Result<Publisher> {
+        let mut db = self.db.acquire("games.publisher").await?;
+        let found = sql::find(&mut db, id).await?;
+        drop(db);
+        require_manager(caller, found.as_ref().map(|(row, _)| row.user))?;
+        let (row, position) = found.ok_or_else(no_publisher)?;
+        position::note_read(position);
+        Ok(row.into())
+    }
+}
+
+fn no_publisher() -> Error {
+    Error::NotFound("publisher")
+}
+
+impl From<sql::PublisherRow> for Publisher {
+    fn from(row: sql::PublisherRow) -> Self {
+        let sql::PublisherRow { id, user, name, fee } = row;
+        Self { id, user, name, fee: fee.map(Rate::from_stored), replayed: false }
+    }
+}

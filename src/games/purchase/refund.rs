@@ -1,0 +1,260 @@
+//! Refunds: the buyer gets the money back and the game is taken away, once, in one posting.
+//!
+//! Downloadable content of the game goes with it. What the same buyer paid for it comes back too, if it can still be
+//! refunded; what was given by others or is too old only goes.
+
+use serde::Serialize;
+use sqlx::Connection as _;
+use uuid::Uuid;
+
+use super::{OVERTAKEN, sql};
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::Games;
+use crate::games::purchase::seller_account;
+use crate::ids::{GameId, PlayerId, TransferId, UserId};
+use crate::ledger::account::{AccountClass, AccountId, SystemRole};
+use crate::ledger::companion::Companion;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
+use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
+use crate::wallet::{RequestMeta, from_post_error};
+
+/// Most decisions of one refund when others overtake it.
+const ATTEMPTS_MAX: usize = 32;
+
+/// Most games that a refund takes away.
+const GAMES_MAX: usize = 1_000;
+
+/// A refund that was made.
+#[derive(Debug, Clone)]
+pub struct Refunded {
+    pub game: GameId,
+    pub currency: Currency,
+    pub amount: Minor,
+    /// The transfer that returned the money of the game; none if nothing was paid.
+    pub transfer: Option<TransferId>,
+    pub replayed: bool,
+}
+
+/// A game that is taken away from its owner.
+#[derive(Debug, Serialize)]
+struct RevertRow {
+    /// Place of the refund among the legs of the posting.
+    first: usize,
+    game: GameId,
+    recipient: UserId,
+    /// None if only the game goes.
+    purchase: Option<i64>,
+    seconds: f64,
+    trace: Uuid,
+}
+
+/// The games that a refund takes away, and the legs that return the money.
+struct RefundPlan {
+    currency: Currency,
+    /// The purchases whose money comes back, that of the game first.
+    paid: Vec<sql::OwnedGame>,
+    rows: Vec<RevertRow>,
+}
+
+impl Games {
+    /// Refunds the purchase of a game that the caller bought, for `recipient` if it was a gift.
+    pub async fn refund(
+        &self,
+        game: GameId,
+        recipient: Option<UserId>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Refunded> {
+        let buyer = meta.caller.require_user()?;
+        let recipient = recipient.unwrap_or(buyer);
+        let content = [game.to_string(), recipient.to_string()];
+        let content = content.each_ref().map(String::as_str);
+        let key = meta.key.hashed(meta.caller.name(), "game.refund", &content);
+        let _recipient = self.locks.recipient(game, recipient).await;
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(key) = key {
+                let posted = self.wallets.ledger().find(key).await;
+                if let Some(posted) = posted.map_err(|error| from_post_error(&error, None))? {
+                    return self.refunded_from(game, &posted).await;
+                }
+            }
+            let plan = self.plan_refund(game, (buyer, recipient), meta.trace).await?;
+            if plan.paid.iter().all(|purchase| purchase.price == 0) {
+                if self.revert_free(&plan).await? {
+                    self.metrics.wallet_store_refunds_total.increment(1);
+                    let (currency, amount) = (plan.currency, Minor::ZERO);
+                    return Ok(Refunded {
+                        game,
+                        currency,
+                        amount,
+                        transfer: None,
+                        replayed: false,
+                    });
+                }
+                continue;
+            }
+            let player = PlayerId::from(buyer);
+            let payout = Payout {
+                player: &player,
+                currency: plan.currency,
+                key,
+                trace: Some(meta.trace),
+                may_open_guest: false,
+            };
+            // Those who cannot be paid learn it before the legs are made.
+            let legs = plan.legs()?;
+            let returned =
+                self.wallets.pay_main(&payout, legs, |first| plan.companions(first)).await?;
+            match returned {
+                Ok(posted) => {
+                    if !posted.replayed {
+                        self.metrics.wallet_store_refunds_total.increment(1);
+                    }
+                    return self.refunded_from(game, &posted).await;
+                }
+                Err(PayoutRefusal::Settled) => {}
+                Err(PayoutRefusal::WalletClosed) => return Err(Error::WalletClosed),
+                Err(_) => {
+                    return Err(StoreRefusal::RefundRefused("the money cannot be paid back").into());
+                }
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// Decides what a refund takes away and returns.
+    async fn plan_refund(
+        &self,
+        game: GameId,
+        (buyer, recipient): (UserId, UserId),
+        trace: Uuid,
+    ) -> Result<RefundPlan> {
+        let window = self.settings.refund_window.as_secs_f64();
+        let mut db = self.db.acquire("games.plan_refund").await?;
+        let owned = sql::owned_with_content(&mut db, game, recipient, window, GAMES_MAX).await?;
+        drop(db);
+        let refused = |why| Err(StoreRefusal::RefundRefused(why).into());
+        let Some(own) = owned.first().filter(|own| own.game == game) else {
+            return refused("the user does not own this game");
+        };
+        match own.buyer {
+            Some(by) if by == buyer => {}
+            Some(_) => return refused("a gift can be refunded by its buyer only"),
+            None => return refused("a copy that was not bought here cannot be refunded"),
+        }
+        if !own.is_refundable {
+            return refused("the refund window of this purchase has ended");
+        }
+        let currency = self.price_from(&own.currency, own.price)?.currency;
+        let mut rows = Vec::new();
+        let mut paid = Vec::new();
+        let mut first = 0;
+        for content in owned {
+            let is_own = content.buyer == Some(buyer) && content.is_refundable;
+            if is_own && content.price > 0 && content.currency != currency.code() {
+                let why =
+                    "its downloadable content was paid in another currency: refund that first";
+                return refused(why);
+            }
+            rows.push(RevertRow {
+                first,
+                game: content.game,
+                recipient,
+                purchase: content.purchase.filter(|_| is_own),
+                seconds: window,
+                trace,
+            });
+            if is_own && content.price > 0 {
+                first += content.legs();
+                paid.push(content);
+            }
+        }
+        Ok(RefundPlan { currency, paid, rows })
+    }
+
+    /// Takes free games away, in a transaction of its own; false if something has changed.
+    async fn revert_free(&self, plan: &RefundPlan) -> Result<bool> {
+        let mut db = self.db.acquire("games.revert_free").await?;
+        let mut tx = db.begin().await?;
+        let is_done = sql::revert(&mut tx, &plan.rows).await?;
+        if is_done {
+            tx.commit().await?;
+        } else {
+            tx.rollback().await?;
+        }
+        Ok(is_done)
+    }
+
+    /// The answer to a refund, from its posting.
+    async fn refunded_from(&self, game: GameId, posted: &Posted) -> Result<Refunded> {
+        let returned = posted.rows.iter().enumerate().filter(|(_, row)| {
+            row.kind == TransferKind::Refund && row.credit.class() == Some(AccountClass::Customer)
+        });
+        let mut transfer = None;
+        let mut sum = Minor::ZERO;
+        let mut wallet = None;
+        for (place, row) in returned {
+            let seq = posted.first_seq + i64::try_from(place).unwrap_or_default();
+            transfer.get_or_insert(TransferId(seq));
+            wallet.get_or_insert(row.credit);
+            sum = sum.checked_add(row.amount).unwrap_or(sum);
+        }
+        let missing = || Error::Internal(anyhow::anyhow!("a refund came back without its rows"));
+        let wallet = wallet.and_then(crate::wallet::transfer::wallet_of).ok_or_else(missing)?;
+        let currency = self.wallets.record(wallet).await?.currency;
+        Ok(Refunded { game, currency, amount: sum, transfer, replayed: posted.replayed })
+    }
+}
+
+impl sql::OwnedGame {
+    /// Number of the legs that return its money.
+    fn legs(&self) -> usize {
+        1 + usize::from(self.tax > 0) + usize::from(self.fee > 0)
+    }
+}
+
+impl RefundPlan {
+    /// The legs of the posting, given the wallet that is paid: for each purchase the reverse of its legs.
+    fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
+        let tax = AccountId::system(SystemRole::Tax, self.currency);
+        let revenue = AccountId::system(SystemRole::Revenue, self.currency);
+        let mut moves = Vec::new();
+        for purchase in &self.paid {
+            let seller = seller_account(purchase.publisher, self.currency)?;
+            let parts = [
+                (seller, None, purchase.price),
+                (tax, Some(seller), purchase.tax),
+                (revenue, Some(seller), purchase.fee),
+            ];
+            let parts = parts.into_iter().filter(|(.., amount)| *amount > 0);
+            for (n, (debit, credit, amount)) in parts.enumerate() {
+                moves.push((n > 0, purchase.transfer, debit, credit, Minor(amount)));
+            }
+        }
+        Ok(move |wallet| {
+            let leg = |(with_previous, linked, debit, credit, amount): &(
+                bool,
+                Option<i64>,
+                AccountId,
+                Option<AccountId>,
+                Minor,
+            )| {
+                let (kind, credit) = (TransferKind::Refund, credit.unwrap_or(wallet));
+                let action = Action::Move { kind, debit: *debit, credit, amount: *amount };
+                Leg { with_previous: *with_previous, linked: *linked, ..Leg::from(action) }
+            };
+            moves.iter().map(leg).collect()
+        })
+    }
+
+    /// The companions of the posting, given the place of its first refund.
+    fn companions(&self, start: usize) -> Result<Vec<Companion>> {
+        let companion = |row: &RevertRow| {
+            let row = RevertRow { first: start + row.first, ..*row };
+            Companion::new(&sql::REVERTED, &row, OVERTAKEN)
+                .map_err(|cause| Error::Internal(cause.into()))
+        };
+        self.rows.iter().map(companion).collect()
+    }
+}

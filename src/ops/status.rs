@@ -1,0 +1,61 @@
+//! `/api/status`: whether the service and its database answer, as the clients of the games store ask for it.
+
+use axum::Json;
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Ops;
+use crate::error::Result;
+use crate::http::fields::moment;
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Ops: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(get_status))
+}
+
+/// Status of the service.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServiceStatus)]
+struct StatusBody {
+    #[schema(example = "revwallet")]
+    service: &'static str,
+    /// `OK`, or `ERROR` if the database does not answer.
+    #[schema(example = "OK")]
+    status: &'static str,
+    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    timestamp: String,
+    /// Reason of an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "the database does not answer")]
+    details: Option<&'static str>,
+}
+
+/// Get the status of the service
+#[utoipa::path(
+    get, path = "/api/status", tag = "about",
+    responses(
+        (status = 200, description = "The service works", body = StatusBody),
+        (status = 500, description = "The database does not answer", body = StatusBody),
+    ),
+)]
+async fn get_status(State(ops): State<Ops>) -> Result<Response> {
+    let works = ops.is_database_up().await;
+    let (code, status) =
+        if works { (StatusCode::OK, "OK") } else { (StatusCode::INTERNAL_SERVER_ERROR, "ERROR") };
+    let body = StatusBody {
+        service: "revwallet",
+        status,
+        timestamp: moment(OffsetDateTime::now_utc())?,
+        details: (!works).then_some("the database does not answer"),
+    };
+    Ok((code, Json(body)).into_response())
+}

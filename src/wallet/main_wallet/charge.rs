@@ -1,0 +1,62 @@
+//! Charges: money out of a player's main wallet to accounts of the system, such as a purchase.
+
+use super::{ATTEMPTS_MAX, is_overtaken};
+use crate::error::{Error, Result};
+use crate::idempotency::HashedKey;
+use crate::ids::PlayerId;
+use crate::ledger::account::AccountId;
+use crate::ledger::companion::Companion;
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Leg, Posted, Posting};
+use crate::ledger::{PostError, Refusal};
+use crate::wallet::{RequestMeta, Wallets, from_post_error};
+
+/// A payment out of a player's main wallet.
+#[derive(Debug)]
+pub struct Charge<'a> {
+    pub player: &'a PlayerId,
+    pub currency: Currency,
+    pub amount: Minor,
+    pub key: Option<HashedKey>,
+}
+
+/// The companion of a charge did not take effect: what it was decided on has changed.
+#[derive(Debug)]
+pub struct ChargeOvertaken;
+
+impl Wallets {
+    /// Charges a player. `legs` makes the legs of the posting, given the account that pays.
+    pub async fn charge_main(
+        &self,
+        charge: &Charge<'_>,
+        legs: impl Fn(AccountId) -> Vec<Leg>,
+        companion: &Companion,
+        meta: RequestMeta<'_>,
+    ) -> Result<Result<Posted, ChargeOvertaken>> {
+        let Charge { player, currency, amount, key } = charge;
+        for _ in 0..ATTEMPTS_MAX {
+            let main = self.find_main_cached(player, *currency).await?;
+            meta.caller.require_spend_player(main.map(|main| main.player))?;
+            let main = main.ok_or(Error::UserNotFound)?;
+            let Some(debit) = main.wallet.map(AccountId::from) else {
+                let exact = |minor: Minor| minor.exact(*currency).to_string();
+                let (available, required) = (exact(Minor::ZERO), exact(*amount));
+                return Err(Error::InsufficientFunds { available, required });
+            };
+            let companions = vec![companion.clone()];
+            let trace_id = Some(meta.trace);
+            let posting = Posting { key: *key, legs: legs(debit), companions, trace_id };
+            match self.ledger.post(posting).await {
+                Ok(posted) => {
+                    self.count_posted(&posted, *currency);
+                    return Ok(Ok(posted));
+                }
+                Err(PostError::Refused(Refusal::Companion(_))) => return Ok(Err(ChargeOvertaken)),
+                Err(error) if is_overtaken(&error) => self.forget_main(player, *currency),
+                Err(error) => return Err(from_post_error(&error, Some(*currency))),
+            }
+        }
+        Err(Error::Overloaded)
+    }
+}

@@ -1,0 +1,36 @@
+//! Dashboard of the games store: purchases and refunds, money, and the catalog with its cache.
+
+use crate::source::grafana::{Dashboard, stat, time_series};
+
+pub fn store() -> Dashboard {
+    Dashboard {
+        uid: "revwallet-store",
+        title: "Store",
+        folder: "revwallet",
+        description: "Purchases and refunds of games, where their money goes, and the catalog.",
+        text_variables: &[],
+        panels: vec![
+            stat("Sales", "short", "Games that were bought, given or claimed in the last day.")
+                .query(r#"sum(increase(wallet_store_purchases_total{,outcome=~"paid|free|gift"}[1d]))"#, "sales").size(8, 4),
+            stat("Refunds", "short", "In the last day.").query("sum(increase(wallet_store_refunds_total{}[1d]))", "refunds").size(8, 4),
+            stat("Catalog cache", "percentunit", "Share of lists that came from the cache, in the last hour.")
+                .query(r#"sum(increase(wallet_catalog_lists_total{,outcome="hit"}[1h])) / sum(increase(wallet_catalog_lists_total{}[1h]))"#, "hits").size(8, 4),
+            time_series("Purchases", "ops", "Purchases by outcome. A refusal says why in its problem: too little money, sold out, owned.")
+                .query("sum by (outcome) (rate(wallet_store_purchases_total{}[$__rate_interval]))", "{{outcome}}"),
+            time_series("Refunds per second", "ops", "Purchases that were taken back.").query("sum(rate(wallet_store_refunds_total{}[$__rate_interval]))", "refunds"),
+            time_series("Revenue", "short", "Prices paid per second in minor units, tax and fee included.")
+                .query("sum by (currency) (rate(wallet_store_revenue_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
+            time_series("Fees", "short", "Minor units per second that the operator kept of publishers' sales.")
+                .query("sum by (currency) (rate(wallet_store_fees_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
+            time_series("Tax", "short", "Minor units per second of tax in the prices.")
+                .query("sum by (currency) (rate(wallet_store_tax_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
+            time_series("Lists", "ops", "Lists of the catalog, from the cache and from the database.")
+                .query("sum by (outcome) (rate(wallet_catalog_lists_total{}[$__rate_interval]))", "{{outcome}}"),
+            time_series("Games changed", "ops", "Games added, updated, deleted or retired.").query("sum by (operation) (rate(wallet_catalog_changes_total{}[$__rate_interval]))", "{{operation}}"),
+            time_series("Store API", "ops", "Requests to the routes of the store.")
+                .query(r#"sum by (http_route) (rate(http_server_request_duration_seconds_count{,http_route=~"/api/(games|publishers).*|/api/users/.id./library"}[$__rate_interval]))"#, "{{http_route}}"),
+            time_series("Store API, p99", "s", "Time of responses, by route.")
+                .query(r#"histogram_quantile(0.99, sum by (le, http_route) (rate(http_server_request_duration_seconds_bucket{,http_route=~"/api/(games|publishers).*|/api/users/.id./library"}[$__rate_interval])))"#, "{{http_route}}"),
+        ],
+    }
+}
