@@ -99,6 +99,12 @@ ids! {
     GameId;
     /// Id of a publisher.
     PublisherId;
+    /// Id of a sale of a game; clients know its name.
+    SaleId;
+    /// Id of a discount code.
+    CodeId;
+    /// Id of an activation key.
+    ActivationKeyId;
     /// Id of a season of a leaderboard; clients know its number.
     SeasonId;
 }

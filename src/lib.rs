@@ -43,4 +43,5 @@ pub mod settings;
 pub mod striped_lock;
 pub mod tasks;
 pub mod telemetry;
+pub mod throttle;
 pub mod web;

@@ -58,6 +58,10 @@ problems! {
         "Check the id.";
     GAME_NOT_FOUND "game-not-found" NOT_FOUND "Game not found",
         "Check the id. The games are listed at /api/games.";
+    CODE_INVALID "code-invalid" NOT_FOUND "Code invalid",
+        "Check the code, the game and the time: a code can be for some games and for a window of time only.";
+    KEY_NOT_FOUND "key-not-found" NOT_FOUND "Activation key not found",
+        "Check the key. After several wrong ones, each further attempt has to wait.";
     NOT_FOUND "not-found" NOT_FOUND "Not found",
         "Check the path and the id. The routes are listed at /docs.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED "Method not allowed",
@@ -90,6 +94,14 @@ problems! {
         "Publisher and base game are fixed when a game is added, and a game that was sold cannot become a draft again.";
     REFUND_REFUSED "refund-refused" CONFLICT "Refund refused",
         "A purchase can be refunded once, within --refund-window.";
+    CODE_USED_UP "code-used-up" CONFLICT "Code used up",
+        "Its uses, in all or those of this user, are spent. A refund gives a use back.";
+    CODE_EXISTS "code-exists" CONFLICT "Code exists",
+        "Choose another code, or leave it out and one is drawn.";
+    KEY_REDEEMED "key-redeemed" CONFLICT "Key redeemed",
+        "An activation key adds its game to one library, once.";
+    NOTHING_DUE "nothing-due" CONFLICT "Nothing due",
+        "A payout needs a balance above zero. A debt after refunds is settled by later sales.";
     PUBLISHER_EXISTS "publisher-exists" CONFLICT "Publisher exists",
         "A user is at most one publisher. Change the publisher that exists.";
     TOO_MANY_SUBSCRIPTIONS "too-many-subscriptions" CONFLICT "Too many subscriptions",
@@ -198,6 +210,12 @@ impl StoreRefusal {
             Self::PriceChanged { .. } => &PRICE_CHANGED,
             Self::GameFixed(_) => &GAME_FIXED,
             Self::RefundRefused(_) => &REFUND_REFUSED,
+            Self::CodeInvalid(_) => &CODE_INVALID,
+            Self::CodeUsedUp => &CODE_USED_UP,
+            Self::CodeExists(_) => &CODE_EXISTS,
+            Self::KeyNotFound => &KEY_NOT_FOUND,
+            Self::KeyRedeemed => &KEY_REDEEMED,
+            Self::NothingDue { .. } => &NOTHING_DUE,
             Self::PublisherExists => &PUBLISHER_EXISTS,
         }
     }

@@ -22,6 +22,21 @@ pub enum StoreRefusal {
     GameFixed(&'static str),
     #[error("{0}")]
     RefundRefused(&'static str),
+    #[error("there is no discount code {0} for this game and user now")]
+    CodeInvalid(String),
+    #[error("the discount code is used up")]
+    CodeUsedUp,
+    #[error("there is a discount code {0} already")]
+    CodeExists(String),
+    #[error("there is no such activation key")]
+    KeyNotFound,
+    #[error("the activation key was redeemed already")]
+    KeyRedeemed,
+    #[error("nothing is due: the balance is {balance}")]
+    NothingDue {
+        /// The balance of the publisher, below zero for a debt.
+        balance: String,
+    },
     #[error("the user is a publisher already")]
     PublisherExists,
 }

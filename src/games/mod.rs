@@ -1,20 +1,28 @@
-//! The games store: publishers and their games, purchases, and who owns what.
+//! The games store: publishers and their games, purchases, and libraries.
 //!
 //! | part | file |
 //! |---|---|
 //! | games: add, change, delete, list, search | [`catalog`] |
 //! | publishers and their fees | [`publisher`] |
+//! | lower prices for a window of time | [`sale`] |
+//! | discount codes | [`code`] |
+//! | activation keys | [`activation_key`] |
 //! | buying, giving and refunding a game | [`purchase`] |
 //! | the games of a user | [`library`] |
 //!
 //! The catalog is public. A game of the house belongs to no publisher.
 
+pub mod activation_key;
 mod args;
 pub mod catalog;
+pub mod code;
+mod guess;
 pub mod http;
 pub mod library;
 pub mod publisher;
 pub mod purchase;
+pub mod sale;
+mod sql;
 
 use std::sync::Arc;
 
@@ -32,6 +40,7 @@ use self::catalog::CatalogCache;
 use self::purchase::PurchaseLocks;
 
 pub use self::args::GamesArgs;
+use self::sql::read_position;
 
 /// Every statement of this slice that moves with money.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
@@ -72,6 +81,8 @@ impl Games {
         settings.require_currencies(wallets.currencies())?;
         catalog::preregister(&metrics);
         purchase::preregister(&metrics);
+        activation_key::preregister(&metrics);
+        guess::preregister(&metrics);
         let catalog = CatalogCache::new(tail, Arc::clone(&metrics));
         let settings = settings.clone();
         let locks = PurchaseLocks::default();

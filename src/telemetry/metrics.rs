@@ -219,6 +219,8 @@ metrics! {
     counter wallet_store_purchases_total {outcome};
     /// Purchases of games that were refunded.
     counter wallet_store_refunds_total;
+    /// Activation keys that users tried, by outcome: redeemed, unknown, refused or throttled.
+    counter wallet_store_redeems_total {outcome};
     /// Money that purchases of games moved, in minor units.
     counter wallet_store_revenue_minor_units_total {currency};
     /// Tax in the purchases of games, in minor units.

@@ -29,8 +29,8 @@ use crate::ids::UserId;
 use crate::secret::{Secret, from_setting};
 use crate::settings;
 use crate::telemetry::{Metrics, gauge_value};
+use crate::throttle::{self, AttemptLimit, NextAttempt};
 
-use self::login_throttle::{AttemptLimit, NextAttempt};
 use self::password::Hasher;
 pub use self::profile::{Profile, ProfileChanges};
 pub use self::registration::Registered;
@@ -171,7 +171,7 @@ impl Users {
     /// Runs one round of upkeep.
     async fn upkeep(&self) -> Result<()> {
         let mut db = self.0.db.acquire("users.prune").await?;
-        sql::prune(&mut db, login_throttle::EXPIRY).await?;
+        sql::prune(&mut db, throttle::EXPIRY).await?;
         let signed_in = sql::count_signed_in(&mut db).await?;
         self.0.metrics.wallet_active_users.set(gauge_value(signed_in));
         Ok(())
@@ -179,8 +179,7 @@ impl Users {
 
     /// Counts an attempt; refuses it if it has to wait.
     async fn throttle(&self, limits: &[AttemptLimit], scope: ThrottleScope) -> Result<NextAttempt> {
-        let counted =
-            login_throttle::count_attempt(&self.0.db, limits, "users.count_attempt").await;
+        let counted = throttle::count_attempt(&self.0.db, limits, "users.count_attempt").await;
         if matches!(counted, Err(Error::TooManyRequests { .. })) {
             self.0.metrics.wallet_rate_limited_total.with([scope.name()]).increment(1);
             if scope == ThrottleScope::Login {

@@ -4,7 +4,7 @@ use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::login_throttle::{self, NextAttempt};
+use super::login_throttle;
 use super::password::PasswordVerdict;
 use super::{ThrottleScope, Users, UsersParts, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::http::origin::Origin;
 use crate::ids::UserId;
 use crate::secret::{Secret, digest};
+use crate::throttle::{self, NextAttempt};
 
 impl Users {
     /// Begins a session and returns its token, if the password is right.
@@ -49,7 +50,7 @@ impl Users {
         audit_log::append(&mut tx, metrics, actor, action, Some(&name), Outcome::Done).await?;
         tx.commit().await?;
         drop(connection);
-        login_throttle::record_success(db, &limits).await?;
+        throttle::record_success(db, &limits).await?;
         metrics.wallet_auth_attempts_total.with(["password", "ok"]).increment(1);
         tokens.sign(user, jti, until).await.map(Secret::from)
     }

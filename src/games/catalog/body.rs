@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::list::ListedGame;
-use super::{Game, Price};
+use super::{Game, ListedPrice, Price};
 use crate::error::{Error, Result};
+use crate::http::fields::moment;
 use crate::wallet::http::body::number;
 
 /// A game in a list.
@@ -44,13 +45,37 @@ pub(in crate::games) struct PriceBody {
     currency: String,
     #[schema(value_type = f64, example = 19.99)]
     price: Box<RawValue>,
+    /// The sale that holds now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sale: Option<SalePriceBody>,
 }
 
-impl TryFrom<&Price> for PriceBody {
+/// A lower price for a window of time.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameSalePrice)]
+pub(in crate::games) struct SalePriceBody {
+    #[schema(value_type = f64, example = 15.99)]
+    price: Box<RawValue>,
+    #[schema(example = "2026-01-31T12:00:00Z")]
+    starts_at: String,
+    #[schema(example = "2026-02-07T12:00:00Z")]
+    ends_at: String,
+}
+
+impl TryFrom<&ListedPrice> for PriceBody {
     type Error = Error;
 
-    fn try_from(Price { currency, amount }: &Price) -> Result<Self> {
-        Ok(Self { currency: currency.code().to_owned(), price: number(*amount, *currency)? })
+    fn try_from(ListedPrice { price, sale }: &ListedPrice) -> Result<Self> {
+        let Price { currency, amount } = price;
+        let sale = sale.map(|sale| {
+            Ok::<_, Error>(SalePriceBody {
+                price: number(sale.amount, *currency)?,
+                starts_at: moment(sale.starts_at)?,
+                ends_at: moment(sale.ends_at)?,
+            })
+        });
+        let price = number(*amount, *currency)?;
+        Ok(Self { currency: currency.code().to_owned(), price, sale: sale.transpose()? })
     }
 }
 
@@ -96,7 +121,7 @@ impl TryFrom<&Game> for GameBody {
     type Error = Error;
 
     fn try_from(game: &Game) -> Result<Self> {
-        let prices = std::iter::once(&game.price).chain(&game.prices).map(PriceBody::try_from);
+        let prices = game.prices.iter().map(PriceBody::try_from);
         Ok(Self {
             game_id: game.id.0,
             title: game.title.clone(),

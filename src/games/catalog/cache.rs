@@ -40,6 +40,8 @@ pub struct CachedList {
     pub position: String,
     /// Revision of the catalog that it shows.
     pub revision: i64,
+    /// End of its validity, if it depends on the time.
+    pub expires_at: Option<Instant>,
 }
 
 /// The revision of the catalog, as far as this process knows.
@@ -80,7 +82,10 @@ impl CatalogCache {
     /// The list of this key, if it shows the current catalog.
     pub(super) async fn get(&self, key: &Uuid, db: &Database) -> Result<Option<Arc<CachedList>>> {
         let revision = self.current_revision(db).await?;
-        let list = self.lists.get(key).filter(|list| list.revision == revision);
+        let list = self.lists.get(key).filter(|list| {
+            let is_timely = list.expires_at.is_none_or(|expires_at| Instant::now() < expires_at);
+            list.revision == revision && is_timely
+        });
         let outcome = if list.is_some() { "hit" } else { "miss" };
         self.metrics.wallet_catalog_lists_total.with([outcome]).increment(1);
         Ok(list)

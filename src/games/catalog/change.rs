@@ -7,7 +7,8 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::body::GameBody;
-use super::{GameState, Price, sql};
+use super::list::words;
+use super::{Game, GameState, Price, sql};
 use crate::auth::{Access, Caller};
 use crate::error::{Error, FieldError, Result, StoreRefusal};
 use crate::games::{Games, require_manager};
@@ -16,7 +17,7 @@ use crate::ids::{GameId, PublisherId, UserId};
 use crate::realtime::{Audience, NewEvent, publish};
 
 /// Topic of the changes of the catalog.
-pub(in crate::games) const TOPIC: &str = "game_updates";
+const TOPIC: &str = "game_updates";
 
 /// A game to add.
 #[derive(Debug, Clone)]
@@ -54,6 +55,8 @@ pub struct GameChanges {
     pub state: Option<GameState>,
     pub base: Option<GameId>,
     pub copies: Option<CopiesChange>,
+    /// Whether it changes only the members that the original service knows.
+    pub is_plain: bool,
 }
 
 /// A game that was added, now or by an earlier request with the same key.
@@ -92,25 +95,29 @@ impl NewGame {
     }
 }
 
-impl GameChanges {
-    /// Whether it changes only what the original service knows.
-    fn is_plain(&self) -> bool {
-        let Self { prices, publisher, state, base, copies, .. } = self;
-        prices.is_none()
-            && publisher.is_none()
-            && state.is_none()
-            && base.is_none()
-            && copies.is_none()
-    }
-}
-
-/// Refuses a caller that may not change a game. Where access is open, anyone may change plain games of the house that were
-/// never sold: the clients of the original service send no credential.
+/// Refuses a caller that may not change a game. Where access is open, plain games of the house that were never sold need no
+/// credential: the clients of the original service send none.
 fn require_change(caller: &Caller, user: Option<UserId>, is_plain_house: bool) -> Result<()> {
     if is_plain_house && caller.policy().access == Access::Open {
         return Ok(());
     }
     require_manager(caller, user)
+}
+
+/// Refuses a caller that may not change this game. A draft does not exist for others.
+async fn require_change_of(
+    db: &mut PgConnection,
+    id: GameId,
+    is_plain: bool,
+    caller: &Caller,
+) -> Result<()> {
+    let facts = sql::facts(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
+    let is_draft = facts.state == GameState::Draft.name();
+    let is_plain_house = is_plain && facts.publisher.is_none() && !facts.was_sold && !is_draft;
+    match require_change(caller, facts.publisher_user, is_plain_house) {
+        Err(_) if is_draft => Err(StoreRefusal::GameNotFound.into()),
+        outcome => outcome,
+    }
 }
 
 impl Games {
@@ -138,10 +145,11 @@ impl Games {
         let key = key.hashed(caller.name(), "game", &content);
         let mut tx = db.begin().await?;
         if let Some(key) = key
-            && let Some(added) = find_replay(&mut tx, key).await?
+            && let Some(id) = find_replay(&mut tx, key).await?
         {
-            return Ok(added);
+            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
         }
+        sql::bump_revision(&mut tx).await?;
         if let Some(base) = new.base {
             let found = sql::base_game(&mut tx, base).await?;
             let is_valid =
@@ -167,10 +175,13 @@ impl Games {
         let Some(id) = sql::insert(&mut tx, &stored, stock).await? else {
             // A concurrent attempt of the same request added it.
             let key = key.ok_or(Error::Overloaded)?;
-            return find_replay(&mut tx, key).await?.ok_or(Error::Overloaded);
+            let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
+            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
         };
         set_prices(&mut tx, id, &new.prices).await?;
-        self.publish_change(&mut tx, id, (None, Some(new.state)), trace).await?;
+        sql::set_words(&mut tx, id, &words([&new.title, &new.genre, &new.description])).await?;
+        let shown = self.shown(&mut tx, id).await?;
+        publish_change(&mut tx, &shown, (None, Some(new.state)), trace).await?;
         tx.commit().await?;
         self.changed("added");
         Ok(AddedGame { id, title: new.title.clone(), replayed: false })
@@ -186,9 +197,15 @@ impl Games {
     ) -> Result<()> {
         let mut db = self.db.acquire("games.update").await?;
         let mut tx = db.begin().await?;
-        let (game, before, was_sold) = lock(&mut tx, id, false).await?;
-        let is_plain_house = game.publisher.is_none() && !was_sold && changes.is_plain();
-        require_change(caller, game.publisher_user, is_plain_house)?;
+        require_change_of(&mut tx, id, changes.is_plain, caller).await?;
+        // Purchases that are under way end before a limit begins, and before the game is a draft.
+        let stops_sales = matches!(changes.copies, Some(CopiesChange::Limit(_)))
+            || changes.state == Some(GameState::Draft);
+        let (game, before, was_sold) = lock(&mut tx, id, stops_sales).await?;
+        if was_sold {
+            require_change(caller, game.publisher_user, false)?;
+        }
+        let shown = self.shown(&mut tx, id).await?;
         let fixed = [
             (
                 changes.publisher.is_some() && changes.publisher != game.publisher,
@@ -224,74 +241,126 @@ impl Games {
         }
         sql::drop_price_in_main_currency(&mut tx, id).await?;
         let after = changes.state.unwrap_or(before);
-        self.publish_change(&mut tx, id, (Some(before), Some(after)), trace).await?;
+        // The public hears of what it has seen, not of what the game becomes as a draft.
+        let changed = self.shown(&mut tx, id).await?;
+        let texts = [&*changed.title, &changed.genre, &changed.description];
+        sql::set_words(&mut tx, id, &words(texts)).await?;
+        let shown = if after == GameState::Published { changed } else { shown };
+        publish_change(&mut tx, &shown, (Some(before), Some(after)), trace).await?;
         tx.commit().await?;
         self.changed("updated");
         Ok(())
     }
 
-    /// Deletes a game; one that was sold is retired instead.
+    /// Deletes a game; one that was sold, or that has downloadable content, is retired instead.
     pub async fn delete(&self, id: GameId, caller: &Caller, trace: Uuid) -> Result<()> {
         let mut db = self.db.acquire("games.delete").await?;
         let mut tx = db.begin().await?;
+        require_change_of(&mut tx, id, true, caller).await?;
         let (game, before, was_sold) = lock(&mut tx, id, true).await?;
-        require_change(caller, game.publisher_user, game.publisher.is_none() && !was_sold)?;
-        self.publish_change(&mut tx, id, (Some(before), None), trace).await?;
-        sql::set_state(&mut tx, id, if was_sold { "retired" } else { "deleted" }).await?;
+        if was_sold {
+            require_change(caller, game.publisher_user, false)?;
+        }
+        let is_kept = was_sold || sql::has_content(&mut tx, id).await?;
+        let shown = self.shown(&mut tx, id).await?;
+        publish_change(&mut tx, &shown, (Some(before), None), trace).await?;
+        sql::set_state(&mut tx, id, if is_kept { "retired" } else { "deleted" }).await?;
         tx.commit().await?;
-        self.changed(if was_sold { "retired" } else { "deleted" });
+        self.changed(if is_kept { "retired" } else { "deleted" });
         Ok(())
     }
 
-    fn changed(&self, operation: &'static str) {
+    /// Publishes that the prices of a locked game have changed.
+    pub(in crate::games) async fn reprice(
+        &self,
+        db: &mut PgConnection,
+        id: GameId,
+        state: GameState,
+        trace: Uuid,
+    ) -> Result<()> {
+        sql::bump_game(db, id).await?;
+        let shown = self.shown(db, id).await?;
+        publish_change(db, &shown, (Some(state), Some(state)), trace).await
+    }
+
+    pub(in crate::games) fn changed(&self, operation: &'static str) {
         self.catalog.expire();
         self.metrics.wallet_catalog_changes_total.with([operation]).increment(1);
     }
 
-    /// Publishes the change of a game to the public: drafts and retired games are not part of it.
-    async fn publish_change(
-        &self,
-        db: &mut PgConnection,
-        id: GameId,
-        (before, after): (Option<GameState>, Option<GameState>),
-        trace: Uuid,
-    ) -> Result<()> {
-        sql::bump_revision(db).await?;
-        let is_public = |state: Option<GameState>| state == Some(GameState::Published);
-        let (kind, verb) = match (is_public(before), is_public(after)) {
-            (false, true) => ("game.added", "added"),
-            (true, true) => ("game.updated", "updated"),
-            (true, false) => ("game.deleted", "deleted"),
-            (false, false) => return Ok(()),
-        };
+    /// A game as its event shows it.
+    async fn shown(&self, db: &mut PgConnection, id: GameId) -> Result<Game> {
         let (row, _) = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
-        let game = self.game_from(row)?;
-        let data = to_raw_value(&GameBody::try_from(&game)?);
-        let data = data.map_err(|cause| Error::Internal(cause.into()))?;
-        let text = format!("The game {} was {verb}.", game.title);
-        let event = NewEvent {
-            topic: TOPIC,
-            kind,
-            data: &data,
-            text: Some(&text),
-            player: None,
-            audience: Audience::Everyone,
-            trace: Some(trace),
-        };
-        publish(db, &event).await
+        self.game_from(row)
     }
 }
 
-/// Locks a game. Returns it with its state, and whether it was ever sold.
+/// Publishes the change of a game to the public: drafts and retired games are not part of it.
+async fn publish_change(
+    db: &mut PgConnection,
+    game: &Game,
+    (before, after): (Option<GameState>, Option<GameState>),
+    trace: Uuid,
+) -> Result<()> {
+    let is_public = |state: Option<GameState>| state == Some(GameState::Published);
+    let (kind, verb) = match (is_public(before), is_public(after)) {
+        (false, true) => ("game.added", "added"),
+        (true, true) => ("game.updated", "updated"),
+        (true, false) => ("game.deleted", "deleted"),
+        (false, false) => return Ok(()),
+    };
+    let data = to_raw_value(&GameBody::try_from(game)?);
+    let data = data.map_err(|cause| Error::Internal(cause.into()))?;
+    let text = format!("The game {} was {verb}.", game.title);
+    let event = NewEvent {
+        topic: TOPIC,
+        kind,
+        data: &data,
+        text: Some(&text),
+        player: None,
+        audience: Audience::Everyone,
+        trace: Some(trace),
+    };
+    publish(db, &event).await
+}
+
+/// Locks the catalog, so that changes run one at a time, and then a game: purchases wait for it as shortly as possible.
+/// Returns it with its state, and whether it was ever sold.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,
-    to_delete: bool,
+    stops_sales: bool,
 ) -> Result<(sql::LockedGame, GameState, bool)> {
-    let game = sql::lock(db, id, to_delete).await?.ok_or(StoreRefusal::GameNotFound)?;
+    sql::bump_revision(db).await?;
+    let game = sql::lock(db, id, stops_sales).await?.ok_or(StoreRefusal::GameNotFound)?;
     let state = game.state.parse().map_err(|_| StoreRefusal::GameNotFound)?;
     let was_sold = sql::was_sold(db, id).await?;
     Ok((game, state, was_sold))
+}
+
+/// Locks a game that the caller manages. Returns its state.
+pub(in crate::games) async fn lock_managed(
+    db: &mut PgConnection,
+    id: GameId,
+    caller: &Caller,
+) -> Result<GameState> {
+    require_game_manager(db, id, caller).await?;
+    let (_, state, _) = lock(db, id, false).await?;
+    Ok(state)
+}
+
+/// Refuses a caller that does not manage a game.
+pub(in crate::games) async fn require_game_manager(
+    db: &mut PgConnection,
+    id: GameId,
+    caller: &Caller,
+) -> Result<()> {
+    let Some(user) = sql::manager_of(db, id).await? else {
+        // Only callers that manage all games learn which ones exist.
+        require_manager(caller, None)?;
+        return Err(StoreRefusal::GameNotFound.into());
+    };
+    require_manager(caller, user)
 }
 
 async fn set_prices(db: &mut PgConnection, game: GameId, prices: &[Price]) -> Result<()> {
@@ -301,12 +370,10 @@ async fn set_prices(db: &mut PgConnection, game: GameId, prices: &[Price]) -> Re
     sql::set_prices(db, game, &currencies, &amounts).await
 }
 
-async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<AddedGame>> {
+async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<GameId>> {
     match sql::find_by_key(db, key.hash).await? {
         None => Ok(None),
-        Some((id, content, title)) if content == Some(key.content) => {
-            Ok(Some(AddedGame { id, title, replayed: true }))
-        }
+        Some((id, content)) if content == Some(key.content) => Ok(Some(id)),
         Some(_) => Err(Error::IdempotencyKeyReused),
     }
 }

@@ -1,6 +1,7 @@
 //! Lists of published games: by genre, by publisher, or with all of some words.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,6 +13,9 @@ use crate::games::Games;
 use crate::http::pagination::last_of_full_page;
 use crate::ids::{GameId, PublisherId};
 use crate::secret::digest;
+
+/// How long a list of games on sale is cached.
+const SALES_CACHED_FOR: Duration = Duration::from_millis(500);
 
 /// Most words of a search.
 const WORDS_MAX: usize = 8;
@@ -26,6 +30,8 @@ pub struct GameFilter {
     /// A query of [`search_query`].
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
+    /// Whether only games that a sale makes cheaper are shown.
+    pub on_sale: bool,
     /// The last game of the previous page.
     pub after: Option<GameId>,
     pub limit: i64,
@@ -41,23 +47,34 @@ pub struct ListedGame {
     pub price: Price,
 }
 
+/// The words of texts as a search sees them: in lower case, separated by spaces.
+pub(super) fn words(texts: [&str; 3]) -> String {
+    let words = texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+    let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    words.join(" ")
+}
+
 /// The query that finds the games with all words of a text; the last one may be the beginning of a word. None without words.
 pub fn search_query(text: &str) -> Option<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    let words = words.filter(|word| word.len() <= WORD_BYTES_MAX).take(WORDS_MAX);
-    let words: Vec<&str> = words.collect();
+    let words = words.map(str::to_lowercase).filter(|word| word.len() <= WORD_BYTES_MAX);
+    let words: Vec<String> = words.take(WORDS_MAX).collect();
     (!words.is_empty()).then(|| format!("{}:*", words.join(" & ")))
 }
 
 impl GameFilter {
     fn key(&self) -> uuid::Uuid {
         let number = |id: Option<i64>| id.map(|id| id.to_string()).unwrap_or_default();
+        let text = |text: &Option<String>| {
+            text.as_deref().map_or_else(String::new, |text| format!("={text}"))
+        };
         digest(&[
-            self.genre.as_deref().unwrap_or_default(),
-            self.search.as_deref().unwrap_or_default(),
+            &text(&self.genre),
+            &text(&self.search),
             &number(self.publisher.map(|id| id.0)),
             &number(self.after.map(|id| id.0)),
             &self.limit.to_string(),
+            if self.on_sale { "sale" } else { "" },
         ])
     }
 }
@@ -75,6 +92,8 @@ impl Games {
             position::note_read(list.position.clone());
             return Ok(list);
         }
+        // Sales begin and end, and their budgets are sold, without a change of the catalog.
+        let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.snapshot("games.list").await?;
         // The first statement fixes the snapshot: the games are those of this revision and position.
         let (revision, position) = sql::revision_and_position(&mut db).await?;
@@ -86,7 +105,7 @@ impl Games {
         let etag = format!("W/\"{}\"", digest(&[&String::from_utf8_lossy(&body)]).simple());
         let next = last_of_full_page(&games, filter.limit).map(|last| next(last.id));
         position::note_read(position.clone());
-        let list = Arc::new(CachedList { body, etag, next, position, revision });
+        let list = Arc::new(CachedList { body, etag, next, position, revision, expires_at });
         self.catalog.insert(key, &list);
         Ok(list)
     }
@@ -109,6 +128,8 @@ mod tests {
         assert_eq!(query("half life").as_deref(), Some("half & life:*"));
         assert_eq!(query("a' | !b:* & (c)").as_deref(), Some("a & b & c:*"));
         assert_eq!(query("été 東京").as_deref(), Some("été & 東京:*"));
+        assert_eq!(query("ÉTÉ").as_deref(), Some("été:*"));
+        assert_eq!(words(["Portal-2", "A/B", "Été 1.5"]), "portal 2 a b été 1 5");
         assert_eq!(query(" :&|! "), None);
         assert_eq!(query(&"x ".repeat(100)).unwrap().matches('x').count(), WORDS_MAX);
     }

@@ -6,9 +6,11 @@ mod body;
 mod cache;
 mod change;
 mod list;
-mod sql;
+pub(in crate::games) mod sql;
 
 use std::str::FromStr;
+
+use time::OffsetDateTime;
 
 use crate::auth::Caller;
 use crate::db::position;
@@ -22,6 +24,7 @@ use crate::telemetry::Metrics;
 pub(in crate::games) use self::body::{GameBody, ListedGameBody};
 pub use self::cache::{CachedList, CatalogCache};
 pub use self::change::{AddedGame, CopiesChange, GameChanges, NewGame};
+pub(in crate::games) use self::change::{lock_managed, require_game_manager};
 pub use self::list::{GameFilter, ListedGame, search_query};
 
 /// Longest title, in characters.
@@ -67,6 +70,21 @@ impl FromStr for GameState {
     }
 }
 
+/// A price that a sale lowers.
+#[derive(Debug, Clone, Copy)]
+pub struct SalePrice {
+    pub amount: Minor,
+    pub starts_at: OffsetDateTime,
+    pub ends_at: OffsetDateTime,
+}
+
+/// A price of a game, and the sale that holds.
+#[derive(Debug, Clone, Copy)]
+pub struct ListedPrice {
+    pub price: Price,
+    pub sale: Option<SalePrice>,
+}
+
 /// A price in a currency; zero is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
@@ -82,8 +100,8 @@ pub struct Game {
     pub genre: String,
     pub description: String,
     pub price: Price,
-    /// Prices in further currencies.
-    pub prices: Vec<Price>,
+    /// The prices in all currencies, the main one first.
+    pub prices: Vec<ListedPrice>,
     /// None is the house.
     pub publisher: Option<PublisherId>,
     /// The user of the publisher.
@@ -115,7 +133,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 impl Games {
     /// A game. Drafts are visible to callers that may change them.
     pub async fn game(&self, id: GameId, caller: &Caller) -> Result<Game> {
-        let mut db = self.db.acquire("games.get").await?;
+        let mut db = self.db.snapshot("games.get").await?;
         let found = sql::find(&mut db, id).await?;
         drop(db);
         let (row, position) = found.ok_or(StoreRefusal::GameNotFound)?;
@@ -127,6 +145,15 @@ impl Games {
         Ok(game)
     }
 
+    /// Refuses a game that does not exist for the caller.
+    pub(in crate::games) async fn require_visible(
+        &self,
+        id: GameId,
+        caller: &Caller,
+    ) -> Result<()> {
+        self.game(id, caller).await.map(drop)
+    }
+
     /// The main currency of a game, whose prices a request gives in it.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
@@ -135,11 +162,31 @@ impl Games {
         Ok(self.price_from(&row.currency, row.price)?.currency)
     }
 
+    /// The main currency of a game that the caller manages.
+    pub(in crate::games) async fn managed_currency(
+        &self,
+        id: GameId,
+        caller: &Caller,
+    ) -> Result<Currency> {
+        let mut db = self.db.acquire("games.managed_currency").await?;
+        require_game_manager(&mut db, id, caller).await?;
+        drop(db);
+        self.main_currency(id).await
+    }
+
     fn game_from(&self, row: sql::GameRow) -> Result<Game> {
         let copies =
             row.copies.zip(row.left).map(|(limit, left)| Copies { limit, left: left.max(0) });
-        let further = row.currencies.into_iter().zip(row.amounts);
-        let prices = further.map(|(code, amount)| self.price_from(&code, amount));
+        let prices = row.prices.into_iter().map(|row| {
+            let price = self.price_from(&row.currency, row.price)?;
+            let sale = row.sale_price.zip(row.starts_at.zip(row.ends_at));
+            let sale = sale.map(|(amount, (starts_at, ends_at))| SalePrice {
+                amount: Minor(amount),
+                starts_at,
+                ends_at,
+            });
+            Ok(ListedPrice { price, sale })
+        });
         Ok(Game {
             id: row.id,
             price: self.price_from(&row.currency, row.price)?,

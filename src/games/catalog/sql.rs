@@ -1,6 +1,7 @@
 //! Statements of the catalog.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::GameFilter;
@@ -17,8 +18,7 @@ pub(super) struct GameRow {
     pub description: String,
     pub price: i64,
     pub currency: String,
-    pub currencies: Vec<String>,
-    pub amounts: Vec<i64>,
+    pub prices: Vec<PriceRow>,
     pub publisher: Option<PublisherId>,
     pub publisher_user: Option<UserId>,
     pub state: String,
@@ -27,13 +27,20 @@ pub(super) struct GameRow {
     pub left: Option<i32>,
 }
 
-/// A game, and the position of the same statement.
+/// A price of a game with the sale that holds now.
+pub(super) struct PriceRow {
+    pub currency: String,
+    pub price: i64,
+    pub sale_price: Option<i64>,
+    pub starts_at: Option<OffsetDateTime>,
+    pub ends_at: Option<OffsetDateTime>,
+}
+
+/// A game, and the position of its read. The connection has a snapshot, or is in the transaction of a change.
 pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<(GameRow, String)>> {
     let row = sqlx::query!(
         r#"
         select title, genre, description, g.price, currency,
-            array(select p.currency from game_price p where p.game = g.id order by p.currency) as "currencies!",
-            array(select p.price from game_price p where p.game = g.id order by p.currency) as "amounts!",
             g.publisher as "publisher: PublisherId", b.app_user as "publisher_user?: UserId",
             state, base as "base: GameId", s.quantity as "copies?", stock_left(g.stock) as "left",
             ledger.read_position($2) as "position!"
@@ -44,26 +51,37 @@ pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<(Ga
         id.0,
         BOOK,
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| {
-        let game = GameRow {
-            id,
-            title: row.title,
-            genre: row.genre,
-            description: row.description,
-            price: row.price,
-            currency: row.currency,
-            currencies: row.currencies,
-            amounts: row.amounts,
-            publisher: row.publisher,
-            publisher_user: row.publisher_user,
-            state: row.state,
-            base: row.base,
-            copies: row.copies,
-            left: row.left,
-        };
-        (game, row.position)
-    }))
+    let Some(row) = row.fetch_optional(&mut *db).await? else { return Ok(None) };
+    let prices = sqlx::query_as!(
+        PriceRow,
+        r#"
+        select p.currency as "currency!", p.price as "price!", r.price as "sale_price?", r.starts_at as "starts_at?",
+            r.ends_at as "ends_at?"
+        from (
+            select id as game, currency, price, true as is_main from game where id = $1
+            union all
+            select game, currency, price, false from game_price where game = $1
+        ) p
+        left join lateral running_sale(p.game, p.price, p.currency, clock_timestamp()) r on true
+        order by p.is_main desc, p.currency"#,
+        id.0
+    );
+    let game = GameRow {
+        id,
+        title: row.title,
+        genre: row.genre,
+        description: row.description,
+        price: row.price,
+        currency: row.currency,
+        prices: prices.fetch_all(db).await?,
+        publisher: row.publisher,
+        publisher_user: row.publisher_user,
+        state: row.state,
+        base: row.base,
+        copies: row.copies,
+        left: row.left,
+    };
+    Ok(Some((game, row.position)))
 }
 
 /// The revision of the catalog.
@@ -98,6 +116,7 @@ pub(super) struct ListedRow {
 /// Published games in the order of their ids.
 pub(super) async fn list(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
     match filter {
+        GameFilter { on_sale: true, .. } => list_on_sale(db, filter).await,
         GameFilter { search: Some(search), .. } => list_matching(db, search, filter).await,
         GameFilter { genre: Some(genre), .. } => list_of_genre(db, genre, filter).await,
         GameFilter { publisher: Some(publisher), .. } => {
@@ -130,6 +149,28 @@ async fn list_matching(
         order by id limit $5"#,
         search,
         filter.after.map_or(0, |id| id.0),
+        filter.genre.as_deref(),
+        filter.publisher.map(|id| id.0),
+        filter.limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+async fn list_on_sale(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
+    let rows = sqlx::query_as!(
+        ListedRow,
+        r#"select id as "id: GameId", title, genre, description, price, currency
+        from game g
+        where id in (
+                select s.game from game_sale s
+                where s.starts_at <= clock_timestamp() and clock_timestamp() < s.ends_at and s.game > $1
+            )
+            and state = 'published' and exists (select from running_sale(g.id, g.price, g.currency, clock_timestamp()))
+            and ($2::text is null or search @@ to_tsquery('simple', $2))
+            and ($3::text is null or lower(genre) = lower($3)) and ($4::bigint is null or publisher = $4)
+        order by id limit $5"#,
+        filter.after.map_or(0, |id| id.0),
+        filter.search.as_deref(),
         filter.genre.as_deref(),
         filter.publisher.map(|id| id.0),
         filter.limit,
@@ -174,7 +215,7 @@ async fn list_of_publisher(
 }
 
 /// The user of a publisher.
-pub(super) async fn publisher_user(
+pub(in crate::games) async fn publisher_user(
     db: &mut PgConnection,
     publisher: PublisherId,
 ) -> Result<Option<UserId>> {
@@ -206,13 +247,43 @@ pub(super) async fn base_game(db: &mut PgConnection, id: GameId) -> Result<Optio
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
-) -> Result<Option<(GameId, Option<Uuid>, String)>> {
+) -> Result<Option<(GameId, Option<Uuid>)>> {
     let row = sqlx::query!(
-        r#"select id as "id: GameId", content_hash, title from game where key_hash = $1"#,
+        r#"select id as "id: GameId", content_hash from game where key_hash = $1"#,
         key
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| (row.id, row.content_hash, row.title)))
+    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
+}
+
+/// Facts that decide whether a caller may change a game.
+pub(super) struct GameFacts {
+    pub state: String,
+    pub publisher: Option<PublisherId>,
+    pub publisher_user: Option<UserId>,
+    pub was_sold: bool,
+}
+
+/// Reads facts without a lock: a caller without the right must not make purchases wait.
+pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<GameFacts>> {
+    let row = sqlx::query_as!(
+        GameFacts,
+        r#"select state, g.publisher as "publisher: PublisherId", b.app_user as "publisher_user?: UserId",
+            exists (select from game_purchase p where p.game = g.id)
+                or exists (select from key_batch k where k.game = g.id) as "was_sold!"
+        from game g left join publisher b on b.id = g.publisher
+        where g.id = $1 and state <> 'deleted'"#,
+        id.0
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// Whether a game has downloadable content.
+pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from game where base = $1 and state <> 'deleted') as "exists!""#,
+        id.0
+    );
+    Ok(exists.fetch_one(db).await?)
 }
 
 /// Inserts a game; none if its key was used.
@@ -261,25 +332,29 @@ pub(super) async fn set_prices(
     Ok(())
 }
 
-pub(super) async fn create_stock(db: &mut PgConnection, quantity: i32) -> Result<i64> {
+pub(in crate::games) async fn create_stock(db: &mut PgConnection, quantity: i32) -> Result<i64> {
     let id = sqlx::query_scalar!("insert into stock (quantity) values ($1) returning id", quantity);
     Ok(id.fetch_one(db).await?)
 }
 
-pub(super) async fn set_quantity(db: &mut PgConnection, stock: i64, quantity: i32) -> Result<()> {
+pub(in crate::games) async fn set_quantity(
+    db: &mut PgConnection,
+    stock: i64,
+    quantity: i32,
+) -> Result<()> {
     sqlx::query!("update stock set quantity = $2 where id = $1", stock, quantity)
         .execute(db)
         .await?;
     Ok(())
 }
 
-/// Locks a game until the transaction ends: other changes wait; purchases do not, unless it is to be deleted.
+/// Locks a game until the transaction ends: other changes wait, and purchases too if it stops sales.
 pub(super) async fn lock(
     db: &mut PgConnection,
     id: GameId,
-    to_delete: bool,
+    stops_sales: bool,
 ) -> Result<Option<LockedGame>> {
-    if to_delete {
+    if stops_sales {
         sqlx::query!("select from game where id = $1 for update", id.0).execute(&mut *db).await?;
     }
     let row = sqlx::query_as!(
@@ -345,7 +420,8 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
 /// Whether a copy of the game was ever sold or given away.
 pub(super) async fn was_sold(db: &mut PgConnection, id: GameId) -> Result<bool> {
     let sold = sqlx::query_scalar!(
-        r#"select exists (select from game_purchase where game = $1) as "sold!""#,
+        r#"select exists (select from game_purchase where game = $1)
+            or exists (select from key_batch where game = $1) as "sold!""#,
         id.0
     );
     Ok(sold.fetch_one(db).await?)
@@ -359,5 +435,30 @@ pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameI
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Makes every quote of a game outdated: its prices have changed.
+pub(super) async fn bump_game(db: &mut PgConnection, id: GameId) -> Result<()> {
+    sqlx::query!("update game set revision = revision + 1 where id = $1", id.0).execute(db).await?;
+    Ok(())
+}
+
+/// The user of the publisher of a game; the inner none is the house.
+pub(super) async fn manager_of(
+    db: &mut PgConnection,
+    game: GameId,
+) -> Result<Option<Option<UserId>>> {
+    let row = sqlx::query!(
+        r#"select b.app_user as "user?: UserId" from game g left join publisher b on b.id = g.publisher
+        where g.id = $1 and g.state <> 'deleted'"#,
+        game.0
+    );
+    Ok(row.fetch_optional(db).await?.map(|row| row.user))
+}
+
+/// Sets the words that a search finds a game by.
+pub(super) async fn set_words(db: &mut PgConnection, id: GameId, words: &str) -> Result<()> {
+    sqlx::query!("update game set words = $2 where id = $1", id.0, words).execute(db).await?;
     Ok(())
 }

@@ -12,7 +12,10 @@ use crate::http::extract::{BoundedList, RawField, Validator};
 use crate::http::fields::{id, string, text};
 use crate::ids::{GameId, PublisherId};
 use crate::ledger::currency::{Currencies, Currency};
-use crate::ledger::money::Minor;
+use crate::ledger::money::{MAX_BALANCE, Minor};
+
+/// Most copies of a limited game.
+const COPIES_MAX: i32 = 1_000_000_000;
 
 /// A price in a further currency.
 #[derive(Deserialize, ToSchema)]
@@ -122,6 +125,7 @@ impl PutGame<'_> {
         currencies: &Currencies,
         currency: Currency,
     ) -> Result<GameChanges> {
+        let is_plain = self.is_plain();
         let mut validator = Validator::default();
         let title = validator.optional("/title", &self.title, |raw| text(raw, TITLE_MAX));
         let genre = validator.optional("/genre", &self.genre, |raw| text(raw, GENRE_MAX));
@@ -132,7 +136,7 @@ impl PutGame<'_> {
         let amount = validator.optional("/price", &self.price, |raw| amount(raw, currency));
         let price = amount.map(|amount| Price { currency, amount });
         let rest = self.rest(&mut validator, currencies, Some(currency));
-        let changes = GameChanges { title, genre, description, price, ..rest };
+        let changes = GameChanges { title, genre, description, price, is_plain, ..rest };
         validator.finish(Some(changes)).map_err(into_game_error)
     }
 
@@ -204,9 +208,14 @@ pub(super) fn find_currency(currencies: &Currencies, raw: &str) -> Result<Curren
     currencies.find(&string(raw)?).ok_or_else(|| "is not a supported currency".to_owned())
 }
 
-fn amount(raw: &str, currency: Currency) -> Result<Minor, String> {
+pub(super) fn amount(raw: &str, currency: Currency) -> Result<Minor, String> {
     let text = Currencies::amount_text(raw)?;
-    Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())
+    let amount = Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())?;
+    if amount <= MAX_BALANCE {
+        Ok(amount)
+    } else {
+        Err("is more than any wallet can pay".to_owned())
+    }
 }
 
 fn description(raw: &str) -> Result<String, String> {
@@ -222,10 +231,10 @@ fn copies(raw: &str) -> Result<CopiesChange, String> {
     if raw == "\"unlimited\"" {
         return Ok(CopiesChange::Unlimited);
     }
-    let limit = raw.parse().ok().filter(|limit| *limit >= 0);
+    let limit = raw.parse().ok().filter(|limit| (0..=COPIES_MAX).contains(limit));
     limit
         .map(CopiesChange::Limit)
-        .ok_or_else(|| "must be a whole number of at least 0, or unlimited".to_owned())
+        .ok_or_else(|| format!("must be a whole number up to {COPIES_MAX}, or unlimited"))
 }
 
 /// The original service answers an invalid game with 400.

@@ -50,6 +50,9 @@ struct ListGamesQuery {
     /// Only games of this publisher.
     #[param(value_type = Option<i64>)]
     publisher: Option<PublisherId>,
+    /// Only games that a sale makes cheaper now.
+    #[param(example = true)]
+    sale: Option<bool>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
     /// End of the previous page; take it from the header `Link`.
@@ -90,8 +93,11 @@ async fn list_games(
     Query(query): Query<ListGamesQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let ListGamesQuery { genre, q, publisher, limit, after } = query;
+    let ListGamesQuery { genre, q, publisher, sale, limit, after } = query;
     let limit = page_limit(limit)?;
+    if genre.as_deref() == Some("") {
+        return Err(Error::field("?genre", "must not be empty"));
+    }
     let search = q.as_deref().and_then(search_query);
     if q.is_some() && search.is_none() {
         return Err(Error::field("?q", "must contain a word"));
@@ -101,7 +107,14 @@ async fn list_games(
             return Err(Error::field(name, "must not contain a NUL"));
         }
     }
-    let filter = GameFilter { genre: genre.clone(), search, publisher, after, limit };
+    let filter = GameFilter {
+        genre: genre.clone(),
+        search,
+        publisher,
+        on_sale: sale.unwrap_or_default(),
+        after,
+        limit,
+    };
     let next = |last: GameId| {
         let mut path = format!("/api/games?limit={limit}&after={last}");
         for (name, value) in [("genre", &genre), ("q", &q)] {
@@ -112,6 +125,9 @@ async fn list_games(
         }
         if let Some(PublisherId(publisher)) = publisher {
             path.extend(["&publisher=", &publisher.to_string()]);
+        }
+        if sale.unwrap_or_default() {
+            path.push_str("&sale=true");
         }
         path
     };
@@ -225,6 +241,8 @@ async fn update_game(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Json<GameChangedBody>> {
+    // Nothing is revealed about a draft to a caller that may not change it.
+    games.require_visible(id, &caller).await?;
     let body: PutGame<'_> = body.read()?;
     let currency = match body.currency(games.currencies())? {
         Some(currency) => currency,

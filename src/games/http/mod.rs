@@ -3,8 +3,10 @@
 mod body;
 mod games;
 mod library;
+mod offers;
 mod publishers;
 mod purchases;
+mod statement;
 
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,6 +24,8 @@ where
     OpenApiRouter::new()
         .merge(games::routes())
         .merge(purchases::routes())
+        .merge(offers::routes())
+        .merge(statement::routes())
         .merge(publishers::routes())
         .merge(library::routes())
 }

@@ -9,13 +9,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::find_currency;
-use crate::auth::{Authenticated, Authenticator};
+use crate::auth::{Authenticated, Authenticator, TrustedProxies};
 use crate::error::{Error, Result};
 use crate::games::Games;
+use crate::games::code;
 use crate::games::purchase::{Purchase, PurchaseRequest, Refunded};
 use crate::http::context::RequestContext;
 use crate::http::extract::{OptionalJsonBody, Path, RawField, Validator};
-use crate::http::fields::id;
+use crate::http::fields::{id, string};
+use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
@@ -26,6 +28,7 @@ pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
     Games: FromRef<S>,
     Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
     S: Clone + Send + Sync + 'static,
 {
     OpenApiRouter::new().routes(routes!(purchase_game)).routes(routes!(refund_game))
@@ -45,6 +48,10 @@ struct PurchaseGame<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     gift_to: RawField<'a>,
+    /// A discount code.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "WINTER20")]
+    code: RawField<'a>,
 }
 
 /// A game that was bought.
@@ -105,19 +112,23 @@ async fn purchase_game(
     Authenticated(caller): Authenticated,
     Path(game): Path<GameId>,
     key: IdempotencyKey,
+    origin: Origin,
     Extension(context): Extension<RequestContext>,
     body: OptionalJsonBody,
 ) -> Result<Replayable<PurchaseBody>> {
-    let PurchaseGame { expected_price, currency, gift_to } = body.read()?;
+    let PurchaseGame { expected_price, currency, gift_to, code } = body.read()?;
     let mut validator = Validator::default();
     let expected_price = optional_decimal(&mut validator, "/expected_price", &expected_price);
     let currency =
         validator.optional("/currency", &currency, |raw| find_currency(games.currencies(), raw));
     let gift_to = validator.optional("/gift_to", &gift_to, user_id);
+    let code = validator.optional("/code", &code, |raw| {
+        code::normalized(&string(raw)?).ok_or_else(|| "is not a discount code".to_owned())
+    });
     validator.finish(Some(()))?;
     let meta = request_meta(&caller, &key, &context);
-    let request = PurchaseRequest { game, currency, gift_to };
-    let purchase = games.purchase(request, expected_price, meta).await?;
+    let request = PurchaseRequest { game, currency, gift_to, code, address: origin.address };
+    let purchase = games.purchase(&request, expected_price, meta).await?;
     Ok(Replayable::created(PurchaseBody::try_from(&purchase)?, None, purchase.replayed))
 }
 

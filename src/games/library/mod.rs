@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use crate::auth::{Caller, Scope};
 use crate::db::position;
-use crate::error::{Error, Result, StoreRefusal};
-use crate::games::{Games, require_manager};
+use crate::error::{Error, Result};
+use crate::games::{Games, read_position, require_manager};
 use crate::ids::{GameId, UserId};
 
 /// A game in a library.
@@ -32,14 +32,14 @@ impl Games {
     ) -> Result<Vec<LibraryEntry>> {
         caller.require_user_or_scope(user, Scope::GamesRead)?;
         let mut db = self.db.snapshot("games.library").await?;
-        let position = sql::position(&mut db).await?;
+        let position = read_position(&mut db).await?;
         let entries = sql::library(&mut db, user, after, limit).await?;
         drop(db);
         position::note_read(position);
         Ok(entries)
     }
 
-    /// Since when a user owns a game; 404 if the user does not.
+    /// Moment since which a user owns a game; 404 if the user does not.
     pub async fn owned_since(
         &self,
         game: GameId,
@@ -53,7 +53,8 @@ impl Games {
         if require_manager(caller, publisher_user).is_err() {
             caller.require_user_or_scope(user, Scope::GamesRead)?;
         }
-        let found = found.ok_or(StoreRefusal::GameNotFound)?;
+        // A draft, which others do not see, has no owners.
+        let found = found.ok_or(Error::NotFound("owner of this game"))?;
         position::note_read(found.position);
         found.owned_since.ok_or(Error::NotFound("owner of this game"))
     }

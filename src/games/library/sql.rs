@@ -8,11 +8,6 @@ use crate::error::Result;
 use crate::games::BOOK;
 use crate::ids::{GameId, UserId};
 
-pub(super) async fn position(db: &mut PgConnection) -> Result<String> {
-    let position = sqlx::query_scalar!(r#"select ledger.read_position($1) as "position!""#, BOOK);
-    Ok(position.fetch_one(db).await?)
-}
-
 pub(super) async fn library(
     db: &mut PgConnection,
     user: UserId,

@@ -1,13 +1,17 @@
 //! Publishers: users who sell games, and the fee that the operator keeps of their sales.
 
+pub mod payout;
 mod sql;
+pub mod statement;
+
+use sqlx::PgConnection;
 
 use crate::auth::{Caller, Scope};
 use crate::db::position;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::purchase::Rate;
 use crate::games::{Games, require_manager};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{PublisherId, UserId};
 
 /// Longest name of a publisher, in characters.
@@ -44,20 +48,20 @@ impl Games {
         let content = content.each_ref().map(String::as_str);
         let key = key.hashed(caller.name(), "publisher", &content);
         let mut db = self.db.acquire("games.add_publisher").await?;
-        if let Some(key) = key
-            && let Some((row, content)) = sql::find_by_key(&mut db, key.hash).await?
-        {
-            if content != Some(key.content) {
-                return Err(Error::IdempotencyKeyReused);
-            }
-            return Ok(Publisher { replayed: true, ..row.into() });
+        let publisher = |id, replayed| Publisher { id, user, name: name.to_owned(), fee, replayed };
+        if let Some(id) = find_replay(&mut db, key).await? {
+            return Ok(publisher(id, true));
         }
         if !sql::user_exists(&mut db, user).await? {
             return Err(Error::UserNotFound);
         }
         match sql::insert(&mut db, user, name, stored_fee, key).await? {
-            Some(id) => Ok(Publisher { id, user, name: name.to_owned(), fee, replayed: false }),
-            None => Err(StoreRefusal::PublisherExists.into()),
+            Some(id) => Ok(publisher(id, false)),
+            // A concurrent attempt of the same request may have come first.
+            None => match find_replay(&mut db, key).await? {
+                Some(id) => Ok(publisher(id, true)),
+                None => Err(StoreRefusal::PublisherExists.into()),
+            },
         }
     }
 
@@ -84,6 +88,16 @@ impl Games {
         let (row, position) = found.ok_or_else(no_publisher)?;
         position::note_read(position);
         Ok(row.into())
+    }
+}
+
+/// The publisher that an earlier request with this key made.
+async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<PublisherId>> {
+    let Some(key) = key else { return Ok(None) };
+    match sql::find_by_key(db, key.hash).await? {
+        None => Ok(None),
+        Some((id, content)) if content == Some(key.content) => Ok(Some(id)),
+        Some(_) => Err(Error::IdempotencyKeyReused),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Statements of publishers.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::Result;
 use crate::games::BOOK;
 use crate::idempotency::HashedKey;
 use crate::ids::{PublisherId, UserId};
+use crate::ledger::account::AccountId;
 
 pub(super) struct PublisherRow {
     pub id: PublisherId,
@@ -47,17 +49,12 @@ pub(super) async fn insert(
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
-) -> Result<Option<(PublisherRow, Option<Uuid>)>> {
+) -> Result<Option<(PublisherId, Option<Uuid>)>> {
     let row = sqlx::query!(
-        r#"select id as "id: PublisherId", app_user as "user: UserId", name, fee, content_hash
-        from publisher where key_hash = $1"#,
+        r#"select id as "id: PublisherId", content_hash from publisher where key_hash = $1"#,
         key
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| {
-        let publisher = PublisherRow { id: row.id, user: row.user, name: row.name, fee: row.fee };
-        (publisher, row.content_hash)
-    }))
+    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
 }
 
 /// Changes a publisher; none stays as it is.
@@ -92,4 +89,82 @@ pub(super) async fn find(
     Ok(row.map(|row| {
         (PublisherRow { id, user: row.user, name: row.name, fee: row.fee }, row.position)
     }))
+}
+
+/// Sum of the movements of one kind between an account and another one.
+pub(super) struct SumRow {
+    pub kind: i16,
+    pub is_debit: bool,
+    pub other: i64,
+    pub amount: i64,
+}
+
+/// The movements of an account in a part of the book, summed up.
+pub(super) async fn sums(
+    db: &mut PgConnection,
+    account: AccountId,
+    (first, end): (i64, i64),
+) -> Result<Vec<SumRow>> {
+    let rows = sqlx::query_as!(
+        SumRow,
+        r#"
+        select kind as "kind!", is_debit as "is_debit!", other as "other!", sum(amount)::bigint as "amount!"
+        from (
+            select kind, true as is_debit, credit as other, amount from ledger.transfer
+            where debit = $1 and book = $4 and $2 <= seq and seq < $3
+            union all
+            select kind, false, debit, amount from ledger.transfer
+            where credit = $1 and book = $4 and $2 <= seq and seq < $3
+        ) moved
+        group by kind, is_debit, other"#,
+        account.0,
+        first,
+        end,
+        BOOK,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// A movement of an account.
+pub(super) struct MovementRow {
+    pub seq: i64,
+    pub at: OffsetDateTime,
+    pub transfer: i64,
+    pub kind: i16,
+    pub is_debit: bool,
+    pub other: i64,
+    pub amount: i64,
+    pub balance: i64,
+    pub game: Option<i64>,
+}
+
+/// The movements of an account in a part of the book, oldest first.
+pub(super) async fn entries(
+    db: &mut PgConnection,
+    account: AccountId,
+    (first, end): (i64, i64),
+    limit: i64,
+) -> Result<Vec<MovementRow>> {
+    let rows = sqlx::query_as!(
+        MovementRow,
+        r#"
+        select seq as "seq!", m.at as "at!", m.transfer as "transfer!", kind as "kind!", is_debit as "is_debit!",
+            other as "other!", amount as "amount!", balance as "balance!", p.game as "game?"
+        from (
+            (select seq, at, seq - leg as transfer, linked, kind, true as is_debit, credit as other, amount,
+                debit_balance as balance
+            from ledger.transfer where debit = $1 and book = $5 and $2 <= seq and seq < $3 order by seq limit $4)
+            union all
+            (select seq, at, seq - leg, linked, kind, false, debit, amount, credit_balance
+            from ledger.transfer where credit = $1 and book = $5 and $2 <= seq and seq < $3 order by seq limit $4)
+        ) m
+        left join game_purchase p on p.transfer = coalesce(m.linked, m.transfer)
+        order by seq limit $4"#,
+        account.0,
+        first,
+        end,
+        limit,
+        BOOK,
+    );
+    Ok(rows.fetch_all(db).await?)
 }

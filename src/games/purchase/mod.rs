@@ -8,15 +8,20 @@ mod price;
 mod refund;
 pub(in crate::games) mod sql;
 
+use std::net::IpAddr;
+
 use serde::Serialize;
-use sqlx::Connection as _;
 use tokio::sync::MutexGuard;
 use uuid::Uuid;
 
+use crate::auth::Caller;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
+use crate::games::code::{self, UsableCode};
+use crate::games::guess::{Guess, guess_limits};
+use crate::http::fields::moment;
 use crate::idempotency::HashedKey;
-use crate::ids::{GameId, PlayerId, PublisherId, TransferId, UserId};
+use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
@@ -24,8 +29,9 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 use crate::striped_lock::StripedLock;
 use crate::telemetry::Metrics;
+use crate::throttle;
+use crate::wallet::RequestMeta;
 use crate::wallet::main_wallet::charge::{Charge, ChargeOvertaken};
-use crate::wallet::{RequestMeta, from_post_error};
 
 pub use self::price::{Division, Rate, RateError, TaxRates};
 pub use self::refund::Refunded;
@@ -54,13 +60,17 @@ impl PurchaseLocks {
 }
 
 /// A purchase as the client asks for it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PurchaseRequest {
     pub game: GameId,
     /// The currency to pay in; the main currency of the game if none.
     pub currency: Option<Currency>,
     /// The user who gets the game; none is the buyer.
     pub gift_to: Option<UserId>,
+    /// A discount code.
+    pub code: Option<String>,
+    /// The client's address, which wrong codes are counted for.
+    pub address: Option<IpAddr>,
 }
 
 /// A purchase that was made.
@@ -84,6 +94,15 @@ struct ClaimRow<'a> {
     recipient: UserId,
     revision: i32,
     publisher: Option<PublisherId>,
+    /// The fee of the publisher, if it has one of its own.
+    own_fee: Option<i32>,
+    /// Copies, the budget of the sale, the uses of the code.
+    stocks: Vec<i64>,
+    sale: Option<SaleId>,
+    code: Option<CodeId>,
+    code_use: Option<i32>,
+    /// End of the quote: the next moment at which a sale or the code begins or ends.
+    until: Option<String>,
     price: i64,
     tax: i64,
     fee: i64,
@@ -98,6 +117,7 @@ struct ClaimRow<'a> {
 /// The price of a game for a recipient at one moment.
 struct Quote {
     row: sql::QuoteRow,
+    code: Option<UsableCode>,
     currency: Currency,
     price: Minor,
     division: Division,
@@ -113,7 +133,7 @@ impl Games {
     /// Buys a game. `expected_price` is a decimal that the price has to be.
     pub async fn purchase(
         &self,
-        request: PurchaseRequest,
+        request: &PurchaseRequest,
         expected_price: Option<&str>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
@@ -131,7 +151,7 @@ impl Games {
 
     async fn try_purchase(
         &self,
-        request: PurchaseRequest,
+        request: &PurchaseRequest,
         expected_price: Option<&str>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
@@ -142,35 +162,57 @@ impl Games {
             request.currency.map(|currency| currency.code().to_owned()).unwrap_or_default(),
             recipient.to_string(),
             expected_price.unwrap_or_default().to_owned(),
+            request.code.clone().unwrap_or_default(),
         ];
         let content = content.each_ref().map(String::as_str);
         let key = meta.key.hashed(meta.caller.name(), "game.purchase", &content);
-        let _recipient = self.locks.recipient(request.game, recipient).await;
-        let mut last_copies = None;
+        // The first attempt of this very request may have succeeded.
+        if let Some(earlier) = self.find_purchase(key).await? {
+            return Ok(earlier);
+        }
+        let guesses =
+            request.code.as_ref().map(|_| guess_limits(Guess::Code, buyer, request.address));
+        if let Some(limits) = &guesses {
+            self.count_guess(Guess::Code, limits).await?;
+        }
+        let mut held = (None, Some(self.locks.recipient(request.game, recipient).await));
         for _ in 0..ATTEMPTS_MAX {
-            let quoted = self.quote(request, recipient, expected_price).await;
-            let quote = match quoted {
-                Ok(quote) => quote,
-                // The first attempt of this very request may have succeeded.
+            let quoted = self.quote(request, (buyer, recipient), expected_price, meta.caller).await;
+            let is_guess = matches!(quoted, Err(Error::Store(StoreRefusal::CodeInvalid(_))));
+            if let Some(limits) = guesses.as_ref().filter(|_| !is_guess) {
+                throttle::record_success(&self.db, limits).await?;
+            }
+            let outcome = match quoted {
+                Ok(quote)
+                    if held.0.is_none()
+                        && quote.fewest_left().is_some_and(|left| left <= LAST_COPIES) =>
+                {
+                    // Others need not wait for the recipient meanwhile.
+                    drop(held.1.take());
+                    held.0 = Some(self.locks.last_copies.lock(request.game.0).await);
+                    held.1 = Some(self.locks.recipient(request.game, recipient).await);
+                    continue;
+                }
+                Ok(quote) if quote.price == Minor::ZERO => {
+                    self.claim_free(&quote, (buyer, recipient), key, meta).await
+                }
+                Ok(quote) => self.charge(&quote, (buyer, recipient), key, meta).await,
+                Err(refusal) => Err(refusal),
+            };
+            // Another attempt of this request may have come first, whatever the outcome of this one.
+            match outcome {
+                Ok(Some(purchase)) => return Ok(purchase),
+                Ok(None) => {
+                    if let Some(earlier) = self.find_purchase(key).await? {
+                        return Ok(earlier);
+                    }
+                }
                 Err(refusal) => {
                     return match self.find_purchase(key).await? {
                         Some(earlier) => Ok(earlier),
                         None => Err(refusal),
                     };
                 }
-            };
-            if last_copies.is_none() && quote.row.left.is_some_and(|left| left <= LAST_COPIES) {
-                last_copies = Some(self.locks.last_copies.lock(request.game.0).await);
-                // Copies were sold during the wait.
-                continue;
-            }
-            let outcome = if quote.price == Minor::ZERO {
-                self.claim_free(&quote, (buyer, recipient), key, meta).await?
-            } else {
-                self.charge(&quote, (buyer, recipient), key, meta).await?
-            };
-            if let Some(purchase) = outcome {
-                return Ok(purchase);
             }
         }
         Err(Error::Overloaded)
@@ -179,13 +221,18 @@ impl Games {
     /// The price now; an error if the game cannot be bought for the recipient.
     async fn quote(
         &self,
-        request: PurchaseRequest,
-        recipient: UserId,
+        request: &PurchaseRequest,
+        (buyer, recipient): (UserId, UserId),
         expected_price: Option<&str>,
+        caller: &Caller,
     ) -> Result<Quote> {
         let mut db = self.db.acquire("games.quote").await?;
         let code = request.currency.map(|currency| currency.code().to_owned());
         let row = sql::quote(&mut db, request.game, recipient, code.as_deref()).await?;
+        let discount = match &request.code {
+            Some(code) => Some(code::find_usable(&mut db, code, request.game, buyer).await?),
+            None => None,
+        };
         drop(db);
         let row = row.ok_or(StoreRefusal::GameNotFound)?;
         if row.state != "published" {
@@ -197,13 +244,8 @@ impl Games {
         if !row.has_recipient {
             return Err(Error::UserNotFound);
         }
-        if row.is_owned {
-            return Err(StoreRefusal::AlreadyOwned.into());
-        }
-        if let Some(base) = row.base
-            && !row.owns_base
-        {
-            return Err(StoreRefusal::BaseGameMissing(base.0).into());
+        if recipient == buyer {
+            row.require_eligible()?;
         }
         let Some((code, amount)) = row.currency.as_deref().zip(row.price) else {
             return Err(StoreRefusal::NotForSale.into());
@@ -212,7 +254,11 @@ impl Games {
             return Err(StoreRefusal::SoldOut.into());
         }
         let price = self.price_from(code, amount)?;
-        let (currency, price) = (price.currency, price.amount);
+        let (currency, price) = (price.currency, row.sale_price.map_or(price.amount, Minor));
+        let price = match &discount {
+            Some(code) => code.discounted(price, currency)?,
+            None => price,
+        };
         if let Some(expected) = expected_price {
             let expected = Minor::parse_balance(expected, currency)
                 .map_err(|cause| Error::field("/expected_price", cause.to_string()))?;
@@ -221,13 +267,24 @@ impl Games {
                 return Err(StoreRefusal::PriceChanged { price }.into());
             }
         }
+        if recipient != buyer && row.require_eligible().is_err() {
+            // What others own is answered only to a buyer who could pay.
+            let balance =
+                self.wallets.main_balance(caller, &PlayerId::from(buyer), currency).await?;
+            if balance.balance < price {
+                let exact = |minor: Minor| minor.exact(currency).to_string();
+                let (available, required) = (exact(balance.balance), exact(price));
+                return Err(Error::InsufficientFunds { available, required });
+            }
+            row.require_eligible()?;
+        }
         let tax_rate = self.settings.tax_rates.rate(currency);
         let fee_rate = match row.publisher {
             Some(_) => row.fee.map_or(self.settings.store_fee, Rate::from_stored),
             None => Rate::ZERO,
         };
         let division = Division::new(price, tax_rate, fee_rate);
-        Ok(Quote { row, currency, price, division })
+        Ok(Quote { row, code: discount, currency, price, division })
     }
 
     /// Charges the buyer; none if the quote no longer holds.
@@ -238,9 +295,9 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Option<Purchase>> {
-        let Quote { currency, price, division, row } = quote;
+        let Quote { currency, price, division, row, .. } = quote;
         let seller = seller_account(row.publisher, *currency)?;
-        let claim = quote.claim((buyer, recipient), None, meta.trace);
+        let claim = quote.claim((buyer, recipient), key, meta.trace)?;
         let companion = Companion::new(&sql::CLAIMED, &claim, OVERTAKEN)
             .map_err(|cause| Error::Internal(cause.into()))?;
         let legs = |wallet| purchase_legs(wallet, seller, *currency, *price, division);
@@ -294,14 +351,11 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Option<Purchase>> {
-        let claim = quote.claim((buyer, recipient), key, meta.trace);
+        let claim = quote.claim((buyer, recipient), key, meta.trace)?;
         let mut db = self.db.acquire("games.claim_free").await?;
-        let mut tx = db.begin().await?;
-        if !sql::claim_one(&mut tx, &claim).await? {
-            tx.rollback().await?;
+        if !sql::claim_free(&mut db, &claim).await? {
             return Ok(None);
         }
-        tx.commit().await?;
         Ok(Some(Purchase {
             game: quote.row.game,
             recipient,
@@ -316,10 +370,6 @@ impl Games {
     /// The purchase of an earlier request with this key.
     async fn find_purchase(&self, key: Option<HashedKey>) -> Result<Option<Purchase>> {
         let Some(key) = key else { return Ok(None) };
-        let posted = self.wallets.ledger().find(key).await;
-        if let Some(posted) = posted.map_err(|error| from_post_error(&error, None))? {
-            return self.purchase_of_transfer(posted.first_seq).await.map(Some);
-        }
         let mut db = self.db.acquire("games.find_purchase").await?;
         match sql::find_by_key(&mut db, key.hash).await? {
             None => Ok(None),
@@ -353,20 +403,46 @@ impl Games {
     }
 }
 
+impl sql::QuoteRow {
+    /// Refuses a recipient who owns the game, or does not own its base.
+    fn require_eligible(&self) -> Result<()> {
+        match self.base {
+            _ if self.is_owned => Err(StoreRefusal::AlreadyOwned.into()),
+            Some(base) if !self.owns_base => Err(StoreRefusal::BaseGameMissing(base.0).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Quote {
+    /// The least that is left of a limited thing that the purchase takes.
+    fn fewest_left(&self) -> Option<i32> {
+        let code = self.code.as_ref().and_then(|code| code.left);
+        [self.row.left, self.row.sale_left, code].into_iter().flatten().min()
+    }
+
     fn claim(
         &self,
         (buyer, recipient): (UserId, UserId),
         key: Option<HashedKey>,
         trace: Uuid,
-    ) -> ClaimRow<'_> {
-        let Self { row, currency, price, division } = self;
-        ClaimRow {
+    ) -> Result<ClaimRow<'_>> {
+        let Self { row, code, currency, price, division } = self;
+        let stocks = [row.stock, row.sale_stock, code.as_ref().and_then(|code| code.stock)];
+        let ends = [row.until, code.as_ref().and_then(|code| code.ends_at)];
+        let until = ends.into_iter().flatten().min().map(moment).transpose()?;
+        Ok(ClaimRow {
             game: row.game,
             buyer,
             recipient,
             revision: row.revision,
             publisher: row.publisher,
+            own_fee: row.fee,
+            stocks: stocks.into_iter().flatten().collect(),
+            sale: row.sale,
+            code: code.as_ref().map(|code| code.id),
+            code_use: code.as_ref().and_then(|code| code.next_use),
+            until,
             price: price.0,
             tax: division.tax.0,
             fee: division.fee.0,
@@ -376,12 +452,15 @@ impl Quote {
             key_hash: key.map(|key| key.hash),
             content_hash: key.map(|key| key.content),
             trace,
-        }
+        })
     }
 }
 
 /// The account that the price goes to; tax and fee go on from there.
-fn seller_account(publisher: Option<PublisherId>, currency: Currency) -> Result<AccountId> {
+pub(in crate::games) fn seller_account(
+    publisher: Option<PublisherId>,
+    currency: Currency,
+) -> Result<AccountId> {
     let Some(publisher) = publisher else {
         return Ok(AccountId::system(SystemRole::Revenue, currency));
     };

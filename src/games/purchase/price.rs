@@ -36,6 +36,11 @@ impl Rate {
         self.0
     }
 
+    /// This share of an amount, rounded half up.
+    pub(in crate::games) fn of(self, amount: i64) -> i64 {
+        share(amount, self.0, WHOLE)
+    }
+
     /// Whether it is at most 100 %.
     pub const fn is_share(self) -> bool {
         self.0 <= WHOLE
@@ -104,7 +109,7 @@ impl Division {
     /// Divides a price that includes its tax. The fee is a share of the price without tax; both are rounded half up.
     pub(super) fn new(price: Minor, tax_rate: Rate, fee_rate: Rate) -> Self {
         let tax = share(price.0, tax_rate.0, WHOLE + tax_rate.0);
-        let fee = share(price.0 - tax, fee_rate.0, WHOLE);
+        let fee = fee_rate.of(price.0 - tax);
         Self { tax: Minor(tax), fee: Minor(fee), tax_rate, fee_rate }
     }
 }

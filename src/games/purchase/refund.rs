@@ -1,16 +1,17 @@
 //! Refunds: the buyer gets the money back and the game is taken away, once, in one posting.
 //!
-//! Downloadable content of the game goes with it. What the same buyer paid for it comes back too, if it can still be
-//! refunded; what was given by others or is too old only goes.
+//! Downloadable content of the game goes with it. The price that the same buyer paid for it comes back too, if it can still
+//! be refunded; content that others gave or that is too old only goes. A gift stays while its owner has content that others
+//! paid for.
 
 use serde::Serialize;
-use sqlx::Connection as _;
 use uuid::Uuid;
 
 use super::{OVERTAKEN, sql};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::purchase::seller_account;
+use crate::idempotency::HashedKey;
 use crate::ids::{GameId, PlayerId, TransferId, UserId};
 use crate::ledger::account::{AccountClass, AccountId, SystemRole};
 use crate::ledger::companion::Companion;
@@ -24,7 +25,7 @@ use crate::wallet::{RequestMeta, from_post_error};
 const ATTEMPTS_MAX: usize = 32;
 
 /// Most games that a refund takes away.
-const GAMES_MAX: usize = 1_000;
+const GAMES_MAX: usize = 10_000;
 
 /// A refund that was made.
 #[derive(Debug, Clone)]
@@ -44,9 +45,14 @@ struct RevertRow {
     first: usize,
     game: GameId,
     recipient: UserId,
-    /// None if only the game goes.
+    /// None if it was not bought.
     purchase: Option<i64>,
+    /// Whether its price comes back.
+    pays_back: bool,
     seconds: f64,
+    /// The key of the request, with the game that it names.
+    key_hash: Option<Uuid>,
+    content_hash: Option<Uuid>,
     trace: Uuid,
 }
 
@@ -73,13 +79,19 @@ impl Games {
         let key = meta.key.hashed(meta.caller.name(), "game.refund", &content);
         let _recipient = self.locks.recipient(game, recipient).await;
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(key) = key {
-                let posted = self.wallets.ledger().find(key).await;
-                if let Some(posted) = posted.map_err(|error| from_post_error(&error, None))? {
-                    return self.refunded_from(game, &posted).await;
-                }
+            if let Some(earlier) = self.find_refund(game, key).await? {
+                return Ok(earlier);
             }
-            let plan = self.plan_refund(game, (buyer, recipient), meta.trace).await?;
+            let plan = match self.plan_refund(game, (buyer, recipient), key, meta.trace).await {
+                Ok(plan) => plan,
+                // The first attempt of this very request may have succeeded meanwhile.
+                Err(refusal) => {
+                    return match self.find_refund(game, key).await? {
+                        Some(earlier) => Ok(earlier),
+                        None => Err(refusal),
+                    };
+                }
+            };
             if plan.paid.iter().all(|purchase| purchase.price == 0) {
                 if self.revert_free(&plan).await? {
                     self.metrics.wallet_store_refunds_total.increment(1);
@@ -102,7 +114,6 @@ impl Games {
                 trace: Some(meta.trace),
                 may_open_guest: false,
             };
-            // Those who cannot be paid learn it before the legs are made.
             let legs = plan.legs()?;
             let returned =
                 self.wallets.pay_main(&payout, legs, |first| plan.companions(first)).await?;
@@ -123,11 +134,31 @@ impl Games {
         Err(Error::Overloaded)
     }
 
+    /// The refund of an earlier request with this key.
+    async fn find_refund(&self, game: GameId, key: Option<HashedKey>) -> Result<Option<Refunded>> {
+        let Some(key) = key else { return Ok(None) };
+        let posted = self.wallets.ledger().find(key).await;
+        if let Some(posted) = posted.map_err(|error| from_post_error(&error, None))? {
+            return self.refunded_from(game, &posted).await.map(Some);
+        }
+        let mut db = self.db.acquire("games.find_refund").await?;
+        let Some((code, content)) = sql::find_free_refund(&mut db, key.hash).await? else {
+            return Ok(None);
+        };
+        if content != Some(key.content) {
+            return Err(Error::IdempotencyKeyReused);
+        }
+        let price = self.price_from(&code, 0)?;
+        let (currency, amount) = (price.currency, price.amount);
+        Ok(Some(Refunded { game, currency, amount, transfer: None, replayed: true }))
+    }
+
     /// Decides what a refund takes away and returns.
     async fn plan_refund(
         &self,
         game: GameId,
         (buyer, recipient): (UserId, UserId),
+        key: Option<HashedKey>,
         trace: Uuid,
     ) -> Result<RefundPlan> {
         let window = self.settings.refund_window.as_secs_f64();
@@ -152,6 +183,10 @@ impl Games {
         let mut first = 0;
         for content in owned {
             let is_own = content.buyer == Some(buyer) && content.is_refundable;
+            let is_of_other = content.buyer != Some(buyer) && content.price > 0;
+            if buyer != recipient && is_of_other {
+                return refused("another user paid for downloadable content of the gift");
+            }
             if is_own && content.price > 0 && content.currency != currency.code() {
                 let why =
                     "its downloadable content was paid in another currency: refund that first";
@@ -161,8 +196,11 @@ impl Games {
                 first,
                 game: content.game,
                 recipient,
-                purchase: content.purchase.filter(|_| is_own),
+                purchase: content.purchase,
+                pays_back: is_own,
                 seconds: window,
+                key_hash: key.filter(|_| content.game == game).map(|key| key.hash),
+                content_hash: key.filter(|_| content.game == game).map(|key| key.content),
                 trace,
             });
             if is_own && content.price > 0 {
@@ -173,17 +211,10 @@ impl Games {
         Ok(RefundPlan { currency, paid, rows })
     }
 
-    /// Takes free games away, in a transaction of its own; false if something has changed.
+    /// Takes free games away; false if something has changed.
     async fn revert_free(&self, plan: &RefundPlan) -> Result<bool> {
         let mut db = self.db.acquire("games.revert_free").await?;
-        let mut tx = db.begin().await?;
-        let is_done = sql::revert(&mut tx, &plan.rows).await?;
-        if is_done {
-            tx.commit().await?;
-        } else {
-            tx.rollback().await?;
-        }
-        Ok(is_done)
+        sql::revert_free(&mut db, &plan.rows).await
     }
 
     /// The answer to a refund, from its posting.

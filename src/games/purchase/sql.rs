@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::ids::{GameId, PublisherId, TransferId, UserId};
+use crate::ids::{GameId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::companion::CompanionKind;
 
 /// Grants a game and records its purchase, if the quote still holds.
@@ -31,6 +32,13 @@ pub(super) struct QuoteRow {
     /// The currency and the price in it; none if there is no price in the currency that was asked for.
     pub currency: Option<String>,
     pub price: Option<i64>,
+    pub sale: Option<SaleId>,
+    pub sale_price: Option<i64>,
+    pub sale_stock: Option<i64>,
+    pub sale_left: Option<i32>,
+    /// The next moment at which a sale begins or ends.
+    pub until: Option<OffsetDateTime>,
+    pub stock: Option<i64>,
     pub left: Option<i32>,
     pub is_owned: bool,
     pub owns_base: bool,
@@ -47,15 +55,23 @@ pub(super) async fn quote(
         QuoteRow,
         r#"
         select g.id as "game: GameId", revision, state, g.publisher as "publisher: PublisherId", b.fee as "fee?",
-            base as "base: GameId", coalesce($3, g.currency) as currency,
-            case when coalesce($3, g.currency) = g.currency then g.price
-                else (select p.price from game_price p where p.game = g.id and p.currency = $3) end as price,
-            case when g.stock is not null then stock_left(g.stock) end as "left",
+            base as "base: GameId", p.currency as "currency?", p.price as "price?",
+            r.sale as "sale?: SaleId", r.price as "sale_price?", r.stock as "sale_stock?",
+            case when r.stock is not null then stock_left(r.stock) end as "sale_left",
+            sale_moment(g.id, t.now) as until,
+            g.stock as "stock?", case when g.stock is not null then stock_left(g.stock) end as "left",
             exists (select from entitlement e where e.game = g.id and e.app_user = $2) as "is_owned!",
             exists (select from entitlement e where e.game = g.base and e.app_user = $2) as "owns_base!",
             exists (select from app_user u where u.id = $2) as "has_recipient!"
         from game g
+        cross join (select clock_timestamp() as now) t
         left join publisher b on b.id = g.publisher
+        left join lateral (
+            select g.currency, g.price where coalesce($3, g.currency) = g.currency
+            union all
+            select f.currency, f.price from game_price f where f.game = g.id and f.currency = $3
+        ) p on true
+        left join lateral running_sale(g.id, p.price, p.currency, t.now) r on true
         where g.id = $1 and state <> 'deleted'"#,
         game.0,
         recipient.0,
@@ -64,24 +80,33 @@ pub(super) async fn quote(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Grants one free game, in the caller's transaction; false if the quote no longer holds.
-pub(super) async fn claim_one(db: &mut PgConnection, row: &impl Serialize) -> Result<bool> {
+/// Grants a free game; false if the quote no longer holds.
+pub(super) async fn claim_free(db: &mut PgConnection, row: &impl Serialize) -> Result<bool> {
     let rows = numbered(std::slice::from_ref(row))?;
-    let taken = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from claim_purchases($1::text::json)"#,
-        rows
-    );
-    Ok(taken.fetch_one(db).await? == 1)
+    let claim = sqlx::query!(r#"select claim_free_game($1::text::json) as "done""#, rows);
+    took_effect(claim.fetch_one(db).await)
 }
 
-/// Takes free games away, in the caller's transaction; false if one of them could not be.
-pub(super) async fn revert(db: &mut PgConnection, rows: &[impl Serialize]) -> Result<bool> {
-    let numbered = numbered(rows)?;
-    let taken = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from revert_purchases($1::text::json)"#,
-        numbered
-    );
-    Ok(usize::try_from(taken.fetch_one(db).await?) == Ok(rows.len()))
+/// Takes free games away; false if one of them could not be.
+pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) -> Result<bool> {
+    let rows = numbered(rows)?;
+    let revert = sqlx::query!(r#"select revert_free_games($1::text::json) as "done""#, rows);
+    took_effect(revert.fetch_one(db).await)
+}
+
+/// Whether a statement took effect; not if what it was decided on has changed, or if it has yielded to another transaction.
+pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
+    // Not every row took effect; a lock was not available; a deadlock.
+    const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];
+    match outcome {
+        Ok(_) => Ok(true),
+        Err(sqlx::Error::Database(error))
+            if error.code().is_some_and(|code| OVERTAKEN.contains(&&*code)) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Rows as the functions take them: a JSON array of objects with their numbers.
@@ -120,29 +145,41 @@ pub(super) async fn find_by_transfer(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The free purchase of a request with this key, with the content of the request.
+/// The purchase of a request with this key, with the content of the request.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
 ) -> Result<Option<(PurchaseRow, Option<Uuid>)>> {
     let row = sqlx::query!(
-        r#"select game as "game: GameId", recipient as "recipient: UserId", currency, price, tax, content_hash
+        r#"select game as "game: GameId", recipient as "recipient: UserId", currency, price, tax,
+            transfer as "transfer: TransferId", content_hash
         from game_purchase where key_hash = $1"#,
         key
     );
     let row = row.fetch_optional(db).await?;
     Ok(row.map(|row| {
-        let (game, recipient, currency) = (row.game, row.recipient, row.currency);
         let purchase = PurchaseRow {
-            game,
-            recipient,
-            currency,
+            game: row.game,
+            recipient: row.recipient,
+            currency: row.currency,
             price: row.price,
             tax: row.tax,
-            transfer: None,
+            transfer: row.transfer,
         };
         (purchase, row.content_hash)
     }))
+}
+
+/// The free purchase that a request with this key has refunded: its currency, and the content of the request.
+pub(super) async fn find_free_refund(
+    db: &mut PgConnection,
+    key: Uuid,
+) -> Result<Option<(String, Option<Uuid>)>> {
+    let row = sqlx::query!(
+        "select currency, refund_content from game_purchase where refund_key = $1 and refund is null",
+        key
+    );
+    Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.refund_content)))
 }
 
 /// A game that a user owns, with the purchase that it is from.
@@ -179,7 +216,8 @@ pub(super) async fn owned_with_content(
             coalesce(p.at > clock_timestamp() - make_interval(secs => $3), false) as "is_refundable!"
         from game g
         join entitlement e on e.game = g.id and e.app_user = $2
-        left join game_purchase p on p.game = g.id and p.recipient = $2 and p.refunded_at is null
+        left join game_purchase p on p.game = g.id and p.recipient = $2
+            and p.refunded_at is null and p.revoked_at is null
         where g.id = $1 or g.base = $1
         order by g.id <> $1, g.id
         limit $4"#,

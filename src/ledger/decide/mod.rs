@@ -272,6 +272,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
                     ));
                 }
                 self.transfer(debit, credit, amount, rules, n)?;
+                self.require_covered(kind, debit, amount)?;
                 (debit, credit, amount)
             }
             Action::Open { account, currency } => {
@@ -348,6 +349,23 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         self.set(credit, to);
         self.update_held(debit, from.balance)?;
         self.update_held(credit, to.balance)
+    }
+
+    /// Refuses a payout of more than what the operator owes: only a refund may leave a payable below zero.
+    fn require_covered(
+        &self,
+        kind: TransferKind,
+        debit: AccountId,
+        amount: Minor,
+    ) -> Result<(), Refusal> {
+        let is_payout =
+            kind == TransferKind::Payout && debit.class() == Some(AccountClass::Payable);
+        let after = self.find(debit)?.balance;
+        if is_payout && after < Minor::ZERO {
+            let available = after.checked_add(amount).unwrap_or(after);
+            return Err(Refusal::InsufficientFunds { account: debit, available, required: amount });
+        }
+        Ok(())
     }
 
     /// Copies the balance of a hold account to its owner.

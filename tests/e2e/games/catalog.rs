@@ -52,6 +52,11 @@ async fn a_list_has_filters_a_search_and_pages() {
             path = next.split('>').next().unwrap().to_owned();
         }
         assert_eq!(pages, ["Half Life", "Half a Dozen", "Portal"]);
+        add(&store, "Portal-2/Alpha", "7", json!({ "description": "Été 1.5" })).await;
+        for words in ["portal-2", "alpha", "2/alpha", "1.5", "%C3%A9t%C3%A9"] {
+            assert_eq!(listed(app, &format!("?q={words}")).await, ["Portal-2/Alpha"], "{words}");
+        }
+        app.get("/api/games?genre=").await.problem(422, "invalid");
         app.get("/api/games?q=%26").await.problem(422, "invalid");
         app.get("/api/games?limit=0").await.problem(422, "invalid");
         app.get("/api/games?sort=price").await.problem(422, "invalid");
@@ -166,9 +171,10 @@ async fn a_publisher_manages_only_its_own_games() {
         for stranger in [&orbit.client, app] {
             stranger.get(&path).await.problem(404, "game-not-found");
         }
-        change(&orbit, own, json!({ "title": "x" })).await.problem(403, "forbidden");
+        // A draft does not exist for others.
+        change(&orbit, own, json!({ "title": "x" })).await.problem(404, "game-not-found");
+        delete(&orbit, own).await.problem(404, "game-not-found");
         change(&nova, house, json!({ "title": "x" })).await.problem(403, "forbidden");
-        delete(&orbit, own).await.problem(403, "forbidden");
         let of_other = json!({ "title": "x", "genre": "x", "price": 1, "publisher": orbit_id });
         nova.post("/api/games", of_other).await.problem(403, "forbidden");
         app.post("/api/games", game("x", "1")).await.problem(401, "unauthenticated");
@@ -203,13 +209,19 @@ async fn without_a_credential_only_plain_games_of_the_house_can_be_changed() {
         }
         let id = add(app, "Alpha", "10", json!({})).await;
         assert_eq!(change(app, id, json!({ "price": 0 })).await.status, 200);
+        change(app, id, json!({ "currency": "JPY", "price": 0 }))
+            .await
+            .problem(401, "unauthenticated");
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let draft = add(&store, "Draft", "1", json!({ "state": "draft" })).await;
+        change(app, draft, json!({ "title": "x" })).await.problem(404, "game-not-found");
+        delete(app, draft).await.problem(404, "game-not-found");
         change(app, id, json!({ "copies": 1 })).await.problem(401, "unauthenticated");
         let ada = app.user("ada").await;
         assert_eq!(super::buy(&ada, id, json!({})).await.status, 201);
 
         change(app, id, json!({ "price": 5 })).await.problem(401, "unauthenticated");
         delete(app, id).await.problem(401, "unauthenticated");
-        let store = app.api_key(&[Scope::GamesWrite]).await;
         change(&store, id, json!({ "state": "draft" })).await.problem(409, "game-fixed");
         assert_eq!(delete(&store, id).await.status, 200);
         assert_eq!(app.get(&format!("/api/games/{id}")).await.json()["state"], "retired");
@@ -245,6 +257,8 @@ async fn subscribers_hear_of_public_changes_once() {
         change(&store, id, json!({ "title": "Alpha 2" })).await;
         change(&store, id, json!({ "state": "published" })).await;
         change(&store, id, json!({ "price": 2 })).await;
+        // The public does not hear of what the game becomes as a draft.
+        change(&store, id, json!({ "state": "draft", "price": 3 })).await;
         delete(&store, id).await;
 
         let mut events = Vec::new();

@@ -3,15 +3,17 @@
 mod catalog;
 mod contention;
 mod docs;
+mod offers;
 mod original;
 mod purchases;
 mod refunds;
+mod statements;
 
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
 use crate::harness::users::User;
-use crate::harness::{Client, Response, TestApp};
+use crate::harness::{Client, Response, Socket, TestApp};
 
 /// Body of a game with the members that the original service knows.
 fn game(title: &str, price: &str) -> Value {
@@ -65,6 +67,16 @@ async fn fund(app: &TestApp, user: &str, cents: i64) {
 async fn cents(user: &User) -> i64 {
     let balance = user.get(&format!("/api/wallet/balance/{}", user.id)).await;
     balance.json()["balance"].as_i64().unwrap()
+}
+
+/// The next event about an entitlement: one about the catalog from before the subscription can still arrive.
+async fn next_entitlement(socket: &mut Socket) -> Value {
+    loop {
+        let event = socket.json().await;
+        if event["type"].as_str().unwrap().starts_with("entitlement.") {
+            return event;
+        }
+    }
 }
 
 /// Titles in the library of a user.

@@ -3,7 +3,7 @@
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
-use super::{accounts, add, buy, buyer, cents, change, fund, publisher, titles};
+use super::{accounts, add, buy, buyer, cents, change, fund, next_entitlement, publisher, titles};
 use crate::harness::{run, run_with};
 
 #[tokio::test]
@@ -107,14 +107,14 @@ async fn a_gift_is_paid_by_the_buyer_and_owned_by_the_other() {
         assert_eq!((cents(&ada).await, titles(&ada).await.len()), (1_500, 0));
         assert_eq!(titles(&bob).await, ["Alpha"]);
         buy(&ada, id, json!({ "gift_to": bob.id })).await.problem(409, "game-owned");
-        let event = own.json().await;
+        let event = next_entitlement(&mut own).await;
         assert_eq!(
             (&event["type"], &event["data"]),
             (&json!("entitlement.granted"), &json!({ "gameId": id, "userId": bob.id }))
         );
-        other.is_silent().await;
+        // The buyer does not hear of the game of the other user.
         assert_eq!(buy(&ada, id, json!({})).await.status, 201);
-        assert_eq!(other.json().await["data"]["userId"], json!(ada.id));
+        assert_eq!(next_entitlement(&mut other).await["data"]["userId"], json!(ada.id));
 
         let path = format!("/api/games/{id}/owners/{}", bob.id);
         let reader = app.api_key(&[Scope::GamesRead]).await;
@@ -150,6 +150,60 @@ async fn a_purchase_is_made_once_per_key_also_when_the_money_or_the_game_is_gone
             other.problem(422, "idempotency-key-reused");
         }
         assert_eq!(cents(&ada).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_one_purchase_whether_paid_or_free() {
+    run(async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let paid = add(&store, "Paid", "1", json!({})).await;
+        let free = add(&store, "Free", "0", json!({})).await;
+        let other = add(&store, "Other", "0", json!({})).await;
+        let ada = buyer(app, "ada", 1_000).await;
+        let purchase = async |game: i64, key: &str| {
+            ada.post_with_key(&format!("/api/games/{game}/purchase"), key, json!({})).await
+        };
+        let first = purchase(free, "k").await;
+        assert_eq!(first.status, 201);
+        for game in [other, paid] {
+            purchase(game, "k").await.problem(422, "idempotency-key-reused");
+        }
+        super::refund(&ada, free, json!({})).await;
+        change(&store, free, json!({ "price": 10 })).await;
+        let late = purchase(free, "k").await;
+        assert_eq!(
+            (late.status, late.header("idempotent-replayed"), &late.text),
+            (201, "true", &first.text)
+        );
+
+        let first = purchase(paid, "p").await;
+        super::refund(&ada, paid, json!({})).await;
+        change(&store, paid, json!({ "price": 0 })).await;
+        let late = purchase(paid, "p").await;
+        assert_eq!(
+            (late.status, late.header("idempotent-replayed"), &late.text),
+            (201, "true", &first.text)
+        );
+        assert_eq!((cents(&ada).await, titles(&ada).await.len()), (1_000, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gift_does_not_tell_what_others_own() {
+    run(async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let id = add(&store, "Alpha", "10", json!({})).await;
+        let (ada, bob) = (app.user("ada").await, buyer(app, "bob", 1_000).await);
+        buy(&bob, id, json!({})).await;
+        let gift = |price: u32| json!({ "gift_to": bob.id, "expected_price": price });
+
+        buy(&ada, id, gift(1)).await.problem(409, "price-changed");
+        buy(&ada, id, gift(10)).await.problem(422, "insufficient-funds");
+        fund(app, &ada.id, 1_000).await;
+        buy(&ada, id, gift(10)).await.problem(409, "game-owned");
     })
     .await;
 }

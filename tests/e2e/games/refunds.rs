@@ -3,7 +3,9 @@
 use revwallet::auth::Scope;
 use serde_json::json;
 
-use super::{accounts, add, buy, buyer, cents, change, delete, publisher, refund, titles};
+use super::{
+    accounts, add, buy, buyer, cents, change, delete, next_entitlement, publisher, refund, titles,
+};
 use crate::harness::{run, run_with};
 
 #[tokio::test]
@@ -83,15 +85,17 @@ async fn a_gift_goes_back_to_its_buyer() {
     run(async |app| {
         let id = add(app, "Alpha", "10", json!({})).await;
         let (ada, bob) = (buyer(app, "ada", 1_000).await, app.user("bob").await);
-        buy(&ada, id, json!({ "gift_to": bob.id })).await;
         let mut socket = bob.socket().await;
         socket.subscribe("game_updates").await;
+        buy(&ada, id, json!({ "gift_to": bob.id })).await;
 
         let refunded = refund(&ada, id, json!({ "gift_to": bob.id })).await;
 
         assert_eq!(refunded.status, 200, "{}", refunded.text);
         assert_eq!((cents(&ada).await, titles(&bob).await.len()), (1_000, 0));
-        assert_eq!(socket.json().await["type"], "entitlement.revoked");
+        for kind in ["entitlement.granted", "entitlement.revoked"] {
+            assert_eq!(next_entitlement(&mut socket).await["type"], kind);
+        }
     })
     .await;
 }
@@ -120,6 +124,54 @@ async fn downloadable_content_goes_with_its_base() {
         assert_eq!(cents(&bob).await, 800, "what another user gave is not returned");
         assert_eq!(accounts(app, &nova).await, [20, 0, 180]);
         assert_eq!(buy(&ada, own, json!({})).await.status, 409);
+        // Content that went without money can be had again.
+        assert_eq!(buy(&ada, base, json!({})).await.status, 201);
+        assert_eq!(buy(&ada, gift, json!({})).await.status, 201);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gift_stays_while_its_owner_has_paid_for_content() {
+    run(async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let base = add(app, "Base", "5", json!({})).await;
+        let more = add(&store, "More", "3", json!({ "base": base, "copies": 1 })).await;
+        let (ada, bob) = (buyer(app, "ada", 300).await, buyer(app, "bob", 500).await);
+        buy(&bob, base, json!({ "gift_to": ada.id })).await;
+        assert_eq!(buy(&ada, more, json!({})).await.status, 201);
+        let gift = json!({ "gift_to": ada.id });
+
+        let refused = refund(&bob, base, gift.clone()).await.problem(409, "refund-refused");
+
+        assert_eq!(refused["detail"], "another user paid for downloadable content of the gift");
+        assert_eq!(titles(&ada).await.len(), 2);
+        assert_eq!(refund(&ada, more, json!({})).await.status, 200);
+        assert_eq!(refund(&bob, base, gift).await.status, 200);
+        assert_eq!((cents(&ada).await, cents(&bob).await), (300, 500));
+        assert_eq!(app.get(&format!("/api/games/{more}")).await.json()["limited"], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_free_refund_is_made_once_per_key() {
+    run(async |app| {
+        let (free, other) =
+            (add(app, "Free", "0", json!({})).await, add(app, "B", "0", json!({})).await);
+        let ada = app.user("ada").await;
+        for game in [free, other] {
+            buy(&ada, game, json!({})).await;
+        }
+        let path = format!("/api/games/{free}/refund");
+        let first = ada.post_with_key(&path, "k", json!({})).await;
+        assert_eq!(first.status, 200, "{}", first.text);
+        buy(&ada, free, json!({})).await;
+        let again = ada.post_with_key(&path, "k", json!({})).await;
+        assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+        assert_eq!(titles(&ada).await.len(), 2, "the second claim stays");
+        let reused = ada.post_with_key(&format!("/api/games/{other}/refund"), "k", json!({})).await;
+        reused.problem(422, "idempotency-key-reused");
     })
     .await;
 }

@@ -121,10 +121,13 @@ impl<'a> Fixture<'a> {
                     (name, path.replace("{user_id}", player), body)
                 })
                 .to_vec(),
-            (method, path) if path.starts_with("/api/games") => {
-                self.game_requests(method, path).await
+            (method, path)
+                if ["/api/games", "/api/codes", "/api/publishers/{id}"]
+                    .iter()
+                    .any(|start| path.starts_with(start)) =>
+            {
+                self.store_requests(method, path).await
             }
-            (_, "/api/publishers/{id}") => single(path.replace("{id}", &self.publisher), json!({})),
             ("POST", "/wallet/webhook") => single(path.to_owned(), webhook_body()),
             (method, path) if path.starts_with("/api/leaderboard") && path.contains('{') => {
                 vec![self.leaderboard_request(method, path).await]
@@ -157,8 +160,8 @@ impl<'a> Fixture<'a> {
         }
     }
 
-    /// Returns requests about games of the owner and of the house.
-    async fn game_requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
+    /// Returns requests to the store, about games of the owner and of the house.
+    async fn store_requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
         let admin = self.app.api_key(&[Scope::Admin]).await;
         let of_owner = json!({ "publisher": self.publisher });
         let filled = |game: &str| path.replace("{user_id}", &self.owner_id).replace("{id}", game);
@@ -172,6 +175,17 @@ impl<'a> Fixture<'a> {
                 vec![("of the house", path.clone(), plain), ("of a publisher", path, invalid)]
             }
             (_, "/api/games") => vec![("", path.to_owned(), json!({}))],
+            (_, path) if path.starts_with("/api/publishers/{id}") => {
+                vec![("", path.replace("{id}", &self.publisher), json!({}))]
+            }
+            (_, "/api/codes") => {
+                let body = json!({ "percent": 10, "publisher": self.publisher });
+                let all = json!({ "percent": 10 });
+                vec![
+                    ("for a publisher", path.to_owned(), body),
+                    ("for all games", path.to_owned(), all),
+                ]
+            }
             ("GET", "/api/games/{id}") => {
                 let draft = json!({ "publisher": self.publisher, "state": "draft" });
                 let draft = new_game(&admin, draft).await;
@@ -179,6 +193,13 @@ impl<'a> Fixture<'a> {
                     ("published", filled(&self.game), json!({})),
                     ("draft", filled(&draft), json!({})),
                 ]
+            }
+            (_, path) if path.ends_with("/sales/{sale}") => {
+                let sale = filled(&self.game).replace("{sale}", "x");
+                let body = json!({ "percent": 10, "starts_at": "2030-01-01T00:00:00Z", "ends_at": "2030-01-02T00:00:00Z" });
+                let put = admin.request(Method::PUT, &sale).json(&body);
+                assert!([200, 201].contains(&admin.send(put).await.status));
+                vec![("", sale, json!({}))]
             }
             ("PUT" | "DELETE", _) => {
                 let (own, house) =

@@ -18,6 +18,8 @@ pub fn store() -> Dashboard {
             time_series("Purchases", "ops", "Purchases by outcome. A refusal says why in its problem: too little money, sold out, owned.")
                 .query("sum by (outcome) (rate(wallet_store_purchases_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Refunds per second", "ops", "Purchases that were taken back.").query("sum(rate(wallet_store_refunds_total{}[$__rate_interval]))", "refunds"),
+            time_series("Activation keys", "ops", "Keys that users tried. Many unknown ones are guesses, which are throttled.")
+                .query("sum by (outcome) (rate(wallet_store_redeems_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Revenue", "short", "Prices paid per second in minor units, tax and fee included.")
                 .query("sum by (currency) (rate(wallet_store_revenue_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
             time_series("Fees", "short", "Minor units per second that the operator kept of publishers' sales.")

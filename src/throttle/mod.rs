@@ -1,4 +1,4 @@
-//! Throttling of attempts: by account, by address, and by both together.
+//! Throttling of attempts, such as logins: by account, by address, or by both together.
 //!
 //! Each attempt is counted before it is checked, so that a thousand concurrent attempts are no better than a thousand in
 //! a row; a successful one is taken back. After several failures each further attempt has to wait, twice as long each
@@ -17,11 +17,9 @@ use uuid::Uuid;
 use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::ids::UserId;
-use crate::secret::digest;
 
 /// Time in which as many counted attempts expire as a limit allows without a wait.
-pub(super) const EXPIRY: Duration = Duration::from_hours(1);
+pub const EXPIRY: Duration = Duration::from_hours(1);
 
 /// First wait; it doubles with each further attempt.
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -31,7 +29,7 @@ const WAIT_MAX: Duration = Duration::from_mins(15);
 
 /// Effect of a successful attempt on the count of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnSuccess {
+pub enum OnSuccess {
     /// The earlier failures were honest mistakes: the count starts over.
     Reset,
     /// Only this attempt is taken back. An address needs this: an attacker who guesses passwords of other accounts could
@@ -41,70 +39,27 @@ enum OnSuccess {
 
 /// A limit that an attempt is counted against.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AttemptLimit {
-    key: Uuid,
+pub struct AttemptLimit {
+    pub key: Uuid,
     /// Attempts without a wait.
-    free: i32,
-    on_success: OnSuccess,
+    pub free: i32,
+    pub on_success: OnSuccess,
 }
 
 /// Consequence of a counted attempt for the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NextAttempt {
+pub enum NextAttempt {
     Free,
     HasToWait,
 }
 
-/// The limits of a login. A user is one account, whichever of their names is used and however it is written.
-pub(super) fn login_limits(
-    user: Option<UserId>,
-    login: &str,
-    address: Option<IpAddr>,
-) -> Vec<AttemptLimit> {
-    let login = user.map_or_else(|| login.to_lowercase(), |id| format!("user:{id}"));
-    let mut limits = vec![AttemptLimit {
-        key: digest(&["account", &login]),
-        free: 50,
-        on_success: OnSuccess::Reset,
-    }];
-    if let Some(address) = address.map(network) {
-        limits.push(AttemptLimit {
-            key: digest(&["address", &address]),
-            free: 100,
-            on_success: OnSuccess::TakeBack,
-        });
-        limits.push(AttemptLimit {
-            key: digest(&["account and address", &login, &address]),
-            free: 5,
-            on_success: OnSuccess::Reset,
-        });
-    }
-    limits
-}
-
-/// The limits of an update of a profile.
-pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
-    let key = digest(&["change", &user.to_string()]);
-    vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]
-}
-
-/// The limits of a registration, which counts even if it succeeds.
-pub(super) fn registration_limits(address: Option<IpAddr>, free: i32) -> Vec<AttemptLimit> {
-    let limit = |address| AttemptLimit {
-        key: digest(&["registration", &network(address)]),
-        free,
-        on_success: OnSuccess::TakeBack,
-    };
-    address.into_iter().map(limit).collect()
-}
-
 /// The network of an address, which counts as one client.
-fn network(address: IpAddr) -> String {
+pub fn network(address: IpAddr) -> String {
     client_network(address).to_string()
 }
 
 /// Counts an attempt; refuses it if it has to wait.
-pub(super) async fn count_attempt(
+pub async fn count_attempt(
     db: &Database,
     limits: &[AttemptLimit],
     operation: &'static str,
@@ -132,8 +87,8 @@ pub(super) async fn count_attempt(
 }
 
 /// Takes a successful attempt back.
-pub(super) async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
-    let mut db = db.acquire("users.forgive").await?;
+pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
+    let mut db = db.acquire("throttle.record_success").await?;
     for AttemptLimit { key, on_success, .. } in limits {
         match on_success {
             OnSuccess::Reset => sql::reset(&mut db, *key).await?,

@@ -1,0 +1,175 @@
+//! Activation keys: each adds its game to one library, once. The key is shown when it is made; only its hash is stored.
+
+mod sql;
+
+use std::net::IpAddr;
+
+use crate::auth::Caller;
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::Games;
+use crate::games::catalog::require_game_manager;
+use crate::games::code::{ALPHABET, drawn};
+use crate::games::guess::{Guess, guess_limits};
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{ActivationKeyId, GameId, UserId};
+use crate::secret::Secret;
+use crate::telemetry::Metrics;
+use crate::throttle;
+use crate::wallet::RequestMeta;
+
+/// Most keys that one request makes.
+pub const KEYS_MAX: i32 = 1_000;
+
+/// Most attempts of a statement that yields to the ledger.
+const ATTEMPTS_MAX: usize = 20;
+
+/// Characters of a key without its hyphens: 125 random bits.
+const KEY_LEN: usize = 25;
+
+/// Characters between two hyphens.
+const GROUP_LEN: usize = 5;
+
+/// Keys of one request.
+#[derive(Debug)]
+pub struct KeyBatch {
+    /// The keys are only there the first time.
+    pub keys: Vec<(ActivationKeyId, Option<Secret>)>,
+    pub replayed: bool,
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for outcome in ["redeemed", "unknown", "refused", "throttled"] {
+        metrics.wallet_store_redeems_total.preregister([outcome]);
+    }
+}
+
+/// The form of a key that is hashed: capitals, without hyphens and spaces, and with letters that look like digits as
+/// digits. None for a text that is no key.
+fn normalized(text: &str) -> Option<Secret> {
+    let digits =
+        text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| match c.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            other => other,
+        });
+    let key: String = digits.take(KEY_LEN + 1).collect();
+    let is_valid = key.len() == KEY_LEN && key.bytes().all(|byte| ALPHABET.contains(&byte));
+    is_valid.then(|| Secret::from(key))
+}
+
+/// Writes a key in groups.
+fn grouped(key: &str) -> String {
+    let mut text = String::new();
+    for (n, c) in key.chars().enumerate() {
+        if n > 0 && n % GROUP_LEN == 0 {
+            text.push('-');
+        }
+        text.push(c);
+    }
+    text
+}
+
+impl Games {
+    /// Makes keys of a game. Those of a limited game are copies of it.
+    pub async fn make_keys(
+        &self,
+        game: GameId,
+        count: i32,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<KeyBatch> {
+        let content = [game.to_string(), count.to_string()];
+        let content = content.each_ref().map(String::as_str);
+        let hashed = key.hashed(caller.name(), "keys", &content);
+        let mut db = self.db.acquire("games.make_keys").await?;
+        require_game_manager(&mut db, game, caller).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(hashed) = hashed
+                && let Some((ids, content)) = sql::find_batch(&mut db, hashed.hash).await?
+            {
+                if content != Some(hashed.content) {
+                    return Err(Error::IdempotencyKeyReused);
+                }
+                let keys = ids.into_iter().map(|id| (id, None)).collect();
+                return Ok(KeyBatch { keys, replayed: true });
+            }
+            let secrets: Vec<String> = (0..count).map(|_| drawn(KEY_LEN)).collect();
+            let hashes: Vec<Vec<u8>> =
+                secrets.iter().map(|key| Secret::from(key.clone()).hash().to_vec()).collect();
+            if !sql::make_keys(&mut db, game, caller.name(), &hashes, hashed).await? {
+                continue;
+            }
+            let ids = sql::ids_of(&mut db, &hashes).await?;
+            let keys = ids.into_iter().zip(secrets);
+            let keys = keys.map(|(id, key)| (id, Some(Secret::from(grouped(&key)))));
+            return Ok(KeyBatch { keys: keys.collect(), replayed: false });
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// Redeems a key for the caller. Returns the game.
+    pub async fn redeem(
+        &self,
+        key: &str,
+        address: Option<IpAddr>,
+        meta: RequestMeta<'_>,
+    ) -> Result<GameId> {
+        let user = meta.caller.require_user()?;
+        let limits = guess_limits(Guess::Key, user, address);
+        if let Err(error) = self.count_guess(Guess::Key, &limits).await {
+            self.metrics.wallet_store_redeems_total.with(["throttled"]).increment(1);
+            return Err(error);
+        }
+        let redeemed = self.try_redeem(key, user, meta).await;
+        let outcome = match &redeemed {
+            Ok(_) => "redeemed",
+            Err(Error::Store(StoreRefusal::KeyNotFound)) => "unknown",
+            Err(_) => "refused",
+        };
+        self.metrics.wallet_store_redeems_total.with([outcome]).increment(1);
+        if outcome != "unknown" {
+            throttle::record_success(&self.db, &limits).await?;
+        }
+        redeemed
+    }
+
+    async fn try_redeem(&self, key: &str, user: UserId, meta: RequestMeta<'_>) -> Result<GameId> {
+        let key = normalized(key).ok_or(StoreRefusal::KeyNotFound)?;
+        let mut db = self.db.acquire("games.redeem").await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(found) = sql::redeem(&mut db, &key.hash(), user, meta.trace).await? else {
+                continue;
+            };
+            let sql::RedeemRow { outcome, game, base } = found;
+            let refusal = match (outcome.as_str(), game, base) {
+                ("redeemed", Some(game), _) => return Ok(game),
+                ("used", ..) => StoreRefusal::KeyRedeemed,
+                ("owned", ..) => StoreRefusal::AlreadyOwned,
+                ("base_missing", _, Some(base)) => StoreRefusal::BaseGameMissing(base.0),
+                _ => StoreRefusal::KeyNotFound,
+            };
+            return Err(refusal.into());
+        }
+        Err(Error::Overloaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_however_it_is_written() {
+        let key = drawn(KEY_LEN);
+        let written = grouped(&key);
+        assert_eq!(written.len(), KEY_LEN + 4);
+        let sloppy = written.to_lowercase().replace('0', "o").replace('1', "l").replace('-', " ");
+
+        for text in [&written, &key, &sloppy] {
+            assert_eq!(normalized(text).unwrap().reveal(), key);
+        }
+        for text in ["", "UUUUU-UUUUU-UUUUU-UUUUU-UUUUU", &key[1..], &format!("{key}0")] {
+            assert!(normalized(text).is_none(), "{text}");
+        }
+    }
+}

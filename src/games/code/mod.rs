@@ -1,0 +1,184 @@
+//! Discount codes: a percentage or an amount off the price, for a window of time, so many uses in all and per user.
+
+mod sql;
+
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use crate::auth::{Caller, Scope};
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::catalog::{self, Price, require_game_manager};
+use crate::games::purchase::Rate;
+use crate::games::{Games, require_manager};
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{CodeId, GameId, PublisherId, UserId};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::secret::random_bytes;
+
+/// Longest code, in characters.
+pub const CODE_MAX: usize = 32;
+
+/// Most uses of a code by a user that can be set.
+pub const USES_PER_USER_MAX: i32 = 1_000;
+
+/// Letters and digits of drawn codes and keys: none that is easily mistaken for another.
+pub(in crate::games) const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// Characters of a drawn code: 50 random bits.
+const DRAWN_LEN: usize = 10;
+
+/// Discount of a code.
+#[derive(Debug, Clone, Copy)]
+pub enum CodeDiscount {
+    Percent(Rate),
+    /// An amount of one currency.
+    Amount(Price),
+}
+
+/// A code to create.
+#[derive(Debug, Clone)]
+pub struct NewCode {
+    /// In capitals; one is drawn if none.
+    pub code: Option<String>,
+    pub discount: CodeDiscount,
+    pub publisher: Option<PublisherId>,
+    pub game: Option<GameId>,
+    pub starts_at: Option<OffsetDateTime>,
+    pub ends_at: Option<OffsetDateTime>,
+    /// Uses in all.
+    pub uses: Option<i32>,
+    pub uses_per_user: Option<i32>,
+}
+
+/// A code that was created.
+#[derive(Debug)]
+pub struct CreatedCode {
+    pub id: CodeId,
+    pub code: String,
+    pub replayed: bool,
+}
+
+/// A code that a buyer may use now.
+#[derive(Debug)]
+pub(in crate::games) struct UsableCode {
+    pub id: CodeId,
+    discount: UsableDiscount,
+    pub stock: Option<i64>,
+    pub left: Option<i32>,
+    /// The number of the buyer's use, where these are limited.
+    pub next_use: Option<i32>,
+    pub ends_at: Option<OffsetDateTime>,
+    code: String,
+}
+
+#[derive(Debug)]
+enum UsableDiscount {
+    Percent(Rate),
+    Amount { amount: i64, currency: String },
+}
+
+impl UsableCode {
+    /// The price with the discount. A code in another currency is not valid.
+    pub(in crate::games) fn discounted(&self, price: Minor, currency: Currency) -> Result<Minor> {
+        match &self.discount {
+            UsableDiscount::Percent(rate) => Ok(Minor(price.0 - rate.of(price.0))),
+            UsableDiscount::Amount { amount, currency: code } if code == currency.code() => {
+                Ok(Minor((price.0 - amount).max(0)))
+            }
+            UsableDiscount::Amount { .. } => {
+                Err(StoreRefusal::CodeInvalid(self.code.clone()).into())
+            }
+        }
+    }
+}
+
+/// The form of a code that is stored and compared; none for a text that is no code.
+pub fn normalized(text: &str) -> Option<String> {
+    let is_valid = (1..=CODE_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_valid.then(|| text.to_ascii_uppercase())
+}
+
+/// Finds a code that the buyer may use for the game now.
+pub(in crate::games) async fn find_usable(
+    db: &mut PgConnection,
+    code: &str,
+    game: GameId,
+    buyer: UserId,
+) -> Result<UsableCode> {
+    let invalid = || StoreRefusal::CodeInvalid(code.to_owned());
+    let row = sql::find_usable(db, code, game, buyer).await?.ok_or_else(invalid)?;
+    let is_used_up = row.left.is_some_and(|left| left <= 0)
+        || (row.uses_per_user.is_some() && row.next_use.is_none());
+    if is_used_up {
+        return Err(StoreRefusal::CodeUsedUp.into());
+    }
+    let discount = match (row.percent, row.amount.zip(row.currency)) {
+        (Some(percent), _) => UsableDiscount::Percent(Rate::from_stored(percent)),
+        (None, Some((amount, currency))) => UsableDiscount::Amount { amount, currency },
+        (None, None) => return Err(Error::Internal(anyhow::anyhow!("a code has no discount"))),
+    };
+    Ok(UsableCode {
+        id: row.id,
+        discount,
+        stock: row.stock,
+        left: row.left,
+        next_use: row.next_use,
+        ends_at: row.ends_at,
+        code: code.to_owned(),
+    })
+}
+
+impl Games {
+    /// Creates a discount code. A publisher creates codes for its own games.
+    pub async fn create_code(
+        &self,
+        new: &NewCode,
+        caller: &Caller,
+        key: &IdempotencyKey,
+    ) -> Result<CreatedCode> {
+        let content = format!("{new:?}");
+        let key = key.hashed(caller.name(), "code", &[&content]);
+        let mut db = self.db.acquire("games.create_code").await?;
+        let mut tx = db.begin().await?;
+        match (new.game, new.publisher) {
+            (Some(game), None) => require_game_manager(&mut tx, game, caller).await?,
+            (None, Some(publisher)) => {
+                let user = catalog::sql::publisher_user(&mut tx, publisher).await?;
+                require_manager(caller, user)?;
+                if user.is_none() {
+                    return Err(Error::field("/publisher", "is not a publisher"));
+                }
+            }
+            _ => caller.require_scope(Scope::GamesWrite)?,
+        }
+        if let Some(key) = key
+            && let Some((id, code, content)) = sql::find_by_key(&mut tx, key.hash).await?
+        {
+            if content != Some(key.content) {
+                return Err(Error::IdempotencyKeyReused);
+            }
+            return Ok(CreatedCode { id, code, replayed: true });
+        }
+        let stock = match new.uses {
+            Some(uses) => Some(catalog::sql::create_stock(&mut tx, uses).await?),
+            None => None,
+        };
+        let code = new.code.clone().unwrap_or_else(|| drawn(DRAWN_LEN));
+        match sql::insert(&mut tx, new, &code, stock, key).await? {
+            Some(id) => {
+                tx.commit().await?;
+                Ok(CreatedCode { id, code, replayed: false })
+            }
+            None => Err(StoreRefusal::CodeExists(code).into()),
+        }
+    }
+}
+
+/// A random text of up to 40 characters of five bits each.
+pub(in crate::games) fn drawn(len: usize) -> String {
+    let bytes: Vec<u8> = std::iter::repeat_with(random_bytes).take(2).flatten().collect();
+    let text = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
+    text.take(len).collect()
+}

@@ -1,0 +1,485 @@
+//! Sales of a game, discount codes, and activation keys.
+
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::body::{amount, find_currency};
+use crate::auth::{Authenticated, Authenticator, TrustedProxies};
+use crate::error::{Error, Result};
+use crate::games::Games;
+use crate::games::activation_key::{KEYS_MAX, KeyBatch};
+use crate::games::args::fee;
+use crate::games::catalog::Price;
+use crate::games::code::{self, CODE_MAX, CodeDiscount, NewCode, USES_PER_USER_MAX};
+use crate::games::purchase::Rate;
+use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
+use crate::http::context::RequestContext;
+use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::fields::{id, moment, parse_moment, string};
+use crate::http::origin::Origin;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{GameId, PublisherId};
+use crate::ledger::currency::{Currencies, Currency};
+use crate::wallet::http::body::{number, request_meta};
+
+/// Largest budget of a sale, and most uses of a code.
+const LIMIT_MAX: i32 = 1_000_000_000;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Games: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(list_sales))
+        .routes(routes!(put_sale, delete_sale))
+        .routes(routes!(create_code))
+        .routes(routes!(create_activation_keys))
+        .routes(routes!(redeem_activation_key))
+}
+
+fn time(raw: &str) -> Result<OffsetDateTime, String> {
+    let wrong = || "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
+    let parsed = parse_moment("", Some(string(raw)?)).map_err(|_| wrong())?;
+    // The database stores microseconds.
+    parsed.map(OffsetDateTime::truncate_to_microsecond).ok_or_else(wrong)
+}
+
+fn percentage(raw: &str) -> Result<Rate, String> {
+    let rate = fee(Currencies::amount_text(raw)?)?;
+    if rate > Rate::ZERO { Ok(rate) } else { Err("must be more than zero".to_owned()) }
+}
+
+fn limit(raw: &str) -> Result<i32, String> {
+    let limit = raw.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}"))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct PutSale<'a> {
+    /// Percentage off the price in every currency; this or `price`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "20")]
+    percent: RawField<'a>,
+    /// Price in one currency; this or `percent`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "15.99")]
+    price: RawField<'a>,
+    /// The currency of `price`; the main currency of the game if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "EUR")]
+    currency: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "2026-01-31T12:00:00Z")]
+    starts_at: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "2026-02-07T12:00:00Z")]
+    ends_at: RawField<'a>,
+    /// Most copies at this price; without a limit if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i32>, example = 500)]
+    budget: RawField<'a>,
+}
+
+impl PutSale<'_> {
+    fn validate(&self, name: String, games: &Games, main: Currency) -> Result<Sale> {
+        let mut validator = Validator::default();
+        let percent = validator.optional("/percent", &self.percent, percentage);
+        let currency = match self.currency.raw() {
+            None => Some(main),
+            Some(_) => validator.optional("/currency", &self.currency, |raw| {
+                find_currency(games.currencies(), raw)
+            }),
+        };
+        let price = currency.and_then(|currency| {
+            let amount = validator.optional("/price", &self.price, |raw| amount(raw, currency))?;
+            Some(Price { currency, amount })
+        });
+        if self.percent.raw().is_some() == self.price.raw().is_some() {
+            validator.refuse("/percent", "is required, or price; not both");
+        }
+        let starts_at = validator.required("/starts_at", &self.starts_at, time);
+        let ends_at = validator.required("/ends_at", &self.ends_at, time);
+        let budget = validator.optional("/budget", &self.budget, limit);
+        let discount = percent.map(SaleDiscount::Percent).or(price.map(SaleDiscount::Price));
+        let ((starts_at, ends_at), discount) =
+            validator.finish(starts_at.zip(ends_at).zip(discount))?;
+        require_window(starts_at, ends_at)?;
+        Ok(Sale { name, discount, starts_at, ends_at, budget, left: budget })
+    }
+}
+
+/// A sale of a game.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameSale)]
+struct SaleBody {
+    #[schema(example = "winter")]
+    name: String,
+    /// Percentage off the price in every currency.
+    #[schema(value_type = Option<f64>, example = 20)]
+    percent: Option<Box<RawValue>>,
+    /// Price in one currency.
+    #[schema(value_type = Option<f64>, example = 15.99)]
+    price: Option<Box<RawValue>>,
+    #[schema(example = "EUR")]
+    currency: Option<String>,
+    #[schema(example = "2026-01-31T12:00:00Z")]
+    starts_at: String,
+    #[schema(example = "2026-02-07T12:00:00Z")]
+    ends_at: String,
+    /// Most copies at this price.
+    #[schema(example = 500)]
+    budget: Option<i32>,
+    /// Copies that are left of the budget.
+    #[schema(example = 37)]
+    left: Option<i32>,
+}
+
+impl TryFrom<&Sale> for SaleBody {
+    type Error = Error;
+
+    fn try_from(sale: &Sale) -> Result<Self> {
+        let (percent, price) = match sale.discount {
+            SaleDiscount::Percent(rate) => (Some(rate), None),
+            SaleDiscount::Price(price) => (None, Some(price)),
+        };
+        let percent = percent.map(|rate| RawValue::from_string(rate.percent())).transpose();
+        Ok(Self {
+            name: sale.name.clone(),
+            percent: percent.map_err(|cause| Error::Internal(cause.into()))?,
+            price: price.map(|price| number(price.amount, price.currency)).transpose()?,
+            currency: price.map(|price| price.currency.code().to_owned()),
+            starts_at: moment(sale.starts_at)?,
+            ends_at: moment(sale.ends_at)?,
+            budget: sale.budget,
+            left: sale.left,
+        })
+    }
+}
+
+/// Create or change a sale
+///
+/// A lower price for a window of time, which the clock of the database decides. Of several sales the lowest price holds.
+/// Requires `games:write`, or the user of the publisher.
+#[utoipa::path(
+    put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
+    params(
+        ("id" = i64, Path, description = "The game", example = 1),
+        ("sale" = String, Path, description = "A name of 1 to 64 letters, digits, `.`, `_` and `-`", example = "winter"),
+    ),
+    request_body = PutSale<'static>,
+    responses(
+        (status = 200, description = "Changed", body = SaleBody),
+        (status = 201, description = "Created", body = SaleBody),
+        Problems,
+    ),
+)]
+async fn put_sale(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path((game, name)): Path<(GameId, String)>,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Response> {
+    let is_name = (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !is_name {
+        let detail = "must have 1 to 64 letters, digits, dots, underscores and hyphens";
+        return Err(Error::field("sale", detail));
+    }
+    let currency = games.managed_currency(game, &caller).await?;
+    let sale = body.read::<PutSale<'_>>()?.validate(name, &games, currency)?;
+    let trace = Uuid::from_bytes(context.trace().trace_id);
+    let put = games.put_sale(game, &sale, &caller, trace).await?;
+    let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(SaleBody::try_from(&put.sale)?)).into_response())
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GameSales)]
+struct SalesBody {
+    sales: Vec<SaleBody>,
+}
+
+/// List the sales of a game
+///
+/// The latest comes first. Requires `games:write`, or the user of the publisher.
+#[utoipa::path(
+    get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
+    params(("id" = i64, Path, description = "The game", example = 1)),
+    responses((status = 200, description = "At most 1,000", body = SalesBody), Problems),
+)]
+async fn list_sales(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path(game): Path<GameId>,
+) -> Result<Json<SalesBody>> {
+    let sales = games.sales(game, &caller).await?;
+    let sales = sales.iter().map(SaleBody::try_from).collect::<Result<_>>()?;
+    Ok(Json(SalesBody { sales }))
+}
+
+/// Delete a sale
+///
+/// What was sold stays sold. Requires `games:write`, or the user of the publisher.
+#[utoipa::path(
+    delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
+    params(
+        ("id" = i64, Path, description = "The game", example = 1),
+        ("sale" = String, Path, description = "The sale", example = "winter"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
+    ),
+    responses((status = 204, description = "Deleted"), Problems),
+)]
+async fn delete_sale(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path((game, name)): Path<(GameId, String)>,
+    Extension(context): Extension<RequestContext>,
+) -> Result<StatusCode> {
+    let trace = Uuid::from_bytes(context.trace().trace_id);
+    games.delete_sale(game, &name, &caller, trace).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+struct CreateCode<'a> {
+    /// 1 to 32 letters, digits, `-` and `_`, in upper or lower case; one is drawn if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "WINTER20")]
+    code: RawField<'a>,
+    /// Percentage off the price; this or `amount`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "20")]
+    percent: RawField<'a>,
+    /// Amount off the price; this or `percent`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "5.00")]
+    amount: RawField<'a>,
+    /// The currency of `amount`; the default currency if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "EUR")]
+    currency: RawField<'a>,
+    /// Only for games of this publisher; a publisher creates codes for its own games.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "1")]
+    publisher: RawField<'a>,
+    /// Only for this game.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i64>, example = 1)]
+    game: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    starts_at: RawField<'a>,
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "2026-02-07T12:00:00Z")]
+    ends_at: RawField<'a>,
+    /// Uses in all; without a limit if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i32>, example = 1000)]
+    uses: RawField<'a>,
+    /// Uses of one user, at most 1,000; without a limit if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<i32>, example = 1)]
+    uses_per_user: RawField<'a>,
+}
+
+impl CreateCode<'_> {
+    fn validate(&self, games: &Games) -> Result<NewCode> {
+        let mut validator = Validator::default();
+        let code = validator.optional("/code", &self.code, |raw| {
+            code::normalized(&string(raw)?).ok_or_else(|| {
+                format!("must have 1 to {CODE_MAX} letters, digits, hyphens and underscores")
+            })
+        });
+        let percent = validator.optional("/percent", &self.percent, percentage);
+        let currency = match self.currency.raw() {
+            None => Some(games.default_currency()),
+            Some(_) => validator.optional("/currency", &self.currency, |raw| {
+                find_currency(games.currencies(), raw)
+            }),
+        };
+        let off = currency.and_then(|currency| {
+            let amount = validator.optional("/amount", &self.amount, |raw| {
+                let amount = amount(raw, currency)?;
+                let is_positive = amount > crate::ledger::money::Minor::ZERO;
+                if is_positive { Ok(amount) } else { Err("must be more than zero".to_owned()) }
+            });
+            Some(Price { currency, amount: amount? })
+        });
+        if self.percent.raw().is_some() == self.amount.raw().is_some() {
+            validator.refuse("/percent", "is required, or amount; not both");
+        }
+        let publisher = validator.optional("/publisher", &self.publisher, |raw| {
+            id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
+        });
+        let game = validator.optional("/game", &self.game, |raw| {
+            id(raw).map(GameId).ok_or_else(|| "must be the id of a game".to_owned())
+        });
+        if game.is_some() && publisher.is_some() {
+            validator.refuse("/publisher", "must be absent with a game");
+        }
+        let starts_at = validator.optional("/starts_at", &self.starts_at, time);
+        let ends_at = validator.optional("/ends_at", &self.ends_at, time);
+        let uses = validator.optional("/uses", &self.uses, limit);
+        let uses_per_user = validator.optional("/uses_per_user", &self.uses_per_user, |raw| {
+            let uses = limit(raw)?;
+            let is_within = uses <= USES_PER_USER_MAX;
+            if is_within { Ok(uses) } else { Err(format!("must be at most {USES_PER_USER_MAX}")) }
+        });
+        let discount = percent.map(CodeDiscount::Percent).or(off.map(CodeDiscount::Amount));
+        let discount = validator.finish(discount)?;
+        if let Some((starts_at, ends_at)) = starts_at.zip(ends_at) {
+            require_window(starts_at, ends_at)?;
+        }
+        Ok(NewCode { code, discount, publisher, game, starts_at, ends_at, uses, uses_per_user })
+    }
+}
+
+/// A discount code.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DiscountCode)]
+struct CodeBody {
+    #[schema(example = "1")]
+    id: String,
+    #[schema(example = "WINTER20")]
+    code: String,
+}
+
+/// Create a discount code
+///
+/// Buyers send it as `code` with a purchase. Requires `games:write`; the user of a publisher creates codes for its games.
+#[utoipa::path(
+    post, path = "/api/codes", tag = "games", security(("bearer" = [])),
+    params(IdempotencyKey),
+    request_body = CreateCode<'static>,
+    responses((status = 201, description = "The code", body = CodeBody), Problems),
+)]
+async fn create_code(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<Replayable<CodeBody>> {
+    let new = body.read::<CreateCode<'_>>()?.validate(&games)?;
+    let created = games.create_code(&new, &caller, &key).await?;
+    let body = CodeBody { id: created.id.to_string(), code: created.code };
+    Ok(Replayable::created(body, None, created.replayed))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct CreateActivationKeys<'a> {
+    /// From 1 to 1,000.
+    #[serde(borrow, default)]
+    #[schema(value_type = i32, example = 100)]
+    count: RawField<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ActivationKey)]
+struct ActivationKeyBody {
+    #[schema(example = "1")]
+    id: String,
+    /// Shown only in the first response: the server stores its hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
+    key: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ActivationKeys)]
+struct ActivationKeysBody {
+    keys: Vec<ActivationKeyBody>,
+}
+
+/// Create activation keys
+///
+/// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
+/// Requires `games:write`, or the user of the publisher.
+#[utoipa::path(
+    post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
+    params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
+    request_body = CreateActivationKeys<'static>,
+    responses((status = 201, description = "The keys", body = ActivationKeysBody), Problems),
+)]
+async fn create_activation_keys(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path(game): Path<GameId>,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<Replayable<ActivationKeysBody>> {
+    // Nothing is revealed about the body to a caller that does not manage the game.
+    games.managed_currency(game, &caller).await?;
+    let CreateActivationKeys { count } = body.read()?;
+    let mut validator = Validator::default();
+    let count = validator.required("/count", &count, |raw| {
+        let count = raw.parse().ok().filter(|count| (1..=KEYS_MAX).contains(count));
+        count.ok_or_else(|| format!("must be a whole number from 1 to {KEYS_MAX}"))
+    });
+    let count = validator.finish(count)?;
+    let KeyBatch { keys, replayed } = games.make_keys(game, count, &caller, &key).await?;
+    let keys = keys.into_iter().map(|(id, key)| ActivationKeyBody {
+        id: id.to_string(),
+        key: key.map(|key| key.reveal().to_owned()),
+    });
+    Ok(Replayable::created(ActivationKeysBody { keys: keys.collect() }, None, replayed))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct RedeemActivationKey<'a> {
+    /// In upper or lower case, with or without hyphens.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
+    key: RawField<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RedeemedKey)]
+#[serde(rename_all = "camelCase")]
+struct RedeemedBody {
+    #[schema(example = 1)]
+    game_id: i64,
+    #[schema(example = "2")]
+    user_id: String,
+}
+
+/// Redeem an activation key
+///
+/// Adds the game to the library of the signed-in user. After several unknown keys each further attempt has to wait.
+#[utoipa::path(
+    post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
+    request_body = RedeemActivationKey<'static>,
+    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
+)]
+async fn redeem_activation_key(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    key: IdempotencyKey,
+    origin: Origin,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Json<RedeemedBody>> {
+    let user = caller.require_user()?;
+    let RedeemActivationKey { key: activation_key } = body.read()?;
+    let mut validator = Validator::default();
+    let activation_key = validator.required("/key", &activation_key, string);
+    let activation_key = validator.finish(activation_key)?;
+    let meta = request_meta(&caller, &key, &context);
+    let game = games.redeem(&activation_key, origin.address, meta).await?;
+    Ok(Json(RedeemedBody { game_id: game.0, user_id: user.to_string() }))
+}

@@ -1,0 +1,278 @@
+//! The statement of a publisher as JSON or CSV, and its payout.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{FromRef, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::find_currency;
+use crate::auth::{Authenticated, Authenticator};
+use crate::error::{Error, Result};
+use crate::games::Games;
+use crate::games::publisher::statement::{PublisherStatement, StatementEntry};
+use crate::http::context::RequestContext;
+use crate::http::extract::{OptionalJsonBody, Path, Query, RawField, Validator};
+use crate::http::fields::{moment, parse_moment};
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::PublisherId;
+use crate::ledger::money::Minor;
+use crate::wallet::http::body::{number, request_meta};
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Games: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(get_publisher_statement)).routes(routes!(pay_publisher))
+}
+
+#[derive(Deserialize, IntoParams)]
+struct PublisherStatementQuery {
+    /// The currency; the default currency if absent.
+    #[param(example = "EUR")]
+    currency: Option<String>,
+    /// Beginning of the statement, as RFC 3339; the first sale if absent.
+    #[param(example = "2026-01-01T00:00:00Z")]
+    from: Option<String>,
+    /// End of the statement, as RFC 3339; now if absent. It ends earlier if that end is not final yet: at `as_of_at`.
+    #[param(example = "2026-02-01T00:00:00Z")]
+    to: Option<String>,
+}
+
+/// The document without its entries.
+#[derive(Serialize)]
+struct StatementHead {
+    publisher: String,
+    currency: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of_at: Option<String>,
+    opening_balance: Box<RawValue>,
+    sales: Box<RawValue>,
+    refunds: Box<RawValue>,
+    tax: Box<RawValue>,
+    fees: Box<RawValue>,
+    payouts: Box<RawValue>,
+    closing_balance: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct StatementEntryBody {
+    at: String,
+    transfer: String,
+    kind: &'static str,
+    game: Option<i64>,
+    amount: Box<RawValue>,
+    balance: Box<RawValue>,
+}
+
+/// Get the statement of a publisher
+///
+/// Sales, refunds, tax, fees and payouts, oldest first, with the balance before and after; a debt is a balance below zero.
+/// Tax and fees are less what refunds gave back. `Accept: text/csv` selects CSV. Requires `games:write`, or the user of the
+/// publisher.
+#[utoipa::path(
+    get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
+    params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
+    responses(
+        (status = 200, description = "The statement", content(
+            (serde_json::Value = "application/json", example = json!({
+                "publisher": "1", "currency": "EUR", "opening_balance": 0.00, "sales": 19.99, "refunds": 0.00,
+                "tax": 3.19, "fees": 5.04, "payouts": 0.00, "closing_balance": 11.76, "entries": []
+            })),
+            (String = "text/csv"),
+        )),
+        Problems,
+    ),
+)]
+async fn get_publisher_statement(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<PublisherId>,
+    Query(query): Query<PublisherStatementQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let currency = query.currency.as_deref().map(|code| {
+        let found = games.currencies().find(code);
+        found.ok_or_else(|| Error::field("?currency", "is not a supported currency"))
+    });
+    let range = (parse_moment("?from", query.from)?, parse_moment("?to", query.to)?);
+    let statement = games.publisher_statement(id, currency.transpose()?, range, &caller).await?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let is_csv = accept.is_some_and(|accept| accept.contains("text/csv"));
+    let content_type =
+        if is_csv { "text/csv; charset=utf-8; header=present" } else { "application/json" };
+    let part = NextPart::Head(head(&statement, is_csv)?);
+    let tail = tail(&statement, is_csv)?;
+    let stream = StatementStream { statement, is_csv, part, tail, is_first: true };
+    let body = Body::from_stream(stream::try_unfold(stream, StatementStream::next));
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+}
+
+fn head(statement: &PublisherStatement, is_csv: bool) -> Result<String> {
+    let currency = statement.currency;
+    if is_csv {
+        let opening = statement.opening.exact(currency);
+        return Ok(format!(
+            "at,transfer,kind,game,amount,balance,currency\r\n,,opening,,,{opening},{currency}\r\n"
+        ));
+    }
+    let sums = statement.sums;
+    let exact = |amount: i64| number(Minor(amount), currency);
+    let head = StatementHead {
+        publisher: statement.publisher.to_string(),
+        currency: currency.code().to_owned(),
+        as_of_at: statement.until.map(moment).transpose()?,
+        opening_balance: number(statement.opening, currency)?,
+        sales: exact(sums.sales)?,
+        refunds: exact(sums.refunds)?,
+        tax: exact(sums.tax)?,
+        fees: exact(sums.fees)?,
+        payouts: exact(sums.payouts)?,
+        closing_balance: number(statement.closing, currency)?,
+    };
+    let mut text = to_json(&head)?;
+    // The list follows as the last member.
+    text.pop();
+    text.push_str(r#","entries":["#);
+    Ok(text)
+}
+
+fn tail(statement: &PublisherStatement, is_csv: bool) -> Result<String> {
+    if !is_csv {
+        return Ok("]}".to_owned());
+    }
+    let at = statement.until.map(moment).transpose()?.unwrap_or_default();
+    let closing = statement.closing.exact(statement.currency);
+    Ok(format!("{at},,closing,,,{closing},{}\r\n", statement.currency))
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|cause| Error::Internal(cause.into()))
+}
+
+/// The part of the document that is written next.
+enum NextPart {
+    Head(String),
+    Entries,
+    End,
+}
+
+/// A statement on its way to the client.
+struct StatementStream {
+    statement: PublisherStatement,
+    is_csv: bool,
+    part: NextPart,
+    tail: String,
+    /// Whether no entry has been written yet.
+    is_first: bool,
+}
+
+impl StatementStream {
+    async fn next(mut self) -> Result<Option<(String, Self)>> {
+        match std::mem::replace(&mut self.part, NextPart::Entries) {
+            NextPart::Head(head) => Ok(Some((head, self))),
+            NextPart::Entries => {
+                let Some(entries) = self.statement.next_page().await? else {
+                    self.part = NextPart::End;
+                    return Ok(Some((std::mem::take(&mut self.tail), self)));
+                };
+                let mut text = String::new();
+                for entry in &entries {
+                    self.write(entry, &mut text)?;
+                }
+                Ok(Some((text, self)))
+            }
+            NextPart::End => Ok(None),
+        }
+    }
+
+    fn write(&mut self, entry: &StatementEntry, text: &mut String) -> Result<()> {
+        let currency = self.statement.currency;
+        let at = moment(entry.at)?;
+        if self.is_csv {
+            let game = entry.game.map(|game| game.to_string()).unwrap_or_default();
+            let (amount, balance) = (entry.amount.exact(currency), entry.balance.exact(currency));
+            let (transfer, kind) = (entry.transfer, entry.kind.name());
+            let line = format!("{at},{transfer},{kind},{game},{amount},{balance},{currency}\r\n");
+            text.push_str(&line);
+            return Ok(());
+        }
+        if !std::mem::take(&mut self.is_first) {
+            text.push(',');
+        }
+        text.push_str(&to_json(&StatementEntryBody {
+            at,
+            transfer: entry.transfer.to_string(),
+            kind: entry.kind.name(),
+            game: entry.game,
+            amount: number(entry.amount, currency)?,
+            balance: number(entry.balance, currency)?,
+        })?);
+        Ok(())
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+struct PayPublisher<'a> {
+    /// The currency; the default currency if absent.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "EUR")]
+    currency: RawField<'a>,
+}
+
+/// A payout to a publisher.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PublisherPayout)]
+#[serde(rename_all = "camelCase")]
+struct PayoutBody {
+    #[schema(example = "1")]
+    publisher: String,
+    #[schema(value_type = f64, example = 11.76)]
+    amount: Box<RawValue>,
+    #[schema(example = "EUR")]
+    currency: String,
+    #[schema(example = "19")]
+    transfer_id: String,
+}
+
+/// Pay a publisher
+///
+/// Moves what is due into the main wallet of the publisher's user. Requires `games:write`, or that user.
+#[utoipa::path(
+    post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
+    params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),
+    request_body(content = Option<PayPublisher<'static>>),
+    responses((status = 200, description = "Paid", body = PayoutBody), Problems),
+)]
+async fn pay_publisher(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<PublisherId>,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: OptionalJsonBody,
+) -> Result<Replayable<PayoutBody>> {
+    let PayPublisher { currency } = body.read()?;
+    let mut validator = Validator::default();
+    let currency =
+        validator.optional("/currency", &currency, |raw| find_currency(games.currencies(), raw));
+    validator.finish(Some(()))?;
+    let paid = games.pay_publisher(id, currency, request_meta(&caller, &key, &context)).await?;
+    let body = PayoutBody {
+        publisher: id.to_string(),
+        amount: number(paid.amount, paid.currency)?,
+        currency: paid.currency.code().to_owned(),
+        transfer_id: paid.transfer.to_string(),
+    };
+    Ok(Replayable::ok(body, paid.replayed))
+}

@@ -1,0 +1,192 @@
+//! Statements: what a publisher earned between two moments, from the ledger itself.
+
+use time::OffsetDateTime;
+
+use super::{no_publisher, sql};
+use crate::auth::Caller;
+use crate::db::position;
+use crate::error::Result;
+use crate::games::purchase::seller_account;
+use crate::games::{BOOK, Games, read_position, require_manager};
+use crate::ids::PublisherId;
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::read;
+use crate::ledger::transfer::TransferKind;
+
+/// Entries that are read at a time.
+const PAGE: i64 = 1_000;
+
+/// Sums of a statement. Tax and fees are less what refunds gave back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatementSums {
+    pub sales: i64,
+    pub refunds: i64,
+    pub tax: i64,
+    pub fees: i64,
+    pub payouts: i64,
+}
+
+/// Meaning of an entry of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    Sale,
+    Refund,
+    Tax,
+    Fee,
+    Payout,
+}
+
+impl EntryKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sale => "sale",
+            Self::Refund => "refund",
+            Self::Tax => "tax",
+            Self::Fee => "fee",
+            Self::Payout => "payout",
+        }
+    }
+}
+
+/// A movement of the publisher's account.
+#[derive(Debug, Clone)]
+pub struct StatementEntry {
+    pub at: OffsetDateTime,
+    pub transfer: i64,
+    pub kind: EntryKind,
+    /// Negative if it lowers the balance.
+    pub amount: Minor,
+    /// Balance after it.
+    pub balance: Minor,
+    /// The game that was sold.
+    pub game: Option<i64>,
+}
+
+/// A statement, read one page at a time, oldest entry first: its length costs no memory.
+pub struct PublisherStatement {
+    pub publisher: PublisherId,
+    pub currency: Currency,
+    pub opening: Minor,
+    pub closing: Minor,
+    pub sums: StatementSums,
+    /// Its end, if the caller gave one: an earlier moment where the answer could still change.
+    pub until: Option<OffsetDateTime>,
+    accounts: Accounts,
+    /// The part of the book that it covers: the next seq, and the first one behind it.
+    range: (i64, i64),
+    games: Games,
+    is_complete: bool,
+}
+
+/// The account of the publisher, and those that tax and fees go to.
+#[derive(Debug, Clone, Copy)]
+struct Accounts {
+    own: AccountId,
+    tax: AccountId,
+}
+
+impl Games {
+    /// The statement of a publisher in a currency between two moments.
+    pub async fn publisher_statement(
+        &self,
+        publisher: PublisherId,
+        currency: Option<Currency>,
+        (from, to): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+        caller: &Caller,
+    ) -> Result<PublisherStatement> {
+        let currency = currency.unwrap_or(self.default_currency());
+        let mut db = self.db.acquire("games.publisher").await?;
+        let found = sql::find(&mut db, publisher).await?;
+        require_manager(caller, found.as_ref().map(|(row, _)| row.user))?;
+        found.ok_or_else(no_publisher)?;
+        let until = match to {
+            // To be read before the snapshot: one from before it may lack a batch that is older.
+            Some(to) => Some(to.min(read::settled_until(&mut db, BOOK).await?)),
+            None => None,
+        };
+        drop(db);
+        let own = seller_account(Some(publisher), currency)?;
+        let accounts = Accounts { own, tax: AccountId::system(SystemRole::Tax, currency) };
+        let mut db = self.db.snapshot("games.statement").await?;
+        let read_at = read_position(&mut db).await?;
+        let first = match from {
+            Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
+            None => 1,
+        };
+        let end = match until {
+            Some(until) => read::seq_before(&mut db, BOOK, until).await? + 1,
+            None => read::head(&mut db, BOOK).await?.0 + 1,
+        };
+        let range = (first, end.max(first));
+        let before = read::balances(&mut db, BOOK, &[own], range.0 - 1).await?;
+        let after = read::balances(&mut db, BOOK, &[own], range.1 - 1).await?;
+        let rows = sql::sums(&mut db, own, range).await?;
+        drop(db);
+        position::note_read(read_at);
+        let mut sums = StatementSums::default();
+        for row in rows {
+            let amount = if row.is_debit { row.amount } else { -row.amount };
+            match accounts.meaning(row.kind, row.is_debit, row.other) {
+                EntryKind::Sale => sums.sales -= amount,
+                EntryKind::Refund => sums.refunds += amount,
+                EntryKind::Tax => sums.tax += amount,
+                EntryKind::Fee => sums.fees += amount,
+                EntryKind::Payout => sums.payouts += amount,
+            }
+        }
+        let balance = |balances: Vec<Minor>| balances.first().copied().unwrap_or_default();
+        Ok(PublisherStatement {
+            publisher,
+            currency,
+            opening: balance(before),
+            closing: balance(after),
+            sums,
+            until,
+            accounts,
+            range,
+            games: self.clone(),
+            is_complete: false,
+        })
+    }
+}
+
+impl Accounts {
+    /// The meaning of a movement: the other account tells what a refund gives back.
+    fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
+        match (TransferKind::from_code(kind), is_debit) {
+            (Some(TransferKind::Purchase), _) => EntryKind::Sale,
+            (Some(TransferKind::Tax), _) => EntryKind::Tax,
+            (Some(TransferKind::Refund), true) => EntryKind::Refund,
+            (Some(TransferKind::Refund), false) if other == self.tax.0 => EntryKind::Tax,
+            (Some(TransferKind::Fee), _) | (Some(TransferKind::Refund), false) => EntryKind::Fee,
+            _ => EntryKind::Payout,
+        }
+    }
+}
+
+impl PublisherStatement {
+    /// The next entries; none when the statement is complete.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<StatementEntry>>> {
+        if self.is_complete {
+            return Ok(None);
+        }
+        let mut db = self.games.db.acquire("games.statement_page").await?;
+        let rows = sql::entries(&mut db, self.accounts.own, self.range, PAGE).await?;
+        drop(db);
+        match rows.last() {
+            Some(last) if i64::try_from(rows.len()) == Ok(PAGE) => self.range.0 = last.seq + 1,
+            _ => self.is_complete = true,
+        }
+        let entries = rows.into_iter().map(|row| StatementEntry {
+            at: row.at,
+            transfer: row.transfer,
+            kind: self.accounts.meaning(row.kind, row.is_debit, row.other),
+            amount: Minor(if row.is_debit { -row.amount } else { row.amount }),
+            balance: Minor(row.balance),
+            game: row.game,
+        });
+        Ok(Some(entries.collect()))
+    }
+}

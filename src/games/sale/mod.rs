@@ -1,0 +1,143 @@
+//! Sales: a lower price of a game for a window of time, for as many copies as the budget has.
+//!
+//! The clock of the database decides which sale runs. Of several that run, the lowest price holds.
+
+mod sql;
+
+use sqlx::Connection as _;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::auth::Caller;
+use crate::db::position;
+use crate::error::{Error, FieldError, Result};
+use crate::games::catalog::{self, Price, lock_managed, require_game_manager};
+use crate::games::purchase::Rate;
+use crate::games::{Games, read_position};
+use crate::ids::GameId;
+
+/// Longest name of a sale, in characters.
+pub const NAME_MAX: usize = 64;
+
+/// Most sales of a game.
+const SALES_MAX: i64 = 1_000;
+
+/// How a sale lowers the price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaleDiscount {
+    /// A share of the price in every currency.
+    Percent(Rate),
+    /// A price in one currency.
+    Price(Price),
+}
+
+/// A sale of a game.
+#[derive(Debug, Clone)]
+pub struct Sale {
+    pub name: String,
+    pub discount: SaleDiscount,
+    pub starts_at: OffsetDateTime,
+    pub ends_at: OffsetDateTime,
+    /// Most copies at this price; none without a limit.
+    pub budget: Option<i32>,
+    /// Copies that are left of the budget.
+    pub left: Option<i32>,
+}
+
+/// A sale that was put, and whether it is new.
+#[derive(Debug)]
+pub struct SalePut {
+    pub sale: Sale,
+    pub is_new: bool,
+}
+
+impl Games {
+    /// Creates or changes a sale. A smaller budget does not take sold copies back.
+    pub async fn put_sale(
+        &self,
+        game: GameId,
+        sale: &Sale,
+        caller: &Caller,
+        trace: Uuid,
+    ) -> Result<SalePut> {
+        let mut db = self.db.acquire("games.put_sale").await?;
+        let mut tx = db.begin().await?;
+        let state = lock_managed(&mut tx, game, caller).await?;
+        let known = sql::find(&mut tx, game, &sale.name).await?;
+        if known.is_none() && sql::count(&mut tx, game).await? >= SALES_MAX {
+            let detail = format!("is one more than the limit of {SALES_MAX} sales of a game");
+            return Err(Error::field("sale", detail));
+        }
+        let stock = match (sale.budget, known.as_ref().and_then(|known| known.stock)) {
+            (None, _) => None,
+            (Some(budget), Some(stock)) => {
+                catalog::sql::set_quantity(&mut tx, stock, budget).await?;
+                Some(stock)
+            }
+            (Some(budget), None) => Some(catalog::sql::create_stock(&mut tx, budget).await?),
+        };
+        sql::put(&mut tx, game, sale, stock).await?;
+        self.reprice(&mut tx, game, state, trace).await?;
+        let left = sql::find(&mut tx, game, &sale.name).await?.and_then(|row| row.left);
+        tx.commit().await?;
+        self.changed("updated");
+        let sale = Sale { left: left.map(|left| left.max(0)), ..sale.clone() };
+        Ok(SalePut { sale, is_new: known.is_none() })
+    }
+
+    /// The sales of a game, for the callers that manage it.
+    pub async fn sales(&self, game: GameId, caller: &Caller) -> Result<Vec<Sale>> {
+        let mut db = self.db.snapshot("games.sales").await?;
+        let read_at = read_position(&mut db).await?;
+        require_game_manager(&mut db, game, caller).await?;
+        let rows = sql::list(&mut db, game).await?;
+        drop(db);
+        position::note_read(read_at);
+        rows.into_iter().map(|row| self.sale_from(row)).collect()
+    }
+
+    /// Deletes a sale: what was sold stays sold.
+    pub async fn delete_sale(
+        &self,
+        game: GameId,
+        name: &str,
+        caller: &Caller,
+        trace: Uuid,
+    ) -> Result<()> {
+        let mut db = self.db.acquire("games.delete_sale").await?;
+        let mut tx = db.begin().await?;
+        let state = lock_managed(&mut tx, game, caller).await?;
+        if !sql::delete(&mut tx, game, name).await? {
+            return Err(Error::NotFound("sale"));
+        }
+        self.reprice(&mut tx, game, state, trace).await?;
+        tx.commit().await?;
+        self.changed("updated");
+        Ok(())
+    }
+
+    fn sale_from(&self, row: sql::SaleRow) -> Result<Sale> {
+        let discount = match (row.percent, row.price.zip(row.currency)) {
+            (Some(percent), _) => SaleDiscount::Percent(Rate::from_stored(percent)),
+            (None, Some((price, code))) => SaleDiscount::Price(self.price_from(&code, price)?),
+            (None, None) => return Err(Error::Internal(anyhow::anyhow!("a sale has no discount"))),
+        };
+        Ok(Sale {
+            name: row.name,
+            discount,
+            starts_at: row.starts_at,
+            ends_at: row.ends_at,
+            budget: row.budget,
+            left: row.left.map(|left| left.max(0)),
+        })
+    }
+}
+
+/// The error of a sale that ends before it starts.
+pub fn require_window(starts_at: OffsetDateTime, ends_at: OffsetDateTime) -> Result<()> {
+    if starts_at < ends_at {
+        return Ok(());
+    }
+    let (pointer, detail) = ("/ends_at".to_owned(), "must be after starts_at".to_owned());
+    Err(Error::Invalid(vec![FieldError { pointer, detail }]))
+}
