@@ -39,29 +39,54 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// The limits that a guess is counted against. A right one is taken back, and does not forgive the wrong ones.
-pub(super) fn guess_limits(
-    guess: Guess,
-    user: UserId,
-    address: Option<IpAddr>,
-) -> Vec<AttemptLimit> {
-    let limit = |what: &str, id: String, free| AttemptLimit {
-        key: digest(&["guess", guess.name(), what, &id]),
-        free,
-        on_success: OnSuccess::TakeBack,
-    };
-    let user = limit("user", user.to_string(), FREE_PER_USER);
-    let address = address.map(|address| limit("address", network(address), FREE_PER_ADDRESS));
-    std::iter::once(user).chain(address).collect()
+/// A guess that was counted for its user, until it is known whether it was right.
+pub(super) struct CountedGuess {
+    user: AttemptLimit,
+    address: Option<AttemptLimit>,
 }
 
 impl Games {
-    /// Counts a guess before it is checked; refuses it if it has to wait.
-    pub(super) async fn count_guess(&self, guess: Guess, limits: &[AttemptLimit]) -> Result<()> {
-        let counted = throttle::count_attempt(&self.db, limits, "games.count_guess").await;
+    /// Counts a guess for the user before it is checked; refuses it if the user or the address has to wait.
+    ///
+    /// Honest users behind one address guess at the same time, so only wrong guesses count for the address.
+    pub(super) async fn begin_guess(
+        &self,
+        guess: Guess,
+        user: UserId,
+        address: Option<IpAddr>,
+    ) -> Result<CountedGuess> {
+        // A right guess is taken back, and does not forgive the wrong ones.
+        let limit = |what: &str, id: String, free| AttemptLimit {
+            key: digest(&["guess", guess.name(), what, &id]),
+            free,
+            on_success: OnSuccess::TakeBack,
+        };
+        let user = limit("user", user.to_string(), FREE_PER_USER);
+        let address = address.map(|address| limit("address", network(address), FREE_PER_ADDRESS));
+        let counted = async {
+            if let Some(address) = &address {
+                throttle::require_unlocked(&self.db, address).await?;
+            }
+            throttle::count_attempt(&self.db, &[user], "games.count_guess").await
+        };
+        let counted = counted.await;
         if matches!(counted, Err(Error::TooManyRequests { .. })) {
             self.metrics.wallet_rate_limited_total.with([guess.name()]).increment(1);
         }
-        counted.map(drop)
+        counted.map(|_| CountedGuess { user, address })
+    }
+
+    /// Takes a right guess back, and counts a wrong one for the address.
+    pub(super) async fn end_guess(&self, guess: CountedGuess, is_wrong: bool) -> Result<()> {
+        let CountedGuess { user, address } = guess;
+        if !is_wrong {
+            return throttle::record_success(&self.db, &[user]).await;
+        }
+        let Some(address) = address else { return Ok(()) };
+        match throttle::count_attempt(&self.db, &[address], "games.count_guess").await {
+            // Others have used the limit up meanwhile: this guess has its answer.
+            Ok(_) | Err(Error::TooManyRequests { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }

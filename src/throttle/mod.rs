@@ -86,6 +86,13 @@ pub async fn count_attempt(
     Ok(next)
 }
 
+/// Refuses an attempt that has to wait, without counting it.
+pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()> {
+    let mut db = db.acquire("throttle.require_unlocked").await?;
+    let wait = sql::remaining_wait(&mut db, limit.key).await?;
+    if wait.is_zero() { Ok(()) } else { Err(Error::TooManyRequests { wait }) }
+}
+
 /// Takes a successful attempt back.
 pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("throttle.record_success").await?;

@@ -9,12 +9,11 @@ use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::catalog::require_game_manager;
 use crate::games::code::{ALPHABET, drawn};
-use crate::games::guess::{Guess, guess_limits};
+use crate::games::guess::Guess;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
-use crate::throttle;
 use crate::wallet::RequestMeta;
 
 /// Most keys that one request makes.
@@ -115,11 +114,13 @@ impl Games {
         meta: RequestMeta<'_>,
     ) -> Result<GameId> {
         let user = meta.caller.require_user()?;
-        let limits = guess_limits(Guess::Key, user, address);
-        if let Err(error) = self.count_guess(Guess::Key, &limits).await {
-            self.metrics.wallet_store_redeems_total.with(["throttled"]).increment(1);
-            return Err(error);
-        }
+        let guess = match self.begin_guess(Guess::Key, user, address).await {
+            Ok(guess) => guess,
+            Err(error) => {
+                self.metrics.wallet_store_redeems_total.with(["throttled"]).increment(1);
+                return Err(error);
+            }
+        };
         let redeemed = self.try_redeem(key, user, meta).await;
         let outcome = match &redeemed {
             Ok(_) => "redeemed",
@@ -127,9 +128,7 @@ impl Games {
             Err(_) => "refused",
         };
         self.metrics.wallet_store_redeems_total.with([outcome]).increment(1);
-        if outcome != "unknown" {
-            throttle::record_success(&self.db, &limits).await?;
-        }
+        self.end_guess(guess, outcome == "unknown").await?;
         redeemed
     }
 

@@ -11,6 +11,9 @@ use crate::ids::{ActivationKeyId, GameId, UserId};
 /// Too few copies are left for so many keys.
 const TOO_FEW: &str = "RW003";
 
+/// The game was deleted meanwhile.
+const DELETED: &str = "RW004";
+
 /// The keys of an earlier request with this key, with the content of the request.
 pub(super) async fn find_batch(
     db: &mut PgConnection,
@@ -44,6 +47,9 @@ pub(super) async fn make_keys(
     match made.fetch_one(db).await {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(TOO_FEW) => {
             Err(StoreRefusal::SoldOut.into())
+        }
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DELETED) => {
+            Err(StoreRefusal::GameNotFound.into())
         }
         // Another attempt of the same request came first.
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("key_batch_key") => {

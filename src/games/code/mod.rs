@@ -10,7 +10,7 @@ use crate::error::{Error, Result, StoreRefusal};
 use crate::games::catalog::{self, Price, require_game_manager};
 use crate::games::purchase::Rate;
 use crate::games::{Games, require_manager};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{CodeId, GameId, PublisherId, UserId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -153,13 +153,8 @@ impl Games {
             }
             _ => caller.require_scope(Scope::GamesWrite)?,
         }
-        if let Some(key) = key
-            && let Some((id, code, content)) = sql::find_by_key(&mut tx, key.hash).await?
-        {
-            if content != Some(key.content) {
-                return Err(Error::IdempotencyKeyReused);
-            }
-            return Ok(CreatedCode { id, code, replayed: true });
+        if let Some(earlier) = find_replay(&mut tx, key).await? {
+            return Ok(earlier);
         }
         let stock = match new.uses {
             Some(uses) => Some(catalog::sql::create_stock(&mut tx, uses).await?),
@@ -171,8 +166,24 @@ impl Games {
                 tx.commit().await?;
                 Ok(CreatedCode { id, code, replayed: false })
             }
-            None => Err(StoreRefusal::CodeExists(code).into()),
+            // A concurrent attempt of the same request may have come first.
+            None => match find_replay(&mut tx, key).await? {
+                Some(earlier) => Ok(earlier),
+                None => Err(StoreRefusal::CodeExists(code).into()),
+            },
         }
+    }
+}
+
+/// The code that an earlier request with this key created.
+async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<CreatedCode>> {
+    let Some(key) = key else { return Ok(None) };
+    match sql::find_by_key(db, key.hash).await? {
+        None => Ok(None),
+        Some((id, code, content)) if content == Some(key.content) => {
+            Ok(Some(CreatedCode { id, code, replayed: true }))
+        }
+        Some(_) => Err(Error::IdempotencyKeyReused),
     }
 }
 

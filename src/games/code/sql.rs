@@ -35,9 +35,9 @@ pub(super) async fn find_usable(
         select c.id as "id: CodeId", percent, amount, c.currency, c.stock,
             case when c.stock is not null then stock_left(c.stock) end as "left", uses_per_user,
             (
-                select min(number) from generate_series(1, uses_per_user) number
+                select min(free) from generate_series(1, c.uses_per_user) s (free)
                 where not exists (
-                    select from discount_code_use u where u.code = c.id and u.app_user = $3 and u.number = number
+                    select from discount_code_use u where u.code = c.id and u.app_user = $3 and u.number = s.free
                 )
             ) as next_use,
             ends_at

@@ -1,5 +1,6 @@
 //! `/api/games`, `/api/publishers` and the library of a user.
 
+mod activation_keys;
 mod body;
 mod games;
 mod library;
@@ -25,6 +26,7 @@ where
         .merge(games::routes())
         .merge(purchases::routes())
         .merge(offers::routes())
+        .merge(activation_keys::routes())
         .merge(statement::routes())
         .merge(publishers::routes())
         .merge(library::routes())

@@ -1,4 +1,4 @@
-//! Sales of a game, discount codes, and activation keys.
+//! Sales of a game, and discount codes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -13,10 +13,9 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::body::{amount, find_currency};
-use crate::auth::{Authenticated, Authenticator, TrustedProxies};
+use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::games::Games;
-use crate::games::activation_key::{KEYS_MAX, KeyBatch};
 use crate::games::args::fee;
 use crate::games::catalog::Price;
 use crate::games::code::{self, CODE_MAX, CodeDiscount, NewCode, USES_PER_USER_MAX};
@@ -25,13 +24,12 @@ use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, moment, parse_moment, string};
-use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{GameId, PublisherId};
 use crate::ledger::currency::{Currencies, Currency};
-use crate::wallet::http::body::{number, request_meta};
+use crate::wallet::http::body::number;
 
 /// Largest budget of a sale, and most uses of a code.
 const LIMIT_MAX: i32 = 1_000_000_000;
@@ -40,15 +38,12 @@ pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
     Games: FromRef<S>,
     Authenticator: FromRef<S>,
-    TrustedProxies: FromRef<S>,
     S: Clone + Send + Sync + 'static,
 {
     OpenApiRouter::new()
         .routes(routes!(list_sales))
         .routes(routes!(put_sale, delete_sale))
         .routes(routes!(create_code))
-        .routes(routes!(create_activation_keys))
-        .routes(routes!(redeem_activation_key))
 }
 
 fn time(raw: &str) -> Result<OffsetDateTime, String> {
@@ -66,6 +61,22 @@ fn percentage(raw: &str) -> Result<Rate, String> {
 fn limit(raw: &str) -> Result<i32, String> {
     let limit = raw.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}"))
+}
+
+fn is_sale_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Refuses a currency where only a percentage is given, which holds in every currency.
+fn refuse_unused_currency(
+    validator: &mut Validator,
+    percent: &RawField<'_>,
+    currency: &RawField<'_>,
+) {
+    if percent.raw().is_some() && currency.raw().is_some() {
+        validator.refuse("/currency", "must be absent with a percentage");
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -98,6 +109,7 @@ impl PutSale<'_> {
     fn validate(&self, name: String, games: &Games, main: Currency) -> Result<Sale> {
         let mut validator = Validator::default();
         let percent = validator.optional("/percent", &self.percent, percentage);
+        refuse_unused_currency(&mut validator, &self.percent, &self.currency);
         let currency = match self.currency.raw() {
             None => Some(main),
             Some(_) => validator.optional("/currency", &self.currency, |raw| {
@@ -194,9 +206,7 @@ async fn put_sale(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Response> {
-    let is_name = (1..=NAME_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !is_name {
+    if !is_sale_name(&name) {
         let detail = "must have 1 to 64 letters, digits, dots, underscores and hyphens";
         return Err(Error::field("sale", detail));
     }
@@ -250,6 +260,9 @@ async fn delete_sale(
     Path((game, name)): Path<(GameId, String)>,
     Extension(context): Extension<RequestContext>,
 ) -> Result<StatusCode> {
+    if !is_sale_name(&name) {
+        return Err(Error::NotFound("sale"));
+    }
     let trace = Uuid::from_bytes(context.trace().trace_id);
     games.delete_sale(game, &name, &caller, trace).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -306,6 +319,7 @@ impl CreateCode<'_> {
             })
         });
         let percent = validator.optional("/percent", &self.percent, percentage);
+        refuse_unused_currency(&mut validator, &self.percent, &self.currency);
         let currency = match self.currency.raw() {
             None => Some(games.default_currency()),
             Some(_) => validator.optional("/currency", &self.currency, |raw| {
@@ -378,108 +392,4 @@ async fn create_code(
     let created = games.create_code(&new, &caller, &key).await?;
     let body = CodeBody { id: created.id.to_string(), code: created.code };
     Ok(Replayable::created(body, None, created.replayed))
-}
-
-#[derive(Deserialize, ToSchema)]
-struct CreateActivationKeys<'a> {
-    /// From 1 to 1,000.
-    #[serde(borrow, default)]
-    #[schema(value_type = i32, example = 100)]
-    count: RawField<'a>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = ActivationKey)]
-struct ActivationKeyBody {
-    #[schema(example = "1")]
-    id: String,
-    /// Shown only in the first response: the server stores its hash.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
-    key: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = ActivationKeys)]
-struct ActivationKeysBody {
-    keys: Vec<ActivationKeyBody>,
-}
-
-/// Create activation keys
-///
-/// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
-/// Requires `games:write`, or the user of the publisher.
-#[utoipa::path(
-    post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
-    params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
-    request_body = CreateActivationKeys<'static>,
-    responses((status = 201, description = "The keys", body = ActivationKeysBody), Problems),
-)]
-async fn create_activation_keys(
-    State(games): State<Games>,
-    Authenticated(caller): Authenticated,
-    Path(game): Path<GameId>,
-    key: IdempotencyKey,
-    body: JsonBody,
-) -> Result<Replayable<ActivationKeysBody>> {
-    // Nothing is revealed about the body to a caller that does not manage the game.
-    games.managed_currency(game, &caller).await?;
-    let CreateActivationKeys { count } = body.read()?;
-    let mut validator = Validator::default();
-    let count = validator.required("/count", &count, |raw| {
-        let count = raw.parse().ok().filter(|count| (1..=KEYS_MAX).contains(count));
-        count.ok_or_else(|| format!("must be a whole number from 1 to {KEYS_MAX}"))
-    });
-    let count = validator.finish(count)?;
-    let KeyBatch { keys, replayed } = games.make_keys(game, count, &caller, &key).await?;
-    let keys = keys.into_iter().map(|(id, key)| ActivationKeyBody {
-        id: id.to_string(),
-        key: key.map(|key| key.reveal().to_owned()),
-    });
-    Ok(Replayable::created(ActivationKeysBody { keys: keys.collect() }, None, replayed))
-}
-
-#[derive(Deserialize, ToSchema)]
-struct RedeemActivationKey<'a> {
-    /// In upper or lower case, with or without hyphens.
-    #[serde(borrow, default)]
-    #[schema(value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
-    key: RawField<'a>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = RedeemedKey)]
-#[serde(rename_all = "camelCase")]
-struct RedeemedBody {
-    #[schema(example = 1)]
-    game_id: i64,
-    #[schema(example = "2")]
-    user_id: String,
-}
-
-/// Redeem an activation key
-///
-/// Adds the game to the library of the signed-in user. After several unknown keys each further attempt has to wait.
-#[utoipa::path(
-    post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
-    request_body = RedeemActivationKey<'static>,
-    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
-)]
-async fn redeem_activation_key(
-    State(games): State<Games>,
-    Authenticated(caller): Authenticated,
-    key: IdempotencyKey,
-    origin: Origin,
-    Extension(context): Extension<RequestContext>,
-    body: JsonBody,
-) -> Result<Json<RedeemedBody>> {
-    let user = caller.require_user()?;
-    let RedeemActivationKey { key: activation_key } = body.read()?;
-    let mut validator = Validator::default();
-    let activation_key = validator.required("/key", &activation_key, string);
-    let activation_key = validator.finish(activation_key)?;
-    let meta = request_meta(&caller, &key, &context);
-    let game = games.redeem(&activation_key, origin.address, meta).await?;
-    Ok(Json(RedeemedBody { game_id: game.0, user_id: user.to_string() }))
 }

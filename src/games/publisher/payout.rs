@@ -4,9 +4,11 @@ use super::{no_publisher, sql};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::purchase::seller_account;
 use crate::games::{BOOK, Games, require_manager};
+use crate::idempotency::HashedKey;
 use crate::ids::{PlayerId, PublisherId, TransferId};
+use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
+use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::read;
 use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
@@ -24,8 +26,16 @@ pub struct PublisherPayout {
     pub replayed: bool,
 }
 
+/// A payout that is asked for.
+struct PayoutRequest {
+    player: PlayerId,
+    currency: Currency,
+    debit: AccountId,
+    key: Option<HashedKey>,
+}
+
 impl Games {
-    /// Pays a publisher what is due in a currency.
+    /// Pays a publisher what is due in a currency, at most as much as one transfer moves.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,
@@ -42,55 +52,90 @@ impl Games {
         let content = content.each_ref().map(String::as_str);
         let key = meta.key.hashed(meta.caller.name(), "publisher.payout", &content);
         let debit = seller_account(Some(publisher), currency)?;
-        let player = PlayerId::from(row.user);
-        let paid = |posted: &Posted| {
-            let mut rows = posted.rows.iter().zip(posted.first_seq..);
-            // An opening of the wallet can come first.
-            let (row, seq) = rows.find(|(row, _)| row.kind == TransferKind::Payout)?;
-            let (amount, transfer) = (row.amount, TransferId(seq));
-            Some(PublisherPayout { currency, amount, transfer, replayed: posted.replayed })
-        };
-        let missing = || Error::Internal(anyhow::anyhow!("a payout came back without its row"));
+        let request = PayoutRequest { player: PlayerId::from(row.user), currency, debit, key };
+        // The largest amount of a transfer, once it is known to be less than what is due.
+        let mut limit = None;
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(key) = key {
-                let posted = self.wallets.ledger().find(key).await;
-                if let Some(posted) = posted.map_err(|error| from_post_error(&error, None))? {
-                    return paid(&posted).ok_or_else(missing);
-                }
+            if let Some(earlier) = self.find_payout(&request).await? {
+                return Ok(earlier);
             }
-            let mut db = self.db.acquire("games.payout_due").await?;
-            let due = read::balances(&mut db, BOOK, &[debit], read::END).await?;
-            drop(db);
-            let due = due.first().copied().unwrap_or_default();
-            if due <= Minor::ZERO {
-                let balance = due.exact(currency).to_string();
-                return Err(StoreRefusal::NothingDue { balance }.into());
-            }
-            let payout = Payout {
-                player: &player,
-                currency,
-                key,
-                trace: Some(meta.trace),
-                may_open_guest: false,
-            };
-            let legs = |credit| {
-                let kind = TransferKind::Payout;
-                vec![Leg::from(Action::Move { kind, debit, credit, amount: due })]
-            };
-            match self.wallets.pay_main(&payout, legs, |_| Ok(Vec::new())).await? {
-                Ok(posted) => return paid(&posted).ok_or_else(missing),
-                // A refund or another payout came first.
-                Err(PayoutRefusal::InsufficientFunds) => {}
-                Err(PayoutRefusal::WalletClosed) => return Err(Error::WalletClosed),
-                Err(PayoutRefusal::AmountTooLarge | PayoutRefusal::BalanceTooLarge) => {
-                    let limit = due.exact(currency).to_string();
-                    return Err(Error::AmountTooLarge { subject: "the payout", limit });
-                }
-                Err(PayoutRefusal::UnknownPlayer | PayoutRefusal::Settled) => {
-                    return Err(Error::UserNotFound);
+            match self.try_payout(&request, &mut limit, meta).await {
+                Ok(Some(paid)) => return Ok(paid),
+                Ok(None) => {}
+                // The first attempt of this very request may have succeeded meanwhile.
+                Err(refusal) => {
+                    return match self.find_payout(&request).await? {
+                        Some(earlier) => Ok(earlier),
+                        None => Err(refusal),
+                    };
                 }
             }
         }
         Err(Error::Overloaded)
+    }
+
+    /// The payout of an earlier request with this key.
+    async fn find_payout(&self, request: &PayoutRequest) -> Result<Option<PublisherPayout>> {
+        let Some(key) = request.key else { return Ok(None) };
+        let posted = self.wallets.ledger().find(key).await;
+        let posted = posted.map_err(|error| from_post_error(&error, None))?;
+        posted.map(|posted| request.paid(&posted)).transpose()
+    }
+
+    /// Pays what is due, at most `limit`; none if a refund or another payout came first.
+    async fn try_payout(
+        &self,
+        request: &PayoutRequest,
+        limit: &mut Option<Minor>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Option<PublisherPayout>> {
+        let PayoutRequest { player, currency, debit, key } = request;
+        let mut db = self.db.acquire("games.payout_due").await?;
+        let due = read::balances(&mut db, BOOK, &[*debit], read::END).await?;
+        drop(db);
+        let due = due.first().copied().unwrap_or_default();
+        if due <= Minor::ZERO {
+            let balance = due.exact(*currency).to_string();
+            return Err(StoreRefusal::NothingDue { balance }.into());
+        }
+        let amount = limit.map_or(due, |limit| due.min(limit));
+        let payout = Payout {
+            player,
+            currency: *currency,
+            key: *key,
+            trace: Some(meta.trace),
+            may_open_guest: false,
+        };
+        let legs = |credit| {
+            let kind = TransferKind::Payout;
+            vec![Leg::from(Action::Move { kind, debit: *debit, credit, amount })]
+        };
+        match self.wallets.pay_main(&payout, legs, |_| Ok(Vec::new())).await? {
+            Ok(posted) => request.paid(&posted).map(Some),
+            Err(PayoutRefusal::InsufficientFunds) => Ok(None),
+            // The rest stays due.
+            Err(PayoutRefusal::AmountTooLarge { limit: largest }) if limit.is_none() => {
+                *limit = Some(largest);
+                Ok(None)
+            }
+            Err(PayoutRefusal::WalletClosed) => Err(Error::WalletClosed),
+            Err(PayoutRefusal::AmountTooLarge { .. } | PayoutRefusal::BalanceTooLarge) => {
+                let limit = MAX_BALANCE.exact(*currency).to_string();
+                Err(Error::AmountTooLarge { subject: "the balance after the payout", limit })
+            }
+            Err(PayoutRefusal::UnknownPlayer | PayoutRefusal::Settled) => Err(Error::UserNotFound),
+        }
+    }
+}
+
+impl PayoutRequest {
+    /// The payout in a posting, where an opening of the wallet can come first.
+    fn paid(&self, posted: &Posted) -> Result<PublisherPayout> {
+        let mut rows = posted.rows.iter().zip(posted.first_seq..);
+        let found = rows.find(|(row, _)| row.kind == TransferKind::Payout);
+        let missing = || Error::Internal(anyhow::anyhow!("a payout came back without its row"));
+        let (row, seq) = found.ok_or_else(missing)?;
+        let (currency, amount, transfer) = (self.currency, row.amount, TransferId(seq));
+        Ok(PublisherPayout { currency, amount, transfer, replayed: posted.replayed })
     }
 }

@@ -18,7 +18,7 @@ use crate::auth::Caller;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::code::{self, UsableCode};
-use crate::games::guess::{Guess, guess_limits};
+use crate::games::guess::Guess;
 use crate::http::fields::moment;
 use crate::idempotency::HashedKey;
 use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, UserId};
@@ -29,7 +29,6 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 use crate::striped_lock::StripedLock;
 use crate::telemetry::Metrics;
-use crate::throttle;
 use crate::wallet::RequestMeta;
 use crate::wallet::main_wallet::charge::{Charge, ChargeOvertaken};
 
@@ -170,23 +169,19 @@ impl Games {
         if let Some(earlier) = self.find_purchase(key).await? {
             return Ok(earlier);
         }
-        let guesses =
-            request.code.as_ref().map(|_| guess_limits(Guess::Code, buyer, request.address));
-        if let Some(limits) = &guesses {
-            self.count_guess(Guess::Code, limits).await?;
-        }
+        let mut guess = match &request.code {
+            Some(_) => Some(self.begin_guess(Guess::Code, buyer, request.address).await?),
+            None => None,
+        };
         let mut held = (None, Some(self.locks.recipient(request.game, recipient).await));
         for _ in 0..ATTEMPTS_MAX {
             let quoted = self.quote(request, (buyer, recipient), expected_price, meta.caller).await;
             let is_guess = matches!(quoted, Err(Error::Store(StoreRefusal::CodeInvalid(_))));
-            if let Some(limits) = guesses.as_ref().filter(|_| !is_guess) {
-                throttle::record_success(&self.db, limits).await?;
+            if let Some(guess) = guess.take() {
+                self.end_guess(guess, is_guess).await?;
             }
             let outcome = match quoted {
-                Ok(quote)
-                    if held.0.is_none()
-                        && quote.fewest_left().is_some_and(|left| left <= LAST_COPIES) =>
-                {
+                Ok(quote) if held.0.is_none() && quote.is_contended() => {
                     // Others need not wait for the recipient meanwhile.
                     drop(held.1.take());
                     held.0 = Some(self.locks.last_copies.lock(request.game.0).await);
@@ -229,11 +224,6 @@ impl Games {
         let mut db = self.db.acquire("games.quote").await?;
         let code = request.currency.map(|currency| currency.code().to_owned());
         let row = sql::quote(&mut db, request.game, recipient, code.as_deref()).await?;
-        let discount = match &request.code {
-            Some(code) => Some(code::find_usable(&mut db, code, request.game, buyer).await?),
-            None => None,
-        };
-        drop(db);
         let row = row.ok_or(StoreRefusal::GameNotFound)?;
         if row.state != "published" {
             let is_known = row.state == "retired";
@@ -241,6 +231,11 @@ impl Games {
                 if is_known { StoreRefusal::NotForSale } else { StoreRefusal::GameNotFound };
             return Err(refusal.into());
         }
+        let discount = match &request.code {
+            Some(code) => Some(code::find_usable(&mut db, code, request.game, buyer).await?),
+            None => None,
+        };
+        drop(db);
         if !row.has_recipient {
             return Err(Error::UserNotFound);
         }
@@ -415,10 +410,12 @@ impl sql::QuoteRow {
 }
 
 impl Quote {
-    /// The least that is left of a limited thing that the purchase takes.
-    fn fewest_left(&self) -> Option<i32> {
+    /// Whether concurrent purchases would refuse each other: the last copies are taken one at a time, and so is what is
+    /// free, because free claims share no batch.
+    fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
-        [self.row.left, self.row.sale_left, code].into_iter().flatten().min()
+        let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();
+        fewest.is_some_and(|left| left <= LAST_COPIES || self.price == Minor::ZERO)
     }
 
     fn claim(

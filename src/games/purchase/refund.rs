@@ -82,8 +82,9 @@ impl Games {
             if let Some(earlier) = self.find_refund(game, key).await? {
                 return Ok(earlier);
             }
-            let plan = match self.plan_refund(game, (buyer, recipient), key, meta.trace).await {
-                Ok(plan) => plan,
+            match self.try_refund(game, (buyer, recipient), key, meta).await {
+                Ok(Some(refunded)) => return Ok(refunded),
+                Ok(None) => {}
                 // The first attempt of this very request may have succeeded meanwhile.
                 Err(refusal) => {
                     return match self.find_refund(game, key).await? {
@@ -91,47 +92,49 @@ impl Games {
                         None => Err(refusal),
                     };
                 }
-            };
-            if plan.paid.iter().all(|purchase| purchase.price == 0) {
-                if self.revert_free(&plan).await? {
-                    self.metrics.wallet_store_refunds_total.increment(1);
-                    let (currency, amount) = (plan.currency, Minor::ZERO);
-                    return Ok(Refunded {
-                        game,
-                        currency,
-                        amount,
-                        transfer: None,
-                        replayed: false,
-                    });
-                }
-                continue;
-            }
-            let player = PlayerId::from(buyer);
-            let payout = Payout {
-                player: &player,
-                currency: plan.currency,
-                key,
-                trace: Some(meta.trace),
-                may_open_guest: false,
-            };
-            let legs = plan.legs()?;
-            let returned =
-                self.wallets.pay_main(&payout, legs, |first| plan.companions(first)).await?;
-            match returned {
-                Ok(posted) => {
-                    if !posted.replayed {
-                        self.metrics.wallet_store_refunds_total.increment(1);
-                    }
-                    return self.refunded_from(game, &posted).await;
-                }
-                Err(PayoutRefusal::Settled) => {}
-                Err(PayoutRefusal::WalletClosed) => return Err(Error::WalletClosed),
-                Err(_) => {
-                    return Err(StoreRefusal::RefundRefused("the money cannot be paid back").into());
-                }
             }
         }
         Err(Error::Overloaded)
+    }
+
+    /// Makes a refund; none if another change came first.
+    async fn try_refund(
+        &self,
+        game: GameId,
+        (buyer, recipient): (UserId, UserId),
+        key: Option<HashedKey>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Option<Refunded>> {
+        let plan = self.plan_refund(game, (buyer, recipient), key, meta.trace).await?;
+        if plan.paid.is_empty() {
+            if !self.revert_free(&plan).await? {
+                return Ok(None);
+            }
+            self.metrics.wallet_store_refunds_total.increment(1);
+            let (currency, amount) = (plan.currency, Minor::ZERO);
+            return Ok(Some(Refunded { game, currency, amount, transfer: None, replayed: false }));
+        }
+        let player = PlayerId::from(buyer);
+        let payout = Payout {
+            player: &player,
+            currency: plan.currency,
+            key,
+            trace: Some(meta.trace),
+            may_open_guest: false,
+        };
+        let legs = plan.legs()?;
+        let returned = self.wallets.pay_main(&payout, legs, |first| plan.companions(first)).await?;
+        match returned {
+            Ok(posted) => {
+                if !posted.replayed {
+                    self.metrics.wallet_store_refunds_total.increment(1);
+                }
+                self.refunded_from(game, &posted).await.map(Some)
+            }
+            Err(PayoutRefusal::Settled) => Ok(None),
+            Err(PayoutRefusal::WalletClosed) => Err(Error::WalletClosed),
+            Err(_) => Err(StoreRefusal::RefundRefused("the money cannot be paid back").into()),
+        }
     }
 
     /// The refund of an earlier request with this key.
@@ -142,10 +145,10 @@ impl Games {
             return self.refunded_from(game, &posted).await.map(Some);
         }
         let mut db = self.db.acquire("games.find_refund").await?;
-        let Some((code, content)) = sql::find_free_refund(&mut db, key.hash).await? else {
+        let Some((code, content)) = sql::find_refund(&mut db, key.hash).await? else {
             return Ok(None);
         };
-        if content != Some(key.content) {
+        if content != key.content {
             return Err(Error::IdempotencyKeyReused);
         }
         let price = self.price_from(&code, 0)?;

@@ -170,16 +170,16 @@ pub(super) async fn find_by_key(
     }))
 }
 
-/// The free purchase that a request with this key has refunded: its currency, and the content of the request.
-pub(super) async fn find_free_refund(
+/// The currency of a purchase that a request with this key has refunded, and the content of the request.
+pub(super) async fn find_refund(
     db: &mut PgConnection,
     key: Uuid,
-) -> Result<Option<(String, Option<Uuid>)>> {
+) -> Result<Option<(String, Uuid)>> {
     let row = sqlx::query!(
-        "select currency, refund_content from game_purchase where refund_key = $1 and refund is null",
+        "select p.currency, k.content_hash from refund_key k join game_purchase p on p.id = k.purchase where k.key_hash = $1",
         key
     );
-    Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.refund_content)))
+    Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.content_hash)))
 }
 
 /// A game that a user owns, with the purchase that it is from.

@@ -11,6 +11,7 @@ use crate::ids::PlayerId;
 use crate::ledger::account::AccountId;
 use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, Posted, Posting};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{Wallets, companion, from_post_error};
@@ -33,7 +34,10 @@ pub enum PayoutRefusal {
     /// The player has closed the main wallet and opened no other one.
     WalletClosed,
     BalanceTooLarge,
-    AmountTooLarge,
+    AmountTooLarge {
+        /// The largest amount of a transfer.
+        limit: Minor,
+    },
     /// The paying account has not enough money.
     InsufficientFunds,
     /// The companion did not take effect.
@@ -46,7 +50,7 @@ impl PayoutRefusal {
             Self::UnknownPlayer => "unknown_player",
             Self::WalletClosed => "wallet_closed",
             Self::BalanceTooLarge => "balance_too_large",
-            Self::AmountTooLarge => "amount_too_large",
+            Self::AmountTooLarge { .. } => "amount_too_large",
             Self::InsufficientFunds => "insufficient_funds",
             Self::Settled => "settled",
         }
@@ -120,7 +124,9 @@ fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
             Refusal::InLeg { refusal, .. } => of(refusal),
             Refusal::InsufficientFunds { .. } => Some(PayoutRefusal::InsufficientFunds),
             Refusal::BalanceTooLarge(_) => Some(PayoutRefusal::BalanceTooLarge),
-            Refusal::AmountTooLarge { .. } => Some(PayoutRefusal::AmountTooLarge),
+            Refusal::AmountTooLarge { limit } => {
+                Some(PayoutRefusal::AmountTooLarge { limit: *limit })
+            }
             Refusal::Companion(_) => Some(PayoutRefusal::Settled),
             _ => None,
         }

@@ -97,6 +97,7 @@ async fn a_sale_that_makes_no_sense_is_refused() {
         for (body, pointer) in [
             (running(&json!({})), "/percent"),
             (running(&json!({ "percent": 10, "price": 1 })), "/percent"),
+            (running(&json!({ "percent": 10, "currency": "EUR" })), "/currency"),
             (running(&json!({ "percent": 0 })), "/percent"),
             (running(&json!({ "percent": "100.01" })), "/percent"),
             (running(&json!({ "price": "1.999" })), "/price"),
@@ -284,6 +285,15 @@ async fn a_code_is_used_as_often_as_it_may_be() {
         buy(ada, other, code.clone()).await.problem(409, "code-used-up");
         assert_eq!(refund(ada, game, json!({})).await.status, 200);
         assert_eq!(buy(ada, other, code).await.status, 201, "the refund gave the use back");
+
+        create_code(&store, json!({ "code": "thrice", "percent": 10, "uses_per_user": 3 })).await;
+        let mut games = Vec::new();
+        for n in 0..6 {
+            games.push(add(&store, &format!("T{n}"), "1", json!({})).await);
+        }
+        let code = json!({ "code": "thrice" });
+        let answers = join_all(games.iter().map(|game| buy(ada, *game, code.clone()))).await;
+        assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 3);
     })
     .await;
 }
@@ -295,9 +305,15 @@ async fn guesses_of_codes_and_keys_have_to_wait() {
         let id = add(&store, "Alpha", "10", json!({})).await;
         let (ada, bob) = (buyer(app, "ada", 1_000).await, buyer(app, "bob", 1_000).await);
         create_code(&store, json!({ "code": "right", "percent": 10 })).await;
+        let last = add(&store, "Last", "100", json!({ "copies": 1 })).await;
         for n in 0..10 {
             let code = json!({ "code": format!("wrong{n}") });
             buy(&ada, id, code).await.problem(404, "code-invalid");
+            if n < 9 {
+                // A right code does not forgive the wrong ones.
+                let code = json!({ "code": "right" });
+                buy(&ada, last, code).await.problem(422, "insufficient-funds");
+            }
             redeem(&ada, "00000-00000-00000-00000-00000").await.problem(404, "key-not-found");
         }
         let throttled = buy(&ada, id, json!({ "code": "right" })).await;
@@ -394,6 +410,11 @@ async fn a_key_of_content_needs_the_base() {
         }
         assert_eq!(refund(&ada, base, json!({})).await.status, 200);
         assert!(titles(&ada).await.is_empty());
+        // The copy went with its base, and comes back with it.
+        redeem(&ada, &made[0]).await.problem(409, "base-game-missing");
+        assert_eq!(buy(&ada, base, json!({})).await.status, 201);
+        assert_eq!(redeem(&ada, &made[0]).await.status, 200);
+        assert_eq!(titles(&ada).await.len(), 2);
         let deleted = super::delete(&store, more).await;
         assert_eq!(deleted.status, 200);
         let kept = app.get(&format!("/api/games/{more}")).await.json();

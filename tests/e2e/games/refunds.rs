@@ -176,6 +176,34 @@ async fn a_free_refund_is_made_once_per_key() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_belongs_to_one_refund_whether_paid_or_free() {
+    run(async |app| {
+        let ada = buyer(app, "ada", 10_000).await;
+        for round in 0..5 {
+            let free = add(app, &format!("F{round}"), "0", json!({})).await;
+            let paid = add(app, &format!("P{round}"), "1", json!({})).await;
+            let other = add(app, &format!("O{round}"), "0", json!({})).await;
+            for game in [free, paid, other] {
+                assert_eq!(buy(&ada, game, json!({})).await.status, 201);
+            }
+            let key = format!("k{round}");
+            let refunds = [free, paid, other].map(async |game| {
+                ada.post_with_key(&format!("/api/games/{game}/refund"), &key, json!({})).await
+            });
+
+            let answers = futures_util::future::join_all(refunds).await;
+
+            assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
+            for answer in answers.iter().filter(|answer| answer.status != 200) {
+                answer.problem(422, "idempotency-key-reused");
+            }
+        }
+        assert_eq!(titles(&ada).await.len(), 10);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_refund_of_content_leaves_the_base() {
     run(async |app| {

@@ -111,6 +111,25 @@ async fn concurrent_payouts_pay_what_is_due_once() {
     .await;
 }
 
+#[tokio::test]
+async fn a_payout_moves_at_most_what_one_transfer_may() {
+    run_with(&["--max-amount=1000"], async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let (nova, id) = publisher(app, "nova", "0").await;
+        let game = add(&store, "Alpha", "8", json!({ "publisher": id })).await;
+        for name in ["ada", "bob"] {
+            let user = buyer(app, name, 800).await;
+            assert_eq!(buy(&user, game, json!({})).await.status, 201);
+        }
+
+        assert_eq!(payout(&nova, &id, json!({})).await.json()["amount"], 10.0);
+        assert_eq!(payout(&nova, &id, json!({})).await.json()["amount"], 6.0);
+
+        assert_eq!((cents(&nova).await, accounts(app, &id).await[2]), (1_600, 0));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_random_months_equal_the_ledger() {
     run_with(&["--tax-rates=EUR=19"], async |app| {

@@ -1,0 +1,138 @@
+//! Activation keys of a game: created by its manager, redeemed by a user.
+
+use axum::extract::{FromRef, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{Authenticated, Authenticator, TrustedProxies};
+use crate::error::Result;
+use crate::games::Games;
+use crate::games::activation_key::{KEYS_MAX, KeyBatch};
+use crate::http::context::RequestContext;
+use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::fields::string;
+use crate::http::origin::Origin;
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::GameId;
+use crate::wallet::http::body::request_meta;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Games: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(create_activation_keys))
+        .routes(routes!(redeem_activation_key))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct CreateActivationKeys<'a> {
+    /// From 1 to 1,000.
+    #[serde(borrow, default)]
+    #[schema(value_type = i32, example = 100)]
+    count: RawField<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ActivationKey)]
+struct ActivationKeyBody {
+    #[schema(example = "1")]
+    id: String,
+    /// Shown only in the first response: the server stores its hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
+    key: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ActivationKeys)]
+struct ActivationKeysBody {
+    keys: Vec<ActivationKeyBody>,
+}
+
+/// Create activation keys
+///
+/// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
+/// Requires `games:write`, or the user of the publisher.
+#[utoipa::path(
+    post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
+    params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
+    request_body = CreateActivationKeys<'static>,
+    responses((status = 201, description = "The keys", body = ActivationKeysBody), Problems),
+)]
+async fn create_activation_keys(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    Path(game): Path<GameId>,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<Replayable<ActivationKeysBody>> {
+    // Nothing is revealed about the body to a caller that does not manage the game.
+    games.managed_currency(game, &caller).await?;
+    let CreateActivationKeys { count } = body.read()?;
+    let mut validator = Validator::default();
+    let count = validator.required("/count", &count, |raw| {
+        let count = raw.parse().ok().filter(|count| (1..=KEYS_MAX).contains(count));
+        count.ok_or_else(|| format!("must be a whole number from 1 to {KEYS_MAX}"))
+    });
+    let count = validator.finish(count)?;
+    let KeyBatch { keys, replayed } = games.make_keys(game, count, &caller, &key).await?;
+    let keys = keys.into_iter().map(|(id, key)| ActivationKeyBody {
+        id: id.to_string(),
+        key: key.map(|key| key.reveal().to_owned()),
+    });
+    Ok(Replayable::created(ActivationKeysBody { keys: keys.collect() }, None, replayed))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct RedeemActivationKey<'a> {
+    /// In upper or lower case, with or without hyphens.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
+    key: RawField<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RedeemedKey)]
+#[serde(rename_all = "camelCase")]
+struct RedeemedBody {
+    #[schema(example = 1)]
+    game_id: i64,
+    #[schema(example = "2")]
+    user_id: String,
+}
+
+/// Redeem an activation key
+///
+/// Adds the game to the library of the signed-in user. After several unknown keys each further attempt has to wait.
+#[utoipa::path(
+    post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
+    request_body = RedeemActivationKey<'static>,
+    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
+)]
+async fn redeem_activation_key(
+    State(games): State<Games>,
+    Authenticated(caller): Authenticated,
+    key: IdempotencyKey,
+    origin: Origin,
+    Extension(context): Extension<RequestContext>,
+    body: JsonBody,
+) -> Result<Json<RedeemedBody>> {
+    let user = caller.require_user()?;
+    let RedeemActivationKey { key: activation_key } = body.read()?;
+    let mut validator = Validator::default();
+    let activation_key = validator.required("/key", &activation_key, string);
+    let activation_key = validator.finish(activation_key)?;
+    let meta = request_meta(&caller, &key, &context);
+    let game = games.redeem(&activation_key, origin.address, meta).await?;
+    Ok(Json(RedeemedBody { game_id: game.0, user_id: user.to_string() }))
+}
