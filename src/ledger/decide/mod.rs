@@ -271,8 +271,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
                         "a move needs two accounts and a positive amount",
                     ));
                 }
-                self.transfer(debit, credit, amount, rules, n)?;
-                self.require_covered(kind, debit, amount)?;
+                self.transfer(kind, (debit, credit), amount, rules, n)?;
                 (debit, credit, amount)
             }
             Action::Open { account, currency } => {
@@ -303,8 +302,8 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
 
     fn transfer(
         &mut self,
-        debit: AccountId,
-        credit: AccountId,
+        kind: TransferKind,
+        (debit, credit): (AccountId, AccountId),
         amount: Minor,
         rules: &Rules,
         leg: usize,
@@ -330,7 +329,9 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
             return Err(Refusal::AmountTooLarge { limit: rules.amount_max });
         }
         from.balance = (from.balance.checked_sub(amount))
-            .filter(|balance| debit.class().is_some_and(|class| class.allows(*balance)))
+            .filter(|balance| {
+                debit.class().is_some_and(|class| allows_debit(class, kind, *balance))
+            })
             .ok_or(Refusal::InsufficientFunds {
                 account: debit,
                 available: from.balance,
@@ -349,23 +350,6 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         self.set(credit, to);
         self.update_held(debit, from.balance)?;
         self.update_held(credit, to.balance)
-    }
-
-    /// Refuses a payout of more than what the operator owes: only a refund may leave a payable below zero.
-    fn require_covered(
-        &self,
-        kind: TransferKind,
-        debit: AccountId,
-        amount: Minor,
-    ) -> Result<(), Refusal> {
-        let is_payout =
-            kind == TransferKind::Payout && debit.class() == Some(AccountClass::Payable);
-        let after = self.find(debit)?.balance;
-        if is_payout && after < Minor::ZERO {
-            let available = after.checked_add(amount).unwrap_or(after);
-            return Err(Refusal::InsufficientFunds { account: debit, available, required: amount });
-        }
-        Ok(())
     }
 
     /// Copies the balance of a hold account to its owner.
@@ -413,6 +397,13 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         self.set(id, account);
         Ok(())
     }
+}
+
+/// Whether a transfer may leave its debit account with this balance. A refund may leave a payable in debt, a payout may not.
+fn allows_debit(class: AccountClass, kind: TransferKind, balance: Minor) -> bool {
+    let is_unowed =
+        class == AccountClass::Payable && kind == TransferKind::Payout && balance < Minor::ZERO;
+    class.allows(balance) && !is_unowed
 }
 
 #[cfg(test)]

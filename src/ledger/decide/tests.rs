@@ -212,6 +212,23 @@ fn both_accounts_must_have_the_same_currency() {
 }
 
 #[test]
+fn a_refund_leaves_a_payable_in_debt_and_a_payout_does_not() {
+    let mut book = Book::default();
+    let payable = AccountId::payable(1, eur()).unwrap();
+    let move_of = |kind, amount| -> Leg {
+        Action::Move { kind, debit: payable, credit: AccountId(1), amount: Minor(amount) }.into()
+    };
+    book.post(&[open(1), pay(world(), payable, 100)]).unwrap();
+
+    let refused = book.post(&[move_of(TransferKind::Payout, 101)]);
+
+    let (available, required) = (Minor(100), Minor(101));
+    assert_eq!(refused, Err(Refusal::InsufficientFunds { account: payable, available, required }));
+    book.post(&[move_of(TransferKind::Payout, 60), move_of(TransferKind::Refund, 50)]).unwrap();
+    assert_eq!((book.balance(payable), book.balance(AccountId(1))), (-10, 110));
+}
+
+#[test]
 fn malformed_postings_are_refused() {
     let mut book = Book::default();
     book.post(&[open(1)]).unwrap();
