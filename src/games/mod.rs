@@ -40,7 +40,6 @@ use self::catalog::CatalogCache;
 use self::purchase::PurchaseLocks;
 
 pub use self::args::GamesArgs;
-use self::sql::read_position;
 
 /// Every statement of this slice that moves with money.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];

@@ -2,11 +2,30 @@
 
 use sqlx::PgConnection;
 
-use super::BOOK;
 use crate::error::Result;
+use crate::ids::{PublisherId, UserId};
 
-/// The position of the snapshot of a connection.
-pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
-    let position = sqlx::query_scalar!(r#"select ledger.read_position($1) as "position!""#, BOOK);
-    Ok(position.fetch_one(db).await?)
+/// The user of a publisher.
+pub(super) async fn publisher_user(
+    db: &mut PgConnection,
+    publisher: PublisherId,
+) -> Result<Option<UserId>> {
+    let user = sqlx::query_scalar!(
+        r#"select app_user as "app_user: UserId" from publisher where id = $1"#,
+        publisher.0
+    );
+    Ok(user.fetch_optional(db).await?)
+}
+
+/// Creates a stock of so many.
+pub(super) async fn create_stock(db: &mut PgConnection, quantity: i32) -> Result<i64> {
+    let id = sqlx::query_scalar!("insert into stock (quantity) values ($1) returning id", quantity);
+    Ok(id.fetch_one(db).await?)
+}
+
+pub(super) async fn set_quantity(db: &mut PgConnection, stock: i64, quantity: i32) -> Result<()> {
+    sqlx::query!("update stock set quantity = $2 where id = $1", stock, quantity)
+        .execute(db)
+        .await?;
+    Ok(())
 }

@@ -11,6 +11,7 @@ use super::list::words;
 use super::{Game, GameState, Price, sql};
 use crate::auth::{Access, Caller};
 use crate::error::{Error, FieldError, Result, StoreRefusal};
+use crate::games::sql::{create_stock, publisher_user, set_quantity};
 use crate::games::{Games, require_manager};
 use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{GameId, PublisherId, UserId};
@@ -67,18 +68,6 @@ pub struct AddedGame {
     pub replayed: bool,
 }
 
-/// A game as it is inserted.
-pub(super) struct StoredGame<'a> {
-    pub title: &'a str,
-    pub genre: &'a str,
-    pub description: &'a str,
-    pub price: Price,
-    pub publisher: Option<PublisherId>,
-    pub state: GameState,
-    pub base: Option<GameId>,
-    pub key: Option<HashedKey>,
-}
-
 impl NewGame {
     /// The request as parsed, for its idempotency key.
     fn content(&self) -> Vec<String> {
@@ -131,7 +120,7 @@ impl Games {
     ) -> Result<AddedGame> {
         let mut db = self.db.acquire("games.add").await?;
         let user = match new.publisher {
-            Some(publisher) => sql::publisher_user(&mut db, publisher).await?,
+            Some(publisher) => publisher_user(&mut db, publisher).await?,
             None => None,
         };
         if new.publisher.is_some() && user.is_none() {
@@ -159,27 +148,16 @@ impl Games {
             }
         }
         let stock = match new.copies {
-            Some(copies) => Some(sql::create_stock(&mut tx, copies).await?),
+            Some(copies) => Some(create_stock(&mut tx, copies).await?),
             None => None,
         };
-        let stored = StoredGame {
-            title: &new.title,
-            genre: &new.genre,
-            description: &new.description,
-            price: new.price,
-            publisher: new.publisher,
-            state: new.state,
-            base: new.base,
-            key,
-        };
-        let Some(id) = sql::insert(&mut tx, &stored, stock).await? else {
+        let Some(id) = sql::insert(&mut tx, new, stock, key).await? else {
             // A concurrent attempt of the same request added it.
             let key = key.ok_or(Error::Overloaded)?;
             let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
             return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
         };
         set_prices(&mut tx, id, &new.prices).await?;
-        sql::set_words(&mut tx, id, &words([&new.title, &new.genre, &new.description])).await?;
         let shown = self.shown(&mut tx, id).await?;
         publish_change(&mut tx, &shown, (None, Some(new.state)), trace).await?;
         tx.commit().await?;
@@ -201,8 +179,8 @@ impl Games {
         // Purchases that are under way end before a limit begins, and before the game is a draft.
         let stops_sales = matches!(changes.copies, Some(CopiesChange::Limit(_)))
             || changes.state == Some(GameState::Draft);
-        let (game, before, was_sold) = lock(&mut tx, id, stops_sales).await?;
-        if was_sold {
+        let (game, before) = lock(&mut tx, id, stops_sales).await?;
+        if game.was_sold {
             require_change(caller, game.publisher_user, false)?;
         }
         let shown = self.shown(&mut tx, id).await?;
@@ -213,7 +191,7 @@ impl Games {
             ),
             (changes.base.is_some() && changes.base != game.base, "the base game is fixed"),
             (
-                was_sold && changes.state == Some(GameState::Draft),
+                game.was_sold && changes.state == Some(GameState::Draft),
                 "a game that was sold cannot become a draft again",
             ),
         ];
@@ -224,28 +202,29 @@ impl Games {
             (None, stock) => stock,
             (Some(CopiesChange::Unlimited), _) => None,
             (Some(CopiesChange::Limit(limit)), Some(stock)) => {
-                sql::set_quantity(&mut tx, stock, limit).await?;
+                set_quantity(&mut tx, stock, limit).await?;
                 Some(stock)
             }
-            (Some(CopiesChange::Limit(_)), None) if was_sold => {
+            (Some(CopiesChange::Limit(_)), None) if game.was_sold => {
                 let why = "a game that was sold without a limit of copies cannot get one";
                 return Err(StoreRefusal::GameFixed(why).into());
             }
-            (Some(CopiesChange::Limit(limit)), None) => {
-                Some(sql::create_stock(&mut tx, limit).await?)
-            }
+            (Some(CopiesChange::Limit(limit)), None) => Some(create_stock(&mut tx, limit).await?),
         };
-        sql::update(&mut tx, id, changes, stock).await?;
+        let texts = [
+            changes.title.as_deref().unwrap_or(&shown.title),
+            changes.genre.as_deref().unwrap_or(&shown.genre),
+            changes.description.as_deref().unwrap_or(&shown.description),
+        ];
+        sql::update(&mut tx, id, changes, &words(texts), stock).await?;
         if let Some(prices) = &changes.prices {
             set_prices(&mut tx, id, prices).await?;
         }
         sql::drop_price_in_main_currency(&mut tx, id).await?;
         let after = changes.state.unwrap_or(before);
         // The public hears of what it has seen, not of what the game becomes as a draft.
-        let changed = self.shown(&mut tx, id).await?;
-        let texts = [&*changed.title, &changed.genre, &changed.description];
-        sql::set_words(&mut tx, id, &words(texts)).await?;
-        let shown = if after == GameState::Published { changed } else { shown };
+        let is_public = after == GameState::Published;
+        let shown = if is_public { self.shown(&mut tx, id).await? } else { shown };
         publish_change(&mut tx, &shown, (Some(before), Some(after)), trace).await?;
         tx.commit().await?;
         self.changed("updated");
@@ -257,11 +236,11 @@ impl Games {
         let mut db = self.db.acquire("games.delete").await?;
         let mut tx = db.begin().await?;
         require_change_of(&mut tx, id, true, caller).await?;
-        let (game, before, was_sold) = lock(&mut tx, id, true).await?;
-        if was_sold {
+        let (game, before) = lock(&mut tx, id, true).await?;
+        if game.was_sold {
             require_change(caller, game.publisher_user, false)?;
         }
-        let is_kept = was_sold || sql::has_content(&mut tx, id).await?;
+        let is_kept = game.was_sold || sql::has_content(&mut tx, id).await?;
         let shown = self.shown(&mut tx, id).await?;
         publish_change(&mut tx, &shown, (Some(before), None), trace).await?;
         sql::set_state(&mut tx, id, if is_kept { "retired" } else { "deleted" }).await?;
@@ -290,7 +269,7 @@ impl Games {
 
     /// A game as its event shows it.
     async fn shown(&self, db: &mut PgConnection, id: GameId) -> Result<Game> {
-        let (row, _) = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
+        let row = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
         self.game_from(row)
     }
 }
@@ -325,17 +304,17 @@ async fn publish_change(
 }
 
 /// Locks the catalog, so that changes run one at a time, and then a game: purchases wait for it as shortly as possible.
-/// Returns it with its state, and whether it was ever sold.
+/// Returns the facts and the state of the game.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,
     stops_sales: bool,
-) -> Result<(sql::LockedGame, GameState, bool)> {
+) -> Result<(sql::GameFacts, GameState)> {
     sql::bump_revision(db).await?;
-    let game = sql::lock(db, id, stops_sales).await?.ok_or(StoreRefusal::GameNotFound)?;
+    sql::lock(db, id, stops_sales).await?;
+    let game = sql::facts(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
     let state = game.state.parse().map_err(|_| StoreRefusal::GameNotFound)?;
-    let was_sold = sql::was_sold(db, id).await?;
-    Ok((game, state, was_sold))
+    Ok((game, state))
 }
 
 /// Locks a game that the caller manages. Returns its state.
@@ -345,7 +324,7 @@ pub(in crate::games) async fn lock_managed(
     caller: &Caller,
 ) -> Result<GameState> {
     require_game_manager(db, id, caller).await?;
-    let (_, state, _) = lock(db, id, false).await?;
+    let (_, state) = lock(db, id, false).await?;
     Ok(state)
 }
 
@@ -355,12 +334,12 @@ pub(in crate::games) async fn require_game_manager(
     id: GameId,
     caller: &Caller,
 ) -> Result<()> {
-    let Some(user) = sql::manager_of(db, id).await? else {
+    let Some(game) = sql::facts(db, id).await? else {
         // Only callers that manage all games learn which ones exist.
         require_manager(caller, None)?;
         return Err(StoreRefusal::GameNotFound.into());
     };
-    require_manager(caller, user)
+    require_manager(caller, game.publisher_user)
 }
 
 async fn set_prices(db: &mut PgConnection, game: GameId, prices: &[Price]) -> Result<()> {

@@ -6,14 +6,13 @@ mod body;
 mod cache;
 mod change;
 mod list;
-pub(in crate::games) mod sql;
+mod sql;
 
 use std::str::FromStr;
 
 use time::OffsetDateTime;
 
 use crate::auth::Caller;
-use crate::db::position;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::{Games, require_manager};
 use crate::ids::{GameId, PublisherId, UserId};
@@ -136,12 +135,10 @@ impl Games {
         let mut db = self.db.snapshot("games.get").await?;
         let found = sql::find(&mut db, id).await?;
         drop(db);
-        let (row, position) = found.ok_or(StoreRefusal::GameNotFound)?;
-        let game = self.game_from(row)?;
+        let game = self.game_from(found.ok_or(StoreRefusal::GameNotFound)?)?;
         if game.state == GameState::Draft && require_manager(caller, game.publisher_user).is_err() {
             return Err(StoreRefusal::GameNotFound.into());
         }
-        position::note_read(position);
         Ok(game)
     }
 
@@ -157,7 +154,7 @@ impl Games {
     /// The main currency of a game, whose prices a request gives in it.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
-        let (row, _) = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
+        let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
         drop(db);
         Ok(self.price_from(&row.currency, row.price)?.currency)
     }

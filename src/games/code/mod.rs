@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result, StoreRefusal};
-use crate::games::catalog::{self, Price, require_game_manager};
+use crate::games::catalog::{Price, require_game_manager};
 use crate::games::purchase::Rate;
+use crate::games::sql::{create_stock, publisher_user};
 use crate::games::{Games, require_manager};
 use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{CodeId, GameId, PublisherId, UserId};
@@ -145,7 +146,7 @@ impl Games {
         match (new.game, new.publisher) {
             (Some(game), None) => require_game_manager(&mut tx, game, caller).await?,
             (None, Some(publisher)) => {
-                let user = catalog::sql::publisher_user(&mut tx, publisher).await?;
+                let user = publisher_user(&mut tx, publisher).await?;
                 require_manager(caller, user)?;
                 if user.is_none() {
                     return Err(Error::field("/publisher", "is not a publisher"));
@@ -157,7 +158,7 @@ impl Games {
             return Ok(earlier);
         }
         let stock = match new.uses {
-            Some(uses) => Some(catalog::sql::create_stock(&mut tx, uses).await?),
+            Some(uses) => Some(create_stock(&mut tx, uses).await?),
             None => None,
         };
         let code = new.code.clone().unwrap_or_else(|| drawn(DRAWN_LEN));

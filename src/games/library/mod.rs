@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::auth::{Caller, Scope};
 use crate::db::position;
 use crate::error::{Error, Result};
-use crate::games::{Games, read_position, require_manager};
+use crate::games::{Games, require_manager};
 use crate::ids::{GameId, UserId};
 
 /// A game in a library.
@@ -32,11 +32,7 @@ impl Games {
     ) -> Result<Vec<LibraryEntry>> {
         caller.require_user_or_scope(user, Scope::GamesRead)?;
         let mut db = self.db.snapshot("games.library").await?;
-        let position = read_position(&mut db).await?;
-        let entries = sql::library(&mut db, user, after, limit).await?;
-        drop(db);
-        position::note_read(position);
-        Ok(entries)
+        sql::library(&mut db, user, after, limit).await
     }
 
     /// Moment since which a user owns a game; 404 if the user does not.

@@ -7,7 +7,6 @@ pub mod statement;
 use sqlx::PgConnection;
 
 use crate::auth::{Caller, Scope};
-use crate::db::position;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::purchase::Rate;
 use crate::games::{Games, require_manager};
@@ -81,13 +80,9 @@ impl Games {
 
     /// A publisher, for the callers that manage its games.
     pub async fn publisher(&self, id: PublisherId, caller: &Caller) -> Result<Publisher> {
-        let mut db = self.db.acquire("games.publisher").await?;
-        let found = sql::find(&mut db, id).await?;
-        drop(db);
-        require_manager(caller, found.as_ref().map(|(row, _)| row.user))?;
-        let (row, position) = found.ok_or_else(no_publisher)?;
-        position::note_read(position);
-        Ok(row.into())
+        let found = sql::find(&mut *self.db.snapshot("games.publisher").await?, id).await?;
+        require_manager(caller, found.as_ref().map(|row| row.user))?;
+        found.map(Publisher::from).ok_or_else(no_publisher)
     }
 }
 

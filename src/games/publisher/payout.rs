@@ -46,8 +46,8 @@ impl Games {
         let mut db = self.db.acquire("games.publisher").await?;
         let found = sql::find(&mut db, publisher).await?;
         drop(db);
-        require_manager(meta.caller, found.as_ref().map(|(row, _)| row.user))?;
-        let (row, _) = found.ok_or_else(no_publisher)?;
+        require_manager(meta.caller, found.as_ref().map(|row| row.user))?;
+        let row = found.ok_or_else(no_publisher)?;
         let content = [publisher.to_string(), currency.code().to_owned()];
         let content = content.each_ref().map(String::as_str);
         let key = meta.key.hashed(meta.caller.name(), "publisher.payout", &content);

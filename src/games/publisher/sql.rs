@@ -75,20 +75,13 @@ pub(super) async fn update(
     Ok(row.fetch_optional(db).await?)
 }
 
-pub(super) async fn find(
-    db: &mut PgConnection,
-    id: PublisherId,
-) -> Result<Option<(PublisherRow, String)>> {
-    let row = sqlx::query!(
-        r#"select app_user as "user: UserId", name, fee, ledger.read_position($2) as "position!"
-        from publisher where id = $1"#,
-        id.0,
-        BOOK,
+pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Option<PublisherRow>> {
+    let row = sqlx::query_as!(
+        PublisherRow,
+        r#"select id as "id: PublisherId", app_user as "user: UserId", name, fee from publisher where id = $1"#,
+        id.0
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| {
-        (PublisherRow { id, user: row.user, name: row.name, fee: row.fee }, row.position)
-    }))
+    Ok(row.fetch_optional(db).await?)
 }
 
 /// Sum of the movements of one kind between an account and another one.

@@ -4,10 +4,9 @@ use time::OffsetDateTime;
 
 use super::{no_publisher, sql};
 use crate::auth::Caller;
-use crate::db::position;
 use crate::error::Result;
 use crate::games::purchase::seller_account;
-use crate::games::{BOOK, Games, read_position, require_manager};
+use crate::games::{BOOK, Games, require_manager};
 use crate::ids::PublisherId;
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;
@@ -99,7 +98,7 @@ impl Games {
         let currency = currency.unwrap_or(self.default_currency());
         let mut db = self.db.acquire("games.publisher").await?;
         let found = sql::find(&mut db, publisher).await?;
-        require_manager(caller, found.as_ref().map(|(row, _)| row.user))?;
+        require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
         let until = match to {
             // To be read before the snapshot: one from before it may lack a batch that is older.
@@ -110,7 +109,6 @@ impl Games {
         let own = seller_account(Some(publisher), currency)?;
         let accounts = Accounts { own, tax: AccountId::system(SystemRole::Tax, currency) };
         let mut db = self.db.snapshot("games.statement").await?;
-        let read_at = read_position(&mut db).await?;
         let first = match from {
             Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
             None => 1,
@@ -124,7 +122,6 @@ impl Games {
         let after = read::balances(&mut db, BOOK, &[own], range.1 - 1).await?;
         let rows = sql::sums(&mut db, own, range).await?;
         drop(db);
-        position::note_read(read_at);
         let mut sums = StatementSums::default();
         for row in rows {
             let amount = if row.is_debit { row.amount } else { -row.amount };

@@ -131,20 +131,6 @@ pub(super) struct PurchaseRow {
     pub transfer: Option<TransferId>,
 }
 
-pub(super) async fn find_by_transfer(
-    db: &mut PgConnection,
-    transfer: TransferId,
-) -> Result<Option<PurchaseRow>> {
-    let row = sqlx::query_as!(
-        PurchaseRow,
-        r#"select game as "game: GameId", recipient as "recipient: UserId", currency, price, tax,
-            transfer as "transfer: TransferId"
-        from game_purchase where transfer = $1"#,
-        transfer.0
-    );
-    Ok(row.fetch_optional(db).await?)
-}
-
 /// The purchase of a request with this key, with the content of the request.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,

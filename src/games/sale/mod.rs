@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::auth::Caller;
-use crate::db::position;
 use crate::error::{Error, FieldError, Result};
-use crate::games::catalog::{self, Price, lock_managed, require_game_manager};
+use crate::games::Games;
+use crate::games::catalog::{Price, lock_managed, require_game_manager};
 use crate::games::purchase::Rate;
-use crate::games::{Games, read_position};
+use crate::games::sql::{create_stock, set_quantity};
 use crate::ids::GameId;
 
 /// Longest name of a sale, in characters.
@@ -71,10 +71,10 @@ impl Games {
         let stock = match (sale.budget, known.as_ref().and_then(|known| known.stock)) {
             (None, _) => None,
             (Some(budget), Some(stock)) => {
-                catalog::sql::set_quantity(&mut tx, stock, budget).await?;
+                set_quantity(&mut tx, stock, budget).await?;
                 Some(stock)
             }
-            (Some(budget), None) => Some(catalog::sql::create_stock(&mut tx, budget).await?),
+            (Some(budget), None) => Some(create_stock(&mut tx, budget).await?),
         };
         sql::put(&mut tx, game, sale, stock).await?;
         self.reprice(&mut tx, game, state, trace).await?;
@@ -88,11 +88,9 @@ impl Games {
     /// The sales of a game, for the callers that manage it.
     pub async fn sales(&self, game: GameId, caller: &Caller) -> Result<Vec<Sale>> {
         let mut db = self.db.snapshot("games.sales").await?;
-        let read_at = read_position(&mut db).await?;
         require_game_manager(&mut db, game, caller).await?;
         let rows = sql::list(&mut db, game).await?;
         drop(db);
-        position::note_read(read_at);
         rows.into_iter().map(|row| self.sale_from(row)).collect()
     }
 

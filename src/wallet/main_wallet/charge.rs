@@ -21,19 +21,16 @@ pub struct Charge<'a> {
     pub key: Option<HashedKey>,
 }
 
-/// The companion of a charge did not take effect: what it was decided on has changed.
-#[derive(Debug)]
-pub struct ChargeOvertaken;
-
 impl Wallets {
-    /// Charges a player. `legs` makes the legs of the posting, given the account that pays.
+    /// Charges a player; none if the companion did not take effect. `legs` makes the legs of the posting, given the account
+    /// that pays.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,
         legs: impl Fn(AccountId) -> Vec<Leg>,
         companion: &Companion,
         meta: RequestMeta<'_>,
-    ) -> Result<Result<Posted, ChargeOvertaken>> {
+    ) -> Result<Option<Posted>> {
         let Charge { player, currency, amount, key } = charge;
         for _ in 0..ATTEMPTS_MAX {
             let main = self.find_main_cached(player, *currency).await?;
@@ -50,9 +47,9 @@ impl Wallets {
             match self.ledger.post(posting).await {
                 Ok(posted) => {
                     self.count_posted(&posted, *currency);
-                    return Ok(Ok(posted));
+                    return Ok(Some(posted));
                 }
-                Err(PostError::Refused(Refusal::Companion(_))) => return Ok(Err(ChargeOvertaken)),
+                Err(PostError::Refused(Refusal::Companion(_))) => return Ok(None),
                 Err(error) if is_overtaken(&error) => self.forget_main(player, *currency),
                 Err(error) => return Err(from_post_error(&error, Some(*currency))),
             }

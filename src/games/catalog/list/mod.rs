@@ -1,12 +1,14 @@
 //! Lists of published games: by genre, by publisher, or with all of some words.
 
+mod sql;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Price;
 use super::cache::CachedList;
-use super::{Price, sql};
 use crate::db::position;
 use crate::error::Result;
 use crate::games::Games;
@@ -95,7 +97,6 @@ impl Games {
         // Sales begin and end, and their budgets are sold, without a change of the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.snapshot("games.list").await?;
-        // The first statement fixes the snapshot: the games are those of this revision and position.
         let (revision, position) = sql::revision_and_position(&mut db).await?;
         let rows = sql::list(&mut db, filter).await?;
         drop(db);
@@ -104,7 +105,6 @@ impl Games {
         let body = write(&games)?;
         let etag = format!("W/\"{}\"", digest(&[&String::from_utf8_lossy(&body)]).simple());
         let next = last_of_full_page(&games, filter.limit).map(|last| next(last.id));
-        position::note_read(position.clone());
         let list = Arc::new(CachedList { body, etag, next, position, revision, expires_at });
         self.catalog.insert(key, &list);
         Ok(list)

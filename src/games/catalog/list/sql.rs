@@ -1,0 +1,129 @@
+//! Statements of lists.
+
+use sqlx::PgConnection;
+
+use super::GameFilter;
+use crate::error::Result;
+use crate::games::BOOK;
+use crate::ids::{GameId, PublisherId};
+
+/// The revision of the catalog that a snapshot has, and its position.
+pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
+    let row = sqlx::query!(
+        r#"select revision, ledger.read_position($1) as "position!" from catalog"#,
+        BOOK
+    );
+    let row = row.fetch_one(db).await?;
+    Ok((row.revision, row.position))
+}
+
+/// A published game as the database has it.
+pub(super) struct ListedRow {
+    pub id: GameId,
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub price: i64,
+    pub currency: String,
+}
+
+/// Published games in the order of their ids.
+pub(super) async fn list(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
+    match filter {
+        GameFilter { on_sale: true, .. } => list_on_sale(db, filter).await,
+        GameFilter { search: Some(search), .. } => list_matching(db, search, filter).await,
+        GameFilter { genre: Some(genre), .. } => list_of_genre(db, genre, filter).await,
+        GameFilter { publisher: Some(publisher), .. } => {
+            list_of_publisher(db, *publisher, filter).await
+        }
+        GameFilter { after, limit, .. } => {
+            let rows = sqlx::query_as!(
+                ListedRow,
+                r#"select id as "id: GameId", title, genre, description, price, currency
+                from game where state = 'published' and id > $1
+                order by id limit $2"#,
+                after.map_or(0, |id| id.0),
+                *limit,
+            );
+            Ok(rows.fetch_all(db).await?)
+        }
+    }
+}
+
+async fn list_matching(
+    db: &mut PgConnection,
+    search: &str,
+    filter: &GameFilter,
+) -> Result<Vec<ListedRow>> {
+    let rows = sqlx::query_as!(
+        ListedRow,
+        r#"select id as "id: GameId", title, genre, description, price, currency
+        from game where state = 'published' and search @@ to_tsquery('simple', $1) and id > $2
+            and ($3::text is null or lower(genre) = lower($3)) and ($4::bigint is null or publisher = $4)
+        order by id limit $5"#,
+        search,
+        filter.after.map_or(0, |id| id.0),
+        filter.genre.as_deref(),
+        filter.publisher.map(|id| id.0),
+        filter.limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+async fn list_on_sale(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
+    let rows = sqlx::query_as!(
+        ListedRow,
+        r#"select id as "id: GameId", title, genre, description, price, currency
+        from game g
+        where id in (
+                select s.game from game_sale s
+                where s.starts_at <= clock_timestamp() and clock_timestamp() < s.ends_at and s.game > $1
+            )
+            and state = 'published' and exists (select from running_sale(g.id, g.price, g.currency, clock_timestamp()))
+            and ($2::text is null or search @@ to_tsquery('simple', $2))
+            and ($3::text is null or lower(genre) = lower($3)) and ($4::bigint is null or publisher = $4)
+        order by id limit $5"#,
+        filter.after.map_or(0, |id| id.0),
+        filter.search.as_deref(),
+        filter.genre.as_deref(),
+        filter.publisher.map(|id| id.0),
+        filter.limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+async fn list_of_genre(
+    db: &mut PgConnection,
+    genre: &str,
+    filter: &GameFilter,
+) -> Result<Vec<ListedRow>> {
+    let rows = sqlx::query_as!(
+        ListedRow,
+        r#"select id as "id: GameId", title, genre, description, price, currency
+        from game where state = 'published' and lower(genre) = lower($1) and id > $2
+            and ($3::bigint is null or publisher = $3)
+        order by id limit $4"#,
+        genre,
+        filter.after.map_or(0, |id| id.0),
+        filter.publisher.map(|id| id.0),
+        filter.limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+async fn list_of_publisher(
+    db: &mut PgConnection,
+    publisher: PublisherId,
+    filter: &GameFilter,
+) -> Result<Vec<ListedRow>> {
+    let rows = sqlx::query_as!(
+        ListedRow,
+        r#"select id as "id: GameId", title, genre, description, price, currency
+        from game where publisher = $1 and state = 'published' and id > $2
+        order by id limit $3"#,
+        publisher.0,
+        filter.after.map_or(0, |id| id.0),
+        filter.limit,
+    );
+    Ok(rows.fetch_all(db).await?)
+}

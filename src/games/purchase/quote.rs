@@ -1,0 +1,195 @@
+//! Quotes: the price of a game for a recipient at one moment, and what a purchase at this price claims.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::price::{Division, Rate};
+use super::{Purchase, PurchaseRequest, sql};
+use crate::auth::Caller;
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::Games;
+use crate::games::code::{self, UsableCode};
+use crate::http::fields::moment;
+use crate::idempotency::HashedKey;
+use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, UserId};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+
+/// Copies that are sold one at a time: buyers of the last copies would refuse each other's batches.
+const LAST_COPIES: i32 = 256;
+
+/// The price of a game for a recipient at one moment.
+pub(super) struct Quote {
+    pub row: sql::QuoteRow,
+    code: Option<UsableCode>,
+    pub currency: Currency,
+    pub price: Minor,
+    pub division: Division,
+}
+
+/// The row of the companion: what a purchase takes, and what its quote depends on.
+#[derive(Serialize)]
+pub(super) struct ClaimRow<'a> {
+    game: GameId,
+    buyer: UserId,
+    recipient: UserId,
+    revision: i32,
+    publisher: Option<PublisherId>,
+    /// The fee of the publisher, if it has one of its own.
+    own_fee: Option<i32>,
+    /// Copies, the budget of the sale, the uses of the code.
+    stocks: Vec<i64>,
+    sale: Option<SaleId>,
+    code: Option<CodeId>,
+    code_use: Option<i32>,
+    /// End of the quote: the next moment at which a sale or the code begins or ends.
+    until: Option<String>,
+    price: i64,
+    tax: i64,
+    fee: i64,
+    tax_rate: i32,
+    fee_rate: i32,
+    currency: &'a str,
+    key_hash: Option<Uuid>,
+    content_hash: Option<Uuid>,
+    trace: Uuid,
+}
+
+impl Games {
+    /// The price now; an error if the game cannot be bought for the recipient.
+    pub(super) async fn quote(
+        &self,
+        request: &PurchaseRequest,
+        (buyer, recipient): (UserId, UserId),
+        expected_price: Option<&str>,
+        caller: &Caller,
+    ) -> Result<Quote> {
+        let mut db = self.db.acquire("games.quote").await?;
+        let code = request.currency.map(|currency| currency.code().to_owned());
+        let row = sql::quote(&mut db, request.game, recipient, code.as_deref()).await?;
+        let row = row.ok_or(StoreRefusal::GameNotFound)?;
+        if row.state != "published" {
+            let is_known = row.state == "retired";
+            let refusal =
+                if is_known { StoreRefusal::NotForSale } else { StoreRefusal::GameNotFound };
+            return Err(refusal.into());
+        }
+        let discount = match &request.code {
+            Some(code) => Some(code::find_usable(&mut db, code, request.game, buyer).await?),
+            None => None,
+        };
+        drop(db);
+        if !row.has_recipient {
+            return Err(Error::UserNotFound);
+        }
+        if recipient == buyer {
+            row.require_eligible()?;
+        }
+        let Some((code, amount)) = row.currency.as_deref().zip(row.price) else {
+            return Err(StoreRefusal::NotForSale.into());
+        };
+        if row.left.is_some_and(|left| left <= 0) {
+            return Err(StoreRefusal::SoldOut.into());
+        }
+        let price = self.price_from(code, amount)?;
+        let (currency, price) = (price.currency, row.sale_price.map_or(price.amount, Minor));
+        let price = match &discount {
+            Some(code) => code.discounted(price, currency)?,
+            None => price,
+        };
+        if let Some(expected) = expected_price {
+            let expected = Minor::parse_balance(expected, currency)
+                .map_err(|cause| Error::field("/expected_price", cause.to_string()))?;
+            if expected != price {
+                let price = price.exact(currency).to_string();
+                return Err(StoreRefusal::PriceChanged { price }.into());
+            }
+        }
+        if recipient != buyer && row.require_eligible().is_err() {
+            // What others own is answered only to a buyer who could pay.
+            let balance =
+                self.wallets.main_balance(caller, &PlayerId::from(buyer), currency).await?;
+            if balance.balance < price {
+                let exact = |minor: Minor| minor.exact(currency).to_string();
+                let (available, required) = (exact(balance.balance), exact(price));
+                return Err(Error::InsufficientFunds { available, required });
+            }
+            row.require_eligible()?;
+        }
+        let tax_rate = self.settings.tax_rates.rate(currency);
+        let fee_rate = match row.publisher {
+            Some(_) => row.fee.map_or(self.settings.store_fee, Rate::from_stored),
+            None => Rate::ZERO,
+        };
+        let division = Division::new(price, tax_rate, fee_rate);
+        Ok(Quote { row, code: discount, currency, price, division })
+    }
+}
+
+impl sql::QuoteRow {
+    /// Refuses a recipient who owns the game, or does not own its base.
+    fn require_eligible(&self) -> Result<()> {
+        match self.base {
+            _ if self.is_owned => Err(StoreRefusal::AlreadyOwned.into()),
+            Some(base) if !self.owns_base => Err(StoreRefusal::BaseGameMissing(base.0).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Quote {
+    /// Whether concurrent purchases would refuse each other: the last copies are taken one at a time, and so is what is
+    /// free, because free claims share no batch.
+    pub(super) fn is_contended(&self) -> bool {
+        let code = self.code.as_ref().and_then(|code| code.left);
+        let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();
+        fewest.is_some_and(|left| left <= LAST_COPIES || self.price == Minor::ZERO)
+    }
+
+    pub(super) fn claim(
+        &self,
+        (buyer, recipient): (UserId, UserId),
+        key: Option<HashedKey>,
+        trace: Uuid,
+    ) -> Result<ClaimRow<'_>> {
+        let Self { row, code, currency, price, division } = self;
+        let stocks = [row.stock, row.sale_stock, code.as_ref().and_then(|code| code.stock)];
+        let ends = [row.until, code.as_ref().and_then(|code| code.ends_at)];
+        let until = ends.into_iter().flatten().min().map(moment).transpose()?;
+        Ok(ClaimRow {
+            game: row.game,
+            buyer,
+            recipient,
+            revision: row.revision,
+            publisher: row.publisher,
+            own_fee: row.fee,
+            stocks: stocks.into_iter().flatten().collect(),
+            sale: row.sale,
+            code: code.as_ref().map(|code| code.id),
+            code_use: code.as_ref().and_then(|code| code.next_use),
+            until,
+            price: price.0,
+            tax: division.tax.0,
+            fee: division.fee.0,
+            tax_rate: division.tax_rate.to_stored(),
+            fee_rate: division.fee_rate.to_stored(),
+            currency: currency.code(),
+            key_hash: key.map(|key| key.hash),
+            content_hash: key.map(|key| key.content),
+            trace,
+        })
+    }
+
+    /// The purchase that this quote has led to.
+    pub(super) fn purchase(&self, recipient: UserId, transfer: Option<TransferId>) -> Purchase {
+        Purchase {
+            game: self.row.game,
+            recipient,
+            currency: self.currency,
+            price: self.price,
+            tax: self.division.tax,
+            transfer,
+            replayed: false,
+        }
+    }
+}
