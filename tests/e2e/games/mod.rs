@@ -1,5 +1,6 @@
 //! The games store: the catalog, purchases, refunds and libraries.
 
+mod activation_keys;
 mod catalog;
 mod contention;
 mod docs;

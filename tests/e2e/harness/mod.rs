@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod check;
 pub mod client;
+pub mod examples;
 pub mod grpc;
 pub mod logs;
 #[path = "../../../src/bin/revwallet-bench/otlp_collector.rs"]
