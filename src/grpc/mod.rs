@@ -145,7 +145,7 @@ impl CallMeta {
     ) -> Result<Self> {
         let headers = request.metadata().as_ref();
         let context = request.extensions().get::<RequestContext>();
-        let trace = context.map(|context| Uuid::from_bytes(context.trace().trace_id));
+        let trace = context.map(RequestContext::stored_trace);
         let checked_at = std::time::Instant::now();
         Ok(Self {
             caller: authenticator.identify_request(headers).await?,

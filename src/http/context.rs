@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 use tracing::{Span, field, info_span, span};
+use uuid::Uuid;
 
 use super::connection::OpenConnection;
 use super::memory::{MemoryAccount, MemoryBudget};
@@ -120,6 +121,11 @@ impl RequestContext {
     /// Trace id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         &self.0.trace_id
+    }
+
+    /// Trace id as rows of the database have it.
+    pub fn stored_trace(&self) -> Uuid {
+        Uuid::from_bytes(self.0.trace.trace_id)
     }
 
     /// Whether the span is exported.

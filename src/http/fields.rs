@@ -21,15 +21,22 @@ pub fn moment(at: OffsetDateTime) -> Result<String> {
 }
 
 /// Parses a moment that the client gave under this name.
-pub fn parse_moment(name: &str, text: Option<String>) -> Result<Option<OffsetDateTime>> {
-    let Some(text) = text else { return Ok(None) };
-    let moment = OffsetDateTime::parse(&text, &Rfc3339).ok();
+pub fn parse_moment(name: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>> {
+    let moment = text.map(read_moment).transpose();
+    moment.map_err(|detail| Error::field(name, detail))
+}
+
+/// Parses a moment in a body, to the microsecond, as the database stores it.
+pub fn stored_moment(raw: &str) -> Result<OffsetDateTime, String> {
+    read_moment(&string(raw)?).map(OffsetDateTime::truncate_to_microsecond)
+}
+
+fn read_moment(text: &str) -> Result<OffsetDateTime, String> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok();
     // An offset can move the moment out of the years that can be written.
     let moment = moment.and_then(|moment| moment.checked_to_offset(UtcOffset::UTC));
-    match moment.filter(|moment| (0..=9999).contains(&moment.year())) {
-        Some(moment) => Ok(Some(moment)),
-        None => Err(Error::field(name, "must be RFC 3339, such as 2026-01-31T12:00:00Z")),
-    }
+    let moment = moment.filter(|moment| (0..=9999).contains(&moment.year()));
+    moment.ok_or_else(|| "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned())
 }
 
 /// Parses an id that is given as a number or as a string of digits.
@@ -100,11 +107,11 @@ mod tests {
             "tomorrow",
             "",
         ] {
-            let refused = parse_moment("?from", Some(text.to_owned()));
+            let refused = parse_moment("?from", Some(text));
             assert!(matches!(refused, Err(Error::Invalid(_))), "{text}: {refused:?}");
         }
         for text in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00+14:00"] {
-            let read = parse_moment("?from", Some(text.to_owned())).expect("valid");
+            let read = parse_moment("?from", Some(text)).expect("valid");
             assert!(moment(read.expect("present")).is_ok(), "{text}");
         }
     }

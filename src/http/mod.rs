@@ -10,6 +10,7 @@ mod compression;
 pub mod connection;
 pub mod context;
 mod cors;
+pub mod document;
 pub mod extract;
 pub mod fields;
 pub mod json;

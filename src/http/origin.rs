@@ -26,7 +26,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let proxies = TrustedProxies::from_ref(state);
         let context = parts.extensions.get::<RequestContext>();
-        let trace = context.map(|context| Uuid::from_bytes(context.trace().trace_id));
+        let trace = context.map(RequestContext::stored_trace);
         let peer = context.and_then(RequestContext::peer);
         let address = peer.map(|peer| client_address(peer, &parts.headers, &proxies));
         Ok(Self { address, trace: trace.unwrap_or_default() })

@@ -1,7 +1,7 @@
 //! Pages of lists: `?limit=`, an opaque `?after=`, and the next page in the header `Link`.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -25,6 +25,14 @@ pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
+/// Links the next page, if there may be one.
+pub fn link_next(headers: &mut HeaderMap, path: Option<&str>) {
+    let link = path.map(|path| HeaderValue::try_from(format!("<{path}>; rel=\"next\"")));
+    if let Some(Ok(link)) = link {
+        headers.insert(header::LINK, link);
+    }
+}
+
 /// A page of a list, as a response.
 pub struct Page<T> {
     items: Vec<T>,
@@ -41,10 +49,7 @@ impl<T> Page<T> {
 impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         let mut response = axum::Json(self.items).into_response();
-        let link = self.next.map(|path| HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")));
-        if let Some(Ok(link)) = link {
-            response.headers_mut().insert(header::LINK, link);
-        }
+        link_next(response.headers_mut(), self.next.as_deref());
         response
     }
 }

@@ -136,6 +136,11 @@ impl Currencies {
         self.find_by_number(Currency::new(code, 0).ok()?.number())
     }
 
+    /// The currency with this code; else what is wrong with a request that names it.
+    pub fn supported(&self, code: &str) -> Result<Currency, String> {
+        self.find(code).ok_or_else(|| "is not a supported currency".to_owned())
+    }
+
     /// The currency whose code has this number.
     pub(super) fn find_by_number(&self, number: u32) -> Option<Currency> {
         self.0.get(&number).copied()

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
@@ -19,8 +18,9 @@ use crate::idempotency::IdempotencyKey;
 use crate::ids::PlayerId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{AmountError, Minor};
+use crate::wallet::Wallets;
+use crate::wallet::http::body::request_meta;
 use crate::wallet::main_wallet::MainPosting;
-use crate::wallet::{RequestMeta, Wallets};
 
 pub fn routes<S>() -> OpenApiRouter<S>
 where
@@ -66,8 +66,9 @@ impl MoveMoneyBody<'_> {
         let amount = validator.required("/amount", &self.amount, minor_units);
         let currency = match self.currency.raw() {
             None => Some(wallets.default_currency()),
-            Some(_) => validator
-                .optional("/currency", &self.currency, |raw| find_currency(wallets, &string(raw)?)),
+            Some(_) => validator.optional("/currency", &self.currency, |raw| {
+                wallets.currencies().supported(&string(raw)?)
+            }),
         };
         let (player, (amount, currency)) = validator.finish(player.zip(amount.zip(currency)))?;
         Ok(MoveMoney { player, amount, currency })
@@ -89,11 +90,6 @@ fn minor_units(raw: &str) -> Result<Minor, String> {
         }
         other => other.to_string(),
     })
-}
-
-pub(super) fn find_currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
-    let currency = wallets.currencies().find(code);
-    currency.ok_or_else(|| "is not a supported currency".to_owned())
 }
 
 /// Balance of a player after an operation.
@@ -123,14 +119,6 @@ impl MovedBody {
         };
         Replayable::ok(body, posting.replayed)
     }
-}
-
-fn request_meta<'a>(
-    caller: &'a Caller,
-    key: &'a IdempotencyKey,
-    context: &RequestContext,
-) -> RequestMeta<'a> {
-    RequestMeta { caller, key, trace: Uuid::from_bytes(context.trace().trace_id) }
 }
 
 /// Deposit to a player
@@ -230,7 +218,8 @@ async fn get_player_balance(
     let currency = match query.currency {
         None => wallets.default_currency(),
         Some(code) => {
-            find_currency(&wallets, &code).map_err(|detail| Error::field("?currency", detail))?
+            let found = wallets.currencies().supported(&code);
+            found.map_err(|detail| Error::field("?currency", detail))?
         }
     };
     let found = wallets.main_balance(&caller, &player, currency).await?;

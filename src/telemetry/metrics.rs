@@ -217,7 +217,7 @@ metrics! {
     counter wallet_catalog_changes_total {operation};
     /// Purchases of games, by outcome: paid, free, gift, replayed or refused.
     counter wallet_store_purchases_total {outcome};
-    /// Purchases of games that were refunded.
+    /// Refunds of games, each with the downloadable content of its game.
     counter wallet_store_refunds_total;
     /// Activation keys that users tried, by outcome: redeemed, unknown, refused or throttled.
     counter wallet_store_redeems_total {outcome};

@@ -52,6 +52,34 @@ pub struct NewCode {
     pub uses_per_user: Option<i32>,
 }
 
+impl NewCode {
+    /// The request as parsed, for its idempotency key.
+    fn content(&self) -> [String; 8] {
+        fn text(value: Option<impl ToString>) -> String {
+            value.map(|value| value.to_string()).unwrap_or_default()
+        }
+        let moment =
+            |at: Option<OffsetDateTime>| text(at.map(OffsetDateTime::unix_timestamp_nanos));
+        let discount = match self.discount {
+            CodeDiscount::Percent(rate) => format!("{}%", rate.percent()),
+            CodeDiscount::Amount(Price { currency, amount }) => {
+                format!("{} {}", amount.0, currency.code())
+            }
+        };
+        let Self { code, publisher, game, starts_at, ends_at, uses, uses_per_user, .. } = self;
+        [
+            text(code.as_ref()),
+            discount,
+            text(publisher.as_ref()),
+            text(game.as_ref()),
+            moment(*starts_at),
+            moment(*ends_at),
+            text(*uses),
+            text(*uses_per_user),
+        ]
+    }
+}
+
 /// A code that was created.
 #[derive(Debug)]
 pub struct CreatedCode {
@@ -139,8 +167,9 @@ impl Games {
         caller: &Caller,
         key: &IdempotencyKey,
     ) -> Result<CreatedCode> {
-        let content = format!("{new:?}");
-        let key = key.hashed(caller.name(), "code", &[&content]);
+        let content = new.content();
+        let content = content.each_ref().map(String::as_str);
+        let key = key.hashed(caller.name(), "code", &content);
         let mut db = self.db.acquire("games.create_code").await?;
         let mut tx = db.begin().await?;
         match (new.game, new.publisher) {

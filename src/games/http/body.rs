@@ -152,7 +152,7 @@ impl PutGame<'_> {
         validator: &mut Validator,
         currencies: &Currencies,
     ) -> Option<Currency> {
-        validator.optional("/currency", &self.currency, |raw| find_currency(currencies, raw))
+        validator.optional("/currency", &self.currency, |raw| currencies.supported(&string(raw)?))
     }
 
     /// Parses the members that the original service does not know.
@@ -191,8 +191,8 @@ fn further_prices(
     let mut parsed: Vec<Price> = Vec::new();
     for (n, price) in prices.iter().enumerate() {
         let pointer = format!("/prices/{n}/currency");
-        let currency =
-            validator.required(&pointer, &price.currency, |raw| find_currency(currencies, raw));
+        let currency = validator
+            .required(&pointer, &price.currency, |raw| currencies.supported(&string(raw)?));
         let Some(currency) = currency else { continue };
         if main == Some(currency) || parsed.iter().any(|other| other.currency == currency) {
             validator.refuse(&pointer, "has a price already");
@@ -202,10 +202,6 @@ fn further_prices(
         parsed.extend(amount.map(|amount| Price { currency, amount }));
     }
     parsed
-}
-
-pub(super) fn find_currency(currencies: &Currencies, raw: &str) -> Result<Currency, String> {
-    currencies.find(&string(raw)?).ok_or_else(|| "is not a supported currency".to_owned())
 }
 
 pub(super) fn amount(raw: &str, currency: Currency) -> Result<Minor, String> {

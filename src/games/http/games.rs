@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::body::PutGame;
 use crate::auth::{Authenticator, Caller, bearer};
@@ -19,8 +18,7 @@ use crate::games::Games;
 use crate::games::catalog::{GameBody, GameFilter, ListedGame, ListedGameBody, search_query};
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, Query};
-use crate::http::memory::SharedBytes;
-use crate::http::pagination::page_limit;
+use crate::http::pagination::{link_next, page_limit};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
@@ -133,21 +131,17 @@ async fn list_games(
     };
     let list = games.list(&filter, list_body, next).await?;
     let etag = HeaderValue::from_str(&list.etag).map_err(|cause| Error::Internal(cause.into()))?;
-    let has_it = headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &list.etag));
-    let mut response = if has_it {
+    let known = headers.get(header::IF_NONE_MATCH);
+    let mut response = if known.is_some_and(|known| matches(known, &list.etag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let content_type = [(header::CONTENT_TYPE, "application/json")];
-        (Extension(SharedBytes), content_type, list.body.clone()).into_response()
+        ([(header::CONTENT_TYPE, "application/json")], list.body.clone()).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag);
     // A cache may keep it, and has to ask whether it has changed.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
-    let link = list.next.as_ref().map(|path| format!("<{path}>; rel=\"next\""));
-    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
-        headers.insert(header::LINK, link);
-    }
+    link_next(headers, list.next.as_deref());
     Ok(response)
 }
 
@@ -215,7 +209,7 @@ async fn add_game(
 ) -> Result<Replayable<GameAddedBody>> {
     let body: PutGame<'_> = body.read()?;
     let new = body.into_new(games.currencies(), games.default_currency())?;
-    let added = games.add(&new, &caller, &key, trace_of(&context)).await?;
+    let added = games.add(&new, &caller, &key, context.stored_trace()).await?;
     let location = format!("/api/games/{}", added.id);
     let body = GameAddedBody {
         message: "Game added successfully",
@@ -249,7 +243,7 @@ async fn update_game(
         None => games.main_currency(id).await?,
     };
     let changes = body.into_changes(games.currencies(), currency)?;
-    games.update(id, &changes, &caller, trace_of(&context)).await?;
+    games.update(id, &changes, &caller, context.stored_trace()).await?;
     Ok(Json(GameChangedBody { message: "Game updated successfully" }))
 }
 
@@ -273,10 +267,6 @@ async fn delete_game(
     Path(id): Path<GameId>,
     Extension(context): Extension<RequestContext>,
 ) -> Result<Json<GameChangedBody>> {
-    games.delete(id, &caller, trace_of(&context)).await?;
+    games.delete(id, &caller, context.stored_trace()).await?;
     Ok(Json(GameChangedBody { message: "Game deleted successfully" }))
-}
-
-fn trace_of(context: &RequestContext) -> Uuid {
-    Uuid::from_bytes(context.trace().trace_id)
 }

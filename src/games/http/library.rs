@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +14,7 @@ use crate::games::Games;
 use crate::games::library::LibraryEntry;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::moment;
-use crate::http::pagination::{last_of_full_page, page_limit};
+use crate::http::pagination::{last_of_full_page, link_next, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::{GameId, UserId};
 
@@ -88,14 +87,11 @@ async fn get_library(
 ) -> Result<Response> {
     let limit = page_limit(query.limit)?;
     let entries = games.library(user, query.after, limit, &caller).await?;
-    let next = last_of_full_page(&entries, limit).map(|last| {
-        format!("</api/users/{user}/library?limit={limit}&after={}>; rel=\"next\"", last.game)
-    });
+    let next = last_of_full_page(&entries, limit)
+        .map(|last| format!("/api/users/{user}/library?limit={limit}&after={}", last.game));
     let games = entries.into_iter().map(LibraryEntryBody::try_from).collect::<Result<_>>()?;
     let mut response = Json(LibraryBody { games }).into_response();
-    if let Some(Ok(link)) = next.map(HeaderValue::try_from) {
-        response.headers_mut().insert(header::LINK, link);
-    }
+    link_next(response.headers_mut(), next.as_deref());
     Ok(response)
 }
 

@@ -6,13 +6,11 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::body::{amount, find_currency};
+use super::body::amount;
 use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::games::Games;
@@ -23,7 +21,7 @@ use crate::games::purchase::Rate;
 use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
-use crate::http::fields::{id, moment, parse_moment, string};
+use crate::http::fields::{id, moment, stored_moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
@@ -44,13 +42,6 @@ where
         .routes(routes!(list_sales))
         .routes(routes!(put_sale, delete_sale))
         .routes(routes!(create_code))
-}
-
-fn time(raw: &str) -> Result<OffsetDateTime, String> {
-    let wrong = || "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
-    let parsed = parse_moment("", Some(string(raw)?)).map_err(|_| wrong())?;
-    // The database stores microseconds.
-    parsed.map(OffsetDateTime::truncate_to_microsecond).ok_or_else(wrong)
 }
 
 fn percentage(raw: &str) -> Result<Rate, String> {
@@ -113,7 +104,7 @@ impl PutSale<'_> {
         let currency = match self.currency.raw() {
             None => Some(main),
             Some(_) => validator.optional("/currency", &self.currency, |raw| {
-                find_currency(games.currencies(), raw)
+                games.currencies().supported(&string(raw)?)
             }),
         };
         let price = currency.and_then(|currency| {
@@ -123,8 +114,8 @@ impl PutSale<'_> {
         if self.percent.raw().is_some() == self.price.raw().is_some() {
             validator.refuse("/percent", "is required, or price; not both");
         }
-        let starts_at = validator.required("/starts_at", &self.starts_at, time);
-        let ends_at = validator.required("/ends_at", &self.ends_at, time);
+        let starts_at = validator.required("/starts_at", &self.starts_at, stored_moment);
+        let ends_at = validator.required("/ends_at", &self.ends_at, stored_moment);
         let budget = validator.optional("/budget", &self.budget, limit);
         let discount = percent.map(SaleDiscount::Percent).or(price.map(SaleDiscount::Price));
         let ((starts_at, ends_at), discount) =
@@ -212,8 +203,7 @@ async fn put_sale(
     }
     let currency = games.managed_currency(game, &caller).await?;
     let sale = body.read::<PutSale<'_>>()?.validate(name, &games, currency)?;
-    let trace = Uuid::from_bytes(context.trace().trace_id);
-    let put = games.put_sale(game, &sale, &caller, trace).await?;
+    let put = games.put_sale(game, &sale, &caller, context.stored_trace()).await?;
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(SaleBody::try_from(&put.sale)?)).into_response())
 }
@@ -244,7 +234,7 @@ async fn list_sales(
 
 /// Delete a sale
 ///
-/// What was sold stays sold. Requires `games:write`, or the user of the publisher.
+/// Buyers keep the copies that they have bought at its price. Requires `games:write`, or the user of the publisher.
 #[utoipa::path(
     delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -263,8 +253,7 @@ async fn delete_sale(
     if !is_sale_name(&name) {
         return Err(Error::NotFound("sale"));
     }
-    let trace = Uuid::from_bytes(context.trace().trace_id);
-    games.delete_sale(game, &name, &caller, trace).await?;
+    games.delete_sale(game, &name, &caller, context.stored_trace()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -323,7 +312,7 @@ impl CreateCode<'_> {
         let currency = match self.currency.raw() {
             None => Some(games.default_currency()),
             Some(_) => validator.optional("/currency", &self.currency, |raw| {
-                find_currency(games.currencies(), raw)
+                games.currencies().supported(&string(raw)?)
             }),
         };
         let off = currency.and_then(|currency| {
@@ -346,8 +335,8 @@ impl CreateCode<'_> {
         if game.is_some() && publisher.is_some() {
             validator.refuse("/publisher", "must be absent with a game");
         }
-        let starts_at = validator.optional("/starts_at", &self.starts_at, time);
-        let ends_at = validator.optional("/ends_at", &self.ends_at, time);
+        let starts_at = validator.optional("/starts_at", &self.starts_at, stored_moment);
+        let ends_at = validator.optional("/ends_at", &self.ends_at, stored_moment);
         let uses = validator.optional("/uses", &self.uses, limit);
         let uses_per_user = validator.optional("/uses_per_user", &self.uses_per_user, |raw| {
             let uses = limit(raw)?;

@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::find_currency;
 use crate::auth::{Authenticated, Authenticator, TrustedProxies};
 use crate::error::{Error, Result};
 use crate::games::Games;
@@ -119,8 +118,8 @@ async fn purchase_game(
     let PurchaseGame { expected_price, currency, gift_to, code } = body.read()?;
     let mut validator = Validator::default();
     let expected_price = optional_decimal(&mut validator, "/expected_price", &expected_price);
-    let currency =
-        validator.optional("/currency", &currency, |raw| find_currency(games.currencies(), raw));
+    let currency = validator
+        .optional("/currency", &currency, |raw| games.currencies().supported(&string(raw)?));
     let gift_to = validator.optional("/gift_to", &gift_to, user_id);
     let code = validator.optional("/code", &code, |raw| {
         code::normalized(&string(raw)?).ok_or_else(|| "is not a discount code".to_owned())

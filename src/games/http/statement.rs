@@ -1,29 +1,29 @@
 //! The statement of a publisher as JSON or CSV, and its payout.
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{FromRef, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::stream;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::find_currency;
 use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::publisher::statement::{PublisherStatement, StatementEntry};
 use crate::http::context::RequestContext;
+use crate::http::document::DocumentFormat;
 use crate::http::extract::{OptionalJsonBody, Path, Query, RawField, Validator};
-use crate::http::fields::{moment, parse_moment};
+use crate::http::fields::{moment, parse_moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::PublisherId;
+use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::wallet::http::body::{number, request_meta};
 
@@ -101,26 +101,31 @@ async fn get_publisher_statement(
     Query(query): Query<PublisherStatementQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let currency = query.currency.as_deref().map(|code| {
-        let found = games.currencies().find(code);
-        found.ok_or_else(|| Error::field("?currency", "is not a supported currency"))
-    });
-    let range = (parse_moment("?from", query.from)?, parse_moment("?to", query.to)?);
-    let statement = games.publisher_statement(id, currency.transpose()?, range, &caller).await?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let is_csv = accept.is_some_and(|accept| accept.contains("text/csv"));
-    let content_type =
-        if is_csv { "text/csv; charset=utf-8; header=present" } else { "application/json" };
-    let part = NextPart::Head(head(&statement, is_csv)?);
-    let tail = tail(&statement, is_csv)?;
-    let stream = StatementStream { statement, is_csv, part, tail, is_first: true };
-    let body = Body::from_stream(stream::try_unfold(stream, StatementStream::next));
-    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+    let currency = query.currency.as_deref().map(|code| games.currencies().supported(code));
+    let currency = currency.transpose().map_err(|detail| Error::field("?currency", detail))?;
+    let range =
+        (parse_moment("?from", query.from.as_deref())?, parse_moment("?to", query.to.as_deref())?);
+    let statement = games.publisher_statement(id, currency, range, &caller).await?;
+    let format = DocumentFormat::accepted(&headers);
+    let (head, tail) = (head(&statement, format)?, tail(&statement, format)?);
+    let entries =
+        stream::try_unfold((statement, true), move |(mut statement, mut is_first)| async move {
+            let Some(entries) = statement.next_page().await? else { return Ok(None) };
+            let mut text = String::new();
+            for entry in &entries {
+                if format == DocumentFormat::Json && !std::mem::take(&mut is_first) {
+                    text.push(',');
+                }
+                text.push_str(&entry_text(entry, format, statement.currency)?);
+            }
+            Ok(Some((text, (statement, is_first))))
+        });
+    Ok(format.respond(head, entries, tail))
 }
 
-fn head(statement: &PublisherStatement, is_csv: bool) -> Result<String> {
+fn head(statement: &PublisherStatement, format: DocumentFormat) -> Result<String> {
     let currency = statement.currency;
-    if is_csv {
+    if format == DocumentFormat::Csv {
         let opening = statement.opening.exact(currency);
         return Ok(format!(
             "at,transfer,kind,game,amount,balance,currency\r\n,,opening,,,{opening},{currency}\r\n"
@@ -147,8 +152,8 @@ fn head(statement: &PublisherStatement, is_csv: bool) -> Result<String> {
     Ok(text)
 }
 
-fn tail(statement: &PublisherStatement, is_csv: bool) -> Result<String> {
-    if !is_csv {
+fn tail(statement: &PublisherStatement, format: DocumentFormat) -> Result<String> {
+    if format == DocumentFormat::Json {
         return Ok("]}".to_owned());
     }
     let at = statement.until.map(moment).transpose()?.unwrap_or_default();
@@ -160,66 +165,26 @@ fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The part of the document that is written next.
-enum NextPart {
-    Head(String),
-    Entries,
-    End,
-}
-
-/// A statement on its way to the client.
-struct StatementStream {
-    statement: PublisherStatement,
-    is_csv: bool,
-    part: NextPart,
-    tail: String,
-    /// Whether no entry has been written yet.
-    is_first: bool,
-}
-
-impl StatementStream {
-    async fn next(mut self) -> Result<Option<(String, Self)>> {
-        match std::mem::replace(&mut self.part, NextPart::Entries) {
-            NextPart::Head(head) => Ok(Some((head, self))),
-            NextPart::Entries => {
-                let Some(entries) = self.statement.next_page().await? else {
-                    self.part = NextPart::End;
-                    return Ok(Some((std::mem::take(&mut self.tail), self)));
-                };
-                let mut text = String::new();
-                for entry in &entries {
-                    self.write(entry, &mut text)?;
-                }
-                Ok(Some((text, self)))
-            }
-            NextPart::End => Ok(None),
-        }
+fn entry_text(
+    entry: &StatementEntry,
+    format: DocumentFormat,
+    currency: Currency,
+) -> Result<String> {
+    let (at, kind) = (moment(entry.at)?, entry.kind.name());
+    if format == DocumentFormat::Csv {
+        let game = entry.game.map(|game| game.to_string()).unwrap_or_default();
+        let (amount, balance) = (entry.amount.exact(currency), entry.balance.exact(currency));
+        let transfer = entry.transfer;
+        return Ok(format!("{at},{transfer},{kind},{game},{amount},{balance},{currency}\r\n"));
     }
-
-    fn write(&mut self, entry: &StatementEntry, text: &mut String) -> Result<()> {
-        let currency = self.statement.currency;
-        let at = moment(entry.at)?;
-        if self.is_csv {
-            let game = entry.game.map(|game| game.to_string()).unwrap_or_default();
-            let (amount, balance) = (entry.amount.exact(currency), entry.balance.exact(currency));
-            let (transfer, kind) = (entry.transfer, entry.kind.name());
-            let line = format!("{at},{transfer},{kind},{game},{amount},{balance},{currency}\r\n");
-            text.push_str(&line);
-            return Ok(());
-        }
-        if !std::mem::take(&mut self.is_first) {
-            text.push(',');
-        }
-        text.push_str(&to_json(&StatementEntryBody {
-            at,
-            transfer: entry.transfer.to_string(),
-            kind: entry.kind.name(),
-            game: entry.game,
-            amount: number(entry.amount, currency)?,
-            balance: number(entry.balance, currency)?,
-        })?);
-        Ok(())
-    }
+    to_json(&StatementEntryBody {
+        at,
+        transfer: entry.transfer.to_string(),
+        kind,
+        game: entry.game,
+        amount: number(entry.amount, currency)?,
+        balance: number(entry.balance, currency)?,
+    })
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -264,8 +229,8 @@ async fn pay_publisher(
 ) -> Result<Replayable<PayoutBody>> {
     let PayPublisher { currency } = body.read()?;
     let mut validator = Validator::default();
-    let currency =
-        validator.optional("/currency", &currency, |raw| find_currency(games.currencies(), raw));
+    let currency = validator
+        .optional("/currency", &currency, |raw| games.currencies().supported(&string(raw)?));
     validator.finish(Some(()))?;
     let paid = games.pay_publisher(id, currency, request_meta(&caller, &key, &context)).await?;
     let body = PayoutBody {

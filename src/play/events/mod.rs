@@ -210,8 +210,7 @@ async fn publish_event(
         None => empty.map_err(|cause| Error::Internal(cause.into()))?,
     };
     let event = GameEvent { kind, game: &game, user: &user, payload: &payload };
-    let trace = Uuid::from_bytes(context.trace().trace_id);
-    let replayed = events.publish(&caller, &key, trace, &event).await?;
+    let replayed = events.publish(&caller, &key, context.stored_trace(), &event).await?;
     let body = Published { topic: kind.topic() };
     Ok(Replayable::with_status(StatusCode::ACCEPTED, body, replayed))
 }

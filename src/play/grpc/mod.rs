@@ -17,7 +17,7 @@ use crate::http::extract::Validator;
 use crate::ids::{InvalidPlayerId, PlayerId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::play::http::{MoveMoney, find_currency};
+use crate::play::http::MoveMoney;
 use crate::realtime::Realtime;
 use crate::wallet::{RequestMeta, Wallets};
 
@@ -47,7 +47,8 @@ fn minor_units(amount: i64) -> Result<Minor, String> {
 
 /// The currency with this code; the default one if the field is empty.
 fn currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
-    if code.is_empty() { Ok(wallets.default_currency()) } else { find_currency(wallets, code) }
+    let default = wallets.default_currency();
+    if code.is_empty() { Ok(default) } else { wallets.currencies().supported(code) }
 }
 
 impl CallMeta {

@@ -1,7 +1,6 @@
 //! Members of wallet requests and answers: amounts, ids of wallets, notes.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::auth::Caller;
 use crate::error::{Error, Result};
@@ -24,7 +23,7 @@ pub(crate) fn request_meta<'a>(
     key: &'a IdempotencyKey,
     context: &RequestContext,
 ) -> RequestMeta<'a> {
-    RequestMeta { caller, key, trace: Uuid::from_bytes(context.trace().trace_id) }
+    RequestMeta { caller, key, trace: context.stored_trace() }
 }
 
 /// An exact decimal as a JSON number.

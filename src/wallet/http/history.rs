@@ -141,8 +141,8 @@ async fn list_history(
     let ListHistoryQuery { from, to, limit, after } = query;
     let limit = page_limit(limit)?;
     let range = HistoryQuery {
-        from: parse_moment("?from", from.clone())?,
-        to: parse_moment("?to", to.clone())?,
+        from: parse_moment("?from", from.as_deref())?,
+        to: parse_moment("?to", to.as_deref())?,
         before_seq: after,
         limit,
     };

@@ -122,9 +122,8 @@ async fn create_wallet(
     let mut validator = Validator::default();
     let owner = validator.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
     let currencies = wallets.currencies();
-    let currency = validator.required("/currency", &currency, |raw| {
-        currencies.find(&string(raw)?).ok_or_else(|| "is not a supported currency".to_owned())
-    });
+    let currency =
+        validator.required("/currency", &currency, |raw| currencies.supported(&string(raw)?));
     let initial = currency.and_then(|currency| {
         validator.optional("/initial_balance", &initial_balance, |raw| {
             let text = Currencies::amount_text(raw)?;

@@ -213,7 +213,7 @@ async fn get_balance(
     Path(id): Path<WalletId>,
     Query(query): Query<BalanceQuery>,
 ) -> Result<Json<WalletBalanceBody>> {
-    let moment = parse_moment("?at", query.at)?;
+    let moment = parse_moment("?at", query.at.as_deref())?;
     let wallet = wallets.balance(&caller, id, moment).await?;
     Ok(Json(WalletBalanceBody::try_from(&wallet)?))
 }

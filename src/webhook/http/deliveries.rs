@@ -152,7 +152,7 @@ async fn replay_deliveries(
     });
     let since = validator.optional("/since", &since, string);
     validator.finish(Some(()))?;
-    let since = parse_moment("/since", since)?;
+    let since = parse_moment("/since", since.as_deref())?;
     if delivery.is_none() && since.is_none() {
         return Err(Error::field("/delivery", "is required, or /since"));
     }

@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,7 +22,7 @@ use super::schedule::{self, Schedule};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::extract::{BoundedList, JsonBody, Path, Query, RawField, Validator};
-use crate::http::fields::{moment, parse_moment, string};
+use crate::http::fields::{moment, stored_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ledger::currency::Currencies;
@@ -213,7 +212,7 @@ impl PutLeaderboard<'_> {
             }
             Schedule::parse(&text, time_zone).map(|_| text)
         });
-        let ends_at = validator.optional("/ends_at", &self.ends_at, end_of_last_season);
+        let ends_at = validator.optional("/ends_at", &self.ends_at, stored_moment);
         let prizes = match self.prizes.map(BoundedList::within) {
             Some(None) => {
                 validator.refuse("/prizes", format!("must be at most {PRIZES_MAX} prizes"));
@@ -231,13 +230,6 @@ impl PutLeaderboard<'_> {
     }
 }
 
-fn end_of_last_season(raw: &str) -> Result<OffsetDateTime, String> {
-    let wrong = || "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
-    let parsed = parse_moment("/ends_at", Some(string(raw)?)).map_err(|_| wrong())?;
-    // The database stores microseconds.
-    parsed.map(OffsetDateTime::truncate_to_microsecond).ok_or_else(wrong)
-}
-
 /// Parses the prizes, sorted by rank.
 fn prize_rules(
     validator: &mut Validator,
@@ -252,8 +244,7 @@ fn prize_rules(
         });
         let currency =
             validator.required(&format!("/prizes/{n}/currency"), &prize.currency, |raw| {
-                let found = currencies.find(&string(raw)?);
-                found.ok_or_else(|| "is not a supported currency".to_owned())
+                currencies.supported(&string(raw)?)
             });
         let amount = currency.and_then(|currency| {
             validator.required(&format!("/prizes/{n}/amount"), &prize.amount, |raw| {

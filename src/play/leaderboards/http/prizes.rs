@@ -108,10 +108,8 @@ async fn fund_prize_account(
     caller.require_scope(Scope::Admin)?;
     let FundPrizeAccount { currency, amount } = body.read()?;
     let mut validator = Validator::default();
-    let currency = validator.required("/currency", &currency, |raw| {
-        let found = leaderboards.currencies().find(&string(raw)?);
-        found.ok_or_else(|| "is not a supported currency".to_owned())
-    });
+    let currency = validator
+        .required("/currency", &currency, |raw| leaderboards.currencies().supported(&string(raw)?));
     let amount = validator
         .required("/amount", &amount, |raw| Currencies::amount_text(raw).map(str::to_owned));
     let (currency, amount) = validator.finish(currency.zip(amount))?;

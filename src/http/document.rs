@@ -1,0 +1,43 @@
+//! Documents of any length, as JSON or CSV: streamed part by part, so that their length costs no memory.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, header};
+
+use crate::error::Result;
+
+/// The format of a document that the client accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentFormat {
+    Json,
+    Csv,
+}
+
+impl DocumentFormat {
+    /// JSON, unless `Accept` names CSV.
+    pub fn accepted(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let is_csv = accept.is_some_and(|accept| accept.contains("text/csv"));
+        if is_csv { Self::Csv } else { Self::Json }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+
+    /// A response that is written as its client reads it. An error among the parts ends it early.
+    pub fn respond(
+        self,
+        head: String,
+        parts: impl Stream<Item = Result<String>> + Send + 'static,
+        tail: String,
+    ) -> Response {
+        let one = |part| stream::iter([Ok(part)]);
+        let body = Body::from_stream(one(head).chain(parts).chain(one(tail)));
+        ([(header::CONTENT_TYPE, self.content_type())], body).into_response()
+    }
+}
