@@ -52,7 +52,7 @@ pub async fn publish(db: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> 
 }
 
 /// The message of an event; none if its body is not JSON, which the database rules out.
-pub(super) fn message(event: &BookEvent) -> Option<Message> {
+pub fn message_of(event: &BookEvent) -> Option<Message> {
     let topic = Cow::Owned(event.topic.clone());
     let at = event.at;
     if let Ok(Envelope { kind, data, text, player, audience }) = serde_json::from_str(&event.body) {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn read(topic: &str, body: &str) -> Message {
-        message(&BookEvent {
+        message_of(&BookEvent {
             position: tail::Position::default(),
             at: OffsetDateTime::UNIX_EPOCH,
             trace_id: None,

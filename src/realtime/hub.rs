@@ -368,7 +368,7 @@ impl NewSubscriber {
 /// The delivery of an event after `from`.
 pub(super) fn delivery_of(event: &BookEvent, from: BookPosition) -> Option<Delivery> {
     let position = BookPosition { event: event.position, ..from };
-    let message = event::message(event)?;
+    let message = event::message_of(event)?;
     Some(Delivery::new(position, DeliverySource::Events, message))
 }
 

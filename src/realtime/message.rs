@@ -23,6 +23,19 @@ pub enum Audience {
     Privileged,
 }
 
+impl Audience {
+    /// Whether it includes this user, who may have the right `wallet:read`.
+    pub fn includes(self, user: Option<UserId>, is_privileged: bool) -> bool {
+        let owns = |owner| is_privileged || user == Some(owner);
+        match self {
+            Self::Everyone => true,
+            Self::Owner(owner) => owns(owner),
+            Self::Others(owner) => !owns(owner),
+            Self::Privileged => is_privileged,
+        }
+    }
+}
+
 /// The rights of a connection that decide which messages it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Viewer {
@@ -36,13 +49,7 @@ impl Viewer {
     }
 
     pub(super) fn sees(self, audience: Audience) -> bool {
-        let owns = |user| self.is_privileged || self.user == Some(user);
-        match audience {
-            Audience::Everyone => true,
-            Audience::Owner(user) => owns(user),
-            Audience::Others(user) => !owns(user),
-            Audience::Privileged => self.is_privileged,
-        }
+        audience.includes(self.user, self.is_privileged)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The delivery job: sends the pending deliveries of one wallet to one webhook, in order, until none is left or an
+//! The delivery job: sends the pending deliveries of one subject to one webhook, in order, until none is left or an
 //! attempt fails.
 
 use std::time::{Duration, Instant};
@@ -10,22 +10,24 @@ use time::OffsetDateTime;
 use tracing::{Instrument, Span};
 
 use super::delivery::DeliveryState;
-use super::queue::DeliveryJob;
+use super::queue::{DeliveryJob, Subject};
 use super::target::UNREACHABLE;
 use super::{Webhooks, pause, signature, sql};
 use crate::error::Result;
-use crate::ids::{WalletId, WebhookId};
+use crate::ids::WebhookId;
 use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceContext, in_trace_if_sampled};
 
 /// Time after which a job enqueues itself again, so that other jobs get a turn.
 const RUN_MAX: Duration = Duration::from_secs(20);
 
-/// Sends the pending deliveries of a wallet to a webhook.
+/// Sends the pending deliveries of a subject to a webhook.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeliverWebhook {
     webhook: WebhookId,
-    wallet: WalletId,
+    /// Named after its wallet in jobs of earlier versions.
+    #[serde(alias = "wallet")]
+    subject: Subject,
 }
 
 impl DeliverWebhook {
@@ -41,7 +43,7 @@ impl TaskHandler for DeliverWebhook {
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
         jobs::run(Self::QUEUE, &context, async |webhooks: &Webhooks, attempt| {
-            webhooks.deliver(self.webhook, self.wallet, attempt).await
+            webhooks.deliver(self.webhook, self.subject, attempt).await
         })
         .await
     }
@@ -93,7 +95,7 @@ impl Webhooks {
     async fn deliver(
         &self,
         webhook: WebhookId,
-        wallet: WalletId,
+        subject: Subject,
         attempt: JobAttempt,
     ) -> Result<()> {
         let started = Instant::now();
@@ -101,9 +103,9 @@ impl Webhooks {
         let (mut attempt, mut is_first) = (attempt, true);
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
-            let next = sql::next_pending(&mut db, webhook, wallet).await?;
+            let next = sql::next_pending(&mut db, webhook, subject).await?;
             let Some(next) = next else { return Ok(()) };
-            let job = DeliveryJob { webhook, wallet, owner: &next.owner };
+            let job = DeliveryJob { webhook, subject, owner: &next.owner };
             if let Some(seconds) = next.pause_seconds {
                 if next.is_overdue {
                     sql::give_up(&mut db, next.id).await?;
@@ -275,7 +277,8 @@ fn log_dead(job: &DeliveryJob<'_>, next: &sql::NextDelivery) {
     tracing::warn!(
         event = "webhook.dead",
         webhook.id = job.webhook.0,
-        wallet.id = job.wallet.0,
+        wallet.id = job.subject.wallet().map(|wallet| wallet.0),
+        user.id = job.subject.user().map(|user| user.0),
         delivery.id = next.id.0,
         "webhook delivery failed at its last attempt; replay it when the receiver is available"
     );

@@ -43,9 +43,10 @@ impl FromStr for DeliveryState {
 #[derive(Debug)]
 pub struct WebhookDelivery {
     pub id: DeliveryId,
-    pub wallet: WalletId,
-    /// The transfer behind the event.
-    pub transfer: TransferId,
+    /// The wallet that the event is about; none for an event that moves no money.
+    pub wallet: Option<WalletId>,
+    /// The transfer behind the event of a wallet.
+    pub transfer: Option<TransferId>,
     pub event: String,
     pub state: DeliveryState,
     pub attempts: i32,

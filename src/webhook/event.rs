@@ -1,7 +1,8 @@
-//! Events of webhooks: one for each wallet that a transfer involves.
+//! Events of webhooks: one for each wallet that a transfer involves, and those that slices publish.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 use crate::ledger::transfer::TransferKind;
+use crate::realtime::Message;
 use crate::wallet::transfer::{Note, wallet_of};
 
 /// Name of the event of a crossed alert.
@@ -20,6 +22,11 @@ pub(super) const ALERT_CROSSED: &str = "alert.crossed";
 pub const EVENTS: &[&str] = &[
     "*",
     ALERT_CROSSED,
+    "entitlement.granted",
+    "entitlement.revoked",
+    "game.added",
+    "game.deleted",
+    "game.updated",
     "transfer.capture",
     "transfer.deposit",
     "transfer.exchange",
@@ -37,6 +44,12 @@ pub const EVENTS: &[&str] = &[
     "wallet.opened",
     "wallet.unfrozen",
 ];
+
+/// Name of a published event that webhooks receive.
+pub(super) fn published_name(kind: &str) -> Option<&'static str> {
+    let is_published = kind.starts_with("entitlement.") || kind.starts_with("game.");
+    EVENTS.iter().copied().find(|name| is_published && *name == kind)
+}
 
 /// Name of the event of a kind of transfer.
 pub(super) fn event_name(kind: TransferKind) -> &'static str {
@@ -63,15 +76,15 @@ pub(super) fn wallets_of(row: &BookRow) -> Vec<WalletId> {
 }
 
 #[derive(Serialize)]
-struct EventBody<'a> {
+struct EventBody<'a, D> {
     #[serde(rename = "type")]
     kind: &'a str,
     timestamp: String,
-    data: EventData<'a>,
+    data: D,
 }
 
 #[derive(Serialize)]
-struct EventData<'a> {
+struct WalletEventData<'a> {
     wallet: String,
     currency: &'a str,
     transfer: String,
@@ -108,7 +121,18 @@ pub(super) fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> 
     RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The JSON body that is sent and signed.
+fn to_json(kind: &str, at: OffsetDateTime, data: impl Serialize) -> Result<String> {
+    let timestamp = at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))?;
+    let body = serde_json::to_string(&EventBody { kind, timestamp, data });
+    body.map_err(|cause| Error::Internal(cause.into()))
+}
+
+/// The JSON body of a published event.
+pub(super) fn message_body(event: &str, message: &Message) -> Result<String> {
+    to_json(event, message.at, &message.data)
+}
+
+/// The JSON body of an event of a wallet.
 pub(super) fn event_body(
     event: &str,
     row: &BookRow,
@@ -123,26 +147,22 @@ pub(super) fn event_body(
         _ => None,
     };
     let side = |id| wallet_of(AccountId(id)).map(|wallet| wallet.to_string());
-    let body = EventBody {
-        kind: event,
-        timestamp: row.at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))?,
-        data: EventData {
-            wallet: wallet.to_string(),
-            currency: currency.code(),
-            transfer: row.transfer_id().to_string(),
-            kind: TransferKind::from_code(row.kind).map_or("unknown", TransferKind::name),
-            from: side(row.debit),
-            to: side(row.credit),
-            amount: number(Minor(row.amount), currency)?,
-            available: available.map(|minor| number(Minor(minor), currency)).transpose()?,
-            linked: row.linked.map(|id| id.to_string()),
-            memo,
-            metadata,
-            trace_id: row.trace_id.map(|id| id.simple().to_string()),
-            alert,
-        },
+    let data = WalletEventData {
+        wallet: wallet.to_string(),
+        currency: currency.code(),
+        transfer: row.transfer_id().to_string(),
+        kind: TransferKind::from_code(row.kind).map_or("unknown", TransferKind::name),
+        from: side(row.debit),
+        to: side(row.credit),
+        amount: number(Minor(row.amount), currency)?,
+        available: available.map(|minor| number(Minor(minor), currency)).transpose()?,
+        linked: row.linked.map(|id| id.to_string()),
+        memo,
+        metadata,
+        trace_id: row.trace_id.map(|id| id.simple().to_string()),
+        alert,
     };
-    serde_json::to_string(&body).map_err(|cause| Error::Internal(cause.into()))
+    to_json(event, row.at, data)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Webhooks: signed POST requests about events of wallets to a receiver, in order, retried for a day.
+//! Webhooks: signed POST requests about events to a receiver, in order, retried for a day.
 //!
-//! A durable reader of the book inserts the deliveries ([`fan_out`]), and jobs send them ([`deliver`]).
+//! Durable readers of the book insert the deliveries ([`fan_out`]), and jobs send them ([`deliver`]).
 //!
 //! | a receiver that is down or slow | is bounded by |
 //! |---|---|
@@ -266,13 +266,13 @@ impl Webhooks {
         let mut tx = self.db.pool().begin().await?;
         let webhook = sql::find(&mut tx, required_owner(caller), id).await?;
         let sql::WebhookRow { caller: owner, .. } = webhook.ok_or(Error::NotFound("webhook"))?;
-        let wallets = sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
-        let count = wallets.len();
+        let subjects = sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
+        let count = subjects.len();
         if delivery.is_some() && count == 0 {
             return Err(Error::NotFound("delivery"));
         }
-        for wallet in wallets.into_iter().collect::<std::collections::BTreeSet<_>>() {
-            DeliveryJob { webhook: id, wallet, owner: &owner }.enqueue(&mut tx).await?;
+        for subject in subjects.into_iter().collect::<std::collections::BTreeSet<_>>() {
+            DeliveryJob { webhook: id, subject, owner: &owner }.enqueue(&mut tx).await?;
         }
         tx.commit().await?;
         Ok(count)

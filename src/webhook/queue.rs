@@ -1,41 +1,71 @@
-//! Queues of the delivery jobs: one job per webhook and wallet, a bounded number of queues per owner.
+//! Queues of the delivery jobs: one job per webhook and subject, a bounded number of queues per owner.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::{DeliverWebhook, slots};
 use crate::error::Result;
-use crate::ids::{WalletId, WebhookId};
+use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 
 /// Queues of a webhook: at most this many of its deliveries are in flight at once.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
-/// The job that sends the pending deliveries of a wallet to a webhook.
+/// Subject of a delivery: a wallet, a user or everyone. Those of one subject to one webhook are sent in order.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
+)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub(super) struct Subject(i64);
+
+impl Subject {
+    /// Neither a wallet nor a user.
+    pub(super) const EVERYONE: Self = Self(0);
+
+    pub(super) const fn of_wallet(wallet: WalletId) -> Self {
+        Self(wallet.0)
+    }
+
+    pub(super) const fn of_user(user: UserId) -> Self {
+        Self(-user.0)
+    }
+
+    pub(super) fn wallet(self) -> Option<WalletId> {
+        (self.0 > 0).then_some(WalletId(self.0))
+    }
+
+    pub(super) fn user(self) -> Option<UserId> {
+        (self.0 < 0).then_some(UserId(-self.0))
+    }
+}
+
+/// The job that sends the pending deliveries of a subject to a webhook.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeliveryJob<'a> {
     pub webhook: WebhookId,
-    pub wallet: WalletId,
+    pub subject: Subject,
     /// Name of the caller that the webhook belongs to.
     pub owner: &'a str,
 }
 
 impl DeliveryJob<'_> {
     fn payload(&self) -> Value {
-        json!({ "webhook": self.webhook, "wallet": self.wallet })
+        json!({ "webhook": self.webhook, "subject": self.subject })
     }
 
     /// The queue: jobs of one queue run one after another. The webhooks of an owner share its queues.
     fn queue(&self) -> String {
-        let of_webhook = self.wallet.0.rem_euclid(QUEUES_PER_WEBHOOK);
+        let of_webhook = self.subject.0.rem_euclid(QUEUES_PER_WEBHOOK);
         let lane = (self.webhook.0 * QUEUES_PER_WEBHOOK + of_webhook) % slots::lanes(self.owner);
         format!("webhook-{}-{lane}", self.owner)
     }
 
     fn key(&self) -> String {
-        format!("webhook-{}-{}", self.webhook, self.wallet)
+        format!("webhook-{}-{}", self.webhook, self.subject.0)
     }
 
     /// Enqueues the job, unless it already waits.
@@ -74,7 +104,8 @@ mod tests {
         let queues = |owner: &str| -> BTreeSet<String> {
             let jobs = (1..=100).flat_map(|webhook| (1..=10).map(move |wallet| (webhook, wallet)));
             jobs.map(|(webhook, wallet)| {
-                DeliveryJob { webhook: WebhookId(webhook), wallet: WalletId(wallet), owner }.queue()
+                let subject = Subject::of_wallet(WalletId(wallet));
+                DeliveryJob { webhook: WebhookId(webhook), subject, owner }.queue()
             })
             .collect()
         };

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::BOOK;
 use super::delivery::{DeliveryState, WebhookDelivery};
+use super::queue::Subject;
 use crate::error::{Error, Result};
 use crate::idempotency::HashedKey;
 use crate::ids::{DeliveryId, TransferId, UserId, WalletId, WebhookId};
@@ -34,6 +35,8 @@ pub(super) struct Subscription {
     pub owner: String,
     /// Head of the book when the webhook was created: it receives only later transfers.
     pub from_seq: i64,
+    /// Transaction from which on it receives events: those before had ended when the webhook was created.
+    pub from_xid: i64,
     pub events: Vec<String>,
     /// The user that it belongs to, if its owner is a user.
     pub app_user: Option<UserId>,
@@ -41,12 +44,20 @@ pub(super) struct Subscription {
     pub sees_all: bool,
 }
 
+impl Subscription {
+    /// Whether it subscribes to events of this name.
+    pub(super) fn wants(&self, event: &str) -> bool {
+        self.events.iter().any(|name| name == "*" || name == event)
+    }
+}
+
 /// The subscriptions of all webhooks whose owner still exists.
 pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
     let rows = sqlx::query_as!(
         Subscription,
         r#"
-        select w.id as "id: WebhookId", w.caller as owner, w.from_seq, w.events, u.id as "app_user?: UserId",
+        select w.id as "id: WebhookId", w.caller as owner, w.from_seq, w.from_xid, w.events,
+            u.id as "app_user?: UserId",
             coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "sees_all!"
         from webhook w
         left join app_user u on u.id = case when w.caller like 'user:%' then substr(w.caller, 6)::bigint end
@@ -57,30 +68,38 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
+/// An event on its way to webhooks.
+pub(super) struct NewDelivery<'a> {
+    pub subject: Subject,
+    /// The transfer behind it.
+    pub seq: Option<i64>,
+    /// Trace of the request that caused it.
+    pub trace_id: Option<Uuid>,
+    pub event: &'a str,
+    pub body: &'a str,
+}
+
 /// New deliveries, column by column.
 #[derive(Default)]
 pub(super) struct NewDeliveries {
     webhooks: Vec<i64>,
-    wallets: Vec<i64>,
-    seqs: Vec<i64>,
+    wallets: Vec<Option<i64>>,
+    users: Vec<Option<i64>>,
+    seqs: Vec<Option<i64>>,
+    traces: Vec<Option<Uuid>>,
     events: Vec<String>,
     bodies: Vec<String>,
 }
 
 impl NewDeliveries {
-    pub(super) fn push(
-        &mut self,
-        webhook: WebhookId,
-        wallet: WalletId,
-        seq: i64,
-        event: &str,
-        body: &str,
-    ) {
+    pub(super) fn push(&mut self, webhook: WebhookId, new: &NewDelivery<'_>) {
         self.webhooks.push(webhook.0);
-        self.wallets.push(wallet.0);
-        self.seqs.push(seq);
-        self.events.push(event.to_owned());
-        self.bodies.push(body.to_owned());
+        self.wallets.push(new.subject.wallet().map(|id| id.0));
+        self.users.push(new.subject.user().map(|id| id.0));
+        self.seqs.push(new.seq);
+        self.traces.push(new.trace_id);
+        self.events.push(new.event.to_owned());
+        self.bodies.push(new.body.to_owned());
     }
 }
 
@@ -89,17 +108,19 @@ pub(super) async fn insert_deliveries(
     db: &mut PgConnection,
     deliveries: &NewDeliveries,
 ) -> Result<()> {
-    let NewDeliveries { webhooks, wallets, seqs, events, bodies } = deliveries;
+    let NewDeliveries { webhooks, wallets, users, seqs, traces, events, bodies } = deliveries;
     sqlx::query!(
-        "insert into delivery (webhook, wallet, seq, event, body)
-        select d.webhook, d.wallet, d.seq, d.event, d.body
-        from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
-            with ordinality as d (webhook, wallet, seq, event, body, n)
+        "insert into delivery (webhook, wallet, app_user, seq, trace_id, event, body)
+        select d.webhook, d.wallet, d.app_user, d.seq, d.trace_id, d.event, d.body
+        from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
+            with ordinality as d (webhook, wallet, app_user, seq, trace_id, event, body, n)
         where exists (select from webhook w where w.id = d.webhook for key share)
         order by d.n",
         webhooks,
-        wallets,
-        seqs,
+        wallets as &[Option<i64>],
+        users as &[Option<i64>],
+        seqs as &[Option<i64>],
+        traces as &[Option<Uuid>],
         events,
         bodies,
     )
@@ -108,7 +129,7 @@ pub(super) async fn insert_deliveries(
     Ok(())
 }
 
-/// The next delivery of a wallet to a webhook.
+/// The next delivery of a subject to a webhook.
 pub(super) struct NextDelivery {
     pub id: DeliveryId,
     pub body: String,
@@ -116,7 +137,7 @@ pub(super) struct NextDelivery {
     pub secret: String,
     /// The previous secret, while it still signs after a rotation.
     pub secret_before: Option<String>,
-    /// Trace of the request behind the transfer.
+    /// Trace of the request that caused the event.
     pub trace_id: Option<Uuid>,
     /// Name of the caller that the webhook belongs to.
     pub owner: String,
@@ -130,28 +151,28 @@ pub(super) struct NextDelivery {
     pub is_overdue: bool,
 }
 
-/// The oldest pending delivery of a wallet to a webhook whose owner still exists.
+/// The oldest pending delivery of a subject to a webhook whose owner still exists.
 pub(super) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
-    wallet: WalletId,
+    subject: Subject,
 ) -> Result<Option<NextDelivery>> {
     let row = sqlx::query_as!(
         NextDelivery,
         r#"
         select d.id as "id: DeliveryId", d.body, w.url, w.secret,
             case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
-            t.trace_id, w.caller as owner, w.is_prompt, w.timeouts,
+            coalesce(d.trace_id, t.trace_id) as trace_id, w.caller as owner, w.is_prompt, w.timeouts,
             case when w.paused_until > now() then extract(epoch from w.paused_until - now())::float8 end as pause_seconds,
             d.pending_since < now() - make_interval(hours => $5) as "is_overdue!"
         from delivery d
         join webhook w on w.id = d.webhook and webhook_owner_is_active(w.caller)
         left join ledger.transfer t on t.book = $4 and t.seq = d.seq
-        where d.webhook = $1 and d.wallet = $2 and d.state = 'pending'
+        where d.webhook = $1 and delivery_subject(d.wallet, d.app_user) = $2 and d.state = 'pending'
         order by d.id
         limit 1"#,
         webhook.0,
-        wallet.0,
+        subject as Subject,
         OVERLAP_HOURS,
         BOOK,
         PENDING_HOURS_MAX,
@@ -347,8 +368,8 @@ pub(super) async fn rotate(
 /// A delivery as the database has it.
 struct DeliveryRow {
     id: DeliveryId,
-    wallet: WalletId,
-    transfer: i64,
+    wallet: Option<WalletId>,
+    transfer: Option<i64>,
     event: String,
     state: String,
     attempts: i32,
@@ -365,7 +386,7 @@ impl TryFrom<DeliveryRow> for WebhookDelivery {
         Ok(Self {
             id: row.id,
             wallet: row.wallet,
-            transfer: TransferId(row.transfer),
+            transfer: row.transfer.map(TransferId),
             event: row.event,
             state: row.state.parse()?,
             attempts: row.attempts,
@@ -386,7 +407,7 @@ pub(super) async fn list_deliveries(
 ) -> Result<Vec<WebhookDelivery>> {
     let rows = sqlx::query_as!(
         DeliveryRow,
-        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - coalesce(t.leg, 0) as "transfer!",
+        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - coalesce(t.leg, 0) as transfer,
             d.event, d.state, d.attempts, d.status, d.error, d.created_at, d.attempted_at
         from delivery d
         left join ledger.transfer t on t.book = $4 and t.seq = d.seq
@@ -401,15 +422,15 @@ pub(super) async fn list_deliveries(
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }
 
-/// Makes deliveries pending again. Returns the wallet of each.
+/// Makes deliveries pending again. Returns the subject of each.
 pub(super) async fn replay(
     db: &mut PgConnection,
     webhook: WebhookId,
     delivery: Option<DeliveryId>,
     since: Option<OffsetDateTime>,
     limit: i64,
-) -> Result<Vec<WalletId>> {
-    let wallets = sqlx::query_scalar!(
+) -> Result<Vec<Subject>> {
+    let subjects = sqlx::query_scalar!(
         r#"update delivery set state = 'pending', error = null, pending_since = now()
         where id in (
             select id from delivery
@@ -419,11 +440,11 @@ pub(super) async fn replay(
             order by id
             limit $4
         )
-        returning wallet as "wallet: WalletId""#,
+        returning delivery_subject(wallet, app_user) as "subject!: Subject""#,
         webhook.0,
         delivery.map(|id| id.0),
         since,
         limit,
     );
-    Ok(wallets.fetch_all(db).await?)
+    Ok(subjects.fetch_all(db).await?)
 }

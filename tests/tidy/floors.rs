@@ -81,6 +81,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "webhook",
         &[
             "wallet",
+            "realtime",
             "ledger",
             "http",
             "db",

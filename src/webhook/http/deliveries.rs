@@ -31,10 +31,12 @@ struct DeliveryBody {
     /// The header `webhook-id` is `msg_` and this id, in every attempt.
     #[schema(example = "31")]
     id: String,
+    /// Null for an event that moves no money.
     #[schema(example = "1")]
-    wallet: String,
+    wallet: Option<String>,
+    /// Null for an event that moves no money.
     #[schema(example = "17")]
-    transfer: String,
+    transfer: Option<String>,
     #[schema(example = "transfer.deposit")]
     event: String,
     /// `pending`, `delivered`, or `dead` if it was given up after a day of attempts.
@@ -58,8 +60,8 @@ impl TryFrom<WebhookDelivery> for DeliveryBody {
     fn try_from(delivery: WebhookDelivery) -> Result<Self> {
         Ok(Self {
             id: delivery.id.to_string(),
-            wallet: delivery.wallet.to_string(),
-            transfer: delivery.transfer.to_string(),
+            wallet: delivery.wallet.map(|id| id.to_string()),
+            transfer: delivery.transfer.map(|id| id.to_string()),
             event: delivery.event,
             state: delivery.state.name(),
             attempts: delivery.attempts,

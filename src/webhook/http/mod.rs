@@ -92,7 +92,7 @@ fn events(raw: &str) -> Result<Vec<String>, String> {
 ///
 /// Each event is a POST that follows Standard Webhooks, with the headers `webhook-id`, `webhook-timestamp` and
 /// `webhook-signature` (HMAC-SHA256). It is retried for a day until the receiver responds with 2xx. The events of a wallet
-/// arrive in order.
+/// arrive in order, and those of a user.
 #[utoipa::path(
     post, path = "/wallet/webhook", tag = "webhook",
     params(IdempotencyKey),

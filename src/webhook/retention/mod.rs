@@ -63,9 +63,9 @@ impl Webhooks {
         sql::delete_inactive(&mut db).await?;
         let stalled = sql::stalled(&mut db, STALLED_AFTER).await?;
         drop(db);
-        for sql::Stalled { webhook, wallet, owner } in stalled {
+        for sql::Stalled { webhook, subject, owner } in stalled {
             let mut tx = self.db.pool().begin().await?;
-            DeliveryJob { webhook, wallet, owner: &owner }.enqueue(&mut tx).await?;
+            DeliveryJob { webhook, subject, owner: &owner }.enqueue(&mut tx).await?;
             tx.commit().await.map_err(Error::from)?;
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use crate::error::Result;
-use crate::ids::{WalletId, WebhookId};
+use crate::ids::WebhookId;
+use crate::webhook::queue::Subject;
 
 /// Deletes finished deliveries that are older than `age`. Returns their number.
 pub(super) async fn delete_finished(
@@ -52,20 +53,20 @@ pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// A webhook and a wallet with a pending delivery, and the owner of the webhook.
+/// A webhook and a subject with a pending delivery, and the owner of the webhook.
 pub(super) struct Stalled {
     pub webhook: WebhookId,
-    pub wallet: WalletId,
+    pub subject: Subject,
     pub owner: String,
 }
 
-/// Webhooks and wallets with a delivery that has been pending for at least `age` since its last attempt: a random choice,
+/// Webhooks and subjects with a delivery that has been pending for at least `age` since its last attempt: a random choice,
 /// so that none is missed for long when there are many. A paused webhook waits for the end of its pause.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,
-        r#"select webhook as "webhook: WebhookId", wallet as "wallet: WalletId", owner from (
-            select distinct d.webhook, d.wallet, w.caller as owner
+        r#"select webhook as "webhook: WebhookId", subject as "subject!: Subject", owner from (
+            select distinct d.webhook, delivery_subject(d.wallet, d.app_user) as subject, w.caller as owner
             from delivery d
             join webhook w on w.id = d.webhook
             where d.state = 'pending'

@@ -9,6 +9,7 @@ mod original;
 mod purchases;
 mod refunds;
 mod statements;
+mod webhooks;
 
 use revwallet::auth::Scope;
 use serde_json::{Value, json};

@@ -117,7 +117,7 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
         signature: header("webhook-signature"),
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
-    let wallet = delivery.json()["data"]["wallet"].as_str().unwrap().to_owned();
+    let wallet = delivery.json()["data"]["wallet"].as_str().unwrap_or_default().to_owned();
     receiver.deliveries.lock().unwrap().push(delivery);
     if receiver.hangs.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_mins(1)).await;

@@ -1,78 +1,36 @@
-//! Fan-out: each transfer of the book becomes deliveries, exactly once and in order, even if a process is killed.
+//! Fan-out of transfers: the events of their wallets, and the balance alerts that they cross.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::alert::Alert;
-use super::event::{self, ALERT_CROSSED, CrossedAlert};
-use super::queue::DeliveryJob;
-use super::{BOOK, Webhooks, alert, sql};
+use super::{Deliveries, Subscribed};
 use crate::auth::Access;
 use crate::error::{Error, Result};
 use crate::ids::{UserId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::read::BookRow;
-use crate::ledger::tail::{
-    self, NotifyChannel, Position, ReaderOptions, Segment, SegmentHandler, Source, StartPosition,
-    Tail, Transfers,
-};
+use crate::ledger::tail::{self, ReaderOptions, Segment, SegmentHandler, StartPosition, Transfers};
 use crate::ledger::transfer::TransferKind;
-use crate::tasks::Tasks;
 use crate::wallet::WalletRecord;
+use crate::webhook::alert::{self, Alert};
+use crate::webhook::event::{self, ALERT_CROSSED, CrossedAlert};
+use crate::webhook::queue::Subject;
+use crate::webhook::sql::{self, NewDelivery, Subscription};
+use crate::webhook::{BOOK, Webhooks};
 
-const READER: ReaderOptions = ReaderOptions {
+pub(super) const READER: ReaderOptions = ReaderOptions {
     name: "webhooks",
     start: StartPosition::Now,
     items_max: 500,
     pause: Duration::from_millis(20),
 };
 
-/// Starts the fan-out, which runs until the tasks stop.
-pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
-    tail.follow::<SubscribedTransfers>(READER, FanOut { webhooks }, tasks);
-}
-
-/// The transfers of the book; none of them while there is neither a webhook nor an alert.
-struct SubscribedTransfers;
-
-impl Source for SubscribedTransfers {
-    type Item = BookRow;
-
-    const CHANNEL: NotifyChannel = NotifyChannel::Book;
-
-    async fn read(
-        db: &mut PgConnection,
-        book: i32,
-        after: Position,
-        max: i64,
-    ) -> sqlx::Result<Segment<BookRow>> {
-        // The end is read first: a webhook that is created in between gets the transfers after that end.
-        let until = Transfers::end(db, book).await?;
-        if sql::has_webhooks_or_alerts(db).await? {
-            return Transfers::read(db, book, after, max).await;
-        }
-        Ok(Segment { after, until, items: Vec::new() })
-    }
-
-    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
-        Transfers::end(db, book).await
-    }
-
-    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
-        Transfers::lag(db, book, position).await
-    }
-
-    fn position_of(row: &BookRow) -> Position {
-        Transfers::position_of(row)
-    }
-}
-
-struct FanOut {
-    webhooks: Webhooks,
+pub(super) struct TransferFanOut {
+    pub(super) webhooks: Webhooks,
 }
 
 /// An event of a wallet, with the body that its subscribers receive.
@@ -85,38 +43,38 @@ struct WalletEvent<'a> {
     body: String,
 }
 
-impl SegmentHandler<SubscribedTransfers> for FanOut {
+impl SegmentHandler<Subscribed<Transfers>> for TransferFanOut {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
         let subscriptions = sql::subscriptions(db).await?;
         let events = self.wallet_events(db, segment).await?;
-        let mut deliveries = sql::NewDeliveries::default();
-        let mut recipients = BTreeMap::new();
+        let mut deliveries = Deliveries::default();
         for event in &events {
+            let delivery = NewDelivery {
+                subject: Subject::of_wallet(event.wallet),
+                seq: Some(event.row.seq),
+                trace_id: event.row.trace_id,
+                event: event.name,
+                body: &event.body,
+            };
             for subscription in subscriptions.iter().filter(|one| self.matches(one, event)) {
-                let WalletEvent { name, row, wallet, body, .. } = event;
-                deliveries.push(subscription.id, *wallet, row.seq, name, body);
-                recipients.insert((subscription.id, *wallet), subscription.owner.as_str());
+                deliveries.push(subscription, &delivery);
             }
         }
-        sql::insert_deliveries(db, &deliveries).await?;
-        for ((webhook, wallet), owner) in recipients {
-            DeliveryJob { webhook, wallet, owner }.enqueue(db).await?;
-        }
-        Ok(())
+        deliveries.insert(db).await
     }
 }
 
-impl FanOut {
+impl TransferFanOut {
     /// Whether the webhook receives the event: it is older than the transfer, its owner sees the wallet, and it
     /// subscribes to events of this name.
-    fn matches(&self, subscription: &sql::Subscription, event: &WalletEvent<'_>) -> bool {
+    fn matches(&self, subscription: &Subscription, event: &WalletEvent<'_>) -> bool {
         subscription.from_seq < event.row.seq
             && self.can_see(subscription, event.user)
-            && subscription.events.iter().any(|name| name == "*" || name == event.name)
+            && subscription.wants(event.name)
     }
 
     /// Whether the owner of the webhook may see wallets of this user.
-    fn can_see(&self, subscription: &sql::Subscription, user: Option<UserId>) -> bool {
+    fn can_see(&self, subscription: &Subscription, user: Option<UserId>) -> bool {
         match user {
             _ if subscription.sees_all => true,
             None => self.webhooks.policy.access == Access::Open,
