@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::state::App;
+use crate::games::publisher;
 use crate::jobs::{self, Registry};
 use crate::ledger::auditor;
 use crate::ops::canary;
@@ -31,6 +32,8 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     tasks.spawn("events", realtime::retention::run(tail, retention, stopping.clone()));
     let events = app.game_events.clone();
     tasks.spawn("event-keys", play::events::retention::run(events, stopping.clone()));
+    let games = app.games.clone();
+    tasks.spawn("publisher-debts", publisher::debt::run(games, stopping.clone()));
     canary::start(&config.canary, &app.metrics, tasks);
 }
 

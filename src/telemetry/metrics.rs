@@ -215,7 +215,7 @@ metrics! {
     counter wallet_catalog_lists_total {outcome};
     /// Changes of the games catalog, by operation.
     counter wallet_catalog_changes_total {operation};
-    /// Purchases of games, by outcome: paid, free, gift, replayed or refused.
+    /// Purchases of games, by outcome: paid, free, gift, replayed, sold out or refused.
     counter wallet_store_purchases_total {outcome};
     /// Refunds of games, each with the downloadable content of its game.
     counter wallet_store_refunds_total;
@@ -227,6 +227,8 @@ metrics! {
     counter wallet_store_tax_minor_units_total {currency};
     /// Fees that the operator kept of purchases of games, in minor units.
     counter wallet_store_fees_minor_units_total {currency};
+    /// Debts of publishers to the operator after refunds, in minor units; sampled every 15 s.
+    gauge wallet_store_publisher_debt_minor_units {currency};
     /// Jobs that are due and wait for a worker; sampled every 15 s.
     gauge wallet_jobs_ready {queue};
     /// Runs of jobs, by outcome: ok, retry, or dead after the last attempt.

@@ -1,5 +1,6 @@
 //! Publishers: users who sell games, and the fee that the operator keeps of their sales.
 
+pub mod debt;
 pub mod payout;
 mod sql;
 pub mod statement;

@@ -84,6 +84,34 @@ pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Optio
     Ok(row.fetch_optional(db).await?)
 }
 
+/// Every publisher with every currency that it has sold games in.
+pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, String)>> {
+    // One step of an index for each pair, however many purchases it has.
+    let rows = sqlx::query!(
+        r#"
+        with recursive seller as (
+            (
+                select publisher, currency from game_purchase
+                where publisher is not null
+                order by publisher, currency
+                limit 1
+            )
+            union all
+            select next.publisher, next.currency
+            from seller
+            cross join lateral (
+                select publisher, currency from game_purchase
+                where publisher is not null and (publisher, currency) > (seller.publisher, seller.currency)
+                order by publisher, currency
+                limit 1
+            ) next
+        )
+        select publisher as "publisher!: PublisherId", currency as "currency!" from seller"#
+    );
+    let rows = rows.fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
+}
+
 /// Sum of the movements of one kind between an account and another one.
 pub(super) struct SumRow {
     pub kind: i16,

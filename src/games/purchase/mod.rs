@@ -80,7 +80,7 @@ pub struct Purchase {
 }
 
 pub(super) fn preregister(metrics: &Metrics) {
-    for outcome in ["paid", "free", "gift", "replayed", "refused"] {
+    for outcome in ["paid", "free", "gift", "replayed", "sold_out", "refused"] {
         metrics.wallet_store_purchases_total.preregister([outcome]);
     }
 }
@@ -95,6 +95,7 @@ impl Games {
     ) -> Result<Purchase> {
         let bought = self.try_purchase(request, expected_price, meta).await;
         let outcome = match &bought {
+            Err(Error::Store(StoreRefusal::SoldOut)) => "sold_out",
             Err(_) => "refused",
             Ok(purchase) if purchase.replayed => "replayed",
             Ok(_) if request.gift_to.is_some() => "gift",

@@ -69,6 +69,8 @@ pub async fn all_faults(stack: &Stack) {
     let mut table = Vec::new();
     failing_webhook(stack, &mut table).await;
     unpaid_prizes(stack, &mut table).await;
+    refunds_and_debt(stack, &mut table).await;
+    guessed_keys(stack, &mut table).await;
     password_guessing(stack, &mut table).await;
     tampering_and_lost_process(stack, &mut table).await;
     frozen_database(stack, &mut table).await;
@@ -98,6 +100,67 @@ async fn unpaid_prizes(stack: &Stack, table: &mut Vec<Row>) {
 
     admin.post("/api/prize-account/deposit", json!({ "currency": "EUR", "amount": 5 })).await;
     admin.post("/api/leaderboards/proof/prizes/retry", json!({})).await;
+    fault.resolves(stack, table).await;
+}
+
+/// Registers a user and returns its id with a client that is signed in.
+async fn user(client: &Client, name: &str) -> (String, Client) {
+    let password = "test-secret in public";
+    let body =
+        json!({ "username": name, "email": format!("{name}@example.com"), "password": password });
+    let registered = client.post("/api/users/register", body).await.json();
+    let body = json!({ "username": name, "password": password });
+    let session = client.post("/api/users/login", body).await.json();
+    let user = client.with_credential(session["token"].as_str().unwrap());
+    (registered["id"].as_str().unwrap().to_owned(), user)
+}
+
+/// A buyer refunds many games of a publisher whose share was paid out before.
+async fn refunds_and_debt(stack: &Stack, table: &mut Vec<Row>) {
+    let admin = stack.second_public.with_credential(&stack.second_key());
+    let (seller, _) = user(&admin, "seller").await;
+    let (id, buyer) = user(&admin, "buyer").await;
+    buyer.post("/api/wallet/deposit", json!({ "userId": id, "amount": 10_000 })).await;
+    let publisher = json!({ "user": seller, "name": "Seller Games", "fee": "0" });
+    let publisher = admin.post("/api/publishers", publisher).await.json()["id"].clone();
+    let mut games = Vec::new();
+    for title in 0..15 {
+        let body = json!({ "title": format!("game {title}"), "genre": "x", "price": "1.00", "publisher": publisher });
+        games.push(admin.post("/api/games", body).await.json()["gameId"].clone());
+    }
+    let each = async |operation: &str| {
+        for game in &games {
+            let done = buyer.post(&format!("/api/games/{game}/{operation}"), json!({})).await;
+            assert!(done.status < 300, "{operation}: {}", done.text);
+        }
+    };
+    let alerts = &[("RefundSpike", "ticket"), ("PublisherInDebt", "ticket")];
+    let mut fault = Fault::begin(stack, "a buyer refunds every game", alerts).await;
+    each("purchase").await;
+    let path = format!("/api/publishers/{}/payout", publisher.as_str().unwrap());
+    let paid = admin.post(&path, json!({})).await;
+    assert!(paid.status < 300, "{}", paid.text);
+    each("refund").await;
+
+    fault.fires(stack).await;
+
+    each("purchase").await;
+    fault.resolves(stack, table).await;
+}
+
+/// A user tries activation keys.
+async fn guessed_keys(stack: &Stack, table: &mut Vec<Row>) {
+    let alerts = &[("CodesGuessed", "ticket")];
+    let (_, guesser) = user(&stack.second_public, "guesser").await;
+    let mut fault = Fault::begin(stack, "a user who tries activation keys", alerts).await;
+    while !stack.fires("CodesGuessed", "ticket").await
+        && fault.injected_at.elapsed() < ALERT_TIMEOUT
+    {
+        let key = json!({ "key": "AAAAA-AAAAA-AAAAA-AAAAA-AAAAA" });
+        guesser.post("/api/games/redeem", key).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fault.fires(stack).await;
     fault.resolves(stack, table).await;
 }
 

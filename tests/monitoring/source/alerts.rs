@@ -222,6 +222,42 @@ pub const ALERTS: &[Alert] = &[
         )],
     },
     Alert {
+        name: "RefundSpike",
+        severity: "ticket",
+        expression: r#"sum by (job) (increase(wallet_store_refunds_total[1h])) > 10 and sum by (job) (increase(wallet_store_refunds_total[1h])) > 0.3 * sum by (job) (increase(wallet_store_purchases_total{outcome=~"paid|free|gift"}[1h]))"#,
+        pending_for: "5m",
+        summary: "{{ $value | humanize }} games were refunded within an hour, more than three of ten that were sold",
+        dashboard: "revwallet-store",
+        firing_series: &[
+            (r#"wallet_store_refunds_total{job="revwallet"}"#, "0x20 0+1x100"),
+            (r#"wallet_store_purchases_total{job="revwallet",outcome="paid"}"#, "0+1x20 20+2x100"),
+        ],
+    },
+    Alert {
+        name: "CodesGuessed",
+        severity: "ticket",
+        expression: r#"sum by (job, scope) (increase(wallet_rate_limited_total{scope=~"code|activation_key"}[15m])) > 20"#,
+        pending_for: "0s",
+        summary: "{{ $value | humanize }} attempts of the kind {{ $labels.scope }} had to wait within 15 minutes: an attacker may guess",
+        dashboard: "revwallet-store",
+        firing_series: &[(
+            r#"wallet_rate_limited_total{job="revwallet",scope="activation_key"}"#,
+            "0x80 50x20",
+        )],
+    },
+    Alert {
+        name: "PublisherInDebt",
+        severity: "ticket",
+        expression: "max by (job, currency) (wallet_store_publisher_debt_minor_units) > 0",
+        pending_for: "1h",
+        summary: "Publishers owe {{ $value | humanize }} minor units of {{ $labels.currency }} after refunds",
+        dashboard: "revwallet-store",
+        firing_series: &[(
+            r#"wallet_store_publisher_debt_minor_units{job="revwallet",currency="EUR"}"#,
+            "0x20 500x100",
+        )],
+    },
+    Alert {
         name: "DeadLetters",
         severity: "ticket",
         expression: r"max by (job, queue) (wallet_dead_letters) > 0",

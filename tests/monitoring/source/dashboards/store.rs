@@ -15,7 +15,7 @@ pub fn store() -> Dashboard {
             stat("Refunds", "short", "In the last day.").query("sum(increase(wallet_store_refunds_total{}[1d]))", "refunds").size(8, 4),
             stat("Catalog cache", "percentunit", "Share of lists that came from the cache, in the last hour.")
                 .query(r#"sum(increase(wallet_catalog_lists_total{,outcome="hit"}[1h])) / sum(increase(wallet_catalog_lists_total{}[1h]))"#, "hits").size(8, 4),
-            time_series("Purchases", "ops", "Purchases by outcome. A refusal says why in its problem: too little money, sold out, owned.")
+            time_series("Purchases", "ops", "Purchases by outcome. A refusal says why in its problem, such as too little money.")
                 .query("sum by (outcome) (rate(wallet_store_purchases_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Refunds per second", "ops", "Purchases that were taken back.").query("sum(rate(wallet_store_refunds_total{}[$__rate_interval]))", "refunds"),
             time_series("Activation keys", "ops", "Keys that users tried. Many unknown ones are guesses, which are throttled.")
@@ -24,6 +24,10 @@ pub fn store() -> Dashboard {
                 .query("sum by (currency) (rate(wallet_store_revenue_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
             time_series("Fees", "short", "Minor units per second that the operator kept of publishers' sales.")
                 .query("sum by (currency) (rate(wallet_store_fees_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
+            time_series("Debts of publishers", "short", "Minor units that refunds took back beyond what sales had earned; later sales settle them.")
+                .query("max by (currency) (wallet_store_publisher_debt_minor_units{})", "{{currency}}"),
+            time_series("Guesses refused", "ops", "Attempts at discount codes and activation keys that had to wait.")
+                .query(r#"sum by (scope) (rate(wallet_rate_limited_total{,scope=~"code|activation_key"}[$__rate_interval]))"#, "{{scope}}"),
             time_series("Tax", "short", "Minor units per second of tax in the prices.")
                 .query("sum by (currency) (rate(wallet_store_tax_minor_units_total{}[$__rate_interval]))", "{{currency}}"),
             time_series("Lists", "ops", "Lists of the catalog, from the cache and from the database.")
