@@ -49,7 +49,7 @@ async fn redeem(client: &Client, key: &str) -> Response {
 }
 
 /// Makes keys and returns them.
-async fn keys(client: &Client, game: i64, count: i32) -> Vec<String> {
+pub(super) async fn keys(client: &Client, game: i64, count: i32) -> Vec<String> {
     let made = client.post(&format!("/api/games/{game}/keys"), json!({ "count": count })).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let made = made.json();

@@ -3,6 +3,7 @@
 mod activation_keys;
 mod catalog;
 mod contention;
+mod crash;
 mod docs;
 mod offers;
 mod original;

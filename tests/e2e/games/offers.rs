@@ -19,13 +19,13 @@ fn from_now(seconds: f64) -> String {
     (OffsetDateTime::now_utc() + time::Duration::seconds_f64(seconds)).format(&Rfc3339).unwrap()
 }
 
-async fn put_sale(client: &Client, game: i64, name: &str, body: Value) -> Response {
+pub(super) async fn put_sale(client: &Client, game: i64, name: &str, body: Value) -> Response {
     let request = client.request(Method::PUT, &format!("/api/games/{game}/sales/{name}"));
     client.send(request.json(&body)).await
 }
 
 /// A sale that runs now, with further members.
-fn running(further: &Value) -> Value {
+pub(super) fn running(further: &Value) -> Value {
     let mut body = json!({ "starts_at": from_now(-60.0), "ends_at": from_now(600.0) });
     body.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
     body
