@@ -9,6 +9,9 @@ use tokio::net::TcpStream;
 /// Digits that are reserved for the length of a body, which is known after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
+/// Status of a response without a body.
+const NOT_MODIFIED: u16 = 304;
+
 /// A connection that is kept alive, with its buffers.
 pub(super) struct LoadConnection {
     stream: TcpStream,
@@ -110,10 +113,33 @@ impl LoadConnection {
         let _written = write!(self.request, "GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
     }
 
-    fn write_post(&mut self, path: &str, key: RequestKey, body: std::fmt::Arguments<'_>) {
+    pub(super) fn write_conditional_get(&mut self, path: &str, tag: &str) {
         let _written = write!(
             self.request,
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "GET {path} HTTP/1.1\r\nhost: bench\r\nif-none-match: {tag}\r\n\r\n"
+        );
+    }
+
+    pub(super) fn write_purchase(&mut self, game: i64, token: &str, key: RequestKey) {
+        let path = format!("/api/games/{game}/purchase");
+        let credential = format_args!("authorization: Bearer {token}\r\n");
+        self.write_post_with(&path, credential, key, format_args!("{{}}"));
+    }
+
+    fn write_post(&mut self, path: &str, key: RequestKey, body: std::fmt::Arguments<'_>) {
+        self.write_post_with(path, format_args!(""), key, body);
+    }
+
+    fn write_post_with(
+        &mut self,
+        path: &str,
+        headers: std::fmt::Arguments<'_>,
+        key: RequestKey,
+        body: std::fmt::Arguments<'_>,
+    ) {
+        let _written = write!(
+            self.request,
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{headers}\
              idempotency-key: {:016x}-{:x}\r\ncontent-length: {:0LENGTH_DIGITS$}\r\n\r\n",
             key.prefix, key.number, 0,
         );
@@ -145,13 +171,16 @@ impl LoadConnection {
             return Ok(None);
         };
         let head = std::str::from_utf8(&self.response[..head_len])?;
+        let status = head.get(9..12).context("malformed status line")?.parse()?;
+        self.body_at = head_len + 4;
+        if status == NOT_MODIFIED {
+            return Ok(Some(status));
+        }
         // In the spelling of hyper, and in that of nginx.
         let length = head.split("ontent-length: ").nth(1);
         let length = length.or_else(|| head.split("ontent-Length: ").nth(1));
         let length = length.and_then(|rest| rest.lines().next());
         let length: usize = length.context("a response has no Content-Length")?.parse()?;
-        self.body_at = head_len + 4;
-        let status = head.get(9..12).context("malformed status line")?.parse()?;
         Ok((self.response.len() >= self.body_at + length).then_some(status))
     }
 }

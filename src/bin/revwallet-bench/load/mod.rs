@@ -8,7 +8,7 @@ pub(crate) mod latency;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -26,11 +26,26 @@ const OPENING_CONNECTIONS: usize = 64;
 #[derive(Clone)]
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
+    store: Arc<TargetStore>,
 }
 
 struct TargetWallet {
     id: i64,
     deposits: AtomicI64,
+}
+
+/// Games of a store and users who buy each of them once.
+#[derive(Default)]
+pub(crate) struct TargetStore {
+    games: Vec<i64>,
+    shoppers: Vec<Shopper>,
+    /// Tag of the list of games.
+    list_tag: String,
+}
+
+struct Shopper {
+    token: String,
+    bought: AtomicUsize,
 }
 
 /// Request that a load repeats.
@@ -44,6 +59,12 @@ pub(crate) enum LoadOperation {
     Transfer,
     /// Hold of one euro, then its capture into another wallet: two requests.
     HoldAndCapture,
+    /// List of 100 games.
+    Games,
+    /// List of 100 games that the client has already.
+    UnchangedGames,
+    /// Purchase of a game, each connection as a user of its own.
+    Purchase,
     /// Login that fails, each time with a new user name and from a new address.
     Login,
 }
@@ -67,8 +88,9 @@ impl LoadOperation {
     const fn status(self) -> u16 {
         match self {
             Self::Login => 401,
-            Self::Deposit | Self::Balance | Self::History => 200,
-            Self::Transfer | Self::HoldAndCapture => 201,
+            Self::UnchangedGames => 304,
+            Self::Deposit | Self::Balance | Self::History | Self::Games => 200,
+            Self::Transfer | Self::HoldAndCapture | Self::Purchase => 201,
         }
     }
 }
@@ -96,7 +118,12 @@ impl LoadTarget {
             ids.append(&mut opened??);
         }
         let wallets = ids.into_iter().map(|id| TargetWallet { id, deposits: AtomicI64::new(0) });
-        Ok(Self { wallets: wallets.collect() })
+        Ok(Self { wallets: wallets.collect(), store: Arc::default() })
+    }
+
+    /// The same wallets with a store.
+    pub(crate) fn with_store(self, store: TargetStore) -> Self {
+        Self { store: Arc::new(store), ..self }
     }
 
     pub(crate) fn wallet_ids(&self) -> impl ExactSizeIterator<Item = i64> {
@@ -116,6 +143,10 @@ impl LoadTarget {
     /// Counts deposits into the wallet at `index` that were acknowledged.
     pub(crate) fn count_deposits(&self, index: usize, deposits: i64) {
         self.wallets[index].deposits.fetch_add(deposits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn store(&self) -> &TargetStore {
+        &self.store
     }
 
     /// Position of the book at this moment.
@@ -160,9 +191,8 @@ impl LoadTarget {
 
     /// Opens the connections of a load whose requests are paced.
     pub(crate) async fn connect_paced(&self, spec: &LoadSpec) -> anyhow::Result<PacedLoad> {
-        let connections = connect(spec).await?.into_iter();
-        let worker =
-            |connection| LoadWorker::new(self.clone(), connection, spec.operation, spec.wallets);
+        let connections = connect(spec).await?.into_iter().enumerate();
+        let worker = |numbered| LoadWorker::new(self.clone(), numbered, spec);
         Ok(PacedLoad(connections.map(worker).collect()))
     }
 
@@ -173,11 +203,31 @@ impl LoadTarget {
     ) -> anyhow::Result<LoadResult> {
         let (began, end) = (Instant::now(), Instant::now() + spec.duration);
         let mut tasks = JoinSet::new();
-        for connection in connections {
-            let worker = LoadWorker::new(self.clone(), connection, spec.operation, spec.wallets);
+        for numbered in connections.into_iter().enumerate() {
+            let worker = LoadWorker::new(self.clone(), numbered, &spec);
             tasks.spawn(worker.run_until(end));
         }
         LoadResult::join(tasks, began, 1.0).await
+    }
+}
+
+impl TargetStore {
+    /// A store whose list of games has this tag; each token belongs to one user.
+    pub(crate) fn new(games: Vec<i64>, tokens: Vec<String>, list_tag: String) -> Self {
+        let shopper = |token| Shopper { token, bought: AtomicUsize::new(0) };
+        Self { games, shoppers: tokens.into_iter().map(shopper).collect(), list_tag }
+    }
+
+    /// Number of games that were bought.
+    pub(crate) fn purchases(&self) -> usize {
+        self.shoppers.iter().map(|shopper| shopper.bought.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The next game of a shopper, and the shopper's token.
+    fn next_purchase(&self, shopper: usize) -> anyhow::Result<(i64, &str)> {
+        let shopper = self.shoppers.get(shopper).context("each connection needs a shopper")?;
+        let game = self.games.get(shopper.bought.fetch_add(1, Ordering::Relaxed));
+        Ok((*game.context("a shopper has bought every game: add more")?, &shopper.token))
     }
 }
 

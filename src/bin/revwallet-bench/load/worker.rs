@@ -6,12 +6,17 @@ use anyhow::ensure;
 
 use super::connection::{LoadConnection, RequestKey};
 use super::latency::LatencyHistogram;
-use super::{LoadOperation, LoadTarget};
+use super::{LoadOperation, LoadSpec, LoadTarget};
+
+/// The list of games.
+const GAMES: &str = "/api/games?limit=100";
 
 /// Sends requests on one connection, the next when the last is answered.
 pub(super) struct LoadWorker {
     target: LoadTarget,
     connection: LoadConnection,
+    /// Number of the connection.
+    number: usize,
     operation: LoadOperation,
     wallets: usize,
     rng: fastrand::Rng,
@@ -23,15 +28,15 @@ pub(super) struct LoadWorker {
 impl LoadWorker {
     pub(super) fn new(
         target: LoadTarget,
-        connection: LoadConnection,
-        operation: LoadOperation,
-        wallets: usize,
+        (number, connection): (usize, LoadConnection),
+        spec: &LoadSpec,
     ) -> Self {
         Self {
             target,
             connection,
-            operation,
-            wallets,
+            number,
+            operation: spec.operation,
+            wallets: spec.wallets,
             rng: fastrand::Rng::new(),
             next_key: RequestKey::random(),
             sent_at: Instant::now(),
@@ -77,6 +82,14 @@ impl LoadWorker {
                 self.connection.write_transfer(wallet, other, key);
             }
             LoadOperation::HoldAndCapture => self.connection.write_hold(wallet, key),
+            LoadOperation::Games => self.connection.write_get(format_args!("{GAMES}")),
+            LoadOperation::UnchangedGames => {
+                self.connection.write_conditional_get(GAMES, &self.target.store.list_tag);
+            }
+            LoadOperation::Purchase => {
+                let (game, token) = self.target.store.next_purchase(self.number)?;
+                self.connection.write_purchase(game, token, key);
+            }
             LoadOperation::Login => self.connection.write_login(key),
         }
         self.exchange(self.operation.status()).await?;

@@ -15,6 +15,7 @@
 //! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
 //! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
 //! | [`leaderboard`] | pages, ranks and neighbors on a board of a million entries, beside 500 submissions a second | |
+//! | [`store`] | lists of games, and purchases, over HTTP | an axum handler that returns the same bytes, and transfers over HTTP |
 //! | [`large_book`] | deposits and reads on a large book | the same on a small book |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
 
@@ -33,6 +34,7 @@ mod observability;
 mod old_snapshot;
 mod realtime;
 mod scrape;
+mod store;
 
 use crate::context::BenchContext;
 use crate::report::ReportSection;
@@ -66,13 +68,15 @@ pub(crate) enum Scenario {
     Realtime,
     /// A leaderboard of a million entries, beside submissions.
     Leaderboard,
+    /// Lists of games, next to a bare handler, and purchases, next to transfers.
+    Store,
     /// A large book, next to a small one.
     LargeBook,
 }
 
 impl Scenario {
     /// Every scenario except the one on a large book.
-    pub(crate) const DEFAULT: [Self; 13] = [
+    pub(crate) const DEFAULT: [Self; 14] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
@@ -86,6 +90,7 @@ impl Scenario {
         Self::OldSnapshot,
         Self::Realtime,
         Self::Leaderboard,
+        Self::Store,
     ];
 
     pub(crate) async fn measure(self, context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -103,6 +108,7 @@ impl Scenario {
             Self::OldSnapshot => old_snapshot::measure(context).await,
             Self::Realtime => realtime::measure(context).await,
             Self::Leaderboard => leaderboard::measure(context).await,
+            Self::Store => store::measure(context).await,
             Self::LargeBook => large_book::measure(context).await,
         }
     }
