@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{ApiKeys, NAME_MAX, NewApiKey};
 use crate::auth::{Caller, Scope};
 use crate::error::Error;
-use crate::ids::ApiKeyId;
+use crate::ids::{ApiKeyId, PublisherId};
 
 /// Keys per query.
 const PAGE: i64 = 1_000;
@@ -23,6 +23,9 @@ pub enum KeyCommand {
         /// A scope; may be given several times.
         #[arg(long = "scope", required = true, value_enum)]
         scopes: Vec<Scope>,
+        /// Id of a publisher: the scopes, games:read and games:write, hold for its games only.
+        #[arg(long)]
+        publisher: Option<i64>,
     },
     /// List all keys with their last use.
     List,
@@ -36,12 +39,13 @@ pub enum KeyCommand {
 pub async fn run(keys: &ApiKeys, command: KeyCommand) -> anyhow::Result<()> {
     let operator = Caller::operator();
     let printed = match command {
-        KeyCommand::Create { name, scopes } => {
+        KeyCommand::Create { name, scopes, publisher } => {
             ensure!(
                 (1..=NAME_MAX).contains(&name.chars().count()),
                 "--name must have 1 to {NAME_MAX} characters"
             );
-            let new = keys.create(&operator, None, &name, &scopes).await;
+            let publisher = publisher.map(PublisherId);
+            let new = keys.create(&operator, None, &name, &scopes, publisher).await;
             format_new(&new.map_err(Error::into_cause)?)
         }
         KeyCommand::List => list(keys, &operator).await?,
@@ -79,7 +83,8 @@ async fn list(keys: &ApiKeys, operator: &Caller) -> anyhow::Result<String> {
             let used = row.last_used_at.map(|at| at.format(&Rfc3339)).transpose()?;
             let used = used.unwrap_or_else(|| "never".to_owned());
             let state = if row.revoked_at.is_some() { "revoked" } else { "valid" };
-            let scopes = row.scopes.join(",");
+            let publisher = row.publisher.map(|id| format!(" (publisher {id})"));
+            let scopes = row.scopes.join(",") + &publisher.unwrap_or_default();
             lines.push(format!("{:<6} {:<24} {scopes:<28} {used:<32} {state}", row.id.0, row.name));
         }
     }

@@ -12,7 +12,7 @@ use super::{ApiKeyRow, ApiKeys, NAME_MAX, NewApiKey};
 use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
 use crate::error::{Error, Result};
 use crate::http::extract::{BoundedList, EmptyBody, JsonBody, Path, Query, RawField, Validator};
-use crate::http::fields::{moment, text};
+use crate::http::fields::{self, moment, text};
 use crate::http::origin::Origin;
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
@@ -41,6 +41,8 @@ struct ApiKeyBody {
     name: String,
     #[schema(example = json!(["wallet:read", "wallet:write"]))]
     scopes: Vec<String>,
+    /// The only publisher that its scopes hold for.
+    publisher: Option<String>,
     /// The key itself, only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "rwk_1_5rO3kZbq7uV0bY1dWc2eXf4gZh6iAj8kBl0mCn2oDp4")]
@@ -56,11 +58,12 @@ impl TryFrom<ApiKeyRow> for ApiKeyBody {
     type Error = Error;
 
     fn try_from(row: ApiKeyRow) -> Result<Self> {
-        let ApiKeyRow { id, name, scopes, created_at, last_used_at, revoked_at } = row;
+        let ApiKeyRow { id, name, scopes, publisher, created_at, last_used_at, revoked_at } = row;
         Ok(Self {
             id: id.to_string(),
             name,
             scopes,
+            publisher: publisher.map(|id| id.to_string()),
             key: None,
             created_at: moment(created_at)?,
             last_used_at: last_used_at.map(moment).transpose()?,
@@ -84,10 +87,14 @@ struct CreateKey<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "shop")]
     name: RawField<'a>,
-    /// Any of `wallet:read`, `wallet:write`, `users:read`, `games:write`, `events:write` and `admin`.
+    /// Any of `wallet:read`, `wallet:write`, `users:read`, `games:read`, `games:write`, `events:write` and `admin`.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<String>, example = json!(["wallet:read", "wallet:write"]))]
     scopes: RawField<'a>,
+    /// A publisher: `games:read` and `games:write`, the only scopes of such a key, hold for its games only.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "1")]
+    publisher: RawField<'a>,
 }
 
 fn scopes(raw: &str) -> Result<Vec<Scope>, String> {
@@ -119,12 +126,13 @@ async fn create_key(
     body: JsonBody,
 ) -> Result<Replayable<ApiKeyBody>> {
     caller.require_scope(Scope::Admin)?;
-    let CreateKey { name, scopes: names } = body.read()?;
+    let CreateKey { name, scopes: names, publisher } = body.read()?;
     let mut validator = Validator::default();
     let name = validator.required("/name", &name, |raw| text(raw, NAME_MAX));
     let scopes = validator.required("/scopes", &names, scopes);
+    let publisher = validator.optional("/publisher", &publisher, fields::publisher);
     let (name, scopes) = validator.finish(name.zip(scopes))?;
-    let new = keys.create(&caller, Some(origin), &name, &scopes).await?;
+    let new = keys.create(&caller, Some(origin), &name, &scopes, publisher).await?;
     let location = format!("/api/keys/{}", new.row.id);
     Ok(Replayable::created(ApiKeyBody::try_from(new)?, location, false))
 }

@@ -12,12 +12,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::Connection;
 
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
-use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, Scope};
+use crate::auth::{ApiKeyGrant, CREDENTIAL_CACHED_FOR, Caller, Scope};
 use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::http::origin::Origin;
-use crate::ids::ApiKeyId;
+use crate::ids::{ApiKeyId, PublisherId};
 use crate::secret::{self, Secret};
 use crate::telemetry::Metrics;
 
@@ -43,7 +43,7 @@ pub struct NewApiKey {
 }
 
 struct CachedKey {
-    scopes: Vec<Scope>,
+    grant: ApiKeyGrant,
     /// Empty if the key does not exist.
     hashes: Vec<Vec<u8>>,
     /// Whether the last recorded use was less than a minute ago.
@@ -53,7 +53,7 @@ struct CachedKey {
 
 impl CachedKey {
     fn missing(read: Instant) -> Self {
-        Self { scopes: Vec::new(), hashes: Vec::new(), is_recently_used: true, read }
+        Self { grant: ApiKeyGrant::default(), hashes: Vec::new(), is_recently_used: true, read }
     }
 }
 
@@ -78,15 +78,15 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// The id and the scopes of a valid key, as it was at `not_before` or later.
+    /// The id of a valid key and what it permits, as it was at `not_before` or later.
     pub async fn identify(
         &self,
         credential: &Secret,
         not_before: Option<Instant>,
-    ) -> Result<(ApiKeyId, Vec<Scope>)> {
+    ) -> Result<(ApiKeyId, ApiKeyGrant)> {
         let found = match parse(credential) {
             Some((id, secret)) => {
-                self.check(id, &secret, not_before).await?.map(|scopes| (id, scopes))
+                self.check(id, &secret, not_before).await?.map(|grant| (id, grant))
             }
             None => None,
         };
@@ -100,7 +100,7 @@ impl ApiKeys {
         id: ApiKeyId,
         secret: &Secret,
         not_before: Option<Instant>,
-    ) -> Result<Option<Vec<Scope>>> {
+    ) -> Result<Option<ApiKeyGrant>> {
         let is_usable = |cached: &CachedKey| {
             cached.read.elapsed() < CREDENTIAL_CACHED_FOR
                 && not_before.is_none_or(|not_before| cached.read >= not_before)
@@ -117,7 +117,7 @@ impl ApiKeys {
         if is_right && is_fresh && !cached.is_recently_used {
             sql::note_use(&mut *self.db.acquire("keys.note_use").await?, id).await?;
         }
-        Ok(is_right.then(|| cached.scopes.clone()))
+        Ok(is_right.then(|| cached.grant.clone()))
     }
 
     async fn read(&self, id: ApiKeyId) -> Result<Arc<CachedKey>> {
@@ -128,7 +128,8 @@ impl ApiKeys {
                 let scopes = stored.scopes.iter().filter_map(|name| name.parse().ok()).collect();
                 let hashes =
                     [Some(stored.hash), stored.hash_before].into_iter().flatten().collect();
-                CachedKey { scopes, hashes, is_recently_used: stored.is_recently_used, read }
+                let grant = ApiKeyGrant { scopes, user: stored.user };
+                CachedKey { grant, hashes, is_recently_used: stored.is_recently_used, read }
             }
             None => CachedKey::missing(read),
         };
@@ -137,19 +138,27 @@ impl ApiKeys {
         Ok(cached)
     }
 
+    /// Creates a key; a key of a publisher can only have scopes that hold for its games.
     pub async fn create(
         &self,
         caller: &Caller,
         origin: Option<Origin>,
         name: &str,
         scopes: &[Scope],
+        publisher: Option<PublisherId>,
     ) -> Result<NewApiKey> {
         caller.require_scope(Scope::Admin)?;
+        let is_of_games = |scope: &Scope| matches!(scope, Scope::GamesRead | Scope::GamesWrite);
+        if publisher.is_some() && !scopes.iter().all(is_of_games) {
+            let why = "a key of a publisher has only games:read and games:write";
+            return Err(Error::field("/scopes", why));
+        }
         let secret = new_secret();
         let scopes: Vec<String> = scopes.iter().map(|scope| scope.name().to_owned()).collect();
         let mut db = self.db.acquire("keys.create").await?;
         let mut tx = db.begin().await?;
-        let row = sql::create(&mut tx, name, &scopes, &secret.hash()).await?;
+        let row = sql::create(&mut tx, name, &scopes, &secret.hash(), publisher).await?;
+        let row = row.ok_or_else(|| Error::field("/publisher", "there is no such publisher"))?;
         self.audit(&mut tx, caller, origin, AuditAction::KeyCreated, row.id).await?;
         tx.commit().await?;
         Ok(NewApiKey { key: format_key(row.id, &secret), row })

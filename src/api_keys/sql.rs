@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::error::Result;
-use crate::ids::ApiKeyId;
+use crate::ids::{ApiKeyId, PublisherId, UserId};
 
 /// A key without its secret.
 #[derive(Debug)]
@@ -14,33 +14,40 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub scopes: Vec<String>,
+    /// The only publisher that its scopes hold for.
+    pub publisher: Option<PublisherId>,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,
     pub revoked_at: Option<OffsetDateTime>,
 }
 
+/// Inserts a key; none if there is no such publisher.
 pub(super) async fn create(
     db: &mut PgConnection,
     name: &str,
     scopes: &[String],
     hash: &[u8],
-) -> Result<ApiKeyRow> {
+    publisher: Option<PublisherId>,
+) -> Result<Option<ApiKeyRow>> {
     let row = sqlx::query_as!(
         ApiKeyRow,
-        r#"insert into api_key (name, scopes, secret_hash) values ($1, $2, $3)
-        returning id as "id: ApiKeyId", name, scopes, created_at, last_used_at, revoked_at"#,
+        r#"insert into api_key (name, scopes, secret_hash, publisher)
+        select $1, $2, $3, $4
+        where $4::bigint is null or exists (select from publisher where id = $4)
+        returning id as "id: ApiKeyId", name, scopes, publisher as "publisher: PublisherId", created_at, last_used_at, revoked_at"#,
         name,
         scopes,
-        hash
+        hash,
+        publisher.map(|id| id.0),
     );
-    Ok(row.fetch_one(db).await?)
+    Ok(row.fetch_optional(db).await?)
 }
 
 /// Keys with an id above `after`.
 pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
     let rows = sqlx::query_as!(
         ApiKeyRow,
-        r#"select id as "id: ApiKeyId", name, scopes, created_at, last_used_at, revoked_at
+        r#"select id as "id: ApiKeyId", name, scopes, publisher as "publisher: PublisherId", created_at, last_used_at, revoked_at
         from api_key where id > $1 order by id limit $2"#,
         after,
         limit
@@ -51,6 +58,8 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
 /// The part of a key that credentials are checked against.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
+    /// The user of its publisher.
+    pub user: Option<UserId>,
     pub hash: Vec<u8>,
     /// Hash of the previous secret, while it is still valid after a rotation.
     pub hash_before: Option<Vec<u8>>,
@@ -61,10 +70,12 @@ pub(super) struct StoredApiKey {
 pub(super) async fn find(db: &mut PgConnection, id: ApiKeyId) -> Result<Option<StoredApiKey>> {
     let row = sqlx::query_as!(
         StoredApiKey,
-        r#"select scopes, secret_hash as hash,
-            case when overlap_until > now() then secret_hash_before end as hash_before,
-            coalesce(last_used_at > now() - interval '1 minute', false) as "is_recently_used!"
-        from api_key where id = $1 and revoked_at is null"#,
+        r#"select k.scopes, p.app_user as "user?: UserId", k.secret_hash as hash,
+            case when k.overlap_until > now() then k.secret_hash_before end as hash_before,
+            coalesce(k.last_used_at > now() - interval '1 minute', false) as "is_recently_used!"
+        from api_key k
+        left join publisher p on p.id = k.publisher
+        where k.id = $1 and k.revoked_at is null"#,
         id.0
     );
     Ok(row.fetch_optional(db).await?)
@@ -99,7 +110,7 @@ pub(super) async fn rotate(
             secret_hash = $2,
             overlap_until = case when overlap_until > now() then overlap_until else now() + make_interval(secs => $3) end
         where id = $1 and revoked_at is null
-        returning id as "id: ApiKeyId", name, scopes, created_at, last_used_at, revoked_at"#,
+        returning id as "id: ApiKeyId", name, scopes, publisher as "publisher: PublisherId", created_at, last_used_at, revoked_at"#,
         id.0,
         hash,
         overlap.as_secs_f64()

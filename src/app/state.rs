@@ -178,8 +178,8 @@ impl Authenticate for Credentials {
 impl Credentials {
     async fn identify(&self, credential: &Secret, not_before: Option<Instant>) -> Result<Caller> {
         if api_keys::is_key(credential) {
-            let (id, scopes) = self.api_keys.identify(credential, not_before).await?;
-            return Ok(Caller::api_key(id, scopes, self.policy));
+            let (id, grant) = self.api_keys.identify(credential, not_before).await?;
+            return Ok(Caller::api_key(id, grant, self.policy));
         }
         Ok(Caller::user(self.users.identify(credential).await?, self.policy))
     }

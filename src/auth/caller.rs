@@ -19,14 +19,22 @@ pub struct SignedIn {
     pub expires_at: OffsetDateTime,
 }
 
+/// Permissions of an API key.
+#[derive(Debug, Clone, Default)]
+pub struct ApiKeyGrant {
+    pub scopes: Vec<Scope>,
+    /// The user for whom the program acts: then the scopes hold only for what belongs to this user.
+    pub user: Option<UserId>,
+}
+
 /// The authenticated identity behind a call.
 #[derive(Debug, Clone)]
 pub enum Principal {
     /// No credential: only possible where access is open.
     Anonymous,
     User(SignedIn),
-    /// A program, with the scopes of its API key.
-    ApiKey(Vec<Scope>),
+    /// A program, with what its API key permits.
+    ApiKey(ApiKeyGrant),
     /// The command line on the server itself.
     Operator,
 }
@@ -49,9 +57,9 @@ impl Caller {
         Self { name, principal: Principal::User(user), policy }
     }
 
-    pub fn api_key(id: ApiKeyId, scopes: Vec<Scope>, policy: Policy) -> Self {
+    pub fn api_key(id: ApiKeyId, grant: ApiKeyGrant, policy: Policy) -> Self {
         let name = Cow::Owned(format!("key:{id}"));
-        Self { name, principal: Principal::ApiKey(scopes), policy }
+        Self { name, principal: Principal::ApiKey(grant), policy }
     }
 
     /// The command line on the server: every permission.
@@ -93,9 +101,11 @@ impl Caller {
     /// Whether the scope was granted.
     pub fn has_scope(&self, scope: Scope) -> bool {
         match &self.principal {
-            Principal::Anonymous => false,
             Principal::User(user) => user.is_admin,
-            Principal::ApiKey(scopes) => scopes.contains(&scope) || scopes.contains(&Scope::Admin),
+            Principal::ApiKey(ApiKeyGrant { scopes, user: None }) => {
+                scopes.contains(&scope) || scopes.contains(&Scope::Admin)
+            }
+            Principal::Anonymous | Principal::ApiKey(ApiKeyGrant { user: Some(_), .. }) => false,
             Principal::Operator => true,
         }
     }
@@ -112,5 +122,17 @@ impl Caller {
     /// Refuses every caller but this user and those with the scope.
     pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
         if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
+    }
+
+    /// Refuses every caller but this owner, API keys of the owner with the scope, and all others with the scope.
+    pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
+        match &self.principal {
+            Principal::ApiKey(grant)
+                if grant.user == Some(owner) && grant.scopes.contains(&scope) =>
+            {
+                Ok(())
+            }
+            _ => self.require_user_or_scope(owner, scope),
+        }
     }
 }

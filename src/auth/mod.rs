@@ -14,7 +14,7 @@ mod trusted_proxies;
 pub use self::authenticator::{
     Authenticate, Authenticated, Authenticator, CREDENTIAL_CACHED_FOR, PresentedCredential, bearer,
 };
-pub use self::caller::{Caller, Principal, SignedIn};
+pub use self::caller::{ApiKeyGrant, Caller, Principal, SignedIn};
 pub use self::network::client_network;
 pub use self::policy::{Access, AccessArgs, Policy};
 pub use self::scope::Scope;

@@ -102,7 +102,7 @@ impl GamesParts {
 /// Refuses a caller that manages neither the games of this publisher's user nor all games. The house has no user.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {
-        Some(user) => caller.require_user_or_scope(user, Scope::GamesWrite),
+        Some(user) => caller.require_owner_or_scope(user, Scope::GamesWrite),
         None => caller.require_scope(Scope::GamesWrite),
     }
 }

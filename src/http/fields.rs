@@ -6,6 +6,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::error::{Error, Result};
+use crate::ids::PublisherId;
 
 /// Most levels of metadata: parsers of some languages accept no more.
 const METADATA_DEPTH_MAX: usize = 32;
@@ -44,6 +45,11 @@ pub fn id(raw: &str) -> Option<i64> {
     let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| plain)
+}
+
+/// Parses the id of a publisher.
+pub fn publisher(raw: &str) -> Result<PublisherId, String> {
+    id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
 }
 
 /// Parses a JSON string that Postgres can store: it cannot store a NUL.

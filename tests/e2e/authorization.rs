@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use revwallet::app::App;
-use revwallet::auth::{Access, Caller, Policy, Scope, SignedIn};
+use revwallet::auth::{Access, ApiKeyGrant, Caller, Policy, Scope, SignedIn};
 use revwallet::error::{Error, Result};
 use revwallet::idempotency::IdempotencyKey;
 use revwallet::ids::{ApiKeyId, HoldId, PlayerId, TransferId, UserId, WalletId, WebhookId};
@@ -128,7 +128,11 @@ fn callers(owner: &SignedIn, other: &SignedIn, policy: Policy) -> Vec<TestCaller
     for scope in Scope::ALL {
         callers.push(TestCaller {
             name: scope.name(),
-            caller: Caller::api_key(ApiKeyId(77), vec![scope], policy),
+            caller: Caller::api_key(
+                ApiKeyId(77),
+                ApiKeyGrant { scopes: vec![scope], user: None },
+                policy,
+            ),
             is_owner: false,
             is_user: false,
             scopes: vec![scope],
@@ -332,7 +336,7 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
         (
             "create key",
             Admin,
-            operation!(|c| c.app.api_keys.create(c.caller, None, "x", &[Scope::UsersRead])),
+            operation!(|c| c.app.api_keys.create(c.caller, None, "x", &[Scope::UsersRead], None)),
         ),
         ("list keys", Admin, operation!(|c| c.app.api_keys.list(c.caller, 0, 1))),
         ("revoke key", Admin, operation!(|c| c.app.api_keys.revoke(c.caller, None, ApiKeyId(404)))),

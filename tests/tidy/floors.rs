@@ -180,7 +180,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["ledger", "http", "auth", "telemetry", "tasks", "error", "secret", "ids", "settings"],
     ),
     ("ledger", &["db", "idempotency", "telemetry", "tasks", "error", "cache", "settings"]),
-    ("http", &["db", "auth", "telemetry", "tasks", "error", "settings", "web"]),
+    ("http", &["db", "auth", "telemetry", "tasks", "error", "settings", "web", "ids"]),
     ("db", &["telemetry", "error", "secret", "settings"]),
     ("throttle", &["db", "auth", "error"]),
     ("jobs", &["db", "telemetry", "tasks", "error"]),

@@ -9,8 +9,8 @@ use crate::games::catalog::{
     TITLE_MAX,
 };
 use crate::http::extract::{BoundedList, RawField, Validator};
-use crate::http::fields::{id, string, text};
-use crate::ids::{GameId, PublisherId};
+use crate::http::fields::{self, id, string, text};
+use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{MAX_BALANCE, Minor};
 
@@ -162,9 +162,7 @@ impl PutGame<'_> {
         currencies: &Currencies,
         main: Option<Currency>,
     ) -> GameChanges {
-        let publisher = validator.optional("/publisher", &self.publisher, |raw| {
-            id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
-        });
+        let publisher = validator.optional("/publisher", &self.publisher, fields::publisher);
         let state = validator.optional("/state", &self.state, |raw| string(raw)?.parse());
         let base = validator.optional("/base", &self.base, |raw| {
             id(raw).map(GameId).ok_or_else(|| "must be the id of a game".to_owned())

@@ -21,11 +21,11 @@ use crate::games::purchase::Rate;
 use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
-use crate::http::fields::{id, moment, stored_moment, string};
+use crate::http::fields::{self, id, moment, stored_moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
-use crate::ids::{GameId, PublisherId};
+use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::wallet::http::body::number;
 
@@ -326,9 +326,7 @@ impl CreateCode<'_> {
         if self.percent.raw().is_some() == self.amount.raw().is_some() {
             validator.refuse("/percent", "is required, or amount; not both");
         }
-        let publisher = validator.optional("/publisher", &self.publisher, |raw| {
-            id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
-        });
+        let publisher = validator.optional("/publisher", &self.publisher, fields::publisher);
         let game = validator.optional("/game", &self.game, |raw| {
             id(raw).map(GameId).ok_or_else(|| "must be the id of a game".to_owned())
         });

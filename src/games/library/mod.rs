@@ -46,7 +46,10 @@ impl Games {
         let found = sql::owner(&mut db, game, user).await?;
         drop(db);
         let publisher_user = found.as_ref().and_then(|found| found.publisher_user);
-        if require_manager(caller, publisher_user).is_err() {
+        let is_of_publisher = publisher_user.is_some_and(|publisher| {
+            caller.require_owner_or_scope(publisher, Scope::GamesRead).is_ok()
+        });
+        if !is_of_publisher && require_manager(caller, publisher_user).is_err() {
             caller.require_user_or_scope(user, Scope::GamesRead)?;
         }
         // A draft, which others do not see, has no owners.

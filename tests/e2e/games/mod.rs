@@ -7,6 +7,7 @@ mod crash;
 mod docs;
 mod offers;
 mod original;
+mod publisher_keys;
 mod purchases;
 mod refunds;
 mod statements;

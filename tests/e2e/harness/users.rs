@@ -36,8 +36,8 @@ impl TestApp {
 
     /// Creates an API key with the given scopes and returns a client that uses it.
     pub async fn api_key(&self, scopes: &[Scope]) -> Client {
-        let created =
-            self.app().api_keys.create(&Caller::operator(), None, "test", scopes).await.unwrap();
+        let (keys, operator) = (&self.app().api_keys, Caller::operator());
+        let created = keys.create(&operator, None, "test", scopes, None).await.unwrap();
         self.with_credential(created.key.reveal())
     }
 }
