@@ -7,10 +7,23 @@ export function setApiKey(key) {
   else sessionStorage.removeItem(API_KEY_ITEM);
 }
 
+/** The API key or token of this tab, or null. */
+export function credential() {
+  return sessionStorage.getItem(API_KEY_ITEM);
+}
+
+/** Id of the signed-in user: the claim `sub` of the token. Null with an API key, or without a credential. */
+export function userId() {
+  const claims = credential()?.split(".")[1];
+  try { return JSON.parse(atob(claims.replaceAll("-", "+").replaceAll("_", "/"))).sub ?? null; } catch { return null; }
+}
+
 /** A failed request, with the API's error message. */
 export class ApiError extends Error {
   constructor(problem, status) {
     super(problem?.detail ?? `The server answered ${status}.`);
+    this.status = status;
+    this.problem = problem ?? {};
     this.errors = problem?.errors ?? [];
     // Without a clear rejection (4xx), the request may have taken effect.
     this.mayHaveSucceeded = !(status >= 400 && status < 500);
@@ -33,8 +46,7 @@ export function newIdempotencyKey() {
 
 export async function call(method, path, body, idempotencyKey) {
   const headers = {};
-  const credential = sessionStorage.getItem(API_KEY_ITEM);
-  if (credential) headers.Authorization = `Bearer ${credential}`;
+  if (credential()) headers.Authorization = `Bearer ${credential()}`;
   if (body) headers["Content-Type"] = "application/json";
   if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
   let response, text;

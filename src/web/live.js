@@ -1,8 +1,8 @@
 // The live page: messages of a game event as they happen, and the leaders beside them.
 
-const $ = (id) => document.getElementById(id);
+import { credential } from "/assets/api.js";
+import { $, element } from "/assets/page.js";
 
-const API_KEY_ITEM = "revwallet.key";
 const MESSAGES_MAX = 200;
 const RECONNECT_MS = [250, 500, 1000, 2000, 5000];
 /** Shortest time between two reads of the leaders. */
@@ -23,11 +23,8 @@ function localTime(at) {
 function append(text, className) {
   const scroll = $("scroll");
   const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
-  const line = document.createElement("li");
-  line.textContent = text;
-  if (className) line.className = className;
   const list = $("messages");
-  list.append(line);
+  list.append(element("li", text, className));
   while (list.children.length > MESSAGES_MAX) list.firstElementChild.remove();
   $("no-messages").hidden = true;
   if (atEnd) scroll.scrollTop = scroll.scrollHeight;
@@ -93,7 +90,7 @@ function connect() {
   const socket = new WebSocket(url);
   state.socket = socket;
   socket.addEventListener("open", () => {
-    const token = sessionStorage.getItem(API_KEY_ITEM);
+    const token = credential();
     if (token) send({ action: "authenticate", token });
     subscribe();
     scheduleLeaders();
@@ -120,13 +117,6 @@ function scheduleLeaders() {
   }, LEADERS_MS);
 }
 
-function cell(text, className) {
-  const created = document.createElement("td");
-  created.textContent = text;
-  if (className) created.className = className;
-  return created;
-}
-
 /** A number of minor units as a decimal; empty where the balance is not for everyone. */
 function decimal(minor, currency) {
   if (minor === undefined) return "";
@@ -143,11 +133,11 @@ async function loadLeaders() {
   } catch { /* the connection is reported by the state line */ return; }
   $("board").hidden = entries.length === 0;
   $("leaders").replaceChildren(...entries.map((entry) => {
-    const row = document.createElement("tr");
+    const row = element("tr");
     row.append(
-      cell(entry.rank),
-      cell(entry.userId),
-      cell(decimal(entry.balance, currency), "number"),
+      element("td", entry.rank),
+      element("td", entry.userId),
+      element("td", decimal(entry.balance, currency), "number"),
     );
     return row;
   }));

@@ -16,38 +16,24 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// Files of the pages: path, content type, content.
+const FILES: [(&str, &str, &str); 10] = [
+    ("/", HTML, include_str!("wallets.html")),
+    ("/live", HTML, include_str!("live.html")),
+    ("/assets/style.css", CSS, include_str!("style.css")),
+    ("/assets/wallets.css", CSS, include_str!("wallets.css")),
+    ("/assets/live.css", CSS, include_str!("live.css")),
+    ("/assets/api.js", JAVASCRIPT, include_str!("api.js")),
+    ("/assets/page.js", JAVASCRIPT, include_str!("page.js")),
+    ("/assets/wallets.js", JAVASCRIPT, include_str!("wallets.js")),
+    ("/assets/live.js", JAVASCRIPT, include_str!("live.js")),
+    ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
+];
+
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/", get(async |headers| file(&headers, HTML, include_str!("wallets.html"))))
-        .route("/live", get(async |headers| file(&headers, HTML, include_str!("live.html"))))
-        .route(
-            "/assets/live.css",
-            get(async |headers| file(&headers, CSS, include_str!("live.css"))),
-        )
-        .route(
-            "/assets/live.js",
-            get(async |headers| file(&headers, JAVASCRIPT, include_str!("live.js"))),
-        )
-        .route(
-            "/assets/style.css",
-            get(async |headers| file(&headers, CSS, include_str!("style.css"))),
-        )
-        .route(
-            "/assets/wallets.css",
-            get(async |headers| file(&headers, CSS, include_str!("wallets.css"))),
-        )
-        .route(
-            "/assets/wallets.js",
-            get(async |headers| file(&headers, JAVASCRIPT, include_str!("wallets.js"))),
-        )
-        .route(
-            "/assets/api.js",
-            get(async |headers| file(&headers, JAVASCRIPT, include_str!("api.js"))),
-        )
-        .route(
-            "/assets/icon.svg",
-            get(async |headers| file(&headers, "image/svg+xml", include_str!("icon.svg"))),
-        )
+    FILES.into_iter().fold(Router::new(), |router, (path, content_type, body)| {
+        router.route(path, get(async move |headers: HeaderMap| file(&headers, content_type, body)))
+    })
 }
 
 /// A whole page around `article`, which is HTML.

@@ -1,11 +1,8 @@
 //! The page at `/live` in Chromium: both game events, a reconnect, and the keyboard.
 
-use std::path::Path;
-use std::sync::OnceLock;
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use crate::harness::browser::{ACCESSIBLE, Browser, Look};
+use crate::harness::browser::{Browser, Look};
 use crate::harness::program::{Folder, Program};
 use crate::harness::{Client, free_address, run};
 
@@ -16,16 +13,6 @@ async fn deposit(client: &Client, user: &str, cents: i64) {
     let body = json!({ "userId": user, "amount": cents });
     let response = client.post("/api/wallet/deposit", body).await;
     assert_eq!(response.status, 200, "{}", response.text);
-}
-
-/// Takes a screenshot and, with `BLESS` set, writes it to `docs/screenshots`.
-async fn picture(browser: &Browser, name: &str) {
-    let image = browser.screenshot().await;
-    assert!(image.len() > 10_000, "there is something to see");
-    if std::env::var_os("BLESS").is_some() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
-        std::fs::write(folder.join(name), image).unwrap();
-    }
 }
 
 async fn visit(client: &Client, look: Look) -> Browser {
@@ -44,7 +31,7 @@ async fn the_page_shows_messages_of_the_chosen_game_event() {
 
         deposit(app, "ada", 12_300).await;
         browser.see("#messages", ": User ada initialized a wallet with 123.00 amount.").await;
-        picture(&browser, "live.png").await;
+        browser.picture("live.png").await;
 
         browser.click("#leaderboard-btn").await;
         browser.see("#current", "Currently in the game event: Leaderboard").await;
@@ -56,10 +43,9 @@ async fn the_page_shows_messages_of_the_chosen_game_event() {
         browser.run("document.querySelector('#leaderboard-btn').focus()").await;
         browser.press(&format!("{TAB}{ENTER}")).await;
         browser.see("#current", "Game progress").await;
-        let mut log = browser.console().await;
         // The page shows no leaders where there is no board.
-        log.retain(|line| !line["message"].as_str().unwrap().contains("/api/leaderboard"));
-        assert!(log.is_empty(), "{log:?}");
+        let complaints = browser.complaints("/api/leaderboard").await;
+        assert!(complaints.is_empty(), "{complaints:?}");
         browser.close().await;
     })
     .await;
@@ -82,44 +68,14 @@ async fn the_page_fits_a_phone_and_the_dark() {
             browser.see("#messages", "amount").await;
             browser.see("#leaders", player).await;
 
-            let fits = "return document.documentElement.scrollWidth <= innerWidth";
-            assert_eq!(browser.run(fits).await, Value::Bool(true), "{look:?}");
-            assert_eq!(browser.run(ACCESSIBLE).await, json!([]), "{look:?}");
-            let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
-            assert_eq!(browser.run(dark).await, look == Look::Dark);
-            assert_eq!(axe_violations(&browser).await, json!([]), "{look:?}");
+            browser.assert_readable(look, "/live").await;
             if let Some(name) = name {
-                picture(&browser, name).await;
+                browser.picture(name).await;
             }
             browser.close().await;
         }
     })
     .await;
-}
-
-/// Returns the script of axe-core.
-fn axe() -> &'static str {
-    static AXE: OnceLock<String> = OnceLock::new();
-    AXE.get_or_init(|| {
-        let mut bash = std::process::Command::new("bash");
-        bash.args(["-c", "source scripts/lib/setup.sh && axe_npm_tools"]);
-        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "axe-core is not available: {stderr}");
-        let folder = String::from_utf8(output.stdout).unwrap();
-        let path = format!("{}/node_modules/axe-core/axe.min.js", folder.trim());
-        std::fs::read_to_string(path).unwrap()
-    })
-}
-
-/// Returns the serious findings of axe-core.
-async fn axe_violations(browser: &Browser) -> Value {
-    let axe = axe();
-    let script = "
-        return axe.run().then(({ violations }) => violations
-            .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-            .map(({ id, nodes }) => [id, ...nodes.map((node) => node.html)]));";
-    browser.run(&format!("{axe};{script}")).await
 }
 
 #[tokio::test]

@@ -1,11 +1,9 @@
 //! The page at `/` in Chromium: every action on wallets, by mouse and by keyboard.
 
-use std::path::Path;
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use crate::harness::browser::{ACCESSIBLE, Browser, Look};
-use crate::harness::{TestApp, run};
+use crate::harness::browser::{Browser, Look};
+use crate::harness::{TestApp, eventually, run};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -16,25 +14,10 @@ async fn visit(app: &TestApp, look: Look) -> Browser {
     browser
 }
 
-/// Asserts that the browser console is empty, content security policy included; a 422 that the page explains is expected.
+/// Asserts that the browser console is empty; a 422 that the page explains is expected.
 async fn is_content(browser: &Browser) {
-    let log = browser.console().await;
-    let complaints: Vec<&Value> = log
-        .iter()
-        .filter(|line| !line["message"].as_str().unwrap().contains("status of 422"))
-        .collect();
+    let complaints = browser.complaints("status of 422").await;
     assert!(complaints.is_empty(), "{complaints:?}");
-}
-
-/// Takes a screenshot and, with `BLESS` set, writes it to `docs/screenshots`.
-async fn picture(browser: &Browser, name: &str) {
-    let image = browser.screenshot().await;
-    assert!(image.len() > 10_000, "there is something to see");
-    if std::env::var_os("BLESS").is_some() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(name), image).unwrap();
-    }
 }
 
 /// Creates wallets with a varied history.
@@ -129,19 +112,46 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
         browser.click("#deposit button").await;
         let balance =
             async || app.get(&format!("/wallet/{wallet}")).await.json()["balance"].clone();
-        crate::harness::eventually("the request has arrived", async || balance().await == 15.0)
-            .await;
+        eventually("the request has arrived", async || balance().await == 15.0).await;
         browser.see("#say.bad", ".").await;
         browser.click("#deposit button").await;
         browser.see("#say", "Deposited. The balance is 15.00 EUR").await;
         // The form ignores clicks until the wallet is shown anew.
         let busy = "return document.querySelector('#deposit button').disabled";
-        crate::harness::eventually("the form is ready", async || browser.run(busy).await == false)
-            .await;
+        eventually("the form is ready", async || browser.run(busy).await == false).await;
         // A deposit after a success is a new request with a new idempotency key.
         browser.write("#deposit [name=amount]", "5").await;
         browser.click("#deposit button").await;
         browser.see("#say", "Deposited. The balance is 20.00 EUR").await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wallet_that_arrives_late_does_not_take_the_focus() {
+    run(async |app| {
+        let (a, b) = (app.open_wallet("EUR", "10").await, app.open_wallet("EUR", "20").await);
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#wallets", "20.00 EUR").await;
+        browser.click(&format!("#wallets [data-id='{a}']")).await;
+        browser.see("#balance", "10.00 EUR").await;
+        let focused = "return document.activeElement.id || document.activeElement.name";
+        eventually("the title is read", async || browser.run(focused).await == "wallet-title")
+            .await;
+        // Responses wait until the page says so.
+        let held = "
+            const real = window.fetch;
+            const released = new Promise((resolve) => { window.release = resolve; });
+            window.fetch = (...request) => released.then(() => real(...request));";
+        browser.run(held).await;
+
+        browser.click(&format!("#wallets [data-id='{b}']")).await;
+        browser.click("#deposit [name=amount]").await;
+        browser.run("window.release()").await;
+
+        browser.see("#history", "20.00").await;
+        assert_eq!(browser.run(focused).await, "amount");
         browser.close().await;
     })
     .await;
@@ -226,11 +236,11 @@ async fn long_lists_and_histories_come_in_pages() {
         let lines =
             async || browser.run("return document.querySelectorAll('#history tr').length").await;
         browser.see("#older", "Older").await;
-        crate::harness::eventually("the first page", async || lines().await == 25).await;
+        eventually("the first page", async || lines().await == 25).await;
 
         for expected in [50, 62] {
             browser.click("#older").await;
-            crate::harness::eventually("the next page", async || lines().await == expected).await;
+            eventually("the next page", async || lines().await == expected).await;
         }
 
         assert_eq!(browser.run("return document.querySelector('#older').hidden").await, true);
@@ -250,14 +260,9 @@ async fn it_can_be_read_on_a_desk_in_the_dark_and_on_a_phone() {
             browser.open(&format!("http://{}/#wallet=1", app.address)).await;
             browser.see("#history", "transfer").await;
 
-            assert_eq!(browser.run(ACCESSIBLE).await, json!([]), "{look:?}");
-            let width = if look == Look::Phone { 390 } else { 1200 };
-            let wide = browser.run("return document.documentElement.scrollWidth").await;
-            assert!(wide.as_i64().unwrap() <= width, "{look:?} scrolls sideways: {wide}");
-            let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
-            assert_eq!(browser.run(dark).await, look == Look::Dark);
+            browser.assert_readable(look, "/").await;
             browser.run("document.activeElement.blur(); scrollTo(0, 0)").await;
-            picture(&browser, name).await;
+            browser.picture(name).await;
             is_content(&browser).await;
             browser.close().await;
         }
@@ -272,6 +277,7 @@ async fn files_are_asked_about_and_not_sent_again() {
             "/",
             "/assets/wallets.js",
             "/assets/api.js",
+            "/assets/page.js",
             "/assets/wallets.css",
             "/assets/style.css",
             "/assets/icon.svg",

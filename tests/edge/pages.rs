@@ -10,14 +10,8 @@ use crate::nginx::{Edge, nginx_versions, run_behind_nginx};
 
 /// Asserts that the browser console is empty, content security policy included; error statuses are expected.
 async fn assert_console_is_clean(browser: &Browser) {
-    let log = browser.console().await;
-    let messages: Vec<_> = log
-        .iter()
-        .filter(|line| {
-            !line["message"].as_str().unwrap().contains("the server responded with a status of")
-        })
-        .collect();
-    assert!(messages.is_empty(), "{messages:?}");
+    let complaints = browser.complaints("the server responded with a status of").await;
+    assert!(complaints.is_empty(), "{complaints:?}");
 }
 
 /// Asserts that style sheet and icon were loaded from the edge.

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use fantoccini::actions::{InputSource, KeyAction, KeyActions};
@@ -37,10 +39,21 @@ pub enum Look {
     Narrow,
 }
 
+impl Look {
+    /// Width of the window in CSS pixels.
+    const fn width(self) -> u64 {
+        match self {
+            Self::Desktop | Self::Dark => 1_200,
+            Self::Phone => 390,
+            Self::Narrow => 320,
+        }
+    }
+}
+
 /// Script that returns accessibility violations: missing labels and names, heading order, low contrast.
-pub const ACCESSIBLE: &str = r"
+const ACCESSIBLE: &str = r"
     const wrong = [];
-    for (const input of document.querySelectorAll('input, select')) {
+    for (const input of document.querySelectorAll('input, select, textarea')) {
         if (!input.labels?.length) wrong.push(`no label: ${input.name}`);
     }
     for (const button of document.querySelectorAll('button, a')) {
@@ -122,9 +135,13 @@ impl Browser {
         within_timeout(self.client.perform_actions(presses)).await;
     }
 
-    /// The visible text of an element; empty when there is no such element.
+    /// The visible text of an element; empty when there is no such element, or when it is hidden.
     pub async fn text(&self, css: &str) -> String {
-        let script = format!("return document.querySelector({})?.innerText ?? ''", json!(css));
+        let script = format!(
+            "const found = document.querySelector({});
+            return found?.checkVisibility() ? found.innerText : '';",
+            json!(css)
+        );
         self.run(&script).await.as_str().unwrap_or_default().to_owned()
     }
 
@@ -140,18 +157,73 @@ impl Browser {
     }
 
     /// The messages on the console since the last call: a good page writes none.
-    pub async fn console(&self) -> Vec<Value> {
+    async fn console(&self) -> Vec<Value> {
         let log = within_timeout(self.client.issue_cmd(ReadConsole)).await;
         log.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The messages on the console, content security policy included, without those that contain `expected`.
+    pub async fn complaints(&self, expected: &str) -> Vec<Value> {
+        let mut log = self.console().await;
+        log.retain(|line| !line["message"].as_str().unwrap().contains(expected));
+        log
     }
 
     pub async fn screenshot(&self) -> Vec<u8> {
         within_timeout(self.client.screenshot()).await
     }
 
+    /// Takes a screenshot and, with `BLESS` set, writes it to `docs/screenshots`.
+    pub async fn picture(&self, name: &str) {
+        let image = self.screenshot().await;
+        assert!(image.len() > 10_000, "there is something to see");
+        if std::env::var_os("BLESS").is_some() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screenshots");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), image).unwrap();
+        }
+    }
+
+    /// Asserts that the page has no accessibility violation, fits the width of the window, and has the colors of `look`.
+    pub async fn assert_readable(&self, look: Look, what: &str) {
+        let violations = [self.run(ACCESSIBLE).await, self.axe_violations().await];
+        assert_eq!(violations, [json!([]), json!([])], "{what}, {look:?}");
+        let width = self.run("return document.documentElement.scrollWidth").await;
+        assert!(
+            width.as_u64().unwrap() <= look.width(),
+            "{what}, {look:?} scrolls sideways: {width}"
+        );
+        let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
+        assert_eq!(self.run(dark).await, look == Look::Dark);
+    }
+
+    /// Returns the findings of axe-core.
+    async fn axe_violations(&self) -> Value {
+        let axe = axe();
+        let script = "
+            return axe.run().then(({ violations }) => violations
+                .map(({ id, nodes }) => [id, ...nodes.map((node) => node.html)]));";
+        self.run(&format!("{axe};{script}")).await
+    }
+
     pub async fn close(self) {
         let _closed = self.client.clone().close().await;
     }
+}
+
+/// Returns the script of axe-core.
+fn axe() -> &'static str {
+    static AXE: OnceLock<String> = OnceLock::new();
+    AXE.get_or_init(|| {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", "source scripts/lib/setup.sh && axe_npm_tools"]);
+        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "axe-core is not available: {stderr}");
+        let folder = String::from_utf8(output.stdout).unwrap();
+        let path = format!("{}/node_modules/axe-core/axe.min.js", folder.trim());
+        std::fs::read_to_string(path).unwrap()
+    })
 }
 
 /// The process of chromedriver and its browser.
@@ -200,9 +272,7 @@ fn capabilities(look: Look, profile: &Folder) -> Capabilities {
             .unwrap()
             .push(json!("--blink-settings=preferredColorScheme=0")),
         Look::Phone | Look::Narrow => {
-            let width = if look == Look::Phone { 390 } else { 320 };
-            options["mobileEmulation"] =
-                json!({ "deviceMetrics": { "width": width, "height": 844, "pixelRatio": 2.0 } });
+            options["mobileEmulation"] = json!({ "deviceMetrics": { "width": look.width(), "height": 844, "pixelRatio": 2.0 } });
         }
     }
     let all = json!({
