@@ -1,4 +1,4 @@
-//! Pages for a browser: plain HTML, one style sheet, no build step.
+//! Pages for a browser: plain HTML, style sheets and ES modules, no build step.
 
 use std::fmt::Write;
 
@@ -17,16 +17,23 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the pages: path, content type, content.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("/", HTML, include_str!("wallets.html")),
     ("/live", HTML, include_str!("live.html")),
+    ("/store", HTML, include_str!("store.html")),
     ("/assets/style.css", CSS, include_str!("style.css")),
     ("/assets/wallets.css", CSS, include_str!("wallets.css")),
     ("/assets/live.css", CSS, include_str!("live.css")),
+    ("/assets/store.css", CSS, include_str!("store.css")),
     ("/assets/api.js", JAVASCRIPT, include_str!("api.js")),
     ("/assets/page.js", JAVASCRIPT, include_str!("page.js")),
     ("/assets/wallets.js", JAVASCRIPT, include_str!("wallets.js")),
     ("/assets/live.js", JAVASCRIPT, include_str!("live.js")),
+    ("/assets/store.js", JAVASCRIPT, include_str!("store.js")),
+    ("/assets/store-account.js", JAVASCRIPT, include_str!("store-account.js")),
+    ("/assets/store-game.js", JAVASCRIPT, include_str!("store-game.js")),
+    ("/assets/store-library.js", JAVASCRIPT, include_str!("store-library.js")),
+    ("/assets/store-admin.js", JAVASCRIPT, include_str!("store-admin.js")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 

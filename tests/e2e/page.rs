@@ -275,9 +275,16 @@ async fn files_are_asked_about_and_not_sent_again() {
     run(async |app| {
         for path in [
             "/",
+            "/store",
             "/assets/wallets.js",
             "/assets/api.js",
             "/assets/page.js",
+            "/assets/store.js",
+            "/assets/store-account.js",
+            "/assets/store-admin.js",
+            "/assets/store-game.js",
+            "/assets/store-library.js",
+            "/assets/store.css",
             "/assets/wallets.css",
             "/assets/style.css",
             "/assets/icon.svg",

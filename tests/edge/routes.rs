@@ -71,6 +71,7 @@ async fn pages_and_reserved_paths_reach_the_api() {
             "/ws",
             "/ws/",
             "/live",
+            "/store",
         ] {
             request_via_edge(app, edge, "revwallet.com", Method::GET, path).await;
             let (direct, proxied) = (app.get(path).await, edge.public.get(path).await);

@@ -1,12 +1,14 @@
-//! The games store: the catalog, purchases, refunds and libraries.
+//! The games store: the catalog, purchases, refunds, libraries, and the store page.
 
 mod activation_keys;
+mod admin_page;
 mod catalog;
 mod contention;
 mod crash;
 mod docs;
 mod offers;
 mod original;
+mod page;
 mod publisher_keys;
 mod purchases;
 mod refunds;
