@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::BOOK;
 use super::message::{Audience, Message};
 use crate::error::{Error, Result};
-use crate::ledger::tail::{self, BookEvent};
+use crate::ledger::tail::{self, BookEvent, EventToAppend};
 
 /// An event that moves no money, to be published in the transaction of its cause.
 #[derive(Debug, Serialize)]
@@ -46,9 +46,19 @@ struct Envelope<'a> {
 
 /// Publishes an event in the caller's transaction: it is delivered once the transaction has committed.
 pub async fn publish(db: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> {
-    let body = serde_json::value::to_raw_value(event);
-    let body = body.map_err(|cause| Error::Internal(cause.into()))?;
-    Ok(tail::append_event(db, BOOK, event.topic, &body, event.trace).await?)
+    publish_all(db, std::slice::from_ref(event)).await
+}
+
+/// Publishes events in their order, as [`publish`] does.
+pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Result<()> {
+    let bodies = events.iter().map(to_raw_value).collect::<Result<Vec<_>, _>>();
+    let bodies = bodies.map_err(|cause| Error::Internal(cause.into()))?;
+    let events = events.iter().zip(&bodies).map(|(event, body)| EventToAppend {
+        topic: event.topic,
+        body,
+        trace_id: event.trace,
+    });
+    Ok(tail::append_events(db, BOOK, &events.collect::<Vec<_>>()).await?)
 }
 
 /// The message of an event; none if its body is not JSON, which the database rules out.

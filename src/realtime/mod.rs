@@ -53,7 +53,7 @@ use self::hub::Hub;
 use self::limits::{LimitReached, Permit, SocketLimits};
 
 pub use self::args::RealtimeArgs;
-pub use self::event::{NewEvent, message_of, publish};
+pub use self::event::{NewEvent, message_of, publish, publish_all};
 pub use self::message::{Audience, Message};
 pub use self::position::BookPosition;
 pub use self::watch::{Watch, WatchedEvent, Watcher};

@@ -1,8 +1,8 @@
-//! Changes of the catalog: games are added, changed, and deleted or retired.
+//! Changes of the catalog: games are changed, and deleted or retired.
 //!
 //! Each change is a transaction that also makes the cached lists outdated and publishes its event.
 
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
@@ -10,31 +10,14 @@ use super::body::GameBody;
 use super::list::words;
 use super::{Game, GameState, Price, sql};
 use crate::auth::{Access, Caller};
-use crate::error::{Error, FieldError, Result, StoreRefusal};
-use crate::games::sql::{create_stock, publisher_user, set_quantity};
+use crate::error::{Error, Result, StoreRefusal};
+use crate::games::sql::{create_stock, set_quantity};
 use crate::games::{Games, require_manager};
-use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{GameId, PublisherId, UserId};
 use crate::realtime::{Audience, NewEvent, publish};
 
 /// Topic of the changes of the catalog.
 const TOPIC: &str = "game_updates";
-
-/// A game to add.
-#[derive(Debug, Clone)]
-pub struct NewGame {
-    pub title: String,
-    pub genre: String,
-    pub description: String,
-    pub price: Price,
-    pub prices: Vec<Price>,
-    pub publisher: Option<PublisherId>,
-    pub state: GameState,
-    pub base: Option<GameId>,
-    pub copies: Option<i32>,
-    /// Whether it has only the members that the original service knows.
-    pub is_plain: bool,
-}
 
 /// A new limit of copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,33 +43,13 @@ pub struct GameChanges {
     pub is_plain: bool,
 }
 
-/// A game that was added, now or by an earlier request with the same key.
-#[derive(Debug)]
-pub struct AddedGame {
-    pub id: GameId,
-    pub title: String,
-    pub replayed: bool,
-}
-
-impl NewGame {
-    /// The request as parsed, for its idempotency key.
-    fn content(&self) -> Vec<String> {
-        let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
-        let prices: Vec<String> = self.prices.iter().map(price).collect();
-        let mut content = vec![self.title.clone(), self.genre.clone(), self.description.clone()];
-        content.push(price(&self.price));
-        content.push(prices.join(","));
-        content.push(self.publisher.map(|id| id.to_string()).unwrap_or_default());
-        content.push(self.state.name().to_owned());
-        content.push(self.base.map(|id| id.to_string()).unwrap_or_default());
-        content.push(self.copies.map(|copies| copies.to_string()).unwrap_or_default());
-        content
-    }
-}
-
 /// Refuses a caller that may not change a game. Where access is open, plain games of the house that were never sold need no
 /// credential: the clients of the original service send none.
-fn require_change(caller: &Caller, user: Option<UserId>, is_plain_house: bool) -> Result<()> {
+pub(super) fn require_change(
+    caller: &Caller,
+    user: Option<UserId>,
+    is_plain_house: bool,
+) -> Result<()> {
     if is_plain_house && caller.policy().access == Access::Open {
         return Ok(());
     }
@@ -110,61 +73,6 @@ async fn require_change_of(
 }
 
 impl Games {
-    /// Adds a game.
-    pub async fn add(
-        &self,
-        new: &NewGame,
-        caller: &Caller,
-        key: &IdempotencyKey,
-        trace: Uuid,
-    ) -> Result<AddedGame> {
-        let mut db = self.db.acquire("games.add").await?;
-        let user = match new.publisher {
-            Some(publisher) => publisher_user(&mut db, publisher).await?,
-            None => None,
-        };
-        if new.publisher.is_some() && user.is_none() {
-            // Only callers that manage all games learn which publishers exist.
-            require_manager(caller, None)?;
-            return Err(invalid("/publisher", "is not a publisher"));
-        }
-        require_change(caller, user, new.is_plain)?;
-        let content = new.content();
-        let content: Vec<&str> = content.iter().map(String::as_str).collect();
-        let key = key.hashed(caller.name(), "game", &content);
-        let mut tx = db.begin().await?;
-        if let Some(key) = key
-            && let Some(id) = find_replay(&mut tx, key).await?
-        {
-            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
-        }
-        sql::bump_revision(&mut tx).await?;
-        if let Some(base) = new.base {
-            let found = sql::base_game(&mut tx, base).await?;
-            let is_valid =
-                found.is_some_and(|base| base.publisher == new.publisher && !base.has_base);
-            if !is_valid {
-                return Err(invalid("/base", "is not a game of this publisher that can be a base"));
-            }
-        }
-        let stock = match new.copies {
-            Some(copies) => Some(create_stock(&mut tx, copies).await?),
-            None => None,
-        };
-        let Some(id) = sql::insert(&mut tx, new, stock, key).await? else {
-            // A concurrent attempt of the same request added it.
-            let key = key.ok_or(Error::Overloaded)?;
-            let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
-            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
-        };
-        set_prices(&mut tx, id, &new.prices).await?;
-        let shown = self.shown(&mut tx, id).await?;
-        publish_change(&mut tx, &shown, (None, Some(new.state)), trace).await?;
-        tx.commit().await?;
-        self.changed("added");
-        Ok(AddedGame { id, title: new.title.clone(), replayed: false })
-    }
-
     /// Changes a game.
     pub async fn update(
         &self,
@@ -274,33 +182,56 @@ impl Games {
     }
 }
 
-/// Publishes the change of a game to the public: drafts and retired games are not part of it.
+/// The change of a game that the public hears of: drafts and retired games are not part of the catalog.
+pub(super) struct PublicChange {
+    kind: &'static str,
+    data: Box<RawValue>,
+    text: String,
+}
+
+impl PublicChange {
+    /// None if the public sees the game neither before nor after.
+    pub(super) fn new(
+        game: &Game,
+        before: Option<GameState>,
+        after: Option<GameState>,
+    ) -> Result<Option<Self>> {
+        let is_public = |state: Option<GameState>| state == Some(GameState::Published);
+        let (kind, verb) = match (is_public(before), is_public(after)) {
+            (false, true) => ("game.added", "added"),
+            (true, true) => ("game.updated", "updated"),
+            (true, false) => ("game.deleted", "deleted"),
+            (false, false) => return Ok(None),
+        };
+        let data = to_raw_value(&GameBody::try_from(game)?);
+        let data = data.map_err(|cause| Error::Internal(cause.into()))?;
+        let text = format!("The game {} was {verb}.", game.title);
+        Ok(Some(Self { kind, data, text }))
+    }
+
+    pub(super) fn event(&self, trace: Option<Uuid>) -> NewEvent<'_> {
+        NewEvent {
+            topic: TOPIC,
+            kind: self.kind,
+            data: &self.data,
+            text: Some(&self.text),
+            player: None,
+            audience: Audience::Everyone,
+            trace,
+        }
+    }
+}
+
 async fn publish_change(
     db: &mut PgConnection,
     game: &Game,
     (before, after): (Option<GameState>, Option<GameState>),
     trace: Uuid,
 ) -> Result<()> {
-    let is_public = |state: Option<GameState>| state == Some(GameState::Published);
-    let (kind, verb) = match (is_public(before), is_public(after)) {
-        (false, true) => ("game.added", "added"),
-        (true, true) => ("game.updated", "updated"),
-        (true, false) => ("game.deleted", "deleted"),
-        (false, false) => return Ok(()),
-    };
-    let data = to_raw_value(&GameBody::try_from(game)?);
-    let data = data.map_err(|cause| Error::Internal(cause.into()))?;
-    let text = format!("The game {} was {verb}.", game.title);
-    let event = NewEvent {
-        topic: TOPIC,
-        kind,
-        data: &data,
-        text: Some(&text),
-        player: None,
-        audience: Audience::Everyone,
-        trace: Some(trace),
-    };
-    publish(db, &event).await
+    match PublicChange::new(game, before, after)? {
+        Some(change) => publish(db, &change.event(Some(trace))).await,
+        None => Ok(()),
+    }
 }
 
 /// Locks the catalog, so that changes run one at a time, and then a game: purchases wait for it as shortly as possible.
@@ -347,17 +278,4 @@ async fn set_prices(db: &mut PgConnection, game: GameId, prices: &[Price]) -> Re
         prices.iter().map(|price| price.currency.code().to_owned()).collect();
     let amounts: Vec<i64> = prices.iter().map(|price| price.amount.0).collect();
     sql::set_prices(db, game, &currencies, &amounts).await
-}
-
-async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<GameId>> {
-    match sql::find_by_key(db, key.hash).await? {
-        None => Ok(None),
-        Some((id, content)) if content == Some(key.content) => Ok(Some(id)),
-        Some(_) => Err(Error::IdempotencyKeyReused),
-    }
-}
-
-fn invalid(pointer: &str, detail: &str) -> Error {
-    let (pointer, detail) = (pointer.to_owned(), detail.to_owned());
-    Error::InvalidGame(vec![FieldError { pointer, detail }])
 }

@@ -2,6 +2,7 @@
 //!
 //! Lists come from a cache that knows the revision of the catalog ([`cache`]); a single game is read from the database.
 
+mod add;
 mod body;
 mod cache;
 mod change;
@@ -20,9 +21,11 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::telemetry::Metrics;
 
+use self::add::Insertion;
+pub use self::add::{AddedGame, NewGame};
 pub(in crate::games) use self::body::{GameBody, ListedGameBody};
 pub use self::cache::{CachedList, CatalogCache};
-pub use self::change::{AddedGame, CopiesChange, GameChanges, NewGame};
+pub use self::change::{CopiesChange, GameChanges};
 pub(in crate::games) use self::change::{lock_managed, require_game_manager};
 pub use self::list::{GameFilter, ListedGame, search_query};
 

@@ -1,13 +1,14 @@
 //! Statements of the catalog.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::list::words;
-use super::{GameChanges, GameState, NewGame};
+use super::{GameChanges, GameState, Insertion, NewGame};
 use crate::error::Result;
-use crate::idempotency::HashedKey;
 use crate::ids::{GameId, PublisherId, UserId};
 
 /// A game as the database has it.
@@ -87,38 +88,44 @@ pub(super) async fn revision(db: &mut PgConnection) -> Result<i64> {
 }
 
 /// Makes every cached list outdated once the transaction commits. Changes of the catalog run one at a time from here on.
-pub(super) async fn bump_revision(db: &mut PgConnection) -> Result<()> {
+pub(in crate::games) async fn bump_revision(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("update catalog set revision = revision + 1").execute(db).await?;
     Ok(())
 }
 
-/// A game that may be the base of downloadable content.
-pub(super) struct BaseGame {
-    pub publisher: Option<PublisherId>,
-    pub has_base: bool,
-}
-
-pub(super) async fn base_game(db: &mut PgConnection, id: GameId) -> Result<Option<BaseGame>> {
-    let row = sqlx::query_as!(
-        BaseGame,
-        r#"select publisher as "publisher: PublisherId", base is not null as "has_base!"
-        from game where id = $1 and state <> 'deleted'
-        for key share"#,
-        id.0
-    );
-    Ok(row.fetch_optional(db).await?)
-}
-
-/// The game that a request with this key added, with the content of the request.
-pub(super) async fn find_by_key(
+/// The games among these that can be the base of downloadable content, with their publishers. They are locked: they stay.
+pub(in crate::games) async fn bases(
     db: &mut PgConnection,
-    key: Uuid,
-) -> Result<Option<(GameId, Option<Uuid>)>> {
-    let row = sqlx::query!(
-        r#"select id as "id: GameId", content_hash from game where key_hash = $1"#,
-        key
+    ids: &[GameId],
+) -> Result<HashMap<GameId, Option<PublisherId>>> {
+    let rows = sqlx::query!(
+        r#"select id as "id: GameId", publisher as "publisher: PublisherId"
+        from game where id = any ($1) and base is null and state <> 'deleted'
+        order by id for key share"#,
+        ids as &[GameId]
     );
-    Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
+    let rows = rows.fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.publisher)).collect())
+}
+
+/// A game that was added with a key, and the content of its request.
+pub(in crate::games) struct KeyedGame {
+    pub id: GameId,
+    pub content: Option<Uuid>,
+}
+
+/// The games that were added with these keys, by key.
+pub(in crate::games) async fn find_by_keys(
+    db: &mut PgConnection,
+    keys: &[Uuid],
+) -> Result<HashMap<Uuid, KeyedGame>> {
+    let rows = sqlx::query!(
+        r#"select id as "id: GameId", key_hash as "key!", content_hash
+        from game where key_hash = any ($1)"#,
+        keys
+    );
+    let rows = rows.fetch_all(db).await?.into_iter();
+    Ok(rows.map(|row| (row.key, KeyedGame { id: row.id, content: row.content_hash })).collect())
 }
 
 /// Facts that decide what a caller may change about a game.
@@ -166,34 +173,50 @@ pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<boo
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts a game; none if its key was used.
-pub(super) async fn insert(
+/// Inserts games with their stocks and prices. Returns the ids in the order of the games, without those whose key was used.
+pub(super) async fn insert_all(
     db: &mut PgConnection,
-    game: &NewGame,
-    stock: Option<i64>,
-    key: Option<HashedKey>,
-) -> Result<Option<GameId>> {
-    let words = words([&game.title, &game.genre, &game.description]);
-    let id = sqlx::query_scalar!(
-        r#"insert into game (
-            title, genre, description, words, price, currency, publisher, state, base, stock, key_hash, content_hash)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-        on conflict (key_hash) do nothing
-        returning id as "id: GameId""#,
-        game.title,
-        game.genre,
-        game.description,
-        words,
-        game.price.amount.0,
-        game.price.currency.code(),
-        game.publisher.map(|id| id.0),
-        game.state.name(),
-        game.base.map(|id| id.0),
-        stock,
-        key.map(|key| key.hash),
-        key.map(|key| key.content),
+    games: &[Insertion<'_>],
+) -> Result<Vec<GameId>> {
+    let texts = |text: fn(&NewGame) -> &str| -> Vec<&str> {
+        games.iter().map(|new| text(new.game)).collect()
+    };
+    let numbers = |number: fn(&NewGame) -> Option<i64>| -> Vec<Option<i64>> {
+        games.iter().map(|new| number(new.game)).collect()
+    };
+    let words = games
+        .iter()
+        .map(|Insertion { game, .. }| words([&game.title, &game.genre, &game.description]));
+    let keys: Vec<_> = games.iter().map(|new| new.key.map(|key| key.hash)).collect();
+    let contents: Vec<_> = games.iter().map(|new| new.key.map(|key| key.content)).collect();
+    let prices = games.iter().zip(1_i64..).flat_map(|(Insertion { game, .. }, n)| {
+        game.prices.iter().map(move |price| (n, price.currency.code(), price.amount.0))
+    });
+    let (mut priced, mut currencies, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, currency, amount) in prices {
+        priced.push(n);
+        currencies.push(currency);
+        amounts.push(amount);
+    }
+    let ids = sqlx::query_file_scalar!(
+        "src/games/catalog/insert_games.sql",
+        &texts(|game| &game.title) as &[&str],
+        &texts(|game| &game.genre) as &[&str],
+        &texts(|game| &game.description) as &[&str],
+        &words.collect::<Vec<_>>(),
+        &numbers(|game| Some(game.price.amount.0)) as &[Option<i64>],
+        &texts(|game| game.price.currency.code()) as &[&str],
+        &numbers(|game| game.publisher.map(|id| id.0)) as &[Option<i64>],
+        &texts(|game| game.state.name()) as &[&str],
+        &numbers(|game| game.base.map(|id| id.0)) as &[Option<i64>],
+        &numbers(|game| game.copies.map(i64::from)) as &[Option<i64>],
+        &keys as &[Option<Uuid>],
+        &contents as &[Option<Uuid>],
+        &priced,
+        &currencies as &[&str],
+        &amounts,
     );
-    Ok(id.fetch_optional(db).await?)
+    Ok(ids.fetch_all(db).await?)
 }
 
 /// Replaces the prices in further currencies.

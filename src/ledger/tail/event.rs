@@ -9,6 +9,14 @@ use super::source::{BookEvent, Position, Segment, Source};
 use super::sql;
 use super::wake::NotifyChannel;
 
+/// An event that a transaction appends.
+#[derive(Debug)]
+pub struct EventToAppend<'a> {
+    pub topic: &'a str,
+    pub body: &'a RawValue,
+    pub trace_id: Option<Uuid>,
+}
+
 /// Appends an event, within the transaction of its cause.
 pub async fn append_event(
     db: &mut PgConnection,
@@ -17,7 +25,16 @@ pub async fn append_event(
     body: &RawValue,
     trace_id: Option<Uuid>,
 ) -> sqlx::Result<()> {
-    sql::append_event(db, book, topic, body.get(), trace_id).await
+    append_events(db, book, &[EventToAppend { topic, body, trace_id }]).await
+}
+
+/// Appends events in their order, within the transaction of their cause.
+pub async fn append_events(
+    db: &mut PgConnection,
+    book: i32,
+    events: &[EventToAppend<'_>],
+) -> sqlx::Result<()> {
+    sql::append_events(db, book, events).await
 }
 
 /// Reads the events of one topic between two positions; the second belongs to it.

@@ -26,7 +26,9 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 pub use self::durable::{ReaderOptions, SegmentHandler, StartPosition};
-pub use self::event::{Events, append_event, events_of_topic, prune_events};
+pub use self::event::{
+    EventToAppend, Events, append_event, append_events, events_of_topic, prune_events,
+};
 pub use self::live::LiveReader;
 pub use self::sealed::{SealedRow, SealedTransfers, rows_of_accounts, sealed_rows};
 pub use self::source::{BookEvent, BookHandle, Position, Segment, Source};

@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::event::EventToAppend;
 use super::source::{BookEvent, Position};
 
 /// Returns the last seq of the book.
@@ -232,27 +233,31 @@ pub(super) async fn release_cursor(
     Ok(())
 }
 
-pub(super) async fn append_event(
+/// Appends events in their order, and notifies their readers once.
+pub(super) async fn append_events(
     db: &mut PgConnection,
     book: i32,
-    topic: &str,
-    body: &str,
-    trace_id: Option<Uuid>,
+    events: &[EventToAppend<'_>],
 ) -> sqlx::Result<()> {
+    let topics: Vec<&str> = events.iter().map(|event| event.topic).collect();
+    let bodies: Vec<&str> = events.iter().map(|event| event.body.get()).collect();
+    let traces: Vec<Option<Uuid>> = events.iter().map(|event| event.trace_id).collect();
     sqlx::query!(
         r#"
         with appended as (
             insert into ledger.event (book, topic, body, trace_id)
-            values ($1, $2, $3::text::json, $4)
+            select $1, topic, body::json, trace_id
+            from unnest($2::text[], $3::text[], $4::uuid[]) with ordinality t (topic, body, trace_id, n)
+            order by n
             returning book
         )
-        select pg_notify('event', book::text) as "notified" from appended"#,
+        select pg_notify('event', book::text) as "notified" from appended group by book"#,
         book,
-        topic,
-        body,
-        trace_id,
+        &topics as &[&str],
+        &bodies as &[&str],
+        &traces as &[Option<Uuid>],
     )
-    .fetch_one(db)
+    .execute(db)
     .await?;
     Ok(())
 }

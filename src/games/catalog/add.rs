@@ -1,0 +1,171 @@
+//! Games that are added to the catalog: one by a request, or many by an import.
+
+use std::iter;
+
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::change::{PublicChange, require_change};
+use super::{Copies, Game, GameState, ListedPrice, Price, sql};
+use crate::auth::Caller;
+use crate::error::{Error, FieldError, Result};
+use crate::games::sql::publisher_user;
+use crate::games::{Games, require_manager};
+use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::ids::{GameId, PublisherId};
+use crate::realtime::publish_all;
+
+/// Why a publisher is refused.
+pub(in crate::games) const NOT_A_PUBLISHER: &str = "is not a publisher";
+
+/// Why a base is refused.
+pub(in crate::games) const NOT_A_BASE: &str = "is not a game of this publisher that can be a base";
+
+/// A game to add.
+#[derive(Debug, Clone)]
+pub struct NewGame {
+    pub title: String,
+    pub genre: String,
+    pub description: String,
+    pub price: Price,
+    pub prices: Vec<Price>,
+    pub publisher: Option<PublisherId>,
+    pub state: GameState,
+    pub base: Option<GameId>,
+    pub copies: Option<i32>,
+    /// Whether it has only the members that the original service knows.
+    pub is_plain: bool,
+}
+
+/// A game that was added, now or by an earlier request with the same key.
+#[derive(Debug)]
+pub struct AddedGame {
+    pub id: GameId,
+    pub title: String,
+    pub replayed: bool,
+}
+
+impl NewGame {
+    /// The request as parsed, for its idempotency key.
+    pub(in crate::games) fn content(&self) -> Vec<String> {
+        let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
+        let prices: Vec<String> = self.prices.iter().map(price).collect();
+        let mut content = vec![self.title.clone(), self.genre.clone(), self.description.clone()];
+        content.push(price(&self.price));
+        content.push(prices.join(","));
+        content.push(self.publisher.map(|id| id.to_string()).unwrap_or_default());
+        content.push(self.state.name().to_owned());
+        content.push(self.base.map(|id| id.to_string()).unwrap_or_default());
+        content.push(self.copies.map(|copies| copies.to_string()).unwrap_or_default());
+        content
+    }
+
+    /// The game as it is once added. No sale lowers its prices yet.
+    fn with_id(&self, id: GameId) -> Game {
+        let mut further = self.prices.clone();
+        further.sort_by_key(|price| price.currency.code().to_owned());
+        let prices = iter::once(self.price).chain(further);
+        Game {
+            id,
+            title: self.title.clone(),
+            genre: self.genre.clone(),
+            description: self.description.clone(),
+            price: self.price,
+            prices: prices.map(|price| ListedPrice { price, sale: None }).collect(),
+            publisher: self.publisher,
+            publisher_user: None,
+            state: self.state,
+            base: self.base,
+            copies: self.copies.map(|limit| Copies { limit, left: limit }),
+        }
+    }
+}
+
+/// A game to insert, and the key that makes repeating it safe.
+pub(in crate::games) struct Insertion<'a> {
+    pub game: &'a NewGame,
+    pub key: Option<HashedKey>,
+}
+
+impl Games {
+    /// Adds a game.
+    pub async fn add(
+        &self,
+        new: &NewGame,
+        caller: &Caller,
+        key: &IdempotencyKey,
+        trace: Uuid,
+    ) -> Result<AddedGame> {
+        let mut db = self.db.acquire("games.add").await?;
+        let user = match new.publisher {
+            Some(publisher) => publisher_user(&mut db, publisher).await?,
+            None => None,
+        };
+        if new.publisher.is_some() && user.is_none() {
+            // Only callers that manage all games learn which publishers exist.
+            require_manager(caller, None)?;
+            return Err(invalid("/publisher", NOT_A_PUBLISHER));
+        }
+        require_change(caller, user, new.is_plain)?;
+        let content = new.content();
+        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let key = key.hashed(caller.name(), "game", &content);
+        let mut tx = db.begin().await?;
+        if let Some(key) = key
+            && let Some(id) = find_replay(&mut tx, key).await?
+        {
+            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
+        }
+        sql::bump_revision(&mut tx).await?;
+        if let Some(base) = new.base {
+            let bases = sql::bases(&mut tx, &[base]).await?;
+            if bases.get(&base) != Some(&new.publisher) {
+                return Err(invalid("/base", NOT_A_BASE));
+            }
+        }
+        let inserted = insert_all(&mut tx, &[Insertion { game: new, key }], Some(trace)).await?;
+        let Some(&[id]) = inserted.as_deref() else {
+            // A concurrent attempt of the same request added it.
+            let key = key.ok_or(Error::Overloaded)?;
+            let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
+            return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
+        };
+        tx.commit().await?;
+        self.changed("added");
+        Ok(AddedGame { id, title: new.title.clone(), replayed: false })
+    }
+}
+
+/// Inserts games and publishes them, in a transaction that has locked the catalog. None if one of the keys was used: the
+/// transaction must not commit then.
+pub(in crate::games) async fn insert_all(
+    db: &mut PgConnection,
+    insertions: &[Insertion<'_>],
+    trace: Option<Uuid>,
+) -> Result<Option<Vec<GameId>>> {
+    let ids = sql::insert_all(db, insertions).await?;
+    if ids.len() < insertions.len() {
+        return Ok(None);
+    }
+    let added = ids.iter().zip(insertions);
+    let changes = added.filter_map(|(id, Insertion { game, .. })| {
+        PublicChange::new(&game.with_id(*id), None, Some(game.state)).transpose()
+    });
+    let changes = changes.collect::<Result<Vec<_>>>()?;
+    let events: Vec<_> = changes.iter().map(|change| change.event(trace)).collect();
+    publish_all(db, &events).await?;
+    Ok(Some(ids))
+}
+
+async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<GameId>> {
+    match sql::find_by_keys(db, &[key.hash]).await?.get(&key.hash) {
+        None => Ok(None),
+        Some(found) if found.content == Some(key.content) => Ok(Some(found.id)),
+        Some(_) => Err(Error::IdempotencyKeyReused),
+    }
+}
+
+fn invalid(pointer: &str, detail: &str) -> Error {
+    let (pointer, detail) = (pointer.to_owned(), detail.to_owned());
+    Error::InvalidGame(vec![FieldError { pointer, detail }])
+}
