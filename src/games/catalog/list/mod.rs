@@ -98,6 +98,9 @@ impl Games {
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;
+        if filter.search.is_some() {
+            sql::plan_by_values(&mut db).await?;
+        }
         let rows = sql::list(&mut db, filter).await?;
         drop(db);
         let games =
