@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde_json::Value;
 
-use crate::harness::program::{Folder, Program};
+use crate::harness::program::{self, Folder, Program};
 use crate::harness::run;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -146,24 +146,40 @@ async fn every_operation_documents_its_parameters_and_responses() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_data_generator_creates_everything_that_it_reports() {
-    let folder = Folder::new();
-    let program = Program::start(&[&folder.setting()]).await;
-    let url = format!("http://{}", program.public.address);
-
+/// Runs the generator to its end; returns its report and its progress.
+async fn generate_data(program: &Program, counts: [&str; 2], api_key: &str) -> (String, String) {
     let output =
         tokio::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/generate-data"))
-            .args(["12", "80"])
-            .env("BASE_URL", url)
+            .args(counts)
+            .env("BASE_URL", format!("http://{}", program.public.address))
+            .env("API_KEY", api_key)
             .output()
             .await
             .unwrap();
-
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let progress = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{report} {progress}");
     assert!(report.contains("every balance is correct"), "{report}");
+    (report, progress)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_data_generator_creates_everything_that_it_reports() {
+    let folder = Folder::new();
+    let program = Program::start(&[&folder.setting()]).await;
+    let create = ["api-key", "create", "--name=generator", "--scope=admin", "--scope=wallet:write"];
+    let created = program::command(&[&[folder.setting().as_str()], &create[..]].concat());
+    let created = tokio::process::Command::from(created).output().await.unwrap();
+    let printed = String::from_utf8(created.stdout).unwrap();
+    let key = printed.lines().find(|line| line.starts_with("rwk_")).unwrap();
+
+    let (report, progress) = generate_data(&program, ["12", "80"], "").await;
+    assert!(report.contains("3 games, 6 purchases, a gift"), "{report}");
     assert!(progress.contains("transfers: 80 of 80"), "{progress}");
+    let (report, _) = generate_data(&program, ["2", "2"], key).await;
+    assert!(report.contains("6 games, 12 purchases, a gift"), "{report}");
+    let sales = program.public.get("/api/games?sale=true").await.json();
+    assert_eq!(sales["games"].as_array().unwrap().len(), 1, "{sales}");
+
     assert!(program.stop().await.success());
 }
