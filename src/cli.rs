@@ -3,6 +3,7 @@
 use crate::api_keys::cli::KeyCommand;
 use crate::app::config::Config;
 use crate::audit_log::cli::AuditArgs;
+use crate::games::cli::GameCommand;
 use crate::ledger::verify::Anchor;
 use crate::play::leaderboards::cli::PrizeAccountCommand;
 use crate::users::cli::{JwtCommand, UserCommand};
@@ -38,6 +39,9 @@ pub enum Command {
     /// Rotate the key that signs tokens.
     #[command(subcommand)]
     Jwt(JwtCommand),
+    /// Import a catalog of games.
+    #[command(subcommand)]
+    Game(GameCommand),
     /// Fund the accounts that prizes of leaderboards are paid from.
     #[command(subcommand)]
     PrizeAccount(PrizeAccountCommand),

@@ -12,10 +12,11 @@ use revwallet::api_keys::{self, ApiKeys};
 use revwallet::app::config::Config;
 use revwallet::app::server::open_database;
 use revwallet::app::signals::Signals;
-use revwallet::app::{App, after_restore, open_leaderboards, router};
+use revwallet::app::{App, after_restore, open_game_importer, open_leaderboards, router};
 use revwallet::audit_log::{self, AuditLog};
 use revwallet::cli::{Cli, Command};
 use revwallet::db::Database;
+use revwallet::games::{self, cli::GameCommand};
 use revwallet::ledger::verify::{self, Anchor};
 use revwallet::ops::health_client;
 use revwallet::play::leaderboards::{self, cli::PrizeAccountCommand};
@@ -99,6 +100,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             })
             .await
         }
+        Command::Game(command) => game(&cli.config, command).await,
         Command::PrizeAccount(command) => prize_account(cli.config, command).await,
         Command::Audit(args) => {
             with_database(&cli.config, async |db, _| {
@@ -170,6 +172,21 @@ async fn prize_account(config: Config, command: PrizeAccountCommand) -> anyhow::
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
         anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
         outcome
+    })
+    .await
+}
+
+/// Runs a command on the catalog until a signal arrives; what was committed by then stays.
+async fn game(config: &Config, command: GameCommand) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    with_database(config, async |db, _| {
+        let importer = open_game_importer(config, db).await?;
+        tokio::select! {
+            outcome = games::cli::run(&importer, command) => outcome,
+            name = signals.next() => {
+                anyhow::bail!("interrupted by {name}; import the file again to continue")
+            }
+        }
     })
     .await
 }

@@ -16,6 +16,7 @@ use crate::audit_log::AuditLog;
 use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
 use crate::db::Database;
 use crate::error::Result;
+use crate::games::import::GameImporter;
 use crate::games::{self, Games};
 use crate::grpc;
 use crate::ledger::tail::{Tail, TailOptions};
@@ -208,6 +209,13 @@ pub async fn open_leaderboards(
     let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
     let policy = Policy::new(&config.access, default);
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
+}
+
+/// Opens the import of games, for a command.
+pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Result<GameImporter> {
+    let currencies = currency_store::load(db, &config.ledger.currency).await?;
+    let default_currency = config.wallet.default_currency(&currencies)?;
+    Ok(GameImporter::new(db.clone(), currencies, default_currency))
 }
 
 async fn open_book(

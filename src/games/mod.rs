@@ -9,15 +9,18 @@
 //! | activation keys | [`activation_key`] |
 //! | buying, giving and refunding a game | [`purchase`] |
 //! | the games of a user | [`library`] |
+//! | a catalog from a file | [`import`] |
 //!
 //! The catalog is public. A game of the house belongs to no publisher.
 
 pub mod activation_key;
 mod args;
 pub mod catalog;
+pub mod cli;
 pub mod code;
 mod guess;
 pub mod http;
+pub mod import;
 pub mod library;
 pub mod publisher;
 pub mod purchase;

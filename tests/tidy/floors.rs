@@ -40,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "cli",
             "app",
             "play",
+            "games",
             "users",
             "api_keys",
             "audit_log",
@@ -50,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
-    ("cli", &["app", "play", "users", "api_keys", "audit_log", "ledger"]),
+    ("cli", &["app", "play", "games", "users", "api_keys", "audit_log", "ledger"]),
     (
         "app",
         &[

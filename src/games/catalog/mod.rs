@@ -21,13 +21,14 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::telemetry::Metrics;
 
-use self::add::Insertion;
 pub use self::add::{AddedGame, NewGame};
+pub(in crate::games) use self::add::{Insertion, NOT_A_BASE, NOT_A_PUBLISHER, insert_all};
 pub(in crate::games) use self::body::{GameBody, ListedGameBody};
 pub use self::cache::{CachedList, CatalogCache};
 pub use self::change::{CopiesChange, GameChanges};
 pub(in crate::games) use self::change::{lock_managed, require_game_manager};
 pub use self::list::{GameFilter, ListedGame, search_query};
+pub(in crate::games) use self::sql::{bases, bump_revision, find_by_keys};
 
 /// Longest title, in characters.
 pub const TITLE_MAX: usize = 200;

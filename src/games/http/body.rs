@@ -19,7 +19,7 @@ const COPIES_MAX: i32 = 1_000_000_000;
 
 /// A price in a further currency.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct PutPrice<'a> {
+pub(in crate::games) struct PutPrice<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "USD")]
     currency: RawField<'a>,
@@ -30,52 +30,52 @@ pub(super) struct PutPrice<'a> {
 
 /// A game. Clients of the original service send the first four members; all others are optional.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct PutGame<'a> {
+pub(in crate::games) struct PutGame<'a> {
     /// 1 to 200 characters.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "Alpha")]
-    title: RawField<'a>,
+    pub(in crate::games) title: RawField<'a>,
     /// 1 to 64 characters.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "puzzle")]
-    genre: RawField<'a>,
+    pub(in crate::games) genre: RawField<'a>,
     /// A decimal with at most the decimals of the currency; 0 is free.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "19.99")]
-    price: RawField<'a>,
+    pub(in crate::games) price: RawField<'a>,
     /// At most 4,000 characters.
     #[serde(borrow, default)]
     #[schema(value_type = String, example = "The first game")]
-    description: RawField<'a>,
+    pub(in crate::games) description: RawField<'a>,
     /// The main currency, that of `price`; the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
-    currency: RawField<'a>,
+    pub(in crate::games) currency: RawField<'a>,
     /// Prices in further currencies.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrice<'static>>>)]
-    prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
+    pub(in crate::games) prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
     /// The publisher; the house if absent. It is fixed once the game is added.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
-    publisher: RawField<'a>,
+    pub(in crate::games) publisher: RawField<'a>,
     /// `draft`, `published` (the default) or `retired`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "published")]
-    state: RawField<'a>,
+    pub(in crate::games) state: RawField<'a>,
     /// The game that this is downloadable content of. It is fixed once the game is added.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 7)]
-    base: RawField<'a>,
+    pub(in crate::games) base: RawField<'a>,
     /// Most copies that are owned at a time, or `unlimited` (the default).
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1000)]
-    copies: RawField<'a>,
+    pub(in crate::games) copies: RawField<'a>,
 }
 
 impl PutGame<'_> {
     /// Parses a game to add.
-    pub(super) fn into_new(
+    pub(in crate::games) fn into_new(
         self,
         currencies: &Currencies,
         default_currency: Currency,

@@ -1,7 +1,7 @@
 //! `/api/games`, `/api/publishers` and the library of a user.
 
 mod activation_keys;
-mod body;
+pub(super) mod body;
 mod games;
 mod library;
 mod offers;

@@ -6,6 +6,7 @@ mod catalog;
 mod contention;
 mod crash;
 mod docs;
+mod import;
 mod offers;
 mod original;
 mod page;

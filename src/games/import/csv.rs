@@ -1,0 +1,176 @@
+//! Rows of CSV as JSON: the same parser reads both formats.
+
+use csv_core::{ReadRecordResult, Reader};
+use serde_json::Value;
+
+use super::records::RECORD_BYTES_MAX;
+use crate::error::FieldError;
+use crate::games::catalog::PRICES_MAX;
+use crate::ledger::currency::Currencies;
+
+/// Columns that are members of a game.
+const MEMBERS: [&str; 11] = [
+    "reference",
+    "title",
+    "genre",
+    "price",
+    "description",
+    "currency",
+    "publisher",
+    "state",
+    "base",
+    "base_reference",
+    "copies",
+];
+
+/// Columns without which no row is a game.
+const REQUIRED: [&str; 3] = ["title", "genre", "price"];
+
+/// Prefix of a column with the price in a further currency.
+const PRICE: &str = "price:";
+
+const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;
+
+/// Parses rows by the header of their file.
+pub(super) struct CsvParser {
+    columns: Vec<String>,
+    reader: Reader,
+    fields: Vec<u8>,
+    /// Ends of the fields.
+    ends: Vec<usize>,
+    /// Columns of the further prices that the latest row has.
+    prices: Vec<usize>,
+}
+
+impl CsvParser {
+    /// Reads the header.
+    pub(super) fn new(header: &[u8], currencies: &Currencies) -> Result<Self, String> {
+        let mut parser = Self {
+            columns: Vec::new(),
+            reader: Reader::new(),
+            fields: vec![0; RECORD_BYTES_MAX],
+            ends: vec![0; COLUMNS_MAX],
+            prices: Vec::new(),
+        };
+        let count = parser.split(header)?;
+        for n in 0..count {
+            let name = parser.field(n).map_err(|_| "is not valid UTF-8")?.trim().to_owned();
+            let currency = name.strip_prefix(PRICE);
+            if let Some(code) = currency {
+                currencies.supported(code).map_err(|why| format!("{name} {why}"))?;
+            } else if !MEMBERS.contains(&name.as_str()) {
+                let known = MEMBERS.join(", ");
+                return Err(format!("has the unknown column `{name}`: use {known}, {PRICE}USD"));
+            }
+            if parser.columns.contains(&name) {
+                return Err(format!("has the column {name} twice"));
+            }
+            parser.columns.push(name);
+        }
+        let missing = REQUIRED.iter().find(|name| !parser.columns.iter().any(|own| own == *name));
+        missing.map_or(Ok(parser), |name| Err(format!("has no column {name}")))
+    }
+
+    /// A row as a JSON object, without its empty fields.
+    pub(super) fn json(&mut self, row: &[u8]) -> Result<String, FieldError> {
+        let refused =
+            |pointer: &str, detail: String| FieldError { pointer: pointer.to_owned(), detail };
+        let count = self.split(row).map_err(|detail| refused("", detail))?;
+        if count != self.columns.len() {
+            let detail = format!("has {count} fields, the header has {}", self.columns.len());
+            return Err(refused("", detail));
+        }
+        self.prices.clear();
+        let (mut members, mut prices) = (Vec::new(), Vec::new());
+        for (n, name) in self.columns.iter().enumerate() {
+            let field = self.field(n);
+            let field = field.map_err(|_| refused(name, "is not valid UTF-8".to_owned()))?;
+            if field.is_empty() {
+                continue;
+            }
+            let text = Value::from(field);
+            if let Some(code) = name.strip_prefix(PRICE) {
+                self.prices.push(n);
+                prices.push(format!(r#"{{"currency":"{code}","price":{text}}}"#));
+                continue;
+            }
+            // Only this member is a number in JSON, not a string.
+            let copies = if name == "copies" { field.parse::<u32>().ok() } else { None };
+            let value = copies.map_or(text, Value::from);
+            members.push(format!(r#""{name}":{value}"#));
+        }
+        if !prices.is_empty() {
+            members.push(format!(r#""prices":[{}]"#, prices.join(",")));
+        }
+        Ok(format!("{{{}}}", members.join(",")))
+    }
+
+    /// The column of a member of the latest row's object.
+    pub(super) fn column(&self, pointer: &str) -> String {
+        let name = pointer.trim_start_matches('/');
+        let price =
+            name.strip_prefix("prices/").and_then(|rest| rest.split('/').next()?.parse().ok());
+        let price = price.and_then(|n: usize| self.prices.get(n));
+        price.map_or_else(|| name.to_owned(), |n| self.columns[*n].clone())
+    }
+
+    /// Splits a row into fields; returns their number.
+    fn split(&mut self, row: &[u8]) -> Result<usize, String> {
+        self.reader.reset();
+        let (outcome, read, _, count) =
+            self.reader.read_record(row, &mut self.fields, &mut self.ends);
+        // A row ends with a carriage return for the parser; the line feed is left then.
+        let is_whole = matches!(&row[read..], [] | [b'\n']);
+        match outcome {
+            ReadRecordResult::Record if is_whole => Ok(count),
+            ReadRecordResult::Record => {
+                Err("has a carriage return outside of a quoted field".to_owned())
+            }
+            _ => Err(format!("has more than {COLUMNS_MAX} fields")),
+        }
+    }
+
+    fn field(&self, n: usize) -> Result<&str, std::str::Utf8Error> {
+        let begin = if n == 0 { 0 } else { self.ends[n - 1] };
+        std::str::from_utf8(&self.fields[begin..self.ends[n]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parser(header: &str) -> Result<CsvParser, String> {
+        CsvParser::new(header.as_bytes(), &Currencies::default())
+    }
+
+    #[test]
+    fn a_row_becomes_an_object_without_its_empty_fields() {
+        let mut parser =
+            parser("title, genre ,price,price:USD,copies,price:JPY,reference\r\n").unwrap();
+
+        let json = parser.json(b"\"a \"\"b\"\"\r\n,\\\",,1.50,,07,20,7\r\n").unwrap();
+
+        let prices = r#"[{"currency":"JPY","price":"20"}]"#;
+        let text = r#""title":"a \"b\"\r\n,\\","price":"1.50""#;
+        assert_eq!(json, format!(r#"{{{text},"copies":7,"reference":"7","prices":{prices}}}"#));
+        assert_eq!(parser.column("/prices/0/price"), "price:JPY");
+        assert_eq!(parser.column("/title"), "title");
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_the_header_is_refused() {
+        let mut parser = parser("title,genre,price\n").unwrap();
+        let mut why = |row: &[u8]| parser.json(row).map_err(|error| error.detail);
+
+        assert_eq!(why(b"a,b\n"), Err("has 2 fields, the header has 3".to_owned()));
+        assert_eq!(why(b"a,b,c,d\n"), Err("has 4 fields, the header has 3".to_owned()));
+        let stray = "has a carriage return outside of a quoted field";
+        assert_eq!(why(b"a,b\rc,d\n"), Err(stray.to_owned()));
+        assert_eq!(why(b"a,\"b\"\rc,d\n"), Err(stray.to_owned()));
+        let long = ",".repeat(COLUMNS_MAX) + "\n";
+        assert_eq!(why(long.as_bytes()), Err(format!("has more than {COLUMNS_MAX} fields")));
+        assert_eq!(why(b"a,b,\xff\n"), Err("is not valid UTF-8".to_owned()));
+        assert_eq!(why(b"a,b,c\n").unwrap(), r#"{"title":"a","genre":"b","price":"c"}"#);
+    }
+}

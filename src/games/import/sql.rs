@@ -1,0 +1,34 @@
+//! Statements of imports.
+
+use sqlx::PgConnection;
+
+use crate::error::Result;
+use crate::ids::PublisherId;
+
+/// A publisher and its name.
+pub(super) struct NamedPublisher {
+    pub id: PublisherId,
+    pub name: String,
+}
+
+/// The publishers with one of these ids or names.
+pub(super) async fn publishers(
+    db: &mut PgConnection,
+    ids: &[PublisherId],
+    names: &[String],
+) -> Result<Vec<NamedPublisher>> {
+    let rows = sqlx::query_as!(
+        NamedPublisher,
+        r#"select id as "id: PublisherId", name from publisher where id = any ($1) or name = any ($2)"#,
+        ids as &[PublisherId],
+        names,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Gives the planner the new sizes, and the index of words its final form: otherwise searches are slow until the server
+/// does it by itself.
+pub(super) async fn vacuum_games(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!("vacuum (analyze) game").execute(db).await?;
+    Ok(())
+}
