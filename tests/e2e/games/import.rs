@@ -118,6 +118,29 @@ async fn both_formats_add_the_same_games_and_a_second_import_adds_none() {
     .await;
 }
 
+/// Report of an import about the bad lines of the next test.
+const REFUSALS: &str = "\
+line 3: title: is required
+line 3: price: has more than 2 decimals
+line 3: copies: must be a whole number up to 1000000000, or unlimited
+line 3: price:USD: must be a decimal number
+line 4: title: is not valid UTF-8
+line 5: price: has more than 0 decimals
+line 6: has text after the closing quote of a field
+line 8: has 3 fields, the header has 10
+line 9: publisher: is not a publisher
+line 10: publisher: is the name of several publishers: give the id
+line 11: publisher: is not a publisher
+line 12: base: is not a game of this publisher that can be a base
+line 13: base_reference: is not a game of this publisher that can be a base
+line 14: base_reference: cannot be given with a base
+line 15: reference: is that of an earlier line with other members
+line 16: price:USD: has a price already
+line 17: price: is required
+line 19: is too long
+revwallet: 15 lines were refused: correct them, and import the file again
+";
+
 #[tokio::test]
 async fn each_bad_line_is_named_and_the_good_ones_go_in() {
     run(async |app| {
@@ -154,28 +177,7 @@ async fn each_bad_line_is_named_and_the_good_ones_go_in() {
 
         let (code, summary, stderr) = printed(&import(app, &file, &[]).output().unwrap());
 
-        let expected = "\
-line 3: title: is required
-line 3: price: has more than 2 decimals
-line 3: copies: must be a whole number up to 1000000000, or unlimited
-line 3: price:USD: must be a decimal number
-line 4: title: is not valid UTF-8
-line 5: price: has more than 0 decimals
-line 6: has text after the closing quote of a field
-line 8: has 3 fields, the header has 10
-line 9: publisher: is not a publisher
-line 10: publisher: is the name of several publishers: give the id
-line 11: publisher: is not a publisher
-line 12: base: is not a game of this publisher that can be a base
-line 13: base_reference: is not a game of this publisher that can be a base
-line 14: base_reference: cannot be given with a base
-line 15: reference: is that of an earlier line with other members
-line 16: price:USD: has a price already
-line 17: price: is required
-line 19: is too long
-revwallet: 15 lines were refused: correct them, and import the file again
-";
-        assert_eq!(stderr, expected);
+        assert_eq!(stderr, REFUSALS);
         assert_eq!(code, Some(1));
         assert_eq!(summary, "games: 3 added, 0 already there, 15 refused");
         let titles = catalog(app).await;
