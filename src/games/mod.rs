@@ -40,7 +40,7 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
 use self::catalog::CatalogCache;
-use self::purchase::PurchaseLocks;
+use self::purchase::{PurchaseLocks, QuoteCache};
 
 pub use self::args::GamesArgs;
 
@@ -61,6 +61,7 @@ pub struct GamesParts {
     settings: GamesArgs,
     /// Locks of recipients, and of games with their last copies.
     locks: PurchaseLocks,
+    quotes: QuoteCache,
     metrics: Arc<Metrics>,
 }
 
@@ -88,7 +89,8 @@ impl Games {
         let catalog = CatalogCache::new(tail, Arc::clone(&metrics));
         let settings = settings.clone();
         let locks = PurchaseLocks::default();
-        Ok(Self(Arc::new(GamesParts { db, wallets, catalog, settings, locks, metrics })))
+        let quotes = QuoteCache::default();
+        Ok(Self(Arc::new(GamesParts { db, wallets, catalog, settings, locks, quotes, metrics })))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::wallet::main_wallet::charge::Charge;
 
 pub use self::price::{Division, Rate, RateError, TaxRates};
 use self::quote::Quote;
+pub(in crate::games) use self::quote::QuoteCache;
 pub use self::refund::Refunded;
 
 /// Refusal of a companion whose quote no longer holds.
@@ -123,6 +124,11 @@ impl Games {
         ];
         let content = content.each_ref().map(String::as_str);
         let key = meta.key.hashed(meta.caller.name(), "game.purchase", &content);
+        if let Some(quote) = self.cached_quote(request, buyer, expected_price)
+            && let Some(purchase) = self.purchase_at(&quote, request, buyer, key, meta).await?
+        {
+            return Ok(purchase);
+        }
         // The first attempt of this very request may have succeeded.
         if let Some(earlier) = self.find_purchase(key).await? {
             return Ok(earlier);
@@ -169,6 +175,32 @@ impl Games {
             }
         }
         Err(Error::Overloaded)
+    }
+
+    /// Buys a game at a cached quote; none if the purchase has to be decided from the database.
+    async fn purchase_at(
+        &self,
+        quote: &Quote,
+        request: &PurchaseRequest,
+        buyer: UserId,
+        key: Option<HashedKey>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Option<Purchase>> {
+        let _held = self.locks.recipient(request.game, buyer).await;
+        self.quotes.note_try(request.game, buyer);
+        match self.charge(quote, (buyer, buyer), key, meta).await {
+            Ok(Some(purchase)) => Ok(Some(purchase)),
+            Ok(None) => {
+                self.quotes.forget(request);
+                Ok(None)
+            }
+            // The price may have fallen since.
+            Err(Error::InsufficientFunds { .. }) => Ok(None),
+            Err(refusal) => match self.find_purchase(key).await? {
+                Some(earlier) => Ok(Some(earlier)),
+                None => Err(refusal),
+            },
+        }
     }
 
     /// Charges the buyer; none if the quote no longer holds, or if an earlier attempt of this request came first.

@@ -1,11 +1,14 @@
 //! Quotes: the price of a game for a recipient at one moment, and what a purchase at this price claims.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::price::{Division, Rate};
 use super::{Purchase, PurchaseRequest, sql};
 use crate::auth::Caller;
+use crate::cache::Cache;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::code::{self, UsableCode};
@@ -17,6 +20,24 @@ use crate::ledger::money::Minor;
 
 /// Copies that are sold one at a time: buyers of the last copies would refuse each other's batches.
 const LAST_COPIES: i32 = 256;
+
+/// Most games, and most purchases, that [`QuoteCache`] remembers.
+const QUOTES_MAX: usize = 10_000;
+const TRIED_MAX: usize = 100_000;
+
+/// Facts of games that were bought before. A purchase at them reads nothing: its posting confirms the revision of the game,
+/// the end of the quote, the fee, and that the buyer does not own it.
+pub(in crate::games) struct QuoteCache {
+    rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
+    /// Purchases that were tried this way, whatever came of it: refused postings delay others, so a user gets one for a game.
+    tried: Cache<(GameId, UserId), ()>,
+}
+
+impl Default for QuoteCache {
+    fn default() -> Self {
+        Self { rows: Cache::new(QUOTES_MAX), tried: Cache::new(TRIED_MAX) }
+    }
+}
 
 /// The price of a game for a recipient at one moment.
 pub(super) struct Quote {
@@ -85,15 +106,55 @@ impl Games {
         if recipient == buyer {
             row.require_eligible()?;
         }
-        let Some((code, amount)) = row.currency.as_deref().zip(row.price) else {
+        let quote = self.quote_from(row, discount, expected_price)?;
+        let Quote { row, currency, price, .. } = &quote;
+        if recipient != buyer && row.require_eligible().is_err() {
+            // What others own is answered only to a buyer who could pay.
+            let balance =
+                self.wallets.main_balance(caller, &PlayerId::from(buyer), *currency).await?;
+            if balance.balance < *price {
+                let exact = |minor: Minor| minor.exact(*currency).to_string();
+                let (available, required) = (exact(balance.balance), exact(*price));
+                return Err(Error::InsufficientFunds { available, required });
+            }
+            row.require_eligible()?;
+        }
+        if quote.can_be_cached() {
+            self.quotes.rows.insert((request.game, request.currency), Arc::new(row.clone()));
+        }
+        Ok(quote)
+    }
+
+    /// The price as an earlier purchase found it; none if only the database can tell.
+    pub(super) fn cached_quote(
+        &self,
+        request: &PurchaseRequest,
+        buyer: UserId,
+        expected_price: Option<&str>,
+    ) -> Option<Quote> {
+        let is_plain = request.code.is_none() && request.gift_to.is_none_or(|user| user == buyer);
+        if !is_plain || self.quotes.tried.get(&(request.game, buyer)).is_some() {
+            return None;
+        }
+        let row = self.quotes.rows.get(&(request.game, request.currency))?;
+        self.quote_from(row.as_ref().clone(), None, expected_price).ok()
+    }
+
+    fn quote_from(
+        &self,
+        row: sql::QuoteRow,
+        code: Option<UsableCode>,
+        expected_price: Option<&str>,
+    ) -> Result<Quote> {
+        let Some((code_of_currency, amount)) = row.currency.as_deref().zip(row.price) else {
             return Err(StoreRefusal::NotForSale.into());
         };
         if row.left.is_some_and(|left| left <= 0) {
             return Err(StoreRefusal::SoldOut.into());
         }
-        let price = self.price_from(code, amount)?;
+        let price = self.price_from(code_of_currency, amount)?;
         let (currency, price) = (price.currency, row.sale_price.map_or(price.amount, Minor));
-        let price = match &discount {
+        let price = match &code {
             Some(code) => code.discounted(price, currency)?,
             None => price,
         };
@@ -105,24 +166,13 @@ impl Games {
                 return Err(StoreRefusal::PriceChanged { price }.into());
             }
         }
-        if recipient != buyer && row.require_eligible().is_err() {
-            // What others own is answered only to a buyer who could pay.
-            let balance =
-                self.wallets.main_balance(caller, &PlayerId::from(buyer), currency).await?;
-            if balance.balance < price {
-                let exact = |minor: Minor| minor.exact(currency).to_string();
-                let (available, required) = (exact(balance.balance), exact(price));
-                return Err(Error::InsufficientFunds { available, required });
-            }
-            row.require_eligible()?;
-        }
         let tax_rate = self.settings.tax_rates.rate(currency);
         let fee_rate = match row.publisher {
             Some(_) => row.fee.map_or(self.settings.store_fee, Rate::from_stored),
             None => Rate::ZERO,
         };
         let division = Division::new(price, tax_rate, fee_rate);
-        Ok(Quote { row, code: discount, currency, price, division })
+        Ok(Quote { row, code, currency, price, division })
     }
 }
 
@@ -137,7 +187,25 @@ impl sql::QuoteRow {
     }
 }
 
+impl QuoteCache {
+    /// Remembers that a purchase was tried at a cached quote.
+    pub(super) fn note_try(&self, game: GameId, buyer: UserId) {
+        self.tried.insert((game, buyer), ());
+    }
+
+    /// Forgets the facts of a game that no longer hold.
+    pub(super) fn forget(&self, request: &PurchaseRequest) {
+        self.rows.remove(&(request.game, request.currency));
+    }
+}
+
 impl Quote {
+    /// Whether its facts hold for other buyers until something happens that a posting notices: nothing about it is limited.
+    fn can_be_cached(&self) -> bool {
+        let is_limited = self.row.stock.is_some() || self.row.budgets > 0;
+        self.code.is_none() && !is_limited && self.price != Minor::ZERO
+    }
+
     /// Whether concurrent purchases would refuse each other: the last copies are taken one at a time, and so is what is
     /// free, because free claims share no batch.
     pub(super) fn is_contended(&self) -> bool {

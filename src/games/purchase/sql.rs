@@ -22,6 +22,7 @@ pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
 };
 
 /// Facts that a purchase depends on, at one moment.
+#[derive(Clone)]
 pub(super) struct QuoteRow {
     pub game: GameId,
     pub revision: i32,
@@ -36,6 +37,8 @@ pub(super) struct QuoteRow {
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
+    /// Sales with a budget that have not ended: their prices come and go without a change of the game.
+    pub budgets: i64,
     /// The next moment at which a sale begins or ends.
     pub until: Option<OffsetDateTime>,
     pub stock: Option<i64>,
@@ -58,6 +61,9 @@ pub(super) async fn quote(
             base as "base: GameId", p.currency as "currency?", p.price as "price?",
             r.sale as "sale?: SaleId", r.price as "sale_price?", r.stock as "sale_stock?",
             case when r.stock is not null then stock_left(r.stock) end as "sale_left",
+            (
+                select count(*) from game_sale s where s.game = g.id and s.stock is not null and t.now < s.ends_at
+            ) as "budgets!",
             sale_moment(g.id, t.now) as until,
             g.stock as "stock?", case when g.stock is not null then stock_left(g.stock) end as "left",
             exists (select from entitlement e where e.game = g.id and e.app_user = $2) as "is_owned!",

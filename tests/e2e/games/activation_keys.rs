@@ -44,7 +44,7 @@ async fn guesses_of_codes_and_keys_have_to_wait() {
     .await;
 }
 
-async fn redeem(client: &Client, key: &str) -> Response {
+pub(super) async fn redeem(client: &Client, key: &str) -> Response {
     client.post("/api/games/redeem", json!({ "key": key })).await
 }
 

@@ -2,6 +2,7 @@
 
 mod activation_keys;
 mod admin_page;
+mod cached_quotes;
 mod catalog;
 mod contention;
 mod crash;

@@ -15,7 +15,7 @@ use crate::harness::users::User;
 use crate::harness::{Client, Response, TestApp, run, run_with};
 
 /// A moment this far from now.
-fn from_now(seconds: f64) -> String {
+pub(super) fn from_now(seconds: f64) -> String {
     (OffsetDateTime::now_utc() + time::Duration::seconds_f64(seconds)).format(&Rfc3339).unwrap()
 }
 
