@@ -100,11 +100,12 @@ impl Games {
         let found = sql::find(&mut db, publisher).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
-        let until = match to {
-            // To be read before the snapshot: one from before it may lack a batch that is older.
-            Some(to) => Some(to.min(read::settled_until(&mut db, BOOK).await?)),
+        // To be read before the snapshot: one from before it may lack a batch that is older.
+        let settled = match from.or(to) {
+            Some(_) => Some(read::settled_until(&mut db, BOOK).await?),
             None => None,
         };
+        let [from, until] = [from, to].map(|moment| Some(moment?.min(settled?)));
         drop(db);
         let own = seller_account(Some(publisher), currency)?;
         let accounts = Accounts { own, tax: AccountId::system(SystemRole::Tax, currency) };
