@@ -9,7 +9,7 @@ use sqlx::Connection as _;
 use time::OffsetDateTime;
 use tracing::{Instrument, Span};
 
-use super::delivery::DeliveryState;
+use super::delivery::{self, DeliveryState};
 use super::queue::{DeliveryJob, Subject};
 use super::target::UNREACHABLE;
 use super::{Webhooks, pause, signature, sql};
@@ -50,7 +50,7 @@ impl TaskHandler for DeliverWebhook {
 }
 
 /// A span in the trace of the request behind the transfer.
-fn delivery_span(webhook: WebhookId, next: &sql::NextDelivery) -> Span {
+fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span {
     let Some(trace) = next.trace_id.map(TraceContext::caused_by) else { return Span::current() };
     in_trace_if_sampled(&trace, || {
         tracing::info_span!(
@@ -103,12 +103,12 @@ impl Webhooks {
         let (mut attempt, mut is_first) = (attempt, true);
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
-            let next = sql::next_pending(&mut db, webhook, subject).await?;
+            let next = delivery::sql::next_pending(&mut db, webhook, subject).await?;
             let Some(next) = next else { return Ok(()) };
             let job = DeliveryJob { webhook, subject, owner: &next.owner };
             if let Some(seconds) = next.pause_seconds {
                 if next.is_overdue {
-                    sql::give_up(&mut db, next.id).await?;
+                    delivery::sql::give_up(&mut db, next.id).await?;
                     log_dead(&job, &next);
                     (attempt, is_first) = (JobAttempt::FIRST, false);
                     continue;
@@ -160,7 +160,7 @@ impl Webhooks {
     async fn attempt(
         &self,
         job: &DeliveryJob<'_>,
-        next: &sql::NextDelivery,
+        next: &delivery::sql::NextDelivery,
         attempt: JobAttempt,
     ) -> Result<NextStep> {
         let outcome = self.send(next).instrument(delivery_span(job.webhook, next)).await;
@@ -176,7 +176,7 @@ impl Webhooks {
         let mut db = self.db.acquire("webhook.note").await?;
         let status = status.and_then(|status| i16::try_from(status).ok());
         let error = failure.as_ref().map(|failure| failure.error.as_str());
-        sql::record_attempt(&mut db, next.id, state, status, error).await?;
+        delivery::sql::record_attempt(&mut db, next.id, state, status, error).await?;
         let is_prompt = elapsed <= pause::PROMPT;
         let Some(SendFailure { cause, .. }) = failure else {
             sql::record_response(&mut db, job.webhook, is_prompt).await?;
@@ -216,7 +216,7 @@ impl Webhooks {
         Ok(())
     }
 
-    async fn send(&self, next: &sql::NextDelivery) -> SendOutcome {
+    async fn send(&self, next: &delivery::sql::NextDelivery) -> SendOutcome {
         let started = Instant::now();
         let (status, failure) = match self.request(next) {
             Err(why) => (None, Some(SendFailure::unreachable(format!("the URL {why}")))),
@@ -234,7 +234,10 @@ impl Webhooks {
     }
 
     /// The signed request.
-    fn request(&self, next: &sql::NextDelivery) -> Result<reqwest::RequestBuilder, String> {
+    fn request(
+        &self,
+        next: &delivery::sql::NextDelivery,
+    ) -> Result<reqwest::RequestBuilder, String> {
         let url = super::target::parse(&next.url, self.allow_private)?;
         let (id, now) = (format!("msg_{}", next.id), OffsetDateTime::now_utc().unix_timestamp());
         let secrets = [Some(next.secret.as_str()), next.secret_before.as_deref()];
@@ -273,7 +276,7 @@ impl From<reqwest::Error> for SendFailure {
     }
 }
 
-fn log_dead(job: &DeliveryJob<'_>, next: &sql::NextDelivery) {
+fn log_dead(job: &DeliveryJob<'_>, next: &delivery::sql::NextDelivery) {
     tracing::warn!(
         event = "webhook.dead",
         webhook.id = job.webhook.0,

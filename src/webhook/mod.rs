@@ -224,7 +224,7 @@ impl Webhooks {
     ) -> Result<Vec<WebhookDelivery>> {
         self.get(id, caller).await?;
         let mut db = self.db.snapshot("webhook.deliveries").await?;
-        sql::list_deliveries(&mut db, id, before, limit).await
+        delivery::sql::list_deliveries(&mut db, id, before, limit).await
     }
 
     /// Deletes a webhook and its log.
@@ -266,7 +266,7 @@ impl Webhooks {
         let mut tx = self.db.pool().begin().await?;
         let webhook = sql::find(&mut tx, required_owner(caller), id).await?;
         let sql::WebhookRow { caller: owner, .. } = webhook.ok_or(Error::NotFound("webhook"))?;
-        let subjects = sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
+        let subjects = delivery::sql::replay(&mut tx, id, delivery, since, REPLAY_MAX).await?;
         let count = subjects.len();
         if delivery.is_some() && count == 0 {
             return Err(Error::NotFound("delivery"));

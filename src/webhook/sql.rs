@@ -1,4 +1,4 @@
-//! Statements of webhooks and their deliveries.
+//! Statements of webhooks and of what they subscribe to.
 
 use std::time::Duration;
 
@@ -6,15 +6,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::BOOK;
-use super::delivery::{DeliveryState, WebhookDelivery};
-use super::queue::Subject;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::idempotency::HashedKey;
-use crate::ids::{DeliveryId, TransferId, UserId, WalletId, WebhookId};
-
-/// Hours after a rotation during which the previous secret signs as well.
-const OVERLAP_HOURS: i32 = 24;
+use crate::ids::{UserId, WebhookId};
 
 /// Whether there is a webhook or an alert, so that transfers produce events.
 pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
@@ -24,9 +18,6 @@ pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Resul
     .fetch_one(db)
     .await
 }
-
-/// Hours after which a delivery to a paused webhook is given up.
-const PENDING_HOURS_MAX: i32 = 24;
 
 /// Events that a webhook subscribes to, and the rights of its owner.
 pub(super) struct Subscription {
@@ -66,148 +57,6 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
         order by w.id"#
     );
     Ok(rows.fetch_all(db).await?)
-}
-
-/// An event on its way to webhooks.
-pub(super) struct NewDelivery<'a> {
-    pub subject: Subject,
-    /// The transfer behind it.
-    pub seq: Option<i64>,
-    /// Trace of the request that caused it.
-    pub trace_id: Option<Uuid>,
-    pub event: &'a str,
-    pub body: &'a str,
-}
-
-/// New deliveries, column by column.
-#[derive(Default)]
-pub(super) struct NewDeliveries {
-    webhooks: Vec<i64>,
-    wallets: Vec<Option<i64>>,
-    users: Vec<Option<i64>>,
-    seqs: Vec<Option<i64>>,
-    traces: Vec<Option<Uuid>>,
-    events: Vec<String>,
-    bodies: Vec<String>,
-}
-
-impl NewDeliveries {
-    pub(super) fn push(&mut self, webhook: WebhookId, new: &NewDelivery<'_>) {
-        self.webhooks.push(webhook.0);
-        self.wallets.push(new.subject.wallet().map(|id| id.0));
-        self.users.push(new.subject.user().map(|id| id.0));
-        self.seqs.push(new.seq);
-        self.traces.push(new.trace_id);
-        self.events.push(new.event.to_owned());
-        self.bodies.push(new.body.to_owned());
-    }
-}
-
-/// Inserts deliveries, except those of webhooks that were deleted in the meantime.
-pub(super) async fn insert_deliveries(
-    db: &mut PgConnection,
-    deliveries: &NewDeliveries,
-) -> Result<()> {
-    let NewDeliveries { webhooks, wallets, users, seqs, traces, events, bodies } = deliveries;
-    sqlx::query!(
-        "insert into delivery (webhook, wallet, app_user, seq, trace_id, event, body)
-        select d.webhook, d.wallet, d.app_user, d.seq, d.trace_id, d.event, d.body
-        from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
-            with ordinality as d (webhook, wallet, app_user, seq, trace_id, event, body, n)
-        where exists (select from webhook w where w.id = d.webhook for key share)
-        order by d.n",
-        webhooks,
-        wallets as &[Option<i64>],
-        users as &[Option<i64>],
-        seqs as &[Option<i64>],
-        traces as &[Option<Uuid>],
-        events,
-        bodies,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// The next delivery of a subject to a webhook.
-pub(super) struct NextDelivery {
-    pub id: DeliveryId,
-    pub body: String,
-    pub url: String,
-    pub secret: String,
-    /// The previous secret, while it still signs after a rotation.
-    pub secret_before: Option<String>,
-    /// Trace of the request that caused the event.
-    pub trace_id: Option<Uuid>,
-    /// Name of the caller that the webhook belongs to.
-    pub owner: String,
-    /// Whether the last attempt at the webhook ended quickly.
-    pub is_prompt: bool,
-    /// Attempts that timed out since the receiver last responded.
-    pub timeouts: i32,
-    /// Seconds until the end of a pause.
-    pub pause_seconds: Option<f64>,
-    /// Whether the delivery has been pending for longer than a paused webhook is waited for.
-    pub is_overdue: bool,
-}
-
-/// The oldest pending delivery of a subject to a webhook whose owner still exists.
-pub(super) async fn next_pending(
-    db: &mut PgConnection,
-    webhook: WebhookId,
-    subject: Subject,
-) -> Result<Option<NextDelivery>> {
-    let row = sqlx::query_as!(
-        NextDelivery,
-        r#"
-        select d.id as "id: DeliveryId", d.body, w.url, w.secret,
-            case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
-            coalesce(d.trace_id, t.trace_id) as trace_id, w.caller as owner, w.is_prompt, w.timeouts,
-            case when w.paused_until > now() then extract(epoch from w.paused_until - now())::float8 end as pause_seconds,
-            d.pending_since < now() - make_interval(hours => $5) as "is_overdue!"
-        from delivery d
-        join webhook w on w.id = d.webhook and webhook_owner_is_active(w.caller)
-        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
-        where d.webhook = $1 and delivery_subject(d.wallet, d.app_user) = $2 and d.state = 'pending'
-        order by d.id
-        limit 1"#,
-        webhook.0,
-        subject as Subject,
-        OVERLAP_HOURS,
-        BOOK,
-        PENDING_HOURS_MAX,
-    );
-    Ok(row.fetch_optional(db).await?)
-}
-
-/// Records the outcome of an attempt.
-pub(super) async fn record_attempt(
-    db: &mut PgConnection,
-    id: DeliveryId,
-    state: DeliveryState,
-    status: Option<i16>,
-    error: Option<&str>,
-) -> Result<()> {
-    sqlx::query!(
-        "update delivery
-        set state = $2, status = $3, error = $4, attempts = attempts + 1, attempted_at = now()
-        where id = $1",
-        id.0,
-        state.name(),
-        status,
-        error,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Gives up a delivery without an attempt.
-pub(super) async fn give_up(db: &mut PgConnection, id: DeliveryId) -> Result<()> {
-    sqlx::query!("update delivery set state = 'dead' where id = $1 and state = 'pending'", id.0)
-        .execute(db)
-        .await?;
-    Ok(())
 }
 
 /// Records that a receiver responded: it is no longer paused.
@@ -363,88 +212,4 @@ pub(super) async fn rotate(
         key,
     );
     Ok(done.execute(db).await?.rows_affected() == 1)
-}
-
-/// A delivery as the database has it.
-struct DeliveryRow {
-    id: DeliveryId,
-    wallet: Option<WalletId>,
-    transfer: Option<i64>,
-    event: String,
-    state: String,
-    attempts: i32,
-    status: Option<i16>,
-    error: Option<String>,
-    created_at: OffsetDateTime,
-    attempted_at: Option<OffsetDateTime>,
-}
-
-impl TryFrom<DeliveryRow> for WebhookDelivery {
-    type Error = Error;
-
-    fn try_from(row: DeliveryRow) -> Result<Self> {
-        Ok(Self {
-            id: row.id,
-            wallet: row.wallet,
-            transfer: row.transfer.map(TransferId),
-            event: row.event,
-            state: row.state.parse()?,
-            attempts: row.attempts,
-            status: row.status,
-            error: row.error,
-            created_at: row.created_at,
-            attempted_at: row.attempted_at,
-        })
-    }
-}
-
-/// The deliveries of a webhook with an id below `before`, newest first.
-pub(super) async fn list_deliveries(
-    db: &mut PgConnection,
-    webhook: WebhookId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<WebhookDelivery>> {
-    let rows = sqlx::query_as!(
-        DeliveryRow,
-        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - coalesce(t.leg, 0) as transfer,
-            d.event, d.state, d.attempts, d.status, d.error, d.created_at, d.attempted_at
-        from delivery d
-        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
-        where d.webhook = $1 and d.id < $2
-        order by d.id desc
-        limit $3"#,
-        webhook.0,
-        before,
-        limit,
-        BOOK,
-    );
-    rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
-}
-
-/// Makes deliveries pending again. Returns the subject of each.
-pub(super) async fn replay(
-    db: &mut PgConnection,
-    webhook: WebhookId,
-    delivery: Option<DeliveryId>,
-    since: Option<OffsetDateTime>,
-    limit: i64,
-) -> Result<Vec<Subject>> {
-    let subjects = sqlx::query_scalar!(
-        r#"update delivery set state = 'pending', error = null, pending_since = now()
-        where id in (
-            select id from delivery
-            where webhook = $1
-                and ($2::bigint is null or id = $2)
-                and ($3::timestamptz is null or created_at >= $3)
-            order by id
-            limit $4
-        )
-        returning delivery_subject(wallet, app_user) as "subject!: Subject""#,
-        webhook.0,
-        delivery.map(|id| id.0),
-        since,
-        limit,
-    );
-    Ok(subjects.fetch_all(db).await?)
 }

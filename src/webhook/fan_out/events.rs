@@ -11,9 +11,10 @@ use crate::ledger::tail::{
     BookEvent, Events, ReaderOptions, Segment, SegmentHandler, StartPosition,
 };
 use crate::realtime::{Message, message_of};
+use crate::webhook::delivery::sql::NewDelivery;
 use crate::webhook::event::{message_body, published_name};
 use crate::webhook::queue::Subject;
-use crate::webhook::sql::{self, NewDelivery, Subscription};
+use crate::webhook::sql::{self, Subscription};
 
 pub(super) const READER: ReaderOptions = ReaderOptions {
     name: "webhook_events",

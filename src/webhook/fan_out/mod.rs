@@ -10,8 +10,9 @@ use std::marker::PhantomData;
 use sqlx::PgConnection;
 
 use super::Webhooks;
+use super::delivery::sql::{NewDeliveries, NewDelivery, insert_deliveries};
 use super::queue::{DeliveryJob, Subject};
-use super::sql::{self, NewDeliveries, NewDelivery, Subscription};
+use super::sql::{self, Subscription};
 use crate::error::Result;
 use crate::ids::WebhookId;
 use crate::ledger::tail::{Events, NotifyChannel, Position, Segment, Source, Tail, Transfers};
@@ -75,7 +76,7 @@ impl<'a> Deliveries<'a> {
     }
 
     async fn insert(self, db: &mut PgConnection) -> Result<()> {
-        sql::insert_deliveries(db, &self.new).await?;
+        insert_deliveries(db, &self.new).await?;
         for ((webhook, subject), owner) in self.owners {
             DeliveryJob { webhook, subject, owner }.enqueue(db).await?;
         }

@@ -17,9 +17,10 @@ use crate::ledger::tail::{self, ReaderOptions, Segment, SegmentHandler, StartPos
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::WalletRecord;
 use crate::webhook::alert::{self, Alert};
+use crate::webhook::delivery::sql::NewDelivery;
 use crate::webhook::event::{self, ALERT_CROSSED, CrossedAlert};
 use crate::webhook::queue::Subject;
-use crate::webhook::sql::{self, NewDelivery, Subscription};
+use crate::webhook::sql::{self, Subscription};
 use crate::webhook::{BOOK, Webhooks};
 
 pub(super) const READER: ReaderOptions = ReaderOptions {

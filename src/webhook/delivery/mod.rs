@@ -1,5 +1,7 @@
 //! A delivery: one event on its way to one webhook.
 
+pub(super) mod sql;
+
 use std::str::FromStr;
 
 use time::OffsetDateTime;
