@@ -97,16 +97,7 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_the_money_moves_once() {
         browser.see("#wallets", "10.00 EUR").await;
         browser.click(&format!("#wallets [data-id='{wallet}']")).await;
         browser.see("#balance", "10.00 EUR").await;
-        // The request arrives, but its response is lost.
-        let lossy = "
-            const real = window.fetch;
-            window.fetch = async (...request) => {
-                const answer = await real(...request);
-                if (request[1]?.method !== 'POST') return answer;
-                window.fetch = real;
-                throw new TypeError('the connection was lost');
-            };";
-        browser.run(lossy).await;
+        browser.lose_next_answer().await;
 
         browser.write("#deposit [name=amount]", "5").await;
         browser.click("#deposit button").await;

@@ -4,26 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt, stream};
 use revwallet::auth::Scope;
 use serde_json::json;
 
-use super::{add, buy, cents, change, delete, fund, refund, titles};
+use super::offers::crowd;
+use super::{add, buy, cents, change, delete, refund, titles};
 use crate::harness::program::{Folder, Program};
 use crate::harness::users::User;
-use crate::harness::{Client, TestApp, eventually, run, run_with};
+use crate::harness::{Client, eventually, run, run_with};
 
 /// Lets a hundred users register at once.
 const CROWD: &[&str] = &["--registrations-max=1000"];
-
-/// Users with a balance each.
-async fn crowd(app: &TestApp, size: usize, cents: i64) -> Vec<User> {
-    // More logins at once would have to wait.
-    let users = stream::iter(0..size).map(async |n| app.user(&format!("user{n}")).await);
-    let users: Vec<User> = users.buffered(8).collect().await;
-    join_all(users.iter().map(|user| fund(app, &user.id, cents))).await;
-    users
-}
 
 /// Number of users who own at least one game; checks that each paid for exactly the games they own.
 async fn winners(users: &[User], before: i64, price: i64) -> usize {

@@ -1,9 +1,9 @@
 //! The page at `/store` in Chromium: browse, buy, give, redeem, and the library.
 
-use reqwest::Method;
 use revwallet::auth::Scope;
 use serde_json::json;
 
+use super::offers::{put_sale, running};
 use super::{accounts, add, buyer, cents, change, publisher, titles};
 use crate::harness::browser::{Browser, Look};
 use crate::harness::users::User;
@@ -43,19 +43,6 @@ pub(super) fn fresh(app: &TestApp, client: &Client) -> Client {
     Client::new(app.address).with_credential(client.credential())
 }
 
-/// A sale of a fifth of the price that runs for a day.
-async fn winter_sale(store: &Client, game: i64) {
-    let day = time::Duration::DAY;
-    let moment = |at: time::OffsetDateTime| {
-        at.format(&time::format_description::well_known::Rfc3339).unwrap()
-    };
-    let now = time::OffsetDateTime::now_utc();
-    let body =
-        json!({ "percent": 20, "starts_at": moment(now - day), "ends_at": moment(now + day) });
-    let request = store.request(Method::PUT, &format!("/api/games/{game}/sales/winter"));
-    assert_eq!(store.send(request.json(&body)).await.status, 201);
-}
-
 #[tokio::test]
 async fn a_visitor_browses_searches_and_reads_without_a_credential() {
     run(async |app| {
@@ -67,7 +54,7 @@ async fn a_visitor_browses_searches_and_reads_without_a_credential() {
         for n in 0..24 {
             add(&store, &format!("Filler {n}"), "0", json!({})).await;
         }
-        winter_sale(&store, alpha).await;
+        put_sale(&store, alpha, "winter", running(&json!({ "percent": 20 }))).await;
         let browser = visit(app, Look::Desktop).await;
 
         browser.see("#found", "The first 24 games").await;
@@ -118,7 +105,7 @@ async fn a_user_buys_at_the_price_on_the_page_and_the_balance_follows() {
         let (_, nova) = publisher(app, "nova", "10").await;
         let further = json!({ "publisher": nova, "prices": [{ "currency": "JPY", "price": 900 }] });
         let id = add(&store, "Alpha", "19.99", further).await;
-        winter_sale(&store, id).await;
+        put_sale(&store, id, "winter", running(&json!({ "percent": 20 }))).await;
         let ada = buyer(app, "ada", 123_456).await;
         let browser = visit(app, Look::Desktop).await;
         show(app, &browser, &format!("game={id}")).await;
@@ -223,16 +210,7 @@ async fn a_purchase_whose_answer_was_lost_is_sent_again_and_charged_once() {
         sign_in(&browser, "ada", &ada).await;
         show(app, &browser, &format!("game={id}")).await;
         browser.see("#buy button", "Buy for 10.00 EUR").await;
-        // The request arrives, but its response is lost.
-        let lossy = "
-            const real = window.fetch;
-            window.fetch = async (...request) => {
-                const answer = await real(...request);
-                if (request[1]?.method !== 'POST') return answer;
-                window.fetch = real;
-                throw new TypeError('the connection was lost');
-            };";
-        browser.run(lossy).await;
+        browser.lose_next_answer().await;
 
         browser.click("#buy button").await;
         browser.see("#say.bad", "Cannot reach the server").await;
@@ -347,7 +325,7 @@ async fn the_store_can_be_read_on_a_desk_in_the_dark_and_on_a_phone() {
             "description": "Slide tiles until they make a picture.\n\nTwo hundred levels.",
         });
         let alpha = add(&store, "Alpha", "19.99", further).await;
-        winter_sale(&store, alpha).await;
+        put_sale(&store, alpha, "winter", running(&json!({ "percent": 20 }))).await;
         let long = "A-Title-That-Has-To-Be-Broken-Somewhere-".repeat(4);
         for (title, price) in [(HOSTILE, "4.50"), ("Harbor Lights", "0"), (&long, "1234567.89")] {
             add(&store, title, price, json!({})).await;

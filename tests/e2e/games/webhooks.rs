@@ -6,16 +6,10 @@ use serde_json::{Value, json};
 use super::{add, buy, buyer, change, delete, refund};
 use crate::harness::program::Program;
 use crate::harness::receiver::Receiver;
-use crate::harness::{Client, eventually, run_with};
+use crate::harness::{eventually, run_with};
+use crate::webhook::subscribe;
 
 const LOCAL: &str = "--webhook-allow-private";
-
-async fn subscribe(client: &Client, receiver: &Receiver, events: Value) -> String {
-    let body = json!({ "url": receiver.url(), "events": events });
-    let created = client.post("/wallet/webhook", body).await;
-    assert_eq!(created.status, 201, "{}", created.text);
-    format!("/wallet/webhook/{}", created.json()["id"].as_str().unwrap())
-}
 
 /// Type and game of each event of the store that arrived.
 fn events(receiver: &Receiver) -> Vec<(String, i64)> {
@@ -41,7 +35,8 @@ async fn changes_and_entitlements_are_delivered_to_those_who_may_see_them() {
         let [own, other, all] =
             [Receiver::start().await, Receiver::start().await, Receiver::start().await];
         let entitlements = json!(["entitlement.granted", "entitlement.revoked"]);
-        let log = subscribe(&buyer, &own, entitlements.clone()).await;
+        let webhook = subscribe(&buyer, &own, entitlements).await;
+        let log = format!("/wallet/webhook/{}", webhook["id"].as_str().unwrap());
         subscribe(&stranger, &other, json!(["*"])).await;
         subscribe(&key, &all, json!(["*"])).await;
 

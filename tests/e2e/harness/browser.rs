@@ -126,6 +126,19 @@ impl Browser {
         within_timeout(element.send_keys(text)).await;
     }
 
+    /// Lets the response of the next POST get lost, although the request arrives.
+    pub async fn lose_next_answer(&self) {
+        let lossy = "
+            const real = window.fetch;
+            window.fetch = async (...request) => {
+                const answer = await real(...request);
+                if (request[1]?.method !== 'POST') return answer;
+                window.fetch = real;
+                throw new TypeError('the connection was lost');
+            };";
+        self.run(lossy).await;
+    }
+
     /// Presses keys, wherever the focus is.
     pub async fn press(&self, keys: &str) {
         let presses = keys

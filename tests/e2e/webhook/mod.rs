@@ -15,9 +15,9 @@ use crate::harness::{Client, Response, TestApp, eventually, run_with};
 
 const LOCAL: &str = "--webhook-allow-private";
 
-async fn subscribe(app: &TestApp, receiver: &Receiver, events: Value) -> Value {
+pub(crate) async fn subscribe(client: &Client, receiver: &Receiver, events: Value) -> Value {
     let body = json!({ "url": receiver.url(), "events": events });
-    let response = app.post("/wallet/webhook", body).await;
+    let response = client.post("/wallet/webhook", body).await;
     assert_eq!(response.status, 201, "{}", response.text);
     response.json()
 }
