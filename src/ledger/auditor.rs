@@ -58,7 +58,8 @@ impl Source for SealedChunks {
     ) -> sqlx::Result<Segment<BookChunk>> {
         let items = Vec::from_iter(BookChunk::read(db, book, after.seq, i64::MAX).await?);
         let until = items.last().map_or(after, Self::position_of);
-        Ok(Segment { after, until, items })
+        let is_full = items.iter().any(|chunk| chunk.is_full);
+        Ok(Segment { after, until, items, is_full })
     }
 
     async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
@@ -71,10 +72,6 @@ impl Source for SealedChunks {
 
     fn position_of(chunk: &BookChunk) -> Position {
         Position::after(chunk.end())
-    }
-
-    fn is_full(chunks: &[BookChunk], _: i64) -> bool {
-        chunks.iter().any(|chunk| chunk.is_full)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Acquire, PgConnection};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,6 +18,9 @@ use crate::telemetry::Metrics;
 /// Bounds of the backoff after a failure: a lasting failure neither spins nor is retried too rarely.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Shortest pause after a read without items, while others are left out: reads for nothing are rare.
+const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
@@ -113,10 +117,13 @@ impl DurableReader {
                     let goes_on = match outcome {
                         StepOutcome::MoreToRead => true,
                         StepOutcome::CaughtUp => {
-                            sleep_unless_stopped(self.options.pause, &self.stopping).await
-                                && wait_for_change(&mut changes, &self.stopping).await
+                            self.pause_until_change(self.options.pause, &mut changes).await
                         }
-                        StepOutcome::Filtered | StepOutcome::HeldElsewhere => {
+                        StepOutcome::Filtered => {
+                            let pause = self.options.pause.max(FILTERED_PAUSE_MIN);
+                            self.pause_until_change(pause, &mut changes).await
+                        }
+                        StepOutcome::HeldElsewhere => {
                             sleep_unless_stopped(POLL_INTERVAL, &self.stopping).await
                         }
                     };
@@ -141,6 +148,12 @@ impl DurableReader {
         }
         self.release().await;
         Ok(())
+    }
+
+    /// Returns false when the program stops.
+    async fn pause_until_change(&self, pause: Duration, changes: &mut watch::Receiver<()>) -> bool {
+        sleep_unless_stopped(pause, &self.stopping).await
+            && wait_for_change(changes, &self.stopping).await
     }
 
     /// Releases the cursor, so that the next process need not wait until the lease expires.
@@ -177,18 +190,20 @@ impl DurableReader {
             self.set_lag(0);
             return Ok(StepOutcome::CaughtUp);
         }
-        // A source may leave out items without a subscriber; then the cursor is advanced at leisure.
         let is_filtered = segment.items.is_empty();
-        if !is_filtered {
+        if is_filtered {
+            // What the source leaves out has no effect, so after a crash it may be read again.
+            sql::advance_cursor_asynchronously(&mut tx, book, name, segment.until, self.holder)
+                .await?;
+        } else {
             handler.apply(&mut tx, &segment).await?;
+            sql::advance_cursor(&mut tx, book, name, segment.until, self.holder).await?;
         }
-        sql::advance_cursor(&mut tx, book, name, segment.until, self.holder).await?;
         tx.commit().await?;
-        let is_full = S::is_full(&segment.items, self.options.items_max);
         self.set_lag(S::lag(&mut connection, book, segment.until).await?);
-        Ok(match (is_filtered, is_full) {
-            (true, _) => StepOutcome::Filtered,
-            (_, true) => StepOutcome::MoreToRead,
+        Ok(match (segment.is_full, is_filtered) {
+            (true, _) => StepOutcome::MoreToRead,
+            (_, true) => StepOutcome::Filtered,
             _ => StepOutcome::CaughtUp,
         })
     }

@@ -73,8 +73,7 @@ impl Source for Events {
         max: i64,
     ) -> sqlx::Result<Segment<BookEvent>> {
         let items = sql::events(db, book, after, max).await?;
-        let until = items.last().map_or(after, Self::position_of);
-        Ok(Segment { after, until, items })
+        Ok(Segment::with_items(after, items, max, Self::position_of))
     }
 
     async fn end(db: &mut PgConnection, _: i32) -> sqlx::Result<Position> {

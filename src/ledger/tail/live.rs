@@ -129,7 +129,7 @@ impl<S: Source> LiveHub<S> {
         } else {
             let end = S::end(&mut db, self.book.book).await?;
             // An empty segment tells readers at an earlier position to read up to here from the database.
-            let mark = Segment { after: end, until: end, items: Vec::new() };
+            let mark = Segment { after: end, until: end, items: Vec::new(), is_full: false };
             let _no_receiver = self.segments.send(Arc::new(mark));
             *position.insert(end)
         };
@@ -139,7 +139,7 @@ impl<S: Source> LiveHub<S> {
         if segment.items.is_empty() {
             return Ok(false);
         }
-        let is_full = i64::try_from(segment.items.len()).is_ok_and(|count| count >= ITEMS_MAX);
+        let is_full = segment.is_full;
         *position = Some(segment.until);
         // Sending fails if the last reader was dropped meanwhile.
         let _no_receiver = self.segments.send(Arc::new(segment));
@@ -194,7 +194,7 @@ impl<S: Source> LiveReader<S> {
         }
         let known = segment.items.partition_point(|item| S::position_of(item) <= after);
         let items = segment.items[known..].to_vec();
-        Arc::new(Segment { after, until: segment.until, items })
+        Arc::new(Segment { after, until: segment.until, items, is_full: segment.is_full })
     }
 
     /// Reads from the database; the inner `None` means that nothing was missing, the outer that the program stops.

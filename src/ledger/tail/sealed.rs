@@ -31,8 +31,9 @@ impl Source for SealedTransfers {
         after: Position,
         max: i64,
     ) -> sqlx::Result<Segment<SealedRow>> {
-        let Segment { after, until, items } = Transfers::read(db, book, after, max).await?;
-        Ok(Segment { after, until, items: with_batches(db, book, items).await? })
+        let Segment { after, until, items, is_full } =
+            Transfers::read(db, book, after, max).await?;
+        Ok(Segment { after, until, items: with_batches(db, book, items).await?, is_full })
     }
 
     async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {

@@ -37,6 +37,22 @@ pub struct Segment<T> {
     pub after: Position,
     pub until: Position,
     pub items: Vec<T>,
+    /// Whether the read stopped at a limit, so that the next one need not wait.
+    pub is_full: bool,
+}
+
+impl<T> Segment<T> {
+    /// A segment that ends with its last item, of a read of at most about `max` items.
+    pub(super) fn with_items(
+        after: Position,
+        items: Vec<T>,
+        max: i64,
+        position_of: impl Fn(&T) -> Position,
+    ) -> Self {
+        let until = items.last().map_or(after, position_of);
+        let is_full = i64::try_from(items.len()).is_ok_and(|count| count >= max);
+        Self { after, until, items, is_full }
+    }
 }
 
 /// A sequence of items that grows at its end.
@@ -66,11 +82,6 @@ pub trait Source: Send + Sync + 'static {
     ) -> impl Future<Output = sqlx::Result<i64>> + Send;
 
     fn position_of(item: &Self::Item) -> Position;
-
-    /// Returns whether a read stopped at its limit, so that the next read need not wait.
-    fn is_full(items: &[Self::Item], max: i64) -> bool {
-        i64::try_from(items.len()).is_ok_and(|count| count >= max)
-    }
 }
 
 /// An event that moves no money, such as a game that was added.

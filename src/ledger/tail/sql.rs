@@ -215,6 +215,29 @@ pub(super) async fn advance_cursor(
     Ok(())
 }
 
+/// Advances the cursor in a transaction that commits without waiting for the disk: a crash may undo it.
+pub(super) async fn advance_cursor_asynchronously(
+    db: &mut PgConnection,
+    book: i32,
+    name: &str,
+    position: Position,
+    holder: Uuid,
+) -> sqlx::Result<()> {
+    sqlx::query_scalar!(
+        r#"update ledger.cursor set seq = $3, event = $4, at = now(), holder = $5
+        where book = $1 and name = $2
+        returning set_config('synchronous_commit', 'off', true) as "setting""#,
+        book,
+        name,
+        position.seq,
+        position.event,
+        holder,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(())
+}
+
 /// Releases the cursor, so that another process can take it over at once.
 pub(super) async fn release_cursor(
     db: &mut PgConnection,

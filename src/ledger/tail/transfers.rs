@@ -27,8 +27,7 @@ impl Source for Transfers {
             let end = last.seq + i64::from(last.legs - last.leg) - 1;
             items.extend(read::rows(db, book, last.seq, end, i64::MAX).await?);
         }
-        let until = items.last().map_or(after, Self::position_of);
-        Ok(Segment { after, until, items })
+        Ok(Segment::with_items(after, items, max, Self::position_of))
     }
 
     async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {

@@ -4,6 +4,7 @@ mod balance;
 mod named;
 pub(in crate::play) mod players;
 mod progress;
+pub(in crate::play) mod raise;
 mod sql;
 mod wallet;
 

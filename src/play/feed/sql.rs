@@ -2,8 +2,9 @@
 
 use sqlx::PgConnection;
 
+use super::raise::Raise;
 use crate::error::Result;
-use crate::ids::{UserId, WalletId};
+use crate::ids::{TransferId, UserId, WalletId};
 
 /// The player behind a main wallet.
 pub(in crate::play) struct PlayerRow {
@@ -42,4 +43,46 @@ pub(super) async fn main_wallets(
         currency,
     );
     Ok(rows.fetch_all(db).await?)
+}
+
+/// The raises after `after`, up to `end`. For each transfer, the wallet is found by its key whatever the plan expects.
+pub(super) async fn raises(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    end: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Raise>> {
+    let rows = sqlx::query_as!(
+        Raise,
+        r#"
+        select t.seq, t.seq - t.leg as "transfer!: TransferId", t.trace_id, w.id as "wallet!: WalletId", w.player as "player!",
+            w.currency as "currency!", t.credit_balance + coalesce(h.balance, 0) as "balance!"
+        from ledger.transfer t
+        cross join lateral (
+            select id, player, currency from wallet where id = t.credit and player is not null offset 0
+        ) w
+        left join lateral (
+            select case when last.credit = -(1::bigint << 40) - t.credit then last.credit_balance else last.debit_balance end as balance
+            from (
+                (select seq, credit, credit_balance, debit_balance from ledger.transfer
+                where book = $1 and credit = -(1::bigint << 40) - t.credit and seq <= t.seq
+                order by credit desc, book desc, seq desc limit 1)
+                union all
+                (select seq, credit, credit_balance, debit_balance from ledger.transfer
+                where book = $1 and debit = -(1::bigint << 40) - t.credit and seq <= t.seq
+                order by debit desc, book desc, seq desc limit 1)
+            ) last
+            order by last.seq desc limit 1
+        ) h on true
+        where t.book = $1 and t.seq > $2 and t.seq <= $3 and t.amount > 0 and t.credit > 0
+            and t.debit <> -(1::bigint << 40) - t.credit
+        order by t.seq
+        limit $4"#,
+        book,
+        after,
+        end,
+        limit,
+    );
+    rows.fetch_all(db).await
 }

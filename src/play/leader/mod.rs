@@ -12,31 +12,27 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgConnection;
 
 use super::feed::players::{PlayerWallet, Players};
+use super::feed::raise::{Raise, Raises};
 use crate::error::{Error, Result};
-use crate::ids::WalletId;
-use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::read::BookRow;
-use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail, Transfers};
-use crate::ledger::transfer::TransferKind;
+use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail};
 use crate::realtime::{Audience, NewEvent, publish};
 use crate::tasks::Tasks;
 use crate::wallet::Wallets;
-use crate::wallet::transfer::wallet_of;
 
 const READER: ReaderOptions = ReaderOptions {
     name: "leaders",
     start: StartPosition::Beginning,
     items_max: 500,
-    pause: Duration::from_millis(20),
+    pause: Duration::from_millis(100),
 };
 
 const TOPIC: &str = "leaderboard-game-event";
 
 /// Starts to follow the book, until the tasks stop.
 pub fn start(tail: &Tail, wallets: Wallets, players: Players, tasks: &Tasks) {
-    tail.follow::<Transfers>(READER, Leaders { wallets, players }, tasks);
+    tail.follow::<Raises>(READER, Leaders { wallets, players }, tasks);
 }
 
 struct Leaders {
@@ -44,57 +40,39 @@ struct Leaders {
     players: Players,
 }
 
-/// A higher balance of a player.
-struct Rise<'a> {
+/// A raise above the highest balance so far.
+struct Record<'a> {
+    raise: &'a Raise,
     player: &'a PlayerWallet,
-    balance: Minor,
     is_leader_already: bool,
 }
 
-impl SegmentHandler<Transfers> for Leaders {
-    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
+impl SegmentHandler<Raises> for Leaders {
+    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
         let currency = self.wallets.default_currency();
-        let raised: Vec<(&BookRow, WalletId)> =
-            segment.items.iter().filter_map(|row| Some((row, raised_wallet(row)?))).collect();
-        let players = self.players.find(raised.iter().map(|(_, wallet)| *wallet)).await?;
-        let records = self.wallets.find_records(players.keys().copied()).await?;
-        let raised: Vec<_> = raised
-            .into_iter()
-            .filter(|(_, wallet)| {
-                records.get(wallet).is_some_and(|record| record.currency == currency)
-            })
-            .collect();
-        let after: Vec<_> = raised.iter().map(|(row, wallet)| (*wallet, row.seq)).collect();
-        let held = self.players.held(&after).await?;
+        let raises = segment.items.iter().filter(|raise| raise.currency == currency.code());
         let mut leader = sql::leader(db).await?;
-        let mut has_changed = false;
-        for ((row, wallet), held) in raised.into_iter().zip(held) {
-            let balance = Minor(row.credit_balance.saturating_add(held.0));
-            let Some(player) = players.get(&wallet).filter(|_| balance.0 > leader.balance) else {
+        let before = leader.balance;
+        let records: Vec<&Raise> = raises.filter(|raise| raise.balance > before).collect();
+        let players = self.players.find(records.iter().map(|raise| raise.wallet)).await?;
+        for raise in records {
+            let Some(player) = players.get(&raise.wallet) else { continue };
+            if raise.balance <= leader.balance {
                 continue;
-            };
-            let is_leader_already = leader.player.as_ref() == Some(&player.player);
-            if row.seq > leader.since {
-                let rise = Rise { player, balance, is_leader_already };
-                self.announce(db, row, &rise, currency).await?;
             }
-            leader.player = Some(player.player.clone());
-            leader.balance = balance.0;
-            has_changed = true;
+            if raise.seq > leader.since {
+                let is_leader_already = leader.player.as_ref() == Some(&raise.player);
+                let record = Record { raise, player, is_leader_already };
+                self.announce(db, &record, currency).await?;
+            }
+            leader.player = Some(raise.player.clone());
+            leader.balance = raise.balance;
         }
-        if let Some(player) = leader.player.filter(|_| has_changed) {
+        if let Some(player) = leader.player.filter(|_| leader.balance > before) {
             sql::set_leader(db, &player, leader.balance).await?;
         }
         Ok(())
     }
-}
-
-/// The wallet whose balance a row raises; money that a hold gives back does not.
-fn raised_wallet(row: &BookRow) -> Option<WalletId> {
-    let account = AccountId(row.credit);
-    let moves = TransferKind::from_code(row.kind)?.moves_money();
-    let is_own_hold = AccountId(row.debit).held_for() == Some(account);
-    (moves && account.0 > 0 && !is_own_hold).then(|| wallet_of(account)).flatten()
 }
 
 impl Leaders {
@@ -102,12 +80,11 @@ impl Leaders {
     async fn announce(
         &self,
         db: &mut PgConnection,
-        row: &BookRow,
-        rise: &Rise<'_>,
+        record: &Record<'_>,
         currency: Currency,
     ) -> Result<()> {
-        let Rise { player, balance, is_leader_already } = rise;
-        let (id, amount) = (&player.player, balance.exact(currency).to_string());
+        let Record { raise, player, is_leader_already } = record;
+        let (id, amount) = (&raise.player, Minor(raise.balance).exact(currency).to_string());
         let text = if *is_leader_already {
             format!(
                 "User {id} is still leading the game with {amount} amount in the wallet. Well done!"
@@ -120,7 +97,7 @@ impl Leaders {
         };
         let full = json(&json!({
             "player": id, "currency": currency.code(), "balance": raw(amount)?,
-            "transfer": row.transfer_id().to_string(), "still": is_leader_already,
+            "transfer": raise.transfer.to_string(), "still": is_leader_already,
             "message": text,
         }))?;
         let audience = self.players.audience(player);
@@ -131,7 +108,7 @@ impl Leaders {
             text: Some(text),
             player: Some(id),
             audience,
-            trace: row.trace_id,
+            trace: raise.trace_id,
         };
         publish(db, &event(&text, &full, audience)).await?;
         if let Audience::Owner(user) = audience {

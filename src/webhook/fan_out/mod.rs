@@ -46,7 +46,8 @@ impl<S: Source> Source for Subscribed<S> {
         }
         // The end of events moves with each transaction, also with the one that advances the cursor.
         let is_caught_up = S::lag(db, book, after).await? == 0;
-        Ok(Segment { after, until: if is_caught_up { after } else { until }, items: Vec::new() })
+        let until = if is_caught_up { after } else { until };
+        Ok(Segment { after, until, items: Vec::new(), is_full: false })
     }
 
     async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {

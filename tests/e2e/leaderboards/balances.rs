@@ -118,3 +118,38 @@ async fn a_registered_player_shows_the_rank_but_not_the_balance() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_balance_behind_transfers_of_no_player_counts_and_is_announced_once() {
+    run(async |app| {
+        let mut socket = app.socket().await;
+        socket.subscribe("leaderboard-game-event").await;
+        let wallet = app.open_wallet("EUR", "9000.00").await;
+        let deposit = json!({ "id": wallet, "amount": 1 });
+        for _ in 0..30 {
+            assert_eq!(app.post("/wallet/deposit", deposit.clone()).await.status, 200);
+        }
+        wait_for_readers(app).await;
+        assert_eq!(entries(&app.get("/api/leaderboard").await.json()), []);
+
+        move_money(app, "deposit", "ada", 500).await;
+
+        wait_for_entries(app, &[(1, "ada", Some(500))]).await;
+        wait_for_readers(app).await;
+        let event = socket.json().await;
+        assert_eq!(event["data"]["player"], "ada", "{event}");
+        socket.is_silent().await;
+    })
+    .await;
+}
+
+/// Waits until the readers of balances are at the end of the book.
+async fn wait_for_readers(app: &TestApp) {
+    let mut db = app.database.connect().await;
+    eventually("the readers are at the end", async || {
+        let caught_up = "select count(*) from ledger.cursor
+            where name in ('leaders', 'leaderboard') and seq = (select max(seq) from ledger.seal)";
+        sqlx::query_scalar::<_, i64>(caught_up).fetch_one(&mut db).await.unwrap() == 2
+    })
+    .await;
+}

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use revwallet::error::{Error, Result};
 use revwallet::ledger::read::BookRow;
 use revwallet::ledger::tail::{
-    Events, LiveReader, Position, ReaderOptions, Segment, SegmentHandler, Source, StartPosition,
-    Tail, TailOptions, Transfers, append_event,
+    Events, LiveReader, NotifyChannel, Position, ReaderOptions, Segment, SegmentHandler, Source,
+    StartPosition, Tail, TailOptions, Transfers, append_event,
 };
 use revwallet::tasks::Tasks;
 use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
@@ -62,7 +62,7 @@ struct SeqRecorder {
     fails_every: u32,
 }
 
-impl SegmentHandler<Transfers> for SeqRecorder {
+impl<S: Source<Item = BookRow>> SegmentHandler<S> for SeqRecorder {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
         let seqs: Vec<i64> = segment.items.iter().map(|row| row.seq).collect();
         sqlx::query("insert into recorded (seq) select unnest($1::bigint[])")
@@ -74,6 +74,38 @@ impl SegmentHandler<Transfers> for SeqRecorder {
             return Err(Error::Internal(anyhow::anyhow!("injected failure")));
         }
         Ok(())
+    }
+}
+
+/// Source of every tenth transfer.
+struct Tenths;
+
+impl Source for Tenths {
+    type Item = BookRow;
+
+    const CHANNEL: NotifyChannel = NotifyChannel::Book;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Segment<BookRow>> {
+        let mut segment = Transfers::read(db, book, after, max).await?;
+        segment.items.retain(|row| row.seq % 10 == 0);
+        Ok(segment)
+    }
+
+    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
+        Transfers::end(db, book).await
+    }
+
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Transfers::lag(db, book, position).await
+    }
+
+    fn position_of(row: &BookRow) -> Position {
+        Transfers::position_of(row)
     }
 }
 
@@ -90,6 +122,13 @@ async fn recorded_seqs(database: &Database) -> Vec<i64> {
 async fn head(database: &Database) -> i64 {
     let mut db = database.connect().await;
     sqlx::query_scalar("select max(seq) from ledger.seal").fetch_one(&mut db).await.unwrap()
+}
+
+/// The position of a reader; none before it has one.
+async fn cursor(database: &Database, name: &str) -> Option<i64> {
+    let mut db = database.connect().await;
+    let seq = sqlx::query_scalar("select seq from ledger.cursor where name = $1").bind(name);
+    seq.fetch_optional(&mut db).await.unwrap()
 }
 
 /// Opens a wallet and makes this many deposits.
@@ -116,7 +155,7 @@ async fn each_transfer_takes_effect_once_and_in_order_across_processes() {
         for process in &processes {
             let recorder = SeqRecorder { attempts: 0, fails_every: 3 };
             let reader = reader("recorder", StartPosition::Beginning);
-            process.tail.follow(reader, recorder, &process.tasks);
+            process.tail.follow::<Transfers>(reader, recorder, &process.tasks);
         }
 
         for _ in 0..4 {
@@ -151,17 +190,10 @@ async fn a_reader_starts_at_the_head_or_after_a_transfer_and_resumes_at_its_curs
         let follow = async |name, start| {
             let process = Process::start(&app.database);
             let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
-            process.tail.follow(reader(name, start), recorder, &process.tasks);
+            process.tail.follow::<Transfers>(reader(name, start), recorder, &process.tasks);
             process
         };
-        let cursor = async |name: &str| {
-            let mut db = app.database.connect().await;
-            sqlx::query_scalar::<_, i64>("select seq from ledger.cursor where name = $1")
-                .bind(name)
-                .fetch_optional(&mut db)
-                .await
-                .unwrap()
-        };
+        let cursor = async |name| cursor(&app.database, name).await;
 
         let process = follow("now", StartPosition::Now).await;
         eventually("the reader has started", async || cursor("now").await == Some(before)).await;
@@ -187,6 +219,30 @@ async fn a_reader_starts_at_the_head_or_after_a_transfer_and_resumes_at_its_curs
 }
 
 #[tokio::test]
+async fn a_reader_passes_what_its_source_leaves_out() {
+    run(async |app| {
+        create_recorded_table(&app.database).await;
+        let process = Process::start(&app.database);
+        let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
+        let options = reader("tenths", StartPosition::Beginning);
+        process.tail.follow::<Tenths>(options, recorder, &process.tasks);
+
+        for _ in 0..3 {
+            deposits(app, 25).await;
+            let end = head(&app.database).await;
+            eventually("the reader is at the end", async || {
+                cursor(&app.database, "tenths").await == Some(end)
+            })
+            .await;
+            let tenths: Vec<i64> = (10..=end).step_by(10).collect();
+            assert_eq!(recorded_seqs(&app.database).await, tenths);
+        }
+        process.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_process_reports_the_lag_of_a_reader_that_another_process_runs() {
     run(async |app| {
         let mut other = app.database.connect().await;
@@ -200,7 +256,8 @@ async fn a_process_reports_the_lag_of_a_reader_that_another_process_runs() {
 
         create_recorded_table(&app.database).await;
         let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
-        process.tail.follow(reader("busy", StartPosition::Beginning), recorder, &process.tasks);
+        let options = reader("busy", StartPosition::Beginning);
+        process.tail.follow::<Transfers>(options, recorder, &process.tasks);
 
         let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;
         let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());

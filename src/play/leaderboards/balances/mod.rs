@@ -10,57 +10,45 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
+use super::Leaderboards;
 use super::page::{Cursor, EntryPage, PageStart, RankedEntry};
-use super::{BOOK, Leaderboards};
 use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::ids::PlayerId;
-use crate::ledger::account::{AccountClass, AccountId};
 use crate::ledger::currency::Currency;
-use crate::ledger::read::BookRow;
-use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail, Transfers};
+use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail};
+use crate::play::feed::raise::{Raise, Raises};
 use crate::tasks::Tasks;
 
 const READER: ReaderOptions = ReaderOptions {
     name: "leaderboard",
     start: StartPosition::Beginning,
     items_max: 500,
-    pause: Duration::from_millis(20),
+    pause: Duration::from_millis(100),
 };
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, tasks: &Tasks) {
-    tail.follow::<Transfers>(READER, Recorder, tasks);
+    tail.follow::<Raises>(READER, Recorder, tasks);
 }
 
 /// Records the balances of main wallets.
 struct Recorder;
 
-impl SegmentHandler<Transfers> for Recorder {
-    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<BookRow>) -> Result<()> {
-        let credits: Vec<&BookRow> = segment.items.iter().filter(|row| is_credit(row)).collect();
-        let (accounts, seqs): (Vec<i64>, Vec<i64>) =
-            credits.iter().map(|row| (row.credit, row.seq)).unzip();
-        let mut of_currency: BTreeMap<String, (Vec<String>, Vec<i64>)> = BTreeMap::new();
-        for reached in sql::reached(db, BOOK, &accounts, &seqs).await? {
-            let (owners, balances) = of_currency.entry(reached.currency).or_default();
-            owners.push(reached.player);
-            balances.push(reached.balance);
+impl SegmentHandler<Raises> for Recorder {
+    async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
+        let mut of_currency: BTreeMap<&str, (Vec<&str>, Vec<i64>)> = BTreeMap::new();
+        for raise in &segment.items {
+            let (owners, balances) = of_currency.entry(&raise.currency).or_default();
+            owners.push(&raise.player);
+            balances.push(raise.balance);
         }
         // In the order of the currencies, so that two readers could not lock boards in opposite orders.
         for (currency, (owners, balances)) in of_currency {
-            sql::record(db, &currency, &owners, &balances).await?;
+            sql::record(db, currency, &owners, &balances).await?;
         }
         Ok(())
     }
-}
-
-/// Whether the balance of a customer grows. Money that comes back from the account's own hold is none that is new.
-fn is_credit(row: &BookRow) -> bool {
-    let credit = AccountId(row.credit);
-    row.amount > 0
-        && credit.class() == Some(AccountClass::Customer)
-        && AccountId(row.debit).held_for() != Some(credit)
 }
 
 /// An entry of the board.

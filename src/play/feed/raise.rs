@@ -1,0 +1,67 @@
+//! The source of raises: transfers that raise the balance of a player's main wallet.
+//!
+//! Most transfers of a busy book may belong to no player: the database leaves them out, and a reader passes thousands
+//! of them in one step.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::sql;
+use crate::ids::{TransferId, WalletId};
+use crate::ledger::tail::{NotifyChannel, Position, Segment, Source, Transfers};
+
+/// Most transfers of the book that one read covers.
+const WINDOW_MAX: i64 = 10_000;
+
+/// A raise of the balance of a player's main wallet.
+#[derive(Debug, Clone)]
+pub(in crate::play) struct Raise {
+    pub seq: i64,
+    pub transfer: TransferId,
+    pub trace_id: Option<Uuid>,
+    pub wallet: WalletId,
+    pub player: String,
+    /// Code of the wallet's currency.
+    pub currency: String,
+    /// The balance right after the transfer in minor units, held money included.
+    pub balance: i64,
+}
+
+/// Source of the raises. Money that comes back from a hold of the same wallet raises nothing.
+pub(in crate::play) struct Raises;
+
+impl Source for Raises {
+    type Item = Raise;
+
+    const CHANNEL: NotifyChannel = NotifyChannel::Book;
+
+    async fn read(
+        db: &mut PgConnection,
+        book: i32,
+        after: Position,
+        max: i64,
+    ) -> sqlx::Result<Segment<Raise>> {
+        let end = Self::end(db, book).await?;
+        let window_end = end.min(Position::after(after.seq + WINDOW_MAX));
+        if window_end <= after {
+            return Ok(Segment { after, until: after, items: Vec::new(), is_full: false });
+        }
+        let items = sql::raises(db, book, after.seq, window_end.seq, max).await?;
+        let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
+        let last = items.last().filter(|_| has_more_items);
+        let until = last.map_or(window_end, Self::position_of);
+        Ok(Segment { after, until, items, is_full: until < end })
+    }
+
+    async fn end(db: &mut PgConnection, book: i32) -> sqlx::Result<Position> {
+        Transfers::end(db, book).await
+    }
+
+    async fn lag(db: &mut PgConnection, book: i32, position: Position) -> sqlx::Result<i64> {
+        Transfers::lag(db, book, position).await
+    }
+
+    fn position_of(raise: &Raise) -> Position {
+        Position::after(raise.seq)
+    }
+}
