@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use graphile_worker::{
-    TaskHandler, WorkerContext, WorkerOptions, WorkerRecoveryConfig, WorkerUtils,
+    LocalQueueConfig, RefetchDelayConfig, TaskHandler, WorkerContext, WorkerOptions,
+    WorkerRecoveryConfig, WorkerUtils,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,18 @@ const CONCURRENCY: usize = 256;
 
 /// Most connections of the queue itself: one listens, the others fetch and finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
+
+/// Longest time between two looks for jobs that became due without a notification.
+const POLL_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Most jobs that are fetched at once.
+const FETCH_MAX: usize = 100;
+
+/// Longest time that a fetched job waits for a slot; then other processes may take it.
+const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Time that finished jobs gather before they are deleted together.
+const COMPLETION_DELAY: Duration = Duration::from_millis(5);
 
 /// Time without a heartbeat after which a worker counts as dead and other workers take its jobs.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -153,16 +166,29 @@ async fn run_worker(
         .connect_lazy_with(options.clone());
     let recovery = WorkerRecoveryConfig {
         enabled: true,
-        heartbeat_interval: HEARTBEAT_TIMEOUT / 9,
+        heartbeat_interval: HEARTBEAT_TIMEOUT / 5,
         sweep_interval: HEARTBEAT_TIMEOUT / 3,
         sweep_threshold: HEARTBEAT_TIMEOUT,
         recovery_delay: Duration::ZERO,
         ..WorkerRecoveryConfig::default()
     };
+    // Without this pause an empty fetch is followed by the next one at once. A single notification ends it.
+    let pause = RefetchDelayConfig::default()
+        .with_duration(POLL_INTERVAL)
+        .with_threshold(0)
+        .with_max_abort_threshold(1);
+    let local_queue = LocalQueueConfig::default()
+        .with_size(FETCH_MAX)
+        .with_ttl(FETCHED_WAIT_MAX)
+        .with_refetch_delay(pause);
     let options = WorkerOptions::default()
+        .poll_interval(POLL_INTERVAL)
         .schema(SCHEMA)
         .pg_pool(pool.clone())
         .concurrency(CONCURRENCY)
+        // One poll for all slots: otherwise each of them asks by itself once a second, and takes one job at a time.
+        .local_queue(local_queue)
+        .complete_job_batch_delay(COMPLETION_DELAY)
         .worker_recovery(recovery)
         .listen_os_shutdown_signals(false)
         .shutdown_signal(stopping.clone().cancelled_owned())

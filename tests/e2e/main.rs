@@ -17,6 +17,7 @@ mod grpc;
 mod history;
 mod http;
 mod http_limits;
+mod idle;
 mod installations;
 mod leaderboards;
 mod ledger;

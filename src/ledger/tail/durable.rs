@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::source::{BookHandle, Position, Segment, Source};
 use super::sql;
-use super::wake::{Notifications, POLL_INTERVAL, sleep_unless_stopped, wait_for_change};
+use super::wake::{Notifications, RECHECK_INTERVAL, sleep_unless_stopped, wait_for_change};
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
@@ -20,7 +20,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Shortest pause after a read without items, while others are left out: reads for nothing are rare.
-const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(100);
+const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
@@ -117,14 +117,14 @@ impl DurableReader {
                     let goes_on = match outcome {
                         StepOutcome::MoreToRead => true,
                         StepOutcome::CaughtUp => {
-                            self.pause_until_change(self.options.pause, &mut changes).await
+                            self.pause_until_change::<S>(self.options.pause, &mut changes).await
                         }
                         StepOutcome::Filtered => {
                             let pause = self.options.pause.max(FILTERED_PAUSE_MIN);
-                            self.pause_until_change(pause, &mut changes).await
+                            self.pause_until_change::<S>(pause, &mut changes).await
                         }
                         StepOutcome::HeldElsewhere => {
-                            sleep_unless_stopped(POLL_INTERVAL, &self.stopping).await
+                            sleep_unless_stopped(RECHECK_INTERVAL, &self.stopping).await
                         }
                     };
                     if !goes_on {
@@ -151,9 +151,13 @@ impl DurableReader {
     }
 
     /// Returns false when the program stops.
-    async fn pause_until_change(&self, pause: Duration, changes: &mut watch::Receiver<()>) -> bool {
+    async fn pause_until_change<S: Source>(
+        &self,
+        pause: Duration,
+        changes: &mut watch::Receiver<()>,
+    ) -> bool {
         sleep_unless_stopped(pause, &self.stopping).await
-            && wait_for_change(changes, &self.stopping).await
+            && wait_for_change(changes, S::CHANNEL, &self.stopping).await
     }
 
     /// Releases the cursor, so that the next process need not wait until the lease expires.

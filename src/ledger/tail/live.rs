@@ -105,7 +105,7 @@ impl<S: Source> LiveHub<S> {
                 Ok(true) => {}
                 Ok(false) => {
                     if !sleep_unless_stopped(READ_INTERVAL_MIN, &self.stopping).await
-                        || !wait_for_change(&mut changes, &self.stopping).await
+                        || !wait_for_change(&mut changes, S::CHANNEL, &self.stopping).await
                     {
                         return;
                     }
