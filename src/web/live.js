@@ -118,18 +118,17 @@ function scheduleLeaders() {
 }
 
 /** A number of minor units as a decimal; empty where the balance is not for everyone. */
-function decimal(minor, currency) {
+function decimal(minor, places) {
   if (minor === undefined) return "";
-  const format = new Intl.NumberFormat("en", { style: "currency", currency });
-  const digits = format.resolvedOptions().maximumFractionDigits;
-  return (minor / 10 ** digits).toFixed(digits);
+  const digits = String(minor).padStart(places + 1, "0");
+  return places ? `${digits.slice(0, -places)}.${digits.slice(-places)}` : digits;
 }
 
 async function loadLeaders() {
-  let entries, currency;
+  let entries, decimals;
   try {
     const response = await fetch("/api/leaderboard?limit=10");
-    ({ entries, currency } = response.ok ? await response.json() : { entries: [] });
+    ({ entries, decimals } = response.ok ? await response.json() : { entries: [] });
   } catch { /* the connection is reported by the state line */ return; }
   $("board").hidden = entries.length === 0;
   $("leaders").replaceChildren(...entries.map((entry) => {
@@ -137,7 +136,7 @@ async function loadLeaders() {
     row.append(
       element("td", entry.rank),
       element("td", entry.userId),
-      element("td", decimal(entry.balance, currency), "number"),
+      element("td", decimal(entry.balance, decimals), "number"),
     );
     return row;
   }));

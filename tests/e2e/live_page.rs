@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::browser::{Browser, Look};
 use crate::harness::program::{Folder, Program};
-use crate::harness::{Client, free_address, run};
+use crate::harness::{Client, free_address, run, run_with};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -76,6 +76,22 @@ async fn the_page_fits_a_phone_and_the_dark() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn balances_have_the_decimals_of_the_currency() {
+    for (currency, units, shown) in
+        [("BTC", 123_456_789, "1.23456789"), ("BTC", 5, "0.00000005"), ("JPY", 700, "700")]
+    {
+        run_with(&[&format!("--default-currency={currency}")], async |app| {
+            deposit(app, "ada", units).await;
+            let browser = visit(app, Look::Desktop).await;
+            browser.see("#leaders", "ada").await;
+            assert_eq!(browser.text("#leaders td.number").await, shown);
+            browser.close().await;
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

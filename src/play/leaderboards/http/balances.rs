@@ -64,6 +64,9 @@ impl TryFrom<BalanceEntry> for BalanceEntryBody {
 struct BalancePageBody {
     #[schema(example = "EUR")]
     currency: String,
+    /// Decimals of the currency: how many digits of a balance are behind the point.
+    #[schema(example = 2)]
+    decimals: u8,
     entries: Vec<BalanceEntryBody>,
 }
 
@@ -105,6 +108,7 @@ async fn get_balance_leaderboard(
     let links = links.collect::<Vec<_>>().join(", ");
     let body = BalancePageBody {
         currency: page.currency.code().to_owned(),
+        decimals: page.currency.decimals(),
         entries: page.entries.into_iter().map(BalanceEntryBody::try_from).collect::<Result<_>>()?,
     };
     let mut response = axum::Json(body).into_response();
