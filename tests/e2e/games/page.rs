@@ -7,7 +7,7 @@ use super::offers::{put_sale, running};
 use super::{accounts, add, buyer, cents, change, publisher, titles};
 use crate::harness::browser::{Browser, Look};
 use crate::harness::users::User;
-use crate::harness::{Client, TestApp, eventually, run};
+use crate::harness::{Client, TestApp, eventually, run, run_with};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -141,6 +141,34 @@ async fn a_user_buys_at_the_price_on_the_page_and_the_balance_follows() {
         browser.see("#library-sign-in", "Sign in as a user").await;
         assert_eq!(browser.text("#library").await, "");
         let complaints = browser.complaints("status of 422").await;
+        assert!(complaints.is_empty(), "{complaints:?}");
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_access_is_closed_anyone_browses_and_users_buy() {
+    run_with(&["--access=closed"], async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let id = add(&store, "Alpha", "19.99", json!({})).await;
+        let ada = buyer(app, "ada", 5_000).await;
+        let browser = visit(app, Look::Desktop).await;
+        browser.see("#found", "1 game").await;
+        show(app, &browser, &format!("game={id}")).await;
+        browser.see("#buy-sign-in", "Sign in to buy").await;
+
+        sign_in(&browser, "ada", &ada).await;
+        browser.see("#balance", "50.00 EUR").await;
+        browser.see("#buy button", "Buy for 19.99 EUR").await;
+        browser.click("#buy button").await;
+        browser.see("#say", "Alpha is yours. Charged 19.99 EUR.").await;
+        browser.see("#balance", "30.01 EUR").await;
+        browser.click(".tabs a[href='#library']").await;
+        browser.see("#library", "Alpha").await;
+
+        assert_eq!(cents(&fresh_user(app, &ada)).await, 3_001);
+        let complaints = browser.complaints("no complaint is expected").await;
         assert!(complaints.is_empty(), "{complaints:?}");
         browser.close().await;
     })
