@@ -135,6 +135,7 @@ impl GameImporter {
         // As the owner of the tables: the role of the application may not do it.
         let mut owner = PgConnection::connect_with(self.db.options()).await?;
         sql::vacuum_games(&mut owner).await?;
+        sql::read_games(&mut owner).await?;
         Ok(owner.close().await?)
     }
 }
