@@ -45,7 +45,8 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The raises after `after`, up to `end`. For each transfer, the wallet is found by its key whatever the plan expects.
+/// The raises after `after`, up to `end`; where there are no players, no transfer is read. The wallet of a transfer is found by
+/// its key, whatever the planner knew of the tables when it made the plan.
 pub(super) async fn raises(
     db: &mut PgConnection,
     book: i32,
@@ -59,9 +60,7 @@ pub(super) async fn raises(
         select t.seq, t.seq - t.leg as "transfer!: TransferId", t.trace_id, w.id as "wallet!: WalletId", w.player as "player!",
             w.currency as "currency!", t.credit_balance + coalesce(h.balance, 0) as "balance!"
         from ledger.transfer t
-        cross join lateral (
-            select id, player, currency from wallet where id = t.credit and player is not null offset 0
-        ) w
+        cross join lateral (select id, player, currency from wallet where id = t.credit offset 0) w
         left join lateral (
             select case when last.credit = -(1::bigint << 40) - t.credit then last.credit_balance else last.debit_balance end as balance
             from (
@@ -76,7 +75,8 @@ pub(super) async fn raises(
             order by last.seq desc limit 1
         ) h on true
         where t.book = $1 and t.seq > $2 and t.seq <= $3 and t.amount > 0 and t.credit > 0
-            and t.debit <> -(1::bigint << 40) - t.credit
+            and t.debit <> -(1::bigint << 40) - t.credit and w.player is not null
+            and (select exists (select from wallet where player is not null))
         order by t.seq
         limit $4"#,
         book,
