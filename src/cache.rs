@@ -59,7 +59,7 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 
-impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     /// A cache of at most `entries_max` entries, and always the half of them that was used last.
     pub fn new(entries_max: usize) -> Self {
         Self(RwLock::new(GenerationalMap::new(entries_max)))
@@ -73,7 +73,7 @@ impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
         }
         let value = map.old.get(key)?.clone();
         drop(map);
-        self.insert(*key, value.clone());
+        self.insert(key.clone(), value.clone());
         Some(value)
     }
 

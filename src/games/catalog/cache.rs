@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use super::sql;
+use super::{GameFilter, sql};
 use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::Result;
@@ -54,9 +53,9 @@ struct KnownRevision {
     events: watch::Receiver<()>,
 }
 
-/// Lists of the catalog, by the digest of what was asked for.
+/// Lists of the catalog, by what was asked for.
 pub struct CatalogCache {
-    lists: Cache<Uuid, Arc<CachedList>>,
+    lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,
     /// Held while the revision is read, so that concurrent requests read it once.
     checking: tokio::sync::Mutex<()>,
@@ -80,9 +79,17 @@ impl CatalogCache {
     }
 
     /// The list of this key, if it shows the current catalog.
-    pub(super) async fn get(&self, key: &Uuid, db: &Database) -> Result<Option<Arc<CachedList>>> {
-        let revision = self.current_revision(db).await?;
-        let list = self.lists.get(key).filter(|list| {
+    pub(super) async fn get(
+        &self,
+        filter: &GameFilter,
+        db: &Database,
+    ) -> Result<Option<Arc<CachedList>>> {
+        let revision = match self.fresh_revision() {
+            Some(revision) => revision,
+            // Boxed: a request is moved with everything that it may wait for, and this is rare.
+            None => Box::pin(self.read_revision(db)).await?,
+        };
+        let list = self.lists.get(filter).filter(|list| {
             let is_timely = list.expires_at.is_none_or(|expires_at| Instant::now() < expires_at);
             list.revision == revision && is_timely
         });
@@ -91,9 +98,9 @@ impl CatalogCache {
         Ok(list)
     }
 
-    pub(super) fn insert(&self, key: Uuid, list: &Arc<CachedList>) {
+    pub(super) fn insert(&self, filter: &GameFilter, list: &Arc<CachedList>) {
         if list.body.len() <= LIST_BYTES_MAX {
-            self.lists.insert(key, Arc::clone(list));
+            self.lists.insert(filter.clone(), Arc::clone(list));
         }
     }
 
@@ -116,10 +123,8 @@ impl CatalogCache {
         (age < CHECK_INTERVAL && !is_notified).then_some(known.revision)
     }
 
-    async fn current_revision(&self, db: &Database) -> Result<i64> {
-        if let Some(revision) = self.fresh_revision() {
-            return Ok(revision);
-        }
+    /// Reads the revision, unless a concurrent request has just done so.
+    async fn read_revision(&self, db: &Database) -> Result<i64> {
         let _checking = self.checking.lock().await;
         if let Some(revision) = self.fresh_revision() {
             return Ok(revision);

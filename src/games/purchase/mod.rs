@@ -129,6 +129,19 @@ impl Games {
         {
             return Ok(purchase);
         }
+        // Boxed: a request is moved with everything that it may wait for.
+        Box::pin(self.decide_purchase(request, (buyer, recipient), expected_price, key, meta)).await
+    }
+
+    /// Buys a game at a quote from the database.
+    async fn decide_purchase(
+        &self,
+        request: &PurchaseRequest,
+        (buyer, recipient): (UserId, UserId),
+        expected_price: Option<&str>,
+        key: Option<HashedKey>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Purchase> {
         // The first attempt of this very request may have succeeded.
         if let Some(earlier) = self.find_purchase(key).await? {
             return Ok(earlier);
@@ -196,7 +209,7 @@ impl Games {
             }
             // The price may have fallen since.
             Err(Error::InsufficientFunds { .. }) => Ok(None),
-            Err(refusal) => match self.find_purchase(key).await? {
+            Err(refusal) => match Box::pin(self.find_purchase(key)).await? {
                 Some(earlier) => Ok(Some(earlier)),
                 None => Err(refusal),
             },

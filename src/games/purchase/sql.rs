@@ -64,10 +64,15 @@ pub(super) async fn quote(
             (
                 select count(*) from game_sale s where s.game = g.id and s.stock is not null and t.now < s.ends_at
             ) as "budgets!",
-            sale_moment(g.id, t.now) as until,
+            (
+                select min(m.moment)
+                from game_sale s cross join lateral (values (s.starts_at), (s.ends_at)) m (moment)
+                where s.game = g.id and t.now < m.moment
+            ) as until,
             g.stock as "stock?", case when g.stock is not null then stock_left(g.stock) end as "left",
-            exists (select from entitlement e where e.game = g.id and e.app_user = $2) as "is_owned!",
-            exists (select from entitlement e where e.game = g.base and e.app_user = $2) as "owns_base!",
+            -- With `exists`, the planner may read everything that the user owns.
+            coalesce((select true from entitlement e where e.game = g.id and e.app_user = $2), false) as "is_owned!",
+            coalesce((select true from entitlement e where e.game = g.base and e.app_user = $2), false) as "owns_base!",
             exists (select from app_user u where u.id = $2) as "has_recipient!"
         from game g
         cross join (select clock_timestamp() as now) t

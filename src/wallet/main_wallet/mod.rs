@@ -249,7 +249,8 @@ impl Wallets {
         if let Some(main) = self.main_wallets.get(&key) {
             return Ok(Some(main));
         }
-        let main = self.find_main(player, currency).await?;
+        // Boxed: a request is moved with everything that it may wait for, and this is rare.
+        let main = Box::pin(self.find_main(player, currency)).await?;
         // A user without a password can get one at any time.
         if let Some(main) = main
             && main.wallet.is_some()

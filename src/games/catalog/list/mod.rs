@@ -26,7 +26,7 @@ const WORDS_MAX: usize = 8;
 const WORD_BYTES_MAX: usize = 100;
 
 /// The games that a list shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GameFilter {
     pub genre: Option<String>,
     /// A query of [`search_query`].
@@ -64,23 +64,6 @@ pub fn search_query(text: &str) -> Option<String> {
     (!words.is_empty()).then(|| format!("{}:*", words.join(" & ")))
 }
 
-impl GameFilter {
-    fn key(&self) -> uuid::Uuid {
-        let number = |id: Option<i64>| id.map(|id| id.to_string()).unwrap_or_default();
-        let text = |text: &Option<String>| {
-            text.as_deref().map_or_else(String::new, |text| format!("={text}"))
-        };
-        digest(&[
-            &text(&self.genre),
-            &text(&self.search),
-            &number(self.publisher.map(|id| id.0)),
-            &number(self.after.map(|id| id.0)),
-            &self.limit.to_string(),
-            if self.on_sale { "sale" } else { "" },
-        ])
-    }
-}
-
 impl Games {
     /// A list of published games, as it is sent. `write` makes the body; `next` the path of the page after this game.
     pub async fn list(
@@ -89,11 +72,20 @@ impl Games {
         write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
         next: impl FnOnce(GameId) -> String,
     ) -> Result<Arc<CachedList>> {
-        let key = filter.key();
-        if let Some(list) = self.catalog.get(&key, &self.db).await? {
+        if let Some(list) = self.catalog.get(filter, &self.db).await? {
             position::note_read(list.position.clone());
             return Ok(list);
         }
+        // Boxed: a request is moved with everything that it may wait for, and this is rare.
+        Box::pin(self.read_list(filter, write, next)).await
+    }
+
+    async fn read_list(
+        &self,
+        filter: &GameFilter,
+        write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
+        next: impl FnOnce(GameId) -> String,
+    ) -> Result<Arc<CachedList>> {
         // Sales begin and end, and their budgets are sold, without a change of the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.snapshot("games.list").await?;
@@ -109,7 +101,7 @@ impl Games {
         let etag = format!("W/\"{}\"", digest(&[&String::from_utf8_lossy(&body)]).simple());
         let next = last_of_full_page(&games, filter.limit).map(|last| next(last.id));
         let list = Arc::new(CachedList { body, etag, next, position, revision, expires_at });
-        self.catalog.insert(key, &list);
+        self.catalog.insert(filter, &list);
         Ok(list)
     }
 
