@@ -3,6 +3,7 @@
 use crate::api_keys::cli::KeyCommand;
 use crate::app::config::Config;
 use crate::audit_log::cli::AuditArgs;
+use crate::exchange::cli::{ExchangeCommand, OrderCommand};
 use crate::games::cli::GameCommand;
 use crate::ledger::verify::Anchor;
 use crate::play::leaderboards::cli::PrizeAccountCommand;
@@ -45,6 +46,12 @@ pub enum Command {
     /// Fund the accounts that prizes of leaderboards are paid from.
     #[command(subcommand)]
     PrizeAccount(PrizeAccountCommand),
+    /// List, show and steer orders of the exchange.
+    #[command(subcommand)]
+    Order(OrderCommand),
+    /// Fund the hot wallets of the exchange, and steer the simulated outside.
+    #[command(subcommand)]
+    Exchange(ExchangeCommand),
     /// Print the audit log of users and keys.
     Audit(AuditArgs),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.

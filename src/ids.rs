@@ -107,4 +107,6 @@ ids! {
     ActivationKeyId;
     /// Id of a season of a leaderboard; clients know its number.
     SeasonId;
+    /// Id of a saga, and of the order that it carries out.
+    SagaId;
 }

@@ -9,6 +9,8 @@ pub mod cli;
 pub mod app;
 
 // Floor 6: slices that stand on wallets and users.
+pub mod exchange;
+pub mod games;
 pub mod play;
 pub mod webhook;
 
@@ -18,10 +20,10 @@ pub mod users;
 
 // Floor 4: wallets, and what the slices show themselves through.
 pub mod audit_log;
-pub mod games;
 pub mod grpc;
 pub mod ops;
 pub mod realtime;
+pub mod saga;
 pub mod wallet;
 
 // Floor 3: the book and the wire.

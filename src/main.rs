@@ -12,10 +12,13 @@ use revwallet::api_keys::{self, ApiKeys};
 use revwallet::app::config::Config;
 use revwallet::app::server::open_database;
 use revwallet::app::signals::Signals;
-use revwallet::app::{App, after_restore, open_game_importer, open_leaderboards, router};
+use revwallet::app::{
+    App, after_restore, open_exchange, open_game_importer, open_leaderboards, router,
+};
 use revwallet::audit_log::{self, AuditLog};
 use revwallet::cli::{Cli, Command};
 use revwallet::db::Database;
+use revwallet::exchange::{self, Exchange};
 use revwallet::games::{self, cli::GameCommand};
 use revwallet::ledger::verify::{self, Anchor};
 use revwallet::ops::health_client;
@@ -102,6 +105,18 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Game(command) => game(&cli.config, command).await,
         Command::PrizeAccount(command) => prize_account(cli.config, command).await,
+        Command::Order(command) => {
+            with_exchange(cli.config, async |exchange| {
+                exchange::cli::run_order(exchange, command).await
+            })
+            .await
+        }
+        Command::Exchange(command) => {
+            with_exchange(cli.config, async |exchange| {
+                exchange::cli::run_exchange(exchange, command).await
+            })
+            .await
+        }
         Command::Audit(args) => {
             with_database(&cli.config, async |db, _| {
                 audit_log::cli::print(&AuditLog::new(db.clone()), &args).await
@@ -169,6 +184,22 @@ async fn prize_account(config: Config, command: PrizeAccountCommand) -> anyhow::
         let tasks = Tasks::default();
         let leaderboards = open_leaderboards(&config, db, &tasks, &telemetry.metrics).await?;
         let outcome = leaderboards::cli::run(&leaderboards, command).await;
+        let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
+        anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
+        outcome
+    })
+    .await
+}
+
+/// Runs a command on the exchange, with a writer of its own.
+async fn with_exchange(
+    config: Config,
+    command: impl AsyncFnOnce(&Exchange) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    with_database(&config, async |db, telemetry| {
+        let tasks = Tasks::default();
+        let exchange = open_exchange(&config, db, &tasks, &telemetry.metrics).await?;
+        let outcome = command(&exchange).await;
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
         anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
         outcome

@@ -192,3 +192,8 @@ fn the_readme_is_short() {
     let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
     assert!(lines < 120, "README.md has {lines} lines");
 }
+
+#[test]
+fn the_documentation_shows_the_states_of_an_order() {
+    assert_section_up_to_date("docs/exchange.md", "states", &revwallet::saga::mermaid());
+}

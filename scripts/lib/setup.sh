@@ -96,6 +96,11 @@ need_chromium() {
   command -v chromedriver >/dev/null || install_packages Chromium chromium chromium-driver fonts-dejavu-core
 }
 
+# Ensures that a mail server is installed, which keeps what it receives. It belongs to Debian's Python.
+need_mail_server() {
+  /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null || install_packages "a mail server" python3-aiosmtpd
+}
+
 # Prints the folder of Prometheus and Alertmanager with their tools; Debian's packages are unpacked into the target folder,
 # not installed.
 prometheus_tools() {

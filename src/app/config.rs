@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::auth::AccessArgs;
 use crate::db::DatabaseArgs;
 use crate::db::embedded::EmbeddedArgs;
+use crate::exchange::ExchangeArgs;
 use crate::games::GamesArgs;
 use crate::http::HttpArgs;
 use crate::ledger::LedgerArgs;
@@ -37,6 +38,8 @@ pub struct Config {
     pub webhook: WebhookArgs,
     #[command(flatten)]
     pub games: GamesArgs,
+    #[command(flatten)]
+    pub exchange: ExchangeArgs,
     #[command(flatten)]
     pub realtime: RealtimeArgs,
     #[command(flatten)]

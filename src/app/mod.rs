@@ -11,4 +11,4 @@ mod state;
 mod worker;
 
 pub use self::server::Running;
-pub use self::state::{App, open_game_importer, open_leaderboards};
+pub use self::state::{App, open_exchange, open_game_importer, open_leaderboards};

@@ -14,7 +14,8 @@ use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health, status};
-use crate::{api_keys, audit_log, games, grpc, play, realtime, users, wallet, web, webhook};
+use crate::{api_keys, audit_log, exchange, games, grpc};
+use crate::{play, realtime, users, wallet, web, webhook};
 
 /// The public API, with the OpenAPI document of each route.
 fn api() -> OpenApiRouter<App> {
@@ -27,6 +28,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(play::http::routes())
         .merge(play::leaderboards::http::routes())
         .merge(games::http::routes())
+        .merge(exchange::http::routes())
         .merge(users::http::routes())
         .merge(api_keys::http::routes())
         .merge(audit_log::http::routes())
@@ -56,7 +58,10 @@ pub fn public(app: App) -> anyhow::Result<Router> {
 
 /// Router of the internal listener.
 pub fn internal(app: App) -> Router {
-    let routes = health::routes().merge(alertmanager::routes()).merge(users::http::internal());
+    let routes = health::routes()
+        .merge(alertmanager::routes())
+        .merge(users::http::internal())
+        .merge(exchange::http::internal());
     with_fallbacks(routes).with_state(app)
 }
 

@@ -16,6 +16,8 @@ use crate::audit_log::AuditLog;
 use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
 use crate::db::Database;
 use crate::error::Result;
+use crate::exchange::feed::OrderTopics;
+use crate::exchange::{self, Exchange};
 use crate::games::import::GameImporter;
 use crate::games::{self, Games};
 use crate::grpc;
@@ -26,6 +28,7 @@ use crate::play;
 use crate::play::events::GameEvents;
 use crate::play::feed::Players;
 use crate::play::leaderboards::{self, Leaderboards};
+use crate::realtime::feed::Feed;
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::secret::Secret;
 use crate::tasks::Tasks;
@@ -45,6 +48,7 @@ pub struct AppParts {
     pub webhooks: Webhooks,
     pub leaderboards: Leaderboards,
     pub games: Games,
+    pub exchange: Exchange,
     pub users: Users,
     pub api_keys: ApiKeys,
     pub audit_log: AuditLog,
@@ -83,6 +87,7 @@ from_app! {
     Webhooks: webhooks,
     Leaderboards: leaderboards,
     Games: games,
+    Exchange: exchange,
     Users: users,
     ApiKeys: api_keys,
     AuditLog: audit_log,
@@ -117,12 +122,14 @@ impl App {
             Leaderboards::start(db.clone(), wallets.clone(), policy, Arc::clone(metrics), tasks);
         let games =
             Games::new(db.clone(), wallets.clone(), &tail, &config.games, Arc::clone(metrics))?;
+        let exchange =
+            Exchange::new(db.clone(), wallets.clone(), &config.exchange, Arc::clone(metrics))?;
         let credentials = Credentials { users: users.clone(), api_keys: api_keys.clone(), policy };
         let authenticator = Authenticator::new(Arc::new(credentials), policy);
         let players = Players::new(db.clone(), policy.access);
         let options = RealtimeOptions {
             tail: &tail,
-            feeds: play::feed::feeds(&wallets, &players),
+            feeds: feeds(db, &wallets, &players),
             authenticator: authenticator.clone(),
             args: &config.realtime,
             cors_origins: config.http.cors_origins.clone(),
@@ -138,6 +145,7 @@ impl App {
             webhooks,
             leaderboards,
             games,
+            exchange,
             users,
             api_keys,
             audit_log: AuditLog::new(db.clone()),
@@ -211,6 +219,24 @@ pub async fn open_leaderboards(
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
 }
 
+/// Opens the exchange alone, with a writer of its own, for a command.
+pub async fn open_exchange(
+    config: &Config,
+    db: &Database,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Exchange> {
+    let wallets = open_book(config, db, tasks, metrics).await?;
+    Exchange::new(db.clone(), wallets, &config.exchange, Arc::clone(metrics))
+}
+
+/// The feeds of every topic.
+fn feeds(db: &Database, wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Feed>> {
+    let mut feeds = play::feed::feeds(wallets, players);
+    feeds.push(Arc::new(OrderTopics(db.clone())));
+    feeds
+}
+
 /// Opens the import of games, for a command.
 pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Result<GameImporter> {
     let currencies = currency_store::load(db, &config.ledger.currency).await?;
@@ -231,8 +257,13 @@ async fn open_book(
         pool: db.pool().clone(),
         settings: config.ledger.settings(),
         rules: config.ledger.rules(currencies.clone()),
-        companions: [&wallet::COMPANIONS as &[_], &leaderboards::COMPANIONS, &games::COMPANIONS]
-            .concat(),
+        companions: [
+            &wallet::COMPANIONS as &[_],
+            &leaderboards::COMPANIONS,
+            &games::COMPANIONS,
+            &exchange::COMPANIONS,
+        ]
+        .concat(),
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };

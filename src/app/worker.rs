@@ -14,7 +14,7 @@ use crate::play::leaderboards;
 use crate::tasks::Tasks;
 use crate::wallet::hold;
 use crate::webhook::{self, DeliverWebhook};
-use crate::{play, realtime};
+use crate::{play, realtime, saga};
 
 /// Starts every background task; they end when the group stops.
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
@@ -34,6 +34,9 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     tasks.spawn("event-keys", play::events::retention::run(events, stopping.clone()));
     let games = app.games.clone();
     tasks.spawn("publisher-debts", publisher::debt::run(games, stopping.clone()));
+    saga::start(app.exchange.sagas(), &app.tail, tasks);
+    let exchange = app.exchange.clone();
+    tasks.spawn("hot-wallets", exchange.run_upkeep(stopping.clone()));
     canary::start(&config.canary, &app.metrics, tasks);
 }
 

@@ -47,13 +47,17 @@ struct AuditEntryBody {
     address: Option<String>,
     #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
+    /// The reason that an operator gave.
+    #[schema(example = "confirmed by the exchange")]
+    reason: Option<String>,
 }
 
 impl TryFrom<AuditEntry> for AuditEntryBody {
     type Error = Error;
 
     fn try_from(entry: AuditEntry) -> Result<Self> {
-        let AuditEntry { id, at, actor, action, subject, outcome, address, trace_id } = entry;
+        let AuditEntry { id, at, actor, action, subject, outcome, address, trace_id, reason } =
+            entry;
         let trace_id = trace_id.map(|id| id.simple().to_string());
         Ok(Self {
             id: id.to_string(),
@@ -64,6 +68,7 @@ impl TryFrom<AuditEntry> for AuditEntryBody {
             outcome,
             address,
             trace_id,
+            reason,
         })
     }
 }

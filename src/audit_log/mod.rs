@@ -32,10 +32,17 @@ pub enum AuditAction {
     JwtRotated,
     /// The database was restored to an earlier moment.
     Restored,
+    OrderApproved,
+    OrderRetried,
+    OrderSkipped,
+    OrderAborted,
+    OrderResolved,
+    /// Money was moved between the outside and a hot wallet of the exchange.
+    HotWalletFunded,
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Registered,
         Self::SignedIn,
         Self::SignedOut,
@@ -48,6 +55,12 @@ impl AuditAction {
         Self::KeyRevoked,
         Self::JwtRotated,
         Self::Restored,
+        Self::OrderApproved,
+        Self::OrderRetried,
+        Self::OrderSkipped,
+        Self::OrderAborted,
+        Self::OrderResolved,
+        Self::HotWalletFunded,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -64,6 +77,12 @@ impl AuditAction {
             Self::KeyRevoked => "key.revoked",
             Self::JwtRotated => "jwt.rotated",
             Self::Restored => "database.restored",
+            Self::OrderApproved => "order.approved",
+            Self::OrderRetried => "order.retried",
+            Self::OrderSkipped => "order.skipped",
+            Self::OrderAborted => "order.aborted",
+            Self::OrderResolved => "order.resolved",
+            Self::HotWalletFunded => "hot_wallet.funded",
         }
     }
 }
@@ -129,9 +148,20 @@ pub struct AuditEntry {
     pub outcome: String,
     pub address: Option<String>,
     pub trace_id: Option<Uuid>,
+    /// The reason that an operator gave.
+    pub reason: Option<String>,
 }
 
-/// Appends an entry, in the transaction of the action that it records.
+/// An entry to append.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    pub action: AuditAction,
+    pub subject: Option<&'a str>,
+    pub outcome: Outcome,
+    pub reason: Option<&'a str>,
+}
+
+/// Appends an entry without a reason, in the transaction of the action that it records.
 pub async fn append(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -140,8 +170,18 @@ pub async fn append(
     subject: Option<&str>,
     outcome: Outcome,
 ) -> Result<()> {
-    let outcome = outcome.name();
-    let id = sql::append(db, actor, action.name(), subject, outcome).await?;
+    append_entry(db, metrics, actor, &NewEntry { action, subject, outcome, reason: None }).await
+}
+
+/// Appends an entry, in the transaction of the action that it records.
+pub async fn append_entry(
+    db: &mut PgConnection,
+    metrics: &Metrics,
+    actor: Actor<'_>,
+    entry: &NewEntry<'_>,
+) -> Result<()> {
+    let (action, outcome) = (entry.action, entry.outcome.name());
+    let id = sql::append(db, actor, entry).await?;
     metrics.wallet_trail_entries_total.with([action.name(), outcome]).increment(1);
     // The log names the entry; its subject stays in the database.
     info!(event = "trail", trail_id = id, action = action.name(), outcome, "{}", action.name());

@@ -2,26 +2,25 @@
 
 use sqlx::PgConnection;
 
-use super::{Actor, AuditEntry};
+use super::{Actor, AuditEntry, NewEntry};
 use crate::error::Result;
 
 pub(super) async fn append(
     db: &mut PgConnection,
     actor: Actor<'_>,
-    action: &str,
-    subject: Option<&str>,
-    outcome: &str,
+    entry: &NewEntry<'_>,
 ) -> Result<i64> {
     let address = actor.origin.and_then(|origin| origin.address).map(|address| address.to_string());
     let id = sqlx::query_scalar!(
-        "insert into trail (actor, action, subject, outcome, address, trace_id)
-        values ($1, $2, $3, $4, $5, $6) returning id",
+        "insert into trail (actor, action, subject, outcome, address, trace_id, reason)
+        values ($1, $2, $3, $4, $5, $6, $7) returning id",
         actor.name,
-        action,
-        subject,
-        outcome,
+        entry.action.name(),
+        entry.subject,
+        entry.outcome.name(),
         address,
         actor.origin.map(|origin| origin.trace),
+        entry.reason,
     );
     Ok(id.fetch_one(db).await?)
 }
@@ -36,7 +35,7 @@ pub(super) async fn list(
     let rows = if let Some(subject) = subject {
         let rows = sqlx::query_as!(
             AuditEntry,
-            "select id, at, actor, action, subject, outcome, address, trace_id
+            "select id, at, actor, action, subject, outcome, address, trace_id, reason
                 from trail where subject = $1 and id < $2 order by id desc limit $3",
             subject,
             before,
@@ -46,7 +45,7 @@ pub(super) async fn list(
     } else {
         let rows = sqlx::query_as!(
             AuditEntry,
-            "select id, at, actor, action, subject, outcome, address, trace_id
+            "select id, at, actor, action, subject, outcome, address, trace_id, reason
                 from trail where id < $1 order by id desc limit $2",
             before,
             limit

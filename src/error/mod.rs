@@ -3,11 +3,13 @@
 //! `Display` is public text. The cause of [`Error::Internal`] is not: it is logged once, where the
 //! response is written.
 
+mod exchange;
 mod problems;
 mod store;
 
 use std::time::Duration;
 
+pub use self::exchange::ExchangeRefusal;
 pub use self::problems::{PROBLEMS, Problem};
 pub use self::store::StoreRefusal;
 
@@ -47,6 +49,8 @@ pub enum Error {
     InvalidGame(Vec<FieldError>),
     #[error("{0}")]
     Store(StoreRefusal),
+    #[error("{0}")]
+    Exchange(ExchangeRefusal),
     #[error("too many attempts: wait {} s", whole_seconds(*.wait))]
     TooManyRequests { wait: Duration },
     #[error("{available} is available, {required} is required")]
@@ -205,6 +209,12 @@ fn summary(fields: &[FieldError]) -> String {
 impl From<StoreRefusal> for Error {
     fn from(refusal: StoreRefusal) -> Self {
         Self::Store(refusal)
+    }
+}
+
+impl From<ExchangeRefusal> for Error {
+    fn from(refusal: ExchangeRefusal) -> Self {
+        Self::Exchange(refusal)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Error, StoreRefusal};
+use super::{Error, ExchangeRefusal, StoreRefusal};
 
 /// A kind of failure, as clients see it.
 #[derive(Debug)]
@@ -104,6 +104,14 @@ problems! {
         "A payout needs a balance above zero. A debt after refunds is settled by later sales.";
     PUBLISHER_EXISTS "publisher-exists" CONFLICT "Publisher exists",
         "A user is at most one publisher. Change the publisher that exists.";
+    QUOTE_ENDED "quote-ended" CONFLICT "Quote ended",
+        "A quote is used once, until its expires_at. Ask for another one with POST /exchange/quote.";
+    WALLETS_EXIST "wallets-exist" CONFLICT "Wallets exist",
+        "A user has one wallet in each currency of the exchange. Get them with GET /exchange/wallet/{user_id}.";
+    NAME_TAKEN "name-taken" CONFLICT "Name taken",
+        "Choose another user name or e-mail address, or sign in.";
+    ORDER_FIXED "order-fixed" CONFLICT "Order fixed",
+        "The order is in another state. GET /exchange/order/{order_id} shows it with its steps.";
     TOO_MANY_SUBSCRIPTIONS "too-many-subscriptions" CONFLICT "Too many subscriptions",
         "Unsubscribe from a topic first, or open another connection.";
     UNRECOVERABLE "unrecoverable" CONFLICT "Unrecoverable position",
@@ -118,6 +126,8 @@ problems! {
         "Open this path with a WebSocket client.";
     INSUFFICIENT_FUNDS "insufficient-funds" UNPROCESSABLE_ENTITY "Insufficient funds",
         "The members available and required show how much is missing.";
+    ORDER_LIMIT "order-limit" UNPROCESSABLE_ENTITY "Order limit",
+        "The detail names the limit: a smallest or largest amount for an order, or for the orders of a day or a month.";
     AMOUNT_TOO_LARGE "amount-too-large" UNPROCESSABLE_ENTITY "Amount too large",
         "One transfer moves at most --max-amount, and no balance exceeds 2^53-1 minor units.";
     REFUND_TOO_LARGE "refund-too-large" UNPROCESSABLE_ENTITY "Refund too large",
@@ -143,6 +153,9 @@ problems! {
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "Overloaded",
         "Wait as long as the header Retry-After says, then try again.",
         retry after 1 s;
+    PRICE_UNAVAILABLE "price-unavailable" SERVICE_UNAVAILABLE "Price unavailable",
+        "The other exchange does not answer. Wait as long as the header Retry-After says, then try again.",
+        retry after 2 s;
     DATABASE_UNAVAILABLE "database-unavailable" SERVICE_UNAVAILABLE "Database unavailable",
         "Wait as long as the header Retry-After says, then try again. The service recovers as soon as its database does.",
         retry after 2 s;
@@ -168,6 +181,7 @@ impl Error {
             Self::InvalidProfile(_) => &INVALID_PROFILE,
             Self::InvalidGame(_) => &INVALID_GAME,
             Self::Store(refusal) => refusal.problem(),
+            Self::Exchange(refusal) => refusal.problem(),
             Self::TooManyRequests { .. } => &TOO_MANY_REQUESTS,
             Self::InsufficientFunds { .. } => &INSUFFICIENT_FUNDS,
             Self::AmountTooLarge { .. } => &AMOUNT_TOO_LARGE,
@@ -217,6 +231,21 @@ impl StoreRefusal {
             Self::KeyRedeemed => &KEY_REDEEMED,
             Self::NothingDue { .. } => &NOTHING_DUE,
             Self::PublisherExists => &PUBLISHER_EXISTS,
+        }
+    }
+}
+
+impl ExchangeRefusal {
+    fn problem(&self) -> &'static Problem {
+        match self {
+            Self::QuoteEnded => &QUOTE_ENDED,
+            Self::AmountTooSmall | Self::LimitReached { .. } | Self::BelowMinimum(_) => {
+                &ORDER_LIMIT
+            }
+            Self::WalletsExist => &WALLETS_EXIST,
+            Self::NameTaken(_) => &NAME_TAKEN,
+            Self::OrderFixed(_) => &ORDER_FIXED,
+            Self::PriceUnavailable => &PRICE_UNAVAILABLE,
         }
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::purchase::{Rate, TaxRates};
+use super::purchase::TaxRates;
 use crate::ledger::currency::Currencies;
+use crate::ledger::money::Rate;
 use crate::settings;
 
 /// Settings of the games store.
@@ -13,7 +14,7 @@ use crate::settings;
 #[command(next_help_heading = "Games store")]
 pub struct GamesArgs {
     /// Percentage of the price without tax that the operator keeps of a publisher's sale; a publisher can have its own.
-    #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = fee)]
+    #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = Rate::parse_share)]
     pub store_fee: Rate,
     /// Taxes that the prices include, by currency: `EUR=19,USD=8.25`.
     #[arg(
@@ -39,10 +40,4 @@ impl GamesArgs {
         }
         Ok(())
     }
-}
-
-/// Parses a share of a price.
-pub(super) fn fee(text: &str) -> Result<Rate, String> {
-    let rate: Rate = text.parse().map_err(|cause: super::purchase::RateError| cause.to_string())?;
-    if rate.is_share() { Ok(rate) } else { Err("must be at most 100".to_owned()) }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
-//! | among these, of the role `Prize` | reserves: what the operator has put aside | 0 | none |
+//! | among these, of the roles `Prize` and `Hot` | reserves: what the operator has put aside | 0 | none |
 //! | -2^40-2^52 to -2^40-1 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
 //! | below -2^54 | payables: what the operator owes to a third party, one for each party and currency | none | none |
 //!
@@ -107,7 +107,8 @@ impl AccountId {
         match self.0 {
             1..=ID_MAX => Some(AccountClass::Customer),
             id if -SYSTEM_IDS < id && id < 0 => {
-                if -id >> 32 == SystemRole::Prize as i64 {
+                let role = -id >> 32;
+                if role == SystemRole::Prize as i64 || role == SystemRole::Hot as i64 {
                     Some(AccountClass::Reserve)
                 } else {
                     Some(AccountClass::System)

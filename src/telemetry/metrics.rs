@@ -229,6 +229,36 @@ metrics! {
     counter wallet_store_fees_minor_units_total {currency};
     /// Debts of publishers to the operator after refunds, in minor units; sampled every 15 s.
     gauge wallet_store_publisher_debt_minor_units {currency};
+    /// Quotes of the exchange, by side: buy or sell.
+    counter wallet_exchange_quotes_total {side};
+    /// Requests for orders, by side and outcome: placed, replayed or refused.
+    counter wallet_exchange_orders_total {side, outcome};
+    /// Commands of operators on orders: approve, retry, skip, abort or resolve.
+    counter wallet_exchange_commands_total {command};
+    /// Balances of the hot wallets, in minor units; sampled every 15 s.
+    gauge wallet_exchange_hot_wallet_minor_units {currency};
+    /// Steps of orders that could not be booked because a hot wallet was short.
+    counter wallet_exchange_hot_wallet_short_total;
+    /// Price of one bitcoin in the default currency; sampled every 15 s.
+    gauge wallet_exchange_price;
+    /// Sagas that were begun, by kind.
+    counter wallet_saga_started_total {saga};
+    /// Sagas that ended, by outcome: completed or compensated.
+    counter wallet_saga_finished_total {saga, outcome};
+    /// Attempts at steps of sagas, by outcome: done, undone, refused, retry, unknown, waiting or stuck.
+    counter wallet_saga_steps_total {saga, step, outcome};
+    /// Duration of an attempt at a step of a saga, with its calls and its commit.
+    histogram wallet_saga_step_duration_seconds {saga, step} in LATENCY;
+    /// Sagas that are not over, by state; sampled every 5 s.
+    gauge wallet_saga_in_flight {saga, state};
+    /// Age of the oldest saga that is not over; sampled every 5 s.
+    gauge wallet_saga_oldest_seconds {saga};
+    /// Claims of sagas that a worker lost to another one, because it was too slow.
+    counter wallet_saga_claims_lost_total;
+    /// Claims of sagas whose version the program does not know.
+    counter wallet_saga_unknown_versions_total;
+    /// Attempts to notify the owner of a saga that is over, by outcome: ok or failed.
+    counter wallet_saga_notifications_total {outcome};
     /// Jobs that are due and wait for a worker; sampled every 15 s.
     gauge wallet_jobs_ready {queue};
     /// Runs of jobs, by outcome: ok, retry, or dead after the last attempt.

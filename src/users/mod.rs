@@ -32,6 +32,7 @@ use crate::telemetry::{Metrics, gauge_value};
 use crate::throttle::{self, AttemptLimit, NextAttempt};
 
 use self::password::Hasher;
+pub use self::password_policy::PasswordPolicy;
 pub use self::profile::{Profile, ProfileChanges};
 pub use self::registration::Registered;
 pub use self::role::UserRole;
@@ -58,6 +59,9 @@ pub struct UsersArgs {
     /// Minimum age for registrations that require an age.
     #[arg(long, env = "REVWALLET_AGE_MIN", global = true, default_value_t = 18, value_parser = clap::value_parser!(i16).range(0..=150))]
     pub age_min: i16,
+    /// Passwords that are accepted: any of 8 to 128 characters, or only uncommon ones [default: any with open access, else uncommon].
+    #[arg(long, env = "REVWALLET_PASSWORD_POLICY", global = true, value_enum)]
+    pub password_policy: Option<PasswordPolicy>,
     /// Registrations from one address before further ones have to wait.
     #[arg(long, env = "REVWALLET_REGISTRATIONS_MAX", global = true, default_value_t = 60, value_parser = clap::value_parser!(i32).range(1..))]
     pub registrations_max: i32,
@@ -118,6 +122,7 @@ struct UsersParts {
     hasher: Hasher,
     tokens: Tokens,
     access: Access,
+    password_policy: PasswordPolicy,
     age_min: i16,
     registrations_max: i32,
     metrics: Arc<Metrics>,
@@ -147,6 +152,10 @@ impl Users {
             tokens: Tokens::open(db, &secrets, args.token_lifetime).await?,
             db: db.clone(),
             access: policy.access,
+            password_policy: args.password_policy.unwrap_or(match policy.access {
+                Access::Open => PasswordPolicy::Length,
+                Access::Closed => PasswordPolicy::Uncommon,
+            }),
             age_min: args.age_min,
             registrations_max: args.registrations_max,
             metrics: Arc::clone(metrics),

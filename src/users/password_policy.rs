@@ -40,11 +40,23 @@ const ROWS: &[&str] = &[
     "75315982465432112332112345678900987654321",
 ];
 
+/// Passwords that are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PasswordPolicy {
+    /// Any with the right length.
+    Length,
+    /// Neither common ones nor the names of the user.
+    Uncommon,
+}
+
 /// Refuses a weak password with the reason. `names` are those of the user.
-pub(super) fn refuse(password: &str, names: &[&str]) -> Result<(), String> {
+pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> Result<(), String> {
     let length = password.chars().count();
     if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
         return Err(format!("must have {LENGTH_MIN} to {LENGTH_MAX} characters"));
+    }
+    if policy == PasswordPolicy::Length {
+        return Ok(());
     }
     if is_common(password) {
         return Err("is one of those that are tried first; take several words".to_owned());
@@ -169,7 +181,7 @@ mod tests {
             "31121999",
             "123456789a",
         ] {
-            assert!(refuse(text, &[]).is_err(), "{text}");
+            assert!(refuse(text, &[], PasswordPolicy::Uncommon).is_err(), "{text}");
         }
     }
 
@@ -185,7 +197,7 @@ mod tests {
             "kqzvw137",
             "938471650284",
         ] {
-            assert_eq!(refuse(text, &["ada"]), Ok(()), "{text}");
+            assert_eq!(refuse(text, &["ada"], PasswordPolicy::Uncommon), Ok(()), "{text}");
         }
     }
 
@@ -196,8 +208,8 @@ mod tests {
 
     #[test]
     fn length_and_names_count() {
-        assert!(refuse("kR8!x2b", &[]).is_err());
-        assert!(refuse(&"xy9 ".repeat(33), &[]).is_err());
-        assert!(refuse("Lovelace1815", &["lovelace"]).is_err());
+        assert!(refuse("kR8!x2b", &[], PasswordPolicy::Length).is_err());
+        assert!(refuse(&"xy9 ".repeat(33), &[], PasswordPolicy::Length).is_err());
+        assert!(refuse("Lovelace1815", &["lovelace"], PasswordPolicy::Uncommon).is_err());
     }
 }

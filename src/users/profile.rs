@@ -3,7 +3,8 @@
 use anyhow::anyhow;
 use sqlx::Connection;
 
-use super::{ThrottleScope, Users, UsersParts, login_throttle, password_policy, sql, subject};
+use super::password_policy::{self, PasswordPolicy};
+use super::{ThrottleScope, Users, UsersParts, login_throttle, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{Caller, Principal, Scope};
 use crate::error::{Error, FieldError, Result};
@@ -42,13 +43,13 @@ impl Users {
         changes: &ProfileChanges,
     ) -> Result<()> {
         caller.require_user_or_scope(id, Scope::Admin)?;
-        let UsersParts { db, hasher, metrics, .. } = &*self.0;
+        let UsersParts { db, hasher, metrics, password_policy, .. } = &*self.0;
         // An update reveals taken names like a registration does, and a new password costs as much as a login.
         self.throttle(&login_throttle::profile_limits(id), ThrottleScope::Profile).await?;
         let hash = match &changes.password {
             Some(password) => {
                 let before = self.find(id).await?.profile;
-                require_strong_password(&changes.applied_to(before), password)?;
+                require_strong_password(&changes.applied_to(before), password, *password_policy)?;
                 Some(hasher.hash(password).await?)
             }
             None => None,
@@ -140,10 +141,14 @@ impl ProfileChanges {
 }
 
 /// Refuses a password that is common, or that is one of the user's names.
-pub(super) fn require_strong_password(profile: &Profile, password: &Secret) -> Result<()> {
+pub(super) fn require_strong_password(
+    profile: &Profile,
+    password: &Secret,
+    policy: PasswordPolicy,
+) -> Result<()> {
     let local = profile.email.split('@').next().unwrap_or_default();
     let names = [profile.username.as_deref().unwrap_or_default(), &profile.email, local];
-    password_policy::refuse(password.reveal(), &names).map_err(|detail| {
+    password_policy::refuse(password.reveal(), &names, policy).map_err(|detail| {
         Error::InvalidProfile(vec![FieldError { pointer: "/password".to_owned(), detail }])
     })
 }

@@ -45,7 +45,7 @@ impl Users {
         }
         let hash = match password {
             Some(password) => {
-                require_strong_password(profile, password)?;
+                require_strong_password(profile, password, self.0.password_policy)?;
                 Some(hasher.hash(password).await?)
             }
             None => None,

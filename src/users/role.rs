@@ -10,6 +10,9 @@ pub enum UserRole {
     User,
     /// Every permission.
     Admin,
+    /// The operator itself, which owns the hot wallets and cannot sign in.
+    #[value(skip)]
+    House,
 }
 
 impl UserRole {
@@ -17,6 +20,7 @@ impl UserRole {
         match self {
             Self::User => "user",
             Self::Admin => "admin",
+            Self::House => "house",
         }
     }
 }
@@ -25,7 +29,7 @@ impl FromStr for UserRole {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Self::User, Self::Admin]
+        [Self::User, Self::Admin, Self::House]
             .into_iter()
             .find(|role| role.name() == name)
             .ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown role of a user: {name}")))

@@ -99,9 +99,10 @@ pub(super) async fn credentials(
     let row = sqlx::query!(
         r#"
         select id as "id!", password_hash as "password_hash!"
-        from app_user where lower(username) = lower($1) and password_hash is not null
+        from app_user where lower(username) = lower($1) and password_hash is not null and role <> 'house'
         union all
-        select id, password_hash from app_user where lower(email) = lower($1) and password_hash is not null
+        select id, password_hash from app_user
+        where lower(email) = lower($1) and password_hash is not null and role <> 'house'
         limit 1"#,
         login
     );
@@ -127,7 +128,7 @@ pub(super) async fn replace_hash(
 /// Locks the row of a user until the transaction ends, and returns the profile.
 pub(super) async fn lock(db: &mut PgConnection, id: UserId) -> Result<Option<Profile>> {
     let row = sqlx::query!(
-        "select username, email, first_name, last_name, age from app_user where id = $1 for update",
+        "select username, email, first_name, last_name, age from app_user where id = $1 and role <> 'house' for update",
         id.0
     );
     Ok(row.fetch_optional(db).await?.map(|row| Profile {
@@ -171,7 +172,7 @@ pub(super) async fn set_role(
 ) -> Result<Option<UserId>> {
     let id = sqlx::query_scalar!(
         "update app_user set role = $2
-        where (lower(username) = lower($1) or lower(email) = lower($1)) and password_hash is not null
+        where (lower(username) = lower($1) or lower(email) = lower($1)) and password_hash is not null and role <> 'house'
         returning id",
         login,
         role.name()

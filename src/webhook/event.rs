@@ -27,6 +27,13 @@ pub const EVENTS: &[&str] = &[
     "game.added",
     "game.deleted",
     "game.updated",
+    "order.compensating",
+    "order.completed",
+    "order.failed",
+    "order.pending",
+    "order.processing",
+    "order.stuck",
+    "order.unknown",
     "transfer.capture",
     "transfer.deposit",
     "transfer.exchange",
@@ -47,7 +54,8 @@ pub const EVENTS: &[&str] = &[
 
 /// Name of a published event that webhooks receive.
 pub(super) fn published_name(kind: &str) -> Option<&'static str> {
-    let is_published = kind.starts_with("entitlement.") || kind.starts_with("game.");
+    let is_published =
+        ["entitlement.", "game.", "order."].iter().any(|prefix| kind.starts_with(prefix));
     EVENTS.iter().copied().find(|name| is_published && *name == kind)
 }
 

@@ -12,6 +12,7 @@ mod canary;
 mod compression;
 mod cors;
 mod crash;
+mod exchange;
 mod games;
 mod grpc;
 mod history;

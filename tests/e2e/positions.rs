@@ -47,6 +47,16 @@ async fn every_documented_read_carries_a_position() {
         let game = admin.post("/api/games", game).await.json()["gameId"].to_string();
         let bought = user.post(&format!("/api/games/{game}/purchase"), json!({})).await;
         assert_eq!(bought.status, 201, "{}", bought.text);
+        let deposit = json!({ "userId": user.id, "amount": 100 });
+        assert_eq!(admin.post("/api/wallet/deposit", deposit).await.status, 200);
+        let buy = format!("/exchange/buy/{}", user.id);
+        let order =
+            user.post(&buy, json!({ "fiat_amount": 1 })).await.json()["order_id"].to_string();
+        let order_path = format!("/exchange/order/{order}");
+        eventually("the order is complete", async || {
+            user.get(&order_path).await.json()["state"] == "completed"
+        })
+        .await;
         let document = app.get("/openapi.json").await.json();
         let head = head(app).await;
         let mut reads = 0;
@@ -69,6 +79,7 @@ async fn every_documented_read_carries_a_position() {
                 .replace("{id}", id)
                 .replace("{user_id}", &user.id)
                 .replace("{board}", "b")
+                .replace("{order_id}", &order)
                 .replace("{hold}", &hold)
                 .replace("{webhook}", hook.trim_matches('"'));
             let response = admin.get(&filled).await;

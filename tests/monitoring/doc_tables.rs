@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::generated_files::root;
-use crate::source::alerts::ALERTS;
+use crate::source::alerts;
 use crate::source::dashboards;
 use crate::source::rules::WATCHDOG_SUMMARY;
 use crate::source::slos::SLOS;
@@ -38,7 +38,7 @@ fn round(percent: f64) -> String {
 
 pub fn alerts() -> String {
     let mut out = String::from("| alert | severity | fires | summary |\n|---|---|---|---|\n");
-    for alert in ALERTS {
+    for alert in alerts::all() {
         let after = if alert.pending_for == "0s" {
             "immediately".to_owned()
         } else {
@@ -70,7 +70,7 @@ pub fn runbooks() -> String {
             .unwrap();
     };
     for severity in ["page", "ticket"] {
-        for alert in ALERTS.iter().filter(|alert| alert.severity == severity) {
+        for alert in alerts::all().filter(|alert| alert.severity == severity) {
             row(alert.name, severity);
         }
         match severity {

@@ -7,7 +7,7 @@ use revwallet::cli::Cli;
 use revwallet::telemetry::Metrics;
 
 use crate::generated_files::root;
-use crate::source::alerts::ALERTS;
+use crate::source::alerts;
 use crate::source::dashboards;
 use crate::source::grafana::{Kind, Source};
 use crate::source::promql;
@@ -143,8 +143,8 @@ fn panels_do_not_overlap() {
 #[test]
 fn every_alert_has_a_runbook_a_dashboard_and_known_metrics() {
     let dashboards: Vec<&str> = dashboards::all().iter().map(|dashboard| dashboard.uid).collect();
-    let mut names: Vec<&str> = ALERTS.iter().map(|alert| alert.name).collect();
-    for alert in ALERTS {
+    let mut names: Vec<&str> = alerts::all().map(|alert| alert.name).collect();
+    for alert in alerts::all() {
         assert!(
             dashboards.contains(&alert.dashboard),
             "{}: unknown dashboard {}",
@@ -178,10 +178,12 @@ fn every_alert_has_a_runbook_a_dashboard_and_known_metrics() {
 #[test]
 fn runbooks_name_only_existing_flags_and_events() {
     let command = Cli::command();
-    let own = command
-        .get_arguments()
-        .chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
-    let flags: BTreeSet<&str> = own.filter_map(clap::Arg::get_long).collect();
+    let mut flags = BTreeSet::new();
+    let mut commands = vec![&command];
+    while let Some(command) = commands.pop() {
+        flags.extend(command.get_arguments().filter_map(clap::Arg::get_long));
+        commands.extend(command.get_subcommands());
+    }
     let events = crate::doc_tables::events();
     for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
         let path = entry.unwrap().path();

@@ -10,7 +10,7 @@ use crate::generated_files::root;
 use crate::harness::program::Folder;
 use crate::harness::server::{Cluster, Server};
 use crate::harness::{Client, eventually, free_address};
-use crate::source::alerts::ALERTS;
+use crate::source::alerts;
 use crate::tools;
 
 /// The exporter, which stops when it is dropped.
@@ -65,7 +65,7 @@ impl Drop for Exporter {
 
 /// Whether the alert fires on these series, with a lower threshold.
 fn fires(name: &str, threshold: (&str, &str), series: &[(String, String)]) -> bool {
-    let alert = ALERTS.iter().find(|alert| alert.name == name).unwrap();
+    let alert = alerts::all().find(|alert| alert.name == name).unwrap();
     assert!(alert.expression.contains(threshold.0), "{}", alert.expression);
     let expression = alert.expression.replace(threshold.0, threshold.1);
     let folder = Folder::new();

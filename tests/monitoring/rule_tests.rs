@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::source::RUNBOOKS;
-use crate::source::alerts::{ALERTS, UNIT_TEST_MINUTES};
+use crate::source::alerts::{self, UNIT_TEST_MINUTES};
 use crate::source::rules::WATCHDOG_SUMMARY;
 use crate::source::slos::SLOS;
 
@@ -32,7 +32,7 @@ fn expect_firing(out: &mut String, name: &str, minutes: u32) {
 pub fn alerts() -> String {
     let mut out =
         format!("{HEAD}rule_files: [../rules/alerts.yml]\nevaluation_interval: 1m\ntests:\n");
-    for alert in ALERTS {
+    for alert in alerts::all() {
         writeln!(out, "  - name: {} fires", alert.name).unwrap();
         let target = (r#"up{job="revwallet",instance="b"}"#, "1x200");
         let mut series = alert.firing_series.to_vec();
@@ -46,7 +46,7 @@ pub fn alerts() -> String {
     out.push_str("  - name: only the watchdog fires in a healthy system\n");
     input_series(&mut out, &healthy_series());
     out.push_str("    alert_rule_test:\n");
-    for alert in ALERTS {
+    for alert in alerts::all() {
         writeln!(
             out,
             "      - {{ eval_time: {UNIT_TEST_MINUTES}m, alertname: {}, exp_alerts: [] }}",

@@ -74,7 +74,7 @@ fn every_alert_is_routed_to_its_receiver() {
         "tickets",
         "an alert without a route of its own still opens a ticket"
     );
-    for alert in crate::source::alerts::ALERTS {
+    for alert in crate::source::alerts::all() {
         let expected = if alert.severity == "page" { "pager" } else { "tickets" };
         let (name, severity) =
             (format!("alertname={}", alert.name), format!("severity={}", alert.severity));

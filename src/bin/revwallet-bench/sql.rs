@@ -157,3 +157,15 @@ pub(crate) async fn fill_board(
     .fetch_all(db)
     .await
 }
+
+/// Number of orders that are not over.
+pub(crate) async fn open_orders(db: &mut PgConnection) -> anyhow::Result<i64> {
+    let open = "select count(*) from saga where ended_at is null";
+    Ok(sqlx::query_scalar(open).fetch_one(db).await?)
+}
+
+/// Number of orders that are complete, and of all orders.
+pub(crate) async fn completed_orders(db: &mut PgConnection) -> anyhow::Result<(i64, i64)> {
+    let count = "select count(*) filter (where state = 'completed'), count(*) from saga";
+    Ok(sqlx::query_as(count).fetch_one(db).await?)
+}

@@ -8,13 +8,12 @@ use time::OffsetDateTime;
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::catalog::{Price, require_game_manager};
-use crate::games::purchase::Rate;
 use crate::games::sql::{create_stock, publisher_user};
 use crate::games::{Games, require_manager};
 use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{CodeId, GameId, PublisherId, UserId};
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
+use crate::ledger::money::{Minor, Rate};
 use crate::secret::random_bytes;
 
 /// Longest code, in characters.

@@ -14,10 +14,8 @@ use super::body::amount;
 use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::games::Games;
-use crate::games::args::fee;
 use crate::games::catalog::Price;
 use crate::games::code::{self, CODE_MAX, CodeDiscount, NewCode, USES_PER_USER_MAX};
-use crate::games::purchase::Rate;
 use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
@@ -27,6 +25,7 @@ use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
+use crate::ledger::money::Rate;
 use crate::wallet::http::body::number;
 
 /// Largest budget of a sale, and most uses of a code.
@@ -45,7 +44,7 @@ where
 }
 
 fn percentage(raw: &str) -> Result<Rate, String> {
-    let rate = fee(Currencies::amount_text(raw)?)?;
+    let rate = Rate::parse_share(Currencies::amount_text(raw)?)?;
     if rate > Rate::ZERO { Ok(rate) } else { Err("must be more than zero".to_owned()) }
 }
 

@@ -11,9 +11,7 @@ use utoipa_axum::routes;
 use crate::auth::{Authenticated, Authenticator, Scope};
 use crate::error::{Error, Result};
 use crate::games::Games;
-use crate::games::args::fee;
 use crate::games::publisher::{NAME_MAX, Publisher};
-use crate::games::purchase::Rate;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, text};
 use crate::http::problem::Problems;
@@ -21,6 +19,7 @@ use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{PublisherId, UserId};
 use crate::ledger::currency::Currencies;
+use crate::ledger::money::Rate;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
@@ -84,7 +83,7 @@ fn name(raw: &str) -> Result<String, String> {
 }
 
 fn percentage(raw: &str) -> Result<Rate, String> {
-    fee(Currencies::amount_text(raw)?)
+    Rate::parse_share(Currencies::amount_text(raw)?)
 }
 
 /// Create a publisher

@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result, StoreRefusal};
-use crate::games::purchase::Rate;
 use crate::games::{Games, require_manager};
 use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{PublisherId, UserId};
+use crate::ledger::money::Rate;
 
 /// Longest name of a publisher, in characters.
 pub const NAME_MAX: usize = 100;

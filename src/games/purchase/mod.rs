@@ -28,7 +28,7 @@ use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 use crate::wallet::main_wallet::charge::Charge;
 
-pub use self::price::{Division, Rate, RateError, TaxRates};
+pub use self::price::{Division, TaxRates};
 use self::quote::Quote;
 pub(in crate::games) use self::quote::QuoteCache;
 pub use self::refund::Refunded;

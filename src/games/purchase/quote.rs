@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::price::{Division, Rate};
+use super::price::Division;
 use super::{Purchase, PurchaseRequest, sql};
 use crate::auth::Caller;
 use crate::cache::Cache;
@@ -16,7 +16,7 @@ use crate::http::fields::moment;
 use crate::idempotency::HashedKey;
 use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::currency::Currency;
-use crate::ledger::money::Minor;
+use crate::ledger::money::{Minor, Rate};
 
 /// Copies that are sold one at a time: buyers of the last copies would refuse each other's batches.
 const LAST_COPIES: i32 = 256;

@@ -12,9 +12,9 @@ use crate::auth::Caller;
 use crate::error::{Error, FieldError, Result};
 use crate::games::Games;
 use crate::games::catalog::{Price, lock_managed, require_game_manager};
-use crate::games::purchase::Rate;
 use crate::games::sql::{create_stock, set_quantity};
 use crate::ids::GameId;
+use crate::ledger::money::Rate;
 
 /// Longest name of a sale, in characters.
 pub const NAME_MAX: usize = 64;

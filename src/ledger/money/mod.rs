@@ -1,10 +1,14 @@
 //! Money: a whole number of minor units, and its exact decimal form, without floating-point arithmetic.
 
+mod rate;
+
 use std::fmt;
 
 use rust_decimal::Decimal;
 
 use super::currency::Currency;
+
+pub use self::rate::{InvalidRate, Rate};
 
 /// Highest balance of a customer account: every balance is exact in every JSON parser.
 pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
@@ -13,7 +17,20 @@ pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
 const TEXT_LEN_MAX: usize = 64;
 
 /// An amount or a balance in minor units (cents for EUR).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Minor(pub i64);
 
 /// A reason that a text is not an amount. Its `Display` is shown to the client.

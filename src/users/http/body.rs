@@ -21,7 +21,7 @@ const PASSWORD_MAX: usize = 1_000;
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ProfileChange)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ProfileBody<'a> {
+pub(crate) struct ProfileBody<'a> {
     /// 3 to 32 letters, digits, `_`, `-` or `.`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
@@ -45,22 +45,22 @@ pub(super) struct ProfileBody<'a> {
 }
 
 /// Fields that a registration requires in addition to an e-mail address and a password.
-pub(super) enum RequiredFields {
+pub(crate) enum RequiredFields {
     Username,
     /// First name, last name and an age of at least this; the operation decides whether a password is.
     NamesAndAge(i16),
 }
 
 /// A valid registration.
-pub(super) struct NewUser {
-    pub(super) profile: Profile,
+pub(crate) struct NewUser {
+    pub(crate) profile: Profile,
     /// Absent only where [`RequiredFields::NamesAndAge`] is required.
-    pub(super) password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
 }
 
 impl ProfileBody<'_> {
     /// Validates the body of a registration.
-    pub(super) fn new_user(&self, required: &RequiredFields) -> Result<NewUser> {
+    pub(crate) fn new_user(&self, required: &RequiredFields) -> Result<NewUser> {
         let mut validator = Validator::default();
         let username = match required {
             RequiredFields::Username => validator.required("/username", &self.username, username),

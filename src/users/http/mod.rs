@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::body::{NewUser, ProfileBody, RequiredFields};
+pub(crate) use self::body::{NewUser, ProfileBody, RequiredFields};
 use crate::auth::{Authenticated, Authenticator, TrustedProxies, bearer};
 use crate::error::{Error, Result};
 use crate::http::extract::{JsonBody, OptionalJsonBody, Path, RawField, Validator};
@@ -168,19 +168,29 @@ struct LoggedIn<'a> {
 )]
 async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Result<Response> {
     let Login { email, username, password } = body.read()?;
-    let mut validator = Validator::default();
     let (pointer, member) =
         if username.raw().is_some() { ("/username", username) } else { ("/email", email) };
+    let (name, password) = login_fields(pointer, &member, &password)?;
+    let token = users.sign_in(&name, &password, origin).await?;
+    let body = LoggedIn { message: "Login successful", token: token.reveal() };
+    Ok(axum::Json(body).into_response())
+}
+
+/// The name and the password of a login.
+pub(crate) fn login_fields(
+    pointer: &str,
+    name: &RawField<'_>,
+    password: &RawField<'_>,
+) -> Result<(String, Secret)> {
+    let mut validator = Validator::default();
     // Normalized like the names of a registration; a name that cannot be one belongs to no user.
-    let name = validator.required(pointer, &member, |raw| {
+    let name = validator.required(pointer, name, |raw| {
         let name = text(raw, LOGIN_MAX)?;
         Ok(names::normalized_email(&name).unwrap_or(name))
     });
-    let password = validator.required("/password", &password, |raw| text(raw, PASSWORD_MAX));
+    let password = validator.required("/password", password, |raw| text(raw, PASSWORD_MAX));
     let (name, password) = validator.finish(name.zip(password))?;
-    let token = users.sign_in(&name, &Secret::from(password), origin).await?;
-    let body = LoggedIn { message: "Login successful", token: token.reveal() };
-    Ok(axum::Json(body).into_response())
+    Ok((name, Secret::from(password)))
 }
 
 #[derive(Deserialize, Default, ToSchema)]

@@ -5,6 +5,7 @@
 //! the next deposit opens another one. Amounts are in minor units.
 
 pub mod charge;
+mod open;
 pub mod payout;
 mod sql;
 

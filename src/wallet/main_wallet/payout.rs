@@ -117,6 +117,26 @@ impl Wallets {
     }
 }
 
+impl Wallets {
+    /// Moves money between accounts of the system; each leg has its currency.
+    pub async fn post_system(
+        &self,
+        posting: Posting,
+        currencies: &[Currency],
+    ) -> Result<Result<Posted, PayoutRefusal>> {
+        match self.ledger.post(posting).await {
+            Ok(posted) => {
+                for (row, currency) in posted.rows.iter().zip(currencies) {
+                    self.count_moved(*currency, row.kind, row.amount);
+                }
+                Ok(Ok(posted))
+            }
+            Err(error) => refusal_of(&error)
+                .map_or_else(|| Err(from_post_error(&error, None)), |why| Ok(Err(why))),
+        }
+    }
+}
+
 /// The refusal in the answer of the ledger; `None` for a failure that may pass.
 fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
     fn of(refusal: &Refusal) -> Option<PayoutRefusal> {

@@ -13,6 +13,7 @@ pub mod program;
 pub mod receiver;
 pub mod server;
 pub mod small_socket;
+pub mod smtp;
 pub mod socket;
 pub mod users;
 

@@ -37,6 +37,8 @@ struct Fixture<'a> {
     publisher: String,
     /// A free game of that publisher, which the owner owns.
     game: String,
+    /// An order of the owner on the exchange.
+    order: String,
     callers: Vec<(&'static str, Vec<Client>)>,
 }
 
@@ -86,8 +88,12 @@ impl<'a> Fixture<'a> {
         let publisher = id_of(&admin, "/api/publishers", body).await;
         let game = new_game(&admin, json!({ "publisher": publisher })).await;
         owner.post(&format!("/api/games/{game}/purchase"), json!({})).await;
+        shop.post("/api/wallet/deposit", json!({ "userId": owner.id, "amount": 100 })).await;
+        let buy = format!("/exchange/buy/{}", owner.id);
+        let order =
+            owner.post(&buy, json!({ "fiat_amount": 1 })).await.json()["order_id"].to_string();
         let (owner_id, owner) = (owner.id.clone(), owner.client);
-        Self { app, owner_id, wallets, shop, owner, publisher, game, callers }
+        Self { app, owner_id, wallets, shop, owner, publisher, game, order, callers }
     }
 
     /// Returns one request per row of a route; for a permitted caller it is invalid or harmless.
@@ -152,12 +158,21 @@ impl<'a> Fixture<'a> {
             (_, "/api/users/{id}" | "/internal/user/{id}" | "/api/users/{id}/library") => {
                 single(path.replace("{id}", &self.owner_id), json!({}))
             }
+            (_, path) if path.contains("{order_id}") || path.starts_with("/exchange/") => {
+                single(self.exchange_path(path), json!({}))
+            }
             (_, "/problems/{slug}") => single("/problems/invalid".to_owned(), json!({})),
             (_, path) if !path.contains('{') => single(path.to_owned(), json!({})),
             (method, path) => panic!(
                 "{method} {path} is new: add its request here and review the resulting permissions"
             ),
         }
+    }
+
+    /// A path of the exchange, about the owner and an order of the owner.
+    fn exchange_path(&self, path: &str) -> String {
+        let path = path.replace("{user_id}", &self.owner_id);
+        path.replace("{order_id}", &self.order).replace("{command}", "retry")
     }
 
     /// Returns requests to the store, about games of the owner and of the house.

@@ -75,7 +75,7 @@ async fn a_user_below_the_minimum_age_is_refused() {
 
 #[tokio::test]
 async fn an_invalid_registration_names_every_invalid_field() {
-    run(async |app| {
+    run_with(&["--password-policy=uncommon"], async |app| {
         app.user("ada").await;
         let register = async |body: Value| app.post("/api/users/register", body).await.problem(400, "invalid-profile");
 

@@ -171,10 +171,12 @@ async fn an_outdated_password_hash_is_upgraded_at_the_next_login() {
         .await;
         let hash = async || {
             let mut db = app.database.connect().await;
-            sqlx::query_scalar::<_, String>("select password_hash from app_user")
-                .fetch_one(&mut db)
-                .await
-                .unwrap()
+            sqlx::query_scalar::<_, String>(
+                "select password_hash from app_user where username = 'ada'",
+            )
+            .fetch_one(&mut db)
+            .await
+            .unwrap()
         };
         assert!(hash().await.contains("m=512,"));
 

@@ -9,7 +9,7 @@ use super::stack::Stack;
 use crate::harness::program::{postgres_of, postmaster_of, signal};
 use crate::harness::receiver::Receiver;
 use crate::harness::{Client, eventually_within};
-use crate::source::alerts::ALERTS;
+use crate::source::alerts;
 
 /// Longest time that an alert may take to fire, and to resolve.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(100);
@@ -312,7 +312,7 @@ fn print(table: &[Row]) {
     let mut text = String::from(
         "\n| alert | injected fault | fired after | resolved after |\n|---|---|---|---|\n",
     );
-    let names = ALERTS.iter().map(|alert| alert.name).chain(["ErrorBudgetBurn"]);
+    let names = alerts::all().map(|alert| alert.name).chain(["ErrorBudgetBurn"]);
     for name in names {
         match table.iter().find(|row| row.alert == name) {
             Some(Row { fault, fired, resolved, .. }) => {

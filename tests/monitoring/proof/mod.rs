@@ -101,8 +101,7 @@ async fn every_alert_reached_its_receiver(stack: &Stack) {
     )
     .await;
     for Notification { receiver, alert, .. } in received() {
-        let page = crate::source::alerts::ALERTS
-            .iter()
+        let page = crate::source::alerts::all()
             .any(|known| known.name == alert && known.severity == "page");
         let expected = match alert.as_str() {
             "Watchdog" => vec!["watchdog"],

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::RUNBOOKS;
-use super::alerts::{ALERTS, Alert};
+use super::alerts::{self, Alert};
 use super::promql::TimeScale;
 use super::slos::{BURN_RATES, BurnRate, EVENT_RATE_MIN, SLOS, Slo, WINDOWS};
 
@@ -104,7 +104,7 @@ fn burn_rate_alert(out: &mut String, slo: &Slo, burn_rate: &BurnRate, scale: Tim
 pub fn alerts(scale: TimeScale) -> String {
     let mut out = HEAD.to_owned();
     out.push_str("  - name: revwallet\n    rules:\n");
-    for alert in ALERTS {
+    for alert in alerts::all() {
         let expression = scale.expression(alert.expression);
         alerting_rule(&mut out, alert, &expression, alert.summary, scale, "");
     }

@@ -126,6 +126,12 @@ impl LoadConnection {
         self.write_post_with(&path, credential, key, format_args!("{{}}"));
     }
 
+    pub(super) fn write_order(&mut self, user: i64, token: &str, key: RequestKey) {
+        let path = format!("/exchange/buy/{user}");
+        let credential = format_args!("authorization: Bearer {token}\r\n");
+        self.write_post_with(&path, credential, key, format_args!("{{\"fiat_amount\":1}}"));
+    }
+
     fn write_post(&mut self, path: &str, key: RequestKey, body: std::fmt::Arguments<'_>) {
         self.write_post_with(path, format_args!(""), key, body);
     }

@@ -27,6 +27,8 @@ const OPENING_CONNECTIONS: usize = 64;
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
     store: Arc<TargetStore>,
+    /// Users of the exchange with their tokens, one for each connection.
+    traders: Arc<[(i64, String)]>,
 }
 
 struct TargetWallet {
@@ -65,6 +67,8 @@ pub(crate) enum LoadOperation {
     UnchangedGames,
     /// Purchase of a game, each connection as a user of its own.
     Purchase,
+    /// Order to buy crypto for one euro, each connection as a user of its own.
+    Order,
     /// Login that fails, each time with a new user name and from a new address.
     Login,
 }
@@ -89,7 +93,7 @@ impl LoadOperation {
         match self {
             Self::Login => 401,
             Self::UnchangedGames => 304,
-            Self::Deposit | Self::Balance | Self::History | Self::Games => 200,
+            Self::Deposit | Self::Balance | Self::History | Self::Games | Self::Order => 200,
             Self::Transfer | Self::HoldAndCapture | Self::Purchase => 201,
         }
     }
@@ -118,12 +122,18 @@ impl LoadTarget {
             ids.append(&mut opened??);
         }
         let wallets = ids.into_iter().map(|id| TargetWallet { id, deposits: AtomicI64::new(0) });
-        Ok(Self { wallets: wallets.collect(), store: Arc::default() })
+        let (store, traders) = (Arc::default(), Arc::default());
+        Ok(Self { wallets: wallets.collect(), store, traders })
     }
 
     /// The same wallets with a store.
     pub(crate) fn with_store(self, store: TargetStore) -> Self {
         Self { store: Arc::new(store), ..self }
+    }
+
+    /// The same wallets with users of the exchange.
+    pub(crate) fn with_traders(self, traders: Vec<(i64, String)>) -> Self {
+        Self { traders: traders.into(), ..self }
     }
 
     pub(crate) fn wallet_ids(&self) -> impl ExactSizeIterator<Item = i64> {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::connection::{LoadConnection, RequestKey};
 use super::latency::LatencyHistogram;
@@ -89,6 +89,11 @@ impl LoadWorker {
             LoadOperation::Purchase => {
                 let (game, token) = self.target.store.next_purchase(self.number)?;
                 self.connection.write_purchase(game, token, key);
+            }
+            LoadOperation::Order => {
+                let trader = self.target.traders.get(self.number);
+                let (user, token) = trader.context("each connection needs a user")?;
+                self.connection.write_order(*user, token, key);
             }
             LoadOperation::Login => self.connection.write_login(key),
         }

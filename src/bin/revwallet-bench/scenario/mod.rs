@@ -15,6 +15,7 @@
 //! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
 //! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
 //! | [`leaderboard`] | pages, ranks and neighbors on a board of a million entries, beside 500 submissions a second | |
+//! | [`exchange`] | orders of the exchange until they are complete | |
 //! | [`store`] | lists of games, and purchases, over HTTP | an axum handler that returns the same bytes, and transfers over HTTP |
 //! | [`large_book`] | deposits and reads on a large book | the same on a small book |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
@@ -23,6 +24,7 @@ mod bulk;
 mod companions;
 pub(crate) mod compare;
 mod deposits;
+mod exchange;
 mod grpc;
 mod holds;
 mod large_book;
@@ -70,13 +72,15 @@ pub(crate) enum Scenario {
     Leaderboard,
     /// Lists of games, next to a bare handler, and purchases, next to transfers.
     Store,
+    /// Orders of the exchange, until they are complete.
+    Exchange,
     /// A large book, next to a small one.
     LargeBook,
 }
 
 impl Scenario {
     /// Every scenario except the one on a large book.
-    pub(crate) const DEFAULT: [Self; 14] = [
+    pub(crate) const DEFAULT: [Self; 15] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
@@ -91,6 +95,7 @@ impl Scenario {
         Self::Realtime,
         Self::Leaderboard,
         Self::Store,
+        Self::Exchange,
     ];
 
     pub(crate) async fn measure(self, context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -109,6 +114,7 @@ impl Scenario {
             Self::Realtime => realtime::measure(context).await,
             Self::Leaderboard => leaderboard::measure(context).await,
             Self::Store => store::measure(context).await,
+            Self::Exchange => exchange::measure(context).await,
             Self::LargeBook => large_book::measure(context).await,
         }
     }

@@ -1,6 +1,7 @@
 //! Every dashboard, one file per group.
 
 mod business;
+mod exchange;
 mod ledger;
 mod operations;
 mod overview;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Dashboard> {
         business::transfers(),
         play::play(),
         store::store(),
+        exchange::exchange(),
         realtime::realtime(),
         operations::jobs(),
         operations::security(),

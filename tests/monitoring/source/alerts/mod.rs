@@ -1,5 +1,7 @@
 //! Alert definitions. Each alert has a runbook: `docs/runbooks/<name>.md`.
 
+mod exchange;
+
 /// An alerting rule that requires action by the operator.
 pub struct Alert {
     pub name: &'static str,
@@ -18,7 +20,12 @@ pub struct Alert {
 /// Evaluation time of the unit tests in minutes, long enough for every alert to fire.
 pub const UNIT_TEST_MINUTES: u32 = 90;
 
-pub const ALERTS: &[Alert] = &[
+/// Every alert.
+pub fn all() -> impl Iterator<Item = &'static Alert> {
+    ALERTS.iter().chain(exchange::ALERTS)
+}
+
+const ALERTS: &[Alert] = &[
     Alert {
         name: "LedgerInvariantViolated",
         severity: "page",

@@ -1,0 +1,26 @@
+//! Refusals of the exchange.
+
+/// A reason that the exchange refuses an order, a quote or a command of an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeRefusal {
+    #[error("the quote was used already, or it has expired")]
+    QuoteEnded,
+    #[error("the amount is too small: it buys nothing at this price")]
+    AmountTooSmall,
+    #[error("the order exceeds the limit of {limit} {period}")]
+    LimitReached {
+        /// A decimal.
+        limit: String,
+        period: &'static str,
+    },
+    #[error("an order is worth at least {0}")]
+    BelowMinimum(String),
+    #[error("the user has both wallets already")]
+    WalletsExist,
+    #[error("another user has {0}")]
+    NameTaken(&'static str),
+    #[error("the order cannot be changed that way: {0}")]
+    OrderFixed(&'static str),
+    #[error("the price is not available now")]
+    PriceUnavailable,
+}

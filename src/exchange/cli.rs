@@ -1,0 +1,231 @@
+//! `revwallet order`: lists, shows and steers orders; `revwallet exchange`: funds the hot wallets, steers the simulation.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use rust_decimal::Decimal;
+
+use super::Exchange;
+use super::args::{price, share};
+use super::operator::OperatorCommand;
+use super::order::{Order, OrderListFilter};
+use super::outside::simulated::SimulationChange;
+use super::terms::Pair;
+use crate::auth::Caller;
+use crate::error::Error;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::{SagaId, UserId};
+use crate::saga::SagaState;
+use crate::saga::operator::SagaCommand;
+use crate::settings;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum OrderCommand {
+    /// List orders, newest first.
+    List {
+        /// Only orders in this state.
+        #[arg(long, value_parser = state)]
+        state: Option<SagaState>,
+        /// Only orders of this user.
+        #[arg(long)]
+        user: Option<i64>,
+        /// Most orders to list.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
+        limit: i64,
+    },
+    /// Show an order with its steps.
+    Show {
+        /// Number of the order.
+        order: i64,
+    },
+    /// Let an order begin that waits for approval.
+    Approve(CommandArgs),
+    /// Try the step or the undo of an order again, now.
+    Retry(CommandArgs),
+    /// Count the undo of a stuck order as done by hand.
+    Skip(CommandArgs),
+    /// Give an order up: everything of it is undone.
+    Abort(CommandArgs),
+    /// Say what became of a call whose outcome is unknown.
+    Resolve {
+        /// Number of the order.
+        order: i64,
+        /// Answer of the other system about the call.
+        #[arg(long, value_parser = ["done", "not-done"])]
+        outcome: String,
+        /// The reason, for the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// An order, or all orders in a state, and the reason.
+#[derive(Debug, clap::Args)]
+pub struct CommandArgs {
+    /// Number of the order.
+    #[arg(required_unless_present = "all_in_state")]
+    order: Option<i64>,
+    /// Every open order in this state instead.
+    #[arg(long = "all", conflicts_with = "order", value_parser = state)]
+    all_in_state: Option<SagaState>,
+    /// The reason, for the audit log.
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum ExchangeCommand {
+    /// Print the balances of the hot wallets.
+    HotWallets,
+    /// Move money between the outside and a hot wallet.
+    Fund {
+        /// Code of the currency: BTC or the default currency.
+        #[arg(long = "in")]
+        code: String,
+        /// A decimal; below zero, money leaves.
+        #[arg(long, allow_hyphen_values = true)]
+        amount: String,
+        /// The reason, for the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Change the simulated exchange and chain, in every process.
+    Simulate {
+        /// Price of one bitcoin.
+        #[arg(long, value_parser = price)]
+        price: Option<Decimal>,
+        /// Share of the calls that fail, from 0 to 1.
+        #[arg(long, value_parser = share)]
+        failures: Option<f64>,
+        /// Time that each call takes.
+        #[arg(long, value_parser = settings::duration)]
+        latency: Option<Duration>,
+        /// How long nothing is answered from now on.
+        #[arg(long, value_parser = settings::duration)]
+        down: Option<Duration>,
+    },
+}
+
+fn state(name: &str) -> Result<SagaState, String> {
+    let found = SagaState::ALL.into_iter().find(|state| state.name() == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = SagaState::ALL.iter().map(|state| state.name()).collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+/// Runs a command on orders and prints its result.
+pub async fn run_order(exchange: &Exchange, command: OrderCommand) -> anyhow::Result<()> {
+    let caller = Caller::operator();
+    match command {
+        OrderCommand::List { state, user, limit } => {
+            let filter = OrderListFilter { state, before: i64::MAX, limit };
+            let orders = exchange.orders(user.map(UserId), &filter, &caller).await;
+            let orders = orders.map_err(Error::into_cause)?;
+            let lines: Vec<String> =
+                orders.iter().map(|order| summary(order, exchange.pair())).collect();
+            print(&if lines.is_empty() { "no order".to_owned() } else { lines.join("\n") })
+        }
+        OrderCommand::Show { order } => {
+            let order = exchange.order(SagaId(order), &caller).await.map_err(Error::into_cause)?;
+            print(&details(&order, exchange.pair()))
+        }
+        OrderCommand::Approve(args) => {
+            run_command(exchange, SagaCommand::Approve, args, &caller).await
+        }
+        OrderCommand::Retry(args) => run_command(exchange, SagaCommand::Retry, args, &caller).await,
+        OrderCommand::Skip(args) => run_command(exchange, SagaCommand::Skip, args, &caller).await,
+        OrderCommand::Abort(args) => run_command(exchange, SagaCommand::Abort, args, &caller).await,
+        OrderCommand::Resolve { order, outcome, reason } => {
+            let args = CommandArgs { order: Some(order), all_in_state: None, reason };
+            let command = SagaCommand::Resolve { is_done: outcome == "done" };
+            run_command(exchange, command, args, &caller).await
+        }
+    }
+}
+
+async fn run_command(
+    exchange: &Exchange,
+    command: SagaCommand,
+    args: CommandArgs,
+    caller: &Caller,
+) -> anyhow::Result<()> {
+    let CommandArgs { order, all_in_state, reason } = args;
+    let operator = OperatorCommand { command, reason: &reason, caller, origin: None };
+    if let Some(state) = all_in_state {
+        let taken = exchange.command_all(state, &operator).await.map_err(Error::into_cause)?;
+        return print(&format!("{} orders took the command", taken.len()));
+    }
+    let order = SagaId(order.context("give the number of an order, or --all STATE")?);
+    exchange.command(order, &operator).await.map_err(Error::into_cause)?;
+    print(&format!("order {order} took the command"))
+}
+
+/// Runs a command on the exchange and prints its result.
+pub async fn run_exchange(exchange: &Exchange, command: ExchangeCommand) -> anyhow::Result<()> {
+    let caller = Caller::operator();
+    match command {
+        ExchangeCommand::HotWallets => {
+            let hot = exchange.hot_wallets(&caller).await.map_err(Error::into_cause)?;
+            let Pair { fiat, crypto } = exchange.pair();
+            print(&format!(
+                "{} {}\n{} {}",
+                fiat.code(),
+                hot.fiat.exact(fiat),
+                crypto.code(),
+                hot.crypto.exact(crypto)
+            ))
+        }
+        ExchangeCommand::Fund { code, amount, reason } => {
+            let Pair { fiat, crypto } = exchange.pair();
+            let currency = [fiat, crypto].into_iter().find(|currency| currency.code() == code);
+            let currency = currency.with_context(|| {
+                format!(
+                    "there is no hot wallet in {code}: give {} or {}",
+                    fiat.code(),
+                    crypto.code()
+                )
+            })?;
+            let key = IdempotencyKey::absent();
+            let funded = exchange.fund_hot_wallet(currency, &amount, &caller, &key, &reason).await;
+            let balance = funded.map_err(Error::into_cause)?;
+            print(&format!("{code} {}", balance.exact(currency)))
+        }
+        ExchangeCommand::Simulate { price, failures, latency, down } => {
+            let change = SimulationChange { price, failure_rate: failures, latency, down };
+            exchange.simulation().simulate(&change).await.map_err(Error::into_cause)?;
+            print("changed")
+        }
+    }
+}
+
+fn summary(order: &Order, pair: Pair) -> String {
+    let reason = order.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!(
+        "{} {} user {} {} {} {} {}{reason}",
+        order.id,
+        order.terms.side.name(),
+        order.user,
+        order.terms.fiat.exact(pair.fiat),
+        pair.fiat.code(),
+        order.terms.crypto.exact(pair.crypto),
+        order.state.name(),
+    )
+}
+
+fn details(order: &Order, pair: Pair) -> String {
+    let mut lines = vec![summary(order, pair), format!("price {}", order.terms.price)];
+    for step in &order.steps {
+        let error = step.error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
+        lines.push(format!(
+            "{}: {}, {} attempts, {} undo attempts{error}",
+            step.name, step.state, step.attempts, step.undo_attempts
+        ));
+    }
+    lines.join("\n")
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write the result")
+}

@@ -1,0 +1,120 @@
+//! Hot wallets: the funds of the house in both currencies. They are never overdrawn, and funded by operators only.
+
+use std::time::Duration;
+
+use rust_decimal::prelude::ToPrimitive;
+use tokio_util::sync::CancellationToken;
+
+use super::{BOOK, Exchange, sql};
+use crate::audit_log::{self, Actor, AuditAction, Outcome};
+use crate::auth::{Caller, Scope};
+use crate::error::{Error, Result};
+use crate::idempotency::IdempotencyKey;
+use crate::ids::UserId;
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::currency::Currency;
+use crate::ledger::money::Minor;
+use crate::ledger::read;
+use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
+use crate::telemetry::gauge_value;
+use crate::wallet::from_post_error;
+
+/// Interval at which the hot wallets and the price are measured.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Balances of the hot wallets.
+#[derive(Debug, Clone, Copy)]
+pub struct HotWallets {
+    pub fiat: Minor,
+    pub crypto: Minor,
+}
+
+impl Exchange {
+    /// The balances of the hot wallets: only for callers with `wallet:read`.
+    pub async fn hot_wallets(&self, caller: &Caller) -> Result<HotWallets> {
+        caller.require_scope(Scope::WalletRead)?;
+        self.read_hot_wallets().await
+    }
+
+    async fn read_hot_wallets(&self) -> Result<HotWallets> {
+        let accounts = [self.pair.fiat, self.pair.crypto]
+            .map(|currency| AccountId::system(SystemRole::Hot, currency));
+        let mut db = self.db.snapshot("exchange.hot_wallets").await?;
+        let balances = read::balances(&mut db, BOOK, &accounts, i64::MAX).await?;
+        let at = |index: usize| balances.get(index).copied().unwrap_or_default();
+        Ok(HotWallets { fiat: at(0), crypto: at(1) })
+    }
+
+    /// Moves money between the outside and a hot wallet. `amount` is a decimal; below zero, money leaves.
+    pub async fn fund_hot_wallet(
+        &self,
+        currency: Currency,
+        amount: &str,
+        caller: &Caller,
+        key: &IdempotencyKey,
+        reason: &str,
+    ) -> Result<Minor> {
+        caller.require_scope(Scope::Admin)?;
+        let amount = Minor::parse_signed(amount, currency)
+            .map_err(|cause| Error::field("/amount", cause.to_string()))?;
+        let hot = AccountId::system(SystemRole::Hot, currency);
+        let world = AccountId::system(SystemRole::World, currency);
+        let (kind, debit, credit) = match amount.0 {
+            0 => return Err(Error::field("/amount", "must not be zero")),
+            1.. => (TransferKind::Deposit, world, hot),
+            _ => (TransferKind::Withdrawal, hot, world),
+        };
+        let content = [currency.code(), &amount.0.to_string()];
+        let key = key.hashed(caller.name(), "hot wallet", &content);
+        let moved = Minor(amount.0.checked_abs().unwrap_or(i64::MAX));
+        let legs = vec![Leg::from(Action::Move { kind, debit, credit, amount: moved })];
+        let posted = self.wallets.ledger().post(Posting { key, legs, ..Posting::default() }).await;
+        let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
+        let mut db = self.db.acquire("exchange.fund_hot_wallet").await?;
+        let (actor, subject) = (
+            Actor { name: caller.name(), origin: None },
+            format!("hot-wallet:{}", currency.code()),
+        );
+        let action = AuditAction::HotWalletFunded;
+        let entry = audit_log::NewEntry {
+            action,
+            subject: Some(&subject),
+            outcome: Outcome::Done,
+            reason: Some(reason),
+        };
+        audit_log::append_entry(&mut db, &self.metrics, actor, &entry).await?;
+        Ok(posted.available(hot).unwrap_or_default())
+    }
+
+    /// Whether the user is the house.
+    pub(super) async fn is_house(&self, user: UserId) -> Result<bool> {
+        let mut db = self.db.acquire("exchange.house").await?;
+        Ok(sql::house(&mut db).await? == Some(user))
+    }
+
+    /// Measures the hot wallets and the price until the program stops.
+    pub async fn run_upkeep(self, stopping: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            if let Err(error) = self.measure().await {
+                tracing::debug!(
+                    error = %error,
+                    "the hot wallets cannot be measured; it is retried in {SAMPLE_INTERVAL:?}"
+                );
+            }
+            if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn measure(&self) -> Result<()> {
+        let HotWallets { fiat, crypto } = self.read_hot_wallets().await?;
+        for (currency, balance) in [(self.pair.fiat, fiat), (self.pair.crypto, crypto)] {
+            let gauge = &self.metrics.wallet_exchange_hot_wallet_minor_units;
+            gauge.with([currency.code()]).set(gauge_value(balance.0));
+        }
+        let price = self.exchanger.price().await?.to_f64();
+        self.metrics.wallet_exchange_price.set(price.unwrap_or(f64::NAN));
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! `/exchange`: accounts, wallets, quotes and orders; `/api/orders` for operators; routes of the internal listener.
+
+mod accounts;
+mod body;
+mod internal;
+mod operators;
+mod orders;
+mod wallets;
+
+use axum::extract::FromRef;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Exchange;
+use crate::auth::{Authenticator, TrustedProxies};
+use crate::users::Users;
+
+pub use self::internal::internal;
+
+pub fn routes<S>() -> OpenApiRouter<S>
+where
+    Exchange: FromRef<S>,
+    Users: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .merge(accounts::routes())
+        .merge(wallets::routes())
+        .merge(orders::routes())
+        .merge(operators::routes())
+}

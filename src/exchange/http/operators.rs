@@ -1,0 +1,252 @@
+//! `/api/orders`: orders of all users, and what operators do with them.
+
+use axum::Json;
+use axum::extract::{FromRef, State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::{OrderBody, StatusBody};
+use super::orders::OrderListQuery;
+use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
+use crate::error::Result;
+use crate::exchange::Exchange;
+use crate::exchange::operator::OperatorCommand;
+use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::fields::{string, text};
+use crate::http::origin::Origin;
+use crate::http::pagination::{Page, last_of_full_page};
+use crate::http::problem::Problems;
+use crate::ids::{SagaId, UserId};
+use crate::saga::SagaState;
+use crate::saga::operator::SagaCommand;
+use crate::wallet::http::body::number;
+
+/// Longest reason, in characters.
+const REASON_MAX: usize = 500;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Exchange: FromRef<S>,
+    Authenticator: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(list_orders))
+        .routes(routes!(command_orders))
+        .routes(routes!(command_order))
+        .routes(routes!(get_hot_wallets))
+}
+
+#[derive(Deserialize, IntoParams)]
+struct AllOrdersQuery {
+    /// Only orders of this user.
+    #[param(example = 2)]
+    user: Option<i64>,
+    /// Only orders in this state.
+    #[param(example = "stuck")]
+    state: Option<String>,
+    /// Most orders of a page.
+    #[param(example = 100)]
+    limit: Option<i64>,
+    /// The last order of the page before.
+    #[param(example = json!(null))]
+    after: Option<String>,
+}
+
+/// List orders
+///
+/// For admins: those of all users, newest first, with their steps.
+#[utoipa::path(
+    get, path = "/api/orders", tag = "exchange", security(("bearer" = [])),
+    params(AllOrdersQuery),
+    responses((status = 200, description = "The orders", body = [OrderBody]), Problems),
+)]
+async fn list_orders(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    Query(AllOrdersQuery { user, state, limit, after }): Query<AllOrdersQuery>,
+) -> Result<Page<OrderBody>> {
+    let list = OrderListQuery { state, limit, after };
+    let filter = list.filter()?;
+    let orders = exchange.orders(user.map(UserId), &filter, &caller).await?;
+    let last = last_of_full_page(&orders, filter.limit).map(|order| order.id.0);
+    let user = user.map(|user| format!("&user={user}")).unwrap_or_default();
+    let next = last.map(|last| format!("/api/orders{}{user}", list.next(last, filter.limit)));
+    let bodies = orders.into_iter().map(|order| OrderBody::new(order, exchange.pair()));
+    Ok(Page::new(bodies.collect::<Result<_>>()?, next))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = OrderCommand)]
+struct CommandBody<'a> {
+    /// Why, for the audit log.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "confirmed by the exchange")]
+    reason: RawField<'a>,
+    /// For `resolve`: `done` or `not-done`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = json!(null))]
+    outcome: RawField<'a>,
+}
+
+impl CommandBody<'_> {
+    /// The command of this name, and its reason.
+    fn validate(&self, name: &str) -> Result<(SagaCommand, String)> {
+        let mut validator = Validator::default();
+        let reason = validator.required("/reason", &self.reason, |raw| text(raw, REASON_MAX));
+        let outcome = validator.optional("/outcome", &self.outcome, |raw| match &*string(raw)? {
+            "done" => Ok(true),
+            "not-done" => Ok(false),
+            _ => Err("must be done or not-done".to_owned()),
+        });
+        let command = match (name, outcome) {
+            ("approve", None) => Some(SagaCommand::Approve),
+            ("retry", None) => Some(SagaCommand::Retry),
+            ("skip", None) => Some(SagaCommand::Skip),
+            ("abort", None) => Some(SagaCommand::Abort),
+            ("resolve", Some(is_done)) => Some(SagaCommand::Resolve { is_done }),
+            ("resolve", None) => {
+                validator.refuse("/outcome", "is required");
+                None
+            }
+            ("approve" | "retry" | "skip" | "abort", Some(_)) => {
+                validator.refuse("/outcome", "is for resolve only");
+                None
+            }
+            _ => return Err(crate::error::Error::NotFound("path")),
+        };
+        validator.finish(command.zip(reason))
+    }
+}
+
+/// Command an order
+///
+/// For admins. `approve` lets an order begin that waits for approval; `retry` tries its step or undo again; `skip` counts the
+/// undo of a stuck order as done by hand; `abort` gives an order up; `resolve` says what became of a call whose outcome is
+/// unknown.
+#[utoipa::path(
+    post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
+    params(
+        ("order_id" = i64, Path, description = "The order", example = 1),
+        ("command" = String, Path, description = "`approve`, `retry`, `skip`, `abort` or `resolve`", example = "retry"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused"),
+    ),
+    request_body = CommandBody<'static>,
+    responses((status = 200, description = "Taken", body = StatusBody), Problems),
+)]
+async fn command_order(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    Path((order, name)): Path<(SagaId, String)>,
+    origin: Origin,
+    body: JsonBody,
+) -> Result<Json<StatusBody>> {
+    caller.require_scope(Scope::Admin)?;
+    let (command, reason) = body.read::<CommandBody<'_>>()?.validate(&name)?;
+    let command =
+        OperatorCommand { command, reason: &reason, caller: &caller, origin: Some(origin) };
+    exchange.command(order, &command).await?;
+    Ok(Json(StatusBody::OK))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BulkOrderCommand)]
+struct BulkCommandBody<'a> {
+    /// The state of the orders.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "stuck")]
+    state: RawField<'a>,
+    /// `approve`, `retry`, `skip` or `abort`.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "retry")]
+    command: RawField<'a>,
+    /// Why, for the audit log.
+    #[serde(borrow, default)]
+    #[schema(value_type = String, example = "the exchange is back")]
+    reason: RawField<'a>,
+}
+
+/// Orders that took a command.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommandedOrders)]
+struct CommandedBody {
+    #[schema(example = json!([1, 2]))]
+    orders: Vec<i64>,
+}
+
+/// Command many orders
+///
+/// For admins: every open order in a state, at most 1000. Orders that the command does not fit are left out.
+#[utoipa::path(
+    post, path = "/api/orders/commands", tag = "exchange", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused")),
+    request_body = BulkCommandBody<'static>,
+    responses((status = 200, description = "The orders that took it", body = CommandedBody), Problems),
+)]
+async fn command_orders(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    origin: Origin,
+    body: JsonBody,
+) -> Result<Json<CommandedBody>> {
+    caller.require_scope(Scope::Admin)?;
+    let BulkCommandBody { state, command, reason } = body.read()?;
+    let mut validator = Validator::default();
+    let state = validator.required("/state", &state, |raw| {
+        let name = string(raw)?;
+        let found = SagaState::ALL.into_iter().find(|state| state.name() == name);
+        found
+            .filter(|state| !state.is_over())
+            .ok_or_else(|| "must be a state of open orders".to_owned())
+    });
+    let command = validator.required("/command", &command, |raw| match &*string(raw)? {
+        "approve" => Ok(SagaCommand::Approve),
+        "retry" => Ok(SagaCommand::Retry),
+        "skip" => Ok(SagaCommand::Skip),
+        "abort" => Ok(SagaCommand::Abort),
+        _ => Err("must be approve, retry, skip or abort".to_owned()),
+    });
+    let reason = validator.required("/reason", &reason, |raw| text(raw, REASON_MAX));
+    let (state, (command, reason)) = validator.finish(state.zip(command.zip(reason)))?;
+    let command =
+        OperatorCommand { command, reason: &reason, caller: &caller, origin: Some(origin) };
+    let taken = exchange.command_all(state, &command).await?;
+    Ok(Json(CommandedBody { orders: taken.into_iter().map(|order| order.0).collect() }))
+}
+
+/// Balances of the hot wallets.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HotWallets)]
+struct HotWalletsBody {
+    #[schema(value_type = f64, example = 1000.00)]
+    fiat_amount: Box<RawValue>,
+    #[schema(value_type = f64, example = 12.5)]
+    crypto_amount: Box<RawValue>,
+    /// Currency of the fiat amount.
+    #[schema(example = "EUR")]
+    currency: String,
+}
+
+/// Get the hot wallets
+///
+/// For callers with `wallet:read`: the funds of the house.
+#[utoipa::path(
+    get, path = "/api/hot-wallets", tag = "exchange", security(("bearer" = [])),
+    responses((status = 200, description = "The balances", body = HotWalletsBody), Problems),
+)]
+async fn get_hot_wallets(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<HotWalletsBody>> {
+    let hot = exchange.hot_wallets(&caller).await?;
+    let pair = exchange.pair();
+    Ok(Json(HotWalletsBody {
+        fiat_amount: number(hot.fiat, pair.fiat)?,
+        crypto_amount: number(hot.crypto, pair.crypto)?,
+        currency: pair.fiat.code().to_owned(),
+    }))
+}

@@ -1,0 +1,147 @@
+//! `/exchange/wallet/{user_id}`: the wallets of a user.
+
+use axum::extract::{FromRef, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::StatusBody;
+use crate::auth::{Authenticated, Authenticator, Scope};
+use crate::error::Result;
+use crate::exchange::Exchange;
+use crate::http::context::RequestContext;
+use crate::http::extract::{EmptyBody, Path, RawField, UntypedJsonBody, Validator};
+use crate::http::problem::Problems;
+use crate::http::replay::Replayable;
+use crate::idempotency::IdempotencyKey;
+use crate::ids::UserId;
+use crate::ledger::currency::Currencies;
+use crate::ledger::money::Minor;
+use crate::wallet::http::body::{number, request_meta};
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Exchange: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new()
+        .routes(routes!(get_exchange_wallet, open_exchange_wallet, deposit_to_exchange_wallet))
+        .routes(routes!(deposit_to_exchange_wallet_alias))
+}
+
+/// Balances of a user on the exchange.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExchangeWallet)]
+struct WalletBody {
+    #[schema(example = 2)]
+    user_id: i64,
+    #[schema(value_type = f64, example = 3.0)]
+    crypto_amount: Box<RawValue>,
+    #[schema(value_type = f64, example = 600.00)]
+    fiat_amount: Box<RawValue>,
+}
+
+/// Get the balances of a user
+///
+/// Users get their own; other callers need `wallet:read`. The house shows the hot wallets.
+#[utoipa::path(
+    get, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
+    params(("user_id" = i64, Path, description = "The user", example = 2)),
+    responses((status = 200, description = "The balances", body = WalletBody), Problems),
+)]
+async fn get_exchange_wallet(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    Path(user): Path<UserId>,
+) -> Result<Json<WalletBody>> {
+    let wallet = exchange.wallet(user, &caller).await?;
+    Ok(Json(WalletBody {
+        user_id: user.0,
+        crypto_amount: number(wallet.crypto, wallet.pair.crypto)?,
+        fiat_amount: number(wallet.fiat, wallet.pair.fiat)?,
+    }))
+}
+
+/// Open the wallets of a user
+///
+/// Opens those of both currencies that do not exist yet.
+#[utoipa::path(
+    post, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
+    params(
+        ("user_id" = i64, Path, description = "The user", example = 2),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a wallet is opened once"),
+    ),
+    responses((status = 200, description = "Opened", body = StatusBody), Problems),
+)]
+async fn open_exchange_wallet(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    Path(user): Path<UserId>,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    _body: EmptyBody,
+) -> Result<Json<StatusBody>> {
+    exchange.open_wallets(user, request_meta(&caller, &key, &context)).await?;
+    Ok(Json(StatusBody::OK))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ExchangeDeposit)]
+struct DepositBody<'a> {
+    #[serde(borrow, default)]
+    #[schema(value_type = f64, example = 600)]
+    fiat_amount: RawField<'a>,
+}
+
+/// Deposit to a user
+#[utoipa::path(
+    patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
+    params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
+    request_body = DepositBody<'static>,
+    responses((status = 200, description = "Deposited", body = StatusBody), Problems),
+)]
+async fn deposit_to_exchange_wallet(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+    Path(user): Path<UserId>,
+    key: IdempotencyKey,
+    Extension(context): Extension<RequestContext>,
+    body: UntypedJsonBody,
+) -> Result<Replayable<StatusBody>> {
+    caller.require_user_or_scope(user, Scope::WalletWrite)?;
+    let DepositBody { fiat_amount } = body.read()?;
+    let mut validator = Validator::default();
+    let fiat = exchange.pair().fiat;
+    let amount = validator.required("/fiat_amount", &fiat_amount, |raw| {
+        let text = Currencies::amount_text(raw)?;
+        Minor::parse_amount(text, fiat).map_err(|cause| cause.to_string())
+    });
+    let amount = validator.finish(amount)?;
+    let meta = request_meta(&caller, &key, &context);
+    let posting = exchange.deposit(user, amount, meta).await?;
+    Ok(Replayable::ok(StatusBody::OK, posting.replayed))
+}
+
+/// Deposit to a user (second path)
+///
+/// The same as `PATCH /exchange/wallet/{user_id}`.
+#[utoipa::path(
+    patch, path = "/exchange/wallet/{user_id}/deposit", tag = "exchange", security(("bearer" = [])),
+    params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
+    request_body = DepositBody<'static>,
+    responses((status = 200, description = "Deposited", body = StatusBody), Problems),
+)]
+async fn deposit_to_exchange_wallet_alias(
+    state: State<Exchange>,
+    caller: Authenticated,
+    path: Path<UserId>,
+    key: IdempotencyKey,
+    context: Extension<RequestContext>,
+    body: UntypedJsonBody,
+) -> Result<Replayable<StatusBody>> {
+    deposit_to_exchange_wallet(state, caller, path, key, context, body).await
+}

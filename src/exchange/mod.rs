@@ -1,0 +1,144 @@
+//! The exchange: users buy and sell crypto for the default currency; sagas carry their orders out.
+//!
+//! | part | file |
+//! |---|---|
+//! | what both sides of an order give | [`terms`] |
+//! | a price that is locked for a while | [`quote`] |
+//! | placing, getting and listing orders | [`order`] |
+//! | the steps of an order, and how each is booked | [`steps`] |
+//! | the other exchange and the chain, simulated | [`outside`] |
+//! | mail to users whose orders are over | [`mail`] |
+//! | the wallets of a user on the exchange | [`wallet`] |
+//! | the funds of the house | [`hot_wallet`] |
+//! | what operators do with orders | [`operator`] |
+//!
+//! Money is held before the other exchange is called, and every step moves it through the hot wallets, which cannot be
+//! overdrawn: an order completes, or leaves no trace in any balance.
+
+mod args;
+pub mod cli;
+pub mod feed;
+pub mod hot_wallet;
+pub mod http;
+mod mail;
+pub mod operator;
+pub mod order;
+pub mod outside;
+pub mod quote;
+mod sql;
+pub mod steps;
+pub mod terms;
+pub mod wallet;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::db::Database;
+use crate::ledger::companion::CompanionKind;
+use crate::saga::{self, Sagas};
+use crate::telemetry::Metrics;
+use crate::wallet::Wallets;
+
+use self::args::OrderLimits;
+use self::mail::Mailer;
+use self::outside::simulated::SimulatedOutside;
+use self::outside::{ChainGateway, Exchanger, Notifier};
+use self::steps::OrderSteps;
+use self::terms::Pair;
+
+pub use self::args::ExchangeArgs;
+
+/// Every statement of this slice that moves with money.
+pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
+
+/// The book of all wallets.
+const BOOK: i32 = 1;
+
+/// Code of the crypto currency that is traded.
+const CRYPTO: &str = "BTC";
+
+/// The operations of the exchange. Cheap to clone.
+#[derive(Clone)]
+pub struct Exchange(Arc<ExchangeParts>);
+
+pub struct ExchangeParts {
+    db: Database,
+    wallets: Wallets,
+    exchanger: Arc<dyn Exchanger>,
+    simulation: SimulatedOutside,
+    settings: ExchangeArgs,
+    limits: OrderLimits,
+    pair: Pair,
+    sagas: Sagas<OrderSteps>,
+    metrics: Arc<Metrics>,
+}
+
+impl std::ops::Deref for Exchange {
+    type Target = ExchangeParts;
+
+    fn deref(&self) -> &ExchangeParts {
+        &self.0
+    }
+}
+
+impl Exchange {
+    pub fn new(
+        db: Database,
+        wallets: Wallets,
+        settings: &ExchangeArgs,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let fiat = wallets.default_currency();
+        let crypto = wallets.currencies().find(CRYPTO).context("BTC is not a currency")?;
+        let pair = Pair { fiat, crypto };
+        let limits = settings.limits(fiat)?;
+        let simulation = SimulatedOutside::new(db.clone(), settings.simulation(), pair);
+        let exchanger: Arc<dyn Exchanger> = Arc::new(simulation.clone());
+        let chain: Arc<dyn ChainGateway> = Arc::new(simulation.clone());
+        let notifier: Option<Arc<dyn Notifier>> = match &settings.smtp_url {
+            Some(server) => Some(Arc::new(Mailer::new(server, &settings.mail_from)?)),
+            None => None,
+        };
+        let notifies = notifier.is_some();
+        let steps = OrderSteps {
+            wallets: wallets.clone(),
+            exchanger: Arc::clone(&exchanger),
+            chain,
+            notifier,
+            db: db.clone(),
+            pair,
+            metrics: Arc::clone(&metrics),
+        };
+        let sagas = Sagas::new(db.clone(), steps, settings.sagas(notifies), Arc::clone(&metrics));
+        order::preregister(&metrics);
+        let settings = settings.clone();
+        Ok(Self(Arc::new(ExchangeParts {
+            db,
+            wallets,
+            exchanger,
+            simulation,
+            settings,
+            limits,
+            pair,
+            sagas,
+            metrics,
+        })))
+    }
+}
+
+impl ExchangeParts {
+    /// The currencies that are traded.
+    pub fn pair(&self) -> Pair {
+        self.pair
+    }
+
+    /// The engine of the orders.
+    pub fn sagas(&self) -> &Sagas<OrderSteps> {
+        &self.sagas
+    }
+
+    pub fn simulation(&self) -> &SimulatedOutside {
+        &self.simulation
+    }
+}

@@ -1,0 +1,400 @@
+//! Orders: placing one holds its money and begins its saga, in one posting.
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::steps::{self, HELD};
+use super::terms::{OrderAmount, Side, Terms};
+use super::{Exchange, sql};
+use crate::auth::{Caller, Scope};
+use crate::error::{Error, ExchangeRefusal, Result};
+use crate::idempotency::HashedKey;
+use crate::ids::{PlayerId, SagaId, TransferId, UserId};
+use crate::ledger::account::{AccountId, SystemRole};
+use crate::ledger::companion::Companion;
+use crate::ledger::money::Minor;
+use crate::ledger::transfer::{Action, Leg, TransferKind};
+use crate::saga::{NewSaga, SagaState, StepRow};
+use crate::telemetry::Metrics;
+use crate::wallet::RequestMeta;
+use crate::wallet::main_wallet::charge::Charge;
+
+pub use super::sql::PLACED;
+
+/// Refusal of a companion whose quote has ended, or whose user has reached a limit.
+const REFUSED: &str = "the quote or a limit does not permit the order";
+
+/// An order as the client asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderRequest {
+    pub side: Side,
+    pub user: UserId,
+    /// None with a quote.
+    pub amount: Option<OrderAmount>,
+    pub quote: Option<Uuid>,
+}
+
+/// An order that was placed.
+#[derive(Debug, Clone, Copy)]
+pub struct PlacedOrder {
+    pub id: SagaId,
+    pub replayed: bool,
+}
+
+/// An order.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub id: SagaId,
+    pub user: UserId,
+    pub terms: Terms,
+    pub quote: Option<Uuid>,
+    pub state: SagaState,
+    /// Why it is not simply processing.
+    pub reason: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub ended_at: Option<OffsetDateTime>,
+    pub deadline: OffsetDateTime,
+    pub steps: Vec<StepRow>,
+}
+
+/// Facts that the steps of an order need; stored with the saga.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct OrderInput {
+    pub side: Side,
+    pub fiat: Minor,
+    pub fee: Minor,
+    pub crypto: Minor,
+    /// Amount that the trade costs or brings at the price of the order.
+    pub traded: Minor,
+}
+
+/// The row of the companion: an order and its saga.
+#[derive(Serialize)]
+struct PlacedRow<'a> {
+    side: &'a str,
+    currency: &'a str,
+    fiat: Minor,
+    fee: Minor,
+    crypto: Minor,
+    price: String,
+    quote: Option<Uuid>,
+    day_max: Option<Minor>,
+    month_max: Option<Minor>,
+    #[serde(flatten)]
+    saga: NewSaga<'a>,
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for side in [Side::Buy, Side::Sell] {
+        metrics.wallet_exchange_quotes_total.preregister([side.name()]);
+        for outcome in ["placed", "replayed", "refused"] {
+            metrics.wallet_exchange_orders_total.preregister([side.name(), outcome]);
+        }
+    }
+}
+
+impl Exchange {
+    /// Places an order.
+    pub async fn place_order(
+        &self,
+        request: &OrderRequest,
+        meta: RequestMeta<'_>,
+    ) -> Result<PlacedOrder> {
+        let placed = self.try_place_order(request, meta).await;
+        let outcome = match &placed {
+            Ok(order) if order.replayed => "replayed",
+            Ok(_) => "placed",
+            Err(_) => "refused",
+        };
+        self.metrics.wallet_exchange_orders_total.with([request.side.name(), outcome]).increment(1);
+        placed
+    }
+
+    async fn try_place_order(
+        &self,
+        request: &OrderRequest,
+        meta: RequestMeta<'_>,
+    ) -> Result<PlacedOrder> {
+        let OrderRequest { side, user, amount, quote } = request;
+        meta.caller.require_user_or_scope(*user, Scope::Admin)?;
+        let content = [
+            user.to_string(),
+            side.name().to_owned(),
+            amount.map(OrderAmount::content).unwrap_or_default(),
+            quote.map(|quote| quote.to_string()).unwrap_or_default(),
+        ];
+        let content = content.each_ref().map(String::as_str);
+        let key = meta.key.hashed(meta.caller.name(), "exchange.order", &content);
+        let terms = match self.order_terms(request).await {
+            Ok(terms) => terms,
+            Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
+        };
+        match self.charge(request, &terms, key, meta).await {
+            Ok(Some(placed)) => Ok(placed),
+            Ok(None) => match self.earlier_order(key).await? {
+                Some(earlier) => Ok(earlier),
+                None => Err(self.refusal(request, &terms).await?),
+            },
+            Err(refusal) => self.earlier_order(key).await?.ok_or(refusal),
+        }
+    }
+
+    /// The terms of a request: those of its quote, or of the price now.
+    async fn order_terms(&self, request: &OrderRequest) -> Result<Terms> {
+        let OrderRequest { side, user, amount, quote } = request;
+        let terms = match (quote, amount) {
+            (None, None) => {
+                return Err(Error::field("", "needs fiat_amount, crypto_amount or quote_id"));
+            }
+            (None, Some(amount)) => self.terms(*side, *amount).await?,
+            (Some(quote), amount) => {
+                let mut db = self.db.acquire("exchange.find_quote").await?;
+                let found = sql::find_quote(&mut db, *quote, *user, self.pair.fiat.code()).await?;
+                drop(db);
+                let terms = found.ok_or(Error::NotFound("quote"))?;
+                if terms.side != *side {
+                    return Err(Error::field("/quote_id", "is a quote of the other side"));
+                }
+                let matches = match amount {
+                    None => true,
+                    Some(OrderAmount::Fiat(fiat)) => *fiat == terms.fiat,
+                    Some(OrderAmount::Crypto(crypto)) => *crypto == terms.crypto,
+                };
+                if !matches {
+                    return Err(Error::field("/quote_id", "is a quote of another amount"));
+                }
+                terms
+            }
+        };
+        self.require_within_limits(&terms)?;
+        Ok(terms)
+    }
+
+    /// Refuses terms beyond the limits of a single order.
+    pub(super) fn require_within_limits(&self, terms: &Terms) -> Result<()> {
+        let fiat = self.pair.fiat;
+        let limits = &self.limits;
+        if let Some(min) = limits.min.filter(|min| terms.fiat < *min) {
+            return Err(ExchangeRefusal::BelowMinimum(min.exact(fiat).to_string()).into());
+        }
+        if let Some(max) = limits.max.filter(|max| *max < terms.fiat) {
+            let (limit, period) = (max.exact(fiat).to_string(), "for an order");
+            return Err(ExchangeRefusal::LimitReached { limit, period }.into());
+        }
+        Ok(())
+    }
+
+    /// Holds the money and begins the saga; none if the companion did not take effect.
+    async fn charge(
+        &self,
+        request: &OrderRequest,
+        terms: &Terms,
+        key: Option<HashedKey>,
+        meta: RequestMeta<'_>,
+    ) -> Result<Option<PlacedOrder>> {
+        let mut db = self.db.acquire("exchange.next_order").await?;
+        let id = crate::saga::next_id(&mut db).await?;
+        drop(db);
+        let input = OrderInput {
+            side: terms.side,
+            fiat: terms.fiat,
+            fee: terms.fee,
+            crypto: terms.crypto,
+            traded: terms.traded_fiat(),
+        };
+        let input = to_raw_value(&input).map_err(|cause| Error::Internal(cause.into()))?;
+        let companion = self.placed(request, terms, id, &input, meta.trace)?;
+        let (currency, amount) = steps::held(self.pair, terms.side, terms.fiat, terms.crypto);
+        let hot = AccountId::system(SystemRole::Hot, currency);
+        let legs = |debit| {
+            let kind = TransferKind::Exchange;
+            vec![Leg::from(Action::Move { kind, debit, credit: hot, amount })]
+        };
+        let player = PlayerId::from(request.user);
+        let charge = Charge { player: &player, currency, amount, key };
+        let Some(posted) = self.wallets.charge_main(&charge, legs, &companion, meta).await? else {
+            return Ok(None);
+        };
+        if posted.replayed {
+            return self.earlier_order(key).await;
+        }
+        self.metrics.wallet_saga_started_total.with([terms.side.name()]).increment(1);
+        Ok(Some(PlacedOrder { id, replayed: false }))
+    }
+
+    fn placed(
+        &self,
+        request: &OrderRequest,
+        terms: &Terms,
+        id: SagaId,
+        input: &RawValue,
+        trace: Uuid,
+    ) -> Result<Companion> {
+        let definition = steps::newest(terms.side);
+        let approved = self.limits.approval.is_none_or(|approval| terms.fiat <= approval);
+        let row = PlacedRow {
+            side: terms.side.name(),
+            currency: self.pair.fiat.code(),
+            fiat: terms.fiat,
+            fee: terms.fee,
+            crypto: terms.crypto,
+            price: terms.price.to_string(),
+            quote: request.quote,
+            day_max: self.limits.day_max,
+            month_max: self.limits.month_max,
+            saga: NewSaga {
+                saga: id,
+                kind: definition.kind,
+                version: definition.version,
+                owner: request.user,
+                reference: Uuid::new_v4(),
+                input,
+                seconds: self.settings.order_deadline.as_secs_f64(),
+                approved,
+                first_name: HELD,
+                next_name: definition.steps[1].name,
+                trace,
+            },
+        };
+        Companion::new(&PLACED, &row, REFUSED).map_err(|cause| Error::Internal(cause.into()))
+    }
+
+    /// The order that an earlier request with this key has placed.
+    async fn earlier_order(&self, key: Option<HashedKey>) -> Result<Option<PlacedOrder>> {
+        let Some(key) = key else { return Ok(None) };
+        let found = self.wallets.ledger().find(key).await;
+        let found = found.map_err(|error| crate::wallet::from_post_error(&error, None))?;
+        let Some(posted) = found else { return Ok(None) };
+        let mut db = self.db.acquire("exchange.earlier_order").await?;
+        let id = sql::order_of(&mut db, TransferId(posted.first_seq)).await?;
+        Ok(id.map(|id| PlacedOrder { id, replayed: true }))
+    }
+
+    /// Why the companion of an order did not take effect.
+    async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Error> {
+        let mut db = self.db.acquire("exchange.refusal").await?;
+        if let Some(quote) = request.quote
+            && !sql::is_quote_open(&mut db, quote).await?
+        {
+            return Ok(ExchangeRefusal::QuoteEnded.into());
+        }
+        let periods =
+            [(self.limits.day_max, 24, "in 24 hours"), (self.limits.month_max, 720, "in 30 days")];
+        for (limit, hours, period) in periods {
+            let Some(limit) = limit else { continue };
+            let code = self.pair.fiat.code();
+            let volume = sql::volume(&mut db, request.user, code, hours).await?;
+            if limit.0 < volume.saturating_add(terms.fiat.0) {
+                let limit = limit.exact(self.pair.fiat).to_string();
+                return Ok(ExchangeRefusal::LimitReached { limit, period }.into());
+            }
+        }
+        // It has changed since.
+        Ok(Error::Overloaded)
+    }
+
+    /// An order with its steps, for its user and for callers with `admin`.
+    pub async fn order(&self, id: SagaId, caller: &Caller) -> Result<Order> {
+        let is_admin = caller.has_scope(Scope::Admin);
+        if !is_admin {
+            caller.require_user()?;
+        }
+        let mut db = self.db.snapshot("exchange.order").await?;
+        let filter =
+            sql::OrderFilter { id: Some(id), before: i64::MAX, limit: 1, ..Default::default() };
+        let found = self.read_orders(&mut db, &filter).await?.pop();
+        found
+            .filter(|order| is_admin || caller.user_id() == Some(order.user))
+            .ok_or(Error::NotFound("order"))
+    }
+
+    /// Orders of a user, newest first.
+    pub async fn orders_of(
+        &self,
+        user: UserId,
+        filter: &OrderListFilter,
+        caller: &Caller,
+    ) -> Result<Vec<Order>> {
+        caller.require_user_or_scope(user, Scope::Admin)?;
+        self.list(Some(user), filter).await
+    }
+
+    /// Orders of all users, newest first: only for callers with `admin`.
+    pub async fn orders(
+        &self,
+        user: Option<UserId>,
+        filter: &OrderListFilter,
+        caller: &Caller,
+    ) -> Result<Vec<Order>> {
+        caller.require_scope(Scope::Admin)?;
+        self.list(user, filter).await
+    }
+
+    async fn list(&self, user: Option<UserId>, filter: &OrderListFilter) -> Result<Vec<Order>> {
+        let mut db = self.db.snapshot("exchange.orders").await?;
+        let filter = sql::OrderFilter {
+            id: None,
+            user,
+            state: filter.state.map(SagaState::name),
+            before: filter.before,
+            limit: filter.limit,
+        };
+        self.read_orders(&mut db, &filter).await
+    }
+
+    async fn read_orders(
+        &self,
+        db: &mut sqlx::PgConnection,
+        filter: &sql::OrderFilter,
+    ) -> Result<Vec<Order>> {
+        let rows = sql::orders(db, filter).await?;
+        let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+        let mut steps = crate::saga::steps_of(db, &ids).await?;
+        rows.into_iter()
+            .map(|row| {
+                let own = steps.extract_if(.., |step| step.saga == row.id).collect();
+                row.into_order(own)
+            })
+            .collect()
+    }
+}
+
+/// Filter of a list of orders.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderListFilter {
+    pub state: Option<SagaState>,
+    /// Only orders with a lower id.
+    pub before: i64,
+    pub limit: i64,
+}
+
+impl sql::OrderRow {
+    fn into_order(self, steps: Vec<StepRow>) -> Result<Order> {
+        let price: Result<Decimal, _> = self.price.parse();
+        let terms = Terms {
+            side: self
+                .side
+                .parse()
+                .map_err(|why: String| Error::Internal(anyhow::Error::msg(why)))?,
+            fiat: Minor(self.fiat),
+            fee: Minor(self.fee),
+            crypto: Minor(self.crypto),
+            price: price.map_err(|cause| Error::Internal(cause.into()))?.normalize(),
+        };
+        Ok(Order {
+            id: self.id,
+            user: self.user,
+            terms,
+            quote: self.quote,
+            state: self.state.parse()?,
+            reason: self.reason,
+            created_at: self.at,
+            ended_at: self.ended_at,
+            deadline: self.deadline,
+            steps,
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! The outside world: an exchange that trades, a chain that transfers crypto, and what tells users about their orders.
+//!
+//! Each call carries our own reference, which the other side takes as an idempotency key; [`SagaHandler`] says what the
+//! engine relies on.
+//!
+//! [`SagaHandler`]: crate::saga::SagaHandler
+
+mod notice;
+pub mod simulated;
+mod sql;
+
+use futures_util::future::BoxFuture;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::ids::UserId;
+use crate::ledger::money::Minor;
+use crate::saga::CallOutcome;
+
+use super::terms::Side;
+
+pub use self::notice::Notice;
+
+/// A trade with the other exchange.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Trade {
+    pub side: Side,
+    pub crypto: Minor,
+}
+
+/// Report of the other exchange about a trade.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Fill {
+    /// Amount that it took for a purchase, or paid for a sale, in minor units.
+    pub fiat: Minor,
+}
+
+/// A withdrawal to the chain wallet of a user.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ChainTransfer {
+    pub user: UserId,
+    pub crypto: Minor,
+}
+
+/// An exchange that the house trades with.
+pub trait Exchanger: Send + Sync + 'static {
+    /// The price of crypto now, in fiat.
+    fn price(&self) -> BoxFuture<'_, Result<Decimal>>;
+
+    fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;
+
+    /// The trade with this reference; done with a [`Fill`].
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
+
+    fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
+}
+
+/// Tells users about their orders.
+pub trait Notifier: Send + Sync + 'static {
+    fn notify<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<()>>;
+}
+
+/// A gateway to the chain.
+pub trait ChainGateway: Send + Sync + 'static {
+    fn withdraw<'a>(
+        &'a self,
+        reference: &'a str,
+        transfer: ChainTransfer,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
+
+    fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
+}

@@ -1,0 +1,335 @@
+//! The simulated outside world, which behaves like a real one: late, silent after it has done its part, contradictory,
+//! twice, down for minutes, slow by setting, failing at a seeded rate.
+//!
+//! Its memory is in the database, so that it outlives the processes that call it, in tables that nothing else reads.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rust_decimal::Decimal;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::sql::{self, CallRow, SimulationRow};
+use super::{ChainGateway, ChainTransfer, Exchanger, Trade};
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::exchange::terms::Pair;
+use crate::saga::CallOutcome;
+
+/// Time after which a late call takes effect.
+const LATE: Duration = Duration::from_millis(300);
+
+/// Most calls that reach the database together.
+const BATCH_MAX: usize = 512;
+
+/// Faults of a call that arrives.
+const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
+
+/// Faults of a question or a cancellation.
+const QUESTION_FAULTS: [&str; 1] = ["mute"];
+
+/// Settings of the simulation.
+#[derive(Debug, Clone, Copy)]
+pub struct SimulationSettings {
+    pub price: Decimal,
+    pub latency: Duration,
+    /// Share of calls that meet a fault.
+    pub failure_rate: f64,
+    /// The same seed makes the same references fail in the same way.
+    pub seed: u64,
+}
+
+/// Changes of the simulation; none leaves a setting as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SimulationChange {
+    pub price: Option<Decimal>,
+    pub failure_rate: Option<f64>,
+    pub latency: Option<Duration>,
+    /// How long nothing is answered from now on.
+    pub down: Option<Duration>,
+}
+
+/// The simulated exchange and chain. Cheap to clone.
+#[derive(Clone)]
+pub struct SimulatedOutside(Arc<Simulation>);
+
+struct Simulation {
+    db: Database,
+    settings: SimulationSettings,
+    pair: Pair,
+    calls: Combiner<ArrivingCall, ()>,
+    questions: Combiner<String, CallOutcome>,
+    /// Questions so far, so that a question fails now and succeeds later.
+    asked: AtomicU64,
+}
+
+/// A call with the faults that it meets.
+struct ArrivingCall {
+    reference: String,
+    side: Option<&'static str>,
+    crypto: i64,
+}
+
+impl SimulatedOutside {
+    pub fn new(db: Database, settings: SimulationSettings, pair: Pair) -> Self {
+        Self(Arc::new(Simulation {
+            db,
+            settings,
+            pair,
+            calls: Combiner::default(),
+            questions: Combiner::default(),
+            asked: AtomicU64::default(),
+        }))
+    }
+
+    /// Changes the simulation in every process.
+    pub async fn simulate(&self, change: &SimulationChange) -> Result<()> {
+        let mut db = self.0.db.acquire("simulation.change").await?;
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        let (latency, down) = (seconds(change.latency), seconds(change.down));
+        sql::simulate(&mut db, change.price, change.failure_rate, latency, down).await
+    }
+
+    async fn call(&self, call: ArrivingCall) -> Result<()> {
+        let simulation = &self.0;
+        simulation.calls.run(call, |calls| async move { simulation.arrive(&calls).await }).await
+    }
+
+    async fn question(&self, reference: &str) -> Result<CallOutcome> {
+        let simulation = &self.0;
+        let ask = |references: Vec<String>| async move { simulation.answer(&references).await };
+        simulation.questions.run(reference.to_owned(), ask).await
+    }
+
+    async fn cancel_call(&self, reference: &str) -> Result<CallOutcome> {
+        self.0.settled().await?;
+        let mut db = self.0.db.acquire("simulation.cancel").await?;
+        let faults = sql::take_faults(&mut db, &[reference], &QUESTION_FAULTS).await?;
+        if faults.into_iter().flatten().next().is_some() {
+            return Err(unanswered());
+        }
+        match sql::cancel(&mut db, reference).await? {
+            Some(answer) => outcome(answer),
+            None => Ok(CallOutcome::Refused("canceled".to_owned())),
+        }
+    }
+}
+
+impl Simulation {
+    /// The settings now; an error while the outside is down.
+    async fn settled(&self) -> Result<SimulationRow> {
+        let mut db = self.db.acquire("simulation.settings").await?;
+        let row = sql::simulation(&mut db).await?;
+        drop(db);
+        let latency = row.latency_seconds.map_or(self.settings.latency, Duration::from_secs_f64);
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
+        }
+        if row.is_down { Err(unanswered()) } else { Ok(row) }
+    }
+
+    /// Whether a seeded fault happens to this reference, and which of `kinds`.
+    fn chance<'a>(
+        &self,
+        rate: f64,
+        reference: &str,
+        salt: u64,
+        kinds: &[&'a str],
+    ) -> Option<&'a str> {
+        if rate <= 0.0 {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        (self.settings.seed, reference, salt).hash(&mut hasher);
+        let hash = hasher.finish();
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+        let roll = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+        let index = usize::try_from(hash % 1_009).unwrap_or_default() % kinds.len();
+        (roll < rate).then(|| kinds[index])
+    }
+
+    /// Takes calls that arrive at once; each gets its answer.
+    async fn arrive(&self, calls: &[ArrivingCall]) -> Result<Vec<Result<()>>> {
+        let row = self.settled().await?;
+        let rate = row.failure_rate.unwrap_or(self.settings.failure_rate);
+        let mut db = self.db.acquire("simulation.arrive").await?;
+        let references: Vec<&str> = calls.iter().map(|call| call.reference.as_str()).collect();
+        let faults = sql::take_faults(&mut db, &references, &CALL_FAULTS).await?;
+        let faults: Vec<Option<String>> = faults
+            .into_iter()
+            .zip(&references)
+            .map(|(fault, reference)| {
+                fault.or_else(|| self.chance(rate, reference, 0, &CALL_FAULTS).map(str::to_owned))
+            })
+            .collect();
+        let mut rows = Vec::new();
+        for (call, fault) in calls.iter().zip(&faults) {
+            let fault = fault.as_deref();
+            if fault == Some("lost") {
+                continue;
+            }
+            rows.push(CallRow {
+                reference: &call.reference,
+                side: call.side,
+                crypto: call.crypto,
+                seconds: if fault == Some("late") { LATE.as_secs_f64() } else { 0.0 },
+                is_refused: fault == Some("refused"),
+            });
+        }
+        let (crypto, fiat) = (self.pair.crypto.decimals(), self.pair.fiat.decimals());
+        let scale = i32::from(crypto) - i32::from(fiat);
+        sql::arrive(&mut db, &rows, self.settings.price, scale).await?;
+        let again: Vec<CallRow<'_>> = rows
+            .into_iter()
+            .zip(faults.iter().filter(|fault| fault.as_deref() != Some("lost")))
+            .filter(|(_, fault)| fault.as_deref() == Some("twice"))
+            .map(|(row, _)| row)
+            .collect();
+        if !again.is_empty() {
+            sql::arrive(&mut db, &again, self.settings.price, scale).await?;
+        }
+        let answer = |fault: &Option<String>| match fault.as_deref() {
+            Some("lost" | "silent") => Err(unanswered()),
+            Some("refused" | "contradictory") => {
+                Err(Error::Internal(anyhow!("the order was rejected")))
+            }
+            _ => Ok(()),
+        };
+        Ok(faults.iter().map(answer).collect())
+    }
+
+    /// Answers questions about references that arrive at once.
+    async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
+        let row = self.settled().await?;
+        let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
+        let mut db = self.db.acquire("simulation.find").await?;
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        let faults = sql::take_faults(&mut db, &references, &QUESTION_FAULTS).await?;
+        let mut known = sql::find(&mut db, &references).await?;
+        drop(db);
+        known.sort_by(|a, b| a.reference.cmp(&b.reference));
+        let answers = references.iter().zip(faults).map(|(reference, fault)| {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            if fault.is_some() || self.chance(rate, reference, asked, &QUESTION_FAULTS).is_some() {
+                return Err(unanswered());
+            }
+            let found = known.binary_search_by(|call| call.reference.as_str().cmp(reference));
+            let Ok(index) = found else { return Ok(CallOutcome::Absent) };
+            let call = &known[index];
+            match &call.answer {
+                _ if !call.is_due => Ok(CallOutcome::Pending),
+                Some(answer) => outcome(answer.clone()),
+                None => Ok(CallOutcome::Refused("the order was rejected".to_owned())),
+            }
+        });
+        Ok(answers.collect())
+    }
+}
+
+fn outcome(answer: String) -> Result<CallOutcome> {
+    let answer = RawValue::from_string(answer).map_err(|cause| Error::Internal(cause.into()))?;
+    Ok(CallOutcome::Done(answer))
+}
+
+fn unanswered() -> Error {
+    Error::Internal(anyhow!("the connection was closed without an answer"))
+}
+
+impl Exchanger for SimulatedOutside {
+    fn price(&self) -> BoxFuture<'_, Result<Decimal>> {
+        async {
+            let row = self.0.settled().await?;
+            let changed = row.price.as_deref().map(str::parse).transpose();
+            let changed =
+                changed.map_err(|cause: rust_decimal::Error| Error::Internal(cause.into()))?;
+            Ok(changed.unwrap_or(self.0.settings.price))
+        }
+        .boxed()
+    }
+
+    fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>> {
+        let side = Some(trade.side.name());
+        let call = ArrivingCall { reference: reference.to_owned(), side, crypto: trade.crypto.0 };
+        self.call(call).boxed()
+    }
+
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>> {
+        self.question(reference).boxed()
+    }
+
+    fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>> {
+        self.cancel_call(reference).boxed()
+    }
+}
+
+impl ChainGateway for SimulatedOutside {
+    fn withdraw<'a>(
+        &'a self,
+        reference: &'a str,
+        transfer: ChainTransfer,
+    ) -> BoxFuture<'a, Result<()>> {
+        let crypto = transfer.crypto.0;
+        self.call(ArrivingCall { reference: reference.to_owned(), side: None, crypto }).boxed()
+    }
+
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>> {
+        self.question(reference).boxed()
+    }
+
+    fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>> {
+        self.cancel_call(reference).boxed()
+    }
+}
+
+/// Combines calls that are made while others are on their way into one.
+struct Combiner<I, O> {
+    waiting: Mutex<Vec<(I, oneshot::Sender<Result<O>>)>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl<I, O> Default for Combiner<I, O> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<I, O> Combiner<I, O> {
+    /// Runs `all` for this input and those of other callers.
+    async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
+    where
+        F: Future<Output = Result<Vec<Result<O>>>> + Send,
+    {
+        let (sender, mut answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((input, sender));
+        let _turn = self.turn.lock().await;
+        loop {
+            // Another caller may have taken this input along.
+            if let Ok(answer) = answer.try_recv() {
+                return answer;
+            }
+            let (inputs, senders): (Vec<I>, Vec<_>) = {
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let count = waiting.len().min(BATCH_MAX);
+                waiting.drain(..count).unzip()
+            };
+            if inputs.is_empty() {
+                // The caller that took it along gave up.
+                return Err(unanswered());
+            }
+            let answers = all(inputs).await.unwrap_or_else(|error| {
+                let why = error.into_cause().to_string();
+                senders.iter().map(|_| Err(Error::Internal(anyhow!(why.clone())))).collect()
+            });
+            for (sender, answer) in senders.into_iter().zip(answers) {
+                // A caller that gave up needs no answer.
+                let _gone = sender.send(answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Quotes: terms of an order that are locked for a while, and used at most once.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::terms::{OrderAmount, Side, Terms};
+use super::{Exchange, sql};
+use crate::auth::Caller;
+use crate::error::{ExchangeRefusal, Result};
+
+/// Time after which an expired quote is deleted; until then it is known to be expired.
+pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// A quote.
+#[derive(Debug, Clone)]
+pub struct ExchangeQuote {
+    pub id: Uuid,
+    pub terms: Terms,
+    pub expires_at: OffsetDateTime,
+}
+
+impl Exchange {
+    /// Quotes an order of the signed-in user.
+    pub async fn quote(
+        &self,
+        side: Side,
+        amount: OrderAmount,
+        caller: &Caller,
+    ) -> Result<ExchangeQuote> {
+        let user = caller.require_user()?;
+        let terms = self.terms(side, amount).await?;
+        self.require_within_limits(&terms)?;
+        let id = Uuid::new_v4();
+        let mut db = self.db.acquire("exchange.quote").await?;
+        let lifetime = self.settings.quote_lifetime.as_secs_f64();
+        let kept = KEPT_AFTER_EXPIRY.as_secs_f64();
+        let code = self.pair.fiat.code();
+        let expires_at = sql::create_quote(&mut db, id, user, &terms, code, lifetime, kept).await?;
+        self.metrics.wallet_exchange_quotes_total.with([side.name()]).increment(1);
+        Ok(ExchangeQuote { id, terms, expires_at })
+    }
+
+    /// The terms of an order at the price now.
+    pub(super) async fn terms(&self, side: Side, amount: OrderAmount) -> Result<Terms> {
+        let price = self.exchanger.price().await.map_err(|error| {
+            tracing::warn!(
+                event = "exchange.price_unavailable",
+                error.message = error.into_cause().to_string(),
+                "the price cannot be read; orders are refused until it can"
+            );
+            ExchangeRefusal::PriceUnavailable
+        })?;
+        Terms::new(side, amount, price, self.settings.exchange_fee, self.pair)
+    }
+}

@@ -1,0 +1,107 @@
+//! Calls to other systems: only what a system reports for our reference decides.
+
+use std::future::Future;
+
+use serde_json::value::RawValue;
+
+use super::handler::{Call, CallOutcome, SagaHandler, StepAction};
+use super::{Sagas, SagasParts};
+use crate::error::Result;
+
+/// Outcome of an attempt.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done(Box<RawValue>),
+    /// It will never take effect.
+    Refused(String),
+    /// Another attempt may bring an answer.
+    Later(String),
+    /// The attempts are used up without an answer.
+    Unknown(String),
+}
+
+/// Facts about the attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    pub number: i32,
+    /// Whether no worker can have made the call before.
+    pub is_first: bool,
+    /// Whether the deadline of the saga has passed.
+    pub is_late: bool,
+}
+
+impl<H: SagaHandler> Sagas<H> {
+    /// Makes a call, or learns what became of it.
+    pub(super) async fn ask(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
+        let is_last = attempt.number >= self.settings.attempts_max;
+        let is_late = attempt.is_late && call.action == StepAction::Do;
+        let mut has_submitted = false;
+        if attempt.is_first && !is_late {
+            self.submit(call).await;
+            has_submitted = true;
+        }
+        loop {
+            return match self.in_time(self.handler.find(call)).await {
+                Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
+                Ok(CallOutcome::Refused(reason)) => Answer::Refused(reason),
+                Ok(CallOutcome::Pending | CallOutcome::Absent) if is_late => {
+                    self.cancel(call, attempt).await
+                }
+                Ok(CallOutcome::Pending) => Answer::Later("it is still in progress".to_owned()),
+                Ok(CallOutcome::Absent) if has_submitted && is_last => {
+                    self.cancel(call, attempt).await
+                }
+                Ok(CallOutcome::Absent) if has_submitted => {
+                    Answer::Later("the call did not arrive".to_owned())
+                }
+                Ok(CallOutcome::Absent) => {
+                    self.submit(call).await;
+                    has_submitted = true;
+                    continue;
+                }
+                Err(why) if is_last => Answer::Unknown(why),
+                Err(why) => Answer::Later(why),
+            };
+        }
+    }
+
+    async fn submit(&self, call: &Call<'_>) {
+        if let Err(why) = self.in_time(self.handler.submit(call)).await {
+            tracing::debug!(
+                saga = call.saga.0,
+                saga_step = call.step.name,
+                error.message = why,
+                "a call failed; its reference decides"
+            );
+        }
+    }
+
+    /// Gives a call up, unless it has taken effect.
+    async fn cancel(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
+        match self.in_time(self.handler.cancel(call)).await {
+            Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
+            Ok(CallOutcome::Refused(_)) => Answer::Refused(if attempt.is_late {
+                "the deadline has passed".to_owned()
+            } else {
+                format!("given up after {} attempts", attempt.number)
+            }),
+            Ok(CallOutcome::Pending | CallOutcome::Absent) => {
+                Answer::Unknown("it was neither done nor canceled".to_owned())
+            }
+            Err(why) => Answer::Unknown(why),
+        }
+    }
+}
+
+impl<H> SagasParts<H> {
+    /// Bounds the time of a call; a failure becomes its text.
+    pub(super) async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(self.settings.call_timeout, call).await {
+            Ok(answer) => answer.map_err(|error| error.into_cause().to_string()),
+            Err(_) => Err(format!("no answer within {:?}", self.settings.call_timeout)),
+        }
+    }
+}

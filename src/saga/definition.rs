@@ -1,0 +1,28 @@
+//! Definitions: the steps of each kind of saga, by version.
+
+/// A kind of saga in one version. A saga finishes under the version that it began with: a change is a new version.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub kind: &'static str,
+    pub version: i16,
+    /// The first one is done by the posting that creates the saga.
+    pub steps: &'static [StepDefinition],
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct StepDefinition {
+    pub name: &'static str,
+    /// Whether it calls another system; otherwise it only moves money in the book.
+    pub calls: bool,
+    /// Whether it can be undone. After one that cannot, no step may fail for good.
+    pub has_undo: bool,
+}
+
+/// Finds a definition.
+pub(super) fn find(
+    definitions: &'static [Definition],
+    kind: &str,
+    version: i16,
+) -> Option<&'static Definition> {
+    definitions.iter().find(|definition| definition.kind == kind && definition.version == version)
+}

@@ -1,0 +1,112 @@
+//! Sagas: steps with effects in the book and in other systems, which run one after another; if one fails for good, the
+//! steps before it are undone in reverse.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`definition`] | the steps of a saga, by version |
+//! | [`handler`] | what the slice above implements: the calls of a step, and the posting that books it |
+//! | [`state`] | the states of a saga, and the picture of their transitions |
+//! | [`worker`] | claims the sagas that are due, and runs each in a task of its own |
+//! | [`claim`] | a claimed saga at its step |
+//! | [`steps`] | one claimed saga: do, undo, notify |
+//! | [`calls`] | the outcome of a call to another system, by our reference only |
+//! | [`operator`] | retry, skip, abort, resolve, approve |
+//!
+//! The state of a saga, the record of its step and what is to run next commit together with the money of the step, as a
+//! companion of its posting. A saga is claimed with a lease; each write names the fence of the claim, so a worker that
+//! lost its lease changes nothing. Before a worker calls another system, the claim has recorded that it may: the
+//! worker that claims the saga next asks that system first.
+
+mod calls;
+mod claim;
+mod definition;
+mod handler;
+pub mod operator;
+mod sql;
+mod state;
+mod steps;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::db::Database;
+use crate::telemetry::Metrics;
+
+pub use self::definition::{Definition, StepDefinition};
+pub use self::handler::{Booked, Call, CallOutcome, Ended, SagaHandler, StepAction};
+pub use self::sql::{MOVED, NewSaga, StepRow, next_id, steps as steps_of};
+pub use self::state::{SagaState, StepState, mermaid};
+pub use self::worker::start;
+
+/// Settings of the engine.
+#[derive(Debug, Clone)]
+pub struct SagaSettings {
+    /// Attempts at a call before it is given up, or its outcome counts as unknown.
+    pub attempts_max: i32,
+    /// First pause after a failed attempt; it doubles with each attempt.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// Time between two questions about a call whose outcome is unknown.
+    pub unknown_interval: Duration,
+    /// Longest time that a call may take.
+    pub call_timeout: Duration,
+    /// Time for which a claim is exclusive: longer than any calls between two writes.
+    pub lease: Duration,
+    /// Whether the end of a saga is notified.
+    pub notifies: bool,
+}
+
+impl SagaSettings {
+    /// Pause after an attempt with this number.
+    fn backoff(&self, attempt: i32) -> Duration {
+        let doublings = u32::try_from(attempt.clamp(1, 20) - 1).unwrap_or_default();
+        (self.backoff_min * 2_u32.pow(doublings)).min(self.backoff_max)
+    }
+}
+
+/// The engine of the sagas of one handler. Cheap to clone.
+pub struct Sagas<H>(Arc<SagasParts<H>>);
+
+pub struct SagasParts<H> {
+    db: Database,
+    handler: H,
+    settings: SagaSettings,
+    metrics: Arc<Metrics>,
+}
+
+impl<H> Clone for Sagas<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H> std::ops::Deref for Sagas<H> {
+    type Target = SagasParts<H>;
+
+    fn deref(&self) -> &SagasParts<H> {
+        &self.0
+    }
+}
+
+impl<H: SagaHandler> Sagas<H> {
+    pub fn new(db: Database, handler: H, settings: SagaSettings, metrics: Arc<Metrics>) -> Self {
+        for definition in H::definitions() {
+            let saga = definition.kind;
+            metrics.wallet_saga_started_total.preregister([saga]);
+            for outcome in ["completed", "compensated"] {
+                metrics.wallet_saga_finished_total.preregister([saga, outcome]);
+            }
+            for step in definition.steps {
+                for outcome in ["done", "undone", "refused", "retry", "unknown", "waiting", "stuck"]
+                {
+                    metrics.wallet_saga_steps_total.preregister([saga, step.name, outcome]);
+                }
+            }
+        }
+        for outcome in ["ok", "failed"] {
+            metrics.wallet_saga_notifications_total.preregister([outcome]);
+        }
+        Self(Arc::new(SagasParts { db, handler, settings, metrics }))
+    }
+}

@@ -1,0 +1,142 @@
+//! Commands of operators on sagas: approve, retry, skip, abort and resolve.
+
+use sqlx::PgConnection;
+
+use super::sql::{self, LockedSaga, OperatorChange};
+use super::state::{SagaState, StepState};
+use crate::error::{Error, ExchangeRefusal, Result};
+use crate::ids::SagaId;
+
+/// A command of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SagaCommand {
+    /// Lets a saga begin that waits for approval.
+    Approve,
+    /// Tries the current step or undo again, now.
+    Retry,
+    /// Counts the undo of a stuck saga as done by hand.
+    Skip,
+    /// Gives a saga up: its steps are undone. Of a stuck saga, the undo that fails is skipped.
+    Abort,
+    /// Says what became of a call whose outcome is unknown.
+    Resolve { is_done: bool },
+}
+
+impl SagaCommand {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::Abort => "abort",
+            Self::Resolve { .. } => "resolve",
+        }
+    }
+}
+
+/// Runs a command in the caller's transaction; a worker that has the saga loses its claim.
+pub async fn command(
+    db: &mut PgConnection,
+    saga: SagaId,
+    command: SagaCommand,
+    reason: &str,
+) -> Result<()> {
+    let found = sql::lock(db, saga).await?.ok_or(Error::NotFound("order"))?;
+    let state: SagaState = found.state.parse()?;
+    let reason = format!("operator: {reason}");
+    let change = plan(saga, &found, state, command, &reason)?;
+    sql::change(db, &change).await
+}
+
+/// Makes a saga due now if it is at one of these steps, or, without steps, if its notification is due. False if it is not.
+pub async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
+    sql::wake(db, saga, steps).await
+}
+
+fn plan<'a>(
+    saga: SagaId,
+    found: &LockedSaga,
+    state: SagaState,
+    command: SagaCommand,
+    reason: &'a str,
+) -> Result<OperatorChange<'a>> {
+    let refused = |why| Err(ExchangeRefusal::OrderFixed(why).into());
+    let working = if found.undoing { SagaState::Compensating } else { SagaState::Processing };
+    let base = OperatorChange {
+        saga,
+        state: working.name(),
+        undoing: found.undoing,
+        reason: found.undoing.then_some(reason),
+        ends: false,
+        step: found.step,
+        step_state: None,
+        renews: false,
+        resolution: None,
+    };
+    match (command, state) {
+        (_, SagaState::Completed | SagaState::Failed) => refused("it is over"),
+        (SagaCommand::Resolve { is_done }, _) if found.is_unknown => Ok(OperatorChange {
+            resolution: Some(if is_done { "done" } else { "not-done" }),
+            step_state: Some(trying(found).name()),
+            ..base
+        }),
+        (SagaCommand::Resolve { .. }, _) => refused("its outcome is not unknown"),
+        // Anything else could pay twice.
+        (_, SagaState::Unknown) => refused("its outcome is unknown: resolve it"),
+        (SagaCommand::Approve, _) if found.approves => {
+            Ok(OperatorChange { state: SagaState::Pending.name(), reason: None, ..base })
+        }
+        (SagaCommand::Approve, _) => refused("it does not wait for approval"),
+        (SagaCommand::Retry, _) if found.approves => refused("it waits for approval"),
+        (SagaCommand::Retry, SagaState::Stuck) if found.undoing => {
+            Ok(OperatorChange { renews: true, step_state: Some(StepState::Done.name()), ..base })
+        }
+        (SagaCommand::Retry, _) => Ok(base),
+        (SagaCommand::Skip | SagaCommand::Abort, SagaState::Stuck)
+            if found.undoing && 0 < found.step =>
+        {
+            let step_state = Some(StepState::Skipped.name());
+            Ok(OperatorChange { step: found.step - 1, step_state, ..base })
+        }
+        (SagaCommand::Skip, _) => refused("only the undo of a stuck order can be skipped"),
+        (SagaCommand::Abort, SagaState::Stuck | SagaState::Compensating) => {
+            refused("nothing of it can be given up any more")
+        }
+        (SagaCommand::Abort, _) => {
+            // The worker gives the step up as after the deadline.
+            Ok(OperatorChange { reason: Some(reason), ends: true, ..base })
+        }
+    }
+}
+
+/// The state of the current step while it is tried.
+fn trying(found: &LockedSaga) -> StepState {
+    if found.undoing { StepState::Undoing } else { StepState::Running }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_saga_accepts_a_resolution_only() {
+        let found = LockedSaga {
+            state: "unknown".to_owned(),
+            step: 1,
+            undoing: false,
+            approves: false,
+            is_unknown: true,
+        };
+        for command in
+            [SagaCommand::Approve, SagaCommand::Retry, SagaCommand::Skip, SagaCommand::Abort]
+        {
+            let planned = plan(SagaId(1), &found, SagaState::Unknown, command, "because");
+
+            assert!(planned.is_err(), "{}", command.name());
+        }
+        let resolve = SagaCommand::Resolve { is_done: true };
+        let planned = plan(SagaId(1), &found, SagaState::Unknown, resolve, "because").unwrap();
+
+        assert_eq!((planned.state, planned.resolution), ("processing", Some("done")));
+    }
+}

@@ -1,0 +1,309 @@
+//! Statements of sagas.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::ids::{SagaId, UserId};
+use crate::ledger::companion::CompanionKind;
+
+/// Moves a saga on, if its claim is still the last one.
+pub static MOVED: CompanionKind = CompanionKind {
+    name: "saga.moved",
+    sql: "with took as (select n from public.move_sagas($2::text::json) n)",
+};
+
+/// A row of the function `create_sagas`, which the function of a slice calls in its companion.
+#[derive(Debug, Serialize)]
+pub struct NewSaga<'a> {
+    pub saga: SagaId,
+    pub kind: &'a str,
+    pub version: i16,
+    pub owner: UserId,
+    pub reference: Uuid,
+    pub input: &'a RawValue,
+    /// Time until the deadline.
+    pub seconds: f64,
+    /// Whether it may begin without an operator's approval.
+    pub approved: bool,
+    pub first_name: &'a str,
+    pub next_name: &'a str,
+    pub trace: Uuid,
+}
+
+/// A row of the function `move_sagas`.
+#[derive(Debug, Serialize)]
+pub(super) struct Move<'a> {
+    pub saga: SagaId,
+    pub fence: i64,
+    pub state: &'a str,
+    pub undoing: bool,
+    pub reason: Option<&'a str>,
+    /// Time until the next claim; none if nothing is to run.
+    pub seconds: Option<f64>,
+    pub notification: Option<&'a str>,
+    pub step: i16,
+    /// Whether the result is that of the undo.
+    pub undid: bool,
+    pub step_name: &'a str,
+    pub step_state: &'a str,
+    pub error: Option<&'a str>,
+    pub result: Option<&'a RawValue>,
+    /// Place of the step's transfer in its posting.
+    pub first: Option<usize>,
+    pub next: Option<i16>,
+    pub next_name: Option<&'a str>,
+    pub next_state: Option<&'a str>,
+}
+
+/// Moves a saga on without a posting; false if its claim is not the last one any more.
+pub(super) async fn move_on(db: &mut PgConnection, row: &Move<'_>) -> Result<bool> {
+    #[derive(Serialize)]
+    struct Numbered<'a> {
+        n: i32,
+        #[serde(flatten)]
+        row: &'a Move<'a>,
+    }
+    let rows = serde_json::to_string(&[Numbered { n: 0, row }]);
+    let rows = rows.map_err(|cause| Error::Internal(cause.into()))?;
+    let moved =
+        sqlx::query_scalar!(r#"select count(*) as "count!" from move_sagas($1::text::json)"#, rows);
+    Ok(moved.fetch_one(db).await? == 1)
+}
+
+/// A saga that this worker has claimed, with its current step as it was before.
+#[derive(Debug)]
+pub(super) struct ClaimedRow {
+    pub saga: SagaId,
+    pub fence: i64,
+    pub owner: UserId,
+    pub trace: Option<Uuid>,
+    pub reference: Uuid,
+    pub version: i16,
+    pub step: i16,
+    pub notifications: i16,
+    pub undoing: bool,
+    pub is_late: bool,
+    pub kind: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub input: String,
+    pub step_state: String,
+    pub attempts: i32,
+    pub round: i16,
+    pub result: Option<String>,
+    pub transfer: Option<i64>,
+    pub resolution: Option<String>,
+}
+
+/// Claims sagas that are due.
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    limit: i32,
+    lease_seconds: f64,
+) -> Result<Vec<ClaimedRow>> {
+    let rows = sqlx::query_as!(
+        ClaimedRow,
+        r#"select saga as "saga!: SagaId", fence as "fence!", owner as "owner!: UserId", trace, reference as "reference!",
+            version as "version!", step as "step!", notifications as "notifications!", undoing as "undoing!",
+            is_late as "is_late!", kind as "kind!", state as "state!", reason,
+            input::text as "input!", step_state as "step_state!", attempts as "attempts!", round as "round!",
+            result::text as result, transfer, resolution
+        from claim_sagas($1, $2)"#,
+        limit,
+        lease_seconds,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Ends the notification of a saga, or delays its next attempt; false if the claim is not the last one any more.
+pub(super) async fn end_notification(
+    db: &mut PgConnection,
+    saga: SagaId,
+    fence: i64,
+    retry_seconds: Option<f64>,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update saga
+        set notification = case when $3::float8 is null then 'sent' else notification end,
+            run_at = clock_timestamp() + make_interval(secs => $3)
+        where id = $1 and fence = $2",
+        saga.0,
+        fence,
+        retry_seconds,
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Ends a claim without a change; the saga is due again after a pause.
+pub(super) async fn release(
+    db: &mut PgConnection,
+    saga: SagaId,
+    fence: i64,
+    seconds: f64,
+    reason: Option<&str>,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update saga
+        set run_at = clock_timestamp() + make_interval(secs => $3), reason = coalesce($4, reason)
+        where id = $1 and fence = $2 and run_at is not null",
+        saga.0,
+        fence,
+        seconds,
+        reason,
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
+/// Open sagas of a kind and state.
+pub(super) struct OpenSagas {
+    pub kind: String,
+    pub state: String,
+    pub count: i64,
+    /// Age of the oldest one, in seconds.
+    pub oldest: f64,
+}
+
+/// Counts the open sagas.
+pub(super) async fn open(db: &mut PgConnection) -> Result<Vec<OpenSagas>> {
+    let rows = sqlx::query_as!(
+        OpenSagas,
+        r#"select kind, state, count(*) as "count!",
+            extract(epoch from clock_timestamp() - min(created_at))::float8 as "oldest!"
+        from saga where state not in ('completed', 'failed')
+        group by kind, state"#
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Facts about a saga that an operator's command depends on, locked until the transaction ends.
+pub(super) struct LockedSaga {
+    pub state: String,
+    pub step: i16,
+    pub undoing: bool,
+    pub approves: bool,
+    pub is_unknown: bool,
+}
+
+pub(super) async fn lock(db: &mut PgConnection, saga: SagaId) -> Result<Option<LockedSaga>> {
+    let row = sqlx::query_as!(
+        LockedSaga,
+        r#"select s.state, s.step, is_undoing as undoing,
+            s.state = 'pending' and run_at is null as "approves!", t.state = 'unknown' as "is_unknown!"
+        from saga s join saga_step t on t.saga = s.id and t.step = s.step
+        where s.id = $1
+        for update of s"#,
+        saga.0,
+    );
+    Ok(row.fetch_optional(db).await?)
+}
+
+/// A change that an operator makes to a saga: the claim of a worker that has it now ends.
+pub(super) struct OperatorChange<'a> {
+    pub saga: SagaId,
+    pub state: &'a str,
+    pub undoing: bool,
+    pub reason: Option<&'a str>,
+    /// Whether the deadline is now; otherwise the saga has as much time again as when it began.
+    pub ends: bool,
+    pub step: i16,
+    /// New state of the step that it was at, if it changes.
+    pub step_state: Option<&'a str>,
+    /// Whether the call is made again under a new reference.
+    pub renews: bool,
+    pub resolution: Option<&'a str>,
+}
+
+pub(super) async fn change(db: &mut PgConnection, change: &OperatorChange<'_>) -> Result<()> {
+    let OperatorChange { saga, state, undoing, reason, ends, step, .. } = change;
+    sqlx::query!(
+        "with stepped as (
+            update saga_step t
+            set state = coalesce($7, t.state), resolution = coalesce($8, t.resolution),
+                round = t.round + case when $9 then 1 else 0 end,
+                attempts = case when t.state = 'unknown' then t.attempts when s.is_undoing then t.attempts else 0 end,
+                undo_attempts = case when t.state = 'unknown' then t.undo_attempts when s.is_undoing then 0 else t.undo_attempts end
+            from saga s
+            where s.id = $1 and t.saga = s.id and t.step = s.step
+        )
+        update saga
+        set state = $2, is_undoing = $3, reason = $4, deadline = clock_timestamp() + case when $5 then interval '0' else time_allowed end,
+            step = $6, run_at = clock_timestamp(), fence = fence + 1
+        where id = $1",
+        saga.0,
+        state,
+        undoing,
+        *reason,
+        ends,
+        step,
+        change.step_state,
+        change.resolution,
+        change.renews,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("select pg_notify('event', '1')::text as done").fetch_one(db).await?;
+    Ok(())
+}
+
+/// A step of a saga, as it is shown.
+#[derive(Debug, Clone)]
+pub struct StepRow {
+    pub saga: SagaId,
+    pub step: i16,
+    pub name: String,
+    pub state: String,
+    pub attempts: i32,
+    pub undo_attempts: i32,
+    pub started_at: Option<OffsetDateTime>,
+    pub ended_at: Option<OffsetDateTime>,
+    pub error: Option<String>,
+    pub transfer: Option<i64>,
+    pub undo_transfer: Option<i64>,
+}
+
+/// The steps of these sagas, in order.
+pub async fn steps(db: &mut PgConnection, sagas: &[i64]) -> Result<Vec<StepRow>> {
+    let rows = sqlx::query_as!(
+        StepRow,
+        r#"select saga as "saga: SagaId", step, name, state, attempts, undo_attempts, started_at, ended_at, error, transfer,
+            undo_transfer
+        from saga_step where saga = any ($1)
+        order by saga, step"#,
+        sagas,
+    );
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Draws the id of a new saga.
+pub async fn next_id(db: &mut PgConnection) -> Result<SagaId> {
+    let id = sqlx::query_scalar!(
+        r#"select nextval(pg_get_serial_sequence('public.saga', 'id')) as "id!: SagaId""#
+    );
+    Ok(id.fetch_one(db).await?)
+}
+
+/// Makes a saga due now if it is at one of these steps, or, without steps, if its notification is due. A saga that a worker
+/// has is left to the worker.
+pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"with found as (
+            select s.id, s.fence from saga s join saga_step t on t.saga = s.id and t.step = s.step
+            where s.id = $1 and s.run_at is not null
+                and case when s.ended_at is null then t.name = any ($2) else cardinality($2) = 0 and s.notification = 'due' end
+        ), woken as (
+            update saga s set run_at = clock_timestamp() from found
+            where s.id = found.id and s.fence = found.fence
+                and exists (select from saga_step t where t.saga = s.id and t.step = s.step and t.error is not null)
+        )
+        select count(*) as "count!" from found"#,
+        saga.0,
+        steps as &[&str],
+    );
+    let is_found = found.fetch_one(&mut *db).await? == 1;
+    sqlx::query!("select pg_notify('event', '1')::text as done").fetch_one(db).await?;
+    Ok(is_found)
+}

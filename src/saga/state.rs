@@ -1,0 +1,172 @@
+//! The states of a saga and of its steps.
+
+use std::fmt::Write;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// State of a saga.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SagaState {
+    /// No worker has claimed it yet, or it waits for approval.
+    Pending,
+    Processing,
+    /// Steps are being undone.
+    Compensating,
+    /// The outcome of a call cannot be learned now. The money stays held.
+    Unknown,
+    /// An undo failed for good. An operator decides.
+    Stuck,
+    Completed,
+    /// Every effect was undone.
+    Failed,
+}
+
+impl SagaState {
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Compensating,
+        Self::Unknown,
+        Self::Stuck,
+        Self::Completed,
+        Self::Failed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Compensating => "compensating",
+            Self::Unknown => "unknown",
+            Self::Stuck => "stuck",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing follows but the notification.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+
+    /// The states that can follow, each with the event that leads there.
+    pub const fn transitions(self) -> &'static [(Self, &'static str)] {
+        match self {
+            Self::Pending => &[
+                (Self::Processing, "a worker claims it, after the approval if one is required"),
+                (Self::Compensating, "an operator aborts it"),
+            ],
+            Self::Processing => &[
+                (Self::Completed, "the last step is done"),
+                (
+                    Self::Compensating,
+                    "a step fails for good, the deadline passes, or an operator aborts it",
+                ),
+                (Self::Unknown, "the outcome of a call cannot be learned"),
+                (Self::Stuck, "a step that cannot be undone took effect but cannot be booked"),
+            ],
+            Self::Compensating => &[
+                (Self::Failed, "the first step is undone"),
+                (Self::Unknown, "the outcome of a call cannot be learned"),
+                (Self::Stuck, "an undo fails for good"),
+            ],
+            Self::Unknown => &[
+                (Self::Processing, "the outcome of a step is learned, or an operator resolves it"),
+                (
+                    Self::Compensating,
+                    "the outcome of an undo is learned, or an operator resolves it",
+                ),
+                (Self::Stuck, "an undo turns out to be refused"),
+            ],
+            Self::Stuck => &[
+                (Self::Processing, "an operator retries the step"),
+                (Self::Compensating, "an operator retries, skips or aborts it"),
+            ],
+            Self::Completed | Self::Failed => &[],
+        }
+    }
+}
+
+impl FromStr for SagaState {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|state| state.name() == name);
+        found.ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown state of a saga: {name}")))
+    }
+}
+
+/// State of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// It is next.
+    Ready,
+    /// A worker may have called the other system.
+    Running,
+    /// Its effect cannot be booked now.
+    Waiting,
+    Unknown,
+    Done,
+    /// It was given up without an effect.
+    Failed,
+    /// A worker may have asked the other system to undo it.
+    Undoing,
+    Undone,
+    /// An operator has undone it by hand.
+    Skipped,
+}
+
+impl StepState {
+    const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::Running,
+        Self::Waiting,
+        Self::Unknown,
+        Self::Done,
+        Self::Failed,
+        Self::Undoing,
+        Self::Undone,
+        Self::Skipped,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Undoing => "undoing",
+            Self::Undone => "undone",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl FromStr for StepState {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|state| state.name() == name);
+        found.ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown state of a step: {name}")))
+    }
+}
+
+/// The state machine as a Mermaid diagram, with a table of the events.
+pub fn mermaid() -> String {
+    let mut picture = String::from("```mermaid\nstateDiagram-v2\n  [*] --> pending\n");
+    let mut table = String::from("\n| from | to | when |\n|---|---|---|\n");
+    for state in SagaState::ALL {
+        for (next, event) in state.transitions() {
+            let (from, to) = (state.name(), next.name());
+            writeln!(picture, "  {from} --> {to}").expect("writing to a string never fails");
+            writeln!(table, "| `{from}` | `{to}` | {event} |").expect("as above");
+        }
+        if state.is_over() {
+            writeln!(picture, "  {} --> [*]", state.name()).expect("as above");
+        }
+    }
+    picture + "```\n" + &table
+}

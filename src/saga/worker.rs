@@ -1,0 +1,157 @@
+//! The worker: claims the sagas that are due, many at a time, and runs each in a task of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::Sagas;
+use super::definition::Definition;
+use super::handler::SagaHandler;
+use super::sql::{self, ClaimedRow};
+use super::state::SagaState;
+use crate::error::Result;
+use crate::ledger::tail::Tail;
+use crate::tasks::Tasks;
+use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
+
+/// Most sagas that a process works on at once. They mostly wait for other systems and for commits.
+const CONCURRENCY: usize = 256;
+
+/// Longest pause between two looks for sagas that are due.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Pause after a claim, so that the next one takes many.
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
+/// Pause after a claim that failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Interval at which the open sagas are counted.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Starts the worker, which claims sagas until the tasks stop.
+pub fn start<H: SagaHandler>(sagas: &Sagas<H>, tail: &Tail, tasks: &Tasks) {
+    let (worker, group) = (sagas.clone(), tasks.clone());
+    let changes = tail.event_notifications();
+    tasks.spawn("sagas", async move {
+        worker.work(changes, &group).await;
+        Ok(())
+    });
+    let (sampler, stopping) = (sagas.clone(), tasks.stopping().clone());
+    tasks.spawn("sagas-sample", async move {
+        sampler.sample(stopping).await;
+        Ok(())
+    });
+}
+
+impl<H: SagaHandler> Sagas<H> {
+    async fn work(&self, mut changes: tokio::sync::watch::Receiver<()>, tasks: &Tasks) {
+        let (slots, stopping) = (Arc::new(Semaphore::new(CONCURRENCY)), tasks.stopping());
+        while !stopping.is_cancelled() {
+            changes.mark_unchanged();
+            let Some(Ok(first)) =
+                stopping.run_until_cancelled(Arc::clone(&slots).acquire_owned()).await
+            else {
+                break;
+            };
+            drop(first);
+            let free = slots.available_permits();
+            let pause = match self.claim(free).await {
+                Ok(claimed) => {
+                    let is_full = claimed.len() >= free;
+                    for row in claimed {
+                        let slot = Arc::clone(&slots).try_acquire_owned();
+                        let (sagas, span) = (self.clone(), claim_span(&row));
+                        tasks.spawn_short_lived(async move {
+                            sagas.run_claim(row).instrument(span).await;
+                            drop(slot);
+                        });
+                    }
+                    if is_full { Duration::ZERO } else { CLAIM_PAUSE }
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        event = "saga.claim_failed",
+                        error.message = format!("{:#}", error.into_cause()),
+                        "sagas cannot be claimed; it is retried in {FAILURE_PAUSE:?}"
+                    );
+                    FAILURE_PAUSE
+                }
+            };
+            let waits = async {
+                tokio::time::sleep(pause).await;
+                if pause == CLAIM_PAUSE {
+                    let changed = tokio::time::timeout(POLL_INTERVAL, changes.changed());
+                    let _woken_or_due = changed.await;
+                }
+            };
+            let _stopped = stopping.run_until_cancelled(waits).await;
+        }
+        // What was begun ends within the calls' own time limits.
+        let all = u32::try_from(CONCURRENCY).unwrap_or(u32::MAX);
+        let _drained = slots.acquire_many(all).await;
+    }
+
+    async fn claim(&self, free: usize) -> Result<Vec<ClaimedRow>> {
+        let mut db = self.db.acquire("saga.claim").await?;
+        let limit = i32::try_from(free).unwrap_or(i32::MAX);
+        sql::claim(&mut db, limit, self.settings.lease.as_secs_f64()).await
+    }
+
+    async fn sample(&self, stopping: CancellationToken) {
+        loop {
+            // After a failure the next round sets the gauges.
+            if let Err(error) = self.sample_once(H::definitions()).await {
+                tracing::debug!(error = %error, "counting the open sagas failed");
+            }
+            if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn sample_once(&self, definitions: &[Definition]) -> Result<()> {
+        let mut db = self.db.acquire("saga.sample").await?;
+        let open = sql::open(&mut db).await?;
+        drop(db);
+        let mut counts: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        let mut oldest: BTreeMap<&str, f64> = BTreeMap::new();
+        for definition in definitions {
+            oldest.insert(definition.kind, 0.0);
+            for state in SagaState::ALL.into_iter().filter(|state| !state.is_over()) {
+                counts.insert((definition.kind, state.name()), 0);
+            }
+        }
+        for row in &open {
+            counts.insert((&row.kind, &row.state), row.count);
+            let age = oldest.entry(&row.kind).or_default();
+            *age = age.max(row.oldest);
+        }
+        for ((kind, state), count) in counts {
+            self.metrics.wallet_saga_in_flight.with([kind, state]).set(gauge_value(count));
+        }
+        for (kind, age) in oldest {
+            self.metrics.wallet_saga_oldest_seconds.with([kind]).set(age);
+        }
+        Ok(())
+    }
+}
+
+/// A span in the trace of the request that began the saga.
+fn claim_span(row: &ClaimedRow) -> tracing::Span {
+    let trace = row.trace.map_or_else(TraceContext::new_root, TraceContext::caused_by);
+    in_trace_if_sampled(&trace, || {
+        tracing::info_span!(
+            parent: None,
+            "saga",
+            trace_id = %trace.trace_id_hex(),
+            saga = row.saga.0,
+            saga.kind = row.kind,
+            saga.fence = row.fence,
+        )
+    })
+}
