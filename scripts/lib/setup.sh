@@ -314,6 +314,12 @@ axe_npm_tools() {
   npm_tools axe axe-core@4.14.1
 }
 
+# Prints the folder of Newman, which runs collections of Postman.
+newman_npm_tools() {
+  need_node
+  npm_tools newman newman@6.2.2
+}
+
 # Prints the folder of a Python with a gRPC and a WebSocket client.
 python_client_tools() {
   need_python

@@ -44,6 +44,7 @@ export function newIdempotencyKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** Calls the API. Returns the body, the URL of the next page, and the server's time in milliseconds. */
 export async function call(method, path, body, idempotencyKey) {
   const headers = {};
   if (credential()) headers.Authorization = `Bearer ${credential()}`;
@@ -62,5 +63,6 @@ export async function call(method, path, body, idempotencyKey) {
   try { parsed = parseExact(text); } catch { /* not from the API: the status is enough */ }
   if (!response.ok || (text && parsed === null)) throw new ApiError(parsed, response.ok ? 502 : response.status);
   const next = /<([^>]+)>; rel="next"/.exec(response.headers.get("Link") ?? "");
-  return { body: parsed, next: next?.[1] };
+  const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+  return { body: parsed, next: next?.[1], at };
 }

@@ -1,10 +1,9 @@
 // The live page: messages of a game event as they happen, and the leaders beside them.
 
-import { credential } from "/assets/api.js";
 import { $, element } from "/assets/page.js";
+import { openSocket } from "/assets/socket.js";
 
 const MESSAGES_MAX = 200;
-const RECONNECT_MS = [250, 500, 1000, 2000, 5000];
 /** Shortest time between two reads of the leaders. */
 const LEADERS_MS = 1000;
 
@@ -13,7 +12,7 @@ const EVENTS = {
   "leaderboard-game-event": { name: "Leaderboard", button: "leaderboard-btn" },
 };
 
-const state = { topic: "gameprogress-event", position: null, socket: null, attempts: 0, lostAt: null };
+const state = { topic: "gameprogress-event", position: null, lostAt: null };
 
 function localTime(at) {
   return new Date(at).toLocaleTimeString();
@@ -42,19 +41,15 @@ function showState() {
     : `Disconnected since ${localTime(state.lostAt)}: what you see may be out of date. Reconnecting...`;
 }
 
-function send(frame) {
-  if (state.socket?.readyState === WebSocket.OPEN) state.socket.send(JSON.stringify(frame));
-}
-
 function subscribe() {
   const frame = { action: "subscribe", topic: state.topic };
   if (state.position) frame.after = state.position;
-  send(frame);
+  socket.send(frame);
 }
 
 function change(topic) {
   if (topic === state.topic) return;
-  send({ action: "unsubscribe", topic: state.topic });
+  socket.send({ action: "unsubscribe", topic: state.topic });
   state.topic = topic;
   state.position = null;
   for (const [name, { button }] of Object.entries(EVENTS)) {
@@ -78,33 +73,9 @@ function receive(frame) {
   } else if (frame.error) {
     append(`The server refused: ${frame.details}`, "change");
   } else if (frame.message?.startsWith("Subscribed")) {
-    state.attempts = 0;
     state.lostAt = null;
     showState();
   }
-}
-
-function connect() {
-  const url = new URL("/ws", location.href);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(url);
-  state.socket = socket;
-  socket.addEventListener("open", () => {
-    const token = credential();
-    if (token) send({ action: "authenticate", token });
-    subscribe();
-    scheduleLeaders();
-  });
-  socket.addEventListener("message", ({ data }) => receive(JSON.parse(data)));
-  socket.addEventListener("close", () => {
-    if (state.socket !== socket) return;
-    state.lostAt ??= Date.now();
-    showState();
-    const pause = RECONNECT_MS[Math.min(state.attempts, RECONNECT_MS.length - 1)];
-    state.attempts += 1;
-    // Not all clients at once.
-    setTimeout(connect, pause * (0.5 + Math.random()));
-  });
 }
 
 let leadersTimer = null;
@@ -145,4 +116,14 @@ async function loadLeaders() {
 for (const [topic, { button }] of Object.entries(EVENTS)) {
   $(button).addEventListener("click", () => change(topic));
 }
-connect();
+const socket = openSocket({
+  opened: () => {
+    subscribe();
+    scheduleLeaders();
+  },
+  received: receive,
+  lost: () => {
+    state.lostAt ??= Date.now();
+    showState();
+  },
+});

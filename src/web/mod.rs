@@ -17,23 +17,33 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the pages: path, content type, content.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 27] = [
     ("/", HTML, include_str!("wallets.html")),
     ("/live", HTML, include_str!("live.html")),
     ("/store", HTML, include_str!("store.html")),
+    ("/exchange", HTML, include_str!("exchange.html")),
     ("/assets/style.css", CSS, include_str!("style.css")),
     ("/assets/wallets.css", CSS, include_str!("wallets.css")),
     ("/assets/live.css", CSS, include_str!("live.css")),
+    ("/assets/views.css", CSS, include_str!("views.css")),
     ("/assets/store.css", CSS, include_str!("store.css")),
+    ("/assets/exchange.css", CSS, include_str!("exchange.css")),
     ("/assets/api.js", JAVASCRIPT, include_str!("api.js")),
     ("/assets/page.js", JAVASCRIPT, include_str!("page.js")),
+    ("/assets/views.js", JAVASCRIPT, include_str!("views.js")),
+    ("/assets/account.js", JAVASCRIPT, include_str!("account.js")),
+    ("/assets/socket.js", JAVASCRIPT, include_str!("socket.js")),
     ("/assets/wallets.js", JAVASCRIPT, include_str!("wallets.js")),
     ("/assets/live.js", JAVASCRIPT, include_str!("live.js")),
     ("/assets/store.js", JAVASCRIPT, include_str!("store.js")),
-    ("/assets/store-account.js", JAVASCRIPT, include_str!("store-account.js")),
+    ("/assets/store-balance.js", JAVASCRIPT, include_str!("store-balance.js")),
     ("/assets/store-game.js", JAVASCRIPT, include_str!("store-game.js")),
     ("/assets/store-library.js", JAVASCRIPT, include_str!("store-library.js")),
     ("/assets/store-admin.js", JAVASCRIPT, include_str!("store-admin.js")),
+    ("/assets/exchange.js", JAVASCRIPT, include_str!("exchange.js")),
+    ("/assets/exchange-trade.js", JAVASCRIPT, include_str!("exchange-trade.js")),
+    ("/assets/exchange-order.js", JAVASCRIPT, include_str!("exchange-order.js")),
+    ("/assets/exchange-admin.js", JAVASCRIPT, include_str!("exchange-admin.js")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 

@@ -4,7 +4,7 @@ import { call, userId } from "/assets/api.js";
 import {
   $, bindForm, element, formatAmount, runReportingErrors, timeElement, withoutEmpty,
 } from "/assets/page.js";
-import { noteDecimals, readBalance, showBalance } from "/assets/store-account.js";
+import { noteDecimals, readBalance, showBalance } from "/assets/store-balance.js";
 
 /** The game on display, whether the user owns it, and the price that its button pays. */
 const shown = { game: null, owned: false, price: null };

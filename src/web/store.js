@@ -1,13 +1,13 @@
 // The store page: its views, and the list of games.
 
-import { call, credential, setApiKey } from "/assets/api.js";
-import {
-  $, bindButton, bindForm, element, focusAfter, formatAmount, runReportingErrors, showError, showMessage,
-} from "/assets/page.js";
-import { bindAccount, showAccount } from "/assets/store-account.js";
+import { showAccount } from "/assets/account.js";
+import { call } from "/assets/api.js";
+import { $, bindButton, bindForm, element, formatAmount } from "/assets/page.js";
 import { showManagement } from "/assets/store-admin.js";
+import { showBalance } from "/assets/store-balance.js";
 import { isFree, showGame } from "/assets/store-game.js";
 import { showLibrary } from "/assets/store-library.js";
+import { bindViews } from "/assets/views.js";
 
 /** URL of the next page of games. */
 let moreGames = null;
@@ -55,70 +55,14 @@ function showGames() {
   return showPage(`/api/games?${searchQuery()}`, true);
 }
 
-/** Views of the page: each is shown by its hash, `#game=1` with an id. */
-const VIEWS = {
-  games: showGames,
-  game: showGame,
-  library: showLibrary,
-  "sign-in": () => {},
-  manage: showManagement,
-};
-
-/** Runs `task`, and once more without the credential if the server no longer accepts it. */
-async function inSession(task) {
-  try {
-    await task();
-  } catch (error) {
-    if (error.status !== 401 || credential() === null) throw error;
-    setApiKey(null);
-    await showAccount();
-    showMessage("The session is over, or the key is not valid: sign in again.", true);
-    await task();
-  }
-}
-
-/** Where the user was before signing in. */
-let origin = "#games";
-
-/** Shows the view that the URL names, and returns its heading. */
-async function showView() {
-  const [, name, id] = /^#([a-z-]+)(?:=(\d+))?$/.exec(location.hash) ?? [null, "games"];
-  const { hash } = location;
-  let view = Object.hasOwn(VIEWS, name) && (name !== "game" || id) ? name : "games";
-  if (view !== "sign-in") origin = hash || "#games";
-  try {
-    await inSession(() => VIEWS[view](id));
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    showError(error);
-    view = "games";
-    await showGames();
-  }
-  // The user has moved on meanwhile.
-  if (hash !== location.hash) return null;
-  for (const each of Object.keys(VIEWS)) $(`${each}-view`).hidden = each !== view;
-  for (const tab of document.querySelectorAll(".tabs a")) {
-    if (tab.hash === `#${view}` || (tab.hash === "#games" && view === "game")) tab.setAttribute("aria-current", "page");
-    else tab.removeAttribute("aria-current");
-  }
-  const title = $(`${view}-title`);
-  document.title = `${title.textContent} - revwallet`;
-  return title;
-}
-
-window.addEventListener("hashchange", () => runReportingErrors(() => focusAfter(showView)));
-// A message is about what was done last, and may cover a part of the page: it goes when the user goes on.
-for (const event of ["click", "input"]) {
-  document.addEventListener(event, ({ target }) => { if (target !== $("say")) $("say").hidden = true; });
-}
 bindForm("search", () => showGames(), { resets: false });
 bindButton($("more-games"), () => showPage(moreGames, false));
-bindAccount(() => {
-  if (location.hash === origin) runReportingErrors(showView);
-  else location.hash = origin;
-});
-
-runReportingErrors(async () => {
-  await showView();
-  await inSession(showAccount);
+bindViews({
+  views: { games: showGames, game: showGame, library: showLibrary, manage: showManagement },
+  home: "games",
+  parents: { game: "games" },
+  showAccount: async () => {
+    await showAccount();
+    await showBalance();
+  },
 });

@@ -107,6 +107,7 @@ async fn everything_on_the_page_can_be_done_by_keyboard() {
         for (expected, event) in [
             ("Wallets", None),
             ("Store", None),
+            ("Exchange", None),
             ("API", None),
             ("leaderboard-btn", Some("Leaderboard")),
             ("gameprogress-btn", Some("Game progress")),

@@ -72,6 +72,7 @@ async fn pages_and_reserved_paths_reach_the_api() {
             "/ws/",
             "/live",
             "/store",
+            "/exchange",
         ] {
             request_via_edge(app, edge, "revwallet.com", Method::GET, path).await;
             let (direct, proxied) = (app.get(path).await, edge.public.get(path).await);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod body;
+mod info;
 mod internal;
 mod operators;
 mod orders;
@@ -26,6 +27,7 @@ where
 {
     OpenApiRouter::new()
         .merge(accounts::routes())
+        .merge(info::routes())
         .merge(wallets::routes())
         .merge(orders::routes())
         .merge(operators::routes())

@@ -10,6 +10,8 @@ mod notifications;
 mod operators;
 mod orders;
 mod original;
+mod page;
+mod postman;
 mod versions;
 
 use revwallet::auth::Scope;

@@ -38,11 +38,6 @@ async fn sign_in(browser: &Browser, name: &str, user: &User) {
     browser.see("#balance", "EUR").await;
 }
 
-/// A client with a new connection: the server may have closed an idle one while the browser was busy.
-pub(super) fn fresh(app: &TestApp, client: &Client) -> Client {
-    Client::new(app.address).with_credential(client.credential())
-}
-
 #[tokio::test]
 async fn a_visitor_browses_searches_and_reads_without_a_credential() {
     run(async |app| {
@@ -132,7 +127,7 @@ async fn a_user_buys_at_the_price_on_the_page_and_the_balance_follows() {
         browser.see("#balance", "1\u{202f}218.57 EUR").await;
         browser.see("#buy-balance", "1\u{202f}218.57 EUR").await;
         browser.see("#owned", "In your library").await;
-        assert_eq!(cents(&fresh_user(app, &ada)).await, 121_857);
+        assert_eq!(cents(&ada.fresh()).await, 121_857);
         // A tenth for the house, the rest for the publisher.
         assert_eq!(accounts(app, &nova).await, [160, 0, 1_439]);
         browser.click(".tabs a[href='#library']").await;
@@ -167,18 +162,12 @@ async fn where_access_is_closed_anyone_browses_and_users_buy() {
         browser.click(".tabs a[href='#library']").await;
         browser.see("#library", "Alpha").await;
 
-        assert_eq!(cents(&fresh_user(app, &ada)).await, 3_001);
+        assert_eq!(cents(&ada.fresh()).await, 3_001);
         let complaints = browser.complaints("no complaint is expected").await;
         assert!(complaints.is_empty(), "{complaints:?}");
         browser.close().await;
     })
     .await;
-}
-
-/// The user with a new connection.
-fn fresh_user(app: &TestApp, user: &User) -> User {
-    let (id, password) = (user.id.clone(), user.password.clone());
-    User { id, password, client: fresh(app, user) }
 }
 
 #[tokio::test]
@@ -192,21 +181,21 @@ async fn another_price_is_shown_and_charged_only_after_another_press() {
         sign_in(&browser, "ada", &ada).await;
         show(app, &browser, &format!("game={id}")).await;
         browser.see("#buy button", "Buy for 10.00 EUR").await;
-        let store = fresh(app, &store);
+        let store = store.fresh();
         assert_eq!(change(&store, id, json!({ "price": "12.50" })).await.status, 200);
 
         browser.click("#buy button").await;
         browser.see("#say", "The price is now 12.50 EUR. Nothing was charged").await;
         browser.see("#price", "12.50 EUR").await;
         browser.see("#buy button", "Buy for 12.50 EUR").await;
-        let ada = fresh_user(app, &ada);
+        let ada = ada.fresh();
         assert_eq!((cents(&ada).await, titles(&ada).await.len()), (5_000, 0));
         browser.click("#buy button").await;
         browser.see("#say", "Alpha is yours. Charged 12.50 EUR.").await;
-        assert_eq!(cents(&fresh_user(app, &ada)).await, 3_750);
+        assert_eq!(cents(&ada.fresh()).await, 3_750);
 
         // A discount code: its price is shown before it is charged, and a gift is for the other user.
-        let store = fresh(app, &store);
+        let store = store.fresh();
         let code = json!({ "code": "WINTER10", "percent": 10 });
         assert_eq!(store.post("/api/codes", code).await.status, 201);
         browser.see("#buy button", "Buy as a gift for 12.50 EUR").await;
@@ -215,13 +204,13 @@ async fn another_price_is_shown_and_charged_only_after_another_press() {
         browser.click("#buy button").await;
         browser.see("#say", "With the code winter10 the price is 11.25 EUR.").await;
         browser.see("#price", "11.25 EUR 12.50").await;
-        let ada = fresh_user(app, &ada);
+        let ada = ada.fresh();
         assert_eq!(cents(&ada).await, 3_750);
         browser.click("#buy button").await;
         let given = format!("Alpha was given to user {}. Charged 11.25 EUR.", bob.id);
         browser.see("#say", &given).await;
-        assert_eq!(cents(&fresh_user(app, &ada)).await, 2_625);
-        assert_eq!(titles(&fresh_user(app, &bob)).await, ["Alpha"]);
+        assert_eq!(cents(&ada.fresh()).await, 2_625);
+        assert_eq!(titles(&bob.fresh()).await, ["Alpha"]);
         browser.see("#price", "12.50 EUR").await;
         browser.close().await;
     })
@@ -242,11 +231,11 @@ async fn a_purchase_whose_answer_was_lost_is_sent_again_and_charged_once() {
 
         browser.click("#buy button").await;
         browser.see("#say.bad", "Cannot reach the server").await;
-        let ada = fresh_user(app, &ada);
+        let ada = ada.fresh();
         eventually("the request has arrived", async || cents(&ada).await == 4_000).await;
         browser.click("#buy button").await;
         browser.see("#say", "Alpha is yours. Charged 10.00 EUR.").await;
-        assert_eq!(cents(&fresh_user(app, &ada)).await, 4_000);
+        assert_eq!(cents(&ada.fresh()).await, 4_000);
         browser.close().await;
     })
     .await;
@@ -279,7 +268,7 @@ async fn an_activation_key_is_redeemed_into_the_library() {
         browser.see("#say", "Alpha is in your library.").await;
         browser.see("#library", "Alpha").await;
 
-        assert_eq!(titles(&fresh_user(app, &ada)).await, ["Alpha"]);
+        assert_eq!(titles(&ada.fresh()).await, ["Alpha"]);
         browser.close().await;
     })
     .await;

@@ -228,13 +228,8 @@ impl Browser {
 fn axe() -> &'static str {
     static AXE: OnceLock<String> = OnceLock::new();
     AXE.get_or_init(|| {
-        let mut bash = Command::new("bash");
-        bash.args(["-c", "source scripts/lib/setup.sh && axe_npm_tools"]);
-        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "axe-core is not available: {stderr}");
-        let folder = String::from_utf8(output.stdout).unwrap();
-        let path = format!("{}/node_modules/axe-core/axe.min.js", folder.trim());
+        let folder = super::program::tool_folder("axe_npm_tools");
+        let path = folder.join("node_modules/axe-core/axe.min.js");
         std::fs::read_to_string(path).unwrap()
     })
 }

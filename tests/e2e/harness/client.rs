@@ -34,6 +34,11 @@ impl Client {
         Self { credential: Some(credential.to_owned()), ..self.clone() }
     }
 
+    /// Returns a copy with a new connection: the server may have closed an idle one while a test was busy elsewhere.
+    pub fn fresh(&self) -> Self {
+        Self::new(self.address).with_credential(self.credential())
+    }
+
     /// Returns the token or API key, or an empty string.
     pub fn credential(&self) -> &str {
         self.credential.as_deref().unwrap_or_default()

@@ -13,16 +13,7 @@ use tokio::sync::Mutex;
 /// Returns a Python that has clients of both protocols; it is installed once.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let mut bash = std::process::Command::new("bash");
-        bash.args(["-c", "source scripts/lib/setup.sh && python_client_tools"]);
-        let output = bash.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "the clients are not available: {stderr}");
-        let folder = String::from_utf8(output.stdout).unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        root.join(folder.trim()).join("bin/python")
-    })
+    PYTHON.get_or_init(|| super::program::tool_folder("python_client_tools").join("bin/python"))
 }
 
 /// A connected client.

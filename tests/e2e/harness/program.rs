@@ -56,6 +56,16 @@ impl Drop for Folder {
     }
 }
 
+/// Returns the folder that a function of `scripts/lib/setup.sh` prints; the function installs what is missing.
+pub fn tool_folder(function: &str) -> PathBuf {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let script = format!("source scripts/lib/setup.sh && {function}");
+    let output = Command::new("bash").args(["-c", &script]).current_dir(root).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{function}: {stderr}");
+    Path::new(root).join(String::from_utf8(output.stdout).unwrap().trim())
+}
+
 fn path() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap()
 }

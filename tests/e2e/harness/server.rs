@@ -87,10 +87,7 @@ impl Drop for Server {
 
 /// Returns the folder of the PostgreSQL binaries.
 pub fn postgres_bin() -> PathBuf {
-    let script = "source scripts/lib/setup.sh && postgres_bin";
-    let root = env!("CARGO_MANIFEST_DIR");
-    let output = Command::new("bash").args(["-c", script]).current_dir(root).output().unwrap();
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    program::tool_folder("postgres_bin")
 }
 
 /// Returns a command that runs without root privileges, which Postgres requires.

@@ -1,0 +1,75 @@
+//! `/exchange/info`: what the exchange trades, and its limits.
+
+use axum::Json;
+use axum::extract::{FromRef, State};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{Authenticated, Authenticator, Scope};
+use crate::error::{Error, Result};
+use crate::exchange::Exchange;
+use crate::http::problem::Problems;
+use crate::ledger::money::Minor;
+use crate::wallet::http::body::number;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Exchange: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(get_exchange_info))
+}
+
+/// What the exchange trades, and its limits in the fiat currency; null is no limit.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExchangeInfo)]
+struct InfoBody {
+    #[schema(example = "EUR")]
+    fiat_currency: String,
+    #[schema(example = "BTC")]
+    crypto_currency: String,
+    /// Percentage of the traded amount.
+    #[schema(value_type = f64, example = 0)]
+    fee_percent: Box<RawValue>,
+    /// Least amount of an order.
+    #[schema(value_type = Option<f64>, example = json!(null))]
+    min: Option<Box<RawValue>>,
+    /// Largest amount of an order.
+    #[schema(value_type = Option<f64>, example = json!(null))]
+    max: Option<Box<RawValue>>,
+    /// Orders above it wait for approval.
+    #[schema(value_type = Option<f64>, example = json!(null))]
+    approval: Option<Box<RawValue>>,
+    /// Whether the caller may deposit.
+    #[schema(example = true)]
+    may_deposit: bool,
+}
+
+/// Get the terms of the exchange
+#[utoipa::path(
+    get, path = "/exchange/info", tag = "exchange", security(("bearer" = [])),
+    responses((status = 200, description = "The terms", body = InfoBody), Problems),
+)]
+async fn get_exchange_info(
+    State(exchange): State<Exchange>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<InfoBody>> {
+    let pair = exchange.pair();
+    let limits = &exchange.limits;
+    let fee = RawValue::from_string(exchange.settings.exchange_fee.percent());
+    let amount = |limit: Option<Minor>| limit.map(|limit| number(limit, pair.fiat)).transpose();
+    let is_self_service = caller.policy().self_service_funding && caller.user_id().is_some();
+    Ok(Json(InfoBody {
+        fiat_currency: pair.fiat.code().to_owned(),
+        crypto_currency: pair.crypto.code().to_owned(),
+        fee_percent: fee.map_err(|cause| Error::Internal(cause.into()))?,
+        min: amount(limits.min)?,
+        max: amount(limits.max)?,
+        approval: amount(limits.approval)?,
+        may_deposit: is_self_service || caller.has_scope(Scope::WalletWrite),
+    }))
+}

@@ -1,0 +1,82 @@
+// Pages with views: the hash of the URL names the one that is shown, `#game=1` with an id.
+
+import { bindAccount } from "/assets/account.js";
+import { credential, setApiKey } from "/assets/api.js";
+import { $, focusAfter, runReportingErrors, showError, showMessage } from "/assets/page.js";
+
+const SIGN_IN = "sign-in";
+
+/**
+ * Shows the views of a page, `home` first. `views` has a function by the name of each view, which loads it and gets its id.
+ * `parents` has the views that require an id, each with the view whose tab they belong to. `showAccount` shows who is
+ * signed in. Returns a function that shows the view the user was at before signing in.
+ */
+export function bindViews({ views, home, parents, showAccount }) {
+  const names = [...Object.keys(views), SIGN_IN];
+  /** Where the user was before signing in. */
+  let origin = `#${home}`;
+
+  /** Runs `task`, and once more without the credential if the server no longer accepts it. */
+  async function inSession(task) {
+    try {
+      await task();
+    } catch (error) {
+      if (error.status !== 401 || credential() === null) throw error;
+      setApiKey(null);
+      await showAccount();
+      showMessage("The session is over, or the key is not valid: sign in again.", true);
+      await task();
+    }
+  }
+
+  /** Loads a view. Returns the view to show: another one if there is nothing at this URL, or for this user. */
+  async function load(name, id) {
+    try {
+      await inSession(() => views[name]?.(id));
+      return name;
+    } catch (error) {
+      if (![401, 403, 404].includes(error.status)) throw error;
+      showError(error);
+      if (error.status === 401) return SIGN_IN;
+      if (error.status === 403) return name;
+      await views[home]();
+      return home;
+    }
+  }
+
+  /** Shows the view that the URL names, and returns its heading. */
+  async function showView() {
+    const { hash } = location;
+    const [, name, id] = /^#([a-z-]+)(?:=(\d+))?$/.exec(hash) ?? [null, home];
+    const wanted = names.includes(name) && (!Object.hasOwn(parents, name) || id) ? name : home;
+    if (wanted !== SIGN_IN) origin = hash || `#${home}`;
+    const view = await load(wanted, id);
+    // The user has moved on meanwhile.
+    if (hash !== location.hash) return null;
+    for (const each of names) $(`${each}-view`).hidden = each !== view;
+    for (const tab of document.querySelectorAll(".tabs a")) {
+      if (tab.hash === `#${parents[view] ?? view}`) tab.setAttribute("aria-current", "page");
+      else tab.removeAttribute("aria-current");
+    }
+    const title = $(`${view}-title`);
+    document.title = `${title.textContent} - revwallet`;
+    return title;
+  }
+
+  function arrive() {
+    if (location.hash === origin) runReportingErrors(showView);
+    else location.hash = origin;
+  }
+
+  window.addEventListener("hashchange", () => runReportingErrors(() => focusAfter(showView)));
+  // A message is about what was done last, and may cover a part of the page: it goes when the user goes on.
+  for (const event of ["click", "input"]) {
+    document.addEventListener(event, ({ target }) => { if (target !== $("say")) $("say").hidden = true; });
+  }
+  bindAccount({ show: showAccount, arrive });
+  runReportingErrors(async () => {
+    await showView();
+    await inSession(showAccount);
+  });
+  return arrive;
+}
