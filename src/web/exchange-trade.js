@@ -42,9 +42,9 @@ function showLimits() {
   const limits = [];
   if (info.min !== null) limits.push(`at least ${amount(info.min)}`);
   if (info.max !== null) limits.push(`at most ${amount(info.max)}`);
-  if (info.approval !== null) limits.push(`above ${amount(info.approval)} an operator approves it`);
+  if (info.approval !== null) limits.push(`those above ${amount(info.approval)} wait for approval`);
   $("limits").hidden = limits.length === 0;
-  $("limits").textContent = `An order: ${limits.join(", ")}.`;
+  $("limits").textContent = `Orders: ${limits.join("; ")}.`;
 }
 
 function showAmount(id, amount, currency) {
