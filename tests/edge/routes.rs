@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::harness::newman::newman;
 use crate::harness::{TestApp, eventually};
 use crate::nginx::{Edge, nginx_versions, run_behind_nginx};
 use crate::stub;
@@ -141,6 +142,10 @@ async fn the_exchange_has_a_host_of_its_own() {
             ("/wallet/2/deposit", "/exchange/wallet/2/deposit"),
             ("/orders/2?limit=5", "/exchange/orders/2?limit=5"),
             ("/exchange/orders/2", "/exchange/orders/2"),
+            ("/exchange", "/exchange"),
+            ("/api/orders?limit=5", "/api/orders?limit=5"),
+            ("/ws", "/ws"),
+            ("/apiary", "/exchange/apiary"),
             ("/problems/invalid", "/problems/invalid"),
             ("/metrics", "/exchange/metrics"),
             ("/grafana/", "/exchange/grafana/"),
@@ -157,6 +162,17 @@ async fn the_exchange_has_a_host_of_its_own() {
         }
         edge.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_postman_collection_passes_at_the_host_of_the_exchange() {
+    run_behind_nginx(&[], &[], async |_, edge| {
+        let port = edge.public.address.port();
+        let base = format!("http://exchange.localhost:{port}");
+        let output = newman(&base, &[]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    })
+    .await;
 }
 
 #[tokio::test]

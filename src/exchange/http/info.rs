@@ -24,7 +24,7 @@ where
     OpenApiRouter::new().routes(routes!(get_exchange_info))
 }
 
-/// What the exchange trades, and its limits in the fiat currency; null is no limit.
+/// Currencies, fee and limits of the exchange. Limits are in the fiat currency; null is no limit.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeInfo)]
 struct InfoBody {

@@ -1,31 +1,13 @@
 //! The Postman collection `tests/prj_final.postman_collection.json`, run by Newman.
 
-use std::process::Output;
-
 use revwallet::auth::Scope;
-use tokio::process::Command;
 
 use super::{assert_faults_happened, fault};
-use crate::harness::{TestApp, program, run, run_with};
+use crate::harness::newman::newman;
+use crate::harness::{TestApp, run, run_with};
 
-/// Runs the collection against the app with further variables.
-async fn newman(app: &TestApp, variables: &[(&str, &str)]) -> Output {
-    let api = format!("http://{}", app.address);
-    let base = format!("{api}/exchange");
-    let newman = program::tool_folder("newman_npm_tools").join("node_modules/.bin/newman");
-    let given = [("base_url", &base as &str), ("api_url", &api)];
-    Command::new(newman)
-        .args(["run", "./tests/prj_final.postman_collection.json", "--color", "off"])
-        .args(
-            given
-                .iter()
-                .chain(variables)
-                .flat_map(|(name, value)| ["--env-var".to_owned(), format!("{name}={value}")]),
-        )
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .await
-        .unwrap()
+fn base(app: &TestApp) -> String {
+    format!("http://{}/exchange", app.address)
 }
 
 #[tokio::test]
@@ -34,8 +16,10 @@ async fn the_collection_passes_twice_on_one_server() {
         let admin = app.api_key(&[Scope::Admin]).await;
         for _ in 0..2 {
             fault(app, "withdraw-do", "refused", 1).await;
-            let variables = [("outside_refuses", "yes"), ("admin_key", admin.credential())];
-            let output = newman(app, &variables).await;
+            let api = format!("http://{}", app.address);
+            let key = admin.credential();
+            let variables = [("outside_refuses", "yes"), ("admin_key", key), ("api_url", &api)];
+            let output = newman(&base(app), &variables).await;
             let report = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{report}");
             assert!(!report.contains("skipped:"), "{report}");
@@ -48,7 +32,7 @@ async fn the_collection_passes_twice_on_one_server() {
 #[tokio::test]
 async fn the_collection_says_what_it_skips_without_further_variables() {
     run(async |app| {
-        let output = newman(app, &[]).await;
+        let output = newman(&base(app), &[]).await;
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{report}");
         assert_eq!(report.matches("skipped:").count(), 2, "{report}");
@@ -59,7 +43,7 @@ async fn the_collection_says_what_it_skips_without_further_variables() {
 #[tokio::test]
 async fn a_difference_fails_the_collection() {
     run_with(&["--exchange-min=50"], async |app| {
-        let output = newman(app, &[]).await;
+        let output = newman(&base(app), &[]).await;
         assert!(!output.status.success());
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(

@@ -6,6 +6,7 @@ pub mod client;
 pub mod examples;
 pub mod grpc;
 pub mod logs;
+pub mod newman;
 #[path = "../../../src/bin/revwallet-bench/otlp_collector.rs"]
 pub mod otlp_collector;
 pub mod postgres;
