@@ -51,7 +51,7 @@ struct InfoBody {
 
 /// Get the terms of the exchange
 #[utoipa::path(
-    get, path = "/exchange/info", tag = "exchange", security(("bearer" = [])),
+    get, path = "/exchange/info", tag = "about", security(("bearer" = [])),
     responses((status = 200, description = "The terms", body = InfoBody), Problems),
 )]
 async fn get_exchange_info(

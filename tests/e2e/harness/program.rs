@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -58,6 +59,9 @@ impl Drop for Folder {
 
 /// Returns the folder that a function of `scripts/lib/setup.sh` prints; the function installs what is missing.
 pub fn tool_folder(function: &str) -> PathBuf {
+    // Two tests at once would install the same tool into the same folder.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = env!("CARGO_MANIFEST_DIR");
     let script = format!("source scripts/lib/setup.sh && {function}");
     let output = Command::new("bash").args(["-c", &script]).current_dir(root).output().unwrap();

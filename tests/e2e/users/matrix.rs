@@ -67,6 +67,11 @@ async fn wallet_fixture(opener: &Client, shop: &Client) -> WalletFixture {
     WalletFixture { wallet, second, hold, transfer }
 }
 
+/// Whether a route is about a wallet.
+fn is_wallet_route(path: &str) -> bool {
+    path.starts_with("/wallet/") && path != "/wallet/probe" && !path.starts_with("/wallet/webhook")
+}
+
 impl<'a> Fixture<'a> {
     async fn create(app: &'a TestApp) -> Self {
         let shop = app.api_key(&[Scope::WalletRead, Scope::WalletWrite]).await;
@@ -98,10 +103,7 @@ impl<'a> Fixture<'a> {
 
     /// Returns one request per row of a route; for a permitted caller it is invalid or harmless.
     async fn requests(&self, method: &str, path: &str) -> Vec<(&'static str, String, Value)> {
-        let is_wallet_route = path.starts_with("/wallet/")
-            && path != "/wallet/probe"
-            && !path.starts_with("/wallet/webhook");
-        if is_wallet_route {
+        if is_wallet_route(path) {
             let [owned, unowned] = &self.wallets;
             return vec![
                 ("of a user", self.filled(method, path, owned).await, body(method, path, owned)),
@@ -161,7 +163,7 @@ impl<'a> Fixture<'a> {
             (_, path) if path.contains("{order_id}") || path.starts_with("/exchange/") => {
                 single(self.exchange_path(path), json!({}))
             }
-            (_, "/problems/{slug}") => single("/problems/invalid".to_owned(), json!({})),
+            (_, "/problems/{slug}") => single(path.replace("{slug}", "invalid"), json!({})),
             (_, path) if !path.contains('{') => single(path.to_owned(), json!({})),
             (method, path) => panic!(
                 "{method} {path} is new: add its request here and review the resulting permissions"
