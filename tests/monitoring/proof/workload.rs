@@ -158,9 +158,17 @@ async fn move_money(client: &Client) {
     }
 }
 
+/// Buys and sells crypto as a user.
+async fn trade(user: &Client, id: &str) {
+    user.post("/exchange/quote", json!({ "side": "buy", "fiat_amount": 2 })).await;
+    user.post(&format!("/exchange/buy/{id}"), json!({ "fiat_amount": 2 })).await;
+    user.post(&format!("/exchange/sell/{id}"), json!({ "crypto_amount": 0.01 })).await;
+}
+
 /// Adds games, and buys and refunds them as a user.
 async fn shop(client: &Client, user: &Client, id: &str) {
     user.post("/api/wallet/deposit", json!({ "userId": id, "amount": 1_000 })).await;
+    trade(user, id).await;
     for price in ["2.50", "0"] {
         let body = json!({ "title": "x", "genre": "x", "price": price });
         let game = client.post("/api/games", body).await.json()["gameId"].clone();
