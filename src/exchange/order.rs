@@ -88,6 +88,9 @@ struct PlacedRow<'a> {
 }
 
 pub(super) fn preregister(metrics: &Metrics) {
+    for command in ["approve", "retry", "skip", "abort", "resolve"] {
+        metrics.wallet_exchange_commands_total.preregister([command]);
+    }
     for side in [Side::Buy, Side::Sell] {
         metrics.wallet_exchange_quotes_total.preregister([side.name()]);
         for outcome in ["placed", "replayed", "refused"] {
