@@ -370,6 +370,7 @@ mod tests {
         metrics.wallet_ws_fanout_lag_seconds.record(1.0);
         metrics.wallet_leaderboard_batch_size.record(1.0);
         metrics.wallet_leaderboard_read_duration_seconds.with(["x"]).record(1.0);
+        metrics.wallet_saga_step_duration_seconds.with(["x", "y"]).record(1.0);
 
         let rendered = metrics.handle().render();
 
