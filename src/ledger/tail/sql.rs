@@ -172,15 +172,17 @@ pub(super) async fn find_cursor(
 const LEASE_SECONDS: f64 = 3.0;
 
 /// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds it.
+///
+/// The statements of the transaction are planned anew: a plan that was made for the book of the first seconds, and kept, would
+/// search a book that has grown from its end.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
     name: &str,
     holder: Uuid,
 ) -> sqlx::Result<Option<Position>> {
-    sqlx::query_as!(
-        Position,
-        "select seq, event from ledger.cursor
+    let row = sqlx::query!(
+        "select seq, event, set_config('plan_cache_mode', 'force_custom_plan', true) from ledger.cursor
         where book = $1 and name = $2
             and (holder is null or holder = $3 or at < now() - make_interval(secs => $4))
         for update skip locked",
@@ -188,9 +190,9 @@ pub(super) async fn lock_cursor(
         name,
         holder,
         LEASE_SECONDS,
-    )
-    .fetch_optional(db)
-    .await
+    );
+    let row = row.fetch_optional(db).await?;
+    Ok(row.map(|row| Position { seq: row.seq, event: row.event }))
 }
 
 /// Advances the cursor, which also renews the lease of its holder.
