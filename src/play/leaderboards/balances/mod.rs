@@ -38,7 +38,7 @@ struct Recorder;
 impl SegmentHandler<Raises> for Recorder {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
         let mut of_currency: BTreeMap<&str, (Vec<&str>, Vec<i64>)> = BTreeMap::new();
-        for raise in &segment.items {
+        for raise in highest(&segment.items) {
             let (owners, balances) = of_currency.entry(&raise.currency).or_default();
             owners.push(&raise.player);
             balances.push(raise.balance);
@@ -49,6 +49,20 @@ impl SegmentHandler<Raises> for Recorder {
         }
         Ok(())
     }
+}
+
+/// The first raise to each player's highest balance, in the order of the book: lower ones change nothing on the board.
+fn highest(raises: &[Raise]) -> Vec<&Raise> {
+    let mut of_player: HashMap<(&str, &str), &Raise> = HashMap::new();
+    for raise in raises {
+        let highest = of_player.entry((&raise.currency, &raise.player)).or_insert(raise);
+        if highest.balance < raise.balance {
+            *highest = raise;
+        }
+    }
+    let mut highest: Vec<&Raise> = of_player.into_values().collect();
+    highest.sort_unstable_by_key(|raise| raise.seq);
+    highest
 }
 
 /// An entry of the board.
