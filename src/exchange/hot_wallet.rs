@@ -70,19 +70,21 @@ impl Exchange {
         let legs = vec![Leg::from(Action::Move { kind, debit, credit, amount: moved })];
         let posted = self.wallets.ledger().post(Posting { key, legs, ..Posting::default() }).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
-        let mut db = self.db.acquire("exchange.fund_hot_wallet").await?;
-        let (actor, subject) = (
-            Actor { name: caller.name(), origin: None },
-            format!("hot-wallet:{}", currency.code()),
-        );
-        let action = AuditAction::HotWalletFunded;
-        let entry = audit_log::NewEntry {
-            action,
-            subject: Some(&subject),
-            outcome: Outcome::Done,
-            reason: Some(reason),
-        };
-        audit_log::append_entry(&mut db, &self.metrics, actor, &entry).await?;
+        if !posted.replayed {
+            let mut db = self.db.acquire("exchange.fund_hot_wallet").await?;
+            let (actor, subject) = (
+                Actor { name: caller.name(), origin: None },
+                format!("hot-wallet:{}", currency.code()),
+            );
+            let action = AuditAction::HotWalletFunded;
+            let entry = audit_log::NewEntry {
+                action,
+                subject: Some(&subject),
+                outcome: Outcome::Done,
+                reason: Some(reason),
+            };
+            audit_log::append_entry(&mut db, &self.metrics, actor, &entry).await?;
+        }
         Ok(posted.available(hot).unwrap_or_default())
     }
 
