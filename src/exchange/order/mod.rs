@@ -1,15 +1,15 @@
 //! Orders: placing one holds its money and begins its saga, in one posting.
 
-use rust_decimal::Decimal;
+mod read;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::steps::{self, HELD};
 use super::terms::{OrderAmount, Side, Terms};
 use super::{Exchange, sql};
-use crate::auth::{Caller, Scope};
+use crate::auth::Scope;
 use crate::error::{Error, ExchangeRefusal, Result};
 use crate::idempotency::HashedKey;
 use crate::ids::{PlayerId, SagaId, TransferId, UserId};
@@ -17,11 +17,12 @@ use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
-use crate::saga::{NewSaga, SagaState, StepRow};
+use crate::saga::NewSaga;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 use crate::wallet::main_wallet::charge::Charge;
 
+pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
 /// Refusal of a companion whose quote has ended, or whose user has reached a limit.
@@ -42,22 +43,6 @@ pub struct OrderRequest {
 pub struct PlacedOrder {
     pub id: SagaId,
     pub replayed: bool,
-}
-
-/// An order.
-#[derive(Debug, Clone)]
-pub struct Order {
-    pub id: SagaId,
-    pub user: UserId,
-    pub terms: Terms,
-    pub quote: Option<Uuid>,
-    pub state: SagaState,
-    /// Why it is not simply processing.
-    pub reason: Option<String>,
-    pub created_at: OffsetDateTime,
-    pub ended_at: Option<OffsetDateTime>,
-    pub deadline: OffsetDateTime,
-    pub steps: Vec<StepRow>,
 }
 
 /// Facts that the steps of an order need; stored with the saga.
@@ -297,107 +282,5 @@ impl Exchange {
         }
         // It has changed since.
         Ok(Error::Overloaded)
-    }
-
-    /// An order with its steps, for its user and for callers with `admin`.
-    pub async fn order(&self, id: SagaId, caller: &Caller) -> Result<Order> {
-        let is_admin = caller.has_scope(Scope::Admin);
-        if !is_admin {
-            caller.require_user()?;
-        }
-        let mut db = self.db.snapshot("exchange.order").await?;
-        let filter =
-            sql::OrderFilter { id: Some(id), before: i64::MAX, limit: 1, ..Default::default() };
-        let found = self.read_orders(&mut db, &filter).await?.pop();
-        found
-            .filter(|order| is_admin || caller.user_id() == Some(order.user))
-            .ok_or(Error::NotFound("order"))
-    }
-
-    /// Orders of a user, newest first.
-    pub async fn orders_of(
-        &self,
-        user: UserId,
-        filter: &OrderListFilter,
-        caller: &Caller,
-    ) -> Result<Vec<Order>> {
-        caller.require_user_or_scope(user, Scope::Admin)?;
-        self.list(Some(user), filter).await
-    }
-
-    /// Orders of all users, newest first: only for callers with `admin`.
-    pub async fn orders(
-        &self,
-        user: Option<UserId>,
-        filter: &OrderListFilter,
-        caller: &Caller,
-    ) -> Result<Vec<Order>> {
-        caller.require_scope(Scope::Admin)?;
-        self.list(user, filter).await
-    }
-
-    async fn list(&self, user: Option<UserId>, filter: &OrderListFilter) -> Result<Vec<Order>> {
-        let mut db = self.db.snapshot("exchange.orders").await?;
-        let filter = sql::OrderFilter {
-            id: None,
-            user,
-            state: filter.state.map(SagaState::name),
-            before: filter.before,
-            limit: filter.limit,
-        };
-        self.read_orders(&mut db, &filter).await
-    }
-
-    async fn read_orders(
-        &self,
-        db: &mut sqlx::PgConnection,
-        filter: &sql::OrderFilter,
-    ) -> Result<Vec<Order>> {
-        let rows = sql::orders(db, filter).await?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
-        let mut steps = crate::saga::steps_of(db, &ids).await?;
-        rows.into_iter()
-            .map(|row| {
-                let own = steps.extract_if(.., |step| step.saga == row.id).collect();
-                row.into_order(own)
-            })
-            .collect()
-    }
-}
-
-/// Filter of a list of orders.
-#[derive(Debug, Clone, Copy)]
-pub struct OrderListFilter {
-    pub state: Option<SagaState>,
-    /// Only orders with a lower id.
-    pub before: i64,
-    pub limit: i64,
-}
-
-impl sql::OrderRow {
-    fn into_order(self, steps: Vec<StepRow>) -> Result<Order> {
-        let price: Result<Decimal, _> = self.price.parse();
-        let terms = Terms {
-            side: self
-                .side
-                .parse()
-                .map_err(|why: String| Error::Internal(anyhow::Error::msg(why)))?,
-            fiat: Minor(self.fiat),
-            fee: Minor(self.fee),
-            crypto: Minor(self.crypto),
-            price: price.map_err(|cause| Error::Internal(cause.into()))?.normalize(),
-        };
-        Ok(Order {
-            id: self.id,
-            user: self.user,
-            terms,
-            quote: self.quote,
-            state: self.state.parse()?,
-            reason: self.reason,
-            created_at: self.at,
-            ended_at: self.ended_at,
-            deadline: self.deadline,
-            steps,
-        })
     }
 }
