@@ -35,7 +35,6 @@ create table saga (
     -- Facts that its steps need.
     input json not null,
     constraint saga_pkey primary key (id),
-    constraint saga_reference unique (reference),
     constraint saga_notification check (notification in ('none', 'due', 'sent')),
     constraint saga_state check (
         case state
@@ -54,6 +53,7 @@ create table saga (
 create index saga_due on saga (run_at) where run_at is not null;
 create index saga_open on saga (state, id) where state not in ('completed', 'failed');
 
+-- No foreign key to the saga, which is inserted by the same statement and never deleted.
 create table saga_step (
     saga bigint not null,
     started_at timestamptz,
@@ -76,16 +76,19 @@ create table saga_step (
     result json,
     undo_result json,
     constraint saga_step_pkey primary key (saga, step),
-    constraint saga_step_saga_fkey foreign key (saga) references saga (id),
     constraint saga_step_resolution check (resolution in ('done', 'not-done')),
     constraint saga_step_state check (state in (
         'ready', 'running', 'waiting', 'unknown', 'done', 'failed', 'undoing', 'undone', 'skipped'))
 ) with (fillfactor = 70);
 
+-- The settings of these functions keep one plan for all sizes of the tables: a saga and its step are found by their keys.
+
 -- Creates sagas whose first step is done by the same posting. Returns the rows that took effect.
 create function create_sagas(p_rows json) returns setof int
 language plpgsql
 set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
@@ -94,9 +97,10 @@ begin
             n int, seq bigint, saga bigint, kind text, version smallint, owner bigint, reference uuid, input json,
             seconds float8, approved boolean, first_name text, next_name text, trace uuid)
     ), created as (
-        insert into saga (id, deadline, time_allowed, run_at, owner, trace_id, reference, version, step, kind, state, reason, input)
-        select saga, clock_timestamp() + make_interval(secs => seconds), make_interval(secs => seconds), case when approved then clock_timestamp() end,
-            owner, trace, reference, version, 1, kind, 'pending', case when not approved then 'waits for approval' end, input
+        insert into saga (
+            id, deadline, time_allowed, run_at, owner, trace_id, reference, version, step, kind, state, reason, input)
+        select saga, clock_timestamp() + make_interval(secs => seconds), make_interval(secs => seconds),
+            case when approved then clock_timestamp() end, owner, trace, reference, version, 1, kind, 'pending', case when not approved then 'waits for approval' end, input
         from input
         on conflict do nothing
         returning id
@@ -109,12 +113,12 @@ begin
             (1::smallint, i.next_name, 'ready', 0, null, null)
         ) s (step, name, state, attempts, at, transfer)
     ), published as (
-        insert into ledger.event (book, topic, trace_id, body)
-        select 1, 'order:' || i.saga, i.trace, json_build_object(
+        insert into ledger.event (xid, book, topic, trace_id, body)
+        select x.xid, 1, 'order:' || i.saga, i.trace, json_build_object(
             'type', 'order.pending',
             'data', json_build_object('order_id', i.saga, 'state', 'pending', 'step', i.first_name, 'step_state', 'done'),
             'player', i.owner::text, 'audience', json_build_object('owner', i.owner))
-        from input i join created c on c.id = i.saga
+        from input i join created c on c.id = i.saga cross join (select ledger.event_xid() as xid offset 0) x
         order by i.n
     )
     select i.n from input i join created c on c.id = i.saga;
@@ -127,6 +131,8 @@ $$;
 create function move_sagas(p_rows json) returns setof int
 language plpgsql
 set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
@@ -137,8 +143,8 @@ begin
             state text, undoing boolean, reason text, seconds float8, notification text,
             -- The step that it was at: its state after this, the answer of the other system, the place of its transfer in the posting.
             step smallint, undid boolean, step_name text, step_state text, error text, result json, first int,
-            -- The step that it is at from now on, if another one.
-            next smallint, next_name text, next_state text)
+            -- The step that it is at from now on, if another one; with a name, it is about to be tried for the first time.
+            next smallint, next_name text)
     ), moved as (
         update saga s
         set step = coalesce(i.next, s.step), is_undoing = i.undoing, state = i.state, reason = i.reason,
@@ -146,13 +152,16 @@ begin
             ended_at = case when i.state in ('completed', 'failed') then coalesce(s.ended_at, clock_timestamp()) end,
             notification = coalesce(i.notification, s.notification)
         from input i
-        where s.id = i.saga and s.fence = i.fence and s.step = i.step and s.is_undoing = i.undid and s.run_at is not null
-            and s.ended_at is null
+        where s.id = i.saga and s.fence = i.fence and s.step = i.step and s.is_undoing = i.undid and s.ended_at is null
         returning i.n, s.owner, s.trace_id
     ), stepped as (
         update saga_step t
         set state = i.step_state, error = i.error,
-            resolution = case when i.step_state in ('done', 'failed', 'undone', 'skipped') then null else t.resolution end,
+            -- It answers one call, which may have to wait to be booked.
+            resolution = case
+                when i.undoing = i.undid and i.state <> 'stuck' and i.step_state not in ('done', 'failed', 'undone', 'skipped')
+                then t.resolution
+            end,
             ended_at = case when i.step_state in ('done', 'failed', 'undone', 'skipped') then clock_timestamp() end,
             result = case when i.undid then t.result else coalesce(i.result, t.result) end,
             undo_result = case when i.undid then coalesce(i.result, t.undo_result) else t.undo_result end,
@@ -161,21 +170,18 @@ begin
         from input i join moved using (n)
         where t.saga = i.saga and t.step = i.step
     ), begun as (
-        insert into saga_step as t (saga, step, name, state, attempts, undo_attempts, started_at)
-        select i.saga, i.next, i.next_name, i.next_state, case when i.undoing then 0 else 1 end,
-            case when i.undoing then 1 else 0 end, clock_timestamp()
+        insert into saga_step (saga, step, name, state, attempts, started_at)
+        select i.saga, i.next, i.next_name, 'running', 1, clock_timestamp()
         from input i join moved using (n)
-        where i.next is not null and i.next_name is not null
-        on conflict (saga, step) do update
-        set state = excluded.state, undo_attempts = t.undo_attempts + excluded.undo_attempts, ended_at = null
+        where i.next_name is not null
     ), published as (
-        insert into ledger.event (book, topic, trace_id, body)
-        select 1, 'order:' || i.saga, m.trace_id, json_build_object(
+        insert into ledger.event (xid, book, topic, trace_id, body)
+        select x.xid, 1, 'order:' || i.saga, m.trace_id, json_build_object(
             'type', 'order.' || i.state,
             'data', json_build_object(
                 'order_id', i.saga, 'state', i.state, 'step', i.step_name, 'step_state', i.step_state, 'reason', i.reason),
             'player', m.owner::text, 'audience', json_build_object('owner', m.owner))
-        from input i join moved m using (n)
+        from input i join moved m using (n) cross join (select ledger.event_xid() as xid offset 0) x
         order by i.n
     )
     select m.n from moved m;
@@ -192,6 +198,8 @@ returns table (
 )
 language plpgsql
 set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin

@@ -71,6 +71,8 @@ $$;
 create function place_orders(p_rows json) returns setof int
 language plpgsql
 set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_accepted json;

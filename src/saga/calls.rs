@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use serde_json::value::RawValue;
+use tracing::Instrument;
 
 use super::handler::{Call, CallOutcome, SagaHandler, StepAction};
 use super::{Sagas, SagasParts};
@@ -41,7 +42,7 @@ impl<H: SagaHandler> Sagas<H> {
             has_submitted = true;
         }
         loop {
-            return match self.in_time(self.handler.find(call)).await {
+            return match self.traced("find", call, self.handler.find(call)).await {
                 Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
                 Ok(CallOutcome::Refused(reason)) => Answer::Refused(reason),
                 Ok(CallOutcome::Pending | CallOutcome::Absent) if is_late => {
@@ -66,7 +67,7 @@ impl<H: SagaHandler> Sagas<H> {
     }
 
     async fn submit(&self, call: &Call<'_>) {
-        if let Err(why) = self.in_time(self.handler.submit(call)).await {
+        if let Err(why) = self.traced("submit", call, self.handler.submit(call)).await {
             tracing::debug!(
                 saga = call.saga.0,
                 saga_step = call.step.name,
@@ -78,7 +79,7 @@ impl<H: SagaHandler> Sagas<H> {
 
     /// Gives a call up, unless it has taken effect.
     async fn cancel(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
-        match self.in_time(self.handler.cancel(call)).await {
+        match self.traced("cancel", call, self.handler.cancel(call)).await {
             Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
             Ok(CallOutcome::Refused(_)) => Answer::Refused(if attempt.is_late {
                 "the deadline has passed".to_owned()
@@ -94,6 +95,24 @@ impl<H: SagaHandler> Sagas<H> {
 }
 
 impl<H> SagasParts<H> {
+    /// Makes a call in a span of its own.
+    async fn traced<T>(
+        &self,
+        operation: &'static str,
+        call: &Call<'_>,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T, String> {
+        let span = tracing::info_span!(
+            "saga.call",
+            otel.kind = "client",
+            operation,
+            saga = call.saga.0,
+            saga_step = call.step.name,
+            reference = call.reference,
+        );
+        self.in_time(request).instrument(span).await
+    }
+
     /// Bounds the time of a call; a failure becomes its text.
     pub(super) async fn in_time<T>(
         &self,

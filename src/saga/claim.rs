@@ -19,6 +19,7 @@ pub(super) struct Claim {
     pub trace: Option<Uuid>,
     pub reference: Uuid,
     pub definition: &'static Definition,
+    pub state: SagaState,
     pub input: Box<RawValue>,
     pub is_late: bool,
     /// Why it is being undone.
@@ -52,6 +53,7 @@ impl Claim {
             trace: row.trace,
             reference: row.reference,
             definition,
+            state: row.state.parse()?,
             input: raw(row.input)?,
             is_late: row.is_late,
             reason: row.reason,
@@ -77,7 +79,6 @@ impl Claim {
         let (action, round) = (self.action.name(), self.round);
         Ok(Call {
             saga: self.id,
-            kind: self.definition.kind,
             owner: self.owner,
             step,
             action: self.action,
@@ -107,6 +108,7 @@ impl Claim {
 
     /// A change of the saga and of its current step; what it does not say stays as it is.
     pub(super) fn to(&self, state: SagaState, step_state: StepState) -> Move<'_> {
+        debug_assert!(self.state.may_become(state), "{:?} to {state:?}", self.state);
         Move {
             saga: self.id,
             fence: self.fence,
@@ -124,7 +126,6 @@ impl Claim {
             first: None,
             next: None,
             next_name: None,
-            next_state: None,
         }
     }
 }

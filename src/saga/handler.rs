@@ -31,7 +31,6 @@ impl StepAction {
 #[derive(Debug)]
 pub struct Call<'a> {
     pub saga: SagaId,
-    pub kind: &'static str,
     pub owner: UserId,
     pub step: &'static StepDefinition,
     pub action: StepAction,
@@ -76,7 +75,6 @@ pub enum Booked {
 pub struct Ended<'a> {
     pub saga: SagaId,
     pub owner: UserId,
-    pub kind: &'static str,
     pub state: SagaState,
     /// Why it failed.
     pub reason: Option<&'a str>,

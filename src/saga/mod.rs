@@ -8,7 +8,9 @@
 //! | [`state`] | the states of a saga, and the picture of their transitions |
 //! | [`worker`] | claims the sagas that are due, and runs each in a task of its own |
 //! | [`claim`] | a claimed saga at its step |
-//! | [`steps`] | one claimed saga: do, undo, notify |
+//! | [`steps`] | one claimed saga: do, undo, book |
+//! | [`setback`] | a step that is given up, tried again, waits, is unknown or stuck |
+//! | [`notification`] | telling the owner that it is over |
 //! | [`calls`] | the outcome of a call to another system, by our reference only |
 //! | [`operator`] | retry, skip, abort, resolve, approve |
 //!
@@ -21,7 +23,9 @@ mod calls;
 mod claim;
 mod definition;
 mod handler;
+mod notification;
 pub mod operator;
+mod setback;
 mod sql;
 mod state;
 mod steps;
@@ -36,7 +40,7 @@ use crate::telemetry::Metrics;
 pub use self::definition::{Definition, StepDefinition};
 pub use self::handler::{Booked, Call, CallOutcome, Ended, SagaHandler, StepAction};
 pub use self::sql::{MOVED, NewSaga, StepRow, next_id, steps as steps_of};
-pub use self::state::{SagaState, StepState, mermaid};
+pub use self::state::{SagaState, mermaid};
 pub use self::worker::start;
 
 /// Settings of the engine.

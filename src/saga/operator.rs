@@ -45,6 +45,7 @@ pub async fn command(
     let state: SagaState = found.state.parse()?;
     let reason = format!("operator: {reason}");
     let change = plan(saga, &found, state, command, &reason)?;
+    debug_assert!(state.may_become(change.state), "{state:?} to {:?}", change.state);
     sql::change(db, &change).await
 }
 
@@ -64,9 +65,10 @@ fn plan<'a>(
     let working = if found.undoing { SagaState::Compensating } else { SagaState::Processing };
     let base = OperatorChange {
         saga,
-        state: working.name(),
+        state: working,
         undoing: found.undoing,
-        reason: found.undoing.then_some(reason),
+        // That of the compensation stays.
+        reason: None,
         ends: false,
         step: found.step,
         step_state: None,
@@ -84,7 +86,7 @@ fn plan<'a>(
         // Anything else could pay twice.
         (_, SagaState::Unknown) => refused("its outcome is unknown: resolve it"),
         (SagaCommand::Approve, _) if found.approves => {
-            Ok(OperatorChange { state: SagaState::Pending.name(), reason: None, ..base })
+            Ok(OperatorChange { state: SagaState::Pending, ..base })
         }
         (SagaCommand::Approve, _) => refused("it does not wait for approval"),
         (SagaCommand::Retry, _) if found.approves => refused("it waits for approval"),
@@ -137,6 +139,6 @@ mod tests {
         let resolve = SagaCommand::Resolve { is_done: true };
         let planned = plan(SagaId(1), &found, SagaState::Unknown, resolve, "because").unwrap();
 
-        assert_eq!((planned.state, planned.resolution), ("processing", Some("done")));
+        assert_eq!((planned.state, planned.resolution), (SagaState::Processing, Some("done")));
     }
 }

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::state::SagaState;
 use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 use crate::ledger::companion::CompanionKind;
@@ -56,7 +57,6 @@ pub(super) struct Move<'a> {
     pub first: Option<usize>,
     pub next: Option<i16>,
     pub next_name: Option<&'a str>,
-    pub next_state: Option<&'a str>,
 }
 
 /// Moves a saga on without a posting; false if its claim is not the last one any more.
@@ -117,6 +117,15 @@ pub(super) async fn claim(
         lease_seconds,
     );
     Ok(rows.fetch_all(db).await?)
+}
+
+/// Time until the next claim of a saga, or the end of a lease; below zero if it has passed.
+pub(super) async fn seconds_until_due(db: &mut PgConnection) -> Result<Option<f64>> {
+    let seconds = sqlx::query_scalar!(
+        "select extract(epoch from min(run_at) - clock_timestamp())::float8
+        from saga where run_at is not null"
+    );
+    Ok(seconds.fetch_one(db).await?)
 }
 
 /// Ends the notification of a saga, or delays its next attempt; false if the claim is not the last one any more.
@@ -204,8 +213,9 @@ pub(super) async fn lock(db: &mut PgConnection, saga: SagaId) -> Result<Option<L
 /// A change that an operator makes to a saga: the claim of a worker that has it now ends.
 pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
-    pub state: &'a str,
+    pub state: SagaState,
     pub undoing: bool,
+    /// None leaves the reason of a compensation as it is.
     pub reason: Option<&'a str>,
     /// Whether the deadline is now; otherwise the saga has as much time again as when it began.
     pub ends: bool,
@@ -230,11 +240,11 @@ pub(super) async fn change(db: &mut PgConnection, change: &OperatorChange<'_>) -
             where s.id = $1 and t.saga = s.id and t.step = s.step
         )
         update saga
-        set state = $2, is_undoing = $3, reason = $4, deadline = clock_timestamp() + case when $5 then interval '0' else time_allowed end,
+        set state = $2, is_undoing = $3, reason = case when $3 then coalesce($4, reason) else $4 end, deadline = clock_timestamp() + case when $5 then interval '0' else time_allowed end,
             step = $6, run_at = clock_timestamp(), fence = fence + 1
         where id = $1",
         saga.0,
-        state,
+        state.name(),
         undoing,
         *reason,
         ends,
@@ -286,8 +296,8 @@ pub async fn next_id(db: &mut PgConnection) -> Result<SagaId> {
     Ok(id.fetch_one(db).await?)
 }
 
-/// Makes a saga due now if it is at one of these steps, or, without steps, if its notification is due. A saga that a worker
-/// has is left to the worker.
+/// Makes a saga due now if it is at one of these steps and has failed before, or, without steps, if its notification is due. An
+/// attempt that is under way may lose its claim.
 pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"with found as (

@@ -50,19 +50,21 @@ impl SagaState {
         matches!(self, Self::Completed | Self::Failed)
     }
 
+    /// Whether a saga in this state may be in that one next.
+    pub fn may_become(self, next: Self) -> bool {
+        self == next || self.transitions().iter().any(|(state, _)| *state == next)
+    }
+
     /// The states that can follow, each with the event that leads there.
     pub const fn transitions(self) -> &'static [(Self, &'static str)] {
         match self {
-            Self::Pending => &[
-                (Self::Processing, "a worker claims it, after the approval if one is required"),
-                (Self::Compensating, "an operator aborts it"),
-            ],
+            Self::Pending => &[(
+                Self::Processing,
+                "a worker claims it, after the approval if one is required, or an operator aborts it",
+            )],
             Self::Processing => &[
                 (Self::Completed, "the last step is done"),
-                (
-                    Self::Compensating,
-                    "a step fails for good, the deadline passes, or an operator aborts it",
-                ),
+                (Self::Compensating, "a step fails for good, or the deadline passes"),
                 (Self::Unknown, "the outcome of a call cannot be learned"),
                 (Self::Stuck, "a step that cannot be undone took effect but cannot be booked"),
             ],
@@ -72,12 +74,10 @@ impl SagaState {
                 (Self::Stuck, "an undo fails for good"),
             ],
             Self::Unknown => &[
-                (Self::Processing, "the outcome of a step is learned, or an operator resolves it"),
-                (
-                    Self::Compensating,
-                    "the outcome of an undo is learned, or an operator resolves it",
-                ),
-                (Self::Stuck, "an undo turns out to be refused"),
+                (Self::Processing, "the step turns out to be done, is tried again, or is resolved"),
+                (Self::Completed, "the last step turns out to be done"),
+                (Self::Compensating, "the step turns out to be refused, or its undo to be done"),
+                (Self::Stuck, "the undo turns out to be refused"),
             ],
             Self::Stuck => &[
                 (Self::Processing, "an operator retries the step"),
@@ -99,7 +99,7 @@ impl FromStr for SagaState {
 
 /// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepState {
+pub(super) enum StepState {
     /// It is next.
     Ready,
     /// A worker may have called the other system.
@@ -130,7 +130,7 @@ impl StepState {
         Self::Skipped,
     ];
 
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Running => "running",

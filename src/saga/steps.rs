@@ -1,14 +1,14 @@
 //! Work on a claimed saga: its steps are done or undone until there is nothing left or another attempt has to wait.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::value::RawValue;
 
 use super::Sagas;
 use super::calls::{Answer, Attempt};
 use super::claim::Claim;
-use super::definition::{self, Definition};
-use super::handler::{Booked, Ended, SagaHandler, StepAction};
+use super::definition;
+use super::handler::{Booked, SagaHandler, StepAction};
 use super::sql::{self, ClaimedRow, MOVED, Move};
 use super::state::{SagaState, StepState};
 use crate::error::{Error, Result};
@@ -17,17 +17,8 @@ use crate::ledger::companion::Companion;
 /// Refusal of a posting whose claim is not the last one any more.
 const OVERTAKEN: &str = "another worker has claimed the saga";
 
-/// Pause before a worker looks again at a saga whose definition it does not know.
-const UNKNOWN_VERSION_PAUSE: Duration = Duration::from_secs(30);
-
-/// Pause before a step is tried again that cannot be booked now.
-const WAITING_PAUSE: Duration = Duration::from_secs(1);
-
-/// Longest pause between two notifications of one saga.
-const NOTIFICATION_PAUSE_MAX: Duration = Duration::from_hours(1);
-
 /// Whether a claim goes on.
-enum Next {
+pub(super) enum Next {
     Step(Box<Claim>),
     /// The claim is over.
     End,
@@ -61,7 +52,7 @@ impl<H: SagaHandler> Sagas<H> {
         };
         let state: SagaState = row.state.parse()?;
         if state.is_over() {
-            return self.notify(row, definition, state).await;
+            return self.notify(row, state).await;
         }
         let mut claim = Box::new(Claim::from_row(row, definition)?);
         loop {
@@ -78,22 +69,6 @@ impl<H: SagaHandler> Sagas<H> {
                 Next::End => return Ok(()),
             }
         }
-    }
-
-    /// Leaves a saga to a newer version of the program.
-    async fn park(&self, row: &ClaimedRow) -> Result<()> {
-        let reason = format!("version {} of {} is unknown to this program", row.version, row.kind);
-        tracing::warn!(
-            event = "saga.unknown_version",
-            saga = row.saga.0,
-            saga.version = row.version,
-            "a saga was begun by another version of the program; it waits for a worker of that version"
-        );
-        self.metrics.wallet_saga_unknown_versions_total.increment(1);
-        let mut db = self.db.acquire("saga.park").await?;
-        let pause = UNKNOWN_VERSION_PAUSE.as_secs_f64();
-        sql::release(&mut db, row.saga, row.fence, pause, Some(&reason)).await?;
-        Ok(())
     }
 
     /// Does the current step.
@@ -125,7 +100,6 @@ impl<H: SagaHandler> Sagas<H> {
             done.seconds = Some(self.settings.lease.as_secs_f64());
             done.next = i16::try_from(claim.step + 1).ok();
             done.next_name = Some(following.name);
-            done.next_state = Some(StepState::Running.name());
         } else {
             self.end(&mut done);
         }
@@ -137,9 +111,10 @@ impl<H: SagaHandler> Sagas<H> {
             }
             Booked::Done(_) => {
                 self.count(&claim, "done");
-                let step = claim.step + 1;
+                let (step, state) = (claim.step + 1, SagaState::Processing);
                 Ok(Next::Step(Box::new(Claim {
                     step,
+                    state,
                     attempt: 1,
                     is_first: true,
                     round: 0,
@@ -235,7 +210,7 @@ impl<H: SagaHandler> Sagas<H> {
         Ok(booked)
     }
 
-    async fn move_on(&self, change: &Move<'_>) -> Result<bool> {
+    pub(super) async fn move_on(&self, change: &Move<'_>) -> Result<bool> {
         let mut db = self.db.acquire("saga.move").await?;
         sql::move_on(&mut db, change).await
     }
@@ -247,107 +222,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Begins to undo the steps that are done. With an answer of the other system, the current one is among them, though it
-    /// is not booked.
-    async fn give_up(
-        &self,
-        claim: &Claim,
-        reason: &str,
-        answer: Option<&RawValue>,
-    ) -> Result<Next> {
-        let step_state = if answer.is_some() { StepState::Waiting } else { StepState::Failed };
-        let mut change = claim.to(SagaState::Compensating, step_state);
-        change.undoing = true;
-        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
-        change.error = Some(reason);
-        change.seconds = Some(0.0);
-        change.result = answer;
-        if answer.is_none() {
-            change.next = i16::try_from(claim.step.saturating_sub(1)).ok();
-        }
-        self.count(claim, "refused");
-        tracing::info!(
-            event = "saga.compensating",
-            saga = claim.id.0,
-            saga_step = change.step_name,
-            reason,
-            "a step of a saga failed for good; the steps before it are undone"
-        );
-        self.change(claim, &change).await
-    }
-
-    async fn retry_later(&self, claim: &Claim, reason: &str) -> Result<Next> {
-        let mut change = claim.to(claim.working_state(), claim.trying_state());
-        change.error = Some(reason);
-        change.seconds = Some(self.settings.backoff(claim.attempt).as_secs_f64());
-        self.count(claim, "retry");
-        self.change(claim, &change).await
-    }
-
-    async fn wait(&self, claim: &Claim, reason: &str, answer: Option<&RawValue>) -> Result<Next> {
-        let step_state =
-            if claim.action == StepAction::Do { StepState::Waiting } else { StepState::Undoing };
-        let mut change = claim.to(claim.working_state(), step_state);
-        change.error = Some(reason);
-        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
-        if claim.action == StepAction::Do {
-            change.reason = Some(reason);
-            change.result = answer;
-        }
-        change.seconds = Some(WAITING_PAUSE.as_secs_f64());
-        self.count(claim, "waiting");
-        self.change(claim, &change).await
-    }
-
-    async fn mark_unknown(&self, claim: &Claim, reason: &str) -> Result<Next> {
-        let mut change = claim.to(SagaState::Unknown, StepState::Unknown);
-        change.error = Some(reason);
-        change.seconds = Some(self.settings.unknown_interval.as_secs_f64());
-        self.count(claim, "unknown");
-        tracing::warn!(
-            event = "saga.unknown",
-            saga = claim.id.0,
-            saga_step = change.step_name,
-            reason,
-            "the outcome of a call is unknown; the money stays held, and the other system is asked again"
-        );
-        self.change(claim, &change).await
-    }
-
-    async fn mark_stuck(&self, claim: &Claim, reason: &str) -> Result<Next> {
-        let step_state =
-            if claim.action == StepAction::Do { StepState::Waiting } else { StepState::Undoing };
-        let mut change = claim.to(SagaState::Stuck, step_state);
-        change.error = Some(reason);
-        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
-        self.count(claim, "stuck");
-        tracing::warn!(
-            event = "saga.stuck",
-            saga = claim.id.0,
-            saga_step = change.step_name,
-            reason,
-            "a saga is stuck; retry, skip or abort it with `revwallet order`"
-        );
-        self.change(claim, &change).await
-    }
-
-    async fn change(&self, claim: &Claim, change: &Move<'_>) -> Result<Next> {
-        if !self.move_on(change).await? {
-            self.note_overtaken(claim);
-        }
-        Ok(Next::End)
-    }
-
-    fn note_overtaken(&self, claim: &Claim) {
-        self.metrics.wallet_saga_claims_lost_total.increment(1);
-        tracing::info!(
-            event = "saga.claim_lost",
-            saga = claim.id.0,
-            "a worker was too slow: another one has claimed its saga; nothing was changed"
-        );
-    }
-
-    fn count(&self, claim: &Claim, outcome: &'static str) {
+    pub(super) fn count(&self, claim: &Claim, outcome: &'static str) {
         let step = claim.definition.steps.get(claim.step).map_or("", |step| step.name);
         self.metrics
             .wallet_saga_steps_total
@@ -358,44 +233,5 @@ impl<H: SagaHandler> Sagas<H> {
     fn count_finished(&self, claim: &Claim, outcome: &'static str) {
         let finished = &self.metrics.wallet_saga_finished_total;
         finished.with([claim.definition.kind, outcome]).increment(1);
-    }
-
-    /// Tells the owner that the saga is over. A failure never ends the attempts.
-    async fn notify(
-        &self,
-        row: ClaimedRow,
-        definition: &'static Definition,
-        state: SagaState,
-    ) -> Result<()> {
-        let input =
-            RawValue::from_string(row.input).map_err(|cause| Error::Internal(cause.into()))?;
-        let ended = Ended {
-            saga: row.saga,
-            owner: row.owner,
-            kind: definition.kind,
-            state,
-            reason: row.reason.as_deref(),
-            input: &input,
-            reference: row.reference,
-        };
-        let sent = self.in_time(self.handler.notify(&ended)).await;
-        let (outcome, pause) = match sent {
-            Ok(()) => ("ok", None),
-            Err(why) => {
-                tracing::warn!(
-                    event = "saga.notification_failed",
-                    saga = row.saga.0,
-                    error.message = why,
-                    "a notification failed; it is retried"
-                );
-                let pause = self.settings.backoff_min
-                    * 2_u32.pow(u32::from(row.notifications.clamp(0, 20).unsigned_abs()));
-                ("failed", Some(pause.min(NOTIFICATION_PAUSE_MAX).as_secs_f64()))
-            }
-        };
-        self.metrics.wallet_saga_notifications_total.with([outcome]).increment(1);
-        let mut db = self.db.acquire("saga.notified").await?;
-        sql::end_notification(&mut db, row.saga, row.fence, pause).await?;
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -21,11 +21,14 @@ use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 /// Most sagas that a process works on at once. They mostly wait for other systems and for commits.
 const CONCURRENCY: usize = 256;
 
-/// Longest pause between two looks for sagas that are due.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest pause between two looks for sagas that are due: another process may have died with one.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Pause after a claim, so that the next one takes many.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
+/// Pause after a claim that found nothing: most events are not about sagas.
+const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Pause after a claim that failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
@@ -49,7 +52,7 @@ pub fn start<H: SagaHandler>(sagas: &Sagas<H>, tail: &Tail, tasks: &Tasks) {
 }
 
 impl<H: SagaHandler> Sagas<H> {
-    async fn work(&self, mut changes: tokio::sync::watch::Receiver<()>, tasks: &Tasks) {
+    async fn work(&self, mut changes: watch::Receiver<()>, tasks: &Tasks) {
         let (slots, stopping) = (Arc::new(Semaphore::new(CONCURRENCY)), tasks.stopping());
         while !stopping.is_cancelled() {
             changes.mark_unchanged();
@@ -60,40 +63,53 @@ impl<H: SagaHandler> Sagas<H> {
             };
             drop(first);
             let free = slots.available_permits();
-            let pause = match self.claim(free).await {
-                Ok(claimed) => {
-                    let is_full = claimed.len() >= free;
-                    for row in claimed {
-                        let slot = Arc::clone(&slots).try_acquire_owned();
-                        let (sagas, span) = (self.clone(), claim_span(&row));
-                        tasks.spawn_short_lived(async move {
-                            sagas.run_claim(row).instrument(span).await;
-                            drop(slot);
-                        });
-                    }
-                    if is_full { Duration::ZERO } else { CLAIM_PAUSE }
-                }
+            let claimed = match self.claim(free).await {
+                Ok(claimed) => claimed,
                 Err(error) => {
                     tracing::warn!(
                         event = "saga.claim_failed",
                         error.message = format!("{:#}", error.into_cause()),
                         "sagas cannot be claimed; it is retried in {FAILURE_PAUSE:?}"
                     );
-                    FAILURE_PAUSE
+                    let pause = tokio::time::sleep(FAILURE_PAUSE);
+                    let _stopped = stopping.run_until_cancelled(pause).await;
+                    continue;
                 }
             };
-            let waits = async {
-                tokio::time::sleep(pause).await;
-                if pause == CLAIM_PAUSE {
-                    let changed = tokio::time::timeout(POLL_INTERVAL, changes.changed());
-                    let _woken_or_due = changed.await;
-                }
-            };
-            let _stopped = stopping.run_until_cancelled(waits).await;
+            let count = claimed.len();
+            for row in claimed {
+                let slot = Arc::clone(&slots).try_acquire_owned();
+                let (sagas, span) = (self.clone(), claim_span(&row));
+                tasks.spawn_short_lived(async move {
+                    sagas.run_claim(row).instrument(span).await;
+                    drop(slot);
+                });
+            }
+            if count < free {
+                let pause = if count == 0 { EMPTY_PAUSE } else { CLAIM_PAUSE };
+                let _stopped = stopping.run_until_cancelled(self.pause(pause, &mut changes)).await;
+            }
         }
         // What was begun ends within the calls' own time limits.
         let all = u32::try_from(CONCURRENCY).unwrap_or(u32::MAX);
         let _drained = slots.acquire_many(all).await;
+    }
+
+    /// Waits at least this long, and then until something has changed or a saga is due.
+    async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<()>) {
+        tokio::time::sleep(pause).await;
+        if changes.has_changed().unwrap_or(false) {
+            return;
+        }
+        let due_in = self.due_in().await.unwrap_or(FAILURE_PAUSE).min(POLL_INTERVAL);
+        let _changed_or_due = tokio::time::timeout(due_in, changes.changed()).await;
+    }
+
+    /// Time until the next saga is due.
+    async fn due_in(&self) -> Result<Duration> {
+        let mut db = self.db.acquire("saga.due").await?;
+        let seconds = sql::seconds_until_due(&mut db).await?;
+        Ok(seconds.map_or(POLL_INTERVAL, |seconds| Duration::from_secs_f64(seconds.max(0.0))))
     }
 
     async fn claim(&self, free: usize) -> Result<Vec<ClaimedRow>> {

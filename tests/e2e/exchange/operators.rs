@@ -102,3 +102,30 @@ async fn an_unknown_outcome_can_only_be_resolved() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_undo_whose_outcome_is_unknown_is_resolved_then_retried() {
+    let settings = ["--order-attempts=1", "--order-unknown-interval=1h"];
+    run_with(&settings, async |app| {
+        let (ada, admin) = (trader(app, "ada", 10_000).await, app.api_key(&[Scope::Admin]).await);
+        for outcome in ["done", "not-done"] {
+            fault(app, "withdraw-do", "refused", 1).await;
+            fault(app, "exchange-undo", "mute", 1).await;
+            let id = order_id(&buy(&ada, json!({ "fiat_amount": 30 })).await);
+            reaches(&ada, id, "unknown").await;
+            assert_faults_happened(app).await;
+            let resolved = command(&admin, id, "resolve", json!({ "outcome": outcome })).await;
+            assert_eq!(resolved.status, 200, "{}", resolved.text);
+            if outcome == "not-done" {
+                reaches(&ada, id, "stuck").await;
+                // What the operator said was about that call only.
+                assert_eq!(command(&admin, id, "retry", json!({})).await.status, 200);
+            }
+            let failed = reaches(&ada, id, "failed").await;
+            assert_eq!(failed["reason"], "the order was rejected", "the first cause stays");
+            assert_eq!(balances(&ada).await, texts("100.00", "0.00000000"));
+            assert_eq!(hot_wallets(app).await, texts("0.00", "0.00000000"));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,142 @@
+//! Setbacks of a claimed saga: a step that is given up, tried again, waits, is unknown or stuck, and a claim that is lost.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::Sagas;
+use super::claim::Claim;
+use super::handler::{SagaHandler, StepAction};
+use super::sql::{self, ClaimedRow, Move};
+use super::state::{SagaState, StepState};
+use super::steps::Next;
+use crate::error::Result;
+
+/// Pause before a worker looks again at a saga whose definition it does not know.
+const UNKNOWN_VERSION_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pause before a step is tried again that cannot be booked now.
+const WAITING_PAUSE: Duration = Duration::from_secs(1);
+
+impl<H: SagaHandler> Sagas<H> {
+    /// Leaves a saga to a newer version of the program.
+    pub(super) async fn park(&self, row: &ClaimedRow) -> Result<()> {
+        let reason = format!("version {} of {} is unknown to this program", row.version, row.kind);
+        tracing::warn!(
+            event = "saga.unknown_version",
+            saga = row.saga.0,
+            saga.version = row.version,
+            "a saga was begun by another version of the program; it waits for a worker of that version"
+        );
+        self.metrics.wallet_saga_unknown_versions_total.increment(1);
+        let mut db = self.db.acquire("saga.park").await?;
+        let pause = UNKNOWN_VERSION_PAUSE.as_secs_f64();
+        sql::release(&mut db, row.saga, row.fence, pause, Some(&reason)).await?;
+        Ok(())
+    }
+
+    /// Begins to undo the steps that are done. With an answer of the other system, the current one is among them, though it
+    /// is not booked.
+    pub(super) async fn give_up(
+        &self,
+        claim: &Claim,
+        reason: &str,
+        answer: Option<&RawValue>,
+    ) -> Result<Next> {
+        let step_state = if answer.is_some() { StepState::Waiting } else { StepState::Failed };
+        let mut change = claim.to(SagaState::Compensating, step_state);
+        change.undoing = true;
+        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
+        change.error = Some(reason);
+        change.seconds = Some(0.0);
+        change.result = answer;
+        if answer.is_none() {
+            change.next = i16::try_from(claim.step.saturating_sub(1)).ok();
+        }
+        self.count(claim, "refused");
+        tracing::info!(
+            event = "saga.compensating",
+            saga = claim.id.0,
+            saga_step = change.step_name,
+            reason,
+            "a step of a saga failed for good; the steps before it are undone"
+        );
+        self.change(claim, &change).await
+    }
+
+    pub(super) async fn retry_later(&self, claim: &Claim, reason: &str) -> Result<Next> {
+        let mut change = claim.to(claim.working_state(), claim.trying_state());
+        change.error = Some(reason);
+        change.seconds = Some(self.settings.backoff(claim.attempt).as_secs_f64());
+        self.count(claim, "retry");
+        self.change(claim, &change).await
+    }
+
+    pub(super) async fn wait(
+        &self,
+        claim: &Claim,
+        reason: &str,
+        answer: Option<&RawValue>,
+    ) -> Result<Next> {
+        let step_state =
+            if claim.action == StepAction::Do { StepState::Waiting } else { StepState::Undoing };
+        let mut change = claim.to(claim.working_state(), step_state);
+        change.error = Some(reason);
+        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
+        if claim.action == StepAction::Do {
+            change.reason = Some(reason);
+            change.result = answer;
+        }
+        change.seconds = Some(WAITING_PAUSE.as_secs_f64());
+        self.count(claim, "waiting");
+        self.change(claim, &change).await
+    }
+
+    pub(super) async fn mark_unknown(&self, claim: &Claim, reason: &str) -> Result<Next> {
+        let mut change = claim.to(SagaState::Unknown, StepState::Unknown);
+        change.error = Some(reason);
+        change.seconds = Some(self.settings.unknown_interval.as_secs_f64());
+        self.count(claim, "unknown");
+        tracing::warn!(
+            event = "saga.unknown",
+            saga = claim.id.0,
+            saga_step = change.step_name,
+            reason,
+            "the outcome of a call is unknown; the money stays held, and the other system is asked again"
+        );
+        self.change(claim, &change).await
+    }
+
+    pub(super) async fn mark_stuck(&self, claim: &Claim, reason: &str) -> Result<Next> {
+        let step_state =
+            if claim.action == StepAction::Do { StepState::Waiting } else { StepState::Undoing };
+        let mut change = claim.to(SagaState::Stuck, step_state);
+        change.error = Some(reason);
+        change.reason = Some(claim.reason.as_deref().unwrap_or(reason));
+        self.count(claim, "stuck");
+        tracing::warn!(
+            event = "saga.stuck",
+            saga = claim.id.0,
+            saga_step = change.step_name,
+            reason,
+            "a saga is stuck; retry, skip or abort it with `revwallet order`"
+        );
+        self.change(claim, &change).await
+    }
+
+    async fn change(&self, claim: &Claim, change: &Move<'_>) -> Result<Next> {
+        if !self.move_on(change).await? {
+            self.note_overtaken(claim);
+        }
+        Ok(Next::End)
+    }
+
+    pub(super) fn note_overtaken(&self, claim: &Claim) {
+        self.metrics.wallet_saga_claims_lost_total.increment(1);
+        tracing::info!(
+            event = "saga.claim_lost",
+            saga = claim.id.0,
+            "a worker was too slow: another one has claimed its saga; nothing was changed"
+        );
+    }
+}
