@@ -23,14 +23,9 @@ pub(super) async fn visit(app: &TestApp, look: Look) -> Browser {
     browser
 }
 
-/// Signs in with the form, and waits until the balances are shown.
+/// Signs in with the form, and waits until the balance is shown.
 async fn sign_in(browser: &Browser, name: &str, user: &User) {
-    browser.click("#sign-in-link").await;
-    browser.see("#sign-in-title", "Sign in").await;
-    browser.write("#sign-in [name=username]", name).await;
-    browser.write("#sign-in [name=password]", &user.password).await;
-    browser.click("#sign-in button").await;
-    browser.see("#who", &format!("{name} (user {})", user.id)).await;
+    browser.sign_in(name, user).await;
     browser.see("#fiat-balance", "EUR").await;
 }
 

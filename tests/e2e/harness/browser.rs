@@ -18,6 +18,7 @@ use url::Url;
 
 use super::eventually;
 use super::program::Folder;
+use super::users::User;
 
 /// Longest time that the browser may take for one command.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
@@ -156,6 +157,16 @@ impl Browser {
             json!(css)
         );
         self.run(&script).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Signs in with the form of a page, and waits until the page shows the user.
+    pub async fn sign_in(&self, name: &str, user: &User) {
+        self.click("#sign-in-link").await;
+        self.see("#sign-in-title", "Sign in").await;
+        self.write("#sign-in [name=username]", name).await;
+        self.write("#sign-in [name=password]", &user.password).await;
+        self.click("#sign-in button").await;
+        self.see("#who", &format!("{name} (user {})", user.id)).await;
     }
 
     /// Waits until the text of an element contains this.
