@@ -81,7 +81,8 @@ create table saga_step (
         'ready', 'running', 'waiting', 'unknown', 'done', 'failed', 'undoing', 'undone', 'skipped'))
 ) with (fillfactor = 70);
 
--- The settings of these functions keep one plan for all sizes of the tables: a saga and its step are found by their keys.
+-- Plans that were made while the tables were small are kept. So that they find a saga and its steps by their keys at any
+-- size, the keys are compared with an array, which no plan can do after the scan, and other ways are switched off.
 
 -- Creates sagas whose first step is done by the same posting. Returns the rows that took effect.
 create function create_sagas(p_rows json) returns setof int
@@ -152,7 +153,8 @@ begin
             ended_at = case when i.state in ('completed', 'failed') then coalesce(s.ended_at, clock_timestamp()) end,
             notification = coalesce(i.notification, s.notification)
         from input i
-        where s.id = i.saga and s.fence = i.fence and s.step = i.step and s.is_undoing = i.undid and s.ended_at is null
+        where s.id = any (array(select saga from input))
+            and s.id = i.saga and s.fence = i.fence and s.step = i.step and s.is_undoing = i.undid and s.ended_at is null
         returning i.n, s.owner, s.trace_id
     ), stepped as (
         update saga_step t
@@ -168,7 +170,7 @@ begin
             transfer = case when i.undid then t.transfer else coalesce(i.seq + i.first, t.transfer) end,
             undo_transfer = case when i.undid then coalesce(i.seq + i.first, t.undo_transfer) else t.undo_transfer end
         from input i join moved using (n)
-        where t.saga = i.saga and t.step = i.step
+        where t.saga = any (array(select saga from input)) and t.saga = i.saga and t.step = i.step
     ), begun as (
         insert into saga_step (saga, step, name, state, attempts, started_at)
         select i.saga, i.next, i.next_name, 'running', 1, clock_timestamp()
@@ -211,7 +213,7 @@ begin
         set fence = s.fence + 1, run_at = clock_timestamp() + make_interval(secs => p_lease),
             state = case s.state when 'pending' then 'processing' else s.state end,
             notification_attempts = s.notification_attempts + case when s.ended_at is null then 0 else 1 end
-        from due where s.id = due.id
+        where s.id = any (array(select id from due))
         returning s.*
     ), tried as (
         update saga_step t
@@ -225,7 +227,7 @@ begin
                 else t.state
             end
         from claimed c
-        where t.saga = c.id and t.step = c.step and c.ended_at is null
+        where t.saga = any (array(select id from due)) and t.saga = c.id and t.step = c.step and c.ended_at is null
     )
     select c.id, c.fence, c.owner, c.trace_id, c.reference, c.version, c.step, c.notification_attempts,
         c.is_undoing, c.deadline <= clock_timestamp(), c.kind, c.state, c.reason, c.input,
@@ -233,6 +235,7 @@ begin
         t.transfer, t.resolution
     from claimed c
     join saga_step t on t.saga = c.id and t.step = c.step
+    where t.saga = any (array(select id from due))
     order by c.id;
 end
 $$;

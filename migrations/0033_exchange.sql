@@ -85,8 +85,8 @@ begin
         -- Those of one user in one batch count together.
         select i.*, sum(fiat) over (partition by owner order by n) as fiat_in_batch
         from input i
-        where i.quote is null or exists (
-            select from exchange_quote q where q.id = i.quote and q.app_user = i.owner and clock_timestamp() < q.expires_at
+        where i.quote is null or (
+            select q.app_user = i.owner and clock_timestamp() < q.expires_at from exchange_quote q where q.id = i.quote
         )
     ), placed as (
         insert into exchange_order (id, app_user, side, currency, fiat, fee, crypto, price, quote, transfer)
