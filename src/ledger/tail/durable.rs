@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::source::{BookHandle, Position, Segment, Source};
 use super::sql;
-use super::wake::{Notifications, RECHECK_INTERVAL, sleep_unless_stopped, wait_for_change};
+use super::wake::{
+    BLOCKED_INTERVAL, Notifications, POLL_INTERVAL, RECHECK_INTERVAL, sleep_unless_stopped,
+    wait_for_change,
+};
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
@@ -61,6 +64,8 @@ enum StepOutcome {
     MoreToRead,
     /// The reader has reached the end.
     CaughtUp,
+    /// There are items that an older transaction could still precede.
+    Blocked,
     /// The source left out every item that was there.
     Filtered,
     /// Another process holds the cursor.
@@ -70,7 +75,7 @@ enum StepOutcome {
 impl StepOutcome {
     const fn name(&self) -> &'static str {
         match self {
-            Self::MoreToRead | Self::CaughtUp | Self::Filtered => "read",
+            Self::MoreToRead | Self::CaughtUp | Self::Blocked | Self::Filtered => "read",
             Self::HeldElsewhere => "elsewhere",
         }
     }
@@ -114,20 +119,7 @@ impl DurableReader {
                 Ok(outcome) => {
                     backoff = self.options.pause;
                     self.count(outcome.name());
-                    let goes_on = match outcome {
-                        StepOutcome::MoreToRead => true,
-                        StepOutcome::CaughtUp => {
-                            self.pause_until_change::<S>(self.options.pause, &mut changes).await
-                        }
-                        StepOutcome::Filtered => {
-                            let pause = self.options.pause.max(FILTERED_PAUSE_MIN);
-                            self.pause_until_change::<S>(pause, &mut changes).await
-                        }
-                        StepOutcome::HeldElsewhere => {
-                            sleep_unless_stopped(RECHECK_INTERVAL, &self.stopping).await
-                        }
-                    };
-                    if !goes_on {
+                    if !self.wait_after(&outcome, &mut changes).await {
                         break;
                     }
                 }
@@ -150,14 +142,20 @@ impl DurableReader {
         Ok(())
     }
 
-    /// Returns false when the program stops.
-    async fn pause_until_change<S: Source>(
-        &self,
-        pause: Duration,
-        changes: &mut watch::Receiver<()>,
-    ) -> bool {
+    /// Waits until the next step is due. Returns false when the program stops.
+    async fn wait_after(&self, outcome: &StepOutcome, changes: &mut watch::Receiver<()>) -> bool {
+        let pause = self.options.pause;
+        let (pause, poll_interval) = match outcome {
+            StepOutcome::MoreToRead => return true,
+            StepOutcome::HeldElsewhere => {
+                return sleep_unless_stopped(RECHECK_INTERVAL, &self.stopping).await;
+            }
+            StepOutcome::CaughtUp => (pause, POLL_INTERVAL),
+            StepOutcome::Blocked => (pause, BLOCKED_INTERVAL),
+            StepOutcome::Filtered => (pause.max(FILTERED_PAUSE_MIN), BLOCKED_INTERVAL),
+        };
         sleep_unless_stopped(pause, &self.stopping).await
-            && wait_for_change(changes, S::CHANNEL, &self.stopping).await
+            && wait_for_change(changes, poll_interval, &self.stopping).await
     }
 
     /// Releases the cursor, so that the next process need not wait until the lease expires.
@@ -191,8 +189,7 @@ impl DurableReader {
         let segment = S::read(&mut tx, book, after, self.options.items_max).await?;
         if segment.until == after {
             tx.rollback().await?;
-            self.set_lag(0);
-            return Ok(StepOutcome::CaughtUp);
+            return self.outcome_at::<S>(&mut connection, after).await;
         }
         let is_filtered = segment.items.is_empty();
         if is_filtered {
@@ -204,12 +201,23 @@ impl DurableReader {
             sql::advance_cursor(&mut tx, book, name, segment.until, self.holder).await?;
         }
         tx.commit().await?;
-        self.set_lag(S::lag(&mut connection, book, segment.until).await?);
+        let outcome = self.outcome_at::<S>(&mut connection, segment.until).await?;
         Ok(match (segment.is_full, is_filtered) {
             (true, _) => StepOutcome::MoreToRead,
             (_, true) => StepOutcome::Filtered,
-            _ => StepOutcome::CaughtUp,
+            _ => outcome,
         })
+    }
+
+    /// Reports the lag at the position where a read has ended.
+    async fn outcome_at<S: Source>(
+        &self,
+        db: &mut PgConnection,
+        position: Position,
+    ) -> Result<StepOutcome> {
+        let lag = S::lag(db, self.book.book, position).await?;
+        self.set_lag(lag);
+        Ok(if lag == 0 { StepOutcome::CaughtUp } else { StepOutcome::Blocked })
     }
 
     /// Reports the lag of a cursor that another process holds; creates the cursor if it does not exist yet.

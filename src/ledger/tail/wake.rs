@@ -11,6 +11,13 @@ use crate::tasks::Tasks;
 /// Interval at which a reader whose cursor another process holds tries to take it over.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Interval at which readers look that get no notification: one is lost only with the process that should send it.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Interval at which readers look that have items ahead: nothing announces the end of an older transaction, which they wait
+/// for.
+pub(super) const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// First and longest backoff between two attempts to listen.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -26,16 +33,6 @@ pub enum NotifyChannel {
 
 impl NotifyChannel {
     const ALL: [Self; 2] = [Self::Book, Self::Event];
-
-    /// Fallback poll interval of readers that get no notification.
-    const fn poll_interval(self) -> Duration {
-        match self {
-            // A notification is lost only with the process that should send it.
-            Self::Book => Duration::from_secs(5),
-            // Nothing announces the end of an older transaction, which readers of events wait for.
-            Self::Event => Duration::from_secs(1),
-        }
-    }
 
     const fn name(self) -> &'static str {
         match self {
@@ -102,14 +99,14 @@ impl Notifications {
 /// Waits for a notification or for the next poll. Returns false when the program stops.
 pub(super) async fn wait_for_change(
     changes: &mut watch::Receiver<()>,
-    channel: NotifyChannel,
+    poll_interval: Duration,
     stopping: &CancellationToken,
 ) -> bool {
     tokio::select! {
         () = stopping.cancelled() => false,
         // An error means that the listener has ended; then the program is about to stop.
         _ = changes.changed() => true,
-        () = tokio::time::sleep(channel.poll_interval()) => true,
+        () = tokio::time::sleep(poll_interval) => true,
     }
 }
 
