@@ -32,6 +32,7 @@ pub mod ledger;
 
 // Floor 2: the ground that both stand on.
 pub mod auth;
+pub mod combiner;
 pub mod db;
 pub mod idempotency;
 pub mod jobs;

@@ -34,12 +34,15 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::combiner::Combiner;
 use crate::db::Database;
+use crate::error::Result;
+use crate::ids::SagaId;
 use crate::telemetry::Metrics;
 
 pub use self::definition::{Definition, StepDefinition};
 pub use self::handler::{Booked, Call, CallOutcome, Ended, SagaHandler, StepAction};
-pub use self::sql::{MOVED, NewSaga, StepRow, next_id, steps as steps_of};
+pub use self::sql::{MOVED, NewSaga, StepRow, steps as steps_of};
 pub use self::state::{SagaState, mermaid};
 pub use self::worker::start;
 
@@ -55,7 +58,7 @@ pub struct SagaSettings {
     pub unknown_interval: Duration,
     /// Longest time that a call may take.
     pub call_timeout: Duration,
-    /// Time for which a claim is exclusive: longer than any calls between two writes.
+    /// Time for which a claim is exclusive: three quarters of it are longer than any calls between two writes.
     pub lease: Duration,
     /// Whether the end of a saga is notified.
     pub notifies: bool,
@@ -77,6 +80,7 @@ pub struct SagasParts<H> {
     handler: H,
     settings: SagaSettings,
     metrics: Arc<Metrics>,
+    ids: Combiner<(), SagaId>,
 }
 
 impl<H> Clone for Sagas<H> {
@@ -90,6 +94,18 @@ impl<H> std::ops::Deref for Sagas<H> {
 
     fn deref(&self) -> &SagasParts<H> {
         &self.0
+    }
+}
+
+impl<H: Send + Sync> Sagas<H> {
+    /// Draws the id of a new saga; callers at the same time share a call.
+    pub async fn next_id(&self) -> Result<SagaId> {
+        let draw = |callers: Vec<()>| async move {
+            let mut db = self.db.acquire("saga.next_id").await?;
+            let count = i32::try_from(callers.len()).unwrap_or(i32::MAX);
+            Ok(sql::next_ids(&mut db, count).await?.into_iter().map(Ok).collect())
+        };
+        self.ids.run((), draw).await
     }
 }
 
@@ -111,6 +127,6 @@ impl<H: SagaHandler> Sagas<H> {
         for outcome in ["ok", "failed"] {
             metrics.wallet_saga_notifications_total.preregister([outcome]);
         }
-        Self(Arc::new(SagasParts { db, handler, settings, metrics }))
+        Self(Arc::new(SagasParts { db, handler, settings, metrics, ids: Combiner::default() }))
     }
 }

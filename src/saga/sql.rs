@@ -288,12 +288,14 @@ pub async fn steps(db: &mut PgConnection, sagas: &[i64]) -> Result<Vec<StepRow>>
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Draws the id of a new saga.
-pub async fn next_id(db: &mut PgConnection) -> Result<SagaId> {
-    let id = sqlx::query_scalar!(
-        r#"select nextval(pg_get_serial_sequence('public.saga', 'id')) as "id!: SagaId""#
+/// Draws the ids of new sagas.
+pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<SagaId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select nextval(pg_get_serial_sequence('public.saga', 'id')) as "id!: SagaId"
+        from generate_series(1, $1::int)"#,
+        count,
     );
-    Ok(id.fetch_one(db).await?)
+    Ok(ids.fetch_all(db).await?)
 }
 
 /// Makes a saga due now if it is at one of these steps and has failed before, or, without steps, if its notification is due. An

@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     ("the ledger and the HTTP layer", &["ledger", "http"]),
     ("the job queue and the throttle", &["jobs", "throttle"]),
-    ("the base of both", &["db", "auth", "idempotency"]),
+    ("the base of both", &["db", "auth", "idempotency", "combiner"]),
     (
         "modules without dependencies",
         &[
@@ -161,9 +161,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "ids",
             "settings",
+            "combiner",
         ],
     ),
-    ("saga", &["ledger", "db", "telemetry", "tasks", "error", "ids"]),
+    ("saga", &["ledger", "db", "telemetry", "tasks", "error", "combiner", "ids"]),
     ("grpc", &["http", "auth", "idempotency", "error"]),
     (
         "users",
@@ -219,6 +220,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("secret", &[]),
     ("cache", &[]),
+    ("combiner", &["error"]),
     ("ids", &[]),
     ("settings", &[]),
     ("striped_lock", &[]),

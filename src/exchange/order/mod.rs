@@ -183,9 +183,7 @@ impl Exchange {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Option<PlacedOrder>> {
-        let mut db = self.db.acquire("exchange.next_order").await?;
-        let id = crate::saga::next_id(&mut db).await?;
-        drop(db);
+        let id = self.sagas.next_id().await?;
         let input = OrderInput {
             side: terms.side,
             fiat: terms.fiat,

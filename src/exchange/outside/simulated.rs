@@ -4,8 +4,8 @@
 //! Its memory is in the database, so that it outlives the processes that call it, in tables that nothing else reads.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -13,10 +13,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use sqlx::PgConnection;
 
 use super::sql::{self, CallRow, SimulationRow};
 use super::{ChainGateway, ChainTransfer, Exchanger, Trade};
+use crate::combiner::Combiner;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::exchange::terms::Pair;
@@ -24,9 +25,6 @@ use crate::saga::CallOutcome;
 
 /// Time after which a late call takes effect.
 const LATE: Duration = Duration::from_millis(300);
-
-/// Most calls that reach the database together.
-const BATCH_MAX: usize = 512;
 
 /// Faults of a call that arrives.
 const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
@@ -108,9 +106,9 @@ impl SimulatedOutside {
     }
 
     async fn cancel_call(&self, reference: &str) -> Result<CallOutcome> {
-        self.0.settled().await?;
+        let row = self.0.settled().await?;
         let mut db = self.0.db.acquire("simulation.cancel").await?;
-        let faults = sql::take_faults(&mut db, &[reference], &QUESTION_FAULTS).await?;
+        let faults = take_faults(&mut db, &row, &[reference], &QUESTION_FAULTS).await?;
         if faults.into_iter().flatten().next().is_some() {
             return Err(unanswered());
         }
@@ -160,7 +158,7 @@ impl Simulation {
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate);
         let mut db = self.db.acquire("simulation.arrive").await?;
         let references: Vec<&str> = calls.iter().map(|call| call.reference.as_str()).collect();
-        let faults = sql::take_faults(&mut db, &references, &CALL_FAULTS).await?;
+        let faults = take_faults(&mut db, &row, &references, &CALL_FAULTS).await?;
         let faults: Vec<Option<String>> = faults
             .into_iter()
             .zip(&references)
@@ -210,7 +208,7 @@ impl Simulation {
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
         let mut db = self.db.acquire("simulation.find").await?;
         let references: Vec<&str> = references.iter().map(String::as_str).collect();
-        let faults = sql::take_faults(&mut db, &references, &QUESTION_FAULTS).await?;
+        let faults = take_faults(&mut db, &row, &references, &QUESTION_FAULTS).await?;
         let mut known = sql::find(&mut db, &references).await?;
         drop(db);
         known.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -230,6 +228,19 @@ impl Simulation {
         });
         Ok(answers.collect())
     }
+}
+
+/// Takes the next prepared fault for each of these references.
+async fn take_faults(
+    db: &mut PgConnection,
+    row: &SimulationRow,
+    references: &[&str],
+    kinds: &[&str],
+) -> Result<Vec<Option<String>>> {
+    if row.has_faults {
+        return sql::take_faults(db, references, kinds).await;
+    }
+    Ok(vec![None; references.len()])
 }
 
 fn outcome(answer: String) -> Result<CallOutcome> {
@@ -284,52 +295,5 @@ impl ChainGateway for SimulatedOutside {
 
     fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>> {
         self.cancel_call(reference).boxed()
-    }
-}
-
-/// Combines calls that are made while others are on their way into one.
-struct Combiner<I, O> {
-    waiting: Mutex<Vec<(I, oneshot::Sender<Result<O>>)>>,
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl<I, O> Default for Combiner<I, O> {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
-    }
-}
-
-impl<I, O> Combiner<I, O> {
-    /// Runs `all` for this input and those of other callers.
-    async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
-    where
-        F: Future<Output = Result<Vec<Result<O>>>> + Send,
-    {
-        let (sender, mut answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((input, sender));
-        let _turn = self.turn.lock().await;
-        loop {
-            // Another caller may have taken this input along.
-            if let Ok(answer) = answer.try_recv() {
-                return answer;
-            }
-            let (inputs, senders): (Vec<I>, Vec<_>) = {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                let count = waiting.len().min(BATCH_MAX);
-                waiting.drain(..count).unzip()
-            };
-            if inputs.is_empty() {
-                // The caller that took it along gave up.
-                return Err(unanswered());
-            }
-            let answers = all(inputs).await.unwrap_or_else(|error| {
-                let why = error.into_cause().to_string();
-                senders.iter().map(|_| Err(Error::Internal(anyhow!(why.clone())))).collect()
-            });
-            for (sender, answer) in senders.into_iter().zip(answers) {
-                // A caller that gave up needs no answer.
-                let _gone = sender.send(answer);
-            }
-        }
     }
 }

@@ -13,13 +13,16 @@ pub(super) struct SimulationRow {
     pub failure_rate: Option<f64>,
     pub latency_seconds: Option<f64>,
     pub is_down: bool,
+    /// Whether a test has prepared faults.
+    pub has_faults: bool,
 }
 
 pub(super) async fn simulation(db: &mut PgConnection) -> Result<SimulationRow> {
     let row = sqlx::query_as!(
         SimulationRow,
         r#"select price::text as price, failure_rate, latency_seconds,
-            coalesce(clock_timestamp() < down_until, false) as "is_down!"
+            coalesce(clock_timestamp() < down_until, false) as "is_down!",
+            exists (select from simulated_fault) as "has_faults!"
         from simulated_outside"#
     );
     Ok(row.fetch_one(db).await?)
