@@ -51,7 +51,7 @@ create table saga (
 ) with (fillfactor = 70);
 
 create index saga_due on saga (run_at) where run_at is not null;
-create index saga_open on saga (state, id) where state not in ('completed', 'failed');
+create index saga_open on saga (id) where ended_at is null;
 
 -- No foreign key to the saga, which is inserted by the same statement and never deleted.
 create table saga_step (
@@ -149,7 +149,11 @@ begin
     ), moved as (
         update saga s
         set step = coalesce(i.next, s.step), is_undoing = i.undoing, state = i.state, reason = i.reason,
-            run_at = clock_timestamp() + make_interval(secs => i.seconds),
+            -- A claim that goes on keeps most of a lease: while no index entry changes, the update is cheap.
+            run_at = case
+                when i.next_name is not null and s.run_at > clock_timestamp() + make_interval(secs => 0.75 * i.seconds) then s.run_at
+                else clock_timestamp() + make_interval(secs => i.seconds)
+            end,
             ended_at = case when i.state in ('completed', 'failed') then coalesce(s.ended_at, clock_timestamp()) end,
             notification = coalesce(i.notification, s.notification)
         from input i

@@ -47,13 +47,13 @@ create table exchange_order (
     price numeric not null,
     constraint exchange_order_pkey primary key (id),
     constraint exchange_order_transfer unique (transfer),
-    -- A quote is used once.
-    constraint exchange_order_quote unique (quote),
     constraint exchange_order_side check (side in ('buy', 'sell')),
     constraint exchange_order_amounts check (0 < fiat and 0 <= fee and 0 < crypto and 0 < price)
 );
 
 create index exchange_order_user on exchange_order (app_user, id);
+-- A quote is used once.
+create unique index exchange_order_quote on exchange_order (quote) where quote is not null;
 
 -- The fiat amounts of a user's orders since a moment, without those that failed.
 create function exchange_volume(p_user bigint, p_currency text, p_since timestamptz) returns bigint
@@ -75,6 +75,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
 set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_placed bigint[];
     v_accepted json;
 begin
     with input as materialized (
@@ -102,9 +103,12 @@ begin
         on conflict do nothing
         returning id
     )
-    select json_agg(r) into v_accepted
-    from json_array_elements(p_rows) r
-    join placed p on p.id = (r ->> 'saga')::bigint;
+    select array_agg(id) into v_placed from placed;
+    if cardinality(v_placed) = json_array_length(p_rows) then
+        return query select create_sagas(p_rows);
+        return;
+    end if;
+    select json_agg(r) into v_accepted from json_array_elements(p_rows) r where (r ->> 'saga')::bigint = any (v_placed);
     if v_accepted is not null then
         return query select create_sagas(v_accepted);
     end if;
