@@ -1,5 +1,7 @@
 //! Notifications: mail at a real SMTP server, webhooks, and WebSocket events.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{buy, fault, order_id, reaches, trader};
@@ -23,7 +25,7 @@ async fn a_user_is_told_by_mail_once_the_server_takes_it() {
                 && !metrics.contains(r#"wallet_saga_notifications_total{outcome="failed"} 0"#)
         })
         .await;
-        let server = server.start().await;
+        let _process = server.start().await;
         fault(app, "exchange-do", "refused", 1).await;
         let failed = order_id(&buy(&ada, json!({ "fiat_amount": 20 })).await);
         reaches(&ada, failed, "failed").await;
@@ -56,6 +58,51 @@ async fn a_user_is_told_by_mail_once_the_server_takes_it() {
             sqlx::query_scalar::<_, i64>(sent).fetch_one(&mut db).await.unwrap() == 2
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_has_its_mail_after_the_server_was_killed() {
+    const ORDERS: usize = 40;
+    let server = MailServer::reserve();
+    let url = format!("--smtp-url=smtp://{}", server.address());
+    run_with(&[&url, "--mail-from=exchange@example.com"], async |app| {
+        let ada = trader(app, "ada", 100_000).await;
+        let mut process = Some(server.start().await);
+        let mut ids = BTreeSet::new();
+        for n in 0..ORDERS {
+            ids.insert(order_id(&buy(&ada, json!({ "fiat_amount": 5 })).await));
+            if n % 10 == 5 {
+                eventually("mail arrives", async || !server.messages().is_empty()).await;
+                process = None;
+            } else if n % 10 == 9 {
+                process = Some(server.start().await);
+            }
+        }
+        for &id in &ids {
+            reaches(&ada, id, "completed").await;
+        }
+        let mut db = app.database.connect().await;
+        eventually("every order is marked as notified", async || {
+            let sent = "select count(*) from saga where notification = 'sent'";
+            let sent = sqlx::query_scalar::<_, i64>(sent).fetch_one(&mut db).await.unwrap();
+            sent == i64::try_from(ORDERS).unwrap()
+        })
+        .await;
+        drop(process);
+        // What was sent twice is recognized by its id.
+        let message_ids: BTreeSet<String> = server
+            .messages()
+            .iter()
+            .map(|message| {
+                let id = message.lines().find_map(|line| line.strip_prefix("Message-ID: "));
+                id.unwrap().to_owned()
+            })
+            .collect();
+        let named: BTreeSet<i64> =
+            message_ids.iter().map(|id| id.split('-').nth(1).unwrap().parse().unwrap()).collect();
+        assert_eq!((message_ids.len(), named), (ORDERS, ids));
     })
     .await;
 }

@@ -6,29 +6,26 @@ use std::process::{Child, Command, Stdio};
 use super::program::Folder;
 use super::{eventually, free_address};
 
-/// The address of a mail server that is not started yet.
+/// The address and the mailbox of a mail server, which outlive its process.
 pub struct MailServer {
     address: SocketAddr,
-}
-
-/// A running mail server.
-pub struct RunningMailServer {
-    process: Child,
     folder: Folder,
 }
 
+/// The process of a mail server, killed on drop.
+pub struct MailProcess(Child);
+
 impl MailServer {
     pub fn reserve() -> Self {
-        Self { address: free_address() }
+        Self { address: free_address(), folder: Folder::new() }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub async fn start(self) -> RunningMailServer {
-        let folder = Folder::new();
-        let mailbox = folder.0.join("mail");
+    pub async fn start(&self) -> MailProcess {
+        let mailbox = self.folder.0.join("mail");
         let process = Command::new("/usr/bin/python3")
             .args(["-m", "aiosmtpd", "-n", "-l", &self.address.to_string()])
             .args(["-c", "aiosmtpd.handlers.Mailbox"])
@@ -41,11 +38,9 @@ impl MailServer {
             tokio::net::TcpStream::connect(self.address).await.is_ok()
         })
         .await;
-        RunningMailServer { process, folder }
+        MailProcess(process)
     }
-}
 
-impl RunningMailServer {
     /// The messages that arrived, with their headers.
     pub fn messages(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.folder.0.join("mail/new")) else {
@@ -56,9 +51,9 @@ impl RunningMailServer {
     }
 }
 
-impl Drop for RunningMailServer {
+impl Drop for MailProcess {
     fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _reaped = self.process.wait();
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
