@@ -67,7 +67,8 @@ struct Simulation {
     asked: AtomicU64,
 }
 
-/// A call with the faults that it meets.
+/// A call that arrives.
+#[derive(Debug, Clone)]
 struct ArrivingCall {
     reference: String,
     side: Option<&'static str>,
