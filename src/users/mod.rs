@@ -21,8 +21,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::auth::{Access, Caller, Policy, Scope};
+use crate::auth::{Access, Caller, Policy, Scope, SignedIn};
+use crate::combiner::Combiner;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::ids::UserId;
@@ -121,6 +123,7 @@ struct UsersParts {
     db: Database,
     hasher: Hasher,
     tokens: Tokens,
+    sessions: Combiner<Uuid, Option<SignedIn>>,
     access: Access,
     password_policy: PasswordPolicy,
     age_min: i16,
@@ -150,6 +153,7 @@ impl Users {
         Ok(Self(Arc::new(UsersParts {
             hasher: Hasher::new(&args.password, Arc::clone(metrics))?,
             tokens: Tokens::open(db, &secrets, args.token_lifetime).await?,
+            sessions: Combiner::default(),
             db: db.clone(),
             access: policy.access,
             password_policy: args.password_policy.unwrap_or(match policy.access {

@@ -63,7 +63,7 @@ impl Users {
         let before = sql::lock(&mut tx, id).await?.ok_or(Error::UserNotFound)?;
         // The session may have ended while this waited for the lock.
         if let Some(session) = session
-            && sql::find_session(&mut tx, session).await?.is_none()
+            && sql::find_sessions(&mut tx, &[session]).await?.iter().all(Option::is_none)
         {
             return Err(Error::Unauthenticated);
         }

@@ -99,12 +99,15 @@ impl Users {
 
     /// The user that a token belongs to, if its session has not ended.
     pub async fn identify(&self, token: &Secret) -> Result<SignedIn> {
-        let UsersParts { db, tokens, metrics, .. } = &*self.0;
+        let UsersParts { db, tokens, sessions, metrics, .. } = &*self.0;
+        // Every request with a token asks; those at the same time share a statement.
+        let find = |sessions: Vec<Uuid>| async move {
+            let mut db = db.acquire("users.session").await?;
+            let found = sql::find_sessions(&mut db, &sessions).await?;
+            Ok(found.into_iter().map(Ok).collect())
+        };
         let found = match tokens.read(token).await? {
-            Some(claims) => {
-                let session = session_id(claims.jti);
-                sql::find_session(&mut *db.acquire("users.session").await?, session).await?
-            }
+            Some(claims) => sessions.run(session_id(claims.jti), find).await?,
             None => None,
         };
         let outcome = if found.is_some() { "ok" } else { "bad_credentials" };

@@ -1,5 +1,6 @@
 //! Statements of users, sessions and signing keys.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -199,21 +200,26 @@ pub(super) async fn begin_session(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// The user of a session that has not expired.
-pub(super) async fn find_session(db: &mut PgConnection, id: Uuid) -> Result<Option<SignedIn>> {
-    let row = sqlx::query!(
-        r#"select u.id, u.role = 'admin' as "is_admin!", s.expires_at
+/// The users of these sessions, in their order; none for a session that has expired.
+pub(super) async fn find_sessions(
+    db: &mut PgConnection,
+    sessions: &[Uuid],
+) -> Result<Vec<Option<SignedIn>>> {
+    let rows = sqlx::query!(
+        r#"select s.id as session, u.id, u.role = 'admin' as "is_admin!", s.expires_at
         from session s join app_user u on u.id = s.app_user
-        where s.id = $1 and s.expires_at > now()"#,
-        id
+        where s.id = any ($1) and s.expires_at > now()"#,
+        sessions,
     );
-    let row = row.fetch_optional(db).await?;
-    Ok(row.map(|row| SignedIn {
+    let rows = rows.fetch_all(db).await?;
+    let found = rows.into_iter().map(|row| SignedIn {
         id: UserId(row.id),
         is_admin: row.is_admin,
-        session: id,
+        session: row.session,
         expires_at: row.expires_at,
-    }))
+    });
+    let found: HashMap<Uuid, SignedIn> = found.map(|user| (user.session, user)).collect();
+    Ok(sessions.iter().map(|session| found.get(session).cloned()).collect())
 }
 
 /// Deletes a session. Returns whether it existed.

@@ -173,6 +173,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "http",
             "db",
             "auth",
+            "combiner",
             "idempotency",
             "telemetry",
             "throttle",
