@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::source::{BookHandle, Position, Segment, Source};
 use super::sql;
 use super::wake::{
-    BLOCKED_INTERVAL, Notifications, POLL_INTERVAL, RECHECK_INTERVAL, sleep_unless_stopped,
+    BLOCKED_INTERVAL, Notifications, POLL_INTERVAL, RECHECK_INTERVAL, Wake, sleep_unless_stopped,
     wait_for_change,
 };
 use crate::error::Result;
@@ -62,8 +62,8 @@ pub trait SegmentHandler<S: Source>: Send + 'static {
 enum StepOutcome {
     /// The read was full, so there may be more.
     MoreToRead,
-    /// The reader has reached the end.
-    CaughtUp,
+    /// The reader has reached the end, which is this.
+    CaughtUp(Position),
     /// There are items that an older transaction could still precede.
     Blocked,
     /// The source left out every item that was there.
@@ -75,7 +75,7 @@ enum StepOutcome {
 impl StepOutcome {
     const fn name(&self) -> &'static str {
         match self {
-            Self::MoreToRead | Self::CaughtUp | Self::Blocked | Self::Filtered => "read",
+            Self::MoreToRead | Self::CaughtUp(_) | Self::Blocked | Self::Filtered => "read",
             Self::HeldElsewhere => "elsewhere",
         }
     }
@@ -119,7 +119,7 @@ impl DurableReader {
                 Ok(outcome) => {
                     backoff = self.options.pause;
                     self.count(outcome.name());
-                    if !self.wait_after(&outcome, &mut changes).await {
+                    if !self.wait_after::<S>(&outcome, &mut changes).await {
                         break;
                     }
                 }
@@ -143,19 +143,49 @@ impl DurableReader {
     }
 
     /// Waits until the next step is due. Returns false when the program stops.
-    async fn wait_after(&self, outcome: &StepOutcome, changes: &mut watch::Receiver<()>) -> bool {
-        let pause = self.options.pause;
-        let (pause, poll_interval) = match outcome {
+    async fn wait_after<S: Source>(
+        &self,
+        outcome: &StepOutcome,
+        changes: &mut watch::Receiver<()>,
+    ) -> bool {
+        let pause = match outcome {
             StepOutcome::MoreToRead => return true,
-            StepOutcome::HeldElsewhere => {
-                return sleep_unless_stopped(RECHECK_INTERVAL, &self.stopping).await;
-            }
-            StepOutcome::CaughtUp => (pause, POLL_INTERVAL),
-            StepOutcome::Blocked => (pause, BLOCKED_INTERVAL),
-            StepOutcome::Filtered => (pause.max(FILTERED_PAUSE_MIN), BLOCKED_INTERVAL),
+            StepOutcome::HeldElsewhere => RECHECK_INTERVAL,
+            StepOutcome::CaughtUp(_) | StepOutcome::Blocked => self.options.pause,
+            StepOutcome::Filtered => self.options.pause.max(FILTERED_PAUSE_MIN),
         };
-        sleep_unless_stopped(pause, &self.stopping).await
-            && wait_for_change(changes, poll_interval, &self.stopping).await
+        if !sleep_unless_stopped(pause, &self.stopping).await {
+            return false;
+        }
+        match outcome {
+            StepOutcome::MoreToRead | StepOutcome::HeldElsewhere => true,
+            StepOutcome::CaughtUp(end) => self.wait_beyond::<S>(*end, changes).await,
+            StepOutcome::Blocked | StepOutcome::Filtered => {
+                wait_for_change(changes, BLOCKED_INTERVAL, &self.stopping).await != Wake::Stopping
+            }
+        }
+    }
+
+    /// Waits until there may be something after this position. Returns false when the program stops.
+    async fn wait_beyond<S: Source>(
+        &self,
+        end: Position,
+        changes: &mut watch::Receiver<()>,
+    ) -> bool {
+        loop {
+            match wait_for_change(changes, POLL_INTERVAL, &self.stopping).await {
+                Wake::Stopping => return false,
+                Wake::Notified => return true,
+                // One statement instead of those of a step. If it fails, the step says why.
+                Wake::Poll if matches!(self.lag_at::<S>(end).await, Ok(0)) => {}
+                Wake::Poll => return true,
+            }
+        }
+    }
+
+    async fn lag_at<S: Source>(&self, position: Position) -> Result<i64> {
+        let mut db = self.book.pool.acquire().await?;
+        Ok(S::lag(&mut db, self.book.book, position).await?)
     }
 
     /// Releases the cursor, so that the next process need not wait until the lease expires.
@@ -217,7 +247,7 @@ impl DurableReader {
     ) -> Result<StepOutcome> {
         let lag = S::lag(db, self.book.book, position).await?;
         self.set_lag(lag);
-        Ok(if lag == 0 { StepOutcome::CaughtUp } else { StepOutcome::Blocked })
+        Ok(if lag == 0 { StepOutcome::CaughtUp(position) } else { StepOutcome::Blocked })
     }
 
     /// Reports the lag of a cursor that another process holds; creates the cursor if it does not exist yet.

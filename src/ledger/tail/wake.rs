@@ -96,17 +96,27 @@ impl Notifications {
     }
 }
 
-/// Waits for a notification or for the next poll. Returns false when the program stops.
+/// Why a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    Notified,
+    /// No notification came for the length of the poll interval.
+    Poll,
+    /// The program stops.
+    Stopping,
+}
+
+/// Waits for a notification or for the next poll.
 pub(super) async fn wait_for_change(
     changes: &mut watch::Receiver<()>,
     poll_interval: Duration,
     stopping: &CancellationToken,
-) -> bool {
+) -> Wake {
     tokio::select! {
-        () = stopping.cancelled() => false,
+        () = stopping.cancelled() => Wake::Stopping,
         // An error means that the listener has ended; then the program is about to stop.
-        _ = changes.changed() => true,
-        () = tokio::time::sleep(poll_interval) => true,
+        _ = changes.changed() => Wake::Notified,
+        () = tokio::time::sleep(poll_interval) => Wake::Poll,
     }
 }
 
