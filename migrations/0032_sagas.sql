@@ -163,9 +163,11 @@ begin
     ), stepped as (
         update saga_step t
         set state = i.step_state, error = i.error,
-            -- It answers one call, which may have to wait to be booked.
+            -- It answers one call. If that was done, it may have to wait to be booked, even until an operator retries it; an undo
+            -- that was not done is stuck, and its retry is another call.
             resolution = case
-                when i.undoing = i.undid and i.state <> 'stuck' and i.step_state not in ('done', 'failed', 'undone', 'skipped')
+                when i.undoing = i.undid and not (i.undid and i.state = 'stuck')
+                    and i.step_state not in ('done', 'failed', 'undone', 'skipped')
                 then t.resolution
             end,
             ended_at = case when i.step_state in ('done', 'failed', 'undone', 'skipped') then clock_timestamp() end,
@@ -211,7 +213,7 @@ as $$
 begin
     return query
     with due as materialized (
-        select id from saga where run_at <= clock_timestamp() order by run_at limit p_limit for update skip locked
+        select id from saga where run_at <= statement_timestamp() order by run_at limit p_limit for update skip locked
     ), claimed as (
         update saga s
         set fence = s.fence + 1, run_at = clock_timestamp() + make_interval(secs => p_lease),

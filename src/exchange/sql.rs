@@ -182,7 +182,7 @@ pub(super) async fn open_orders(
 ) -> Result<Vec<SagaId>> {
     let ids = sqlx::query_scalar!(
         r#"select id as "id: SagaId" from saga
-        where state = $1 and state not in ('completed', 'failed') order by id limit $2"#,
+        where state = $1 and ended_at is null order by id limit $2"#,
         state,
         limit,
     );

@@ -34,6 +34,8 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::combiner::Combiner;
 use crate::db::Database;
 use crate::error::Result;
@@ -81,6 +83,8 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
+    /// Wakes the worker for an attempt that was put off without an event.
+    put_off: Notify,
 }
 
 impl<H> Clone for Sagas<H> {
@@ -127,6 +131,13 @@ impl<H: SagaHandler> Sagas<H> {
         for outcome in ["ok", "failed"] {
             metrics.wallet_saga_notifications_total.preregister([outcome]);
         }
-        Self(Arc::new(SagasParts { db, handler, settings, metrics, ids: Combiner::default() }))
+        Self(Arc::new(SagasParts {
+            db,
+            handler,
+            settings,
+            metrics,
+            ids: Combiner::default(),
+            put_off: Notify::default(),
+        }))
     }
 }

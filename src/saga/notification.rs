@@ -44,6 +44,9 @@ impl<H: SagaHandler> Sagas<H> {
         self.metrics.wallet_saga_notifications_total.with([outcome]).increment(1);
         let mut db = self.db.acquire("saga.notified").await?;
         sql::end_notification(&mut db, row.saga, row.fence, pause).await?;
+        if pause.is_some() {
+            self.put_off.notify_one();
+        }
         Ok(())
     }
 }

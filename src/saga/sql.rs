@@ -182,7 +182,7 @@ pub(super) async fn open(db: &mut PgConnection) -> Result<Vec<OpenSagas>> {
         OpenSagas,
         r#"select kind, state, count(*) as "count!",
             extract(epoch from clock_timestamp() - min(created_at))::float8 as "oldest!"
-        from saga where state not in ('completed', 'failed')
+        from saga where ended_at is null
         group by kind, state"#
     );
     Ok(rows.fetch_all(db).await?)
@@ -309,7 +309,8 @@ pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) ->
         ), woken as (
             update saga s set run_at = clock_timestamp() from found
             where s.id = found.id and s.fence = found.fence
-                and exists (select from saga_step t where t.saga = s.id and t.step = s.step and t.error is not null)
+                and (s.ended_at is not null
+                    or exists (select from saga_step t where t.saga = s.id and t.step = s.step and t.error is not null))
         )
         select count(*) as "count!" from found"#,
         saga.0,

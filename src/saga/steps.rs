@@ -43,6 +43,7 @@ impl<H: SagaHandler> Sagas<H> {
             };
             // Otherwise the lease ends by itself.
             let _ignored: Result<bool> = released.await;
+            self.put_off.notify_one();
         }
     }
 

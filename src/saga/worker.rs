@@ -102,7 +102,11 @@ impl<H: SagaHandler> Sagas<H> {
             return;
         }
         let due_in = self.due_in().await.unwrap_or(FAILURE_PAUSE).min(POLL_INTERVAL);
-        let _changed_or_due = tokio::time::timeout(due_in, changes.changed()).await;
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = self.put_off.notified() => {}
+            () = tokio::time::sleep(due_in) => {}
+        }
     }
 
     /// Time until the next saga is due.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use revwallet::auth::Scope;
 use serde_json::json;
 
 use super::{buy, fault, order_id, reaches, trader};
@@ -103,6 +104,28 @@ async fn every_order_has_its_mail_after_the_server_was_killed() {
         let named: BTreeSet<i64> =
             message_ids.iter().map(|id| id.split('-').nth(1).unwrap().parse().unwrap()).collect();
         assert_eq!((message_ids.len(), named), (ORDERS, ids));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_that_waits_is_sent_when_it_is_asked_for() {
+    let server = MailServer::reserve();
+    let url = format!("--smtp-url=smtp://{}", server.address());
+    run_with(&[&url, "--mail-from=exchange@example.com"], async |app| {
+        let ada = trader(app, "ada", 100_000).await;
+        let id = order_id(&buy(&ada, json!({ "fiat_amount": 30 })).await);
+        reaches(&ada, id, "completed").await;
+        // As after many failed attempts; the fence ends one that is under way.
+        app.database
+            .execute("update saga set run_at = now() + interval '1 hour', fence = fence + 1, notification_attempts = 12")
+            .await;
+        let _process = server.start().await;
+        let key = app.api_key(&[Scope::Admin]).await;
+        let admin = app.internal.with_credential(key.credential());
+        let sent = admin.post(&format!("/internal/notification/send/{id}"), json!({})).await;
+        assert_eq!(sent.status, 200, "{}", sent.text);
+        eventually("the message has arrived", async || !server.messages().is_empty()).await;
     })
     .await;
 }

@@ -129,3 +129,30 @@ async fn an_undo_whose_outcome_is_unknown_is_resolved_then_retried() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_payout_that_an_operator_made_by_hand_is_not_made_again() {
+    let settings = ["--order-attempts=1", "--order-unknown-interval=1h", "--order-deadline=2s"];
+    run_with(&settings, async |app| {
+        let (ada, admin) = (trader(app, "ada", 10_000).await, app.api_key(&[Scope::Admin]).await);
+        fault(app, "withdraw-do", "lost", 1).await;
+        fault(app, "withdraw-do", "mute", 1).await;
+        let id = order_id(&buy(&ada, json!({ "fiat_amount": 30 })).await);
+        reaches(&ada, id, "unknown").await;
+        assert_faults_happened(app).await;
+        fund_hot(app, "BTC", "-3").await;
+        let resolved = command(&admin, id, "resolve", json!({ "outcome": "done" })).await;
+        assert_eq!(resolved.status, 200, "{}", resolved.text);
+        // It cannot be booked before the deadline, and the payout cannot be undone.
+        reaches(&ada, id, "stuck").await;
+        fund_hot(app, "BTC", "3").await;
+        assert_eq!(command(&admin, id, "retry", json!({})).await.status, 200);
+        reaches(&ada, id, "completed").await;
+        assert_eq!(balances(&ada).await, texts("70.00", "3.00000000"));
+        let mut db = app.database.connect().await;
+        let payouts = "select count(*) from simulated_call where reference like '%withdraw-do%'";
+        let payouts: i64 = sqlx::query_scalar(payouts).fetch_one(&mut db).await.unwrap();
+        assert_eq!(payouts, 0, "the operator has made the only one");
+    })
+    .await;
+}
