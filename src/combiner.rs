@@ -1,6 +1,7 @@
 //! Combines the calls of concurrent callers, such as statements that answer for many rows as quickly as for one.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::anyhow;
 use tokio::sync::oneshot;
@@ -13,8 +14,13 @@ const BATCH_MAX: usize = 512;
 
 /// Combines calls that are made while others are on their way into one.
 pub struct Combiner<I, O> {
-    waiting: Mutex<Vec<(I, oneshot::Sender<Result<O>>)>>,
+    waiting: Mutex<VecDeque<Caller<I, O>>>,
     turn: tokio::sync::Mutex<()>,
+}
+
+struct Caller<I, O> {
+    input: I,
+    answer: oneshot::Sender<Result<O>>,
 }
 
 impl<I, O> Default for Combiner<I, O> {
@@ -24,42 +30,68 @@ impl<I, O> Default for Combiner<I, O> {
 }
 
 impl<I: Clone, O> Combiner<I, O> {
-    /// Runs `all` for this input and those of other callers; `all` answers them in their order. It may run again for an input
-    /// whose call was dropped.
+    /// Runs `all` for this input and those of other callers; `all` answers them in their order. It runs again for the inputs of
+    /// a call that was dropped.
     pub async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
     where
         F: Future<Output = Result<Vec<Result<O>>>> + Send,
     {
-        let mut answer = self.wait(input.clone());
-        let _turn = self.turn.lock().await;
+        let (sender, mut answer) = oneshot::channel();
+        self.waiting().push_back(Caller { input, answer: sender });
+        // Whoever has the turn may take this input along.
+        let _turn = tokio::select! {
+            biased;
+            answered = &mut answer => return answered.unwrap_or_else(|_| Err(given_up())),
+            turn = self.turn.lock() => turn,
+        };
         loop {
             match answer.try_recv() {
-                // Another caller has taken this input along.
                 Ok(answer) => return answer,
-                // It did, and was dropped before the answer came.
-                Err(TryRecvError::Closed) => answer = self.wait(input.clone()),
+                Err(TryRecvError::Closed) => return Err(given_up()),
                 Err(TryRecvError::Empty) => {}
             }
-            let (inputs, senders): (Vec<I>, Vec<_>) = {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let callers = {
+                let mut waiting = self.waiting();
                 let count = waiting.len().min(BATCH_MAX);
-                waiting.drain(..count).unzip()
+                waiting.drain(..count).filter(|caller| !caller.answer.is_closed()).collect()
             };
-            let answers = all(inputs)
-                .await
-                .unwrap_or_else(|error| senders.iter().map(|_| Err(copy_of(&error))).collect());
-            for (sender, answer) in senders.into_iter().zip(answers) {
+            let mut taken = Taken { combiner: self, callers };
+            let inputs = taken.callers.iter().map(|caller| caller.input.clone()).collect();
+            let answers = all(inputs).await;
+            let callers = std::mem::take(&mut taken.callers);
+            let answers = answers
+                .unwrap_or_else(|error| callers.iter().map(|_| Err(copy_of(&error))).collect());
+            for (caller, answer) in callers.into_iter().zip(answers) {
                 // A caller that gave up needs no answer.
-                let _gone = sender.send(answer);
+                let _gone = caller.answer.send(answer);
             }
         }
     }
+}
 
-    fn wait(&self, input: I) -> oneshot::Receiver<Result<O>> {
-        let (sender, answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((input, sender));
-        answer
+impl<I, O> Combiner<I, O> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Caller<I, O>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The callers of a call that is under way; if it is dropped, they are the first of the next one.
+struct Taken<'a, I, O> {
+    combiner: &'a Combiner<I, O>,
+    callers: Vec<Caller<I, O>>,
+}
+
+impl<I, O> Drop for Taken<'_, I, O> {
+    fn drop(&mut self) {
+        let mut waiting = self.combiner.waiting();
+        for caller in self.callers.drain(..).rev() {
+            waiting.push_front(caller);
+        }
+    }
+}
+
+fn given_up() -> Error {
+    Error::Internal(anyhow!("a shared call did not answer"))
 }
 
 /// The failure of a call, for one of its callers.
@@ -96,16 +128,24 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_is_dropped_takes_no_other_along() {
         let combiner = Combiner::<u32, u32>::default();
-        let all = |inputs: Vec<u32>| async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok(inputs.into_iter().map(Ok).collect())
+        let calls = Mutex::new(Vec::new());
+        let all = |inputs: Vec<u32>| {
+            calls.lock().unwrap().push(inputs.len());
+            async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(inputs.into_iter().map(Ok).collect())
+            }
         };
 
-        let dropped = tokio::time::timeout(Duration::from_millis(10), combiner.run(1, all));
-        let (dropped, other) = tokio::join!(dropped, combiner.run(2, all));
+        let short = Duration::from_millis(10);
+        let first = tokio::time::timeout(short, combiner.run(1, all));
+        let second = tokio::time::timeout(short * 3, combiner.run(2, all));
+        let (first, second, third, fourth) =
+            tokio::join!(first, second, combiner.run(3, all), combiner.run(4, all));
 
-        assert!(dropped.is_err());
-        assert_eq!(other.unwrap(), 2);
+        assert!(first.is_err() && second.is_err());
+        assert_eq!((third.unwrap(), fourth.unwrap()), (3, 4));
+        assert_eq!(*calls.lock().unwrap(), [1, 3, 2], "the others stay together");
     }
 
     #[tokio::test]

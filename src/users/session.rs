@@ -1,5 +1,8 @@
 //! Sessions: sign in, sign out, and the user behind a token.
 
+use std::time::Duration;
+
+use anyhow::anyhow;
 use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -14,6 +17,9 @@ use crate::http::origin::Origin;
 use crate::ids::UserId;
 use crate::secret::{Secret, digest};
 use crate::throttle::{self, NextAttempt};
+
+/// Longest time of a lookup of sessions, for which others may wait.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Users {
     /// Begins a session and returns its token, if the password is right.
@@ -103,8 +109,12 @@ impl Users {
         // Every request with a token asks; those at the same time share a statement.
         let find = |sessions: Vec<Uuid>| async move {
             let mut db = db.acquire("users.session").await?;
-            let found = sql::find_sessions(&mut db, &sessions).await?;
-            Ok(found.into_iter().map(Ok).collect())
+            let found =
+                tokio::time::timeout(LOOKUP_TIMEOUT, sql::find_sessions(&mut db, &sessions));
+            let found = found.await.map_err(|_| {
+                Error::DatabaseUnavailable(anyhow!("looking up sessions takes too long"))
+            })?;
+            Ok(found?.into_iter().map(Ok).collect())
         };
         let found = match tokens.read(token).await? {
             Some(claims) => sessions.run(session_id(claims.jti), find).await?,
