@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, error};
@@ -88,6 +89,15 @@ impl Tasks {
     /// Spawns a task that may end at any time, such as a connection.
     pub fn spawn_short_lived(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(work.instrument(Span::none()));
+    }
+
+    /// Spawns a task that may end at any time on this runtime.
+    pub fn spawn_short_lived_on(
+        &self,
+        runtime: &Handle,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tracker.spawn_on(work.instrument(Span::none()), runtime);
     }
 
     /// Asks every task of the group to stop and waits at most `limit`. Returns whether all of them ended.

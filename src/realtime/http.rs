@@ -13,8 +13,8 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Realtime;
 use super::session::{Request, Session, UpgradeRequest};
+use super::{Realtime, runtime};
 use crate::auth::{Access, Caller, PresentedCredential, TrustedProxies, bearer};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
@@ -99,7 +99,7 @@ async fn open_websocket(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(async move |socket| {
-        tasks.spawn_short_lived(session.run(socket, opening));
+        tasks.spawn_short_lived_on(runtime::sockets(), session.run(socket, opening));
     }))
 }
 

@@ -30,6 +30,7 @@ mod outbox;
 mod position;
 mod replay;
 pub mod retention;
+mod runtime;
 mod session;
 mod topic;
 mod watch;
@@ -109,7 +110,10 @@ impl Realtime {
     pub fn start(options: RealtimeOptions<'_>, tasks: &Tasks) -> Self {
         let RealtimeOptions { tail, feeds, authenticator, args, cors_origins, metrics } = options;
         preregister(metrics);
-        let hub = Hub::start(tail, feeds, args.event_retention, metrics, tasks);
+        let hub = {
+            let _on_their_runtime = runtime::sockets().enter();
+            Hub::start(tail, feeds, args.event_retention, metrics, tasks)
+        };
         let limits =
             SocketLimits::new(args.realtime_connections_max, args.realtime_connections_per_address);
         let queued_bytes = Arc::<AtomicUsize>::default();
