@@ -11,8 +11,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::tail::{
-    NotifyChannel, Position, ReaderOptions, Segment, SegmentHandler, Source, StartPosition, Tail,
-    Transfers,
+    NotifyChannel, Position, ReaderOptions, Segment, SegmentHandler, Source, Tail, Transfers,
 };
 use super::verify::{BookChecker, BookChunk, CheckKind};
 use crate::error::Result;
@@ -24,7 +23,6 @@ const ANCHOR_INTERVAL: Duration = Duration::from_mins(1);
 
 const READER: ReaderOptions = ReaderOptions {
     name: "auditor",
-    start: StartPosition::Beginning,
     items_max: 1,
     // Large chunks cost less than a read after the notification of each batch.
     pause: Duration::from_millis(500),

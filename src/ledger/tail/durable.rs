@@ -30,22 +30,10 @@ const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 pub struct ReaderOptions {
     /// Name of its cursor and of its task: never change it.
     pub name: &'static str,
-    /// Position at which it begins when it has no cursor yet.
-    pub start: StartPosition,
     /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,
     /// Shortest time between two reads that were not full: delay saves reads.
     pub pause: Duration,
-}
-
-/// Position at which a new reader begins.
-#[derive(Debug, Clone, Copy)]
-pub enum StartPosition {
-    /// Before the first item.
-    Beginning,
-    /// At the current end.
-    Now,
-    After(Position),
 }
 
 /// Effects of a durable reader.
@@ -260,12 +248,8 @@ impl DurableReader {
             self.set_lag(S::lag(db, book, position).await?);
             return Ok(StepOutcome::HeldElsewhere);
         }
-        let position = match self.options.start {
-            StartPosition::Beginning => Position::default(),
-            StartPosition::Now => S::end(db, book).await?,
-            StartPosition::After(position) => position,
-        };
-        sql::create_cursor(db, book, name, position).await?;
+        // Its first step may come after the first items.
+        sql::create_cursor(db, book, name, Position::default()).await?;
         Ok(StepOutcome::MoreToRead)
     }
 

@@ -25,7 +25,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-pub use self::durable::{ReaderOptions, SegmentHandler, StartPosition};
+pub use self::durable::{ReaderOptions, SegmentHandler};
 pub use self::event::{
     EventToAppend, Events, append_event, append_events, events_of_topic, prune_events,
 };

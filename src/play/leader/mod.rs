@@ -16,17 +16,13 @@ use super::feed::raise::{Raise, Raises};
 use crate::error::{Error, Result};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail};
+use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, Tail};
 use crate::realtime::{Audience, NewEvent, publish};
 use crate::tasks::Tasks;
 use crate::wallet::Wallets;
 
-const READER: ReaderOptions = ReaderOptions {
-    name: "leaders",
-    start: StartPosition::Beginning,
-    items_max: 500,
-    pause: Duration::from_millis(100),
-};
+const READER: ReaderOptions =
+    ReaderOptions { name: "leaders", items_max: 500, pause: Duration::from_millis(100) };
 
 const TOPIC: &str = "leaderboard-game-event";
 

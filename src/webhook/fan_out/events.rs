@@ -7,21 +7,15 @@ use sqlx::PgConnection;
 use super::{Deliveries, Subscribed};
 use crate::error::Result;
 use crate::ids::UserId;
-use crate::ledger::tail::{
-    BookEvent, Events, ReaderOptions, Segment, SegmentHandler, StartPosition,
-};
+use crate::ledger::tail::{BookEvent, Events, ReaderOptions, Segment, SegmentHandler};
 use crate::realtime::{Message, message_of};
 use crate::webhook::delivery::sql::NewDelivery;
 use crate::webhook::event::{message_body, published_name};
 use crate::webhook::queue::Subject;
 use crate::webhook::sql::{self, Subscription};
 
-pub(super) const READER: ReaderOptions = ReaderOptions {
-    name: "webhook_events",
-    start: StartPosition::Now,
-    items_max: 500,
-    pause: Duration::from_millis(20),
-};
+pub(super) const READER: ReaderOptions =
+    ReaderOptions { name: "webhook_events", items_max: 500, pause: Duration::from_millis(20) };
 
 pub(super) struct EventFanOut;
 

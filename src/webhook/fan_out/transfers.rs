@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::{UserId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::read::BookRow;
-use crate::ledger::tail::{self, ReaderOptions, Segment, SegmentHandler, StartPosition, Transfers};
+use crate::ledger::tail::{self, ReaderOptions, Segment, SegmentHandler, Transfers};
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::WalletRecord;
 use crate::webhook::alert::{self, Alert};
@@ -23,12 +23,8 @@ use crate::webhook::queue::Subject;
 use crate::webhook::sql::{self, Subscription};
 use crate::webhook::{BOOK, Webhooks};
 
-pub(super) const READER: ReaderOptions = ReaderOptions {
-    name: "webhooks",
-    start: StartPosition::Now,
-    items_max: 500,
-    pause: Duration::from_millis(20),
-};
+pub(super) const READER: ReaderOptions =
+    ReaderOptions { name: "webhooks", items_max: 500, pause: Duration::from_millis(20) };
 
 pub(super) struct TransferFanOut {
     pub(super) webhooks: Webhooks,

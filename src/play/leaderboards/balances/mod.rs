@@ -16,16 +16,12 @@ use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::ids::PlayerId;
 use crate::ledger::currency::Currency;
-use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, StartPosition, Tail};
+use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, Tail};
 use crate::play::feed::raise::{Raise, Raises};
 use crate::tasks::Tasks;
 
-const READER: ReaderOptions = ReaderOptions {
-    name: "leaderboard",
-    start: StartPosition::Beginning,
-    items_max: 500,
-    pause: Duration::from_millis(100),
-};
+const READER: ReaderOptions =
+    ReaderOptions { name: "leaderboard", items_max: 500, pause: Duration::from_millis(100) };
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, tasks: &Tasks) {
