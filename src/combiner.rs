@@ -38,7 +38,7 @@ impl<I: Clone, O> Combiner<I, O> {
     {
         let (sender, mut answer) = oneshot::channel();
         self.waiting().push_back(Caller { input, answer: sender });
-        // Whoever has the turn may take this input along.
+        // The caller that has the turn may take this input along.
         let _turn = tokio::select! {
             biased;
             answered = &mut answer => return answered.unwrap_or_else(|_| Err(given_up())),

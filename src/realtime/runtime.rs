@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// One for the process: database connections that were opened on it outlive the server that opened them.
+/// Runtime of the whole process: database connections that were opened on it outlive the server that opened them.
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
 /// The runtime of WebSocket connections and of the hub that feeds them.

@@ -163,10 +163,9 @@ impl DurableReader {
         loop {
             match wait_for_change(changes, POLL_INTERVAL, &self.stopping).await {
                 Wake::Stopping => return false,
-                Wake::Notified => return true,
                 // One statement instead of those of a step. If it fails, the step says why.
                 Wake::Poll if matches!(self.lag_at::<S>(end).await, Ok(0)) => {}
-                Wake::Poll => return true,
+                Wake::Notified | Wake::Poll => return true,
             }
         }
     }
