@@ -1,5 +1,9 @@
 -- Purchases parse their rows once and find each game by its key: before, a batch scanned every game.
 
+-- Only free games have a key here. The entries of the others, all null, took a third of the time of a purchase.
+alter table game_purchase drop constraint game_purchase_key;
+create unique index game_purchase_key on game_purchase (key_hash) where key_hash is not null;
+
 -- A purchase whose quote held.
 create type purchase_claim as (
     n int, seq bigint, game bigint, base bigint, buyer bigint, recipient bigint, publisher bigint, stocks bigint[], sale bigint,
