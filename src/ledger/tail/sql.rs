@@ -173,8 +173,8 @@ const LEASE_SECONDS: f64 = 3.0;
 
 /// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds it.
 ///
-/// The statements of the transaction are planned anew: a plan that was made for the book of the first seconds, and kept, would
-/// search a book that has grown from its end.
+/// Postgres plans the later statements of the transaction for the book as it is: a plan that it kept from the first seconds
+/// would search a grown book from its end.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
