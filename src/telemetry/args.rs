@@ -31,9 +31,12 @@ pub struct TelemetryArgs {
     /// URL of a collector that traces are exported to by OTLP over gRPC, such as `http://alloy:4317`; without it there are no traces.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
-    /// Share of traces to export, chosen by trace id so that every program with the same ratio exports the same traces.
+    /// Largest share of traces to export, chosen by trace id so that every program with the same share exports the same traces.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
+    /// Spans per second that are exported whole; above this rate, fewer traces are sampled.
+    #[arg(long, env = "REVWALLET_TRACE_SPANS_MAX", global = true, default_value_t = 5_000, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
+    pub trace_spans_max: u32,
     /// Bytes of log lines, and as many of spans, that wait in memory while their receiver is unavailable; the oldest are dropped first.
     #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1_000..=1_000_000_000_000))]
     pub export_buffer_bytes: usize,

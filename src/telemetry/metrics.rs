@@ -313,6 +313,8 @@ metrics! {
     counter wallet_loki_lines_total {outcome};
     /// Spans lost because the collector rejected them, was unavailable for too long, or was too slow.
     counter wallet_otlp_dropped_spans_total;
+    /// Share of traces that are exported: below --trace-ratio while there are more spans than --trace-spans-max.
+    gauge wallet_trace_sampled_ratio;
     /// Time that rendering `/metrics` took last.
     gauge wallet_metrics_render_duration_seconds;
 

@@ -14,6 +14,7 @@ mod json_layer;
 mod log_writer;
 mod metric_family;
 mod metrics;
+mod sampling;
 mod span_layer;
 mod trace_context;
 
@@ -35,10 +36,11 @@ pub use trace_context::TraceContext;
 
 use events::{EventCounter, log_panics};
 use export::loki::{self, LogLine, LokiClient};
-use export::otlp::{self, EncodedSpan, OtlpClient};
+use export::otlp::{self, OtlpClient};
 use export::{ExportCounters, ExportFlush, ExportQueue};
 use json_layer::JsonLayer;
 use log_writer::{LogFlush, LogWriter};
+use sampling::SpanBudget;
 use span_layer::SpanLayer;
 
 /// Time that lines gather before they are written to standard output: a write for each would cost more than the rest
@@ -76,7 +78,7 @@ impl Telemetry {
             .with(EventCounter(Arc::clone(&metrics)))
             .with(JsonLayer::new(writer, loki, &args.environment))
             .with(pretty)
-            .with(spans.map(SpanLayer))
+            .with(spans)
             .try_init()?;
         log_panics(Arc::clone(&metrics));
         Ok(Self { metrics, shutdown, _exporters: exporters, _writer: flush })
@@ -135,18 +137,22 @@ fn start_otlp(
     metrics: &Metrics,
     shutdown: &CancellationToken,
     exporters: &mut Vec<ExportFlush>,
-) -> anyhow::Result<Option<ExportQueue<EncodedSpan>>> {
+) -> anyhow::Result<Option<SpanLayer>> {
     let Some(endpoint) = &args.otlp_endpoint else { return Ok(None) };
     let lost = metrics.wallet_otlp_dropped_spans_total.clone();
+    let share = metrics.wallet_trace_sampled_ratio.clone();
+    let budget = SpanBudget::new(args.trace_ratio, args.trace_spans_max, share);
     let (queue, flush) = export::start(
         "otlp",
-        || OtlpClient::new(endpoint, &args.environment),
+        || {
+            tokio::spawn(budget.clone().adjust());
+            OtlpClient::new(endpoint, &args.environment)
+        },
         otlp::LINGER,
         args.export_buffer_bytes,
         ExportCounters { delivered: Counter::noop(), lost },
         shutdown,
     )?;
     exporters.push(flush);
-    trace_context::set_sample_ratio(args.trace_ratio);
-    Ok(Some(queue))
+    Ok(Some(SpanLayer { queue, budget }))
 }

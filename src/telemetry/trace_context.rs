@@ -5,11 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-/// Traces whose id ends in a number below this are sampled: none before [`set_sample_ratio`] is called.
+/// Traces whose id ends in a number below this are sampled: none before [`set_sample_share`] is called.
 static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
 /// Bits at the end of a trace id that are random in every program; earlier ones may be the version of a UUID.
 const RANDOM_BITS: u32 = 56;
+
+/// The bytes of a trace id that begins here or at the edge proxy: a UUID of version 8 with a mark of ours, in front of its
+/// random end. They tell later work that the root span of the trace exists.
+const MARK: [u8; 2] = [0x8e, 0xe1];
+const MARK_POSITION: usize = 6;
 
 /// The ids of a span and of the trace that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +30,8 @@ pub struct TraceContext {
 impl TraceContext {
     /// The root of a new trace.
     pub fn new_root() -> Self {
-        let trace_id = Uuid::new_v4().into_bytes();
+        let mut trace_id = Uuid::new_v4().into_bytes();
+        trace_id[MARK_POSITION..][..MARK.len()].copy_from_slice(&MARK);
         let span_id = root_span_id(&trace_id);
         Self { trace_id, parent_span_id: None, span_id, sampled: true }
     }
@@ -45,10 +51,11 @@ impl TraceContext {
         }
     }
 
-    /// Later work that a request caused, in the trace that the book stores with the request's transfers.
+    /// Later work that a request caused, in the trace that the book stores with the request's transfers. In a trace of the
+    /// caller the id of the request's span is unknown here: the work has no parent.
     pub fn caused_by(trace_id: Uuid) -> Self {
         let trace_id = trace_id.into_bytes();
-        let parent_span_id = Some(root_span_id(&trace_id));
+        let parent_span_id = has_root_here(&trace_id).then(|| root_span_id(&trace_id));
         Self { trace_id, parent_span_id, span_id: random_span_id(), sampled: true }
     }
 
@@ -57,8 +64,8 @@ impl TraceContext {
         Self { parent_span_id: Some(self.span_id), span_id: random_span_id(), ..*self }
     }
 
-    /// Whether the trace is exported. The decision depends on the trace id alone, so every program with the same ratio
-    /// keeps the same traces; a client may only decide against its trace.
+    /// Whether the trace is exported. The decision depends on the trace id alone, so a program with a larger share keeps
+    /// every trace that one with a smaller share keeps; a client may only decide against its trace.
     pub fn is_sampled(&self) -> bool {
         self.sampled && self.is_below(SAMPLE_THRESHOLD.load(Ordering::Relaxed))
     }
@@ -131,24 +138,29 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// Samples this share of the traces from now on.
-pub(super) fn set_sample_ratio(ratio: f64) {
-    SAMPLE_THRESHOLD.store(threshold(ratio), Ordering::Relaxed);
+pub(super) fn set_sample_share(share: f64) {
+    SAMPLE_THRESHOLD.store(threshold(share), Ordering::Relaxed);
 }
 
-fn threshold(ratio: f64) -> u64 {
+fn threshold(share: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
         clippy::cast_sign_loss,
         reason = "a share of 2^56 need not be exact"
     )]
-    let threshold = (ratio * (1_u64 << RANDOM_BITS) as f64) as u64;
+    let threshold = (share * (1_u64 << RANDOM_BITS) as f64) as u64;
     threshold
 }
 
 /// Whether any trace is sampled.
 pub(super) fn is_exporting() -> bool {
     SAMPLE_THRESHOLD.load(Ordering::Relaxed) > 0
+}
+
+/// Whether a trace began here or at the edge proxy.
+fn has_root_here(trace_id: &[u8; 16]) -> bool {
+    trace_id[MARK_POSITION..].starts_with(&MARK)
 }
 
 /// Id of the first span of a trace that began here or at the edge proxy; derived from the trace id, so that later work
@@ -182,15 +194,29 @@ mod tests {
     #[test]
     fn a_trace_of_the_edge_proxy_has_its_root_span_here() {
         let context = TraceContext::from_traceparent(Some(
-            "00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01",
+            "00-0af7651916cd8ee18448eb211c80319c-0af7651916cd8ee1-01",
         ));
 
         assert_eq!(
             (context.parent_span_id, context.span_id_hex().to_string()),
-            (None, "0af7651916cd43dd".to_owned())
+            (None, "0af7651916cd8ee1".to_owned())
         );
         let later = TraceContext::caused_by(Uuid::from_bytes(context.trace_id));
         assert_eq!(later.parent_span_id, Some(context.span_id));
+    }
+
+    #[test]
+    fn later_work_has_a_parent_only_in_a_trace_that_began_here() {
+        let own = TraceContext::new_root();
+        let of_the_client = TraceContext::from_traceparent(Some(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ));
+
+        let parents = [own, of_the_client]
+            .map(|context| TraceContext::caused_by(Uuid::from_bytes(context.trace_id)))
+            .map(|later| later.parent_span_id);
+
+        assert_eq!(parents, [Some(own.span_id), None]);
     }
 
     #[test]
@@ -202,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn the_share_of_sampled_traces_is_the_ratio() {
-        for (ratio, least, most) in
+    fn the_share_of_sampled_traces_is_as_set() {
+        for (share, least, most) in
             [(0.0, 0, 0), (0.1, 50, 200), (0.9, 800, 980), (1.0, 1_000, 1_000)]
         {
             let sampled =
-                (0..1_000).filter(|_| TraceContext::new_root().is_below(threshold(ratio))).count();
+                (0..1_000).filter(|_| TraceContext::new_root().is_below(threshold(share))).count();
 
-            assert!((least..=most).contains(&sampled), "{sampled} of 1000 at {ratio}");
+            assert!((least..=most).contains(&sampled), "{sampled} of 1000 at {share}");
         }
     }
 

@@ -7,7 +7,8 @@ use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
 use time::OffsetDateTime;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
+use url::Url;
 
 use super::delivery::{self, DeliveryState};
 use super::queue::{DeliveryJob, Subject};
@@ -60,8 +61,16 @@ fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span
             trace_id = %trace.trace_id_hex(),
             webhook.id = webhook.0,
             delivery.id = next.id.0,
+            server.address = host_of(&next.url),
+            http_response_status_code = field::Empty,
+            otel.status_description = field::Empty,
         )
     })
+}
+
+/// Host of a URL; its path and query may be secret.
+fn host_of(url: &str) -> Option<String> {
+    Url::parse(url).ok()?.host_str().map(str::to_owned)
 }
 
 /// Failure of sending a delivery.
@@ -224,12 +233,16 @@ impl Webhooks {
                 // The body of the response is not read: it could be endless.
                 Ok(response) => {
                     let status = response.status();
+                    Span::current().record("http_response_status_code", status.as_u16());
                     let failure = (!status.is_success()).then(|| SendFailure::status(status));
                     (Some(status.as_u16()), failure)
                 }
                 Err(cause) => (None, Some(SendFailure::from(cause))),
             },
         };
+        if let Some(failure) = &failure {
+            Span::current().record("otel.status_description", &failure.error[..]);
+        }
         SendOutcome { status, elapsed: started.elapsed(), failure }
     }
 

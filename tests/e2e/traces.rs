@@ -103,16 +103,74 @@ async fn one_trace_leads_from_the_client_to_the_webhook() {
         attributes.contains("http.response.status_code") && attributes.contains("IntValue(200)")
     );
     assert_eq!(posting.parent_span_id, request.span_id);
-    assert_eq!(
-        hex(&delivery.parent_span_id),
-        TRACE[..16],
-        "the id that the edge proxy gives its own span"
+    assert!(delivery.parent_span_id.is_empty(), "only the id of the client's trace is known");
+    let attributes = format!("{:?}", delivery.attributes);
+    assert!(
+        attributes.contains("server.address") && attributes.contains("http.response.status_code"),
+        "{attributes}"
     );
     let batches = collected.with_name("ledger.batch");
     let batch = batches.iter().find(|batch| is_linked(batch, posting)).unwrap();
     assert!(is_linked(posting, batch), "the links are not mutual");
     assert_ne!(batch.trace_id, posting.trace_id, "the batch must have a trace of its own");
     assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_delivery_that_fails_is_an_error_below_the_root_of_its_trace() {
+    let (collected, folder) = (Collected::default(), Folder::new());
+    let endpoint = collected.start().await;
+    let arguments = [&folder.setting() as &str, &endpoint, "--webhook-allow-private"];
+    let program = Program::start(&arguments).await;
+    let wallet = wallet(&program).await;
+    let webhook = json!({ "url": format!("http://{}", free_address()), "events": ["*"] });
+    assert_eq!(program.public.post("/wallet/webhook", webhook).await.status, 201);
+
+    deposit(&program, &wallet, &[]).await;
+
+    eventually("the spans have arrived", async || {
+        !collected.with_name("webhook.deliver").is_empty()
+            && !collected.with_name("POST /wallet/deposit").is_empty()
+    })
+    .await;
+    let delivery = &collected.with_name("webhook.deliver")[0];
+    let request = &collected.with_name("POST /wallet/deposit")[0];
+    assert_eq!(delivery.trace_id, request.trace_id);
+    assert_eq!(delivery.parent_span_id, request.span_id);
+    let status = delivery.status.as_ref().expect("a status");
+    assert!(status.message.starts_with("no connection to the receiver"), "{}", status.message);
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn above_a_rate_of_spans_fewer_traces_are_exported() {
+    let (collected, folder) = (Collected::default(), Folder::new());
+    let endpoint = collected.start().await;
+    let arguments = [&folder.setting() as &str, &endpoint, "--trace-spans-max=1"];
+    let program = Program::start(&arguments).await;
+    let wallet = wallet(&program).await;
+    let share = async || {
+        let metrics = program.internal.get("/metrics").await.text;
+        let share =
+            metrics.lines().find_map(|line| line.strip_prefix("wallet_trace_sampled_ratio "));
+        share.unwrap().parse::<f64>().unwrap()
+    };
+
+    let mut count = 0;
+    eventually("the share falls", async || {
+        deposit(&program, &wallet, &[]).await;
+        count += 1;
+        share().await < 0.1
+    })
+    .await;
+    for _ in 0..100 {
+        deposit(&program, &wallet, &[]).await;
+    }
+    eventually("it rises without load", async || share().await > 0.99).await;
+
+    assert!(program.stop().await.success());
+    let exported = collected.with_name("POST /wallet/deposit").len();
+    assert!((1..count + 100).contains(&exported), "{exported} of {}", count + 100);
 }
 
 #[tokio::test]

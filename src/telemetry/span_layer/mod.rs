@@ -20,6 +20,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use super::export::ExportQueue;
 use super::export::otlp::{EncodedSpan, attribute};
+use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
 /// Most links of a span: a batch may hold thousands of postings.
@@ -36,7 +37,10 @@ const CONVENTIONAL_NAMES: [(&str, &str); 3] = [
 ];
 
 /// Layer that collects spans for the exporter.
-pub(super) struct SpanLayer(pub(super) ExportQueue<EncodedSpan>);
+pub(super) struct SpanLayer {
+    pub(super) queue: ExportQueue<EncodedSpan>,
+    pub(super) budget: SpanBudget,
+}
 
 thread_local! {
     /// Context of the span that this thread opens next.
@@ -85,6 +89,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
             Some(extensions.get::<OpenSpan>()?.context.child())
         });
         let Some(context) = context else { return };
+        self.budget.count();
         let mut open = OpenSpan::new(context, attributes.metadata().name());
         attributes.record(&mut open);
         span.extensions_mut().insert(open);
@@ -116,7 +121,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         let open = span.extensions_mut().remove::<OpenSpan>();
         if let Some(OpenSpan { mut exported, .. }) = open {
             exported.end_time_unix_nano = now_unix_nanos();
-            self.0.push(EncodedSpan::from(&exported));
+            self.queue.push(EncodedSpan::from(&exported));
         }
     }
 }
@@ -127,6 +132,10 @@ impl Visit for OpenSpan {
             // They are fields of the span itself.
             "trace_id" | "span_id" => {}
             "otel.name" => value.clone_into(&mut self.exported.name),
+            "otel.status_description" => {
+                let message = value.to_owned();
+                self.exported.status = Some(Status { message, code: StatusCode::Error.into() });
+            }
             "otel.kind" => {
                 let kind = match value {
                     "server" => SpanKind::Server,

@@ -6,13 +6,14 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::telemetry::export::ExportQueue;
-use crate::telemetry::trace_context::set_sample_ratio;
+use crate::telemetry::sampling::SpanBudget;
 
 /// The spans that are exported of those that `open` opens.
 fn exported(open: impl FnOnce()) -> Vec<ExportedSpan> {
-    set_sample_ratio(1.0);
+    let budget = SpanBudget::new(1.0, 1_000, metrics::Gauge::noop());
     let queue = ExportQueue::new(1024 * 1024, metrics::Counter::noop());
-    let subscriber = tracing_subscriber::registry().with(SpanLayer(queue.clone()));
+    let subscriber =
+        tracing_subscriber::registry().with(SpanLayer { queue: queue.clone(), budget });
     tracing::subscriber::with_default(subscriber, open);
     let encoded = queue.take_batch();
     encoded.iter().map(|span| ExportedSpan::decode(&span.0[..]).expect("a span")).collect()
@@ -20,7 +21,7 @@ fn exported(open: impl FnOnce()) -> Vec<ExportedSpan> {
 
 #[test]
 fn a_span_has_its_fields_as_attributes() {
-    let context = TraceContext::caused_by(uuid::Uuid::new_v4());
+    let context = TraceContext::new_root().child();
 
     let exported = exported(|| {
         let span = in_trace_if_sampled(&context, || {

@@ -160,6 +160,7 @@ pub fn telemetry() -> Dashboard {
             time_series("Log lines dropped", "cps", "Log lines dropped because the output is read too slowly.").query("sum by (instance) (rate(wallet_log_dropped_total{}[$__rate_interval]))", "{{instance}}"),
             time_series("Log lines pushed to Loki", "cps", "Log lines by delivery outcome; none without --loki-url.").query("sum by (outcome) (rate(wallet_loki_lines_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Trace spans dropped", "ops", "Spans that the collector did not accept.").query("sum by (instance) (rate(wallet_otlp_dropped_spans_total{}[$__rate_interval]))", "{{instance}}"),
+            time_series("Traces kept", "percentunit", "Share of traces that each process exports: all, unless it makes more spans than --trace-spans-max.").query("wallet_trace_sampled_ratio{}", "{{instance}}"),
             time_series("Rule evaluation failures", "ops", "Failed evaluations per second by rule group.").query("sum by (rule_group) (rate(prometheus_rule_evaluation_failures_total[$__rate_interval]))", "{{rule_group}}"),
             time_series("Alertmanager notifications", "ops", "Notifications sent and failed, by integration.")
                 .query("sum by (integration) (rate(alertmanager_notifications_total[$__rate_interval]))", "sent, {{integration}}")

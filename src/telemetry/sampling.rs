@@ -1,0 +1,106 @@
+//! Share of traces that is exported: everything up to a rate of spans, above it as many traces as keep that rate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::Gauge;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::trace_context::set_sample_share;
+
+/// Time after which the share is set anew: a burst is exported whole for this long.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Counts the spans of sampled traces and limits their rate by the share of traces that are sampled.
+#[derive(Clone)]
+pub(super) struct SpanBudget(Arc<Shared>);
+
+struct Shared {
+    /// Spans since the share was set.
+    spans: AtomicU64,
+    /// Most spans a second.
+    spans_max: f64,
+    /// Share of traces while the rate of spans is low.
+    share_max: f64,
+    /// Metric of the share.
+    gauge: Gauge,
+}
+
+impl SpanBudget {
+    /// A budget that samples `share_max` of the traces from now on.
+    pub(super) fn new(share_max: f64, spans_max: u32, gauge: Gauge) -> Self {
+        set_sample_share(share_max);
+        gauge.set(share_max);
+        let spans_max = f64::from(spans_max);
+        Self(Arc::new(Shared { spans: AtomicU64::new(0), spans_max, share_max, gauge }))
+    }
+
+    /// Counts a span.
+    pub(super) fn count(&self) {
+        self.0.spans.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets the share by the rate of spans, again and again.
+    pub(super) async fn adjust(self) {
+        let Shared { spans, spans_max, share_max, gauge } = &*self.0;
+        let mut ticks = interval(INTERVAL);
+        // After a stall, the next interval is a whole one.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut share, mut since) = (*share_max, Instant::now());
+        loop {
+            let now = ticks.tick().await;
+            let spans = spans.swap(0, Ordering::Relaxed);
+            share = next_share(share, *share_max, spans, now - since, *spans_max);
+            since = now;
+            set_sample_share(share);
+            gauge.set(share);
+        }
+    }
+}
+
+/// Share of traces that would have given `spans_max` spans a second, where `share` of them gave `spans` within `time`.
+fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+    let spans = spans as f64;
+    let affordable = spans_max * time.as_secs_f64();
+    if spans * share_max <= affordable * share { share_max } else { share * affordable / spans }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The share after an interval with this many spans.
+    fn after(share: f64, share_max: f64, spans: u64) -> f64 {
+        next_share(share, share_max, spans, Duration::from_secs(1), 1_000.0)
+    }
+
+    #[test]
+    fn everything_is_sampled_up_to_the_rate() {
+        for spans in [0, 1, 1_000] {
+            assert!((after(1.0, 1.0, spans) - 1.0).abs() < 1e-9, "{spans}");
+        }
+    }
+
+    #[test]
+    fn above_the_rate_the_share_falls_to_what_fits() {
+        assert!((after(1.0, 1.0, 4_000) - 0.25).abs() < 1e-9);
+        assert!((after(0.25, 1.0, 1_000) - 0.25).abs() < 1e-9, "it stays while the load stays");
+        assert!((after(0.25, 1.0, 2_000) - 0.125).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_share_rises_again_with_the_load_gone() {
+        assert!((after(0.25, 1.0, 500) - 0.5).abs() < 1e-9);
+        assert!((after(0.01, 1.0, 0) - 1.0).abs() < 1e-9);
+        assert!((after(0.01, 0.1, 0) - 0.1).abs() < 1e-9, "to the ratio that was set");
+    }
+
+    #[test]
+    fn a_ratio_of_nothing_stays_nothing() {
+        for spans in [0, 10_000] {
+            assert!(after(0.0, 0.0, spans).abs() < 1e-9);
+        }
+    }
+}
