@@ -10,7 +10,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::MESSAGE_BYTES_MAX;
 
 /// Interval between two checks.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Names whose health is reported: the whole server, and the wallet service.
 const SERVICES: [&str; 2] = ["", "revwallet.v1.WalletService"];

@@ -12,8 +12,7 @@ use uuid::Uuid;
 use super::source::{BookHandle, Position, Segment, Source};
 use super::sql;
 use super::wake::{
-    BLOCKED_INTERVAL, Notifications, POLL_INTERVAL, RECHECK_INTERVAL, Wake, sleep_unless_stopped,
-    wait_for_change,
+    Notifications, RECHECK_INTERVAL, sleep_unless_stopped, wait_for_change, wait_while_blocked,
 };
 use crate::error::Result;
 use crate::telemetry::Metrics;
@@ -50,8 +49,8 @@ pub trait SegmentHandler<S: Source>: Send + 'static {
 enum StepOutcome {
     /// The read was full, so there may be more.
     MoreToRead,
-    /// The reader has reached the end, which is this.
-    CaughtUp(Position),
+    /// The reader has reached the end.
+    CaughtUp,
     /// There are items that an older transaction could still precede.
     Blocked,
     /// The source left out every item that was there.
@@ -63,7 +62,7 @@ enum StepOutcome {
 impl StepOutcome {
     const fn name(&self) -> &'static str {
         match self {
-            Self::MoreToRead | Self::CaughtUp(_) | Self::Blocked | Self::Filtered => "read",
+            Self::MoreToRead | Self::CaughtUp | Self::Blocked | Self::Filtered => "read",
             Self::HeldElsewhere => "elsewhere",
         }
     }
@@ -107,7 +106,7 @@ impl DurableReader {
                 Ok(outcome) => {
                     backoff = self.options.pause;
                     self.count(outcome.name());
-                    if !self.wait_after::<S>(&outcome, &mut changes).await {
+                    if !self.wait_after(&outcome, &mut changes).await {
                         break;
                     }
                 }
@@ -131,15 +130,11 @@ impl DurableReader {
     }
 
     /// Waits until the next step is due. Returns false when the program stops.
-    async fn wait_after<S: Source>(
-        &self,
-        outcome: &StepOutcome,
-        changes: &mut watch::Receiver<()>,
-    ) -> bool {
+    async fn wait_after(&self, outcome: &StepOutcome, changes: &mut watch::Receiver<()>) -> bool {
         let pause = match outcome {
             StepOutcome::MoreToRead => return true,
             StepOutcome::HeldElsewhere => RECHECK_INTERVAL,
-            StepOutcome::CaughtUp(_) | StepOutcome::Blocked => self.options.pause,
+            StepOutcome::CaughtUp | StepOutcome::Blocked => self.options.pause,
             StepOutcome::Filtered => self.options.pause.max(FILTERED_PAUSE_MIN),
         };
         if !sleep_unless_stopped(pause, &self.stopping).await {
@@ -147,32 +142,11 @@ impl DurableReader {
         }
         match outcome {
             StepOutcome::MoreToRead | StepOutcome::HeldElsewhere => true,
-            StepOutcome::CaughtUp(end) => self.wait_beyond::<S>(*end, changes).await,
+            StepOutcome::CaughtUp => wait_for_change(changes, &self.stopping).await,
             StepOutcome::Blocked | StepOutcome::Filtered => {
-                wait_for_change(changes, BLOCKED_INTERVAL, &self.stopping).await != Wake::Stopping
+                wait_while_blocked(changes, &self.stopping).await
             }
         }
-    }
-
-    /// Waits until there may be something after this position. Returns false when the program stops.
-    async fn wait_beyond<S: Source>(
-        &self,
-        end: Position,
-        changes: &mut watch::Receiver<()>,
-    ) -> bool {
-        loop {
-            match wait_for_change(changes, POLL_INTERVAL, &self.stopping).await {
-                Wake::Stopping => return false,
-                // One statement instead of those of a step. If it fails, the step says why.
-                Wake::Poll if matches!(self.lag_at::<S>(end).await, Ok(0)) => {}
-                Wake::Notified | Wake::Poll => return true,
-            }
-        }
-    }
-
-    async fn lag_at<S: Source>(&self, position: Position) -> Result<i64> {
-        let mut db = self.book.pool.acquire().await?;
-        Ok(S::lag(&mut db, self.book.book, position).await?)
     }
 
     /// Releases the cursor, so that the next process need not wait until the lease expires.
@@ -234,7 +208,7 @@ impl DurableReader {
     ) -> Result<StepOutcome> {
         let lag = S::lag(db, self.book.book, position).await?;
         self.set_lag(lag);
-        Ok(if lag == 0 { StepOutcome::CaughtUp(position) } else { StepOutcome::Blocked })
+        Ok(if lag == 0 { StepOutcome::CaughtUp } else { StepOutcome::Blocked })
     }
 
     /// Reports the lag of a cursor that another process holds; creates the cursor if it does not exist yet.

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::source::{BookHandle, Position, Segment, Source};
-use super::wake::{BLOCKED_INTERVAL, Notifications, Wake, sleep_unless_stopped, wait_for_change};
+use super::wake::{Notifications, sleep_unless_stopped, wait_while_blocked};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -105,8 +105,7 @@ impl<S: Source> LiveHub<S> {
                 Ok(true) => {}
                 Ok(false) => {
                     if !sleep_unless_stopped(READ_INTERVAL_MIN, &self.stopping).await
-                        || wait_for_change(&mut changes, BLOCKED_INTERVAL, &self.stopping).await
-                            == Wake::Stopping
+                        || !wait_while_blocked(&mut changes, &self.stopping).await
                     {
                         return;
                     }

@@ -65,7 +65,7 @@ impl Tail {
     pub fn start(options: TailOptions, tasks: &Tasks) -> Self {
         let TailOptions { pool, listener, book, metrics } = options;
         let book = BookHandle { pool, book };
-        let notifications = Notifications::start(listener, tasks);
+        let notifications = Notifications::start(book.clone(), listener, tasks);
         for by in ["hub", "reader"] {
             metrics.wallet_book_live_reads_total.preregister([by]);
         }

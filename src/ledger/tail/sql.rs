@@ -16,6 +16,28 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
+/// Returns where the transfers and the events of the book end.
+pub(super) async fn ends(
+    db: &mut PgConnection,
+    book: i32,
+) -> sqlx::Result<(Option<i64>, Option<Position>)> {
+    let row = sqlx::query!(
+        r#"
+        select s.seq as "sealed?", e.xid as "xid?", e.id as "id?"
+        from (values (1)) one (n)
+        left join lateral (
+            select seq from ledger.seal where book = $1 order by seq desc limit 1
+        ) s on true
+        left join lateral (
+            select xid, id from ledger.event where book = $1 order by xid desc, id desc limit 1
+        ) e on true"#,
+        book,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.sealed, row.xid.zip(row.id).map(|(seq, event)| Position { seq, event })))
+}
+
 /// The end of a batch, and the beginning of its id.
 pub(super) struct SealedBatch {
     pub seq: i64,

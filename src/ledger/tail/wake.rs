@@ -1,22 +1,26 @@
-//! Notifications that the book has grown, which wake its readers; polling is the fallback.
+//! Notifications that the book has grown, which wake its readers; one poll for all of them is the fallback.
 
 use std::time::Duration;
 
+use futures_util::join;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::source::BookHandle;
+use super::sql;
 use crate::tasks::Tasks;
 
 /// Interval at which a reader whose cursor another process holds tries to take it over.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval at which readers look that get no notification: one is lost only with the process that should send it.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which growth is looked for that was not announced: a notification is lost only with the process that should
+/// send it.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which readers look that have items ahead: nothing announces the end of an older transaction, which they wait
 /// for.
-pub(super) const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
+const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First and longest backoff between two attempts to listen.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -74,12 +78,16 @@ impl NotificationSenders {
 }
 
 impl Notifications {
-    pub(super) fn start(options: PgConnectOptions, tasks: &Tasks) -> Self {
-        let (book, book_changes) = watch::channel(());
-        let (event, event_changes) = watch::channel(());
+    pub(super) fn start(book: BookHandle, options: PgConnectOptions, tasks: &Tasks) -> Self {
+        let (book_sender, book_changes) = watch::channel(());
+        let (event_sender, event_changes) = watch::channel(());
+        let senders = NotificationSenders { book: book_sender, event: event_sender };
         let stopping = tasks.stopping().clone();
         tasks.spawn("book-listener", async move {
-            listen_with_retry(options, NotificationSenders { book, event }, stopping).await;
+            join!(
+                listen_with_retry(&options, &senders, &stopping),
+                poll(&book, &senders, &stopping),
+            );
             Ok(())
         });
         Self { book: book_changes, event: event_changes }
@@ -96,28 +104,22 @@ impl Notifications {
     }
 }
 
-/// Why a wait has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wake {
-    Notified,
-    /// No notification came for the length of the poll interval.
-    Poll,
-    /// The program stops.
-    Stopping,
-}
-
-/// Waits for a notification or for the next poll.
+/// Waits for a notification. Returns false when the program stops.
 pub(super) async fn wait_for_change(
     changes: &mut watch::Receiver<()>,
-    poll_interval: Duration,
     stopping: &CancellationToken,
-) -> Wake {
-    tokio::select! {
-        () = stopping.cancelled() => Wake::Stopping,
-        // An error means that the listener has ended; then the program is about to stop.
-        _ = changes.changed() => Wake::Notified,
-        () = tokio::time::sleep(poll_interval) => Wake::Poll,
-    }
+) -> bool {
+    // An error means that the listener has ended; then the program is about to stop.
+    stopping.run_until_cancelled(changes.changed()).await.is_some()
+}
+
+/// Waits for a notification, or for the end of what blocks a reader. Returns false when the program stops.
+pub(super) async fn wait_while_blocked(
+    changes: &mut watch::Receiver<()>,
+    stopping: &CancellationToken,
+) -> bool {
+    let change = tokio::time::timeout(BLOCKED_INTERVAL, changes.changed());
+    stopping.run_until_cancelled(change).await.is_some()
 }
 
 /// Sleeps. Returns false when the program stops.
@@ -125,20 +127,34 @@ pub(super) async fn sleep_unless_stopped(time: Duration, stopping: &Cancellation
     stopping.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
 }
 
+/// Wakes all readers after growth, whether it was announced or not.
+async fn poll(book: &BookHandle, senders: &NotificationSenders, stopping: &CancellationToken) {
+    let mut known = None;
+    while sleep_unless_stopped(POLL_INTERVAL, stopping).await {
+        let ends = async { sql::ends(&mut *book.pool.acquire().await?, book.book).await };
+        // A database that cannot be reached is reported by those who need it.
+        if let Ok(ends) = ends.await
+            && known.replace(ends) != Some(ends)
+        {
+            senders.notify_all();
+        }
+    }
+}
+
 async fn listen_with_retry(
-    options: PgConnectOptions,
-    senders: NotificationSenders,
-    stopping: CancellationToken,
+    options: &PgConnectOptions,
+    senders: &NotificationSenders,
+    stopping: &CancellationToken,
 ) {
     let mut backoff = BACKOFF_MIN;
     while !stopping.is_cancelled() {
-        let listening = listen(&options, &senders, &mut backoff);
+        let listening = listen(options, senders, &mut backoff);
         if let Some(Err(error)) = stopping.run_until_cancelled(listening).await {
             tracing::warn!(
                 error = %error,
                 "listening for notifications of the book failed; readers poll until it succeeds"
             );
-            if !sleep_unless_stopped(backoff, &stopping).await {
+            if !sleep_unless_stopped(backoff, stopping).await {
                 return;
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);

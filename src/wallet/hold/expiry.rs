@@ -15,8 +15,11 @@ use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// Pause between two rounds.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a round that found holds which are due: some may not have ended.
+const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
+
+/// Longest time until the next hold is looked for, which may have been placed meanwhile.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often the gauges of held amounts are updated.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
@@ -43,14 +46,20 @@ const BACKOFFS_MAX: usize = 100_000;
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     let mut expiry = Expiry::new(wallets.clone());
-    while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-        if let Some(Err(error)) = stopping.run_until_cancelled(expiry.round()).await {
-            tracing::warn!(
-                event = "hold.expiry_failed",
-                error.message = error.into_cause().to_string(),
-                "expired holds could not be read; retrying"
-            );
-        }
+    let mut pause = PAUSE_AFTER_ROUND;
+    while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        pause = match stopping.run_until_cancelled(expiry.round_if_due()).await {
+            Some(Ok(pause)) => pause,
+            Some(Err(error)) => {
+                tracing::warn!(
+                    event = "hold.expiry_failed",
+                    error.message = error.into_cause().to_string(),
+                    "expired holds could not be read; retrying"
+                );
+                PAUSE_AFTER_ROUND
+            }
+            None => break,
+        };
         if summed.is_none_or(|summed| summed.elapsed() >= TOTALS_INTERVAL) {
             summed = Some(Instant::now());
             // After a failure the next round sets the gauge.
@@ -80,6 +89,21 @@ pub struct Expiry {
 impl Expiry {
     pub fn new(wallets: Wallets) -> Self {
         Self { wallets, backoffs: HashMap::new() }
+    }
+
+    /// Ends the holds that are due, if there are any, and returns the pause until there may be more.
+    async fn round_if_due(&mut self) -> Result<Duration> {
+        let mut db = self.wallets.db.acquire("wallet.next_expiry").await?;
+        let seconds = sql::seconds_to_next_expiry(&mut db).await?;
+        drop(db);
+        match seconds {
+            None => Ok(PAUSE_MAX),
+            Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds).min(PAUSE_MAX)),
+            Some(_) => {
+                self.round().await?;
+                Ok(PAUSE_AFTER_ROUND)
+            }
+        }
     }
 
     /// Ends every hold that is due now, and returns how many ended.

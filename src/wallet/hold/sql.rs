@@ -109,6 +109,15 @@ pub(super) struct DueHold {
     pub expires_at: OffsetDateTime,
 }
 
+/// Seconds until the first open hold expires, if there is one.
+pub(super) async fn seconds_to_next_expiry(db: &mut PgConnection) -> Result<Option<f64>> {
+    let seconds = sqlx::query_scalar!(
+        r#"select extract(epoch from min(expires_at) - now())::float8 as "seconds"
+        from hold where state = 'open'"#
+    );
+    Ok(seconds.fetch_one(db).await?)
+}
+
 /// Open holds that are past their expiry and behind `after`, the oldest expiry first.
 pub(super) async fn expired(
     db: &mut PgConnection,

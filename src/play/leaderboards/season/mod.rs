@@ -1,12 +1,12 @@
 //! The end of a season: its prizes are fixed, the next season begins, once, on whichever process comes first.
 //!
-//! The database's clock decides. A season that is due is found by every process once a second, and ended by a job; a
+//! The database's clock decides. A season that is due is found by every process, and ended by a job; a
 //! submission that comes before the job ends it itself, so that it counts for the season that it belongs to.
 
 mod sql;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
@@ -20,14 +20,17 @@ use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
 use crate::telemetry::gauge_value;
 
-/// Pause between two searches for seasons that are due.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a search that found seasons which are due.
+const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
-/// Rounds between two samples of the gauges, and searches for prizes that were left.
-const SAMPLE_ROUNDS: u32 = 15;
+/// Longest pause between two searches: another process may have begun a season meanwhile.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Rounds between two removals of old idempotency keys.
-const KEYS_ROUNDS: u32 = 600;
+/// Interval between two samples of the gauges, and searches for prizes that were left.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Interval between two removals of old idempotency keys.
+const KEYS_INTERVAL: Duration = Duration::from_mins(10);
 
 /// How long the answer to an idempotency key is kept.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
@@ -40,50 +43,79 @@ const DUE_MAX: i64 = 100;
 
 /// Enqueues jobs for what is due, until shutdown.
 pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> anyhow::Result<()> {
-    let mut round: u32 = 0;
+    let (mut sampled, mut removed) = (None, None);
     loop {
-        if let Err(error) = leaderboards.enqueue_due(round).await {
+        let round = async {
+            let pause = leaderboards.enqueue_resets().await?;
+            if is_over(&mut sampled, SAMPLE_INTERVAL) {
+                leaderboards.sample_and_enqueue_prizes().await?;
+            }
+            if is_over(&mut removed, KEYS_INTERVAL) {
+                leaderboards.remove_keys().await?;
+            }
+            Ok::<_, Error>(pause)
+        };
+        let pause = round.await.unwrap_or_else(|error| {
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
                 "leaderboards that are due could not be read; retrying"
             );
-        }
-        round = round.wrapping_add(1);
-        if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+            PAUSE_AFTER_DUE
+        });
+        if stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return Ok(());
         }
     }
 }
 
+/// Whether an interval has passed since `last`, which then begins anew; the first one is over at once.
+fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
+    let is_over = last.is_none_or(|last| last.elapsed() >= interval);
+    if is_over {
+        *last = Some(Instant::now());
+    }
+    is_over
+}
+
 impl Leaderboards {
-    async fn enqueue_due(&self, round: u32) -> Result<()> {
+    /// Enqueues a reset for each season that is past its end, and returns the pause until there may be another one.
+    async fn enqueue_resets(&self) -> Result<Duration> {
         let mut db = self.db.acquire("leaderboard.due").await?;
-        for board in sql::due_boards(&mut db, DUE_MAX).await? {
+        let mut pause = PAUSE_MAX;
+        for end in sql::next_ends(&mut db, DUE_MAX).await? {
+            if end.seconds > 0.0 {
+                return Ok(pause.min(Duration::from_secs_f64(end.seconds)));
+            }
             let mut tx = db.begin().await?;
-            jobs::enqueue_reset(&mut tx, board).await?;
+            jobs::enqueue_reset(&mut tx, end.board).await?;
+            tx.commit().await?;
+            pause = PAUSE_AFTER_DUE;
+        }
+        Ok(pause)
+    }
+
+    async fn sample_and_enqueue_prizes(&self) -> Result<()> {
+        let mut db = self.db.acquire("leaderboard.sample").await?;
+        let state = sql::state(&mut db).await?;
+        self.metrics.wallet_leaderboards.set(gauge_value(state.boards));
+        let prizes = &self.metrics.wallet_leaderboard_prizes_open;
+        prizes.with(["due"]).set(gauge_value(state.due));
+        prizes.with(["unpaid"]).set(gauge_value(state.unpaid));
+        self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
+        // Their job is enqueued when the season ends; this revives one that has used up its attempts.
+        for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
+            let mut tx = db.begin().await?;
+            jobs::enqueue_prizes(&mut tx, season).await?;
             tx.commit().await?;
         }
-        if round.is_multiple_of(SAMPLE_ROUNDS) {
-            let state = sql::state(&mut db).await?;
-            self.metrics.wallet_leaderboards.set(gauge_value(state.boards));
-            self.metrics.wallet_leaderboard_prizes_open.with(["due"]).set(gauge_value(state.due));
-            self.metrics
-                .wallet_leaderboard_prizes_open
-                .with(["unpaid"])
-                .set(gauge_value(state.unpaid));
-            self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
-            // Their job is enqueued when the season ends; this revives one that has used up its attempts.
-            for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
-                let mut tx = db.begin().await?;
-                jobs::enqueue_prizes(&mut tx, season).await?;
-                tx.commit().await?;
-            }
-        }
-        if round.is_multiple_of(KEYS_ROUNDS) {
-            let lifetime = KEY_LIFETIME.as_secs_f64();
-            while sql::remove_keys(&mut db, lifetime, KEYS_MAX).await? == KEYS_MAX {}
-        }
+        Ok(())
+    }
+
+    async fn remove_keys(&self) -> Result<()> {
+        let mut db = self.db.acquire("leaderboard.remove_keys").await?;
+        let lifetime = KEY_LIFETIME.as_secs_f64();
+        while sql::remove_keys(&mut db, lifetime, KEYS_MAX).await? == KEYS_MAX {}
         Ok(())
     }
 

@@ -16,15 +16,24 @@ pub(super) struct StateRow {
     pub overdue_seconds: f64,
 }
 
-/// Boards whose season is past its end.
-pub(super) async fn due_boards(db: &mut PgConnection, limit: i64) -> Result<Vec<LeaderboardId>> {
-    let ids = sqlx::query_scalar!(
-        r#"select board as "board: LeaderboardId" from leaderboard_season
-        where ended_at is null and ends_at <= leaderboard_now()
+/// A board, and the seconds until its season ends.
+pub(super) struct SeasonEnd {
+    pub board: LeaderboardId,
+    pub seconds: f64,
+}
+
+/// The seasons that end first.
+pub(super) async fn next_ends(db: &mut PgConnection, limit: i64) -> Result<Vec<SeasonEnd>> {
+    let ends = sqlx::query_as!(
+        SeasonEnd,
+        r#"select board as "board: LeaderboardId",
+            extract(epoch from ends_at - leaderboard_now())::float8 as "seconds!"
+        from leaderboard_season
+        where ended_at is null and ends_at is not null
         order by ends_at limit $1"#,
         limit
     );
-    Ok(ids.fetch_all(db).await?)
+    Ok(ends.fetch_all(db).await?)
 }
 
 /// Whether the season of a board is past its end.
