@@ -259,19 +259,19 @@ newest_program() {
   "$folder/bin/$name" "$4" >/dev/null 2>&1 || rm "$folder/bin/$name"
 }
 
-# Prints the path of the exporter of Postgres: Debian unstable's, unpacked into the target folder.
-postgres_exporter_tool() {
-  local folder=${CARGO_TARGET_DIR:-target}/tools/postgres-exporter
+# Prints the path of an exporter, Debian unstable's, unpacked into the target folder: exporter_tool postgres|node|nginx
+exporter_tool() {
+  local name=$1 folder=${CARGO_TARGET_DIR:-target}/tools/$1-exporter
   if [ ! -e "$folder/complete" ]; then
-    say "Downloading the exporter of Postgres ..."
+    say "Downloading the $name exporter ..."
     mkdir -p "$folder/bin"
     folder=$(cd "$folder" && pwd)
-    debian_newest "$folder/next" prometheus-postgres-exporter libc6 || fail "prometheus-postgres-exporter is missing"
-    newest_program "$folder" postgres-exporter usr/bin/prometheus-postgres-exporter --version
-    [ -x "$folder/bin/postgres-exporter" ] || fail "the exporter of Postgres does not run"
+    debian_newest "$folder/next" "prometheus-$name-exporter" libc6 || fail "prometheus-$name-exporter is missing"
+    newest_program "$folder" "$name-exporter" "usr/bin/prometheus-$name-exporter" --version
+    [ -x "$folder/bin/$name-exporter" ] || fail "the $name exporter does not run"
     touch "$folder/complete"
   fi
-  printf '%s\n' "$(cd "$folder" && pwd)/bin/postgres-exporter"
+  printf '%s\n' "$(cd "$folder" && pwd)/bin/$name-exporter"
 }
 
 # Prints the path of kubectl: the installed one, or Debian's package unpacked into the target folder.

@@ -12,9 +12,9 @@ mod harness;
 
 mod configs;
 mod doc_tables;
+mod exporters;
 mod generated_files;
 mod lint;
-mod postgres_exporter;
 mod proof;
 mod rule_tests;
 mod source;

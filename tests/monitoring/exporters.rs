@@ -1,4 +1,4 @@
-//! Alerts on metrics of the exporter of Postgres: provoked on a real server, and read from the real exporter.
+//! Alerts on metrics of exporters: provoked on a real system, and read from the real exporter.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::generated_files::root;
-use crate::harness::program::Folder;
-use crate::harness::server::{Cluster, Server};
+use crate::harness::program::{Folder, signal};
+use crate::harness::server::Cluster;
 use crate::harness::{Client, eventually, free_address};
 use crate::source::alerts;
 use crate::tools;
@@ -20,24 +20,21 @@ struct Exporter {
 }
 
 impl Exporter {
-    async fn start(server: &Server) -> Self {
-        let script = "source scripts/lib/setup.sh && postgres_exporter_tool";
-        let output =
-            Command::new("bash").args(["-c", script]).current_dir(root()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let program = String::from_utf8(output.stdout).unwrap();
+    /// Starts an exporter with its setting for what it watches, and waits until a series begins like `awaited`.
+    async fn start(name: &str, (setting, source): (&str, &str), awaited: &str) -> Self {
+        let program = shell_output(&format!("source scripts/lib/setup.sh && exporter_tool {name}"));
         let address = free_address();
-        let source = format!("postgres://revwallet@{}/postgres?sslmode=disable", server.address);
-        let child = Command::new(program.trim())
+        let child = Command::new(program)
             .arg(format!("--web.listen-address={address}"))
-            .env("DATA_SOURCE_NAME", source)
+            .env(setting, source)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let exporter = Self { child, client: Client::new(address) };
-        eventually("the exporter sees the server", async || {
-            exporter.scrape().await.get("pg_up").is_some_and(|value| value == "1")
+        eventually("the exporter sees what it watches", async || {
+            let series = exporter.scrape().await;
+            series.iter().any(|(series, value)| format!("{series} {value}").starts_with(awaited))
         })
         .await;
         exporter
@@ -61,6 +58,13 @@ impl Drop for Exporter {
         let _already_gone = self.child.kill();
         let _status = self.child.wait();
     }
+}
+
+/// Output of a shell command in the root of the repository, without the end of its line.
+fn shell_output(script: &str) -> String {
+    let output = Command::new("bash").args(["-c", script]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Whether the alert fires on these series, with a lower threshold.
@@ -110,7 +114,8 @@ async fn alerts_on_postgres_fire_on_what_its_exporter_says() {
     let url = format!("postgres://revwallet@{}/postgres", server.address);
     let mut db = PgConnection::connect(&url).await.unwrap();
     let mut long = PgConnection::connect(&url).await.unwrap();
-    let exporter = Exporter::start(&server).await;
+    let source = format!("{url}?sslmode=disable");
+    let exporter = Exporter::start("postgres", ("DATA_SOURCE_NAME", &source), "pg_up 1").await;
     let healthy = exporter.scrape().await;
 
     // A slot without a reader.
@@ -150,4 +155,60 @@ async fn alerts_on_postgres_fire_on_what_its_exporter_says() {
     // The same slot, as long as it retains little.
     let slot = history("pg_replication_slots_pg_wal_lsn_diff", &healthy, &now);
     assert!(!fires("ReplicationSlotLag", ("10 * 1024", "10 * 1024"), &slot));
+}
+
+#[tokio::test]
+async fn the_alert_on_a_disk_fires_on_what_its_exporter_says() {
+    const METRIC: &str = "node_filesystem_avail_bytes";
+    // Far enough ahead for what the test writes.
+    const HORIZON: (&str, &str) = ("4 * 3600", "1e9");
+    let exporter = Exporter::start("node", ("TZ", "UTC"), METRIC).await;
+    let healthy = exporter.scrape().await;
+    // Below the build, because a folder for temporary files may be in memory.
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("filler");
+    let bytes = vec![1; 64 * 1024 * 1024];
+    std::fs::write(&file, &bytes).unwrap();
+    std::fs::File::open(&file).unwrap().sync_all().unwrap();
+
+    let full = exporter.scrape().await;
+
+    std::fs::remove_file(&file).unwrap();
+    let filling = history(METRIC, &healthy, &full);
+    assert!(fires("DiskFillsIn4h", HORIZON, &filling), "{filling:?}");
+    assert!(!fires("DiskFillsIn4h", HORIZON, &history(METRIC, &healthy, &healthy)));
+}
+
+#[tokio::test]
+async fn the_alert_on_the_edge_fires_on_what_its_exporter_says() {
+    const AS_IT_IS: (&str, &str) = ("== 0", "== 0");
+    let folder = Folder::new();
+    let (path, address) = (folder.0.display(), free_address());
+    let configuration = folder.0.join("nginx.conf");
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|name| format!("{name}_temp_path {path}/{name}; "))
+        .collect();
+    let text = format!(
+        "daemon off; pid {path}/pid; error_log {path}/log;
+        events {{}}
+        http {{ {temporary} access_log off; server {{ listen {address}; location /status {{ stub_status; }} }} }}"
+    );
+    std::fs::write(&configuration, text).unwrap();
+    let nginx = shell_output("source scripts/lib/edge.sh && edge_tools") + "/nginx";
+    let mut edge = Command::new(nginx)
+        .args(["-e", "stderr", "-p", folder.0.to_str().unwrap(), "-c"])
+        .arg(&configuration)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let uri = format!("http://{address}/status");
+    let exporter = Exporter::start("nginx", ("SCRAPE_URI", &uri), "nginx_up 1").await;
+    let healthy = exporter.scrape().await;
+
+    signal(edge.id(), "TERM");
+    edge.wait().unwrap();
+
+    let down = exporter.scrape().await;
+    assert!(!fires("EdgeDown", AS_IT_IS, &history("nginx_up", &healthy, &healthy)));
+    assert!(fires("EdgeDown", AS_IT_IS, &history("nginx_up", &healthy, &down)));
 }
