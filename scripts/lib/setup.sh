@@ -104,32 +104,41 @@ need_mail_server() {
 # Prints the folder of Prometheus and Alertmanager with their tools; Debian's packages are unpacked into the target folder,
 # not installed.
 prometheus_tools() {
-  local folder=${CARGO_TARGET_DIR:-target}/tools/prometheus part
+  local folder=${CARGO_TARGET_DIR:-target}/tools/prometheus-newest part
   if [ ! -e "$folder/complete" ]; then
+    mkdir -p "$folder/bin"
+    folder=$(cd "$folder" && pwd)
     if command -v prometheus promtool alertmanager amtool >/dev/null; then
-      mkdir -p "$folder/usr/bin"
-      for part in prometheus promtool alertmanager amtool; do ln -sf "$(command -v "$part")" "$folder/usr/bin/$part"; done
-      ln -sf alertmanager "$folder/usr/bin/prometheus-alertmanager"
+      for part in prometheus promtool alertmanager amtool; do ln -sf "$(command -v "$part")" "$folder/bin/$part"; done
+      ln -sf alertmanager "$folder/bin/prometheus-alertmanager"
     else
       command -v apt-get >/dev/null || fail "Prometheus and Alertmanager are missing; install them with promtool and amtool, then run this again"
       say "Downloading Prometheus and Alertmanager ..."
-      rm -rf "$folder" && mkdir -p "$folder/packages"
-      (
-        cd "$folder/packages"
-        apt-get download -qq prometheus prometheus-alertmanager >&2 ||
-          { as_root apt-get update -qq >&2 && apt-get download -qq prometheus prometheus-alertmanager >&2; }
-      ) || fail "cannot download Prometheus; run: apt-get download prometheus prometheus-alertmanager"
-      for part in "$folder"/packages/*.deb; do dpkg -x "$part" "$folder"; done
-      rm -r "$folder/packages"
+      debian_newest "$folder/next" prometheus promtool prometheus-alertmanager libc6 || say "Debian's newest are not available."
+      for part in prometheus promtool prometheus-alertmanager amtool; do newest_program "$folder" "$part" "usr/bin/$part" --version; done
+      [ "$(find "$folder/bin" -type f | wc -l)" = 4 ] || release_prometheus_tools "$folder"
       # The path of the templates is compiled into Debian's Alertmanager.
       for part in usr/share/prometheus/alertmanager/{default,email}.tmpl; do
-        [ -e "/$part" ] || as_root install -D -m 644 "$folder/$part" "/$part" ||
-          fail "Alertmanager requires its template; run as root: install -D $folder/$part /$part"
+        cmp --quiet "$folder/next/$part" "/$part" || as_root install -D -m 644 "$folder/next/$part" "/$part" ||
+          fail "Alertmanager requires its template; run as root: install -D $folder/next/$part /$part"
       done
     fi
     touch "$folder/complete"
   fi
-  printf '%s\n' "$(cd "$folder" && pwd)/usr/bin"
+  printf '%s\n' "$(cd "$folder" && pwd)/bin"
+}
+
+# Unpacks Prometheus and Alertmanager of the installed release of Debian into FOLDER/next, and links them in FOLDER/bin.
+release_prometheus_tools() {
+  local folder=$1 part
+  rm -rf "$folder/next" && mkdir -p "$folder/next"
+  (
+    cd "$folder/next"
+    apt-get download -qq prometheus prometheus-alertmanager >&2 ||
+      { as_root apt-get update -qq >&2 && apt-get download -qq prometheus prometheus-alertmanager >&2; }
+  ) || fail "cannot download Prometheus; run: apt-get download prometheus prometheus-alertmanager"
+  for part in "$folder"/next/*.deb; do dpkg -x "$part" "$folder/next"; done
+  for part in prometheus promtool prometheus-alertmanager amtool; do ln -sf "../next/usr/bin/$part" "$folder/bin/$part"; done
 }
 
 # Prints the folder of a virtual environment with these packages, created once: python_tools NAME PACKAGE==VERSION...
