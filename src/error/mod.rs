@@ -91,6 +91,8 @@ pub enum Error {
     OutcomeUnknown,
     #[error("send the body as `Content-Type: application/json`")]
     UnsupportedMediaType,
+    #[error("send the body without compression")]
+    CompressedBody,
     #[error("the body is not valid JSON: {0}")]
     MalformedJson(String),
     #[error("the body was not received completely")]

@@ -119,7 +119,7 @@ problems! {
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
-        "Send JSON with the header Content-Type: application/json.";
+        "Send JSON with the header Content-Type: application/json, without compression.";
     INVALID "invalid" UNPROCESSABLE_ENTITY "Invalid request",
         "Each entry of errors names a field and the reason why it is invalid.";
     UPGRADE_REQUIRED "upgrade-required" UPGRADE_REQUIRED "Upgrade required",
@@ -197,7 +197,7 @@ impl Error {
             Self::InBatch { error, .. } | Self::OfWallet { error, .. } => error.problem(),
             Self::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
             Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
-            Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::CompressedBody => &UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson(_) => &MALFORMED_JSON,
             Self::BrokenBody => &BROKEN_BODY,
             Self::BodyTooLarge { .. } => &BODY_TOO_LARGE,

@@ -102,17 +102,23 @@ where
     Router::new()
         .route(&path, post_service(service))
         .layer(MapResponseLayer::new(recover_error))
-        .layer(axum::middleware::from_fn(require_call))
+        .layer(axum::middleware::from_fn(check_request))
 }
 
 /// Refuses requests of another content type, which tonic does not check: a page of another site can send some of them.
-async fn require_call(request: Request, next: Next) -> Response {
+/// Trailers of a request are ignored: tonic would let them replace headers, such as the credential or the address that the
+/// edge has written.
+async fn check_request(request: Request, next: Next) -> Response {
     let context = request.extensions().get::<RequestContext>();
     let is_call = context.is_some_and(|context| context.rpc().is_some());
     if request.method() == http::Method::POST && !is_call {
         return Error::UnsupportedMediaType.into_response();
     }
-    next.run(request).await
+    let encoding = request.headers().get("grpc-encoding");
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Error::CompressedBody.into_response();
+    }
+    next.run(request.map(|body| axum::body::Body::from_stream(body.into_data_stream()))).await
 }
 
 /// Moves the error of a failed call into the extensions of the response, where the middleware finds it.

@@ -81,6 +81,10 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 impl<const MAX: usize> JsonBody<MAX> {
     /// Receives the whole body.
     async fn receive(request: Request) -> Result<Self> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(Error::CompressedBody);
+        }
         let context = request.extensions().get::<RequestContext>().cloned();
         let mut body = request.into_body();
         if body.size_hint().lower() > MAX as u64 {

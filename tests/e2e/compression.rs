@@ -144,3 +144,19 @@ async fn a_compressed_file_is_not_sent_again_while_it_is_the_same() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_and_the_problem_says_so() {
+    run(async |app| {
+        let request = app.request(Method::POST, "/wallet").header("content-encoding", "gzip");
+        let response = app.send(request.json(&json!({ "owner": "ada" }))).await;
+
+        let problem = response.problem(415, "unsupported-media-type");
+
+        assert_eq!(problem["detail"], "send the body without compression");
+        let request = app.request(Method::POST, "/wallet").header("content-encoding", "identity");
+        let body = json!({ "owner": "ada", "initial_balance": 0, "currency": "EUR" });
+        assert_eq!(app.send(request.json(&body)).await.status, 201);
+    })
+    .await;
+}

@@ -50,7 +50,7 @@ pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
 /// The code of an error.
 pub fn code(error: &Error) -> Code {
     match error {
-        Error::NotFound("path" | "method") => Code::Unimplemented,
+        Error::NotFound("path" | "method") | Error::CompressedBody => Code::Unimplemented,
         Error::IdempotencyKeyReused => Code::AlreadyExists,
         Error::InsufficientFunds { .. } | Error::RefundTooLarge { .. } => Code::FailedPrecondition,
         Error::DeadlineExceeded(_) => Code::DeadlineExceeded,

@@ -104,9 +104,13 @@ def call(request):
         factory = GetMessageClass(method.output_type)
         message = GetMessageClass(method.input_type)(**request["message"]).SerializeToString()
         method = channel.unary_unary(f"/{service.full_name}/{method.name}")
-    metadata = tuple(request.get("metadata", {}).items())
+    options = {
+        "metadata": tuple(request.get("metadata", {}).items()),
+        "timeout": request.get("timeout", 20),
+        "compression": grpc.Compression.Gzip if request.get("gzip") else None,
+    }
     try:
-        response, running = method.with_call(message, metadata=metadata, timeout=request.get("timeout", 20))
+        response, running = method.with_call(message, **options)
         headers = {key: value for key, value in running.initial_metadata() if isinstance(value, str)}
         response = factory.FromString(response) if factory else None
         return {"code": "OK", "message": fields(response) if factory else {}, "headers": headers}

@@ -2,6 +2,8 @@
 
 mod watch;
 
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, Request};
 use revwallet::auth::Scope;
 use serde_json::{Value, json};
 
@@ -126,6 +128,48 @@ async fn each_failure_has_the_status_of_its_problem() {
         let large = "0a".repeat(70_000);
         let large = client.request(json!({ "raw": path, "bytes": large })).await;
         assert_failure(&large, "RESOURCE_EXHAUSTED", "body-too-large");
+        let packed = client.request(json!({ "raw": path, "bytes": "0a0178", "gzip": true })).await;
+        assert_failure(&packed, "UNIMPLEMENTED", "unsupported-media-type");
+        assert_eq!(packed["details"], "send the body without compression");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_do_not_replace_its_headers() {
+    run(async |app| {
+        let user = app.user("ada").await;
+        let mut message = BytesMut::new();
+        // Uncompressed, the length, and the field 1 with its length.
+        message.put_u8(0);
+        message.put_u32(u32::try_from(user.id.len()).unwrap() + 2);
+        message.put_slice(&[0x0a, u8::try_from(user.id.len()).unwrap()]);
+        message.put_slice(user.id.as_bytes());
+        let authorization = format!("Bearer {}", user.credential()).parse().unwrap();
+        let trailers = HeaderMap::from_iter([(http::header::AUTHORIZATION, authorization)]);
+        let status = async |headers: HeaderMap, trailers: HeaderMap| {
+            let stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+            let (client, connection) = h2::client::handshake(stream).await.unwrap();
+            let driver = tokio::spawn(connection);
+            let path = "revwallet.v1.WalletService/GetBalance";
+            let mut request =
+                Request::post(format!("http://{}/{path}", app.address)).body(()).unwrap();
+            *request.headers_mut() = headers;
+            request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            let mut client = client.ready().await.unwrap();
+            let (response, mut body) = client.send_request(request, false).unwrap();
+            body.send_data(message.clone().freeze(), false).unwrap();
+            body.send_trailers(trailers).unwrap();
+            let mut response = response.await.unwrap();
+            let head = response.headers().get("grpc-status").cloned();
+            while response.body_mut().data().await.is_some() {}
+            let tail = response.body_mut().trailers().await.unwrap().unwrap_or_default();
+            driver.abort();
+            head.or_else(|| tail.get("grpc-status").cloned()).unwrap()
+        };
+
+        assert_eq!(status(trailers.clone(), HeaderMap::new()).await, "0");
+        assert_eq!(status(HeaderMap::new(), trailers).await, "16");
     })
     .await;
 }
