@@ -50,7 +50,7 @@ impl Project {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("REVWALLET_VERSION", "test")
             .env("REVWALLET_RATE", "off")
-            .env("REVWALLET_PORT", format!("127.0.0.1:{}", self.port));
+            .env("REVWALLET_PORT", self.port.to_string());
         run(&mut command)
     }
 

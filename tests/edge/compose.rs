@@ -66,7 +66,7 @@ fn only_nginx_publishes_a_port() {
     for (name, service) in services(&compose) {
         let ports = texts(&service["ports"]);
         if name == "nginx" {
-            assert_eq!(ports, ["${REVWALLET_PORT:-80}:8080"]);
+            assert_eq!(ports, ["${REVWALLET_ADDRESS:-127.0.0.1}:${REVWALLET_PORT:-80}:8080"]);
         } else {
             assert!(ports.is_empty(), "{name} publishes a port");
         }
@@ -396,7 +396,8 @@ fn compose_accepts_every_combination_of_files() {
         assert!(output.status.success() && warnings.is_empty(), "{files:?}: {warnings}");
         let merged: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(merged["name"], "revwallet");
-        assert_eq!(merged["services"]["nginx"]["ports"][0]["published"], "80");
+        let port = &merged["services"]["nginx"]["ports"][0];
+        assert_eq!((&port["host_ip"], &port["published"]), (&"127.0.0.1".into(), &"80".into()));
         assert_eq!(merged["services"]["revwallet_api"]["environment"]["REVWALLET_ACCESS"], "open");
         let hba = merged["configs"]["pg_hba"]["content"].as_str().unwrap();
         assert!(!hba.contains('$'), "{hba}");

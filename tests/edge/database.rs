@@ -20,6 +20,29 @@ fn secrets(folder: &Path, users: &str) {
     assert!(command.status().unwrap().success());
 }
 
+#[test]
+fn nothing_starts_where_other_machines_would_reach_an_open_system() {
+    let starts = |address: &str, access: &str, users: &str| {
+        let folder = Folder::new();
+        let mut command = Command::new("sh");
+        command.arg(root().join("compose/secrets")).arg(&folder.0);
+        command.envs([("EDGE_ADDRESS", address), ("EDGE_ACCESS", access), ("EDGE_USERS", users)]);
+        let output = command.output().unwrap();
+        let sentence = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), sentence.is_empty(), "{sentence}");
+        assert_eq!(output.status.success(), folder.0.join("edge/edge_users").exists());
+        output.status.success()
+    };
+
+    assert!(starts("127.0.0.1", "open", ""));
+    assert!(starts("0.0.0.0", "closed", "ada:secret"));
+    for (access, users) in [("open", "ada:secret"), ("closed", ""), ("closed", "admin:admin")] {
+        for address in ["0.0.0.0", "10.0.0.1", "[::]"] {
+            assert!(!starts(address, access, users), "{address} {access} {users}");
+        }
+    }
+}
+
 fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap().trim_end().to_owned()
 }
