@@ -329,6 +329,13 @@ newman_npm_tools() {
   npm_tools newman newman@6.2.2
 }
 
+# Runs the Postman collection of the exchange against the server at this address: run_collection http://localhost
+run_collection() {
+  say "Running the Postman collection ..."
+  "$(newman_npm_tools)/node_modules/.bin/newman" run ./tests/prj_final.postman_collection.json \
+    --env-var "base_url=$1/exchange" --env-var "api_url=$1" >&2
+}
+
 # Prints the folder of a Python with a gRPC and a WebSocket client.
 python_client_tools() {
   need_python
