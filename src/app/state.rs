@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::extract::FromRef;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -29,10 +30,10 @@ use crate::play::events::GameEvents;
 use crate::play::feed::Players;
 use crate::play::leaderboards::{self, Leaderboards};
 use crate::realtime::feed::Feed;
-use crate::realtime::{Realtime, RealtimeOptions};
+use crate::realtime::{Realtime, RealtimeOptions, sockets_runtime};
 use crate::secret::Secret;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Exposition, Metrics};
 use crate::users::Users;
 use crate::wallet::{self, Wallets};
 use crate::webhook::Webhooks;
@@ -138,7 +139,9 @@ impl App {
         let realtime = Realtime::start(options, tasks);
         let stopping = CancellationToken::new();
         let ledger = wallets.ledger().clone();
-        let ops = Ops::new(db.clone(), ledger, Arc::clone(metrics), stopping.clone());
+        let runtimes = [("main", Handle::current()), ("sockets", sockets_runtime().clone())];
+        let exposition = Exposition::new(Arc::clone(metrics), runtimes);
+        let ops = Ops::new(db.clone(), ledger, Arc::clone(metrics), exposition, stopping.clone());
         Ok(Self(Arc::new(AppParts {
             wallets,
             tail,

@@ -206,9 +206,8 @@ async fn a_client_that_leaves_is_counted() {
         tokio::time::timeout(Duration::from_millis(1), pipeline.respond(request, None)).await;
 
     assert!(left.is_err());
-    let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.calls.metrics));
-    let rendered =
-        exposition.render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
+    let exposition = crate::telemetry::Exposition::new(Arc::clone(&pipeline.calls.metrics), []);
+    let rendered = exposition.render(ExpositionFormat::Prometheus);
     assert!(rendered.contains(r#"wallet_http_rejected_total{reason="client_gone"} 1"#));
     assert!(rendered.contains("http_server_active_requests 0"), "{rendered}");
 }

@@ -79,9 +79,7 @@ async fn metrics(State(ops): State<Ops>, headers: HeaderMap) -> Response {
     let format = ExpositionFormat::from_accept(accept.unwrap_or_default());
     ops.0.db.sample();
     ops.0.ledger.sample();
-    let runtime = tokio::runtime::Handle::current();
-    let rendered =
-        tokio::task::spawn_blocking(move || ops.0.exposition.render(&runtime, format)).await;
+    let rendered = tokio::task::spawn_blocking(move || ops.0.exposition.render(format)).await;
     match rendered {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(cause) => Error::Internal(cause.into()).into_response(),

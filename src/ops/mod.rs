@@ -34,9 +34,9 @@ impl Ops {
         db: Database,
         ledger: Ledger,
         metrics: Arc<Metrics>,
+        exposition: Exposition,
         stopping: CancellationToken,
     ) -> Self {
-        let exposition = Exposition::new(Arc::clone(&metrics));
         let watchdog = Arc::default();
         Self(Arc::new(OpsParts { db, ledger, exposition, watchdog, metrics, stopping }))
     }

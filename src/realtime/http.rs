@@ -99,7 +99,7 @@ async fn open_websocket(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(async move |socket| {
-        tasks.spawn_short_lived_on(runtime::sockets(), session.run(socket, opening));
+        tasks.spawn_short_lived_on(runtime::sockets_runtime(), session.run(socket, opening));
     }))
 }
 

@@ -57,6 +57,7 @@ pub use self::args::RealtimeArgs;
 pub use self::event::{NewEvent, message_of, publish, publish_all};
 pub use self::message::{Audience, Message};
 pub use self::position::BookPosition;
+pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
 /// The book that is followed.
@@ -111,7 +112,7 @@ impl Realtime {
         let RealtimeOptions { tail, feeds, authenticator, args, cors_origins, metrics } = options;
         preregister(metrics);
         let hub = {
-            let _on_their_runtime = runtime::sockets().enter();
+            let _on_their_runtime = runtime::sockets_runtime().enter();
             Hub::start(tail, feeds, args.event_retention, metrics, tasks)
         };
         let limits =

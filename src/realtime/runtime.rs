@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
 /// The runtime of WebSocket connections and of the hub that feeds them.
-pub(super) fn sockets() -> &'static Handle {
+pub fn sockets_runtime() -> &'static Handle {
     let start = || {
         let runtime = Builder::new_multi_thread().thread_name("sockets").enable_all().build();
         runtime.expect("threads can be started")

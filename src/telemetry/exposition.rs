@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, RuntimeMetrics};
+use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
 
@@ -42,28 +42,44 @@ impl ExpositionFormat {
 pub struct Exposition {
     metrics: Arc<Metrics>,
     process: metrics_process::Collector,
-    workers: Arc<Mutex<WorkerTime>>,
+    runtimes: Arc<[SampledRuntime]>,
 }
 
-/// Time that the workers of the runtime had been busy at the last rendering.
+/// A runtime whose tasks and workers are sampled.
+struct SampledRuntime {
+    name: &'static str,
+    handle: Handle,
+    workers: Mutex<WorkerTime>,
+}
+
+/// Time that the workers of a runtime had been busy at the last rendering.
 struct WorkerTime {
     at: Instant,
     busy: Duration,
 }
 
 impl Exposition {
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// Renders the metrics of the program, with samples of these runtimes.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        runtimes: impl IntoIterator<Item = (&'static str, Handle)>,
+    ) -> Self {
         let process = metrics_process::Collector::default();
         metrics::with_local_recorder(metrics.recorder(), || process.describe());
-        let workers = WorkerTime { at: Instant::now(), busy: Duration::ZERO };
-        Self { metrics, process, workers: Arc::new(Mutex::new(workers)) }
+        let runtimes = runtimes.into_iter().map(|(name, handle)| {
+            let workers = Mutex::new(WorkerTime { at: Instant::now(), busy: Duration::ZERO });
+            SampledRuntime { name, handle, workers }
+        });
+        Self { metrics, process, runtimes: runtimes.collect() }
     }
 
     /// The text for Prometheus. Takes milliseconds of CPU, so call it outside of async code.
-    pub fn render(&self, runtime: &Handle, format: ExpositionFormat) -> String {
+    pub fn render(&self, format: ExpositionFormat) -> String {
         let started = Instant::now();
         metrics::with_local_recorder(self.metrics.recorder(), || self.process.collect());
-        self.sample_runtime(&runtime.metrics());
+        for runtime in &*self.runtimes {
+            self.sample(runtime);
+        }
         let mut text = self.metrics.handle().render();
         if format == ExpositionFormat::OpenMetrics {
             text = self.metrics.exemplars.to_open_metrics(&text);
@@ -78,19 +94,20 @@ impl Exposition {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of tasks are far below 2^52")]
-    fn sample_runtime(&self, runtime: &RuntimeMetrics) {
-        let workers = runtime.num_workers();
-        self.metrics.tokio_workers_count.set(workers as f64);
-        self.metrics.tokio_live_tasks_count.set(runtime.num_alive_tasks() as f64);
-        self.metrics.tokio_global_queue_depth.set(runtime.global_queue_depth() as f64);
+    fn sample(&self, runtime: &SampledRuntime) {
+        let (name, now) = ([runtime.name], runtime.handle.metrics());
+        let workers = now.num_workers();
+        self.metrics.tokio_workers_count.with(name).set(workers as f64);
+        self.metrics.tokio_live_tasks_count.with(name).set(now.num_alive_tasks() as f64);
+        self.metrics.tokio_global_queue_depth.with(name).set(now.global_queue_depth() as f64);
 
-        let busy: Duration = (0..workers).map(|n| runtime.worker_total_busy_duration(n)).sum();
-        let mut last = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy: Duration = (0..workers).map(|n| now.worker_total_busy_duration(n)).sum();
+        let mut last = runtime.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let available = last.at.elapsed().as_secs_f64() * workers as f64;
         let used = busy.saturating_sub(last.busy).as_secs_f64();
         *last = WorkerTime { at: Instant::now(), busy };
         if available > 0.0 {
-            self.metrics.tokio_workers_busy_ratio.set((used / available).min(1.0));
+            self.metrics.tokio_workers_busy_ratio.with(name).set((used / available).min(1.0));
         }
     }
 }

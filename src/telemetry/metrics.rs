@@ -318,14 +318,14 @@ metrics! {
     /// Time that rendering `/metrics` took last.
     gauge wallet_metrics_render_duration_seconds;
 
-    /// Threads that run asynchronous tasks.
-    gauge tokio_workers_count;
-    /// Tasks that are alive.
-    gauge tokio_live_tasks_count;
-    /// Tasks that wait for any worker.
-    gauge tokio_global_queue_depth;
-    /// Share of time that the workers were busy since the last rendering.
-    gauge tokio_workers_busy_ratio;
+    /// Threads that run asynchronous tasks, by runtime: main, or sockets for WebSocket connections.
+    gauge tokio_workers_count {runtime};
+    /// Tasks that are alive, by runtime.
+    gauge tokio_live_tasks_count {runtime};
+    /// Tasks that wait for any worker, by runtime.
+    gauge tokio_global_queue_depth {runtime};
+    /// Share of time that the workers were busy since the last rendering, by runtime.
+    gauge tokio_workers_busy_ratio {runtime};
 }
 
 impl Metrics {

@@ -145,7 +145,7 @@ fn start_otlp(
     let (queue, flush) = export::start(
         "otlp",
         || {
-            tokio::spawn(budget.clone().adjust());
+            budget.clone().start();
             OtlpClient::new(endpoint, &args.environment)
         },
         otlp::LINGER,

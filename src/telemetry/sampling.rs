@@ -41,8 +41,13 @@ impl SpanBudget {
         self.0.spans.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sets the share by the rate of spans, again and again.
-    pub(super) async fn adjust(self) {
+    /// Sets the share by the rate of spans, again and again, until the runtime of the exporter ends.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of the exporter")]
+    pub(super) fn start(self) {
+        tokio::spawn(self.adjust());
+    }
+
+    async fn adjust(self) {
         let Shared { spans, spans_max, share_max, gauge } = &*self.0;
         let mut ticks = interval(INTERVAL);
         // After a stall, the next interval is a whole one.

@@ -184,10 +184,9 @@ async fn the_alert_on_the_edge_fires_on_what_its_exporter_says() {
     let folder = Folder::new();
     let (path, address) = (folder.0.display(), free_address());
     let configuration = folder.0.join("nginx.conf");
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("{name}_temp_path {path}/{name}; "))
-        .collect();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {path}/{name};"))
+        .concat();
     let text = format!(
         "daemon off; pid {path}/pid; error_log {path}/log;
         events {{}}

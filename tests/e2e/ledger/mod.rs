@@ -95,8 +95,8 @@ impl Writer {
 
     /// The value of a metric; 0 before its first increment.
     fn metric(&self, line: &str) -> f64 {
-        let text = Exposition::new(Arc::clone(&self.metrics))
-            .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
+        let text =
+            Exposition::new(Arc::clone(&self.metrics), []).render(ExpositionFormat::Prometheus);
         text.lines()
             .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
             .unwrap_or_default()

@@ -41,8 +41,8 @@ impl Process {
     }
 
     fn metric(&self, line: &str) -> f64 {
-        let text = Exposition::new(Arc::clone(&self.metrics))
-            .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
+        let text =
+            Exposition::new(Arc::clone(&self.metrics), []).render(ExpositionFormat::Prometheus);
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {line} in {text}"))
     }
@@ -255,8 +255,8 @@ async fn a_process_reports_the_lag_of_a_reader_that_another_process_runs() {
         let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;
         let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());
         eventually("the lag is reported", async || {
-            let text = Exposition::new(Arc::clone(&process.metrics))
-                .render(&tokio::runtime::Handle::current(), ExpositionFormat::Prometheus);
+            let text = Exposition::new(Arc::clone(&process.metrics), [])
+                .render(ExpositionFormat::Prometheus);
             text.contains(lag) && (process.metric(lag) - expected).abs() < 0.5
         })
         .await;

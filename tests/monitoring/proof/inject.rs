@@ -31,15 +31,18 @@ struct Fault {
 }
 
 impl Fault {
-    /// Starts the clock, after a check that none of the alerts fires yet.
+    /// Starts the clock when none of the alerts fires: the workload raises some for a while.
     async fn begin(
         stack: &Stack,
         description: &'static str,
         alerts: &'static [(&'static str, &'static str)],
     ) -> Self {
         for (alert, severity) in alerts {
-            let firing = stack.firing(alert, severity).await;
-            assert!(firing.is_empty(), "fires before {description}: {firing:?}");
+            let what = format!("{alert} does not fire before: {description}");
+            eventually_within(ALERT_TIMEOUT, &what, async || {
+                stack.firing(alert, severity).await.is_empty()
+            })
+            .await;
         }
         Self { description, alerts, injected_at: Instant::now(), fired: Vec::new() }
     }
@@ -66,16 +69,46 @@ impl Fault {
 }
 
 pub async fn all_faults(stack: &Stack) {
-    let mut table = Vec::new();
-    failing_webhook(stack, &mut table).await;
-    unpaid_prizes(stack, &mut table).await;
-    refunds_and_debt(stack, &mut table).await;
-    guessed_keys(stack, &mut table).await;
-    password_guessing(stack, &mut table).await;
+    // These raise alerts of their own, so they need not wait for each other.
+    let mut tables: [Vec<Row>; 6] = Default::default();
+    let [webhook, clients, prizes, refunds, keys, passwords] = &mut tables;
+    tokio::join!(
+        failing_webhook(stack, webhook),
+        stalled_clients(stack, clients),
+        unpaid_prizes(stack, prizes),
+        refunds_and_debt(stack, refunds),
+        guessed_keys(stack, keys),
+        password_guessing(stack, passwords),
+    );
+    let mut table: Vec<Row> = tables.into_iter().flatten().collect();
     tampering_and_lost_process(stack, &mut table).await;
     frozen_database(stack, &mut table).await;
     killed_postgres(stack, &mut table).await;
     print(&table);
+}
+
+/// WebSocket clients subscribe and read nothing.
+async fn stalled_clients(stack: &Stack, table: &mut Vec<Row>) {
+    let alerts = &[("WebSocketClientsSlow", "ticket")];
+    let mut fault = Fault::begin(stack, "ten WebSocket clients stop reading", alerts).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = stack.second_public.narrow_socket().await;
+        client.subscribe("game_updates").await;
+        clients.push(client);
+    }
+    // More than the buffers of the kernel and the queue of a connection hold.
+    let events = "
+        insert into ledger.event (book, topic, body)
+        select 1, 'game_updates', json_build_object('type', 'filler', 'data', repeat('x', 40000))
+        from generate_series(1, 400)";
+    stack.database.execute(events).await;
+    stack.database.execute("select pg_notify('event', '1')").await;
+
+    fault.fires(stack).await;
+
+    drop(clients);
+    fault.resolves(stack, table).await;
 }
 
 /// A season ends while the prize account is empty.

@@ -31,7 +31,7 @@ async fn panels_have_data_and_alerts_fire_and_resolve() {
     series_stay_within_the_budget(&stack).await;
     let exemplars = stack.exemplars("http_server_request_duration_seconds_bucket").await;
     assert!(exemplars > 10, "only {exemplars} exemplars link to a trace");
-    inject::all_faults(&stack).await;
+    Box::pin(inject::all_faults(&stack)).await;
     every_alert_reached_its_receiver(&stack).await;
 
     stack.stop().await;

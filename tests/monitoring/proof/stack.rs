@@ -32,6 +32,17 @@ pub struct Notification {
 
 type Received = Arc<Mutex<Vec<Notification>>>;
 
+/// Settings of both programs.
+const SETTINGS: &[&str] = &[
+    "--http-timeout=2s",
+    "--database-acquire-timeout=500ms",
+    "--webhook-allow-private",
+    "--access=open",
+    "--registrations-max=1000",
+    "--realtime-queue-bytes=100000",
+    "--realtime-grace=1s",
+];
+
 /// Samples every trace; no collector listens there.
 const TRACING: &str = "--otlp-endpoint=http://127.0.0.1:1";
 
@@ -64,13 +75,6 @@ impl Stack {
 
     pub async fn start() -> Self {
         let (first_folder, folder) = (Folder::new(), Folder::new());
-        let common = [
-            "--http-timeout=2s",
-            "--database-acquire-timeout=500ms",
-            "--webhook-allow-private",
-            "--access=open",
-            "--registrations-max=1000",
-        ];
         let address = free_address();
         let own = [
             &first_folder.setting() as &str,
@@ -79,11 +83,11 @@ impl Stack {
             &format!("--probe-url=http://{address}"),
             "--probe-interval=300ms",
         ];
-        let first = Program::start(&[&own, &common[..]].concat()).await;
+        let first = Program::start(&[&own, SETTINGS].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
         let own = [&url as &str, "--allow-unsafe-server"];
-        let second = Program::start(&[&own, &common[..]].concat()).await;
+        let second = Program::start(&[&own, SETTINGS].concat()).await;
         let received = Received::default();
         let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;
 

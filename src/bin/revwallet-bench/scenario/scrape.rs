@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
-use tokio::runtime::Handle;
 
 use crate::report::{ReportSection, TargetBound};
 use crate::samples::median;
@@ -19,14 +18,13 @@ const ROUTES_PER_COUNT: u64 = 50;
 
 pub(super) async fn measure() -> anyhow::Result<ReportSection> {
     let metrics = Metrics::new();
-    let exposition = Exposition::new(metrics.clone());
+    let exposition = Exposition::new(metrics.clone(), []);
     let series = record_series(&metrics, &exposition);
-    let runtime = Handle::current();
     let times_ms = tokio::task::spawn_blocking(move || {
         let mut times_ms = Vec::new();
         for _ in 0..TURNS {
             let began = Instant::now();
-            let _text = exposition.render(&runtime, ExpositionFormat::OpenMetrics);
+            let _text = exposition.render(ExpositionFormat::OpenMetrics);
             times_ms.push(began.elapsed().as_secs_f64() * 1e3);
         }
         times_ms
@@ -48,7 +46,7 @@ fn record_series(metrics: &Metrics, exposition: &Exposition) -> usize {
             metrics.http_server_request_duration_seconds.with(labels).record(seconds);
         }
         if n % ROUTES_PER_COUNT == 0 {
-            let text = exposition.render(&Handle::current(), ExpositionFormat::OpenMetrics);
+            let text = exposition.render(ExpositionFormat::OpenMetrics);
             series = text.lines().filter(|line| !line.starts_with('#')).count();
             if series >= SERIES {
                 break;

@@ -88,14 +88,14 @@ pub fn runtime() -> Dashboard {
         panels: vec![
             time_series("CPU usage", "percentunit", "CPU cores used by each process.").query("rate(process_cpu_seconds_total{}[$__rate_interval])", "{{instance}}"),
             time_series("Memory usage", "bytes", "Resident memory of each process.").query("process_resident_memory_bytes{}", "{{instance}}"),
-            time_series("Tokio worker utilization", "percentunit", "Share of the time that the worker threads are busy.").query("tokio_workers_busy_ratio{}", "{{instance}}").thresholds(0.7, 0.9),
+            time_series("Tokio worker utilization", "percentunit", "Share of the time that the worker threads are busy.").query("tokio_workers_busy_ratio{}", "{{runtime}}, {{instance}}").thresholds(0.7, 0.9),
             time_series("Tokio tasks", "short", "Live tasks, and tasks in the global queue.")
-                .query("tokio_live_tasks_count{}", "live, {{instance}}")
-                .query("tokio_global_queue_depth{}", "queued, {{instance}}"),
+                .query("tokio_live_tasks_count{}", "live, {{runtime}}, {{instance}}")
+                .query("tokio_global_queue_depth{}", "queued, {{runtime}}, {{instance}}"),
             time_series("File descriptors", "short", "Open file descriptors, and their limit.")
                 .query("process_open_fds{}", "open, {{instance}}")
                 .query("process_max_fds{}", "limit, {{instance}}"),
-            time_series("Threads", "short", "Threads of each process, and Tokio worker threads among them.").query("process_threads{}", "{{instance}}").query("tokio_workers_count{}", "workers, {{instance}}"),
+            time_series("Threads", "short", "Threads of each process, and Tokio worker threads among them.").query("process_threads{}", "{{instance}}").query("tokio_workers_count{}", "workers, {{runtime}}, {{instance}}"),
             time_series("Panics", "ops", "Panics caught per second by place.").query("sum by (place) (rate(wallet_panics_total{}[$__rate_interval]))", "{{place}}"),
             stat("Running versions", "none", "Processes by version and revision.").query("count by (version, revision) (wallet_build_info{})", "{{version}} {{revision}}").size(6, 8),
             stat("Shutdown state", "short", "State of each process: 0 serving, 1 draining, 2 stopping.").query("max by (instance) (wallet_shutdown_state{})", "{{instance}}").size(6, 8),
