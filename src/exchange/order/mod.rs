@@ -25,6 +25,9 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
+/// Most attempts of an order that competes with others for a quote or a limit.
+const ATTEMPTS_MAX: usize = 5;
+
 /// Refusal of a companion whose quote has ended, or whose user has reached a limit.
 const REFUSED: &str = "the quote or a limit does not permit the order";
 
@@ -120,14 +123,22 @@ impl Exchange {
             Ok(terms) => terms,
             Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
         };
-        match self.charge(request, &terms, key, meta).await {
-            Ok(Some(placed)) => Ok(placed),
-            Ok(None) => match self.earlier_order(key).await? {
-                Some(earlier) => Ok(earlier),
-                None => Err(self.refusal(request, &terms).await?),
-            },
-            Err(refusal) => self.earlier_order(key).await?.ok_or(refusal),
+        for _ in 0..ATTEMPTS_MAX {
+            match self.charge(request, &terms, key, meta).await {
+                Ok(Some(placed)) => return Ok(placed),
+                Ok(None) => {
+                    if let Some(earlier) = self.earlier_order(key).await? {
+                        return Ok(earlier);
+                    }
+                    if let Some(refusal) = self.refusal(request, &terms).await? {
+                        return Err(refusal);
+                    }
+                    // The order that came first is not committed yet.
+                }
+                Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
+            }
         }
+        Err(Error::Overloaded)
     }
 
     /// The terms of a request: those of its quote, or of the price now.
@@ -259,13 +270,13 @@ impl Exchange {
         Ok(id.map(|id| PlacedOrder { id, replayed: true }))
     }
 
-    /// Why the companion of an order did not take effect.
-    async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Error> {
+    /// Why the companion of an order did not take effect; none if nothing that is committed refuses it.
+    async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Option<Error>> {
         let mut db = self.db.acquire("exchange.refusal").await?;
         if let Some(quote) = request.quote
             && !sql::is_quote_open(&mut db, quote).await?
         {
-            return Ok(ExchangeRefusal::QuoteEnded.into());
+            return Ok(Some(ExchangeRefusal::QuoteEnded.into()));
         }
         let periods =
             [(self.limits.day_max, 24, "in 24 hours"), (self.limits.month_max, 720, "in 30 days")];
@@ -275,10 +286,9 @@ impl Exchange {
             let volume = sql::volume(&mut db, request.user, code, hours).await?;
             if limit.0 < volume.saturating_add(terms.fiat.0) {
                 let limit = limit.exact(self.pair.fiat).to_string();
-                return Ok(ExchangeRefusal::LimitReached { limit, period }.into());
+                return Ok(Some(ExchangeRefusal::LimitReached { limit, period }.into()));
             }
         }
-        // It has changed since.
-        Ok(Error::Overloaded)
+        Ok(None)
     }
 }
