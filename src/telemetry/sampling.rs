@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::trace_context::set_sample_share;
 
-/// Time after which the share is set anew: a burst is exported whole for this long.
+/// Interval between two changes of the share. The exporter takes a whole burst until the first one.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Counts the spans of sampled traces and limits their rate by the share of traces that are sampled.

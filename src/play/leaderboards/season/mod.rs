@@ -69,7 +69,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
     }
 }
 
-/// Whether an interval has passed since `last`, which then begins anew; the first one is over at once.
+/// Returns whether an interval has passed since `last`, or there was none, and then starts the next interval.
 fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
     let is_over = last.is_none_or(|last| last.elapsed() >= interval);
     if is_over {
