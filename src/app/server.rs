@@ -170,6 +170,7 @@ impl Running {
             requests_max,
             timeout: http.http_timeout,
             cors_origins,
+            money: http.money,
             log_success_ratio,
             rpc_methods,
         };

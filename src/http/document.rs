@@ -4,8 +4,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, header};
+use serde::Serialize;
 
-use crate::error::Result;
+use super::decimal::MoneyFormat;
+use crate::error::{Error, Result};
 
 /// The format of a document that the client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ impl DocumentFormat {
     }
 
     /// A response that is written as its client reads it. An error among the parts ends it early.
+    ///
+    /// The parts are written after the request has ended, so they take the money format of the request along.
     pub fn respond(
         self,
         head: String,
@@ -37,7 +41,14 @@ impl DocumentFormat {
         tail: String,
     ) -> Response {
         let one = |part| stream::iter([Ok(part)]);
+        let (money, mut parts) = (MoneyFormat::current(), Box::pin(parts));
+        let parts = stream::poll_fn(move |cx| money.write(|| parts.poll_next_unpin(cx)));
         let body = Body::from_stream(one(head).chain(parts).chain(one(tail)));
         ([(header::CONTENT_TYPE, self.content_type())], body).into_response()
     }
+}
+
+/// A part of a JSON document.
+pub fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|cause| Error::Internal(cause.into()))
 }

@@ -30,6 +30,7 @@ use super::compression::{self, IsMarked};
 use super::connection::{self, OpenConnection};
 use super::context::RequestContext;
 use super::cors::CorsOrigins;
+use super::decimal::{self, MoneyFormat};
 use super::memory::MemoryBudget;
 use super::response::{Complete, CompleteLayer, ResponseBody};
 use super::rpc::RpcMethods;
@@ -61,6 +62,8 @@ pub struct PipelineOptions {
     pub timeout: Duration,
     /// Origins whose pages may call the API.
     pub cors_origins: CorsOrigins,
+    /// How answers write amounts, unless the client prefers another format.
+    pub money: MoneyFormat,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
     /// Methods of gRPC services behind the router.
@@ -72,6 +75,7 @@ pub struct RequestPipeline {
     stack: Stack,
     memory: Arc<MemoryBudget>,
     rpc_methods: RpcMethods,
+    money: MoneyFormat,
     pub(super) calls: CallRecorder,
 }
 
@@ -81,7 +85,8 @@ impl RequestPipeline {
         let calls = CallRecorder { metrics, sampler };
         let stack = stack(router, options, &calls);
         let memory = Arc::new(MemoryBudget::whole());
-        Self { stack, memory, rpc_methods: options.rpc_methods.clone(), calls }
+        let (rpc_methods, money) = (options.rpc_methods.clone(), options.money);
+        Self { stack, memory, rpc_methods, money, calls }
     }
 
     /// Handles a request that arrived on `connection`; tests have none.
@@ -102,10 +107,16 @@ impl RequestPipeline {
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
         let is_read = request.method().is_safe();
+        let preferred_money = MoneyFormat::preferred(request.headers());
         let response = self.stack.clone().call(request).instrument(context.span().clone());
+        let response = preferred_money.unwrap_or(self.money).scope(response);
         let (Ok(mut response), position) = position::observe(response).await;
         if let Some(Ok(position)) = position.filter(|_| is_read).map(HeaderValue::try_from) {
             response.headers_mut().insert(&BOOK_POSITION, position);
+        }
+        decimal::vary(response.headers_mut());
+        if let Some(money) = preferred_money {
+            money.confirm(response.headers_mut());
         }
         response.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
         record.end(&response);

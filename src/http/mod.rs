@@ -10,6 +10,7 @@ mod compression;
 pub mod connection;
 pub mod context;
 mod cors;
+pub mod decimal;
 pub mod document;
 pub mod extract;
 pub mod fields;
@@ -40,6 +41,7 @@ use crate::error::Error;
 use crate::settings;
 
 pub use self::cors::CorsOrigins;
+pub use self::decimal::MoneyFormat;
 
 /// Largest request body, unless the route has a limit of its own.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -92,6 +94,9 @@ pub struct HttpArgs {
         hide_default_value = true
     )]
     pub cors_origins: CorsOrigins,
+    /// How answers write amounts, for clients without `Prefer: money=...`: as JSON numbers or as strings.
+    #[arg(long, env = "REVWALLET_MONEY", global = true, value_enum, default_value_t)]
+    pub money: MoneyFormat,
 }
 
 /// Adds problems for unknown paths and methods, and records the route of each request.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::context::RequestContext;
+use super::decimal::JsonDecimal;
 use super::response::ResponseBody;
 use super::rpc;
 use crate::error::{Error, FieldError, StoreRefusal};
@@ -40,15 +40,15 @@ pub struct ProblemBody<'a> {
     /// Available balance, if it is too low.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
-    available: Option<Box<RawValue>>,
+    available: Option<JsonDecimal>,
     /// Required balance, if the available one is too low.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
-    required: Option<Box<RawValue>>,
+    required: Option<JsonDecimal>,
     /// Price of the game now, if it is not the expected one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 24.99)]
-    price: Option<Box<RawValue>>,
+    price: Option<JsonDecimal>,
     /// Id of the wallet that does not exist, or that is frozen or closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7")]
@@ -107,8 +107,8 @@ impl<'a> ProblemBody<'a> {
     }
 }
 
-fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
-    let number = |text: &String| RawValue::from_string(text.clone()).ok();
+fn funds(error: &Error) -> (Option<JsonDecimal>, Option<JsonDecimal>) {
+    let number = |text: &String| JsonDecimal::new(text.clone()).ok();
     match error {
         Error::InsufficientFunds { available, required } => (number(available), number(required)),
         Error::InBatch { error, .. } | Error::OfWallet { error, .. } => funds(error),
@@ -116,11 +116,9 @@ fn funds(error: &Error) -> (Option<Box<RawValue>>, Option<Box<RawValue>>) {
     }
 }
 
-fn price_of(error: &Error) -> Option<Box<RawValue>> {
+fn price_of(error: &Error) -> Option<JsonDecimal> {
     match error {
-        Error::Store(StoreRefusal::PriceChanged { price }) => {
-            RawValue::from_string(price.clone()).ok()
-        }
+        Error::Store(StoreRefusal::PriceChanged { price }) => JsonDecimal::new(price.clone()).ok(),
         _ => None,
     }
 }

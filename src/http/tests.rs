@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::BODY_BYTES_MAX;
 use super::context::RecordRouteLayer;
 use super::cors::CorsOrigins;
+use super::decimal::MoneyFormat;
 use super::extract::{JsonBody, Path, Query, RawField, Validator};
 use super::middleware::{PipelineOptions, RequestPipeline};
 use crate::error::{Error, Result};
@@ -68,6 +69,7 @@ fn pipeline(requests_max: usize) -> RequestPipeline {
         requests_max,
         timeout: Duration::from_millis(20),
         cors_origins: CorsOrigins::default(),
+        money: MoneyFormat::default(),
         log_success_ratio: 1.0,
     };
     RequestPipeline::new(router, &options, Metrics::new())

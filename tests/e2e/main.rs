@@ -25,6 +25,7 @@ mod ledger;
 mod lifecycle;
 mod live_page;
 mod loki;
+mod money_format;
 mod observer;
 mod openapi;
 mod outage;

@@ -1,12 +1,12 @@
 //! Members of the bodies of the exchange.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
 use crate::exchange::order::Order;
 use crate::exchange::terms::{OrderAmount, Pair, Side};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{RawField, Validator};
 use crate::http::fields::moment;
 use crate::ledger::currency::Currencies;
@@ -111,14 +111,14 @@ pub(super) struct OrderBody {
     reason: Option<String>,
     /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
     #[schema(value_type = f64, example = 30.00)]
-    fiat_amount: Box<RawValue>,
+    fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 3.0)]
-    crypto_amount: Box<RawValue>,
+    crypto_amount: JsonDecimal,
     #[schema(value_type = f64, example = 0.00)]
-    fee: Box<RawValue>,
+    fee: JsonDecimal,
     /// Fiat per unit of crypto.
     #[schema(value_type = f64, example = 10)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     quote_id: Option<String>,
@@ -156,7 +156,7 @@ impl OrderBody {
     }
 }
 
-/// An exact decimal as a JSON number.
-pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<Box<RawValue>> {
-    RawValue::from_string(value.to_string()).map_err(|cause| Error::Internal(cause.into()))
+/// A price in an answer.
+pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<JsonDecimal> {
+    JsonDecimal::new(value.to_string())
 }

@@ -3,14 +3,14 @@
 use axum::Json;
 use axum::extract::{FromRef, State};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Authenticated, Authenticator, Scope};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exchange::Exchange;
+use crate::http::decimal::JsonDecimal;
 use crate::http::problem::Problems;
 use crate::ledger::money::Minor;
 use crate::wallet::http::body::number;
@@ -34,16 +34,16 @@ struct InfoBody {
     crypto_currency: String,
     /// Percentage of the traded amount.
     #[schema(value_type = f64, example = 0)]
-    fee_percent: Box<RawValue>,
+    fee_percent: JsonDecimal,
     /// Least amount of an order.
     #[schema(value_type = Option<f64>, example = json!(null))]
-    min: Option<Box<RawValue>>,
+    min: Option<JsonDecimal>,
     /// Largest amount of an order.
     #[schema(value_type = Option<f64>, example = json!(null))]
-    max: Option<Box<RawValue>>,
+    max: Option<JsonDecimal>,
     /// Orders above it wait for approval.
     #[schema(value_type = Option<f64>, example = json!(null))]
-    approval: Option<Box<RawValue>>,
+    approval: Option<JsonDecimal>,
     /// Whether the caller may deposit.
     #[schema(example = true)]
     may_deposit: bool,
@@ -60,13 +60,13 @@ async fn get_exchange_info(
 ) -> Result<Json<InfoBody>> {
     let pair = exchange.pair();
     let limits = &exchange.limits;
-    let fee = RawValue::from_string(exchange.settings.exchange_fee.percent());
+    let fee = JsonDecimal::new(exchange.settings.exchange_fee.percent());
     let amount = |limit: Option<Minor>| limit.map(|limit| number(limit, pair.fiat)).transpose();
     let is_self_service = caller.policy().self_service_funding && caller.user_id().is_some();
     Ok(Json(InfoBody {
         fiat_currency: pair.fiat.code().to_owned(),
         crypto_currency: pair.crypto.code().to_owned(),
-        fee_percent: fee.map_err(|cause| Error::Internal(cause.into()))?,
+        fee_percent: fee?,
         min: amount(limits.min)?,
         max: amount(limits.max)?,
         approval: amount(limits.approval)?,

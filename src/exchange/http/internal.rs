@@ -7,7 +7,6 @@ use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::body::StatusBody;
 use crate::auth::{Authenticated, Authenticator, Scope};
@@ -16,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::exchange::order::Order;
 use crate::exchange::terms::Side;
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{EmptyBody, JsonBody, Path, RawField, Validator};
 use crate::http::fields::id;
 use crate::idempotency::IdempotencyKey;
@@ -41,8 +41,8 @@ where
 #[derive(Serialize)]
 struct BalancesBody {
     user_id: i64,
-    crypto_amount: Box<RawValue>,
-    fiat_amount: Box<RawValue>,
+    crypto_amount: JsonDecimal,
+    fiat_amount: JsonDecimal,
 }
 
 async fn get_balances(

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{FromRef, State};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +13,7 @@ use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
 use crate::error::Result;
 use crate::exchange::Exchange;
 use crate::exchange::operator::OperatorCommand;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{string, text};
 use crate::http::origin::Origin;
@@ -223,9 +223,9 @@ async fn command_orders(
 #[schema(as = HotWallets)]
 struct HotWalletsBody {
     #[schema(value_type = f64, example = 1000.00)]
-    fiat_amount: Box<RawValue>,
+    fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 12.5)]
-    crypto_amount: Box<RawValue>,
+    crypto_amount: JsonDecimal,
     /// Currency of the fiat amount.
     #[schema(example = "EUR")]
     currency: String,

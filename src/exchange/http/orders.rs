@@ -3,7 +3,6 @@
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,6 +16,7 @@ use crate::exchange::order::{OrderListFilter, OrderRequest};
 use crate::exchange::quote::ExchangeQuote;
 use crate::exchange::terms::{Pair, Side};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query, RawField, UntypedJsonBody, Validator};
 use crate::http::fields::{id, moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -68,14 +68,14 @@ struct QuoteBody {
     side: Side,
     /// Fiat per unit of crypto.
     #[schema(value_type = f64, example = 10)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     #[schema(value_type = f64, example = 0.00)]
-    fee: Box<RawValue>,
+    fee: JsonDecimal,
     /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
     #[schema(value_type = f64, example = 30.00)]
-    fiat_amount: Box<RawValue>,
+    fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 3.0)]
-    crypto_amount: Box<RawValue>,
+    crypto_amount: JsonDecimal,
     #[schema(example = "2026-01-31T12:00:30.123456Z")]
     expires_at: String,
 }

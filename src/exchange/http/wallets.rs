@@ -3,7 +3,6 @@
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -13,6 +12,7 @@ use crate::auth::{Authenticated, Authenticator, Scope};
 use crate::error::Result;
 use crate::exchange::Exchange;
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{EmptyBody, Path, RawField, UntypedJsonBody, Validator};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
@@ -40,9 +40,9 @@ struct WalletBody {
     #[schema(example = 2)]
     user_id: i64,
     #[schema(value_type = f64, example = 3.0)]
-    crypto_amount: Box<RawValue>,
+    crypto_amount: JsonDecimal,
     #[schema(value_type = f64, example = 600.00)]
-    fiat_amount: Box<RawValue>,
+    fiat_amount: JsonDecimal,
 }
 
 /// Get the balances of a user

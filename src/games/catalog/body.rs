@@ -1,12 +1,12 @@
 //! Games on the wire: in responses and in events.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::list::ListedGame;
 use super::{Game, ListedPrice, Price};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::fields::moment;
 use crate::wallet::http::body::number;
 
@@ -22,7 +22,7 @@ pub(in crate::games) struct ListedGameBody<'a> {
     #[schema(example = "puzzle")]
     genre: &'a str,
     #[schema(value_type = f64, example = 19.99)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     #[schema(example = "The first game")]
     description: &'a str,
 }
@@ -44,7 +44,7 @@ pub(in crate::games) struct PriceBody {
     #[schema(example = "EUR")]
     currency: String,
     #[schema(value_type = f64, example = 19.99)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     /// The sale that holds now.
     #[serde(skip_serializing_if = "Option::is_none")]
     sale: Option<SalePriceBody>,
@@ -55,7 +55,7 @@ pub(in crate::games) struct PriceBody {
 #[schema(as = GameSalePrice)]
 pub(in crate::games) struct SalePriceBody {
     #[schema(value_type = f64, example = 15.99)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     #[schema(example = "2026-01-31T12:00:00Z")]
     starts_at: String,
     #[schema(example = "2026-02-07T12:00:00Z")]
@@ -92,7 +92,7 @@ pub(in crate::games) struct GameBody {
     genre: String,
     /// Price in the main currency.
     #[schema(value_type = f64, example = 19.99)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     #[schema(example = "The first game")]
     description: String,
     /// The main currency.

@@ -13,6 +13,7 @@ use crate::auth::{Access, Caller};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::sql::{create_stock, set_quantity};
 use crate::games::{Games, require_manager};
+use crate::http::MoneyFormat;
 use crate::ids::{GameId, PublisherId, UserId};
 use crate::realtime::{Audience, NewEvent, publish};
 
@@ -203,7 +204,9 @@ impl PublicChange {
             (true, false) => ("game.deleted", "deleted"),
             (false, false) => return Ok(None),
         };
-        let data = to_raw_value(&GameBody::try_from(game)?);
+        // An event is the same for everyone, whatever format its cause prefers.
+        let game_body = GameBody::try_from(game)?;
+        let data = MoneyFormat::Number.write(|| to_raw_value(&game_body));
         let data = data.map_err(|cause| Error::Internal(cause.into()))?;
         let text = format!("The game {} was {verb}.", game.title);
         Ok(Some(Self { kind, data, text }))

@@ -16,6 +16,7 @@ use crate::auth::{Authenticator, Caller, bearer};
 use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::catalog::{GameBody, GameFilter, ListedGame, ListedGameBody, search_query};
+use crate::http::MoneyFormat;
 use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, Query};
 use crate::http::pagination::{link_next, page_limit};
@@ -110,6 +111,7 @@ async fn list_games(
         search,
         publisher,
         on_sale: sale.unwrap_or_default(),
+        money: MoneyFormat::current(),
         after,
         limit,
     };

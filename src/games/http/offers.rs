@@ -5,7 +5,6 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +17,7 @@ use crate::games::catalog::Price;
 use crate::games::code::{self, CODE_MAX, CodeDiscount, NewCode, USES_PER_USER_MAX};
 use crate::games::sale::{NAME_MAX, Sale, SaleDiscount, require_window};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::{self, id, moment, stored_moment, string};
 use crate::http::problem::Problems;
@@ -132,10 +132,10 @@ struct SaleBody {
     name: String,
     /// Percentage off the price in every currency.
     #[schema(value_type = Option<f64>, example = 20)]
-    percent: Option<Box<RawValue>>,
+    percent: Option<JsonDecimal>,
     /// Price in one currency.
     #[schema(value_type = Option<f64>, example = 15.99)]
-    price: Option<Box<RawValue>>,
+    price: Option<JsonDecimal>,
     #[schema(example = "EUR")]
     currency: Option<String>,
     #[schema(example = "2026-01-31T12:00:00Z")]
@@ -158,10 +158,10 @@ impl TryFrom<&Sale> for SaleBody {
             SaleDiscount::Percent(rate) => (Some(rate), None),
             SaleDiscount::Price(price) => (None, Some(price)),
         };
-        let percent = percent.map(|rate| RawValue::from_string(rate.percent())).transpose();
+        let percent = percent.map(|rate| JsonDecimal::new(rate.percent())).transpose();
         Ok(Self {
             name: sale.name.clone(),
-            percent: percent.map_err(|cause| Error::Internal(cause.into()))?,
+            percent: percent?,
             price: price.map(|price| number(price.amount, price.currency)).transpose()?,
             currency: price.map(|price| price.currency.code().to_owned()),
             starts_at: moment(sale.starts_at)?,

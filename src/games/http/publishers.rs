@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{FromRef, State};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,6 +11,7 @@ use crate::auth::{Authenticated, Authenticator, Scope};
 use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::publisher::{NAME_MAX, Publisher};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, text};
 use crate::http::problem::Problems;
@@ -44,7 +44,7 @@ struct PublisherBody {
     name: String,
     /// Percentage that the operator keeps; null is `--store-fee`.
     #[schema(value_type = Option<f64>, example = 12.5)]
-    fee: Option<Box<RawValue>>,
+    fee: Option<JsonDecimal>,
 }
 
 impl TryFrom<&Publisher> for PublisherBody {
@@ -52,13 +52,8 @@ impl TryFrom<&Publisher> for PublisherBody {
 
     fn try_from(publisher: &Publisher) -> Result<Self> {
         let Publisher { id, user, name, fee, .. } = publisher;
-        let fee = fee.map(|fee| RawValue::from_string(fee.percent())).transpose();
-        Ok(Self {
-            id: id.to_string(),
-            user: user.to_string(),
-            name: name.clone(),
-            fee: fee.map_err(|cause| Error::Internal(cause.into()))?,
-        })
+        let fee = fee.map(|fee| JsonDecimal::new(fee.percent())).transpose();
+        Ok(Self { id: id.to_string(), user: user.to_string(), name: name.clone(), fee: fee? })
     }
 }
 

@@ -3,7 +3,6 @@
 use axum::Extension;
 use axum::extract::{FromRef, State};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +13,7 @@ use crate::games::Games;
 use crate::games::code;
 use crate::games::purchase::{Purchase, PurchaseRequest, Refunded};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, string};
 use crate::http::origin::Origin;
@@ -65,10 +65,10 @@ struct PurchaseBody {
     user_id: String,
     /// Amount that was charged.
     #[schema(value_type = f64, example = 19.99)]
-    price: Box<RawValue>,
+    price: JsonDecimal,
     /// The tax that it includes.
     #[schema(value_type = f64, example = 3.19)]
-    tax: Box<RawValue>,
+    tax: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     /// Id of the transfer; null for a free game.
@@ -148,7 +148,7 @@ struct RefundBody {
     game_id: i64,
     /// Amount that was returned, with that of downloadable content.
     #[schema(value_type = f64, example = 19.99)]
-    refunded: Box<RawValue>,
+    refunded: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     /// Id of the transfer that returned it; null for a free game.

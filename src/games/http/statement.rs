@@ -6,7 +6,6 @@ use axum::response::Response;
 use futures_util::stream;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::publisher::statement::{PublisherStatement, StatementEntry};
 use crate::http::context::RequestContext;
-use crate::http::document::DocumentFormat;
+use crate::http::decimal::JsonDecimal;
+use crate::http::document::{DocumentFormat, to_json};
 use crate::http::extract::{OptionalJsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{moment, parse_moment, string};
 use crate::http::problem::Problems;
@@ -56,13 +56,13 @@ struct StatementHead {
     currency: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of_at: Option<String>,
-    opening_balance: Box<RawValue>,
-    sales: Box<RawValue>,
-    refunds: Box<RawValue>,
-    tax: Box<RawValue>,
-    fees: Box<RawValue>,
-    payouts: Box<RawValue>,
-    closing_balance: Box<RawValue>,
+    opening_balance: JsonDecimal,
+    sales: JsonDecimal,
+    refunds: JsonDecimal,
+    tax: JsonDecimal,
+    fees: JsonDecimal,
+    payouts: JsonDecimal,
+    closing_balance: JsonDecimal,
 }
 
 #[derive(Serialize)]
@@ -71,8 +71,8 @@ struct StatementEntryBody {
     transfer: String,
     kind: &'static str,
     game: Option<i64>,
-    amount: Box<RawValue>,
-    balance: Box<RawValue>,
+    amount: JsonDecimal,
+    balance: JsonDecimal,
 }
 
 /// Get the statement of a publisher
@@ -161,10 +161,6 @@ fn tail(statement: &PublisherStatement, format: DocumentFormat) -> Result<String
     Ok(format!("{at},,closing,,,{closing},{}\r\n", statement.currency))
 }
 
-fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|cause| Error::Internal(cause.into()))
-}
-
 fn entry_text(
     entry: &StatementEntry,
     format: DocumentFormat,
@@ -203,7 +199,7 @@ struct PayoutBody {
     #[schema(example = "1")]
     publisher: String,
     #[schema(value_type = f64, example = 11.76)]
-    amount: Box<RawValue>,
+    amount: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     #[schema(example = "19")]

@@ -1,10 +1,9 @@
 //! Members of wallet requests and answers: amounts, ids of wallets, notes.
 
-use serde_json::value::RawValue;
-
 use crate::auth::Caller;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{RawField, Validator};
 use crate::http::fields;
 use crate::idempotency::IdempotencyKey;
@@ -26,10 +25,9 @@ pub(crate) fn request_meta<'a>(
     RequestMeta { caller, key, trace: context.stored_trace() }
 }
 
-/// An exact decimal as a JSON number.
-pub(crate) fn number(minor: Minor, currency: Currency) -> Result<Box<RawValue>> {
-    let text = minor.exact(currency).to_string();
-    RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
+/// An amount or a balance in an answer.
+pub(crate) fn number(minor: Minor, currency: Currency) -> Result<JsonDecimal> {
+    JsonDecimal::new(minor.exact(currency).to_string())
 }
 
 /// Parses the id of a wallet.

@@ -11,6 +11,7 @@ use utoipa_axum::routes;
 use super::body::number;
 use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -52,13 +53,13 @@ pub(super) struct HistoryEntryBody {
     #[schema(example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
-    pub(super) amount: Box<RawValue>,
+    pub(super) amount: JsonDecimal,
     /// Balance after it.
     #[schema(value_type = f64, example = 1099.00)]
-    pub(super) balance: Box<RawValue>,
+    pub(super) balance: JsonDecimal,
     /// Part of the balance that could be spent after it.
     #[schema(value_type = f64, example = 1099.00)]
-    pub(super) available: Box<RawValue>,
+    pub(super) available: JsonDecimal,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "for the coffee")]
     pub(super) memo: Option<String>,

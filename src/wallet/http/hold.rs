@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +13,7 @@ use super::body::{number, optional_decimal, request_meta, required_decimal, wall
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{
     EmptyBody, JsonBody, OptionalJsonBody, Path, Query, RawField, Validator,
 };
@@ -51,14 +51,14 @@ struct HoldBody {
     #[schema(example = "EUR")]
     currency: String,
     #[schema(value_type = f64, example = 30.00)]
-    amount: Box<RawValue>,
+    amount: JsonDecimal,
     #[schema(value_type = f64, example = 20.00)]
-    captured: Box<RawValue>,
+    captured: JsonDecimal,
     #[schema(value_type = f64, example = 10.00)]
-    released: Box<RawValue>,
+    released: JsonDecimal,
     /// The part that is still reserved.
     #[schema(value_type = f64, example = 0.00)]
-    remaining: Box<RawValue>,
+    remaining: JsonDecimal,
     /// `open`, `captured`, `voided` or `expired`.
     #[schema(example = "captured")]
     state: &'static str,

@@ -14,7 +14,6 @@ mod wallets;
 use axum::Extension;
 use axum::extract::{FromRef, State};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,6 +23,7 @@ use super::{Wallet, Wallets};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, RawField, Validator};
 use crate::http::fields::{string, text};
 use crate::http::problem::Problems;
@@ -63,7 +63,7 @@ where
 struct WalletBody {
     /// Exact, with the currency's decimals.
     #[schema(value_type = f64, example = 999.00)]
-    balance: Box<RawValue>,
+    balance: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     #[schema(example = "1")]

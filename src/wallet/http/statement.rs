@@ -12,8 +12,9 @@ use utoipa_axum::routes;
 use super::body::number;
 use super::history::HistoryEntryBody;
 use crate::auth::{Authenticator, Caller};
-use crate::error::{Error, Result};
-use crate::http::document::DocumentFormat;
+use crate::error::Result;
+use crate::http::decimal::JsonDecimal;
+use crate::http::document::{DocumentFormat, to_json};
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
 use crate::http::problem::Problems;
@@ -73,8 +74,8 @@ async fn get_statement(
     let opening = number(statement.opening.total()?, currency)?;
     let closing = number(statement.closing.total()?, currency)?;
     let until = statement.until.map(moment).transpose()?;
-    let head = head(format, id, currency.code(), opening.get(), until.as_deref());
-    let tail = tail(format, closing.get(), until.as_deref());
+    let head = head(format, id, currency.code(), &opening, until.as_deref())?;
+    let tail = tail(format, &closing, until.as_deref())?;
     let entries =
         stream::try_unfold((statement, true), move |(mut statement, mut is_first)| async move {
             let Some(entries) = statement.next_page().await? else { return Ok(None) };
@@ -92,19 +93,20 @@ fn head(
     format: DocumentFormat,
     id: WalletId,
     currency: &str,
-    opening: &str,
+    opening: &JsonDecimal,
     until: Option<&str>,
-) -> String {
-    match format {
+) -> Result<String> {
+    Ok(match format {
         DocumentFormat::Json => format!(
-            r#"{{"wallet":"{id}","currency":"{currency}",{}"opening_balance":{opening},"entries":["#,
-            until.map_or_else(String::new, |until| format!(r#""as_of_at":"{until}","#))
+            r#"{{"wallet":"{id}","currency":"{currency}",{}"opening_balance":{},"entries":["#,
+            until.map_or_else(String::new, |until| format!(r#""as_of_at":"{until}","#)),
+            to_json(opening)?
         ),
         DocumentFormat::Csv => format!(
             "at,transfer,kind,direction,counterparty,amount,balance,available,currency,memo,trace_id\r\n\
              ,,opening,,,,{opening},,{currency},,\r\n"
         ),
-    }
+    })
 }
 
 fn write_entry(
@@ -115,10 +117,8 @@ fn write_entry(
 ) -> Result<()> {
     match format {
         DocumentFormat::Json => {
-            let json =
-                serde_json::to_string(entry).map_err(|cause| Error::Internal(cause.into()))?;
             text.push_str(if is_first { "" } else { "," });
-            text.push_str(&json);
+            text.push_str(&to_json(entry)?);
         }
         DocumentFormat::Csv => {
             let memo = entry.memo.as_deref().map(cell).unwrap_or_default();
@@ -128,9 +128,9 @@ fn write_entry(
                 entry.kind,
                 entry.direction,
                 entry.counterparty.as_deref().unwrap_or_default(),
-                entry.amount.get(),
-                entry.balance.get(),
-                entry.available.get(),
+                &entry.amount.to_string(),
+                &entry.balance.to_string(),
+                &entry.available.to_string(),
                 "",
                 &memo,
                 entry.trace_id.as_deref().unwrap_or_default(),
@@ -142,13 +142,13 @@ fn write_entry(
     Ok(())
 }
 
-fn tail(format: DocumentFormat, closing: &str, until: Option<&str>) -> String {
-    match format {
-        DocumentFormat::Json => format!(r#"],"closing_balance":{closing}}}"#),
+fn tail(format: DocumentFormat, closing: &JsonDecimal, until: Option<&str>) -> Result<String> {
+    Ok(match format {
+        DocumentFormat::Json => format!(r#"],"closing_balance":{}}}"#, to_json(closing)?),
         DocumentFormat::Csv => {
             format!("{},,closing,,,,{closing},,,,\r\n", until.unwrap_or_default())
         }
-    }
+    })
 }
 
 /// A text as a CSV cell: quoted, and never a formula to a spreadsheet.

@@ -12,6 +12,7 @@ use super::body::{note, number, optional_decimal, request_meta, required_decimal
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::moment;
 use crate::http::problem::Problems;
@@ -46,10 +47,10 @@ pub(super) struct TransferBody {
     #[schema(example = "2")]
     to: Option<String>,
     #[schema(value_type = f64, example = 5.00)]
-    amount: Box<RawValue>,
+    amount: JsonDecimal,
     /// The operator's fee, on top of the amount.
     #[schema(value_type = f64, example = 0.10)]
-    fee: Box<RawValue>,
+    fee: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::body::number;
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -37,7 +38,7 @@ where
 #[schema(as = WalletListed)]
 struct WalletBalanceBody {
     #[schema(value_type = f64, example = 999.00)]
-    balance: Box<RawValue>,
+    balance: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     #[schema(example = "1")]
@@ -75,7 +76,7 @@ impl TryFrom<&WalletBalance> for WalletBalanceBody {
 #[schema(as = WalletDetail)]
 pub(super) struct WalletDetailBody {
     #[schema(value_type = f64, example = 999.00)]
-    balance: Box<RawValue>,
+    balance: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     #[schema(example = "1")]
@@ -84,10 +85,10 @@ pub(super) struct WalletDetailBody {
     owner: String,
     /// The part of the balance that can be spent.
     #[schema(value_type = f64, example = 899.00)]
-    available: Box<RawValue>,
+    available: JsonDecimal,
     /// The part of the balance that holds reserve.
     #[schema(value_type = f64, example = 100.00)]
-    held: Box<RawValue>,
+    held: JsonDecimal,
     /// `open`, `frozen` (money comes in but does not go out) or `closed`.
     #[schema(example = "open")]
     state: &'static str,

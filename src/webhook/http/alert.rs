@@ -4,13 +4,13 @@ use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::moment;
 use crate::http::problem::Problems;
@@ -41,7 +41,7 @@ struct AlertBody {
     direction: &'static str,
     /// The threshold.
     #[schema(value_type = f64, example = 10.00)]
-    line: Box<RawValue>,
+    line: JsonDecimal,
     #[schema(example = "2026-01-31T12:00:00.123456Z")]
     created_at: String,
 }

@@ -12,6 +12,7 @@ use super::cache::CachedList;
 use crate::db::position;
 use crate::error::Result;
 use crate::games::Games;
+use crate::http::MoneyFormat;
 use crate::http::pagination::last_of_full_page;
 use crate::ids::{GameId, PublisherId};
 use crate::secret::digest;
@@ -34,6 +35,8 @@ pub struct GameFilter {
     pub publisher: Option<PublisherId>,
     /// Whether only games that a sale makes cheaper are shown.
     pub on_sale: bool,
+    /// How the list writes prices.
+    pub money: MoneyFormat,
     /// The last game of the previous page.
     pub after: Option<GameId>,
     pub limit: i64,

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::{BoardBody, SeasonBody, board_name};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{metadata, moment, string};
 use crate::http::pagination::page_limit;
@@ -44,7 +45,7 @@ where
 #[schema(as = LeaderboardPrize)]
 struct PrizeBody {
     #[schema(value_type = f64, example = 50.00)]
-    amount: Box<RawValue>,
+    amount: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
     /// `due`, `paid` or `unpaid`.

@@ -8,7 +8,6 @@ use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +20,7 @@ use super::board::{
 use super::schedule::{self, Schedule};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{BoundedList, JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{moment, stored_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
@@ -58,7 +58,7 @@ struct PrizeRuleBody {
     #[schema(example = 1)]
     rank: i32,
     #[schema(value_type = f64, example = 50.00)]
-    amount: Box<RawValue>,
+    amount: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
 }

@@ -3,7 +3,6 @@
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -11,6 +10,7 @@ use utoipa_axum::routes;
 use super::board_name;
 use crate::auth::{Authenticator, Caller, Scope};
 use crate::error::{Error, Result};
+use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{EmptyBody, JsonBody, Path, RawField, Validator};
 use crate::http::fields::string;
 use crate::http::problem::Problems;
@@ -39,7 +39,7 @@ struct PrizeAccountBody {
     #[schema(example = "EUR")]
     currency: String,
     #[schema(value_type = f64, example = 500.00)]
-    balance: Box<RawValue>,
+    balance: JsonDecimal,
     /// The deposit, in its own response.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]

@@ -1,0 +1,150 @@
+//! Exact decimals in answers: JSON numbers, or strings for the clients that ask with `Prefer: money=string`.
+//!
+//! Many clients make floating-point numbers of JSON numbers, which cannot hold every amount.
+
+use std::fmt;
+
+use futures_util::future::Either;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+
+static PREFER: HeaderName = HeaderName::from_static("prefer");
+static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+tokio::task_local! {
+    static FORMAT: MoneyFormat;
+}
+
+/// How answers write decimals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum MoneyFormat {
+    #[default]
+    Number,
+    String,
+}
+
+impl MoneyFormat {
+    /// The format of the running request; numbers outside of one.
+    pub fn current() -> Self {
+        FORMAT.try_with(|format| *format).unwrap_or_default()
+    }
+
+    /// The format that the header `Prefer` asks for. A format that does not exist is no preference, as RFC 7240 says.
+    pub(super) fn preferred(headers: &HeaderMap) -> Option<Self> {
+        let values = headers.get_all(&PREFER).into_iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=')?;
+            let is_money = name.trim().eq_ignore_ascii_case("money");
+            is_money.then(|| value.trim().trim_matches('"'))
+        });
+        // Of several, the first counts.
+        match preferences.next()? {
+            "string" => Some(Self::String),
+            "number" => Some(Self::Number),
+            _ => None,
+        }
+    }
+
+    /// Runs a request whose answer has this format.
+    pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
+        match self {
+            // The format outside of any scope: no request pays for it.
+            Self::Number => Either::Left(request),
+            Self::String => Either::Right(FORMAT.scope(self, request)),
+        }
+    }
+
+    /// Writes a part of an answer in this format: a stream goes on after its request has ended.
+    pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
+        FORMAT.sync_scope(self, write)
+    }
+
+    /// Confirms the preference of a client.
+    pub(super) fn confirm(self, headers: &mut HeaderMap) {
+        let applied = match self {
+            Self::Number => "money=number",
+            Self::String => "money=string",
+        };
+        headers.insert(&PREFERENCE_APPLIED, HeaderValue::from_static(applied));
+    }
+}
+
+/// Tells caches that the answer depends on `Prefer`; others are never stored.
+pub(super) fn vary(headers: &mut HeaderMap) {
+    if headers.contains_key(header::ETAG) {
+        headers.append(header::VARY, HeaderValue::from_static("prefer"));
+    }
+}
+
+/// An exact decimal of an answer.
+#[derive(Debug, Clone)]
+pub struct JsonDecimal(Box<RawValue>);
+
+impl JsonDecimal {
+    /// Takes the text of a decimal, which must be a number in JSON.
+    pub fn new(text: String) -> Result<Self> {
+        RawValue::from_string(text).map(Self).map_err(|cause| Error::Internal(cause.into()))
+    }
+}
+
+/// The text of the number.
+impl fmt::Display for JsonDecimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get())
+    }
+}
+
+impl Serialize for JsonDecimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match MoneyFormat::current() {
+            MoneyFormat::Number => self.0.serialize(serializer),
+            MoneyFormat::String => serializer.serialize_str(self.0.get()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preferred(values: &[&str]) -> Option<MoneyFormat> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(&PREFER, value.parse().unwrap());
+        }
+        MoneyFormat::preferred(&headers)
+    }
+
+    #[test]
+    fn a_preference_is_found_among_others() {
+        for value in ["money=string", "Money = \"string\"", "respond-async, money=string; x=1, a=b"]
+        {
+            assert_eq!(preferred(&[value]), Some(MoneyFormat::String), "{value}");
+        }
+        assert_eq!(preferred(&["wait=5", "money=number"]), Some(MoneyFormat::Number));
+        assert_eq!(preferred(&["money=number", "money=string"]), Some(MoneyFormat::Number));
+        for value in ["", "money", "money=", "money=cents", "currency=string", "=,;"] {
+            assert_eq!(preferred(&[value]), None, "{value}");
+        }
+        assert_eq!(preferred(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn the_format_holds_within_its_scope_only() {
+        let decimal = JsonDecimal::new("90071992547409.91".to_owned()).expect("a number");
+        let written = || serde_json::to_string(&decimal).expect("serializes");
+
+        let within =
+            MoneyFormat::String.scope(async { (written(), MoneyFormat::Number.write(written)) });
+
+        assert_eq!(
+            within.await,
+            ("\"90071992547409.91\"".to_owned(), "90071992547409.91".to_owned())
+        );
+        assert_eq!(written(), "90071992547409.91");
+    }
+}
