@@ -130,7 +130,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             })
             .await
         }
-        Command::Openapi => print_openapi(),
+        Command::Openapi => print_openapi(&cli.config),
     }
 }
 
@@ -241,7 +241,7 @@ async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
     }
 }
 
-fn print_openapi() -> anyhow::Result<()> {
-    let text = router::document().to_pretty_json()?;
+fn print_openapi(config: &Config) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(&router::document(config.http.money))?;
     writeln!(std::io::stdout(), "{text}").context("cannot write the document")
 }

@@ -312,9 +312,9 @@ openapi_python_tools() {
   python_tools openapi openapi-spec-validator==0.9.0 openapi-python-client==0.29.1
 }
 
-# Prints the folder of the generator of TypeScript clients and of the compiler.
+# Prints the folder of the generator of TypeScript clients, of what they run on, and of the compiler.
 openapi_npm_tools() {
-  npm_tools openapi-npm openapi-typescript@7.13.0 typescript@5.9.3
+  npm_tools openapi-npm openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3
 }
 
 # Prints the folder of axe-core, which finds accessibility violations in a page.

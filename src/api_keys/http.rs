@@ -39,18 +39,21 @@ struct ApiKeyBody {
     id: String,
     #[schema(example = "shop")]
     name: String,
-    #[schema(example = json!(["wallet:read", "wallet:write"]))]
+    #[schema(value_type = Vec<Scope>)]
     scopes: Vec<String>,
     /// The only publisher that its scopes hold for.
+    #[schema(required)]
     publisher: Option<String>,
     /// The key itself, only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "rwk_1_5rO3kZbq7uV0bY1dWc2eXf4gZh6iAj8kBl0mCn2oDp4")]
     key: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
     /// Precise to a minute.
+    #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
+    #[schema(required, format = DateTime)]
     revoked_at: Option<String>,
 }
 
@@ -85,11 +88,11 @@ impl TryFrom<NewApiKey> for ApiKeyBody {
 struct CreateKey<'a> {
     /// Name of the program that uses it, 1 to 100 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "shop")]
+    #[schema(required, value_type = String, example = "shop")]
     name: RawField<'a>,
     /// Any of `wallet:read`, `wallet:write`, `users:read`, `games:read`, `games:write`, `events:write` and `admin`.
     #[serde(borrow, default)]
-    #[schema(value_type = Vec<String>, example = json!(["wallet:read", "wallet:write"]))]
+    #[schema(required, value_type = Vec<Scope>)]
     scopes: RawField<'a>,
     /// A publisher: `games:read` and `games:write`, the only scopes of such a key, hold for its games only.
     #[serde(borrow, default)]

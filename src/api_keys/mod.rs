@@ -15,7 +15,7 @@ use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{ApiKeyGrant, CREDENTIAL_CACHED_FOR, Caller, Scope};
 use crate::cache::Cache;
 use crate::db::Database;
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::http::origin::Origin;
 use crate::ids::{ApiKeyId, PublisherId};
 use crate::secret::{self, Secret};
@@ -92,7 +92,7 @@ impl ApiKeys {
         };
         let outcome = if found.is_some() { "ok" } else { "bad_credentials" };
         self.metrics.wallet_auth_attempts_total.with(["key", outcome]).increment(1);
-        found.ok_or(Error::Unauthenticated)
+        found.ok_or(Error::Unauthenticated(CredentialFault::Invalid))
     }
 
     async fn check(

@@ -6,13 +6,16 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http::header;
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::state::App;
+use crate::http::extract::Query;
 use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
-use crate::http::{openapi, problem_pages, with_fallbacks};
+use crate::http::{MoneyFormat, openapi, problem_pages, with_fallbacks};
 use crate::ops::{alertmanager, health, status};
 use crate::{api_keys, audit_log, exchange, games, grpc};
 use crate::{play, realtime, users, wallet, web, webhook};
@@ -65,22 +68,35 @@ pub fn internal(app: App) -> Router {
     with_fallbacks(routes).with_state(app)
 }
 
-/// The OpenAPI document of the public API.
-pub fn document() -> utoipa::openapi::OpenApi {
+/// The OpenAPI document of the public API, for clients that read money in this format.
+pub fn document(money: MoneyFormat) -> serde_json::Value {
     let mut document = api().into_openapi();
-    openapi::document_positions(&mut document);
-    document
+    document.merge(webhook::http::Payloads::openapi());
+    openapi::complete(document, webhook::http::webhooks(), money)
+}
+
+#[derive(Deserialize, IntoParams)]
+struct DocumentQuery {
+    /// How the answers that it describes write decimals; the default of the server if absent.
+    #[param(inline)]
+    money: Option<MoneyFormat>,
 }
 
 /// Get the OpenAPI document
 #[utoipa::path(
     get, path = "/openapi.json", tag = "about",
+    params(DocumentQuery),
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
 )]
-async fn get_openapi() -> Response {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-        document().to_json().expect("a document of names and texts always serializes").into()
-    });
+async fn get_openapi(Query(query): Query<DocumentQuery>) -> Response {
+    static NUMBERS: LazyLock<Bytes> =
+        LazyLock::new(|| document(MoneyFormat::Number).to_string().into());
+    static STRINGS: LazyLock<Bytes> =
+        LazyLock::new(|| document(MoneyFormat::String).to_string().into());
+    let document = match query.money.unwrap_or_else(MoneyFormat::current) {
+        MoneyFormat::Number => &NUMBERS,
+        MoneyFormat::String => &STRINGS,
+    };
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    (Extension(SharedBytes), headers, DOCUMENT.clone()).into_response()
+    (Extension(SharedBytes), headers, (*document).clone()).into_response()
 }

@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Outcome;
 use super::{AuditEntry, AuditLog};
 use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ where
 struct AuditEntryBody {
     #[schema(example = "12")]
     id: String,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
     /// The actor: `user:5`, `key:2`, `operator` (the command line) or `anybody`.
     #[schema(example = "user:5")]
@@ -38,17 +39,16 @@ struct AuditEntryBody {
     #[schema(example = "user.signed_in")]
     action: String,
     /// The user or key that it was about; null if the name that was tried is unknown.
-    #[schema(example = "user:5")]
+    #[schema(required, example = "user:5")]
     subject: Option<String>,
-    /// `done` or `refused`.
-    #[schema(example = "done")]
+    #[schema(value_type = Outcome)]
     outcome: String,
-    #[schema(example = "203.0.113.7")]
+    #[schema(required, example = "203.0.113.7")]
     address: Option<String>,
-    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
     /// The reason that an operator gave.
-    #[schema(example = "confirmed by the exchange")]
+    #[schema(required, example = "confirmed by the exchange")]
     reason: Option<String>,
 }
 

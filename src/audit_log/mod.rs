@@ -88,7 +88,8 @@ impl AuditAction {
 }
 
 /// Outcome of an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = AuditOutcome, rename_all = "snake_case")]
 pub enum Outcome {
     Done,
     Refused,

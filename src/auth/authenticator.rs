@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::{Access, Caller, Policy};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::secret::Secret;
 
 /// How long a checked credential may be cached; a revocation takes effect on every process within it.
@@ -62,7 +62,7 @@ impl Authenticator {
         match bearer(headers)? {
             Some(credential) => self.backend.authenticate(&credential).await,
             None if self.policy.access == Access::Open => Ok(Caller::anonymous(self.policy)),
-            None => Err(Error::Unauthenticated),
+            None => Err(Error::Unauthenticated(CredentialFault::Missing)),
         }
     }
 
@@ -95,7 +95,8 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let credential = bearer(&parts.headers)?.ok_or(Error::Unauthenticated)?;
+        let credential = bearer(&parts.headers)?;
+        let credential = credential.ok_or(Error::Unauthenticated(CredentialFault::Missing))?;
         Authenticator::from_ref(state).backend.authenticate(&credential).await.map(Self)
     }
 }
@@ -104,10 +105,11 @@ where
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Error::Unauthenticated)?;
-    let (scheme, credential) = text.split_once(' ').ok_or(Error::Unauthenticated)?;
+    let malformed = || Error::Unauthenticated(CredentialFault::Malformed);
+    let text = value.to_str().map_err(|_| malformed())?;
+    let (scheme, credential) = text.split_once(' ').ok_or_else(malformed)?;
     if !scheme.eq_ignore_ascii_case("bearer") || values.next().is_some() {
-        return Err(Error::Unauthenticated);
+        return Err(malformed());
     }
     Ok(Some(Secret::from(credential.trim().to_owned())))
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Access, Policy, Scope};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::ids::{ApiKeyId, UserId};
 
 /// A user with a valid session.
@@ -93,8 +93,8 @@ impl Caller {
     pub fn require_user(&self) -> Result<UserId> {
         match &self.principal {
             Principal::User(user) => Ok(user.id),
-            Principal::Anonymous => Err(Error::Unauthenticated),
-            Principal::ApiKey(_) | Principal::Operator => Err(Error::Forbidden),
+            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
+            Principal::ApiKey(_) | Principal::Operator => Err(Error::UserRequired),
         }
     }
 
@@ -114,8 +114,8 @@ impl Caller {
     pub fn require_scope(&self, scope: Scope) -> Result<()> {
         match self.principal {
             _ if self.has_scope(scope) => Ok(()),
-            Principal::Anonymous => Err(Error::Unauthenticated),
-            _ => Err(Error::Forbidden),
+            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
+            _ => Err(Error::ScopeMissing(scope.name())),
         }
     }
 

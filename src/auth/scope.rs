@@ -3,22 +3,30 @@
 use std::str::FromStr;
 
 /// Permission of an API key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, utoipa::ToSchema)]
+#[schema(as = ApiKeyScope)]
 pub enum Scope {
     #[value(name = "wallet:read")]
+    #[schema(rename = "wallet:read")]
     WalletRead,
     #[value(name = "wallet:write")]
+    #[schema(rename = "wallet:write")]
     WalletWrite,
     #[value(name = "users:read")]
+    #[schema(rename = "users:read")]
     UsersRead,
     #[value(name = "games:read")]
+    #[schema(rename = "games:read")]
     GamesRead,
     #[value(name = "games:write")]
+    #[schema(rename = "games:write")]
     GamesWrite,
     #[value(name = "events:write")]
+    #[schema(rename = "events:write")]
     EventsWrite,
     /// Every permission.
     #[value(name = "admin")]
+    #[schema(rename = "admin")]
     Admin,
 }
 

@@ -33,10 +33,14 @@ pub enum Error {
         /// The current position.
         position: String,
     },
-    #[error("sign in or send an API key")]
-    Unauthenticated,
+    #[error("{0}")]
+    Unauthenticated(CredentialFault),
     #[error("this credential does not grant that permission")]
     Forbidden,
+    #[error("this needs the scope `{0}`, which the credential does not have")]
+    ScopeMissing(&'static str),
+    #[error("only a signed-in user can do this, and the credential is an API key")]
+    UserRequired,
     #[error("the name or the password is wrong")]
     InvalidCredentials,
     #[error("send a token of this service in the body or in the header `Authorization`")]
@@ -124,6 +128,20 @@ pub enum Error {
     DatabaseUnavailable(#[source] anyhow::Error),
     #[error("an unexpected error occurred")]
     Internal(#[source] anyhow::Error),
+}
+
+/// Fault of the credential of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialFault {
+    #[error("sign in or send an API key")]
+    Missing,
+    #[error("send one credential, as `Authorization: Bearer <credential>`")]
+    Malformed,
+    /// Unknown and revoked credentials are not told apart.
+    #[error("the credential is wrong, or was revoked")]
+    Invalid,
+    #[error("the token has expired: sign in again")]
+    Expired,
 }
 
 /// An invalid field of a request.

@@ -1,12 +1,14 @@
 //! Problems: failures on the wire as `application/problem+json`, RFC 9457.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::{Ref, RefOr};
 
 use super::context::RequestContext;
 use super::decimal::JsonDecimal;
@@ -64,18 +66,27 @@ pub struct ProblemBody<'a> {
     message: String,
 }
 
-/// Failures of a route, for its OpenAPI document.
-#[derive(utoipa::IntoResponses)]
-#[response(
-    status = "4XX",
-    description = "Refused; the problem says why",
-    content_type = "application/problem+json"
-)]
-pub struct Problems(
-    #[expect(dead_code, reason = "names the schema")]
-    #[to_schema]
-    ProblemBody<'static>,
-);
+/// Status that stands for the failures of an operation until its document is complete.
+pub(super) const PROBLEMS_STATUS: &str = "default";
+
+/// Marks an operation that answers problems; the OpenAPI document lists their statuses.
+pub struct Problems;
+
+impl utoipa::IntoResponses for Problems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        BTreeMap::from([(PROBLEMS_STATUS.to_owned(), Ref::new("").into())])
+    }
+}
+
+/// Marks an operation that counts attempts, and refuses more of them for a while.
+pub struct Throttled;
+
+impl utoipa::IntoResponses for Throttled {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let reference = Ref::from_response_name("TooManyRequests");
+        BTreeMap::from([("429".to_owned(), reference.into())])
+    }
+}
 
 impl<'a> ProblemBody<'a> {
     pub fn new(error: &'a Error, trace_id: &'a str) -> Self {
@@ -183,7 +194,7 @@ pub(super) fn write<B>(
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if matches!(*error, Error::Unauthenticated | Error::InvalidCredentials) {
+    if matches!(*error, Error::Unauthenticated(_) | Error::InvalidCredentials) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(wait) = error.retry_after() {

@@ -145,7 +145,8 @@ impl fmt::Display for AccountId {
 }
 
 /// State of an account, which limits the transfers it takes part in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, utoipa::ToSchema)]
+#[schema(as = WalletState, rename_all = "snake_case")]
 pub enum AccountState {
     /// Money may enter and leave.
     Open,

@@ -18,8 +18,9 @@ pub const METADATA_LEN_MAX: usize = 4096;
 
 /// Kind of a transfer. The numbers are stored: never change one.
 /// Kinds below 10 change the state of an account; the others move money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[repr(i16)]
+#[schema(rename_all = "snake_case")]
 pub enum TransferKind {
     Open = 1,
     Close = 2,
@@ -153,6 +154,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// The amount that it moves; zero if it changes the state of an account.
+    pub const fn amount(&self) -> Minor {
+        match self {
+            Self::Move { amount, .. } => *amount,
+            _ => Minor::ZERO,
+        }
+    }
+
     pub const fn kind(&self) -> TransferKind {
         match self {
             Self::Move { kind, .. } => *kind,

@@ -22,16 +22,24 @@ where
     OpenApiRouter::new().routes(routes!(get_status))
 }
 
+/// Condition of the service.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = ServiceCondition)]
+#[serde(rename_all = "UPPERCASE")]
+enum Condition {
+    Ok,
+    /// The database does not answer.
+    Error,
+}
+
 /// Status of the service.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ServiceStatus)]
 struct StatusBody {
     #[schema(example = "revwallet")]
     service: &'static str,
-    /// `OK`, or `ERROR` if the database does not answer.
-    #[schema(example = "OK")]
-    status: &'static str,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    status: Condition,
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     timestamp: String,
     /// Reason of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,8 +57,11 @@ struct StatusBody {
 )]
 async fn get_status(State(ops): State<Ops>) -> Result<Response> {
     let works = ops.is_database_up().await;
-    let (code, status) =
-        if works { (StatusCode::OK, "OK") } else { (StatusCode::INTERNAL_SERVER_ERROR, "ERROR") };
+    let (code, status) = if works {
+        (StatusCode::OK, Condition::Ok)
+    } else {
+        (StatusCode::INTERNAL_SERVER_ERROR, Condition::Error)
+    };
     let body = StatusBody {
         service: "revwallet",
         status,

@@ -40,11 +40,11 @@ where
 struct MoveMoneyBody<'a> {
     /// The player: the id of a user, or any name of a guest. `user_id` and `userID` are accepted too.
     #[serde(borrow, default, alias = "user_id", alias = "userID")]
-    #[schema(value_type = String, example = "2")]
+    #[schema(required, value_type = String, example = "2")]
     user_id: RawField<'a>,
     /// A whole number of minor units, such as cents.
     #[serde(borrow, default)]
-    #[schema(value_type = i64, example = 12300)]
+    #[schema(required, value_type = i64, example = 12300)]
     amount: RawField<'a>,
     /// The default currency if absent.
     #[serde(borrow, default)]

@@ -64,6 +64,10 @@ struct ConnectQuery {
     get, path = "/ws", tag = "realtime", params(ConnectQuery),
     responses(
         (status = 101, description = "The connection is a WebSocket from here on"),
+        (
+            status = 426, description = "The request does not ask for a WebSocket",
+            content_type = "application/problem+json", body = ref("#/components/schemas/Problem"),
+        ),
         Problems,
     ),
 )]

@@ -23,7 +23,7 @@ use super::outbox::{Outbox, Outgoing, SubscriptionId};
 use super::position::BookPosition;
 use super::replay::Progress;
 use crate::auth::{Caller, PresentedCredential, Principal};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 
 /// The only subscription of a watch.
 const ONLY: SubscriptionId = SubscriptionId(0);
@@ -91,7 +91,7 @@ impl Realtime {
             let caller = &watch.watcher.caller;
             let now = self.register_credential(&watch.outbox, caller, presented).await?;
             if Viewer::new(&now) != Viewer::new(caller) {
-                return Err(Error::Unauthenticated);
+                return Err(Error::Unauthenticated(CredentialFault::Invalid));
             }
         }
         let subscriber = watch.subscriber();
@@ -120,13 +120,13 @@ impl Watch {
         let stopping = self.realtime.tasks.stopping().clone();
         let left = self.time_to_expiry();
         if left.is_some_and(|left| left.is_zero()) {
-            return Err(Error::Unauthenticated);
+            return Err(Error::Unauthenticated(CredentialFault::Invalid));
         }
         tokio::select! {
             biased;
             () = closing.cancelled() => Err(Error::Overloaded),
             () = stopping.cancelled() => Err(Error::Overloaded),
-            () = sleep(left) => Err(Error::Unauthenticated),
+            () = sleep(left) => Err(Error::Unauthenticated(CredentialFault::Invalid)),
             watched = self.take() => watched,
         }
     }
@@ -152,7 +152,7 @@ impl Watch {
             let (behind, is_revoked) = self.outbox.take_notes();
             if is_revoked {
                 self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
-                return Err(Error::Unauthenticated);
+                return Err(Error::Unauthenticated(CredentialFault::Invalid));
             }
             if let Some((_, position)) = behind.last() {
                 self.behind = Some(*position);

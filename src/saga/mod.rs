@@ -45,7 +45,7 @@ use crate::telemetry::Metrics;
 pub use self::definition::{Definition, StepDefinition};
 pub use self::handler::{Booked, Call, CallOutcome, Ended, SagaHandler, StepAction};
 pub use self::sql::{MOVED, NewSaga, StepRow, steps as steps_of};
-pub use self::state::{SagaState, mermaid};
+pub use self::state::{SagaState, StepState, mermaid};
 pub use self::worker::start;
 
 /// Settings of the engine.

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// State of a saga.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum SagaState {
     /// No worker has claimed it yet, or it waits for approval.
     Pending,
@@ -98,8 +99,9 @@ impl FromStr for SagaState {
 }
 
 /// State of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StepState {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = SagaStepState, rename_all = "snake_case")]
+pub enum StepState {
     /// It is next.
     Ready,
     /// A worker may have called the other system.

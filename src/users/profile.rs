@@ -7,7 +7,7 @@ use super::password_policy::{self, PasswordPolicy};
 use super::{ThrottleScope, Users, UsersParts, login_throttle, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{Caller, Principal, Scope};
-use crate::error::{Error, FieldError, Result};
+use crate::error::{CredentialFault, Error, FieldError, Result};
 use crate::http::origin::Origin;
 use crate::ids::UserId;
 use crate::secret::Secret;
@@ -65,7 +65,7 @@ impl Users {
         if let Some(session) = session
             && sql::find_sessions(&mut tx, &[session]).await?.iter().all(Option::is_none)
         {
-            return Err(Error::Unauthenticated);
+            return Err(Error::Unauthenticated(CredentialFault::Invalid));
         }
         let profile = changes.applied_to(before.clone());
         if profile == before && hash.is_none() {

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// Role of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum UserRole {
     User,
     /// Every permission.

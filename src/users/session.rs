@@ -12,7 +12,7 @@ use super::password::PasswordVerdict;
 use super::{ThrottleScope, Users, UsersParts, sql, subject};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::SignedIn;
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::http::origin::Origin;
 use crate::ids::UserId;
 use crate::secret::{Secret, digest};
@@ -117,18 +117,21 @@ impl Users {
             Ok(found?.into_iter().map(Ok).collect())
         };
         let found = match tokens.read(token).await? {
-            Some(claims) => sessions.run(session_id(claims.jti), find).await?,
-            None => None,
+            Ok(claims) => {
+                let session = sessions.run(session_id(claims.jti), find).await?;
+                session.ok_or(CredentialFault::Invalid)
+            }
+            Err(fault) => Err(fault),
         };
-        let outcome = if found.is_some() { "ok" } else { "bad_credentials" };
+        let outcome = if found.is_ok() { "ok" } else { "bad_credentials" };
         metrics.wallet_auth_attempts_total.with(["token", outcome]).increment(1);
-        found.ok_or(Error::Unauthenticated)
+        found.map_err(Error::Unauthenticated)
     }
 
     /// Ends the session of a token; it may have ended before.
     pub async fn sign_out(&self, token: &Secret, origin: Origin) -> Result<()> {
         let UsersParts { db, tokens, metrics, .. } = &*self.0;
-        let claims = tokens.read(token).await?.ok_or(Error::NoToken)?;
+        let claims = tokens.read(token).await?.map_err(|_| Error::NoToken)?;
         let mut db = db.acquire("users.sign_out").await?;
         let mut tx = db.begin().await?;
         if sql::end_session(&mut tx, session_id(claims.jti)).await? {

@@ -7,6 +7,7 @@ use anyhow::bail;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::signature::{self, Signer, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::hmac;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::sql;
 use crate::db::Database;
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::ids::UserId;
 use crate::secret::{self, Secret};
 
@@ -127,29 +128,36 @@ impl Tokens {
     }
 
     /// The claims of a token, if its signature is valid and it has not expired. The session is not checked here.
-    pub(super) async fn read(&self, token: &Secret) -> Result<Option<Claims>> {
+    pub(super) async fn read(&self, token: &Secret) -> Result<Result<Claims, CredentialFault>> {
         let text = token.reveal();
         let Some(header) = Some(text)
             .filter(|text| text.len() <= TOKEN_MAX)
             .and_then(|text| jsonwebtoken::decode_header(text).ok())
             .filter(|header| header.alg == ALGORITHM)
         else {
-            return Ok(None);
+            return Ok(Err(CredentialFault::Invalid));
         };
-        let Some(kid) = header.kid else { return Ok(None) };
+        let Some(kid) = header.kid else { return Ok(Err(CredentialFault::Invalid)) };
         let mut known = self.known();
         let has = |known: &LoadedKeys| known.keys.iter().any(|key| key.kid == kid);
         if !has(&known) && !self.are_given {
             // Another process may have added the key a moment ago.
             known = self.look_up().await?;
         }
-        let Some(key) = known.keys.iter().find(|key| key.kid == kid) else { return Ok(None) };
+        let Some(key) = known.keys.iter().find(|key| key.kid == kid) else {
+            return Ok(Err(CredentialFault::Invalid));
+        };
         let mut validation = Validation::new(ALGORITHM);
         validation.leeway = 0;
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "sub", "iss"]);
         let key = DecodingKey::from_secret(key.secret.reveal().as_bytes());
-        Ok(jsonwebtoken::decode::<Claims>(text, &key, &validation).ok().map(|data| data.claims))
+        let decoded = jsonwebtoken::decode::<Claims>(text, &key, &validation);
+        Ok(decoded.map(|data| data.claims).map_err(|error| match error.kind() {
+            // The signature is checked first.
+            ErrorKind::ExpiredSignature => CredentialFault::Expired,
+            _ => CredentialFault::Invalid,
+        }))
     }
 
     fn known(&self) -> Arc<LoadedKeys> {

@@ -6,7 +6,7 @@
 use super::WalletRecord;
 use super::main_wallet::Player;
 use crate::auth::{Access, Caller, Principal, Scope};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::ids::UserId;
 use crate::ledger::money::Minor;
 
@@ -55,9 +55,18 @@ impl Caller {
         if self_service { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Refuses a caller that may not open a wallet with this initial balance; returns the user it will belong to.
-    pub fn require_open(&self, initial: Option<Minor>) -> Result<Option<UserId>> {
+    /// Refuses a caller that may not open a wallet with this initial balance, for another user if one is given; returns
+    /// the user it will belong to.
+    pub fn require_open(
+        &self,
+        initial: Option<Minor>,
+        holder: Option<UserId>,
+    ) -> Result<Option<UserId>> {
         let user = self.user_id();
+        if holder.is_some() && holder != user {
+            self.require_scope(Scope::WalletWrite)?;
+            return Ok(holder);
+        }
         let may_fund = initial.is_none() || self.policy().self_service_funding;
         if !(may_fund && self.owns(user)) {
             self.require_scope(Scope::WalletWrite)?;
@@ -132,8 +141,10 @@ impl Caller {
             (Principal::User(user), true) => Ok(Visibility::OwnAndUnowned(user.id)),
             (Principal::User(user), false) => Ok(Visibility::Own(user.id)),
             (_, true) => Ok(Visibility::Unowned),
-            (Principal::Anonymous, false) => Err(Error::Unauthenticated),
-            (Principal::ApiKey(_) | Principal::Operator, false) => Err(Error::Forbidden),
+            (Principal::Anonymous, false) => Err(Error::Unauthenticated(CredentialFault::Missing)),
+            (Principal::ApiKey(_) | Principal::Operator, false) => {
+                Err(Error::ScopeMissing(Scope::WalletRead.name()))
+            }
         }
     }
 }

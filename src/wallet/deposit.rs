@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::transfer::Note;
 use super::{RequestMeta, Wallet, WalletRecord, Wallets, after, from_post_error, parse_amount};
 use crate::error::Result;
-use crate::ids::WalletId;
+use crate::ids::{TransferId, WalletId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -16,13 +17,14 @@ impl Wallets {
         &self,
         id: WalletId,
         amount: &str,
+        note: Note,
         meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
         let record = self.record(id).await?;
         meta.caller.require_fund(&record)?;
         let amount = parse_amount(amount, record.currency)?;
         let action = deposit_to(id.into(), record.currency, amount);
-        self.move_money("deposit", id, amount, action, &record, meta).await
+        self.move_money("deposit", id, (action, note), &record, meta).await
     }
 
     /// Moves money out of a wallet to the outside. `amount` is a decimal in its currency.
@@ -30,6 +32,7 @@ impl Wallets {
         &self,
         id: WalletId,
         amount: &str,
+        note: Note,
         meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
         let record = self.record(id).await?;
@@ -38,24 +41,26 @@ impl Wallets {
         let world = AccountId::system(SystemRole::World, record.currency);
         let kind = TransferKind::Withdrawal;
         let action = Action::Move { kind, debit: id.into(), credit: world, amount };
-        self.move_money("withdraw", id, amount, action, &record, meta).await
+        self.move_money("withdraw", id, (action, note), &record, meta).await
     }
 
     async fn move_money(
         &self,
         operation: &str,
         id: WalletId,
-        amount: Minor,
-        action: Action,
+        (action, note): (Action, Note),
         record: &Arc<WalletRecord>,
         meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
-        let content = [&id.to_string() as &str, &amount.0.to_string()];
-        let posting = meta.posting(operation, &content, vec![Leg::from(action)]);
+        let content = note.added_to(vec![id.to_string(), action.amount().0.to_string()]);
+        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let leg = Leg { metadata: note.to_stored()?, ..Leg::from(action) };
+        let posting = meta.posting(operation, &content, vec![leg]);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(record.currency)))?;
         self.count_posted(&posted, record.currency);
-        after(id, Arc::clone(record), &posted)
+        let wallet = after(id, Arc::clone(record), &posted)?;
+        Ok(Wallet { transfer: Some(TransferId(posted.first_seq)), ..wallet })
     }
 }
 

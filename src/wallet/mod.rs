@@ -28,7 +28,7 @@ use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::idempotency::IdempotencyKey;
-use crate::ids::{HoldId, UserId, WalletId};
+use crate::ids::{HoldId, TransferId, UserId, WalletId};
 use crate::ledger::Ledger;
 use crate::ledger::account::AccountId;
 use crate::ledger::companion::{Companion, CompanionKind};
@@ -98,6 +98,8 @@ pub struct Wallet {
     pub available: Minor,
     /// The part of the balance that holds reserve.
     pub held: Minor,
+    /// The deposit or withdrawal, if the operation was one.
+    pub transfer: Option<TransferId>,
     /// Whether an earlier request with the same key did it.
     pub replayed: bool,
 }
@@ -107,6 +109,17 @@ impl Wallet {
     pub fn balance(&self) -> Minor {
         self.available.checked_add(self.held).expect("both are below 2^53")
     }
+}
+
+/// A wallet to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWallet<'a> {
+    /// A label.
+    pub owner: &'a str,
+    pub currency: Currency,
+    pub initial: Option<Minor>,
+    /// The user whom it will belong to, if that is not the caller.
+    pub user: Option<UserId>,
 }
 
 /// The operations on wallets. Cheap to clone.
@@ -191,14 +204,14 @@ impl Wallets {
     }
 
     /// Opens a wallet, with an initial deposit if one is given: both or neither.
-    pub async fn open(
-        &self,
-        owner: &str,
-        currency: Currency,
-        initial: Option<Minor>,
-        meta: RequestMeta<'_>,
-    ) -> Result<Wallet> {
-        let user = meta.caller.require_open(initial)?;
+    pub async fn open(&self, new: NewWallet<'_>, meta: RequestMeta<'_>) -> Result<Wallet> {
+        let NewWallet { owner, currency, initial, user: holder } = new;
+        let user = meta.caller.require_open(initial, holder)?;
+        if let Some(holder) = holder
+            && !sql::user_exists(&mut *self.db.acquire("wallet.user_exists").await?, holder).await?
+        {
+            return Err(Error::field("/user", "there is no user with this id"));
+        }
         let id = sql::next_id(&mut *self.db.acquire("wallet.next_id").await?).await?;
         let account = AccountId::from(id);
         let mut legs = vec![Leg::from(Action::Open { account, currency })];
@@ -206,7 +219,10 @@ impl Wallets {
         let row = Opened { id, currency: currency.code(), owner, app_user: user };
         let companion = companion(&sql::OPENED, &row, "the wallet exists")?;
         let amount = initial.map_or(0, |minor| minor.0).to_string();
-        let mut posting = meta.posting("open", &[owner, currency.code(), &amount], legs);
+        let holder = holder.map(|holder| holder.to_string());
+        let mut content = vec![owner, currency.code(), &amount];
+        content.extend(holder.as_deref());
+        let mut posting = meta.posting("open", &content, legs);
         posting.companions.push(companion);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
@@ -237,7 +253,7 @@ impl Wallets {
 fn after(id: WalletId, record: Arc<WalletRecord>, posted: &Posted) -> Result<Wallet> {
     let available = posted.available(id.into()).ok_or_else(nothing_posted)?;
     let held = posted.held(id.into());
-    Ok(Wallet { id, record, available, held, replayed: posted.replayed })
+    Ok(Wallet { id, record, available, held, transfer: None, replayed: posted.replayed })
 }
 
 fn companion(

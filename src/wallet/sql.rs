@@ -275,3 +275,12 @@ fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
         Visibility::OwnAndUnowned(user) => (Some(user.0), true),
     }
 }
+
+/// Whether there is a user with this id.
+pub(super) async fn user_exists(db: &mut PgConnection, user: UserId) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (select from app_user where id = $1) as "exists!""#,
+        user.0
+    );
+    Ok(found.fetch_one(db).await?)
+}

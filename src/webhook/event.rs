@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
 
+use super::alert::AlertDirection;
 use crate::error::{Error, Result};
 use crate::ids::WalletId;
 use crate::ledger::account::AccountId;
@@ -91,24 +93,39 @@ struct EventBody<'a, D> {
     data: D,
 }
 
-#[derive(Serialize)]
-struct WalletEventData<'a> {
+/// A transfer, as a wallet that it involves sees it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WalletEventData<'a> {
+    #[schema(example = "1")]
     wallet: String,
+    #[schema(example = "EUR")]
     currency: &'a str,
+    #[schema(example = "17")]
     transfer: String,
+    #[schema(value_type = TransferKind)]
     kind: &'a str,
+    /// The paying wallet; null for the outside world.
+    #[schema(required)]
     from: Option<String>,
+    /// The receiving wallet; null for the outside world.
+    #[schema(required, example = "1")]
     to: Option<String>,
+    #[schema(value_type = f64, example = 100.00)]
     amount: Box<RawValue>,
     /// Available balance after the transfer, if the transfer changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 1099.00)]
     available: Option<Box<RawValue>>,
+    /// The transfer that it completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     linked: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "for the coffee")]
     memo: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
+    #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
     /// The alert, in an event of a crossed alert.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,11 +133,14 @@ struct WalletEventData<'a> {
 }
 
 /// An alert whose threshold was crossed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct CrossedAlert {
+    #[schema(example = "3")]
     pub(super) id: String,
+    #[schema(value_type = AlertDirection)]
     pub(super) direction: &'static str,
     /// The threshold.
+    #[schema(value_type = f64, example = 10.00)]
     pub(super) line: Box<RawValue>,
 }
 

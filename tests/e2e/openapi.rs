@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::Method;
+use revwallet::http::MoneyFormat;
 use serde_json::Value;
 
 use crate::harness::program::{self, Folder, Program};
@@ -21,10 +22,14 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
     operations.collect()
 }
 
-/// Replaces every path parameter by `1`.
+/// Replaces every path parameter by `1`, or by a name where only names are known.
 fn fill(path: &str) -> String {
     path.split('/')
-        .map(|part| if part.starts_with('{') { "1" } else { part })
+        .map(|part| match part {
+            "{command}" => "retry",
+            part if part.starts_with('{') => "1",
+            part => part,
+        })
         .collect::<Vec<_>>()
         .join("/")
 }
@@ -94,7 +99,7 @@ fn references(value: &Value) -> Vec<&str> {
 
 #[test]
 fn every_reference_of_the_document_resolves() {
-    let document = serde_json::to_value(revwallet::app::router::document()).unwrap();
+    let document = revwallet::app::router::document(MoneyFormat::Number);
 
     let references = references(&document);
 
@@ -132,7 +137,7 @@ async fn every_operation_documents_its_parameters_and_responses() {
                 "{label} documents no success"
             );
             if path.starts_with("/wallet") {
-                assert!(responses.contains_key("4XX"), "{label} does not document its failures");
+                assert!(responses.contains_key("403"), "{label} does not document its failures");
                 let is_write = ["POST", "PATCH", "DELETE"].contains(&method.as_str());
                 let has_key =
                     parameters.iter().any(|parameter| parameter["name"] == "Idempotency-Key");
@@ -182,4 +187,99 @@ async fn the_data_generator_creates_everything_that_it_reports() {
     assert_eq!(sales["games"].as_array().unwrap().len(), 1, "{sales}");
 
     assert!(program.stop().await.success());
+}
+
+/// Every schema below a value, with its pointer.
+fn schemas<'a>(value: &'a Value, pointer: &str, found: &mut Vec<(String, &'a Value)>) {
+    if value.get("type").is_some() {
+        found.push((pointer.to_owned(), value));
+    }
+    if let Some(members) = value.as_object() {
+        for (name, member) in members.iter().filter(|(name, _)| !name.starts_with("example")) {
+            schemas(member, &format!("{pointer}/{name}"), found);
+        }
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        schemas(item, &format!("{pointer}/{index}"), found);
+    }
+}
+
+#[test]
+fn every_whole_body_has_an_example_that_its_schema_accepts() {
+    for money in [MoneyFormat::Number, MoneyFormat::String] {
+        let document = revwallet::app::router::document(money);
+        let mut examples = 0;
+        let items = ["paths", "webhooks"].map(|part| document[part].as_object().unwrap());
+        for (path, item) in items.into_iter().flatten() {
+            for (method, operation) in item.as_object().unwrap() {
+                let responses = operation["responses"].as_object().unwrap().values();
+                let bodies = responses.chain([&operation["requestBody"]]);
+                for body in bodies.filter_map(|body| body["content"].get("application/json")) {
+                    if path == "/openapi.json" {
+                        continue;
+                    }
+                    let label = format!("{method} {path}");
+                    let example = body.get("example").unwrap_or_else(|| panic!("{label}: none"));
+                    let mut schema = serde_json::json!({ "components": document["components"] });
+                    schema["allOf"] = serde_json::json!([body["schema"]]);
+                    let validator = jsonschema::draft202012::new(&schema).unwrap();
+                    let errors: Vec<_> =
+                        validator.iter_errors(example).map(|error| error.to_string()).collect();
+                    assert!(errors.is_empty(), "{label}: {errors:?} in {example}");
+                    examples += 1;
+                }
+            }
+        }
+        assert!(examples > 100, "{examples} examples");
+    }
+}
+
+#[test]
+fn decimals_are_numbers_in_one_document_and_strings_in_the_other() {
+    let documents = [MoneyFormat::Number, MoneyFormat::String];
+    let [numbers, strings] = documents.map(revwallet::app::router::document);
+    for (document, kind) in [(&numbers, "number"), (&strings, "string")] {
+        let mut found = Vec::new();
+        schemas(&document["paths"], "/paths", &mut found);
+        schemas(&document["components"]["schemas"], "/schemas", &mut found);
+        let is_event =
+            |pointer: &str| ["Event", "CrossedAlert"].iter().any(|name| pointer.contains(name));
+        let decimals = found.iter().filter(|(pointer, schema)| {
+            !is_event(pointer)
+                && ["double", "decimal"].iter().any(|format| schema["format"] == *format)
+        });
+        let decimals: Vec<_> = decimals.collect();
+        assert!(decimals.len() > 50, "{}", decimals.len());
+        for (pointer, schema) in decimals {
+            assert!(schema["type"].to_string().contains(kind), "{pointer}: {schema}");
+        }
+    }
+    // Events have numbers for everyone.
+    let amount = "/components/schemas/WalletEventData/properties/amount/type";
+    assert_eq!(strings.pointer(amount).unwrap(), "number");
+    let price = "/components/schemas/GameInEvent/properties/price/type";
+    assert_eq!(strings.pointer(price).unwrap(), "number");
+}
+
+#[test]
+fn closed_sets_and_moments_are_typed_and_tags_are_described() {
+    let document = revwallet::app::router::document(MoneyFormat::Number);
+    let mut found = Vec::new();
+    schemas(&document["components"]["schemas"], "", &mut found);
+    for (pointer, schema) in &found {
+        let name = pointer.rsplit('/').next().unwrap();
+        let is_text = schema["type"].to_string().contains("string");
+        if is_text && (name == "at" || name.ends_with("_at") || name.ends_with("At")) {
+            assert_eq!(schema["format"], "date-time", "{pointer}");
+        }
+    }
+    let described: BTreeSet<_> =
+        document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].to_string()).collect();
+    let used: BTreeSet<_> = operations(&document)
+        .iter()
+        .map(|(.., operation)| operation["tags"][0].to_string())
+        .collect();
+    assert_eq!(described, used);
+    let enums = found.iter().filter(|(_, schema)| schema.get("enum").is_some()).count();
+    assert!(enums >= 20, "{enums} closed sets");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use revwallet::error::Error;
+use revwallet::error::{CredentialFault, Error};
 use revwallet::http::problem::ProblemBody;
 
 pub fn root() -> &'static Path {
@@ -20,7 +20,7 @@ fn edge_errors() -> Vec<(&'static str, Error)> {
     let method = http::Method::from_bytes(b"METHOD").unwrap();
     vec![
         ("bad_request", Error::Malformed),
-        ("unauthorized", Error::Unauthenticated),
+        ("unauthorized", Error::Unauthenticated(CredentialFault::Missing)),
         ("not_found", Error::NotFound("path")),
         ("method_not_allowed", Error::MethodNotAllowed(method)),
         ("content_too_large", Error::BodyTooLarge { limit: 0 }),

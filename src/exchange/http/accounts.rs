@@ -13,7 +13,7 @@ use crate::auth::TrustedProxies;
 use crate::error::{Error, ExchangeRefusal, Result};
 use crate::http::extract::{RawField, UntypedJsonBody};
 use crate::http::origin::Origin;
-use crate::http::problem::Problems;
+use crate::http::problem::{Problems, Throttled};
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::users::Users;
@@ -40,7 +40,7 @@ struct RegisteredBody {
     post, path = "/exchange/register", tag = "exchange",
     params(IdempotencyKey),
     request_body = ProfileBody<'static>,
-    responses((status = 200, description = "Registered", body = RegisteredBody), Problems),
+    responses((status = 200, description = "Registered", body = RegisteredBody), Throttled, Problems),
 )]
 async fn register_trader(
     State(users): State<Users>,
@@ -72,10 +72,10 @@ fn into_exchange_error(error: Error) -> Error {
 #[schema(as = TraderLogin)]
 struct LoginBody<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "ada")]
+    #[schema(required, value_type = String, example = "ada")]
     username: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "correct horse battery")]
+    #[schema(required, value_type = String, example = "correct horse battery")]
     password: RawField<'a>,
 }
 
@@ -94,7 +94,7 @@ struct LoggedInBody<'a> {
     post, path = "/exchange/login", tag = "exchange",
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: each login begins a session")),
     request_body = LoginBody<'static>,
-    responses((status = 200, description = "Signed in", body = LoggedInBody<'static>), Problems),
+    responses((status = 200, description = "Signed in", body = LoggedInBody<'static>), Throttled, Problems),
 )]
 async fn login_trader(
     State(users): State<Users>,

@@ -12,6 +12,7 @@ use crate::http::fields::moment;
 use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 use crate::saga::StepRow;
+use crate::saga::{SagaState, StepState};
 use crate::wallet::http::body::number;
 
 /// The amount of an order: at most one of both members.
@@ -54,23 +55,24 @@ pub(super) struct StepBody {
     /// `hold`, `exchange`, `withdraw` or `payout`.
     #[schema(example = "exchange")]
     name: String,
-    /// `ready`, `running`, `waiting`, `unknown`, `done`, `failed`, `undoing`, `undone` or `skipped`.
-    #[schema(example = "done")]
+    #[schema(value_type = StepState)]
     state: String,
     #[schema(example = 1)]
     attempts: i32,
     #[schema(example = 0)]
     undo_attempts: i32,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(required, example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     started_at: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.223456Z")]
+    #[schema(required, example = "2026-01-31T12:00:00.223456Z", format = DateTime)]
     ended_at: Option<String>,
     /// The last failure.
+    #[schema(required)]
     error: Option<String>,
     /// Id of the transfer that booked it.
-    #[schema(example = "17")]
+    #[schema(required, example = "17")]
     transfer_id: Option<String>,
     /// Id of the transfer that booked its undo.
+    #[schema(required)]
     undo_transfer_id: Option<String>,
 }
 
@@ -101,13 +103,11 @@ pub(super) struct OrderBody {
     order_id: i64,
     #[schema(example = 2)]
     user_id: i64,
-    /// `buy` or `sell`.
-    #[schema(example = "buy")]
     side: Side,
-    /// `pending`, `processing`, `compensating`, `unknown`, `stuck`, `completed` or `failed`.
-    #[schema(example = "completed")]
+    #[schema(value_type = SagaState)]
     state: &'static str,
     /// Why it is not simply processing.
+    #[schema(required)]
     reason: Option<String>,
     /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
     #[schema(value_type = f64, example = 30.00)]
@@ -121,13 +121,14 @@ pub(super) struct OrderBody {
     price: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
+    #[schema(required)]
     quote_id: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
-    #[schema(example = "2026-01-31T12:00:00.323456Z")]
+    #[schema(required, example = "2026-01-31T12:00:00.323456Z", format = DateTime)]
     ended_at: Option<String>,
     /// From then on, an order that is not complete is undone.
-    #[schema(example = "2026-01-31T12:15:00.123456Z")]
+    #[schema(example = "2026-01-31T12:15:00.123456Z", format = DateTime)]
     deadline: String,
     steps: Vec<StepBody>,
 }

@@ -36,13 +36,13 @@ struct InfoBody {
     #[schema(value_type = f64, example = 0)]
     fee_percent: JsonDecimal,
     /// Least amount of an order.
-    #[schema(value_type = Option<f64>, example = json!(null))]
+    #[schema(required, value_type = Option<f64>, example = json!(null))]
     min: Option<JsonDecimal>,
     /// Largest amount of an order.
-    #[schema(value_type = Option<f64>, example = json!(null))]
+    #[schema(required, value_type = Option<f64>, example = json!(null))]
     max: Option<JsonDecimal>,
     /// Orders above it wait for approval.
-    #[schema(value_type = Option<f64>, example = json!(null))]
+    #[schema(required, value_type = Option<f64>, example = json!(null))]
     approval: Option<JsonDecimal>,
     /// Whether the caller may deposit.
     #[schema(example = true)]

@@ -80,44 +80,65 @@ async fn list_orders(
     Ok(Page::new(bodies.collect::<Result<_>>()?, next))
 }
 
+/// Name of a command.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = OrderCommandName)]
+#[serde(rename_all = "snake_case")]
+enum CommandName {
+    Approve,
+    Retry,
+    Skip,
+    Abort,
+    Resolve,
+}
+
+/// Outcome of a call, as the operator found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = ResolvedOutcome)]
+#[serde(rename_all = "kebab-case")]
+enum ResolvedOutcome {
+    Done,
+    NotDone,
+}
+
 #[derive(Deserialize, ToSchema)]
 #[schema(as = OrderCommand)]
 struct CommandBody<'a> {
     /// Why, for the audit log.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "confirmed by the exchange")]
+    #[schema(required, value_type = String, example = "confirmed by the exchange")]
     reason: RawField<'a>,
-    /// For `resolve`: `done` or `not-done`.
+    /// For `resolve`.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = json!(null))]
+    #[schema(value_type = Option<ResolvedOutcome>)]
     outcome: RawField<'a>,
 }
 
 impl CommandBody<'_> {
     /// The command of this name, and its reason.
-    fn validate(&self, name: &str) -> Result<(SagaCommand, String)> {
+    fn validate(&self, name: CommandName) -> Result<(SagaCommand, String)> {
         let mut validator = Validator::default();
         let reason = validator.required("/reason", &self.reason, |raw| text(raw, REASON_MAX));
-        let outcome = validator.optional("/outcome", &self.outcome, |raw| match &*string(raw)? {
-            "done" => Ok(true),
-            "not-done" => Ok(false),
-            _ => Err("must be done or not-done".to_owned()),
+        let outcome = validator.optional("/outcome", &self.outcome, |raw| {
+            serde_json::from_str::<ResolvedOutcome>(raw)
+                .map_err(|_| "must be done or not-done".to_owned())
         });
         let command = match (name, outcome) {
-            ("approve", None) => Some(SagaCommand::Approve),
-            ("retry", None) => Some(SagaCommand::Retry),
-            ("skip", None) => Some(SagaCommand::Skip),
-            ("abort", None) => Some(SagaCommand::Abort),
-            ("resolve", Some(is_done)) => Some(SagaCommand::Resolve { is_done }),
-            ("resolve", None) => {
+            (CommandName::Resolve, Some(outcome)) => {
+                Some(SagaCommand::Resolve { is_done: outcome == ResolvedOutcome::Done })
+            }
+            (CommandName::Resolve, None) => {
                 validator.refuse("/outcome", "is required");
                 None
             }
-            ("approve" | "retry" | "skip" | "abort", Some(_)) => {
+            (_, Some(_)) => {
                 validator.refuse("/outcome", "is for resolve only");
                 None
             }
-            _ => return Err(crate::error::Error::NotFound("path")),
+            (CommandName::Approve, None) => Some(SagaCommand::Approve),
+            (CommandName::Retry, None) => Some(SagaCommand::Retry),
+            (CommandName::Skip, None) => Some(SagaCommand::Skip),
+            (CommandName::Abort, None) => Some(SagaCommand::Abort),
         };
         validator.finish(command.zip(reason))
     }
@@ -132,7 +153,7 @@ impl CommandBody<'_> {
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
         ("order_id" = i64, Path, description = "The order", example = 1),
-        ("command" = String, Path, description = "`approve`, `retry`, `skip`, `abort` or `resolve`", example = "retry"),
+        ("command" = CommandName, Path, description = "The command"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused"),
     ),
     request_body = CommandBody<'static>,
@@ -141,12 +162,12 @@ impl CommandBody<'_> {
 async fn command_order(
     State(exchange): State<Exchange>,
     Authenticated(caller): Authenticated,
-    Path((order, name)): Path<(SagaId, String)>,
+    Path((order, name)): Path<(SagaId, CommandName)>,
     origin: Origin,
     body: JsonBody,
 ) -> Result<Json<StatusBody>> {
     caller.require_scope(Scope::Admin)?;
-    let (command, reason) = body.read::<CommandBody<'_>>()?.validate(&name)?;
+    let (command, reason) = body.read::<CommandBody<'_>>()?.validate(name)?;
     let command =
         OperatorCommand { command, reason: &reason, caller: &caller, origin: Some(origin) };
     exchange.command(order, &command).await?;
@@ -158,15 +179,15 @@ async fn command_order(
 struct BulkCommandBody<'a> {
     /// The state of the orders.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "stuck")]
+    #[schema(required, value_type = SagaState)]
     state: RawField<'a>,
-    /// `approve`, `retry`, `skip` or `abort`.
+    /// Any but `resolve`, whose outcome differs from order to order.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "retry")]
+    #[schema(required, value_type = CommandName)]
     command: RawField<'a>,
     /// Why, for the audit log.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "the exchange is back")]
+    #[schema(required, value_type = String, example = "the exchange is back")]
     reason: RawField<'a>,
 }
 

@@ -46,7 +46,7 @@ where
 struct NewQuoteBody<'a> {
     /// `buy` or `sell`.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "buy")]
+    #[schema(required, value_type = Side)]
     side: RawField<'a>,
     /// Amount that a buyer pays or a seller gets; required without `crypto_amount`.
     #[serde(borrow, default)]
@@ -76,7 +76,7 @@ struct QuoteBody {
     fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 3.0)]
     crypto_amount: JsonDecimal,
-    #[schema(example = "2026-01-31T12:00:30.123456Z")]
+    #[schema(example = "2026-01-31T12:00:30.123456Z", format = DateTime)]
     expires_at: String,
 }
 

@@ -93,7 +93,7 @@ async fn open_exchange_wallet(
 #[schema(as = ExchangeDeposit)]
 struct DepositBody<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = f64, example = 600)]
+    #[schema(required, value_type = f64, example = 600)]
     fiat_amount: RawField<'a>,
 }
 

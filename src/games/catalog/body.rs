@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::GameState;
 use super::list::ListedGame;
 use super::{Game, ListedPrice, Price};
 use crate::error::{Error, Result};
@@ -56,9 +57,9 @@ pub(in crate::games) struct PriceBody {
 pub(in crate::games) struct SalePriceBody {
     #[schema(value_type = f64, example = 15.99)]
     price: JsonDecimal,
-    #[schema(example = "2026-01-31T12:00:00Z")]
+    #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     starts_at: String,
-    #[schema(example = "2026-02-07T12:00:00Z")]
+    #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
 }
 
@@ -101,19 +102,18 @@ pub(in crate::games) struct GameBody {
     /// The prices in all currencies, the main one first.
     prices: Vec<PriceBody>,
     /// The publisher; null for a game of the house.
-    #[schema(example = "1")]
+    #[schema(required, example = "1")]
     publisher: Option<String>,
-    /// `draft`, `published` or `retired`.
-    #[schema(example = "published")]
+    #[schema(value_type = GameState)]
     state: &'static str,
     /// The game that this is downloadable content of.
-    #[schema(example = 7)]
+    #[schema(required, example = 7)]
     base: Option<i64>,
     /// Most copies that are owned at a time; null without a limit.
-    #[schema(example = 1000)]
+    #[schema(required, example = 1000)]
     copies: Option<i32>,
     /// Copies that are left; null without a limit.
-    #[schema(example = 37)]
+    #[schema(required, example = 37)]
     limited: Option<i32>,
 }
 

@@ -43,7 +43,8 @@ pub const DESCRIPTION_MAX: usize = 4_000;
 pub const PRICES_MAX: usize = 50;
 
 /// State of a game.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum GameState {
     /// Visible to its publisher only.
     Draft,

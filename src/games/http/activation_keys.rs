@@ -15,7 +15,7 @@ use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::string;
 use crate::http::origin::Origin;
-use crate::http::problem::Problems;
+use crate::http::problem::{Problems, Throttled};
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::GameId;
@@ -37,7 +37,7 @@ where
 struct CreateActivationKeys<'a> {
     /// From 1 to 1,000.
     #[serde(borrow, default)]
-    #[schema(value_type = i32, example = 100)]
+    #[schema(required, value_type = i32, example = 100)]
     count: RawField<'a>,
 }
 
@@ -96,7 +96,7 @@ async fn create_activation_keys(
 struct RedeemActivationKey<'a> {
     /// In upper or lower case, with or without hyphens.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
+    #[schema(required, value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
     key: RawField<'a>,
 }
 
@@ -117,7 +117,7 @@ struct RedeemedBody {
     post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
     request_body = RedeemActivationKey<'static>,
-    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
+    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Throttled, Problems),
 )]
 async fn redeem_activation_key(
     State(games): State<Games>,

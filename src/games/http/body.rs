@@ -21,10 +21,10 @@ const COPIES_MAX: i32 = 1_000_000_000;
 #[derive(Deserialize, ToSchema)]
 pub(in crate::games) struct PutPrice<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "USD")]
+    #[schema(required, value_type = String, example = "USD")]
     currency: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "21.99")]
+    #[schema(required, value_type = String, example = "21.99")]
     price: RawField<'a>,
 }
 
@@ -33,19 +33,19 @@ pub(in crate::games) struct PutPrice<'a> {
 pub(in crate::games) struct PutGame<'a> {
     /// 1 to 200 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "Alpha")]
+    #[schema(required, value_type = String, example = "Alpha")]
     pub(in crate::games) title: RawField<'a>,
     /// 1 to 64 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "puzzle")]
+    #[schema(required, value_type = String, example = "puzzle")]
     pub(in crate::games) genre: RawField<'a>,
     /// A decimal with at most the decimals of the currency; 0 is free.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "19.99")]
+    #[schema(required, value_type = String, example = "19.99")]
     pub(in crate::games) price: RawField<'a>,
     /// At most 4,000 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "The first game")]
+    #[schema(required, value_type = String, example = "The first game")]
     pub(in crate::games) description: RawField<'a>,
     /// The main currency, that of `price`; the default currency if absent.
     #[serde(borrow, default)]
@@ -59,9 +59,9 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     pub(in crate::games) publisher: RawField<'a>,
-    /// `draft`, `published` (the default) or `retired`.
+    /// `published` if absent.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "published")]
+    #[schema(value_type = Option<GameState>)]
     pub(in crate::games) state: RawField<'a>,
     /// The game that this is downloadable content of. It is fixed once the game is added.
     #[serde(borrow, default)]

@@ -40,9 +40,9 @@ struct LibraryEntryBody {
     #[schema(example = "The first game")]
     description: String,
     /// The game that this is downloadable content of.
-    #[schema(example = 7)]
+    #[schema(required, example = 7)]
     base: Option<i64>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     acquired_at: String,
 }
 
@@ -104,7 +104,7 @@ struct GameOwnerBody {
     game_id: i64,
     #[schema(example = "2")]
     user_id: String,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     acquired_at: String,
 }
 

@@ -84,10 +84,10 @@ struct PutSale<'a> {
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2026-01-31T12:00:00Z")]
+    #[schema(required, value_type = String, example = "2026-01-31T12:00:00Z", format = DateTime)]
     starts_at: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2026-02-07T12:00:00Z")]
+    #[schema(required, value_type = String, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
     /// Most copies at this price; without a limit if absent.
     #[serde(borrow, default)]
@@ -131,22 +131,22 @@ struct SaleBody {
     #[schema(example = "winter")]
     name: String,
     /// Percentage off the price in every currency.
-    #[schema(value_type = Option<f64>, example = 20)]
+    #[schema(required, value_type = Option<f64>, example = 20)]
     percent: Option<JsonDecimal>,
     /// Price in one currency.
-    #[schema(value_type = Option<f64>, example = 15.99)]
+    #[schema(required, value_type = Option<f64>, example = 15.99)]
     price: Option<JsonDecimal>,
-    #[schema(example = "EUR")]
+    #[schema(required, example = "EUR")]
     currency: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00Z")]
+    #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     starts_at: String,
-    #[schema(example = "2026-02-07T12:00:00Z")]
+    #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
     /// Most copies at this price.
-    #[schema(example = 500)]
+    #[schema(required, example = 500)]
     budget: Option<i32>,
     /// Copies that are left of the budget.
-    #[schema(example = 37)]
+    #[schema(required, example = 37)]
     left: Option<i32>,
 }
 
@@ -283,10 +283,10 @@ struct CreateCode<'a> {
     #[schema(value_type = Option<i64>, example = 1)]
     game: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z", format = DateTime)]
     starts_at: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "2026-02-07T12:00:00Z")]
+    #[schema(value_type = Option<String>, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
     /// Uses in all; without a limit if absent.
     #[serde(borrow, default)]

@@ -43,7 +43,7 @@ struct PublisherBody {
     #[schema(example = "Nova Games")]
     name: String,
     /// Percentage that the operator keeps; null is `--store-fee`.
-    #[schema(value_type = Option<f64>, example = 12.5)]
+    #[schema(required, value_type = Option<f64>, example = 12.5)]
     fee: Option<JsonDecimal>,
 }
 
@@ -61,11 +61,11 @@ impl TryFrom<&Publisher> for PublisherBody {
 struct CreatePublisher<'a> {
     /// The user who sells.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2")]
+    #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
     /// 1 to 100 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "Nova Games")]
+    #[schema(required, value_type = String, example = "Nova Games")]
     name: RawField<'a>,
     /// Percentage that the operator keeps; `--store-fee` if absent.
     #[serde(borrow, default)]

@@ -17,7 +17,7 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, string};
 use crate::http::origin::Origin;
-use crate::http::problem::Problems;
+use crate::http::problem::{Problems, Throttled};
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{GameId, UserId};
@@ -72,7 +72,7 @@ struct PurchaseBody {
     #[schema(example = "EUR")]
     currency: String,
     /// Id of the transfer; null for a free game.
-    #[schema(example = "17")]
+    #[schema(required, example = "17")]
     transfer_id: Option<String>,
 }
 
@@ -104,7 +104,7 @@ fn user_id(raw: &str) -> Result<UserId, String> {
     post, path = "/api/games/{id}/purchase", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
     request_body(content = Option<PurchaseGame<'static>>),
-    responses((status = 201, description = "Bought", body = PurchaseBody), Problems),
+    responses((status = 201, description = "Bought", body = PurchaseBody), Throttled, Problems),
 )]
 async fn purchase_game(
     State(games): State<Games>,
@@ -152,7 +152,7 @@ struct RefundBody {
     #[schema(example = "EUR")]
     currency: String,
     /// Id of the transfer that returned it; null for a free game.
-    #[schema(example = "18")]
+    #[schema(required, example = "18")]
     transfer_id: Option<String>,
 }
 

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::auth::{Authenticated, Authenticator};
 use crate::error::{Error, Result};
 use crate::games::Games;
+use crate::games::publisher::statement::EntryKind;
 use crate::games::publisher::statement::{PublisherStatement, StatementEntry};
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
@@ -50,28 +51,58 @@ struct PublisherStatementQuery {
 }
 
 /// The document without its entries.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct StatementHead {
+    #[schema(example = "1")]
     publisher: String,
+    #[schema(example = "EUR")]
     currency: String,
+    /// End of the statement, if one was asked for: the moment itself, or the last final one before it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
+    #[schema(value_type = f64, example = 0.00)]
     opening_balance: JsonDecimal,
+    #[schema(value_type = f64, example = 19.99)]
     sales: JsonDecimal,
+    #[schema(value_type = f64, example = 0.00)]
     refunds: JsonDecimal,
+    #[schema(value_type = f64, example = 3.19)]
     tax: JsonDecimal,
+    #[schema(value_type = f64, example = 5.04)]
     fees: JsonDecimal,
+    #[schema(value_type = f64, example = 0.00)]
     payouts: JsonDecimal,
+    #[schema(value_type = f64, example = 11.76)]
     closing_balance: JsonDecimal,
 }
 
-#[derive(Serialize)]
+/// The statement of a publisher. It is written piece by piece, so nothing holds a whole one.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PublisherStatement)]
+struct StatementBody {
+    #[serde(flatten)]
+    head: StatementHead,
+    entries: Vec<StatementEntryBody>,
+}
+
+/// A movement of a publisher's account.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PublisherStatementEntry)]
 struct StatementEntryBody {
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
+    #[schema(example = "17")]
     transfer: String,
+    #[schema(value_type = EntryKind)]
     kind: &'static str,
+    #[schema(required, example = 1)]
     game: Option<i64>,
+    /// Negative if it lowers the balance.
+    #[schema(value_type = f64, example = 19.99)]
     amount: JsonDecimal,
+    /// Balance after it.
+    #[schema(value_type = f64, example = 19.99)]
     balance: JsonDecimal,
 }
 
@@ -85,10 +116,7 @@ struct StatementEntryBody {
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
     responses(
         (status = 200, description = "The statement", content(
-            (serde_json::Value = "application/json", example = json!({
-                "publisher": "1", "currency": "EUR", "opening_balance": 0.00, "sales": 19.99, "refunds": 0.00,
-                "tax": 3.19, "fees": 5.04, "payouts": 0.00, "closing_balance": 11.76, "entries": []
-            })),
+            (StatementBody = "application/json"),
             (String = "text/csv"),
         )),
         Problems,

@@ -28,7 +28,8 @@ pub struct StatementSums {
 }
 
 /// Meaning of an entry of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = PublisherEntryKind, rename_all = "snake_case")]
 pub enum EntryKind {
     Sale,
     Refund,

@@ -38,9 +38,12 @@ pub struct GameEvents {
 }
 
 /// Type of a game event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = GameEventType)]
 enum EventType {
+    #[schema(rename = "game-outcome")]
     Outcome,
+    #[schema(rename = "game-progress")]
     Progress,
 }
 
@@ -153,17 +156,16 @@ where
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PublishEvent)]
 struct PublishEventBody<'a> {
-    /// `game-outcome` or `game-progress`.
     #[serde(rename = "type", borrow, default)]
-    #[schema(value_type = String, example = "game-outcome")]
+    #[schema(required, value_type = EventType)]
     kind: RawField<'a>,
     /// The game, 1 to 64 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "chess")]
+    #[schema(required, value_type = String, example = "chess")]
     game: RawField<'a>,
     /// The player, 1 to 64 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2")]
+    #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
     /// An object of at most 16 KiB. Its member `message` is the text for clients that show only texts.
     #[serde(borrow, default)]

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::auth::{Access, Caller, Principal};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::ledger::tail::SealedRow;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, Wanted};
@@ -35,7 +35,7 @@ impl Feed for NamedTopics {
         let is_open = caller.policy().access == Access::Open;
         async move {
             if is_anonymous && !is_open && &*topic.name != "game_updates" {
-                return Err(Error::Unauthenticated);
+                return Err(Error::Unauthenticated(CredentialFault::Missing));
             }
             Ok(())
         }

@@ -58,9 +58,11 @@ impl FromStr for BoardName {
 }
 
 /// Order of a board: which score is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 pub enum ScoreOrder {
+    #[schema(rename = "desc")]
     Descending,
+    #[schema(rename = "asc")]
     Ascending,
 }
 
@@ -82,7 +84,8 @@ impl ScoreOrder {
 }
 
 /// Effect of a submission on the score that an owner has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum ScoreOperator {
     /// The better of the two stays.
     Best,

@@ -7,7 +7,7 @@ use super::Session;
 use super::action::Dialect;
 use super::handle::ErrorReply;
 use crate::auth::{Caller, PresentedCredential};
-use crate::error::{Error, Result};
+use crate::error::{CredentialFault, Error, Result};
 use crate::secret::Secret;
 
 use super::super::credential::Credential;
@@ -74,7 +74,7 @@ impl Session {
 
     fn reply_ended(&self, details: &str) {
         if self.dialect != Dialect::Types {
-            let error = Error::Unauthenticated.problem().slug;
+            let error = Error::Unauthenticated(CredentialFault::Invalid).problem().slug;
             self.outbox.reply(encode(&ErrorReply { error, details, position: None }));
         }
     }

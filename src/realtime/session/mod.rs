@@ -145,7 +145,7 @@ impl Session {
             let realtime = &self.realtime;
             match realtime.register_credential(&self.outbox, &self.caller, &presented).await {
                 Ok(caller) => self.caller = caller,
-                Err(Error::Unauthenticated) => self.end_credential().await,
+                Err(Error::Unauthenticated(_)) => self.end_credential().await,
                 Err(error) => {
                     tracing::warn!(
                         error = %error,

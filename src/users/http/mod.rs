@@ -16,13 +16,14 @@ use crate::error::{Error, Result};
 use crate::http::extract::{JsonBody, OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
-use crate::http::problem::Problems;
+use crate::http::problem::{Problems, Throttled};
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
 use super::{User, Users, names};
+use crate::users::UserRole;
 
 /// Longest user name or e-mail address of a login, in characters.
 const LOGIN_MAX: usize = 254;
@@ -52,6 +53,7 @@ where
         .routes(routes!(create_user))
         .routes(routes!(login))
         .routes(routes!(logout))
+        .routes(routes!(get_signed_in_user))
         .routes(routes!(get_user, update_user))
 }
 
@@ -72,6 +74,7 @@ struct RegisteredUser<'a> {
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Registered", body = RegisteredUser<'static>),
+        Throttled,
         Problems,
     ),
 )]
@@ -113,6 +116,7 @@ struct CreatedUser<'a> {
     request_body = ProfileBody<'static>,
     responses(
         (status = 201, description = "Registered", body = CreatedUser<'static>),
+        Throttled,
         Problems,
     ),
 )]
@@ -141,7 +145,7 @@ struct Login<'a> {
     #[schema(value_type = Option<String>, example = "ada")]
     username: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "correct horse battery")]
+    #[schema(required, value_type = String, example = "correct horse battery")]
     password: RawField<'a>,
 }
 
@@ -163,6 +167,7 @@ struct LoggedIn<'a> {
     request_body = Login<'static>,
     responses(
         (status = 200, description = "Signed in", body = LoggedIn<'static>),
+        Throttled,
         Problems,
     ),
 )]
@@ -240,20 +245,19 @@ async fn logout(
 pub struct UserBody {
     #[schema(example = "1")]
     id: String,
-    #[schema(example = "ada")]
+    #[schema(required, example = "ada")]
     username: Option<String>,
     #[schema(example = "ada@example.com")]
     email: String,
-    #[schema(example = "Ada")]
+    #[schema(required, example = "Ada")]
     first_name: Option<String>,
-    #[schema(example = "Lovelace")]
+    #[schema(required, example = "Lovelace")]
     last_name: Option<String>,
-    #[schema(example = 36)]
+    #[schema(required, example = 36)]
     age: Option<i16>,
-    /// `user` or `admin`.
-    #[schema(example = "user")]
+    #[schema(value_type = UserRole)]
     role: &'static str,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
 }
 
@@ -294,6 +298,22 @@ async fn get_user(
     Ok(axum::Json(UserBody::try_from(users.get(&caller, id).await?)?).into_response())
 }
 
+/// Get the signed-in user
+#[utoipa::path(
+    get, path = "/api/users/me", tag = "users", security(("bearer" = [])),
+    responses(
+        (status = 200, description = "The user", body = UserBody),
+        Problems,
+    ),
+)]
+async fn get_signed_in_user(
+    State(users): State<Users>,
+    Authenticated(caller): Authenticated,
+) -> Result<Response> {
+    let user = users.get(&caller, caller.require_user()?).await?;
+    Ok(axum::Json(UserBody::try_from(user)?).into_response())
+}
+
 /// The same for other services, which need a key even on the internal listener.
 async fn get_internal_user(
     State(users): State<Users>,
@@ -313,6 +333,7 @@ async fn get_internal_user(
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Updated", body = MessageBody<'static>, example = json!({ "message": "Profile updated successfully" })),
+        Throttled,
         Problems,
     ),
 )]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::transfer::Note;
 use super::{RequestMeta, Wallets, companion, from_post_error, nothing_posted, parse_amount};
 use crate::auth::Caller;
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ pub struct Hold {
     pub expires_at: OffsetDateTime,
     pub created_at: OffsetDateTime,
     pub state: HoldState,
+    pub note: Note,
     /// Name of the caller that placed it.
     placed_by: String,
     version: i32,
@@ -51,7 +53,8 @@ pub struct Hold {
     pub replayed: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum HoldState {
     Open,
     Captured,
@@ -121,7 +124,7 @@ impl Wallets {
         &self,
         wallet: WalletId,
         amount: &str,
-        lifetime: Duration,
+        (lifetime, note): (Duration, Note),
         meta: RequestMeta<'_>,
     ) -> Result<Hold> {
         let record = self.record(wallet).await?;
@@ -133,9 +136,11 @@ impl Wallets {
         let expires_at = OffsetDateTime::now_utc().truncate_to_microsecond() + lifetime;
         let kind = TransferKind::Hold;
         let action = Action::Move { kind, debit: account, credit: held, amount };
-        let content = [wallet.to_string(), amount.0.to_string(), lifetime.as_secs().to_string()];
-        let content = content.each_ref().map(String::as_str);
-        let mut posting = meta.posting("hold", &content, vec![Leg::from(action)]);
+        let lifetime = lifetime.as_secs().to_string();
+        let content = note.added_to(vec![wallet.to_string(), amount.0.to_string(), lifetime]);
+        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let leg = Leg { metadata: note.to_stored()?, ..Leg::from(action) };
+        let mut posting = meta.posting("hold", &content, vec![leg]);
         let text = sql::moment(expires_at)?;
         let placed_by = meta.caller.name();
         let row = Placed { wallet, amount: amount.0, expires_at: &text, caller: placed_by };
@@ -156,6 +161,7 @@ impl Wallets {
             expires_at,
             created_at: posted.at,
             state: HoldState::Open,
+            note,
             placed_by: placed_by.to_owned(),
             version: 0,
             transfer: TransferId(posted.first_seq),
@@ -236,6 +242,7 @@ impl sql::HoldRow {
             expires_at: self.expires_at,
             created_at: self.created_at,
             state: self.state.parse()?,
+            note: Note::from_stored(self.metadata.as_deref()),
             placed_by: self.caller,
             version: self.version,
             transfer: TransferId(self.id.0),

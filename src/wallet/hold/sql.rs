@@ -68,12 +68,14 @@ pub(super) struct HoldRow {
     pub version: i32,
     pub state: String,
     pub caller: String,
+    /// Metadata of its transfer.
+    pub metadata: Option<String>,
 }
 
 pub(super) async fn find(db: &mut PgConnection, id: HoldId) -> Result<Option<HoldRow>> {
     let row = sqlx::query_as!(
         HoldRow,
-        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
+        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller, t.metadata::text as metadata
         from hold h join ledger.transfer t on t.book = $2 and t.seq = h.id
         where h.id = $1"#,
         id.0,
@@ -90,7 +92,7 @@ pub(super) async fn list(
 ) -> Result<Vec<HoldRow>> {
     let rows = sqlx::query_as!(
         HoldRow,
-        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller
+        r#"select h.id as "id: HoldId", h.wallet as "wallet: WalletId", h.amount, captured, released, expires_at, t.at as created_at, version, state, caller, t.metadata::text as metadata
         from hold h join ledger.transfer t on t.book = $4 and t.seq = h.id
         where h.wallet = $1 and h.id < $2
         order by h.id desc

@@ -44,7 +44,7 @@ struct CreateBatch<'a> {
     atomic: bool,
     /// At most 10,000.
     #[serde(borrow)]
-    #[schema(value_type = Vec<CreateTransfer<'static>>)]
+    #[schema(required, value_type = Vec<CreateTransfer<'static>>)]
     transfers: BoundedList<Object<CreateTransfer<'a>>, TRANSFERS_MAX>,
 }
 

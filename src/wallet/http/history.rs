@@ -35,6 +35,33 @@ where
     OpenApiRouter::new().routes(routes!(list_history))
 }
 
+/// Direction of an entry, as the wallet sees it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = HistoryDirection)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Direction {
+    In,
+    Out,
+    /// Reserved by a hold: the balance stays the same.
+    Held,
+    /// Given back by a hold: the balance stays the same.
+    Released,
+    /// Only the state of the wallet changed.
+    None,
+}
+
+impl Direction {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::None => "none",
+        }
+    }
+}
+
 /// An entry of a wallet's history.
 #[derive(Serialize, ToSchema)]
 #[schema(as = HistoryEntry)]
@@ -42,15 +69,14 @@ pub(super) struct HistoryEntryBody {
     /// Id of the transfer.
     #[schema(example = "17")]
     pub(super) id: String,
-    #[schema(example = "transfer")]
+    #[schema(value_type = TransferKind)]
     pub(super) kind: &'static str,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     pub(super) at: String,
-    /// `in` or `out`; `held` or `released` if the balance stays the same; `none` if only the state changed.
-    #[schema(example = "in")]
-    pub(super) direction: &'static str,
+    /// `held` and `released` leave the balance as it is; with `none` only the state changed.
+    pub(super) direction: Direction,
     /// The other wallet; null for the outside world.
-    #[schema(example = "2")]
+    #[schema(required, example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
     pub(super) amount: JsonDecimal,
@@ -71,7 +97,7 @@ pub(super) struct HistoryEntryBody {
     #[schema(example = "12")]
     linked: Option<String>,
     /// Trace of the request that made it, for logs and traces.
-    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     pub(super) trace_id: Option<String>,
 }
 
@@ -79,13 +105,13 @@ impl HistoryEntryBody {
     pub(super) fn new(entry: &HistoryEntry, wallet: WalletId, currency: Currency) -> Result<Self> {
         let account = AccountId::from(wallet);
         let (direction, other) = match entry.kind {
-            kind if !kind.moves_money() => ("none", account),
-            TransferKind::Hold => ("held", account),
+            kind if !kind.moves_money() => (Direction::None, account),
+            TransferKind::Hold => (Direction::Held, account),
             _ if entry.credit == account && entry.debit.held_for() == Some(account) => {
-                ("released", account)
+                (Direction::Released, account)
             }
-            _ if entry.credit == account => ("in", entry.debit),
-            _ => ("out", entry.credit),
+            _ if entry.credit == account => (Direction::In, entry.debit),
+            _ => (Direction::Out, entry.credit),
         };
         let balance = entry.available.checked_add(entry.held).unwrap_or(Minor::ZERO);
         let Note { memo, metadata } = Note::from_stored(entry.metadata.as_deref());

@@ -5,11 +5,12 @@ use std::time::Duration;
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{number, optional_decimal, request_meta, required_decimal, wallet_id};
+use super::body::{note, number, optional_decimal, request_meta, required_decimal, wallet_id};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
@@ -24,7 +25,9 @@ use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{HoldId, WalletId};
 use crate::wallet::Wallets;
-use crate::wallet::hold::{CaptureRest, Hold, LIFETIME_DEFAULT, LIFETIME_MAX, Transition};
+use crate::wallet::hold::{
+    CaptureRest, Hold, HoldState, LIFETIME_DEFAULT, LIFETIME_MAX, Transition,
+};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
 where
@@ -59,13 +62,18 @@ struct HoldBody {
     /// The part that is still reserved.
     #[schema(value_type = f64, example = 0.00)]
     remaining: JsonDecimal,
-    /// `open`, `captured`, `voided` or `expired`.
-    #[schema(example = "captured")]
+    #[schema(value_type = HoldState)]
     state: &'static str,
-    #[schema(example = "2026-02-07T12:00:00Z")]
+    #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     expires_at: String,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "room 12")]
+    memo: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
+    metadata: Option<Box<RawValue>>,
     /// The transfer of this request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "22")]
@@ -88,6 +96,8 @@ impl TryFrom<&Hold> for HoldBody {
             state: hold.state.name(),
             expires_at: moment(hold.expires_at)?,
             created_at: moment(hold.created_at)?,
+            memo: hold.note.memo.clone(),
+            metadata: hold.note.metadata.clone(),
             transfer: None,
         })
     }
@@ -103,15 +113,23 @@ fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
 struct CreateHold<'a> {
     /// Id of the wallet.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "1")]
+    #[schema(required, value_type = String, example = "1")]
     id: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "30.00")]
+    #[schema(required, value_type = String, example = "30.00")]
     amount: RawField<'a>,
     /// Seconds until it expires: a week by default, at most 90 days.
     #[serde(borrow, default)]
     #[schema(value_type = Option<u64>, example = 3600)]
     expires_in: RawField<'a>,
+    /// At most 500 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "room 12")]
+    memo: RawField<'a>,
+    /// A JSON object of your own, at most 1024 bytes.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
+    metadata: RawField<'a>,
 }
 
 /// Place a hold
@@ -133,15 +151,16 @@ async fn create_hold(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Replayable<HoldBody>> {
-    let CreateHold { id, amount, expires_in } = body.read()?;
+    let CreateHold { id, amount, expires_in, memo, metadata } = body.read()?;
     let mut validator = Validator::default();
     let id = validator.required("/id", &id, wallet_id);
     let amount = required_decimal(&mut validator, "/amount", &amount);
     let lifetime = validator.optional("/expires_in", &expires_in, lifetime);
+    let note = note(&mut validator, "", &memo, &metadata);
     let (id, amount) = validator.finish(id.zip(amount))?;
     let meta = request_meta(&caller, &key, &context);
-    let lifetime = lifetime.unwrap_or(LIFETIME_DEFAULT);
-    let hold = wallets.place_hold(id, amount, lifetime, meta).await.map_err(super::at_id)?;
+    let terms = (lifetime.unwrap_or(LIFETIME_DEFAULT), note);
+    let hold = wallets.place_hold(id, amount, terms, meta).await.map_err(super::at_id)?;
     let location = format!("/wallet/hold/{}", hold.id);
     Ok(Replayable::created(HoldBody::try_from(&hold)?, location, hold.replayed))
 }

@@ -18,18 +18,19 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::body::{number, request_meta, required_decimal, wallet_id};
-use super::{Wallet, Wallets};
+use self::body::{note, number, request_meta, required_decimal, wallet_id};
+use super::transfer::Note;
+use super::{NewWallet, Wallet, Wallets};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, RawField, Validator};
-use crate::http::fields::{string, text};
+use crate::http::fields::{self, string, text};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
-use crate::ids::WalletId;
+use crate::ids::{UserId, WalletId};
 use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 
@@ -70,6 +71,10 @@ struct WalletBody {
     id: String,
     #[schema(example = "test2")]
     owner: String,
+    /// Id of the deposit or withdrawal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "17")]
+    transfer: Option<String>,
 }
 
 impl TryFrom<&Wallet> for WalletBody {
@@ -82,6 +87,7 @@ impl TryFrom<&Wallet> for WalletBody {
             currency: currency.code().to_owned(),
             id: wallet.id.to_string(),
             owner: wallet.record.owner.clone(),
+            transfer: wallet.transfer.map(|id| id.to_string()),
         })
     }
 }
@@ -90,15 +96,19 @@ impl TryFrom<&Wallet> for WalletBody {
 struct CreateWallet<'a> {
     /// A label of 1 to 200 characters.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "test2")]
+    #[schema(required, value_type = String, example = "test2")]
     owner: RawField<'a>,
     /// An initial deposit, in the same transaction.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "999.00")]
     initial_balance: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "EUR")]
+    #[schema(required, value_type = String, example = "EUR")]
     currency: RawField<'a>,
+    /// Id of the user whom it belongs to; a signed-in caller if absent. Another user needs `wallet:write`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "2")]
+    user: RawField<'a>,
 }
 
 /// Open a wallet
@@ -118,7 +128,7 @@ async fn create_wallet(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Replayable<WalletBody>> {
-    let CreateWallet { owner, initial_balance, currency } = body.read()?;
+    let CreateWallet { owner, initial_balance, currency, user } = body.read()?;
     let mut validator = Validator::default();
     let owner = validator.required("/owner", &owner, |raw| text(raw, OWNER_MAX));
     let currencies = wallets.currencies();
@@ -130,10 +140,13 @@ async fn create_wallet(
             Minor::parse_balance(text, currency).map_err(|cause| cause.to_string())
         })
     });
+    let user = validator.optional("/user", &user, |raw| {
+        fields::id(raw).map(UserId).ok_or_else(|| "must be the id of a user".to_owned())
+    });
     let (owner, currency) = validator.finish(owner.zip(currency))?;
     let initial = initial.filter(|minor| *minor > Minor::ZERO);
     let meta = request_meta(&caller, &key, &context);
-    let wallet = wallets.open(&owner, currency, initial, meta).await?;
+    let wallet = wallets.open(NewWallet { owner: &owner, currency, initial, user }, meta).await?;
     let location = format!("/wallet/{}", wallet.id);
     Ok(Replayable::created(WalletBody::try_from(&wallet)?, location, wallet.replayed))
 }
@@ -141,20 +154,30 @@ async fn create_wallet(
 #[derive(Deserialize, ToSchema)]
 struct MoveMoney<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "1")]
+    #[schema(required, value_type = String, example = "1")]
     id: RawField<'a>,
     /// A decimal, as a number or a string, with at most the decimals of the currency.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "100.00")]
+    #[schema(required, value_type = String, example = "100.00")]
     amount: RawField<'a>,
+    /// At most 500 characters.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "card payment")]
+    memo: RawField<'a>,
+    /// A JSON object of your own, at most 1024 bytes.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
+    metadata: RawField<'a>,
 }
 
 impl<'a> MoveMoney<'a> {
-    fn validate(&self) -> Result<(WalletId, &'a str)> {
+    fn validate(&self) -> Result<(WalletId, &'a str, Note)> {
         let mut validator = Validator::default();
         let id = validator.required("/id", &self.id, wallet_id);
         let amount = required_decimal(&mut validator, "/amount", &self.amount);
-        validator.finish(id.zip(amount))
+        let note = note(&mut validator, "", &self.memo, &self.metadata);
+        let (id, amount) = validator.finish(id.zip(amount))?;
+        Ok((id, amount, note))
     }
 }
 
@@ -180,9 +203,9 @@ async fn deposit(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Replayable<WalletBody>> {
-    let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
+    let (id, amount, note) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
-    let wallet = wallets.deposit(id, amount, meta).await.map_err(at_id)?;
+    let wallet = wallets.deposit(id, amount, note, meta).await.map_err(at_id)?;
     Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }
 
@@ -203,8 +226,8 @@ async fn withdraw(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Replayable<WalletBody>> {
-    let (id, amount) = body.read::<MoveMoney<'_>>()?.validate()?;
+    let (id, amount, note) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
-    let wallet = wallets.withdraw(id, amount, meta).await.map_err(at_id)?;
+    let wallet = wallets.withdraw(id, amount, note, meta).await.map_err(at_id)?;
     Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
 }

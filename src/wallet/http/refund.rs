@@ -33,7 +33,7 @@ where
 struct CreateRefund<'a> {
     /// The transfer to refund.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "17")]
+    #[schema(required, value_type = String, example = "17")]
     transfer: RawField<'a>,
     /// A part of it; all that is left if absent.
     #[serde(borrow, default)]

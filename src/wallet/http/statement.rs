@@ -5,7 +5,7 @@ use axum::response::Response;
 use futures_util::stream;
 use http::HeaderMap;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -41,6 +41,25 @@ struct StatementQuery {
     to: Option<String>,
 }
 
+/// The statement of a wallet. It is written piece by piece, so nothing holds a whole one.
+#[derive(ToSchema)]
+#[schema(as = Statement)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct StatementBody {
+    #[schema(example = "1")]
+    wallet: String,
+    #[schema(example = "EUR")]
+    currency: String,
+    /// End of the statement, if one was asked for: the moment itself, or the last final one before it.
+    #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
+    as_of_at: Option<String>,
+    #[schema(value_type = f64, example = 999.00)]
+    opening_balance: JsonDecimal,
+    entries: Vec<HistoryEntryBody>,
+    #[schema(value_type = f64, example = 1099.00)]
+    closing_balance: JsonDecimal,
+}
+
 /// Get a statement
 ///
 /// The oldest entry comes first. `Accept: text/csv` selects CSV, whose first and last line are the opening and the closing
@@ -50,10 +69,7 @@ struct StatementQuery {
     params(("id" = String, Path, description = "The wallet", example = "1"), StatementQuery),
     responses(
         (status = 200, description = "The statement", content(
-            (serde_json::Value = "application/json", example = json!({
-                "wallet": "1", "currency": "EUR", "opening_balance": 0.00,
-                "entries": [], "closing_balance": 999.00
-            })),
+            (StatementBody = "application/json"),
             (String = "text/csv"),
         )),
         Problems,
@@ -126,7 +142,7 @@ fn write_entry(
                 entry.at.as_str(),
                 &entry.id,
                 entry.kind,
-                entry.direction,
+                entry.direction.name(),
                 entry.counterparty.as_deref().unwrap_or_default(),
                 &entry.amount.to_string(),
                 &entry.balance.to_string(),

@@ -19,6 +19,7 @@ use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::TransferId;
+use crate::ledger::transfer::TransferKind;
 use crate::wallet::Wallets;
 use crate::wallet::transfer::{Note, Transfer, TransferRequest, wallet_of};
 
@@ -37,14 +38,13 @@ where
 pub(super) struct TransferBody {
     #[schema(example = "17")]
     id: String,
-    /// Kind of the transfer: `transfer`, `deposit`, `withdrawal`, `hold`, `capture`, `void`, `expiry`, `refund` ...
-    #[schema(example = "transfer")]
+    #[schema(value_type = TransferKind)]
     kind: &'static str,
     /// The paying wallet; null for the outside world.
-    #[schema(example = "1")]
+    #[schema(required, example = "1")]
     from: Option<String>,
     /// The receiving wallet; null for the outside world.
-    #[schema(example = "2")]
+    #[schema(required, example = "2")]
     to: Option<String>,
     #[schema(value_type = f64, example = 5.00)]
     amount: JsonDecimal,
@@ -63,10 +63,10 @@ pub(super) struct TransferBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
     /// Trace of the request that made it, for logs and traces.
-    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
 }
 
@@ -102,14 +102,14 @@ pub(super) fn created(transfer: Transfer) -> Result<Replayable<TransferBody>> {
 #[derive(Deserialize, ToSchema)]
 pub(super) struct CreateTransfer<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "1")]
+    #[schema(required, value_type = String, example = "1")]
     from: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2")]
+    #[schema(required, value_type = String, example = "2")]
     to: RawField<'a>,
     /// A decimal, as a number or a string, with at most the decimals of the currency.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "5.00")]
+    #[schema(required, value_type = String, example = "5.00")]
     amount: RawField<'a>,
     /// A fee for the operator, on top of the amount.
     #[serde(borrow, default)]

@@ -18,6 +18,7 @@ use crate::http::fields::{moment, parse_moment};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::WalletId;
+use crate::ledger::account::AccountState;
 use crate::wallet::Wallets;
 use crate::wallet::read::{WalletBalance, WalletDetail, WalletFilter};
 
@@ -51,7 +52,7 @@ struct WalletBalanceBody {
     as_of: Option<String>,
     /// Moment of the balance: the requested one, or the newest one at which the balance is final.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "2026-01-31T12:00:00Z")]
+    #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
 }
 
@@ -89,16 +90,17 @@ pub(super) struct WalletDetailBody {
     /// The part of the balance that holds reserve.
     #[schema(value_type = f64, example = 100.00)]
     held: JsonDecimal,
-    /// `open`, `frozen` (money comes in but does not go out) or `closed`.
-    #[schema(example = "open")]
+    /// Money comes in but does not go out of a frozen wallet.
+    #[schema(value_type = AccountState)]
     state: &'static str,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
     /// Null while the wallet is not closed.
+    #[schema(required, format = DateTime)]
     closed_at: Option<String>,
-    #[schema(example = "savings")]
+    #[schema(required, example = "savings")]
     label: Option<String>,
-    #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
+    #[schema(required, value_type = Option<Object>, example = json!({ "tier": "gold" }))]
     metadata: Option<Box<RawValue>>,
 }
 

@@ -59,8 +59,23 @@ pub struct Note {
 }
 
 impl Note {
+    /// The note as a part of the request, for its idempotency key.
+    pub(super) fn content(&self) -> [String; 2] {
+        let metadata = self.metadata.as_ref().map(|raw| raw.get().to_owned());
+        [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
+    }
+
+    /// The content of a request that can have a note. Without one it is as it was before notes could be given, so that
+    /// the keys of earlier requests are found.
+    pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
+        if self.memo.is_some() || self.metadata.is_some() {
+            content.extend(self.content());
+        }
+        content
+    }
+
     /// The metadata of the leg; none for an empty note.
-    fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
+    pub(super) fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
         if self.memo.is_none() && self.metadata.is_none() {
             return Ok(None);
         }
@@ -187,15 +202,9 @@ impl ResolvedTransfer {
     /// The request as parsed, for its idempotency key.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
-        let metadata = note.metadata.as_ref().map(|raw| raw.get().to_owned());
-        [
-            from.to_string(),
-            to.to_string(),
-            amount.0.to_string(),
-            fee.map_or(0, |fee| fee.0).to_string(),
-            note.memo.clone().unwrap_or_default(),
-            metadata.unwrap_or_default(),
-        ]
+        let [memo, metadata] = note.content();
+        let fee = fee.map_or(0, |fee| fee.0);
+        [from.to_string(), to.to_string(), amount.0.to_string(), fee.to_string(), memo, metadata]
     }
 
     /// Finds the member that names a wallet. `at` is the pointer of the request in the body.

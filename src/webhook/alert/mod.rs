@@ -20,7 +20,8 @@ use crate::ledger::read::BookRow;
 const ALERTS_MAX: usize = 20;
 
 /// Side of the threshold that the balance has to reach for an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum AlertDirection {
     Below,
     Above,

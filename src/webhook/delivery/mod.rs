@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::ids::{DeliveryId, TransferId, WalletId};
 
 /// State of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum DeliveryState {
     /// Waits for its first or next attempt.
     Pending,

@@ -36,13 +36,12 @@ struct AlertBody {
     id: String,
     #[schema(example = "1")]
     wallet: String,
-    /// `below` or `above`.
-    #[schema(example = "below")]
+    #[schema(value_type = AlertDirection)]
     direction: &'static str,
     /// The threshold.
     #[schema(value_type = f64, example = 10.00)]
     line: JsonDecimal,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
 }
 

@@ -14,6 +14,7 @@ use crate::http::fields::{id, moment, parse_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::{DeliveryId, WebhookId};
+use crate::webhook::delivery::DeliveryState;
 use crate::webhook::{WebhookDelivery, Webhooks};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -32,25 +33,27 @@ struct DeliveryBody {
     #[schema(example = "31")]
     id: String,
     /// Null for an event that moves no money.
-    #[schema(example = "1")]
+    #[schema(required, example = "1")]
     wallet: Option<String>,
     /// Null for an event that moves no money.
-    #[schema(example = "17")]
+    #[schema(required, example = "17")]
     transfer: Option<String>,
     #[schema(example = "transfer.deposit")]
     event: String,
-    /// `pending`, `delivered`, or `dead` if it was given up after a day of attempts.
-    #[schema(example = "delivered")]
+    /// A dead delivery was given up after a day of attempts.
+    #[schema(value_type = DeliveryState)]
     state: &'static str,
     #[schema(example = 1)]
     attempts: i32,
     /// Status of the last response of the receiver.
-    #[schema(example = 200)]
+    #[schema(required, example = 200)]
     status: Option<i16>,
     /// Reason why the last attempt failed.
+    #[schema(required)]
     error: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
+    #[schema(required, format = DateTime)]
     attempted_at: Option<String>,
 }
 
@@ -116,7 +119,7 @@ struct ReplayDeliveries<'a> {
     delivery: RawField<'a>,
     /// A moment, as RFC 3339; at most 10,000 deliveries are sent again, the oldest first.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z", format = DateTime)]
     since: RawField<'a>,
 }
 

@@ -2,6 +2,7 @@
 
 mod alert;
 mod deliveries;
+mod payload;
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,8 @@ use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::WebhookId;
+
+pub use self::payload::{Payloads, webhooks};
 
 pub fn routes<S>() -> OpenApiRouter<S>
 where
@@ -48,7 +51,7 @@ struct WebhookBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: Option<String>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
 }
 
@@ -65,11 +68,11 @@ impl TryFrom<Webhook> for WebhookBody {
 struct CreateWebhook<'a> {
     /// URL of the receiver, which must have a public address; stored in its canonical form, without fragment.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "https://example.com/hook")]
+    #[schema(required, value_type = String, example = "https://example.com/hook")]
     url: RawField<'a>,
     /// Names of the events to send; `*` stands for all of them.
     #[serde(borrow, default)]
-    #[schema(value_type = Vec<String>, example = json!(["*"]))]
+    #[schema(required, value_type = Vec<String>, example = json!(["*"]))]
     events: RawField<'a>,
     /// The signing secret: `whsec_` and 24 to 64 bytes in base64; random if absent.
     #[serde(borrow, default)]

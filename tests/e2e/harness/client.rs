@@ -6,6 +6,8 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
+use super::contract;
+
 #[derive(Clone)]
 pub struct Client {
     pub address: SocketAddr,
@@ -76,9 +78,14 @@ impl Client {
     }
 
     pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Response> {
-        let response = request.send().await?;
+        let (client, request) = request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Response { status, headers, text: response.text().await? })
+        let response = Response { status, headers, text: response.text().await? };
+        contract::check(method.as_str(), &path, &response);
+        Ok(response)
     }
 }
 

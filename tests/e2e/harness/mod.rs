@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod check;
 pub mod client;
+mod contract;
 pub mod examples;
 pub mod grpc;
 pub mod logs;

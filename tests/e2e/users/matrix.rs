@@ -157,6 +157,7 @@ impl<'a> Fixture<'a> {
                 let id = key.credential().split('_').nth(1).unwrap();
                 single(path.replace("{key}", id), json!({}))
             }
+            (_, "/api/users/me") => single(path.to_owned(), json!({})),
             (_, "/api/users/{id}" | "/internal/user/{id}" | "/api/users/{id}/library") => {
                 single(path.replace("{id}", &self.owner_id), json!({}))
             }

@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod audit_log;
+mod denials;
 mod login_throttle;
 mod matrix;
 mod token;

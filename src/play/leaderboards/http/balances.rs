@@ -42,7 +42,7 @@ struct BalanceEntryBody {
     #[schema(example = 12300)]
     balance: Option<i64>,
     /// When it was reached.
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     reached_at: String,
 }
 

@@ -40,6 +40,17 @@ where
         .routes(routes!(get_leaderboard_entry))
 }
 
+/// State of a prize.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = PrizeState)]
+#[serde(rename_all = "snake_case")]
+enum PaymentState {
+    Due,
+    Paid,
+    /// It could not be paid; the reason says why.
+    Unpaid,
+}
+
 /// A prize of an entry.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardPrize)]
@@ -48,9 +59,7 @@ struct PrizeBody {
     amount: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
-    /// `due`, `paid` or `unpaid`.
-    #[schema(example = "paid")]
-    state: &'static str,
+    state: PaymentState,
     /// The transfer that paid it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
@@ -66,9 +75,9 @@ impl TryFrom<Prize> for PrizeBody {
 
     fn try_from(prize: Prize) -> Result<Self> {
         let (state, transfer, reason) = match prize.state {
-            PrizeState::Due => ("due", None, None),
-            PrizeState::Paid(transfer) => ("paid", Some(transfer.to_string()), None),
-            PrizeState::Unpaid(reason) => ("unpaid", None, Some(reason)),
+            PrizeState::Due => (PaymentState::Due, None, None),
+            PrizeState::Paid(transfer) => (PaymentState::Paid, Some(transfer.to_string()), None),
+            PrizeState::Unpaid(reason) => (PaymentState::Unpaid, None, Some(reason)),
         };
         Ok(Self {
             amount: number(prize.amount, prize.currency)?,
@@ -93,14 +102,14 @@ struct EntryBody {
     score: i64,
     #[schema(example = 0)]
     subscore: i64,
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
     /// Number of submissions, those that changed nothing included.
     #[schema(example = 1)]
     submissions: i64,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     updated_at: String,
     /// Prizes, once the season has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -159,10 +168,10 @@ fn score(raw: &str) -> Result<i64, String> {
 struct SubmitScore<'a> {
     /// The player: the id of a user, or any name of a guest.
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "2")]
+    #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = i64, example = 1200)]
+    #[schema(required, value_type = i64, example = 1200)]
     score: RawField<'a>,
     /// Decides between equal scores; 0 by default.
     #[serde(borrow, default)]

@@ -82,22 +82,23 @@ fn rule_bodies(rules: &[PrizeRule]) -> Result<Vec<PrizeRuleBody>> {
 struct BoardBody {
     #[schema(example = "weekly")]
     name: String,
-    /// `desc` or `asc`: which score is better.
-    #[schema(example = "desc")]
+    /// Order of the scores, the best first.
+    #[schema(value_type = ScoreOrder)]
     order: &'static str,
-    /// `best`, `set`, `incr` or `decr`: how a submission changes the score.
-    #[schema(example = "best")]
+    /// How a submission changes the score.
+    #[schema(value_type = ScoreOperator)]
     operator: &'static str,
     /// The cron expression that ends a season and begins the next one.
-    #[schema(example = "0 0 * * MON")]
+    #[schema(required, example = "0 0 * * MON")]
     reset: Option<String>,
     #[schema(example = "Europe/Berlin")]
     time_zone: &'static str,
     /// End of the last season.
+    #[schema(required, format = DateTime)]
     ends_at: Option<String>,
     /// Prizes of the seasons to come.
     prizes: Vec<PrizeRuleBody>,
-    #[schema(example = "2026-01-31T12:00:00.123456Z")]
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
 }
 
@@ -124,12 +125,13 @@ impl TryFrom<&Board> for BoardBody {
 struct SeasonBody {
     #[schema(example = 1)]
     number: i32,
-    #[schema(example = "2026-01-26T00:00:00Z")]
+    #[schema(example = "2026-01-26T00:00:00Z", format = DateTime)]
     starts_at: String,
     /// When it is to end.
-    #[schema(example = "2026-02-02T00:00:00Z")]
+    #[schema(required, example = "2026-02-02T00:00:00Z", format = DateTime)]
     ends_at: Option<String>,
     /// When it ended; absent while it runs.
+    #[schema(required, format = DateTime)]
     ended_at: Option<String>,
     /// Prizes, fixed when the season started.
     prizes: Vec<PrizeRuleBody>,
@@ -154,25 +156,25 @@ impl TryFrom<&Season> for SeasonBody {
 struct PutPrize<'a> {
     /// From 1 to 10,000.
     #[serde(borrow, default)]
-    #[schema(value_type = i32, example = 1)]
+    #[schema(required, value_type = i32, example = 1)]
     rank: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "50.00")]
+    #[schema(required, value_type = String, example = "50.00")]
     amount: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "EUR")]
+    #[schema(required, value_type = String, example = "EUR")]
     currency: RawField<'a>,
 }
 
 #[derive(Deserialize, ToSchema)]
 struct PutLeaderboard<'a> {
-    /// `desc` (the default) or `asc`: which score is better.
+    /// Order of the scores, the best first; `desc` if absent.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "desc")]
+    #[schema(value_type = Option<ScoreOrder>)]
     order: RawField<'a>,
-    /// `best` (the default), `set`, `incr` or `decr`: how a submission changes the score.
+    /// How a submission changes the score; `best` if absent.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "best")]
+    #[schema(value_type = Option<ScoreOperator>)]
     operator: RawField<'a>,
     /// A cron expression of five fields, or a nickname such as `@weekly`: each occurrence ends a season and begins
     /// the next.
@@ -185,7 +187,7 @@ struct PutLeaderboard<'a> {
     time_zone: RawField<'a>,
     /// End of the last season, as RFC 3339.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z")]
+    #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
     /// At most 1,000 prizes of each season; a rank can have one in each currency.
     #[serde(borrow)]

@@ -80,10 +80,10 @@ async fn list_prize_accounts(
 #[derive(Deserialize, ToSchema)]
 struct FundPrizeAccount<'a> {
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "EUR")]
+    #[schema(required, value_type = String, example = "EUR")]
     currency: RawField<'a>,
     #[serde(borrow, default)]
-    #[schema(value_type = String, example = "500.00")]
+    #[schema(required, value_type = String, example = "500.00")]
     amount: RawField<'a>,
 }
 

@@ -1,5 +1,9 @@
 //! The OpenAPI document, and Swagger UI to try it: nothing is fetched from elsewhere.
 
+mod complete;
+mod example;
+mod money;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -12,17 +16,16 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderName, header};
-use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Object, RefOr, Type};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerFile;
 
 use super::compression;
 use super::memory::SharedBytes;
 use super::problem::ProblemBody;
-use super::query;
 use crate::error::Error;
+
+pub use self::complete::complete;
 
 /// Swagger UI writes `style` attributes and inlines its icons; scripts come from here only.
 const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
@@ -35,12 +38,25 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
     info(
         title = "revwallet",
         description = "A wallet backend you can see through: exact money, every movement double entry.\n\n\
-            Every failure is `application/problem+json`; its `type` is a page of this server.",
+            Every failure is `application/problem+json`; its `type` is a page of this server.\n\n\
+            Decimals are exact, with the decimals of their currency. Clients whose JSON parser makes floating-point \
+            numbers of them send `Prefer: money=string`; `/openapi.json?money=string` describes the API for them.",
     ),
+    servers((url = "/", description = "The server that this document comes from")),
     components(schemas(ProblemBody<'static>)),
     modifiers(&Credentials),
     security((), ("bearer" = [])),
-    tags((name = "about", description = "The API itself")),
+    tags(
+        (name = "wallet", description = "Wallets, and the money in them: deposits, transfers, holds, refunds, statements"),
+        (name = "webhook", description = "Events sent to your server, and alerts on balances"),
+        (name = "users", description = "Accounts of people: registration, sign-in, profile"),
+        (name = "keys", description = "API keys of programs, and the audit log"),
+        (name = "play", description = "Players' balances in minor units, game events, leaderboards with prizes"),
+        (name = "games", description = "The games store: catalog, purchases, libraries, publishers"),
+        (name = "exchange", description = "Buying and selling crypto: quotes, orders, and their operators"),
+        (name = "realtime", description = "Live events on a WebSocket"),
+        (name = "about", description = "The service and this document"),
+    ),
 )]
 struct Frame;
 
@@ -61,27 +77,6 @@ impl Modify for Credentials {
 /// The document without the routes, which the slices add.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
-}
-
-/// Documents the header `Book-Position` of every successful read.
-pub fn document_positions(document: &mut utoipa::openapi::OpenApi) {
-    let reads = document.paths.paths.values_mut().filter_map(|item| item.get.as_mut());
-    for read in reads.filter(|read| !query::is_page(read)) {
-        for (status, response) in &mut read.responses.responses {
-            if let RefOr::T(response) = response
-                && status.starts_with('2')
-            {
-                let header = HeaderBuilder::new()
-                    .schema(Some(Object::with_type(Type::String)))
-                    .description(Some(
-                        "How far this answer takes the book and its events into account; opaque. \
-                         Subscribe at /ws after it to miss nothing.",
-                    ))
-                    .build();
-                response.headers.insert("Book-Position".to_owned(), RefOr::T(header));
-            }
-        }
-    }
 }
 
 /// Swagger UI.

@@ -1,5 +1,7 @@
 //! Authorization of operations, which are called directly, without HTTP, by every kind of caller.
 
+mod resources;
+
 use std::fmt::Write;
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use revwallet::app::App;
 use revwallet::auth::{Access, ApiKeyGrant, Caller, Policy, Scope, SignedIn};
 use revwallet::error::{Error, Result};
 use revwallet::idempotency::IdempotencyKey;
-use revwallet::ids::{ApiKeyId, HoldId, PlayerId, TransferId, UserId, WalletId, WebhookId};
+use revwallet::ids::{ApiKeyId, PlayerId, UserId, WalletId, WebhookId};
 use revwallet::ledger::money::Minor;
 use revwallet::secret::Secret;
 use revwallet::users::ProfileChanges;
@@ -19,8 +21,10 @@ use revwallet::wallet::transfer::{Note, TransferRequest};
 use revwallet::wallet::update::WalletChanges;
 use uuid::Uuid;
 
+use crate::harness::run;
 use crate::harness::users::User;
-use crate::harness::{TestApp, run};
+
+use self::resources::{Resources, resources};
 
 /// Permission that an operation requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,18 +145,6 @@ fn callers(owner: &SignedIn, other: &SignedIn, policy: Policy) -> Vec<TestCaller
     callers
 }
 
-/// A wallet with money, and related resources.
-#[derive(Clone, Copy)]
-struct Resources {
-    wallet: WalletId,
-    empty: WalletId,
-    frozen: WalletId,
-    transfer: TransferId,
-    hold: HoldId,
-    user: UserId,
-    other: UserId,
-}
-
 /// A call of an operation.
 struct Call<'a> {
     app: &'a App,
@@ -232,11 +224,25 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
             operation!(|c| c.app.wallets.get_transfer(c.caller, c.resources.transfer)),
         ),
         ("list", ReadAny, operation!(|c| c.app.wallets.list(c.caller, FILTER))),
-        ("deposit", Fund, operation!(|c| c.app.wallets.deposit(c.resources.wallet, "1", c.meta()))),
+        (
+            "deposit",
+            Fund,
+            operation!(|c| c.app.wallets.deposit(
+                c.resources.wallet,
+                "1",
+                Note::default(),
+                c.meta()
+            )),
+        ),
         (
             "withdraw",
             Spend,
-            operation!(|c| c.app.wallets.withdraw(c.resources.wallet, "0.01", c.meta())),
+            operation!(|c| c.app.wallets.withdraw(
+                c.resources.wallet,
+                "0.01",
+                Note::default(),
+                c.meta()
+            )),
         ),
         (
             "transfer",
@@ -271,7 +277,7 @@ fn operations() -> Vec<(&'static str, Permission, Operation)> {
                 c.app.wallets.place_hold(
                     c.resources.wallet,
                     "0.01",
-                    Duration::from_mins(1),
+                    (Duration::from_mins(1), Note::default()),
                     c.meta(),
                 )
             }),
@@ -408,8 +414,10 @@ fn is_refused(outcome: &Result<()>) -> bool {
     fn is_refusal(error: &Error) -> bool {
         match error {
             Error::InBatch { error, .. } => is_refusal(error),
-            Error::Unauthenticated
+            Error::Unauthenticated(_)
             | Error::Forbidden
+            | Error::ScopeMissing(_)
+            | Error::UserRequired
             | Error::UserNotFound
             | Error::NotFound("wallet" | "hold" | "transfer") => true,
             _ => false,
@@ -457,34 +465,4 @@ async fn every_operation_authorizes_its_caller() {
         assert!(violations.is_empty(), "{violations}");
     })
     .await;
-}
-
-/// Creates a guest and a wallet with money, an empty one, a frozen one, a transfer into the first, and a hold on it by the operator.
-async fn resources(
-    app: &TestApp,
-    opener: &crate::harness::Client,
-    [user, other]: [UserId; 2],
-) -> Resources {
-    let wallets = &app.app().wallets;
-    let (operator, key) = (Caller::operator(), IdempotencyKey::absent());
-    let meta = RequestMeta { caller: &operator, key: &key, trace: Uuid::new_v4() };
-    let mut opened = Vec::new();
-    for _ in 0..3 {
-        let body = serde_json::json!({ "owner": "x", "currency": "EUR" });
-        let response = opener.post("/wallet", body).await;
-        assert_eq!(response.status, 201, "{}", response.text);
-        opened.push(WalletId(response.json()["id"].as_str().unwrap().parse().unwrap()));
-    }
-    let guest = serde_json::json!({ "userId": "guest", "amount": 100 });
-    assert_eq!(app.post("/api/wallet/deposit", guest).await.status, 200);
-    let [wallet, empty, frozen] = opened[..] else { unreachable!("three wallets were opened") };
-    wallets.deposit(wallet, "100", meta).await.unwrap();
-    wallets.deposit(empty, "10", meta).await.unwrap();
-    let request =
-        TransferRequest { from: empty, to: wallet, amount: "10", fee: None, note: Note::default() };
-    let transfer = wallets.transfer(request, meta).await.unwrap().id;
-    let hold = wallets.place_hold(wallet, "10", Duration::from_mins(10), meta).await.unwrap().id;
-    let freeze = WalletChanges { freeze: Some(true), ..WalletChanges::default() };
-    wallets.update(frozen, &freeze, meta).await.unwrap();
-    Resources { wallet, empty, frozen, transfer, hold, user, other }
 }

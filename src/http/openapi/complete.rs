@@ -1,0 +1,255 @@
+//! Completes the OpenAPI document with what holds for many operations: shared failures, headers, examples.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::example::sample;
+use super::money;
+use crate::error::{CredentialFault, Error};
+use crate::http::decimal::MoneyFormat;
+use crate::http::problem::{PROBLEMS_STATUS, ProblemBody};
+
+/// Trace id in examples.
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// Completes the document of the routes, for clients that read money in this format. `webhooks` are the requests that
+/// the service sends, by the names of their events.
+pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: MoneyFormat) -> Value {
+    let mut document =
+        serde_json::to_value(document).expect("a document of names and texts always serializes");
+    document["webhooks"] = webhooks;
+    document["components"]["responses"] = failures();
+    document["components"]["headers"] = headers();
+    document["components"]["parameters"] = json!({ "Prefer": money::preference(money) });
+    money::write(&mut document, money);
+    let schemas = document["components"]["schemas"].clone();
+    for (method, operation) in items(&mut document["paths"]).flat_map(operations) {
+        complete_operation(method, operation, &schemas);
+    }
+    for (_, operation) in items(&mut document["webhooks"]).flat_map(operations) {
+        add_examples(operation, &schemas);
+    }
+    document
+}
+
+fn items(object: &mut Value) -> impl Iterator<Item = &mut Value> {
+    object.as_object_mut().into_iter().flat_map(Map::values_mut)
+}
+
+/// The operations of a path, by their methods.
+fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Map<String, Value>)> {
+    let members = item.as_object_mut().into_iter().flatten();
+    members.filter_map(|(name, member)| Some((name.as_str(), member.as_object_mut()?)))
+}
+
+fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas: &Value) {
+    let has = |operation: &Map<String, Value>, name: &str| {
+        let mut parameters = operation.get("parameters").and_then(Value::as_array).into_iter();
+        parameters.any(|all| all.iter().any(|parameter| parameter["name"] == name))
+    };
+    let (is_replayable, is_page) = (has(operation, "Idempotency-Key"), has(operation, "after"));
+    let is_conditional = has(operation, "If-None-Match");
+    for parameter in
+        operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten()
+    {
+        // Absent is the only null that a query or a header has.
+        if let Some(schema) = parameter.get_mut("schema") {
+            remove_null(schema);
+        }
+    }
+    let has_body = operation.contains_key("requestBody");
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let answers_problems = responses.remove(PROBLEMS_STATUS).is_some();
+    let own = responses.iter_mut().filter(|(_, response)| response.get("$ref").is_none());
+    for (status, response) in own {
+        let mut names = vec!["X-Request-Id"];
+        let is_success = status.starts_with('2') || status == "304";
+        names.extend((is_success && is_conditional).then_some("ETag"));
+        names.extend((is_success && is_replayable).then_some("Idempotent-Replayed"));
+        names.extend((is_success && is_page).then_some("Link"));
+        names.extend((is_success && answers_problems).then_some("Preference-Applied"));
+        names.extend((status == "201" && method == "post").then_some("Location"));
+        names
+            .extend((is_success && method == "get" && answers_problems).then_some("Book-Position"));
+        let headers = names.into_iter().map(|name| (name.to_owned(), reference("headers", name)));
+        response["headers"] = Value::Object(headers.collect());
+    }
+    for (status, name) in FAILURES {
+        if answers_problems && can_fail(method, has_body, status)
+            || status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR
+        {
+            let status = status.as_str().to_owned();
+            responses.entry(status).or_insert_with(|| reference("responses", name));
+        }
+    }
+    if answers_problems {
+        let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+        parameters.as_array_mut().expect("a list").push(reference("parameters", "Prefer"));
+    }
+    add_examples(operation, schemas);
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
+}
+
+fn remove_null(schema: &mut Value) {
+    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            schema["type"] = only.clone();
+        }
+    }
+    if let Some(choices) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [only] = choices.as_slice() {
+            *schema = only.clone();
+        }
+    }
+}
+
+/// Adds an example of each whole body.
+fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
+    let bodies = operation.get_mut("requestBody").into_iter();
+    let bodies = bodies.filter_map(|body| body.get_mut("content")?.as_object_mut());
+    bodies.for_each(|content| add_example(content, schemas));
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    for response in responses.into_iter().flat_map(Map::values_mut) {
+        if let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) {
+            add_example(content, schemas);
+        }
+    }
+}
+
+fn add_example(content: &mut Map<String, Value>, schemas: &Value) {
+    let Some(json) = content.get_mut("application/json") else { return };
+    if json.get("example").is_none()
+        && let Some(example) = sample(&json["schema"], schemas)
+    {
+        json["example"] = example;
+    }
+}
+
+/// The failures that operations share, by their statuses.
+const FAILURES: [(StatusCode, &str); 13] = [
+    (StatusCode::BAD_REQUEST, "BadRequest"),
+    (StatusCode::UNAUTHORIZED, "Unauthenticated"),
+    (StatusCode::FORBIDDEN, "Forbidden"),
+    (StatusCode::NOT_FOUND, "NotFound"),
+    (StatusCode::CONFLICT, "Conflict"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
+    (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
+    (StatusCode::BAD_GATEWAY, "Unreachable"),
+    (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+    (StatusCode::GATEWAY_TIMEOUT, "Unanswered"),
+];
+
+/// Whether an operation can fail with a status.
+fn can_fail(method: &str, has_body: bool, status: StatusCode) -> bool {
+    match status {
+        StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
+        StatusCode::CONFLICT => method != "get",
+        // The operations that count attempts say so themselves.
+        StatusCode::TOO_MANY_REQUESTS => false,
+        _ => true,
+    }
+}
+
+/// An error with this status, and what it means in general.
+fn failure(status: StatusCode) -> (Error, &'static str) {
+    match status {
+        StatusCode::BAD_REQUEST => {
+            let cause = "expected `,` or `}` at line 1 column 17".to_owned();
+            (Error::MalformedJson(cause), "The body is not valid JSON, or a field is invalid")
+        }
+        StatusCode::UNAUTHORIZED => {
+            let error = Error::Unauthenticated(CredentialFault::Missing);
+            (error, "The credential is missing, wrong, revoked or expired")
+        }
+        StatusCode::FORBIDDEN => {
+            (Error::ScopeMissing("wallet:write"), "The credential does not grant the permission")
+        }
+        StatusCode::NOT_FOUND => {
+            (Error::NotFound("wallet"), "There is no such thing, or not for this caller")
+        }
+        StatusCode::CONFLICT => {
+            (Error::WalletFrozen, "The state of what it is about does not allow the operation")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            (Error::BodyTooLarge { limit: crate::http::BODY_BYTES_MAX }, "The body is too large")
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            (Error::UnsupportedMediaType, "The body is not sent as JSON, or is compressed")
+        }
+        StatusCode::UNPROCESSABLE_ENTITY => {
+            let (available, required) = ("5.00".to_owned(), "7.50".to_owned());
+            let error = Error::InsufficientFunds { available, required };
+            (error, "A field or a parameter is invalid, or the money does not suffice")
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let wait = std::time::Duration::from_secs(8);
+            (Error::TooManyRequests { wait }, "Too many failed attempts")
+        }
+        StatusCode::BAD_GATEWAY => (Error::Unreachable, "The edge cannot reach the service"),
+        StatusCode::SERVICE_UNAVAILABLE => (Error::Overloaded, "The service cannot answer now"),
+        StatusCode::GATEWAY_TIMEOUT => {
+            (Error::Unanswered, "The service did not answer the edge in time")
+        }
+        _ => (Error::Internal(anyhow::anyhow!("an example")), "A fault of the service"),
+    }
+}
+
+/// The shared failures, with whole answers as examples.
+fn failures() -> Value {
+    let responses = FAILURES.map(|(status, name)| {
+        let (error, description) = failure(status);
+        let mut headers = json!({ "X-Request-Id": reference("headers", "X-Request-Id") });
+        if error.retry_after().is_some() {
+            headers["Retry-After"] = reference("headers", "Retry-After");
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers["WWW-Authenticate"] = reference("headers", "WWW-Authenticate");
+        }
+        let example = serde_json::to_value(ProblemBody::new(&error, TRACE_ID));
+        let body = json!({
+            "schema": reference("schemas", "Problem"),
+            "example": example.expect("strings and numbers always serialize"),
+        });
+        let content = json!({ "application/problem+json": body });
+        let response =
+            json!({ "description": description, "headers": headers, "content": content });
+        (name.to_owned(), response)
+    });
+    Value::Object(responses.into_iter().collect())
+}
+
+/// The headers that responses share.
+fn headers() -> Value {
+    let text = |description: &str, example: &str| json!({ "description": description, "schema": { "type": "string" }, "example": example });
+    json!({
+        "X-Request-Id": text("Id of the request, in every log line about it", TRACE_ID),
+        "Book-Position": text(
+            "How far this answer takes the book and its events into account; opaque. \
+             Subscribe at /ws after it to miss nothing.",
+            "AAAAAAAAACoAAAAAAAAABw",
+        ),
+        "ETag": text("Version of the answer, for `If-None-Match`", "W/\"0af7651916cd43dd8448eb211c80319c\""),
+        "Idempotent-Replayed": text("`true` if an earlier request with the same key took effect", "true"),
+        "Link": text("The next page, as `rel=\"next\"`, if there may be one", "</wallet?limit=100&after=100>; rel=\"next\""),
+        "Location": text("Path of what was created", "/wallet/7"),
+        "Preference-Applied": text("The preference that the answer follows", "money=string"),
+        "Retry-After": {
+            "description": "Seconds to wait before another attempt",
+            "schema": { "type": "integer" },
+            "example": 1,
+        },
+        "WWW-Authenticate": text("How to authenticate", "Bearer"),
+    })
+}

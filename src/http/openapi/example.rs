@@ -1,0 +1,58 @@
+//! Examples of whole bodies, composed of the examples of their members.
+
+use serde_json::{Map, Value};
+
+/// An example of a schema; none if it has a required part without one.
+pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
+    if let Some(example) = schema.get("example") {
+        return Some(example.clone());
+    }
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.rsplit('/').next()?;
+        return sample(schemas.get(name)?, schemas);
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values.first().cloned();
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        return choices.iter().find_map(|choice| sample(choice, schemas));
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let parts = parts.iter().map(|part| sample(part, schemas));
+        let members = parts.map(|part| part?.as_object().cloned()).collect::<Option<Vec<_>>>()?;
+        return Some(Value::Object(members.into_iter().flatten().collect()));
+    }
+    match first_type(schema)? {
+        "object" => object(schema, schemas),
+        "array" => sample(&schema["items"], schemas).map(|item| Value::Array(vec![item])),
+        "null" => Some(Value::Null),
+        _ => None,
+    }
+}
+
+/// The type of a schema; null before any other, for a member without an example is absent more often than not.
+fn first_type(schema: &Value) -> Option<&str> {
+    match &schema["type"] {
+        Value::String(only) => Some(only),
+        Value::Array(types) if types.iter().any(|kind| kind == "null") => Some("null"),
+        Value::Array(types) => types.first()?.as_str(),
+        _ => None,
+    }
+}
+
+fn object(schema: &Value, schemas: &Value) -> Option<Value> {
+    let mut members = Map::new();
+    let required = schema["required"].as_array();
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        let is_required = required.is_some_and(|all| all.iter().any(|required| required == name));
+        match sample(member, schemas) {
+            Some(Value::Null) if !is_required => {}
+            Some(example) => {
+                members.insert(name.clone(), example);
+            }
+            None if is_required => return None,
+            None => {}
+        }
+    }
+    Some(Value::Object(members))
+}

@@ -1,0 +1,130 @@
+//! Money in the OpenAPI document: decimals as numbers or as strings.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::http::decimal::MoneyFormat;
+
+/// Beginning of a reference to a schema.
+const SCHEMAS: &str = "#/components/schemas/";
+
+/// The mark of a decimal in a schema, as JSON.
+const DECIMAL: &str = "\"format\":\"double\"";
+
+/// The header that chooses the format. In a document with strings it is required: the schemas hold only then.
+pub(super) fn preference(money: MoneyFormat) -> Value {
+    let values = match money {
+        MoneyFormat::Number => json!(["money=number", "money=string"]),
+        MoneyFormat::String => json!(["money=string"]),
+    };
+    let mut schema = json!({ "type": "string", "enum": values });
+    if money == MoneyFormat::String {
+        schema["default"] = json!("money=string");
+    }
+    json!({
+        "name": "Prefer",
+        "in": "header",
+        "description": "How the answer writes decimals: as JSON numbers or as strings, which are exact in every client",
+        "required": money == MoneyFormat::String,
+        "schema": schema,
+    })
+}
+
+/// Turns the decimals of requests and answers into strings, if that is the format. Events have numbers for everyone.
+pub(super) fn write(document: &mut Value, money: MoneyFormat) {
+    if money == MoneyFormat::Number {
+        return;
+    }
+    let mut schemas = document["components"]["schemas"].take();
+    let of_api = referenced(&document["paths"], &schemas);
+    let of_events = referenced(&document["webhooks"], &schemas);
+    let has_decimals = |name: &String| {
+        let parts = referenced(&schemas[name], &schemas);
+        parts.iter().chain([name]).any(|part| schemas[part].to_string().contains(DECIMAL))
+    };
+    // Schemas of both get a second version for events.
+    let both: BTreeSet<String> =
+        of_api.intersection(&of_events).filter(|name| has_decimals(name)).cloned().collect();
+    let mut events: Vec<(String, Value)> = Vec::new();
+    for name in of_events {
+        let mut schema = schemas[&name].clone();
+        rename_references(&mut schema, &both);
+        events.push((event_name(&name, &both), schema));
+    }
+    rename_references(&mut document["webhooks"], &both);
+    write_strings(&mut schemas);
+    write_strings(&mut document["paths"]);
+    for (name, schema) in events {
+        schemas[name] = schema;
+    }
+    document["components"]["schemas"] = schemas;
+}
+
+/// The schemas that a part of the document refers to, directly or through others.
+fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut parts = vec![part];
+    while let Some(part) = parts.pop() {
+        match part {
+            Value::Object(members) => {
+                parts.extend(members.values());
+                let reference = members.get("$ref").and_then(Value::as_str);
+                if let Some(name) = reference.and_then(|path| path.strip_prefix(SCHEMAS))
+                    && found.insert(name.to_owned())
+                {
+                    parts.push(&schemas[name]);
+                }
+            }
+            Value::Array(items) => parts.extend(items),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The name of a schema in events.
+fn event_name(name: &str, both: &BTreeSet<String>) -> String {
+    if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
+}
+
+fn rename_references(value: &mut Value, both: &BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(path)) = members.get_mut("$ref")
+                && let Some(name) = path.strip_prefix(SCHEMAS)
+            {
+                *path = format!("{SCHEMAS}{}", event_name(name, both));
+            }
+            members.values_mut().for_each(|member| rename_references(member, both));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, both)),
+        _ => {}
+    }
+}
+
+fn write_strings(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if members.get("format").is_some_and(|format| format == "double") {
+                write_string(value);
+            } else {
+                members.values_mut().for_each(write_strings);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_strings),
+        _ => {}
+    }
+}
+
+fn write_string(schema: &mut Value) {
+    schema["type"] = match &schema["type"] {
+        Value::Array(_) => json!(["string", "null"]),
+        _ => json!("string"),
+    };
+    schema["format"] = json!("decimal");
+    schema["pattern"] = json!(r"^-?[0-9]+(\.[0-9]+)?$");
+    if let Some(example) = schema["example"].as_f64() {
+        schema["example"] = json!(format!("{example:.2}"));
+    }
+}

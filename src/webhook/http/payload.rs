@@ -1,0 +1,133 @@
+//! Requests that webhooks receive, for the OpenAPI document.
+
+use serde_json::{Map, Value, json};
+use utoipa::{OpenApi, ToSchema};
+
+use crate::webhook::event::{EVENTS, WalletEventData};
+
+/// Schemas of the events that other slices publish, and of those about wallets.
+#[derive(OpenApi)]
+#[openapi(components(schemas(WalletEvent, GameEvent, EntitlementEvent, OrderEvent)))]
+pub struct Payloads;
+
+/// A transfer that involves a wallet, or an alert that it crossed.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct WalletEvent {
+    #[schema(rename = "type", example = "transfer.deposit")]
+    kind: String,
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
+    timestamp: String,
+    data: WalletEventData<'static>,
+}
+
+/// A change of the catalog.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct GameEvent {
+    #[schema(rename = "type", example = "game.added")]
+    kind: String,
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
+    timestamp: String,
+    #[schema(schema_with = game)]
+    data: Value,
+}
+
+/// The game, as `GET /api/games/{id}` shows it.
+fn game() -> utoipa::openapi::Ref {
+    utoipa::openapi::Ref::from_schema_name("Game")
+}
+
+/// A game that a user got, or no longer has.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct EntitlementEvent {
+    #[schema(rename = "type", example = "entitlement.granted")]
+    kind: String,
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
+    timestamp: String,
+    data: EntitlementEventData,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "names the members for the document")]
+struct EntitlementEventData {
+    #[schema(example = 1)]
+    game_id: i64,
+    #[schema(example = "2")]
+    user_id: String,
+}
+
+/// A change of an order of the exchange.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct OrderEvent {
+    #[schema(rename = "type", example = "order.processing")]
+    kind: String,
+    #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
+    timestamp: String,
+    data: OrderEventData,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the members for the document")]
+struct OrderEventData {
+    #[schema(example = 1)]
+    order_id: i64,
+    /// The state of the order.
+    #[schema(example = "processing")]
+    state: String,
+    /// The step that the event is about.
+    #[schema(example = "exchange")]
+    step: String,
+    #[schema(example = "done")]
+    step_state: String,
+    /// Why the order is not simply processing.
+    reason: Option<String>,
+}
+
+/// The requests of every event, by its name.
+pub fn webhooks() -> Value {
+    let events = EVENTS.iter().filter(|name| **name != "*");
+    let requests: Map<_, _> = events.map(|name| ((*name).to_owned(), request(name))).collect();
+    Value::Object(requests)
+}
+
+fn request(event: &str) -> Value {
+    let schema = match event.split('.').next() {
+        Some("game") => "GameEvent",
+        Some("entitlement") => "EntitlementEvent",
+        Some("order") => "OrderEvent",
+        _ => "WalletEvent",
+    };
+    let header = |name: &str, description: &str, example: &str| {
+        json!({
+            "name": name, "in": "header", "required": true, "description": description,
+            "schema": { "type": "string" }, "example": example,
+        })
+    };
+    json!({ "post": {
+        "tags": ["webhook"],
+        "summary": format!("The event {event}"),
+        "operationId": format!("on_{}", event.replace('.', "_")),
+        "security": [{}],
+        "parameters": [
+            header("webhook-id", "The same in every attempt: store the ids that you have processed", "msg_17"),
+            header("webhook-timestamp", "Time of the attempt, in seconds of Unix time", "1769860800"),
+            header(
+                "webhook-signature",
+                "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` by each valid secret, as Standard Webhooks has it",
+                "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+            ),
+        ],
+        "requestBody": {
+            "required": true,
+            "content": { "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } },
+        },
+        "responses": {
+            "2XX": { "description": "Accepted" },
+            "default": { "description": "Not accepted: the event is sent again, for a day" },
+        },
+    } })
+}
