@@ -47,6 +47,8 @@ RUN mkdir src \
 FROM dependencies AS build
 COPY build.rs sqlx.toml ./
 COPY .sqlx .sqlx
+COPY docs/operations.md docs/operations.md
+COPY docs/runbooks docs/runbooks
 COPY migrations migrations
 COPY src src
 ARG REVISION=unknown

@@ -16,7 +16,7 @@ use crate::http::extract::Query;
 use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{MoneyFormat, openapi, problem_pages, with_fallbacks};
-use crate::ops::{alertmanager, health, status};
+use crate::ops::{alertmanager, health, runbooks, status};
 use crate::{api_keys, audit_log, exchange, games, grpc};
 use crate::{play, realtime, users, wallet, web, webhook};
 
@@ -63,6 +63,7 @@ pub fn public(app: App) -> anyhow::Result<Router> {
 pub fn internal(app: App) -> Router {
     let routes = health::routes()
         .merge(alertmanager::routes())
+        .merge(runbooks::routes())
         .merge(users::http::internal())
         .merge(exchange::http::internal());
     with_fallbacks(routes).with_state(app)

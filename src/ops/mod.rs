@@ -1,9 +1,10 @@
-//! Operations: health, metrics, the receiver of alerts from Alertmanager, and the canary.
+//! Operations: health, metrics, runbooks, the receiver of alerts from Alertmanager, and the canary.
 
 pub mod alertmanager;
 pub mod canary;
 pub mod health;
 pub mod health_client;
+pub mod runbooks;
 pub mod status;
 
 use std::sync::Arc;

@@ -214,9 +214,11 @@ fn every_service_that_a_configuration_names_exists() {
         let variables = list(&edge.spec["containers"][0]["env"]);
         let upstreams: Vec<_> = variables
             .iter()
-            .filter_map(|variable| variable["value"].as_str()?.split_once(".$(NAMESPACE).svc."))
+            .filter_map(|variable| variable["value"].as_str())
+            .flat_map(|value| value.split(' '))
+            .filter_map(|address| address.split_once(".$(NAMESPACE).svc."))
             .collect();
-        assert_eq!(upstreams.len(), 3);
+        assert_eq!(upstreams.len(), 5);
         for (host, rest) in upstreams {
             let service = manifests.find("Service", host).unwrap();
             let (_, port) = rest.rsplit_once(':').unwrap();

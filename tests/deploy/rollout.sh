@@ -46,7 +46,7 @@ set_addresses 127.0.0.2 127.0.0.3 127.0.0.4
 python3 tests/deploy/dns_server.py $((port + 2)) "$folder/names" &
 children+=($!)
 echo admin:admin >"$folder/users"
-EDGE_NGINX=$nginx EDGE_RUN=$folder/edge EDGE_USERS_FILE=$folder/users EDGE_GRAFANA=off EDGE_PROMETHEUS=off EDGE_RATE=off \
+EDGE_NGINX=$nginx EDGE_RUN=$folder/edge EDGE_USERS_FILE=$folder/users EDGE_GRAFANA=off EDGE_PROMETHEUS=off EDGE_RUNBOOKS=off EDGE_RATE=off \
   EDGE_API=revwallet-http.revwallet.svc.cluster.local:$port EDGE_RESOLVER=127.0.0.1:$((port + 2)) \
   EDGE_LISTEN=127.0.0.1:$((port + 3)) EDGE_LISTEN_STATUS=127.0.0.1:$((port + 4)) sh nginx/start >"$folder/edge.log" 2>&1 &
 children+=($!)

@@ -33,6 +33,7 @@ mod page;
 mod play;
 mod positions;
 mod realtime;
+mod runbooks;
 mod startup;
 mod strictness;
 mod tail;

@@ -104,10 +104,11 @@ async fn without_a_users_file_the_consoles_are_disabled() {
         let settings = [
             ("EDGE_GRAFANA", echo.as_str()),
             ("EDGE_PROMETHEUS", echo.as_str()),
+            ("EDGE_RUNBOOKS", echo.as_str()),
             ("EDGE_USERS_FILE", "/nowhere"),
         ];
         let mut edge = Edge::start(&nginx, "127.0.0.1:1", &settings).await;
-        for path in ["/grafana/", "/prometheus/"] {
+        for path in ["/grafana/", "/prometheus/", "/runbooks"] {
             get_as(&edge, path, Some(("admin", "admin"))).await.problem(404, "not-found");
         }
         edge.expect_message("start: /nowhere does not exist");

@@ -210,7 +210,7 @@ async fn a_browser_gets_a_page_and_a_program_gets_a_problem() {
         let links: Vec<&str> = welcome.split("href=\"").skip(1).collect();
         assert!(links.len() > 5);
         for link in links.iter().map(|link| link.split('"').next().unwrap()) {
-            let is_console = ["/grafana/", "/prometheus/"].contains(&link);
+            let is_console = ["/grafana/", "/prometheus/", "/runbooks"].contains(&link);
             let expected = if is_console { 404 } else { 200 };
             assert_eq!(
                 edge.public.get(link).await.status,

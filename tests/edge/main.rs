@@ -23,5 +23,6 @@ mod nginx;
 mod pages;
 mod replicas;
 mod routes;
+mod runbooks;
 mod stub;
 mod websocket;

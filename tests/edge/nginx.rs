@@ -94,6 +94,7 @@ impl Edge {
             .env("EDGE_API", api)
             .env("EDGE_GRAFANA", "off")
             .env("EDGE_PROMETHEUS", "off")
+            .env("EDGE_RUNBOOKS", "off")
             .env("EDGE_USERS_FILE", users)
             .env("EDGE_LISTEN", public.to_string())
             .env("EDGE_LISTEN_TLS", tls.to_string())

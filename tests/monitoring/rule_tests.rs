@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use crate::source::RUNBOOKS;
 use crate::source::alerts::{self, UNIT_TEST_MINUTES};
 use crate::source::rules::WATCHDOG_SUMMARY;
 use crate::source::slos::SLOS;
@@ -87,7 +86,7 @@ fn healthy_series() -> Vec<(&'static str, &'static str)> {
 pub fn slos() -> String {
     let mut out =
         format!("{HEAD}rule_files: [../rules/slos.yml]\nevaluation_interval: 1m\ntests:\n");
-    out.push_str("  - name: many errors page\n");
+    out.push_str("  - name: many errors page\n    external_url: http://revwallet.com/prometheus\n");
     input_series(
         &mut out,
         &[
@@ -112,7 +111,7 @@ pub fn slos() -> String {
     for severity in ["page", "ticket"] {
         write!(
             out,
-            "          - exp_labels: {{ severity: {severity}, slo: {name}, job: revwallet }}\n            exp_annotations:\n              summary: \"{name} burns its 30-day error budget too fast: error ratio 2%\"\n              runbook_url: {RUNBOOKS}/ErrorBudgetBurn.md\n              dashboard_url: /grafana/d/revwallet-slo\n",
+            "          - exp_labels: {{ severity: {severity}, slo: {name}, job: revwallet }}\n            exp_annotations:\n              summary: \"{name} burns its 30-day error budget too fast: error ratio 2%\"\n              runbook_url: http://revwallet.com/runbooks/ErrorBudgetBurn\n              dashboard_url: http://revwallet.com/grafana/d/revwallet-slo\n",
             name = availability.name
         )
         .unwrap();

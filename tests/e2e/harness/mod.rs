@@ -1,5 +1,6 @@
 //! Harness: starts the real app for one test, and checks the invariants at its end.
 
+pub mod alerts;
 pub mod browser;
 pub mod check;
 pub mod client;

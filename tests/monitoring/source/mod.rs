@@ -7,5 +7,6 @@ pub mod promql;
 pub mod rules;
 pub mod slos;
 
-/// Path of the runbooks that alerts link to.
-pub const RUNBOOKS: &str = "/docs/runbooks";
+/// Public URL of the system, as a template of a rule: Prometheus is published at `/prometheus` below it and knows its own
+/// address (`--web.external-url`), so links in notifications need no setting of their own.
+pub const PUBLIC_URL: &str = r#"{{ reReplaceAll "/prometheus$" "" $externalURL }}"#;

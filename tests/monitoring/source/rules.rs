@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::RUNBOOKS;
+use super::PUBLIC_URL;
 use super::alerts::{self, Alert};
 use super::promql::TimeScale;
 use super::slos::{BURN_RATES, BurnRate, EVENT_RATE_MIN, SLOS, Slo, WINDOWS};
@@ -131,8 +131,8 @@ fn alerting_rule(
         out,
         "        labels: {{ severity: {severity}{labels} }}\n        annotations:\n          summary: {}\n          runbook_url: {}\n          dashboard_url: {}\n",
         quoted(summary),
-        quoted(&format!("{RUNBOOKS}/{name}.md")),
-        quoted(&format!("/grafana/d/{dashboard}")),
+        quoted(&format!("{PUBLIC_URL}/runbooks/{name}")),
+        quoted(&format!("{PUBLIC_URL}/grafana/d/{dashboard}")),
     )
     .unwrap();
 }
