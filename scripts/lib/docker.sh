@@ -157,7 +157,7 @@ build_service_images() {
       postgres:*) build_service_image "$image" "ENV PATH=/$(cd "$docker_home/servers" && echo usr/lib/postgresql/*/bin):/usr/local/bin:/usr/bin" \
         'RUN rm -rf /var/lib/postgresql/*' 'VOLUME /var/lib/postgresql' 'ENTRYPOINT ["docker-entrypoint.sh"]' 'CMD ["postgres"]' ;;
       prom/prometheus:*) build_service_image "$image" 'USER nobody' 'WORKDIR /prometheus' 'VOLUME /prometheus' 'ENTRYPOINT ["prometheus"]' ;;
-      prom/alertmanager:*) build_service_image "$image" 'USER nobody' 'WORKDIR /alertmanager' 'VOLUME /alertmanager' 'ENTRYPOINT ["prometheus-alertmanager"]' ;;
+      prom/alertmanager:*) build_service_image "$image" 'RUN ln -s prometheus-alertmanager /usr/bin/alertmanager' 'USER nobody' 'WORKDIR /alertmanager' 'VOLUME /alertmanager' 'ENTRYPOINT ["prometheus-alertmanager"]' ;;
       nginx/nginx-prometheus-exporter:*) build_service_image "$image" 'USER nobody' 'ENTRYPOINT ["prometheus-nginx-exporter"]' ;;
     esac
   done

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::render::{Manifests, list, overlay, text};
 use crate::{bash, tools};
 
-fn compose() -> Value {
+/// Returns the compose file as JSON.
+pub fn compose() -> Value {
     let script =
         "import json, sys, yaml; json.dump(yaml.safe_load(open('docker-compose.yml')), sys.stdout)";
     let python = format!("'{}/bin/python'", tools("kubernetes_tools"));
@@ -81,6 +82,14 @@ fn compose_and_manifests_pass_the_same_settings() {
             .map(|argument| expanded(text(argument), &known))
             .collect();
         assert_eq!(in_manifest, in_compose, "{name}");
+    }
+
+    let alertmanager = pods.iter().find(|pod| pod.name == "StatefulSet alertmanager").unwrap();
+    let source = &alertmanager.spec["containers"][0]["envFrom"][0]["configMapRef"];
+    let settings = manifests.find("ConfigMap", text(&source["name"])).unwrap();
+    let in_compose = &compose["services"]["alertmanager"]["environment"];
+    for (name, value) in in_compose.as_object().unwrap() {
+        assert_eq!(settings["data"][name], with_defaults(text(value)), "{name}");
     }
 
     let grafana = pods.iter().find(|pod| pod.name == "StatefulSet grafana").unwrap();

@@ -29,7 +29,7 @@ fn references(value: &Value, found: &mut Vec<(&'static str, String, Vec<String>)
     };
     for (field, source) in object {
         match field.as_str() {
-            "secretKeyRef" if source["optional"] == true => {}
+            "secretKeyRef" | "secret" if source["optional"] == true => {}
             "configMapKeyRef" | "secretKeyRef" => {
                 let kind = if field.starts_with('c') { "ConfigMap" } else { "Secret" };
                 let key = text(&source["key"]).to_owned();

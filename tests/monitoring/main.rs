@@ -15,6 +15,7 @@ mod doc_tables;
 mod exporters;
 mod generated_files;
 mod lint;
+mod pager;
 mod proof;
 mod rule_tests;
 mod source;
