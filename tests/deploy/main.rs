@@ -11,6 +11,7 @@ mod network;
 mod references;
 mod render;
 mod rollout;
+mod runbooks;
 mod scripts;
 mod settings;
 mod workflows;

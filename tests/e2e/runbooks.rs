@@ -87,3 +87,28 @@ async fn a_terminal_gets_the_text_and_the_public_listener_nothing() {
     })
     .await;
 }
+
+/// Statements are only planned, not executed.
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    run(async |app| {
+        let mut db = app.database.connect().await;
+        let mut count = 0;
+        for path in runbook_paths() {
+            let runbook = app.internal.get(&path).await.text;
+            for block in runbook.split("```sql\n").skip(1) {
+                let block = block.split("```").next().unwrap();
+                for statement in block.split(';').map(str::trim).filter(|text| !text.is_empty()) {
+                    let statement = statement.replace("(PID)", "(1)").replace("= N", "= 1");
+                    let planned =
+                        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("explain {statement}")));
+                    let planned = planned.execute(&mut db).await;
+                    assert!(planned.is_ok(), "{path}: {statement}: {}", planned.unwrap_err());
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 20, "{count}");
+    })
+    .await;
+}

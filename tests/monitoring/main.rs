@@ -18,5 +18,6 @@ mod lint;
 mod pager;
 mod proof;
 mod rule_tests;
+mod runbooks;
 mod source;
 mod tools;
