@@ -158,3 +158,23 @@ fn configurations_agree_on_addresses() {
     assert!(tempo.contains("0.0.0.0:4317") && alloy.contains("tempo:4317"));
     assert!(loki.contains("alertmanager_url: http://alertmanager:9093\n"));
 }
+
+/// Templates of rules remove these paths from the addresses of Prometheus and Grafana to get the public URL.
+#[test]
+fn links_of_alerts_begin_with_the_public_url() {
+    let compose = read("docker-compose.yml");
+    let public = "${REVWALLET_URL:-http://revwallet.com}";
+    assert!(crate::source::PUBLIC_URL.contains(r#""/prometheus$" """#));
+    assert!(compose.contains(&format!("- --web.external-url={public}/prometheus/\n")));
+    assert!(compose.contains(&format!("- -ruler.external.url={public}/grafana\n")));
+    let rules = read("loki/rules/fake/revwallet.yaml");
+    let links = rules.matches(r#"_url: '{{ reReplaceAll "/grafana$" "" $externalURL }}/runbooks/"#);
+    assert_eq!(links.count(), rules.matches("runbook_url: ").count());
+    for (manifest, argument) in [
+        ("prometheus", "--web.external-url=$(PUBLIC_URL)/prometheus/"),
+        ("loki", "-ruler.external.url=$(PUBLIC_URL)/grafana"),
+    ] {
+        let manifest = read(&format!("kind/base/{manifest}.yaml"));
+        assert!(manifest.contains(&format!("- {argument}\n")), "{argument}");
+    }
+}
