@@ -166,6 +166,35 @@ fn scripts_exist_and_accept_their_options() {
     }
 }
 
+#[test]
+fn every_script_answers_help_without_doing_anything() {
+    let folder = std::env::temp_dir().join(format!("revwallet-help-{}", std::process::id()));
+    let (programs, home) = (folder.join("bin"), folder.join("home"));
+    std::fs::create_dir_all(&programs).unwrap();
+    std::fs::create_dir_all(&home).unwrap();
+    // All that the answer needs: anything else that a script runs is missing, and fails it.
+    for name in ["bash", "dirname", "env", "python3", "sed"] {
+        let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(name));
+        let found = found.iter().find(|path| path.exists()).unwrap();
+        std::os::unix::fs::symlink(found, programs.join(name)).unwrap();
+    }
+    for script in files("scripts") {
+        let name = script.file_name().unwrap().to_str().unwrap();
+        for option in ["--help", "-h"] {
+            let mut command = std::process::Command::new(&script);
+            command.arg(option).env_clear().env("PATH", &programs).env("HOME", &home);
+            let output = command.current_dir(&home).output().unwrap();
+
+            let (stdout, stderr) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success() && stderr.is_empty(), "{name} {option}: {stderr}");
+            let usage = format!("Usage: scripts/{name}");
+            assert!(String::from_utf8_lossy(&stdout).contains(&usage), "{name} {option}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0, "a script left a file");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 fn files(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(folder)).unwrap();
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()

@@ -2,11 +2,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the scripts read `value`, and set `caller_dir`, `bin` and `url`
 
-# Prints the comment at the top of the script.
-usage() {
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-}
-
 # Sets `value` to the value of an option: option_value "$@"
 option_value() {
   [ $# -ge 2 ] && [ -n "$2" ] || usage_error "$1 requires a value"
