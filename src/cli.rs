@@ -6,6 +6,7 @@ use crate::audit_log::cli::AuditArgs;
 use crate::exchange::cli::{ExchangeCommand, OrderCommand};
 use crate::games::cli::GameCommand;
 use crate::ledger::verify::Anchor;
+use crate::output::OutputArgs;
 use crate::play::leaderboards::cli::PrizeAccountCommand;
 use crate::users::cli::{JwtCommand, UserCommand};
 
@@ -15,6 +16,8 @@ use crate::users::cli::{JwtCommand, UserCommand};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
+    #[command(flatten)]
+    pub output: OutputArgs,
     #[command(flatten)]
     pub config: Config,
 }

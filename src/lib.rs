@@ -41,6 +41,7 @@ pub mod jobs;
 pub mod cache;
 pub mod error;
 pub mod ids;
+pub mod output;
 pub mod secret;
 pub mod settings;
 pub mod striped_lock;

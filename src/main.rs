@@ -1,10 +1,9 @@
-//! The program: runs the command of the command line; an error is one sentence on standard error.
+//! The program: runs the command of the command line; a failure is one sentence on standard error.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Parser};
 use indicatif::ProgressBar;
@@ -22,9 +21,10 @@ use revwallet::exchange::{self, Exchange};
 use revwallet::games::{self, cli::GameCommand};
 use revwallet::ledger::verify::{self, Anchor};
 use revwallet::ops::health_client;
+use revwallet::output::{OutputArgs, print_text};
 use revwallet::play::leaderboards::{self, cli::PrizeAccountCommand};
 use revwallet::tasks::Tasks;
-use revwallet::telemetry::Telemetry;
+use revwallet::telemetry::{LogStream, Metrics, Telemetry};
 use revwallet::users;
 
 #[global_allocator]
@@ -54,88 +54,96 @@ fn fail(code: u8, sentence: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The error of the command line in one sentence, without secret values; clap would write a paragraph.
+/// The message of clap about an invalid command line, whole but without secret values.
 fn usage_error(invalid: &clap::Error) -> String {
-    let mut text = invalid.to_string();
+    let mut text = invalid.render().to_string();
     if let Some(ContextValue::String(argument)) = invalid.get(ContextKind::InvalidArg)
         && let Some(ContextValue::String(value)) = invalid.get(ContextKind::InvalidValue)
         && is_secret(argument)
     {
         text = text.replace(&format!(" '{value}'"), "");
     }
-    let line = text.lines().next().unwrap_or_default();
-    format!(
-        "{}; `revwallet --help` lists commands and settings",
-        line.trim_start_matches("error: ")
-    )
+    text.trim_start_matches("error: ").trim_end().to_owned()
 }
 
 /// Whether the value of an argument is secret. `argument` is written as clap does: `--name <NAME>`.
 fn is_secret(argument: &str) -> bool {
-    let name = argument.split(' ').next().unwrap_or_default().trim_start_matches('-');
-    let command = Cli::command();
-    let known = command.get_arguments().find(|known| known.get_long() == Some(name));
-    known.is_none_or(Arg::is_hide_env_values_set)
+    let is_named = |known: &&Arg| known.to_string() == argument;
+    let mut program = Cli::command();
+    // Only an argument of a built command has its text.
+    program.build();
+    let mut commands = vec![&program];
+    let mut is_known = false;
+    while let Some(command) = commands.pop() {
+        let mut arguments = command.get_arguments().filter(is_named).peekable();
+        is_known |= arguments.peek().is_some();
+        if arguments.any(Arg::is_hide_env_values_set) {
+            return true;
+        }
+        commands.extend(command.get_subcommands());
+    }
+    !is_known
 }
 
 #[tokio::main]
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(cli.config).await,
-        Command::Migrate => migrate(cli.config).await,
-        Command::Verify { anchor } => verify(cli.config, anchor).await,
+    let Cli { command, output, config } = cli;
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(config).await,
+        Command::Migrate => migrate(config).await,
+        Command::Verify { anchor } => verify(config, anchor, output).await,
         Command::ApiKey(command) => {
-            with_database(&cli.config, async |db, telemetry| {
-                let keys = ApiKeys::new(db.clone(), Arc::clone(&telemetry.metrics));
-                api_keys::cli::run(&keys, command).await
+            with_database(&config, async |db, metrics| {
+                let keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
+                api_keys::cli::run(&keys, command, output).await
             })
             .await
         }
         Command::User(command) => {
-            with_database(&cli.config, async |db, telemetry| {
-                users::cli::run_user(db, &telemetry.metrics, command).await
+            with_database(&config, async |db, metrics| {
+                users::cli::run_user(db, metrics, command, output).await
             })
             .await
         }
         Command::Jwt(command) => {
-            with_database(&cli.config, async |db, telemetry| {
-                users::cli::run_jwt(db, &telemetry.metrics, &cli.config.users, &command).await
+            with_database(&config, async |db, metrics| {
+                users::cli::run_jwt(db, metrics, &config.users, &command, output).await
             })
             .await
         }
-        Command::Game(command) => game(&cli.config, command).await,
-        Command::PrizeAccount(command) => prize_account(cli.config, command).await,
+        Command::Game(command) => game(&config, command, output).await,
+        Command::PrizeAccount(command) => prize_account(config, command, output).await,
         Command::Order(command) => {
-            with_exchange(cli.config, async |exchange| {
-                exchange::cli::run_order(exchange, command).await
+            with_exchange(config, async |exchange| {
+                exchange::cli::run_order(exchange, command, output).await
             })
             .await
         }
         Command::Exchange(command) => {
-            with_exchange(cli.config, async |exchange| {
-                exchange::cli::run_exchange(exchange, command).await
+            with_exchange(config, async |exchange| {
+                exchange::cli::run_exchange(exchange, command, output).await
             })
             .await
         }
         Command::Audit(args) => {
-            with_database(&cli.config, async |db, _| {
-                audit_log::cli::print(&AuditLog::new(db.clone()), &args).await
+            with_database(&config, async |db, _| {
+                audit_log::cli::print(&AuditLog::new(db.clone()), &args, output).await
             })
             .await
         }
-        Command::Health => health_client::health(cli.config.http.internal_listen).await,
+        Command::Health => health_client::health(config.http.internal_listen, output).await,
         Command::Restored => {
-            with_database(&cli.config, async |db, telemetry| {
-                after_restore::run(db, &telemetry.metrics).await
+            with_database(&config, async |db, metrics| {
+                after_restore::run(db, metrics, output).await
             })
             .await
         }
-        Command::Openapi => print_openapi(&cli.config),
+        Command::Openapi => print_text(&openapi(&config)?),
     }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let telemetry = Telemetry::install(&config.telemetry)?;
+    let telemetry = Telemetry::install(&config.telemetry, LogStream::Stdout)?;
     let outcome = serve_until_signal(&config, &telemetry).await;
     tokio::task::spawn_blocking(|| drop(telemetry)).await?;
     outcome
@@ -169,21 +177,25 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
 /// Runs a short command on a migrated database.
 async fn with_database(
     config: &Config,
-    work: impl AsyncFnOnce(&Database, &Telemetry) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(&Database, &Arc<Metrics>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let telemetry = Telemetry::install(&config.telemetry)?;
+    let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
     let db = open_database(config, &telemetry.metrics).await?;
-    let outcome = work(&db, &telemetry).await;
+    let outcome = work(&db, &telemetry.metrics).await;
     db.close().await;
     outcome
 }
 
 /// Runs a command on the prize accounts, with a writer of its own: any process may write to the book.
-async fn prize_account(config: Config, command: PrizeAccountCommand) -> anyhow::Result<()> {
-    with_database(&config, async |db, telemetry| {
+async fn prize_account(
+    config: Config,
+    command: PrizeAccountCommand,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    with_database(&config, async |db, metrics| {
         let tasks = Tasks::default();
-        let leaderboards = open_leaderboards(&config, db, &tasks, &telemetry.metrics).await?;
-        let outcome = leaderboards::cli::run(&leaderboards, command).await;
+        let leaderboards = open_leaderboards(&config, db, &tasks, metrics).await?;
+        let outcome = leaderboards::cli::run(&leaderboards, command, output).await;
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
         anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
         outcome
@@ -196,9 +208,9 @@ async fn with_exchange(
     config: Config,
     command: impl AsyncFnOnce(&Exchange) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    with_database(&config, async |db, telemetry| {
+    with_database(&config, async |db, metrics| {
         let tasks = Tasks::default();
-        let exchange = open_exchange(&config, db, &tasks, &telemetry.metrics).await?;
+        let exchange = open_exchange(&config, db, &tasks, metrics).await?;
         let outcome = command(&exchange).await;
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
         anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
@@ -208,12 +220,12 @@ async fn with_exchange(
 }
 
 /// Runs a command on the catalog until a signal arrives; what was committed by then stays.
-async fn game(config: &Config, command: GameCommand) -> anyhow::Result<()> {
+async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     with_database(config, async |db, _| {
         let importer = open_game_importer(config, db).await?;
         tokio::select! {
-            outcome = games::cli::run(&importer, command) => outcome,
+            outcome = games::cli::run(&importer, command, output) => outcome,
             name = signals.next() => {
                 anyhow::bail!("interrupted by {name}; import the file again to continue")
             }
@@ -222,8 +234,8 @@ async fn game(config: &Config, command: GameCommand) -> anyhow::Result<()> {
     .await
 }
 
-async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
-    let telemetry = Telemetry::install(&config.telemetry)?;
+async fn verify(config: Config, anchor: Option<Anchor>, output: OutputArgs) -> anyhow::Result<()> {
+    let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
     let db = Database::open(&config.database, &config.embedded, &telemetry.metrics).await?;
     let bar = ProgressBar::new(0);
     let report = verify::run_on(&db, anchor.as_ref(), |reached, end| {
@@ -234,14 +246,14 @@ async fn verify(config: Config, anchor: Option<Anchor>) -> anyhow::Result<()> {
     bar.finish_and_clear();
     db.close().await;
     let report = report?;
-    writeln!(std::io::stdout(), "{report}").context("cannot write the report")?;
+    output.print(&report, Ok, |report| Ok(report.to_string()))?;
     match report.faults.first() {
         None => Ok(()),
         Some(fault) => anyhow::bail!("the book has faults, the first one is: {fault}"),
     }
 }
 
-fn print_openapi(config: &Config) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(&router::document(config.http.money))?;
-    writeln!(std::io::stdout(), "{text}").context("cannot write the document")
+fn openapi(config: &Config) -> anyhow::Result<String> {
+    let document = serde_json::to_string_pretty(&router::document(config.http.money));
+    Ok(document?)
 }

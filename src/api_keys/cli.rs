@@ -1,14 +1,14 @@
 //! `revwallet api-key`: manages API keys from the command line.
 
-use std::io::Write;
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ApiKeys, NAME_MAX, NewApiKey};
+use super::http::ApiKeyBody;
+use super::{ApiKeyRow, ApiKeys, NAME_MAX, NewApiKey};
 use crate::auth::{Caller, Scope};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ids::{ApiKeyId, PublisherId};
+use crate::output::OutputArgs;
 
 /// Keys per query.
 const PAGE: i64 = 1_000;
@@ -36,9 +36,9 @@ pub enum KeyCommand {
 }
 
 /// Runs a command and prints its result.
-pub async fn run(keys: &ApiKeys, command: KeyCommand) -> anyhow::Result<()> {
+pub async fn run(keys: &ApiKeys, command: KeyCommand, output: OutputArgs) -> anyhow::Result<()> {
     let operator = Caller::operator();
-    let printed = match command {
+    match command {
         KeyCommand::Create { name, scopes, publisher } => {
             ensure!(
                 (1..=NAME_MAX).contains(&name.chars().count()),
@@ -46,47 +46,67 @@ pub async fn run(keys: &ApiKeys, command: KeyCommand) -> anyhow::Result<()> {
             );
             let publisher = publisher.map(PublisherId);
             let new = keys.create(&operator, None, &name, &scopes, publisher).await;
-            format_new(&new.map_err(Error::into_cause)?)
+            print_new(new, output)
         }
-        KeyCommand::List => list(keys, &operator).await?,
+        KeyCommand::List => {
+            let rows = list(keys, &operator).await.map_err(Error::into_cause)?;
+            output.print(rows, bodies, |rows| format_list(rows))
+        }
         KeyCommand::Revoke { id } => {
-            keys.revoke(&operator, None, ApiKeyId(id)).await.map_err(Error::into_cause)?;
-            format!("key {id} is revoked")
+            let revoked = revoke(keys, &operator, ApiKeyId(id)).await.map_err(Error::into_cause)?;
+            output.print(revoked, body, |_| Ok(format!("key {id} is revoked")))
         }
         KeyCommand::Rotate { id } => {
-            let new = keys.rotate(&operator, None, ApiKeyId(id)).await;
-            format_new(&new.map_err(Error::into_cause)?)
+            print_new(keys.rotate(&operator, None, ApiKeyId(id)).await, output)
         }
-    };
-    writeln!(std::io::stdout(), "{printed}").context("cannot write the result")
+    }
 }
 
-fn format_new(new: &NewApiKey) -> String {
-    let NewApiKey { row, key } = new;
-    format!(
-        "{}\n\nThis is key {} ({}). It is not shown again.",
-        key.reveal(),
-        row.id,
-        row.scopes.join(", ")
-    )
+fn print_new(new: Result<NewApiKey>, output: OutputArgs) -> anyhow::Result<()> {
+    output.print(new.map_err(Error::into_cause)?, body, |new| {
+        let NewApiKey { row, key } = new;
+        let (id, scopes) = (row.id, row.scopes.join(", "));
+        Ok(format!("{}\n\nThis is key {id} ({scopes}). It is not shown again.", key.reveal()))
+    })
 }
 
-async fn list(keys: &ApiKeys, operator: &Caller) -> anyhow::Result<String> {
+fn body(key: impl TryInto<ApiKeyBody, Error = Error>) -> anyhow::Result<ApiKeyBody> {
+    key.try_into().map_err(Error::into_cause)
+}
+
+fn bodies(rows: Vec<ApiKeyRow>) -> anyhow::Result<Vec<ApiKeyBody>> {
+    rows.into_iter().map(body).collect()
+}
+
+/// Revokes a key and reads it back.
+async fn revoke(keys: &ApiKeys, operator: &Caller, id: ApiKeyId) -> Result<ApiKeyRow> {
+    keys.revoke(operator, None, id).await?;
+    let found = keys.list(operator, id.0 - 1, 1).await?.into_iter().next();
+    found.ok_or(Error::NotFound("key"))
+}
+
+async fn list(keys: &ApiKeys, operator: &Caller) -> Result<Vec<ApiKeyRow>> {
+    let mut rows: Vec<ApiKeyRow> = Vec::new();
+    loop {
+        let after = rows.last().map_or(0, |last| last.id.0);
+        let page = keys.list(operator, after, PAGE).await?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page);
+    }
+}
+
+fn format_list(rows: &[ApiKeyRow]) -> anyhow::Result<String> {
     let mut lines =
         vec![format!("{:<6} {:<24} {:<28} {:<32} state", "id", "name", "scopes", "last use")];
-    let mut after = 0;
-    loop {
-        let page = keys.list(operator, after, PAGE).await.map_err(Error::into_cause)?;
-        let Some(last) = page.last() else { break };
-        after = last.id.0;
-        for row in page {
-            let used = row.last_used_at.map(|at| at.format(&Rfc3339)).transpose()?;
-            let used = used.unwrap_or_else(|| "never".to_owned());
-            let state = if row.revoked_at.is_some() { "revoked" } else { "valid" };
-            let publisher = row.publisher.map(|id| format!(" (publisher {id})"));
-            let scopes = row.scopes.join(",") + &publisher.unwrap_or_default();
-            lines.push(format!("{:<6} {:<24} {scopes:<28} {used:<32} {state}", row.id.0, row.name));
-        }
+    for row in rows {
+        let used = row.last_used_at.map(|at| at.format(&Rfc3339)).transpose()?;
+        let used = used.unwrap_or_else(|| "never".to_owned());
+        let state = if row.revoked_at.is_some() { "revoked" } else { "valid" };
+        let publisher = row.publisher.map(|id| format!(" (publisher {id})"));
+        let scopes = row.scopes.join(",") + &publisher.unwrap_or_default();
+        lines.push(format!("{:<6} {:<24} {scopes:<28} {used:<32} {state}", row.id.0, row.name));
     }
     Ok(lines.join("\n"))
 }

@@ -34,7 +34,7 @@ where
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
-struct ApiKeyBody {
+pub(super) struct ApiKeyBody {
     #[schema(example = "1")]
     id: String,
     #[schema(example = "shop")]

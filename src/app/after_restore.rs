@@ -9,35 +9,48 @@
 //!
 //! Ids of transfers are positions in the book and cannot be skipped: those since that moment are assigned again.
 
-use std::io::Write;
-
-use anyhow::Context;
+use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::db::{self, Database};
 use crate::error::{Error, Result};
+use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 use crate::users;
 
 /// Number of ids to skip: more than are assigned between two backups. Ids of accounts end at 2^40.
 const IDS_SKIPPED: i64 = 100_000_000;
 
-/// Prepares the database and prints a summary.
-pub async fn run(db: &Database, metrics: &Metrics) -> anyhow::Result<()> {
-    // As the owner of the tables: the role of the application may not change a sequence.
-    let mut connection = PgConnection::connect_with(db.options()).await?;
-    let (installation, sessions) =
-        prepare(&mut connection, metrics).await.map_err(Error::into_cause)?;
-    connection.close().await?;
-    writeln!(
-        std::io::stdout(),
-        "installation {installation}, {sessions} sessions ended, {IDS_SKIPPED} ids skipped"
-    )
-    .context("cannot write the summary")
+/// Changes that were made to the restored database.
+#[derive(Debug, Serialize)]
+pub struct RestoreSummary {
+    installation: uuid::Uuid,
+    sessions_ended: u64,
+    ids_skipped: i64,
 }
 
-async fn prepare(db: &mut PgConnection, metrics: &Metrics) -> Result<(uuid::Uuid, u64)> {
+/// Prepares the database and prints a summary.
+pub async fn run(db: &Database, metrics: &Metrics, output: OutputArgs) -> anyhow::Result<()> {
+    output.print(prepare(db, metrics).await?, Ok, |summary| {
+        let RestoreSummary { installation, sessions_ended, ids_skipped } = summary;
+        Ok(format!(
+            "installation {installation}, {sessions_ended} sessions ended, {ids_skipped} ids skipped"
+        ))
+    })
+}
+
+/// Prepares the database.
+pub async fn prepare(db: &Database, metrics: &Metrics) -> anyhow::Result<RestoreSummary> {
+    // As the owner of the tables: the role of the application may not change a sequence.
+    let mut connection = PgConnection::connect_with(db.options()).await?;
+    let (installation, sessions_ended) =
+        prepare_in(&mut connection, metrics).await.map_err(Error::into_cause)?;
+    connection.close().await?;
+    Ok(RestoreSummary { installation, sessions_ended, ids_skipped: IDS_SKIPPED })
+}
+
+async fn prepare_in(db: &mut PgConnection, metrics: &Metrics) -> Result<(uuid::Uuid, u64)> {
     let mut tx = db.begin().await?;
     db::skip_ids(&mut tx, IDS_SKIPPED).await?;
     let sessions = users::end_all_sessions(&mut tx).await?;

@@ -28,7 +28,7 @@ where
 /// An action around a user or an API key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TrailEntry)]
-struct AuditEntryBody {
+pub(super) struct AuditEntryBody {
     #[schema(example = "12")]
     id: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]

@@ -1,6 +1,5 @@
 //! `revwallet order`: lists, shows and steers orders; `revwallet exchange`: funds the hot wallets, steers the simulation.
 
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +7,9 @@ use rust_decimal::Decimal;
 
 use super::Exchange;
 use super::args::{price, share};
+use super::hot_wallet::HotWallets;
+use super::http::body::{OrderBody, StatusBody};
+use super::http::operators::{CommandedBody, HotWalletsBody};
 use super::operator::OperatorCommand;
 use super::order::{Order, OrderListFilter};
 use super::outside::simulated::SimulationChange;
@@ -16,6 +18,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{SagaId, UserId};
+use crate::output::OutputArgs;
 use crate::saga::SagaState;
 use crate::saga::operator::SagaCommand;
 use crate::settings;
@@ -116,69 +119,82 @@ fn state(name: &str) -> Result<SagaState, String> {
 }
 
 /// Runs a command on orders and prints its result.
-pub async fn run_order(exchange: &Exchange, command: OrderCommand) -> anyhow::Result<()> {
+pub async fn run_order(
+    exchange: &Exchange,
+    command: OrderCommand,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
     let caller = Caller::operator();
-    match command {
+    let (command, args) = match command {
         OrderCommand::List { state, user, limit } => {
             let filter = OrderListFilter { state, before: i64::MAX, limit };
             let orders = exchange.orders(user.map(UserId), &filter, &caller).await;
             let orders = orders.map_err(Error::into_cause)?;
-            let lines: Vec<String> =
-                orders.iter().map(|order| summary(order, exchange.pair())).collect();
-            print(&if lines.is_empty() { "no order".to_owned() } else { lines.join("\n") })
+            let pair = exchange.pair();
+            return output.print(
+                orders,
+                |orders| bodies(orders, pair),
+                |orders| Ok(list(orders, pair)),
+            );
         }
         OrderCommand::Show { order } => {
             let order = exchange.order(SagaId(order), &caller).await.map_err(Error::into_cause)?;
-            print(&details(&order, exchange.pair()))
+            let pair = exchange.pair();
+            return output.print(
+                order,
+                |order| body(order, pair),
+                |order| Ok(details(order, pair)),
+            );
         }
-        OrderCommand::Approve(args) => {
-            run_command(exchange, SagaCommand::Approve, args, &caller).await
-        }
-        OrderCommand::Retry(args) => run_command(exchange, SagaCommand::Retry, args, &caller).await,
-        OrderCommand::Skip(args) => run_command(exchange, SagaCommand::Skip, args, &caller).await,
-        OrderCommand::Abort(args) => run_command(exchange, SagaCommand::Abort, args, &caller).await,
+        OrderCommand::Approve(args) => (SagaCommand::Approve, args),
+        OrderCommand::Retry(args) => (SagaCommand::Retry, args),
+        OrderCommand::Skip(args) => (SagaCommand::Skip, args),
+        OrderCommand::Abort(args) => (SagaCommand::Abort, args),
         OrderCommand::Resolve { order, outcome, reason } => {
             let args = CommandArgs { order: Some(order), all_in_state: None, reason };
-            let command = SagaCommand::Resolve { is_done: outcome == "done" };
-            run_command(exchange, command, args, &caller).await
+            (SagaCommand::Resolve { is_done: outcome == "done" }, args)
         }
-    }
+    };
+    run_command(exchange, command, args, output).await
 }
 
 async fn run_command(
     exchange: &Exchange,
     command: SagaCommand,
     args: CommandArgs,
-    caller: &Caller,
+    output: OutputArgs,
 ) -> anyhow::Result<()> {
     let CommandArgs { order, all_in_state, reason } = args;
-    let operator = OperatorCommand { command, reason: &reason, caller, origin: None };
+    let caller = Caller::operator();
+    let operator = OperatorCommand { command, reason: &reason, caller: &caller, origin: None };
     if let Some(state) = all_in_state {
         let taken = exchange.command_all(state, &operator).await.map_err(Error::into_cause)?;
-        return print(&format!("{} orders took the command", taken.len()));
+        let text = format!("{} orders took the command", taken.len());
+        return output.print(taken, |taken| Ok(CommandedBody::from(taken)), |_| Ok(text));
     }
     let order = SagaId(order.context("give the number of an order, or --all STATE")?);
     exchange.command(order, &operator).await.map_err(Error::into_cause)?;
-    print(&format!("order {order} took the command"))
+    output.print(StatusBody::OK, Ok, |_| Ok(format!("order {order} took the command")))
 }
 
 /// Runs a command on the exchange and prints its result.
-pub async fn run_exchange(exchange: &Exchange, command: ExchangeCommand) -> anyhow::Result<()> {
-    let caller = Caller::operator();
+pub async fn run_exchange(
+    exchange: &Exchange,
+    command: ExchangeCommand,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    let pair = exchange.pair();
     match command {
         ExchangeCommand::HotWallets => {
-            let hot = exchange.hot_wallets(&caller).await.map_err(Error::into_cause)?;
-            let Pair { fiat, crypto } = exchange.pair();
-            print(&format!(
-                "{} {}\n{} {}",
-                fiat.code(),
-                hot.fiat.exact(fiat),
-                crypto.code(),
-                hot.crypto.exact(crypto)
-            ))
+            print_hot_wallets(exchange, output, |hot| {
+                let Pair { fiat, crypto } = pair;
+                let (fiat_amount, crypto_amount) = (hot.fiat.exact(fiat), hot.crypto.exact(crypto));
+                format!("{} {fiat_amount}\n{} {crypto_amount}", fiat.code(), crypto.code())
+            })
+            .await
         }
         ExchangeCommand::Fund { code, amount, reason } => {
-            let Pair { fiat, crypto } = exchange.pair();
+            let Pair { fiat, crypto } = pair;
             let currency = [fiat, crypto].into_iter().find(|currency| currency.code() == code);
             let currency = currency.with_context(|| {
                 format!(
@@ -187,17 +203,43 @@ pub async fn run_exchange(exchange: &Exchange, command: ExchangeCommand) -> anyh
                     crypto.code()
                 )
             })?;
-            let key = IdempotencyKey::absent();
+            let (caller, key) = (Caller::operator(), IdempotencyKey::absent());
             let funded = exchange.fund_hot_wallet(currency, &amount, &caller, &key, &reason).await;
             let balance = funded.map_err(Error::into_cause)?;
-            print(&format!("{code} {}", balance.exact(currency)))
+            let text = format!("{code} {}", balance.exact(currency));
+            print_hot_wallets(exchange, output, |_| text).await
         }
         ExchangeCommand::Simulate { price, failures, latency, down } => {
             let change = SimulationChange { price, failure_rate: failures, latency, down };
             exchange.simulation().simulate(&change).await.map_err(Error::into_cause)?;
-            print("changed")
+            output.print(StatusBody::OK, Ok, |_| Ok("changed".to_owned()))
         }
     }
+}
+
+async fn print_hot_wallets(
+    exchange: &Exchange,
+    output: OutputArgs,
+    text: impl FnOnce(&HotWallets) -> String,
+) -> anyhow::Result<()> {
+    let hot = exchange.hot_wallets(&Caller::operator()).await.map_err(Error::into_cause)?;
+    let body = |hot| HotWalletsBody::new(hot, exchange.pair()).map_err(Error::into_cause);
+    output.print(hot, body, |hot| Ok(text(hot)))
+}
+
+fn body(order: Order, pair: Pair) -> anyhow::Result<OrderBody> {
+    OrderBody::new(order, pair).map_err(Error::into_cause)
+}
+
+fn bodies(orders: Vec<Order>, pair: Pair) -> anyhow::Result<Vec<OrderBody>> {
+    orders.into_iter().map(|order| body(order, pair)).collect()
+}
+
+fn list(orders: &[Order], pair: Pair) -> String {
+    if orders.is_empty() {
+        return "no order".to_owned();
+    }
+    orders.iter().map(|order| summary(order, pair)).collect::<Vec<_>>().join("\n")
 }
 
 fn summary(order: &Order, pair: Pair) -> String {
@@ -224,8 +266,4 @@ fn details(order: &Order, pair: Pair) -> String {
         ));
     }
     lines.join("\n")
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("cannot write the result")
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::import::{BatchOutcome, FileFormat, GameImporter, ImportRefusal};
 use crate::auth::Caller;
 use crate::error::Error;
+use crate::output::OutputArgs;
 
 /// Bytes that are read from the file at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -63,7 +65,11 @@ impl ImportArgs {
 }
 
 /// Runs a command and prints its result.
-pub async fn run(importer: &GameImporter, command: GameCommand) -> anyhow::Result<()> {
+pub async fn run(
+    importer: &GameImporter,
+    command: GameCommand,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
     let GameCommand::Import(args) = command;
     let format = args.format()?;
     let (file, size) = args.open()?;
@@ -79,7 +85,15 @@ pub async fn run(importer: &GameImporter, command: GameCommand) -> anyhow::Resul
     if report.added > 0 {
         importer.finish().await.map_err(Error::into_cause)?;
     }
-    report.finish()
+    report.finish(output)
+}
+
+/// The numbers of games that were added, already there and refused.
+#[derive(Serialize)]
+struct ImportBody {
+    added: u64,
+    known: u64,
+    refused: u64,
 }
 
 /// Progress and result of an import.
@@ -145,13 +159,15 @@ impl Report {
     }
 
     /// Prints the result. Refused lines are a failure.
-    fn finish(mut self) -> anyhow::Result<()> {
+    fn finish(mut self, output: OutputArgs) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
         if let Some(file) = &mut self.refused_to {
             file.flush().context("cannot write the refused lines")?;
         }
-        writeln!(io::stdout(), "{}", self.summary()).context("cannot write the result")?;
-        match self.refused {
+        let Self { added, known, refused, .. } = self;
+        let body = ImportBody { added, known, refused };
+        output.print(body, Ok, |_| Ok(self.summary()))?;
+        match refused {
             0 => Ok(()),
             1 => bail!("1 line was refused: correct it, and import the file again"),
             many => bail!("{many} lines were refused: correct them, and import the file again"),

@@ -9,6 +9,9 @@ use http::{StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::output::{OutputArgs, print_json};
 
 /// Longest time that a response may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,13 +19,18 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest response body that is read.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Fails with the reason when the server behind this internal listener is not ready.
-pub async fn health(listen: SocketAddr) -> anyhow::Result<()> {
+/// Fails with the reason when the server behind this internal listener is not ready. With `--json`, prints its response.
+pub async fn health(listen: SocketAddr, output: OutputArgs) -> anyhow::Result<()> {
     let address = reachable(listen);
     let response = tokio::time::timeout(TIMEOUT, get_readyz(address)).await;
     let response = response.unwrap_or_else(|late| Err(late.into()));
     let (status, body) =
         response.with_context(|| format!("the server at {address} does not answer"))?;
+    if output.json {
+        let document: Value = serde_json::from_str(&body)
+            .with_context(|| format!("the response of {address} is not JSON"))?;
+        print_json(&document)?;
+    }
     if status != StatusCode::OK {
         bail!("the server at {address} is not ready: {}", body.trim());
     }

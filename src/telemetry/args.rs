@@ -1,6 +1,6 @@
 //! Settings of logs, metrics and traces.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use clap::builder::RangedU64ValueParser;
 use tracing_subscriber::EnvFilter;
@@ -10,7 +10,7 @@ use url::Url;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryArgs {
-    /// Format of the log on standard output [default: pretty on a terminal, else json].
+    /// Format of the log [default: pretty on a terminal, else json].
     #[arg(long, env = "REVWALLET_LOG_FORMAT", global = true, value_enum)]
     pub log_format: Option<LogFormat>,
     /// Events to log, as `level` or `target=level`, separated by commas.
@@ -50,6 +50,31 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// Stream that log lines are written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// For the server, whose only output is its log.
+    Stdout,
+    /// For a command that prints a result.
+    Stderr,
+}
+
+impl LogStream {
+    pub(super) fn open(self) -> Box<dyn Write + Send> {
+        match self {
+            Self::Stdout => Box::new(io::stdout()),
+            Self::Stderr => Box::new(io::stderr()),
+        }
+    }
+
+    fn is_terminal(self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stderr => io::stderr().is_terminal(),
+        }
+    }
+}
+
 fn ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
@@ -57,14 +82,15 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Targets that log every lost connection as an error; the program reports those that matter itself. A filter that
-/// names them comes later and wins.
-const SILENCED: &str = "graphile_worker=off,h2=error,sqlx_core::pool::inner=off";
+/// Targets that log every lost connection as an error, or every notice of a migration; the program reports those that matter
+/// itself. A filter that names them comes later and wins.
+const SILENCED: &str =
+    "graphile_worker=off,h2=error,sqlx_core::pool::inner=off,sqlx::postgres::notice=warn";
 
 impl TelemetryArgs {
-    pub(super) fn format(&self) -> LogFormat {
+    pub(super) fn format(&self, stream: LogStream) -> LogFormat {
         self.log_format.unwrap_or_else(|| {
-            if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
+            if stream.is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
         })
     }
 

@@ -1,7 +1,8 @@
 //! Logs, metrics and traces of the program.
 //!
-//! Logs go to standard output, one event per line, and to Loki if there is one. Metrics are served by the internal
-//! listener. Traces are exported only if a collector is given, and cost nothing otherwise.
+//! Logs go to standard output (of the server) or standard error (of every other command, whose result is on standard
+//! output), one event per line, and to Loki if there is one. Metrics are served by the internal listener. Traces are
+//! exported only if a collector is given, and cost nothing otherwise.
 
 mod args;
 mod buckets;
@@ -18,7 +19,7 @@ mod sampling;
 mod span_layer;
 mod trace_context;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use self::gauge::gauge_value;
-pub use args::{LogFormat, TelemetryArgs};
+pub use args::{LogFormat, LogStream, TelemetryArgs};
 pub use exposition::{Exposition, ExpositionFormat, UPKEEP_INTERVAL};
 pub use metrics::{MetricDeclaration, Metrics};
 pub use span_layer::{in_trace, in_trace_if_sampled, is_exported, link_span, set_span_name};
@@ -43,9 +44,8 @@ use log_writer::{LogFlush, LogWriter};
 use sampling::SpanBudget;
 use span_layer::SpanLayer;
 
-/// Time that lines gather before they are written to standard output: a write for each would cost more than the rest
-/// of logging.
-const STDOUT_LINGER: Duration = Duration::from_millis(10);
+/// Time that lines gather before they are written: a write for each would cost more than the rest of logging.
+const WRITE_LINGER: Duration = Duration::from_millis(10);
 
 /// The telemetry of the process; flushes logs and spans when it is dropped.
 pub struct Telemetry {
@@ -58,21 +58,22 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Installs logs, metrics and traces for the whole process.
-    pub fn install(args: &TelemetryArgs) -> anyhow::Result<Self> {
+    pub fn install(args: &TelemetryArgs, stream: LogStream) -> anyhow::Result<Self> {
         let metrics = Metrics::with_recording(!args.no_metrics);
         let filter = args.filter()?;
-        let format = args.format();
+        let format = args.format(stream);
         let (mut exporters, shutdown) = (Vec::new(), CancellationToken::new());
         let mut writer = None;
         if format == LogFormat::Json {
             let dropped = metrics.wallet_log_dropped_total.clone();
-            writer = Some(LogWriter::start(io::stdout(), STDOUT_LINGER, dropped)?);
+            writer = Some(LogWriter::start(stream.open(), WRITE_LINGER, dropped)?);
         }
         let (writer, flush) = writer.unzip();
         let loki = start_loki(args, &metrics, &shutdown, &mut exporters)?;
         let spans = start_otlp(args, &metrics, &shutdown, &mut exporters)?;
         let pretty = (format == LogFormat::Pretty)
-            .then(|| tracing_subscriber::fmt::layer().compact().with_target(false));
+            .then(|| tracing_subscriber::fmt::layer().compact().with_target(false))
+            .map(|layer| layer.with_writer(move || stream.open()));
         tracing_subscriber::registry()
             .with(filter)
             .with(EventCounter(Arc::clone(&metrics)))

@@ -1,14 +1,15 @@
 //! `revwallet user` and `revwallet jwt`: manage roles and signing keys from the command line.
 
-use std::io::Write;
-
 use anyhow::{Context, bail};
+use serde::Serialize;
 use sqlx::Connection;
 
+use super::http::UserBody;
 use super::{UserRole, UsersArgs, sql, subject, token};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::db::Database;
 use crate::error::Error;
+use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 
 #[derive(Debug, clap::Subcommand)]
@@ -33,6 +34,7 @@ pub async fn run_user(
     db: &Database,
     metrics: &Metrics,
     command: UserCommand,
+    output: OutputArgs,
 ) -> anyhow::Result<()> {
     let UserCommand::Role { login, role } = command;
     let changed = async {
@@ -50,14 +52,26 @@ pub async fn run_user(
             )
             .await?;
         }
+        let user = match id {
+            Some(id) => sql::find(&mut tx, id).await?,
+            None => None,
+        };
         tx.commit().await?;
-        Ok(id)
+        Ok(user)
     };
-    match changed.await.map_err(Error::into_cause)? {
-        Some(id) => writeln!(std::io::stdout(), "user {id} has the role {}", role.name())
-            .context("cannot write the result"),
-        None => bail!("there is no user `{login}`"),
-    }
+    let user = changed.await.map_err(Error::into_cause)?;
+    let user = user.with_context(|| format!("there is no user `{login}`"))?;
+    output.print(
+        user,
+        |user| UserBody::try_from(user).map_err(Error::into_cause),
+        |user| Ok(format!("user {} has the role {}", user.id, role.name())),
+    )
+}
+
+/// The key that signs new tokens.
+#[derive(Serialize)]
+struct SigningKeyBody {
+    kid: String,
 }
 
 /// Runs a command about signing keys and prints its result.
@@ -66,6 +80,7 @@ pub async fn run_jwt(
     metrics: &Metrics,
     args: &UsersArgs,
     command: &JwtCommand,
+    output: OutputArgs,
 ) -> anyhow::Result<()> {
     let JwtCommand::Rotate = command;
     if args.jwt_secret.is_some() {
@@ -88,5 +103,9 @@ pub async fn run_jwt(
         Ok(kid)
     };
     let kid = rotated.await.map_err(Error::into_cause)?;
-    writeln!(std::io::stdout(), "key {kid} signs new tokens").context("cannot write the result")
+    output.print(
+        kid,
+        |kid| Ok(SigningKeyBody { kid }),
+        |kid| Ok(format!("key {kid} signs new tokens")),
+    )
 }

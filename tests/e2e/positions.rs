@@ -150,7 +150,7 @@ async fn a_restored_database_has_another_epoch() {
         };
         let before = epoch().await;
 
-        revwallet::app::after_restore::run(&app.app().db, &app.app().metrics).await.unwrap();
+        revwallet::app::after_restore::prepare(&app.app().db, &app.app().metrics).await.unwrap();
 
         assert_ne!(epoch().await, before);
     })

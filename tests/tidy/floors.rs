@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "secret",
             "cache",
             "ids",
+            "output",
             "settings",
             "striped_lock",
             "web",
@@ -53,9 +54,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "db",
             "telemetry",
             "tasks",
+            "output",
         ],
     ),
-    ("cli", &["app", "play", "games", "exchange", "users", "api_keys", "audit_log", "ledger"]),
+    (
+        "cli",
+        &["app", "play", "games", "exchange", "users", "api_keys", "audit_log", "ledger", "output"],
+    ),
     (
         "app",
         &[
@@ -82,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "settings",
             "web",
+            "output",
         ],
     ),
     (
@@ -121,6 +127,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "cache",
             "ids",
+            "output",
         ],
     ),
     (
@@ -141,6 +148,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ids",
             "settings",
             "striped_lock",
+            "output",
         ],
     ),
     (
@@ -162,6 +170,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ids",
             "settings",
             "combiner",
+            "output",
         ],
     ),
     ("saga", &["ledger", "db", "telemetry", "tasks", "error", "combiner", "ids"]),
@@ -181,11 +190,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "ids",
             "settings",
+            "output",
         ],
     ),
     (
         "api_keys",
-        &["audit_log", "http", "db", "auth", "telemetry", "error", "secret", "cache", "ids"],
+        &[
+            "audit_log",
+            "http",
+            "db",
+            "auth",
+            "telemetry",
+            "error",
+            "secret",
+            "cache",
+            "ids",
+            "output",
+        ],
     ),
     (
         "wallet",
@@ -203,8 +224,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "striped_lock",
         ],
     ),
-    ("audit_log", &["http", "db", "auth", "telemetry", "error"]),
-    ("ops", &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "settings"]),
+    ("audit_log", &["http", "db", "auth", "telemetry", "error", "output"]),
+    (
+        "ops",
+        &["ledger", "http", "db", "telemetry", "tasks", "error", "secret", "settings", "output"],
+    ),
     (
         "realtime",
         &["ledger", "http", "auth", "telemetry", "tasks", "error", "secret", "ids", "settings"],
@@ -223,6 +247,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("combiner", &["error"]),
     ("ids", &[]),
+    ("output", &[]),
     ("settings", &[]),
     ("striped_lock", &[]),
     ("web", &[]),

@@ -39,13 +39,13 @@ pub(super) fn order_amount(
 /// The answer to a request that has nothing else to say.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeStatus)]
-pub(super) struct StatusBody {
+pub(in crate::exchange) struct StatusBody {
     #[schema(example = "OK")]
     status: &'static str,
 }
 
 impl StatusBody {
-    pub(super) const OK: Self = Self { status: "OK" };
+    pub(in crate::exchange) const OK: Self = Self { status: "OK" };
 }
 
 /// A step of an order.
@@ -98,7 +98,7 @@ impl TryFrom<StepRow> for StepBody {
 /// An order with its steps.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeOrder)]
-pub(super) struct OrderBody {
+pub(in crate::exchange) struct OrderBody {
     #[schema(example = 1)]
     order_id: i64,
     #[schema(example = 2)]
@@ -134,7 +134,7 @@ pub(super) struct OrderBody {
 }
 
 impl OrderBody {
-    pub(super) fn new(order: Order, pair: Pair) -> Result<Self> {
+    pub(in crate::exchange) fn new(order: Order, pair: Pair) -> Result<Self> {
         let Order { id, user, terms, quote, state, reason, created_at, ended_at, deadline, steps } =
             order;
         Ok(Self {

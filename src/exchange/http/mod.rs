@@ -1,10 +1,10 @@
 //! `/exchange`: accounts, wallets, quotes and orders; `/api/orders` for operators; routes of the internal listener.
 
 mod accounts;
-mod body;
+pub(super) mod body;
 mod info;
 mod internal;
-mod operators;
+pub(super) mod operators;
 mod orders;
 mod wallets;
 

@@ -12,7 +12,9 @@ use super::orders::OrderListQuery;
 use crate::auth::{Authenticated, Authenticator, Scope, TrustedProxies};
 use crate::error::Result;
 use crate::exchange::Exchange;
+use crate::exchange::hot_wallet::HotWallets;
 use crate::exchange::operator::OperatorCommand;
+use crate::exchange::terms::Pair;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
 use crate::http::fields::{string, text};
@@ -194,9 +196,15 @@ struct BulkCommandBody<'a> {
 /// Orders that took a command.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CommandedOrders)]
-struct CommandedBody {
+pub(in crate::exchange) struct CommandedBody {
     #[schema(example = json!([1, 2]))]
     orders: Vec<i64>,
+}
+
+impl From<Vec<SagaId>> for CommandedBody {
+    fn from(taken: Vec<SagaId>) -> Self {
+        Self { orders: taken.into_iter().map(|order| order.0).collect() }
+    }
 }
 
 /// Command many orders
@@ -236,13 +244,13 @@ async fn command_orders(
     let command =
         OperatorCommand { command, reason: &reason, caller: &caller, origin: Some(origin) };
     let taken = exchange.command_all(state, &command).await?;
-    Ok(Json(CommandedBody { orders: taken.into_iter().map(|order| order.0).collect() }))
+    Ok(Json(taken.into()))
 }
 
 /// Balances of the hot wallets.
 #[derive(Serialize, ToSchema)]
 #[schema(as = HotWallets)]
-struct HotWalletsBody {
+pub(in crate::exchange) struct HotWalletsBody {
     #[schema(value_type = f64, example = 1000.00)]
     fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 12.5)]
@@ -250,6 +258,16 @@ struct HotWalletsBody {
     /// Currency of the fiat amount.
     #[schema(example = "EUR")]
     currency: String,
+}
+
+impl HotWalletsBody {
+    pub(in crate::exchange) fn new(hot: HotWallets, pair: Pair) -> Result<Self> {
+        Ok(Self {
+            fiat_amount: number(hot.fiat, pair.fiat)?,
+            crypto_amount: number(hot.crypto, pair.crypto)?,
+            currency: pair.fiat.code().to_owned(),
+        })
+    }
 }
 
 /// Get the hot wallets
@@ -264,10 +282,5 @@ async fn get_hot_wallets(
     Authenticated(caller): Authenticated,
 ) -> Result<Json<HotWalletsBody>> {
     let hot = exchange.hot_wallets(&caller).await?;
-    let pair = exchange.pair();
-    Ok(Json(HotWalletsBody {
-        fiat_amount: number(hot.fiat, pair.fiat)?,
-        crypto_amount: number(hot.crypto, pair.crypto)?,
-        currency: pair.fiat.code().to_owned(),
-    }))
+    Ok(Json(HotWalletsBody::new(hot, exchange.pair())?))
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Kind of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckKind {
     /// Each seq is the successor of the previous one.
     Gap,
@@ -47,7 +50,7 @@ impl CheckKind {
 }
 
 /// An inconsistency of a book.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BookFault {
     pub check: CheckKind,
     /// The inconsistent row, such as `transfer 5`.

@@ -19,6 +19,7 @@ mod sql;
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use sqlx::{Connection, PgConnection};
 
 use crate::db::{Database, migrations};
@@ -62,8 +63,14 @@ impl fmt::Display for Anchor {
     }
 }
 
+impl Serialize for Anchor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Result of a verification.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct VerifyReport {
     pub transfers: i64,
     pub seals: i64,

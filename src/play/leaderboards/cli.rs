@@ -1,14 +1,14 @@
 //! `revwallet prize-account`: funds the accounts that prizes are paid from.
 
-use std::io::Write;
-
 use anyhow::Context;
 
 use super::Leaderboards;
+use super::http::prizes::PrizeAccountBody;
 use super::prize::PrizeAccount;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::idempotency::IdempotencyKey;
+use crate::output::OutputArgs;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum PrizeAccountCommand {
@@ -26,24 +26,41 @@ pub enum PrizeAccountCommand {
 }
 
 /// Runs a command and prints its result.
-pub async fn run(leaderboards: &Leaderboards, command: PrizeAccountCommand) -> anyhow::Result<()> {
+pub async fn run(
+    leaderboards: &Leaderboards,
+    command: PrizeAccountCommand,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
     let operator = Caller::operator();
-    let accounts = match command {
+    match command {
         PrizeAccountCommand::Deposit { code, amount } => {
             let found = leaderboards.currencies().find(&code);
             let currency = found.with_context(|| format!("{code} is not a currency"))?;
             let key = IdempotencyKey::absent();
             let funded = leaderboards.fund_prizes(currency, &amount, &operator, &key).await;
-            vec![funded.map_err(Error::into_cause)?]
+            let account = funded.map_err(Error::into_cause)?;
+            output.print(account, body, |account| Ok(format_account(account)))
         }
         PrizeAccountCommand::List => {
-            leaderboards.prize_accounts(&operator).await.map_err(Error::into_cause)?
+            let accounts =
+                leaderboards.prize_accounts(&operator).await.map_err(Error::into_cause)?;
+            let bodies = |accounts: Vec<_>| {
+                accounts.into_iter().map(body).collect::<anyhow::Result<Vec<_>>>()
+            };
+            output.print(accounts, bodies, |accounts| Ok(format_accounts(accounts)))
         }
-    };
-    let lines: Vec<String> = accounts.iter().map(format_account).collect();
-    let printed =
-        if lines.is_empty() { "no prize account has money".to_owned() } else { lines.join("\n") };
-    writeln!(std::io::stdout(), "{printed}").context("cannot write the result")
+    }
+}
+
+fn body(account: PrizeAccount) -> anyhow::Result<PrizeAccountBody> {
+    account.try_into().map_err(Error::into_cause)
+}
+
+fn format_accounts(accounts: &[PrizeAccount]) -> String {
+    if accounts.is_empty() {
+        return "no prize account has money".to_owned();
+    }
+    accounts.iter().map(format_account).collect::<Vec<_>>().join("\n")
 }
 
 fn format_account(account: &PrizeAccount) -> String {

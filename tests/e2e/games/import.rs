@@ -11,12 +11,18 @@ use super::*;
 use crate::harness::program::{self, Folder};
 use crate::harness::{eventually, run};
 
-/// An import of a file, without the common arguments of tests.
+/// An import of a file, without its log, which would stand between the refused lines.
 fn import(app: &TestApp, file: &Path, flags: &[&str]) -> Command {
     let database = format!("--database-url={}", app.database.url);
     let file = file.to_str().unwrap();
-    let mut command =
-        program::command(&[&database, "--allow-unsafe-server", "game", "import", file]);
+    let mut command = program::command(&[
+        &database,
+        "--allow-unsafe-server",
+        "--log-filter=off",
+        "game",
+        "import",
+        file,
+    ]);
     command.args(flags);
     command
 }

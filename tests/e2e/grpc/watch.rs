@@ -211,7 +211,7 @@ async fn a_watch_that_cannot_begin_says_why() {
         assert_eq!(broken["BadRequest"]["fieldViolations"][0]["field"], "after", "{broken}");
 
         let before = app.get("/api/wallet/balance/ada").await.header("book-position").to_owned();
-        revwallet::app::after_restore::run(&app.app().db, &app.app().metrics).await.unwrap();
+        revwallet::app::after_restore::prepare(&app.app().db, &app.app().metrics).await.unwrap();
         let lost = json!({ "user_id": "ada", "after": before });
         let lost = fails(lost, "FAILED_PRECONDITION", "unrecoverable").await;
         let now = lost["ErrorInfo"]["metadata"]["position"].as_str().unwrap();

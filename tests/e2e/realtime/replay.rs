@@ -128,7 +128,7 @@ async fn a_position_of_another_installation_is_unrecoverable() {
         let wallet = app.open_wallet("EUR", "1").await;
         let before = position_of(app, &wallet).await;
 
-        revwallet::app::after_restore::run(&app.app().db, &app.app().metrics).await.unwrap();
+        revwallet::app::after_restore::prepare(&app.app().db, &app.app().metrics).await.unwrap();
 
         assert_unrecoverable(app, &wallet, &before).await;
     })

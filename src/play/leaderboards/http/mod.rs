@@ -2,7 +2,7 @@
 
 mod balances;
 mod entries;
-mod prizes;
+pub(super) mod prizes;
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};

@@ -35,7 +35,7 @@ where
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PrizeAccount)]
-struct PrizeAccountBody {
+pub(in crate::play::leaderboards) struct PrizeAccountBody {
     #[schema(example = "EUR")]
     currency: String,
     #[schema(value_type = f64, example = 500.00)]

@@ -1,0 +1,36 @@
+//! Results of commands on standard output: text for people, or one JSON document with `--json`.
+
+use std::io::Write;
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct OutputArgs {
+    /// Print the result as one JSON document, with the members and amounts of the HTTP API.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl OutputArgs {
+    /// Prints a result: the document that `body` makes of it with `--json`, otherwise its `text`.
+    pub fn print<T, B: Serialize>(
+        self,
+        result: T,
+        body: impl FnOnce(T) -> anyhow::Result<B>,
+        text: impl FnOnce(&T) -> anyhow::Result<String>,
+    ) -> anyhow::Result<()> {
+        if self.json { print_json(&body(result)?) } else { print_text(&text(&result)?) }
+    }
+}
+
+/// Prints a JSON document.
+pub fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
+    print_text(&serde_json::to_string_pretty(document)?)
+}
+
+/// Prints text and a line break.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write the result")
+}

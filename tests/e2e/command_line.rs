@@ -1,0 +1,171 @@
+//! The command line: results and logs, JSON, and the messages of clap.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::harness::postgres::Database;
+use crate::harness::program::{Folder, Program, command, run};
+use crate::harness::{TestApp, run_with};
+
+/// Runs a command, with JSON and all logs.
+fn run_json(arguments: &[&str]) -> (Value, Output) {
+    let all = [arguments, &["--json", "--log-format=json", "--log-filter=info"]].concat();
+    let output = command(&all).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let document = serde_json::from_str(&stdout);
+    let document = document.unwrap_or_else(|cause| panic!("{arguments:?}: {cause}: {output:?}"));
+    (document, output)
+}
+
+/// Runs a command on the database of the app, and returns the document that it prints.
+fn document(app: &TestApp, arguments: &[&str]) -> Value {
+    let url = format!("--database-url={}", app.database.url);
+    let (document, output) = run_json(&[arguments, &[&url, "--allow-unsafe-server"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    document
+}
+
+#[tokio::test]
+async fn the_result_is_on_standard_output_and_the_log_on_standard_error() {
+    let database = Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let create = ["api-key", "create", "--name=a", "--scope=wallet:write", "--json", &url];
+    let output = command(&create).output().unwrap();
+
+    let key: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(key["key"].as_str().unwrap().starts_with("rwk_"), "{key}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["message"] == "database ready"), "{log}");
+
+    let migrated = command(&["migrate", &url]).output().unwrap();
+    assert!(migrated.status.success() && migrated.stdout.is_empty(), "{migrated:?}");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn keys_are_printed_like_the_api_does() {
+    run_with(&["--access=closed"], async |app| {
+        let create = ["api-key", "create", "--name=shop", "--scope=admin", "--scope=wallet:write"];
+        let created = document(app, &create);
+        let id = created["id"].as_str().unwrap();
+        let shop = app.with_credential(created["key"].as_str().unwrap());
+        assert_eq!(shop.get("/wallet").await.status, 200);
+
+        let listed = document(app, &["api-key", "list"]);
+        let from_api = shop.get("/api/keys").await.json();
+        assert_eq!(listed, from_api);
+        assert_eq!(listed[0]["scopes"], json!(["admin", "wallet:write"]));
+        assert_eq!(listed[0].get("key"), None);
+
+        let rotated = document(app, &["api-key", "rotate", id]);
+        assert_eq!(rotated["id"], created["id"]);
+        assert_ne!(rotated["key"], created["key"]);
+        let revoked = document(app, &["api-key", "revoke", id]);
+        assert_eq!(revoked["id"], created["id"]);
+        assert!(revoked["revoked_at"].is_string(), "{revoked}");
+
+        let audit = document(app, &["audit", "--lines=2"]);
+        let actions: Vec<_> = audit.as_array().unwrap().iter().map(|e| &e["action"]).collect();
+        assert_eq!(actions, ["key.revoked", "key.rotated"]);
+        assert_eq!(document(app, &["audit", "--subject=user:99"]), json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_and_signing_keys_are_printed_as_json() {
+    run_with(&[], async |app| {
+        app.user("ada").await;
+
+        let user = document(app, &["user", "role", "ada", "admin"]);
+
+        assert_eq!((&user["username"], &user["role"]), (&json!("ada"), &json!("admin")));
+        assert_eq!(user["email"], "ada@example.com");
+        assert!(document(app, &["jwt", "rotate"])["kid"].is_string());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_book_and_the_money_of_operators_are_printed_as_json() {
+    run_with(&[], async |app| {
+        app.open_wallet("EUR", "5.00").await;
+        let report = document(app, &["verify"]);
+        assert_eq!(report["faults"], json!([]));
+        assert!(report["transfers"].as_i64().unwrap() > 0, "{report}");
+        let anchor = format!("--anchor={}", report["head"].as_str().unwrap());
+        document(app, &["verify", &anchor]);
+
+        let deposit = ["prize-account", "deposit", "--in=EUR", "--amount=12.50"];
+        let funded = document(app, &deposit);
+        assert_eq!((&funded["currency"], &funded["balance"]), (&json!("EUR"), &json!(12.5)));
+        assert!(funded["transfer"].is_string(), "{funded}");
+        let accounts = document(app, &["prize-account", "list"]);
+        assert_eq!(accounts, json!([{ "currency": "EUR", "balance": 12.5 }]));
+
+        let before = document(app, &["exchange", "hot-wallets"]);
+        assert_eq!(before["currency"], "EUR");
+        let fund = ["exchange", "fund", "--in=EUR", "--amount=7.25", "--reason=test"];
+        let after = document(app, &fund);
+        let added =
+            after["fiat_amount"].as_f64().unwrap() - before["fiat_amount"].as_f64().unwrap();
+        assert!((added - 7.25).abs() < 1e-9, "{before} {after}");
+        assert_eq!(document(app, &["order", "list"]), json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_import_is_reported_as_json() {
+    run_with(&[], async |app| {
+        let folder = Folder::new();
+        let file = folder.0.join("games.jsonl");
+        std::fs::write(&file, "{}\n").unwrap();
+        let url = format!("--database-url={}", app.database.url);
+        let file = file.to_str().unwrap();
+        let (report, output) = run_json(&["game", "import", file, &url, "--allow-unsafe-server"]);
+
+        assert_eq!(report, json!({ "added": 0, "known": 0, "refused": 1 }));
+        assert_eq!(output.status.code(), Some(1), "a refused line is a failure");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_is_printed_as_json() {
+    let database = Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let program = Program::start(&[&url, "--allow-unsafe-server"]).await;
+    let internal = format!("--internal-listen={}", program.internal.address);
+
+    let (health, output) = run_json(&["health", &internal]);
+
+    assert_eq!(health, json!({ "status": "ready" }));
+    assert!(output.status.success());
+    assert!(program.stop().await.success());
+    database.drop().await;
+}
+
+#[test]
+fn an_invalid_command_line_is_explained() {
+    for (arguments, parts) in [
+        (&["api-key", "create"][..], &["--name <NAME>", "--scope <SCOPES>", "Usage: "][..]),
+        (
+            &["api-key", "create", "--name=a", "--scope=money"],
+            &["'money'", "wallet:read", "users:read", "admin"],
+        ),
+        (&["user", "role", "ada", "king"], &["'king'", "user, admin"]),
+        (&["api-key", "remove"], &["remove"]),
+        (&["order", "retry", "--reason=x"], &["<ORDER>"]),
+    ] {
+        let exit = run(arguments);
+
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.starts_with("revwallet: "), "{}", exit.stderr);
+        for part in parts {
+            assert!(exit.stderr.contains(part), "{part:?} is not in: {}", exit.stderr);
+        }
+    }
+}
