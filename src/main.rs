@@ -9,7 +9,7 @@ use clap::{Arg, CommandFactory, Parser};
 use indicatif::ProgressBar;
 use revwallet::api_keys::{self, ApiKeys};
 use revwallet::app::config::Config;
-use revwallet::app::server::open_database;
+use revwallet::app::server::{migrate_database, open_existing_database};
 use revwallet::app::signals::Signals;
 use revwallet::app::{
     App, after_restore, open_exchange, open_game_importer, open_leaderboards, router,
@@ -171,16 +171,18 @@ async fn serve_until_signal(config: &Config, telemetry: &Telemetry) -> anyhow::R
 }
 
 async fn migrate(config: Config) -> anyhow::Result<()> {
-    with_database(&config, async |_, _| Ok(())).await
+    let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
+    migrate_database(&config, &telemetry.metrics).await?.close().await;
+    Ok(())
 }
 
-/// Runs a short command on a migrated database.
+/// Runs a short command on a database that the server or `migrate` has created and migrated.
 async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&Database, &Arc<Metrics>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
-    let db = open_database(config, &telemetry.metrics).await?;
+    let db = open_existing_database(config, &telemetry.metrics).await?;
     let outcome = work(&db, &telemetry.metrics).await;
     db.close().await;
     outcome
@@ -236,7 +238,8 @@ async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyh
 
 async fn verify(config: Config, anchor: Option<Anchor>, output: OutputArgs) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
-    let db = Database::open(&config.database, &config.embedded, &telemetry.metrics).await?;
+    let (database, metrics) = (&config.database, &telemetry.metrics);
+    let db = Database::open_existing(database, &config.embedded, metrics).await?;
     let bar = ProgressBar::new(0);
     let report = verify::run_on(&db, anchor.as_ref(), |reached, end| {
         bar.set_length(end.unsigned_abs());

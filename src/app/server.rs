@@ -89,10 +89,35 @@ impl App {
     }
 }
 
-/// Connects to the database and migrates it.
-pub async fn open_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
+/// Connects to the database of the server. Creates and migrates it, or with `--no-migrate` requires the current schema.
+async fn open_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
+    if !config.database.no_migrate {
+        return migrate_database(config, metrics).await;
+    }
     let db = Database::open(&config.database, &config.embedded, metrics).await?;
-    match db.migrate(&config.database, jobs::migrate).await {
+    let checked = db.require_current().await;
+    closed_on_failure(db, checked).await
+}
+
+/// Connects to the database and migrates it; creates an embedded one that does not exist yet.
+pub async fn migrate_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
+    let db = Database::open(&config.database, &config.embedded, metrics).await?;
+    let migrated = db.migrate(jobs::migrate).await;
+    closed_on_failure(db, migrated).await
+}
+
+/// Connects to a database that the server or `migrate` has created and migrated; changes neither.
+pub async fn open_existing_database(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Database> {
+    let db = Database::open_existing(&config.database, &config.embedded, metrics).await?;
+    let checked = db.require_current().await;
+    closed_on_failure(db, checked).await
+}
+
+async fn closed_on_failure(db: Database, outcome: anyhow::Result<()>) -> anyhow::Result<Database> {
+    match outcome {
         Ok(()) => Ok(db),
         Err(cause) => {
             db.close().await;

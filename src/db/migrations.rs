@@ -50,7 +50,7 @@ pub async fn require_current(db: &mut PgConnection) -> anyhow::Result<()> {
     let missing = MIGRATIONS.iter().filter(|known| !applied.contains(&known.version)).count();
     if missing > 0 {
         bail!(
-            "the database lacks {missing} migrations; run `revwallet migrate` first, or start without --no-migrate"
+            "the database lacks {missing} migrations of this program; run `revwallet migrate` first"
         );
     }
     Ok(())

@@ -54,7 +54,7 @@ pub struct DatabaseArgs {
     /// Longest time that a request waits for a connection.
     #[arg(long, env = "REVWALLET_DATABASE_ACQUIRE_TIMEOUT", global = true, default_value = "3s", value_parser = settings::positive_duration)]
     pub database_acquire_timeout: Duration,
-    /// Do not migrate the database at start; run `revwallet migrate` instead.
+    /// Do not migrate the database when the server starts; run `revwallet migrate` instead.
     #[arg(long, env = "REVWALLET_NO_MIGRATE", global = true)]
     pub no_migrate: bool,
 }
@@ -91,16 +91,34 @@ impl Deref for Database {
 }
 
 impl Database {
-    /// Connects to the server of the settings, or starts the embedded one. An error is one sentence that says what to do.
+    /// Connects to the server of the settings, or starts the embedded one, and creates its data directory if there is none.
+    /// An error is one sentence that says what to do.
     pub async fn open(
         args: &DatabaseArgs,
         embedded: &EmbeddedArgs,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
+        Self::open_at(args, || Embedded::start(embedded), metrics).await
+    }
+
+    /// Like `open`, but refuses an embedded server that would first have to be created.
+    pub async fn open_existing(
+        args: &DatabaseArgs,
+        embedded: &EmbeddedArgs,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        Self::open_at(args, || Embedded::start_existing(embedded), metrics).await
+    }
+
+    async fn open_at(
+        args: &DatabaseArgs,
+        start_embedded: impl AsyncFnOnce() -> anyhow::Result<Embedded>,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         let (options, mut pipelined, embedded) = if let Some(url) = args.url() {
             (server::options(url)?, url.parse::<Pipelined>()?, None)
         } else {
-            let embedded = Embedded::start(embedded).await?;
+            let embedded = start_embedded().await?;
             let mut config = tokio_postgres::Config::new();
             config.host_path(embedded.socket_dir()).user(embedded.user());
             config.dbname(embedded.database());
@@ -134,23 +152,30 @@ impl Database {
         Ok(Self(Arc::new(DatabaseParts { pool, options, pipelined, embedded, metrics })))
     }
 
-    /// Migrates the schema to the version of this program, or only checks it with `--no-migrate`. `migrate_others` migrates
-    /// the schemas outside of our own migrations, under the same lock.
+    /// Migrates the schema to the version of this program. `migrate_others` migrates the schemas outside of our own
+    /// migrations, under the same lock.
     pub async fn migrate(
         &self,
-        args: &DatabaseArgs,
         migrate_others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        if args.no_migrate {
-            migrations::require_current(&mut connection).await?;
-        } else {
-            // The lock also covers the job queue and its grants: a process that starts at the same time waits here.
-            connection.lock().await?;
-            migrations::apply(&mut connection).await?;
-            migrate_others(&self.options).await?;
-            connection.unlock().await?;
-        }
+        // The lock also covers the job queue and its grants: a process that starts at the same time waits here.
+        connection.lock().await?;
+        migrations::apply(&mut connection).await?;
+        migrate_others(&self.options).await?;
+        connection.unlock().await?;
+        Self::prepare(connection).await
+    }
+
+    /// Refuses a schema that is not of the version of this program.
+    pub async fn require_current(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        migrations::require_current(&mut connection).await?;
+        Self::prepare(connection).await
+    }
+
+    /// Prepares a database with the schema of this program for use.
+    async fn prepare(mut connection: PgConnection) -> anyhow::Result<()> {
         sql::repair_event_shift(&mut connection).await?;
         if let Some(user) = sql::user_without_role(&mut connection).await? {
             warn!(

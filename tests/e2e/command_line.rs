@@ -1,4 +1,4 @@
-//! The command line: results and logs, JSON, and the messages of clap.
+//! The command line: results and logs, JSON, the messages of clap, and commands that never create a database.
 
 use std::process::Output;
 
@@ -168,4 +168,72 @@ fn an_invalid_command_line_is_explained() {
             assert!(exit.stderr.contains(part), "{part:?} is not in: {}", exit.stderr);
         }
     }
+}
+
+#[test]
+fn no_command_creates_a_database() {
+    let folder = Folder::new();
+    let data_dir = folder.0.join("data");
+    let setting = format!("--data-dir={}", data_dir.display());
+    for arguments in [
+        &["api-key", "list"][..],
+        &["api-key", "create", "--name=a", "--scope=admin"],
+        &["user", "role", "ada", "admin"],
+        &["jwt", "rotate"],
+        &["order", "list"],
+        &["exchange", "hot-wallets"],
+        &["prize-account", "list"],
+        &["game", "import", "games.csv"],
+        &["audit"],
+        &["verify"],
+        &["restored"],
+    ] {
+        let exit = run(&[arguments, &[&setting]].concat());
+
+        assert_eq!(exit.code, Some(1), "{arguments:?}: {exit:?}");
+        assert_eq!(exit.stderr.lines().count(), 1, "{arguments:?}: {}", exit.stderr);
+        for part in [data_dir.to_str().unwrap(), "revwallet migrate", "start the server"] {
+            assert!(exit.stderr.contains(part), "{part:?} is not in: {}", exit.stderr);
+        }
+        assert!(!data_dir.exists(), "{arguments:?} created the data directory");
+    }
+}
+
+#[test]
+fn a_command_uses_the_database_that_migrate_created() {
+    let folder = Folder::new();
+    assert_eq!(run(&["migrate", &folder.setting()]).code, Some(0));
+
+    let create = ["api-key", "create", "--name=a", "--scope=admin", &folder.setting()];
+    let (created, output) = run_json(&create);
+
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(created["id"], "1");
+}
+
+#[tokio::test]
+async fn a_command_neither_migrates_a_database_nor_uses_an_older_or_newer_one() {
+    let empty = Database::create_empty().await;
+    let newer = Database::create().await;
+    newer
+        .execute("insert into _sqlx_migrations values (99999999, 'later', now(), true, '', 0)")
+        .await;
+    for (database, part) in [(&empty, "run `revwallet migrate` first"), (&newer, "newer revwallet")]
+    {
+        let url = format!("--database-url={}", database.url);
+        for arguments in [&["api-key", "list"][..], &["audit"], &["verify"], &["order", "list"]] {
+            let exit = run(&[arguments, &[&url]].concat());
+
+            assert_eq!(exit.code, Some(1), "{exit:?}");
+            assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
+            assert!(exit.stderr.contains(part), "{part:?} is not in: {}", exit.stderr);
+        }
+    }
+    let url = format!("--database-url={}", empty.url);
+    // The setting is for servers: the command that migrates always does.
+    let migrate = command(&["migrate", &url]).env("REVWALLET_NO_MIGRATE", "true").output().unwrap();
+    assert!(migrate.status.success(), "{migrate:?}");
+    assert_eq!(run(&["api-key", "list", &url]).code, Some(0));
+    empty.drop().await;
+    newer.drop().await;
 }

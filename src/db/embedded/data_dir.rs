@@ -59,6 +59,11 @@ impl DataDir {
         Ok(Self { path: data_dir, home, cluster, os_user })
     }
 
+    /// Whether a data directory has a cluster, in it or linked from it.
+    pub(super) fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
+        Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
+    }
+
     /// Sixteen hexadecimal digits that identify this cluster where a path would be too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)

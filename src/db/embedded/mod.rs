@@ -129,6 +129,17 @@ impl Embedded {
         }
     }
 
+    /// Like `start`, but fails if there is no cluster yet, and creates nothing then.
+    pub async fn start_existing(args: &EmbeddedArgs) -> anyhow::Result<Self> {
+        if !DataDir::has_cluster(&args.data_dir)? {
+            bail!(
+                "there is no database in the data directory {}: start the server or run `revwallet migrate` first, choose another folder with --data-dir, or set DATABASE_URL",
+                std::path::absolute(&args.data_dir)?.display()
+            );
+        }
+        Self::start(args).await
+    }
+
     /// Options to connect to the database of the program.
     pub fn connect_options(&self) -> PgConnectOptions {
         connect::options(&self.socket_dir, self.database())
