@@ -1,5 +1,7 @@
 //! The command line: the commands, and the settings that each of them takes.
 
+use clap::{Args, Command as ClapCommand};
+
 use crate::api_keys::cli::KeyCommand;
 use crate::app::config::Config;
 use crate::audit_log::cli::AuditArgs;
@@ -13,6 +15,7 @@ use crate::users::cli::{JwtCommand, UserCommand};
 /// A wallet backend you can see through: exact money, double entry, everything observable.
 #[derive(Debug, clap::Parser)]
 #[command(name = "revwallet", version, max_term_width = 100)]
+#[command(mut_subcommands(hide_settings))]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -20,6 +23,24 @@ pub struct Cli {
     pub output: OutputArgs,
     #[command(flatten)]
     pub config: Config,
+}
+
+/// End of the help of each command.
+const SETTINGS_HINT: &str =
+    "Settings, such as --data-dir and --database-url, may follow; `revwallet --help` lists them.";
+
+/// Commands that do not print a result for `--json`.
+const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
+
+/// Hides the settings in the help of a command and of its commands. They are accepted nevertheless: clap gives a command the
+/// global arguments that it does not have yet, so a command that already has the hidden copies keeps them.
+fn hide_settings(command: ClapCommand) -> ClapCommand {
+    let mut global = Config::augment_args(ClapCommand::new(""));
+    if WITHOUT_JSON.contains(&command.get_name()) {
+        global = OutputArgs::augment_args(global);
+    }
+    let hidden: Vec<_> = global.get_arguments().map(|setting| setting.clone().hide(true)).collect();
+    command.args(hidden).after_help(SETTINGS_HINT).mut_subcommands(hide_settings)
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -100,8 +121,8 @@ mod tests {
         let mut commands: Vec<_> = command.get_subcommands().collect();
         while let Some(command) = commands.pop() {
             for setting in &settings {
-                let collides =
-                    command.get_arguments().any(|own| own.get_long() == setting.get_long());
+                let mut own = command.get_arguments().filter(|own| !own.is_hide_set());
+                let collides = own.any(|own| own.get_long() == setting.get_long());
                 assert!(
                     !collides,
                     "{} has a --{}",

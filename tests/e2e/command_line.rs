@@ -1,4 +1,4 @@
-//! The command line: results and logs, JSON, the messages of clap, and commands that never create a database.
+//! The command line: results and logs, JSON, help, the messages of clap, and commands that never create a database.
 
 use std::process::Output;
 
@@ -24,6 +24,12 @@ fn document(app: &TestApp, arguments: &[&str]) -> Value {
     let (document, output) = run_json(&[arguments, &[&url, "--allow-unsafe-server"]].concat());
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     document
+}
+
+fn help(arguments: &[&str]) -> String {
+    let output = command(&[arguments, &["--help"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test]
@@ -146,6 +152,24 @@ async fn health_is_printed_as_json() {
     assert!(output.status.success());
     assert!(program.stop().await.success());
     database.drop().await;
+}
+
+#[test]
+fn the_help_of_a_command_shows_its_own_options() {
+    for arguments in [&["api-key", "create"][..], &["verify"], &["order", "list"], &["health"]] {
+        let text = help(arguments);
+
+        assert!(text.contains("--json"), "{text}");
+        assert!(text.contains("`revwallet --help` lists them"), "{text}");
+        for setting in ["--listen", "--ledger-queue-max", "REVWALLET_", "DATABASE_URL"] {
+            assert!(!text.contains(setting), "{arguments:?} shows {setting}: {text}");
+        }
+        assert!(text.lines().count() < 40, "{text}");
+    }
+    assert!(help(&["api-key", "create"]).contains("--scope <SCOPES>"));
+    assert!(!help(&["serve"]).contains("--json"));
+    let settings = help(&[]);
+    assert!(settings.contains("--ledger-queue-max") && settings.contains("--json"));
 }
 
 #[test]
