@@ -5,6 +5,7 @@ use clap::{Args, Command as ClapCommand};
 use crate::api_keys::cli::KeyCommand;
 use crate::app::config::Config;
 use crate::audit_log::cli::AuditArgs;
+use crate::client::{ClientArgs, TransferCommand, WalletCommand, WebhookCommand};
 use crate::exchange::cli::{ExchangeCommand, OrderCommand};
 use crate::games::cli::GameCommand;
 use crate::ledger::verify::Anchor;
@@ -78,6 +79,12 @@ pub enum Command {
     Exchange(ExchangeCommand),
     /// Print the audit log of users and keys.
     Audit(AuditArgs),
+    /// List, open, fund and freeze wallets of a server.
+    Wallet(ClientArgs<WalletCommand>),
+    /// Send, show and refund transfers on a server.
+    Transfer(ClientArgs<TransferCommand>),
+    /// Create and delete webhooks of a server, and receive them on this machine.
+    Webhook(ClientArgs<WebhookCommand>),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.
     Health,
     /// Prepare a database that was restored to an earlier moment; `scripts/restore` does this.

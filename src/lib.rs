@@ -5,8 +5,9 @@
 // Floor 8: the command line.
 pub mod cli;
 
-// Floor 7: the composition root.
+// Floor 7: the composition root, and the commands for a server.
 pub mod app;
+pub mod client;
 
 // Floor 6: slices that stand on wallets and users.
 pub mod exchange;

@@ -16,6 +16,7 @@ use revwallet::app::{
 };
 use revwallet::audit_log::{self, AuditLog};
 use revwallet::cli::{Cli, Command};
+use revwallet::client;
 use revwallet::db::Database;
 use revwallet::exchange::{self, Exchange};
 use revwallet::games::{self, cli::GameCommand};
@@ -131,6 +132,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             })
             .await
         }
+        Command::Wallet(args) => client::run_wallet(args, output).await,
+        Command::Transfer(args) => client::run_transfer(args, output).await,
+        Command::Webhook(args) => client::run_webhook(args, output).await,
         Command::Health => health_client::health(config.http.internal_listen, output).await,
         Command::Restored => {
             with_database(&config, async |db, metrics| {

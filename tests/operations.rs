@@ -83,11 +83,12 @@ fn options(command: &Command) -> BTreeMap<String, bool> {
 /// Asserts that the program accepts the words after `revwallet`.
 fn assert_accepted_by_program(place: &str, words: &[&str]) {
     let mut command = &Cli::command();
+    let mut known = options(command);
     let mut words = words.iter().take_while(|word| !["|", "&&", "=", ">"].contains(*word));
     while let Some(word) = words.next() {
         if word.starts_with("--") {
             let option = word.split('=').next().unwrap();
-            let takes_value = options(command).get(option).copied();
+            let takes_value = known.get(option).copied();
             let takes_value =
                 takes_value.unwrap_or_else(|| panic!("{place}: {option} does not exist"));
             if takes_value && !word.contains('=') {
@@ -95,6 +96,8 @@ fn assert_accepted_by_program(place: &str, words: &[&str]) {
             }
         } else if let Some(next) = command.find_subcommand(word) {
             command = next;
+            // Options of the commands above are global.
+            known.extend(options(command));
         } else {
             let has_positionals = command.get_positionals().next().is_some();
             assert!(has_positionals, "{place}: the command {word} does not exist");

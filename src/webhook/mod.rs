@@ -19,7 +19,7 @@ pub mod http;
 mod pause;
 mod queue;
 pub mod retention;
-mod signature;
+pub(crate) mod signature;
 mod slots;
 mod sql;
 mod target;

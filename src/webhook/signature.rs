@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-use crate::secret;
+use crate::secret::{self, Secret};
 
 /// Prefix of every secret; base64 follows.
 const PREFIX: &str = "whsec_";
@@ -39,6 +39,39 @@ pub(super) fn signatures(secrets: &[&str], id: &str, timestamp: i64, body: &str)
     secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
 }
 
+/// Most seconds between the signature of a message and its arrival, as Standard Webhooks recommends.
+const AGE_MAX_SECONDS: i64 = 5 * 60;
+
+/// A message with the headers that belong to its signature.
+#[derive(Debug)]
+pub(crate) struct SignedMessage<'a> {
+    pub id: &'a str,
+    pub timestamp: &'a str,
+    pub signatures: &'a str,
+    pub body: &'a str,
+}
+
+/// Checks, as a receiver does, that a message was signed with a secret not long before `now`.
+pub(crate) fn verify(message: &SignedMessage<'_>, secret: &Secret, now: i64) -> Result<(), String> {
+    let SignedMessage { id, timestamp, signatures, body } = message;
+    let signed_at: i64 =
+        timestamp.parse().map_err(|_| "the header webhook-timestamp is not a number".to_owned())?;
+    if now.abs_diff(signed_at) > AGE_MAX_SECONDS.unsigned_abs() {
+        return Err("the message was signed more than five minutes ago".to_owned());
+    }
+    let key = decode(secret.reveal()).ok_or("the secret is malformed")?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+    let content = format!("{id}.{signed_at}.{body}");
+    let is_right = |signature: &str| {
+        let tag = signature.strip_prefix("v1,").and_then(|tag| STANDARD.decode(tag).ok());
+        tag.is_some_and(|tag| hmac::verify(&key, content.as_bytes(), &tag).is_ok())
+    };
+    if signatures.split(' ').any(is_right) {
+        return Ok(());
+    }
+    Err("the header webhook-signature has no valid signature".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +88,31 @@ mod tests {
         assert!(is_valid_secret(secret) && is_valid_secret(&new_secret()));
         assert!(!is_valid_secret("whsec_c2hvcnQ="));
         assert!(!is_valid_secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+    }
+
+    #[test]
+    fn a_receiver_accepts_only_recent_messages_with_a_valid_signature() {
+        let secret = Secret::from(new_secret());
+        let signed = signatures(&[&new_secret(), secret.reveal()], "msg_1", 1_000, "{}");
+        let message = |id, timestamp, body| {
+            verify(&SignedMessage { id, timestamp, signatures: &signed, body }, &secret, 1_060)
+        };
+
+        assert_eq!(message("msg_1", "1000", "{}"), Ok(()));
+        for (id, timestamp, body) in [
+            ("msg_2", "1000", "{}"),
+            ("msg_1", "1001", "{}"),
+            ("msg_1", "1000", "{ }"),
+            ("msg_1", "soon", "{}"),
+        ] {
+            assert!(message(id, timestamp, body).is_err(), "{id} {timestamp} {body}");
+        }
+        let other = Secret::from(new_secret());
+        let signatures = &*signed;
+        let message = SignedMessage { id: "msg_1", timestamp: "1000", signatures, body: "{}" };
+        assert!(verify(&message, &other, 1_060).is_err());
+        assert!(
+            verify(&message, &secret, 1_301).is_err_and(|cause| cause.contains("five minutes"))
+        );
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 mod authorization;
 mod backup;
 mod canary;
+mod client;
 mod command_line;
 mod compression;
 mod cors;

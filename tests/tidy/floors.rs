@@ -9,7 +9,7 @@ use super::{assert_section_up_to_date, files};
 /// Modules of each floor, from top to bottom.
 const FLOORS: &[(&str, &[&str])] = &[
     ("the command line", &["main", "cli"]),
-    ("the composition root", &["app"]),
+    ("the composition root, and the commands for a server", &["app", "client"]),
     ("slices that use wallets and users", &["webhook", "play", "games", "exchange"]),
     ("users and API keys", &["users", "api_keys"]),
     (
@@ -42,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "main",
         &[
             "cli",
+            "client",
             "app",
             "play",
             "games",
@@ -59,8 +60,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["app", "play", "games", "exchange", "users", "api_keys", "audit_log", "ledger", "output"],
+        &[
+            "client",
+            "app",
+            "play",
+            "games",
+            "exchange",
+            "users",
+            "api_keys",
+            "audit_log",
+            "ledger",
+            "output",
+        ],
     ),
+    ("client", &["webhook", "output", "secret"]),
     (
         "app",
         &[

@@ -1,0 +1,222 @@
+//! Requests to a server: the credential, idempotency keys, and problems as sentences.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LINK};
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::redirect::Policy;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use url::Url;
+use uuid::Uuid;
+
+use super::document::{Document, table};
+use super::server::Server;
+use crate::output::OutputArgs;
+
+/// Longest time that a response may take: the server ends its own work earlier.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Largest page of a list.
+const PAGE_MAX: usize = 1_000;
+
+/// Most characters of a response that is not a problem document, in an error.
+const UNKNOWN_BODY_MAX: usize = 200;
+
+/// A client of one server.
+pub(super) struct Api {
+    http: reqwest::Client,
+    server: Server,
+}
+
+/// A problem document of the server.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+impl Api {
+    pub(super) fn new(server: Server) -> anyhow::Result<Self> {
+        // A second installation fails, which is fine: the provider is the same.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))
+            .timeout(TIMEOUT)
+            .redirect(Policy::none())
+            .build()?;
+        Ok(Self { http, server })
+    }
+
+    /// Reads an object.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Box<RawValue>> {
+        let (_, body) = self.send(Method::GET, self.url(path)?, None, None).await?;
+        parse(&body)
+    }
+
+    /// Reads a list that has no pages.
+    pub(super) async fn get_list(&self, path: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
+        let (_, body) = self.send(Method::GET, self.url(path)?, None, None).await?;
+        serde_json::from_str(&body).context("the response of the server is not a list")
+    }
+
+    /// Reads a list, page by page, up to `limit` entries.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        limit: usize,
+    ) -> anyhow::Result<Vec<Box<RawValue>>> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().append_pair("limit", &limit.min(PAGE_MAX).to_string());
+        for (name, value) in query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        let mut entries: Vec<Box<RawValue>> = Vec::new();
+        loop {
+            let (headers, body) = self.send(Method::GET, url, None, None).await?;
+            let page: Vec<Box<RawValue>> =
+                serde_json::from_str(&body).context("the response of the server is not a list")?;
+            entries.extend(page);
+            match next_page(&headers) {
+                Some(next) if entries.len() < limit => url = self.url(&next)?,
+                _ => break,
+            }
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// Sends a request that has no effect when it is repeated.
+    pub(super) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<String> {
+        Ok(self.send(method, self.url(path)?, body, None).await?.1)
+    }
+
+    /// Sends a request that takes effect once for each idempotency key. Its error names the key, so that the request can be
+    /// repeated.
+    pub(super) async fn post_once(
+        &self,
+        path: &str,
+        body: &Value,
+        key: Option<String>,
+    ) -> anyhow::Result<Box<RawValue>> {
+        let key = key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let sent = self.send(Method::POST, self.url(path)?, Some(body), Some(&key)).await;
+        let (_, body) = sent.map_err(|cause| {
+            anyhow!("{cause:#}; to repeat the request, add --idempotency-key {key}")
+        })?;
+        parse(&body)
+    }
+
+    fn url(&self, path: &str) -> anyhow::Result<Url> {
+        Ok(self.server.url.join(path.trim_start_matches('/'))?)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> anyhow::Result<(HeaderMap, String)> {
+        let mut request = self.http.request(method, url);
+        if let Some(credential) = &self.server.key {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", credential.reveal()));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        let server = self.server.url.as_str().trim_end_matches('/');
+        let unreachable = || format!("the server at {server} does not answer");
+        let response = request.send().await.map_err(reqwest::Error::without_url);
+        let response = response.with_context(unreachable)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.map_err(reqwest::Error::without_url);
+        let text = text.with_context(unreachable)?;
+        if !status.is_success() {
+            bail!("{}", problem(status, &text));
+        }
+        Ok((headers, text))
+    }
+}
+
+/// Prints an object.
+pub(super) fn print_object(json: Box<RawValue>, output: OutputArgs) -> anyhow::Result<()> {
+    output.print(json, Ok, |json| Ok(Document::parse(json)?.lines()))
+}
+
+/// Prints a list, as a table with some of the members.
+pub(super) fn print_list(
+    entries: Vec<Box<RawValue>>,
+    columns: &[&str],
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    output.print(entries, Ok, |entries| {
+        let rows = entries.iter().map(|entry| Document::parse(entry));
+        Ok(table(&rows.collect::<anyhow::Result<Vec<_>>>()?, columns))
+    })
+}
+
+fn parse(body: &str) -> anyhow::Result<Box<RawValue>> {
+    serde_json::from_str(body).context("the response of the server is not JSON")
+}
+
+/// The detail of a problem document, or what is known without one.
+fn problem(status: StatusCode, text: &str) -> String {
+    if let Ok(problem) = serde_json::from_str::<Problem>(text) {
+        return format!("the server answered {}: {}", status.as_u16(), problem.detail);
+    }
+    let text: String = text.trim().chars().take(UNKNOWN_BODY_MAX).collect();
+    format!("the server answered {status}: {text}").trim_end_matches([':', ' ']).to_owned()
+}
+
+/// The target of the link `next` in the header `Link`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(LINK)?.to_str().ok()?;
+    let next = links.split(", ").find(|link| link.contains("rel=\"next\""))?;
+    Some(next.strip_prefix('<')?.split_once('>')?.0.to_owned())
+}
+
+/// Appends an optional member to a body.
+pub(super) fn with_member(mut body: Value, name: &str, value: Option<String>) -> Value {
+    if let (Some(members), Some(value)) = (body.as_object_mut(), value) {
+        members.insert(name.to_owned(), Value::String(value));
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_by_its_detail() {
+        let json = r#"{"title":"Invalid request","detail":"/amount: must be more than zero"}"#;
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+
+        let expected = "the server answered 422: /amount: must be more than zero";
+        assert_eq!(problem(status, json), expected);
+        let status = StatusCode::BAD_GATEWAY;
+        assert_eq!(problem(status, ""), "the server answered 502 Bad Gateway");
+        assert_eq!(problem(status, "oops"), "the server answered 502 Bad Gateway: oops");
+    }
+
+    #[test]
+    fn the_next_page_is_the_one_of_the_link() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(next_page(&headers), None);
+        let link = "</wallet?limit=2&after=2>; rel=\"next\"";
+        headers.insert(LINK, link.parse().expect("the header is valid"));
+
+        assert_eq!(next_page(&headers).as_deref(), Some("/wallet?limit=2&after=2"));
+    }
+}

@@ -1,0 +1,50 @@
+//! Commands that talk to a server over its HTTP API: `revwallet wallet`, `transfer` and `webhook`.
+//!
+//! They need no database. The server comes from a profile file, the environment or flags ([`server`]). Money is never parsed:
+//! an amount goes to the server, and comes from it, as text. A request that moves money always has an idempotency key.
+
+mod api;
+mod document;
+mod listen;
+mod server;
+mod transfer;
+mod wallet;
+mod webhook;
+
+pub use self::server::ServerArgs;
+pub use self::transfer::TransferCommand;
+pub use self::wallet::WalletCommand;
+pub use self::webhook::WebhookCommand;
+
+use self::api::Api;
+use crate::output::OutputArgs;
+
+/// A command for a server.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ClientArgs<C: clap::Subcommand> {
+    #[command(subcommand)]
+    command: C,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Runs a command on wallets and prints its result.
+pub async fn run_wallet(args: ClientArgs<WalletCommand>, output: OutputArgs) -> anyhow::Result<()> {
+    wallet::run(&Api::new(args.server.resolve()?)?, args.command, output).await
+}
+
+/// Runs a command on transfers and prints its result.
+pub async fn run_transfer(
+    args: ClientArgs<TransferCommand>,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    transfer::run(&Api::new(args.server.resolve()?)?, args.command, output).await
+}
+
+/// Runs a command on webhooks and prints its result.
+pub async fn run_webhook(
+    args: ClientArgs<WebhookCommand>,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    webhook::run(&Api::new(args.server.resolve()?)?, args.command, output).await
+}
