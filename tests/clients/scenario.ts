@@ -75,14 +75,16 @@ async function pages(id: string) {
     await ok(server.POST("/wallet/deposit", { params: { header }, body: { id, amount: "1" } }));
   }
   const entries: string[] = [];
-  for (let after: string | undefined, isLast = false; !isLast;) {
-    const query = { limit: 3, ...(after ? { after } : {}) };
+  for (let after: number | undefined, isLast = false; !isLast;) {
+    const query = { limit: 3, ...(after === undefined ? {} : { after }) };
     const page = await server.GET("/wallet/{id}/history", { params: { header, path: { id }, query } });
-    entries.push(...(page.data ?? []).map((entry) => entry.id));
-    after = /after=([^&>]+)/.exec(page.response.headers.get("link") ?? "")?.[1];
-    isLast = after === undefined;
+    const deposits = (page.data ?? []).filter((entry) => entry.kind === "deposit");
+    entries.push(...deposits.map((entry) => entry.id));
+    const next = /after=(\d+)/.exec(page.response.headers.get("link") ?? "");
+    isLast = next === null;
+    after = Number(next?.[1]);
   }
-  expect([entries.length, new Set(entries).size], [9, 9]);
+  expect([entries.length, new Set(entries).size], [6, 6]);
 }
 
 async function gameAndOrder(name: string) {
