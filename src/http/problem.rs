@@ -78,16 +78,6 @@ impl utoipa::IntoResponses for Problems {
     }
 }
 
-/// Marks an operation that counts attempts, and refuses more of them for a while.
-pub struct Throttled;
-
-impl utoipa::IntoResponses for Throttled {
-    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        let reference = Ref::from_response_name("TooManyRequests");
-        BTreeMap::from([("429".to_owned(), reference.into())])
-    }
-}
-
 impl<'a> ProblemBody<'a> {
     pub fn new(error: &'a Error, trace_id: &'a str) -> Self {
         let problem = error.problem();

@@ -13,7 +13,7 @@ use crate::auth::TrustedProxies;
 use crate::error::{Error, ExchangeRefusal, Result};
 use crate::http::extract::{RawField, UntypedJsonBody};
 use crate::http::origin::Origin;
-use crate::http::problem::{Problems, Throttled};
+use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::users::Users;
@@ -40,7 +40,7 @@ struct RegisteredBody {
     post, path = "/exchange/register", tag = "exchange",
     params(IdempotencyKey),
     request_body = ProfileBody<'static>,
-    responses((status = 200, description = "Registered", body = RegisteredBody), Throttled, Problems),
+    responses((status = 200, description = "Registered", body = RegisteredBody), Problems),
 )]
 async fn register_trader(
     State(users): State<Users>,
@@ -94,7 +94,7 @@ struct LoggedInBody<'a> {
     post, path = "/exchange/login", tag = "exchange",
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: each login begins a session")),
     request_body = LoginBody<'static>,
-    responses((status = 200, description = "Signed in", body = LoggedInBody<'static>), Throttled, Problems),
+    responses((status = 200, description = "Signed in", body = LoggedInBody<'static>), Problems),
 )]
 async fn login_trader(
     State(users): State<Users>,

@@ -15,7 +15,7 @@ use crate::http::context::RequestContext;
 use crate::http::extract::{JsonBody, Path, RawField, Validator};
 use crate::http::fields::string;
 use crate::http::origin::Origin;
-use crate::http::problem::{Problems, Throttled};
+use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::GameId;
@@ -117,7 +117,7 @@ struct RedeemedBody {
     post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
     request_body = RedeemActivationKey<'static>,
-    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Throttled, Problems),
+    responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
 )]
 async fn redeem_activation_key(
     State(games): State<Games>,

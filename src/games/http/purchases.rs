@@ -17,7 +17,7 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{id, string};
 use crate::http::origin::Origin;
-use crate::http::problem::{Problems, Throttled};
+use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{GameId, UserId};
@@ -104,7 +104,7 @@ fn user_id(raw: &str) -> Result<UserId, String> {
     post, path = "/api/games/{id}/purchase", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
     request_body(content = Option<PurchaseGame<'static>>),
-    responses((status = 201, description = "Bought", body = PurchaseBody), Throttled, Problems),
+    responses((status = 201, description = "Bought", body = PurchaseBody), Problems),
 )]
 async fn purchase_game(
     State(games): State<Games>,

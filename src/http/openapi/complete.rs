@@ -156,8 +156,6 @@ fn can_fail(method: &str, has_body: bool, status: StatusCode) -> bool {
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
         StatusCode::CONFLICT => method != "get",
-        // The operations that count attempts say so themselves.
-        StatusCode::TOO_MANY_REQUESTS => false,
         _ => true,
     }
 }
@@ -195,7 +193,10 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
         }
         StatusCode::TOO_MANY_REQUESTS => {
             let wait = std::time::Duration::from_secs(8);
-            (Error::TooManyRequests { wait }, "Too many failed attempts")
+            (
+                Error::TooManyRequests { wait },
+                "Too many failed attempts, or more requests than the edge lets an address send",
+            )
         }
         StatusCode::BAD_GATEWAY => (Error::Unreachable, "The edge cannot reach the service"),
         StatusCode::SERVICE_UNAVAILABLE => (Error::Overloaded, "The service cannot answer now"),

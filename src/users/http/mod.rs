@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{JsonBody, OptionalJsonBody, Path, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
-use crate::http::problem::{Problems, Throttled};
+use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::UserId;
@@ -74,7 +74,6 @@ struct RegisteredUser<'a> {
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Registered", body = RegisteredUser<'static>),
-        Throttled,
         Problems,
     ),
 )]
@@ -116,7 +115,6 @@ struct CreatedUser<'a> {
     request_body = ProfileBody<'static>,
     responses(
         (status = 201, description = "Registered", body = CreatedUser<'static>),
-        Throttled,
         Problems,
     ),
 )]
@@ -167,7 +165,6 @@ struct LoggedIn<'a> {
     request_body = Login<'static>,
     responses(
         (status = 200, description = "Signed in", body = LoggedIn<'static>),
-        Throttled,
         Problems,
     ),
 )]
@@ -333,7 +330,6 @@ async fn get_internal_user(
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Updated", body = MessageBody<'static>, example = json!({ "message": "Profile updated successfully" })),
-        Throttled,
         Problems,
     ),
 )]

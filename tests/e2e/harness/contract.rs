@@ -86,6 +86,10 @@ fn close(schema: &mut Value) {
 
 /// Checks the answer to a request of the public API; other paths have no document.
 pub fn check(method: &str, path: &str, response: &Response) {
+    // The tests of the edge send requests to stubs too.
+    if env!("CARGO_CRATE_NAME") != "e2e" {
+        return;
+    }
     let content_type = response.header("content-type").to_owned();
     let is_problem = content_type == "application/problem+json";
     if !is_problem && content_type != "application/json" {
