@@ -12,20 +12,19 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// The mark of a decimal in a schema, as JSON.
 const DECIMAL: &str = "\"format\":\"double\"";
 
-/// The header that chooses the format. In a document with strings it is required: the schemas hold only then.
+/// The header that chooses the format. It has the one value with which the schemas hold; where that is not the default,
+/// it is required.
 pub(super) fn preference(money: MoneyFormat) -> Value {
-    let values = match money {
-        MoneyFormat::Number => json!(["money=number", "money=string"]),
-        MoneyFormat::String => json!(["money=string"]),
+    let schema = match money {
+        MoneyFormat::Number => json!({ "type": "string", "enum": ["money=number"] }),
+        MoneyFormat::String => {
+            json!({ "type": "string", "enum": ["money=string"], "default": "money=string" })
+        }
     };
-    let mut schema = json!({ "type": "string", "enum": values });
-    if money == MoneyFormat::String {
-        schema["default"] = json!("money=string");
-    }
     json!({
         "name": "Prefer",
         "in": "header",
-        "description": "How the answer writes decimals: as JSON numbers or as strings, which are exact in every client",
+        "description": "How the answer writes decimals, as this document describes it",
         "required": money == MoneyFormat::String,
         "schema": schema,
     })
