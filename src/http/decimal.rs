@@ -5,7 +5,7 @@
 use std::fmt;
 
 use futures_util::future::Either;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -82,13 +82,6 @@ impl MoneyFormat {
             Self::String => "money=string",
         };
         headers.insert(&PREFERENCE_APPLIED, HeaderValue::from_static(applied));
-    }
-}
-
-/// Tells caches that the answer depends on `Prefer`; others are never stored.
-pub(super) fn vary(headers: &mut HeaderMap) {
-    if headers.contains_key(header::ETAG) {
-        headers.append(header::VARY, HeaderValue::from_static("prefer"));
     }
 }
 

@@ -30,7 +30,7 @@ use super::compression::{self, IsMarked};
 use super::connection::{self, OpenConnection};
 use super::context::RequestContext;
 use super::cors::CorsOrigins;
-use super::decimal::{self, MoneyFormat};
+use super::decimal::MoneyFormat;
 use super::memory::MemoryBudget;
 use super::response::{Complete, CompleteLayer, ResponseBody};
 use super::rpc::RpcMethods;
@@ -114,7 +114,6 @@ impl RequestPipeline {
         if let Some(Ok(position)) = position.filter(|_| is_read).map(HeaderValue::try_from) {
             response.headers_mut().insert(&BOOK_POSITION, position);
         }
-        decimal::vary(response.headers_mut());
         if let Some(money) = preferred_money {
             money.confirm(response.headers_mut());
         }

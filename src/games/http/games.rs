@@ -143,6 +143,8 @@ async fn list_games(
     headers.insert(header::ETAG, etag);
     // A cache may keep it, and has to ask whether it has changed.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
+    // The format of the prices.
+    headers.append(header::VARY, HeaderValue::from_static("prefer"));
     link_next(headers, list.next.as_deref());
     Ok(response)
 }
