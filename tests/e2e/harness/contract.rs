@@ -95,7 +95,6 @@ pub fn check(method: &str, path: &str, response: &Response) {
     if !is_problem && content_type != "application/json" {
         return;
     }
-    // Without the header the default holds, and a server with `--money string` is the exception among the tests.
     let [numbers, strings] = &*DOCUMENTS;
     let is_string = response.header("preference-applied") == "money=string";
     let document = if is_string { strings } else { numbers };
@@ -115,9 +114,6 @@ pub fn check(method: &str, path: &str, response: &Response) {
     };
     assert!(document.whole.pointer(&pointer).is_some(), "{label} without a schema: {shown}");
     let Ok(body) = serde_json::from_str::<Value>(&response.text) else { return };
-    if !is_string && strings.validator(&pointer).is_valid(&body) {
-        return;
-    }
     let validator = document.validator(&pointer);
     let errors: Vec<_> = validator
         .iter_errors(&body)
