@@ -247,3 +247,18 @@ impl ResolvedTransfer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_note_has_the_content_that_it_had_before_notes() {
+        let content = || vec!["1".to_owned(), "100".to_owned()];
+        let memo = |memo: &str| Note { memo: Some(memo.to_owned()), metadata: None };
+
+        assert_eq!(Note::default().added_to(content()), ["1", "100"]);
+        assert_eq!(memo("tea").added_to(content()), ["1", "100", "tea", ""]);
+        assert_ne!(memo("").added_to(content()), content());
+    }
+}
