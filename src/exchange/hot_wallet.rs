@@ -100,7 +100,7 @@ impl Exchange {
             if let Err(error) = self.measure().await {
                 tracing::debug!(
                     error = %error,
-                    "the hot wallets cannot be measured; it is retried in {SAMPLE_INTERVAL:?}"
+                    "the hot wallets cannot be measured; retrying in {SAMPLE_INTERVAL:?}"
                 );
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {

@@ -8,7 +8,7 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// Time after which an expired quote is deleted; until then it is known to be expired.
+/// How long an expired quote is kept. Its user is told that it has expired; a deleted quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A quote.

@@ -59,7 +59,7 @@ pub struct GamesParts {
     wallets: Wallets,
     catalog: CatalogCache,
     settings: GamesArgs,
-    /// Locks of recipients, and of games with their last copies.
+    /// A purchase holds the lock of its recipient, and that of a game with few copies left.
     locks: PurchaseLocks,
     quotes: QuoteCache,
     metrics: Arc<Metrics>,

@@ -263,7 +263,7 @@ impl Hub {
                     Err(error) => {
                         tracing::warn!(
                             error = %error,
-                            "events of transfers cannot be prepared; it is retried in {RETRY_DELAY:?}"
+                            "events of transfers cannot be prepared; retrying in {RETRY_DELAY:?}"
                         );
                         tokio::time::sleep(RETRY_DELAY).await;
                     }

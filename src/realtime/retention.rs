@@ -24,7 +24,7 @@ pub async fn run(
         if let Err(error) = prune(&tail, retention).await {
             tracing::warn!(
                 error = %error,
-                "old events cannot be deleted; it is retried in {INTERVAL:?}"
+                "old events cannot be deleted; retrying in {INTERVAL:?}"
             );
         }
     }

@@ -176,7 +176,7 @@ impl Watch {
             Err(error) => {
                 tracing::warn!(
                     error = %error,
-                    "missed events cannot be read; it is retried in {RETRY_DELAY:?}"
+                    "missed events cannot be read; retrying in {RETRY_DELAY:?}"
                 );
                 tokio::time::sleep(RETRY_DELAY).await;
             }

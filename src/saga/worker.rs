@@ -69,7 +69,7 @@ impl<H: SagaHandler> Sagas<H> {
                     tracing::warn!(
                         event = "saga.claim_failed",
                         error.message = format!("{:#}", error.into_cause()),
-                        "sagas cannot be claimed; it is retried in {FAILURE_PAUSE:?}"
+                        "sagas cannot be claimed; retrying in {FAILURE_PAUSE:?}"
                     );
                     let pause = tokio::time::sleep(FAILURE_PAUSE);
                     let _stopped = stopping.run_until_cancelled(pause).await;

@@ -126,7 +126,7 @@ async fn deposit_to_exchange_wallet(
     Ok(Replayable::ok(StatusBody::OK, posting.replayed))
 }
 
-/// Deposit to a user (second path)
+/// Deposit to a user, under the path of the original service
 ///
 /// The same as `PATCH /exchange/wallet/{user_id}`.
 #[utoipa::path(

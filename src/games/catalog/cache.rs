@@ -78,7 +78,7 @@ impl CatalogCache {
         }
     }
 
-    /// The list of this key, if it shows the current catalog.
+    /// Returns the cached list for a filter, unless the catalog has changed since.
     pub(super) async fn get(
         &self,
         filter: &GameFilter,

@@ -183,7 +183,7 @@ impl Games {
     }
 }
 
-/// The change of a game that the public hears of: drafts and retired games are not part of the catalog.
+/// The event about a change of a published game. A draft or a retired game has none.
 pub(super) struct PublicChange {
     kind: &'static str,
     data: Box<RawValue>,

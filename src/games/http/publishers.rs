@@ -83,7 +83,7 @@ fn percentage(raw: &str) -> Result<Rate, String> {
 
 /// Create a publisher
 ///
-/// Requires `admin`. Games whose member `publisher` is its id pay the publisher.
+/// Requires `admin`. The publisher earns the sales of every game that names it in the member `publisher`.
 #[utoipa::path(
     post, path = "/api/publishers", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -21,7 +21,7 @@ pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()
         if let Err(error) = games.measure_debts().await {
             tracing::warn!(
                 error = %error,
-                "the debts of publishers cannot be measured; it is retried in {INTERVAL:?}"
+                "the debts of publishers cannot be measured; retrying in {INTERVAL:?}"
             );
         }
         if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {

@@ -113,7 +113,7 @@ impl<S: Source> LiveHub<S> {
                 Err(error) => {
                     tracing::warn!(
                         error = %error,
-                        "reading the book for the live readers failed; it is retried in {RETRY_DELAY:?}"
+                        "reading the book for the live readers failed; retrying in {RETRY_DELAY:?}"
                     );
                     sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
                 }

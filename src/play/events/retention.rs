@@ -23,7 +23,7 @@ pub async fn run(events: GameEvents, stopping: CancellationToken) -> anyhow::Res
         if let Err(error) = events.remove_old_keys(&stopping).await {
             tracing::warn!(
                 error.message = format!("{:#}", error.into_cause()),
-                "idempotency keys of game events cannot be removed; it is retried in {INTERVAL:?}"
+                "idempotency keys of game events cannot be removed; retrying in {INTERVAL:?}"
             );
         }
     }

@@ -300,7 +300,7 @@ impl Session {
             Err(error) => {
                 tracing::warn!(
                     error = %error,
-                    "missed events cannot be read; it is retried in {STALL_POLL:?}"
+                    "missed events cannot be read; retrying in {STALL_POLL:?}"
                 );
                 tokio::time::sleep(STALL_POLL).await;
             }

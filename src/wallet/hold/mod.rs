@@ -178,7 +178,7 @@ impl Wallets {
         }
     }
 
-    /// A hold that the caller placed, or of a wallet that the caller may see; any other is answered 404.
+    /// Returns a hold that the caller placed, or whose wallet the caller may see. To this caller, others do not exist.
     pub async fn get_hold(&self, caller: &Caller, id: HoldId) -> Result<Hold> {
         let row = sql::find(&mut *self.db.snapshot("wallet.get_hold").await?, id).await?;
         let row = row.ok_or(Error::NotFound("hold"))?;

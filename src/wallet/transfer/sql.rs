@@ -28,7 +28,7 @@ with input as (
 )",
 };
 
-/// The content that a key was claimed for.
+/// Hash of the request that used an idempotency key first.
 pub(super) async fn claimed_content(db: &mut PgConnection, key_hash: Uuid) -> Result<Option<Uuid>> {
     let content =
         sqlx::query_scalar!("select content_hash from batch_request where key_hash = $1", key_hash);
