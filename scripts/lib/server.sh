@@ -1,11 +1,13 @@
 # Starts the program on an embedded Postgres of its own, for scripts that test it. To be sourced after setup.sh.
+# shellcheck shell=bash
 
 # Starts the server with its data in a folder and the given settings, and waits until it listens. Sets `address`, and
-# `program` to its process id; its log is the file `log` in the folder.
+# `program` to its process id; its log is the file `log` in the folder. REVWALLET_PROGRAM names a program other than the
+# debug build.
 start_server() {
   local folder=$1
   shift
-  "${CARGO_TARGET_DIR:-target}/debug/revwallet" serve --data-dir "$folder" --listen 127.0.0.1:0 \
+  "${REVWALLET_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/revwallet}" serve --data-dir "$folder" --listen 127.0.0.1:0 \
     --internal-listen 127.0.0.1:0 --access open --log-format json --log-filter info "$@" >"$folder/log" 2>&1 &
   program=$!
   for _ in $(seq 300); do

@@ -9,10 +9,14 @@ use crate::{bash, tools};
 
 /// Returns the compose file as JSON.
 pub fn compose() -> Value {
-    let script =
-        "import json, sys, yaml; json.dump(yaml.safe_load(open('docker-compose.yml')), sys.stdout)";
+    parsed("docker-compose.yml")
+}
+
+/// Returns a YAML file as JSON.
+pub fn parsed(path: &str) -> Value {
+    let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
     let python = format!("'{}/bin/python'", tools("kubernetes_tools"));
-    let json = bash(&format!("{python} -c \"{script}\""));
+    let json = bash(&format!("{python} -c \"{script}\" '{path}'"));
     serde_json::from_str(&json.unwrap()).unwrap()
 }
 

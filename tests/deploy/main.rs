@@ -9,6 +9,7 @@ mod database;
 mod dockerfile;
 mod network;
 mod references;
+mod release;
 mod render;
 mod rollout;
 mod runbooks;
