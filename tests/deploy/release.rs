@@ -37,7 +37,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
@@ -62,7 +62,8 @@ fn a_release_has_the_program_and_a_compose_file_with_all_that_it_mounts() {
     for (name, service) in services {
         assert!(service["build"].is_null(), "{name} is built, not pulled");
         assert!(service["image"].is_string(), "{name} has no image");
-        for volume in service["volumes"].as_array().into_iter().flatten().flat_map(Value::as_str) {
+        for volume in service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str)
+        {
             let source = volume.split(':').next().unwrap();
             if source.starts_with("./") {
                 assert!(compose.join(source).exists(), "{name} mounts {source}");
