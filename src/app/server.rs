@@ -159,6 +159,7 @@ impl Running {
         drained && done
     }
 
+    /// Says where the server listens, and on a machine of its own where to go next.
     fn log_addresses(&self) {
         let internal = self.internal_address;
         if let Some(address) = self.address {
@@ -168,6 +169,9 @@ impl Running {
                 internal_address = %internal,
                 "listening on http://{address} (internal: http://{internal})"
             );
+            if self.app.db.embedded().is_some() {
+                info!("next: wallets at http://{address}/, the API at http://{address}/docs");
+            }
         } else {
             info!(
                 event = "serve.listening",

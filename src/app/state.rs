@@ -200,7 +200,8 @@ impl Credentials {
 fn policy(config: &Config, db: &Database) -> Policy {
     let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
     let policy = Policy::new(&config.access, default);
-    if policy.access == Access::Open {
+    // On this machine it is what a first start needs.
+    if policy.access == Access::Open && !config.http.listen.ip().is_loopback() {
         warn!(
             event = "serve.open",
             "access is open: any client that reaches the port may use wallets that belong to no user; --access closed requires credentials"

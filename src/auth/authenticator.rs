@@ -7,6 +7,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, header};
+use tracing::Span;
 
 use super::{Access, Caller, Policy};
 use crate::error::{CredentialFault, Error, Result};
@@ -57,13 +58,16 @@ impl Authenticator {
         }
     }
 
-    /// The caller of a request with these headers; anonymous only where access is open.
+    /// The caller of a request with these headers; anonymous only where access is open. The span of the request gets the
+    /// name of the caller, and so does each of its log lines.
     pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
-        match bearer(headers)? {
-            Some(credential) => self.backend.authenticate(&credential).await,
-            None if self.policy.access == Access::Open => Ok(Caller::anonymous(self.policy)),
-            None => Err(Error::Unauthenticated(CredentialFault::Missing)),
-        }
+        let caller = match bearer(headers)? {
+            Some(credential) => self.backend.authenticate(&credential).await?,
+            None if self.policy.access == Access::Open => Caller::anonymous(self.policy),
+            None => return Err(Error::Unauthenticated(CredentialFault::Missing)),
+        };
+        Span::current().record("caller", caller.name());
+        Ok(caller)
     }
 
     /// The caller behind a credential, as of `not_before` or later.
@@ -95,9 +99,10 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let credential = bearer(&parts.headers)?;
-        let credential = credential.ok_or(Error::Unauthenticated(CredentialFault::Missing))?;
-        Authenticator::from_ref(state).backend.authenticate(&credential).await.map(Self)
+        if bearer(&parts.headers)?.is_none() {
+            return Err(Error::Unauthenticated(CredentialFault::Missing));
+        }
+        Authenticator::from_ref(state).identify_request(&parts.headers).await.map(Self)
     }
 }
 

@@ -20,7 +20,7 @@ use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
-use tracing::{Span, info, info_span, warn};
+use tracing::{Span, debug, info_span, warn};
 
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
@@ -184,7 +184,7 @@ impl Database {
             );
         }
         let installation = sql::installation(&mut connection).await?;
-        info!(installation.id = %installation, "database ready");
+        debug!(installation.id = %installation, "database ready");
         connection.close().await?;
         Ok(())
     }

@@ -66,6 +66,7 @@ impl RequestContext {
                 http_request_method = method,
                 http_route = field::Empty,
                 http_response_status_code = field::Empty,
+                caller = field::Empty,
                 rpc_method = rpc.as_deref(),
                 rpc_response_status_code = field::Empty,
             )

@@ -172,6 +172,8 @@ metrics! {
 
     /// Money moved, in minor units of its currency.
     counter wallet_amount_moved_minor_units_total {currency, kind};
+    /// Minor units in one unit of a currency, such as 100 for EUR: divides amounts for people who read them.
+    gauge wallet_currency_minor_units {currency};
     /// Money set aside by open holds, in minor units; sampled once a minute.
     gauge wallet_held_minor_units {currency};
     /// Wallets by state: open (frozen wallets included) or closed; sampled every ten minutes.

@@ -16,6 +16,7 @@ mod log_writer;
 mod metric_family;
 mod metrics;
 mod sampling;
+mod short_lines;
 mod span_layer;
 mod trace_context;
 
@@ -42,6 +43,7 @@ use export::{ExportCounters, ExportFlush, ExportQueue};
 use json_layer::JsonLayer;
 use log_writer::{LogFlush, LogWriter};
 use sampling::SpanBudget;
+use short_lines::{ShortFields, ShortLines};
 use span_layer::SpanLayer;
 
 /// Time that lines gather before they are written: a write for each would cost more than the rest of logging.
@@ -72,7 +74,8 @@ impl Telemetry {
         let loki = start_loki(args, &metrics, &shutdown, &mut exporters)?;
         let spans = start_otlp(args, &metrics, &shutdown, &mut exporters)?;
         let pretty = (format == LogFormat::Pretty)
-            .then(|| tracing_subscriber::fmt::layer().compact().with_target(false))
+            .then(|| tracing_subscriber::fmt::layer().with_ansi(stream.is_terminal()))
+            .map(|layer| layer.fmt_fields(ShortFields).event_format(ShortLines))
             .map(|layer| layer.with_writer(move || stream.open()));
         tracing_subscriber::registry()
             .with(filter)

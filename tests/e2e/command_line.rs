@@ -36,7 +36,8 @@ fn help(arguments: &[&str]) -> String {
 async fn the_result_is_on_standard_output_and_the_log_on_standard_error() {
     let database = Database::create().await;
     let url = format!("--database-url={}", database.url);
-    let create = ["api-key", "create", "--name=a", "--scope=wallet:write", "--json", &url];
+    let filter = "--log-filter=revwallet=debug";
+    let create = ["api-key", "create", "--name=a", "--scope=wallet:write", "--json", filter, &url];
     let output = command(&create).output().unwrap();
 
     let key: Value = serde_json::from_slice(&output.stdout).unwrap();

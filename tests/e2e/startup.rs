@@ -1,6 +1,8 @@
 //! Startup failures: the program prints one sentence that says what to do.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use crate::harness::free_address;
 use crate::harness::postgres::Database;
@@ -303,4 +305,31 @@ async fn a_currency_stays_known_without_its_setting() {
     let other_euro = [settings.as_slice(), &["--currency=EUR:3"]].concat();
     assert_refused(&program::run(&other_euro), 1, &["--currency is invalid"]);
     database.drop().await;
+}
+
+#[test]
+fn a_first_start_says_in_three_short_lines_what_happened_and_where_to_go() {
+    let folder = Folder::new();
+    let setting = folder.setting();
+    let mut child = program::command(&[
+        "--listen=127.0.0.1:0",
+        "--internal-listen=127.0.0.1:0",
+        "--log-format=pretty",
+        &setting,
+    ])
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+
+    let lines: Vec<String> = output.lines().map_while(Result::ok).take(3).collect();
+
+    program::signal(child.id(), "TERM");
+    assert!(child.wait().unwrap().success());
+    for (line, part) in lines.iter().zip(["creating a private Postgres", "listening on", "next: "])
+    {
+        let message = line.split_once("Z INFO  ").map(|(_, message)| message);
+        assert!(message.is_some_and(|message| message.starts_with(part)), "{lines:#?}");
+        assert!(line.len() < 120, "{line}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Access logs, metrics and traces of the app.
 
+use revwallet::auth::Scope;
 use revwallet::telemetry::Metrics;
 
 use crate::harness::{Program, eventually, program, run, run_with};
@@ -100,4 +101,23 @@ async fn an_unreachable_trace_collector_delays_neither_requests_nor_shutdown() {
 
     assert_eq!(program.public.get("/openapi.json").await.status, 200);
     assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_line_of_a_request_names_its_caller() {
+    run_with(&["--access=open"], async |app| {
+        let program = app.api_key(&[Scope::WalletRead]).await;
+        assert_eq!(program.get("/wallet").await.status, 200);
+        assert_eq!(app.get("/wallet").await.status, 200);
+        assert_eq!(app.with_credential("rwk_wrong").get("/wallet").await.status, 401);
+
+        let callers = || {
+            let lines = app.logs.lines().into_iter().filter(|line| line["http_route"] == "/wallet");
+            lines.map(|line| line["caller"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        eventually("three lines are logged", async || callers().len() == 3).await;
+        let expected = ["key:1", "anybody"].map(|name| Some(name.to_owned()));
+        assert_eq!(callers(), [&expected[..], &[None]].concat());
+    })
+    .await;
 }

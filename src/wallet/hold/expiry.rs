@@ -191,6 +191,8 @@ impl Wallets {
             let held = totals.iter().find(|(code, _)| code == currency.code());
             let held = gauge_value(held.map_or(0, |(_, held)| *held));
             self.metrics.wallet_held_minor_units.with([currency.code()]).set(held);
+            let scale = 10_f64.powi(currency.decimals().into());
+            self.metrics.wallet_currency_minor_units.with([currency.code()]).set(scale);
         }
         Ok(())
     }
