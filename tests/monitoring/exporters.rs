@@ -79,7 +79,7 @@ fn fires(name: &str, threshold: (&str, &str), series: &[(String, String)]) -> bo
         let series = serde_json::to_string(&series).unwrap();
         writeln!(test, "      - {{ series: {series}, values: '{values}' }}").unwrap();
     }
-    let condition = serde_json::to_string(&format!("count({expression}) > 0")).unwrap();
+    let condition = serde_json::to_string(&format!("count({expression}) > bool 0")).unwrap();
     write!(test, "    promql_expr_test:\n      - expr: {condition}\n        eval_time: 20m\n        exp_samples: [{{ labels: '{{}}', value: 1 }}]\n").unwrap();
     let path = folder.0.join("test.yml");
     std::fs::write(&path, test).unwrap();

@@ -1,6 +1,10 @@
 //! Grafana dashboards, as JSON.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
+
+use crate::source::{alerts, promql};
 
 /// Visualization of a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct Panel {
     pub height: u32,
     /// Reason why the panel may be empty: no errors, or a part of the stack that is not deployed.
     pub empty_when: Option<&'static str>,
+    /// Title of the group of panels that this one begins.
+    pub row: Option<&'static str>,
+    /// The dashboard with the details, by its uid.
+    pub details: Option<&'static str>,
 }
 
 pub struct Dashboard {
@@ -62,6 +70,8 @@ pub fn time_series(title: &'static str, unit: &'static str, description: &'stati
         width: 12,
         height: 8,
         empty_when: None,
+        row: None,
+        details: None,
     }
 }
 
@@ -77,6 +87,12 @@ impl Panel {
             .replace("{,", &format!("{{{SELECTED_INSTANCES},"));
         self.queries.push((expression, legend));
         self
+    }
+
+    /// Adds a query for minor units by currency, and shows them in whole units of their currency.
+    pub fn money(self, expression: &str, legend: &'static str) -> Self {
+        let scale = r#"max by (currency) (wallet_currency_minor_units{job="revwallet"})"#;
+        self.query(&format!("{expression} / on (currency) group_left () {scale}"), legend)
     }
 
     pub fn thresholds(self, orange: f64, red: f64) -> Self {
@@ -99,7 +115,35 @@ impl Panel {
         Self { empty_when: Some(reason), ..self }
     }
 
-    fn json(&self, id: usize, (x, y): (u32, u32)) -> Value {
+    /// Begins a group of panels, which people can collapse.
+    pub fn begins(self, row: &'static str) -> Self {
+        Self { row: Some(row), ..self }
+    }
+
+    pub fn details(self, dashboard: &'static str) -> Self {
+        Self { details: Some(dashboard), ..self }
+    }
+
+    /// Metrics of all queries of Prometheus.
+    pub fn metrics(&self) -> BTreeSet<String> {
+        let queries = self.queries.iter().filter(|_| self.source == Source::Prometheus);
+        queries.flat_map(|(query, _)| promql::metric_names(query)).collect()
+    }
+
+    /// Links to the runbooks of the alerts that watch the same metrics, and to the dashboard with the details.
+    fn links(&self, dashboard: &str) -> Vec<Value> {
+        let shown = self.metrics();
+        let runbooks = alerts::all().filter(|alert| {
+            let watched = promql::metric_names(alert.expression);
+            alert.dashboard == dashboard && watched.iter().any(|metric| shown.contains(metric))
+        });
+        // Relative, because Grafana puts its own path before a link that begins with a slash.
+        let runbook = |alert: &alerts::Alert| json!({ "title": format!("Runbook: {}", alert.name), "url": format!("../../../../runbooks/{}", alert.name), "targetBlank": true });
+        let details = self.details.map(|uid| json!({ "title": "Details", "url": format!("/grafana/d/{uid}?${{__url_time_range}}") }));
+        runbooks.map(runbook).chain(details).collect()
+    }
+
+    fn json(&self, id: usize, (x, y): (u32, u32), dashboard: &str) -> Value {
         let (kind, options) = match self.kind {
             Kind::TimeSeries => (
                 "timeseries",
@@ -154,6 +198,7 @@ impl Panel {
             "type": kind,
             "title": self.title,
             "description": self.description,
+            "links": self.links(dashboard),
             "datasource": source,
             "gridPos": { "x": x, "y": y, "w": self.width, "h": self.height },
             "fieldConfig": { "defaults": { "unit": self.unit, "thresholds": { "mode": "absolute", "steps": steps }, "custom": self.custom() }, "overrides": self.overrides() },
@@ -235,15 +280,19 @@ impl Dashboard {
         variables
     }
 
-    /// Panels from left to right, with a new row where one does not fit.
+    /// Panels from left to right, with a new line where one does not fit or a group begins.
     fn layout(&self) -> Vec<Value> {
         let (mut x, mut y, mut row_height) = (0, 0, 0);
         let mut panels = Vec::new();
         for (n, panel) in self.panels.iter().enumerate() {
-            if x + panel.width > 24 {
+            if x + panel.width > 24 || panel.row.is_some() {
                 (x, y, row_height) = (0, y + row_height, 0);
             }
-            panels.push(panel.json(n + 1, (x, y)));
+            if let Some(title) = panel.row {
+                panels.push(json!({ "id": 100 + n, "type": "row", "title": title, "collapsed": false, "gridPos": { "x": 0, "y": y, "w": 24, "h": 1 }, "panels": [] }));
+                y += 1;
+            }
+            panels.push(panel.json(n + 1, (x, y), self.uid));
             x += panel.width;
             row_height = row_height.max(panel.height);
         }

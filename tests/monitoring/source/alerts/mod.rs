@@ -110,7 +110,7 @@ const ALERTS: &[Alert] = &[
         expression: r"sum by (job, place) (increase(wallet_panics_total[15m])) > 0",
         pending_for: "0s",
         summary: "Panic caught in {{ $labels.place }}: the log has the message and the location",
-        dashboard: "revwallet-logs",
+        dashboard: "revwallet-runtime",
         firing_series: &[(r#"wallet_panics_total{job="revwallet",place="http"}"#, "0x80 1x20")],
     },
     Alert {

@@ -10,20 +10,20 @@ pub fn business() -> Dashboard {
         description: "Money flows by currency, holds, wallets and users.",
         text_variables: &[],
         panels: vec![
-            time_series("Deposits", "short", "Amount deposited, in minor units per second.")
-                .query(r#"sum by (currency) (rate(wallet_amount_moved_minor_units_total{,kind="deposit"}[$__rate_interval]))"#, "{{currency}}"),
-            time_series("Withdrawals", "short", "Amount withdrawn, in minor units per second.")
-                .query(r#"sum by (currency) (rate(wallet_amount_moved_minor_units_total{,kind="withdrawal"}[$__rate_interval]))"#, "{{currency}}"),
-            time_series("Internal transfers", "short", "Amount moved between wallets by kind, in minor units per second.")
-                .query(r#"sum by (currency, kind) (rate(wallet_amount_moved_minor_units_total{,kind!~"deposit|withdrawal"}[$__rate_interval]))"#, "{{kind}} {{currency}}"),
-            time_series("Held amount", "short", "Amount in open holds, in minor units.").query("max by (currency) (wallet_held_minor_units{})", "{{currency}}"),
+            time_series("Deposits", "short", "Amount deposited per second, by currency.").details("revwallet-ledger")
+                .begins("Money")
+                .money(r#"sum by (currency) (rate(wallet_amount_moved_minor_units_total{,kind="deposit"}[$__rate_interval]))"#, "{{currency}}"),
+            time_series("Withdrawals", "short", "Amount withdrawn per second, by currency.")
+                .money(r#"sum by (currency) (rate(wallet_amount_moved_minor_units_total{,kind="withdrawal"}[$__rate_interval]))"#, "{{currency}}"),
+            time_series("Internal transfers", "short", "Amount moved between wallets per second, by kind and currency.")
+                .money(r#"sum by (currency, kind) (rate(wallet_amount_moved_minor_units_total{,kind!~"deposit|withdrawal"}[$__rate_interval]))"#, "{{kind}} {{currency}}"),
+            time_series("Held amount", "short", "Amount in open holds, by currency.").money("max by (currency) (wallet_held_minor_units{})", "{{currency}}"),
             time_series("Expired holds", "ops", "Holds that expired before they were captured or voided.").query("sum(rate(wallet_holds_expired_total{}[$__rate_interval]))", "holds"),
-            time_series("Rejections by reason", "ops", "Transfers rejected by a rule, by reason.").query("sum by (reason) (rate(wallet_ledger_rejections_total{}[$__rate_interval]))", "{{reason}}"),
-            time_series("Wallets by state", "short", "Open wallets, including frozen ones, and closed wallets.").query("max by (state) (wallet_accounts{})", "{{state}}"),
+            time_series("Wallets by state", "short", "Open wallets, including frozen ones, and closed wallets.").begins("Wallets and users").query("max by (state) (wallet_accounts{})", "{{state}}"),
             time_series("Main wallets opened", "ops", "Main wallets opened by a first deposit, of users and of guests.").query("sum by (holder) (rate(wallet_main_wallets_opened_total{}[$__rate_interval]))", "{{holder}}"),
             time_series("Active users", "short", "Users with an open session.").query("max(wallet_active_users{})", "users"),
             stat("User registrations", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.registered",outcome="done"}[1d]))"#, "users").size(12, 4),
-            stat("Sign-ins", "short", "In the last day.").query(r#"sum(increase(wallet_trail_entries_total{,action="user.signed_in",outcome="done"}[1d]))"#, "sign-ins").size(12, 4),
+            stat("Sign-ins", "short", "In the last day.").details("revwallet-security").query(r#"sum(increase(wallet_trail_entries_total{,action="user.signed_in",outcome="done"}[1d]))"#, "sign-ins").size(12, 4),
         ],
     }
 }

@@ -25,7 +25,7 @@ pub fn ledger() -> Dashboard {
             stat("Oldest queued posting", "s", "Time that the oldest posting has been in the queue.")
                 .query("max(wallet_ledger_oldest_queued_seconds{})", "age")
                 .thresholds(1.0, 15.0),
-            time_series("Transfer rate by kind", "ops", "Transfers per second by kind.").query("sum by (kind) (rate(wallet_ledger_transfers_total{}[$__rate_interval]))", "{{kind}}"),
+            time_series("Transfer rate by kind", "ops", "Transfers per second by kind.").begins("Transfers").query("sum by (kind) (rate(wallet_ledger_transfers_total{}[$__rate_interval]))", "{{kind}}"),
             time_series("Transfer rate by outcome", "ops", "Transfers per second by outcome. A rejection by a rule is not an error.")
                 .query("sum by (outcome) (rate(wallet_ledger_transfers_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Rejections by reason", "ops", "Postings rejected by a rule, by reason.")
@@ -35,7 +35,7 @@ pub fn ledger() -> Dashboard {
                 .query("histogram_quantile(0.99, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p99")
                 .query("histogram_quantile(0.999, sum by (le) (rate(wallet_ledger_commit_duration_seconds_bucket{}[$__rate_interval])))", "p99.9")
                 .thresholds(0.05, 0.25),
-            time_series("Batch stage duration", "s", "Average time of a batch in each stage: queue, validate, write (including the durable commit), ack.")
+            time_series("Batch stage duration", "s", "Average time of a batch in each stage: queue, validate, write (including the durable commit), ack.").begins("Batches").details("revwallet-postgres")
                 .query("sum by (stage) (rate(wallet_ledger_stage_duration_seconds_sum{}[$__rate_interval])) / sum by (stage) (rate(wallet_ledger_stage_duration_seconds_count{}[$__rate_interval]))", "{{stage}}"),
             time_series("Batch size", "short", "Transfers per commit. Grows with the load (group commit).")
                 .query("sum(rate(wallet_ledger_batch_size_sum{}[$__rate_interval])) / sum(rate(wallet_ledger_batch_size_count{}[$__rate_interval]))", "average"),
@@ -43,19 +43,13 @@ pub fn ledger() -> Dashboard {
                 .query("sum by (outcome) (rate(wallet_ledger_batches_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Head conflicts", "ops", "Batches that conflicted with another process at the head of the ledger, by outcome.")
                 .query("sum by (outcome) (rate(wallet_ledger_head_races_total{}[$__rate_interval]))", "{{outcome}}"),
-            time_series("Ledger queue depth", "short", "Queued legs, and the capacity of the queue.")
+            time_series("Ledger queue depth", "short", "Queued legs, and the capacity of the queue.").begins("Queue and audit")
                 .query("sum by (instance) (wallet_ledger_queue_depth{})", "queued, {{instance}}")
                 .query("max(wallet_ledger_queue_capacity{})", "capacity"),
             time_series("Writer reconnects", "ops", "Reconnects after the writer lost its connection and resolved the batches in flight.")
                 .query("sum by (instance) (rate(wallet_ledger_reconnects_total{}[$__rate_interval]))", "{{instance}}"),
             time_series("Audit checks", "ops", "Checks of the auditor by check and outcome.")
                 .query("sum by (check, outcome) (rate(wallet_ledger_invariant_checks_total{}[$__rate_interval]))", "{{check}} {{outcome}}"),
-            time_series("Reader lag", "short", "Transfers that each durable reader lags behind the ledger.")
-                .query("max by (reader) (wallet_book_reader_lag_transfers{})", "{{reader}}")
-                .thresholds(1_000.0, 10_000.0),
-            time_series("Reader steps", "ops", "Steps of the durable readers by outcome, and reads for live subscribers.")
-                .query("sum by (reader, outcome) (rate(wallet_book_reader_steps_total{}[$__rate_interval]))", "{{reader}} {{outcome}}")
-                .query("sum by (by) (rate(wallet_book_live_reads_total{}[$__rate_interval]))", "live reads, {{by}}"),
         ],
     }
 }

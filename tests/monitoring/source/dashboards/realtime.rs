@@ -21,7 +21,7 @@ pub fn realtime() -> Dashboard {
             stat("Slow clients", "short", "Clients that were closed within an hour because they read too slowly.")
                 .query(r#"sum(increase(wallet_ws_dropped_total{,reason="slow_consumer"}[1h]))"#, "closed")
                 .thresholds(5.0, 50.0),
-            time_series("Connections by state", "short", "Open WebSocket connections, with and without a credential.")
+            time_series("Connections by state", "short", "Open WebSocket connections, with and without a credential.").begins("Connections and delivery")
                 .query("sum by (state) (wallet_ws_connections{})", "{{state}}"),
             time_series("Frames", "ops", "Frames per second, by direction and kind.")
                 .query("sum by (direction, kind) (rate(wallet_ws_messages_total{}[$__rate_interval]))", "{{direction}} {{kind}}"),
@@ -31,11 +31,11 @@ pub fn realtime() -> Dashboard {
                 .thresholds(0.1, 0.5),
             time_series("Queued bytes by instance", "bytes", "Bytes that wait for WebSocket clients.")
                 .query("sum by (instance) (wallet_ws_queue_bytes{})", "{{instance}}"),
-            time_series("Replays", "ops", "Replays of missed events, by source. `unrecoverable` positions make a client read everything again.")
+            time_series("Replays", "ops", "Replays of missed events, by source. `unrecoverable` positions make a client read everything again.").begins("Replays and refusals")
                 .query("sum by (source) (rate(wallet_ws_replays_total{}[$__rate_interval]))", "{{source}}"),
             time_series("Ended by the server", "ops", "Connections and credentials that the server ended, by reason.")
                 .query("sum by (reason) (rate(wallet_ws_dropped_total{}[$__rate_interval]))", "{{reason}}"),
-            time_series("Refused connections", "ops", "Connections that were refused, by reason.")
+            time_series("Refused connections", "ops", "Connections that were refused, by reason.").details("revwallet-security")
                 .query("sum by (reason) (rate(wallet_ws_refused_total{}[$__rate_interval]))", "{{reason}}"),
         ],
     }
