@@ -89,8 +89,8 @@ impl BatchResultBody {
 /// Create many transfers
 ///
 /// With `atomic`, all take effect or none: the response is 201, or the problem of the first transfer that is refused.
-/// Without it, each succeeds or fails by itself, and a repetition with the same `Idempotency-Key` posts only the missing
-/// ones.
+/// Without it, each succeeds or fails by itself, a later one may be posted before an earlier one, and a repetition with
+/// the same `Idempotency-Key` posts only the missing ones.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),

@@ -81,7 +81,8 @@ impl Wallets {
         Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Posts each of these transfers by itself, in their order where they share a wallet.
+    /// Posts each of these transfers by itself. They arrive at the writer in their order, but one whose accounts the writer
+    /// has to look up is posted after later ones.
     pub async fn transfer_each(
         &self,
         requests: Vec<Result<TransferRequest<'_>>>,
