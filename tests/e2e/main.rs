@@ -14,6 +14,7 @@ mod command_line;
 mod compression;
 mod cors;
 mod crash;
+mod documents;
 mod exchange;
 mod games;
 mod grpc;

@@ -3,12 +3,8 @@
 use serde_json::{Value, json};
 
 use super::deposit;
+use crate::harness::examples::{assert_alike, read};
 use crate::harness::run;
-
-fn document() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/realtime.md");
-    std::fs::read_to_string(path).unwrap()
-}
 
 /// Returns the JSON of every code block.
 fn blocks(document: &str) -> Vec<Value> {
@@ -21,23 +17,10 @@ fn inline(document: &str) -> Vec<&str> {
     document.split('`').filter(|code| code.starts_with("{\"")).collect()
 }
 
-/// Asserts that a value has the members of the example, with values of the same types.
-fn assert_alike(value: &Value, example: &Value, path: &str) {
-    if let (Value::Object(value), Value::Object(example)) = (value, example) {
-        assert!(value.keys().eq(example.keys()), "{path}: {value:?}");
-        for (name, example) in example {
-            assert_alike(&value[name], example, &format!("{path}/{name}"));
-        }
-    } else {
-        let kind = std::mem::discriminant::<Value>;
-        assert_eq!(kind(value), kind(example), "{path}: {value}");
-    }
-}
-
 #[tokio::test]
 async fn the_examples_of_the_documentation_work() {
     run(async |app| {
-        let document = document();
+        let document = read("docs/realtime.md");
         let blocks = blocks(&document);
         let [subscribe, event, subscribe_after] = &blocks[..] else { panic!("{blocks:?}") };
         let frames = inline(&document);
@@ -80,7 +63,7 @@ async fn the_examples_of_the_documentation_work() {
 #[tokio::test]
 async fn the_examples_for_older_clients_work() {
     run(async |app| {
-        let document = document();
+        let document = read("docs/realtime.md");
         let frames = inline(&document);
         let change = frames.iter().find(|frame| frame.contains("change_game")).unwrap();
         let send = frames.iter().find(|frame| frame.contains("send_message")).unwrap();
