@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/floors.rs"]
 mod floors;
 #[path = "tidy/names.rs"]
