@@ -148,7 +148,12 @@ impl Currencies {
 
     /// Returns the text of an amount in JSON, which may be a number or a string.
     pub fn amount_text(raw: &str) -> Result<&str, String> {
-        let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
+        let quoted = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        // The grammar of JSON has exponents in numbers; a string with one is more likely a mistake.
+        if quoted.is_some_and(|text| text.contains(['e', 'E'])) {
+            return Err("must be a decimal number without an exponent".to_owned());
+        }
+        let inside = quoted.unwrap_or(raw);
         let starts = inside.bytes().next().is_some_and(|byte| {
             byte.is_ascii_digit() || byte == b'-' || byte == b'+' || byte == b'.'
         });

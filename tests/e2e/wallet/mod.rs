@@ -83,6 +83,9 @@ async fn invalid_amounts_are_refused() {
             json!([1]),
             json!(null),
             json!("1e400"),
+            json!("1e1"),
+            json!("1E3"),
+            json!("1000e-2"),
             json!("0x10"),
         ] {
             for path in ["/wallet/deposit", "/wallet/withdraw"] {
@@ -91,7 +94,7 @@ async fn invalid_amounts_are_refused() {
                 assert_eq!(response.status, 422, "{amount}: {}", response.text);
             }
         }
-        for amount in [json!("1e1"), json!(10), json!("10.00"), json!(10.0), json!("1000e-2")] {
+        for amount in [json!(1e1), json!(10), json!("10.00"), json!(10.0), json!("10")] {
             let response = app.post("/wallet/deposit", json!({ "id": id, "amount": amount })).await;
 
             assert_eq!(response.status, 200, "{amount}: {}", response.text);
