@@ -272,7 +272,9 @@ async fn open_book(
         metrics: Arc::clone(metrics),
     };
     let ledger = Ledger::start(options, tasks).await?;
-    Ok(Wallets::new(ledger, db.clone(), currencies, default_currency, Arc::clone(metrics)))
+    let grafana_url = config.telemetry.grafana_url.clone();
+    let (db, metrics) = (db.clone(), Arc::clone(metrics));
+    Ok(Wallets::new(ledger, db, currencies, default_currency, grafana_url, metrics))
 }
 
 fn follow_book(config: &Config, db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {

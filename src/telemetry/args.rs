@@ -31,6 +31,9 @@ pub struct TelemetryArgs {
     /// URL of a collector that traces are exported to by OTLP over gRPC, such as `http://alloy:4317`; without it there are no traces.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
+    /// URL of Grafana, or its path on the host of the wallet page, such as `/grafana`: the page links each transfer to its trace there.
+    #[arg(long, env = "REVWALLET_GRAFANA_URL", global = true, value_parser = grafana_url)]
+    pub grafana_url: Option<String>,
     /// Largest share of traces to export, chosen by trace id so that every program with the same share exports the same traces.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
@@ -73,6 +76,16 @@ impl LogStream {
             Self::Stderr => io::stderr().is_terminal(),
         }
     }
+}
+
+/// Parses the URL or path of Grafana, and removes a slash at its end.
+fn grafana_url(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && !text.starts_with("//");
+    let is_url = || Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
+    if !(is_path || is_url()) || text.contains(['?', '#']) {
+        return Err("give `https://host/path`, or a path such as `/grafana`".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

@@ -135,6 +135,8 @@ pub struct WalletsParts {
     /// By the hash of player and currency.
     main_wallets: Cache<Uuid, MainWallet>,
     default_currency: Currency,
+    /// URL of Grafana, or its path on the host of the wallet page, for links to traces.
+    grafana_url: Option<String>,
     metrics: Arc<Metrics>,
     locks: StripedLock,
 }
@@ -177,6 +179,7 @@ impl Wallets {
         db: Database,
         currencies: Currencies,
         default_currency: Currency,
+        grafana_url: Option<String>,
         metrics: Arc<Metrics>,
     ) -> Self {
         for holder in ["user", "guest"] {
@@ -190,6 +193,7 @@ impl Wallets {
             open_holds: Cache::new(OPEN_HOLDS_MAX),
             main_wallets: Cache::new(MAIN_WALLETS_MAX),
             default_currency,
+            grafana_url,
             metrics,
             locks: StripedLock::new(),
         }))
@@ -201,6 +205,11 @@ impl Wallets {
 
     pub fn currencies(&self) -> &Currencies {
         &self.currencies
+    }
+
+    /// URL of Grafana, or its path on the host of the wallet page, if it is set.
+    pub fn grafana_url(&self) -> Option<&str> {
+        self.grafana_url.as_deref()
     }
 
     /// Opens a wallet, with an initial deposit if one is given: both or neither.

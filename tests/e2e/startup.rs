@@ -95,6 +95,8 @@ fn an_invalid_secret_is_not_printed() {
         ("--jwt-secret=@hush", "--jwt-secret"),
         (&format!("--database-url=@{}", empty.display()), "the file is empty"),
         ("--probe-interval=0s", "--probe-interval"),
+        ("--grafana-url=javascript:alert(1)", "give `https://host/path`"),
+        ("--grafana-url=//host/grafana", "give `https://host/path`"),
     ] {
         assert_refused(&program::run(&[setting]), 2, &[message]);
     }

@@ -5,6 +5,7 @@ pub(crate) mod body;
 mod canary;
 mod history;
 mod hold;
+mod info;
 mod refund;
 mod statement;
 mod transfer;
@@ -44,6 +45,7 @@ where
     S: Clone + Send + Sync + 'static,
 {
     OpenApiRouter::new()
+        .merge(info::routes())
         .merge(wallets::routes())
         .merge(history::routes())
         .merge(statement::routes())

@@ -69,7 +69,9 @@ async fn wallet_fixture(opener: &Client, shop: &Client) -> WalletFixture {
 
 /// Whether a route is about a wallet.
 fn is_wallet_route(path: &str) -> bool {
-    path.starts_with("/wallet/") && path != "/wallet/probe" && !path.starts_with("/wallet/webhook")
+    path.starts_with("/wallet/")
+        && !["/wallet/info", "/wallet/probe"].contains(&path)
+        && !path.starts_with("/wallet/webhook")
 }
 
 impl<'a> Fixture<'a> {

@@ -3,6 +3,7 @@
 mod bank;
 mod batch;
 mod hold;
+mod info;
 mod notes;
 mod refund;
 mod state;

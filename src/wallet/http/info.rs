@@ -1,0 +1,70 @@
+//! `/wallet/info`: the supported currencies, and where traces are shown.
+
+use axum::Json;
+use axum::extract::{FromRef, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{Authenticator, Caller};
+use crate::error::Result;
+use crate::http::problem::Problems;
+use crate::wallet::Wallets;
+
+pub(super) fn routes<S>() -> OpenApiRouter<S>
+where
+    Wallets: FromRef<S>,
+    Authenticator: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    OpenApiRouter::new().routes(routes!(get_wallet_info))
+}
+
+/// A supported currency.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SupportedCurrency)]
+struct CurrencyBody {
+    #[schema(example = "EUR")]
+    code: String,
+    /// Number of decimals in its amounts.
+    #[schema(example = 2)]
+    decimals: u8,
+}
+
+/// Currencies of wallets, and where traces are shown.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WalletInfo)]
+struct WalletInfoBody {
+    /// Currency of requests that name none.
+    #[schema(example = "EUR")]
+    default_currency: String,
+    /// Sorted by their codes.
+    currencies: Vec<CurrencyBody>,
+    /// URL of Grafana, or its path on this host; null if none is set.
+    #[schema(required, example = "/grafana")]
+    grafana_url: Option<String>,
+}
+
+/// Get the supported currencies
+///
+/// For every caller that may list wallets.
+#[utoipa::path(
+    get, path = "/wallet/info", tag = "about",
+    responses((status = 200, description = "The currencies", body = WalletInfoBody), Problems),
+)]
+async fn get_wallet_info(
+    State(wallets): State<Wallets>,
+    caller: Caller,
+) -> Result<Json<WalletInfoBody>> {
+    caller.require_visibility()?;
+    let currencies = wallets.currencies().all().into_iter().map(|currency| CurrencyBody {
+        code: currency.code().to_owned(),
+        decimals: currency.decimals(),
+    });
+    Ok(Json(WalletInfoBody {
+        default_currency: wallets.default_currency().code().to_owned(),
+        currencies: currencies.collect(),
+        grafana_url: wallets.grafana_url().map(ToOwned::to_owned),
+    }))
+}
