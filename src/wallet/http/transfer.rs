@@ -68,6 +68,10 @@ pub(super) struct TransferBody {
     /// Trace of the request that made it, for logs and traces.
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
+    /// The part that can still be refunded, where one transfer is read; absent if it cannot be refunded at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 5.00)]
+    refundable: Option<JsonDecimal>,
 }
 
 impl TryFrom<Transfer> for TransferBody {
@@ -89,6 +93,7 @@ impl TryFrom<Transfer> for TransferBody {
             linked: transfer.linked.map(|id| id.to_string()),
             at: moment(transfer.at)?,
             trace_id: transfer.trace_id.map(|id| id.simple().to_string()),
+            refundable: None,
         })
     }
 }
@@ -180,6 +185,7 @@ async fn get_transfer(
     caller: Caller,
     Path(id): Path<TransferId>,
 ) -> Result<Json<TransferBody>> {
-    let transfer = wallets.get_transfer(&caller, id).await?;
-    Ok(Json(TransferBody::try_from(transfer)?))
+    let (transfer, left) = wallets.get_transfer(&caller, id).await?;
+    let refundable = left.map(|left| number(left, transfer.currency)).transpose()?;
+    Ok(Json(TransferBody { refundable, ..TransferBody::try_from(transfer)? }))
 }

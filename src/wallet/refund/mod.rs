@@ -15,6 +15,7 @@ use crate::ledger::transfer::{Action, Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
 
 pub use sql::REFUNDED;
+pub(super) use sql::refunded;
 
 /// Refusal of a refund that another one of the same transfer overtook.
 const CHANGED: &str = "another refund came first";
@@ -39,8 +40,12 @@ struct Refundable {
 
 impl Refundable {
     fn left(&self) -> Minor {
-        self.transfer.amount.checked_sub(self.refunded).unwrap_or_default()
+        left(self.transfer.amount, self.refunded)
     }
+}
+
+fn left(amount: Minor, refunded: Minor) -> Minor {
+    amount.checked_sub(refunded).unwrap_or_default()
 }
 
 impl Wallets {
@@ -57,8 +62,7 @@ impl Wallets {
             self.get_transfer(meta.caller, id).await?;
             return Err(refusal);
         }
-        let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
-        if !is_refundable(transfer.kind) || is_internal {
+        if !is_refundable(&transfer) {
             return Err(Error::NotRefundable);
         }
         let amount = amount.map(|text| parse_amount(text, transfer.currency)).transpose()?;
@@ -147,13 +151,20 @@ fn payer(debit: AccountId) -> AccountId {
     wallet_of(debit).map_or(debit, AccountId::from)
 }
 
+/// The part of a transfer that can still be refunded, if it can be refunded at all.
+pub(super) fn left_of(transfer: &Transfer, refunded: Minor) -> Option<Minor> {
+    is_refundable(transfer).then(|| left(transfer.amount, refunded))
+}
+
 /// A hold is voided instead, a refund is final, and slices with transfers of their own refund these themselves.
-const fn is_refundable(kind: TransferKind) -> bool {
-    matches!(
-        kind,
-        TransferKind::Deposit
-            | TransferKind::Withdrawal
-            | TransferKind::Transfer
-            | TransferKind::Capture
-    )
+fn is_refundable(transfer: &Transfer) -> bool {
+    let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
+    !is_internal
+        && matches!(
+            transfer.kind,
+            TransferKind::Deposit
+                | TransferKind::Withdrawal
+                | TransferKind::Transfer
+                | TransferKind::Capture
+        )
 }

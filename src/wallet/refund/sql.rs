@@ -33,7 +33,10 @@ with input as (
 };
 
 /// Sum of the refunds of a transfer.
-pub(super) async fn refunded(db: &mut PgConnection, transfer: TransferId) -> Result<Minor> {
+pub(in crate::wallet) async fn refunded(
+    db: &mut PgConnection,
+    transfer: TransferId,
+) -> Result<Minor> {
     let refunded =
         sqlx::query_scalar!("select refunded from refund where transfer = $1", transfer.0);
     Ok(Minor(refunded.fetch_optional(db).await?.unwrap_or_default()))

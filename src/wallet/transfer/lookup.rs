@@ -1,23 +1,33 @@
 //! Transfers read back from the book.
 
+use sqlx::PgConnection;
+
 use super::{Note, Transfer, wallet_of};
 use crate::auth::Caller;
-use crate::db::DbConnection;
 use crate::error::{Error, Result};
 use crate::ids::TransferId;
 use crate::ledger::money::Minor;
 use crate::ledger::read::{self, BookRow};
 use crate::ledger::transfer::{Posted, TransferKind};
-use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted};
+use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted, refund};
 
 impl Wallets {
-    /// A transfer that touches a wallet which the caller may see; any other is answered 404.
-    pub async fn get_transfer(&self, caller: &Caller, id: TransferId) -> Result<Transfer> {
-        let db = self.db.snapshot("wallet.get_transfer").await?;
-        let transfer = self.transfer_from(&rows_of(db, id).await?).await?;
+    /// A transfer that touches a wallet which the caller may see, and how much of it can still be refunded; any other is
+    /// answered 404.
+    pub async fn get_transfer(
+        &self,
+        caller: &Caller,
+        id: TransferId,
+    ) -> Result<(Transfer, Option<Minor>)> {
+        let mut db = self.db.snapshot("wallet.get_transfer").await?;
+        let rows = rows_of(&mut db, id).await?;
+        let refunded = refund::refunded(&mut db, id).await?;
+        drop(db);
+        let transfer = self.transfer_from(&rows).await?;
         for wallet in [transfer.debit, transfer.credit].into_iter().filter_map(wallet_of) {
             if caller.require_read(&*self.record(wallet).await?).is_ok() {
-                return Ok(transfer);
+                let left = refund::left_of(&transfer, refunded);
+                return Ok((transfer, left));
             }
         }
         Err(Error::NotFound("transfer"))
@@ -25,8 +35,8 @@ impl Wallets {
 
     /// A transfer, without a check of access.
     pub(in crate::wallet) async fn find_transfer(&self, id: TransferId) -> Result<Transfer> {
-        let db = self.db.acquire("wallet.find_transfer").await?;
-        self.transfer_from(&rows_of(db, id).await?).await
+        let rows = rows_of(&mut *self.db.acquire("wallet.find_transfer").await?, id).await?;
+        self.transfer_from(&rows).await
     }
 
     /// The answer to the first request with the same key.
@@ -89,16 +99,16 @@ impl Wallets {
 }
 
 /// The rows of a transfer, including its fee.
-async fn rows_of(mut db: DbConnection, id: TransferId) -> Result<Vec<BookRow>> {
+async fn rows_of(db: &mut PgConnection, id: TransferId) -> Result<Vec<BookRow>> {
     let TransferId(seq) = id;
-    let first = read::rows(&mut db, BOOK, seq.saturating_sub(1), seq, 1).await?;
+    let first = read::rows(db, BOOK, seq.saturating_sub(1), seq, 1).await?;
     let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
         return Err(Error::NotFound("transfer"));
     };
     let more = i64::from(first.legs) - 1;
     let mut rows = vec![first];
     if more > 0 {
-        rows.extend(read::rows(&mut db, BOOK, seq, seq + more, more).await?);
+        rows.extend(read::rows(db, BOOK, seq, seq + more, more).await?);
     }
     Ok(rows)
 }

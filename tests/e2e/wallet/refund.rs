@@ -29,9 +29,14 @@ async fn partial_refunds_and_the_remainder_are_paid_but_no_more() {
         let (a, b) = (app.open_wallet("EUR", "20").await, app.open_wallet("EUR", "5").await);
         let id = transfer(app, &a, &b, "10").await;
 
+        let left =
+            async || app.get(&format!("/wallet/transfer/{id}")).await.json()["refundable"].clone();
+        assert_eq!(left().await, 10.0);
+
         let part = refund(app, json!({ "transfer": id, "amount": "4.00" })).await;
 
         assert_eq!(part.status, 201, "{}", part.text);
+        assert_eq!(left().await, 6.0);
         let created = part.json();
         assert_eq!((&created["kind"], &created["linked"]), (&json!("refund"), &json!(id)));
         assert_eq!((&created["from"], &created["to"]), (&json!(b), &json!(a)));
@@ -45,7 +50,10 @@ async fn partial_refunds_and_the_remainder_are_paid_but_no_more() {
             [19.5, 5.0],
             "a refund does not return the fee"
         );
+        assert_eq!(left().await, 0.0);
         let refund_id = created["id"].as_str().unwrap();
+        let read = app.get(&format!("/wallet/transfer/{refund_id}")).await.json();
+        assert!(read.get("refundable").is_none(), "a refund is final: {read}");
         refund(app, json!({ "transfer": refund_id })).await.problem(409, "not-refundable");
         refund(app, json!({ "transfer": "9999" })).await.problem(404, "not-found");
     })
