@@ -44,23 +44,40 @@ export function newIdempotencyKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Calls the API. Returns the body, the URL of the next page, and the server's time in milliseconds. */
-export async function call(method, path, body, idempotencyKey) {
-  const headers = {};
+/** Sends a request with the credential of this tab. Returns the response, and its content as `read` takes it. */
+async function send(path, { method, headers, body }, read) {
   if (credential()) headers.Authorization = `Bearer ${credential()}`;
-  if (body) headers["Content-Type"] = "application/json";
-  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
-  let response, text;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-    text = await response.text();
+    const response = await fetch(path, { method, headers, body });
+    return [response, await read(response)];
   } catch {
     const error = new ApiError({ detail: "Cannot reach the server. Try again: a request is never applied twice." });
     error.mayHaveSucceeded = true;
     throw error;
   }
-  let parsed = null;
-  try { parsed = parseExact(text); } catch { /* not from the API: the status is enough */ }
+}
+
+function tryParse(text) {
+  // What is not from the API is not JSON: the status is enough.
+  try { return parseExact(text); } catch { return null; }
+}
+
+/** Gets a document, which the browser keeps whatever its length. */
+export async function getDocument(path, type) {
+  const headers = { Accept: type };
+  const [response, content] = await send(path, { method: "GET", headers }, (response) => response.blob());
+  if (!response.ok) throw new ApiError(tryParse(await content.text()), response.status);
+  return content;
+}
+
+/** Calls the API. Returns the body, the URL of the next page, and the server's time in milliseconds. */
+export async function call(method, path, body, idempotencyKey) {
+  const headers = {};
+  if (body) headers["Content-Type"] = "application/json";
+  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+  const request = { method, headers, body: body && JSON.stringify(body) };
+  const [response, text] = await send(path, request, (response) => response.text());
+  const parsed = tryParse(text);
   if (!response.ok || (text && parsed === null)) throw new ApiError(parsed, response.ok ? 502 : response.status);
   const next = /<([^>]+)>; rel="next"/.exec(response.headers.get("Link") ?? "");
   const at = Date.parse(response.headers.get("Date") ?? "") || Date.now();

@@ -17,7 +17,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the pages: path, content type, content.
-const FILES: [(&str, &str, &str); 27] = [
+const FILES: [(&str, &str, &str); 30] = [
     ("/", HTML, include_str!("wallets.html")),
     ("/live", HTML, include_str!("live.html")),
     ("/store", HTML, include_str!("store.html")),
@@ -34,6 +34,9 @@ const FILES: [(&str, &str, &str); 27] = [
     ("/assets/account.js", JAVASCRIPT, include_str!("account.js")),
     ("/assets/socket.js", JAVASCRIPT, include_str!("socket.js")),
     ("/assets/wallets.js", JAVASCRIPT, include_str!("wallets.js")),
+    ("/assets/wallet-history.js", JAVASCRIPT, include_str!("wallet-history.js")),
+    ("/assets/wallet-holds.js", JAVASCRIPT, include_str!("wallet-holds.js")),
+    ("/assets/wallet-statement.js", JAVASCRIPT, include_str!("wallet-statement.js")),
     ("/assets/live.js", JAVASCRIPT, include_str!("live.js")),
     ("/assets/store.js", JAVASCRIPT, include_str!("store.js")),
     ("/assets/store-balance.js", JAVASCRIPT, include_str!("store-balance.js")),

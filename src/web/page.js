@@ -36,23 +36,76 @@ export function showMessage(text, bad = false) {
   line.textContent = text;
 }
 
-/** Shows what failed, and marks the inputs that it is about. */
-export function showError(error, form) {
+/** Removes a problem, and what it has marked. */
+function removeProblem(problem) {
+  for (const input of document.querySelectorAll(`[aria-describedby="${problem.id}"]`)) {
+    input.removeAttribute("aria-invalid");
+    input.removeAttribute("aria-describedby");
+  }
+  problem.remove();
+}
+
+/** Removes the problems of the forms in `root`. */
+export function clearProblems(root = document) {
+  root.querySelectorAll(".problem").forEach(removeProblem);
+}
+
+/** Shows a problem of a form below `input`, or above its button, which it describes. */
+function showProblem(form, text, input) {
+  const marked = input ?? submitButton(form);
+  const problem = element("p", text, "problem small");
+  problem.id = `${form.id}-problem-${input?.name ?? "form"}`;
+  problem.setAttribute("role", "alert");
+  marked.setAttribute("aria-describedby", problem.id);
+  // Beside the child of the form, which may be a row of several fields.
+  const child = marked.closest(`#${form.id} > *`);
+  if (!input) return child.before(problem);
+  input.setAttribute("aria-invalid", "true");
+  const details = input.closest("details");
+  if (details) details.open = true;
+  let last = child;
+  while (last.nextElementSibling?.matches(".problem")) last = last.nextElementSibling;
+  return last.after(problem);
+}
+
+export function capitalized(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** A sentence that begins with a capital letter and ends with a period. */
+function sentence(text) {
+  return `${capitalized(text).replace(/\.$/, "")}.`;
+}
+
+function submitButton(form) {
+  return form.querySelector("button:not([type=button])");
+}
+
+/** Shows what failed, at the inputs of `form` that it is about, at the form itself, or above the page. */
+export function showError(error, submitted) {
+  // The user may have closed it meanwhile.
+  const form = submitted?.checkVisibility() ? submitted : null;
   if (!(error instanceof ApiError)) {
     showMessage("Unexpected error. Reload the page: a request is never applied twice.", true);
     throw error;
   }
-  const fields = error.errors.map(({ pointer, detail }) => ({ name: pointer.replace(/^[/?]/, ""), detail }));
-  const details = fields.map(({ name, detail }) => `${name.replaceAll("_", " ")} ${detail}`);
-  showMessage(details.length > 0 ? `${details.join("; ")}.` : `${error.message.replace(/\.$/, "")}.`, true);
-  for (const { name } of fields) {
+  const rest = [];
+  const marked = [];
+  for (const { pointer, detail } of error.errors) {
+    const name = pointer.replace(/^[/?]/, "");
+    const text = `${name.replaceAll("_", " ")} ${detail}`.trim();
     const input = form?.elements.namedItem(name.split("/")[0]);
-    if (input) {
-      input.setAttribute("aria-invalid", "true");
-      input.setAttribute("aria-describedby", "say");
-      input.focus();
-    }
+    // Each input has one problem, and a group of radio buttons is no input.
+    if (input instanceof HTMLElement && !marked.includes(input)) {
+      showProblem(form, sentence(text), input);
+      marked.push(input);
+    } else rest.push(text);
   }
+  marked[0]?.focus();
+  if (marked.length > 0 && rest.length === 0) return;
+  const text = sentence(rest.length > 0 ? rest.join("; ") : error.message);
+  if (form) showProblem(form, text);
+  else showMessage(text, true);
 }
 
 export function runReportingErrors(task) {
@@ -60,15 +113,27 @@ export function runReportingErrors(task) {
 }
 
 /** Moves the focus to the heading that `task` returns, unless the user has moved it meanwhile. */
-export async function focusAfter(task, options) {
+export async function focusAfter(task) {
   const before = document.activeElement;
   const heading = await task();
   // What had the focus may be hidden by now: the focus is at the body then.
-  if ([before, document.body].includes(document.activeElement)) heading?.focus(options);
+  if ([before, document.body].includes(document.activeElement)) heading?.focus();
 }
 
 export function withoutEmpty(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value.trim() !== ""));
+}
+
+/** Runs `task` while `button` is disabled. A disabled button loses the focus: it gets it back. */
+async function whileDisabled(button, task) {
+  const focused = document.activeElement;
+  button.disabled = true;
+  try {
+    await task();
+  } finally {
+    button.disabled = false;
+    if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
+  }
 }
 
 /**
@@ -79,17 +144,9 @@ export function bindForm(id, action, { context = () => null, refresh = () => {},
   const form = $(id);
   let key = newIdempotencyKey();
   let pending = "";
-  form.addEventListener("input", () => {
-    for (const input of form.elements) {
-      input.removeAttribute("aria-invalid");
-      input.removeAttribute("aria-describedby");
-    }
-  });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = form.querySelector("button");
-    if (button.disabled) return;
-    button.disabled = true;
+
+  async function submit() {
+    let isDone = false;
     try {
       const fields = Object.fromEntries(new FormData(form));
       const submitted = JSON.stringify([context(), fields]);
@@ -98,24 +155,97 @@ export function bindForm(id, action, { context = () => null, refresh = () => {},
       const message = await action(fields, key);
       // Succeeded: the next submission is a new request, even with the same input.
       pending = "";
+      isDone = true;
       if (resets) form.reset();
       if (message) showMessage(message);
       await refresh();
     } catch (error) {
-      showError(error, form);
+      showError(error, isDone ? undefined : form);
       // After a rejection, the next submission is a new request; after an unknown outcome, it reuses the key.
       if (!error.mayHaveSucceeded) pending = "";
-    } finally {
-      button.disabled = false;
+    }
+  }
+
+  form.addEventListener("input", ({ target }) => {
+    for (const marked of [target, submitButton(form)]) {
+      const problem = $(marked.getAttribute("aria-describedby"));
+      if (problem?.matches(".problem")) removeProblem(problem);
     }
   });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const button = submitButton(form);
+    if (button.disabled) return;
+    clearProblems(form);
+    runReportingErrors(() => whileDisabled(button, submit));
+  });
+}
+
+/**
+ * Binds a form in a dialog, as `bindForm` does; its other button cancels. After a success the focus goes to `heading`,
+ * because `refresh` may have replaced what opened the dialog. Returns its `open`, which takes the button that opens it.
+ */
+export function bindDialog(id, action, { context, refresh, heading }) {
+  const dialog = $(`${id}-dialog`);
+  const form = $(id);
+  bindForm(id, async (fields, key) => {
+    const message = await action(fields, key);
+    dialog.close();
+    return message;
+  }, {
+    context,
+    refresh: () => focusAfter(async () => {
+      await refresh();
+      return $(heading);
+    }),
+  });
+  form.querySelector("button[type=button]").addEventListener("click", () => dialog.close());
+  let opener = null;
+  // A button that was disabled while the dialog opened does not get the focus back by itself.
+  dialog.addEventListener("close", () => {
+    const { activeElement } = document;
+    if (activeElement === document.body || dialog.contains(activeElement)) opener.focus();
+  });
+  return {
+    open(button) {
+      opener = button;
+      form.reset();
+      clearProblems(form);
+      dialog.showModal();
+    },
+  };
+}
+
+/** Hides the message when the user goes on: it is about what was done last, and may cover a part of the page. */
+export function bindMessage() {
+  for (const event of ["click", "input"]) {
+    document.addEventListener(event, ({ target }) => { if (target !== $("say")) $("say").hidden = true; }, {
+      // Before the listeners that show the next message.
+      capture: true,
+    });
+  }
+}
+
+/** Copies `text`. Without HTTPS, or where it is forbidden, there is no clipboard but the selection. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const before = document.activeElement;
+    const source = element("textarea", text, "offscreen");
+    document.body.append(source);
+    source.select();
+    const isCopied = document.execCommand("copy");
+    source.remove();
+    before.focus();
+    if (!isCopied) return showMessage(`Copy this: ${text}`);
+  }
+  return showMessage(`Copied ${text}.`);
 }
 
 /** Runs `action` at a click, once at a time. */
 export function bindButton(button, action) {
   button.addEventListener("click", () => {
-    if (button.disabled) return;
-    button.disabled = true;
-    runReportingErrors(() => action().finally(() => { button.disabled = false; }));
+    if (!button.disabled) runReportingErrors(() => whileDisabled(button, action));
   });
 }

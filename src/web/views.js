@@ -2,7 +2,9 @@
 
 import { bindAccount } from "/assets/account.js";
 import { credential, setApiKey } from "/assets/api.js";
-import { $, focusAfter, runReportingErrors, showError, showMessage } from "/assets/page.js";
+import {
+  $, bindMessage, clearProblems, focusAfter, runReportingErrors, showError, showMessage,
+} from "/assets/page.js";
 
 const SIGN_IN = "sign-in";
 
@@ -69,10 +71,8 @@ export function bindViews({ views, home, parents, showAccount }) {
   }
 
   window.addEventListener("hashchange", () => runReportingErrors(() => focusAfter(showView)));
-  // A message is about what was done last, and may cover a part of the page: it goes when the user goes on.
-  for (const event of ["click", "input"]) {
-    document.addEventListener(event, ({ target }) => { if (target !== $("say")) $("say").hidden = true; });
-  }
+  window.addEventListener("hashchange", () => clearProblems());
+  bindMessage();
   bindAccount({ show: showAccount, arrive });
   runReportingErrors(async () => {
     await showView();

@@ -1,12 +1,21 @@
-// The wallets page: lists and shows wallets, and opens, deposits, withdraws and transfers.
+// The wallets page: lists, finds and shows wallets, and opens, deposits, withdraws and transfers.
 
 import { call, setApiKey } from "/assets/api.js";
 import {
-  $, bindButton, bindForm, element, focusAfter, formatAmount, runReportingErrors, timeElement, withoutEmpty,
+  $, bindButton, bindForm, bindMessage, clearProblems, element, focusAfter, formatAmount, runReportingErrors,
+  withoutEmpty,
 } from "/assets/page.js";
+import { bindHistory } from "/assets/wallet-history.js";
+import { bindHolds } from "/assets/wallet-holds.js";
+import { bindStatement } from "/assets/wallet-statement.js";
 
-/** The wallet on display, and the URL of its next page of history. */
-const shown = { id: null, currency: "", older: null };
+/** Wallets of a page of the list. */
+const PAGE = 100;
+/** Width from which the forms are open: on a phone they would hide the history. */
+const WIDE = matchMedia("(min-width: 54rem)");
+
+/** The wallet on display, and where Grafana is. */
+const shown = { id: null, currency: "", grafana: null };
 /** URL of the next page of wallets. */
 let moreWallets = null;
 
@@ -18,7 +27,7 @@ function walletItem(wallet) {
   button.append(
     element("span", `#${wallet.id}`, "muted small number"),
     element("span", wallet.owner, "owner"),
-    element("span", `${formatAmount(wallet.balance)} ${wallet.currency}`, "number"),
+    element("span", `${formatAmount(wallet.balance)} ${wallet.currency}`, "number sum"),
   );
   button.addEventListener("click", () => { location.hash = `wallet=${wallet.id}`; });
   item.append(button);
@@ -31,58 +40,49 @@ function markSelected() {
   }
 }
 
-async function loadWallets(path = "/wallet?limit=100") {
-  const first = path === "/wallet?limit=100";
+/** The owner that is searched for; empty for all wallets. */
+let owner = "";
+
+async function loadPage(path, isFirst) {
   const { body, next } = await call("GET", path);
-  const items = body.map(walletItem);
-  if (first) $("wallets").replaceChildren(...items);
-  else $("wallets").append(...items);
-  $("no-wallets").hidden = $("wallets").children.length > 0;
+  if (isFirst) $("wallets").replaceChildren();
+  $("wallets").append(...body.map(walletItem));
   moreWallets = next;
   $("more-wallets").hidden = !next;
+  const count = $("wallets").children.length;
+  if (count > 0) $("found").textContent = owner ? `${count === 1 ? "1 wallet" : `${count} wallets`} of ${owner}` : "";
+  else $("found").textContent = owner ? `No wallet of ${owner} is found.` : "No wallets yet. Open one below.";
   markSelected();
 }
 
-const KINDS = { open: "opened", close: "closed", freeze: "frozen", unfreeze: "unfrozen" };
-const SIGNS = { in: "+", out: "\u2212" };
-
-function historyRow(entry) {
-  const row = element("tr");
-  const cell = element("td");
-  cell.append(timeElement(entry.at));
-  const moves = entry.direction !== "none";
-  const amount = moves ? (SIGNS[entry.direction] ?? "") + formatAmount(entry.amount) : "";
-  row.append(
-    cell,
-    element("td", KINDS[entry.kind] ?? entry.kind),
-    element("td", entry.counterparty ? `#${entry.counterparty}` : "", "optional number"),
-    element("td", entry.memo ?? "", "optional"),
-    element("td", amount, `number ${entry.direction}`),
-    element("td", formatAmount(entry.balance), "number"),
-  );
-  if (entry.trace_id) row.title = `Trace ID: ${entry.trace_id}`;
-  return row;
+function loadWallets() {
+  const query = new URLSearchParams({ limit: PAGE, ...withoutEmpty({ owner }) });
+  return loadPage(`/wallet?${query}`, true);
 }
 
-async function loadHistory(path) {
-  const first = !path;
-  const id = shown.id;
-  const { body, next } = await call("GET", path ?? `/wallet/${id}/history?limit=25`);
-  if (shown.id !== id) return;
-  const rows = body.map(historyRow);
-  if (first) $("history").replaceChildren(...rows);
-  else $("history").append(...rows);
-  shown.older = next;
-  $("older").hidden = !next;
+/** Learns the currencies and where Grafana is. */
+async function loadInfo() {
+  const { body: info } = await call("GET", "/wallet/info");
+  shown.grafana = info.grafana_url;
+  const select = $("open").elements.currency;
+  const { value } = select;
+  select.replaceChildren(...info.currencies.map(({ code }) => element("option", code)));
+  for (const option of select.options) option.defaultSelected = option.value === info.default_currency;
+  if (value) select.value = value;
 }
 
 /** The wallet selected last; late responses about another one are ignored. */
 let selected = null;
 
+const entries = bindHistory(shown, refresh);
+const holds = bindHolds(shown, refresh);
+bindStatement(shown);
+
 async function showWallet(id) {
   selected = id;
   const { body: wallet } = await call("GET", `/wallet/${encodeURIComponent(id)}`);
   if (selected !== id) return;
+  if (shown.id !== wallet.id) clearProblems($("wallet"));
   Object.assign(shown, { id: wallet.id, currency: wallet.currency });
   const title = $("wallet-title");
   title.textContent = `${wallet.label ?? wallet.owner} `;
@@ -95,7 +95,7 @@ async function showWallet(id) {
   $("wallet").hidden = false;
   $("nothing").hidden = true;
   markSelected();
-  await loadHistory();
+  await Promise.all([entries.load(), holds.load()]);
 }
 
 /** Reloads the list and the wallet that is selected. */
@@ -126,11 +126,20 @@ bindWalletForm("transfer", async (fields, key) => {
   return `Transferred ${formatAmount(body.amount)} ${body.currency} to wallet #${body.to}.`;
 });
 
-$("access").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setApiKey(new FormData(event.target).get("key"));
-  event.target.reset();
-  runReportingErrors(refresh);
+bindForm("search", async (fields) => {
+  owner = fields.owner.trim();
+  await loadWallets();
+}, { resets: false });
+
+bindForm("access", async ({ key }) => {
+  setApiKey(key.trim());
+  await loadInfo();
+  return key.trim() ? "The key is used until this tab is closed." : "No key is used.";
+}, {
+  refresh: async () => {
+    await refresh();
+    if (!selected) showLinkedWallet();
+  },
 });
 
 /** Shows the wallet that the URL names. */
@@ -140,13 +149,20 @@ function showLinkedWallet() {
   runReportingErrors(() => focusAfter(async () => {
     await showWallet(id);
     return $("wallet-title");
-  }, { preventScroll: true }));
+  }));
 }
 
-bindButton($("older"), () => loadHistory(shown.older));
-bindButton($("more-wallets"), () => loadWallets(moreWallets));
+function openForms() {
+  for (const details of document.querySelectorAll(".action")) details.open = WIDE.matches;
+}
+
+bindButton($("more-wallets"), () => loadPage(moreWallets, false));
+bindMessage();
+WIDE.addEventListener("change", openForms);
 window.addEventListener("hashchange", showLinkedWallet);
+openForms();
 runReportingErrors(async () => {
+  await loadInfo();
   await loadWallets();
   showLinkedWallet();
 });

@@ -134,24 +134,24 @@ async fn what_the_server_refuses_is_shown_and_moves_nothing() {
         let browser = visit(app, Look::Desktop).await;
         sign_in(&browser, "ada", &ada).await;
         for (amount, refusal) in [
-            ("0.001", "fiat amount has more than 2 decimals"),
-            ("0", "fiat amount"),
-            ("-5", "fiat amount"),
-            ("", "must have fiat_amount or crypto_amount"),
+            ("0.001", "Fiat amount has more than 2 decimals"),
+            ("0", "Fiat amount"),
+            ("-5", "Fiat amount"),
+            ("", "Must have fiat_amount or crypto_amount"),
         ] {
             browser.write("#amount", amount).await;
             browser.click("#quote .button").await;
-            browser.see("#say.bad", refusal).await;
+            browser.see("#quote .problem", refusal).await;
             assert_eq!(browser.text("#offer").await, "", "{amount}");
         }
         quote(&browser, "buy", "100.01", "fiat_amount").await;
         browser.click("#order .button").await;
-        browser.see("#say.bad", "100.00 is available, 100.01 is required").await;
+        browser.see("#order .problem", "100.00 is available, 100.01 is required").await;
         // A quote that was used meanwhile is replaced.
         quote(&browser, "buy", "50", "fiat_amount").await;
         app.database.execute("update exchange_quote set expires_at = now()").await;
         browser.click("#order .button").await;
-        browser.see("#say.bad", "quote").await;
+        browser.see("#order .problem", "quote").await;
         browser.see("#countdown", "This price is locked for").await;
         assert_eq!(balances(&ada.fresh()).await, texts("100.00", "0.00000000"));
         browser.click("#order .button").await;
@@ -223,7 +223,7 @@ async fn an_order_whose_answer_was_lost_is_sent_again_and_placed_once() {
         quote(&browser, "buy", "30", "fiat_amount").await;
         browser.lose_next_answer().await;
         browser.click("#order .button").await;
-        browser.see("#say.bad", "Cannot reach the server").await;
+        browser.see("#order .problem", "Cannot reach the server").await;
         browser.see("#countdown", "Press again: it is placed once.").await;
         reaches(&ada.fresh(), 1, "completed").await;
         browser.click("#order .button").await;
@@ -249,7 +249,7 @@ async fn where_funding_is_not_self_service_there_is_no_deposit_form() {
         browser.see("#order-state", "completed").await;
         // An order of another user is like one that does not exist.
         show(app, &browser, "order=99").await;
-        browser.see("#say.bad", "there is no such order").await;
+        browser.see("#say.bad", "There is no such order").await;
         browser.see("#fiat-balance", "70.00 EUR").await;
         browser.close().await;
     })
@@ -302,11 +302,11 @@ async fn an_admin_finds_stuck_orders_and_retries_one_and_all() {
         browser.see("#order-title", &format!("Order {}: buy BTC", ids[2])).await;
         browser.see("#live", "Live.").await;
         browser.click("#command .button").await;
-        browser.see("#say.bad", "reason is required").await;
+        browser.see("#command .problem", "Reason is required").await;
         browser.run("document.querySelector('#command [name=command]').value = 'approve'").await;
         browser.write("#command [name=reason]", "ticket 4711").await;
         browser.click("#command .button").await;
-        browser.see("#say.bad", "it does not wait for approval").await;
+        browser.see("#command .problem", "t does not wait for approval").await;
         browser.run("document.querySelector('#command [name=command]').value = 'retry'").await;
         browser.click("#command .button").await;
         browser.see("#say", "takes the command retry.").await;

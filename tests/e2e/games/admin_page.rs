@@ -41,7 +41,7 @@ async fn an_admin_adds_a_game_with_a_sale_and_keys_and_reads_the_statement() {
 
         let alpha = [("title", "Alpha"), ("genre", "puzzle"), ("price", "19.999")];
         fill(&browser, "edit", &alpha).await;
-        browser.see("#say.bad", "price has more than 2 decimals").await;
+        browser.see("#edit .problem", "Price has more than 2 decimals.").await;
         assert_eq!(browser.run("return document.activeElement.name").await, "price");
         let rest = [("price", "19.99"), ("prices", "21.99 usd"), ("copies", "100")];
         fill(&browser, "edit", &[&rest as &[_], &[("publisher", &nova as &str)]].concat()).await;
@@ -64,7 +64,7 @@ async fn an_admin_adds_a_game_with_a_sale_and_keys_and_reads_the_statement() {
 
         // The window is filled in: a week from now.
         fill(&browser, "sale", &[("sale", "winter"), ("percent", "120")]).await;
-        browser.see("#say.bad", "percent").await;
+        browser.see("#sale .problem", "Percent").await;
         fill(&browser, "sale", &[("percent", "20"), ("budget", "5")]).await;
         browser.see("#say", "The sale winter is saved.").await;
         browser.see("#sales", "winter: 20 % off").await;
@@ -119,7 +119,7 @@ async fn a_plain_game_is_added_and_changed_without_a_credential_and_a_published_
         browser.see("#say", "The game is changed.").await;
         assert_eq!(game(app, 1).await["price"], 6.5);
         fill(&browser, "edit", &[("copies", "5")]).await;
-        browser.see("#say.bad", ".").await;
+        browser.see("#edit .problem", ".").await;
         assert_eq!(game(app, 1).await["copies"], Value::Null);
 
         let store = app.api_key(&[Scope::GamesWrite]).await;

@@ -81,7 +81,7 @@ async fn a_visitor_browses_searches_and_reads_without_a_credential() {
         let complaints = browser.complaints("no complaint is expected").await;
         assert!(complaints.is_empty(), "{complaints:?}");
         show(app, &browser, "game=999").await;
-        browser.see("#say.bad", "there is no game with this id").await;
+        browser.see("#say.bad", "There is no game with this id").await;
         browser.see("#games-title", "Games").await;
         browser.close().await;
     })
@@ -114,7 +114,7 @@ async fn a_user_buys_at_the_price_on_the_page_and_the_balance_follows() {
         browser.see("#buy button", "Buy for 720 JPY").await;
         browser.see("#buy-balance", "Your wallet has 0 JPY.").await;
         browser.click("#buy button").await;
-        browser.see("#say.bad", "0 is available, 720 is required").await;
+        browser.see("#buy .problem", "0 is available, 720 is required").await;
         browser.run(&pay_in.replace("arguments[0]", "'EUR'")).await;
         browser.click("#buy button").await;
         browser.see("#say", "Alpha is yours. Charged 15.99 EUR.").await;
@@ -225,7 +225,7 @@ async fn a_purchase_whose_answer_was_lost_is_sent_again_and_charged_once() {
         browser.lose_next_answer().await;
 
         browser.click("#buy button").await;
-        browser.see("#say.bad", "Cannot reach the server").await;
+        browser.see("#buy .problem", "Cannot reach the server").await;
         let ada = ada.fresh();
         eventually("the request has arrived", async || cents(&ada).await == 4_000).await;
         browser.click("#buy button").await;
@@ -251,12 +251,12 @@ async fn an_activation_key_is_redeemed_into_the_library() {
         browser.see("#no-library", "You own no games yet.").await;
 
         for (key, refusal) in [
-            ("AAAAA-AAAAA-AAAAA-AAAAA-AAAAA", "there is no such activation key"),
-            (&used, "the activation key was redeemed already"),
+            ("AAAAA-AAAAA-AAAAA-AAAAA-AAAAA", "There is no such activation key"),
+            (&used, "The activation key was redeemed already"),
         ] {
             browser.write("#redeem [name=key]", key).await;
             browser.click("#redeem button").await;
-            browser.see("#say.bad", refusal).await;
+            browser.see("#redeem .problem", refusal).await;
         }
         browser.write("#redeem [name=key]", &key.to_lowercase()).await;
         browser.click("#redeem button").await;

@@ -23,11 +23,14 @@ use super::users::User;
 /// Longest time that the browser may take for one command.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Folder of downloads in the profile.
+const DOWNLOADS: &str = "downloads";
+
 pub struct Browser {
     client: Client,
     /// Ends the browser, also when no session could be opened.
     _driver: Driver,
-    _profile: Folder,
+    profile: Folder,
 }
 
 /// How the browser is set up.
@@ -97,7 +100,7 @@ impl Browser {
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities(look, &profile));
         let client = within_timeout(builder.connect(&url)).await;
-        Self { client, _driver: driver, _profile: profile }
+        Self { client, _driver: driver, profile }
     }
 
     pub async fn open(&self, url: &str) {
@@ -221,11 +224,24 @@ impl Browser {
         assert_eq!(self.run(dark).await, look == Look::Dark);
     }
 
-    /// Returns the findings of axe-core.
+    /// Waits for a downloaded file, and returns its content.
+    pub async fn download(&self, name: &str) -> String {
+        let path = self.profile.0.join(DOWNLOADS).join(name);
+        let mut content = String::new();
+        eventually(&format!("{name} is downloaded"), async || {
+            content = std::fs::read_to_string(&path).unwrap_or_default();
+            !content.is_empty()
+        })
+        .await;
+        content
+    }
+
+    /// Returns the findings of axe-core: of every rule, those of level AAA and those it does not apply by default included.
     async fn axe_violations(&self) -> Value {
         let axe = axe();
         let script = "
-            return axe.run().then(({ violations }) => violations
+            const values = axe.getRules().map(({ ruleId }) => ruleId);
+            return axe.run({ runOnly: { type: 'rule', values } }).then(({ violations }) => violations
                 .map(({ id, nodes }) => [id, ...nodes.map((node) => node.html)]));";
         self.run(&format!("{axe};{script}")).await
     }
@@ -279,7 +295,9 @@ fn port_of(output: ChildStdout) -> u16 {
 }
 
 fn capabilities(look: Look, profile: &Folder) -> Capabilities {
-    let mut options = json!({ "args": [
+    let downloads = profile.0.join(DOWNLOADS).display().to_string();
+    let preferences = json!({ "download.default_directory": downloads });
+    let mut options = json!({ "prefs": preferences, "args": [
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-US",
         "--window-size=1200,900", "--hide-scrollbars", "--force-color-profile=srgb",
         format!("--user-data-dir={}", profile.0.display()),
