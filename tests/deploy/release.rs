@@ -51,7 +51,7 @@ fn a_release_has_the_program_and_a_compose_file_with_all_that_it_mounts() {
              cd revwallet-{VERSION}-$(uname -m)-linux && ./revwallet && ls"
         ))
         .unwrap();
-    assert_eq!(program, "static\nCHANGELOG.md\nLICENSE\nREADME.md\nrevwallet\n");
+    assert_eq!(program, "static\nCHANGELOG.md\nLICENSE\nrevwallet\n");
 
     let compose = release.0.join(format!("one/revwallet-{VERSION}-compose"));
     release.bash(&format!("tar xzf {0}.tar.gz -C $folder/one", compose.display())).unwrap();
