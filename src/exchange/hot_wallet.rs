@@ -99,7 +99,7 @@ impl Exchange {
         loop {
             if let Err(error) = self.measure().await {
                 tracing::debug!(
-                    error = %error,
+                    error.message = %error,
                     "the hot wallets cannot be measured; retrying in {SAMPLE_INTERVAL:?}"
                 );
             }

@@ -108,7 +108,7 @@ impl<'a> Record<'a> {
                     event = "http.request",
                     duration_ms = duration_ms(&self.context),
                     outcome = $outcome,
-                    error.kind = problem.slug,
+                    error.type = problem.slug,
                     error.message = %error,
                     error.chain = chain,
                     "{} {} {} {}",

@@ -63,12 +63,12 @@ impl RequestContext {
                 request_id = request_id.to_str().unwrap_or_default(),
                 trace_id,
                 span_id = %trace.span_id_hex(),
-                http_request_method = method,
-                http_route = field::Empty,
-                http_response_status_code = field::Empty,
+                http.request.method = method,
+                http.route = field::Empty,
+                http.response.status_code = field::Empty,
                 caller = field::Empty,
-                rpc_method = rpc.as_deref(),
-                rpc_response_status_code = field::Empty,
+                rpc.method = rpc.as_deref(),
+                rpc.response.status_code = field::Empty,
             )
         });
         let is_traced = is_exported(&span);
@@ -154,13 +154,13 @@ impl RequestContext {
 
     /// Records the status in the span and enters it, so that lines logged while the guard lives have it.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
-        self.0.span.record("http_response_status_code", status);
+        self.0.span.record("http.response.status_code", status);
         self.0.span.enter()
     }
 
     /// Records the status of a call in the span and enters it.
     pub fn end_call(&self, code: &str) -> span::Entered<'_> {
-        self.0.span.record("rpc_response_status_code", code);
+        self.0.span.record("rpc.response.status_code", code);
         self.0.span.enter()
     }
 
@@ -207,7 +207,7 @@ fn note_route(request: &Request) {
         (extensions.get::<RequestContext>(), extensions.get::<MatchedPath>())
         && context.route.set(route.clone()).is_ok()
     {
-        context.span.record("http_route", route.as_str());
+        context.span.record("http.route", route.as_str());
         if context.is_traced && context.rpc.is_none() {
             set_span_name(&context.span, format!("{} {}", context.method, route.as_str()));
         }

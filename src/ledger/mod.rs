@@ -143,7 +143,7 @@ impl Ledger {
                 self.replay(Some(key), first_seq, last_seq).await.map(Some)
             }
             Err(error) => {
-                tracing::warn!(error = %error, "idempotency key lookup failed; the client may retry");
+                tracing::warn!(error.message = %error, "idempotency key lookup failed; the client may retry");
                 Err(PostError::Unavailable)
             }
         }
@@ -193,7 +193,7 @@ impl Ledger {
                 Err(PostError::Unavailable)
             }
             Err(error) => {
-                tracing::warn!(error = %error, "reading a replay failed; the client may retry");
+                tracing::warn!(error.message = %error, "reading a replay failed; the client may retry");
                 Err(PostError::Unavailable)
             }
         }

@@ -148,7 +148,7 @@ impl Hub {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(
-                        error = %error,
+                        error.message = %error,
                         "the realtime hub cannot read the book; it retries in {RETRY_DELAY:?}"
                     );
                     tokio::time::sleep(RETRY_DELAY).await;
@@ -262,7 +262,7 @@ impl Hub {
                     Ok(some) => break messages.extend(some),
                     Err(error) => {
                         tracing::warn!(
-                            error = %error,
+                            error.message = %error,
                             "events of transfers cannot be prepared; retrying in {RETRY_DELAY:?}"
                         );
                         tokio::time::sleep(RETRY_DELAY).await;

@@ -23,7 +23,7 @@ pub async fn run(
     while stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
         if let Err(error) = prune(&tail, retention).await {
             tracing::warn!(
-                error = %error,
+                error.message = %error,
                 "old events cannot be deleted; retrying in {INTERVAL:?}"
             );
         }

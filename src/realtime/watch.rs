@@ -175,7 +175,7 @@ impl Watch {
             Ok(Progress::Behind(position)) => self.behind = Some(position),
             Err(error) => {
                 tracing::warn!(
-                    error = %error,
+                    error.message = %error,
                     "missed events cannot be read; retrying in {RETRY_DELAY:?}"
                 );
                 tokio::time::sleep(RETRY_DELAY).await;

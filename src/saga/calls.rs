@@ -70,7 +70,7 @@ impl<H: SagaHandler> Sagas<H> {
         if let Err(why) = self.traced("submit", call, self.handler.submit(call)).await {
             tracing::debug!(
                 saga = call.saga.0,
-                saga_step = call.step.name,
+                saga.step = call.step.name,
                 error.message = why,
                 "a call failed; its reference decides"
             );
@@ -107,7 +107,7 @@ impl<H> SagasParts<H> {
             otel.kind = "client",
             operation,
             saga = call.saga.0,
-            saga_step = call.step.name,
+            saga.step = call.step.name,
             reference = call.reference,
         );
         self.in_time(request).instrument(span).await

@@ -57,7 +57,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::info!(
             event = "saga.compensating",
             saga = claim.id.0,
-            saga_step = change.step_name,
+            saga.step = change.step_name,
             reason,
             "a step of a saga failed for good; the steps before it are undone"
         );
@@ -100,7 +100,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::warn!(
             event = "saga.unknown",
             saga = claim.id.0,
-            saga_step = change.step_name,
+            saga.step = change.step_name,
             reason,
             "the outcome of a call is unknown; the money stays held, and the other system is asked again"
         );
@@ -117,7 +117,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::warn!(
             event = "saga.stuck",
             saga = claim.id.0,
-            saga_step = change.step_name,
+            saga.step = change.step_name,
             reason,
             "a saga is stuck; retry, skip or abort it with `revwallet order`"
         );

@@ -126,7 +126,7 @@ impl<H: SagaHandler> Sagas<H> {
         loop {
             // After a failure the next round sets the gauges.
             if let Err(error) = self.sample_once(H::definitions()).await {
-                tracing::debug!(error = %error, "counting the open sagas failed");
+                tracing::debug!(error.message = %error, "counting the open sagas failed");
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
                 return;

@@ -32,7 +32,7 @@ pub(super) fn log_panics(metrics: Arc<Metrics>) {
         metrics.wallet_panics_total.with(["process"]).increment(1);
         error!(
             event = "panic",
-            error.kind = "panic",
+            error.type = "panic",
             error.message = message,
             place,
             "panic at {place}"

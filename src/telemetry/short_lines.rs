@@ -18,7 +18,7 @@ pub(super) struct ShortLines;
 pub(super) struct ShortFields;
 
 /// Fields of events for programs that read the log.
-const HIDDEN: [&str; 3] = ["event", "outcome", "error.kind"];
+const HIDDEN: [&str; 3] = ["event", "outcome", "error.type"];
 
 impl<'writer> FormatFields<'writer> for ShortFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
@@ -96,7 +96,7 @@ where
             write!(writer, " {name}={value}")?;
         }
         // The answer to a failed request shows the same id.
-        let failed = level <= Level::WARN || fields.has("error.kind");
+        let failed = level <= Level::WARN || fields.has("error.type");
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
             let Some(kept) = extensions.get::<FormattedFields<ShortFields>>() else { continue };

@@ -62,7 +62,7 @@ fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span
             webhook.id = webhook.0,
             delivery.id = next.id.0,
             server.address = host_of(&next.url),
-            http_response_status_code = field::Empty,
+            http.response.status_code = field::Empty,
             otel.status_description = field::Empty,
         )
     })
@@ -233,7 +233,7 @@ impl Webhooks {
                 // The body of the response is not read: it could be endless.
                 Ok(response) => {
                     let status = response.status();
-                    Span::current().record("http_response_status_code", status.as_u16());
+                    Span::current().record("http.response.status_code", status.as_u16());
                     let failure = (!status.is_success()).then(|| SendFailure::status(status));
                     (Some(status.as_u16()), failure)
                 }

@@ -125,7 +125,7 @@ async fn lines_arrive_once_even_if_the_first_attempts_fail() {
     assert_eq!(labels["service"], "revwallet");
     assert_eq!((&labels["env"], &labels["level"]), (&Value::from("test"), &Value::from("INFO")));
     let line: Value = serde_json::from_str(entry[1].as_str().unwrap()).unwrap();
-    assert_eq!(line["http_route"], "/problems/{slug}");
+    assert_eq!(line["http.route"], "/problems/{slug}");
     let has_last_line =
         entries.iter().any(|(_, entry)| entry[1].as_str().unwrap().contains("serve.stopped"));
     assert!(has_last_line, "the last line of the log did not arrive");

@@ -23,9 +23,9 @@ async fn a_request_is_logged_in_one_line_with_its_ids() {
         let matching: Vec<_> = lines.iter().filter(|line| line["request_id"] == "mine-1").collect();
         let [line] = matching[..] else { panic!("expected one line, not {matching:?}") };
         assert_eq!(line["event"], "http.request");
-        assert_eq!(line["http_route"], "/problems/{slug}");
-        assert_eq!(line["http_response_status_code"], 404);
-        assert_eq!(line["error.kind"], "not-found");
+        assert_eq!(line["http.route"], "/problems/{slug}");
+        assert_eq!(line["http.response.status_code"], 404);
+        assert_eq!(line["error.type"], "not-found");
         assert_eq!(line["outcome"], "refused");
     })
     .await;
@@ -112,7 +112,7 @@ async fn the_line_of_a_request_names_its_caller() {
         assert_eq!(app.with_credential("rwk_wrong").get("/wallet").await.status, 401);
 
         let callers = || {
-            let lines = app.logs.lines().into_iter().filter(|line| line["http_route"] == "/wallet");
+            let lines = app.logs.lines().into_iter().filter(|line| line["http.route"] == "/wallet");
             lines.map(|line| line["caller"].as_str().map(str::to_owned)).collect::<Vec<_>>()
         };
         eventually("three lines are logged", async || callers().len() == 3).await;

@@ -113,7 +113,7 @@ async fn a_body_that_is_too_large_is_a_problem_that_names_the_limit() {
         let response = edge.public.send(request.header("idempotency-key", "key")).await;
         assert_same_as_api(&response, &Error::BodyTooLarge { limit: large });
         assert!(
-            app.logs.find("error.kind", "body-too-large").is_none(),
+            app.logs.find("error.type", "body-too-large").is_none(),
             "the request reached the API"
         );
     })

@@ -46,7 +46,7 @@ async fn every_route_of_the_document_reaches_the_api() {
                     filled.replace_range(from..=to, "1");
                 }
                 let line = request_via_edge(app, edge, "revwallet.com", method, &filled).await;
-                assert_eq!(line["http_route"], path.as_str());
+                assert_eq!(line["http.route"], path.as_str());
             }
         }
     })

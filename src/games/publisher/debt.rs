@@ -20,7 +20,7 @@ pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()
     loop {
         if let Err(error) = games.measure_debts().await {
             tracing::warn!(
-                error = %error,
+                error.message = %error,
                 "the debts of publishers cannot be measured; retrying in {INTERVAL:?}"
             );
         }

@@ -42,7 +42,7 @@ impl CallRecorder {
                     event = "rpc.request",
                     duration_ms = duration_ms(context),
                     outcome = $outcome,
-                    error.kind = problem.slug,
+                    error.type = problem.slug,
                     error.message = %error,
                     error.chain = chain,
                     "{} {} {}", context.rpc().unwrap_or_default(), code_name(code), problem.slug,
@@ -84,7 +84,7 @@ impl CallRecorder {
                     event = "rpc.request",
                     duration_ms = duration_ms(context),
                     outcome = $outcome,
-                    error.kind = reason,
+                    error.type = reason,
                     "{} {}", context.rpc().unwrap_or_default(), code_name(code),
                 )
             };

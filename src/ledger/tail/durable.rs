@@ -157,7 +157,7 @@ impl DurableReader {
         };
         if let Err(error) = released.await {
             tracing::debug!(
-                error = %error,
+                error.message = %error,
                 "releasing the cursor failed; another process takes it over when the lease expires"
             );
         }

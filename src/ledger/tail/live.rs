@@ -112,7 +112,7 @@ impl<S: Source> LiveHub<S> {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = %error,
+                        error.message = %error,
                         "reading the book for the live readers failed; retrying in {RETRY_DELAY:?}"
                     );
                     sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
@@ -215,7 +215,7 @@ impl<S: Source> LiveReader<S> {
             }
             Err(error) => {
                 tracing::warn!(
-                    error = %error,
+                    error.message = %error,
                     "a live reader cannot read the book; it retries in {RETRY_DELAY:?}"
                 );
                 sleep_unless_stopped(RETRY_DELAY, &self.stopping).await.then_some(None)

@@ -151,7 +151,7 @@ async fn listen_with_retry(
         let listening = listen(options, senders, &mut backoff);
         if let Some(Err(error)) = stopping.run_until_cancelled(listening).await {
             tracing::warn!(
-                error = %error,
+                error.message = %error,
                 "listening for notifications of the book failed; readers poll until it succeeds"
             );
             if !sleep_unless_stopped(backoff, stopping).await {

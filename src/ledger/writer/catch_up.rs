@@ -20,7 +20,7 @@ impl Writer {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(
-                    error = %ErrorDetail(&error),
+                    error.message = %ErrorDetail(&error),
                     "catch-up with other writers failed; waiting postings fail as unavailable, and it is retried"
                 );
                 if lock {
@@ -43,7 +43,7 @@ impl Writer {
             // Rows of an unexpected shape: the cached accounts may be outdated.
             Err(error) => {
                 tracing::error!(
-                    error = %ErrorDetail(&error),
+                    error.message = %ErrorDetail(&error),
                     "catch-up returned malformed rows; the account cache is cleared"
                 );
                 self.cache.clear();

@@ -22,7 +22,7 @@ impl Writer {
             Ok(result) => result,
             Err(error) => {
                 tracing::warn!(
-                    error = %ErrorDetail(&error),
+                    error.message = %ErrorDetail(&error),
                     "the ledger's lookup of accounts and keys failed; its postings fail as unavailable"
                 );
                 for item in lookup.into_items() {

@@ -86,7 +86,7 @@ impl Writer {
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        error = %ErrorDetail(&error),
+                        error.message = %ErrorDetail(&error),
                         "the ledger's writer cannot connect; it retries in {backoff:?}"
                     );
                 }

@@ -271,7 +271,7 @@ impl Writer {
             BatchVerdict::CompanionsRefused(refused) => self.settle_companions(batch, &refused),
             BatchVerdict::Unavailable(error) => {
                 tracing::warn!(
-                    error = %ErrorDetail(&error),
+                    error.message = %ErrorDetail(&error),
                     "the database cannot write a batch now; its postings fail as unavailable"
                 );
                 for item in batch.into_items() {
@@ -282,13 +282,13 @@ impl Writer {
                 let mut items: Vec<_> = batch.into_items().collect();
                 if items.len() == 1 {
                     tracing::error!(
-                        error = %ErrorDetail(&error),
+                        error.message = %ErrorDetail(&error),
                         "the database rejected a posting because of a bug; the client gets an internal error"
                     );
                     return self.finish(items.remove(0), Err(PostError::Internal));
                 }
                 tracing::warn!(
-                    error = %ErrorDetail(&error),
+                    error.message = %ErrorDetail(&error),
                     "the database rejected a batch; each of its postings is sent alone"
                 );
                 self.put_back(items.into_iter().map(QueuedPosting::into_alone));

@@ -148,7 +148,7 @@ impl Session {
         self.default_at = None;
         self.dialect = Dialect::Types;
         if let Err(error) = self.change_game(DEFAULT_TOPIC).await {
-            tracing::debug!(error = %error, "the default subscription was refused");
+            tracing::debug!(error.message = %error, "the default subscription was refused");
         }
     }
 

@@ -148,7 +148,7 @@ impl Session {
                 Err(Error::Unauthenticated(_)) => self.end_credential().await,
                 Err(error) => {
                     tracing::warn!(
-                        error = %error,
+                        error.message = %error,
                         "a WebSocket connection is closed because its credential cannot be watched; the client may reconnect"
                     );
                     return Err(End::Unavailable);
@@ -299,7 +299,7 @@ impl Session {
             Ok(Progress::Behind(position)) => self.subscriptions[index].behind = Some(position),
             Err(error) => {
                 tracing::warn!(
-                    error = %error,
+                    error.message = %error,
                     "missed events cannot be read; retrying in {STALL_POLL:?}"
                 );
                 tokio::time::sleep(STALL_POLL).await;

@@ -29,13 +29,6 @@ const LINKS_MAX: usize = 128;
 /// Attributes of a span that most have, so that their list is allocated once.
 const ATTRIBUTES_TYPICAL: usize = 6;
 
-/// Fields of log lines and the names that the conventions of OpenTelemetry give them in spans.
-const CONVENTIONAL_NAMES: [(&str, &str); 3] = [
-    ("http_request_method", "http.request.method"),
-    ("http_response_status_code", "http.response.status_code"),
-    ("http_route", "http.route"),
-];
-
 /// Layer that collects spans for the exporter.
 pub(super) struct SpanLayer {
     pub(super) queue: ExportQueue<EncodedSpan>,
@@ -69,8 +62,6 @@ impl OpenSpan {
     }
 
     fn add_attribute(&mut self, name: &str, value: Value) {
-        let conventional = CONVENTIONAL_NAMES.iter().find(|(field, _)| *field == name);
-        let name = conventional.map_or(name, |(_, name)| name);
         self.exported.attributes.push(attribute(name, value));
     }
 }

@@ -28,7 +28,7 @@ fn a_span_has_its_fields_as_attributes() {
             info_span!(
                 "plain",
                 otel.kind = "server",
-                http_request_method = "GET",
+                http.request.method = "GET",
                 trace_id = "a field of the span itself",
                 late = tracing::field::Empty,
                 below = -1,

@@ -253,9 +253,9 @@ async fn a_call_is_measured_and_logged_once() {
         .await;
         let refused = app.logs.find("request_id", "refused-call").unwrap();
         assert_eq!(refused["event"], "rpc.request", "{refused}");
-        assert_eq!(refused["rpc_method"], "revwallet.v1.WalletService/GetBalance");
-        assert_eq!(refused["rpc_response_status_code"], "NOT_FOUND");
-        assert_eq!(refused["error.kind"], "user-not-found");
+        assert_eq!(refused["rpc.method"], "revwallet.v1.WalletService/GetBalance");
+        assert_eq!(refused["rpc.response.status_code"], "NOT_FOUND");
+        assert_eq!(refused["error.type"], "user-not-found");
         let metrics = app.internal.get("/metrics").await.text;
         for labels in [
             "rpc_method=\"revwallet.v1.WalletService/Deposit\",rpc_response_status_code=\"OK\"} 1",

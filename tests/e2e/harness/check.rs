@@ -60,15 +60,15 @@ pub fn schema(line: &Value) {
     if line["event"] == "http.request" {
         assert_eq!(text("trace_id").len(), 32, "{line}");
         assert_eq!(text("span_id").len(), 16, "{line}");
-        for key in ["request_id", "http_request_method", "outcome"] {
+        for key in ["request_id", "http.request.method", "outcome"] {
             assert!(!text(key).is_empty(), "{line}");
         }
         assert!(
-            line["http_response_status_code"].is_u64() && line["duration_ms"].is_number(),
+            line["http.response.status_code"].is_u64() && line["duration_ms"].is_number(),
             "{line}"
         );
         let failed = !["ok", "client_gone"].contains(&text("outcome").as_str());
-        assert_eq!(line["error.kind"].is_string(), failed, "{line}");
+        assert_eq!(line["error.type"].is_string(), failed, "{line}");
     }
 }
 
