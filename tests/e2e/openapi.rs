@@ -235,6 +235,20 @@ fn every_whole_body_has_an_example_that_its_schema_accepts() {
 }
 
 #[test]
+fn the_example_of_a_webhook_is_the_event_that_it_describes() {
+    let document = revwallet::app::router::document(MoneyFormat::Number);
+    for (event, item) in document["webhooks"].as_object().unwrap() {
+        let json = &item["post"]["requestBody"]["content"]["application/json"];
+        assert_eq!(json["example"]["type"], event.as_str());
+        assert_eq!(json["schema"]["properties"]["type"]["const"], event.as_str());
+        let data = &json["example"]["data"];
+        assert_eq!(data["alert"].is_object(), event == "alert.crossed", "{event}");
+        let says_nothing = event.starts_with("wallet.") && data["amount"] != 0.0;
+        assert!(!says_nothing, "{event} moves no money: {data}");
+    }
+}
+
+#[test]
 fn decimals_are_numbers_in_one_document_and_strings_in_the_other() {
     let documents = [MoneyFormat::Number, MoneyFormat::String];
     let [numbers, strings] = documents.map(revwallet::app::router::document);

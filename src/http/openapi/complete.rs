@@ -26,8 +26,12 @@ pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: Mone
     for (method, operation) in items(&mut document["paths"]).flat_map(operations) {
         complete_operation(method, operation, &schemas);
     }
-    for (_, operation) in items(&mut document["webhooks"]).flat_map(operations) {
-        add_examples(operation, &schemas);
+    for (event, item) in document["webhooks"].as_object_mut().into_iter().flatten() {
+        for (_, operation) in operations(item) {
+            add_examples(operation, &schemas);
+            operation["requestBody"]["content"]["application/json"]["example"]["type"] =
+                event.as_str().into();
+        }
     }
     document
 }
@@ -125,7 +129,7 @@ fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
 
 fn add_example(content: &mut Map<String, Value>, schemas: &Value) {
     let Some(json) = content.get_mut("application/json") else { return };
-    if json.get("example").is_none()
+    if json.get("example").is_none_or(Value::is_null)
         && let Some(example) = sample(&json["schema"], schemas)
     {
         json["example"] = example;

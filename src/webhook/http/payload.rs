@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use crate::webhook::event::{EVENTS, WalletEventData};
+use crate::webhook::event::{ALERT_CROSSED, EVENTS, WalletEventData};
 
 /// Schemas of the events that other slices publish, and of those about wallets.
 #[derive(OpenApi)]
@@ -123,11 +123,75 @@ fn request(event: &str) -> Value {
         ],
         "requestBody": {
             "required": true,
-            "content": { "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } },
+            "content": { "application/json": {
+                "schema": {
+                    "allOf": [{ "$ref": format!("#/components/schemas/{schema}") }],
+                    "properties": { "type": { "const": event } },
+                },
+                "example": example(event),
+            } },
         },
         "responses": {
             "2XX": { "description": "Accepted" },
             "default": { "description": "Not accepted: the event is sent again, for a day" },
         },
     } })
+}
+
+/// The body of an event; none for a game, whose example is composed of the members of its schema.
+fn example(event: &str) -> Option<Value> {
+    let (family, name) = event.split_once('.')?;
+    let data = match family {
+        "game" => return None,
+        "entitlement" => json!({ "gameId": 1, "userId": "2" }),
+        "order" => order(name),
+        _ => wallet(event),
+    };
+    Some(json!({ "type": event, "timestamp": "2026-01-31T12:00:00.123456Z", "data": data }))
+}
+
+fn order(state: &str) -> Value {
+    let mut data =
+        json!({ "order_id": 1, "state": state, "step": "exchange", "step_state": "done" });
+    let setback = match state {
+        "compensating" | "failed" => Some(("undone", "the price has moved")),
+        "unknown" => Some(("unknown", "the outside does not answer")),
+        "stuck" => Some(("stuck", "the other exchange refuses")),
+        _ => None,
+    };
+    if let Some((step_state, reason)) = setback {
+        data["step_state"] = step_state.into();
+        data["reason"] = reason.into();
+    }
+    data
+}
+
+/// A transfer as wallet 1 sees it.
+fn wallet(event: &str) -> Value {
+    let kind = match event {
+        ALERT_CROSSED => "deposit",
+        "wallet.opened" => "open",
+        "wallet.closed" => "close",
+        "wallet.frozen" => "freeze",
+        "wallet.unfrozen" => "unfreeze",
+        transfer => transfer.trim_start_matches("transfer."),
+    };
+    let moves_money = !event.starts_with("wallet.");
+    let (from, to) = match kind {
+        "withdrawal" | "capture" | "fee" => (Some("1"), None),
+        "transfer" => (Some("1"), Some("2")),
+        _ => (None, Some("1")),
+    };
+    let mut data = json!({
+        "wallet": "1", "currency": "EUR", "transfer": "17", "kind": kind, "from": from, "to": to,
+        "amount": if moves_money { 100.0 } else { 0.0 },
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    });
+    if moves_money {
+        data["available"] = json!(1099.0);
+    }
+    if event == ALERT_CROSSED {
+        data["alert"] = json!({ "id": "3", "direction": "above", "line": 1000.0 });
+    }
+    data
 }
