@@ -33,6 +33,9 @@ const SETTINGS_HINT: &str =
 /// Commands that do not print a result for `--json`.
 const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
 
+/// Commands for a server elsewhere, which have no settings of a server of their own.
+const TALKING_TO_A_SERVER: [&str; 3] = ["wallet", "transfer", "webhook"];
+
 /// Hides the settings in the help of a command and of its commands. They are accepted nevertheless: clap gives a command the
 /// global arguments that it does not have yet, so a command that already has the hidden copies keeps them.
 fn hide_settings(command: ClapCommand) -> ClapCommand {
@@ -41,7 +44,11 @@ fn hide_settings(command: ClapCommand) -> ClapCommand {
         global = OutputArgs::augment_args(global);
     }
     let hidden: Vec<_> = global.get_arguments().map(|setting| setting.clone().hide(true)).collect();
-    command.args(hidden).after_help(SETTINGS_HINT).mut_subcommands(hide_settings)
+    let command = command.args(hidden).mut_subcommands(hide_settings);
+    if TALKING_TO_A_SERVER.contains(&command.get_name()) {
+        return command.mut_subcommands(|command| command.after_help(""));
+    }
+    command.after_help(SETTINGS_HINT)
 }
 
 #[derive(Debug, clap::Subcommand)]

@@ -98,8 +98,7 @@ impl Api {
         Ok(self.send(method, self.url(path)?, body, None).await?.1)
     }
 
-    /// Sends a request that takes effect once for each idempotency key. Its error names the key, so that the request can be
-    /// repeated.
+    /// Sends a request that takes effect once for each idempotency key. Its error names the key if a repetition may succeed.
     pub(super) async fn post_once(
         &self,
         path: &str,
@@ -108,8 +107,9 @@ impl Api {
     ) -> anyhow::Result<Box<RawValue>> {
         let key = key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let sent = self.send(Method::POST, self.url(path)?, Some(body), Some(&key)).await;
-        let (_, body) = sent.map_err(|cause| {
-            anyhow!("{cause:#}; to repeat the request, add --idempotency-key {key}")
+        let (_, body) = sent.map_err(|cause| match cause.downcast() {
+            Ok(Refused(why)) => anyhow!(why),
+            Err(cause) => anyhow!("{cause:#}; to repeat the request, add --idempotency-key {key}"),
         })?;
         parse(&body)
     }
@@ -142,12 +142,20 @@ impl Api {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.map_err(reqwest::Error::without_url);
         let text = text.with_context(unreachable)?;
+        if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            return Err(Refused(problem(status, &text)).into());
+        }
         if !status.is_success() {
             bail!("{}", problem(status, &text));
         }
         Ok((headers, text))
     }
 }
+
+/// The server refuses the request: its repetition would be refused as well.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
 
 /// Prints an object.
 pub(super) fn print_object(json: Box<RawValue>, output: OutputArgs) -> anyhow::Result<()> {

@@ -18,6 +18,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{SagaId, UserId};
+use crate::ledger::currency::Currencies;
 use crate::output::OutputArgs;
 use crate::saga::SagaState;
 use crate::saga::operator::SagaCommand;
@@ -203,8 +204,10 @@ pub async fn run_exchange(
                     crypto.code()
                 )
             })?;
+            let amount = Currencies::written_amount(&amount);
+            let amount = amount.map_err(|why| anyhow::anyhow!("--amount {why}"))?;
             let (caller, key) = (Caller::operator(), IdempotencyKey::absent());
-            let funded = exchange.fund_hot_wallet(currency, &amount, &caller, &key, &reason).await;
+            let funded = exchange.fund_hot_wallet(currency, amount, &caller, &key, &reason).await;
             let balance = funded.map_err(Error::into_cause)?;
             let text = format!("{code} {}", balance.exact(currency));
             print_hot_wallets(exchange, output, |_| text).await

@@ -149,15 +149,20 @@ impl Currencies {
     /// Returns the text of an amount in JSON, which may be a number or a string.
     pub fn amount_text(raw: &str) -> Result<&str, String> {
         let quoted = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        // The grammar of JSON has exponents in numbers; a string with one is more likely a mistake.
-        if quoted.is_some_and(|text| text.contains(['e', 'E'])) {
-            return Err("must be a decimal number without an exponent".to_owned());
-        }
-        let inside = quoted.unwrap_or(raw);
+        let inside = quoted.map_or(Ok(raw), Self::written_amount)?;
         let starts = inside.bytes().next().is_some_and(|byte| {
             byte.is_ascii_digit() || byte == b'-' || byte == b'+' || byte == b'.'
         });
         if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
+    }
+
+    /// Returns an amount that a person or a program wrote as a text. The grammar of JSON has exponents in numbers; a text with
+    /// one is more likely a mistake.
+    pub fn written_amount(text: &str) -> Result<&str, String> {
+        if text.contains(['e', 'E']) {
+            return Err("must be a decimal number without an exponent".to_owned());
+        }
+        Ok(text)
     }
 
     /// Returns all currencies, sorted by code.

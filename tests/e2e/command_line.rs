@@ -262,3 +262,23 @@ async fn a_command_neither_migrates_a_database_nor_uses_an_older_or_newer_one() 
     empty.drop().await;
     newer.drop().await;
 }
+
+#[tokio::test]
+async fn an_exponent_in_an_amount_is_refused() {
+    let database = Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    for arguments in [
+        &["prize-account", "deposit", "--in=EUR", "--amount=1e3"][..],
+        &["exchange", "fund", "--in=EUR", "--amount=1e2", "--reason=test"],
+    ] {
+        let output = command(&[arguments, &[url.as_str(), "--allow-unsafe-server"]].concat())
+            .output()
+            .unwrap();
+
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let message = "revwallet: --amount must be a decimal number without an exponent\n";
+        assert!(error.ends_with(message), "{error}");
+    }
+    database.drop().await;
+}

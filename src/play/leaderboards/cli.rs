@@ -8,6 +8,7 @@ use super::prize::PrizeAccount;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::idempotency::IdempotencyKey;
+use crate::ledger::currency::Currencies;
 use crate::output::OutputArgs;
 
 #[derive(Debug, clap::Subcommand)]
@@ -36,8 +37,10 @@ pub async fn run(
         PrizeAccountCommand::Deposit { code, amount } => {
             let found = leaderboards.currencies().find(&code);
             let currency = found.with_context(|| format!("{code} is not a currency"))?;
+            let amount = Currencies::written_amount(&amount);
+            let amount = amount.map_err(|why| anyhow::anyhow!("--amount {why}"))?;
             let key = IdempotencyKey::absent();
-            let funded = leaderboards.fund_prizes(currency, &amount, &operator, &key).await;
+            let funded = leaderboards.fund_prizes(currency, amount, &operator, &key).await;
             let account = funded.map_err(Error::into_cause)?;
             output.print(account, body, |account| Ok(format_account(account)))
         }

@@ -138,9 +138,12 @@ impl Panel {
             alert.dashboard == dashboard && watched.iter().any(|metric| shown.contains(metric))
         });
         // Relative, because Grafana puts its own path before a link that begins with a slash.
-        let runbook = |alert: &alerts::Alert| json!({ "title": format!("Runbook: {}", alert.name), "url": format!("../../../../runbooks/{}", alert.name), "targetBlank": true });
+        let runbook = |name: &str| json!({ "title": format!("Runbook: {name}"), "url": format!("../../../../runbooks/{name}"), "targetBlank": true });
+        // Generated from the objectives, and so not among the alerts.
+        let burn = shown.iter().any(|metric| metric.starts_with("slo:errors:"));
+        let burn = burn.then_some("ErrorBudgetBurn").into_iter();
         let details = self.details.map(|uid| json!({ "title": "Details", "url": format!("/grafana/d/{uid}?${{__url_time_range}}") }));
-        runbooks.map(runbook).chain(details).collect()
+        runbooks.map(|alert| alert.name).chain(burn).map(runbook).chain(details).collect()
     }
 
     fn json(&self, id: usize, (x, y): (u32, u32), dashboard: &str) -> Value {
