@@ -61,7 +61,7 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs a request whose answer has this format.
+    /// Runs the handler of a request; decimals that it serializes get this format.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
             // The format outside of any scope: no request pays for it.

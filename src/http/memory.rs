@@ -66,12 +66,12 @@ pub struct MemoryAccount<'a> {
 }
 
 impl MemoryAccount<'_> {
-    /// Charges bytes of a request body, or of values built from it.
+    /// Counts the bytes of a request body, or of values built from it, until the charge is dropped.
     pub fn charge_request(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.requests)
     }
 
-    /// Charges bytes of a response body.
+    /// Counts the bytes of a response body until the charge is dropped.
     pub(super) fn charge_response(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.responses)
     }

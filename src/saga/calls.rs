@@ -72,7 +72,7 @@ impl<H: SagaHandler> Sagas<H> {
                 saga = call.saga.0,
                 saga.step = call.step.name,
                 error.message = why,
-                "a call failed; its reference decides"
+                "a call to the outside failed; a query by its reference will say whether it took effect"
             );
         }
     }

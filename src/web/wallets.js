@@ -164,5 +164,6 @@ openForms();
 runReportingErrors(async () => {
   await loadInfo();
   await loadWallets();
-  showLinkedWallet();
+  // The URL may have changed meanwhile: a second load would take back what the reader has opened since.
+  if (!selected) showLinkedWallet();
 });

@@ -47,7 +47,7 @@ struct RevertRow {
     recipient: UserId,
     /// None if it was not bought.
     purchase: Option<i64>,
-    /// Whether its price comes back.
+    /// Whether the buyer gets the price back.
     pays_back: bool,
     seconds: f64,
     /// The key of the request, with the game that it names.

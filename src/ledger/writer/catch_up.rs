@@ -21,7 +21,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "catch-up with other writers failed; waiting postings fail as unavailable, and it is retried"
+                    "cannot read what other writers posted; waiting postings fail as unavailable, and the writer tries again"
                 );
                 if lock {
                     self.pipeline.release_lock();

@@ -155,6 +155,8 @@ async fn the_management_can_be_read_on_a_desk_in_the_dark_and_on_a_phone() {
             browser.see("#manage-title", "Manage Alpha").await;
             fill(&browser, "sale", &[("sale", "a-sale-with-a-rather-long-name"), ("percent", "5")])
                 .await;
+            // The sale is there since the first look, so it does not tell when this one is saved.
+            browser.see("#say", "The sale a-sale-with-a-rather-long-name is saved.").await;
             browser.see("#sales", "a-sale-with-a-rather-long-name: 5 % off").await;
             fill(&browser, "keys", &[("count", "3")]).await;
             browser.see("#say", "Made 3 keys.").await;

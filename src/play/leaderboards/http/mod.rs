@@ -93,7 +93,7 @@ struct BoardBody {
     reset: Option<String>,
     #[schema(example = "Europe/Berlin")]
     time_zone: &'static str,
-    /// End of the last season.
+    /// When the final season ends.
     #[schema(required, format = DateTime)]
     ends_at: Option<String>,
     /// Prizes of the seasons to come.
@@ -185,7 +185,7 @@ struct PutLeaderboard<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Europe/Berlin")]
     time_zone: RawField<'a>,
-    /// End of the last season, as RFC 3339.
+    /// When the final season ends, as RFC 3339.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,

@@ -24,8 +24,9 @@ const WALLETS: usize = 100;
 /// Time over which the clients reconnect.
 const RECONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// Deposits per second, and their connections.
+/// Deposits per second.
 const DEPOSITS: u32 = 500;
+/// Connections that send them.
 const DEPOSIT_CONNECTIONS: usize = 32;
 
 /// A server, and the wallets on its book.
