@@ -53,7 +53,7 @@ async fn the_welcome_page_and_the_not_found_page_are_styled() {
             })
             .await;
             browser.click("main a").await;
-            browser.see("#no-wallets", "No wallets yet").await;
+            browser.see("#found", "No wallets yet").await;
             assert_console_is_clean(&browser).await;
             browser.close().await;
         }
