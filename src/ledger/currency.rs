@@ -156,8 +156,8 @@ impl Currencies {
         if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
     }
 
-    /// Returns an amount that a person or a program wrote as a text. The grammar of JSON has exponents in numbers; a text with
-    /// one is more likely a mistake.
+    /// Returns an amount that a person or a program wrote as a text. An exponent, which numbers of JSON may have, is more likely
+    /// a mistake in a text.
     pub fn written_amount(text: &str) -> Result<&str, String> {
         if text.contains(['e', 'E']) {
             return Err("must be a decimal number without an exponent".to_owned());
