@@ -1,4 +1,4 @@
-//! The caller of an operation, and the checks that every operation begins with.
+//! The caller of an operation: a principal, its name, and the policy that applies to it.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Access, Policy, Scope};
-use crate::error::{CredentialFault, Error, Result};
 use crate::ids::{ApiKeyId, UserId};
 
 /// A user with a valid session.
@@ -86,53 +85,6 @@ impl Caller {
         match &self.principal {
             Principal::User(user) => Some(user.id),
             Principal::Anonymous | Principal::ApiKey(_) | Principal::Operator => None,
-        }
-    }
-
-    /// Refuses every caller but signed-in users; returns the user.
-    pub fn require_user(&self) -> Result<UserId> {
-        match &self.principal {
-            Principal::User(user) => Ok(user.id),
-            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
-            Principal::ApiKey(_) | Principal::Operator => Err(Error::UserRequired),
-        }
-    }
-
-    /// Whether the scope was granted.
-    pub fn has_scope(&self, scope: Scope) -> bool {
-        match &self.principal {
-            Principal::User(user) => user.is_admin,
-            Principal::ApiKey(ApiKeyGrant { scopes, user: None }) => {
-                scopes.contains(&scope) || scopes.contains(&Scope::Admin)
-            }
-            Principal::Anonymous | Principal::ApiKey(ApiKeyGrant { user: Some(_), .. }) => false,
-            Principal::Operator => true,
-        }
-    }
-
-    /// Refuses a caller without the scope.
-    pub fn require_scope(&self, scope: Scope) -> Result<()> {
-        match self.principal {
-            _ if self.has_scope(scope) => Ok(()),
-            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
-            _ => Err(Error::ScopeMissing(scope.name())),
-        }
-    }
-
-    /// Refuses every caller but this user and those with the scope.
-    pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
-        if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
-    }
-
-    /// Refuses every caller but this owner, API keys of the owner with the scope, and all others with the scope.
-    pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
-        match &self.principal {
-            Principal::ApiKey(grant)
-                if grant.user == Some(owner) && grant.scopes.contains(&scope) =>
-            {
-                Ok(())
-            }
-            _ => self.require_user_or_scope(owner, scope),
         }
     }
 }

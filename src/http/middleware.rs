@@ -32,17 +32,14 @@ use super::context::RequestContext;
 use super::cors::CorsOrigins;
 use super::decimal::MoneyFormat;
 use super::memory::MemoryBudget;
+use super::position;
 use super::response::{Complete, CompleteLayer, ResponseBody};
 use super::rpc::RpcMethods;
 use super::rpc::record::CallRecorder;
-use crate::db::position;
 use crate::error::Error;
 use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// How far the answer to a read takes the book and its events into account.
-pub(super) static BOOK_POSITION: HeaderName = HeaderName::from_static("book-position");
 
 /// Response of the router, with everything that the stack adds.
 pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
@@ -110,10 +107,7 @@ impl RequestPipeline {
         let preferred_money = MoneyFormat::preferred(request.headers());
         let response = self.stack.clone().call(request).instrument(context.span().clone());
         let response = preferred_money.unwrap_or(self.money).scope(response);
-        let (Ok(mut response), position) = position::observe(response).await;
-        if let Some(Ok(position)) = position.filter(|_| is_read).map(HeaderValue::try_from) {
-            response.headers_mut().insert(&BOOK_POSITION, position);
-        }
+        let Ok(mut response) = position::add_to_read(is_read, response).await;
         if let Some(money) = preferred_money {
             money.confirm(response.headers_mut());
         }

@@ -22,6 +22,7 @@ pub mod middleware;
 pub mod openapi;
 pub mod origin;
 pub mod pagination;
+mod position;
 pub mod problem;
 pub mod problem_pages;
 pub mod query;
