@@ -35,7 +35,7 @@ const OVERLAP: Duration = Duration::from_hours(24);
 /// Most keys that are cached.
 const CACHE_MAX: usize = 10_000;
 
-/// A new key, the only time that its secret is visible.
+/// A new key with its secret, which is never shown again.
 #[derive(Debug)]
 pub struct NewApiKey {
     pub row: ApiKeyRow,
@@ -44,7 +44,7 @@ pub struct NewApiKey {
 
 struct CachedKey {
     grant: ApiKeyGrant,
-    /// Empty if the key does not exist.
+    /// Hashes of the valid secrets; empty if the key does not exist or is revoked.
     hashes: Vec<Vec<u8>>,
     /// Whether the last recorded use was less than a minute ago.
     is_recently_used: bool,
@@ -78,7 +78,8 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// The id of a valid key and what it permits, as it was at `not_before` or later.
+    /// Returns the id of a valid key and its permissions. A cached key is used only if it was read at `not_before` or
+    /// later.
     pub async fn identify(
         &self,
         credential: &Secret,
@@ -138,7 +139,7 @@ impl ApiKeys {
         Ok(cached)
     }
 
-    /// Creates a key; a key of a publisher can only have scopes that hold for its games.
+    /// Creates a key. A key of a publisher may only have scopes that apply to the publisher's games.
     pub async fn create(
         &self,
         caller: &Caller,
@@ -170,7 +171,7 @@ impl ApiKeys {
         sql::list(&mut *self.db.snapshot("keys.list").await?, after, limit).await
     }
 
-    /// Revokes a key: at once on this process, within a second on the others.
+    /// Revokes a key. The revocation takes effect at once in this process, and within a second in the other processes.
     pub async fn revoke(
         &self,
         caller: &Caller,
@@ -189,7 +190,7 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Gives a key a new secret; the previous one stays valid for a day.
+    /// Gives a key a new secret. The secret in use stays valid for a day.
     pub async fn rotate(
         &self,
         caller: &Caller,

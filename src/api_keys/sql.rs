@@ -14,7 +14,7 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub scopes: Vec<String>,
-    /// The only publisher that its scopes hold for.
+    /// The publisher to whose games the scopes are limited, if any.
     pub publisher: Option<PublisherId>,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,
@@ -58,7 +58,7 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
 /// The part of a key that credentials are checked against.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
-    /// The user of its publisher.
+    /// The user of the key's publisher, if the key belongs to a publisher.
     pub user: Option<UserId>,
     pub hash: Vec<u8>,
     /// Hash of the previous secret, while it is still valid after a rotation.
@@ -95,7 +95,8 @@ pub(super) async fn revoke(db: &mut PgConnection, id: ApiKeyId) -> Result<bool> 
     Ok(update.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a key a new secret; the previous one stays valid for `overlap`.
+/// Gives a key a new secret. The secret in use stays valid for `overlap`, also if the key is rotated again within that
+/// time.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     id: ApiKeyId,

@@ -125,7 +125,7 @@ impl AuditLog {
         Self(db)
     }
 
-    /// Entries with an id below `before`, newest first; of one subject, if given.
+    /// Entries with an id below `before`, newest first; only the entries about `subject`, if given.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -184,12 +184,12 @@ pub async fn append_entry(
     let (action, outcome) = (entry.action, entry.outcome.name());
     let id = sql::append(db, actor, entry).await?;
     metrics.wallet_trail_entries_total.with([action.name(), outcome]).increment(1);
-    // The log names the entry; its subject stays in the database.
+    // The log line names the entry by its id; the subject stays in the database.
     info!(event = "trail", trail_id = id, action = action.name(), outcome, "{}", action.name());
     Ok(())
 }
 
-/// Creates the series of every action, so that rates are right from the first one on.
+/// Creates the series of every action, so that rates are right from the first entry on.
 pub fn preregister(metrics: &Metrics) {
     for action in AuditAction::ALL {
         metrics.wallet_trail_entries_total.preregister([action.name(), "done"]);

@@ -25,7 +25,7 @@ pub(super) async fn append(
     Ok(id.fetch_one(db).await?)
 }
 
-/// Entries with an id below `before`, newest first.
+/// Entries with an id below `before`, newest first; only the entries about `subject`, if given.
 pub(super) async fn list(
     db: &mut PgConnection,
     subject: Option<&str>,

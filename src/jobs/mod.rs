@@ -27,20 +27,20 @@ pub use sql::{defer, enqueue};
 /// Schema of the queue.
 const SCHEMA: &str = "graphile_worker";
 
-/// Most concurrent jobs of this process. They mostly wait for other systems and hold no connection meanwhile. Jobs that may
-/// hang for long bound their own number well below it, as `webhook/slots.rs` does.
+/// Most concurrent jobs of this process. Jobs mostly wait for other systems and hold no connection meanwhile. Jobs that
+/// may hang for long keep their own number well below this limit, as `webhook/slots.rs` does.
 const CONCURRENCY: usize = 256;
 
 /// Most connections of the queue itself: one listens, the others fetch and finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
-/// Longest time between two looks for jobs that became due without a notification.
+/// Longest pause between two polls for jobs that became due without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Most jobs that are fetched at once.
 const FETCH_MAX: usize = 100;
 
-/// Longest time that a fetched job waits for a slot; then other processes may take it.
+/// Longest time that a fetched job waits for a slot; after that, other processes may take the job.
 const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time that finished jobs gather before they are deleted together.
@@ -172,7 +172,7 @@ async fn run_worker(
         recovery_delay: Duration::ZERO,
         ..WorkerRecoveryConfig::default()
     };
-    // Without this pause an empty fetch is followed by the next one at once. A single notification ends it.
+    // Without this pause, an empty fetch is followed by the next fetch at once. A single notification ends the pause.
     let pause = RefetchDelayConfig::default()
         .with_duration(POLL_INTERVAL)
         .with_threshold(0)
@@ -186,7 +186,8 @@ async fn run_worker(
         .schema(SCHEMA)
         .pg_pool(pool.clone())
         .concurrency(CONCURRENCY)
-        // One poll for all slots: otherwise each of them asks by itself once a second, and takes one job at a time.
+        // A single poll serves all slots; otherwise each slot polls once a second by itself and takes one job at a
+        // time.
         .local_queue(local_queue)
         .complete_job_batch_delay(COMPLETION_DELAY)
         .worker_recovery(recovery)

@@ -8,11 +8,11 @@ use sqlx::{Executor, PgConnection};
 
 use crate::error::Result;
 
-/// Enqueues a job in the caller's transaction. Jobs of one `queue` run one after another.
+/// Enqueues a job in the caller's transaction. Jobs of the same `queue` run one after another.
 ///
-/// A waiting job with the same `key` is enough, and keeps its backoff if it has failed before: the row lock keeps it from
-/// starting before this transaction ends, so it sees everything that this transaction writes. A running job may have read
-/// too early, so another job follows it.
+/// If a job with the same `key` waits already, no job is added, and the waiting job keeps the backoff of its failures.
+/// The row lock keeps that job from starting before this transaction ends, so the job sees everything that this
+/// transaction writes. A running job may have read too early, so another job follows it.
 pub async fn enqueue(
     db: &mut PgConnection,
     task: &str,
@@ -41,8 +41,8 @@ pub async fn enqueue(
     Ok(())
 }
 
-/// Delays the waiting job with this key, which stands for a running one that did not make its attempt: the job has had
-/// `attempts`, and runs after `delay`.
+/// Delays the waiting job with this key, which replaces a running job that made no attempt. The waiting job counts
+/// `attempts` as made, and runs after `delay`.
 pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
     sqlx::query(
         "update graphile_worker._private_jobs

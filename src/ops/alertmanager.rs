@@ -1,7 +1,8 @@
 //! The receiver of Alertmanager's notifications: each alert becomes a log line and a count.
 //!
-//! The watchdog is an alert that always fires. If it arrived once and then stops, the alert pipeline is broken and no
-//! other alert would arrive either: that is an error in the log, which Loki's own rules see.
+//! The watchdog is an alert that always fires. If its notifications stop after the first has arrived, the alert
+//! pipeline is broken and no other alert would arrive either. This is logged as an error, which Loki's own rules
+//! detect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -47,7 +48,7 @@ impl Watchdog {
         last > 0 && u64::try_from(since).unwrap_or_default() > limit.as_secs()
     }
 
-    /// Logs an error when the notifications stop, once each time.
+    /// Logs an error each time that the notifications stop.
     pub async fn watch(self: Arc<Self>, stopping: CancellationToken) -> anyhow::Result<()> {
         let mut is_logged = false;
         while stopping.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {

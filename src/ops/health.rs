@@ -13,7 +13,7 @@ use super::Ops;
 use crate::error::Error;
 use crate::telemetry::ExpositionFormat;
 
-/// Longest time that one check may take: a probe that hangs says less than one that fails.
+/// Timeout of a check, so that a readiness probe fails instead of hanging.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn routes<S>() -> Router<S>

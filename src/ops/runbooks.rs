@@ -1,7 +1,7 @@
 //! `/runbooks/{name}`: the runbooks that alerts link to, as pages for a browser and as Markdown for other clients.
 //!
-//! They are served by the internal listener, because it answers while the database is down. The edge publishes these
-//! paths, and no other path of that listener, for its console users.
+//! The internal listener serves the runbooks, because it answers while the database is down. The edge publishes these
+//! paths, and no other path of the internal listener, for its console users.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 use crate::error::{Error, Result};
 use crate::http::extract::Path;
 
-/// Loads the style sheet and nothing else; scripts and inline styles are refused.
+/// Content security policy of the pages: only the style sheet is loaded; scripts and inline styles are refused.
 const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'none'; base-uri 'none'; \
      frame-ancestors 'none'";
 

@@ -1,4 +1,4 @@
-//! `/api/status`: whether the service and its database answer, as the clients of the games store ask for it.
+//! `/api/status`: whether the service and its database answer, in the form that clients of the games store expect.
 
 use axum::Json;
 use axum::extract::{FromRef, State};

@@ -1,10 +1,10 @@
 //! Throttling of attempts, such as logins: by account, by address, or by both together.
 //!
-//! Each attempt is counted before it is checked, so that a thousand concurrent attempts are no better than a thousand in
-//! a row; a successful one is taken back. After several failures each further attempt has to wait, twice as long each
-//! time, and counted attempts expire gradually. The narrow limit (account and address) stops a client that guesses the
-//! password of an account. The wide limits stop guesses from many addresses or at many accounts, and leave room for an
-//! honest user behind the same address.
+//! Each attempt is counted before it is checked, so that concurrent attempts have no advantage over sequential
+//! attempts; [`record_success`] takes a successful attempt back. After several failures each further attempt has to
+//! wait, twice as long each time, and counted attempts expire gradually. The narrow limit (account and address) stops a
+//! client that guesses the password of an account. The wide limits stop guesses from many addresses or at many
+//! accounts, and leave room for an honest user behind the same address.
 
 mod sql;
 
@@ -18,7 +18,7 @@ use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Time in which as many counted attempts expire as a limit allows without a wait.
+/// Time in which as many counted attempts expire as the limit has free attempts; they expire at a constant rate.
 pub const EXPIRY: Duration = Duration::from_hours(1);
 
 /// First wait; it doubles with each further attempt.
@@ -30,10 +30,10 @@ const WAIT_MAX: Duration = Duration::from_mins(15);
 /// Effect of a successful attempt on the count of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSuccess {
-    /// The earlier failures were honest mistakes: the count starts over.
+    /// The count starts over, because the earlier failures were honest mistakes.
     Reset,
-    /// Only this attempt is taken back. An address needs this: an attacker who guesses passwords of other accounts could
-    /// otherwise reset the count by signing in to an account of their own.
+    /// Only the successful attempt is taken back. Limits of addresses need this, because an attacker that guesses
+    /// passwords of other accounts could otherwise reset the count by signing in to the attacker's own account.
     TakeBack,
 }
 
@@ -41,12 +41,12 @@ pub enum OnSuccess {
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimit {
     pub key: Uuid,
-    /// Attempts without a wait.
+    /// Number of attempts that need not wait.
     pub free: i32,
     pub on_success: OnSuccess,
 }
 
-/// Consequence of a counted attempt for the next one.
+/// Whether the attempt after a counted attempt has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
     Free,
@@ -58,7 +58,7 @@ pub fn network(address: IpAddr) -> String {
     client_network(address).to_string()
 }
 
-/// Counts an attempt; refuses it if it has to wait.
+/// Counts an attempt, or refuses the attempt if the client has to wait.
 pub async fn count_attempt(
     db: &Database,
     limits: &[AttemptLimit],
@@ -93,7 +93,7 @@ pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()>
     if wait.is_zero() { Ok(()) } else { Err(Error::TooManyRequests { wait }) }
 }
 
-/// Takes a successful attempt back.
+/// Applies the effect of a successful attempt to each of its limits.
 pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("throttle.record_success").await?;
     for AttemptLimit { key, on_success, .. } in limits {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::NextAttempt;
 use crate::error::Result;
 
-/// Counts an attempt; `None` if this attempt itself has to wait, which is not counted.
+/// Counts an attempt; `None` if the attempt has to wait, and so is not counted.
 pub(super) async fn count_attempt(
     db: &mut PgConnection,
     key: Uuid,

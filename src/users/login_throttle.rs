@@ -6,7 +6,7 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// The limits of a login. A user is one account, whichever of their names is used and however it is written.
+/// The limits of a login. All names of a user, in every spelling, count as the same account.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,
@@ -39,7 +39,7 @@ pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
     vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]
 }
 
-/// The limits of a registration, which counts even if it succeeds.
+/// The limits of a registration. A successful registration counts as well.
 pub(super) fn registration_limits(address: Option<IpAddr>, free: i32) -> Vec<AttemptLimit> {
     let limit = |address| AttemptLimit {
         key: digest(&["registration", &network(address)]),

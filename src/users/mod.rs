@@ -1,7 +1,8 @@
-//! Users: people who sign in with a password and then use a token.
+//! Users: people that sign in with a password and then use a token.
 //!
-//! A token names a session, and a session is a row. A logout deletes it, a new password deletes all the others, and every
-//! process looks it up for each request, so both take effect at once and everywhere.
+//! A token names a session, which is a row in the database. A logout deletes the session, and a new password deletes
+//! the other sessions of the user. Every process looks up the session for each request, so both take effect at once and
+//! everywhere.
 
 pub mod cli;
 pub mod http;
@@ -95,7 +96,7 @@ pub struct User {
     pub created_at: OffsetDateTime,
 }
 
-/// Reason for which attempts are throttled.
+/// Kind of attempt that is throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ThrottleScope {
     Login,
@@ -190,7 +191,7 @@ impl Users {
         Ok(())
     }
 
-    /// Counts an attempt; refuses it if it has to wait.
+    /// Counts an attempt, and refuses the attempt if the client has to wait.
     async fn throttle(&self, limits: &[AttemptLimit], scope: ThrottleScope) -> Result<NextAttempt> {
         let counted = throttle::count_attempt(&self.0.db, limits, "users.count_attempt").await;
         if matches!(counted, Err(Error::TooManyRequests { .. })) {
@@ -202,7 +203,7 @@ impl Users {
         counted
     }
 
-    /// A user, for that user and for callers with `users:read`.
+    /// Returns a user, to the user itself and to callers with `users:read`.
     pub async fn get(&self, caller: &Caller, id: UserId) -> Result<User> {
         caller.require_user_or_scope(id, Scope::UsersRead)?;
         self.find(id).await

@@ -1,4 +1,4 @@
-//! Names of users: one spelling for texts that look the same, and names that no user may have.
+//! Names of users: normalization, so that texts that look the same are equal, and names that no user may have.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -36,8 +36,8 @@ const RESERVED: &[&str] = &[
     "webmaster",
 ];
 
-/// The text in the one spelling that is stored and compared: NFKC, without spaces around it. Refused if it has characters
-/// that are not seen, or that change the order in which the others are read.
+/// Normalizes a text for storage and comparison: NFKC, without surrounding spaces. Refuses control, invisible and
+/// bidirectional characters, and a combining mark at the beginning.
 pub(super) fn normalized(text: &str) -> Result<String, String> {
     let text: String = text.nfkc().collect();
     let text = text.trim();
@@ -50,15 +50,15 @@ pub(super) fn normalized(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The normalized text of an e-mail address. The database compares ASCII letters without case, whatever its locale; other
-/// letters become lower case here.
+/// Normalizes an e-mail address. The database ignores the case of ASCII letters in every locale; other letters become
+/// lower case here.
 pub(super) fn normalized_email(text: &str) -> Result<String, String> {
     let lower = |c: char| if c.is_ascii() { vec![c] } else { c.to_lowercase().collect() };
     Ok(normalized(text)?.chars().flat_map(lower).collect())
 }
 
-/// Whether a character formats others instead of being seen itself: the category Cf, separators of lines and
-/// paragraphs, fillers, variation selectors, private use and what is no character at all.
+/// Whether a character is invisible: the Unicode category Cf, separators of lines and paragraphs, fillers, variation
+/// selectors, private use and noncharacters.
 const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -69,7 +69,7 @@ const fn is_invisible(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..)
 }
 
-/// Whether a user name is one of the service or its operator, however it is written.
+/// Whether a user name is reserved for the service or its operator, regardless of case and punctuation.
 pub(super) fn is_reserved(username: &str) -> bool {
     let plain: String = username.chars().filter(char::is_ascii_alphanumeric).collect();
     RESERVED.contains(&plain.to_ascii_lowercase().as_str())

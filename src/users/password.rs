@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 /// Computes and verifies password hashes.
 pub(super) struct Hasher {
     argon2: Argon2<'static>,
-    /// Hash of a random password, verified in place of the hash of an unknown user: both take the same time.
+    /// Hash of a random password, verified for an unknown user, so that the response takes as long as for a known user.
     dummy_hash: String,
     /// Permits of concurrent computations.
     permits: Arc<Semaphore>,
@@ -64,7 +64,7 @@ impl Hasher {
         .await
     }
 
-    /// Verifies a password. Without a hash it takes the same time, and the password is wrong.
+    /// Verifies a password. Without a hash, the verification takes as long, and the password counts as wrong.
     pub(super) async fn verify(
         &self,
         password: &Secret,
@@ -99,7 +99,7 @@ impl Hasher {
         drop(slot);
         let started = Instant::now();
         let computed = tokio::task::spawn_blocking(move || {
-            // Held to the end of the work, even if the request was canceled.
+            // The permit is held until the work ends, even if the request was canceled.
             let _permit = permit;
             work()
         });

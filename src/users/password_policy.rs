@@ -9,13 +9,13 @@ const LENGTH_MAX: usize = 128;
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Most words and sequences of a common password, besides digits and signs.
+/// Most words and sequences of which a common password consists; digits and signs do not count.
 const PARTS_MAX: usize = 2;
 
-/// Fewest characters of an acceptable password of digits.
+/// Fewest characters of an acceptable password that consists of digits.
 const NUMBER_MIN: usize = 12;
 
-/// Length to which many systems cut passwords, and with them the words of published lists.
+/// Length to which many systems truncate passwords, so that published lists contain truncated words.
 const CUT_LENGTH: usize = 8;
 
 /// Fewest characters of a sequence.
@@ -49,7 +49,7 @@ pub enum PasswordPolicy {
     Uncommon,
 }
 
-/// Refuses a weak password with the reason. `names` are those of the user.
+/// Refuses a weak password and returns the reason. `names` are the names of the user.
 pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> Result<(), String> {
     let length = password.chars().count();
     if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
@@ -83,7 +83,7 @@ fn is_number(text: &[char]) -> bool {
 /// not count.
 fn is_composed(text: &[char]) -> bool {
     let has_letters = text.iter().any(|c| c.is_alphabetic());
-    // The fewest parts that each beginning of the text consists of.
+    // For each prefix of the text, the fewest parts of which the prefix consists.
     let mut parts = vec![usize::MAX; text.len() + 1];
     parts[0] = 0;
     for end in 1..=text.len() {
@@ -133,7 +133,7 @@ fn plain_letter(c: char) -> char {
     }
 }
 
-/// Whether a text repeats its beginning at least once.
+/// Whether a text is a repetition of its beginning, such as `abcabcab`.
 fn is_repeated(text: &[char]) -> bool {
     (1..=text.len() / 2)
         .any(|period| text.iter().zip(text.iter().skip(period)).all(|(left, right)| left == right))

@@ -34,7 +34,7 @@ pub struct ProfileChanges {
 }
 
 impl Users {
-    /// Updates a profile. A new password ends all sessions of the user but the one that sets it.
+    /// Updates a profile. A new password ends all sessions of the user, except the session that sets the password.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -44,7 +44,8 @@ impl Users {
     ) -> Result<()> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let UsersParts { db, hasher, metrics, password_policy, .. } = &*self.0;
-        // An update reveals taken names like a registration does, and a new password costs as much as a login.
+        // Throttled, because an update reveals taken names like a registration, and a new password costs as much as a
+        // login.
         self.throttle(&login_throttle::profile_limits(id), ThrottleScope::Profile).await?;
         let hash = match &changes.password {
             Some(password) => {
@@ -61,7 +62,7 @@ impl Users {
         let mut db = db.acquire("users.update").await?;
         let mut tx = db.begin().await?;
         let before = sql::lock(&mut tx, id).await?.ok_or(Error::UserNotFound)?;
-        // The session may have ended while this waited for the lock.
+        // The session may have ended while the update waited for the lock.
         if let Some(session) = session
             && sql::find_sessions(&mut tx, &[session]).await?.iter().all(Option::is_none)
         {

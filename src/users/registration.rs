@@ -14,7 +14,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
-/// A user that this request or an earlier one with the same idempotency key has created.
+/// A user that this request, or an earlier request with the same idempotency key, has created.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
     pub id: UserId,
@@ -22,7 +22,8 @@ pub struct Registered {
 }
 
 impl Users {
-    /// Creates a user. Without a password the user cannot sign in and is treated as a guest: only where access is open.
+    /// Creates a user. The password may be absent only if access is open; such a user cannot sign in and is treated as
+    /// a guest.
     pub async fn register(
         &self,
         profile: &Profile,

@@ -18,7 +18,7 @@ use crate::ids::UserId;
 use crate::secret::{Secret, digest};
 use crate::throttle::{self, NextAttempt};
 
-/// Longest time of a lookup of sessions, for which others may wait.
+/// Timeout of a session lookup. Concurrent requests may be waiting for the same lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Users {
@@ -61,7 +61,8 @@ impl Users {
         tokens.sign(user, jti, until).await.map(Secret::from)
     }
 
-    /// Stores a stronger hash of a right password and returns the stored hash: a concurrent login may have replaced it.
+    /// Replaces the hash of a verified password by a stronger hash. Returns the stored hash, which a concurrent login
+    /// may have replaced first.
     async fn replace_hash(
         &self,
         user: UserId,
@@ -106,7 +107,7 @@ impl Users {
     /// The user that a token belongs to, if its session has not ended.
     pub async fn identify(&self, token: &Secret) -> Result<SignedIn> {
         let UsersParts { db, tokens, sessions, metrics, .. } = &*self.0;
-        // Every request with a token asks; those at the same time share a statement.
+        // Every request with a token needs this lookup; concurrent requests share a statement.
         let find = |sessions: Vec<Uuid>| async move {
             let mut db = db.acquire("users.session").await?;
             let found =
@@ -128,7 +129,7 @@ impl Users {
         found.map_err(Error::Unauthenticated)
     }
 
-    /// Ends the session of a token; it may have ended before.
+    /// Ends the session of a token. It is no error if the session has already ended.
     pub async fn sign_out(&self, token: &Secret, origin: Origin) -> Result<()> {
         let UsersParts { db, tokens, metrics, .. } = &*self.0;
         let claims = tokens.read(token).await?.map_err(|_| Error::NoToken)?;

@@ -110,7 +110,7 @@ pub(super) async fn credentials(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.password_hash)))
 }
 
-/// Replaces a password hash if it is unchanged since it was verified. Returns whether it was.
+/// Replaces a password hash if it is unchanged since it was verified. Returns whether it was replaced.
 pub(super) async fn replace_hash(
     db: &mut PgConnection,
     id: UserId,
@@ -165,7 +165,7 @@ pub(super) async fn update(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a user with a password a role. Returns the id, if the user exists.
+/// Sets the role of a user that has a password. Returns the id, if there is such a user.
 pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,
@@ -200,7 +200,7 @@ pub(super) async fn begin_session(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// The users of these sessions, in their order; none for a session that has expired.
+/// The users of these sessions, in the same order; `None` for a session that has ended or expired.
 pub(super) async fn find_sessions(
     db: &mut PgConnection,
     sessions: &[Uuid],
@@ -228,7 +228,7 @@ pub(super) async fn end_session(db: &mut PgConnection, id: Uuid) -> Result<bool>
     Ok(done.rows_affected() == 1)
 }
 
-/// Deletes every session of a user, except one.
+/// Deletes the sessions of a user, except the given session.
 pub(super) async fn end_sessions(
     db: &mut PgConnection,
     user: UserId,

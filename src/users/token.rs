@@ -154,7 +154,7 @@ impl Tokens {
         let key = DecodingKey::from_secret(key.secret.reveal().as_bytes());
         let decoded = jsonwebtoken::decode::<Claims>(text, &key, &validation);
         Ok(decoded.map(|data| data.claims).map_err(|error| match error.kind() {
-            // The signature is checked first.
+            // The library checks the signature before the expiry.
             ErrorKind::ExpiredSignature => CredentialFault::Expired,
             _ => CredentialFault::Invalid,
         }))
@@ -191,7 +191,7 @@ fn kid_of(secret: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(&named.hash()[..6])
 }
 
-/// HMAC-SHA256 by the library that TLS uses as well.
+/// HMAC-SHA256 by `ring`, the library that TLS uses as well.
 struct Hs256(hmac::Key);
 
 static PROVIDER: CryptoProvider = CryptoProvider {

@@ -1,7 +1,7 @@
-//! Access to wallets: the `require_...` that each operation on a wallet begins with.
+//! Access to wallets: the `require_...` check that each operation on a wallet begins with.
 //!
-//! A wallet that belongs to a user is accessible to that user and to keys with the scope. The others are accessible to
-//! every caller where access is open, and else to keys with the scope.
+//! A wallet that belongs to a user is accessible to that user and to callers with the required scope. A wallet that
+//! belongs to no user is accessible to every caller if access is open, otherwise only to callers with the scope.
 
 use super::WalletRecord;
 use super::main_wallet::Player;
@@ -49,14 +49,15 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller that may not create money in the wallet: without a key only with self-service funding.
+    /// Refuses a caller that may not create money in the wallet. Without `wallet:write`, this requires self-service
+    /// funding and a wallet that the caller owns.
     pub fn require_fund(&self, wallet: &WalletRecord) -> Result<()> {
         let self_service = self.policy().self_service_funding && self.owns(wallet.user);
         if self_service { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Refuses a caller that may not open a wallet with this initial balance, for another user if one is given; returns
-    /// the user it will belong to.
+    /// Refuses a caller that may not open a wallet with this initial balance or for this user. Returns the user that the
+    /// wallet will belong to.
     pub fn require_open(
         &self,
         initial: Option<Minor>,
@@ -79,7 +80,8 @@ impl Caller {
         matches!(player, Some(Player::User(user)) if self.user_id() == Some(user))
     }
 
-    /// Whether guests exist: a player that no user with a password holds is one only where access is open.
+    /// Whether the player is a guest, or an unknown id that may become a guest. There are guests only if access is
+    /// open.
     fn may_be_guest(&self, player: Option<Player>) -> bool {
         self.policy().access == Access::Open && player.is_none_or(Player::is_guest)
     }
@@ -89,7 +91,7 @@ impl Caller {
         matches!(self.principal(), Principal::Anonymous) && self.may_be_guest(player)
     }
 
-    /// Refuses a caller that may not see the balance of a player; none is a player that does not exist.
+    /// Refuses a caller that may not see the balance of a player; `None` stands for an unknown player id.
     pub fn require_read_player(&self, player: Option<Player>) -> Result<()> {
         if self.is_player(player) || self.may_be_guest(player) {
             return Ok(());
@@ -107,7 +109,8 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Refuses a caller that may not create money for a player. Returns whether an unknown id becomes a guest's.
+    /// Refuses a caller that may not create money for a player. Returns whether an unknown player id may become a
+    /// guest.
     pub fn require_fund_player(&self, player: Option<Player>) -> Result<bool> {
         let is_self_service = self.policy().self_service_funding
             && (self.is_player(player) || self.acts_as_guest(player));
@@ -118,12 +121,12 @@ impl Caller {
         Ok(self.policy().access == Access::Open)
     }
 
-    /// Whether the player may receive money: where access is closed, there are no guests.
+    /// Whether the player may receive money: a guest only if access is open.
     pub fn may_pay(&self, player: Player) -> bool {
         player != Player::Guest || self.policy().access == Access::Open
     }
 
-    /// Refuses a guest where there are none: access was open when the guest began.
+    /// Refuses a guest from a time when access was open, if access is closed now.
     fn require_holder(&self, player: Option<Player>) -> Result<()> {
         match player {
             Some(Player::Guest) if self.policy().access == Access::Closed => {
@@ -133,7 +136,7 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller that may see no wallet at all; returns those that it may see.
+    /// Refuses a caller that may see no wallet at all; returns the wallets that the caller may see.
     pub fn require_visibility(&self) -> Result<Visibility> {
         let is_open = self.policy().access == Access::Open;
         match (self.principal(), is_open) {

@@ -18,7 +18,7 @@ pub struct CanaryTransfer {
 impl Wallets {
     /// Posts the canary's transfer the way every customer's transfer is posted.
     pub async fn post_canary(&self, meta: RequestMeta<'_>) -> Result<CanaryTransfer> {
-        // Any key will do, since the transfer is harmless; signed-in users are refused.
+        // The transfer is harmless, so any API key is sufficient; signed-in users are refused.
         if let Principal::User(_) = meta.caller.principal() {
             return Err(Error::Forbidden);
         }

@@ -12,7 +12,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 
 impl Wallets {
-    /// Moves money from outside into a wallet. `amount` is a decimal in its currency.
+    /// Moves money from outside into a wallet. `amount` is a decimal in the wallet's currency.
     pub async fn deposit(
         &self,
         id: WalletId,
@@ -27,7 +27,7 @@ impl Wallets {
         self.move_money("deposit", id, (action, note), &record, meta).await
     }
 
-    /// Moves money out of a wallet to the outside. `amount` is a decimal in its currency.
+    /// Moves money out of a wallet to the outside. `amount` is a decimal in the wallet's currency.
     pub async fn withdraw(
         &self,
         id: WalletId,
@@ -64,7 +64,7 @@ impl Wallets {
     }
 }
 
-/// The leg of a deposit.
+/// Returns the movement of a deposit: from the outside to the account.
 pub(super) fn deposit_to(account: AccountId, currency: Currency, amount: Minor) -> Action {
     let debit = AccountId::system(SystemRole::World, currency);
     Action::Move { kind: TransferKind::Deposit, debit, credit: account, amount }

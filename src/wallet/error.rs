@@ -7,7 +7,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::{PostError, Refusal};
 
-/// The error of a posting. Amounts are written in its currency, if it has one.
+/// Returns the API error of a failed posting, with amounts in this currency, or in minor units if it is not known.
 pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> Error {
     match error {
         PostError::Refused(refusal) => from_refusal(refusal, currency),
@@ -20,7 +20,7 @@ pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> 
     }
 }
 
-/// An error about the wallet of an account, if it has one.
+/// Adds the account's wallet to an error, unless the account belongs to the system.
 fn of_account(error: Error, account: AccountId) -> Error {
     match wallet_of(account) {
         Some(wallet) => error.of_wallet(wallet.0),

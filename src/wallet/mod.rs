@@ -45,10 +45,10 @@ use self::main_wallet::MainWallet;
 
 pub use self::records::WalletRecord;
 
-/// The book of all wallets.
+/// Id of the ledger's book that contains all wallets.
 const BOOK: i32 = 1;
 
-/// Every statement of this slice that moves with money.
+/// Companions of this slice: statements that commit in the same transaction as a posting.
 pub static COMPANIONS: [&CompanionKind; 9] = [
     &sql::OPENED,
     &main_wallet::OPENED_MAIN,
@@ -67,7 +67,7 @@ const RECORDS_MAX: usize = 200_000;
 /// Most main wallets that are cached, some 100 bytes each.
 const MAIN_WALLETS_MAX: usize = 100_000;
 
-/// Most open holds that are cached as they were after their last change, some 200 bytes each.
+/// Most open holds that are cached, some 200 bytes each. A cached hold has the state after its last change.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
 /// Settings of wallets.
@@ -96,16 +96,16 @@ pub struct Wallet {
     pub record: Arc<WalletRecord>,
     /// The part of the balance that can be spent.
     pub available: Minor,
-    /// The part of the balance that holds reserve.
+    /// The part of the balance that is reserved by holds.
     pub held: Minor,
-    /// The deposit or withdrawal, if the operation was one.
+    /// Id of the deposit or withdrawal; none after other operations.
     pub transfer: Option<TransferId>,
-    /// Whether an earlier request with the same key did it.
+    /// Whether an earlier request with the same idempotency key has done the operation.
     pub replayed: bool,
 }
 
 impl Wallet {
-    /// Available and held together.
+    /// Sum of the available and the held amount.
     pub fn balance(&self) -> Minor {
         self.available.checked_add(self.held).expect("both are below 2^53")
     }
@@ -114,11 +114,11 @@ impl Wallet {
 /// A wallet to be opened.
 #[derive(Debug, Clone, Copy)]
 pub struct NewWallet<'a> {
-    /// A label.
+    /// A label that the client chose.
     pub owner: &'a str,
     pub currency: Currency,
     pub initial: Option<Minor>,
-    /// The user whom it will belong to, if that is not the caller.
+    /// The user that will own the wallet; if absent, the user of the caller, if there is one.
     pub user: Option<UserId>,
 }
 
@@ -132,7 +132,7 @@ pub struct WalletsParts {
     currencies: Currencies,
     records: Cache<WalletId, Arc<WalletRecord>>,
     open_holds: Cache<HoldId, Hold>,
-    /// By the hash of player and currency.
+    /// Main wallets, by the hash of player and currency.
     main_wallets: Cache<Uuid, MainWallet>,
     default_currency: Currency,
     /// URL of Grafana, or its path on the host of the wallet page, for links to traces.
@@ -158,7 +158,8 @@ pub struct RequestMeta<'a> {
 }
 
 impl RequestMeta<'_> {
-    /// A posting under the request's key. `content` is the request as parsed: `100` and `"100.00"` are the same.
+    /// A posting with the request's idempotency key. `content` is the parsed request, in which `100` and `"100.00"` are
+    /// the same.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
@@ -212,7 +213,7 @@ impl Wallets {
         self.grafana_url.as_deref()
     }
 
-    /// Opens a wallet, with an initial deposit if one is given: both or neither.
+    /// Opens a wallet. An initial deposit is part of the same posting, so that neither takes effect without the other.
     pub async fn open(&self, new: NewWallet<'_>, meta: RequestMeta<'_>) -> Result<Wallet> {
         let NewWallet { owner, currency, initial, user: holder } = new;
         let user = meta.caller.require_open(initial, holder)?;
@@ -235,7 +236,7 @@ impl Wallets {
         posting.companions.push(companion);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
-        // A replay opened another id, the first time.
+        // The posting of a replay contains the id that the first request opened.
         let id = WalletId(posted.rows.first().ok_or_else(nothing_posted)?.debit.0);
         let record = self.record(id).await?;
         self.count_posted(&posted, currency);

@@ -1,4 +1,4 @@
-//! Reads of wallets: one, many, as of a moment in the past, and histories.
+//! Reads of wallets: current and past balances, lists, histories and statements.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub struct AsOf {
 }
 
 impl WalletBalance {
-    /// Available and held together.
+    /// Sum of the available and the held amount.
     pub fn total(&self) -> Result<Minor> {
         let sum = self.available.checked_add(self.held);
         sum.ok_or_else(|| {
@@ -47,7 +47,7 @@ impl WalletBalance {
     }
 }
 
-/// The members of a wallet that its detail view adds.
+/// Members of a wallet that only its detail view contains.
 #[derive(Debug)]
 pub struct WalletDetail {
     pub state: AccountState,
@@ -57,14 +57,14 @@ pub struct WalletDetail {
     pub metadata: Option<String>,
 }
 
-/// A page of a wallet's history, newest first.
+/// Query for a page of a wallet's history, newest first.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryQuery {
-    /// First moment that belongs to it.
+    /// Start of the history, inclusive.
     pub from: Option<OffsetDateTime>,
-    /// First moment that no longer belongs to it.
+    /// End of the history, exclusive.
     pub to: Option<OffsetDateTime>,
-    /// End of the previous page.
+    /// Seq of the last entry of the previous page.
     pub before_seq: Option<i64>,
     pub limit: i64,
 }
@@ -109,9 +109,10 @@ impl Wallets {
         self.find_detail(id).await
     }
 
-    /// Newest moment whose answer cannot change any more.
+    /// Newest moment up to which the book cannot change any more.
     ///
-    /// To be read before the snapshot of the answer: a snapshot from before it may lack a batch that is older.
+    /// It must be read before the snapshot that the response is computed from: an earlier snapshot may lack a batch
+    /// from before this moment.
     async fn settled_until(&self) -> Result<OffsetDateTime> {
         read::settled_until(&mut *self.db.acquire("wallet.settled").await?, BOOK).await
     }
@@ -210,7 +211,7 @@ impl Wallets {
     }
 }
 
-/// The part of the book between two moments: its first seq, and the first one behind it.
+/// Range of the book between two moments: the first seq in the range, and the first seq behind the range.
 async fn seqs_between(
     db: &mut PgConnection,
     from: Option<OffsetDateTime>,
@@ -227,7 +228,7 @@ async fn seqs_between(
     Ok((from, before))
 }
 
-/// The balance of a wallet now; notes the position of the same statement.
+/// Reads the current balance of a wallet, and notes the position of that read.
 async fn current_balance(
     db: &mut PgConnection,
     id: WalletId,
@@ -255,13 +256,13 @@ pub(super) async fn balance_at(
     Ok(WalletBalance { id, record, available, held, as_of: None })
 }
 
-/// A statement, read one page at a time, oldest entry first: its length costs no memory.
+/// A statement that is read page by page, oldest entry first, so that its length does not affect memory use.
 pub struct Statement {
     pub id: WalletId,
     pub record: Arc<WalletRecord>,
     pub opening: WalletBalance,
     pub closing: WalletBalance,
-    /// Its end, if the caller gave one: an earlier moment where the answer could still change.
+    /// End of the statement, if the caller gave an end; earlier than the given end if that is not final yet.
     pub until: Option<OffsetDateTime>,
     range: HistoryRange,
     wallets: Wallets,

@@ -15,7 +15,7 @@ pub struct WalletRecord {
     pub currency: Currency,
     /// A label that the client chose.
     pub owner: String,
-    /// The user that it belongs to.
+    /// The user that the wallet belongs to, if any.
     pub user: Option<UserId>,
 }
 
@@ -31,7 +31,7 @@ impl Wallets {
     pub(crate) async fn record(&self, id: WalletId) -> Result<Arc<WalletRecord>> {
         match self.records.get(&id) {
             Some(record) => Ok(record),
-            // Boxed: a request is moved with everything that it may wait for, and this is rare.
+            // Boxed: a cache miss is rare, and its future would enlarge the future of every request.
             None => Box::pin(self.load_record(id)).await,
         }
     }

@@ -59,7 +59,7 @@ pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The members of a wallet that its detail view adds.
+/// Members of a wallet that only its detail view contains.
 pub(super) struct DetailRow {
     pub created_at: OffsetDateTime,
     pub closed_at: Option<OffsetDateTime>,
@@ -76,7 +76,7 @@ pub(super) async fn detail(db: &mut PgConnection, id: WalletId) -> Result<Option
     Ok(row.fetch_optional(db).await?)
 }
 
-/// A row of a list.
+/// Row of a wallet, without the members of the detail view.
 pub(super) struct WalletRow {
     pub id: WalletId,
     pub currency: String,
@@ -90,7 +90,7 @@ pub struct WalletFilter<'a> {
     pub owner: Option<&'a str>,
     pub currency: Option<&'a str>,
     pub include_closed: bool,
-    /// Only ids above this one.
+    /// Only wallets with a greater id.
     pub after: i64,
     pub limit: i64,
 }
@@ -117,8 +117,8 @@ pub(super) async fn list(
 
 /// All wallets in a currency, in the order of their ids.
 ///
-/// A statement of its own, and a comparison of rows, so that every plan begins in the index of the currency: a scan by id
-/// would read all wallets for a currency that few use.
+/// A separate statement that compares rows, so that every plan begins in the index on the currency: a scan by id would
+/// read all wallets, even for a currency that few of them have.
 pub(super) async fn list_of_currency(
     db: &mut PgConnection,
     currency: &str,
@@ -267,7 +267,7 @@ pub(super) async fn list_of_owner(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The user whose wallets are visible, and whether those of no user are.
+/// The user whose wallets are visible, and whether wallets of no user are visible.
 fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
     match visibility {
         Visibility::All | Visibility::Unowned => (None, true),

@@ -19,14 +19,14 @@ use crate::ids::WebhookId;
 use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceContext, in_trace_if_sampled};
 
-/// Time after which a job enqueues itself again, so that other jobs get a turn.
+/// Time after which a job enqueues itself again, so that other jobs can run.
 const RUN_MAX: Duration = Duration::from_secs(20);
 
 /// Sends the pending deliveries of a subject to a webhook.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeliverWebhook {
     webhook: WebhookId,
-    /// Named after its wallet in jobs of earlier versions.
+    /// Named `wallet` in jobs that earlier versions have enqueued.
     #[serde(alias = "wallet")]
     subject: Subject,
 }
@@ -50,7 +50,7 @@ impl TaskHandler for DeliverWebhook {
     }
 }
 
-/// A span in the trace of the request behind the transfer.
+/// Span of a delivery, in the trace of the request that caused the event.
 fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span {
     let Some(trace) = next.trace_id.map(TraceContext::caused_by) else { return Span::current() };
     in_trace_if_sampled(&trace, || {
@@ -94,7 +94,7 @@ struct SendOutcome {
 enum NextStep {
     /// Send the next delivery.
     Continue,
-    /// Make room for other jobs: a new job sends what is left.
+    /// End this job, so that other jobs can run; a new job sends the remaining deliveries.
     Requeue,
     /// Retry the delivery after the backoff of the job.
     Retry { cause: String },
@@ -108,7 +108,7 @@ impl Webhooks {
         attempt: JobAttempt,
     ) -> Result<()> {
         let started = Instant::now();
-        // The attempts of the job belong to its first delivery; the later ones have had no attempt before.
+        // The attempts of the job count for its first delivery; each later delivery begins with its first attempt.
         let (mut attempt, mut is_first) = (attempt, true);
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
@@ -150,7 +150,7 @@ impl Webhooks {
         }
     }
 
-    /// Puts off a job that has made no attempt in this run, so that it does not occupy a worker.
+    /// Enqueues the job again with a delay, so that it does not occupy a worker. The run does not count as an attempt.
     async fn defer(
         &self,
         db: &mut sqlx::PgConnection,
@@ -196,14 +196,14 @@ impl Webhooks {
         }
         if attempt.is_last {
             log_dead(job, next);
-            // This job has used up its attempts: another one has to stand for the deliveries behind.
+            // This job has used up its attempts, so the later deliveries need a new job.
             job.enqueue(&mut db).await?;
             return Ok(NextStep::Continue);
         }
         Ok(NextStep::Retry { cause })
     }
 
-    /// Pauses a webhook whose receiver has kept a worker waiting; `timeouts` is the number of times before.
+    /// Pauses a webhook whose receiver did not respond promptly. `timeouts` is the number of earlier timeouts in a row.
     async fn pause(
         &self,
         db: &mut sqlx::PgConnection,
@@ -246,7 +246,7 @@ impl Webhooks {
         SendOutcome { status, elapsed: started.elapsed(), failure }
     }
 
-    /// The signed request.
+    /// Builds the signed request.
     fn request(
         &self,
         next: &delivery::sql::NextDelivery,
@@ -296,6 +296,6 @@ fn log_dead(job: &DeliveryJob<'_>, next: &delivery::sql::NextDelivery) {
         wallet.id = job.subject.wallet().map(|wallet| wallet.0),
         user.id = job.subject.user().map(|user| user.0),
         delivery.id = next.id.0,
-        "webhook delivery failed at its last attempt; replay it when the receiver is available"
+        "webhook delivery given up; replay it when the receiver is available"
     );
 }

@@ -1,4 +1,4 @@
-//! Events of webhooks: one for each wallet that a transfer involves, and those that slices publish.
+//! Events that webhooks receive: an event for each wallet that a transfer involves, and the events that slices publish.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -68,7 +68,7 @@ pub(super) fn event_name(kind: TransferKind) -> &'static str {
         TransferKind::Close => "wallet.closed",
         TransferKind::Freeze => "wallet.frozen",
         TransferKind::Unfreeze => "wallet.unfrozen",
-        // Between accounts of the system.
+        // Moves money only between system accounts.
         TransferKind::Tax => "*",
         kind => EVENTS
             .iter()

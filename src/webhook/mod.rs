@@ -1,14 +1,14 @@
-//! Webhooks: signed POST requests about events to a receiver, in order, retried for a day.
+//! Webhooks: signed POST requests that inform a receiver about events, in order and with retries for a day.
 //!
 //! Durable readers of the book insert the deliveries ([`fan_out`]), and jobs send them ([`deliver`]).
 //!
-//! | a receiver that is down or slow | is bounded by |
+//! | effect of a receiver that is down or slow | bounded by |
 //! |---|---|
 //! | delays other webhooks of its owner | the few queues of the webhook ([`queue`]) |
 //! | delays other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
 //! | keeps timing out | a pause that doubles each time ([`pause`]) |
 //!
-//! A webhook ends with its owner: once its API key is revoked, nothing is recorded for it and nothing is sent to it.
+//! A webhook ends with its owner: after the owner's API key is revoked, deliveries are neither recorded nor sent.
 
 mod alert;
 mod deliver;
@@ -46,7 +46,7 @@ pub use self::deliver::DeliverWebhook;
 pub use self::delivery::{DeliveryState, WebhookDelivery};
 pub use self::event::EVENTS;
 
-/// The book whose transfers are delivered.
+/// Id of the book whose transfers are delivered.
 const BOOK: i32 = 1;
 
 /// Most deliveries of one replay.
@@ -112,8 +112,8 @@ impl From<sql::WebhookRow> for Webhook {
 }
 
 impl Webhook {
-    /// A webhook in the response that creates it, or repeats that response. After a rotation the first secret is no longer
-    /// current, so it is left out.
+    /// Returns the webhook for the response to its creation, or for a replay of that response. After a rotation the
+    /// secret is left out, because the first secret is no longer current.
     fn created(row: sql::WebhookRow, replayed: bool) -> Self {
         let secret = row.rotated_at.is_none().then(|| row.secret.clone());
         Self { secret, replayed, ..Self::from(row) }
@@ -158,7 +158,7 @@ impl Webhooks {
         })))
     }
 
-    /// Creates a webhook; without a secret, it gets a random one.
+    /// Creates a webhook, with a random secret if none is given.
     pub async fn create(
         &self,
         url: &str,
@@ -192,7 +192,8 @@ impl Webhooks {
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut tx, caller.name(), url, events, &secret, key).await?;
-        // The key names its caller, so no other transaction can have used it under the lock.
+        // The key's hash contains the caller, so no other transaction can have used the key while this one holds the
+        // lock.
         let row = created.ok_or(Error::Overloaded)?;
         tx.commit().await?;
         Ok(Webhook::created(row, false))
@@ -235,8 +236,8 @@ impl Webhooks {
         if existed { Ok(()) } else { Err(Error::NotFound("webhook")) }
     }
 
-    /// Gives a webhook a new secret; the previous one signs as well for a day. The response contains the secret, so not even
-    /// an admin may rotate the webhook of another caller.
+    /// Gives a webhook a new secret. For a day, deliveries are also signed with the previous secret. The response
+    /// contains the new secret, so not even an admin may rotate the secret of another caller's webhook.
     pub async fn rotate(
         &self,
         id: WebhookId,
@@ -254,7 +255,7 @@ impl Webhooks {
         Ok(Webhook { secret, replayed: !is_rotated, ..Webhook::from(row) })
     }
 
-    /// Sends one delivery again, or all of them since a moment. Returns their number.
+    /// Sends a delivery again, or all deliveries since a moment. Returns their number.
     pub async fn replay(
         &self,
         id: WebhookId,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Pause after the first timeout; it doubles with each further one.
+/// Pause after the first timeout; it doubles with each further timeout.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 
 /// Longest pause.

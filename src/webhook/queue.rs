@@ -11,10 +11,11 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 
-/// Queues of a webhook: at most this many of its deliveries are in flight at once.
+/// Number of queues of a webhook, and so the most deliveries to the webhook that are in flight at once.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
-/// Subject of a delivery: a wallet, a user or everyone. Those of one subject to one webhook are sent in order.
+/// Subject of a delivery: a wallet, a user or everyone. Deliveries of the same subject to the same webhook are sent in
+/// order.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
 )]
@@ -57,7 +58,8 @@ impl DeliveryJob<'_> {
         json!({ "webhook": self.webhook, "subject": self.subject })
     }
 
-    /// The queue: jobs of one queue run one after another. The webhooks of an owner share its queues.
+    /// Name of the job's queue. Jobs of the same queue run one after another. The webhooks of an owner share the
+    /// owner's queues.
     fn queue(&self) -> String {
         let of_webhook = self.subject.0.rem_euclid(QUEUES_PER_WEBHOOK);
         let lane = (self.webhook.0 * QUEUES_PER_WEBHOOK + of_webhook) % slots::lanes(self.owner);
@@ -81,7 +83,8 @@ impl DeliveryJob<'_> {
         .await
     }
 
-    /// Enqueues the successor of a job that has run without an attempt: it has had `attempts`, and runs after `delay`.
+    /// Enqueues the successor of a job that has run without an attempt. The successor runs after `delay`, and counts
+    /// `attempts` as made.
     pub(super) async fn defer(
         &self,
         db: &mut PgConnection,

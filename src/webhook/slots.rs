@@ -1,12 +1,12 @@
-//! Slots: how many deliveries of one owner run at the same time in this process, out of its 256 concurrent jobs.
+//! Slots: limits on the concurrent deliveries of each owner in this process, which runs up to 256 jobs concurrently.
 //!
 //! | the last attempt at the webhook | its owner has at most | all owners together |
 //! |---|---|---|
 //! | ended quickly | a slot for each of its queues ([`lanes`]) | all jobs |
 //! | was slow or timed out, or there was none | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
-//! Under pressure ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]) an owner gets one slot: the last ones go to owners that have
-//! none. A job without a slot does not wait in its worker; it is enqueued again.
+//! Under pressure ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]) an owner gets only one slot, so that the last free slots
+//! go to owners without any. A job that gets no slot does not wait in its worker, but is enqueued again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,10 +24,11 @@ const UNPROVEN_OF_OWNER_MAX: usize = 4;
 /// Most concurrent deliveries to webhooks that have not responded promptly.
 const UNPROVEN_MAX: usize = 192;
 
-/// Number of those from which on an owner gets one slot for them.
+/// Number of concurrent deliveries to webhooks that have not responded promptly at which each owner is limited to one
+/// slot for such webhooks.
 const UNPROVEN_PRESSURE_MIN: usize = 96;
 
-/// Number of concurrent deliveries from which on an owner gets one slot.
+/// Number of concurrent deliveries at which each owner is limited to one slot.
 const PRESSURE_MIN: usize = 224;
 
 /// Shortest delay until a job without a slot runs again.
@@ -39,7 +40,7 @@ const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 /// Longest delay until a job without a slot runs again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners from which on those without deliveries are removed from memory.
+/// Number of owners in memory at which owners without deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
 /// Number of queues of an owner. Jobs of one queue run one after another, in all processes together.
@@ -66,7 +67,7 @@ struct OwnerSlots {
     deferred_until: Option<Instant>,
 }
 
-/// A slot, which is free again when this is dropped.
+/// An occupied slot, which is freed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Slots,
@@ -109,7 +110,7 @@ impl Slots {
 }
 
 impl OwnerSlots {
-    /// Delay of a job that gets no slot; the jobs of one owner come back one after another.
+    /// Time until a job that got no slot runs again. Deferred jobs of the same owner run one after another.
     fn defer(&mut self, now: Instant) -> Duration {
         let earliest = now + DEFERRAL_MIN;
         let next =

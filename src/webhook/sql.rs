@@ -1,4 +1,4 @@
-//! Statements of webhooks and of what they subscribe to.
+//! Statements of webhooks and their subscriptions.
 
 use std::time::Duration;
 
@@ -22,21 +22,22 @@ pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Resul
 /// Events that a webhook subscribes to, and the rights of its owner.
 pub(super) struct Subscription {
     pub id: WebhookId,
-    /// Name of the caller that it belongs to.
+    /// Name of the caller that the webhook belongs to.
     pub owner: String,
-    /// Head of the book when the webhook was created: it receives only later transfers.
+    /// Head of the book when the webhook was created; the webhook receives only later transfers.
     pub from_seq: i64,
-    /// Transaction from which on it receives events: those before had ended when the webhook was created.
+    /// First transaction whose events the webhook receives; earlier transactions had ended when the webhook was
+    /// created.
     pub from_xid: i64,
     pub events: Vec<String>,
-    /// The user that it belongs to, if its owner is a user.
+    /// The user that the webhook belongs to, if its owner is a user.
     pub app_user: Option<UserId>,
-    /// Whether its owner may see every wallet now.
+    /// Whether the owner may currently see every wallet.
     pub sees_all: bool,
 }
 
 impl Subscription {
-    /// Whether it subscribes to events of this name.
+    /// Whether the webhook subscribes to events of this name.
     pub(super) fn wants(&self, event: &str) -> bool {
         self.events.iter().any(|name| name == "*" || name == event)
     }
@@ -59,7 +60,7 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Records that a receiver responded: it is no longer paused.
+/// Records that a receiver responded, which ends a pause of the webhook.
 pub(super) async fn record_response(
     db: &mut PgConnection,
     id: WebhookId,
@@ -164,7 +165,7 @@ pub(super) async fn list(db: &mut PgConnection, caller: &str) -> Result<Vec<Webh
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The webhook with this id; only if it belongs to this caller, unless that is `None`.
+/// The webhook with this id, if it belongs to this caller; `None` stands for any caller.
 pub(super) async fn find(
     db: &mut PgConnection,
     caller: Option<&str>,
@@ -180,7 +181,7 @@ pub(super) async fn find(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Deletes a webhook; only if it belongs to this caller, unless that is `None`. Returns whether it existed.
+/// Deletes a webhook, if it belongs to this caller; `None` stands for any caller. Returns whether it existed.
 pub(super) async fn delete(
     db: &mut PgConnection,
     caller: Option<&str>,
@@ -194,7 +195,8 @@ pub(super) async fn delete(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Replaces the secret; the previous one signs as well for a day. Returns `false` if this key has rotated it before.
+/// Replaces the secret; for a day, the previous secret signs as well. Returns `false` if the last rotation used this
+/// key.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     caller: &str,

@@ -1,7 +1,7 @@
 //! Targets of webhooks: only public addresses, so that a webhook cannot reach the operator's own network.
 //!
-//! The addresses of a host name are checked when it is resolved for the connection itself: a name that resolved to a
-//! public address at registration gains nothing by pointing to a private one later.
+//! The addresses of a host name are checked each time that the name is resolved for a connection, so an attacker gains
+//! nothing by pointing the name to a private address after the registration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that resolving a host name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Error of a delivery that got no response, other than a timeout. The text is the same for every cause: it must not reveal
-/// which names exist in the operator's network, and which ports are open.
+/// Error of a delivery that got no response, other than a timeout. The text is the same for every cause, so that it
+/// does not reveal which names exist in the operator's network or which ports are open.
 pub(super) const UNREACHABLE: &str = "no connection to the receiver: its host name does not resolve, or only to private \
      addresses, or it refused the connection, or TLS failed";
 

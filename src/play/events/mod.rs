@@ -91,7 +91,7 @@ impl GameEvents {
         Self { db }
     }
 
-    /// Publishes an event. Returns whether an earlier request with the same key did.
+    /// Publishes an event. Returns whether an earlier request with the same idempotency key has published it.
     async fn publish(
         &self,
         caller: &Caller,

@@ -26,7 +26,8 @@ pub(super) async fn claim_key(
     Ok(Some(known.fetch_one(db).await?))
 }
 
-/// Removes idempotency keys that are older than this. Returns how many; rows that another process has locked are skipped.
+/// Removes idempotency keys that are older than this, and returns their number. Skips rows that another process has
+/// locked.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from game_event_key

@@ -70,7 +70,7 @@ impl Balances {
             .collect();
         let changes = changes.into_iter().filter(|change| topics.contains_key(&change.wallet));
         let mut changes: Vec<Change<'_>> = changes.collect();
-        // The balance after a transfer is that after its last leg, such as the fee.
+        // The balance after a transfer is the balance after its last leg, such as the fee.
         let last: HashMap<(WalletId, i64), usize> = changes
             .iter()
             .map(|change| ((change.wallet, change.row.transfer_id()), change.index))
@@ -107,7 +107,7 @@ impl Balances {
     }
 }
 
-/// The wallets whose total balance a row changes: a hold moves money within one wallet.
+/// The wallets whose total balance a row changes. A hold changes none, because it moves money within its wallet.
 fn changed_wallets(row: &BookRow) -> impl Iterator<Item = WalletId> + use<> {
     let [debit, credit] = [row.debit, row.credit].map(|id| wallet_of(AccountId(id)));
     let changes = debit != credit && row.amount != 0;

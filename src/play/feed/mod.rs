@@ -1,4 +1,4 @@
-//! The topics of the realtime hub: of wallets, of games, of leaderboards.
+//! Topics of the realtime hub, about wallets, games and leaderboards.
 
 mod balance;
 mod named;

@@ -1,4 +1,4 @@
-//! Topics with a fixed name, and those of leaderboards: their events are in the event table.
+//! Topics with a fixed name, and the topics of leaderboards. Their events come from the event table.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,7 +15,7 @@ const BOARD_MAX: usize = 64;
 /// Topic of the progress of games, which has a feed of its own.
 pub(super) const PROGRESS: &str = "gameprogress-event";
 
-/// Topics of the whole installation.
+/// Topics with a fixed name that have no feed of their own.
 const TOPICS: [&str; 4] =
     ["leaderboard-game-event", "game_updates", "game-outcomes", "leaderboard-changes"];
 
@@ -29,7 +29,7 @@ impl Feed for NamedTopics {
         (is_board || TOPICS.contains(&name)).then(|| Topic::of_events(name))
     }
 
-    /// The catalog of games is public; everything else is for callers with a credential where access is closed.
+    /// Refuses anonymous callers if access is closed, except for the catalog of games, which is public.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {
         let is_anonymous = matches!(caller.principal(), Principal::Anonymous);
         let is_open = caller.policy().access == Access::Open;

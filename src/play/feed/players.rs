@@ -17,7 +17,7 @@ use crate::realtime::Audience;
 /// Most wallets whose player is cached.
 const PLAYERS_MAX: usize = 100_000;
 
-/// The book of all wallets.
+/// Id of the ledger's book that contains all wallets.
 const BOOK: i32 = 1;
 
 /// The player behind a main wallet.
@@ -26,16 +26,16 @@ pub(in crate::play) struct PlayerWallet {
     pub player: String,
     /// Code of the wallet's currency.
     pub currency: String,
-    /// The user, if it is registered with a password.
+    /// The user, if the player is a user with a password.
     pub user: Option<UserId>,
 }
 
-/// Finds players. Cheap to clone.
+/// Finds the players behind wallets. Cheap to clone.
 #[derive(Clone)]
 pub struct Players {
     db: Database,
     access: Access,
-    /// None for a wallet that is no main wallet.
+    /// Players by wallet; `None` for a wallet that is not a main wallet.
     cache: Arc<Cache<WalletId, Option<Arc<PlayerWallet>>>>,
 }
 
@@ -68,7 +68,7 @@ impl Players {
             let sql::PlayerRow { wallet, player, currency, app_user, is_registered } = row;
             let user = app_user.filter(|_| is_registered);
             let player = Arc::new(PlayerWallet { player, currency, user });
-            // A user without a password may get one.
+            // A user without a password is not cached: a password may be set at any time.
             if app_user.is_none() || is_registered {
                 self.cache.insert(wallet, Some(Arc::clone(&player)));
             }
@@ -82,7 +82,7 @@ impl Players {
         Ok(found)
     }
 
-    /// Money that holds reserved in each of these wallets, right after the transfer with the given seq.
+    /// Money that is reserved by holds in each of these wallets, right after the transfer with the given seq.
     pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());

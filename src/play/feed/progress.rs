@@ -128,7 +128,8 @@ impl GameProgress {
     }
 }
 
-/// The movement that a row is, its account, and the available balance after it. `before` is the row before it.
+/// Returns the movement of money in a row, with its account and the available balance afterwards. `before` is the
+/// preceding row of the book.
 fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, AccountId, i64)> {
     match TransferKind::from_code(row.kind)? {
         TransferKind::Deposit => {

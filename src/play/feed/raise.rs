@@ -1,7 +1,7 @@
 //! The source of raises: transfers that raise the balance of a player's main wallet.
 //!
-//! Most transfers of a busy book may belong to no player: the database leaves them out, and a reader passes thousands
-//! of them in one step.
+//! Most transfers of a busy book may belong to no player. The database filters them out, so that a reader passes
+//! thousands of them in a single step.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Source of the raises. Money that comes back from a hold of the same wallet raises nothing.
+/// Source of the raises. Money that a hold of the same wallet releases is not a raise.
 pub(in crate::play) struct Raises;
 
 impl Source for Raises {

@@ -16,7 +16,7 @@ pub(in crate::play) struct PlayerRow {
     pub is_registered: bool,
 }
 
-/// The players behind those of these wallets that are or were main wallets.
+/// The players behind these wallets; wallets that never were main wallets are left out.
 pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<PlayerRow>> {
     let rows = sqlx::query_as!(
         PlayerRow,
@@ -45,8 +45,8 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The raises after `after`, up to `end`; where there are no players, no transfer is read. The wallet of a transfer is found by
-/// its key, whatever the planner knew of the tables when it made the plan.
+/// The raises after `after`, up to `end`; if there are no players, no transfer is read. The wallet of a transfer is
+/// always found by its key, regardless of the planner's statistics.
 pub(super) async fn raises(
     db: &mut PgConnection,
     book: i32,

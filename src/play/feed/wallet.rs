@@ -38,7 +38,7 @@ struct TransferData<'a> {
     /// The part of the balance that can be spent, if the transfer changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     available: Option<Box<RawValue>>,
-    /// The part of the balance that holds reserve, if the transfer changed it.
+    /// The part of the balance that is reserved by holds, if the transfer changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ impl WalletTopics {
     }
 
     async fn messages(&self, rows: &[SealedRow], wanted: &Wanted) -> Result<Vec<(usize, Message)>> {
-        // There may be far more topics than rows.
+        // Topics are looked up by row, because there may be far more topics than rows.
         let is_wanted = |wallet: &WalletId| wanted.contains(format!("{PREFIX}{wallet}").as_str());
         let concerned = rows.iter().enumerate().flat_map(|(index, SealedRow { row, .. })| {
             let mut wallets = wallets_of(row);

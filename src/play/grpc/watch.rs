@@ -23,7 +23,7 @@ impl WalletRpc {
         let meta = StreamMeta::read(&request, &self.trusted_proxies);
         let WatchBalanceRequest { user_id, currency, after } = request.into_inner();
         let (player, currency) = self.read_holder(&user_id, &currency)?;
-        // Also the check that the caller may see the balance.
+        // This also checks that the caller may see the balance.
         let current = self.wallets.main_balance(&call.caller, &player, currency).await?;
         let (caller, presented) = (call.caller, call.presented);
         let (address, closing) = (meta.address, meta.closing.clone());

@@ -1,7 +1,7 @@
 //! The leader of the game: the player with the highest balance ever, announced on `leaderboard-game-event`.
 //!
-//! A durable reader of the book: the leader, the announcement and the position commit together, so each new leader is
-//! announced once, whichever processes run or are killed.
+//! A durable reader of the book commits the leader, the announcement and its position together, so that each new leader
+//! is announced exactly once, even if processes are killed.
 
 mod sql;
 
@@ -26,7 +26,7 @@ const READER: ReaderOptions =
 
 const TOPIC: &str = "leaderboard-game-event";
 
-/// Starts to follow the book, until the tasks stop.
+/// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, wallets: Wallets, players: Players, tasks: &Tasks) {
     tail.follow::<Raises>(READER, Leaders { wallets, players }, tasks);
 }
@@ -72,7 +72,8 @@ impl SegmentHandler<Raises> for Leaders {
 }
 
 impl Leaders {
-    /// Publishes the message for those who may see the balance, and one without it for the others.
+    /// Publishes the announcement for callers that may see the balance, and an announcement without the balance for all
+    /// other callers.
     async fn announce(
         &self,
         db: &mut PgConnection,

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::error::Result;
 
-/// The leader, and the seq from which on leaders are announced.
+/// The leader, and the seq after which new leaders are announced.
 pub(super) struct LeaderRow {
     pub player: Option<String>,
     pub balance: i64,

@@ -124,7 +124,7 @@ pub struct PrizeRule {
     pub amount: Minor,
 }
 
-/// A prize rule as the database has it, with the amount in minor units.
+/// A prize rule as it is stored, with the amount in minor units.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredPrizeRule {
     pub rank: i32,
@@ -142,7 +142,7 @@ impl From<&PrizeRule> for StoredPrizeRule {
 /// When the seasons of a board end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoardSchedule {
-    /// A cron expression, at each occurrence of which a season ends and the next one begins.
+    /// A cron expression; at each occurrence, a season ends and the next season begins.
     pub reset: Option<String>,
     pub time_zone: Tz,
     /// The end of the last season.
@@ -150,7 +150,7 @@ pub struct BoardSchedule {
 }
 
 impl BoardSchedule {
-    /// The end of a season that begins at this moment; `None` if it has none.
+    /// The end of a season that begins at this moment; `None` if the season has no end.
     pub(super) fn season_end(&self, from: OffsetDateTime) -> Result<Option<OffsetDateTime>> {
         let reset = match &self.reset {
             Some(cron) => Schedule::parse(cron, self.time_zone)
@@ -200,9 +200,9 @@ pub struct BoardPut {
 }
 
 impl Leaderboards {
-    /// Creates a board, or changes it.
+    /// Creates or changes a board.
     ///
-    /// Changed prizes are those of the next season. The order and the operator are fixed once a season has entries.
+    /// Changed prizes apply from the next season on. The order and the operator are fixed once a season has entries.
     pub async fn put(
         &self,
         name: &BoardName,
@@ -213,7 +213,7 @@ impl Leaderboards {
         if !settings.prizes.is_empty() {
             caller.require_scope(Scope::WalletWrite)?;
         }
-        // A season that is over keeps the settings it had.
+        // A due season is ended first, so that it keeps its settings.
         if let Ok(id) = self.id_of(name).await {
             self.end_due_season(id).await?;
         }
@@ -266,14 +266,14 @@ impl Leaderboards {
         Ok(Board { settings: settings.clone(), ..board })
     }
 
-    /// The boards behind a name, in the order of their names.
+    /// The boards whose name comes after `after`, in the order of their names.
     pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Board>> {
         let mut db = self.db.snapshot("leaderboard.list").await?;
         let rows = sql::list_boards(&mut db, after, limit).await?;
         rows.into_iter().map(|row| self.board_from(row)).collect()
     }
 
-    /// Deletes a board. Its running season pays no prizes; those of seasons that have ended are still paid.
+    /// Deletes a board. The running season pays no prizes; prizes of seasons that have ended are still paid.
     pub async fn delete(&self, name: &BoardName, caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::EventsWrite)?;
         let id = self.id_of(name).await?;
@@ -323,7 +323,7 @@ impl Leaderboards {
         Ok(Season { id, number, starts_at, ends_at, ended_at, prizes })
     }
 
-    /// The prize rules in the stored text.
+    /// Parses stored prize rules.
     fn rules_from(&self, stored: &str) -> Result<Vec<PrizeRule>> {
         let rules: Vec<StoredPrizeRule> =
             serde_json::from_str(stored).map_err(|cause| Error::Internal(cause.into()))?;
@@ -372,7 +372,7 @@ async fn change(db: &mut PgConnection, board: &Board, settings: &BoardSettings) 
     require_future(now, ends_at)?;
     match open {
         Some(season) => sql::move_season_end(db, season.id, ends_at).await,
-        // The board was over, and goes on.
+        // The last season had ended; the new schedule begins another season.
         None => sql::open_season(db, board.id, now, ends_at).await,
     }
 }

@@ -1,4 +1,5 @@
-//! Jobs of leaderboards: end a season, pay its prizes, remove a deleted board. Each may run twice with one effect.
+//! Jobs of leaderboards: end a season, pay its prizes, remove a deleted board. Running a job twice has the same effect
+//! as running it once.
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Leaderboards: named boards whose ranks are counted in the database, with seasons and prizes.
 //!
 //! Start reading at `migrations/0021_leaderboards.sql`: places, buckets, and the function that takes submissions.
-//! Concurrent submissions to a board share a transaction ([`submission::queue`]); every read is one statement, so its ranks
-//! are those of one moment, on every process.
+//! Concurrent submissions to a board share a transaction ([`submission::queue`]). Every read is a single statement, so
+//! its ranks are all from the same moment, on every process.
 //!
 //! | part | file |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | scores | [`submission`] |
 //! | pages and ranks | [`page`] |
 //! | the end of a season | [`season`], [`schedule`] |
-//! | seed 000's leaderboard, of balances | [`balances`] |
+//! | the leaderboard of balances | [`balances`] |
 //! | prizes, and the account that pays them | [`prize`] |
 
 pub mod balances;
@@ -46,10 +46,10 @@ use self::submission::queue::SubmissionQueue;
 
 pub use self::prize::PRIZE_PAID;
 
-/// The book that prizes are paid in.
+/// Id of the book that prizes are paid in.
 const BOOK: i32 = 1;
 
-/// Every statement of this slice that moves with money.
+/// Companions of this slice: statements that commit in the same transaction as a posting.
 pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 
 /// Most boards whose ids are cached.
@@ -63,8 +63,8 @@ pub struct LeaderboardsParts {
     db: Database,
     wallets: Wallets,
     queue: SubmissionQueue,
-    /// Ids of boards by the hash of their names. A deleted board keeps its id, and the name may belong to another one: the
-    /// database has the last word.
+    /// Ids of boards by the hash of their names. A cached id may be stale, because the board may be deleted and its
+    /// name given to another board; the database decides.
     ids: Cache<Uuid, LeaderboardId>,
     policy: Policy,
     metrics: Arc<Metrics>,
@@ -118,7 +118,7 @@ impl Leaderboards {
         Ok(board.id)
     }
 
-    /// Forgets the id of a board. Returns whether it was known.
+    /// Removes the id of a board from the cache. Returns whether it was cached.
     fn forget_id(&self, name: &BoardName) -> bool {
         self.ids.remove(&digest(&[name.as_str()])).is_some()
     }

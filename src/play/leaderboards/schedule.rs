@@ -1,7 +1,7 @@
 //! The schedule of seasons: a cron expression in a time zone.
 //!
-//! A local time that daylight saving skips counts as the moment after the gap, and one that it repeats counts once; an
-//! expression with an interval (`*/30 * * * *`) follows elapsed time instead.
+//! A local time that is skipped by daylight saving time moves to the end of the gap, and a repeated local time counts
+//! only once. An expression with an interval (`*/30 * * * *`) follows elapsed time instead.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -12,10 +12,10 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Most occurrences that are skipped to find one in the future.
+/// Most attempts to find an occurrence in the future.
 const SKIPPED_MAX: usize = 1_000;
 
-/// When seasons end.
+/// A cron expression in a time zone, at whose occurrences seasons end.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
     cron: Cron,
@@ -44,7 +44,7 @@ impl Schedule {
         for _ in 0..SKIPPED_MAX {
             let next = self.cron.find_next_occurrence(&from, false).ok()?;
             let found = OffsetDateTime::from_unix_timestamp(next.timestamp()).ok()?;
-            // Around a change of the clocks an occurrence can be found that is not later.
+            // Around a change of the clocks, the library may find an occurrence that is not later than `moment`.
             if found > moment {
                 return Some(found);
             }

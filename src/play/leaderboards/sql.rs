@@ -1,4 +1,4 @@
-//! Statements of boards and their seasons. Those that change a board or its season run under [`lock_board`].
+//! Statements of boards and their seasons. Statements that change a board or its season run under [`lock_board`].
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -7,7 +7,7 @@ use super::board::{BoardSettings, StoredPrizeRule};
 use crate::error::{Error, Result};
 use crate::ids::{LeaderboardId, SeasonId};
 
-/// A board as the database has it.
+/// Row of the table `leaderboard`.
 pub(super) struct BoardRow {
     pub id: LeaderboardId,
     pub name: String,
@@ -20,7 +20,7 @@ pub(super) struct BoardRow {
     pub prizes: String,
 }
 
-/// A season as the database has it.
+/// Row of the table `leaderboard_season`.
 pub(super) struct SeasonRow {
     pub id: SeasonId,
     pub number: i32,
@@ -36,7 +36,7 @@ fn stored_rules(settings: &BoardSettings) -> Result<String> {
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The time of the database, which all seasons go by.
+/// The time of the database, by which all seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
@@ -68,7 +68,7 @@ pub(super) async fn find_board(db: &mut PgConnection, name: &str) -> Result<Opti
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a board until the transaction ends: every change to it and to its season waits.
+/// Locks a board until the transaction ends, so that other changes of the board and its season wait.
 pub(super) async fn lock_board(
     db: &mut PgConnection,
     id: LeaderboardId,
@@ -84,7 +84,7 @@ pub(super) async fn lock_board(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Boards with a name behind `after`, in the order of their names.
+/// Boards whose name comes after `after`, in the order of their names.
 pub(super) async fn list_boards(
     db: &mut PgConnection,
     after: &str,
@@ -217,7 +217,7 @@ pub(super) async fn current_season(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The current season of a board, or else its last one.
+/// The current season of a board, or its last season if there is no current season.
 pub(super) async fn latest_season(
     db: &mut PgConnection,
     board: LeaderboardId,

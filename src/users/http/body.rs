@@ -47,7 +47,7 @@ pub(crate) struct ProfileBody<'a> {
 /// Fields that a registration requires in addition to an e-mail address and a password.
 pub(crate) enum RequiredFields {
     Username,
-    /// First name, last name and an age of at least this; the operation decides whether a password is.
+    /// First name, last name and an age of at least this. The operation decides whether a password is required.
     NamesAndAge(i16),
 }
 

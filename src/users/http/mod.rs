@@ -185,7 +185,7 @@ pub(crate) fn login_fields(
     password: &RawField<'_>,
 ) -> Result<(String, Secret)> {
     let mut validator = Validator::default();
-    // Normalized like the names of a registration; a name that cannot be one belongs to no user.
+    // Normalized like the names of a registration. A text that cannot be normalized belongs to no user.
     let name = validator.required(pointer, name, |raw| {
         let name = text(raw, LOGIN_MAX)?;
         Ok(names::normalized_email(&name).unwrap_or(name))
@@ -311,7 +311,7 @@ async fn get_signed_in_user(
     Ok(axum::Json(UserBody::try_from(user)?).into_response())
 }
 
-/// The same for other services, which need a key even on the internal listener.
+/// Returns a user to another service, which needs a credential even on the internal listener.
 async fn get_internal_user(
     State(users): State<Users>,
     Authenticated(caller): Authenticated,

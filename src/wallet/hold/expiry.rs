@@ -1,7 +1,7 @@
-//! Expiry of holds that were not captured in time. Every process may run it: each hold ends once.
+//! Expiry of holds that were not captured in time. Every process may run it, because each hold ends only once.
 //!
-//! A round walks through all holds that are due, a page at a time, and ends many of them at once, so that they share
-//! commits. A hold that cannot end waits longer after each attempt and never blocks the others.
+//! A round reads all due holds, page by page, and ends many of them concurrently, so that they share commits. A hold
+//! that cannot end is retried with backoff and never blocks the others.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// Pause after a round that found holds which are due: some may not have ended.
+/// Pause after a round that failed, or that found due holds and may not have ended all of them.
 const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 
-/// Longest time until the next hold is looked for, which may have been placed meanwhile.
+/// Longest pause before the next expiry is looked up again: a hold that expires earlier may have been placed meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often the gauges of held amounts are updated.
@@ -42,7 +42,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(10);
 /// Most holds whose backoff is remembered; further ones are retried in every round.
 const BACKOFFS_MAX: usize = 100_000;
 
-/// Runs until shutdown.
+/// Expires holds and updates the gauges of held amounts and of wallets, until shutdown.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     let mut expiry = Expiry::new(wallets.clone());
@@ -62,7 +62,7 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
         };
         if summed.is_none_or(|summed| summed.elapsed() >= TOTALS_INTERVAL) {
             summed = Some(Instant::now());
-            // After a failure the next round sets the gauge.
+            // After a failure, the gauge keeps its value until the next interval.
             let _ignored = wallets.sample_held().await;
         }
         if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
@@ -142,7 +142,7 @@ impl Expiry {
                 // Another process or a capture ended it first.
                 Err(Error::HoldEnded(_)) => drop(self.backoffs.remove(&id)),
                 Err(error) => {
-                    // An outage says nothing about the hold: the next round tries it again.
+                    // The outage is not the fault of the hold: the next round retries it without backoff.
                     if !matches!(error, Error::DatabaseUnavailable(_)) {
                         self.back_off(id);
                     }

@@ -1,7 +1,8 @@
-//! Holds: money that is reserved, and later captured or released. A hold's id is that of its first transfer.
+//! Holds: money that is reserved, and later captured or released. The id of a hold is the id of the transfer that
+//! placed it.
 //!
-//! The state of a hold is a row that changes only together with its money, on the condition that it is unchanged since
-//! the decision: of a capture and a void at the same moment exactly one wins.
+//! The row of a hold changes in the same transaction as its money, and only if the row is unchanged since the
+//! transition was decided. Of two concurrent transitions, the second is decided again.
 
 pub mod expiry;
 mod sql;
@@ -32,7 +33,7 @@ pub const LIFETIME_DEFAULT: Duration = Duration::from_hours(7 * 24);
 /// Longest lifetime of a hold.
 pub const LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
 
-/// A hold as it is, or as it was after a transfer.
+/// A hold in its current state, or in its state after an earlier transfer.
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub id: HoldId,
@@ -48,7 +49,7 @@ pub struct Hold {
     /// Name of the caller that placed it.
     placed_by: String,
     version: i32,
-    /// The transfer that brought it into its present state.
+    /// In the result of a transition, the transfer that made it; otherwise the transfer that placed the hold.
     pub transfer: TransferId,
     pub replayed: bool,
 }
@@ -119,7 +120,7 @@ struct Placed<'a> {
 }
 
 impl Wallets {
-    /// Reserves money of a wallet. `amount` is a decimal in its currency.
+    /// Reserves money of a wallet. `amount` is a decimal in the wallet's currency.
     pub async fn place_hold(
         &self,
         wallet: WalletId,
@@ -171,14 +172,14 @@ impl Wallets {
         Ok(hold)
     }
 
-    /// Caches an open hold, so that its next transition need not read it.
+    /// Caches an open hold, so that its next transition need not query the database.
     fn cache_hold(&self, hold: &Hold) {
         if hold.state == HoldState::Open {
             self.open_holds.insert(hold.id, hold.clone());
         }
     }
 
-    /// Returns a hold that the caller placed, or whose wallet the caller may see. To this caller, others do not exist.
+    /// Returns a hold that the caller placed, or whose wallet the caller may see. Other holds are answered with 404.
     pub async fn get_hold(&self, caller: &Caller, id: HoldId) -> Result<Hold> {
         let row = sql::find(&mut *self.db.snapshot("wallet.get_hold").await?, id).await?;
         let row = row.ok_or(Error::NotFound("hold"))?;
@@ -212,7 +213,8 @@ impl Wallets {
         row.into_hold(record.currency)
     }
 
-    /// The hold as it was after an earlier answer, from the transfers that are linked to it.
+    /// Returns, for a replay, the hold as it was after the first request: computed from the transfers linked to the
+    /// hold.
     async fn hold_after(&self, id: HoldId, posted: &Posted) -> Result<Hold> {
         let hold = self.find_hold(id).await?;
         let mut db = self.db.acquire("wallet.hold_after").await?;

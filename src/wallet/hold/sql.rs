@@ -27,8 +27,8 @@ with input as (
 )",
 };
 
-/// Updates a hold if it is unchanged since the decision. All its members are compared: after a restore the id may belong
-/// to another hold.
+/// Updates a hold if its row is unchanged since the decision. All members are compared, because after a restore of the
+/// database the same id may belong to another hold.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "wallet.hold_moved",
     sql: "
@@ -68,7 +68,7 @@ pub(super) struct HoldRow {
     pub version: i32,
     pub state: String,
     pub caller: String,
-    /// Metadata of its transfer.
+    /// Metadata of the transfer that placed the hold.
     pub metadata: Option<String>,
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn seconds_to_next_expiry(db: &mut PgConnection) -> Result<Opti
     Ok(seconds.fetch_one(db).await?)
 }
 
-/// Open holds that are past their expiry and behind `after`, the oldest expiry first.
+/// Open holds that are past their expiry, the oldest expiry first, beginning after the hold `after`.
 pub(super) async fn expired(
     db: &mut PgConnection,
     after: Option<(OffsetDateTime, HoldId)>,
@@ -152,7 +152,7 @@ pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> 
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.currency, row.held)).collect())
 }
 
-/// Amounts captured and released of a hold up to a transfer.
+/// Amounts of a hold that were captured and released up to a given transfer.
 pub(super) struct MovedUntil {
     pub captured: i64,
     pub released: i64,

@@ -1,7 +1,8 @@
-//! Transitions of a hold: capture, void and expiry. A transition that another one overtakes is decided again.
+//! Transitions of a hold: capture, void and expiry.
 //!
-//! The decision uses the cached hold. The condition on the row confirms it; a conflict or a refusal is decided again on
-//! the hold as the database has it.
+//! A transition is decided on the cached hold, and posted on the condition that the row of the hold is unchanged. If
+//! the condition fails, or if the cached hold does not allow the transition, it is decided again on the row in the
+//! database.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -17,19 +18,19 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, companion, from_post_error, parse_amount};
 
-/// Refusal of a transition that another one overtook.
+/// Refusal of a transition because another transition changed the hold first.
 const CHANGED: &str = "the hold has changed";
 
-/// Most decisions of one transition when others overtake it.
+/// Most attempts of a transition, if other transitions keep changing the hold first.
 const ATTEMPTS_MAX: u32 = 32;
 
-/// A transition as the client asks for it.
+/// A transition as requested; the amount is not parsed yet.
 #[derive(Debug, Clone, Copy)]
 pub enum Transition<'a> {
     Capture {
-        /// A decimal; all that remains if absent.
+        /// A decimal; all of the remaining amount if absent.
         amount: Option<&'a str>,
-        /// The receiving wallet; the outside if absent.
+        /// The receiving wallet; if absent, the money leaves the system.
         to: Option<WalletId>,
         rest: CaptureRest,
     },
@@ -37,7 +38,7 @@ pub enum Transition<'a> {
     Expire,
 }
 
-/// Fate of the amount that a capture leaves.
+/// Whether a capture releases the rest of the hold or keeps it reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptureRest {
     Release,
@@ -59,7 +60,7 @@ struct Moved<'a> {
 }
 
 impl Wallets {
-    /// Captures or voids a hold. It may be ended by the caller that placed it and by keys with `wallet:write`.
+    /// Captures or voids a hold, for the caller that placed the hold and for callers with `wallet:write`.
     pub async fn transition_hold(
         &self,
         id: HoldId,
@@ -85,7 +86,7 @@ impl Wallets {
     ) -> Result<Hold> {
         let _guard = self.locks.lock(id.0).await;
         for _ in 0..ATTEMPTS_MAX {
-            // It is cached again when the transition has taken effect.
+            // The hold is cached again after the transition has taken effect.
             let cached = self.open_holds.remove(&id);
             let is_cached = cached.is_some();
             let hold = match cached {
@@ -102,7 +103,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Decides and posts a transition of the hold as given; `None` if another transition overtook it.
+    /// Decides and posts a transition of the given hold; `None` if another transition changed the hold first.
     async fn try_transition(
         &self,
         hold: &Hold,
@@ -148,7 +149,8 @@ impl Wallets {
         }
     }
 
-    /// Refuses a caller that may not end the hold. Its wallet's owner may not: the money is promised to another party.
+    /// Refuses a caller that may not end the hold. Owning the wallet is not enough: the money is promised to another
+    /// party.
     async fn require_transition(&self, caller: &Caller, hold: &Hold) -> Result<()> {
         if hold.placed_by == caller.name() || caller.has_scope(Scope::WalletWrite) {
             return Ok(());
@@ -161,7 +163,7 @@ impl Wallets {
     }
 }
 
-/// Whether another transition overtook this one: the row of the hold, or its money, has changed.
+/// Whether another transition came first: the row of the hold, or its money, has changed.
 fn is_overtaken(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::Companion(why) => *why == CHANGED,
@@ -200,7 +202,7 @@ impl ResolvedTransition {
         }
     }
 
-    /// The request as parsed, for its idempotency key.
+    /// The parsed request as text, which detects other content under the same idempotency key.
     fn content(&self, hold: HoldId) -> Vec<String> {
         let mut content = vec![hold.to_string()];
         if let Self::Capture { amount, to, rest } = self {

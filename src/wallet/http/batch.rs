@@ -76,7 +76,7 @@ impl BatchResultBody {
     }
 
     fn refused(error: &Error, trace_id: &str) -> Result<Self> {
-        // Not through a value of serde_json, which would make floats of exact amounts.
+        // Serialized directly: a `serde_json::Value` would turn exact amounts into floats.
         let problem = to_raw_value(&ProblemBody::new(error, trace_id));
         Ok(Self {
             status: error.problem().status.as_u16(),

@@ -57,7 +57,7 @@ pub(crate) fn optional_decimal<'a>(
     text.map_err(|detail| validator.refuse(pointer, detail)).ok()
 }
 
-/// Memo and metadata of a transfer. `at` is the pointer of the object that has them.
+/// Reads memo and metadata of a transfer. `at` is the JSON pointer of the object that contains them.
 pub(super) fn note(
     validator: &mut Validator,
     at: &str,

@@ -167,7 +167,7 @@ fn tail(format: DocumentFormat, closing: &JsonDecimal, until: Option<&str>) -> R
     })
 }
 
-/// A text as a CSV cell: quoted, and never a formula to a spreadsheet.
+/// Quotes a text as a CSV cell; a leading `'` keeps spreadsheets from reading it as a formula.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))

@@ -1,4 +1,4 @@
-//! `GET /wallet`: list wallets, get one, get a balance now or as of a moment.
+//! `GET /wallet`: list wallets, get a wallet, get a balance now or as of a moment.
 
 use axum::Json;
 use axum::extract::{FromRef, State};

@@ -22,8 +22,8 @@ pub struct Charge<'a> {
 }
 
 impl Wallets {
-    /// Charges a player; none if the companion did not take effect. `legs` makes the legs of the posting, given the account
-    /// that pays.
+    /// Charges a player; `None` if the companion did not take effect. `legs` returns the legs of the posting for the
+    /// account that pays.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,

@@ -1,8 +1,8 @@
-//! Main wallets: the one wallet of a player in a currency that `/api/wallet`, purchases and the exchange use.
+//! Main wallets: a player's wallet in a currency that `/api/wallet`, purchases and the exchange use.
 //!
-//! The first deposit opens it, in the posting of the deposit: there is no moment between the two. Of two first deposits
-//! at once the database lets one open the wallet; the other finds it and deposits into it. When a main wallet is closed,
-//! the next deposit opens another one. Amounts are in minor units.
+//! The posting of the first deposit also opens the main wallet. Of two concurrent first deposits, only the first to
+//! commit opens the wallet; the other is retried and deposits into that wallet. After a main wallet was closed, the
+//! next deposit opens a new wallet. Amounts are in minor units.
 
 pub mod charge;
 mod open;
@@ -31,10 +31,10 @@ use crate::secret::digest;
 
 pub use self::sql::OPENED_MAIN;
 
-/// Refusal of an opening: the player has a main wallet, or a registration took the id.
+/// Refusal of an opening because the player has a main wallet, or because a registration has taken the player id.
 const OVERTAKEN: &str = "the player's main wallet exists";
 
-/// Most attempts of an operation whose main wallet is opened or closed by others meanwhile.
+/// Most attempts of an operation while other requests open or close its main wallet.
 const ATTEMPTS_MAX: usize = 5;
 
 /// The holder of a player id.
@@ -87,11 +87,11 @@ pub struct MainBalance {
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
-    /// How far the balance takes the book into account.
+    /// Position in the book up to which the balance is current.
     pub position: String,
 }
 
-/// The row of the companion.
+/// The companion's row.
 #[derive(Serialize)]
 struct OpenedMain<'a> {
     id: WalletId,
@@ -186,7 +186,8 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Moves money from the main wallet of one player to that of another, and opens the latter first if there is none.
+    /// Moves money from the main wallet of a player to the main wallet of another player, which is opened first if
+    /// needed.
     ///
     /// Returns the balance of the sender.
     pub async fn transfer_main(
@@ -230,7 +231,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// A player and the main wallet in this currency; none for an unknown id.
+    /// A player, and the main wallet in this currency; none for an unknown player id.
     pub async fn find_main(
         &self,
         player: &PlayerId,
@@ -240,7 +241,8 @@ impl Wallets {
         sql::find_main(&mut db, player, currency.code()).await
     }
 
-    /// Finds a main wallet for a posting, from the cache if possible: the book refuses a wallet that was closed since it was cached.
+    /// Finds a main wallet for a posting, from the cache if possible. The ledger refuses a posting to a wallet that was
+    /// closed after it was cached.
     async fn find_main_cached(
         &self,
         player: &PlayerId,
@@ -250,9 +252,9 @@ impl Wallets {
         if let Some(main) = self.main_wallets.get(&key) {
             return Ok(Some(main));
         }
-        // Boxed: a request is moved with everything that it may wait for, and this is rare.
+        // Boxed: a cache miss is rare, and its future would enlarge the future of every request.
         let main = Box::pin(self.find_main(player, currency)).await?;
-        // A user without a password can get one at any time.
+        // A user without a password is not cached: a password may be set at any time.
         if let Some(main) = main
             && main.wallet.is_some()
             && !matches!(main.player, Player::PasswordlessUser(_))
@@ -285,7 +287,8 @@ impl Wallets {
         Ok(account)
     }
 
-    /// The earlier posting with this key, from before the main wallet was closed; without one, the player has no money.
+    /// Returns the earlier posting with this key, from before the main wallet was closed. Without such a posting, the
+    /// player has insufficient funds.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,
@@ -308,7 +311,8 @@ impl Wallets {
         info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
     }
 
-    /// The answer to a posting, whose last leg moved the money. `opens` is the player whose main wallet it opened.
+    /// Returns the result of a posting, whose last leg moved the money. `opens` is the player whose main wallet the
+    /// posting opened.
     fn finish_main(
         &self,
         posted: &Posted,
@@ -346,9 +350,10 @@ impl RequestMeta<'_> {
         self.keyed(operation, player, &[player.as_str(), currency.code(), &amount.0.to_string()])
     }
 
-    /// A posting without legs. Its key does not depend on the wallet, which a repetition may find closed.
+    /// A posting without legs. Its key does not depend on the wallet, because the wallet may be closed when the request
+    /// is repeated.
     fn keyed(&self, operation: &str, player: &PlayerId, content: &[&str]) -> Posting {
-        // Guests have no credential: the id separates their keys.
+        // Guests have no credential, so the player id separates their keys.
         let caller = match self.caller.principal() {
             Principal::Anonymous => Cow::Owned(format!("guest:{player}")),
             _ => Cow::Borrowed(self.caller.name()),
@@ -363,7 +368,7 @@ fn cache_key(player: &PlayerId, currency: Currency) -> Uuid {
     digest(&[player.as_str(), currency.code()])
 }
 
-/// Whether the main wallet was opened or closed by another request meanwhile.
+/// Whether another request opened or closed the main wallet meanwhile.
 fn is_overtaken(error: &PostError) -> bool {
     fn of_refusal(refusal: &Refusal) -> bool {
         match refusal {

@@ -8,7 +8,7 @@ use crate::ledger::transfer::Posting;
 use crate::wallet::{RequestMeta, Wallets, from_post_error};
 
 impl Wallets {
-    /// Opens the main wallets of a user in those of these currencies in which there is none; false if there is nothing to open.
+    /// Opens a main wallet for a user in each of these currencies in which there is none. Returns false if all exist.
     pub async fn open_main(
         &self,
         player: &PlayerId,

@@ -31,7 +31,7 @@ pub struct Payout<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayoutRefusal {
     UnknownPlayer,
-    /// The player has closed the main wallet and opened no other one.
+    /// The player's main wallet was closed, and no other was opened.
     WalletClosed,
     BalanceTooLarge,
     AmountTooLarge {
@@ -60,8 +60,8 @@ impl PayoutRefusal {
 impl Wallets {
     /// Pays a player, and opens the main wallet first if there never was one.
     ///
-    /// `legs` makes the legs, given the account that is paid; `settle` the companions, given the place of the first of these
-    /// legs in the posting.
+    /// `legs` returns the legs for the account that is paid. `settle` returns the companions, given the index of the
+    /// first of these legs in the posting.
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,
@@ -118,7 +118,7 @@ impl Wallets {
 }
 
 impl Wallets {
-    /// Moves money between accounts of the system; each leg has its currency.
+    /// Moves money between system accounts. `currencies` are those of the legs.
     pub async fn post_system(
         &self,
         posting: Posting,
@@ -137,7 +137,7 @@ impl Wallets {
     }
 }
 
-/// The refusal in the answer of the ledger; `None` for a failure that may pass.
+/// The refusal that a payout reports for this error; `None` if it is any other error.
 fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
     fn of(refusal: &Refusal) -> Option<PayoutRefusal> {
         match refusal {

@@ -8,9 +8,9 @@ use crate::ids::{PlayerId, UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Inserts a main wallet together with the opening of its account, and the id of a new guest.
+/// Inserts a main wallet together with the opening of its account, and claims the player id of a new guest.
 ///
-/// An id that a registration has taken meanwhile is not a guest's: its row is no part of `claimed`.
+/// A player id that a registration has taken meanwhile is not claimed, so the wallet is not inserted.
 pub static OPENED_MAIN: CompanionKind = CompanionKind {
     name: "wallet.main_opened",
     sql: "
@@ -54,7 +54,7 @@ pub(super) async fn find_main(
     Ok(row.map(|row| main_wallet(row.app_user, row.has_password, row.wallet)))
 }
 
-/// A player, and the balance of the main wallet in a currency, with the position of the same statement.
+/// A player, and the balance of the main wallet in a currency, with the position of that read.
 pub(super) struct FoundBalance {
     pub main: MainWallet,
     pub balance: Minor,

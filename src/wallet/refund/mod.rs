@@ -1,4 +1,5 @@
-//! Refunds: money goes back the way it came, never more in all than the transfer moved.
+//! Refunds: money goes back from the receiver of a transfer to its payer. All refunds together never exceed the
+//! transfer.
 
 mod sql;
 
@@ -17,10 +18,10 @@ use crate::ledger::{PostError, Refusal};
 pub use sql::REFUNDED;
 pub(super) use sql::refunded;
 
-/// Refusal of a refund that another one of the same transfer overtook.
+/// Refusal of a refund because another refund of the same transfer came first.
 const CHANGED: &str = "another refund came first";
 
-/// Most decisions of one refund when others overtake it.
+/// Most attempts of a refund, if other refunds of the same transfer keep coming first.
 const ATTEMPTS_MAX: u32 = 32;
 
 #[derive(Serialize)]
@@ -77,7 +78,7 @@ impl Wallets {
             let left = refundable.left();
             let amount = amount.unwrap_or(left);
             if left < amount || amount == Minor::ZERO {
-                // The first attempt of this very request may have used it up.
+                // The first attempt of this very request may have refunded the rest.
                 return match self.find_replay(meta, "refund", &content).await? {
                     Some(posted) => self.replayed_transfer(posted.first_seq).await,
                     None => Err(Error::RefundTooLarge {
@@ -102,7 +103,7 @@ impl Wallets {
         }
     }
 
-    /// Posts one refund; `None` if another one overtook it.
+    /// Posts a refund; `None` if another refund of the same transfer came first.
     async fn try_refund(
         &self,
         refundable: &Refundable,
@@ -146,7 +147,7 @@ impl Wallets {
     }
 }
 
-/// The account that the money goes back to: the wallet itself if it was captured from a hold.
+/// The account that receives the refund: for a capture, the wallet itself instead of its hold account.
 fn payer(debit: AccountId) -> AccountId {
     wallet_of(debit).map_or(debit, AccountId::from)
 }
@@ -156,7 +157,8 @@ pub(super) fn left_of(transfer: &Transfer, refunded: Minor) -> Option<Minor> {
     is_refundable(transfer).then(|| left(transfer.amount, refunded))
 }
 
-/// A hold is voided instead, a refund is final, and slices with transfers of their own refund these themselves.
+/// Whether this slice refunds the transfer. A hold is voided instead, a refund is final, and other slices refund the
+/// kinds of transfers that they make.
 fn is_refundable(transfer: &Transfer) -> bool {
     let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
     !is_internal

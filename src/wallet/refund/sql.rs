@@ -7,7 +7,7 @@ use crate::ids::TransferId;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Takes effect if nothing was refunded since the decision.
+/// Adds a refund to the sum of a transfer's refunds, if the sum is unchanged since the decision.
 pub static REFUNDED: CompanionKind = CompanionKind {
     name: "wallet.refunded",
     sql: "

@@ -1,7 +1,7 @@
-//! Many transfers in one request: all or none, or each by itself.
+//! Batches: many transfers in a request, either all or none of them, or each independent of the others.
 //!
-//! The idempotency key covers the whole request. Each transfer of a non-atomic batch has a key of its own as well, so
-//! that a repetition posts only the missing ones.
+//! The idempotency key covers the whole request. Each transfer of a non-atomic batch also has a key of its own, so that
+//! a repeated request posts only the missing transfers.
 
 use std::str::FromStr;
 
@@ -18,23 +18,23 @@ use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 
-/// Most transfers of one request. With a fee each they still fit one posting.
+/// Most transfers of a request. Even if each of them has a fee, they fit into a posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Most transfers of one request that wait for the writer at once, so that other requests get their turn.
+/// Most transfers of a request that wait for the writer concurrently, so that other requests are served in between.
 const WAITING_MAX: usize = 2_048;
 
 /// Refusal of a transfer whose key belongs to another batch.
 pub(in crate::wallet) const KEY_CLAIMED: &str = "the key belongs to another batch";
 
-/// Mode of a batch.
+/// Whether the transfers take effect together or independently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchMode {
     Atomic,
     Each,
 }
 
-/// A key's claim for the content of a batch, as the row of its companion.
+/// Claim of an idempotency key for the content of a batch, as the companion's row.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct BatchClaim {
     key_hash: Uuid,
@@ -81,8 +81,8 @@ impl Wallets {
         Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Posts each of these transfers by itself. They arrive at the writer in their order, but one whose accounts the writer
-    /// has to look up is posted after later ones.
+    /// Posts each of these transfers independently. The transfers reach the writer in their order, but a transfer whose
+    /// accounts the writer must look up first is posted after later transfers.
     pub async fn transfer_each(
         &self,
         requests: Vec<Result<TransferRequest<'_>>>,
@@ -106,13 +106,13 @@ impl Wallets {
         if let Some(claim) = claim
             && outcomes.iter().flatten().any(|transfer| transfer.replayed)
         {
-            // Another request under this key may have won the race for its first transfer.
+            // Another request under this key may have posted its first transfer earlier.
             self.require_unclaimed(claim).await?;
         }
         Ok(outcomes)
     }
 
-    /// The claim of a request with a key; refused if the key belongs to another batch already.
+    /// Returns the claim of a request that has an idempotency key. Refuses a key that already belongs to another batch.
     async fn claim(
         &self,
         mode: BatchMode,
@@ -152,8 +152,8 @@ impl Wallets {
     }
 }
 
-/// The request as the client sent it, for its key. It must not depend on wallets: one that does not exist yet may exist
-/// when the request is repeated.
+/// The request as the client sent it, for the idempotency key. The content must not depend on the wallets, because a
+/// missing wallet may exist when the request is repeated.
 fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> Vec<String> {
     let mode = match mode {
         BatchMode::Atomic => "atomic",
@@ -176,13 +176,13 @@ fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> V
     content
 }
 
-/// A decimal in one spelling: `100` and `100.00` are the same.
+/// Returns a decimal in its shortest spelling, so that `100` and `100.00` are the same.
 fn normalized(text: &str) -> String {
     let decimal = Decimal::from_str(text).or_else(|_| Decimal::from_scientific(text));
     decimal.map_or_else(|_| text.to_owned(), |decimal| decimal.normalize().to_string())
 }
 
-/// All transfers, or every field error of all of them.
+/// Returns all transfers, or an error with the field errors of all of them.
 fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTransfer>> {
     let mut valid = Vec::with_capacity(transfers.len());
     let mut fields = Vec::new();

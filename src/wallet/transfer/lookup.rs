@@ -12,8 +12,8 @@ use crate::ledger::transfer::{Posted, TransferKind};
 use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted, refund};
 
 impl Wallets {
-    /// A transfer that touches a wallet which the caller may see, and how much of it can still be refunded; any other is
-    /// answered 404.
+    /// Returns a transfer that touches a wallet which the caller may see, and how much of the transfer can still be
+    /// refunded. Other transfers are answered with 404.
     pub async fn get_transfer(
         &self,
         caller: &Caller,
@@ -39,12 +39,12 @@ impl Wallets {
         self.transfer_from(&rows).await
     }
 
-    /// The answer to the first request with the same key.
+    /// The transfer of the first request with the same idempotency key.
     pub(in crate::wallet) async fn replayed_transfer(&self, seq: i64) -> Result<Transfer> {
         Ok(Transfer { replayed: true, ..self.find_transfer(TransferId(seq)).await? })
     }
 
-    /// The transfers of a posting with many of them.
+    /// The transfers of an atomic batch that an earlier request has posted.
     pub(super) async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
         let mut db = self.db.acquire("wallet.replayed_batch").await?;
         let (after, last) = (posted.first_seq - 1, posted.last_seq);
@@ -58,7 +58,7 @@ impl Wallets {
         Ok(transfers)
     }
 
-    /// The posting under the request's key, if its content is the same.
+    /// The earlier posting under the request's key, if there is one; refused if its content differs.
     pub(in crate::wallet) async fn find_replay(
         &self,
         meta: RequestMeta<'_>,
@@ -78,7 +78,7 @@ impl Wallets {
         let wallet = wallet_of(leg.debit).or_else(|| wallet_of(leg.credit));
         let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
         let fee = TransferKind::Fee.code();
-        // Paid on top of the amount: the fee of a purchase is paid by the seller.
+        // Only fees on top of the amount, which the payer pays: the fee of a purchase is paid by the seller.
         let fees =
             rows.iter().filter(|row| row.kind == fee && row.leg > 0 && row.debit == leg.debit.0);
         Ok(Transfer {

@@ -26,13 +26,13 @@ pub(super) use self::batch::KEY_CLAIMED;
 pub use self::batch::TRANSFERS_MAX;
 pub use self::sql::BATCH_CLAIMED;
 
-/// A transfer as the client asks for it: its amounts are decimals in a currency that is not known yet.
+/// A transfer as the client requests it. Its amounts are decimals whose currency is not known yet.
 #[derive(Debug)]
 pub struct TransferRequest<'a> {
     pub from: WalletId,
     pub to: WalletId,
     pub amount: &'a str,
-    /// Paid to the operator on top of the amount.
+    /// Fee for the operator, on top of the amount.
     pub fee: Option<&'a str>,
     pub note: Note,
 }
@@ -53,20 +53,20 @@ struct ResolvedTransfer {
 pub struct Note {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memo: Option<String>,
-    /// A JSON object, kept as the very text that was given.
+    /// A JSON object, kept as the text that the client sent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub metadata: Option<Box<RawValue>>,
 }
 
 impl Note {
-    /// The note as a part of the request, for its idempotency key.
+    /// The note as part of the request's content, for the idempotency key.
     pub(super) fn content(&self) -> [String; 2] {
         let metadata = self.metadata.as_ref().map(|raw| raw.get().to_owned());
         [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// The content of a request that can have a note. Without one it is as it was before notes could be given, so that
-    /// the keys of earlier requests are found.
+    /// Adds the note to the content of a request. An empty note adds nothing, so that the keys of requests from before
+    /// there were notes still match.
     pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
@@ -74,7 +74,7 @@ impl Note {
         content
     }
 
-    /// The metadata of the leg; none for an empty note.
+    /// The note as metadata of a leg; none for an empty note.
     pub(super) fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
         if self.memo.is_none() && self.metadata.is_none() {
             return Ok(None);
@@ -102,7 +102,7 @@ pub struct Transfer {
     pub note: Note,
     pub at: OffsetDateTime,
     pub trace_id: Option<Uuid>,
-    /// The transfer that it refunds or completes.
+    /// The transfer that this transfer refunds or completes.
     pub linked: Option<TransferId>,
     pub replayed: bool,
 }
@@ -151,7 +151,7 @@ impl Wallets {
         trace: Uuid,
     ) -> Result<Transfer> {
         if posted.replayed {
-            // The first answer, with the trace of the first request.
+            // A replay returns the transfer of the first request, with the trace of that request.
             return self.replayed_transfer(posted.first_seq).await;
         }
         self.count_posted(posted, transfer.currency);
@@ -160,7 +160,7 @@ impl Wallets {
 }
 
 impl TransferRequest<'_> {
-    /// Checks the caller's access and parses the amounts. `at` is the pointer of the request in the body.
+    /// Checks the caller's access and parses the amounts. `at` is the JSON pointer of the request in the body.
     fn resolve(
         self,
         at: &str,
@@ -199,7 +199,7 @@ impl TransferRequest<'_> {
 }
 
 impl ResolvedTransfer {
-    /// The request as parsed, for its idempotency key.
+    /// The parsed request as text, which detects other content under the same idempotency key.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
         let [memo, metadata] = note.content();
@@ -207,7 +207,8 @@ impl ResolvedTransfer {
         [from.to_string(), to.to_string(), amount.0.to_string(), fee.to_string(), memo, metadata]
     }
 
-    /// Finds the member that names a wallet. `at` is the pointer of the request in the body.
+    /// Returns a function that finds the member which names a wallet. `at` is the JSON pointer of the request in the
+    /// body.
     fn pointers(&self, at: &str) -> impl FnOnce(i64) -> Option<String> + use<> {
         let (from, to, at) = (self.from, self.to, at.to_owned());
         move |wallet| match WalletId(wallet) {

@@ -19,7 +19,7 @@ use crate::ledger::{PostError, Refusal};
 
 pub use self::sql::{CHANGED, CLOSED, RECORDED};
 
-/// Refusal of an update that another one of the same wallet overtook.
+/// Refusal of an update because another update of the same wallet came first.
 const OVERTAKEN: &str = "another update came first";
 
 /// Members of a wallet to update; absent ones stay unchanged.
@@ -32,7 +32,7 @@ pub struct WalletChanges {
     pub freeze: Option<bool>,
 }
 
-/// The row of the companion.
+/// New label and metadata of a wallet, as the companion's row.
 #[derive(Serialize)]
 struct Changed<'a> {
     id: WalletId,
@@ -48,7 +48,7 @@ struct Closed {
 }
 
 impl WalletChanges {
-    /// The request as parsed, for its idempotency key.
+    /// The parsed request as text, which detects other content under the same idempotency key.
     fn content(&self, id: WalletId) -> Result<[String; 2]> {
         let row = serde_json::to_string(&self.row(id));
         let row = row.map_err(|cause| Error::Internal(cause.into()))?;
@@ -78,7 +78,7 @@ pub struct UpdatedWallet {
     pub replayed: bool,
 }
 
-/// The answer to an update, as the row of its companion.
+/// Result of an update, which a repeated request gets again, as the companion's row.
 #[derive(Serialize)]
 struct RecordedUpdate {
     key_hash: Uuid,
@@ -149,7 +149,8 @@ impl Wallets {
         }
     }
 
-    /// Updates the row of a wallet alone. Returns false if another request with the same key was first.
+    /// Updates only the row of a wallet, without a posting. Returns false if another request with the same key came
+    /// first.
     async fn write_update(
         &self,
         id: WalletId,
@@ -193,7 +194,7 @@ impl Wallets {
         Ok(Some(UpdatedWallet { balance, detail, replayed: false }))
     }
 
-    /// Closes a wallet for good. Closing a closed wallet succeeds. Returns whether it is a replay.
+    /// Closes a wallet for good. Closing a closed wallet succeeds. Returns whether the request is a replay.
     pub async fn close(&self, id: WalletId, meta: RequestMeta<'_>) -> Result<bool> {
         meta.caller.require_spend(&*self.record(id).await?)?;
         let action = Action::Close { account: id.into() };

@@ -124,7 +124,7 @@ impl Webhooks {
             let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
             return Err(Error::field(pointer, why));
         }
-        // A request with the same key for another wallet holds another lock.
+        // A concurrent request with the same key for another wallet holds another lock, so the insert may conflict.
         let created =
             sql::create_alert(&mut tx, caller.name(), wallet, direction, threshold, key).await?;
         let alert = created.ok_or(Error::IdempotencyKeyReused)?;

@@ -21,7 +21,7 @@ pub(super) async fn lock_wallet(db: &mut PgConnection, wallet: WalletId) -> Resu
     Ok(())
 }
 
-/// An alert as the database has it.
+/// Row of the table `alert`.
 struct AlertRow {
     id: AlertId,
     wallet: WalletId,

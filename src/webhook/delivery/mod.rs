@@ -1,4 +1,4 @@
-//! A delivery: one event on its way to one webhook.
+//! Deliveries: a delivery is an event that is sent to a webhook.
 
 pub(super) mod sql;
 
@@ -46,9 +46,9 @@ impl FromStr for DeliveryState {
 #[derive(Debug)]
 pub struct WebhookDelivery {
     pub id: DeliveryId,
-    /// The wallet that the event is about; none for an event that moves no money.
+    /// The wallet that the event is about, if it is about a wallet.
     pub wallet: Option<WalletId>,
-    /// The transfer behind the event of a wallet.
+    /// The transfer behind the event, if the event is about a wallet.
     pub transfer: Option<TransferId>,
     pub event: String,
     pub state: DeliveryState,

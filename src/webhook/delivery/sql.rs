@@ -16,12 +16,12 @@ const OVERLAP_HOURS: i32 = 24;
 /// Hours after which a delivery to a paused webhook is given up.
 const PENDING_HOURS_MAX: i32 = 24;
 
-/// An event on its way to webhooks.
+/// An event to be delivered to webhooks.
 pub(in crate::webhook) struct NewDelivery<'a> {
     pub subject: Subject,
-    /// The transfer behind it.
+    /// The transfer that caused the event.
     pub seq: Option<i64>,
-    /// Trace of the request that caused it.
+    /// Trace of the request that caused the event.
     pub trace_id: Option<Uuid>,
     pub event: &'a str,
     pub body: &'a str,
@@ -95,7 +95,7 @@ pub(in crate::webhook) struct NextDelivery {
     pub timeouts: i32,
     /// Seconds until the end of a pause.
     pub pause_seconds: Option<f64>,
-    /// Whether the delivery has been pending for longer than a paused webhook is waited for.
+    /// Whether the delivery has been pending for so long that it is given up while the webhook is paused.
     pub is_overdue: bool,
 }
 
@@ -158,7 +158,7 @@ pub(in crate::webhook) async fn give_up(db: &mut PgConnection, id: DeliveryId) -
     Ok(())
 }
 
-/// A delivery as the database has it.
+/// Row of the delivery log.
 struct DeliveryRow {
     id: DeliveryId,
     wallet: Option<WalletId>,

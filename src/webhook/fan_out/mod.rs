@@ -25,7 +25,7 @@ pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
     tail.follow::<Subscribed<Events>>(events::READER, events::EventFanOut, tasks);
 }
 
-/// The items of a source; none of them while there is neither a webhook nor an alert.
+/// The items of a source; all of them are skipped while there is neither a webhook nor an alert.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {
@@ -39,12 +39,14 @@ impl<S: Source> Source for Subscribed<S> {
         after: Position,
         max: i64,
     ) -> sqlx::Result<Segment<S::Item>> {
-        // The end is read first: a webhook that is created in between gets the items after that end.
+        // The end is read before the check, so that a webhook that is created in between receives the items after that
+        // end.
         let until = S::end(db, book).await?;
         if sql::has_webhooks_or_alerts(db).await? {
             return S::read(db, book, after, max).await;
         }
-        // The end of events moves with each transaction, also with the one that advances the cursor.
+        // The end of events moves with every transaction, even with the transaction that advances the cursor, so the
+        // cursor of a reader that is caught up stays where it is.
         let is_caught_up = S::lag(db, book, after).await? == 0;
         let until = if is_caught_up { after } else { until };
         Ok(Segment { after, until, items: Vec::new(), is_full: false })

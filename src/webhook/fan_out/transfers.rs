@@ -62,8 +62,8 @@ impl SegmentHandler<Subscribed<Transfers>> for TransferFanOut {
 }
 
 impl TransferFanOut {
-    /// Whether the webhook receives the event: it is older than the transfer, its owner sees the wallet, and it
-    /// subscribes to events of this name.
+    /// Whether the webhook receives the event: the webhook is older than the transfer, its owner may see the wallet,
+    /// and it subscribes to events of this name.
     fn matches(&self, subscription: &Subscription, event: &WalletEvent<'_>) -> bool {
         subscription.from_seq < event.row.seq
             && self.can_see(subscription, event.user)
@@ -79,7 +79,8 @@ impl TransferFanOut {
         }
     }
 
-    /// Every event of these transfers, one for each wallet involved, and one for each alert that is crossed.
+    /// Returns an event for each wallet that these transfers involve, and an event for each alert that they cross. Also
+    /// appends the crossed alerts to the events of the book.
     async fn wallet_events<'a>(
         &self,
         db: &mut PgConnection,

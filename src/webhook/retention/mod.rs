@@ -1,4 +1,5 @@
-//! Upkeep of the deliveries: old ones and those of revoked API keys are deleted, and pending ones without a job get one.
+//! Upkeep of deliveries: deletes old deliveries and pending deliveries whose owner is inactive, and enqueues jobs for
+//! pending deliveries that lack a job.
 
 mod sql;
 
@@ -17,13 +18,14 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause between two rounds of upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Age at which a pending delivery gets another job. If its job exists, the second one changes nothing.
+/// Age at which a pending delivery gets another job. If the delivery still has its first job, the second job changes
+/// nothing.
 const STALLED_AFTER: Duration = Duration::from_mins(2);
 
 /// Most deliveries that one round deletes, to keep its transaction short.
 const DELETED_MAX: i64 = 10_000;
 
-/// Runs until shutdown.
+/// Samples the gauges and runs the upkeep, until shutdown.
 pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut upkeep = Instant::now();
     loop {

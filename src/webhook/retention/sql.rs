@@ -60,8 +60,8 @@ pub(super) struct Stalled {
     pub owner: String,
 }
 
-/// Webhooks and subjects with a delivery that has been pending for at least `age` since its last attempt: a random choice,
-/// so that none is missed for long when there are many. A paused webhook waits for the end of its pause.
+/// Webhooks and subjects with a delivery that has been pending for at least `age` since its last attempt. The choice is
+/// random, so that none is missed for long if there are many. A paused webhook is left out until its pause ends.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,

@@ -1,7 +1,8 @@
-//! Seed 000's leaderboard: players by the highest balance that their main wallet ever reached.
+//! The leaderboard of balances: players by the highest balance that their main wallet ever reached.
 //!
-//! A durable reader of the book records each balance in the transaction that moves its cursor, so every transfer counts
-//! once and in order. There is a board for each currency; the routes show that of `--default-currency`.
+//! A durable reader of the book records each balance in the transaction that moves the reader's cursor, so every
+//! transfer counts once and in order. There is a board for each currency; the routes show the board of
+//! `--default-currency`.
 
 mod sql;
 
@@ -39,7 +40,7 @@ impl SegmentHandler<Raises> for Recorder {
             owners.push(&raise.player);
             balances.push(raise.balance);
         }
-        // In the order of the currencies, so that two readers could not lock boards in opposite orders.
+        // The boards are locked in the order of their currencies, so that two readers cannot deadlock.
         for (currency, (owners, balances)) in of_currency {
             sql::record(db, currency, &owners, &balances).await?;
         }
@@ -47,7 +48,7 @@ impl SegmentHandler<Raises> for Recorder {
     }
 }
 
-/// The first raise to each player's highest balance, in the order of the book: lower ones change nothing on the board.
+/// The first raise to each player's highest balance, in the order of the book. Lower balances do not change the board.
 fn highest(raises: &[Raise]) -> Vec<&Raise> {
     let mut of_player: HashMap<(&str, &str), &Raise> = HashMap::new();
     for raise in raises {
@@ -126,7 +127,7 @@ impl Leaderboards {
     }
 }
 
-/// Decides which balances the caller may see: as those of wallets.
+/// Marks the entries whose balance the caller may see, by the same rule as for balances of wallets.
 async fn with_visibility(
     db: &mut PgConnection,
     entries: Vec<RankedEntry>,

@@ -46,7 +46,7 @@ where
         .merge(prizes::routes())
 }
 
-/// The name of a board in a path; a name that no board can have does not exist.
+/// Parses the name of a board in a path; 404 if no board can have this name.
 fn board_name(text: &str) -> Result<BoardName> {
     text.parse().map_err(|_| super::no_board())
 }

@@ -1,4 +1,4 @@
-//! `/api/prize-account`, and another attempt at unpaid prizes.
+//! `/api/prize-account`, and the retry of unpaid prizes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};

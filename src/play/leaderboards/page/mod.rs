@@ -1,4 +1,4 @@
-//! Pages and ranks of a season. Each is one statement, so all its ranks are of one moment.
+//! Pages and ranks of a season. Each read is a single statement, so all its ranks are from the same moment.
 
 mod sql;
 
@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 /// Most neighbors on each side of an entry.
 pub const AROUND_MAX: i64 = 100;
 
-/// Bytes of a place: score, subscore, and who reached them first.
+/// Bytes of a place, which sorts entries by score, subscore, and the order in which they were reached.
 const PLACE_BYTES: usize = 24;
 
 /// An entry with its rank.
@@ -40,7 +40,7 @@ pub struct RankedEntry {
     place: Vec<u8>,
 }
 
-/// A position in a season: the end of one page, and the beginning of another.
+/// A position in the ranking of a season, at which a page ends and the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     season: SeasonId,
@@ -109,14 +109,14 @@ pub struct BoardPage {
 #[derive(Debug)]
 pub struct EntryWithNeighbors {
     pub season: Season,
-    /// In the order of their ranks, the entry among them.
+    /// The entry and its neighbors, in the order of their ranks.
     pub entries: Vec<RankedEntry>,
     /// Index of the entry.
     pub index: usize,
 }
 
 impl Leaderboards {
-    /// A page of a season: the current one, that of the cursor, or any other by its number.
+    /// A page of a season: the season with this number, else the season of the cursor, else the latest season.
     pub async fn page(
         &self,
         name: &BoardName,
@@ -184,7 +184,7 @@ impl Leaderboards {
         }
         let timer = ReadTimer::start("page");
         let place = start.cursor().map_or(&[] as &[u8], |cursor| &cursor.place);
-        // One more than asked for tells whether there is another page.
+        // An additional entry tells whether there is another page.
         let rows = sql::page(db, season, place, start.is_backward(), limit + 1).await?;
         timer.finish(&self.metrics);
         let mut entries =
@@ -201,7 +201,7 @@ impl Leaderboards {
         Ok(EntryPage { entries, previous, next })
     }
 
-    /// Reads the entry of an owner with its neighbors; nothing if there is no such entry.
+    /// Reads the entry of an owner with its neighbors; empty if the owner has no entry.
     pub(super) async fn read_around(
         &self,
         db: &mut PgConnection,
@@ -236,7 +236,7 @@ impl Leaderboards {
     }
 }
 
-/// Measures a read.
+/// Measures the duration of a read.
 struct ReadTimer {
     operation: &'static str,
     started: Instant,

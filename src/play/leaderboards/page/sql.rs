@@ -19,7 +19,7 @@ pub(super) struct EntryRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// A page of a season behind a place, in the order of the ranks.
+/// A page of a season that begins after a place, or ends before it if `is_backward`, in the order of the ranks.
 pub(super) async fn page(
     db: &mut PgConnection,
     season: SeasonId,

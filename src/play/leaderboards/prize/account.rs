@@ -17,7 +17,7 @@ use crate::wallet::from_post_error;
 pub struct PrizeAccount {
     pub currency: Currency,
     pub balance: Minor,
-    /// The deposit, right after one.
+    /// Id of the deposit, in the result of a deposit.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }

@@ -1,8 +1,8 @@
 //! Prizes: what the winners of a season get, each paid at most once.
 //!
-//! A prize is paid by a posting whose key names the prize and whose companion marks it as paid: whatever is killed, and
-//! however often the job runs, the money moves once. A prize that cannot be paid or received is marked `unpaid` with the
-//! reason, and the others are paid.
+//! A prize is paid by a posting whose idempotency key names the prize and whose companion marks the prize as paid. So
+//! the money moves only once, even if a process is killed or the job runs again. A prize that cannot be paid or
+//! received is marked `unpaid` with the reason, and the other prizes are still paid.
 
 mod account;
 pub(super) mod sql;
@@ -40,7 +40,7 @@ const CONCURRENCY: usize = 16;
 pub enum PrizeState {
     Due,
     Paid(TransferId),
-    /// It could not be paid or received, for this reason.
+    /// The prize could not be paid or received, for this reason.
     Unpaid(String),
 }
 
@@ -55,10 +55,10 @@ pub struct Prize {
     pub state: PrizeState,
 }
 
-/// The row of the companion.
+/// The companion's row.
 #[derive(Serialize)]
 struct PaidPrize<'a> {
-    /// Place of the payment among the legs of the posting.
+    /// Index of the payment among the legs of the posting.
     first: usize,
     season: SeasonId,
     rank: i32,
@@ -91,7 +91,7 @@ impl Leaderboards {
         })
     }
 
-    /// Settles every prize of a season that is due.
+    /// Settles all due prizes of a season.
     pub async fn pay_prizes(&self, season: SeasonId) -> Result<()> {
         loop {
             let mut db = self.db.acquire("leaderboard.due_prizes").await?;
@@ -125,7 +125,7 @@ impl Leaderboards {
             refusal.name(),
         )
         .await?;
-        // Otherwise another process has settled it meanwhile.
+        // Otherwise another process has settled the prize meanwhile.
         if is_marked {
             self.metrics.wallet_leaderboard_prizes_total.with(["unpaid"]).increment(1);
             tracing::warn!(

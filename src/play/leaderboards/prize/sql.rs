@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::companion::CompanionKind;
 
-/// Marks a prize as paid, unless it is settled. `first` is the place of the payment among the legs of its posting.
+/// Marks a prize as paid, unless it is settled. `first` is the index of the payment among the legs of its posting.
 pub static PRIZE_PAID: CompanionKind = CompanionKind {
     name: "leaderboard.prize_paid",
     sql: "

@@ -1,7 +1,8 @@
-//! The end of a season: its prizes are fixed, the next season begins, once, on whichever process comes first.
+//! The end of a season: the winners of its prizes are recorded and the next season begins, exactly once, on whichever
+//! process comes first.
 //!
-//! The database's clock decides. A season that is due is found by every process, and ended by a job; a
-//! submission that comes before the job ends it itself, so that it counts for the season that it belongs to.
+//! The clock of the database decides. Every process looks for due seasons, and a job ends them. A submission that
+//! arrives before the job ends the due season itself, so that the submission counts for the season that it belongs to.
 
 mod sql;
 
@@ -26,7 +27,7 @@ const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 /// Longest pause between two searches: another process may have begun a season meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Interval between two samples of the gauges, and searches for prizes that were left.
+/// Interval between two samples of the gauges, and between two searches for prizes that are still due.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Interval between two removals of old idempotency keys.
@@ -41,7 +42,7 @@ const KEYS_MAX: i64 = 10_000;
 /// Most seasons and prizes that a round enqueues jobs for.
 const DUE_MAX: i64 = 100;
 
-/// Enqueues jobs for what is due, until shutdown.
+/// Enqueues jobs for due seasons and prizes, samples gauges and removes old idempotency keys, until shutdown.
 pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut sampled, mut removed) = (None, None);
     loop {
@@ -59,7 +60,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
-                "leaderboards that are due could not be read; retrying"
+                "upkeep of leaderboard seasons failed; retrying"
             );
             PAUSE_AFTER_DUE
         });
@@ -79,7 +80,7 @@ fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
 }
 
 impl Leaderboards {
-    /// Enqueues a reset for each season that is past its end, and returns the pause until there may be another one.
+    /// Enqueues a reset for each season that is past its end. Returns the pause until another season may be due.
     async fn enqueue_resets(&self) -> Result<Duration> {
         let mut db = self.db.acquire("leaderboard.due").await?;
         let mut pause = PAUSE_MAX;
@@ -103,7 +104,7 @@ impl Leaderboards {
         prizes.with(["due"]).set(gauge_value(state.due));
         prizes.with(["unpaid"]).set(gauge_value(state.unpaid));
         self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
-        // Their job is enqueued when the season ends; this revives one that has used up its attempts.
+        // The job is enqueued when the season ends; this revives a job that has used up its attempts.
         for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
             let mut tx = db.begin().await?;
             jobs::enqueue_prizes(&mut tx, season).await?;
@@ -119,7 +120,7 @@ impl Leaderboards {
         Ok(())
     }
 
-    /// Ends the season of a board if it is past its end, and begins the next one. Returns the season that was ended.
+    /// Ends the season of a board if it is past its end, and begins the next season. Returns the season that was ended.
     pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
         let mut db = self.db.acquire("leaderboard.end_season").await?;
         if !sql::is_due(&mut db, board).await? {
@@ -165,7 +166,7 @@ impl Leaderboards {
         Ok(Some(Season { ended_at: Some(now), ..season }))
     }
 
-    /// Removes what is left of a deleted board, in steps. Returns `false` while prizes are still to be paid.
+    /// Removes the data of a deleted board, in steps. Returns `false` while prizes are still to be paid.
     pub(super) async fn purge(&self, board: LeaderboardId) -> Result<bool> {
         let mut db = self.db.acquire("leaderboard.purge").await?;
         if sql::has_due_prizes(&mut db, board).await? {
@@ -179,7 +180,7 @@ impl Leaderboards {
     }
 }
 
-/// Starts the search for what is due.
+/// Starts the task that looks for due seasons and prizes.
 pub fn start(leaderboards: Leaderboards, tasks: &crate::tasks::Tasks) {
     let stopping = tasks.stopping().clone();
     let metrics = Arc::clone(&leaderboards.metrics);

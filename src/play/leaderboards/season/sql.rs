@@ -1,4 +1,4 @@
-//! Statements of the end of a season, and of what is left of a deleted board.
+//! Statements of the end of a season, and of the removal of a deleted board.
 
 use sqlx::PgConnection;
 
@@ -57,7 +57,7 @@ pub(super) async fn end_season(db: &mut PgConnection, season: SeasonId) -> Resul
     Ok(())
 }
 
-/// Writes down who wins what in a season that has just ended. Returns the number of prizes.
+/// Records the winners of the prizes of a season that has just ended. Returns the number of prizes.
 pub(super) async fn fix_prizes(db: &mut PgConnection, season: SeasonId) -> Result<u64> {
     let done = sqlx::query!(
         "with rules as materialized (

@@ -16,10 +16,10 @@ use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::PlayerId;
 use crate::telemetry::Metrics;
 
-/// Largest score and smallest negative one: exact in every JSON parser.
+/// Largest absolute value of a score, which is exact in every JSON parser.
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
-/// Attempts at a submission whose season is over: ending the season makes room for the next one.
+/// Most attempts of a submission, which is retried after a due season was ended or a stale board id was dropped.
 const ATTEMPTS_MAX: usize = 5;
 
 /// A score of an owner.
@@ -28,7 +28,7 @@ pub struct Submission {
     pub owner: PlayerId,
     pub score: i64,
     pub subscore: i64,
-    /// Stored byte for byte; the previous one stays if it is absent.
+    /// Stored byte for byte; if absent, the previous metadata stays.
     pub metadata: Option<Box<RawValue>>,
 }
 
@@ -46,7 +46,7 @@ pub struct SubmittedEntry {
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
-    /// Whether an earlier request with the same key did it.
+    /// Whether an earlier request with the same idempotency key made the submission.
     #[serde(skip)]
     pub replayed: bool,
 }
@@ -116,7 +116,8 @@ impl Leaderboards {
     }
 }
 
-/// The key of a submission. It names the board, so that batches of two boards never wait for each other's keys.
+/// Returns the hashed idempotency key of a submission. The hash includes the board, so that batches of two boards never
+/// wait for each other's keys.
 fn hashed(
     submission: &Submission,
     board: &str,

@@ -1,7 +1,7 @@
-//! The queue of submissions: those that arrive while a board is busy share its next transaction.
+//! The queue of submissions: submissions that arrive while a board is busy share the board's next transaction.
 //!
-//! Submissions to a board take turns, because each of them may move every rank. A transaction per submission would make
-//! each wait for the commits of all before it; a batch makes them wait for one.
+//! Submissions to a board run one after another, because each of them may change every rank. With a transaction per
+//! submission, a submission would wait for the commits of all submissions before it; a batch waits for a single commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -55,14 +55,14 @@ struct Waiting {
     span: Span,
 }
 
-/// The way to the task. Cheap to clone.
+/// Handle of the task that batches submissions. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::play::leaderboards) struct SubmissionQueue {
     queue: mpsc::Sender<Waiting>,
 }
 
 impl SubmissionQueue {
-    /// Starts the task, which ends once the group stops and the queue is empty.
+    /// Starts the task, which ends once the tasks stop and the queue is empty.
     pub(in crate::play::leaderboards) fn start(
         db: Database,
         metrics: Arc<Metrics>,
@@ -78,7 +78,7 @@ impl SubmissionQueue {
         Self { queue }
     }
 
-    /// Returns once the submission is durable. Dropping the future does not take it back.
+    /// Enqueues a submission, and returns once it is durable. Dropping the future does not cancel the submission.
     pub(super) async fn submit(&self, queued: QueuedSubmission) -> Result<SubmissionOutcome> {
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { queued, reply, span: Span::current() };
@@ -134,7 +134,7 @@ impl Batcher {
         }
     }
 
-    /// Whether more may be taken from the channel, which is bounded and so refuses the rest.
+    /// Whether more submissions may be taken from the channel, which is bounded and so refuses further submissions.
     fn has_room(&self) -> bool {
         self.waiting.values().map(|board| board.submissions.len()).sum::<usize>() < QUEUE_MAX
     }
@@ -175,7 +175,7 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
     let outcomes = submit(db, board, &queued).instrument(span).await;
     let outcomes = match outcomes {
-        // One of them may be to blame: then the others are taken without it.
+        // A single submission may have caused the failure, so each submission is tried alone.
         Err(Error::Internal(_)) if batch.len() > 1 => {
             let mut single = Vec::new();
             for one in &queued {
@@ -199,7 +199,7 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     }
 }
 
-/// The error of the other submissions of a batch: its cause is logged with the first one.
+/// The error for the other submissions of a failed batch. The cause is logged with the first submission.
 fn same_kind(error: &Error) -> Error {
     match error {
         Error::OutcomeUnknown => Error::OutcomeUnknown,
@@ -215,7 +215,7 @@ async fn submit(
 ) -> Result<Vec<SubmissionOutcome>> {
     let mut db = db.acquire("leaderboard.submit").await?;
     let rows = sql::submit(&mut db, board, batch).await?;
-    // A row without a number speaks for the whole batch.
+    // A row without a number is the outcome of the whole batch.
     if let [sql::OutcomeRow { n: None, outcome, .. }] = rows.as_slice() {
         return batch.iter().map(|_| whole_batch(outcome)).collect();
     }
