@@ -193,7 +193,8 @@ async fn revoke_key(
 
 /// Rotate an API key
 ///
-/// For admins. The previous secret stays valid for a day, so that clients can change over.
+/// For admins. The previous secret stays valid for a day, so that clients can change over; a second rotation within that
+/// day ends the secret in between at once.
 #[utoipa::path(
     post, path = "/api/keys/{key}/rotate", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),

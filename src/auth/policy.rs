@@ -1,8 +1,6 @@
-//! What a caller may do: the checks of scopes that every operation begins with, and the access policy of an installation.
+//! Access policy of an installation: what an anonymous caller and a signed-in user may do without a key.
 
-use super::{ApiKeyGrant, Caller, Principal, Scope, TrustedProxies};
-use crate::error::{CredentialFault, Error, Result};
-use crate::ids::UserId;
+use super::TrustedProxies;
 
 /// Rule for wallets that belong to no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,55 +44,5 @@ impl Policy {
         let access = args.access.unwrap_or(default);
         let self_service_funding = args.self_service_funding.unwrap_or(access == Access::Open);
         Self { access, self_service_funding }
-    }
-}
-
-/// Checks of what the caller may do.
-impl Caller {
-    /// Refuses every caller but signed-in users; returns the user.
-    pub fn require_user(&self) -> Result<UserId> {
-        match self.principal() {
-            Principal::User(user) => Ok(user.id),
-            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
-            Principal::ApiKey(_) | Principal::Operator => Err(Error::UserRequired),
-        }
-    }
-
-    /// Whether the scope was granted.
-    pub fn has_scope(&self, scope: Scope) -> bool {
-        match self.principal() {
-            Principal::User(user) => user.is_admin,
-            Principal::ApiKey(ApiKeyGrant { scopes, user: None }) => {
-                scopes.contains(&scope) || scopes.contains(&Scope::Admin)
-            }
-            Principal::Anonymous | Principal::ApiKey(ApiKeyGrant { user: Some(_), .. }) => false,
-            Principal::Operator => true,
-        }
-    }
-
-    /// Refuses a caller without the scope.
-    pub fn require_scope(&self, scope: Scope) -> Result<()> {
-        match self.principal() {
-            _ if self.has_scope(scope) => Ok(()),
-            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
-            _ => Err(Error::ScopeMissing(scope.name())),
-        }
-    }
-
-    /// Refuses every caller but this user and those with the scope.
-    pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
-        if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
-    }
-
-    /// Refuses every caller but this owner, API keys of the owner with the scope, and all others with the scope.
-    pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
-        match self.principal() {
-            Principal::ApiKey(grant)
-                if grant.user == Some(owner) && grant.scopes.contains(&scope) =>
-            {
-                Ok(())
-            }
-            _ => self.require_user_or_scope(owner, scope),
-        }
     }
 }

@@ -1,6 +1,10 @@
-//! Scopes: the permissions of an API key.
+//! Scopes: the permissions of an API key, and the `require_...` checks that operations begin with.
 
 use std::str::FromStr;
+
+use super::{ApiKeyGrant, Caller, Principal};
+use crate::error::{CredentialFault, Error, Result};
+use crate::ids::UserId;
 
 /// Permission of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, utoipa::ToSchema)]
@@ -54,6 +58,56 @@ impl Scope {
     }
 }
 
+/// The checks that operations begin with.
+impl Caller {
+    /// Refuses every caller but signed-in users; returns the user.
+    pub fn require_user(&self) -> Result<UserId> {
+        match self.principal() {
+            Principal::User(user) => Ok(user.id),
+            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
+            Principal::ApiKey(_) | Principal::Operator => Err(Error::UserRequired),
+        }
+    }
+
+    /// Whether the scope was granted.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        match self.principal() {
+            Principal::User(user) => user.is_admin,
+            Principal::ApiKey(ApiKeyGrant { scopes, user: None }) => {
+                scopes.contains(&scope) || scopes.contains(&Scope::Admin)
+            }
+            Principal::Anonymous | Principal::ApiKey(ApiKeyGrant { user: Some(_), .. }) => false,
+            Principal::Operator => true,
+        }
+    }
+
+    /// Refuses a caller without the scope.
+    pub fn require_scope(&self, scope: Scope) -> Result<()> {
+        match self.principal() {
+            _ if self.has_scope(scope) => Ok(()),
+            Principal::Anonymous => Err(Error::Unauthenticated(CredentialFault::Missing)),
+            _ => Err(Error::ScopeMissing(scope.name())),
+        }
+    }
+
+    /// Refuses every caller but this user and those with the scope.
+    pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
+        if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
+    }
+
+    /// Refuses every caller but this owner, API keys of the owner with the scope, and all others with the scope.
+    pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
+        match self.principal() {
+            Principal::ApiKey(grant)
+                if grant.user == Some(owner) && grant.scopes.contains(&scope) =>
+            {
+                Ok(())
+            }
+            _ => self.require_user_or_scope(owner, scope),
+        }
+    }
+}
+
 /// The name is not that of a scope.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown scope")]
@@ -62,7 +116,7 @@ pub struct UnknownScope;
 impl FromStr for Scope {
     type Err = UnknownScope;
 
-    fn from_str(name: &str) -> Result<Self, UnknownScope> {
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or(UnknownScope)
     }
 }

@@ -15,7 +15,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(list_problems)).routes(routes!(get_problem))
 }
 
-/// List problems
+/// List the types of problems
 #[utoipa::path(
     get, path = "/problems", tag = "about",
     responses((status = 200, description = "A page", content_type = "text/html", body = String)),
@@ -36,7 +36,7 @@ async fn list_problems() -> Response {
     page("Problems", &table)
 }
 
-/// Get a problem
+/// Get a type of problem
 ///
 /// Its meaning and what to do about it.
 #[utoipa::path(

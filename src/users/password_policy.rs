@@ -74,9 +74,11 @@ fn is_common(password: &str) -> bool {
     is_number(&plain) || is_repeated(&plain) || is_composed(&plain) || is_composed(&spelled)
 }
 
-/// Whether a text is a short number or date, with at most one other character.
+/// Whether a text is a short number with at most one other character, or a date: digits with one kind of separator.
 fn is_number(text: &[char]) -> bool {
-    text.len() < NUMBER_MIN && text.iter().filter(|c| !c.is_ascii_digit()).count() <= 1
+    let others: Vec<char> = text.iter().copied().filter(|c| !c.is_ascii_digit()).collect();
+    let is_separated = others.iter().all(|c| *c == others[0] && !c.is_alphabetic());
+    text.len() < NUMBER_MIN && (others.len() <= 1 || is_separated)
 }
 
 /// Whether a text consists of at most [`PARTS_MAX`] words and sequences. Digits and signs around and between words do
@@ -179,6 +181,8 @@ mod tests {
             "Pr1ncess.99",
             "alexande",
             "31121999",
+            "31.12.1999",
+            "1999-12-31",
             "123456789a",
         ] {
             assert!(refuse(text, &[], PasswordPolicy::Uncommon).is_err(), "{text}");

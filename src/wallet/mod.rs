@@ -7,6 +7,7 @@ pub mod access;
 mod canary;
 mod deposit;
 mod error;
+pub mod history;
 pub mod hold;
 pub mod http;
 pub mod main_wallet;

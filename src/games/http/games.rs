@@ -196,8 +196,8 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires `games:write`, or the user of the publisher. Where access is open, games of the house with title, genre, price
-/// and description need no credential.
+/// Requires the scope `games:write` or the publisher's own user. Where access is open, games of the house with title,
+/// genre, price and description need no credential.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
     params(IdempotencyKey),

@@ -175,7 +175,7 @@ impl TryFrom<&Sale> for SaleBody {
 /// Create or change a sale
 ///
 /// A lower price for a window of time, which the clock of the database decides. Of several sales the lowest price holds.
-/// Requires `games:write`, or the user of the publisher.
+/// Requires the scope `games:write` or the publisher's own user.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -215,7 +215,7 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// The latest comes first. Requires `games:write`, or the user of the publisher.
+/// The latest comes first. Requires the scope `games:write` or the publisher's own user.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -233,7 +233,8 @@ async fn list_sales(
 
 /// Delete a sale
 ///
-/// Buyers keep the copies that they have bought at its price. Requires `games:write`, or the user of the publisher.
+/// Buyers keep the copies that they bought at the price of the sale. Requires the scope `games:write` or the
+/// publisher's own user.
 #[utoipa::path(
     delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(

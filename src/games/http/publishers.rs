@@ -114,7 +114,7 @@ async fn create_publisher(
 
 /// Get a publisher
 ///
-/// Requires `games:write`, or the user of the publisher.
+/// Requires the scope `games:write` or the publisher's own user.
 #[utoipa::path(
     get, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

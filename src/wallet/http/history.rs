@@ -23,7 +23,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::read::HistoryEntry;
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::Wallets;
-use crate::wallet::read::HistoryQuery;
+use crate::wallet::history::HistoryQuery;
 use crate::wallet::transfer::{Note, wallet_of};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>

@@ -32,10 +32,10 @@ struct DeliveryBody {
     /// The header `webhook-id` is `msg_` and this id, in every attempt.
     #[schema(example = "31")]
     id: String,
-    /// Null for an event that moves no money.
+    /// Null for an event that concerns no wallet.
     #[schema(required, example = "1")]
     wallet: Option<String>,
-    /// Null for an event that moves no money.
+    /// Null for an event that belongs to no transfer.
     #[schema(required, example = "17")]
     transfer: Option<String>,
     #[schema(example = "transfer.deposit")]

@@ -1,0 +1,117 @@
+//! Histories and statements of wallets.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::read::{WalletBalance, balance_at};
+use super::{BOOK, WalletRecord, Wallets};
+use crate::auth::Caller;
+use crate::error::Result;
+use crate::ids::WalletId;
+use crate::ledger::read::{self, HistoryEntry, HistoryRange};
+
+/// Query for a page of a wallet's history, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryQuery {
+    /// Start of the history, inclusive.
+    pub from: Option<OffsetDateTime>,
+    /// End of the history, exclusive.
+    pub to: Option<OffsetDateTime>,
+    /// Seq of the last entry of the previous page.
+    pub before_seq: Option<i64>,
+    pub limit: i64,
+}
+
+impl Wallets {
+    /// A page of a wallet's history, with the wallet's record.
+    pub async fn history(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+        query: HistoryQuery,
+    ) -> Result<(Arc<WalletRecord>, Vec<HistoryEntry>)> {
+        let record = self.visible_record(caller, id).await?;
+        let mut db = self.db.snapshot("wallet.history").await?;
+        let (from, before) = match (query.from, query.to) {
+            (None, None) => (0, read::END),
+            (from, to) => seqs_between(&mut db, from, to).await?,
+        };
+        let before = query.before_seq.map_or(before, |last| last.min(before));
+        let range = HistoryRange { from, before, oldest_first: false, limit: query.limit };
+        Ok((record, read::history(&mut db, BOOK, id.into(), range).await?))
+    }
+
+    /// The statement of a wallet between two moments.
+    pub async fn statement(
+        &self,
+        caller: &Caller,
+        id: WalletId,
+        from: Option<OffsetDateTime>,
+        to: Option<OffsetDateTime>,
+    ) -> Result<Statement> {
+        let record = self.visible_record(caller, id).await?;
+        let to = match to {
+            Some(to) => Some(to.min(self.settled_until().await?)),
+            None => None,
+        };
+        let mut db = self.db.snapshot("wallet.statement").await?;
+        let (from, before) = seqs_between(&mut db, from, to).await?;
+        let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
+        let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;
+        drop(db);
+        let range = HistoryRange { from, before, oldest_first: true, limit: read::PAGE_MAX };
+        let wallets = self.clone();
+        let until = to;
+        Ok(Statement { id, record, opening, closing, until, range, wallets, is_complete: false })
+    }
+}
+
+/// A statement that is read page by page, oldest entry first, so that its length does not affect memory use.
+pub struct Statement {
+    pub id: WalletId,
+    pub record: Arc<WalletRecord>,
+    pub opening: WalletBalance,
+    pub closing: WalletBalance,
+    /// End of the statement, if the caller gave an end; earlier than the given end if that is not final yet.
+    pub until: Option<OffsetDateTime>,
+    range: HistoryRange,
+    wallets: Wallets,
+    is_complete: bool,
+}
+
+impl Statement {
+    /// The next entries; none when the statement is complete.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<HistoryEntry>>> {
+        if self.is_complete {
+            return Ok(None);
+        }
+        let mut db = self.wallets.db.acquire("wallet.history").await?;
+        let entries = read::history(&mut db, BOOK, self.id.into(), self.range).await?;
+        match entries.last() {
+            Some(last) if i64::try_from(entries.len()) == Ok(self.range.limit) => {
+                self.range.from = last.seq + 1;
+            }
+            _ => self.is_complete = true,
+        }
+        Ok(Some(entries))
+    }
+}
+
+/// Range of the book between two moments: the first seq in the range, and the first seq behind the range.
+async fn seqs_between(
+    db: &mut PgConnection,
+    from: Option<OffsetDateTime>,
+    to: Option<OffsetDateTime>,
+) -> Result<(i64, i64)> {
+    let from = match from {
+        Some(from) => read::seq_before(db, BOOK, from).await? + 1,
+        None => 0,
+    };
+    let before = match to {
+        Some(to) => read::seq_before(db, BOOK, to).await? + 1,
+        None => read::head(db, BOOK).await?.0 + 1,
+    };
+    Ok((from, before))
+}
