@@ -74,7 +74,7 @@ pub struct ExchangeArgs {
     pub simulated_seed: u64,
 }
 
-/// Amounts that bound orders, in minor units of the default currency.
+/// Limits of orders, in minor units of the default currency.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OrderLimits {
     pub min: Option<Minor>,

@@ -1,4 +1,5 @@
-//! `revwallet order`: lists, shows and steers orders; `revwallet exchange`: funds the hot wallets, steers the simulation.
+//! `revwallet order` lists, shows and controls orders. `revwallet exchange` funds the hot wallets and controls the
+//! simulation.
 
 use std::time::Duration;
 

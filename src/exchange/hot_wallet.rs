@@ -45,7 +45,8 @@ impl Exchange {
         Ok(HotWallets { fiat: at(0), crypto: at(1) })
     }
 
-    /// Moves money between the outside and a hot wallet. `amount` is a decimal; below zero, money leaves.
+    /// Moves money between the outside and a hot wallet. `amount` is a decimal; a negative amount leaves the hot
+    /// wallet.
     pub async fn fund_hot_wallet(
         &self,
         currency: Currency,

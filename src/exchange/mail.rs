@@ -1,6 +1,6 @@
 //! Notifications by mail: one message for each order that is over, as text and HTML.
 //!
-//! A message carries the same `Message-ID` in every attempt, so that a receiver recognizes a repeated one.
+//! A message carries the same `Message-ID` in every attempt, so that a receiver recognizes a repeated message.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! The exchange: users buy and sell crypto for the default currency; sagas carry their orders out.
+//! The exchange: users buy and sell crypto for the default currency; sagas execute their orders.
 //!
 //! | part | file |
 //! |---|---|
-//! | what both sides of an order give | [`terms`] |
+//! | the amounts, the fee and the price of an order | [`terms`] |
 //! | a price that is locked for a while | [`quote`] |
 //! | placing, getting and listing orders | [`order`] |
 //! | the steps of an order, and how each is booked | [`steps`] |
@@ -10,10 +10,10 @@
 //! | mail to users whose orders are over | [`mail`] |
 //! | the wallets of a user on the exchange | [`wallet`] |
 //! | the funds of the house | [`hot_wallet`] |
-//! | what operators do with orders | [`operator`] |
+//! | commands of operators on orders | [`operator`] |
 //!
-//! Money is held before the other exchange is called, and every step moves it through the hot wallets, which cannot be
-//! overdrawn: an order completes, or leaves no trace in any balance.
+//! The user's money is held before the other exchange is called, and every step moves money through the hot wallets,
+//! which cannot be overdrawn. An order either completes or leaves the user's balances unchanged.
 
 mod args;
 pub mod cli;
@@ -49,7 +49,7 @@ use self::terms::Pair;
 
 pub use self::args::ExchangeArgs;
 
-/// Every statement of this slice that moves with money.
+/// Every companion statement of this slice, which commits together with a posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
 
 /// The book of all wallets.
@@ -133,7 +133,7 @@ impl ExchangeParts {
         self.pair
     }
 
-    /// The engine of the orders.
+    /// The saga engine that executes the orders.
     pub fn sagas(&self) -> &Sagas<OrderSteps> {
         &self.sagas
     }

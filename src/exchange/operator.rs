@@ -20,7 +20,7 @@ pub struct OperatorCommand<'a> {
     pub command: SagaCommand,
     pub reason: &'a str,
     pub caller: &'a Caller,
-    /// None on the command line.
+    /// `None` on the command line.
     pub origin: Option<Origin>,
 }
 
@@ -57,8 +57,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Runs a command on every open order in a state, at most [`BULK_MAX`]; orders that refuse it are left out. Returns
-    /// those that took it.
+    /// Runs a command on every open order in a state, at most [`BULK_MAX`]; orders that refuse the command are skipped.
+    /// Returns the orders that took the command.
     pub async fn command_all(
         &self,
         state: SagaState,
@@ -79,8 +79,8 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// Makes the worker try an order now, if it is at one of these steps and waits for its next attempt; only for callers
-    /// with `admin`. Without steps, its notification is meant.
+    /// Makes the worker try an order now, if the order is at one of these steps and waits for its next attempt. Without
+    /// steps, makes the worker send the notification of the order. Only for callers with `admin`.
     pub async fn wake(&self, order: SagaId, steps: &[&str], caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::Admin)?;
         let mut db = self.db.acquire("exchange.wake").await?;

@@ -8,7 +8,8 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// How long an expired quote is kept. Its user is told that it has expired; a deleted quote does not exist.
+/// Time for which an expired quote is kept. Until then, an order with the quote is refused because the quote has ended;
+/// later, because the quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A quote.
@@ -40,13 +41,13 @@ impl Exchange {
         Ok(ExchangeQuote { id, terms, expires_at })
     }
 
-    /// The terms of an order at the price now.
+    /// The terms of an order at the current price.
     pub(super) async fn terms(&self, side: Side, amount: OrderAmount) -> Result<Terms> {
         let price = self.exchanger.price().await.map_err(|error| {
             tracing::warn!(
                 event = "exchange.price_unavailable",
                 error.message = error.into_cause().to_string(),
-                "the price cannot be read; orders are refused until it can"
+                "reading the price failed; orders that need it are refused until a read succeeds"
             );
             ExchangeRefusal::PriceUnavailable
         })?;

@@ -16,7 +16,7 @@ pub static PLACED: CompanionKind = CompanionKind {
     sql: "with took as (select n from public.place_orders($2::text::json) n)",
 };
 
-/// Creates a quote, and deletes a few that expired long ago. Returns its expiry.
+/// Creates a quote, and deletes a few quotes that expired long ago. Returns the expiry of the new quote.
 pub(super) async fn create_quote(
     db: &mut PgConnection,
     id: Uuid,
@@ -90,7 +90,7 @@ pub(super) async fn is_quote_open(db: &mut PgConnection, id: Uuid) -> Result<boo
     Ok(is_open.fetch_one(db).await?)
 }
 
-/// The fiat amounts of a user's orders within some hours, without those that failed.
+/// Sum of the fiat amounts of a user's orders in the last `hours` hours, without failed orders.
 pub(super) async fn volume(
     db: &mut PgConnection,
     user: UserId,
@@ -118,7 +118,7 @@ pub(super) async fn order_of(
     Ok(id.fetch_optional(db).await?)
 }
 
-/// The orders that a list or a lookup has.
+/// Filter of a list or a lookup of orders.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct OrderFilter {
     pub id: Option<SagaId>,
@@ -189,7 +189,7 @@ pub(super) async fn open_orders(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// The user that is the house.
+/// The user with the role `house`.
 pub(super) async fn house(db: &mut PgConnection) -> Result<Option<UserId>> {
     let house =
         sqlx::query_scalar!(r#"select id as "id: UserId" from app_user where role = 'house'"#);

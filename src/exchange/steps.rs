@@ -1,4 +1,4 @@
-//! The steps of an order: what each asks of the outside, and how it is booked.
+//! The steps of an order: the call of each step to another system, and the transfers that book the step.
 //!
 //! | step | buy | sell |
 //! |---|---|---|
@@ -6,7 +6,8 @@
 //! | `exchange` | the hot wallet pays fiat and gets crypto; the fee goes to the revenue | the hot wallet pays crypto and gets fiat |
 //! | `withdraw`, `payout` | the chain transfers the crypto, and it goes to the user's wallet | fiat goes to the user, the fee to the revenue |
 //!
-//! The house bears what the price moves between the order and the trade: a hot wallet that is short makes the order wait.
+//! The house bears changes of the price between the order and the trade. If a hot wallet has too little money, the
+//! order waits.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 
-/// Name of the first step, which the order itself does.
+/// Name of the first step, which the posting that places the order does.
 pub(super) const HELD: &str = "hold";
 
 const HOLD: StepDefinition = StepDefinition { name: HELD, calls: false, has_undo: true };
@@ -41,8 +42,8 @@ const EXCHANGE: StepDefinition = StepDefinition { name: "exchange", calls: true,
 const WITHDRAW: StepDefinition = StepDefinition { name: "withdraw", calls: true, has_undo: false };
 const PAYOUT: StepDefinition = StepDefinition { name: "payout", calls: false, has_undo: false };
 
-/// Every definition, the newest of each side last. Orders finish under the version that they began with: a change of the
-/// steps is a new entry.
+/// Every definition, the newest of each side last. Orders finish under the version that they began with: a change of
+/// the steps needs a new entry.
 static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "buy", version: 1, steps: &[HOLD, EXCHANGE, WITHDRAW] },
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
@@ -54,7 +55,7 @@ pub(super) fn newest(side: Side) -> &'static Definition {
     newest.expect("both sides have a definition")
 }
 
-/// Currency and amount that an order holds: those that the user gives.
+/// Currency and amount that an order holds: the side of the trade that the user pays.
 pub(super) fn held(pair: Pair, side: Side, fiat: Minor, crypto: Minor) -> (Currency, Minor) {
     match side {
         Side::Buy => (pair.fiat, fiat),
@@ -67,7 +68,7 @@ pub struct OrderSteps {
     pub(super) wallets: Wallets,
     pub(super) exchanger: Arc<dyn Exchanger>,
     pub(super) chain: Arc<dyn ChainGateway>,
-    /// None without a mail server.
+    /// `None` without a mail server.
     pub(super) notifier: Option<Arc<dyn Notifier>>,
     pub(super) db: Database,
     pub(super) pair: Pair,
@@ -199,7 +200,8 @@ fn input(call: &Call<'_>) -> Result<OrderInput> {
     serde_json::from_str(call.input.get()).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Amount that a trade moved. Without an answer, an operator has said that it was done: at the price of the order.
+/// Fiat amount that a trade moved. Without an answer, an operator has resolved the trade as done, at the price of the
+/// order.
 fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
     let fill = answer.map(Option::<Fill>::deserialize).transpose();
     let fill = fill.map_err(|cause| Error::Internal(cause.into()))?.flatten();
@@ -207,7 +209,7 @@ fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
 }
 
 impl OrderSteps {
-    /// The movements of a trade, or of the opposite one that undoes it.
+    /// The movements of a trade, or of the opposite trade that undoes it.
     fn trade_movements(
         &self,
         call: &Call<'_>,
@@ -228,7 +230,7 @@ impl OrderSteps {
                 Movement::new(kind, Hot, World, crypto, input.crypto),
                 Movement::new(kind, World, Hot, fiat, moved),
             ],
-            // Only the difference of both trades has an effect.
+            // The first trade was not booked, so only the difference between both trades is booked.
             (side, StepAction::Undo) if !call.is_booked => {
                 let first = traded(call.result, input)?;
                 let loss = match side {

@@ -1,4 +1,5 @@
-//! Terms of an order: what the user pays and gets, decided in exact decimals. Payouts are rounded down, fees up.
+//! Terms of an order: the amounts that the user pays and gets, computed in exact decimals. Payouts are rounded down,
+//! fees up.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,7 @@ pub enum OrderAmount {
 }
 
 impl OrderAmount {
-    /// Text for the content of an idempotency key.
+    /// Text of the amount in the content that is hashed with an idempotency key.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),
@@ -64,7 +65,7 @@ impl OrderAmount {
     }
 }
 
-/// Amounts that both sides of an order give.
+/// The amounts, the fee and the price of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     pub side: Side,
@@ -77,7 +78,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Decides the terms at a price.
+    /// Computes the terms at a price.
     pub fn new(
         side: Side,
         amount: OrderAmount,
@@ -120,7 +121,7 @@ impl Terms {
         Ok(Self { side, fiat, fee, crypto, price })
     }
 
-    /// Amount that the exchange takes or pays at the price of the terms.
+    /// Fiat amount that the other exchange takes or pays at the price of the terms.
     pub fn traded_fiat(&self) -> Minor {
         match self.side {
             Side::Buy => Minor(self.fiat.0 - self.fee.0),
@@ -129,7 +130,7 @@ impl Terms {
     }
 }
 
-/// An exact amount in minor units.
+/// Rounds an exact amount to minor units.
 fn minor(exact: Option<Decimal>, currency: Currency, rounding: RoundingStrategy) -> Result<Minor> {
     let rounded =
         exact.map(|exact| exact.round_dp_with_strategy(u32::from(currency.decimals()), rounding));

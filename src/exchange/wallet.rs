@@ -22,7 +22,8 @@ pub struct ExchangeWallet {
 }
 
 impl Exchange {
-    /// The balances of a user, for that user and for callers with `wallet:read`. The house shows the hot wallets.
+    /// The balances of a user, for that user and for callers with `wallet:read`. The balances of the house are those of
+    /// the hot wallets.
     pub async fn wallet(&self, user: UserId, caller: &Caller) -> Result<ExchangeWallet> {
         caller.require_user_or_scope(user, Scope::WalletRead)?;
         if self.is_house(user).await? {
@@ -61,7 +62,7 @@ impl Exchange {
         meta.caller.require_user_or_scope(user, Scope::WalletWrite)?;
         self.wallets.deposit_main(&PlayerId::from(user), self.pair.fiat, amount, meta).await
     }
-    /// Adds signed amounts to the balances of a user, both or neither: only for callers with `admin`.
+    /// Adds signed amounts to the balances of a user, in one posting: only for callers with `admin`.
     pub async fn adjust(
         &self,
         user: UserId,

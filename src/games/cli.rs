@@ -16,7 +16,7 @@ use crate::output::OutputArgs;
 /// Bytes that are read from the file at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Records after which a log without a terminal gets another line.
+/// Number of records after which the progress is printed again if there is no terminal.
 const RECORDS_PER_LINE: u64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
@@ -51,7 +51,7 @@ impl ImportArgs {
         })
     }
 
-    /// The file and its size, if it has one.
+    /// The open file and its size; standard input has no size.
     fn open(&self) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
         if self.file == Path::new("-") {
             return Ok((Box::new(io::stdin()), None));
@@ -98,9 +98,9 @@ struct ImportBody {
 
 /// Progress and result of an import.
 struct Report {
-    /// Hidden without a terminal.
+    /// Progress bar; hidden without a terminal.
     bar: ProgressBar,
-    /// None is standard error.
+    /// File for the refused lines; `None` for standard error.
     refused_to: Option<BufWriter<File>>,
     records: u64,
     added: u64,

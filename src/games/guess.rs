@@ -9,10 +9,10 @@ use crate::secret::digest;
 use crate::telemetry::Metrics;
 use crate::throttle::{self, AttemptLimit, OnSuccess, network};
 
-/// Wrong guesses of a user without a wait, in an hour.
+/// Wrong guesses of a user in an hour before further guesses must wait.
 const FREE_PER_USER: i32 = 10;
 
-/// Wrong guesses from an address without a wait, in an hour.
+/// Wrong guesses from an address in an hour before further guesses must wait.
 const FREE_PER_ADDRESS: i32 = 50;
 
 /// A text that can be guessed.
@@ -55,7 +55,7 @@ impl Games {
         user: UserId,
         address: Option<IpAddr>,
     ) -> Result<CountedGuess> {
-        // A right guess is taken back, and does not forgive the wrong ones.
+        // A right guess is not counted in the end, but does not reset the count of wrong guesses.
         let limit = |what: &str, id: String, free| AttemptLimit {
             key: digest(&["guess", guess.name(), what, &id]),
             free,
@@ -76,7 +76,7 @@ impl Games {
         counted.map(|_| CountedGuess { user, address })
     }
 
-    /// Takes a right guess back, and counts a wrong one for the address.
+    /// Takes a right guess off the user's count, or counts a wrong guess for the address.
     pub(super) async fn end_guess(&self, guess: CountedGuess, is_wrong: bool) -> Result<()> {
         let CountedGuess { user, address } = guess;
         if !is_wrong {
@@ -84,7 +84,7 @@ impl Games {
         }
         let Some(address) = address else { return Ok(()) };
         match throttle::count_attempt(&self.db, &[address], "games.count_guess").await {
-            // Others have used the limit up meanwhile: this guess has its answer.
+            // Other guesses have used up the limit meanwhile. This guess was checked already.
             Ok(_) | Err(Error::TooManyRequests { .. }) => Ok(()),
             Err(error) => Err(error),
         }

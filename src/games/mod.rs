@@ -11,7 +11,7 @@
 //! | the games of a user | [`library`] |
 //! | a catalog from a file | [`import`] |
 //!
-//! The catalog is public. A game of the house belongs to no publisher.
+//! The catalog is public. A game without a publisher is a game of the house, which is the operator of the store.
 
 pub mod activation_key;
 mod args;
@@ -44,7 +44,7 @@ use self::purchase::{PurchaseLocks, QuoteCache};
 
 pub use self::args::GamesArgs;
 
-/// Every statement of this slice that moves with money.
+/// Every companion statement of this slice, which commits together with a posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
 
 /// The book that purchases are paid in.
@@ -104,7 +104,8 @@ impl GamesParts {
     }
 }
 
-/// Refuses a caller that manages neither the games of this publisher's user nor all games. The house has no user.
+/// Refuses a caller that may manage neither the games of this publisher nor all games. `user` is the publisher's user;
+/// `None` for games of the house.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {
         Some(user) => caller.require_owner_or_scope(user, Scope::GamesWrite),

@@ -17,16 +17,16 @@ use super::currency::Currency;
 use super::money::{MAX_BALANCE, Minor};
 use crate::error::{Error, Result};
 
-/// Bound between system accounts, above its negative, and hold accounts, below.
+/// Bound of negative ids: ids above `-SYSTEM_IDS` are system accounts, ids below it are hold accounts.
 const SYSTEM_IDS: i64 = 1 << 40;
 
-/// Bound of the ids of payables, below its negative.
+/// Bound of the ids of payables, which are at or below `-PAYABLE_IDS`.
 const PAYABLE_IDS: i64 = 1 << 54;
 
 /// Highest number of a party that has payables.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
-/// Highest customer id: ids above it have no hold account, and would not be exact in every JSON parser.
+/// Highest customer id: ids above it have no hold account. Every JSON parser reads customer ids exactly.
 pub const ID_MAX: i64 = 1 << 52;
 
 /// Id of an account of the ledger.
@@ -43,7 +43,7 @@ pub enum SystemRole {
     Revenue = 2,
     /// The exchange's own funds.
     Hot = 3,
-    /// The canary's counterpart of the world.
+    /// The canary's own outside world, in place of [`SystemRole::World`].
     CanaryWorld = 4,
     /// The canary's own two wallets.
     CanaryA = 5,
@@ -62,7 +62,7 @@ pub enum AccountClass {
     System,
     /// A system account that cannot be overdrawn.
     Reserve,
-    /// Debt of the operator to a third party, such as the share of a publisher; below zero after refunds.
+    /// Debt of the operator to a third party, such as the share of a publisher. Refunds can take it below zero.
     Payable,
 }
 
@@ -72,7 +72,7 @@ impl AccountId {
         Self(-((role as i64) << 32 | i64::from(currency.number())))
     }
 
-    /// The account of what the operator owes to this party in this currency; `None` beyond [`PARTY_MAX`].
+    /// The account with the operator's debt to this party in this currency; `None` if `party` is above [`PARTY_MAX`].
     pub fn payable(party: u32, currency: Currency) -> Option<Self> {
         let number = i64::from(party) << 32 | i64::from(currency.number());
         (party <= PARTY_MAX).then_some(Self(-PAYABLE_IDS - number))
@@ -183,7 +183,7 @@ impl FromStr for AccountState {
 pub struct Account {
     pub currency: Currency,
     pub balance: Minor,
-    /// Balance of its hold account: copied here, so that every response can contain both.
+    /// Balance of the account's hold account, copied here so that every response can contain both balances.
     pub held: Minor,
     pub state: AccountState,
 }

@@ -1,6 +1,6 @@
 //! The auditor: a durable reader that checks each new seal of the book and reports the results in metrics.
 //!
-//! Across all processes each seal is checked once, from the first one on. An inconsistency is logged as an error and
+//! Each seal is checked once across all processes, from the first seal on. An inconsistency is logged as an error and
 //! counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs the head, so
 //! archived logs contain anchors for `revwallet verify`.
 
@@ -40,7 +40,7 @@ pub fn start(tail: &Tail, book: i32, metrics: &Arc<Metrics>, tasks: &Tasks) {
     tail.follow::<SealedChunks>(READER, auditor, tasks);
 }
 
-/// Source of the book in chunks that end with a seal.
+/// Source that reads the book in chunks, each of which ends with a seal.
 struct SealedChunks;
 
 impl Source for SealedChunks {

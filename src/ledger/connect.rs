@@ -33,8 +33,8 @@ pub enum StartError {
     NoBook(i32),
 }
 
-/// Connects as the application's role, with the limits of every connection.
-/// `before_role` runs as the login user, which may have more permissions.
+/// Connects, applies the session settings, and switches to the application's role if the login user may do that.
+/// `before_role` runs before the switch, when the connection may have more permissions.
 pub(super) async fn connect<T>(
     database: &Pipelined,
     before_role: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
@@ -71,7 +71,7 @@ pub(super) async fn drive<T>(
         Either::Left((done, _)) => return done,
         Either::Right((ended, _)) => ended,
     };
-    // A connection that has ended fails its pending requests only when it is dropped; otherwise they never complete.
+    // Pending requests of an ended connection fail only when its driver is dropped; otherwise they never complete.
     *driver = Box::pin(std::future::ready(ended));
     work.await
 }

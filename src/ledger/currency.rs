@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest code. A system account's id contains the code's number and must stay above -2^40.
+/// Longest currency code, in characters. A system account's id contains the code's number and must stay above -2^40.
 pub const CODE_LEN_MAX: usize = 6;
 
-/// Most decimals: with 18, an `i64` still has room for nine whole units.
+/// Most decimals of a currency: with 18, an `i64` still has room for nine whole units.
 pub const DECIMALS_MAX: u8 = 18;
 
 /// Currencies of ISO 4217, by their number of decimals.
@@ -44,7 +44,7 @@ pub enum CurrencyError {
 }
 
 impl Currency {
-    /// Checks the form of code and decimals, not whether the currency is known.
+    /// Creates a currency. Checks the form of its code and decimals, not whether the program accepts the currency.
     pub fn new(code: &str, decimals: u8) -> Result<Self, CurrencyError> {
         let bytes = code.as_bytes();
         let is_code_char = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit();
@@ -66,7 +66,7 @@ impl Currency {
             .expect("the constructor accepts only capitals and digits")
     }
 
-    /// Number of decimals in its amounts.
+    /// Number of decimals in amounts of this currency.
     pub const fn decimals(self) -> u8 {
         self.decimals
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Currency {
 impl FromStr for Currency {
     type Err = CurrencyError;
 
-    /// Parses `CODE:DECIMALS`, as the setting has it.
+    /// Parses `CODE:DECIMALS`, the form of the setting `--currency`.
     fn from_str(text: &str) -> Result<Self, CurrencyError> {
         let (code, decimals) = text.split_once(':').ok_or(CurrencyError::Form)?;
         Self::new(code, decimals.parse().map_err(|_| CurrencyError::Form)?)
@@ -136,7 +136,7 @@ impl Currencies {
         self.find_by_number(Currency::new(code, 0).ok()?.number())
     }
 
-    /// The currency with this code; else what is wrong with a request that names it.
+    /// The currency with this code, or the error text for a request that names an unsupported currency.
     pub fn supported(&self, code: &str) -> Result<Currency, String> {
         self.find(code).ok_or_else(|| "is not a supported currency".to_owned())
     }
@@ -156,8 +156,8 @@ impl Currencies {
         if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
     }
 
-    /// Returns an amount that a person or a program wrote as a text. An exponent, which numbers of JSON may have, is more likely
-    /// a mistake in a text.
+    /// Returns an amount that was written as a text. An exponent, which a JSON number may have, is refused: in a text,
+    /// it is more likely a mistake.
     pub fn written_amount(text: &str) -> Result<&str, String> {
         if text.contains(['e', 'E']) {
             return Err("must be a decimal number without an exponent".to_owned());

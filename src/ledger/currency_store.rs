@@ -1,4 +1,5 @@
-//! Currencies in the database: those of the settings are stored, so that a later start without them still knows them.
+//! Currencies in the database. Currencies from the settings are stored, so that a later start without these settings
+//! still knows the currencies.
 
 use anyhow::{Context, bail};
 
@@ -7,7 +8,7 @@ use super::sql;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// The built-in currencies, those of the settings, and those that the database knows. Stores the ones of the settings.
+/// Loads the built-in currencies, those of the settings, and those in the database. Stores those of the settings.
 pub async fn load(db: &Database, configured: &[Currency]) -> anyhow::Result<Currencies> {
     Currencies::with_added(configured).context("--currency is invalid")?;
     let stored = read(db).await.map_err(Error::into_cause)?;

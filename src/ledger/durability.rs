@@ -1,4 +1,4 @@
-//! Durability of the server: settings with which it may lose acknowledged commits.
+//! Durability of the database server: finds settings with which the server may lose acknowledged commits.
 
 use std::fmt;
 

@@ -1,9 +1,9 @@
-//! Canonical encoding of a batch; the seal's hash covers its digest.
+//! Canonical encoding of a batch. The hash of the batch's seal covers the digest of this encoding.
 //!
-//! A version byte, then records that are self-delimiting and differ in their first byte: the transfers by seq, the
-//! postings that have a key by first seq, the new accounts by (seq, account).
-//! Numbers are big-endian. A stored book is always verified with the version it was written with, so a change of the
-//! encoding is a new version beside this one.
+//! The encoding starts with a version byte, the book, and the seq before the batch. Records follow, which are
+//! self-delimiting and differ in their first byte: the transfers by seq, the postings that have a key by first seq, the
+//! new accounts by (seq, account). Numbers are big-endian. A stored book is always verified with the version it was
+//! written with, so a change of the encoding is a new version beside this one.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

@@ -47,7 +47,7 @@ impl PostingTimer {
 /// Times the stages of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StageTimer {
-    /// When the oldest of its postings was queued.
+    /// Time at which the batch's oldest posting was queued.
     queued: Instant,
     taken: Instant,
     sent: Instant,

@@ -6,8 +6,9 @@
 //! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
 //! the postings of many callers into batches. Each batch is one commit that names the batch before it.
 //!
-//! Guarantees to a caller: a posting is acknowledged after its commit; a refusal is final; the same key with the same
-//! content gets the same reply; whichever process is killed, each acknowledged posting is in the book exactly once.
+//! Guarantees to a caller: a posting is acknowledged after its commit; a refusal is final; the same idempotency key
+//! with the same content gets the same reply; whichever process is killed, each acknowledged posting is in the book
+//! exactly once.
 
 #![deny(clippy::float_arithmetic)]
 
@@ -87,7 +88,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Connects and starts the writer, which ends once the token is cancelled and the queue is drained.
+    /// Connects and starts the writer. Once the tasks stop, the writer drains the queue and ends.
     pub async fn start(options: LedgerOptions, tasks: &Tasks) -> Result<Self, StartError> {
         let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
@@ -122,7 +123,7 @@ impl Ledger {
         match reply.await {
             Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
-                // Boxed: a request is moved with everything that it may wait for, and this is rare.
+                // Boxed, so that this rare path does not enlarge the future of every request.
                 Box::pin(self.replay(key, first_seq, last_seq)).await
             }
             Ok(Err(error)) => Err(error),
@@ -130,7 +131,7 @@ impl Ledger {
         }
     }
 
-    /// Returns the posting that was written under this key, as it was first acknowledged.
+    /// Returns the posting that was written under this idempotency key, as it was first acknowledged.
     pub async fn find(&self, key: HashedKey) -> Result<Option<Posted>, PostError> {
         let read = async {
             let mut db = self.pool.acquire().await?;
@@ -157,7 +158,8 @@ impl Ledger {
             .set(self.admission.oldest_age().as_secs_f64());
     }
 
-    /// Reads the first reply to a key again, as long as the book still has the posting.
+    /// Rebuilds the first reply to an idempotency key from the book. Fails as unavailable if the book no longer has the
+    /// posting.
     async fn replay(
         &self,
         key: Option<HashedKey>,
@@ -184,7 +186,7 @@ impl Ledger {
         match read {
             Ok(Some(posted)) => Ok(posted),
             Ok(None) => {
-                // The writer drops the key from its cache, too, once it reads from the server that lost the posting.
+                // The writer clears its cache of keys, too, once a catch-up shows that the server has lost commits.
                 tracing::warn!(
                     first_seq,
                     last_seq,
@@ -193,7 +195,10 @@ impl Ledger {
                 Err(PostError::Unavailable)
             }
             Err(error) => {
-                tracing::warn!(error.message = %error, "reading a replay failed; the client may retry");
+                tracing::warn!(
+                    error.message = %error,
+                    "reading the first reply to an idempotency key failed; the client may retry"
+                );
                 Err(PostError::Unavailable)
             }
         }

@@ -12,13 +12,14 @@ use crate::error::Result;
 pub(super) const POST: &str = "select ledger.post(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
 
-/// Wakes the readers of the book after batches that did not. A lost notification is harmless: readers also poll.
+/// Wakes the readers of the book, for batches that were sent without a notification. A lost notification is harmless:
+/// readers also poll.
 pub(super) const NOTIFY: &str = "select pg_notify('book', ($1::int)::text)";
 
 /// Begins the transaction of a batch with companions, or of a batch under the book's lock.
 pub(super) const BEGIN: &str = "begin";
 
-/// Ends that transaction; rolls it back if any statement in it failed.
+/// Commits the transaction that `BEGIN` started; rolls it back if any statement in it failed.
 pub(super) const COMMIT: &str = "commit";
 
 /// Finds the batch that was sealed right after this seq.
@@ -27,7 +28,7 @@ pub(super) const NEXT_SEAL: &str = "
     from ledger.seal
     where book = $1 and prev_seq = $2";
 
-/// Finds the head of the book.
+/// Finds the head of the book: the seq of the last seal, and the batch of that seal.
 pub(super) const HEAD: &str = "
     select seq, batch_id
     from ledger.seal
@@ -41,8 +42,8 @@ pub(super) const KEYS: &str = "
     from ledger.posting
     where book = $1 and key_hash = any ($2)";
 
-/// Reads what the rules need of these accounts: two index probes for the balance, two for the held money, one for the
-/// state.
+/// Reads the facts about accounts that the rules need. Each account takes two index probes for the balance, two for the
+/// held money, and one for the state.
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
@@ -72,8 +73,8 @@ pub(super) const ACCOUNTS: &str = "
     ) hc on true
     ";
 
-/// Reads what other processes wrote since this seq, and the batch that sealed this seq: it differs from the known batch
-/// if the database has lost commits.
+/// Reads the transfers that other processes wrote after a seq, and the batch that sealed this seq. If the database has
+/// lost commits, that batch differs from the batch that the writer knows.
 pub(super) const CATCH_UP: &str = "
     select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance,
         (select batch_id from ledger.seal where book = $1 and seq = $2)
@@ -95,17 +96,17 @@ pub(super) const DURABILITY: &str = "
 /// Switches to the application's role.
 pub(super) const SET_ROLE: &str = "set role revwallet_app";
 
-/// Checks that the role exists, which the cluster may not have permitted, and that this user may switch to it. Before
-/// PostgreSQL 16, every member of a role may.
+/// Checks that the application's role exists and that this user may switch to it. The role is missing if the cluster
+/// did not permit its creation. Before PostgreSQL 16, every member of a role may switch to the role.
 pub(super) const HAS_ROLE: &str = "
     select coalesce((
         select pg_has_role(r.oid,
             case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
         from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
-/// Configures each connection: a process that hangs must not keep the book locked.
-/// Plans do not depend on parameter values, so each statement is planned once; only with indexes, because a table that
-/// is small when the plan is made grows later.
+/// Settings of each connection. The timeouts keep a process that hangs from locking the book. Plans do not depend on
+/// parameter values, so each statement is planned once. Plans use only indexes, because a table that is small when the
+/// plan is made grows later.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
@@ -157,7 +158,7 @@ pub(super) async fn find_posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
-/// Finds the posting of a key: its content hash, its first and its last seq.
+/// Finds the posting of an idempotency key: its content hash, its first and its last seq.
 pub(super) async fn find_key(
     db: &mut PgConnection,
     book: i32,
@@ -173,7 +174,7 @@ pub(super) async fn find_key(
     Ok(row.map(|row| (row.content_hash, row.first_seq, row.last_seq)))
 }
 
-/// Stores a currency, unless it is known.
+/// Stores a currency, unless it is stored already.
 pub(super) async fn store_currency(db: &mut PgConnection, code: &str, decimals: i16) -> Result<()> {
     let insert = sqlx::query!(
         "insert into currency (code, decimals) values ($1, $2) on conflict do nothing",

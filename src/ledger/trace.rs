@@ -22,7 +22,7 @@ pub(super) fn batch_span<'a>(
     let mut batch = Span::none();
     for posting in postings.filter(|posting| !posting.is_none()) {
         if batch.is_none() {
-            // Exported whether its own trace is sampled or not, because one of its postings is exported.
+            // The batch is exported whether its own trace is sampled or not, because one of its postings is exported.
             batch = in_trace(&TraceContext::new_root(), || {
                 info_span!(
                     parent: None,

@@ -74,12 +74,12 @@ impl TransferKind {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
-    /// Returns whether it moves money; otherwise it changes the state of an account.
+    /// Whether a transfer of this kind moves money. If not, it changes the state of an account.
     pub const fn moves_money(self) -> bool {
         self.code() >= 10
     }
 
-    /// The state that it gives an account; `None` if it moves money.
+    /// The state of an account after a transfer of this kind; `None` for kinds that move money.
     pub const fn state_after(self) -> Option<AccountState> {
         match self {
             Self::Open | Self::Unfreeze => Some(AccountState::Open),
@@ -118,7 +118,8 @@ impl TransferKind {
 #[derive(Debug, Clone)]
 pub struct Leg {
     pub action: Action,
-    /// Whether it belongs to the same transfer as the leg before it, as a fee does: they share an id and a response.
+    /// Whether the leg belongs to the same transfer as the leg before it, such as a fee. Both then share an id and a
+    /// response.
     pub with_previous: bool,
     /// The transfer that this leg reverses or completes.
     pub linked: Option<i64>,
@@ -154,7 +155,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The amount that it moves; zero if it changes the state of an account.
+    /// The amount that the action moves; zero if the action changes the state of an account.
     pub const fn amount(&self) -> Minor {
         match self {
             Self::Move { amount, .. } => *amount,
@@ -186,7 +187,7 @@ pub struct Posting {
     pub legs: Vec<Leg>,
     /// Rows of other slices that commit with the legs.
     pub companions: Vec<Companion>,
-    /// Trace of the request that it belongs to.
+    /// Trace of the request that the posting belongs to.
     pub trace_id: Option<Uuid>,
 }
 
@@ -207,7 +208,7 @@ pub struct TransferRow {
 /// Acknowledgment of a posting that is in the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posted {
-    /// The id of its first transfer.
+    /// Seq of the posting's first row, which is the id of its first transfer.
     pub first_seq: i64,
     pub last_seq: i64,
     pub at: OffsetDateTime,
@@ -215,7 +216,7 @@ pub struct Posted {
     pub replayed: bool,
     /// A row for each leg, with the balances after it. Row `n` has the seq `first_seq + n`.
     pub rows: Vec<TransferRow>,
-    /// Held balances, after the posting, of the customer accounts that it touched; accounts without held money are omitted.
+    /// Held balances of the touched customer accounts after the posting; accounts without held money are omitted.
     pub held: Vec<(AccountId, Minor)>,
 }
 

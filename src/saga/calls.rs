@@ -1,4 +1,4 @@
-//! Calls to other systems: only what a system reports for our reference decides.
+//! Calls to other systems. The outcome of a call is only what the other system reports for its reference.
 
 use std::future::Future;
 
@@ -13,7 +13,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(super) enum Answer {
     Done(Box<RawValue>),
-    /// It will never take effect.
+    /// The call will never take effect.
     Refused(String),
     /// Another attempt may bring an answer.
     Later(String),
@@ -32,7 +32,7 @@ pub(super) struct Attempt {
 }
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Makes a call, or learns what became of it.
+    /// Makes a call, or finds out the outcome of an earlier attempt.
     pub(super) async fn ask(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         let is_last = attempt.number >= self.settings.attempts_max;
         let is_late = attempt.is_late && call.action == StepAction::Do;
@@ -77,7 +77,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Gives a call up, unless it has taken effect.
+    /// Cancels a call, unless it has taken effect.
     async fn cancel(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         match self.traced("cancel", call, self.handler.cancel(call)).await {
             Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
@@ -113,7 +113,7 @@ impl<H> SagasParts<H> {
         self.in_time(request).instrument(span).await
     }
 
-    /// Bounds the time of a call; a failure becomes its text.
+    /// Runs a call with the timeout of the settings. An error is returned as its text.
     pub(super) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T>>,

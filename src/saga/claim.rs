@@ -22,7 +22,7 @@ pub(super) struct Claim {
     pub state: SagaState,
     pub input: Box<RawValue>,
     pub is_late: bool,
-    /// Why it is being undone.
+    /// Reason that the saga is being undone.
     pub reason: Option<String>,
     pub step: usize,
     pub action: StepAction,
@@ -90,7 +90,7 @@ impl Claim {
         })
     }
 
-    /// The state of the saga while it works on its step.
+    /// The state of the saga while a worker works on the current step.
     pub(super) fn working_state(&self) -> SagaState {
         match self.action {
             StepAction::Do => SagaState::Processing,
@@ -98,7 +98,7 @@ impl Claim {
         }
     }
 
-    /// The state of the step while it is tried.
+    /// The state of the current step while a worker tries it.
     pub(super) fn trying_state(&self) -> StepState {
         match self.action {
             StepAction::Do => StepState::Running,
@@ -106,7 +106,7 @@ impl Claim {
         }
     }
 
-    /// A change of the saga and of its current step; what it does not say stays as it is.
+    /// Creates a change of the saga and of its current step. Members that the caller does not set stay empty.
     pub(super) fn to(&self, state: SagaState, step_state: StepState) -> Move<'_> {
         debug_assert!(self.state.may_become(state), "{:?} to {state:?}", self.state);
         Move {

@@ -1,20 +1,21 @@
 //! Definitions: the steps of each kind of saga, by version.
 
-/// A kind of saga in one version. A saga finishes under the version that it began with: a change is a new version.
+/// A kind of saga in one version. A saga finishes under the version that it began with, so a change needs a new
+/// version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
     pub kind: &'static str,
     pub version: i16,
-    /// The first one is done by the posting that creates the saga.
+    /// The steps in order. The posting that creates the saga does the first step.
     pub steps: &'static [StepDefinition],
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct StepDefinition {
     pub name: &'static str,
-    /// Whether it calls another system; otherwise it only moves money in the book.
+    /// Whether the step calls another system; otherwise it only moves money in the book.
     pub calls: bool,
-    /// Whether it can be undone. After one that cannot, no step may fail for good.
+    /// Whether the step can be undone. After a step that cannot be undone, no step may fail for good.
     pub has_undo: bool,
 }
 

@@ -34,7 +34,7 @@ pub struct Call<'a> {
     pub owner: UserId,
     pub step: &'static StepDefinition,
     pub action: StepAction,
-    /// By which the other system knows this call: the same in every attempt.
+    /// Reference by which the other system identifies this call; the same in every attempt.
     pub reference: String,
     /// The facts that were given when the saga was created.
     pub input: &'a RawValue,
@@ -49,11 +49,11 @@ pub struct Call<'a> {
 /// Outcome of a call, as the other system reports it for a reference.
 #[derive(Debug)]
 pub enum CallOutcome {
-    /// It took effect, once.
+    /// The call took effect, once.
     Done(Box<RawValue>),
-    /// It will never take effect.
+    /// The call will never take effect.
     Refused(String),
-    /// It was accepted, and may yet take effect.
+    /// The call was accepted, and may yet take effect.
     Pending,
     /// The other system does not know the reference.
     Absent,
@@ -62,9 +62,9 @@ pub enum CallOutcome {
 /// Outcome of booking a step.
 #[derive(Debug)]
 pub enum Booked {
-    /// Its posting is in the book; none if there is no money to move.
+    /// The posting of the step is in the book; `None` if there is no money to move.
     Done(Option<TransferId>),
-    /// It cannot be booked now, for this reason.
+    /// The step cannot be booked now, for this reason.
     Waiting(String),
     /// Another worker has claimed the saga meanwhile.
     Overtaken,
@@ -76,32 +76,32 @@ pub struct Ended<'a> {
     pub saga: SagaId,
     pub owner: UserId,
     pub state: SagaState,
-    /// Why it failed.
+    /// Reason that the saga failed.
     pub reason: Option<&'a str>,
     pub input: &'a RawValue,
-    /// Names this notification: the same in every attempt.
+    /// Identifies this notification; the same in every attempt.
     pub reference: Uuid,
 }
 
 /// Interface of a slice whose sagas the engine runs.
 ///
-/// The other system must treat a reference as an idempotency key: however often and late a call arrives, it takes effect at
-/// most once, and never after `cancel` was answered with [`CallOutcome::Refused`].
+/// The other system must treat a reference as an idempotency key: however often and late a call arrives, it takes
+/// effect at most once, and never after `cancel` was answered with [`CallOutcome::Refused`].
 pub trait SagaHandler: Send + Sync + 'static {
-    /// Every definition that sagas may still run under, old ones included.
+    /// Every definition that sagas may still run under, including old versions.
     fn definitions() -> &'static [Definition];
 
-    /// Asks the other system to make the call. Its answer decides nothing; `find` does.
+    /// Asks the other system to make the call. The answer does not decide the outcome; `find` does.
     fn submit(&self, call: &Call<'_>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Asks the other system about the reference of the call. An error is no answer.
+    /// Asks the other system about the reference of the call. An error leaves the outcome open.
     fn find(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
     /// Asks the other system to refuse the reference from now on, unless the call has taken effect.
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Books a step. `answer` is that of the other system, if the step calls one; `settle` makes the companion of the
-    /// posting, given the place of the transfer that the step is known by.
+    /// Books a step. `answer` is the answer of the other system, if the step calls a system. `settle` makes the
+    /// companion of the posting from the index of the leg whose transfer is recorded for the step.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,

@@ -10,14 +10,14 @@
 //! | [`claim`] | a claimed saga at its step |
 //! | [`steps`] | one claimed saga: do, undo, book |
 //! | [`setback`] | a step that is given up, tried again, waits, is unknown or stuck |
-//! | [`notification`] | telling the owner that it is over |
-//! | [`calls`] | the outcome of a call to another system, by our reference only |
+//! | [`notification`] | telling the owner that the saga is over |
+//! | [`calls`] | calls to another system, whose outcome is found by the reference of the call |
 //! | [`operator`] | retry, skip, abort, resolve, approve |
 //!
 //! The state of a saga, the record of its step and what is to run next commit together with the money of the step, as a
 //! companion of its posting. A saga is claimed with a lease; each write names the fence of the claim, so a worker that
-//! lost its lease changes nothing. Before a worker calls another system, the claim has recorded that it may: the
-//! worker that claims the saga next asks that system first.
+//! lost its lease changes nothing. Before a worker calls another system, the claim has recorded that the worker may do
+//! so. Therefore the worker that claims the saga next asks that system first.
 
 mod calls;
 mod claim;
@@ -53,16 +53,17 @@ pub use self::worker::start;
 pub struct SagaSettings {
     /// Attempts at a call before it is given up, or its outcome counts as unknown.
     pub attempts_max: i32,
-    /// First pause after a failed attempt; it doubles with each attempt.
+    /// First pause after a failed attempt; the pause doubles with each attempt.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
     /// Time between two questions about a call whose outcome is unknown.
     pub unknown_interval: Duration,
     /// Longest time that a call may take.
     pub call_timeout: Duration,
-    /// Time for which a claim is exclusive: three quarters of it are longer than any calls between two writes.
+    /// Lease of a claim. A step that follows in the same claim may find only three quarters of it left, in which its
+    /// calls must end.
     pub lease: Duration,
-    /// Whether the end of a saga is notified.
+    /// Whether the owner is notified when a saga is over.
     pub notifies: bool,
 }
 
@@ -83,7 +84,7 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
-    /// Wakes the worker for an attempt that was put off without an event.
+    /// Wakes the worker after an attempt was delayed, because no event announces the delay.
     put_off: Notify,
 }
 
@@ -102,7 +103,7 @@ impl<H> std::ops::Deref for Sagas<H> {
 }
 
 impl<H: Send + Sync> Sagas<H> {
-    /// Draws the id of a new saga; callers at the same time share a call.
+    /// Draws the id of a new saga. Concurrent callers share a query.
     pub async fn next_id(&self) -> Result<SagaId> {
         let draw = |callers: Vec<()>| async move {
             let mut db = self.db.acquire("saga.next_id").await?;

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 const NOTIFICATION_PAUSE_MAX: Duration = Duration::from_hours(1);
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Tells the owner that the saga is over. A failure never ends the attempts.
+    /// Tells the owner that the saga is over. After a failure, the notification is tried again, without a limit of
+    /// attempts.
     pub(super) async fn notify(&self, row: ClaimedRow, state: SagaState) -> Result<()> {
         let input =
             RawValue::from_string(row.input).map_err(|cause| Error::Internal(cause.into()))?;

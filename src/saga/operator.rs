@@ -10,15 +10,15 @@ use crate::ids::SagaId;
 /// A command of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SagaCommand {
-    /// Lets a saga begin that waits for approval.
+    /// Lets a saga that waits for approval begin.
     Approve,
     /// Tries the current step or undo again, now.
     Retry,
     /// Counts the undo of a stuck saga as done by hand.
     Skip,
-    /// Gives a saga up: its steps are undone. Of a stuck saga, the undo that fails is skipped.
+    /// Gives a saga up: its steps are undone. If the saga is stuck, the undo that fails is skipped.
     Abort,
-    /// Says what became of a call whose outcome is unknown.
+    /// Sets the outcome of a call whose outcome is unknown.
     Resolve { is_done: bool },
 }
 
@@ -34,7 +34,7 @@ impl SagaCommand {
     }
 }
 
-/// Runs a command in the caller's transaction; a worker that has the saga loses its claim.
+/// Runs a command in the caller's transaction; a worker that works on the saga loses its claim.
 pub async fn command(
     db: &mut PgConnection,
     saga: SagaId,
@@ -49,7 +49,8 @@ pub async fn command(
     sql::change(db, &change).await
 }
 
-/// Makes a saga due now if it is at one of these steps, or, without steps, if its notification is due. False if it is not.
+/// Makes a saga due now if it is at one of these steps; without steps, if its notification is due. Returns false if
+/// neither is the case.
 pub async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     sql::wake(db, saga, steps).await
 }
@@ -67,7 +68,7 @@ fn plan<'a>(
         saga,
         state: working,
         undoing: found.undoing,
-        // That of the compensation stays.
+        // The reason of a compensation stays as it is.
         reason: None,
         ends: false,
         step: found.step,
@@ -83,7 +84,7 @@ fn plan<'a>(
             ..base
         }),
         (SagaCommand::Resolve { .. }, _) => refused("its outcome is not unknown"),
-        // Anything else could pay twice.
+        // Any other command could pay twice.
         (_, SagaState::Unknown) => refused("its outcome is unknown: resolve it"),
         (SagaCommand::Approve, _) if found.approves => {
             Ok(OperatorChange { state: SagaState::Pending, ..base })
@@ -105,7 +106,7 @@ fn plan<'a>(
             refused("nothing of it can be given up any more")
         }
         (SagaCommand::Abort, _) => {
-            // The worker gives the step up as after the deadline.
+            // The worker gives the step up, as it does after the deadline.
             Ok(OperatorChange { reason: Some(reason), ends: true, ..base })
         }
     }

@@ -1,4 +1,5 @@
-//! Setbacks of a claimed saga: a step that is given up, tried again, waits, is unknown or stuck, and a claim that is lost.
+//! Setbacks of a claimed saga: a step that is given up, tried again, waits, is unknown or stuck, and a claim that is
+//! lost.
 
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use super::state::{SagaState, StepState};
 use super::steps::Next;
 use crate::error::Result;
 
-/// Pause before a worker looks again at a saga whose definition it does not know.
+/// Pause before a worker again claims a saga whose definition this program does not know.
 const UNKNOWN_VERSION_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause before a step is tried again that cannot be booked now.
+/// Pause before a step that cannot be booked now is tried again.
 const WAITING_PAUSE: Duration = Duration::from_secs(1);
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Leaves a saga to a newer version of the program.
+    /// Leaves a saga to a worker of another version of the program.
     pub(super) async fn park(&self, row: &ClaimedRow) -> Result<()> {
         let reason = format!("version {} of {} is unknown to this program", row.version, row.kind);
         tracing::warn!(
@@ -35,8 +36,8 @@ impl<H: SagaHandler> Sagas<H> {
         Ok(())
     }
 
-    /// Begins to undo the steps that are done. With an answer of the other system, the current one is among them, though it
-    /// is not booked.
+    /// Begins to undo the steps that are done. With an answer of the other system, the current step is also undone,
+    /// although it is not booked.
     pub(super) async fn give_up(
         &self,
         claim: &Claim,
@@ -136,7 +137,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::info!(
             event = "saga.claim_lost",
             saga = claim.id.0,
-            "a worker was too slow: another one has claimed its saga; nothing was changed"
+            "a worker was too slow; another worker has claimed its saga, and nothing was changed"
         );
     }
 }

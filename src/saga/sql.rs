@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 use crate::ledger::companion::CompanionKind;
 
-/// Moves a saga on, if its claim is still the last one.
+/// Advances a saga, if its claim is still the latest claim.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "saga.moved",
     sql: "with took as (select n from public.move_sagas($2::text::json) n)",
@@ -43,23 +43,23 @@ pub(super) struct Move<'a> {
     pub state: &'a str,
     pub undoing: bool,
     pub reason: Option<&'a str>,
-    /// Time until the next claim; none if nothing is to run.
+    /// Time until the next claim; `None` if nothing is to run.
     pub seconds: Option<f64>,
     pub notification: Option<&'a str>,
     pub step: i16,
-    /// Whether the result is that of the undo.
+    /// Whether the change concerns the undo of the step.
     pub undid: bool,
     pub step_name: &'a str,
     pub step_state: &'a str,
     pub error: Option<&'a str>,
     pub result: Option<&'a RawValue>,
-    /// Place of the step's transfer in its posting.
+    /// Index of the step's transfer in its posting.
     pub first: Option<usize>,
     pub next: Option<i16>,
     pub next_name: Option<&'a str>,
 }
 
-/// Moves a saga on without a posting; false if its claim is not the last one any more.
+/// Advances a saga without a posting; false if its claim is no longer the latest claim.
 pub(super) async fn move_on(db: &mut PgConnection, row: &Move<'_>) -> Result<bool> {
     #[derive(Serialize)]
     struct Numbered<'a> {
@@ -119,7 +119,7 @@ pub(super) async fn claim(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Time until the next claim of a saga, or the end of a lease; below zero if it has passed.
+/// Time until the next saga is due or the next lease ends; negative if that moment has passed.
 pub(super) async fn seconds_until_due(db: &mut PgConnection) -> Result<Option<f64>> {
     let seconds = sqlx::query_scalar!(
         "select extract(epoch from min(run_at) - clock_timestamp())::float8
@@ -128,7 +128,7 @@ pub(super) async fn seconds_until_due(db: &mut PgConnection) -> Result<Option<f6
     Ok(seconds.fetch_one(db).await?)
 }
 
-/// Ends the notification of a saga, or delays its next attempt; false if the claim is not the last one any more.
+/// Ends the notification of a saga, or delays its next attempt; false if the claim is no longer the latest claim.
 pub(super) async fn end_notification(
     db: &mut PgConnection,
     saga: SagaId,
@@ -172,7 +172,7 @@ pub(super) struct OpenSagas {
     pub kind: String,
     pub state: String,
     pub count: i64,
-    /// Age of the oldest one, in seconds.
+    /// Age of the oldest saga, in seconds.
     pub oldest: f64,
 }
 
@@ -210,17 +210,17 @@ pub(super) async fn lock(db: &mut PgConnection, saga: SagaId) -> Result<Option<L
     Ok(row.fetch_optional(db).await?)
 }
 
-/// A change that an operator makes to a saga: the claim of a worker that has it now ends.
+/// A change that an operator makes to a saga. It ends the claim of a worker that works on the saga.
 pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
     pub state: SagaState,
     pub undoing: bool,
-    /// None leaves the reason of a compensation as it is.
+    /// `None` leaves the reason of a compensation as it is.
     pub reason: Option<&'a str>,
-    /// Whether the deadline is now; otherwise the saga has as much time again as when it began.
+    /// Whether the deadline is set to now; otherwise the saga gets as much time again as when it began.
     pub ends: bool,
     pub step: i16,
-    /// New state of the step that it was at, if it changes.
+    /// New state of the step that the saga was at, if that state changes.
     pub step_state: Option<&'a str>,
     /// Whether the call is made again under a new reference.
     pub renews: bool,
@@ -298,8 +298,8 @@ pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<Sa
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Makes a saga due now if it is at one of these steps and has failed before, or, without steps, if its notification is due. An
-/// attempt that is under way may lose its claim.
+/// Makes a saga due now if it is at one of these steps and an attempt at the step has failed; without steps, if its
+/// notification is due. An attempt in progress may lose its claim.
 pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"with found as (

@@ -46,12 +46,12 @@ impl SagaState {
         }
     }
 
-    /// Whether nothing follows but the notification.
+    /// Whether the saga has ended, so that only its notification can follow.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Failed)
     }
 
-    /// Whether a saga in this state may be in that one next.
+    /// Whether `next` can follow this state, or is the same state.
     pub fn may_become(self, next: Self) -> bool {
         self == next || self.transitions().iter().any(|(state, _)| *state == next)
     }

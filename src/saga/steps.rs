@@ -1,4 +1,4 @@
-//! Work on a claimed saga: its steps are done or undone until there is nothing left or another attempt has to wait.
+//! Work on a claimed saga: its steps are done or undone until the saga is over or the next attempt has to wait.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use super::state::{SagaState, StepState};
 use crate::error::{Error, Result};
 use crate::ledger::companion::Companion;
 
-/// Refusal of a posting whose claim is not the last one any more.
+/// Refusal of a posting whose claim is no longer the latest claim.
 const OVERTAKEN: &str = "another worker has claimed the saga";
 
-/// Whether a claim goes on.
+/// Whether the work on a claim goes on.
 pub(super) enum Next {
     Step(Box<Claim>),
     /// The claim is over.
@@ -41,7 +41,7 @@ impl<H: SagaHandler> Sagas<H> {
                 let mut db = self.db.acquire("saga.release").await?;
                 sql::release(&mut db, saga, fence, pause, None).await
             };
-            // Otherwise the lease ends by itself.
+            // If the release fails, the claim ends when its lease expires.
             let _ignored: Result<bool> = released.await;
             self.put_off.notify_one();
         }
@@ -176,7 +176,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// The outcome of the current call: what an operator has said, or else what the other system reports.
+    /// The outcome of the current call: the resolution of an operator, or else the report of the other system.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),
@@ -216,7 +216,7 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Ends the saga with this change.
+    /// Makes a change that ends the saga start its notification, if the settings say so.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

@@ -21,10 +21,10 @@ use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 /// Most sagas that a process works on at once. They mostly wait for other systems and for commits.
 const CONCURRENCY: usize = 256;
 
-/// Longest pause between two looks for sagas that are due: another process may have died with one.
+/// Longest pause between two searches for due sagas, because another process may have died while it held a claim.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause after a claim, so that the next one takes many.
+/// Pause after a claim, so that the next claim takes many sagas.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pause after a claim that found nothing: most events are not about sagas.
@@ -90,12 +90,12 @@ impl<H: SagaHandler> Sagas<H> {
                 let _stopped = stopping.run_until_cancelled(self.pause(pause, &mut changes)).await;
             }
         }
-        // What was begun ends within the calls' own time limits.
+        // Waits for the claimed sagas, whose calls end within their timeouts.
         let all = u32::try_from(CONCURRENCY).unwrap_or(u32::MAX);
         let _drained = slots.acquire_many(all).await;
     }
 
-    /// Waits at least this long, and then until something has changed or a saga is due.
+    /// Waits for `pause`, and then until an event arrives or a saga is due.
     async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<()>) {
         tokio::time::sleep(pause).await;
         if changes.has_changed().unwrap_or(false) {

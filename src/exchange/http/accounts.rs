@@ -55,7 +55,7 @@ async fn register_trader(
     Ok(Replayable::ok(RegisteredBody { id: registered.id.0 }, registered.replayed))
 }
 
-/// A taken name as 409, and every other invalid field as 422.
+/// Gives a taken name the status 409, and every other invalid field the status 422.
 fn into_exchange_error(error: Error) -> Error {
     match error {
         Error::InvalidProfile(fields) if fields.iter().all(|field| field.detail == "is taken") => {

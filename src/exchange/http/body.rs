@@ -15,7 +15,7 @@ use crate::saga::StepRow;
 use crate::saga::{SagaState, StepState};
 use crate::wallet::http::body::number;
 
-/// The amount of an order: at most one of both members.
+/// The amount of an order; a request has at most one of the two members.
 pub(super) fn order_amount(
     validator: &mut Validator,
     pair: Pair,
@@ -157,7 +157,7 @@ impl OrderBody {
     }
 }
 
-/// A price in an answer.
+/// Converts a price for a response.
 pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<JsonDecimal> {
     JsonDecimal::new(value.to_string())
 }

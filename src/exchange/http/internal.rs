@@ -1,7 +1,8 @@
 //! Routes of the internal listener, for other services: balances, and calls of the steps of an order.
 //!
-//! Each needs a key with `admin`, even on the internal listener. A call of a step does not move money by itself: it makes the
-//! worker try the step now, which asks the other system by our reference as always.
+//! Each route requires the scope `admin`, even on the internal listener. A call of a step does not move money by
+//! itself: it makes the worker try the step now. The worker asks the other system about the reference of the step, as
+//! in every attempt.
 
 use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
@@ -123,7 +124,7 @@ struct StepBody<'a> {
 }
 
 impl StepBody<'_> {
-    /// Refuses a body that is about another order than this one.
+    /// Refuses a body that does not match the order.
     fn require_match(&self, order: &Order, crypto: Currency) -> Result<()> {
         let mut validator = Validator::default();
         let other = "is not that of the order";
@@ -192,7 +193,7 @@ async fn call_chain(
     Ok(Json(StatusBody::OK))
 }
 
-/// Sends the notification of an order that is over now, if it was not sent.
+/// Makes the worker send the notification of an order that is over, if it was not sent yet.
 async fn call_notifier(
     State(exchange): State<Exchange>,
     Authenticated(caller): Authenticated,

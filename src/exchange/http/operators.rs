@@ -1,4 +1,4 @@
-//! `/api/orders`: orders of all users, and what operators do with them.
+//! `/api/orders`: orders of all users, and commands of operators on them.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -117,7 +117,7 @@ struct CommandBody<'a> {
 }
 
 impl CommandBody<'_> {
-    /// The command of this name, and its reason.
+    /// Parses the command of this name, and its reason.
     fn validate(&self, name: CommandName) -> Result<(SagaCommand, String)> {
         let mut validator = Validator::default();
         let reason = validator.required("/reason", &self.reason, |raw| text(raw, REASON_MAX));
@@ -148,9 +148,9 @@ impl CommandBody<'_> {
 
 /// Send a command to an order
 ///
-/// For admins. `approve` lets an order begin that waits for approval; `retry` tries its step or undo again; `skip` counts the
-/// undo of a stuck order as done by hand; `abort` gives an order up; `resolve` says what became of a call whose outcome is
-/// unknown.
+/// For admins. `approve` lets an order begin that waits for approval; `retry` tries its step or undo again; `skip`
+/// counts the undo of a stuck order as done by hand; `abort` gives an order up; `resolve` says what became of a call
+/// whose outcome is unknown.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
@@ -207,7 +207,7 @@ impl From<Vec<SagaId>> for CommandedBody {
     }
 }
 
-/// Command many orders
+/// Send a command to many orders
 ///
 /// For admins: every open order in a state, at most 1000. Orders that the command does not fit are left out.
 #[utoipa::path(

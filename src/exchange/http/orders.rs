@@ -152,7 +152,8 @@ struct PlacedBody {
 
 /// Buy crypto
 ///
-/// Holds the fiat amount; the order then goes on by itself. One of `fiat_amount`, `crypto_amount` and `quote_id` is needed.
+/// Holds the fiat amount; the order then goes on by itself. One of `fiat_amount`, `crypto_amount` and `quote_id` is
+/// needed.
 #[utoipa::path(
     post, path = "/exchange/buy/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -1,4 +1,4 @@
-//! Orders: placing one holds its money and begins its saga, in one posting.
+//! Orders. Placing an order holds its money and begins its saga, in one posting.
 
 mod read;
 
@@ -25,18 +25,18 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Most attempts of an order that competes with others for a quote or a limit.
+/// Most attempts of an order that competes with other orders for a quote or a limit.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Refusal of a companion whose quote has ended, or whose user has reached a limit.
 const REFUSED: &str = "the quote or a limit does not permit the order";
 
-/// An order as the client asks for it.
+/// An order as the client requests it.
 #[derive(Debug, Clone, Copy)]
 pub struct OrderRequest {
     pub side: Side,
     pub user: UserId,
-    /// None with a quote.
+    /// Optional with a quote.
     pub amount: Option<OrderAmount>,
     pub quote: Option<Uuid>,
 }
@@ -133,7 +133,7 @@ impl Exchange {
                     if let Some(refusal) = self.refusal(request, &terms).await? {
                         return Err(refusal);
                     }
-                    // The order that came first is not committed yet.
+                    // The competing order is not committed yet, so this order is tried again.
                 }
                 Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
             }
@@ -141,7 +141,7 @@ impl Exchange {
         Err(Error::Overloaded)
     }
 
-    /// The terms of a request: those of its quote, or of the price now.
+    /// The terms of a request: from its quote, or at the current price.
     async fn order_terms(&self, request: &OrderRequest) -> Result<Terms> {
         let OrderRequest { side, user, amount, quote } = request;
         let terms = match (quote, amount) {
@@ -186,7 +186,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Holds the money and begins the saga; none if the companion did not take effect.
+    /// Holds the money and begins the saga; `None` if the companion did not take effect.
     async fn charge(
         &self,
         request: &OrderRequest,
@@ -270,7 +270,7 @@ impl Exchange {
         Ok(id.map(|id| PlacedOrder { id, replayed: true }))
     }
 
-    /// Why the companion of an order did not take effect; none if nothing that is committed refuses it.
+    /// The reason that the companion of an order did not take effect; `None` if no committed data explains it.
     async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Option<Error>> {
         let mut db = self.db.acquire("exchange.refusal").await?;
         if let Some(quote) = request.quote

@@ -1,4 +1,4 @@
-//! Orders as they are now: one with its steps, and lists.
+//! Reads of orders: a single order with its steps, and lists.
 
 use rust_decimal::Decimal;
 use time::OffsetDateTime;
@@ -20,7 +20,7 @@ pub struct Order {
     pub terms: Terms,
     pub quote: Option<Uuid>,
     pub state: SagaState,
-    /// Why it is not simply processing.
+    /// Reason for the state, unless the order is processing normally.
     pub reason: Option<String>,
     pub created_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,

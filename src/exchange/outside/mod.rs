@@ -1,7 +1,8 @@
-//! The outside world: an exchange that trades, a chain that transfers crypto, and what tells users about their orders.
+//! The outside world: an exchange that trades, a chain that transfers crypto, and a notifier that tells users about
+//! their orders.
 //!
-//! Each call carries our own reference, which the other side takes as an idempotency key; [`SagaHandler`] says what the
-//! engine relies on.
+//! Each call carries a reference that this program chose, and that the other system uses as an idempotency key.
+//! [`SagaHandler`] says which guarantees the saga engine relies on.
 //!
 //! [`SagaHandler`]: crate::saga::SagaHandler
 
@@ -32,7 +33,7 @@ pub struct Trade {
 /// Report of the other exchange about a trade.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Fill {
-    /// Amount that it took for a purchase, or paid for a sale, in minor units.
+    /// Amount that the other exchange took for a purchase, or paid for a sale, in minor units.
     pub fiat: Minor,
 }
 
@@ -45,12 +46,12 @@ pub struct ChainTransfer {
 
 /// An exchange that the house trades with.
 pub trait Exchanger: Send + Sync + 'static {
-    /// The price of crypto now, in fiat.
+    /// The current price of crypto, in fiat.
     fn price(&self) -> BoxFuture<'_, Result<Decimal>>;
 
     fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;
 
-    /// The trade with this reference; done with a [`Fill`].
+    /// Finds the trade with this reference. The answer of a trade that was done is a [`Fill`].
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 
     fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;

@@ -9,14 +9,14 @@ use crate::ids::SagaId;
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub order: SagaId,
-    /// Names the notice: the same in every attempt.
+    /// Identifies the notice; the same in every attempt.
     pub reference: Uuid,
     /// E-mail address of the user.
     pub address: String,
     pub first_name: Option<String>,
     pub side: Side,
     pub is_completed: bool,
-    /// Why it failed.
+    /// Reason that the order failed.
     pub reason: Option<String>,
     /// Amounts with their currencies, such as `30.00 EUR`.
     pub fiat: String,

@@ -1,7 +1,8 @@
-//! The simulated outside world, which behaves like a real one: late, silent after it has done its part, contradictory,
-//! twice, down for minutes, slow by setting, failing at a seeded rate.
+//! The simulated outside world, with the faults of a real one: calls that take effect late, without an answer, despite
+//! an error, or twice; downtime, latency by setting, and failures at a seeded rate.
 //!
-//! Its memory is in the database, so that it outlives the processes that call it, in tables that nothing else reads.
+//! The state of the simulation is in tables of the database that no other code reads, so that the state outlives the
+//! processes that call the simulation.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -26,10 +27,10 @@ use crate::saga::CallOutcome;
 /// Time after which a late call takes effect.
 const LATE: Duration = Duration::from_millis(300);
 
-/// Faults of a call that arrives.
+/// Faults that can happen to a call.
 const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
 
-/// Faults of a question or a cancellation.
+/// Faults that can happen to a question about a call, or to its cancellation.
 const QUESTION_FAULTS: [&str; 1] = ["mute"];
 
 /// Settings of the simulation.
@@ -43,13 +44,13 @@ pub struct SimulationSettings {
     pub seed: u64,
 }
 
-/// Changes of the simulation; none leaves a setting as it is.
+/// Changes of the simulation; a setting that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SimulationChange {
     pub price: Option<Decimal>,
     pub failure_rate: Option<f64>,
     pub latency: Option<Duration>,
-    /// How long nothing is answered from now on.
+    /// Time for which nothing is answered from now on.
     pub down: Option<Duration>,
 }
 
@@ -63,11 +64,11 @@ struct Simulation {
     pair: Pair,
     calls: Combiner<ArrivingCall, ()>,
     questions: Combiner<String, CallOutcome>,
-    /// Questions so far, so that a question fails now and succeeds later.
+    /// Number of questions so far, which is part of the seed, so that a question can fail now and succeed later.
     asked: AtomicU64,
 }
 
-/// A call that arrives.
+/// A call that arrives at the simulated systems.
 #[derive(Debug, Clone)]
 struct ArrivingCall {
     reference: String,
@@ -121,7 +122,7 @@ impl SimulatedOutside {
 }
 
 impl Simulation {
-    /// The settings now; an error while the outside is down.
+    /// Returns the current settings after the simulated latency; an error while the outside world is down.
     async fn settled(&self) -> Result<SimulationRow> {
         let mut db = self.db.acquire("simulation.settings").await?;
         let row = sql::simulation(&mut db).await?;
@@ -133,7 +134,7 @@ impl Simulation {
         if row.is_down { Err(unanswered()) } else { Ok(row) }
     }
 
-    /// Whether a seeded fault happens to this reference, and which of `kinds`.
+    /// The seeded fault among `kinds` that happens to this reference, if any.
     fn chance<'a>(
         &self,
         rate: f64,
@@ -153,7 +154,7 @@ impl Simulation {
         (roll < rate).then(|| kinds[index])
     }
 
-    /// Takes calls that arrive at once; each gets its answer.
+    /// Records calls that arrive at the same time. Returns an answer to each.
     async fn arrive(&self, calls: &[ArrivingCall]) -> Result<Vec<Result<()>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate);
@@ -203,7 +204,7 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Answers questions about references that arrive at once.
+    /// Answers questions about references that arrive at the same time.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;

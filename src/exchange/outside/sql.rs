@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 
-/// The simulation as it was changed; none is the setting of the program.
+/// The changed settings of the simulation; `None` stands for the setting of the program.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SimulationRow {
     pub price: Option<String>,
@@ -28,7 +28,7 @@ pub(super) async fn simulation(db: &mut PgConnection) -> Result<SimulationRow> {
     Ok(row.fetch_one(db).await?)
 }
 
-/// Changes the simulation; what is none stays as it is.
+/// Changes the simulation; a setting that is `None` stays as it is.
 pub(super) async fn simulate(
     db: &mut PgConnection,
     price: Option<Decimal>,
@@ -67,19 +67,20 @@ pub(super) async fn take_faults(
     Ok(faults.fetch_all(db).await?)
 }
 
-/// A call that arrives.
+/// A call that arrives at the simulated systems.
 #[derive(Debug, Serialize)]
 pub(super) struct CallRow<'a> {
     pub reference: &'a str,
-    /// Side of a trade; none for a transfer on the chain.
+    /// Side of a trade; `None` for a transfer on the chain.
     pub side: Option<&'a str>,
     pub crypto: i64,
-    /// Time until it takes effect.
+    /// Time until the call takes effect.
     pub seconds: f64,
     pub is_refused: bool,
 }
 
-/// Records calls: each reference takes effect once. `scale` is the power of ten between minor units of crypto and of fiat.
+/// Records calls: each reference takes effect once. `scale` is the power of ten between minor units of crypto and of
+/// fiat.
 pub(super) async fn arrive(
     db: &mut PgConnection,
     calls: &[CallRow<'_>],
@@ -87,7 +88,7 @@ pub(super) async fn arrive(
     scale: i32,
 ) -> Result<()> {
     let calls = serde_json::to_string(calls).map_err(|cause| Error::Internal(cause.into()))?;
-    // Losing the last calls in a crash of the server is the same as if they had never arrived.
+    // Does not wait for the disk: calls that a crash of the server loses look as if they had never arrived.
     sqlx::query!(
         "with setting as (select set_config('synchronous_commit', 'off', true)),
         input as (
@@ -116,10 +117,10 @@ pub(super) async fn arrive(
     Ok(())
 }
 
-/// A call as the outside world knows it.
+/// A call that the simulated systems have recorded.
 pub(super) struct KnownCall {
     pub reference: String,
-    /// None if it is refused.
+    /// `None` if the call is refused.
     pub answer: Option<String>,
     pub is_due: bool,
 }

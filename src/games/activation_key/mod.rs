@@ -1,4 +1,5 @@
-//! Activation keys: each adds its game to one library, once. The key is shown when it is made; only its hash is stored.
+//! Activation keys: each adds its game to one library, once. The key is shown only when it is created; the database
+//! stores its hash.
 
 mod sql;
 
@@ -16,10 +17,10 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Most keys that one request makes.
+/// Most keys that a request creates.
 pub const KEYS_MAX: i32 = 1_000;
 
-/// Most attempts of a statement that yields to the ledger.
+/// Most attempts of a statement that gives way to the transactions of the ledger.
 const ATTEMPTS_MAX: usize = 20;
 
 /// Characters of a key without its hyphens: 125 random bits.
@@ -28,10 +29,10 @@ const KEY_LEN: usize = 25;
 /// Characters between two hyphens.
 const GROUP_LEN: usize = 5;
 
-/// Keys of one request.
+/// Keys that a request created.
 #[derive(Debug)]
 pub struct KeyBatch {
-    /// The keys are only there the first time.
+    /// Ids and keys. The keys are present only in the reply to the first request.
     pub keys: Vec<(ActivationKeyId, Option<Secret>)>,
     pub replayed: bool,
 }
@@ -43,7 +44,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 /// The form of a key that is hashed: capitals, without hyphens and spaces, and with letters that look like digits as
-/// digits. None for a text that is no key.
+/// digits. `None` for a text that cannot be a key.
 fn normalized(text: &str) -> Option<Secret> {
     let digits =
         text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| match c.to_ascii_uppercase() {
@@ -56,7 +57,7 @@ fn normalized(text: &str) -> Option<Secret> {
     is_valid.then(|| Secret::from(key))
 }
 
-/// Writes a key in groups.
+/// Writes a key in groups of characters, separated by hyphens.
 fn grouped(key: &str) -> String {
     let mut text = String::new();
     for (n, c) in key.chars().enumerate() {
@@ -69,7 +70,7 @@ fn grouped(key: &str) -> String {
 }
 
 impl Games {
-    /// Makes keys of a game. Those of a limited game are copies of it.
+    /// Creates keys of a game. Each key of a limited game takes a copy.
     pub async fn make_keys(
         &self,
         game: GameId,

@@ -8,13 +8,13 @@ use crate::games::purchase::sql::took_effect;
 use crate::idempotency::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
-/// Too few copies are left for so many keys.
+/// Error code of `make_keys`: fewer copies are left than keys are requested.
 const TOO_FEW: &str = "RW003";
 
-/// The game was deleted meanwhile.
+/// Error code of `make_keys`: the game was deleted meanwhile.
 const DELETED: &str = "RW004";
 
-/// The keys of an earlier request with this key, with the content of the request.
+/// The activation keys that an earlier request with this idempotency key created, and the content hash of that request.
 pub(super) async fn find_batch(
     db: &mut PgConnection,
     key: Uuid,
@@ -28,7 +28,7 @@ pub(super) async fn find_batch(
     Ok(row.map(|row| (row.ids.into_iter().map(ActivationKeyId).collect(), row.content_hash)))
 }
 
-/// Inserts keys, and takes as many copies of a limited game; false if it has to be tried again.
+/// Inserts keys, and takes as many copies of a limited game; false if the caller has to try again.
 pub(super) async fn make_keys(
     db: &mut PgConnection,
     game: GameId,
@@ -59,7 +59,7 @@ pub(super) async fn make_keys(
     }
 }
 
-/// The ids of keys, in the order of their hashes.
+/// The ids of keys, in the order of `hashes`.
 pub(super) async fn ids_of(
     db: &mut PgConnection,
     hashes: &[Vec<u8>],
@@ -79,7 +79,7 @@ pub(super) struct RedeemRow {
     pub base: Option<GameId>,
 }
 
-/// Redeems a key; none if it has to be tried again.
+/// Redeems a key; `None` if the caller has to try again.
 pub(super) async fn redeem(
     db: &mut PgConnection,
     hash: &[u8],

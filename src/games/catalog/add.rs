@@ -1,4 +1,4 @@
-//! Games that are added to the catalog: one by a request, or many by an import.
+//! Addition of games to the catalog: a single game by a request, or many games by an import.
 
 use std::iter;
 
@@ -15,10 +15,10 @@ use crate::idempotency::{HashedKey, IdempotencyKey};
 use crate::ids::{GameId, PublisherId};
 use crate::realtime::publish_all;
 
-/// Why a publisher is refused.
+/// Error text for a publisher that does not exist.
 pub(in crate::games) const NOT_A_PUBLISHER: &str = "is not a publisher";
 
-/// Why a base is refused.
+/// Error text for a game that cannot be the base of downloadable content.
 pub(in crate::games) const NOT_A_BASE: &str = "is not a game of this publisher that can be a base";
 
 /// A game to add.
@@ -33,7 +33,7 @@ pub struct NewGame {
     pub state: GameState,
     pub base: Option<GameId>,
     pub copies: Option<i32>,
-    /// Whether it has only the members that the original service knows.
+    /// Whether the request has only members that the original service knows.
     pub is_plain: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// The request as parsed, for its idempotency key.
+    /// The content of the parsed request, which is hashed with its idempotency key.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();
@@ -60,7 +60,7 @@ impl NewGame {
         content
     }
 
-    /// The game as it is once added. No sale lowers its prices yet.
+    /// The game as it is right after it was added. No sale lowers its prices yet.
     fn with_id(&self, id: GameId) -> Game {
         let mut further = self.prices.clone();
         further.sort_by_key(|price| price.currency.code().to_owned());
@@ -81,7 +81,7 @@ impl NewGame {
     }
 }
 
-/// A game to insert, and the key that makes repeating it safe.
+/// A game to insert, and its idempotency key.
 pub(in crate::games) struct Insertion<'a> {
     pub game: &'a NewGame,
     pub key: Option<HashedKey>,
@@ -125,7 +125,7 @@ impl Games {
         }
         let inserted = insert_all(&mut tx, &[Insertion { game: new, key }], Some(trace)).await?;
         let Some(&[id]) = inserted.as_deref() else {
-            // A concurrent attempt of the same request added it.
+            // A concurrent attempt of the same request added the game.
             let key = key.ok_or(Error::Overloaded)?;
             let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
             return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
@@ -136,8 +136,8 @@ impl Games {
     }
 }
 
-/// Inserts games and publishes them, in a transaction that has locked the catalog. None if one of the keys was used: the
-/// transaction must not commit then.
+/// Inserts games and publishes them, in a transaction that has locked the catalog. `None` if a key was used already:
+/// then the transaction must not commit.
 pub(in crate::games) async fn insert_all(
     db: &mut PgConnection,
     insertions: &[Insertion<'_>],

@@ -1,7 +1,9 @@
-//! The cache of lists: whole responses, valid as long as the catalog has the revision that they were read at.
+//! Cache of lists of games. A cached list is a whole response, valid as long as the catalog has the revision that the
+//! list shows.
 //!
-//! A list is served only if the revision was confirmed within [`CHECK_INTERVAL`]: no process serves a list that is older.
-//! An event of any kind makes the next request confirm it at once, so a change is usually visible within milliseconds.
+//! A list is served only if the revision was confirmed within [`CHECK_INTERVAL`], so no process serves a list that has
+//! been outdated for longer. An event of any kind makes the next request confirm the revision, so a change is usually
+//! visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,32 +30,32 @@ const LISTS_MAX: usize = 256;
 /// Largest list that is cached, in bytes.
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
-/// A list as it is sent.
+/// A list as it is sent to clients.
 #[derive(Debug)]
 pub struct CachedList {
     pub body: Bytes,
     pub etag: String,
     /// Path of the next page.
     pub next: Option<String>,
-    /// Position of the read.
+    /// Position in the book at which the list was read.
     pub position: String,
-    /// Revision of the catalog that it shows.
+    /// Revision of the catalog that the list shows.
     pub revision: i64,
-    /// End of its validity, if it depends on the time.
+    /// Time at which the list expires, if its content depends on the time.
     pub expires_at: Option<Instant>,
 }
 
 /// The revision of the catalog, as far as this process knows.
 struct KnownRevision {
     revision: i64,
-    /// Time before it was read; none if it has to be read again.
+    /// Time just before the revision was read; `None` if the revision must be read again.
     checked_at: Option<Instant>,
-    /// Number of changes by this process: a read that began before one is outdated.
+    /// Number of changes by this process. The result of a read that began before a change is outdated.
     changes: u64,
     events: watch::Receiver<()>,
 }
 
-/// Lists of the catalog, by what was asked for.
+/// Cached lists of the catalog, by their filter.
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,
@@ -86,7 +88,7 @@ impl CatalogCache {
     ) -> Result<Option<Arc<CachedList>>> {
         let revision = match self.fresh_revision() {
             Some(revision) => revision,
-            // Boxed: a request is moved with everything that it may wait for, and this is rare.
+            // Boxed, so that this rare path does not enlarge the future of every request.
             None => Box::pin(self.read_revision(db)).await?,
         };
         let list = self.lists.get(filter).filter(|list| {
@@ -115,7 +117,7 @@ impl CatalogCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The revision, unless it has to be read again.
+    /// The known revision; `None` if the revision must be read again.
     fn fresh_revision(&self) -> Option<i64> {
         let known = self.known();
         let age = known.checked_at?.elapsed();

@@ -1,6 +1,6 @@
-//! Changes of the catalog: games are changed, and deleted or retired.
+//! Changes of the catalog: games are updated, deleted or retired.
 //!
-//! Each change is a transaction that also makes the cached lists outdated and publishes its event.
+//! Each change is a transaction that also invalidates the cached lists and publishes an event.
 
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{Connection as _, PgConnection};
@@ -40,12 +40,12 @@ pub struct GameChanges {
     pub state: Option<GameState>,
     pub base: Option<GameId>,
     pub copies: Option<CopiesChange>,
-    /// Whether it changes only the members that the original service knows.
+    /// Whether the request changes only members that the original service knows.
     pub is_plain: bool,
 }
 
-/// Refuses a caller that may not change a game. Where access is open, plain games of the house that were never sold need no
-/// credential: the clients of the original service send none.
+/// Refuses a caller that may not change a game. With open access, a plain game of the house that was never sold needs
+/// no credential, because the clients of the original service send none.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -57,7 +57,7 @@ pub(super) fn require_change(
     require_manager(caller, user)
 }
 
-/// Refuses a caller that may not change this game. A draft does not exist for others.
+/// Refuses a caller that may not change this game. A draft does not exist for callers that may not change it.
 async fn require_change_of(
     db: &mut PgConnection,
     id: GameId,
@@ -85,7 +85,7 @@ impl Games {
         let mut db = self.db.acquire("games.update").await?;
         let mut tx = db.begin().await?;
         require_change_of(&mut tx, id, changes.is_plain, caller).await?;
-        // Purchases that are under way end before a limit begins, and before the game is a draft.
+        // The lock waits for purchases in progress before the game gets a limit of copies or becomes a draft.
         let stops_sales = matches!(changes.copies, Some(CopiesChange::Limit(_)))
             || changes.state == Some(GameState::Draft);
         let (game, before) = lock(&mut tx, id, stops_sales).await?;
@@ -131,7 +131,7 @@ impl Games {
         }
         sql::drop_price_in_main_currency(&mut tx, id).await?;
         let after = changes.state.unwrap_or(before);
-        // The public hears of what it has seen, not of what the game becomes as a draft.
+        // If the game is not public after the change, its event shows the game before the change.
         let is_public = after == GameState::Published;
         let shown = if is_public { self.shown(&mut tx, id).await? } else { shown };
         publish_change(&mut tx, &shown, (Some(before), Some(after)), trace).await?;
@@ -140,7 +140,7 @@ impl Games {
         Ok(())
     }
 
-    /// Deletes a game; one that was sold, or that has downloadable content, is retired instead.
+    /// Deletes a game. A game that was sold, or that has downloadable content, is retired instead.
     pub async fn delete(&self, id: GameId, caller: &Caller, trace: Uuid) -> Result<()> {
         let mut db = self.db.acquire("games.delete").await?;
         let mut tx = db.begin().await?;
@@ -176,14 +176,14 @@ impl Games {
         self.metrics.wallet_catalog_changes_total.with([operation]).increment(1);
     }
 
-    /// A game as its event shows it.
+    /// The game in the form that events show.
     async fn shown(&self, db: &mut PgConnection, id: GameId) -> Result<Game> {
         let row = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
         self.game_from(row)
     }
 }
 
-/// The event about a change of a published game. A draft or a retired game has none.
+/// The event about a change of a published game. Drafts and retired games have no events.
 pub(super) struct PublicChange {
     kind: &'static str,
     data: Box<RawValue>,
@@ -191,7 +191,7 @@ pub(super) struct PublicChange {
 }
 
 impl PublicChange {
-    /// None if the public sees the game neither before nor after.
+    /// `None` if the game is public neither before nor after the change.
     pub(super) fn new(
         game: &Game,
         before: Option<GameState>,
@@ -204,7 +204,7 @@ impl PublicChange {
             (true, false) => ("game.deleted", "deleted"),
             (false, false) => return Ok(None),
         };
-        // An event is the same for everyone, whatever format its cause prefers.
+        // All subscribers get the same event, whatever format of amounts the request prefers.
         let game_body = GameBody::try_from(game)?;
         let data = MoneyFormat::Number.write(|| to_raw_value(&game_body));
         let data = data.map_err(|cause| Error::Internal(cause.into()))?;
@@ -237,8 +237,8 @@ async fn publish_change(
     }
 }
 
-/// Locks the catalog, so that changes run one at a time, and then a game: purchases wait for it as shortly as possible.
-/// Returns the facts and the state of the game.
+/// Locks the catalog, so that changes run one at a time, and then the game, so that purchases wait as little as
+/// possible. Returns the facts and the state of the game.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,
@@ -269,7 +269,7 @@ pub(in crate::games) async fn require_game_manager(
     caller: &Caller,
 ) -> Result<()> {
     let Some(game) = sql::facts(db, id).await? else {
-        // Only callers that manage all games learn which ones exist.
+        // Only callers that manage all games learn which games exist.
         require_manager(caller, None)?;
         return Err(StoreRefusal::GameNotFound.into());
     };

@@ -39,7 +39,7 @@ pub const GENRE_MAX: usize = 64;
 /// Longest description, in characters.
 pub const DESCRIPTION_MAX: usize = 4_000;
 
-/// Most prices in further currencies.
+/// Most prices of a game in further currencies.
 pub const PRICES_MAX: usize = 50;
 
 /// State of a game.
@@ -82,7 +82,7 @@ pub struct SalePrice {
     pub ends_at: OffsetDateTime,
 }
 
-/// A price of a game, and the sale that holds.
+/// A price of a game, and the sale that lowers it now.
 #[derive(Debug, Clone, Copy)]
 pub struct ListedPrice {
     pub price: Price,
@@ -106,12 +106,12 @@ pub struct Game {
     pub price: Price,
     /// The prices in all currencies, the main one first.
     pub prices: Vec<ListedPrice>,
-    /// None is the house.
+    /// `None` for a game of the house.
     pub publisher: Option<PublisherId>,
     /// The user of the publisher.
     publisher_user: Option<UserId>,
     pub state: GameState,
-    /// The game that this is downloadable content of.
+    /// The base game, if this game is downloadable content.
     pub base: Option<GameId>,
     pub copies: Option<Copies>,
 }
@@ -135,7 +135,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Games {
-    /// A game. Drafts are visible to callers that may change them.
+    /// Returns a game. A draft is visible only to callers that may manage it.
     pub async fn game(&self, id: GameId, caller: &Caller) -> Result<Game> {
         let mut db = self.db.snapshot("games.get").await?;
         let found = sql::find(&mut db, id).await?;
@@ -147,7 +147,7 @@ impl Games {
         Ok(game)
     }
 
-    /// Refuses a game that does not exist for the caller.
+    /// Returns an error if the game does not exist or the caller may not see it.
     pub(in crate::games) async fn require_visible(
         &self,
         id: GameId,
@@ -156,7 +156,7 @@ impl Games {
         self.game(id, caller).await.map(drop)
     }
 
-    /// The main currency of a game, whose prices a request gives in it.
+    /// The main currency of a game, in which a request gives its price.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
         let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;

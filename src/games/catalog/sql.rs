@@ -11,7 +11,7 @@ use super::{GameChanges, GameState, Insertion, NewGame};
 use crate::error::Result;
 use crate::ids::{GameId, PublisherId, UserId};
 
-/// A game as the database has it.
+/// A game as stored in the database.
 pub(super) struct GameRow {
     pub id: GameId,
     pub title: String,
@@ -28,7 +28,7 @@ pub(super) struct GameRow {
     pub left: Option<i32>,
 }
 
-/// A price of a game with the sale that holds now.
+/// A price of a game with the sale that lowers it now.
 pub(super) struct PriceRow {
     pub currency: String,
     pub price: i64,
@@ -37,7 +37,7 @@ pub(super) struct PriceRow {
     pub ends_at: Option<OffsetDateTime>,
 }
 
-/// A game. The connection has a snapshot, or is in the transaction of a change.
+/// Finds a game. The two queries must run in a snapshot or in the transaction of a change.
 pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<GameRow>> {
     let row = sqlx::query!(
         r#"
@@ -87,13 +87,14 @@ pub(super) async fn revision(db: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar!("select revision from catalog").fetch_one(db).await?)
 }
 
-/// Makes every cached list outdated once the transaction commits. Changes of the catalog run one at a time from here on.
+/// Invalidates every cached list once the transaction commits. Until then, other changes of the catalog wait.
 pub(in crate::games) async fn bump_revision(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("update catalog set revision = revision + 1").execute(db).await?;
     Ok(())
 }
 
-/// The games among these that can be the base of downloadable content, with their publishers. They are locked: they stay.
+/// The games among these that can be the base of downloadable content, with their publishers. The games are locked, so
+/// that they are not deleted meanwhile.
 pub(in crate::games) async fn bases(
     db: &mut PgConnection,
     ids: &[GameId],
@@ -139,7 +140,7 @@ pub(super) struct GameFacts {
     pub was_sold: bool,
 }
 
-/// Reads facts without a lock: a caller without the right must not make purchases wait.
+/// Reads the facts about a game without a lock, because a caller without permission must not make purchases wait.
 pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<GameFacts>> {
     let row = sqlx::query_as!(
         GameFacts,
@@ -154,7 +155,7 @@ pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<Ga
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a game until the transaction ends: other changes wait, and purchases too if it stops sales.
+/// Locks a game until the transaction ends: other changes wait, and purchases too if `stops_sales`.
 pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -> Result<()> {
     if stops_sales {
         sqlx::query!("select from game where id = $1 for update", id.0).execute(db).await?;
@@ -173,7 +174,8 @@ pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<boo
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts games with their stocks and prices. Returns the ids in the order of the games, without those whose key was used.
+/// Inserts games with their stocks and prices. Returns the ids in the order of the games, without games whose key was
+/// used already.
 pub(super) async fn insert_all(
     db: &mut PgConnection,
     games: &[Insertion<'_>],
@@ -239,7 +241,7 @@ pub(super) async fn set_prices(
     Ok(())
 }
 
-/// Replaces the members of a locked game; none stays as it is.
+/// Updates the members of a locked game; a member that is `None` stays as it is.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: GameId,
@@ -282,7 +284,7 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Drops a further price in what is now the main currency.
+/// Deletes the further price in the currency that is now the main currency.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",
@@ -293,7 +295,7 @@ pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameI
     Ok(())
 }
 
-/// Makes every quote of a game outdated: its prices have changed.
+/// Invalidates every quote of a game, because its prices have changed.
 pub(super) async fn bump_game(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!("update game set revision = revision + 1 where id = $1", id.0).execute(db).await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Discount codes: a percentage or an amount off the price, for a window of time, so many uses in all and per user.
+//! Discount codes: a percentage or an amount off the price. A code can have a window of time, and limits of uses in
+//! total and per user.
 
 mod sql;
 
@@ -19,13 +20,13 @@ use crate::secret::random_bytes;
 /// Longest code, in characters.
 pub const CODE_MAX: usize = 32;
 
-/// Most uses of a code by a user that can be set.
+/// Highest limit of uses per user that a code can have.
 pub const USES_PER_USER_MAX: i32 = 1_000;
 
-/// Letters and digits of drawn codes and keys: none that is easily mistaken for another.
+/// Letters and digits of generated codes and keys, without those that are easily confused.
 pub(in crate::games) const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Characters of a drawn code: 50 random bits.
+/// Characters of a generated code: 50 random bits.
 const DRAWN_LEN: usize = 10;
 
 /// Discount of a code.
@@ -39,20 +40,20 @@ pub enum CodeDiscount {
 /// A code to create.
 #[derive(Debug, Clone)]
 pub struct NewCode {
-    /// In capitals; one is drawn if none.
+    /// The code in capitals; `None` if a code is to be generated.
     pub code: Option<String>,
     pub discount: CodeDiscount,
     pub publisher: Option<PublisherId>,
     pub game: Option<GameId>,
     pub starts_at: Option<OffsetDateTime>,
     pub ends_at: Option<OffsetDateTime>,
-    /// Uses in all.
+    /// Most uses in total.
     pub uses: Option<i32>,
     pub uses_per_user: Option<i32>,
 }
 
 impl NewCode {
-    /// The request as parsed, for its idempotency key.
+    /// The content of the parsed request, which is hashed with its idempotency key.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -94,7 +95,7 @@ pub(in crate::games) struct UsableCode {
     discount: UsableDiscount,
     pub stock: Option<i64>,
     pub left: Option<i32>,
-    /// The number of the buyer's use, where these are limited.
+    /// The number of the buyer's next use, if uses per user are limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
     code: String,
@@ -107,7 +108,7 @@ enum UsableDiscount {
 }
 
 impl UsableCode {
-    /// The price with the discount. A code in another currency is not valid.
+    /// The price with the discount. A discount amount in another currency makes the code invalid.
     pub(in crate::games) fn discounted(&self, price: Minor, currency: Currency) -> Result<Minor> {
         match &self.discount {
             UsableDiscount::Percent(rate) => Ok(Minor(price.0 - rate.of(price.0))),
@@ -121,7 +122,7 @@ impl UsableCode {
     }
 }
 
-/// The form of a code that is stored and compared; none for a text that is no code.
+/// The form of a code that is stored and compared; `None` for a text that cannot be a code.
 pub fn normalized(text: &str) -> Option<String> {
     let is_valid = (1..=CODE_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));

@@ -18,7 +18,7 @@ pub(super) struct CodeRow {
     pub stock: Option<i64>,
     pub left: Option<i32>,
     pub uses_per_user: Option<i32>,
-    /// The lowest number of a use that the user has left.
+    /// Lowest number of a use that the user has left; `None` if no use is left, or if uses per user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
 }
@@ -63,7 +63,7 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.code, row.content_hash)))
 }
 
-/// Inserts a code; none if it exists already.
+/// Inserts a code; `None` if it conflicts with an existing code.
 pub(super) async fn insert(
     db: &mut PgConnection,
     new: &NewCode,

@@ -61,7 +61,7 @@ struct ActivationKeysBody {
 /// Create activation keys
 ///
 /// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
-/// Requires the scope `games:write` or the publisher's own user.
+/// Requires `games:write`, unless the caller is the publisher's user.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
@@ -75,7 +75,7 @@ async fn create_activation_keys(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<Replayable<ActivationKeysBody>> {
-    // Nothing is revealed about the body to a caller that does not manage the game.
+    // Permission is checked before the body, so that a caller that does not manage the game gets no validation errors.
     games.managed_currency(game, &caller).await?;
     let CreateActivationKeys { count } = body.read()?;
     let mut validator = Validator::default();

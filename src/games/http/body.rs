@@ -119,7 +119,7 @@ impl PutGame<'_> {
         validator.finish(Some(currency)).map_err(into_game_error)
     }
 
-    /// Parses changes of a game whose main currency is, or becomes, this one.
+    /// Parses changes of a game whose main currency is, or becomes, `currency`.
     pub(super) fn into_changes(
         self,
         currencies: &Currencies,
@@ -140,7 +140,7 @@ impl PutGame<'_> {
         validator.finish(Some(changes)).map_err(into_game_error)
     }
 
-    /// Whether it has only the members that the original service knows.
+    /// Whether the request has only members that the original service knows.
     fn is_plain(&self) -> bool {
         let Self { currency, prices, publisher, state, base, copies, .. } = self;
         prices.is_none()
@@ -231,7 +231,7 @@ fn copies(raw: &str) -> Result<CopiesChange, String> {
         .ok_or_else(|| format!("must be a whole number up to {COPIES_MAX}, or unlimited"))
 }
 
-/// The original service answers an invalid game with 400.
+/// Makes the response to an invalid game have the status 400, as in the original service.
 pub(super) fn into_game_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidGame(fields),

@@ -73,8 +73,8 @@ fn list_body(games: &[ListedGame]) -> Result<Bytes> {
 
 /// List published games
 ///
-/// In the order of their ids. Every process shows a change within a second. A request whose `If-None-Match` has the `ETag`
-/// of the list gets 304.
+/// In the order of their ids. Every process shows a change within a second. A request whose `If-None-Match` has the
+/// `ETag` of the list gets 304.
 #[utoipa::path(
     get, path = "/api/games", tag = "games",
     params(
@@ -141,15 +141,15 @@ async fn list_games(
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag);
-    // A cache may keep it, and has to ask whether it has changed.
+    // A cache may store the list, but must revalidate it before each use.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
-    // The format of the prices.
+    // The header `Prefer` of the request selects the format of the prices.
     headers.append(header::VARY, HeaderValue::from_static("prefer"));
     link_next(headers, list.next.as_deref());
     Ok(response)
 }
 
-/// Whether `If-None-Match` names this tag, which may have been weakened on the way.
+/// Whether `If-None-Match` names this tag. A proxy may have turned a strong tag into a weak tag.
 fn matches(known: &HeaderValue, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = known.to_str().unwrap_or_default();
@@ -196,7 +196,7 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires the scope `games:write` or the publisher's own user. Where access is open, games of the house with title,
+/// Requires `games:write`, unless the caller is the publisher's user. With open access, games of the house with title,
 /// genre, price and description need no credential.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
@@ -225,7 +225,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent members stay as they are. Requires the same as adding it; a game of the house that was sold requires `games:write`.
+/// Absent members stay as they are. Requires the same as adding a game; a game of the house that was sold requires
+/// `games:write`.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -239,7 +240,7 @@ async fn update_game(
     Extension(context): Extension<RequestContext>,
     body: JsonBody,
 ) -> Result<Json<GameChangedBody>> {
-    // Nothing is revealed about a draft to a caller that may not change it.
+    // Visibility is checked before the body, so that a caller that may not see a draft gets no validation errors.
     games.require_visible(id, &caller).await?;
     let body: PutGame<'_> = body.read()?;
     let currency = match body.currency(games.currencies())? {
@@ -253,7 +254,7 @@ async fn update_game(
 
 /// Delete a game
 ///
-/// A game that was sold is retired instead, and stays in the libraries. Requires the same as changing it.
+/// A game that was sold is retired instead, and stays in the libraries. Requires the same as changing the game.
 #[utoipa::path(
     delete, path = "/api/games/{id}", tag = "games",
     params(

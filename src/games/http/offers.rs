@@ -58,7 +58,7 @@ fn is_sale_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Refuses a currency where only a percentage is given, which holds in every currency.
+/// Refuses a currency in a request that has only a percentage, which applies in every currency.
 fn refuse_unused_currency(
     validator: &mut Validator,
     percent: &RawField<'_>,
@@ -174,8 +174,8 @@ impl TryFrom<&Sale> for SaleBody {
 
 /// Create or change a sale
 ///
-/// A lower price for a window of time, which the clock of the database decides. Of several sales the lowest price holds.
-/// Requires the scope `games:write` or the publisher's own user.
+/// A lower price for a window of time, which the clock of the database decides. If several sales run, the lowest price
+/// applies. Requires `games:write`, unless the caller is the publisher's user.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -215,7 +215,7 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// The latest comes first. Requires the scope `games:write` or the publisher's own user.
+/// The latest comes first. Requires `games:write`, unless the caller is the publisher's user.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -233,8 +233,8 @@ async fn list_sales(
 
 /// Delete a sale
 ///
-/// Buyers keep the copies that they bought at the price of the sale. Requires the scope `games:write` or the
-/// publisher's own user.
+/// Buyers keep the copies that they bought at the sale price. Requires `games:write`, unless the caller is the
+/// publisher's user.
 #[utoipa::path(
     delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -362,7 +362,8 @@ struct CodeBody {
 
 /// Create a discount code
 ///
-/// Buyers send it as `code` with a purchase. Requires `games:write`; the user of a publisher creates codes for its games.
+/// Buyers send it as `code` with a purchase. Requires `games:write`; the user of a publisher creates codes for its
+/// games.
 #[utoipa::path(
     post, path = "/api/codes", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -96,7 +96,7 @@ async fn create_publisher(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<Replayable<PublisherBody>> {
-    // Nothing is revealed about the body to a caller without the scope.
+    // The scope is checked before the body, so that a caller without the scope gets no validation errors.
     caller.require_scope(Scope::Admin)?;
     let body: CreatePublisher<'_> = body.read()?;
     let mut validator = Validator::default();
@@ -114,7 +114,7 @@ async fn create_publisher(
 
 /// Get a publisher
 ///
-/// Requires the scope `games:write` or the publisher's own user.
+/// Requires `games:write`, unless the caller is the publisher's user.
 #[utoipa::path(
     get, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

@@ -86,7 +86,7 @@ struct StatementBody {
     entries: Vec<StatementEntryBody>,
 }
 
-/// A movement of a publisher's account.
+/// A movement on a publisher's account.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PublisherStatementEntry)]
 struct StatementEntryBody {
@@ -108,9 +108,9 @@ struct StatementEntryBody {
 
 /// Get the statement of a publisher
 ///
-/// Sales, refunds, tax, fees and payouts, oldest first, with the balance before and after; a debt is a balance below zero.
-/// Tax and fees are less what refunds gave back. `Accept: text/csv` selects CSV. Requires `games:write`, or the user of the
-/// publisher.
+/// Sales, refunds, tax, fees and payouts, oldest first, with the balance before and after; a debt is a balance below
+/// zero. Tax and fees are less what refunds gave back. `Accept: text/csv` selects CSV. Requires `games:write`, unless
+/// the caller is the publisher's user.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
@@ -174,7 +174,7 @@ fn head(statement: &PublisherStatement, format: DocumentFormat) -> Result<String
         closing_balance: number(statement.closing, currency)?,
     };
     let mut text = to_json(&head)?;
-    // The list follows as the last member.
+    // The list of entries follows as the last member.
     text.pop();
     text.push_str(r#","entries":["#);
     Ok(text)
@@ -236,7 +236,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves what is due into the main wallet of the publisher's user. Requires `games:write`, or that user.
+/// Moves the amount that is due into the main wallet of the publisher's user. Requires `games:write`, unless the caller
+/// is that user.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

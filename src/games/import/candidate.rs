@@ -1,4 +1,4 @@
-//! A record as a game to add: the members of `POST /api/games`, and what only a file has.
+//! A record of a file as a game to add: the members of `POST /api/games`, and members that only files have.
 
 use serde::Deserialize;
 
@@ -14,20 +14,20 @@ use crate::ledger::currency::{Currencies, Currency};
 /// Longest reference, in characters.
 const REFERENCE_MAX: usize = 255;
 
-/// A valid record. What it names is looked up when its batch is added.
+/// A valid record. The publisher and the base that it names are looked up when its batch is added.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub line: u64,
-    /// Name of the game in its source.
+    /// Name of the game in the source of the file.
     pub reference: Option<String>,
-    /// The name of the publisher, if it does not give the id.
+    /// The name of the publisher, if the record does not give the id.
     pub publisher_name: Option<String>,
-    /// The reference of the base, if it does not give the id.
+    /// The reference of the base, if the record does not give the id.
     pub base_reference: Option<String>,
     pub game: NewGame,
 }
 
-/// The members of [`PutGame`], and those that only a file has.
+/// The members of [`PutGame`], and members that only files have.
 #[derive(Deserialize)]
 struct ImportedGame<'a> {
     #[serde(borrow, default)]
@@ -95,7 +95,7 @@ impl Candidate {
         let game = put.into_new(currencies, default_currency);
         match (validator.finish(Some(())), game) {
             (Ok(()), Ok(mut game)) => {
-                // The order of columns must not make it another game.
+                // Sorted, because the content of a game must not depend on the order of columns.
                 game.prices.sort_by_key(|price| price.currency);
                 Ok(Self { line, reference, publisher_name, base_reference, game })
             }
@@ -106,7 +106,7 @@ impl Candidate {
         }
     }
 
-    /// Whether it is downloadable content.
+    /// Whether the game is downloadable content.
     pub(super) fn has_base(&self) -> bool {
         self.game.base.is_some() || self.base_reference.is_some()
     }
@@ -126,7 +126,7 @@ fn field_errors(error: Error) -> Vec<FieldError> {
     }
 }
 
-/// The parser counts the lines of the record, which is one line.
+/// Removes the number of the line from a parser error: the parser counts lines within the record, which is one line.
 fn place_in_line(detail: &str) -> String {
     detail.replace("line 1, column", "column").replace("line 1 column", "column")
 }

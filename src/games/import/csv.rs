@@ -1,4 +1,4 @@
-//! Rows of CSV as JSON: the same parser reads both formats.
+//! Conversion of CSV rows to JSON, so that the same parser reads both formats.
 
 use csv_core::{ReadRecordResult, Reader};
 use serde_json::Value;
@@ -23,7 +23,7 @@ const MEMBERS: [&str; 11] = [
     "copies",
 ];
 
-/// Columns without which no row is a game.
+/// Required columns.
 const REQUIRED: [&str; 3] = ["title", "genre", "price"];
 
 /// Prefix of a column with the price in a further currency.
@@ -31,7 +31,7 @@ const PRICE: &str = "price:";
 
 const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;
 
-/// Parses rows by the header of their file.
+/// Parser of the rows of a file with a header.
 pub(super) struct CsvParser {
     columns: Vec<String>,
     reader: Reader,
@@ -94,7 +94,7 @@ impl CsvParser {
                 prices.push(format!(r#"{{"currency":"{code}","price":{text}}}"#));
                 continue;
             }
-            // Only this member is a number in JSON, not a string.
+            // The member `copies` is a number in JSON; all other members are strings.
             let copies = if name == "copies" { field.parse::<u32>().ok() } else { None };
             let value = copies.map_or(text, Value::from);
             members.push(format!(r#""{name}":{value}"#));
@@ -105,7 +105,7 @@ impl CsvParser {
         Ok(format!("{{{}}}", members.join(",")))
     }
 
-    /// The column of a member of the latest row's object.
+    /// The column from which a member of the latest row's object comes.
     pub(super) fn column(&self, pointer: &str) -> String {
         let name = pointer.trim_start_matches('/');
         let price =
@@ -119,7 +119,7 @@ impl CsvParser {
         self.reader.reset();
         let (outcome, read, _, count) =
             self.reader.read_record(row, &mut self.fields, &mut self.ends);
-        // A row ends with a carriage return for the parser; the line feed is left then.
+        // The parser ends a row at a carriage return, and then leaves the line feed unread.
         let is_whole = matches!(&row[read..], [] | [b'\n']);
         match outcome {
             ReadRecordResult::Record if is_whole => Ok(count),

@@ -6,10 +6,11 @@
 //! | [`csv`] | turns a row of CSV into JSON | 61 columns |
 //! | [`candidate`] | validates a record, as `POST /api/games` does | |
 //! | [`reader`] | runs all of that in a thread, and makes batches | 1,000 records or 4 MiB |
-//! | [`GameImporter`] | adds a batch in one transaction, or what is new of it | two batches in memory |
+//! | [`GameImporter`] | adds the new games of a batch in one transaction | two batches in memory |
 //!
-//! A file can be imported again, after it was corrected or when an import was interrupted: a game has the key of its
-//! reference, or else that of its whole content, and a key is added once. Two imports of one file can run at once.
+//! A file can be imported again, after it was corrected or when an import was interrupted: the idempotency key of a
+//! game comes from its reference, or else from its whole content, and a key is added only once. Two imports of one file
+//! can run at once.
 
 mod candidate;
 mod csv;
@@ -48,12 +49,12 @@ pub enum FileFormat {
     Jsonl,
 }
 
-/// Why a record is refused.
+/// A reason that a record is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRefusal {
     /// Line at which the record begins.
     pub line: u64,
-    /// Empty for the whole record.
+    /// Name of the refused field; empty if the whole record is refused.
     pub field: String,
     pub reason: String,
 }
@@ -75,7 +76,7 @@ pub struct BatchOutcome {
     pub added: u64,
     /// Games that an earlier import, or an earlier line, added.
     pub known: u64,
-    /// In the order of the lines; a record can have several.
+    /// In the order of the lines; a record can have several refusals.
     pub refused: Vec<ImportRefusal>,
 }
 
@@ -115,7 +116,7 @@ impl GameImporter {
         }
         let mut db = self.db.acquire("games.import").await?;
         let mut tx = db.begin().await?;
-        // From here on no other process adds games: what is looked up stays true.
+        // From here on, no other process adds games, so the results of lookups stay valid.
         bump_revision(&mut tx).await?;
         let candidates = with_publishers(&mut tx, batch.candidates, &mut outcome).await?;
         // The base of downloadable content can be in the same batch.
@@ -132,7 +133,7 @@ impl GameImporter {
 
     /// Prepares the tables for searches, after the last batch.
     pub async fn finish(&self) -> Result<()> {
-        // As the owner of the tables: the role of the application may not do it.
+        // Connects as the owner of the tables, because the role of the application may not vacuum them.
         let mut owner = PgConnection::connect_with(self.db.options()).await?;
         sql::vacuum_games(&mut owner).await?;
         sql::read_games(&mut owner).await?;
@@ -214,7 +215,7 @@ async fn add_new(
     Ok(())
 }
 
-/// Looks up the bases; returns the candidates whose base exists, and those without one.
+/// Looks up the bases; returns the candidates whose base exists, and those without a base.
 async fn with_bases(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -247,7 +248,7 @@ async fn with_bases(
     Ok(kept)
 }
 
-/// The key under which a game is added once: its reference, or else its content.
+/// The idempotency key of a game, from its reference or else from its content.
 fn key(candidate: &Candidate) -> HashedKey {
     let content = candidate.game.content();
     let content = digest(&content.iter().map(String::as_str).collect::<Vec<_>>());

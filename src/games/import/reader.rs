@@ -18,10 +18,10 @@ const BATCH_RECORDS_MAX: u64 = 1_000;
 /// Bytes of records after which a batch ends.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Batches that wait while another one is added.
+/// Most batches that wait while another batch is added.
 const WAITING_BATCHES_MAX: usize = 1;
 
-/// Records that belong together, and how far the file was read with them.
+/// Records that are added in one transaction, and the progress of the reader.
 #[derive(Debug, Default)]
 pub struct ImportBatch {
     pub(super) candidates: Vec<Candidate>,
@@ -67,7 +67,7 @@ pub(super) fn read(
 struct Reader<R> {
     records: FileRecords<R>,
     format: FileFormat,
-    /// Known once the header was read.
+    /// `None` until the header was read.
     csv: Option<CsvParser>,
     currencies: Currencies,
     default_currency: Currency,

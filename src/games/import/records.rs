@@ -1,14 +1,15 @@
 //! Records of a file: lines of JSON, or rows of CSV, whose quoted fields can contain line ends.
 //!
-//! Memory is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. A row whose quotes are broken is refused as its
-//! first line, and reading goes on with the next line: a forgotten quote does not swallow the rest of the file.
+//! Memory is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. Of a row with broken quotes, only the first
+//! line is refused. Reading goes on with the next line, so that a forgotten quote does not swallow the rest of the
+//! file.
 
 use std::io::{self, BufRead, Read};
 
 use super::FileFormat;
 use crate::http::BODY_BYTES_MAX;
 
-/// Longest record, in bytes: what the body of a request may have.
+/// Longest record, in bytes: the limit of the body of a request.
 pub(super) const RECORD_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -17,7 +18,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileRecord<'a> {
     pub line: u64,
-    /// Ends with a line feed; or why it is refused.
+    /// The bytes up to and including a line feed, or the reason that the record is refused.
     pub bytes: Result<&'a [u8], &'static str>,
 }
 
@@ -25,7 +26,7 @@ pub(super) struct FileRecord<'a> {
 pub(super) struct FileRecords<R> {
     source: R,
     format: FileFormat,
-    /// Whole lines that were read; the first ones belong to the previous record.
+    /// Whole lines that were read; they begin with the previous record.
     buffer: Vec<u8>,
     /// End of the previous record in the buffer.
     consumed: usize,
@@ -34,13 +35,13 @@ pub(super) struct FileRecords<R> {
     bytes_read: u64,
 }
 
-/// Place of the reader in a row of CSV.
+/// State of the reader within a row of CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowState {
     FieldStart,
     Unquoted,
     Quoted,
-    /// After a quote within a quoted field: its end, or the first of two.
+    /// After a quote within a quoted field: the quote ends the field, or is the first of two quotes.
     Closing,
     End,
     Broken,
@@ -50,7 +51,7 @@ impl RowState {
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::End | Self::Broken, _) => self,
-            // After a carriage return comes the line feed, or else the parser of fields refuses the row.
+            // A line feed must follow a carriage return; otherwise the parser of fields refuses the row.
             (Self::Quoted, b'"') | (Self::Closing, b'\r') => Self::Closing,
             (Self::Quoted, _) | (Self::FieldStart | Self::Closing, b'"') => Self::Quoted,
             (_, b',') => Self::FieldStart,
@@ -71,7 +72,7 @@ impl<R: BufRead> FileRecords<R> {
         self.bytes_read
     }
 
-    /// The next record that is not empty; none at the end of the file.
+    /// The next record that is not empty; `None` at the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<FileRecord<'_>>> {
         let (line, outcome) = loop {
             self.discard();
@@ -96,7 +97,7 @@ impl<R: BufRead> FileRecords<R> {
         self.consumed = 0;
     }
 
-    /// Finds the end of the record at the beginning of the buffer, or why it has none.
+    /// Finds the end of the record at the beginning of the buffer, or the reason that the record is refused.
     fn scan(&mut self) -> io::Result<Option<Result<usize, &'static str>>> {
         let mut state = RowState::FieldStart;
         let mut end = 0;
@@ -135,7 +136,8 @@ impl<R: BufRead> FileRecords<R> {
         Some(begin + length + 1)
     }
 
-    /// Appends a line to the buffer; false at the end of the file. A line that is too long is cut, and stays too long.
+    /// Appends a line to the buffer; false at the end of the file. A line that is too long is cut, but stays longer
+    /// than the limit.
     fn read_line(&mut self) -> io::Result<bool> {
         let is_first = self.bytes_read == 0;
         let mut part = self.source.by_ref().take(RECORD_BYTES_MAX as u64 + 1);

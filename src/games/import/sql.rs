@@ -26,14 +26,15 @@ pub(super) async fn publishers(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Gives the planner the new sizes, and the index of words its final form: otherwise searches are slow until the server
-/// does it by itself.
+/// Vacuums the table of games, which updates the statistics of the planner and finishes the index of words. Otherwise
+/// searches are slow until the server does this by itself.
 pub(super) async fn vacuum_games(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("vacuum (analyze) game").execute(db).await?;
     Ok(())
 }
 
-/// Reads the published games through an index, which leaves them in the memory of the server; `vacuum` and plain scans do not.
+/// Warms up the memory of the server by reading the published games through an index; `vacuum` and plain scans do not
+/// keep the pages in memory.
 pub(super) async fn read_games(db: &mut PgConnection) -> Result<()> {
     let mut tx = db.begin().await?;
     sqlx::query!(

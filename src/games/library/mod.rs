@@ -35,7 +35,7 @@ impl Games {
         sql::library(&mut db, user, after, limit).await
     }
 
-    /// Moment since which a user owns a game; 404 if the user does not.
+    /// Time since which a user owns a game; an error with status 404 if the user does not own the game.
     pub async fn owned_since(
         &self,
         game: GameId,
@@ -52,7 +52,7 @@ impl Games {
         if !is_of_publisher && require_manager(caller, publisher_user).is_err() {
             caller.require_user_or_scope(user, Scope::GamesRead)?;
         }
-        // A draft, which others do not see, has no owners.
+        // A draft has no owners, so the reply for a draft equals that for a missing game.
         let found = found.ok_or(Error::NotFound("owner of this game"))?;
         position::note_read(found.position);
         found.owned_since.ok_or(Error::NotFound("owner of this game"))

@@ -1,4 +1,5 @@
-//! Debts of publishers: what refunds took back beyond what their sales had earned. Later sales settle them first.
+//! Debts of publishers. A refund can take more from a publisher's account than it contains; later sales pay off the
+//! debt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

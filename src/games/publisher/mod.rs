@@ -23,7 +23,7 @@ pub struct Publisher {
     pub id: PublisherId,
     pub user: UserId,
     pub name: String,
-    /// None is the fee of the settings.
+    /// `None` for the fee of the settings.
     pub fee: Option<Rate>,
     pub replayed: bool,
 }
@@ -79,7 +79,7 @@ impl Games {
         row.map(Publisher::from).ok_or_else(no_publisher)
     }
 
-    /// A publisher, for the callers that manage its games.
+    /// Returns a publisher to a caller that manages its games.
     pub async fn publisher(&self, id: PublisherId, caller: &Caller) -> Result<Publisher> {
         let found = sql::find(&mut *self.db.snapshot("games.publisher").await?, id).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;

@@ -1,4 +1,4 @@
-//! Payouts: what is due to a publisher goes into the main wallet of its user.
+//! Payouts: the amount that is due to a publisher goes into the main wallet of the publisher's user.
 
 use super::{no_publisher, sql};
 use crate::error::{Error, Result, StoreRefusal};
@@ -14,7 +14,7 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Most decisions of one payout: a refund can lower what is due meanwhile.
+/// Most attempts of a payout: a refund can lower the amount that is due meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
 /// A payout that was made.
@@ -26,7 +26,7 @@ pub struct PublisherPayout {
     pub replayed: bool,
 }
 
-/// A payout that is asked for.
+/// A requested payout.
 struct PayoutRequest {
     player: PlayerId,
     currency: Currency,
@@ -35,7 +35,7 @@ struct PayoutRequest {
 }
 
 impl Games {
-    /// Pays a publisher what is due in a currency, at most as much as one transfer moves.
+    /// Pays a publisher the amount that is due in a currency, at most the largest amount of a transfer.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,
@@ -62,7 +62,7 @@ impl Games {
             match self.try_payout(&request, &mut limit, meta).await {
                 Ok(Some(paid)) => return Ok(paid),
                 Ok(None) => {}
-                // The first attempt of this very request may have succeeded meanwhile.
+                // An earlier attempt of the same request may have succeeded meanwhile.
                 Err(refusal) => {
                     return match self.find_payout(&request).await? {
                         Some(earlier) => Ok(earlier),
@@ -82,7 +82,7 @@ impl Games {
         posted.map(|posted| request.paid(&posted)).transpose()
     }
 
-    /// Pays what is due, at most `limit`; none if a refund or another payout came first.
+    /// Pays the amount that is due, at most `limit`; `None` if the caller has to try again.
     async fn try_payout(
         &self,
         request: &PayoutRequest,
@@ -113,7 +113,7 @@ impl Games {
         match self.wallets.pay_main(&payout, legs, |_| Ok(Vec::new())).await? {
             Ok(posted) => request.paid(&posted).map(Some),
             Err(PayoutRefusal::InsufficientFunds) => Ok(None),
-            // The rest stays due.
+            // The next attempt pays the largest amount of a transfer; the rest stays due.
             Err(PayoutRefusal::AmountTooLarge { limit: largest }) if limit.is_none() => {
                 *limit = Some(largest);
                 Ok(None)
@@ -129,7 +129,7 @@ impl Games {
 }
 
 impl PayoutRequest {
-    /// The payout in a posting, where an opening of the wallet can come first.
+    /// The payout in a posting, in which the opening of the wallet can come first.
     fn paid(&self, posted: &Posted) -> Result<PublisherPayout> {
         let mut rows = posted.rows.iter().zip(posted.first_seq..);
         let found = rows.find(|(row, _)| row.kind == TransferKind::Payout);

@@ -25,7 +25,7 @@ pub(super) async fn user_exists(db: &mut PgConnection, user: UserId) -> Result<b
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts a publisher; none if the user is one already.
+/// Inserts a publisher; `None` if the user is a publisher already.
 pub(super) async fn insert(
     db: &mut PgConnection,
     user: UserId,
@@ -57,7 +57,7 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
 }
 
-/// Changes a publisher; none stays as it is.
+/// Changes a publisher; a value that is `None` stays as it is.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: PublisherId,
@@ -86,7 +86,7 @@ pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Optio
 
 /// Every publisher with every currency that it has sold games in.
 pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, String)>> {
-    // One step of an index for each pair, however many purchases it has.
+    // Takes one index step for each pair, however many purchases the pair has.
     let rows = sqlx::query!(
         r#"
         with recursive seller as (
@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Sum of the movements of one kind between an account and another one.
+/// Sum of the movements of one kind between an account and another account.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,

@@ -1,4 +1,4 @@
-//! Statements: what a publisher earned between two moments, from the ledger itself.
+//! Statements: the movements on a publisher's account between two moments, read from the ledger.
 
 use time::OffsetDateTime;
 
@@ -17,7 +17,7 @@ use crate::ledger::transfer::TransferKind;
 /// Entries that are read at a time.
 const PAGE: i64 = 1_000;
 
-/// Sums of a statement. Tax and fees are less what refunds gave back.
+/// Sums of a statement. Amounts that refunds gave back are deducted from tax and fees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatementSums {
     pub sales: i64,
@@ -56,31 +56,32 @@ pub struct StatementEntry {
     pub at: OffsetDateTime,
     pub transfer: i64,
     pub kind: EntryKind,
-    /// Negative if it lowers the balance.
+    /// Negative if the entry lowers the balance.
     pub amount: Minor,
-    /// Balance after it.
+    /// Balance after the entry.
     pub balance: Minor,
     /// The game that was sold.
     pub game: Option<i64>,
 }
 
-/// A statement, read one page at a time, oldest entry first: its length costs no memory.
+/// A statement, whose entries are read one page at a time, oldest first, so that its length costs no memory.
 pub struct PublisherStatement {
     pub publisher: PublisherId,
     pub currency: Currency,
     pub opening: Minor,
     pub closing: Minor,
     pub sums: StatementSums,
-    /// Its end, if the caller gave one: an earlier moment where the answer could still change.
+    /// End of the statement, if the caller gave an end. It is earlier than requested if later entries could still
+    /// appear before the requested end.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
-    /// The part of the book that it covers: the next seq, and the first one behind it.
+    /// The part of the book that is still to be read: the next seq, and the seq after the last.
     range: (i64, i64),
     games: Games,
     is_complete: bool,
 }
 
-/// The account of the publisher, and those that tax and fees go to.
+/// The account of the publisher, and the account that tax goes to.
 #[derive(Debug, Clone, Copy)]
 struct Accounts {
     own: AccountId,
@@ -101,7 +102,7 @@ impl Games {
         let found = sql::find(&mut db, publisher).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
-        // To be read before the snapshot: one from before it may lack a batch that is older.
+        // Read before the snapshot is taken, because an earlier snapshot may lack a batch from before this moment.
         let settled = match from.or(to) {
             Some(_) => Some(read::settled_until(&mut db, BOOK).await?),
             None => None,
@@ -152,7 +153,7 @@ impl Games {
 }
 
 impl Accounts {
-    /// The meaning of a movement: the other account tells what a refund gives back.
+    /// The meaning of a movement. The other account tells whether a refund gives back tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         match (TransferKind::from_code(kind), is_debit) {
             (Some(TransferKind::Purchase), _) => EntryKind::Sale,
@@ -166,7 +167,7 @@ impl Accounts {
 }
 
 impl PublisherStatement {
-    /// The next entries; none when the statement is complete.
+    /// The next entries; `None` when the statement is complete.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StatementEntry>>> {
         if self.is_complete {
             return Ok(None);

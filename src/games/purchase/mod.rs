@@ -1,8 +1,9 @@
 //! Purchases: a user pays for a game and owns it, in one posting.
 //!
-//! The price is decided from a quote, and the posting's companion confirms the quote in the transaction of the money: the
-//! revision of the game, that the recipient does not own it yet, and that a copy is left. A quote that no longer holds is
-//! made again, so a refusal is always that of the current state. A free game moves no money and is an ordinary transaction.
+//! The price comes from a quote. The companion of the posting checks the quote in the same transaction: the revision of
+//! the game, that the recipient does not own the game yet, and that a copy is left. If the quote no longer holds, a new
+//! quote is made, so a refusal always reflects the current state. The purchase of a free game moves no money and is an
+//! ordinary transaction.
 
 mod price;
 mod quote;
@@ -36,7 +37,7 @@ pub use self::refund::Refunded;
 /// Refusal of a companion whose quote no longer holds.
 const OVERTAKEN: &str = "the quote no longer holds";
 
-/// Most quotes of one purchase: each is made because another purchase or a change of the game came first.
+/// Most quotes of a purchase. A new quote is needed when another purchase or a change of the game comes first.
 const ATTEMPTS_MAX: usize = 100;
 
 /// Locks that keep purchases from invalidating each other's batches.
@@ -47,23 +48,23 @@ pub(in crate::games) struct PurchaseLocks {
 }
 
 impl PurchaseLocks {
-    /// Serializes what is done to the ownership of a game by a recipient.
+    /// Serializes the changes of a recipient's ownership of a game.
     async fn recipient(&self, game: GameId, recipient: UserId) -> MutexGuard<'_, ()> {
         self.recipients.lock(game.0.wrapping_mul(0x9e37).wrapping_add(recipient.0)).await
     }
 }
 
-/// A purchase as the client asks for it.
+/// A purchase as the client requests it.
 #[derive(Debug, Clone)]
 pub struct PurchaseRequest {
     pub game: GameId,
-    /// The currency to pay in; the main currency of the game if none.
+    /// The currency to pay in; `None` for the main currency of the game.
     pub currency: Option<Currency>,
-    /// The user who gets the game; none is the buyer.
+    /// The user that gets the game; `None` for the buyer.
     pub gift_to: Option<UserId>,
     /// A discount code.
     pub code: Option<String>,
-    /// The client's address, which wrong codes are counted for.
+    /// The client's address, for which wrong codes are counted.
     pub address: Option<IpAddr>,
 }
 
@@ -75,7 +76,7 @@ pub struct Purchase {
     pub currency: Currency,
     pub price: Minor,
     pub tax: Minor,
-    /// None for a free game.
+    /// `None` for a free game.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }
@@ -87,7 +88,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Games {
-    /// Buys a game. `expected_price` is a decimal that the price has to be.
+    /// Buys a game. A purchase at another price than `expected_price` is refused.
     pub async fn purchase(
         &self,
         request: &PurchaseRequest,
@@ -129,7 +130,7 @@ impl Games {
         {
             return Ok(purchase);
         }
-        // Boxed: a request is moved with everything that it may wait for.
+        // Boxed, so that this path does not enlarge the future of every request.
         Box::pin(self.decide_purchase(request, (buyer, recipient), expected_price, key, meta)).await
     }
 
@@ -142,7 +143,7 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
-        // The first attempt of this very request may have succeeded.
+        // An earlier attempt of the same request may have succeeded.
         if let Some(earlier) = self.find_purchase(key).await? {
             return Ok(earlier);
         }
@@ -159,7 +160,7 @@ impl Games {
             }
             let outcome = match quoted {
                 Ok(quote) if held.0.is_none() && quote.is_contended() => {
-                    // Others need not wait for the recipient meanwhile.
+                    // Released, so that other purchases for the recipient need not wait meanwhile.
                     drop(held.1.take());
                     held.0 = Some(self.locks.last_copies.lock(request.game.0).await);
                     held.1 = Some(self.locks.recipient(request.game, recipient).await);
@@ -171,7 +172,7 @@ impl Games {
                 Ok(quote) => self.charge(&quote, (buyer, recipient), key, meta).await,
                 Err(refusal) => Err(refusal),
             };
-            // Another attempt of this request may have come first, whatever the outcome of this one.
+            // Another attempt of this request may have come first, whatever the outcome of this attempt.
             match outcome {
                 Ok(Some(purchase)) => return Ok(purchase),
                 Ok(None) => {
@@ -190,7 +191,7 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// Buys a game at a cached quote; none if the purchase has to be decided from the database.
+    /// Buys a game at a cached quote; `None` if a quote from the database is needed.
     async fn purchase_at(
         &self,
         quote: &Quote,
@@ -207,7 +208,7 @@ impl Games {
                 self.quotes.forget(request);
                 Ok(None)
             }
-            // The price may have fallen since.
+            // The price may have fallen since the quote was cached.
             Err(Error::InsufficientFunds { .. }) => Ok(None),
             Err(refusal) => match Box::pin(self.find_purchase(key)).await? {
                 Some(earlier) => Ok(Some(earlier)),
@@ -233,7 +234,7 @@ impl Games {
         let player = PlayerId::from(buyer);
         let charge = Charge { player: &player, currency: *currency, amount: *price, key };
         let posted = self.wallets.charge_main(&charge, legs, &companion, meta).await?;
-        // An earlier attempt of this request is found by its key.
+        // The caller finds an earlier attempt of this request by its key.
         let Some(posted) = posted.filter(|posted| !posted.replayed) else { return Ok(None) };
         let code = [currency.code()];
         let amount = |minor: Minor| u64::try_from(minor.0).unwrap_or_default();
@@ -244,7 +245,7 @@ impl Games {
         Ok(Some(quote.purchase(recipient, Some(TransferId(posted.first_seq)))))
     }
 
-    /// Grants a free game; none if the quote no longer holds.
+    /// Grants a free game; `None` if the quote no longer holds.
     async fn claim_free(
         &self,
         quote: &Quote,
@@ -286,7 +287,7 @@ impl Games {
     }
 }
 
-/// The account that the price goes to; tax and fee go on from there.
+/// The account that receives the price, and from which tax and fee are then taken.
 pub(in crate::games) fn seller_account(
     publisher: Option<PublisherId>,
     currency: Currency,
@@ -300,7 +301,7 @@ pub(in crate::games) fn seller_account(
         .ok_or_else(|| Error::Internal(anyhow::anyhow!("publisher {publisher} has no account")))
 }
 
-/// The legs of a purchase, which are one transfer: the price to the seller, and tax and fee from there.
+/// The legs of a purchase, which form one transfer: the price goes to the seller, then tax and fee from the seller.
 fn purchase_legs(
     wallet: AccountId,
     seller: AccountId,

@@ -15,7 +15,7 @@ pub enum TaxRatesError {
     Rate(#[from] InvalidRate),
 }
 
-/// Tax rates by currency; others have no tax.
+/// Tax rates by currency. Currencies without a rate have no tax.
 #[derive(Debug, Clone, Default)]
 pub struct TaxRates(HashMap<String, Rate>);
 
@@ -43,7 +43,7 @@ impl FromStr for TaxRates {
     }
 }
 
-/// The division of a price. The seller gets what tax and fee leave.
+/// The division of a price into tax, fee and the rest, which the seller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Division {
     pub tax: Minor,

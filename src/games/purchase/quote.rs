@@ -1,4 +1,4 @@
-//! Quotes: the price of a game for a recipient at one moment, and what a purchase at this price claims.
+//! Quotes: the price of a game for a recipient at one moment, and the claim of a purchase at this price.
 
 use std::sync::Arc;
 
@@ -18,18 +18,20 @@ use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, User
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};
 
-/// Copies that are sold one at a time: buyers of the last copies would refuse each other's batches.
+/// Number of last copies that are sold one at a time, because concurrent purchases of the last copies would make each
+/// other's batches fail.
 const LAST_COPIES: i32 = 256;
 
 /// Most games, and most purchases, that [`QuoteCache`] remembers.
 const QUOTES_MAX: usize = 10_000;
 const TRIED_MAX: usize = 100_000;
 
-/// Facts of games that were bought before. A purchase at them reads nothing: its posting confirms the revision of the game,
-/// the end of the quote, the fee, and that the buyer does not own it.
+/// Cache of facts about games that were bought before. A purchase at a cached quote reads nothing before its posting,
+/// which checks the revision of the game, the end of the quote, the fee, and that the buyer does not own the game.
 pub(in crate::games) struct QuoteCache {
     rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
-    /// Purchases that were tried this way, whatever came of it: refused postings delay others, so a user gets one for a game.
+    /// Purchases that were tried at a cached quote, whatever the outcome. A refused posting delays other postings, so a
+    /// user gets only one such try per game.
     tried: Cache<(GameId, UserId), ()>,
 }
 
@@ -48,7 +50,7 @@ pub(super) struct Quote {
     pub division: Division,
 }
 
-/// The row of the companion: what a purchase takes, and what its quote depends on.
+/// The row of the companion: the stocks that a purchase takes from, and the facts that its quote depends on.
 #[derive(Serialize)]
 pub(super) struct ClaimRow<'a> {
     game: GameId,
@@ -56,9 +58,9 @@ pub(super) struct ClaimRow<'a> {
     recipient: UserId,
     revision: i32,
     publisher: Option<PublisherId>,
-    /// The fee of the publisher, if it has one of its own.
+    /// The fee that is set for the publisher, if any.
     own_fee: Option<i32>,
-    /// Copies, the budget of the sale, the uses of the code.
+    /// The stocks to take from: copies of the game, the budget of the sale, the uses of the code.
     stocks: Vec<i64>,
     sale: Option<SaleId>,
     code: Option<CodeId>,
@@ -77,7 +79,7 @@ pub(super) struct ClaimRow<'a> {
 }
 
 impl Games {
-    /// The price now; an error if the game cannot be bought for the recipient.
+    /// Quotes the current price; an error if the game cannot be bought for the recipient.
     pub(super) async fn quote(
         &self,
         request: &PurchaseRequest,
@@ -109,7 +111,7 @@ impl Games {
         let quote = self.quote_from(row, discount, expected_price)?;
         let Quote { row, currency, price, .. } = &quote;
         if recipient != buyer && row.require_eligible().is_err() {
-            // What others own is answered only to a buyer who could pay.
+            // Only a buyer that could pay learns whether another user owns a game.
             let balance =
                 self.wallets.main_balance(caller, &PlayerId::from(buyer), *currency).await?;
             if balance.balance < *price {
@@ -125,7 +127,7 @@ impl Games {
         Ok(quote)
     }
 
-    /// The price as an earlier purchase found it; none if only the database can tell.
+    /// A quote from cached facts; `None` if the facts must be read from the database.
     pub(super) fn cached_quote(
         &self,
         request: &PurchaseRequest,
@@ -193,21 +195,22 @@ impl QuoteCache {
         self.tried.insert((game, buyer), ());
     }
 
-    /// Forgets the facts of a game that no longer hold.
+    /// Removes cached facts of a game that no longer hold.
     pub(super) fn forget(&self, request: &PurchaseRequest) {
         self.rows.remove(&(request.game, request.currency));
     }
 }
 
 impl Quote {
-    /// Whether its facts hold for other buyers until something happens that a posting notices: nothing about it is limited.
+    /// Whether the facts can be cached for other buyers: without a code, a limit or a price of zero, a posting notices
+    /// every change of them.
     fn can_be_cached(&self) -> bool {
         let is_limited = self.row.stock.is_some() || self.row.budgets > 0;
         self.code.is_none() && !is_limited && self.price != Minor::ZERO
     }
 
-    /// Whether concurrent purchases would refuse each other: the last copies are taken one at a time, and so is what is
-    /// free, because free claims share no batch.
+    /// Whether concurrent purchases would make each other fail. The last copies are sold one at a time; so are limited
+    /// copies of a free game, because free claims do not share a batch.
     pub(super) fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
         let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();
@@ -248,7 +251,7 @@ impl Quote {
         })
     }
 
-    /// The purchase that this quote has led to.
+    /// The completed purchase at this quote.
     pub(super) fn purchase(&self, recipient: UserId, transfer: Option<TransferId>) -> Purchase {
         Purchase {
             game: self.row.game,

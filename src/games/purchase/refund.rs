@@ -1,8 +1,8 @@
 //! Refunds: the buyer gets the money back and the game is taken away, once, in one posting.
 //!
-//! Downloadable content of the game goes with it. The price that the same buyer paid for it comes back too, if it can still
-//! be refunded; content that others gave or that is too old only goes. A gift stays while its owner has content that others
-//! paid for.
+//! Downloadable content of the game is taken away, too. Its price comes back if the same buyer paid for it and it can
+//! still be refunded; other content is taken away without a refund. A gift cannot be refunded while its owner has
+//! content that another user paid for.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Most decisions of one refund when others overtake it.
+/// Most attempts of a refund, because other changes can come first.
 const ATTEMPTS_MAX: usize = 32;
 
 /// Most games that a refund takes away.
@@ -41,16 +41,16 @@ pub struct Refunded {
 /// A game that is taken away from its owner.
 #[derive(Debug, Serialize)]
 struct RevertRow {
-    /// Place of the refund among the legs of the posting.
+    /// Index of the row's first refund leg in the posting.
     first: usize,
     game: GameId,
     recipient: UserId,
-    /// None if it was not bought.
+    /// `None` if the game was not bought.
     purchase: Option<i64>,
     /// Whether the buyer gets the price back.
     pays_back: bool,
     seconds: f64,
-    /// The key of the request, with the game that it names.
+    /// The idempotency key of the request; only in the row of the game that the request names.
     key_hash: Option<Uuid>,
     content_hash: Option<Uuid>,
     trace: Uuid,
@@ -59,7 +59,7 @@ struct RevertRow {
 /// The games that a refund takes away, and the legs that return the money.
 struct RefundPlan {
     currency: Currency,
-    /// The purchases whose money comes back, that of the game first.
+    /// The purchases whose price is paid back, the game's own purchase first.
     paid: Vec<sql::OwnedGame>,
     rows: Vec<RevertRow>,
 }
@@ -85,7 +85,7 @@ impl Games {
             match self.try_refund(game, (buyer, recipient), key, meta).await {
                 Ok(Some(refunded)) => return Ok(refunded),
                 Ok(None) => {}
-                // The first attempt of this very request may have succeeded meanwhile.
+                // An earlier attempt of the same request may have succeeded meanwhile.
                 Err(refusal) => {
                     return match self.find_refund(game, key).await? {
                         Some(earlier) => Ok(earlier),
@@ -156,7 +156,7 @@ impl Games {
         Ok(Some(Refunded { game, currency, amount, transfer: None, replayed: true }))
     }
 
-    /// Decides what a refund takes away and returns.
+    /// Decides which games a refund takes away and which prices it pays back.
     async fn plan_refund(
         &self,
         game: GameId,
@@ -220,7 +220,7 @@ impl Games {
         sql::revert_free(&mut db, &plan.rows).await
     }
 
-    /// The answer to a refund, from its posting.
+    /// The reply to a refund, from its posting.
     async fn refunded_from(&self, game: GameId, posted: &Posted) -> Result<Refunded> {
         let returned = posted.rows.iter().enumerate().filter(|(_, row)| {
             row.kind == TransferKind::Refund && row.credit.class() == Some(AccountClass::Customer)
@@ -242,7 +242,7 @@ impl Games {
 }
 
 impl sql::OwnedGame {
-    /// Number of the legs that return its money.
+    /// Number of legs that pay back the price of this purchase.
     fn legs(&self) -> usize {
         1 + usize::from(self.tax > 0) + usize::from(self.fee > 0)
     }
@@ -282,7 +282,7 @@ impl RefundPlan {
         })
     }
 
-    /// The companions of the posting, given the place of its first refund.
+    /// The companions of the posting, given the index of its first refund leg.
     fn companions(&self, start: usize) -> Result<Vec<Companion>> {
         let companion = |row: &RevertRow| {
             let row = RevertRow { first: start + row.first, ..*row };

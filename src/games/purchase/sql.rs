@@ -15,7 +15,7 @@ pub(in crate::games) static CLAIMED: CompanionKind = CompanionKind {
     sql: "with took as (select n from public.claim_purchases($2::text::json) n)",
 };
 
-/// Takes a purchase back, if it was not taken back before.
+/// Reverts a purchase, if it was not reverted before.
 pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
     name: "games.reverted",
     sql: "with took as (select n from public.revert_purchases($2::text::json) n)",
@@ -30,14 +30,14 @@ pub(super) struct QuoteRow {
     pub publisher: Option<PublisherId>,
     pub fee: Option<i32>,
     pub base: Option<GameId>,
-    /// The currency and the price in it; none if there is no price in the currency that was asked for.
+    /// The currency and the price in it; `None` if the game has no price in the requested currency.
     pub currency: Option<String>,
     pub price: Option<i64>,
     pub sale: Option<SaleId>,
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Sales with a budget that have not ended: their prices come and go without a change of the game.
+    /// Number of sales with a budget that have not ended. Their prices come and go without a change of the game.
     pub budgets: i64,
     /// The next moment at which a sale begins or ends.
     pub until: Option<OffsetDateTime>,
@@ -98,14 +98,15 @@ pub(super) async fn claim_free(db: &mut PgConnection, row: &impl Serialize) -> R
     took_effect(claim.fetch_one(db).await)
 }
 
-/// Takes free games away; false if one of them could not be.
+/// Takes free games away; false if a game could not be taken away.
 pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) -> Result<bool> {
     let rows = numbered(rows)?;
     let revert = sqlx::query!(r#"select revert_free_games($1::text::json) as "done""#, rows);
     took_effect(revert.fetch_one(db).await)
 }
 
-/// Whether a statement took effect; not if what it was decided on has changed, or if it has yielded to another transaction.
+/// Whether a statement took effect. It did not if the facts behind it have changed, or if it gave way to another
+/// transaction.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
     // Not every row took effect; a lock was not available; a deadlock.
     const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];
@@ -120,7 +121,7 @@ pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool>
     }
 }
 
-/// Rows as the functions take them: a JSON array of objects with their numbers.
+/// Writes rows for the SQL functions: a JSON array of objects, each with its number.
 fn numbered(rows: &[impl Serialize]) -> Result<String> {
     #[derive(Serialize)]
     struct Numbered<'a, T> {
@@ -142,7 +143,7 @@ pub(super) struct PurchaseRow {
     pub transfer: Option<TransferId>,
 }
 
-/// The purchase of a request with this key, with the content of the request.
+/// The purchase of a request with this key, with the content hash of the request.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
@@ -167,7 +168,7 @@ pub(super) async fn find_by_key(
     }))
 }
 
-/// The currency of a purchase that a request with this key has refunded, and the content of the request.
+/// The currency of a purchase that a request with this key has refunded, and the content hash of the request.
 pub(super) async fn find_refund(
     db: &mut PgConnection,
     key: Uuid,
@@ -179,11 +180,11 @@ pub(super) async fn find_refund(
     Ok(row.fetch_optional(db).await?.map(|row| (row.currency, row.content_hash)))
 }
 
-/// A game that a user owns, with the purchase that it is from.
+/// A game that a user owns, with its purchase.
 #[derive(Debug)]
 pub(super) struct OwnedGame {
     pub game: GameId,
-    /// None if it was not bought.
+    /// `None` if the game was not bought.
     pub purchase: Option<i64>,
     pub buyer: Option<UserId>,
     pub publisher: Option<PublisherId>,
@@ -192,7 +193,7 @@ pub(super) struct OwnedGame {
     pub tax: i64,
     pub fee: i64,
     pub currency: String,
-    /// Whether its refund window has not ended.
+    /// Whether the refund window of the purchase has not ended.
     pub is_refundable: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Sales: a lower price of a game for a window of time, for as many copies as the budget has.
+//! Sales: a lower price of a game for a window of time. A budget can limit the copies.
 //!
-//! The clock of the database decides which sale runs. Of several that run, the lowest price holds.
+//! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
 
 mod sql;
 
@@ -38,13 +38,13 @@ pub struct Sale {
     pub discount: SaleDiscount,
     pub starts_at: OffsetDateTime,
     pub ends_at: OffsetDateTime,
-    /// Most copies at this price; none without a limit.
+    /// Most copies at this price; `None` without a limit.
     pub budget: Option<i32>,
     /// Copies that are left of the budget.
     pub left: Option<i32>,
 }
 
-/// A sale that was put, and whether it is new.
+/// A sale that was created or changed, and whether it is new.
 #[derive(Debug)]
 pub struct SalePut {
     pub sale: Sale,
@@ -94,7 +94,7 @@ impl Games {
         rows.into_iter().map(|row| self.sale_from(row)).collect()
     }
 
-    /// Deletes a sale: what was sold stays sold.
+    /// Deletes a sale. Buyers keep the copies that they bought at the sale price.
     pub async fn delete_sale(
         &self,
         game: GameId,
@@ -131,7 +131,7 @@ impl Games {
     }
 }
 
-/// The error of a sale that ends before it starts.
+/// Refuses a sale that does not end after it starts.
 pub fn require_window(starts_at: OffsetDateTime, ends_at: OffsetDateTime) -> Result<()> {
     if starts_at < ends_at {
         return Ok(());

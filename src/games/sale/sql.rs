@@ -7,7 +7,7 @@ use super::{Sale, SaleDiscount};
 use crate::error::Result;
 use crate::ids::GameId;
 
-/// A sale as the database has it.
+/// A sale as stored in the database.
 pub(super) struct SaleRow {
     pub name: String,
     pub percent: Option<i32>,

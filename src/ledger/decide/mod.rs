@@ -10,7 +10,7 @@ use super::currency::{Currencies, Currency};
 use super::money::Minor;
 use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
-/// Most accounts of a posting that are found by linear search; beyond, by hash.
+/// Most accounts of a posting that are found by linear search. With more accounts, a hash map is used.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
 /// A reason that a posting is not written.
@@ -41,7 +41,7 @@ pub enum Refusal {
     /// A companion did not take effect; the text is defined by the slice that added it.
     #[error("{0}")]
     Companion(&'static str),
-    /// The posting has several transfers, and this one is refused; none of them is written.
+    /// A transfer of a posting with several transfers is refused; none of them is written.
     #[error("transfer {}: {refusal}", .leg + 1)]
     InLeg { leg: usize, refusal: Box<Refusal> },
     /// The posting can never be written: a bug of the calling code, not a mistake of the client.
@@ -50,7 +50,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The value of the metric's label, from a closed set.
+    /// The label value of this refusal in metrics, from a closed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSuchAccount(_) => "no_such_account",
@@ -78,7 +78,8 @@ impl Refusal {
         }
     }
 
-    /// Adds up the amounts of a transfer and its fees. The refused leg is the last of `legs`.
+    /// If funds are insufficient, reports the amounts of the whole transfer, including its earlier legs. The refused
+    /// leg is the last of `legs`.
     fn for_whole_transfer(self, legs: &[Leg]) -> Self {
         let Self::InsufficientFunds { account, mut available, mut required } = self else {
             return self;
@@ -321,7 +322,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         if from.currency != to.currency {
             return Err(Refusal::CurrencyMismatch(debit, credit));
         }
-        // Otherwise another account could hold money for an account that is closed.
+        // Otherwise another account could move money into the hold of a closed account.
         if credit.held_for().is_some_and(|owner| owner != debit) {
             return Err(Refusal::Malformed("a hold account takes money only from its owner"));
         }
@@ -337,8 +338,8 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
                 available: from.balance,
                 required: amount,
             })?;
-        // The ceiling is one for available and held together, so that a hold can always be released. Money that comes
-        // back from the account's own hold changes only how the sum is divided.
+        // The ceiling applies to the sum of available and held money, so that a hold can always be released. Money that
+        // comes back from the account's own hold does not change that sum.
         let held = if debit.held_for() == Some(credit) { Minor::ZERO } else { to.held };
         to.balance = (to.balance.checked_add(amount))
             .filter(|balance| {
@@ -399,7 +400,8 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
     }
 }
 
-/// Whether a transfer may leave its debit account with this balance. A refund may leave a payable in debt, a payout may not.
+/// Whether a transfer may leave its debit account with this balance. A refund may take a payable below zero; a payout
+/// must not.
 fn allows_debit(class: AccountClass, kind: TransferKind, balance: Minor) -> bool {
     let is_unowed =
         class == AccountClass::Payable && kind == TransferKind::Payout && balance < Minor::ZERO;

@@ -1,4 +1,4 @@
-//! Each rule by itself, then random postings against a model that is too simple to be wrong.
+//! Tests of each rule, and random postings that are compared with a simple model of the rules.
 
 use std::collections::{BTreeMap, HashSet};
 

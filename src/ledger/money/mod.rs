@@ -10,10 +10,10 @@ use super::currency::Currency;
 
 pub use self::rate::{InvalidRate, Rate};
 
-/// Highest balance of a customer account: every balance is exact in every JSON parser.
+/// Highest balance of a customer account: 2^53 - 1, so that every JSON parser reads every balance exactly.
 pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
 
-/// Longest text taken for an amount. Twenty digits are more than an `i64` has; the rest is room for zeros.
+/// Longest text that is parsed as an amount. An `i64` has at most 19 digits; the rest is room for zeros.
 const TEXT_LEN_MAX: usize = 64;
 
 /// An amount or a balance in minor units (cents for EUR).
@@ -98,7 +98,7 @@ impl Minor {
         Self::parse_scaled(text, currency.decimals())
     }
 
-    /// Parses a number with at most this many decimals, in units of the last one.
+    /// Parses a number with at most `decimals` decimals, and returns it in units of the last decimal.
     fn parse_scaled(text: &str, decimals: u8) -> Result<Self, AmountError> {
         if text.len() > TEXT_LEN_MAX {
             return Err(AmountError::NotANumber);
@@ -138,7 +138,7 @@ impl Minor {
         Ok(Self(if negative { -minor } else { minor }))
     }
 
-    /// Converts an exact decimal, such as the deliberately rounded product of a price and a quantity.
+    /// Converts a decimal to minor units, without rounding: more decimals than the currency has are an error.
     pub fn from_decimal(decimal: Decimal, currency: Currency) -> Result<Self, AmountError> {
         let decimals = currency.decimals();
         let mut exact = decimal.normalize();
@@ -164,7 +164,7 @@ impl Minor {
     }
 }
 
-/// Refuses a negative amount. The sign is reported before size and precision.
+/// Refuses a negative amount, even if it is also too large or too precise.
 fn refuse_negative(text: &str, parsed: Result<Minor, AmountError>) -> Result<Minor, AmountError> {
     match parsed {
         Ok(amount) if amount < Minor::ZERO => Err(AmountError::Negative),
@@ -175,7 +175,7 @@ fn refuse_negative(text: &str, parsed: Result<Minor, AmountError>) -> Result<Min
     }
 }
 
-/// Parses an exponent such as `-1`, `+2` or `3`, clamped to six digits: larger ones are out of range anyway.
+/// Parses an exponent such as `-1`, `+2` or `3`, clamped to six digits: larger exponents are out of range anyway.
 fn parse_exponent(text: &str) -> Result<i64, AmountError> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

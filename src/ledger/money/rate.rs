@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-/// A rate of one, in hundredths of a percent.
+/// A rate of 100 %, in hundredths of a percent.
 const WHOLE: i32 = 10_000;
 
-/// Highest rate: a tax of 1,000 %.
+/// Highest rate that is accepted: 1,000 %, for a tax.
 const RATE_MAX: i32 = 10 * WHOLE;
 
 /// A rate in hundredths of a percent.
@@ -45,7 +45,8 @@ impl Rate {
         i64::try_from((amount * part + whole - 1) / whole).unwrap_or(i64::MAX)
     }
 
-    /// The least amount that leaves `net` after its share is deducted, rounded up; none if there is no such amount.
+    /// The smallest amount that leaves `net` after this share of it, rounded up, is deducted; `None` if there is no
+    /// such amount.
     pub fn gross(self, net: i64) -> Option<i64> {
         let rest = i128::from(WHOLE - self.0);
         if rest <= 0 {
@@ -53,19 +54,19 @@ impl Rate {
         }
         let mut gross =
             i64::try_from((i128::from(net) * i128::from(WHOLE) + rest - 1) / rest).ok()?;
-        // The share is rounded up, which can take one more.
+        // The deducted share is rounded up, which can leave one minor unit too little.
         while gross - self.of_rounded_up(gross) < net {
             gross = gross.checked_add(1)?;
         }
         Some(gross)
     }
 
-    /// The part of an amount that was added to the rest at this rate, as a tax is; rounded half up.
+    /// The part of a gross amount that was added to the net amount at this rate, such as a tax; rounded half up.
     pub fn within(self, amount: i64) -> i64 {
         share(amount, self.0, WHOLE + self.0)
     }
 
-    /// Whether it is at most 100 %.
+    /// Whether the rate is at most 100 %.
     pub const fn is_share(self) -> bool {
         self.0 <= WHOLE
     }

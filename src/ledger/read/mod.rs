@@ -28,9 +28,9 @@ pub struct HistoryEntry {
     pub debit: AccountId,
     pub credit: AccountId,
     pub amount: Minor,
-    /// Available balance after it.
+    /// Available balance after the transfer.
     pub available: Minor,
-    /// Held balance after it.
+    /// Held balance after the transfer.
     pub held: Minor,
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
@@ -121,10 +121,10 @@ pub async fn seq_before(db: &mut PgConnection, book: i32, moment: OffsetDateTime
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(0))
 }
 
-/// Newest moment whose answer cannot change any more.
+/// Newest moment for which the content of the book can no longer change.
 ///
-/// A batch in flight has taken its time already and is not visible yet. Without one, every later batch takes a later
-/// time than this statement's; with one, no batch takes an earlier time than the head's.
+/// A batch that is being written already has its time, but is not visible yet; its time is not before the head's. If no
+/// batch is being written, every later batch gets a time after this statement's.
 pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDateTime> {
     let sql::Settled { now, is_writing } = sql::settled(db).await?;
     if !is_writing {
@@ -139,7 +139,8 @@ pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTi
     Ok(sql::head(db, book).await?)
 }
 
-/// Returns the balances of these accounts after the transfer `until`, in the same order; zero for unused accounts.
+/// Returns the balances of these accounts after the transfer with the seq `until`, in the same order; zero for unused
+/// accounts.
 pub async fn balances(
     db: &mut PgConnection,
     book: i32,
@@ -151,7 +152,7 @@ pub async fn balances(
     Ok(balances.into_iter().map(Minor).collect())
 }
 
-/// Returns the current balances of two accounts, and the position in the book of the same statement.
+/// Returns the current balances of two accounts, and the position in the book at which the same statement read them.
 pub async fn current_balances(
     db: &mut PgConnection,
     book: i32,

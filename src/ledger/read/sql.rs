@@ -43,9 +43,9 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<(i64,
     Ok((row.seq, row.at))
 }
 
-/// The statement of balances, with a second column.
+/// Query for balances; `$column` adds a second column.
 ///
-/// Two index probes for each account: its last debit and its last credit; the later of them holds the balance.
+/// Each account takes two index probes, for its last debit and its last credit. The later of the two holds the balance.
 macro_rules! select_balances {
     ($row:ident, $column:tt, $book:expr, $accounts:expr, $until:expr) => {
         sqlx::query_as!(
@@ -92,7 +92,7 @@ pub(super) async fn balances(
     Ok(rows.into_iter().map(|row| row.balance).collect())
 }
 
-/// Current balances of two accounts, and the position in the book of the statement.
+/// Current balances of two accounts, and the position in the book at which the statement read them.
 pub(super) async fn current_balances(
     db: &mut PgConnection,
     book: i32,
@@ -230,10 +230,10 @@ impl HistoryRow {
     }
 }
 
-/// The statement of a history; `$order` is `"asc"` or `"desc"`. The order is part of the text, because an order that is
-/// a parameter would not let the index end the scan at the limit.
+/// Query for a history; `$order` is `"asc"` or `"desc"`. The order is part of the text, because an index scan could not
+/// stop at the limit if the order were a parameter.
 ///
-/// It merges three scans: debits of the account, credits of the account, and captures from its hold account.
+/// The query merges three scans: debits of the account, credits of the account, and captures from its hold account.
 macro_rules! select_history {
     ($order:tt, $book:expr, $accounts:expr, $range:expr) => {
         sqlx::query_as!(
@@ -340,7 +340,8 @@ pub(super) async fn rows(
     .await
 }
 
-/// Merges two index scans for each account: its debits and its credits.
+/// Reads the rows that touch one of these accounts. Merges two index scans for each account: its debits and its
+/// credits.
 pub(super) async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -387,7 +388,8 @@ pub(super) struct Settled {
     pub is_writing: bool,
 }
 
-/// Reads the clock before the locks: a statement that writes a seal locks the table first and takes its time then.
+/// Reads the server's clock, and whether a transaction is writing a seal. The clock is read before the locks, because a
+/// statement that writes a seal locks the table before it takes the seal's time.
 pub(super) async fn settled(db: &mut PgConnection) -> sqlx::Result<Settled> {
     sqlx::query_as!(
         Settled,

@@ -21,21 +21,21 @@ use crate::telemetry::Metrics;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Shortest pause after a read without items, while others are left out: reads for nothing are rare.
+/// Shortest pause after a read whose items were all left out by the source, so that such reads are rare.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
-    /// Name of its cursor and of its task: never change it.
+    /// Name of the reader's cursor and of its task: never change it.
     pub name: &'static str,
     /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,
-    /// Shortest time between two reads that were not full: delay saves reads.
+    /// Shortest time until the next read if a read was not full. A longer pause means fewer reads.
     pub pause: Duration,
 }
 
-/// Effects of a durable reader.
+/// Handler of a durable reader, which applies the effects of the items.
 pub trait SegmentHandler<S: Source>: Send + 'static {
     /// Runs in the transaction that advances the cursor. After a failure, the items are read and handled again.
     fn apply(
@@ -51,7 +51,7 @@ enum StepOutcome {
     MoreToRead,
     /// The reader has reached the end.
     CaughtUp,
-    /// There are items that an older transaction could still precede.
+    /// Items exist, but a running transaction could still add items before them.
     Blocked,
     /// The source left out every item that was there.
     Filtered,
@@ -101,7 +101,7 @@ impl DurableReader {
         let mut backoff = self.options.pause;
         while !self.stopping.is_cancelled() {
             changes.mark_unchanged();
-            // A step always completes: its transaction is short.
+            // Shutdown does not interrupt a step, because its transaction is short.
             match self.step(&mut handler).await {
                 Ok(outcome) => {
                     backoff = self.options.pause;
@@ -184,7 +184,7 @@ impl DurableReader {
         }
         let is_filtered = segment.items.is_empty();
         if is_filtered {
-            // What the source leaves out has no effect, so after a crash it may be read again.
+            // Items that the source leaves out have no effect, so they may be read again after a crash.
             sql::advance_cursor_asynchronously(&mut tx, book, name, segment.until, self.holder)
                 .await?;
         } else {
@@ -221,7 +221,7 @@ impl DurableReader {
             self.set_lag(S::lag(db, book, position).await?);
             return Ok(StepOutcome::HeldElsewhere);
         }
-        // Its first step may come after the first items.
+        // A new reader starts at the beginning of the source, because the first items may be older than its first step.
         sql::create_cursor(db, book, name, Position::default()).await?;
         Ok(StepOutcome::MoreToRead)
     }

@@ -1,4 +1,5 @@
-//! Events that move no money: appended in the transaction of their cause, and read in one order.
+//! Events that move no money. An event is appended in the transaction that causes it; all readers see the events in the
+//! same order.
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -17,7 +18,7 @@ pub struct EventToAppend<'a> {
     pub trace_id: Option<Uuid>,
 }
 
-/// Appends an event, within the transaction of its cause.
+/// Appends an event, within the transaction that causes it.
 pub async fn append_event(
     db: &mut PgConnection,
     book: i32,
@@ -28,7 +29,7 @@ pub async fn append_event(
     append_events(db, book, &[EventToAppend { topic, body, trace_id }]).await
 }
 
-/// Appends events in their order, within the transaction of their cause.
+/// Appends events in their order, within the transaction that causes them.
 pub async fn append_events(
     db: &mut PgConnection,
     book: i32,
@@ -37,7 +38,7 @@ pub async fn append_events(
     sql::append_events(db, book, events).await
 }
 
-/// Reads the events of one topic between two positions; the second belongs to it.
+/// Reads the events of a topic after the first position, up to and including the second.
 pub async fn events_of_topic(
     db: &mut PgConnection,
     book: i32,
@@ -48,7 +49,7 @@ pub async fn events_of_topic(
     sql::events_of_topic(db, book, topic, bounds, limit).await
 }
 
-/// Deletes events from before a moment, oldest first and at most about `max`; returns how many.
+/// Deletes events from before a moment, oldest first and at most about `max`; returns the number of deleted events.
 pub async fn prune_events(
     db: &mut PgConnection,
     book: i32,
@@ -77,7 +78,7 @@ impl Source for Events {
     }
 
     async fn end(db: &mut PgConnection, _: i32) -> sqlx::Result<Position> {
-        // The events of a transaction that still runs come later, whatever it has written so far.
+        // All events of a transaction that still runs come after this position, even those that it has already written.
         Ok(Position { seq: sql::horizon(db).await? - 1, event: i64::MAX })
     }
 

@@ -1,8 +1,8 @@
-//! Live readers: many in one process, which share one read.
+//! Live readers of a source: all live readers of a process share the same reads.
 //!
 //! The hub reads while there is a live reader, and broadcasts each segment to all of them. A reader that missed a
-//! segment, because it starts at an earlier position or is too slow, reads the missing items from the database:
-//! no reader ever waits for another one.
+//! segment, because it starts at an earlier position or is too slow, reads the missing items from the database: no
+//! reader ever waits for another reader.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SEGMENTS_MAX: usize = 64;
 /// Most items of a read.
 const ITEMS_MAX: i64 = 1_000;
 
-/// Shortest time between two reads: too short to notice, and it saves reads of a busy book.
+/// Shortest time between two reads. The delay is too short for clients to notice, and saves reads of a busy book.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
 /// Delay before a failed read is retried.
@@ -71,7 +71,7 @@ impl<S: Source> LiveHub<S> {
     }
 
     pub(super) async fn subscribe(&self, after: Option<Position>) -> sqlx::Result<LiveReader<S>> {
-        // The subscription precedes the read of the end: items in between arrive twice, and none is missed.
+        // Subscribes before it reads the end, so that no item in between is missed; `next` removes duplicates.
         let segments = self.segments.subscribe();
         self.subscribed.notify_one();
         let position = match after {
@@ -152,7 +152,7 @@ pub struct LiveReader<S: Source> {
     book: BookHandle,
     segments: broadcast::Receiver<Arc<Segment<S::Item>>>,
     position: Position,
-    /// Whether it missed broadcast segments, and has to read from the database.
+    /// Whether the reader missed broadcast segments, and has to read from the database.
     needs_read: bool,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
@@ -160,7 +160,7 @@ pub struct LiveReader<S: Source> {
 }
 
 impl<S: Source> LiveReader<S> {
-    /// The position up to which it has read.
+    /// The position up to which the reader has read.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -197,7 +197,8 @@ impl<S: Source> LiveReader<S> {
         Arc::new(Segment { after, until: segment.until, items, is_full: segment.is_full })
     }
 
-    /// Reads from the database; the inner `None` means that nothing was missing, the outer that the program stops.
+    /// Reads from the database. The outer `None` means that the program stops; the inner `None`, that nothing was
+    /// missing or that the read failed.
     async fn read(&mut self) -> Option<Option<Arc<Segment<S::Item>>>> {
         self.metrics.wallet_book_live_reads_total.with(["reader"]).increment(1);
         let reading = async {

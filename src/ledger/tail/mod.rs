@@ -1,4 +1,4 @@
-//! Readers that follow the book: everything that reacts to money reads it from here, in order, each transfer once.
+//! Readers that follow the book: code that reacts to transfers reads them from here, in order, each transfer once.
 //!
 //! | reader | position | guarantees |
 //! |---|---|---|
@@ -105,7 +105,7 @@ impl Tail {
         self.sealed.subscribe(after).await
     }
 
-    /// Reads what decides whether the position with this transfer can be continued.
+    /// Reads the facts that decide whether a reader can continue after this transfer.
     pub async fn position_facts(
         &self,
         seq: i64,
@@ -116,7 +116,7 @@ impl Tail {
         sql::position_facts(&mut db, *book, seq, retention.as_secs_f64()).await
     }
 
-    /// Changes when there are new events, which nothing is read for.
+    /// Returns a receiver that changes when there are new events. The events themselves are not read.
     pub fn event_notifications(&self) -> tokio::sync::watch::Receiver<()> {
         self.notifications.subscribe(NotifyChannel::Event)
     }

@@ -13,7 +13,7 @@ use crate::ledger::read::{self, BookRow};
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub row: BookRow,
-    /// The first 12 hexadecimal digits, as positions contain them.
+    /// The first 12 hexadecimal digits of the batch's id, as positions contain them.
     pub batch: String,
 }
 
@@ -74,7 +74,7 @@ pub async fn sealed_rows(
     with_batches(db, book, rows).await
 }
 
-/// Adds its batch to each of these rows, which are in the order of the book.
+/// Adds the batch to each row. The rows are in the order of the book.
 async fn with_batches(
     db: &mut PgConnection,
     book: i32,
@@ -82,7 +82,7 @@ async fn with_batches(
 ) -> sqlx::Result<Vec<SealedRow>> {
     let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
     let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(Vec::new()) };
-    // A seal covers at least one transfer, so neighbors need no more seals than there are rows.
+    // Each seal covers at least one row, so consecutive rows have at most as many seals as rows.
     let are_neighbors = i64::try_from(seqs.len()).is_ok_and(|count| last - first < count);
     let seals = if are_neighbors {
         sql::seals(db, book, first - 1, i64::try_from(seqs.len()).unwrap_or(i64::MAX)).await?

@@ -37,12 +37,12 @@ pub struct Segment<T> {
     pub after: Position,
     pub until: Position,
     pub items: Vec<T>,
-    /// Whether the read stopped at a limit, so that the next one need not wait.
+    /// Whether the read stopped at a limit, so that the next read need not wait.
     pub is_full: bool,
 }
 
 impl<T> Segment<T> {
-    /// A segment that ends with its last item, of a read of at most about `max` items.
+    /// Creates the segment of a read with the limit `max`; the segment ends with its last item.
     pub(super) fn with_items(
         after: Position,
         items: Vec<T>,
@@ -70,7 +70,7 @@ pub trait Source: Send + Sync + 'static {
         max: i64,
     ) -> impl Future<Output = sqlx::Result<Segment<Self::Item>>> + Send;
 
-    /// Returns the current end.
+    /// Returns the current end of the source.
     fn end(db: &mut PgConnection, book: i32)
     -> impl Future<Output = sqlx::Result<Position>> + Send;
 
@@ -89,7 +89,7 @@ pub trait Source: Send + Sync + 'static {
 pub struct BookEvent {
     pub position: Position,
     pub at: OffsetDateTime,
-    /// Trace of the request that caused it.
+    /// Trace of the request that caused the event.
     pub trace_id: Option<Uuid>,
     pub topic: String,
     /// JSON, byte for byte as it was appended.

@@ -16,7 +16,7 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
-/// Returns where the transfers and the events of the book end.
+/// Returns the ends of the book: the seq of its last seal, and the position of its last event.
 pub(super) async fn ends(
     db: &mut PgConnection,
     book: i32,
@@ -38,7 +38,7 @@ pub(super) async fn ends(
     Ok((row.sealed, row.xid.zip(row.id).map(|(seq, event)| Position { seq, event })))
 }
 
-/// The end of a batch, and the beginning of its id.
+/// The last seq of a batch, and the first digits of the batch's id.
 pub(super) struct SealedBatch {
     pub seq: i64,
     pub batch: String,
@@ -92,19 +92,19 @@ pub(super) async fn seals_of(
     .await
 }
 
-/// State of the database that decides whether a position can be continued.
+/// Facts that decide whether a reader can continue from a position.
 pub struct PositionFacts {
-    /// Position of this statement.
+    /// Position in the book at which this statement read.
     pub now: String,
-    /// Beginning of the id of the batch that contains the transfer; none if the book does not reach it.
+    /// Beginning of the id of the batch that contains the transfer; `None` if the book does not reach that transfer.
     pub batch: Option<String>,
-    /// Whether something after the position is older than the retention.
+    /// Whether the first batch after the position is older than the retention.
     pub is_expired: bool,
-    /// Transaction up to which events were deleted.
+    /// Id of the transaction up to which events were deleted.
     pub pruned_xid: i64,
 }
 
-/// Reads what decides whether the position with this transfer can be continued.
+/// Reads the facts that decide whether a reader can continue after this transfer.
 pub(super) async fn position_facts(
     db: &mut PgConnection,
     book: i32,
@@ -137,7 +137,7 @@ pub(super) async fn position_facts(
     .await
 }
 
-/// Deletes old events; returns how many.
+/// Deletes old events; returns the number of deleted events.
 pub(super) async fn prune_events(
     db: &mut PgConnection,
     book: i32,
@@ -190,13 +190,13 @@ pub(super) async fn find_cursor(
     .await
 }
 
-/// Seconds after which a cursor that was not advanced may be taken over by another process.
+/// Lease of a cursor in seconds. Another process may take over a cursor that was not advanced for this long.
 const LEASE_SECONDS: f64 = 3.0;
 
 /// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds it.
 ///
-/// Postgres plans the later statements of the transaction for the book as it is: a plan that it kept from the first seconds
-/// would search a grown book from its end.
+/// The later statements of the transaction use custom plans, because a generic plan from the time when the book was
+/// small would scan a grown book from its end.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -309,7 +309,7 @@ pub(super) async fn append_events(
     Ok(())
 }
 
-/// Reads the events after a position, up to the first one that a running transaction could still precede.
+/// Reads the events after a position, but not beyond an event that a running transaction could still precede.
 pub(super) async fn events(
     db: &mut PgConnection,
     book: i32,
@@ -340,7 +340,7 @@ pub(super) async fn events(
     Ok(events.collect())
 }
 
-/// Reads the events of one topic between two positions; the second belongs to it.
+/// Reads the events of a topic after the first position, up to and including the second.
 pub(super) async fn events_of_topic(
     db: &mut PgConnection,
     book: i32,
@@ -376,7 +376,7 @@ pub(super) async fn events_of_topic(
     Ok(events.collect())
 }
 
-/// Largest lag that is counted exactly; a larger one is reported as this.
+/// Largest lag that is counted exactly; a larger lag is reported as this number.
 const LAG_MAX: i64 = 10_000;
 
 pub(super) async fn event_lag(

@@ -14,12 +14,12 @@ use crate::tasks::Tasks;
 /// Interval at which a reader whose cursor another process holds tries to take it over.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval at which growth is looked for that was not announced: a notification is lost only with the process that should
+/// Interval of the poll for growth without a notification. A notification is lost only with the process that should
 /// send it.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval at which readers look that have items ahead: nothing announces the end of an older transaction, which they wait
-/// for.
+/// Interval at which a blocked reader reads again. The reader waits for an older transaction, whose end no notification
+/// announces.
 const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First and longest backoff between two attempts to listen.
@@ -113,7 +113,7 @@ pub(super) async fn wait_for_change(
     stopping.run_until_cancelled(changes.changed()).await.is_some()
 }
 
-/// Waits for a notification, or for the end of what blocks a reader. Returns false when the program stops.
+/// Waits for a notification, at most for [`BLOCKED_INTERVAL`]. Returns false when the program stops.
 pub(super) async fn wait_while_blocked(
     changes: &mut watch::Receiver<()>,
     stopping: &CancellationToken,
@@ -132,7 +132,7 @@ async fn poll(book: &BookHandle, senders: &NotificationSenders, stopping: &Cance
     let mut known = None;
     while sleep_unless_stopped(POLL_INTERVAL, stopping).await {
         let ends = async { sql::ends(&mut *book.pool.acquire().await?, book.book).await };
-        // A database that cannot be reached is reported by those who need it.
+        // An error is ignored here: the readers report an unreachable database.
         if let Ok(ends) = ends.await
             && known.replace(ends) != Some(ends)
         {

@@ -1,4 +1,4 @@
-//! The checks, on rows in memory.
+//! The checks of the auditor and of `revwallet verify`, on rows in memory.
 
 use std::collections::{BTreeSet, HashMap};
 

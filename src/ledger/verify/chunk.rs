@@ -1,11 +1,11 @@
-//! A chunk of the book that ends with a seal, with every row that its hashes cover.
+//! A chunk of the book that ends with a seal, with every row that the hashes of its seals cover.
 
 use sqlx::PgConnection;
 
 use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
 use crate::ledger::read::{self, BookRow};
 
-/// Most transfers in memory at once, except for a batch that is larger by itself.
+/// Most transfers of a chunk, unless its first batch alone has more.
 const TRANSFERS_MAX: i64 = 20_000;
 
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub struct BookChunk {
     pub transfers: Vec<BookRow>,
     pub postings: Vec<KeyedPosting>,
     pub accounts: Vec<StoredAccount>,
-    /// Whether it ends because of its size, so that there is more to read.
+    /// Whether the chunk ends because of a limit, so that there may be more to read.
     pub is_full: bool,
 }
 
@@ -40,7 +40,7 @@ impl BookChunk {
         }))
     }
 
-    /// The seq of its last seal.
+    /// The seq of the chunk's last seal.
     pub fn end(&self) -> i64 {
         self.seals.last().map_or(0, |seal| seal.seq)
     }

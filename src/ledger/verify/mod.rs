@@ -10,7 +10,7 @@
 //! | seal chain | each seal names the previous one; its hash, recomputed from the rows, equals the stored one |
 //! | anchor | the seal of an anchor still has the anchor's hash |
 //!
-//! It reads a few thousand transfers at a time, so its memory use is that of the balances: some 50 bytes an account.
+//! The book is read in chunks, so the command needs memory mainly for the balances: some 50 bytes per account.
 
 mod check;
 mod chunk;
@@ -76,7 +76,7 @@ pub struct VerifyReport {
     pub seals: i64,
     pub postings: i64,
     pub accounts: usize,
-    /// Head of the book. With it as the anchor, a later run proves that nothing before it was rewritten.
+    /// Head of the book. A later run with this head as its anchor proves that no row before the head was rewritten.
     pub head: Anchor,
     pub faults: Vec<BookFault>,
 }

@@ -54,21 +54,22 @@ pub(super) struct Batch {
     pub(super) undo: Vec<AccountUndo>,
     /// Digest of the whole content.
     pub(super) content: [u8; 32],
-    /// Whether it was sent over an earlier connection, too: a stale head may mean that the earlier attempt committed.
+    /// Whether the batch was also sent over an earlier connection. If so, a stale head may mean that the earlier
+    /// attempt committed.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
-    /// Root of a trace of its own; disabled if none of its postings is traced.
+    /// Root span of the batch's own trace; disabled if none of its postings is traced.
     pub(super) span: Box<Span>,
 }
 
-/// A query for the accounts and keys that these postings depend on.
+/// A query for the accounts and keys that postings depend on.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
     /// All accounts of the waiting postings, without duplicates.
     pub(super) accounts: Vec<AccountId>,
     /// Postings that cannot be decided, because an account is not in the cache.
     pub(super) waiting: Vec<QueuedPosting>,
-    /// Postings with a key that are refused, unless the book has the key: then the first attempt succeeded.
+    /// Refused postings with a key. If the book has the key, an earlier attempt succeeded, and its reply counts.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     /// Postings of a failed batch, at least one of whose keys is in the book.
     pub(super) suspects: Vec<QueuedPosting>,
@@ -81,7 +82,7 @@ impl Lookup {
         self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
     }
 
-    /// All postings that wait for the result, in order.
+    /// All postings that wait for the result.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         self.waiting
             .into_iter()
@@ -129,7 +130,7 @@ pub(super) fn plan(
         // Touches every account, even after a miss, so that none of them is evicted.
         let misses = decide::accounts_of(&item.posting.legs).filter(|id| !cache.touch(*id)).count();
         if misses > 0 {
-            // Cached accounts are looked up, too: they may be evicted before the others arrive.
+            // Cached accounts are looked up, too: they may be evicted before the missing accounts arrive.
             lookup.accounts.extend(decide::accounts_of(&item.posting.legs));
             lookup.waiting.push(item);
             continue;
@@ -206,7 +207,7 @@ impl Batch {
         self.accepted.iter().any(|accepted| !accepted.item.posting.companions.is_empty())
     }
 
-    /// All of its postings, in order, including the refused ones.
+    /// All postings of the batch: the accepted postings in order, then the refused postings.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         let accepted = self.accepted.into_iter().map(|accepted| accepted.item);
         accepted.chain(self.refused.into_iter().map(|(item, _)| item))
@@ -251,7 +252,7 @@ impl Batch {
         self.timer.mark_sent();
     }
 
-    /// Opens its span, which closes when the batch is dropped.
+    /// Opens the batch's span, which closes when the batch is dropped.
     pub(super) fn open_span(&mut self) {
         let postings = self.accepted.iter().map(|accepted| &accepted.item.span);
         *self.span = trace::batch_span(self.rows.len(), self.seq_of(0), postings);

@@ -1,8 +1,8 @@
-//! Cache of the accounts that the writer works with: a prediction that every seal confirms, never the authority.
+//! Cache of the accounts that the writer works with. Its values are predictions, which the seal of each batch confirms.
 //!
-//! Bounded by two generations: an account in use moves to the young generation; when that reaches half of the bound,
-//! the old generation is evicted. Accounts of a batch in flight are pinned: if such an account were evicted and read
-//! again while its batch is pending, it would have an outdated balance under a valid seal.
+//! The size is bounded by two generations: an account in use moves to the young generation; when that reaches half of
+//! the bound, the old generation is evicted. Accounts of a batch in flight are pinned: if such an account were evicted
+//! and read again while its batch is pending, it would have an outdated balance under a valid seal.
 
 use foldhash::HashMap;
 
@@ -54,7 +54,7 @@ impl AccountCache {
         }
     }
 
-    /// The account after everything in flight. Call [`Self::touch`] first: a miss looks like a missing account here.
+    /// The account after all changes in flight. Call [`Self::touch`] first: a miss looks like a missing account here.
     pub(super) fn get(&self, id: AccountId) -> Option<Account> {
         self.young.get(&id).and_then(|entry| entry.account)
     }
@@ -91,12 +91,12 @@ impl AccountCache {
         let Some(entry) = self.find_mut(id) else { return };
         match &mut entry.account {
             Some(account) => change(account),
-            // Another process created the account: all of it must be read.
+            // Another process created the account: the whole account must be read from the database.
             None => self.remove(id),
         }
     }
 
-    /// Removes everything. Nothing may be in flight.
+    /// Removes all accounts. No change may be in flight.
     pub(super) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();

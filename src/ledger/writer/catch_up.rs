@@ -1,4 +1,5 @@
-//! Catch-up: another process was first at the head of the book, and this one reads the transfers that it missed.
+//! Catch-up: another process has sealed the head of the book first, and this process reads the transfers that it
+//! missed.
 
 use std::mem;
 
@@ -21,7 +22,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "cannot read what other writers posted; waiting postings fail as unavailable, and the writer tries again"
+                    "reading the transfers of other writers failed; waiting postings fail as unavailable, and the writer retries"
                 );
                 if lock {
                     self.pipeline.release_lock();

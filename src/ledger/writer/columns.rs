@@ -87,7 +87,7 @@ impl PostColumns {
         columns
     }
 
-    /// Adds the attributes of a posting's legs. The two sparse columns end with their last value.
+    /// Adds the attributes of a posting's legs. The sparse columns `linked` and `metadata` end with their last value.
     fn add_attributes(&mut self, batch: &Batch, start: usize, posting: &Posting) {
         for (leg, index) in posting.legs.iter().zip(start..) {
             debug_assert_eq!(index, self.trace.len(), "rows of {} must be in order", batch.id);

@@ -1,7 +1,7 @@
-//! Idempotency keys that this process knows: the pending ones, and a cache of the recently answered ones.
+//! Idempotency keys that this process knows: pending keys, and a cache of recently answered keys.
 //!
-//! A posting whose key is pending waits for that reply instead of being decided: equal keys coalesce.
-//! The cache saves the database most lookups of impatient clients.
+//! Requests with the same key coalesce: a posting whose key is pending waits for the reply to the first posting. The
+//! cache saves the database most lookups for clients that retry soon.
 
 use foldhash::HashMap;
 use uuid::Uuid;
@@ -11,8 +11,8 @@ use crate::cache::GenerationalMap;
 use crate::idempotency::HashedKey;
 use crate::ledger::Refusal;
 
-/// Most answered keys in the cache, 64 bytes each. Half of it must exceed the keys of a lookup: they are read right
-/// after they are inserted.
+/// Most answered keys in the cache, 64 bytes each. Half of this number must exceed the keys of a lookup, because these
+/// keys are read right after they are inserted.
 const ANSWERED_MAX: usize = 65_536;
 
 /// Content and position of the posting of a key.

@@ -53,7 +53,7 @@ impl Writer {
             }
         }
         self.put_back(again.into_iter());
-        // A batch in flight detects the new head by itself. Without one, a further lookup would have the same result.
+        // A batch in flight will detect the new head. Without such a batch, another lookup would have the same result.
         if !is_confirmed && self.mode == WriterMode::Free && !self.pipeline.has_batch() {
             self.mode = WriterMode::Behind;
         }

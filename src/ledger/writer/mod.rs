@@ -61,13 +61,14 @@ const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Limits of the writer.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Book that it writes.
+    /// Book that the writer writes to.
     pub book: i32,
     /// Most postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
     /// Most legs in the queue, because a posting may have thousands.
     pub queue_legs_max: usize,
-    /// Most legs of a batch: all of them wait for the last one. A larger posting gets a batch of its own.
+    /// Most legs of a batch, because every leg waits until the whole batch is written. A larger posting gets a batch of
+    /// its own.
     pub batch_legs_max: usize,
     /// Most requests in flight.
     pub pipe_max: usize,
@@ -122,9 +123,9 @@ pub(super) struct Writer {
     mode: WriterMode,
     /// Batches that are still to be sent under the book's lock, so that a writer that lost a race does not starve.
     locked_batches_left: u32,
-    /// The last confirmed head.
+    /// Head of the book after the last confirmed batch.
     head: BookHead,
-    /// The head after everything in flight, if all of it succeeds.
+    /// Head of the book after all batches in flight, if they succeed.
     tail: BookHead,
     cache: AccountCache,
     keys: RecentKeys,
@@ -139,7 +140,7 @@ pub(super) struct Writer {
 
 /// A reason that the writer stops early.
 enum WriterStop {
-    /// A test killed it.
+    /// A test killed the writer.
     Killed,
     /// The outcome of the last batches could not be determined during shutdown.
     GaveUp,
@@ -193,7 +194,7 @@ impl Writer {
     pub(super) async fn run(mut self, token: CancellationToken) {
         if let Err(WriterStop::GaveUp) = self.run_loop(&token).await {
             tracing::error!(
-                "the ledger's writer stops without the outcome of its last batches; clients find it by a retry with the same key"
+                "the ledger's writer stops before it knows whether its last batches were committed; clients learn the outcome if they retry with the same idempotency key"
             );
         }
     }
@@ -248,8 +249,8 @@ impl Writer {
             && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Returns whether the intake waits for more postings: a batch that is more than twice as large is in flight, and
-    /// the fixed cost of a batch is that of a dozen transfers.
+    /// Returns whether the intake waits for more postings, because the newest batch in flight has more than twice as
+    /// many rows. The fixed cost of a batch equals the cost of a dozen transfers.
     fn is_gathering(&self) -> bool {
         self.mode == WriterMode::Free && 2 * self.intake.len() < self.pipeline.newest_batch_rows()
     }

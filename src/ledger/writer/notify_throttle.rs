@@ -1,7 +1,9 @@
-//! Throttle of notifications: the first batch after an idle period notifies at once, the batches right after it share one.
+//! Throttle of notifications: the first batch after an idle period notifies at once; the batches right after it share a
+//! notification.
 //!
-//! A notification wakes a process of the server and one of ours. With each of two thousand batches per second, that
-//! would cost more than the batches; a delay of a few milliseconds makes no difference to a reader.
+//! A notification wakes a process of the database server and a process of this program. With each of two thousand
+//! batches per second, that would cost more than the batches; a delay of a few milliseconds makes no difference to a
+//! reader.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(super) struct NotifyThrottle {
     notified_at: Option<Instant>,
-    /// Whether a batch was sent without a notification since then.
+    /// Whether a batch was sent without a notification since the last notification.
     is_pending: bool,
 }
 
@@ -33,7 +35,7 @@ impl NotifyThrottle {
         self.is_pending = false;
     }
 
-    /// When a pending notification is due, even if no further batch is sent.
+    /// Time at which a pending notification is due, even if no further batch is sent.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.notified_at.filter(|_| self.is_pending).map(|at| at + INTERVAL)
     }

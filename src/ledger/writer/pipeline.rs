@@ -1,8 +1,8 @@
 //! The writer's single connection, and the requests in flight on it.
 //!
 //! Requests are sent without waiting for earlier replies (pipelining); the server processes them in order, each in a
-//! transaction of its own unless the batch brings one. The writer polls the connection itself: no other task has to
-//! be woken between deciding and sending.
+//! transaction of its own, unless a batch begins one explicitly. The writer polls the connection itself: no other task
+//! has to be woken between deciding and sending.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -26,12 +26,12 @@ use crate::ledger::companion::CompanionKind;
 use crate::ledger::connect::{ConnectionDriver, connect, drive};
 use crate::ledger::sql;
 
-/// A request that was sent, with everything that its reply concerns.
+/// A request that was sent, with the data that its reply concerns.
 #[derive(Debug)]
 pub(super) enum InFlightRequest {
     Post(Batch, ReplyLayout),
     Lookup(Lookup),
-    /// Reads what other processes wrote since this seq; takes the book's lock if `lock`.
+    /// Reads the transfers that other processes wrote after the seq `after`; takes the book's lock if `lock`.
     CatchUp {
         after: i64,
         lock: bool,
@@ -40,7 +40,7 @@ pub(super) enum InFlightRequest {
     ReleaseLock,
     /// Wakes the readers of the book.
     Notify,
-    /// Was based on a batch that failed: it cannot take effect, and its postings were taken out.
+    /// A request that was based on a failed batch: it cannot take effect, and its postings were taken out.
     Discarded,
 }
 
@@ -99,8 +99,8 @@ pub(super) struct Pipeline {
 pub(super) struct ConnectionLost;
 
 impl Pipeline {
-    /// Connects, and terminates the backend of the previous connection first.
-    /// The second value tells whether that backend is certainly gone.
+    /// Connects, and terminates the backend of the previous connection first. The second value is whether that backend
+    /// is certainly gone.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -172,13 +172,13 @@ impl Pipeline {
         sent.map(|sent| std::mem::replace(&mut sent.request, InFlightRequest::Discarded)).collect()
     }
 
-    /// Takes all requests out after the connection was lost.
+    /// Takes all requests out of the pipeline after the connection was lost.
     pub(super) fn take_in_flight(&mut self) -> Vec<InFlightRequest> {
         self.sent.drain(..).map(|sent| sent.request).collect()
     }
 
-    /// Sends a batch. With companions, it is a transaction that fails as a whole.
-    /// `has_begun` tells that a catch-up with lock has already begun the transaction.
+    /// Sends a batch. With companions, it is a transaction that fails as a whole. `has_begun` means that a catch-up
+    /// with lock has already begun the transaction.
     pub(super) fn send_batch(&mut self, book: i32, batch: Batch, has_begun: bool) {
         let notify = self.throttle.record_batch();
         let has_companions = batch.has_companions();
@@ -233,7 +233,7 @@ impl Pipeline {
         self.push(InFlightRequest::CatchUp { after, lock }, requests);
     }
 
-    /// When the readers must be notified, even if no further batch is sent.
+    /// Time at which the readers must be notified, even if no further batch is sent.
     pub(super) fn notify_due_at(&self) -> Option<Instant> {
         self.throttle.due_at()
     }
@@ -325,7 +325,7 @@ fn companion_rows(batch: &Batch, kind: &CompanionKind) -> Option<(i32, String)> 
 /// Terminates a backend. Returns whether it is certainly gone.
 async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
-    /// Delay after which a backend should have reacted.
+    /// Delay between two attempts, in which the backend should end.
     const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
 
     for _ in 0..ATTEMPTS_MAX {

@@ -10,27 +10,27 @@ use tracing::Span;
 use crate::ledger::decide::Refusal;
 use crate::ledger::transfer::{Posted, Posting};
 
-/// A reason that a posting has no place in the book.
+/// A reason that a posting is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
-    /// It breaks a rule; a retry does not help.
+    /// The posting breaks a rule; a retry does not help.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The queue is full. It was not written.
+    /// The queue is full. The posting was not written.
     #[error("the ledger is overloaded; retry later")]
     Overloaded,
-    /// The database does not accept it. It was not written.
+    /// The database does not accept the posting now. It was not written.
     #[error("the ledger is unavailable; retry later")]
     Unavailable,
     /// The program ended, or lost its database, before the outcome was known. A retry with the same key is safe.
     #[error("the outcome is unknown; retry with the same key")]
     Unknown,
-    /// The database rejects it because of a bug of ours. It was not written; the log has the cause.
+    /// The database rejects the posting because of a bug in this program. It was not written; the log has the cause.
     #[error("internal error of the ledger; the log has the cause")]
     Internal,
 }
 
-/// A successful reply of the writer. The caller reads the rows of a replay, not the writer.
+/// A successful reply of the writer. The caller, not the writer, reads the rows of a replay.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) enum PostOutcome {
     Posted(Posted),
@@ -46,21 +46,21 @@ pub(in crate::ledger) struct QueuedPosting {
     pub(super) queued: Instant,
     /// Span in the trace of its request; disabled if that is not sampled.
     pub(super) span: Span,
-    /// Whether it gets a batch of its own: the database rejected its batch, and each posting is tried alone.
+    /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
     reply: oneshot::Sender<PostReply>,
-    /// Counts its legs against the bound of the queue until it has its reply.
+    /// Counts the posting's legs against the bound of the queue until the posting has its reply.
     _load: QueueLoad,
 }
 
 impl QueuedPosting {
-    /// Gives it a batch of its own, to find the posting that the database rejects.
+    /// Gives the posting a batch of its own, to find out whether this is the posting that the database rejects.
     pub(super) fn into_alone(self) -> Self {
         Self { alone: true, ..self }
     }
 
     pub(super) fn answer(self, reply: PostReply) {
-        // The caller may be gone; the posting does not depend on it.
+        // The send fails if the caller no longer waits for the reply.
         drop(self.reply.send(reply));
     }
 }

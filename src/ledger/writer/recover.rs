@@ -1,4 +1,4 @@
-//! Recovery after a broken connection: reconnects, and settles what was in flight.
+//! Recovery after a broken connection: reconnects, and settles the requests in flight.
 //!
 //! The outcome of a batch in flight is unknown: the old backend may have committed it, may be gone, or may not have
 //! begun. Therefore the same batch is resent, with the same id and on the same head. If the reply is "stale", the seal
@@ -28,7 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
-    /// Drops the connection and settles over a new one what was in flight. `first` precedes everything in the pipeline.
+    /// Drops the connection, opens a new connection, and resends the batches in flight. `first` precedes the batches in
+    /// the pipeline.
     pub(super) async fn reconnect(
         &mut self,
         first: Vec<Batch>,
@@ -70,7 +71,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Reconnects, with retries until it succeeds. Meanwhile, unsent postings fail as unavailable.
+    /// Reconnects, with retries until a connection succeeds; during shutdown, the retries are limited. Meanwhile,
+    /// unsent postings fail as unavailable.
     async fn open_pipeline(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let mut backoff = BACKOFF_MIN;
         let mut attempts_in_shutdown = 0;

@@ -21,7 +21,7 @@ use crate::ledger::transfer::Posted;
 /// Number of batches that are sent under the book's lock after a lost race for the head.
 pub(super) const LOCKED_BATCHES: u32 = 16;
 
-/// Delay before a batch is resent whose earlier attempt may still be in progress.
+/// Delay before a batch is resent while an earlier attempt may still be in progress.
 const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
@@ -303,7 +303,7 @@ impl Writer {
         for (index, item) in batch.into_items().enumerate() {
             match refused.iter().find(|(refused, _)| *refused == index) {
                 None => again.push(item),
-                // An earlier attempt may have succeeded: then its own rows are in the way.
+                // An earlier attempt may have succeeded, so that the conflict is with the posting's own rows.
                 Some((_, refusal)) if item.posting.key.is_some() => {
                     lookup.refused.push((item, Refusal::Companion(refusal)));
                 }
@@ -331,7 +331,7 @@ impl Writer {
                 }
                 (_, true) => waiting.answer(reply.clone()),
                 (Ok(_), false) => waiting.answer(Err(Refusal::KeyReused.into())),
-                // A different request, on which no decision was made.
+                // A different request with the same key, on which no decision was made.
                 (Err(_), false) => self.admit(waiting),
             }
         }

@@ -11,10 +11,10 @@ use crate::ledger::companion::CompanionKind;
 /// The constraint that keeps idempotency keys unique.
 const KEY_CONSTRAINT: &str = "posting_key";
 
-/// `ledger.post`: another batch has sealed the head.
+/// Error code of `ledger.post`: another batch has sealed the head.
 const STALE_HEAD: &str = "RW001";
 
-/// `ledger.all_took`: rows of companions did not take effect.
+/// Error code of `ledger.all_took`: rows of companions did not take effect.
 const COMPANION_REFUSED: &str = "RW002";
 
 /// Outcome of a batch.
@@ -24,18 +24,18 @@ pub(super) enum BatchVerdict {
     Sealed(OffsetDateTime),
     /// Another process has sealed the head of the batch. The batch is not, and never will be, in the book.
     Stale,
-    /// The book already has one of its keys. Nothing was written.
+    /// The book already has one of the batch's idempotency keys. Nothing was written.
     KeyTaken,
     /// The companions of these postings (by index) did not take effect. Nothing was written.
     CompanionsRefused(Vec<(usize, &'static str)>),
     /// The server cannot write now. Nothing was written.
     Unavailable(Error),
-    /// A bug in one of its postings, or in this program. Nothing was written.
+    /// The server rejects the batch because of a bug, in one of its postings or in this program. Nothing was written.
     Faulty(Error),
 }
 
 impl BatchVerdict {
-    /// The value of the metric's label.
+    /// The label value of this verdict in metrics.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Sealed(_) => "sealed",
@@ -47,7 +47,8 @@ impl BatchVerdict {
         }
     }
 
-    /// Classifies the replies to a batch. The connection did not break: each reply is a result or an ordinary error.
+    /// Classifies the replies to a batch. Because the connection did not break, each reply is a result or an ordinary
+    /// error.
     pub(super) fn from_replies(batch: &Batch, layout: &ReplyLayout, mut replies: Replies) -> Self {
         let next_seal = layout.next_seal.map(|index| replies.remove(index));
         let Some(index) = replies.iter().position(Result::is_err) else {

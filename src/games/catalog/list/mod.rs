@@ -1,4 +1,4 @@
-//! Lists of published games: by genre, by publisher, or with all of some words.
+//! Lists of published games: by genre, by publisher, on sale, or by the words of a search.
 
 mod sql;
 
@@ -17,7 +17,7 @@ use crate::http::pagination::last_of_full_page;
 use crate::ids::{GameId, PublisherId};
 use crate::secret::digest;
 
-/// How long a list of games on sale is cached.
+/// Time for which a list of games on sale is cached.
 const SALES_CACHED_FOR: Duration = Duration::from_millis(500);
 
 /// Most words of a search.
@@ -30,7 +30,7 @@ const WORD_BYTES_MAX: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GameFilter {
     pub genre: Option<String>,
-    /// A query of [`search_query`].
+    /// A query that [`search_query`] made.
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
     /// Whether only games that a sale makes cheaper are shown.
@@ -52,14 +52,15 @@ pub struct ListedGame {
     pub price: Price,
 }
 
-/// The words of texts as a search sees them: in lower case, separated by spaces.
+/// The words of texts in the form that searches use: in lower case, separated by spaces.
 pub(super) fn words(texts: [&str; 3]) -> String {
     let words = texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
     let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     words.join(" ")
 }
 
-/// The query that finds the games with all words of a text; the last one may be the beginning of a word. None without words.
+/// The query that finds the games with all words of a text; the last may be the beginning of a word. `None` for a text
+/// without words.
 pub fn search_query(text: &str) -> Option<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let words = words.map(str::to_lowercase).filter(|word| word.len() <= WORD_BYTES_MAX);
@@ -68,7 +69,8 @@ pub fn search_query(text: &str) -> Option<String> {
 }
 
 impl Games {
-    /// A list of published games, as it is sent. `write` makes the body; `next` the path of the page after this game.
+    /// Returns a list of published games. `write` makes the body of the response; `next` makes the path of the page
+    /// after a game.
     pub async fn list(
         &self,
         filter: &GameFilter,
@@ -79,7 +81,7 @@ impl Games {
             position::note_read(list.position.clone());
             return Ok(list);
         }
-        // Boxed: a request is moved with everything that it may wait for, and this is rare.
+        // Boxed, so that this rare path does not enlarge the future of every request.
         Box::pin(self.read_list(filter, write, next)).await
     }
 
@@ -89,7 +91,7 @@ impl Games {
         write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
         next: impl FnOnce(GameId) -> String,
     ) -> Result<Arc<CachedList>> {
-        // Sales begin and end, and their budgets are sold, without a change of the catalog.
+        // The list expires, because sales begin, end and sell out without a change of the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;

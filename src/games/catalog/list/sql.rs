@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::games::BOOK;
 use crate::ids::{GameId, PublisherId};
 
-/// The revision of the catalog that a snapshot has, and its position.
+/// The revision of the catalog in a snapshot, and the snapshot's position in the book.
 pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
     let row = sqlx::query!(
         r#"select revision, ledger.read_position($1) as "position!" from catalog"#,
@@ -17,9 +17,9 @@ pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64,
     Ok((row.revision, row.position))
 }
 
-/// Plans the statements of this snapshot by their values: a search for a frequent word has to walk the games in order, one
-/// for a rare word has to sort what the index finds, and the other way round each takes up to a second. The catalog is in
-/// memory, so the order of its pages does not matter.
+/// Makes Postgres plan the statements of this snapshot for their values. A search for a frequent word must walk the
+/// games in order, and a search for a rare word must sort the matches of the index: the wrong plan takes up to a
+/// second. The catalog is in memory, so random reads of its pages cost little.
 pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"select set_config('plan_cache_mode', 'force_custom_plan', true) as "mode",
@@ -30,7 +30,7 @@ pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// A published game as the database has it.
+/// A published game as stored in the database.
 pub(super) struct ListedRow {
     pub id: GameId,
     pub title: String,
