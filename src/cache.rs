@@ -1,9 +1,9 @@
-//! Bounded caches of recently used entries, for one owner and shared between threads.
+//! Bounded caches of recently used entries: one type for a single owner, and one that threads share.
 //!
-//! Entries live in two generations. An insert goes to the young one; when that holds half of the bound, it becomes the
-//! old one and the entries of the old one are dropped. So the half of the bound that was inserted last is always kept:
-//! the ledger's writer relies on it. A cache that admits by frequency may drop an entry right after its insert.
-//! `docs/architecture.md`, "Decisions", has the comparison with the crates of the field.
+//! Entries are in a young or in an old generation. New entries go to the young generation. When it holds half of the
+//! bound, it replaces the old generation, whose entries are dropped. So the entries that were inserted last, up to half
+//! of the bound, are always kept. The ledger's writer relies on this, whereas a cache that admits by frequency may drop
+//! an entry right after its insert. `docs/architecture.md`, "Decisions", has the comparison with existing crates.
 
 use std::hash::Hash;
 use std::mem;
@@ -11,7 +11,7 @@ use std::sync::{PoisonError, RwLock};
 
 use foldhash::HashMap;
 
-/// A map that keeps at most `entries_max` entries, and always the half of them that was inserted last.
+/// A map that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were inserted.
 #[derive(Debug)]
 pub struct GenerationalMap<K, V> {
     young: HashMap<K, V>,
@@ -20,7 +20,7 @@ pub struct GenerationalMap<K, V> {
 }
 
 impl<K: Hash + Eq, V> GenerationalMap<K, V> {
-    /// An empty map. The bound is not allocated in advance.
+    /// Creates an empty map. Memory for the entries is not allocated in advance.
     pub fn new(entries_max: usize) -> Self {
         Self {
             young: HashMap::default(),
@@ -29,12 +29,12 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
         }
     }
 
-    /// The value of a key. A read does not keep an entry alive; inserting it again does.
+    /// Returns the value of a key. Unlike inserting an entry again, a read does not move it to the young generation.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Adds or replaces an entry, and drops the old generation when the young one is full.
+    /// Adds or replaces an entry. If the young generation is full, it first replaces the old generation.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation_max {
             self.old = mem::take(&mut self.young);
@@ -55,17 +55,17 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
     }
 }
 
-/// A [`GenerationalMap`] that threads share. A read takes a shared lock, and keeps its entry alive.
+/// A [`GenerationalMap`] that threads share. A read takes a shared lock, and makes its entry recently used.
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
-    /// A cache of at most `entries_max` entries, and always the half of them that was used last.
+    /// Creates a cache that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were used.
     pub fn new(entries_max: usize) -> Self {
         Self(RwLock::new(GenerationalMap::new(entries_max)))
     }
 
-    /// A copy of the value of a key; an entry of the old generation moves to the young one.
+    /// Returns a copy of the value of a key. An entry of the old generation moves to the young generation.
     pub fn get(&self, key: &K) -> Option<V> {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = map.young.get(key) {

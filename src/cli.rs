@@ -1,4 +1,4 @@
-//! The command line: the commands, and the settings that each of them takes.
+//! The command line: the commands, and the settings that each command takes.
 
 use clap::{Args, Command as ClapCommand};
 
@@ -33,11 +33,12 @@ const SETTINGS_HINT: &str =
 /// Commands that do not print a result for `--json`.
 const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
 
-/// Commands for a server elsewhere, which have no settings of a server of their own.
+/// Commands that talk to a running server, and so do not take the settings of a server.
 const TALKING_TO_A_SERVER: [&str; 3] = ["wallet", "transfer", "webhook"];
 
-/// Hides the settings in the help of a command and of its commands. They are accepted nevertheless: clap gives a command the
-/// global arguments that it does not have yet, so a command that already has the hidden copies keeps them.
+/// Hides the settings in the help of a command and of its subcommands. The settings are still accepted: clap adds to a
+/// command only the global arguments that the command does not have yet, so a command that already has hidden copies
+/// keeps these.
 fn hide_settings(command: ClapCommand) -> ClapCommand {
     let mut global = Config::augment_args(ClapCommand::new(""));
     if WITHOUT_JSON.contains(&command.get_name()) {
@@ -125,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Settings are global, so a command's own flag with the name of a setting would collide with it and panic.
+    /// Settings are global flags, so a flag of a command with the same name as a setting would make clap panic.
     #[test]
     fn no_command_has_a_flag_with_the_name_of_a_setting() {
         let command = Cli::command();

@@ -1,4 +1,5 @@
-//! Combines the calls of concurrent callers, such as statements that answer for many rows as quickly as for one.
+//! Combines the calls of concurrent callers into batches, for example statements that handle many rows as quickly as
+//! one row.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +10,10 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::error::{Error, Result};
 
-/// Most callers that share a call.
+/// Most callers whose inputs share a call.
 const BATCH_MAX: usize = 512;
 
-/// Combines calls that are made while others are on their way into one.
+/// Combines into one call the inputs that arrive while another call is running.
 pub struct Combiner<I, O> {
     waiting: Mutex<VecDeque<Caller<I, O>>>,
     turn: tokio::sync::Mutex<()>,
@@ -30,15 +31,15 @@ impl<I, O> Default for Combiner<I, O> {
 }
 
 impl<I: Clone, O> Combiner<I, O> {
-    /// Runs `all` for this input and those of other callers; `all` answers them in their order. It runs again for the inputs of
-    /// a call that was dropped.
+    /// Runs `all` for this input and for the inputs of other callers, and returns the answer to this input. `all`
+    /// returns the answers in the order of the inputs. If the call is dropped, its inputs are part of the next call.
     pub async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
     where
         F: Future<Output = Result<Vec<Result<O>>>> + Send,
     {
         let (sender, mut answer) = oneshot::channel();
         self.waiting().push_back(Caller { input, answer: sender });
-        // The caller that has the turn may take this input along.
+        // The caller that has the turn may also run this input.
         let _turn = tokio::select! {
             biased;
             answered = &mut answer => return answered.unwrap_or_else(|_| Err(given_up())),
@@ -75,7 +76,7 @@ impl<I, O> Combiner<I, O> {
     }
 }
 
-/// The callers of a call that is under way; if it is dropped, they are the first of the next one.
+/// The callers of a running call. If the call is dropped, these callers are the first of the next call.
 struct Taken<'a, I, O> {
     combiner: &'a Combiner<I, O>,
     callers: Vec<Caller<I, O>>,
@@ -94,7 +95,7 @@ fn given_up() -> Error {
     Error::Internal(anyhow!("a shared call did not answer"))
 }
 
-/// The failure of a call, for one of its callers.
+/// Copies the error of a call for one of its callers.
 fn copy_of(error: &Error) -> Error {
     match error {
         Error::Overloaded => Error::Overloaded,

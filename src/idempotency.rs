@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a request that is repeated with the same key takes effect once.
+//! The header `Idempotency-Key`: a request that the client repeats with the same key takes effect once.
 
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
@@ -19,7 +19,7 @@ const KEY_BYTES_MAX: usize = 255;
 pub struct HashedKey {
     /// Hash of the caller, the operation and the key.
     pub hash: Uuid,
-    /// Hash of the request as it was parsed.
+    /// Hash of the content of the parsed request.
     pub content: Uuid,
 }
 
@@ -49,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// The key among the headers of a request.
+    /// Reads the key from the headers of a request.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let Some(value) = headers.get("idempotency-key") else { return Ok(Self(None)) };
         let bytes = value.as_bytes();
@@ -67,7 +67,8 @@ impl IdempotencyKey {
         Self(None)
     }
 
-    /// The key as it is stored. Keys of different callers or operations never collide.
+    /// Hashes the key for storage; `None` if there is no key. Keys of different callers or operations have different
+    /// hashes.
     pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
         let key = self.0.as_deref()?;
         Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })

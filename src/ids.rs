@@ -1,4 +1,5 @@
-//! Newtypes for ids: a number in the database and in JSON rows, never confused with another id; players have text.
+//! Newtypes for ids, so that ids of different things cannot be confused. An id is a number in the database and in JSON
+//! rows; only the id of a player is a text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,7 @@ const PLAYER_ID_MAX: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct PlayerId(String);
 
-/// The text is not the id of a player.
+/// Error for a text that is not the id of a player.
 #[derive(Debug, thiserror::Error)]
 #[error("must have 1 to {PLAYER_ID_MAX} visible ASCII characters")]
 pub struct InvalidPlayerId;
@@ -81,11 +82,11 @@ ids! {
     UserId;
     /// Id of an API key.
     ApiKeyId;
-    /// Id of a wallet: that of its account in the book.
+    /// Id of a wallet, the same as the id of its account in the book.
     WalletId;
-    /// Id of a transfer: the seq of its first leg in the book.
+    /// Id of a transfer, which is the sequence number of its first leg in the book.
     TransferId;
-    /// Id of a hold: that of the transfer which placed it.
+    /// Id of a hold, the same as the id of the transfer that placed the hold.
     HoldId;
     /// Id of a webhook.
     WebhookId;
@@ -93,19 +94,19 @@ ids! {
     DeliveryId;
     /// Id of a balance alert.
     AlertId;
-    /// Id of a leaderboard; clients know its name.
+    /// Id of a leaderboard. Clients know the leaderboard by its name.
     LeaderboardId;
     /// Id of a game.
     GameId;
     /// Id of a publisher.
     PublisherId;
-    /// Id of a sale of a game; clients know its name.
+    /// Id of a sale of a game. Clients know the sale by its name.
     SaleId;
     /// Id of a discount code.
     CodeId;
     /// Id of an activation key.
     ActivationKeyId;
-    /// Id of a season of a leaderboard; clients know its number.
+    /// Id of a season of a leaderboard. Clients know the season by its number.
     SeasonId;
     /// Id of a saga, and of the order that it carries out.
     SagaId;

@@ -1,25 +1,26 @@
 //! revwallet: a wallet backend you can see through.
 //!
-//! Start reading at [`app`]: it puts everything together. `docs/architecture.md` has the map and the floors.
+//! Start reading at [`app`], which combines all parts. `docs/architecture.md` has the map of the modules and their
+//! floors: a module may use only modules of lower floors.
 
 // Floor 8: the command line.
 pub mod cli;
 
-// Floor 7: the composition root, and the commands for a server.
+// Floor 7: the composition root, and the commands that talk to a server.
 pub mod app;
 pub mod client;
 
-// Floor 6: slices that stand on wallets and users.
+// Floor 6: slices that use wallets and users.
 pub mod exchange;
 pub mod games;
 pub mod play;
 pub mod webhook;
 
-// Floor 5: who signs in.
+// Floor 5: users and API keys, which authenticate callers.
 pub mod api_keys;
 pub mod users;
 
-// Floor 4: wallets, and what the slices show themselves through.
+// Floor 4: wallets, and services that the slices of higher floors share.
 pub mod audit_log;
 pub mod grpc;
 pub mod ops;
@@ -27,18 +28,18 @@ pub mod realtime;
 pub mod saga;
 pub mod wallet;
 
-// Floor 3: the book and the wire.
+// Floor 3: the ledger and HTTP.
 pub mod http;
 pub mod ledger;
 
-// Floor 2: the ground that both stand on.
+// Floor 2: modules that the ledger and HTTP use.
 pub mod auth;
 pub mod combiner;
 pub mod db;
 pub mod idempotency;
 pub mod jobs;
 
-// Floor 1: modules that need no other.
+// Floor 1: modules that use no modules of other floors.
 pub mod cache;
 pub mod error;
 pub mod ids;

@@ -1,4 +1,4 @@
-//! The program: runs the command of the command line; a failure is one sentence on standard error.
+//! The program: runs the command that the command line names. A failure is one sentence on standard error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -50,12 +50,12 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, sentence: &str) -> ExitCode {
-    // Standard error may be closed, and then there is no other place to report to.
+    // If standard error is closed, the failure cannot be reported.
     let _ignored = writeln!(std::io::stderr(), "revwallet: {sentence}");
     ExitCode::from(code)
 }
 
-/// The message of clap about an invalid command line, whole but without secret values.
+/// The complete message of clap about an invalid command line, but without secret values.
 fn usage_error(invalid: &clap::Error) -> String {
     let mut text = invalid.render().to_string();
     if let Some(ContextValue::String(argument)) = invalid.get(ContextKind::InvalidArg)
@@ -67,11 +67,11 @@ fn usage_error(invalid: &clap::Error) -> String {
     text.trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Whether the value of an argument is secret. `argument` is written as clap does: `--name <NAME>`.
+/// Whether the value of an argument is secret. `argument` has the form in which clap prints it: `--name <NAME>`.
 fn is_secret(argument: &str) -> bool {
     let is_named = |known: &&Arg| known.to_string() == argument;
     let mut program = Cli::command();
-    // Only an argument of a built command has its text.
+    // Only the arguments of a built command are printed in full.
     program.build();
     let mut commands = vec![&program];
     let mut is_known = false;
@@ -192,7 +192,7 @@ async fn with_database(
     outcome
 }
 
-/// Runs a command on the prize accounts, with a writer of its own: any process may write to the book.
+/// Runs a command on the prize accounts with a separate ledger writer. Any process may write to the book.
 async fn prize_account(
     config: Config,
     command: PrizeAccountCommand,
@@ -209,7 +209,7 @@ async fn prize_account(
     .await
 }
 
-/// Runs a command on the exchange, with a writer of its own.
+/// Runs a command on the exchange with a separate ledger writer.
 async fn with_exchange(
     config: Config,
     command: impl AsyncFnOnce(&Exchange) -> anyhow::Result<()>,
@@ -225,7 +225,8 @@ async fn with_exchange(
     .await
 }
 
-/// Runs a command on the catalog until a signal arrives; what was committed by then stays.
+/// Runs a command on the catalog until the command ends or a signal arrives. Changes that were committed before the
+/// signal stay.
 async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     with_database(config, async |db, _| {

@@ -14,7 +14,7 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Prints a result: the document that `body` makes of it with `--json`, otherwise its `text`.
+    /// Prints a result: with `--json` the document that `body` makes of it, otherwise the text that `text` makes of it.
     pub fn print<T, B: Serialize>(
         self,
         result: T,
@@ -30,7 +30,7 @@ pub fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
     print_text(&serde_json::to_string_pretty(document)?)
 }
 
-/// Prints text and a line break.
+/// Prints a text, followed by a newline.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot write the result")
 }

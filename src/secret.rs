@@ -12,18 +12,19 @@ use uuid::Uuid;
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself. Each call deserves a look in review.
+    /// Returns the secret text. Reviewers should check that the callers do not log or show it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The SHA-256 hash, to store instead of the secret. Only for random secrets: a password needs a slow hash.
+    /// Returns the SHA-256 hash, which is stored instead of the secret. Only for random secrets, because a password
+    /// needs a slow hash.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
 }
 
-/// Reads a secret setting from a file, without the end of the line. An empty path means an empty secret.
+/// Reads a secret setting from a file, without newlines at the end. An empty path means an empty secret.
 pub fn from_file(path: &str) -> Result<Secret, String> {
     if path.is_empty() {
         return Ok(Secret(String::new()));
@@ -31,7 +32,7 @@ pub fn from_file(path: &str) -> Result<Secret, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|cause| format!("the file cannot be read: {cause}"))?;
     match text.trim_end_matches(['\r', '\n']) {
-        // An empty file is an accident: it is still being written, or the disk was full.
+        // A file is empty only by accident, for example while it is being written, or because the disk was full.
         "" => Err("the file is empty".to_owned()),
         secret => Ok(Secret(secret.to_owned())),
     }
@@ -52,7 +53,7 @@ pub fn random_bytes() -> [u8; 32] {
     bytes
 }
 
-/// A digest of several texts. Each text is preceded by its length, so that different lists have different digests.
+/// A digest of several texts. Each text is hashed with its length, so that different lists have different digests.
 pub fn digest(parts: &[&str]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {

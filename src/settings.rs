@@ -1,13 +1,14 @@
-//! Value parsers of settings: a value that cannot work is a usage error, not a panic later.
+//! Value parsers of settings. They reject values that cannot work as usage errors, so that such values do not cause a
+//! panic later.
 
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-/// Longest duration of a setting: ten years. Added to any clock it stays within the range of the clock.
+/// Longest duration of a setting, ten years. Adding it to the time of any clock does not overflow.
 const DURATION_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// Parses a number of things of which there must be one at least: connections, requests, queue entries.
+/// Parses a count that must be at least 1, such as a number of connections, requests or queue entries.
 pub fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000)
 }
@@ -28,7 +29,7 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a duration of a second or more, for what the database or a token counts in seconds.
+/// Parses a duration of a second or more, for settings that the database or a token stores in seconds.
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         short if short < Duration::from_secs(1) => Err("give at least 1s".to_owned()),

@@ -1,11 +1,13 @@
-//! Striped lock: operations that invalidate each other, such as changes of one hold, run one at a time within this process.
+//! Striped lock: operations that invalidate each other, such as changes of the same hold, run one at a time within this
+//! process.
 //!
-//! The database lets only one of two concurrent changes take effect, and the other is decided again. The lock keeps
-//! many of them from invalidating each other's batches; correctness does not depend on it.
+//! The database lets only one of two concurrent changes take effect; the other change is then evaluated again. The lock
+//! keeps many concurrent changes from invalidating each other's batches. Correctness does not depend on the lock.
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Number of stripes. Two ids on one stripe wait for each other without need; this many make that rare.
+/// Number of stripes. Operations on two ids of the same stripe wait for each other without need; with this many
+/// stripes, that is rare.
 const STRIPES: usize = 4_096;
 
 /// A fixed number of locks, shared by any number of ids.

@@ -1,4 +1,5 @@
-//! Tracked tasks: every spawned task is counted and named, and its unexpected end stops the program.
+//! Tracked tasks: shutdown waits for every spawned task, and the unexpected end of a long-running task stops the
+//! program.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tracing::{Instrument, Span, error};
 
 /// A group of tasks that start and stop together.
 ///
-/// The edge (listeners, connections) stops first. The core (writer, readers, jobs) stops second, so that the work that
-/// accepted requests rely on is still done.
+/// The group of listeners and connections stops first. The group of the writer, readers and jobs stops second, because
+/// accepted requests rely on their work.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -34,7 +35,7 @@ impl FirstFailure {
     }
 
     fn report(&self, name: &'static str) {
-        // Only the first one counts: the others usually follow from it.
+        // Only the first failure is reported, because later failures are usually its consequences.
         if self.name.set(name).is_ok() {
             self.reported.cancel();
         }

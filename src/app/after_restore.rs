@@ -2,12 +2,13 @@
 //!
 //! | step | why |
 //! |---|---|
-//! | sequences of ids of wallets, users, keys, webhooks and deliveries skip ahead | ids assigned since that moment are known outside: a deposit to a lost wallet must not reach another customer, and a receiver of webhooks must not mistake a new delivery for a duplicate |
-//! | every session ends | a sign-out or a changed password since then is lost |
+//! | sequences of ids of wallets, users, keys, webhooks and deliveries skip ahead | clients and receivers know ids that were assigned since that moment: a deposit to a lost wallet must not reach another customer, and a receiver of webhooks must not mistake a new delivery for a duplicate |
+//! | every session ends | the database no longer knows that a user has signed out or changed the password since that moment |
 //! | the installation gets a new id | the logs distinguish this copy from the lost one |
-//! | an entry in the audit log | an auditor sees that there is a gap |
+//! | the audit log gets an entry | an auditor sees that there is a gap |
 //!
-//! Ids of transfers are positions in the book and cannot be skipped: those since that moment are assigned again.
+//! Ids of transfers are positions in the book and cannot be skipped, so ids that were assigned since that moment are
+//! assigned again.
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -19,7 +20,7 @@ use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 use crate::users;
 
-/// Number of ids to skip: more than are assigned between two backups. Ids of accounts end at 2^40.
+/// Number of ids to skip, more than are assigned between two backups. Ids of accounts end at 2^40.
 const IDS_SKIPPED: i64 = 100_000_000;
 
 /// Changes that were made to the restored database.
@@ -42,7 +43,7 @@ pub async fn run(db: &Database, metrics: &Metrics, output: OutputArgs) -> anyhow
 
 /// Prepares the database.
 pub async fn prepare(db: &Database, metrics: &Metrics) -> anyhow::Result<RestoreSummary> {
-    // As the owner of the tables: the role of the application may not change a sequence.
+    // Connects as the owner of the tables, because the role of the application may not change a sequence.
     let mut connection = PgConnection::connect_with(db.options()).await?;
     let (installation, sessions_ended) =
         prepare_in(&mut connection, metrics).await.map_err(Error::into_cause)?;

@@ -1,4 +1,4 @@
-//! The whole configuration: every module declares its own settings, this file puts them together.
+//! The whole configuration. Every module declares its own settings; this file combines them.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub struct LifecycleArgs {
 }
 
 impl LifecycleArgs {
-    /// Whether this process runs that part.
+    /// Whether this process runs the part.
     pub fn runs(&self, part: ProcessPart) -> bool {
         self.only.is_none_or(|only| only == part)
     }

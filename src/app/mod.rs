@@ -1,6 +1,6 @@
-//! The composition root: the configuration, the state behind the routes, the listeners and the background work.
+//! The composition root: the configuration, the state of the routes, the listeners and the background work.
 //!
-//! Start at [`server`]: it starts every part in the order in which they depend on each other.
+//! Start reading at [`server`], which starts all parts in the order of their dependencies.
 
 pub mod after_restore;
 pub mod config;

@@ -20,7 +20,7 @@ use crate::ops::{alertmanager, health, runbooks, status};
 use crate::{api_keys, audit_log, exchange, games, grpc};
 use crate::{play, realtime, users, wallet, web, webhook};
 
-/// The public API, with the OpenAPI document of each route.
+/// Routes of the public API, with their OpenAPI documentation.
 fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(get_openapi))

@@ -1,4 +1,4 @@
-//! The running program: start-up in the order in which parts depend on each other, and shutdown in reverse.
+//! The running server: starts all parts in the order of their dependencies, and shuts them down in reverse.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,29 +24,29 @@ use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-/// Most concurrent requests on the internal listener: probes, one scraper, an operator.
+/// Most concurrent requests on the internal listener, which serves probes, a scraper and an operator.
 const INTERNAL_REQUESTS_MAX: usize = 64;
 
-/// A running program.
+/// A running server.
 pub struct Running {
-    /// Address of the public listener; none in a process that only runs the worker.
+    /// Address of the public listener; `None` in a process that only runs the worker.
     pub address: Option<SocketAddr>,
     pub internal_address: SocketAddr,
     app: App,
     config: Config,
     failure: FirstFailure,
-    /// Listeners and connections: they stop first.
+    /// Listeners and connections, which stop first.
     edge: Tasks,
-    /// The work that accepted requests rely on: stops second.
+    /// Work that accepted requests rely on, which stops second.
     core: Tasks,
-    /// The supervisor of the embedded server: stops last.
+    /// The supervisor of the embedded Postgres, which stops last.
     base: Tasks,
 }
 
 impl App {
     /// Starts every part, and returns once the program serves requests.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
-        // The addresses come first: a second program on the same port must not touch the data.
+        // The addresses are bound first, so that a second program on the same port does not touch the data.
         let mut socket = None;
         if config.lifecycle.runs(ProcessPart::Api) {
             socket = Some(listener::bind("--listen", config.http.listen).await?);
@@ -89,7 +89,8 @@ impl App {
     }
 }
 
-/// Connects to the database of the server. Creates and migrates it, or with `--no-migrate` requires the current schema.
+/// Connects to the database of the server. Creates and migrates the database; with `--no-migrate`, requires the current
+/// schema instead of migrating.
 async fn open_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
     if !config.database.no_migrate {
         return migrate_database(config, metrics).await;
@@ -99,14 +100,15 @@ async fn open_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Resul
     closed_on_failure(db, checked).await
 }
 
-/// Connects to the database and migrates it; creates an embedded one that does not exist yet.
+/// Connects to the database and migrates it. Creates the embedded database if it does not exist yet.
 pub async fn migrate_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Database> {
     let db = Database::open(&config.database, &config.embedded, metrics).await?;
     let migrated = db.migrate(jobs::migrate).await;
     closed_on_failure(db, migrated).await
 }
 
-/// Connects to a database that the server or `migrate` has created and migrated; changes neither.
+/// Connects to a database that the server or `migrate` has created and migrated. Neither creates nor migrates a
+/// database.
 pub async fn open_existing_database(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -131,12 +133,13 @@ impl Running {
         &self.app
     }
 
-    /// Waits for the first task that ends although it should not, and returns its name.
+    /// Waits for the first task that ends unexpectedly, and returns the name of the task.
     pub async fn failed(&self) -> &'static str {
         self.failure.wait().await
     }
 
-    /// Stops accepting, drains open requests, then stops the rest. Returns whether all of it ended in time.
+    /// Stops accepting connections, drains open requests, then stops the rest. Returns whether everything ended in
+    /// time.
     pub async fn stop(self) -> bool {
         let Self { app, config, edge, core, base, .. } = self;
         let limit = config.lifecycle.shutdown_timeout;
@@ -159,7 +162,7 @@ impl Running {
         drained && done
     }
 
-    /// Says where the server listens, and on a machine of its own where to go next.
+    /// Logs where the server listens, and with the embedded database, which pages to open next.
     fn log_addresses(&self) {
         let internal = self.internal_address;
         if let Some(address) = self.address {
@@ -183,7 +186,7 @@ impl Running {
 
     fn listen(&self, name: &'static str, socket: TcpListener, router: Router) {
         let http = &self.config.http;
-        // Successful probes every few seconds are not worth a log line.
+        // Probes succeed every few seconds, so the internal listener logs no successful requests.
         let (requests_max, log_success_ratio, cors_origins, rpc_methods) = match name {
             "internal" => {
                 (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default(), RpcMethods::default())
@@ -240,7 +243,7 @@ impl Running {
                 async move { ops.is_ready().await }
             };
             health.follow(check, stopping).await;
-            // A task must not end before its group stops.
+            // A task that ends before its group stops would count as a failure.
             ends.cancelled().await;
             Ok(())
         });
@@ -262,7 +265,7 @@ fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
     socket.local_addr().context("cannot read the address of the socket")
 }
 
-/// Sets the build info, and creates the series of counters that would otherwise appear with their first event.
+/// Sets the build info, and creates the series of counters that otherwise would appear only with their first event.
 fn preregister(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);

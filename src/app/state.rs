@@ -1,4 +1,4 @@
-//! The state behind the routes: every slice takes its own part of it through `FromRef`.
+//! The state of the routes. Every slice takes its own part of the state through `FromRef`.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::users::Users;
 use crate::wallet::{self, Wallets};
 use crate::webhook::Webhooks;
 
-/// Every part of the program. Cheap to clone.
+/// State of all parts of the program. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<AppParts>);
 
@@ -61,7 +61,7 @@ pub struct AppParts {
     pub ops: Ops,
     pub rpc_health: grpc::Health,
     pub metrics: Arc<Metrics>,
-    /// Cancelled when the program begins to shut down.
+    /// Token that is cancelled when the program begins to shut down.
     pub stopping: CancellationToken,
 }
 
@@ -166,7 +166,7 @@ impl App {
     }
 }
 
-/// The credentials of users and API keys together: a credential belongs to one or the other.
+/// Checks credentials: each belongs either to a user or to an API key.
 struct Credentials {
     users: Users,
     api_keys: ApiKeys,
@@ -200,7 +200,7 @@ impl Credentials {
 fn policy(config: &Config, db: &Database) -> Policy {
     let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
     let policy = Policy::new(&config.access, default);
-    // On this machine it is what a first start needs.
+    // There is no warning if only this machine can connect, because a first trial needs open access.
     if policy.access == Access::Open && !config.http.listen.ip().is_loopback() {
         warn!(
             event = "serve.open",
@@ -210,7 +210,7 @@ fn policy(config: &Config, db: &Database) -> Policy {
     policy
 }
 
-/// Opens the leaderboards alone, with a writer of their own, for a command.
+/// Opens only the leaderboards, with a separate ledger writer, for a command.
 pub async fn open_leaderboards(
     config: &Config,
     db: &Database,
@@ -223,7 +223,7 @@ pub async fn open_leaderboards(
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
 }
 
-/// Opens the exchange alone, with a writer of its own, for a command.
+/// Opens only the exchange, with a separate ledger writer, for a command.
 pub async fn open_exchange(
     config: &Config,
     db: &Database,

@@ -1,6 +1,6 @@
-//! Background work: everything that no request waits for.
+//! Background work, for which no request waits.
 //!
-//! Any number of processes may run it: each piece of work is done once, by the process that claims it first.
+//! Any number of processes may run it. Each piece of work is done once, by the process that claims it first.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::wallet::hold;
 use crate::webhook::{self, DeliverWebhook};
 use crate::{play, realtime, saga};
 
-/// Starts every background task; they end when the group stops.
+/// Starts every background task. The tasks end when `tasks` stops.
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     let stopping = tasks.stopping();
     auditor::start(&app.tail, config.ledger.settings().book, &app.metrics, tasks);
@@ -40,7 +40,7 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     canary::start(&config.canary, &app.metrics, tasks);
 }
 
-/// Starts the job queue with every kind of job.
+/// Starts the job queue with all kinds of jobs.
 fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
     let registry =
         Registry::new().job::<DeliverWebhook>(DeliverWebhook::QUEUE).context(app.webhooks.clone());

@@ -1,4 +1,4 @@
-//! From a credential in the request to a [`Caller`].
+//! Authentication: turns the credential of a request into a [`Caller`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,24 +13,25 @@ use super::{Access, Caller, Policy};
 use crate::error::{CredentialFault, Error, Result};
 use crate::secret::Secret;
 
-/// How long a checked credential may be cached; a revocation takes effect on every process within it.
+/// Longest time that a checked credential is cached. A revocation takes effect on every process within this time.
 pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
 
-/// A credential that a caller presented, for a connection that depends on it for longer than a request.
+/// Credential that a caller presented for a connection, which depends on the credential for longer than a request.
 #[derive(Debug, Clone)]
 pub struct PresentedCredential {
     pub token: Secret,
-    /// Time before it was checked.
+    /// Time right before the credential was checked.
     pub checked_at: Instant,
 }
 
-/// Checks credentials. Implemented where users and API keys meet.
+/// Checks credentials. The implementation combines users and API keys.
 pub trait Authenticate: Send + Sync {
-    /// The caller that the credential belongs to; [`Error::Unauthenticated`] when it is unknown, expired or revoked.
+    /// Returns the caller that the credential belongs to; fails with [`Error::Unauthenticated`] if the credential is
+    /// unknown, expired or revoked.
     fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>>;
 
-    /// Checks a credential like [`Self::authenticate`], but never from a cache that was filled before `not_before`: a
-    /// revocation that was committed by then is seen.
+    /// Checks a credential like [`Self::authenticate`], but never from a cache entry older than `not_before`, so that a
+    /// revocation that was committed before then is seen.
     fn confirm<'a>(
         &'a self,
         credential: &'a Secret,
@@ -50,7 +51,8 @@ impl Authenticator {
         Self { backend, policy }
     }
 
-    /// The caller behind a credential; without one an anonymous caller, also where access is closed.
+    /// Returns the caller that the credential belongs to. Without a credential, the caller is anonymous, even if access
+    /// is closed.
     pub async fn identify(&self, credential: Option<&Secret>) -> Result<Caller> {
         match credential {
             Some(credential) => self.backend.authenticate(credential).await,
@@ -58,8 +60,9 @@ impl Authenticator {
         }
     }
 
-    /// The caller of a request with these headers; anonymous only where access is open. The span of the request gets the
-    /// name of the caller, and so does each of its log lines.
+    /// Returns the caller of a request with these headers. A request without a credential is anonymous if access is
+    /// open, and refused otherwise. The caller's name is recorded in the span of the request, and so in each of its log
+    /// lines.
     pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
         let caller = match bearer(headers)? {
             Some(credential) => self.backend.authenticate(&credential).await?,
@@ -70,13 +73,14 @@ impl Authenticator {
         Ok(caller)
     }
 
-    /// The caller behind a credential, as of `not_before` or later.
+    /// Returns the caller that the credential belongs to, as of `not_before` or later.
     pub async fn confirm(&self, credential: &Secret, not_before: Instant) -> Result<Caller> {
         self.backend.confirm(credential, not_before).await
     }
 }
 
-/// The caller; anonymous only where access is open.
+/// Extracts the caller of a request. A request without a credential is anonymous if access is open, and refused
+/// otherwise.
 impl<S: Send + Sync> FromRequestParts<S> for Caller
 where
     Authenticator: FromRef<S>,
@@ -88,7 +92,7 @@ where
     }
 }
 
-/// A caller that has presented a credential, whatever the access mode.
+/// A caller that has presented a credential, even if access is open.
 #[derive(Debug)]
 pub struct Authenticated(pub Caller);
 
@@ -106,7 +110,7 @@ where
     }
 }
 
-/// The bearer credential of the header `Authorization`; any other content is refused.
+/// The bearer credential of the header `Authorization`. A header with any other content is refused.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -14,7 +14,7 @@ pub struct SignedIn {
     pub id: UserId,
     pub is_admin: bool,
     pub session: Uuid,
-    /// End of the session, unless it is ended earlier.
+    /// Time when the session expires, unless it is ended earlier.
     pub expires_at: OffsetDateTime,
 }
 
@@ -22,19 +22,20 @@ pub struct SignedIn {
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeyGrant {
     pub scopes: Vec<Scope>,
-    /// The user for whom the program acts: then the scopes hold only for what belongs to this user.
+    /// The user for whom the program acts. If there is one, the scopes apply only to what belongs to this user.
     pub user: Option<UserId>,
 }
 
 /// The authenticated identity behind a call.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// No credential: only possible where access is open.
+    /// A client without a credential. If access is closed, such a client is refused, except where a credential is
+    /// optional.
     Anonymous,
     User(SignedIn),
     /// A program, with what its API key permits.
     ApiKey(ApiKeyGrant),
-    /// The command line on the server itself.
+    /// A command that runs on the server itself.
     Operator,
 }
 
@@ -61,13 +62,13 @@ impl Caller {
         Self { name, principal: Principal::ApiKey(grant), policy }
     }
 
-    /// The command line on the server: every permission.
+    /// Caller of a command on the server, with every permission.
     pub fn operator() -> Self {
         let policy = Policy { access: Access::Closed, self_service_funding: false };
         Self { name: Cow::Borrowed("operator"), principal: Principal::Operator, policy }
     }
 
-    /// Name that separates the idempotency keys, holds and webhooks of one caller from those of another.
+    /// Name that separates the idempotency keys, holds and webhooks of different callers.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -80,7 +81,7 @@ impl Caller {
         self.policy
     }
 
-    /// The signed-in user, if the caller is one.
+    /// Id of the signed-in user; `None` if the caller is not a signed-in user.
     pub fn user_id(&self) -> Option<UserId> {
         match &self.principal {
             Principal::User(user) => Some(user.id),

@@ -1,8 +1,8 @@
 //! Authentication and authorization: credentials, principals, scopes, and the access policy.
 //!
-//! A credential is checked once, when a handler asks for a [`Caller`] ([`authenticator`]). Whether the caller may do
-//! something is decided in the operation, which begins with a `require_...`: scopes here, wallets in
-//! `wallet/access.rs`.
+//! A credential is checked once, when a handler asks for a [`Caller`] ([`authenticator`]). Permissions are checked at
+//! the beginning of each operation by a `require_...` function: those for scopes are in this module, those for wallets
+//! in `wallet/access.rs`.
 
 pub mod authenticator;
 mod caller;

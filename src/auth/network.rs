@@ -1,9 +1,9 @@
-//! The network of an address, which limits per address count as one client.
+//! The network of an address. Limits per address count each network as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network that an address belongs to: an IPv6 client usually has a whole /64 to itself. An IPv4 address is a network
-/// of its own, also where it is mapped to IPv6.
+/// The network that counts as one client: for IPv6 the /64 of the address, which usually belongs to a single client,
+/// and for IPv4 the address itself, even if it is mapped to IPv6.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -7,7 +7,7 @@ use super::TrustedProxies;
 pub enum Access {
     /// Any client that reaches the port may use them.
     Open,
-    /// Every request needs a credential.
+    /// Only requests with a credential may use them.
     Closed,
 }
 
@@ -32,7 +32,7 @@ pub struct AccessArgs {
     pub trusted_proxies: TrustedProxies,
 }
 
-/// Access rules that apply to every caller.
+/// Access rules of the installation, which apply to every caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     pub access: Access,

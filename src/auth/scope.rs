@@ -60,7 +60,7 @@ impl Scope {
 
 /// The checks that operations begin with.
 impl Caller {
-    /// Refuses every caller but signed-in users; returns the user.
+    /// Returns the signed-in user. Refuses all other callers.
     pub fn require_user(&self) -> Result<UserId> {
         match self.principal() {
             Principal::User(user) => Ok(user.id),
@@ -69,7 +69,8 @@ impl Caller {
         }
     }
 
-    /// Whether the scope was granted.
+    /// Whether the caller has the scope for the whole installation. Administrators have all scopes; an API key that
+    /// acts for a user has none.
     pub fn has_scope(&self, scope: Scope) -> bool {
         match self.principal() {
             Principal::User(user) => user.is_admin,
@@ -90,12 +91,13 @@ impl Caller {
         }
     }
 
-    /// Refuses every caller but this user and those with the scope.
+    /// Refuses all callers except this user and callers with the scope.
     pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
         if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
     }
 
-    /// Refuses every caller but this owner, API keys of the owner with the scope, and all others with the scope.
+    /// Refuses all callers except this owner, API keys with the scope that act for the owner, and callers with the
+    /// scope for the whole installation.
     pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
         match self.principal() {
             Principal::ApiKey(grant)
@@ -108,7 +110,7 @@ impl Caller {
     }
 }
 
-/// The name is not that of a scope.
+/// Error for a name that is not the name of a scope.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown scope")]
 pub struct UnknownScope;

@@ -25,13 +25,14 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the address is one of theirs.
+    /// Whether the address is in a network of trusted proxies.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
-/// Nearest address in the chain that is not a trusted proxy. Entries before it could be forged by the client.
+/// Returns the last address in the chain of proxies that is not a trusted proxy. The client could have forged the
+/// entries before that address.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut address = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for");
@@ -43,7 +44,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxie
     while trusted.contain(address) {
         match hops.pop().map(|hop| hop.trim().parse::<IpAddr>()) {
             Some(Ok(before)) => address = before.to_canonical(),
-            // The chain ends here.
+            // The chain ends at an entry that is not an address.
             Some(Err(_)) | None => break,
         }
     }

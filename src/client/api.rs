@@ -1,4 +1,4 @@
-//! Requests to a server: the credential, idempotency keys, and problems as sentences.
+//! HTTP requests to a server, with the credential, idempotency keys, and problems turned into error sentences.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use super::document::{Document, table};
 use super::server::Server;
 use crate::output::OutputArgs;
 
-/// Longest time that a response may take: the server ends its own work earlier.
+/// Longest time that a response may take. The server gives up on a request earlier.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Largest page of a list.
 const PAGE_MAX: usize = 1_000;
 
-/// Most characters of a response that is not a problem document, in an error.
+/// Most characters that an error quotes of a response that is not a problem document.
 const UNKNOWN_BODY_MAX: usize = 200;
 
 /// A client of one server.
@@ -39,7 +39,7 @@ struct Problem {
 
 impl Api {
     pub(super) fn new(server: Server) -> anyhow::Result<Self> {
-        // A second installation fails, which is fine: the provider is the same.
+        // This fails if a provider is already installed, which is the same provider.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))
@@ -88,7 +88,7 @@ impl Api {
         Ok(entries)
     }
 
-    /// Sends a request that has no effect when it is repeated.
+    /// Sends a request that has no further effect when it is repeated.
     pub(super) async fn change(
         &self,
         method: Method,
@@ -152,7 +152,7 @@ impl Api {
     }
 }
 
-/// The server refuses the request: its repetition would be refused as well.
+/// Error for a request that the server refuses and would refuse again.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refused(String);
@@ -162,7 +162,7 @@ pub(super) fn print_object(json: Box<RawValue>, output: OutputArgs) -> anyhow::R
     output.print(json, Ok, |json| Ok(Document::parse(json)?.lines()))
 }
 
-/// Prints a list, as a table with some of the members.
+/// Prints a list, as a table whose columns are the given members.
 pub(super) fn print_list(
     entries: Vec<Box<RawValue>>,
     columns: &[&str],
@@ -178,7 +178,7 @@ fn parse(body: &str) -> anyhow::Result<Box<RawValue>> {
     serde_json::from_str(body).context("the response of the server is not JSON")
 }
 
-/// The detail of a problem document, or what is known without one.
+/// Describes a failed response by the detail of its problem document; without such a document, by its status and text.
 fn problem(status: StatusCode, text: &str) -> String {
     if let Ok(problem) = serde_json::from_str::<Problem>(text) {
         return format!("the server answered {}: {}", status.as_u16(), problem.detail);

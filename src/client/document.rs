@@ -1,4 +1,4 @@
-//! JSON of the server as it was written: amounts keep their digits, members their order.
+//! JSON objects exactly as the server wrote them: amounts keep their digits, and members keep their order.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl Document {
         member.map_or_else(|| "-".to_owned(), |(_, value)| text_of(value))
     }
 
-    /// A line for each member.
+    /// Formats the object as text, with a line for each member.
     pub(super) fn lines(&self) -> String {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         let line =

@@ -3,10 +3,10 @@
 //! | step | what happens |
 //! |---|---|
 //! | register | a local HTTP listener opens, and the server gets a webhook for it |
-//! | receive | each delivery is verified, printed, and forwarded with its headers; the server gets the status of the forwarding, and so retries what failed |
+//! | receive | each delivery is verified, printed, and forwarded with its headers; the server gets the status of the forwarded request, and so retries a delivery whose forwarding failed |
 //! | stop | on SIGINT or SIGTERM the webhook is deleted |
 //!
-//! A delivery that arrives while the command stops is lost: its webhook no longer exists.
+//! A delivery that arrives while the command stops is lost, because its webhook no longer exists.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ use crate::output::{OutputArgs, print_text};
 use crate::secret::Secret;
 use crate::webhook::signature::{self, SignedMessage};
 
-/// Longest time that forwarding may take: shorter than the server waits for this receiver.
+/// Longest time that forwarding may take. The server waits longer for this receiver.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Largest delivery that is accepted, in bytes; those of the server are far smaller.
+/// Largest delivery that is accepted, in bytes. Deliveries of the server are far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Headers of a connection, which are not forwarded.
@@ -68,7 +68,7 @@ struct Registered {
 #[derive(Serialize)]
 struct ReceivedBody<'a> {
     id: &'a str,
-    /// None if it was not forwarded.
+    /// Status of the forwarded request; `None` if the delivery was not forwarded, or if there was no response.
     forwarded_status: Option<u16>,
     event: &'a RawValue,
 }
@@ -80,7 +80,7 @@ struct EventKind {
     kind: String,
 }
 
-/// The parts that every delivery needs.
+/// State that the handler of deliveries needs.
 struct Receiver {
     http: reqwest::Client,
     secret: Secret,
@@ -137,11 +137,11 @@ async fn register(api: &Api, url: &Url, args: &ListenArgs) -> anyhow::Result<Reg
     serde_json::from_str(created.get()).context("the response of the server is not a webhook")
 }
 
-/// Tells the user what happens; standard output is for deliveries.
+/// Tells the user on standard error what happens. Standard output is only for deliveries.
 fn report(text: &str) {
     use std::io::Write;
 
-    // Standard error may be closed, and then there is no other place to report to.
+    // If standard error is closed, the text cannot be reported.
     let _ignored = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -162,7 +162,7 @@ impl Receiver {
             .with_state(Arc::new(self))
     }
 
-    /// Forwards a delivery with its headers. Returns the status of the response, or none if there was no response.
+    /// Forwards a delivery with its headers. Returns the status of the response, or `None` if there was no response.
     async fn forward(&self, url: &Url, mut headers: HeaderMap, body: String) -> Option<StatusCode> {
         for name in HOP_HEADERS {
             headers.remove(name);
@@ -182,7 +182,7 @@ impl Receiver {
         if self.output.json {
             let event = serde_json::from_str(body)?;
             let forwarded_status = status.map(|status| status.as_u16());
-            // One document for each delivery, on a line of its own.
+            // Each delivery is one JSON document on one line.
             let received = ReceivedBody { id, forwarded_status, event };
             return print_text(&serde_json::to_string(&received)?);
         }
@@ -192,7 +192,7 @@ impl Receiver {
     }
 }
 
-/// Receives a delivery. Its response is that of the forwarding.
+/// Receives a delivery. Answers with the status of the forwarded request.
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
     headers: HeaderMap,

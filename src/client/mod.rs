@@ -1,7 +1,7 @@
 //! Commands that talk to a server over its HTTP API: `revwallet wallet`, `transfer` and `webhook`.
 //!
-//! They need no database. The server comes from a profile file, the environment or flags ([`server`]). Money is never parsed:
-//! an amount goes to the server, and comes from it, as text. A request that moves money always has an idempotency key.
+//! These commands need no database. A profile file, the environment or flags name the server ([`server`]). Amounts are
+//! never parsed, but sent and printed as text. A request that moves money always has an idempotency key.
 
 mod api;
 mod document;

@@ -17,10 +17,10 @@ use url::Url;
 
 use crate::secret::{self, Secret};
 
-/// Profile that is used if none is named; it may be absent.
+/// Profile that is used if the user names no profile. This profile need not exist.
 const DEFAULT_PROFILE: &str = "default";
 
-/// Permissions of a file for every user but its owner.
+/// Permission bits of a file for all users except its owner.
 const GROUP_AND_OTHERS: u32 = 0o077;
 
 /// The server to talk to.
@@ -42,7 +42,7 @@ pub struct ServerArgs {
 #[derive(Debug)]
 pub(super) struct Server {
     pub url: Url,
-    /// None for a server with open access.
+    /// `None` if no credential is given, as for a server with open access.
     pub key: Option<Secret>,
 }
 
@@ -77,7 +77,8 @@ impl ServerArgs {
     }
 }
 
-/// Parses the URL of a server, and gives its path an end to which the paths of routes are joined.
+/// Parses the URL of a server, and adds a slash to the end of its path, so that the paths of routes can be joined to
+/// it.
 fn server_url(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|cause| format!("is not a URL: {cause}"))?;
     if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
@@ -91,7 +92,7 @@ fn server_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The profile of this name, if the file exists and has it. Refuses a file that other users can read.
+/// The profile of this name, if the file exists and contains it. Refuses a file that other users can read.
 fn read_profile(path: &Path, name: &str) -> anyhow::Result<Option<Profile>> {
     let metadata = match std::fs::metadata(path) {
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
@@ -105,7 +106,7 @@ fn read_profile(path: &Path, name: &str) -> anyhow::Result<Option<Profile>> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     let mut profiles: BTreeMap<String, Profile> = toml::from_str(&text).map_err(|cause| {
-        // The message may show a key, so only the line is named.
+        // The parser's message may show a key, so the error names only the line.
         let start = cause.span().map_or(0, |span| span.start);
         let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
         let path = path.display();

@@ -8,14 +8,15 @@ use super::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Migrations that were corrected after their release, with the checksum that they had (SHA-384). A correction changes
-/// only when a migration succeeds, never what it makes.
+/// Migrations that were corrected after their release, with their former checksum (SHA-384). A correction makes a
+/// migration succeed where it failed, and never changes the schema that it makes.
 const CORRECTED: [(i64, &str); 1] = [(
     9,
     "174942f03cb3b5ee78ba0bc24bd472241dff744490e8f1177a27ec4d35a94f481172a1b459a1937b16112d706e9f40b2",
 )];
 
-/// Applies the missing migrations. The lock in [`Database::migrate`](super::Database::migrate) keeps other processes out.
+/// Applies the missing migrations. [`Database::migrate`](super::Database::migrate) holds a lock that keeps other
+/// processes from migrating at the same time.
 pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
     require_known(db).await?;
     accept_corrected(db).await?;

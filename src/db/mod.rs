@@ -1,8 +1,8 @@
 //! The database: its address, the connection pool, and the migrations.
 //!
-//! Slices take a connection with [`Database::acquire`] under the name of their operation, which measures the wait for the
-//! connection and the time of its use. An operation that answers a read takes [`Database::snapshot`] instead: its
-//! statements see one moment, and the position of that moment in the book goes with the answer ([`position`]).
+//! Slices take a connection with [`Database::acquire`], which measures the wait for the connection and the time of its
+//! use, under the name of the operation. An operation that answers a read takes [`Database::snapshot`] instead. All its
+//! statements see the same snapshot, and the answer carries the position of the snapshot in the book ([`position`]).
 
 pub mod embedded;
 pub mod migrations;
@@ -31,10 +31,10 @@ use embedded::{Embedded, EmbeddedArgs};
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 
-/// Smallest pool: some operations read through a second connection while they hold one.
+/// Smallest size of the pool. Some operations read through a second connection while they hold the first.
 const CONNECTIONS_MIN: i64 = 2;
 
-/// Begins a transaction whose statements all see the same moment.
+/// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
 /// Address of the database, and limits of its use.
@@ -91,8 +91,8 @@ impl Deref for Database {
 }
 
 impl Database {
-    /// Connects to the server of the settings, or starts the embedded one, and creates its data directory if there is none.
-    /// An error is one sentence that says what to do.
+    /// Connects to the configured server, or starts the embedded server and creates its data directory if there is
+    /// none. An error is one sentence that says what to do.
     pub async fn open(
         args: &DatabaseArgs,
         embedded: &EmbeddedArgs,
@@ -101,7 +101,7 @@ impl Database {
         Self::open_at(args, || Embedded::start(embedded), metrics).await
     }
 
-    /// Like `open`, but refuses an embedded server that would first have to be created.
+    /// Like `open`, but fails if the embedded server has no data directory yet.
     pub async fn open_existing(
         args: &DatabaseArgs,
         embedded: &EmbeddedArgs,
@@ -152,14 +152,14 @@ impl Database {
         Ok(Self(Arc::new(DatabaseParts { pool, options, pipelined, embedded, metrics })))
     }
 
-    /// Migrates the schema to the version of this program. `migrate_others` migrates the schemas outside of our own
-    /// migrations, under the same lock.
+    /// Migrates the schema to the version of this program. `migrate_others` migrates the schemas that these migrations
+    /// do not cover, under the same lock.
     pub async fn migrate(
         &self,
         migrate_others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        // The lock also covers the job queue and its grants: a process that starts at the same time waits here.
+        // The lock also covers the job queue and its grants. A process that starts at the same time waits here.
         connection.lock().await?;
         migrations::apply(&mut connection).await?;
         migrate_others(&self.options).await?;
@@ -167,7 +167,7 @@ impl Database {
         Self::prepare(connection).await
     }
 
-    /// Refuses a schema that is not of the version of this program.
+    /// Fails if the schema does not have the version of this program.
     pub async fn require_current(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         migrations::require_current(&mut connection).await?;
@@ -179,8 +179,8 @@ impl Database {
         sql::repair_event_shift(&mut connection).await?;
         if let Some(user) = sql::user_without_role(&mut connection).await? {
             warn!(
-                "the program works as {user}, who owns the tables, so only triggers keep the ledger append-only; as an \
-                 administrator, run: grant revwallet_app to \"{user}\""
+                "the program connects as {user}, which owns the tables, so only triggers keep the ledger append-only; \
+                 as an administrator, run: grant revwallet_app to \"{user}\""
             );
         }
         let installation = sql::installation(&mut connection).await?;
@@ -189,12 +189,13 @@ impl Database {
         Ok(())
     }
 
-    /// Takes a connection from the pool, for the operation of that name.
+    /// Takes a connection from the pool. Its use is measured under the name of the operation.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
         self.take(operation, Scope::Statements).await
     }
 
-    /// Takes a connection whose statements all see the same moment, and notes the position of the read.
+    /// Takes a connection whose statements all see the same snapshot, and notes the position of the snapshot for the
+    /// answer.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         let mut connection = self.take(operation, Scope::Snapshot).await?;
         position::note_read(sql::read_position(&mut connection).await?);
@@ -231,7 +232,7 @@ impl Database {
         &self.options
     }
 
-    /// Options of a connection that can have many requests in flight.
+    /// Options of a pipelined connection, which can have many requests in flight.
     pub fn pipelined(&self) -> &Pipelined {
         &self.pipelined
     }
@@ -277,7 +278,7 @@ fn describe(error: &Error) -> String {
     }
 }
 
-/// A wait for a connection, counted and timed even if the request is canceled.
+/// A wait for a connection of the pool, counted and timed even if the request is canceled.
 struct PoolWait<'a> {
     metrics: &'a Metrics,
     since: Instant,
@@ -298,12 +299,12 @@ impl Drop for PoolWait<'_> {
     }
 }
 
-/// How long what a statement sees stays the same.
+/// Snapshot that the statements on a connection see.
 #[derive(Debug, Clone, Copy)]
 enum Scope {
     /// Each statement sees what was committed before it.
     Statements,
-    /// All statements see the same moment.
+    /// All statements see the same snapshot.
     Snapshot,
 }
 

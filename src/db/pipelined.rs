@@ -1,4 +1,5 @@
-//! Options of a pipelined connection, which can have many requests in flight: same server and encryption as the pool.
+//! Options of a pipelined connection, which can have many requests in flight. It has the same server and encryption as
+//! the connections of the pool.
 
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use url::Url;
 
 use super::tls::{self, Trust};
 
-/// Parameters of the URL that only the driver of the pool knows.
+/// Parameters of the URL that only sqlx, the driver of the pool, knows.
 const POOL_PARAMETERS: [&str; 1] = ["statement-cache-capacity"];
 
 /// Options of a pipelined connection.
@@ -27,15 +28,15 @@ impl std::fmt::Debug for Pipelined {
 }
 
 impl Pipelined {
-    /// Options for a socket of this machine, which needs no encryption.
+    /// Options for a Unix socket, which needs no encryption.
     pub fn local(mut config: Config) -> anyhow::Result<Self> {
         config.ssl_mode(SslMode::Disable);
         Ok(Self { config, tls: tls::connector(Trust::Anonymous, None)? })
     }
 }
 
-/// Parses a URL, with the same parameters for encryption as the driver of the pool. The URL may contain a password, so no
-/// message includes it.
+/// Parses a URL, with the same parameters for encryption as the driver of the pool. The URL may contain a password, so
+/// error messages never include the URL.
 impl FromStr for Pipelined {
     type Err = anyhow::Error;
 
@@ -84,7 +85,7 @@ impl FromStr for Pipelined {
     }
 }
 
-/// A variable of libpq, which the driver of the pool reads as well.
+/// An environment variable of libpq, which the driver of the pool reads as well.
 #[expect(clippy::disallowed_methods, reason = "variables of libpq, not settings of ours")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

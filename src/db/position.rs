@@ -1,7 +1,7 @@
 //! Positions of reads: how far the answer to a request takes the book and its events into account.
 //!
-//! A read notes the position that its own snapshot belongs to; the HTTP layer, which runs the request inside
-//! [`observe`], sends it as the header `Book-Position`. To the code that passes it on, a position is an opaque text.
+//! A read notes the position of its snapshot. The HTTP layer runs the request inside [`observe`] and sends the position
+//! as the header `Book-Position`. The code in between treats a position as opaque text.
 
 use std::cell::OnceCell;
 
@@ -12,7 +12,8 @@ tokio::task_local! {
 
 /// Runs a request, and returns the position of its first read, if there was one.
 ///
-/// Of several reads the first has the oldest snapshot: a client that goes on from there misses nothing.
+/// If a request reads several times, the first read has the oldest snapshot, so a client that continues from its
+/// position misses nothing.
 pub async fn observe<F: Future>(request: F) -> (F::Output, Option<String>) {
     let mut scope = std::pin::pin!(FIRST_READ.scope(OnceCell::new(), request));
     let output = scope.as_mut().await;
@@ -20,9 +21,10 @@ pub async fn observe<F: Future>(request: F) -> (F::Output, Option<String>) {
     (output, position)
 }
 
-/// Notes the position of a read, or of the cached answer to an earlier one; only the first of a request counts.
+/// Notes the position of a read, or of the cached answer to an earlier read. Only the first position of a request
+/// counts.
 pub fn note_read(position: String) {
-    // Background work has no response that could carry it.
+    // Background work has no response that could carry a position.
     let _outside = FIRST_READ.try_with(|first| {
         let _later = first.set(position);
     });

@@ -15,7 +15,7 @@ const VERSION_MIN: i32 = 15;
 /// Longest time that the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Parses a URL. It may contain a password, so no message includes it.
+/// Parses a URL. The URL may contain a password, so error messages never include the URL.
 pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         bail!(
@@ -75,7 +75,7 @@ fn address_of(options: &PgConnectOptions) -> String {
     }
 }
 
-/// The cause of a failed connection as a sentence that says what to do.
+/// Explains the cause of a failed connection in a sentence that says what to do.
 fn explain(cause: &sqlx::Error, options: &PgConnectOptions, address: &str) -> anyhow::Error {
     let user = options.get_username();
     let database = options.get_database().unwrap_or(user);

@@ -38,13 +38,13 @@ pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
-/// Position in the book of what this statement sees.
+/// Position in the book of the snapshot that this statement sees.
 pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
     let position = sqlx::query_scalar!(r#"select ledger.read_position(1) as "position!""#);
     Ok(position.fetch_one(db).await?)
 }
 
-/// This user, if the role of the application exists and this user may not switch to it.
+/// Name of the current user, if the role of the application exists and the user may not switch to that role.
 pub(super) async fn user_without_role(
     db: &mut PgConnection,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -63,7 +63,7 @@ pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
 
-/// Gives the database a new id of its installation.
+/// Gives the installation a new id.
 pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
     let id = sqlx::query_scalar!("update installation set id = gen_random_uuid() returning id");
     Ok(id.fetch_one(db).await?)
@@ -83,7 +83,7 @@ pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     Ok(())
 }
 
-/// Makes new events come after the existing ones, on whichever server this database was restored.
+/// Makes new events come after the existing events, even if this database was restored on another server.
 pub(super) async fn repair_event_shift(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select ledger.mend_event_shift()").fetch_one(db).await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Verification of the server's certificate on the ledger's connection: as strict as `sslmode` asks, like the pool's.
+//! Verification of the server's certificate on pipelined connections, as strict as `sslmode` demands, like on the
+//! connections of the pool.
 
 use std::sync::Arc;
 
@@ -16,15 +17,16 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Requirement on the certificate of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Any certificate: protects against eavesdroppers, not against impostors.
+    /// Any certificate. Protects against eavesdropping, but not against a server that impersonates the database.
     Anonymous,
-    /// A certificate of a trusted authority, for any name.
+    /// A certificate of a trusted authority, for any server name.
     Authority,
     /// A certificate of a trusted authority for the name of the server.
     Name,
 }
 
-/// Creates a connector. `roots` is a file of trusted authorities; without it, those of this machine are trusted.
+/// Creates a TLS connector. `roots` is a file of trusted authorities; without it, the authorities that the operating
+/// system trusts are used.
 pub(super) fn connector(trust: Trust, roots: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

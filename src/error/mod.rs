@@ -1,6 +1,6 @@
 //! Errors: every failure that a caller can see, in one enum and one table.
 //!
-//! `Display` is public text. The cause of [`Error::Internal`] is not: it is logged once, where the
+//! Clients see the text of `Display`. They do not see the cause of [`Error::Internal`], which is logged once, when the
 //! response is written.
 
 mod exchange;
@@ -24,13 +24,13 @@ pub enum Error {
     MethodNotAllowed(http::Method),
     #[error("this path is for WebSocket connections")]
     UpgradeRequired,
-    /// A client of the WebSocket asked for more than its connection may have.
+    /// A WebSocket client asked for more subscriptions than its connection may have.
     #[error("limit of {0} subscriptions of a connection reached")]
     TooManySubscriptions(usize),
     #[error("{reason}")]
     Unrecoverable {
         reason: &'static str,
-        /// The current position.
+        /// The current position, in the form of `Book-Position`.
         position: String,
     },
     #[error("{0}")]
@@ -115,7 +115,7 @@ pub enum Error {
     DeadlineExceeded(Duration),
     #[error("the service is overloaded: try again later")]
     Overloaded,
-    /// Only nginx answers with this variant and the next two: `nginx/problems.conf`.
+    /// Answer to a request head that cannot be parsed, given by the HTTP listener and by nginx (`nginx/problems.conf`).
     #[error("the request is not valid HTTP")]
     Malformed,
     #[error(
@@ -137,7 +137,7 @@ pub enum CredentialFault {
     Missing,
     #[error("send one credential, as `Authorization: Bearer <credential>`")]
     Malformed,
-    /// Unknown and revoked credentials are not told apart.
+    /// The credential is unknown or was revoked. Clients cannot distinguish the two.
     #[error("the credential is wrong, or was revoked")]
     Invalid,
     #[error("the token has expired: sign in again")]
@@ -156,7 +156,7 @@ pub struct FieldError {
 }
 
 impl Error {
-    /// Delay after which a retry makes sense.
+    /// Delay after which the client can retry.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
@@ -173,7 +173,7 @@ impl Error {
         }
     }
 
-    /// The internal cause, for the operator; the public text if there is none.
+    /// The internal cause, for the operator; the public text if the error has no internal cause.
     pub fn into_cause(self) -> anyhow::Error {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => cause,
@@ -194,7 +194,8 @@ impl Error {
         Self::OfWallet { wallet, pointer: None, error: Box::new(self) }
     }
 
-    /// Adds the member of the request that names the wallet, unless it is known already.
+    /// Adds the pointer to the member of the request that names the wallet, if this error is about a wallet and has no
+    /// pointer yet.
     #[must_use]
     pub fn with_pointer(self, pointer_of: impl FnOnce(i64) -> Option<String>) -> Self {
         match self {
@@ -213,7 +214,7 @@ fn place(wallet: i64, pointer: Option<&str>) -> String {
     }
 }
 
-/// Rounds up, so that a client that waits this long has waited long enough.
+/// Rounds up to seconds, so that a client that waits for the result does not retry too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
@@ -255,7 +256,8 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a SQLSTATE means that the server is starting, stopping, out of resources or read-only: a retry can succeed.
+/// Whether a SQLSTATE means that the server is starting, stopping, out of resources or read-only, so that a retry can
+/// succeed.
 fn is_unavailable_sqlstate(code: &str) -> bool {
     // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only.
     code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"

@@ -1,4 +1,4 @@
-//! The table of problems: every kind of failure, as clients see it.
+//! The table of problems: every kind of failure in the form in which clients see it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{Error, ExchangeRefusal, StoreRefusal};
 
-/// A kind of failure, as clients see it.
+/// A kind of failure in the form in which clients see it.
 #[derive(Debug)]
 pub struct Problem {
     pub slug: &'static str,
@@ -14,7 +14,7 @@ pub struct Problem {
     pub status: StatusCode,
     /// Advice to the client, shown on the problem's page.
     pub advice: &'static str,
-    /// Delay after which a retry makes sense.
+    /// Delay after which the client can retry; `None` if `Retry-After` is not sent.
     pub retry_after: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ macro_rules! problems {
             retry_after: problems!(@retry $($seconds)?),
         };)+
 
-        /// Every kind of problem, in the order of their statuses.
+        /// Every kind of problem, ordered by status.
         pub static PROBLEMS: &[&Problem] = &[$(&$constant),+];
     };
     (@retry $seconds:literal) => { Some(Duration::from_secs($seconds)) };
@@ -165,7 +165,7 @@ problems! {
 }
 
 impl Error {
-    /// The problem of each variant. There is no wildcard, so that a new variant must choose.
+    /// The problem of this error. The match has no wildcard, so that every new variant needs a problem.
     pub fn problem(&self) -> &'static Problem {
         match self {
             Self::NotFound(_) => &NOT_FOUND,

@@ -1,4 +1,4 @@
-//! The health service of gRPC: serving while `/readyz` would say so.
+//! The health service of gRPC, which reports "serving" while `/readyz` would report that the server is ready.
 
 use std::time::Duration;
 
@@ -40,14 +40,14 @@ impl Health {
         }
     }
 
-    /// Reports what `check` finds, until shutdown, which is reported at once.
+    /// Runs `check` at every interval and reports changes of the result. Shutdown is reported at once.
     pub async fn follow<F>(self, check: impl Fn() -> F, stopping: CancellationToken)
     where
         F: Future<Output = bool>,
     {
         let mut was_ready = None;
         while let Some(is_ready) = stopping.run_until_cancelled(check()).await {
-            // Each report reaches the clients that watch.
+            // Only changes are reported, because each report is sent to the clients that watch.
             if was_ready.replace(is_ready) != Some(is_ready) {
                 self.set(is_ready).await;
             }

@@ -1,8 +1,8 @@
 //! gRPC: code that the services of all slices share, on the port of the HTTP API.
 //!
 //! A call passes the middleware of every request (`http/rpc`), then the service of its slice. A handler returns a
-//! status made by [`status::from_error`]; the layer here gets the error back, and the middleware writes the status with
-//! its details. Reflection (v1 and v1alpha) and health are services too, without a credential.
+//! status made by [`status::from_error`]; a layer of this module extracts the error again, and the middleware writes
+//! the status with its details. The reflection services (v1 and v1alpha) and the health service need no credential.
 
 mod health;
 
@@ -37,7 +37,7 @@ use crate::idempotency::IdempotencyKey;
 
 pub use self::health::Health;
 
-/// Largest message of a request.
+/// Largest message that a client may send.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// The generated code of `proto/`.
@@ -54,7 +54,7 @@ pub mod proto {
 /// Descriptors of `proto/`, for reflection and for the names of methods.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Descriptors of everything that is served.
+/// Descriptors of all services, including health and reflection.
 fn descriptors() -> Vec<FileDescriptorSet> {
     let encoded = [
         DESCRIPTORS,
@@ -105,9 +105,9 @@ where
         .layer(axum::middleware::from_fn(check_request))
 }
 
-/// Refuses requests of another content type, which tonic does not check: a page of another site can send some of them.
-/// Trailers of a request are ignored: tonic would let them replace headers, such as the credential or the address that the
-/// edge has written.
+/// Refuses requests whose content type is not gRPC's, because tonic does not check it, and a page of another site can
+/// send requests with some content types. Ignores the trailers of a request, because tonic would let them replace
+/// headers, such as the credential or the client address that the edge proxy has written.
 async fn check_request(request: Request, next: Next) -> Response {
     let context = request.extensions().get::<RequestContext>();
     let is_call = context.is_some_and(|context| context.rpc().is_some());
@@ -121,10 +121,10 @@ async fn check_request(request: Request, next: Next) -> Response {
     next.run(request.map(|body| axum::body::Body::from_stream(body.into_data_stream()))).await
 }
 
-/// Moves the error of a failed call into the extensions of the response, where the middleware finds it.
+/// Moves the error of a failed call into the extensions of the response, from which the middleware writes the status.
 fn recover_error(mut response: Response) -> Response {
     let status = response.extensions_mut().remove::<Status>();
-    // The generated code writes some statuses as headers only.
+    // The generated code writes some statuses only as headers.
     let status = status.or_else(|| Status::from_header_map(response.headers()));
     let Some(status) = status.filter(|status| status.code() != tonic::Code::Ok) else {
         return response;
@@ -162,13 +162,13 @@ impl CallMeta {
     }
 }
 
-/// Address of the client of a stream, and what can end the stream besides the client.
+/// Address of the client of a stream, and the conditions that end the stream on the server's side.
 #[derive(Clone)]
 pub struct StreamMeta {
     pub address: Option<IpAddr>,
-    /// Cancelled when the connection is about to close.
+    /// Token that is cancelled when the connection is about to close.
     pub closing: CancellationToken,
-    /// Time that the client gave the stream, and when it is over.
+    /// Deadline of the stream that the client set, as a duration and as the moment of its end.
     deadline: Option<(Duration, Instant)>,
     context: Option<RequestContext>,
 }
@@ -185,7 +185,7 @@ impl StreamMeta {
         Self { address, closing: closing.unwrap_or_default(), deadline, context }
     }
 
-    /// Waits for what `next` waits for, but not longer than the deadline; a failure is the last status of the stream.
+    /// Waits for `next`, but at most until the deadline. A failure becomes the final status of the stream.
     pub async fn within_deadline<T>(
         &self,
         next: impl Future<Output = Result<T>>,
@@ -206,7 +206,7 @@ impl StreamMeta {
     }
 }
 
-/// Converts the outcome of a handler.
+/// Converts the outcome of a handler to a gRPC response or status.
 pub fn reply<T>(outcome: Result<T>) -> Result<tonic::Response<T>, Status> {
     outcome.map(tonic::Response::new).map_err(status::from_error)
 }

@@ -29,7 +29,7 @@ pub(super) fn duration_ms(context: &RequestContext) -> f64 {
     (context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Access record of a request. Dropped before its end, it records that the client disconnected.
+/// Access record of a request. A record that is dropped before the response says that the client disconnected.
 pub(super) struct Record<'a> {
     pipeline: &'a RequestPipeline,
     context: RequestContext,
@@ -61,7 +61,7 @@ impl<'a> Record<'a> {
             self.calls().metrics.wallet_http_rejected_total.with([reason]).increment(1);
         }
         if self.context.rpc().is_some() {
-            // A call without a failure yet is recorded at the end of its response.
+            // A gRPC call that has not failed so far is recorded at the end of its response.
             if let Some(error) = failure {
                 self.calls().failed(&self.context, error);
             }
@@ -116,7 +116,7 @@ impl<'a> Record<'a> {
                 )
             };
         }
-        // The level says who must act: the caller, the operator soon, the operator now.
+        // Levels: `error` needs the operator now, `warn` soon; `info` is for the client to fix.
         match status.as_u16() {
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),
@@ -132,7 +132,7 @@ impl Drop for Record<'_> {
             if self.context.rpc().is_some() {
                 return self.calls().abandoned(&self.context);
             }
-            // 499 is what nginx made the custom for a client that did not wait.
+            // nginx uses the status 499 for a client that disconnects before the response.
             self.measure("499");
             self.calls().metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
             let _in_span = self.context.end(499);
@@ -147,7 +147,7 @@ impl Drop for Record<'_> {
     }
 }
 
-/// Returns the rejection reason of a failure that does not depend on the content of the request.
+/// Returns the label of a rejection, for failures that do not depend on the content of the request.
 fn rejection(error: &Error) -> Option<&'static str> {
     match error {
         Error::Overloaded => Some("load_shed"),

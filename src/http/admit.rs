@@ -1,7 +1,7 @@
 //! Admission: a limit on concurrent requests, and a timeout for each.
 //!
-//! tower's own layers fail with errors of their own and tower-http's timeout responds with a bare status; this layer
-//! responds with problems.
+//! The layers of tower fail with their own error types, and the timeout of tower-http responds with a bare status; this
+//! layer responds with problems.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -11,11 +11,11 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::compression::predicate::Predicate;
 
-/// Smallest body that is compressed. A smaller one fits into one packet.
+/// Smallest body that is compressed. A smaller body fits into one packet.
 const BYTES_MIN: u64 = 1_400;
 
-/// Most concurrent compressions: each holds a third of a megabyte until its client has read it. Further responses
-/// are sent uncompressed.
+/// Most concurrent compressions. Each holds a third of a megabyte until the client has read the response; responses
+/// beyond the limit are sent uncompressed.
 pub(super) const COMPRESSIONS_MAX: usize = 64;
 
 /// Content types that are worth compressing. Responses that move money are JSON too, but smaller than the minimum.
@@ -38,8 +38,8 @@ impl Predicate for IsMarked {
 
 /// Normalizes `Accept-Encoding` to `gzip` if the response may be compressed, and removes it otherwise.
 ///
-/// Only responses to `GET` are compressed. Secrets are only in responses to `POST`, so an attack on the length of
-/// compressed responses cannot reach one.
+/// Only responses to `GET` are compressed. Secrets are only in responses to `POST`, so an attack that measures the
+/// length of compressed responses cannot reveal them.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;

@@ -28,7 +28,7 @@ struct Inner {
     trace: TraceContext,
     trace_id: String,
     method: &'static str,
-    /// Full name of the gRPC method, for a call.
+    /// Full name of the gRPC method, if the request is a gRPC call.
     rpc: Option<Arc<str>>,
     route: OnceLock<MatchedPath>,
     span: Span,
@@ -124,7 +124,7 @@ impl RequestContext {
         &self.0.trace_id
     }
 
-    /// Trace id as rows of the database have it.
+    /// Trace id in the form that rows of the database store.
     pub fn stored_trace(&self) -> Uuid {
         Uuid::from_bytes(self.0.trace.trace_id)
     }
@@ -138,12 +138,13 @@ impl RequestContext {
         self.0.method
     }
 
-    /// Full name of the gRPC method; none for a request that is no call.
+    /// Full name of the gRPC method; `None` if the request is not a gRPC call.
     pub fn rpc(&self) -> Option<&str> {
         self.0.rpc.as_deref()
     }
 
-    /// Template of the path. The path itself as a label would create a series per wallet.
+    /// Template of the path, such as `/wallet/{id}`. With the path itself as a label, each wallet would create a metric
+    /// series.
     pub fn route(&self) -> &str {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
@@ -152,13 +153,13 @@ impl RequestContext {
         &self.0.span
     }
 
-    /// Records the status in the span and enters it, so that lines logged while the guard lives have it.
+    /// Records the status in the span and enters the span, so that log lines have its fields while the guard lives.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
         self.0.span.record("http.response.status_code", status);
         self.0.span.enter()
     }
 
-    /// Records the status of a call in the span and enters it.
+    /// Records the status of a gRPC call in the span and enters the span.
     pub fn end_call(&self, code: &str) -> span::Entered<'_> {
         self.0.span.record("rpc.response.status_code", code);
         self.0.span.enter()
@@ -188,7 +189,7 @@ impl<S> Layer<S> for RecordRouteLayer {
 impl<S: Service<Request>> Service<Request> for RecordRoute<S> {
     type Response = S::Response;
     type Error = S::Error;
-    // The same future, so that no request pays for another box.
+    // The future of the inner service, so that no request allocates another box.
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -221,7 +222,7 @@ fn is_sane(id: &HeaderValue) -> bool {
     !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(visible)
 }
 
-/// Maps unknown methods to one label, because clients can send any.
+/// Maps unknown methods to one label, because a client can send any method.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

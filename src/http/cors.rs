@@ -1,4 +1,4 @@
-//! CORS: the origins whose pages may call the API from a browser, `--cors-origins`.
+//! CORS: the setting `--cors-origins` lists the origins whose pages may call the API from a browser.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{Any, CorsLayer};
 use url::Url;
 
-/// How long a browser may cache the response to a preflight.
+/// Longest time that a browser may cache the response to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Methods of the API.
@@ -26,7 +26,7 @@ const REQUEST_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Response headers that a page may read, besides the safelisted ones.
+/// Response headers that a page may read, besides those that CORS always allows.
 const RESPONSE_HEADERS: [HeaderName; 8] = [
     header::ETAG,
     header::LINK,

@@ -1,6 +1,6 @@
-//! Exact decimals in answers: JSON numbers, or strings for the clients that ask with `Prefer: money=string`.
+//! Exact decimals in answers: JSON numbers, or strings for clients that ask for them with `Prefer: money=string`.
 //!
-//! Many clients make floating-point numbers of JSON numbers, which cannot hold every amount.
+//! Many clients parse JSON numbers as floating-point numbers, which cannot hold every amount.
 
 use std::fmt;
 
@@ -39,12 +39,12 @@ pub enum MoneyFormat {
 }
 
 impl MoneyFormat {
-    /// The format of the running request; numbers outside of one.
+    /// The format of the running request; outside of a request, `Number`.
     pub fn current() -> Self {
         FORMAT.try_with(|format| *format).unwrap_or_default()
     }
 
-    /// The format that the header `Prefer` asks for. A format that does not exist is no preference, as RFC 7240 says.
+    /// The format that the header `Prefer` asks for. An unknown format is ignored, as RFC 7240 says.
     pub(super) fn preferred(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(&PREFER).into_iter().filter_map(|value| value.to_str().ok());
         let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
@@ -53,7 +53,7 @@ impl MoneyFormat {
             let is_money = name.trim().eq_ignore_ascii_case("money");
             is_money.then(|| value.trim().trim_matches('"'))
         });
-        // Of several, the first counts.
+        // If the client sends several preferences, the first counts.
         match preferences.next()? {
             "string" => Some(Self::String),
             "number" => Some(Self::Number),
@@ -64,18 +64,18 @@ impl MoneyFormat {
     /// Runs the handler of a request; decimals that it serializes get this format.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
-            // The format outside of any scope: no request pays for it.
+            // `current` returns `Number` outside of a scope, so these requests need no scope.
             Self::Number => Either::Left(request),
             Self::String => Either::Right(FORMAT.scope(self, request)),
         }
     }
 
-    /// Writes a part of an answer in this format: a stream goes on after its request has ended.
+    /// Writes a part of a streamed answer in this format. Streams are written after the scope of the request has ended.
     pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
         FORMAT.sync_scope(self, write)
     }
 
-    /// Confirms the preference of a client.
+    /// Tells the client in `Preference-Applied` that this format was used.
     pub(super) fn confirm(self, headers: &mut HeaderMap) {
         let applied = match self {
             Self::Number => "money=number",
@@ -90,7 +90,7 @@ impl MoneyFormat {
 pub struct JsonDecimal(Box<RawValue>);
 
 impl JsonDecimal {
-    /// Takes the text of a decimal, which must be a number in JSON.
+    /// Wraps the text of a decimal, which must be a valid JSON number.
     pub fn new(text: String) -> Result<Self> {
         RawValue::from_string(text).map(Self).map_err(|cause| Error::Internal(cause.into()))
     }

@@ -1,4 +1,4 @@
-//! Documents of any length, as JSON or CSV: streamed part by part, so that their length costs no memory.
+//! Documents of any length, as JSON or CSV, streamed part by part, so that a long document takes no more memory.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -31,9 +31,10 @@ impl DocumentFormat {
         }
     }
 
-    /// A response that is written as its client reads it. An error among the parts ends it early.
+    /// Returns a response whose parts are written as the client reads them. A part that is an error ends the response
+    /// early.
     ///
-    /// The parts are written after the request has ended, so they take the money format of the request along.
+    /// The parts are written after the request has ended, so the response keeps the money format of the request.
     pub fn respond(
         self,
         head: String,

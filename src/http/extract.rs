@@ -19,7 +19,7 @@ use super::memory::{MemoryCharge, UNCHARGED_BYTES};
 use super::{BODY_BYTES_MAX, json, query};
 use crate::error::{Error, FieldError, Result};
 
-/// A JSON body as bytes; [`JsonBody::read`] deserializes it, and the result may borrow from it. `MAX` limits its size.
+/// A JSON body of at most `MAX` bytes. [`JsonBody::read`] deserializes the body; the result may borrow from it.
 pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {
     bytes: Bytes,
     context: Option<RequestContext>,
@@ -33,12 +33,12 @@ impl<const MAX: usize> JsonBody<MAX> {
         json::read(&self.bytes)
     }
 
-    /// Deserializes the whole body of another program, which may have members that `T` does not have.
+    /// Deserializes a body in the format of another program. The body may have members that `T` does not have.
     pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         json::read_foreign(&self.bytes)
     }
 
-    /// Charges the memory of values that a handler builds from the body.
+    /// Charges the memory budget for values that a handler builds from the body.
     pub fn charge(&self, bytes: usize) -> Result<MemoryCharge> {
         match &self.context {
             Some(context) => context.memory().charge_request(bytes),
@@ -104,8 +104,8 @@ impl<const MAX: usize> JsonBody<MAX> {
     }
 }
 
-/// A list in a body, of which at most `MAX` elements are built. An element of two characters on the wire takes far more
-/// in memory, and a body has room for a hundred times the elements that are allowed.
+/// A list in a body, of which at most `MAX` elements are built. An element may have two characters in the body and take
+/// far more in memory, and a body has room for a hundred times the elements that are allowed.
 #[derive(Debug)]
 pub struct BoundedList<T, const MAX: usize> {
     items: Vec<T>,
@@ -113,7 +113,7 @@ pub struct BoundedList<T, const MAX: usize> {
 }
 
 impl<T, const MAX: usize> BoundedList<T, MAX> {
-    /// Returns the elements; none if there are more than `MAX`.
+    /// Returns the elements; `None` if there are more than `MAX`.
     pub fn within(self) -> Option<Vec<T>> {
         (!self.has_more).then_some(self.items)
     }
@@ -143,13 +143,13 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
             }
         }
         let has_more = list.next_element::<IgnoredAny>()?.is_some();
-        // The rest must be valid JSON, but no element of it is built.
+        // The remaining elements must be valid JSON, but are not built.
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(BoundedList { items, has_more })
     }
 }
 
-/// A JSON body all of whose members are optional: no body at all is the same as `{}`.
+/// A JSON body whose members are all optional. An absent body is read as `{}`.
 pub struct OptionalJsonBody(Option<JsonBody>);
 
 impl OptionalJsonBody {
@@ -173,7 +173,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
         if request.headers().contains_key(header::CONTENT_TYPE) {
             return JsonBody::from_request(request, state).await.map(|body| Self(Some(body)));
         }
-        // A body without a type, which may turn out to have no bytes.
+        // A body without a type is refused, unless it turns out to have no bytes.
         let mut body = request.into_body();
         while let Some(frame) = body.frame().await {
             let is_empty = frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty));
@@ -185,7 +185,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The body of a request without members: absent or `{}`.
+/// The body of a request that has no members: absent or `{}`.
 pub struct EmptyBody;
 
 #[derive(Deserialize)]
@@ -202,7 +202,8 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
 
 /// A JSON body whose `Content-Type` may be absent: the clients of the original services send none.
 ///
-/// A page of another origin must send the type. A browser sends a request without one without asking the server first.
+/// A page of another origin must send the type, because a browser sends a request without a type to another origin
+/// without a CORS preflight.
 pub struct UntypedJsonBody(JsonBody);
 
 impl UntypedJsonBody {
@@ -253,7 +254,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
 impl<'a> RawField<'a> {
-    /// Returns the raw JSON of the value; none for `null`.
+    /// Returns the raw JSON of the value; `None` if it is absent or `null`.
     pub fn raw(&self) -> Option<&'a str> {
         self.0.map(RawValue::get).filter(|raw| *raw != "null")
     }
@@ -309,13 +310,13 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Takes the outcome of parsing what is no JSON.
+    /// Returns a parsed value, or collects the error. For values that are not JSON.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }
 }
 
-/// Path parameters. A path whose parameters cannot be parsed does not exist.
+/// Path parameters. If they cannot be parsed, the answer is that the path does not exist.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {

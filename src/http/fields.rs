@@ -8,33 +8,33 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::error::{Error, Result};
 use crate::ids::PublisherId;
 
-/// Most levels of metadata: parsers of some languages accept no more.
+/// Most nested levels of metadata: the JSON parsers of some languages accept no more.
 const METADATA_DEPTH_MAX: usize = 32;
 
 const NUL: &str = "must not contain a NUL";
 
-/// Longest metadata, in bytes: together with the memo it must fit a row of the book.
+/// Longest metadata, in bytes. Metadata and memo together must fit into a row of the book.
 const METADATA_BYTES_MAX: usize = 1_024;
 
-/// A moment as it is written on the wire, RFC 3339.
+/// Formats a moment for answers, as RFC 3339.
 pub fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Parses a moment that the client gave under this name.
+/// Parses an optional moment. Errors name the field or parameter `name`.
 pub fn parse_moment(name: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>> {
     let moment = text.map(read_moment).transpose();
     moment.map_err(|detail| Error::field(name, detail))
 }
 
-/// Parses a moment in a body, to the microsecond, as the database stores it.
+/// Parses a moment in a body and truncates it to the microsecond, the precision of the database.
 pub fn stored_moment(raw: &str) -> Result<OffsetDateTime, String> {
     read_moment(&string(raw)?).map(OffsetDateTime::truncate_to_microsecond)
 }
 
 fn read_moment(text: &str) -> Result<OffsetDateTime, String> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok();
-    // An offset can move the moment out of the years that can be written.
+    // In UTC, the moment can lie outside of the years that RFC 3339 can write.
     let moment = moment.and_then(|moment| moment.checked_to_offset(UtcOffset::UTC));
     let moment = moment.filter(|moment| (0..=9999).contains(&moment.year()));
     moment.ok_or_else(|| "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned())
@@ -52,7 +52,7 @@ pub fn publisher(raw: &str) -> Result<PublisherId, String> {
     id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
 }
 
-/// Parses a JSON string that Postgres can store: it cannot store a NUL.
+/// Parses a JSON string. A string with a NUL is refused, because Postgres cannot store it.
 pub fn string(raw: &str) -> Result<String, String> {
     let text = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
     if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(text) }
@@ -68,7 +68,7 @@ pub fn text(raw: &str, max: usize) -> Result<String, String> {
     }
 }
 
-/// Accepts a JSON object of the client's own and keeps its text unchanged.
+/// Parses metadata: a JSON object with members of the client's choice, whose text is kept unchanged.
 pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if !raw.starts_with('{') {
         return Err("must be a JSON object".to_owned());
@@ -76,7 +76,8 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if raw.len() > METADATA_BYTES_MAX {
         return Err(format!("must not have more than {METADATA_BYTES_MAX} bytes"));
     }
-    // The receiver of a transfer reads the metadata too: a text that its client cannot parse hides a whole page.
+    // The receiver of a transfer reads the metadata too. If the receiver's client cannot parse it, a whole page of the
+    // history becomes unreadable.
     let value: Value = serde_json::from_str(raw)
         .map_err(|cause| format!("must be readable by every client: {cause}"))?;
     require_readable(&value, METADATA_DEPTH_MAX)?;

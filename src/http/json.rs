@@ -1,4 +1,5 @@
-//! JSON bodies into types: an object is an object, no member is dropped silently, and errors speak of JSON.
+//! Deserializes JSON bodies: unknown members are refused, arrays are not read as structs, and errors are worded in
+//! terms of JSON.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +13,7 @@ use crate::error::{Error, FieldError, Result};
 /// Most unknown members that an answer lists.
 const UNKNOWN_MAX: usize = 20;
 
-/// Longest part of an unknown name that an answer repeats, in characters.
+/// Longest name of a member that an answer repeats, in characters; a longer name is cut.
 const NAME_MAX: usize = 100;
 
 /// Reads a whole body as `T`, which must be an object without members that `T` does not have.
@@ -33,13 +34,14 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     }
 }
 
-/// Reads what another program sends in its own format: members that `T` does not have are none of our business.
+/// Reads a body in the format of another program. Members that `T` does not have are ignored.
 pub fn read_foreign<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let read = serde_json::from_slice(body);
     read.map(|Object(value)| value).map_err(|cause| explain::<T>(body, &cause))
 }
 
-/// The error of a body that could not be read. It is read once more, to know where and whether it is JSON at all.
+/// Returns the error for a body that could not be read. The body is parsed again, to find out whether it is valid JSON
+/// and where the error is.
 fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) -> Error {
     if let Err(malformed) = serde_json::from_slice::<IgnoredAny>(body) {
         return Error::MalformedJson(malformed.to_string());
@@ -61,7 +63,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// The message of serde without the names of our types, and the member of the present object that it is about.
+/// Rewords a message of serde without the names of Rust types. Returns the member that is missing or duplicate, if the
+/// message is about a member, and the message.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {
@@ -98,7 +101,7 @@ fn pointer_part(segment: &serde_path_to_error::Segment) -> String {
     }
 }
 
-/// The pointer to a member that was ignored; none for an element of an array.
+/// The pointer to a member that was ignored; `None` for an element of an array.
 fn pointer_to_member(path: &serde_ignored::Path<'_>) -> Option<String> {
     matches!(path, serde_ignored::Path::Map { .. }).then(|| pointer(path))
 }
@@ -115,13 +118,13 @@ fn pointer(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// A name in a JSON pointer, RFC 6901, cut to a length that an answer can repeat.
+/// Escapes a name for a JSON pointer, RFC 6901, and cuts it to [`NAME_MAX`] characters.
 fn escaped(name: &str) -> String {
     let name: String = name.chars().take(NAME_MAX).collect();
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value that must be an object. Serde would take an array for a struct as well, member by member.
+/// A value that must be a JSON object. Without this wrapper, serde also accepts an array of the members of a struct.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

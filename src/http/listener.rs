@@ -34,7 +34,7 @@ const STREAMS_MAX: u32 = 256;
 /// Most bytes of a request body that wait for their handler on one HTTP/2 stream.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Most such bytes on all streams of a connection.
+/// Most bytes of request bodies that wait for their handlers on all streams of an HTTP/2 connection.
 const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 
 /// Most bytes of a response that wait to be sent on one HTTP/2 stream.
@@ -43,7 +43,7 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Interval of pings to a silent HTTP/2 client.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Pause of accepting when the process has no file descriptor left.
+/// Pause after a failure to accept a connection; usually the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket and the pipeline behind it.
@@ -54,12 +54,12 @@ pub struct Listener {
     pub connections_max: usize,
     /// Most connections, and most concurrent requests, of one address.
     pub connections_per_address: usize,
-    /// Whether an address belongs to a trusted proxy, which has no such limit.
+    /// Whether an address belongs to a trusted proxy; `connections_per_address` does not apply to proxies.
     pub is_trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     pub header_timeout: Duration,
 }
 
-/// Binds the address; the error says what to do in one sentence.
+/// Binds the address. The error says in one sentence what to do.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; stop what uses it or give another {flag}")
@@ -67,7 +67,7 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 }
 
 impl Listener {
-    /// Accepts connections until the group stops. Open connections drain by themselves.
+    /// Accepts connections until shutdown begins. Open connections drain in their own tasks.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
         let Self { name, socket, pipeline, header_timeout, .. } = self;
         let room = Arc::new(Semaphore::new(self.connections_max));
@@ -80,7 +80,7 @@ impl Listener {
         let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
         let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
         while let Some((stream, peer)) = acceptor.accept(&socket).await {
-            // The limit of the address comes first: connections beyond it must not evict others.
+            // The limit per address is checked first, so that connections beyond it evict no other connections.
             let Some(entry) = acceptor.table.insert(peer, &acceptor.tasks) else {
                 acceptor.log.closed(CloseReason::Address);
                 continue;
@@ -104,7 +104,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Returns the next connection; none when the group stops.
+    /// Returns the next connection; `None` at shutdown.
     async fn accept(&self, socket: &TcpListener) -> Option<(TcpStream, IpAddr)> {
         loop {
             let accepted = self.tasks.stopping().run_until_cancelled(socket.accept()).await?;
@@ -122,7 +122,7 @@ impl Acceptor {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
-    /// Returns a permit for the connection, and evicts idle connections if there is none left.
+    /// Returns a permit for the connection. If no permit is free, evicts idle connections and waits.
     async fn find_room(
         &self,
         room: &Arc<Semaphore>,
@@ -149,7 +149,7 @@ impl Acceptor {
         permit: OwnedSemaphorePermit,
         protocol: &Builder<TrackedExecutor>,
     ) {
-        // A response is one small write, which Nagle's algorithm would only delay.
+        // Most responses are a single small write, and Nagle's algorithm would only delay it.
         if let Err(cause) = stream.set_nodelay(true) {
             return debug!(error.message = %cause, "a connection broke: {cause}");
         }

@@ -1,4 +1,4 @@
-//! Problem for a request head that hyper cannot parse, in place of the bare status that hyper writes.
+//! Problem for a request head that hyper cannot parse. It replaces the bare status that hyper writes.
 
 use std::io::Write;
 
@@ -10,10 +10,10 @@ use super::problem::ProblemBody;
 use crate::error::Error;
 use crate::telemetry::TraceContext;
 
-/// Header that every response of the pipeline has, and hyper's own do not.
+/// Header that distinguishes responses of the pipeline from those that hyper makes itself.
 const OURS: &[u8] = b"\r\nx-request-id: ";
 
-/// Returns the problem to send in place of hyper's own response; none if the bytes are anything else.
+/// Returns the problem that replaces a response of hyper's own; `None` if `written` is anything else.
 ///
 /// `line_has_ended` distinguishes a head that is too large from a URI that is too long.
 pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes> {
@@ -47,7 +47,7 @@ pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes>
 }
 
 fn status_of_bare_response(written: &[u8]) -> Option<StatusCode> {
-    // Such as `HTTP/1.1 400 Bad Request`.
+    // A status line of a client error, such as `HTTP/1.1 400 Bad Request`.
     let rest = written.strip_prefix(b"HTTP/1.").filter(|rest| rest.get(1..3) == Some(b" 4"))?;
     let is_bare = written.ends_with(b"\r\n\r\n")
         && !written.windows(OURS.len()).any(|part| part.eq_ignore_ascii_case(OURS));

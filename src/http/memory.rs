@@ -1,4 +1,4 @@
-//! Memory budget: bounds on the bytes that request and response bodies hold, over all connections of a listener.
+//! Memory budget: limits on the bytes of request and response bodies in memory, over all connections of a listener.
 //!
 //! | charged | total | per address |
 //! |---|---|---|
@@ -15,19 +15,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 
-/// Budget for request bodies: five full batches with everything built from them.
+/// Budget for request bodies, enough for five full batches and everything that is built from them.
 const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// Budget for responses that their clients have not read.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Divisor of the budget that gives the share of one address.
+/// Divisor of the budget; the quotient is the share of one address.
 const SHARES: usize = 4;
 
-/// Largest body that is not charged: the limit on requests bounds these.
+/// Largest body that is not charged. The limit on concurrent requests bounds the memory of smaller bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Extension of a response whose bytes are shared by all such responses, so that it takes no memory of its own.
+/// Extension of a response whose bytes are shared with other responses, so that it takes no additional memory.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 
@@ -61,7 +61,7 @@ impl MemoryBudget {
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryAccount<'a> {
     pub(super) whole: &'a MemoryBudget,
-    /// None for a trusted proxy, and for a request without a connection.
+    /// `None` for a trusted proxy, and for a request without a connection.
     pub(super) share: Option<&'a MemoryBudget>,
 }
 
@@ -90,7 +90,7 @@ impl MemoryAccount<'_> {
     }
 }
 
-/// Charged bytes, released when this is dropped.
+/// Charge for bytes. Dropping the charge releases them to the budget.
 #[derive(Debug, Default)]
 pub struct MemoryCharge {
     whole: Option<OwnedSemaphorePermit>,
@@ -109,7 +109,7 @@ impl MemoryCharge {
         }
     }
 
-    /// Ties the charge to the bytes: it is released when the last part of them is dropped.
+    /// Ties the charge to the bytes. The charge is released when the last part of the bytes is dropped.
     pub(super) fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Charged { bytes, _charge: self })
     }

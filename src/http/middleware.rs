@@ -1,7 +1,7 @@
-//! The middleware of every request, as one list: [`stack`].
+//! The middleware of every request: [`stack`] lists its layers.
 //!
-//! Around it, [`RequestPipeline::respond`] begins the trace and the access record, which must end even if the client
-//! disconnects.
+//! Before the stack runs, [`RequestPipeline::respond`] begins the trace and the access record, which must end even if
+//! the client disconnects.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -41,7 +41,7 @@ use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Response of the router, with everything that the stack adds.
+/// Response of the router, with everything that the middleware adds.
 pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
 
 type Routed = Complete<CatchPanic<Admit<Router>, PanicProblem>>;
@@ -63,7 +63,7 @@ pub struct PipelineOptions {
     pub money: MoneyFormat,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
-    /// Methods of gRPC services behind the router.
+    /// Methods of the gRPC services that the router serves.
     pub rpc_methods: RpcMethods,
 }
 
@@ -86,7 +86,7 @@ impl RequestPipeline {
         Self { stack, memory, rpc_methods, money, calls }
     }
 
-    /// Handles a request that arrived on `connection`; tests have none.
+    /// Handles a request that arrived on `connection`, which is `None` in tests.
     pub async fn respond(
         &self,
         mut request: Request<Body>,
@@ -99,7 +99,7 @@ impl RequestPipeline {
         let (method, headers) = (request.method(), request.headers());
         let rpc = self.rpc_methods.called_by(&request);
         let context = RequestContext::begin(method, headers, rpc, connection, memory);
-        // One line in the access log and one sample in the metrics, also if the client leaves.
+        // One line in the access log and one sample in the metrics, even if the client disconnects.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
@@ -132,7 +132,7 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
             "default-src 'none'; frame-ancestors 'none'",
         ))
         .layer(unless_set(header::REFERRER_POLICY, "no-referrer"))
-        // Outside of the layers that refuse requests, so that a page can read refusals too.
+        // CORS is outside of the layers that refuse requests, so that a page can read refusals too.
         .option_layer(options.cors_origins.layer())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
         .layer(CompleteLayer::new(calls.clone()))
@@ -141,7 +141,7 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
         .service(router)
 }
 
-/// Turns a panic of a handler into a problem: tower-http would respond with plain text.
+/// Turns a panic of a handler into a problem. By default, tower-http responds with plain text.
 #[derive(Clone)]
 struct PanicProblem(Arc<Metrics>);
 
@@ -171,7 +171,7 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// The pipeline as a service of hyper, one per connection.
+/// The pipeline as a hyper service, created for each connection.
 #[derive(Clone)]
 pub struct ConnectionService {
     pub pipeline: Arc<RequestPipeline>,

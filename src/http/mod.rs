@@ -1,8 +1,8 @@
-//! The wire: the path of a request from the socket to its handler, and what all responses share.
+//! HTTP: the path of a request from the socket to its handler, and what all responses share.
 //!
 //! A request passes, in this order: [`listener`] (sockets and their limits), [`middleware`] (the list of everything
 //! that applies to each request), the router, [`extract`] (body, path and query into types), and the handler of a
-//! slice. A failure is an [`Error`] until [`problem`] writes it.
+//! slice. A failure is an [`Error`] until [`problem`] writes it as the response.
 
 pub mod access_log;
 mod admit;

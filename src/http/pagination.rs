@@ -1,4 +1,4 @@
-//! Pages of lists: `?limit=`, an opaque `?after=`, and the next page in the header `Link`.
+//! Pagination of lists: `?limit=`, an opaque cursor `?after=`, and a link to the next page in the header `Link`.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -12,7 +12,7 @@ const PAGE_DEFAULT: i64 = 100;
 /// Largest page size that a client may ask for.
 pub const PAGE_MAX: i64 = 1_000;
 
-/// The page size that the client asked for, within its bounds.
+/// Returns the page size that the client asked for, or the default; refuses a size out of bounds.
 pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(PAGE_DEFAULT) {
         limit @ 1..=PAGE_MAX => Ok(limit),
@@ -20,12 +20,12 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     }
 }
 
-/// The last row of a full page: the next page begins behind it.
+/// Returns the last row of a full page, after which the next page begins; `None` if the page is not full.
 pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// Links the next page, if there may be one.
+/// Adds a link to the next page, if there may be a next page.
 pub fn link_next(headers: &mut HeaderMap, path: Option<&str>) {
     let link = path.map(|path| HeaderValue::try_from(format!("<{path}>; rel=\"next\"")));
     if let Some(Ok(link)) = link {
@@ -40,7 +40,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// `next` is the path of the next page, if there may be one.
+    /// Creates a page. `next` is the path of the next page, if there may be a next page.
     pub fn new(items: Vec<T>, next: Option<String>) -> Self {
         Self { items, next }
     }

@@ -100,7 +100,7 @@ impl<'a> ProblemBody<'a> {
         }
     }
 
-    /// Body for a head that could not be parsed, which has one of several statuses.
+    /// Body for a request head that could not be parsed. Its status depends on the cause.
     pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
         let status = status.as_u16();
         let [details, message] = [detail.clone(), detail.clone()];
@@ -153,7 +153,7 @@ pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     }
 }
 
-/// The middleware writes the body, because only it knows the trace.
+/// The handler only sets the status; the middleware writes the body, because only the middleware knows the trace id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.problem().status.into_response();
@@ -162,7 +162,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// Writes the problem of a failed response; `keep` wraps the body of any other.
+/// Writes the problem of a failed response; `keep` wraps the body of a response that did not fail.
 pub(super) fn write<B>(
     response: Response<B>,
     context: &RequestContext,
@@ -173,13 +173,13 @@ pub(super) fn write<B>(
     };
     if context.rpc().is_some() {
         let mut response: Response<ResponseBody> = rpc::status::status(&error, context).into_http();
-        // For the record of the call.
+        // The record of the call needs the error.
         response.extensions_mut().insert(error);
         return response;
     }
     let body = ProblemBody::new(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
-    // The parts keep what axum set, such as `Allow`.
+    // The parts keep the headers that axum set, such as `Allow`.
     let (mut parts, _empty) = response.into_parts();
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);

@@ -1,4 +1,4 @@
-//! `/problems/<slug>`: the page of a problem, to which its `type` links: its meaning and what to do.
+//! Pages `/problems/<slug>`, to which the `type` of a problem links: what the problem means and what to do about it.
 
 use std::fmt::Write;
 

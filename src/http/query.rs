@@ -1,4 +1,4 @@
-//! Query strings into types, and the refusal of parameters that a route does not have.
+//! Deserializes query strings, and refuses parameters that a route does not have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::error::{Error, FieldError, Result};
 /// Most faulty parameters that an answer lists.
 const ERRORS_MAX: usize = 20;
 
-/// Longest part of an unknown name that an answer repeats, in characters.
+/// Longest name of a parameter that an answer repeats, in characters; a longer name is cut.
 const NAME_MAX: usize = 100;
 
 /// Reads the parameters of a query string.
@@ -37,7 +37,7 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     })
 }
 
-/// Requirement of a parameter, derived from the error of the standard library's parser.
+/// Says what a parameter must be, derived from the error of the standard library's parser.
 fn expectation(cause: &str) -> &'static str {
     if cause.contains("`true`") {
         "must be true or false"
@@ -58,7 +58,8 @@ impl KnownParameters {
         Self(paths.map(|(path, item)| (path.clone(), methods_of(item))).collect())
     }
 
-    /// Every parameter that cannot be used, unless the route is not documented: pages have no parameters to check.
+    /// Refuses a request with unknown or unusable parameters, and names them. Pages and undocumented routes are not
+    /// checked.
     fn check(&self, request: &Request, query: &str) -> Result<()> {
         let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
         let Some(known) = self.0.get(path.as_str()) else { return Ok(()) };
@@ -72,7 +73,7 @@ impl KnownParameters {
             let detail = if !known.iter().any(|known| *known == name) {
                 "is not a parameter of this operation"
             } else if value.contains('\0') {
-                // Postgres cannot store it, so nothing is found by it either.
+                // Postgres cannot store a NUL, so a search for such a value finds nothing.
                 "must not contain a NUL"
             } else {
                 continue;
@@ -98,7 +99,7 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
     operations.map(|(method, operation)| (method, names_of(operation))).collect()
 }
 
-/// Whether an operation describes the API itself: a page is the same whatever a link to it has after the `?`.
+/// Whether an operation returns a page about the API. Such a page ignores its query parameters.
 pub(super) fn is_page(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == "about")
 }

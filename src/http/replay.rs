@@ -6,7 +6,7 @@ use serde::Serialize;
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A response that says whether it is the first one or a replay.
+/// A response with a header that tells a replay from the first response.
 pub struct Replayable<T> {
     status: StatusCode,
     body: T,
@@ -23,7 +23,7 @@ impl<T> Replayable<T> {
         Self { status, body, location: None, replayed }
     }
 
-    /// `location` is the path of what was created.
+    /// Creates a response with status 201. `location` is the path of the created resource.
     pub fn created(body: T, location: impl Into<Option<String>>, replayed: bool) -> Self {
         Self { status: StatusCode::CREATED, body, location: location.into(), replayed }
     }

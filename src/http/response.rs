@@ -1,5 +1,5 @@
-//! Completes responses: writes the problem of a failure, marks what is worth compressing, and accounts for each body
-//! until its client has read it.
+//! Completes responses: writes the problem of a failure, marks responses that are worth compressing, and accounts for
+//! each body until its client has read it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use crate::error::{Error, Result};
 /// Charge for a streamed body, of which only a part is in memory at a time.
 const STREAMED_BYTES: usize = 1024 * 1024;
 
-/// Body of the router, behind the layer that catches panics.
+/// Body of a response of the router, after the layer that catches panics.
 pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
 ///
-/// It is fused, because compression polls a body after its end and a stream of a handler would panic then.
+/// The body is fused, because compression polls a body again after its end, and a stream of a handler would panic then.
 pub struct ResponseBody {
     inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
     held: Held,
@@ -42,9 +42,10 @@ pub struct ResponseBody {
 /// Resources that a response holds until its client has read it.
 #[derive(Default)]
 struct Held {
-    /// For a body that is in memory, the charge moves to its bytes: HTTP/2 takes them long before they are sent.
+    /// Charge for the body. For a body that is in memory, the charge moves to the bytes, because HTTP/2 takes them from
+    /// the body long before they are sent.
     memory: Option<MemoryCharge>,
-    /// The record of a gRPC call, which ends with its trailers.
+    /// The record of a gRPC call, which ends with the trailers of the response.
     call: Option<OpenCall>,
     _compression: Option<OwnedSemaphorePermit>,
     _slot: Option<RequestSlot>,
@@ -220,7 +221,7 @@ impl Completion {
         };
         let is_failure = response.extensions().get::<Arc<Error>>().is_some();
         let is_open_call = context.rpc().is_some() && !is_failure;
-        // Reserves once: otherwise the map would grow twice, because hyper adds two more headers.
+        // Reserves the headers once. Otherwise the map would grow twice, because hyper adds two more headers.
         response.headers_mut().reserve(7);
         let mut response = problem::write(response, context, ResponseBody::routed);
         let mut compression = None;
@@ -234,12 +235,13 @@ impl Completion {
     }
 }
 
-/// Charges the memory that a body takes until its client has read it.
+/// Charges the memory budget for a body until the client has read it.
 fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,
 ) -> Result<Option<MemoryCharge>> {
-    // Messages of gRPC are small, and the queue of a stream is bounded. A call can reach a route that is no service, too.
+    // Messages of gRPC are small, and the queue of a stream is bounded. The content type is checked too, because a gRPC
+    // call can reach a route that is not a gRPC service.
     let kind = response.headers().get(http::header::CONTENT_TYPE);
     let is_grpc = context.rpc().is_some() && kind.is_some_and(|kind| kind == "application/grpc");
     if response.extensions().get::<SharedBytes>().is_some() || is_grpc {

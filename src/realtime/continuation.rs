@@ -1,4 +1,4 @@
-//! The check that a client can continue from a position: nothing that happened since may be lost or unknown.
+//! Checks that a client can continue from a position without missing an event.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ const READS_MAX: usize = 8;
 /// Most checked positions that are cached.
 const CHECKED_MAX: usize = 256;
 
-/// A cache of positions that clients can continue from: after a restart, many of them send the same one.
+/// A cache of positions from which clients can continue. After a restart, many clients send the same position.
 pub(super) struct CheckedPositions {
     known: Mutex<VecDeque<(BookPosition, Instant)>>,
-    /// A permit per position that is being read.
+    /// A permit per position that is being read from the database.
     reads: Semaphore,
 }
 
@@ -52,7 +52,8 @@ impl CheckedPositions {
 }
 
 impl Hub {
-    /// The position that a client wants to continue from; [`Error::Unrecoverable`] if it cannot.
+    /// Parses and checks the position from which a client wants to continue; fails with [`Error::Unrecoverable`] if the
+    /// client cannot continue from it.
     pub(super) async fn continuation(&self, after: &str) -> Result<BookPosition> {
         let position = after
             .parse::<BookPosition>()
@@ -61,7 +62,7 @@ impl Hub {
             return Ok(position);
         }
         let _permit = self.checked.reads.acquire().await;
-        // Another client may have come with the same one meanwhile.
+        // Meanwhile, the same position may have been checked for another client.
         if self.checked.contain(&position) {
             return Ok(position);
         }
@@ -75,7 +76,7 @@ impl Hub {
     }
 }
 
-/// The reason for which a client cannot continue from a position, if there is one.
+/// The reason why a client cannot continue from a position; `None` if the client can.
 fn obstacle(position: &BookPosition, facts: &PositionFacts) -> Option<&'static str> {
     let Ok(now) = facts.now.parse::<BookPosition>() else {
         return Some("the database has no position");

@@ -1,7 +1,8 @@
 //! Credentials that connections depend on.
 //!
-//! A connection is first registered with the hub, which passes revocations on to it, and then the credential is checked
-//! again if a revocation may have passed between the first check and the registration. So none is missed.
+//! A connection is first registered with the hub, which passes revocations on to the connection. Then the credential is
+//! checked again, if a revocation may have happened between its first check and the registration. So no revocation is
+//! missed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,7 @@ use crate::error::Result;
 /// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
 pub(super) const REVOCATIONS: &str = "internal:revoked";
 
-/// Credential that a connection depends on, as its revocation names it.
+/// Credential that a connection depends on, in the form in which a revocation names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Credential {
@@ -40,7 +41,8 @@ impl Credential {
 }
 
 impl Realtime {
-    /// Registers a connection for the revocation of the credential of its caller. Returns the caller as it is now.
+    /// Registers a connection for the revocation of its caller's credential. Returns the caller with its current
+    /// rights.
     pub(super) async fn register_credential(
         &self,
         outbox: &Arc<Outbox>,
@@ -62,8 +64,8 @@ impl Realtime {
 }
 
 impl Hub {
-    /// Adds a connection to those that depend on a credential. It is told of later revocations; earlier ones were
-    /// committed before the returned time.
+    /// Adds a connection to those that depend on a credential. The connection is told of later revocations; earlier
+    /// revocations were committed before the returned time.
     pub(super) async fn watch_credential(
         &self,
         credential: Credential,
@@ -87,7 +89,7 @@ impl Hub {
     }
 }
 
-/// Passes an announced revocation on to the connections that depend on the credential.
+/// Passes a revocation on to the connections that depend on the credential.
 pub(super) fn revoke(index: &mut Index, body: &str) {
     index.revoked_at = Some(Instant::now());
     let Ok(credential) = serde_json::from_str::<Credential>(body) else { return };

@@ -1,4 +1,4 @@
-//! Deliveries: messages at their positions, encoded once per dialect.
+//! Deliveries: messages with their positions, encoded once per dialect.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ pub(super) enum FrameFormat {
     Event,
     /// `{"type":"new_message","payload":{"message","gameEvent","sent"}}`.
     NewMessage,
-    /// The data alone, for streams that carry the position themselves.
+    /// Only the data, for streams that carry the position outside of the frame.
     Data,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum DeliverySource {
     Events,
 }
 
-/// A message at its position.
+/// A message with its position.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub position: BookPosition,
@@ -69,7 +69,7 @@ impl Delivery {
         Self { position, source, message, data, event, new_message }
     }
 
-    /// Whether a reader that has come to `position` lacks it.
+    /// Whether a reader that has received everything up to `position` lacks this delivery.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
             DeliverySource::Book => self.position.seq > position.seq,
@@ -77,14 +77,14 @@ impl Delivery {
         }
     }
 
-    /// Whether a subscription with this filter gets it.
+    /// Whether a subscription with this filter gets this delivery.
     pub(super) fn is_for(&self, viewer: Viewer, player: Option<&str>) -> bool {
         viewer.sees(self.message.audience)
             && player.is_none_or(|player| self.message.player.as_deref() == Some(player))
     }
 
-    /// The frame for a subscription that has come to `position`, and the position after it; no frame if the message does
-    /// not exist in that format.
+    /// The frame for a subscription that has received everything up to `position`, and the position after the frame.
+    /// There is no frame if the message does not exist in this format.
     pub(super) fn frame(
         &self,
         format: FrameFormat,
@@ -108,11 +108,11 @@ impl Delivery {
         (after, frame)
     }
 
-    /// Approximate memory that it takes.
+    /// Approximate memory that the delivery takes.
     pub(super) fn bytes(&self) -> usize {
         let Message { topic, kind, data, text, .. } = &self.message;
         let text = text.as_ref().map_or(0, String::len);
-        // The data is there twice: in the message and in the frame.
+        // The data is stored twice, in the message and in the frame.
         size_of::<Self>() + topic.len() + kind.len() + 2 * (data.get().len() + text) + 200
     }
 
@@ -142,7 +142,7 @@ pub(super) fn encode(frame: &impl Serialize) -> Utf8Bytes {
     serde_json::to_string(frame).expect("a frame of names and texts always serializes").into()
 }
 
-/// RFC 3339 with nine digits of a second.
+/// Formats a moment as RFC 3339 with nine digits after the second.
 fn with_nanoseconds(at: time::OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
     let mut text = String::with_capacity(30);

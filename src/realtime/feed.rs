@@ -24,14 +24,14 @@ pub struct Topic {
 pub enum TopicTransfers {
     None,
     Any,
-    /// Those of these accounts.
+    /// Transfers of these accounts.
     OfAccounts(Vec<AccountId>),
-    /// Those of the accounts that [`Feed::accounts`] finds: their number can grow.
+    /// Transfers of the accounts that [`Feed::accounts`] finds, for topics whose accounts can grow in number.
     OfFoundAccounts,
 }
 
 impl Topic {
-    /// A topic of the event table only.
+    /// A topic whose events all come from the event table.
     pub fn of_events(name: &str) -> Self {
         Self { name: name.into(), transfers: TopicTransfers::None }
     }
@@ -40,7 +40,7 @@ impl Topic {
 /// The topics that have subscribers.
 pub type Wanted = HashSet<Arc<str>>;
 
-/// A family of topics.
+/// A family of topics, defined by a slice.
 pub trait Feed: Send + Sync + 'static {
     /// The topic with this name or alias, if it belongs to this feed.
     fn topic(&self, name: &str) -> Option<Topic>;
@@ -53,8 +53,8 @@ pub trait Feed: Send + Sync + 'static {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    /// The messages about these rows, each with the index of its row, in the order of the rows; only for wanted topics.
-    /// The legs of a transfer are always together.
+    /// The messages about these rows, each with the index of its row, in the order of the rows, and only for wanted
+    /// topics. The legs of a transfer are never split between two calls.
     fn messages<'a>(
         &'a self,
         rows: &'a [SealedRow],

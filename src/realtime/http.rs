@@ -21,17 +21,17 @@ use crate::http::extract::Query;
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 
-/// Buffer for frames of a client, which each connection has: most frames are far smaller, and larger ones are read in
-/// parts.
+/// Read buffer of each connection. Most frames are far smaller; a larger frame is read in parts.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// Bytes in the write buffer beyond which they are sent before a flush.
+/// Size of the write buffer beyond which its bytes are sent without waiting for a flush.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Most bytes in the write buffer: the largest event is smaller.
+/// Most bytes in the write buffer. The largest event is smaller.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-/// Largest message that is received, so that one beyond the limit of 16 KiB can be refused and the connection stays.
+/// Largest message that is received. It is larger than the limit of 16 KiB for frames, so that a frame beyond that
+/// limit can be refused without closing the connection.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -107,7 +107,7 @@ async fn open_websocket(
     }))
 }
 
-/// Refuses pages of other sites where access is closed: a browser sends no preflight for a WebSocket.
+/// Refuses pages of other sites unless access is open, because a browser sends no CORS preflight for a WebSocket.
 fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {

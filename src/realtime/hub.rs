@@ -1,7 +1,8 @@
 //! The hub of a process: one task that follows the book and the event table, and the index of all subscriptions.
 //!
-//! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins at
-//! an exact position. Without a subscription and without a connection that has a credential, the hub reads nothing.
+//! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins
+//! at an exact position. While there is neither a subscription nor a connection with a credential, the hub reads
+//! nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,9 +43,9 @@ pub(super) struct HubParts {
     index: Mutex<Index>,
     /// Number of subscriptions and credentials that wait for the hub to start.
     starting: AtomicUsize,
-    /// Wakes the task when the hub is needed for the first time, or no longer.
+    /// Wakes the hub's task when the first subscription or credential needs the hub, and when none needs it any more.
     changed: Notify,
-    /// Whether the hub follows the sources.
+    /// Whether the hub follows the book and the event table.
     is_following: watch::Sender<bool>,
     pub(super) retention: Duration,
     pub(super) checked: CheckedPositions,
@@ -54,18 +55,19 @@ pub(super) struct HubParts {
 /// All subscriptions.
 #[derive(Default)]
 pub(super) struct Index {
-    /// Position up to which everything was delivered; none while the hub does not follow.
+    /// Position up to which everything was delivered; `None` while the hub does not follow the sources.
     position: Option<BookPosition>,
     pub(super) topics: HashMap<Arc<str>, TopicState>,
     /// The names of these topics, for the feeds.
     wanted: Wanted,
     /// Connections by the credential that they depend on.
     pub(super) credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
-    /// Time after the last revocation that was passed on, or after the hub began to follow.
+    /// Time when the last revocation was passed on, or when the hub began to follow the sources.
     pub(super) revoked_at: Option<Instant>,
 }
 
-/// Registration of a subscription or a credential that waits for the hub to start; dropped if its request ends meanwhile.
+/// Guard of a subscription or a credential that waits for the hub to start. The hub keeps running while the guard
+/// exists.
 struct Starting<'a>(&'a HubParts);
 
 impl<'a> Starting<'a> {
@@ -79,13 +81,13 @@ impl<'a> Starting<'a> {
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
         self.0.starting.fetch_sub(1, Ordering::Relaxed);
-        // Perhaps nothing needs the hub any more.
+        // The hub checks whether anything still needs it.
         self.0.changed.notify_one();
     }
 }
 
 impl HubParts {
-    /// Lets the hub end if nothing needs it any more.
+    /// Wakes the hub's task if nothing needs the hub any more, so that the task stops reading.
     pub(super) fn note_need(&self, index: &Index) {
         if !self.is_needed(index) {
             self.changed.notify_one();
@@ -183,7 +185,7 @@ impl Hub {
         }
     }
 
-    /// Starts readers at the current ends, and notes the position that they begin at.
+    /// Starts readers at the current ends of both sources, and stores the position at which they begin.
     async fn open_readers(&self) -> Result<Readers> {
         let (book, events) =
             (self.tail.live_sealed(None).await?, self.tail.live_events(None).await?);
@@ -249,7 +251,7 @@ impl Hub {
         }
     }
 
-    /// Lets every feed turn rows into messages; a feed that cannot read what it needs is asked again.
+    /// Lets every feed turn rows into messages. A feed that fails, for example because it cannot read, is retried.
     pub(super) async fn translate(
         &self,
         rows: &[SealedRow],
@@ -290,7 +292,8 @@ impl Hub {
         self.feeds.iter().find_map(|feed| Some((feed.topic(name)?, feed)))
     }
 
-    /// Begins a subscription: up to date if `after` is none, else behind. `acknowledge` runs before the first event.
+    /// Begins a subscription. Without `after` the subscription is up to date; with `after` it is behind and has to
+    /// catch up. `acknowledge` runs before the first event.
     pub(super) async fn subscribe(
         &self,
         topic: &Topic,
@@ -314,14 +317,15 @@ impl Hub {
         Ok(())
     }
 
-    /// The index while the hub follows the sources; starts the hub if necessary.
+    /// Locks the index of a hub that follows the sources. Starts the hub if necessary, and waits for it.
     pub(super) async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
         let index = self.index.lock().await;
         if index.position.is_some() {
             return Ok(index);
         }
         drop(index);
-        // It ends while the index is locked: the caller makes use of the hub before the hub looks again.
+        // The guard is dropped while the index is locked, so the caller registers before the hub checks whether it is
+        // needed.
         let _starting = Starting::begin(self);
         let mut is_following = self.is_following.subscribe();
         let following = async { is_following.wait_for(|is| *is).await.is_ok() };

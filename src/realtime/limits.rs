@@ -1,4 +1,4 @@
-//! Limits on WebSocket connections: of the process, and of one address.
+//! Limits on the realtime connections of a process and of one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ struct Counts {
 #[derive(Default)]
 struct Open {
     connections: usize,
-    /// By network: see [`client_network`].
+    /// Connections by client network, see [`client_network`].
     addresses: HashMap<IpAddr, usize>,
 }
 

@@ -9,22 +9,22 @@ use time::OffsetDateTime;
 use crate::auth::{Caller, Scope};
 use crate::ids::UserId;
 
-/// Callers that may see a message, beyond the right to read its topic.
+/// Callers that may see a message, among those that may read its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
     #[default]
     Everyone,
-    /// The user whose balance it shows, and callers with `wallet:read`.
+    /// The user whose balance the message shows, and callers with `wallet:read`.
     Owner(UserId),
-    /// Everyone else: a message that leaves the balance out.
+    /// All callers that [`Self::Owner`] excludes. Their message does not contain the balance.
     Others(UserId),
     /// Callers with `wallet:read`.
     Privileged,
 }
 
 impl Audience {
-    /// Whether it includes this user, who may have the right `wallet:read`.
+    /// Whether the audience includes this user. `is_privileged` says whether the user has the scope `wallet:read`.
     pub fn includes(self, user: Option<UserId>, is_privileged: bool) -> bool {
         let owns = |owner| is_privileged || user == Some(owner);
         match self {
@@ -57,12 +57,13 @@ impl Viewer {
 #[derive(Debug, Clone)]
 pub struct Message {
     pub topic: Cow<'static, str>,
-    /// Its type, such as `transfer.deposit`.
+    /// Type of the event, such as `transfer.deposit`.
     pub kind: Cow<'static, str>,
     pub data: Box<RawValue>,
-    /// Its text in the dialect that has only texts; without one it does not exist there.
+    /// Text of the event in the dialect in which messages are only texts. That dialect leaves out an event without a
+    /// text.
     pub text: Option<String>,
-    /// Id of the player that it is about, for filters.
+    /// Id of the player that the event is about, for filters.
     pub player: Option<String>,
     pub audience: Audience,
     pub at: OffsetDateTime,

@@ -12,9 +12,10 @@
 //! An event is encoded once per dialect; every subscriber gets the same bytes.
 //!
 //! A subscriber gets each event of its topic once and in order. Each event carries a [`BookPosition`]; a subscription
-//! after a position begins with everything that happened since, from memory or from the database. An outbox that is full
-//! takes no more events: the subscription falls behind and goes on from where it was once the outbox is empty, so a slow
-//! client costs at most its budget and delays no other. A client that does not drain its outbox in time is closed.
+//! after a position begins with everything that happened since, from memory or from the database. A full outbox takes
+//! no more events: the subscription falls behind, and continues from its position once the outbox is empty. So a slow
+//! client takes at most its budget of memory and delays no other client. If a client does not empty its outbox in time,
+//! its connection is closed.
 
 mod args;
 mod continuation;
@@ -60,7 +61,7 @@ pub use self::position::BookPosition;
 pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
-/// The book that is followed.
+/// Id of the book that the hub follows.
 const BOOK: i32 = 1;
 
 /// Interval at which the gauge of queued bytes is set.
@@ -78,9 +79,9 @@ pub struct RealtimeParts {
     authenticator: Authenticator,
     limits: SocketLimits,
     args: RealtimeArgs,
-    /// Origins of other sites whose pages may connect where access is closed.
+    /// Origins of other sites whose pages may connect even if access is not open.
     cors_origins: CorsOrigins,
-    /// Limits the connections that end their subscriptions at the same time.
+    /// Limits how many connections end their subscriptions at the same time.
     endings: Semaphore,
     /// Bytes in the outboxes of all connections.
     queued_bytes: Arc<AtomicUsize>,

@@ -14,32 +14,32 @@ use super::position::BookPosition;
 /// Memory of a queued frame besides its text.
 const ENTRY_BYTES: usize = size_of::<Outgoing>();
 
-/// Frames beyond which an empty queue gives its memory back.
+/// Capacity, in frames, beyond which an empty queue releases its memory.
 const KEPT_ENTRIES_MAX: usize = 4;
 
 /// Number of a subscription within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SubscriptionId(pub u32);
 
-/// A frame on its way to the client.
+/// A frame that waits to be sent to the client.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub frame: Utf8Bytes,
-    /// The event that it contains; none for a reply.
+    /// The event that the frame contains; `None` for a reply.
     pub event: Option<OutgoingEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutgoingEvent {
     pub subscription: SubscriptionId,
-    /// Position of the subscription after it.
+    /// Position of the subscription after this event.
     pub position: BookPosition,
     pub committed_at: OffsetDateTime,
-    /// Whether it was pushed when it happened, and not replayed.
+    /// Whether the event was pushed when it happened, and not replayed.
     pub is_live: bool,
 }
 
-/// The outbox: the hub and the session push, the session takes.
+/// The queue of a connection. The hub and the session push frames; the session takes and sends them.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
@@ -53,9 +53,9 @@ pub(super) struct Outbox {
 struct Queue {
     frames: VecDeque<Outgoing>,
     bytes: usize,
-    /// Subscriptions that fell behind, and where each goes on.
+    /// Subscriptions that fell behind, each with the position from which it continues.
     behind: Vec<(SubscriptionId, BookPosition)>,
-    /// Time when the queue was full, until it is empty again.
+    /// Time when the queue became full; reset when the queue is empty again.
     full_since: Option<Instant>,
     /// Whether the credential of the connection was revoked.
     is_revoked: bool,
@@ -85,7 +85,7 @@ impl Outbox {
         }
         let bytes = frame.len() + ENTRY_BYTES;
         if !queue.frames.is_empty() && queue.bytes + bytes > self.bytes_max {
-            // A replay fills it, too.
+            // A replay can fill the queue, too.
             queue.full_since.get_or_insert_with(Instant::now);
             return Pushed::Full;
         }
@@ -114,7 +114,7 @@ impl Outbox {
         queue.behind.push((subscription, position));
         queue.full_since.get_or_insert_with(Instant::now);
         drop(queue);
-        // It is no longer among the live subscribers, which the hub wakes.
+        // The hub wakes only live subscribers, and this subscription is no longer live.
         self.wake.notify_one();
     }
 
@@ -158,7 +158,7 @@ impl Outbox {
         (std::mem::take(&mut queue.behind), std::mem::take(&mut queue.is_revoked))
     }
 
-    /// Time since when the queue has been full without being emptied.
+    /// Time when the queue became full, if it has not been emptied since.
     pub(super) fn full_since(&self) -> Option<Instant> {
         self.lock().full_since
     }
@@ -176,7 +176,7 @@ impl Outbox {
         self.lock().behind.retain(|(id, _)| *id != subscription);
     }
 
-    /// Closes the outbox: nothing is queued any more. Returns the subscriptions with events that were not taken.
+    /// Closes the outbox, which queues nothing from then on. Returns the subscriptions with events that were not taken.
     pub(super) fn close(&self) -> Vec<SubscriptionId> {
         self.lock().is_closed = true;
         let mut unsent = Vec::new();

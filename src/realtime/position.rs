@@ -1,6 +1,7 @@
 //! Positions in the book and in the event table, as `Book-Position` and events carry them.
 //!
-//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; migration 18 writes it for reads. It is opaque to clients.
+//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; for reads, a function of migration 18 writes it. Clients
+//! treat it as opaque.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,30 +14,30 @@ const BATCH_LEN: usize = 12;
 /// A position in both sources of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookPosition {
-    /// The installation, which is renewed after a restore.
+    /// Id of the installation, which is renewed after a restore.
     pub epoch: [u8; EPOCH_LEN],
-    /// The newest transfer.
+    /// Number of the newest transfer.
     pub seq: i64,
-    /// The batch that contains it.
+    /// Batch that contains the newest transfer.
     pub batch: [u8; BATCH_LEN],
-    /// The newest event.
+    /// Position of the newest event.
     pub event: Position,
 }
 
 impl BookPosition {
-    /// Whether nothing that happened up to `other` comes after this position.
+    /// Whether everything up to `other` is also before or at this position.
     pub fn covers(&self, other: &Self) -> bool {
         self.seq >= other.seq && self.event >= other.event
     }
 
-    /// The position after both.
+    /// The later of both positions, for each source.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         let book = if self.seq >= other.seq { self } else { other };
         Self { event: self.event.max(other.event), ..book }
     }
 
-    /// The position up to which both have come.
+    /// The earlier of both positions, for each source.
     #[must_use]
     pub fn meet(self, other: Self) -> Self {
         let book = if self.seq <= other.seq { self } else { other };
@@ -53,7 +54,7 @@ impl BookPosition {
 impl fmt::Display for BookPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fmt::Error);
-        // The end of a transaction is written as the begin of the next one.
+        // The end of a transaction is written as the beginning of the next transaction.
         let (xid, event) = match self.event {
             Position { seq, event: i64::MAX } => (seq + 1, 0),
             Position { seq, event } => (seq, event),
@@ -63,7 +64,7 @@ impl fmt::Display for BookPosition {
     }
 }
 
-/// The text is not a position.
+/// Error for a text that is not a position.
 #[derive(Debug, thiserror::Error)]
 #[error("not a position")]
 pub struct InvalidPosition;

@@ -1,7 +1,7 @@
-//! Replays: what a subscription missed, from the recent events of its topic or from the database.
+//! Replays the events that a subscription missed, from the recent events of its topic or from the database.
 //!
-//! Events that are read from the database join the recent events of their topic, so clients that reconnect after a
-//! restart cost one read for each topic, not for each client.
+//! Events that are read from the database join the recent events of their topic. So when clients reconnect after a
+//! restart, the database is read once per topic, not once per client.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
 use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Most transfers, and most events, of a read.
+/// Most transfers, and most events, that are read at once.
 const PAGE_MAX: i64 = 250;
 
 /// Progress of a replay.
@@ -24,14 +24,14 @@ const PAGE_MAX: i64 = 250;
 pub(super) enum Progress {
     /// The subscription is up to date, and gets events as they happen.
     Live,
-    /// The outbox is full; the replay goes on from this position once it has drained.
+    /// The outbox is full. The replay continues from this position once the outbox has drained.
     Behind(BookPosition),
 }
 
 /// Events between two positions, oldest first.
 struct Page {
     deliveries: Vec<Arc<Delivery>>,
-    /// Position up to which it is complete.
+    /// Position up to which the page is complete.
     until: BookPosition,
 }
 
@@ -71,7 +71,7 @@ impl Hub {
                 }
             }
             drop(reading);
-            // It is too far back to be kept for others.
+            // The page is too old to join the recent events, so only this subscriber gets it.
             let mut behind = subscriber.at(position);
             for delivery in &page.deliveries {
                 if behind.push(delivery, false) != Pushed::Queued {
@@ -84,7 +84,7 @@ impl Hub {
         }
     }
 
-    /// Reads what happened in a topic after `after`, up to `until` or to as much as a topic keeps.
+    /// Reads the events of a topic after `after`, up to `until` or until they exceed the bytes that a topic keeps.
     async fn read_pages(
         &self,
         topic: &Topic,
@@ -102,8 +102,8 @@ impl Hub {
         Ok(all)
     }
 
-    /// The accounts that its feed finds for a topic. A position that was delivered is visible, so they include those of all
-    /// transfers up to it.
+    /// The accounts that the feed finds for a topic. Delivered transfers are visible to the feed, so the accounts of
+    /// all transfers up to a delivered position are included.
     async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
         match (&topic.transfers, self.topic(&topic.name)) {
             (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,
@@ -111,7 +111,7 @@ impl Hub {
         }
     }
 
-    /// Reads what happened in a topic after `after`, at most a page of it.
+    /// Reads at most a page of the events of a topic after `after`.
     async fn read(&self, topic: &Topic, after: BookPosition, until: BookPosition) -> Result<Page> {
         let pool = &self.tail().book().pool;
         let found = self.found_accounts(topic).await?;
@@ -136,7 +136,7 @@ impl Hub {
         };
         let mut reached = after.join(until);
         let rows = if is_full(&rows) {
-            // The legs of a transfer belong together: the last one comes with the next page.
+            // The page may have only some legs of its last transfer, which therefore comes with the next page.
             let rows = without_last_transfer(rows);
             reached = after_rows(&rows, reached);
             rows
@@ -157,7 +157,7 @@ impl Hub {
             let event = events.last().map_or(Position::default(), |event| event.position);
             reached.event = event;
         }
-        // Events come after all of these transfers: both are in their own order.
+        // The events follow all transfers of the page: order matters only within each source.
         let events = events.iter().filter_map(|event| delivery_of(event, reached));
         deliveries.extend(events.map(Arc::new));
         Ok(Page { deliveries, until: reached })
@@ -168,7 +168,7 @@ fn is_full<T>(items: &[T]) -> bool {
     i64::try_from(items.len()).is_ok_and(|count| count >= PAGE_MAX)
 }
 
-/// The rows without the last transfer, unless it is the only one.
+/// Removes the rows of the last transfer, unless there is no other transfer.
 fn without_last_transfer(mut rows: Vec<SealedRow>) -> Vec<SealedRow> {
     let Some(last) = rows.last().map(|last| last.row.transfer_id()) else { return rows };
     let keep = rows.partition_point(|row| row.row.transfer_id() < last);
@@ -182,7 +182,7 @@ fn after_rows(rows: &[SealedRow], reached: BookPosition) -> BookPosition {
     rows.last().map_or(reached, |last| reached.after_transfer(last.row.seq, &last.batch))
 }
 
-/// Pushes the recent events after a position; the subscription is up to date if all of them fit.
+/// Pushes the recent events after a position. If all of them fit into the outbox, the subscription is up to date.
 fn catch_up(
     state: &mut TopicState,
     subscriber: &mut NewSubscriber,

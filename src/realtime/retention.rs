@@ -11,10 +11,10 @@ use crate::ledger::tail::{self, Tail};
 /// Interval at which old events are deleted.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Most events of one transaction.
+/// Most events that one transaction deletes.
 const EVENTS_MAX: i32 = 5_000;
 
-/// Deletes old events until the program stops. Any process may: each deletes what is left.
+/// Deletes old events until the program stops. Several processes may do this; each deletes what the others have left.
 pub async fn run(
     tail: Tail,
     retention: Duration,
@@ -31,7 +31,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Deletes every event that is older than the retention; returns how many.
+/// Deletes every event that is older than the retention, and returns the number of deleted events.
 pub async fn prune(tail: &Tail, retention: Duration) -> sqlx::Result<i64> {
     let mut total = 0;
     loop {

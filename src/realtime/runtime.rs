@@ -1,11 +1,13 @@
-//! The runtime of the WebSocket connections, so that thousands that have work at once do not stand before requests in one queue:
-//! the operating system shares the cores between the threads of both.
+//! A separate runtime for the WebSocket connections. If thousands of connections have work at once, requests do not
+//! wait behind them in the same queue, because the operating system shares the cores between the threads of both
+//! runtimes.
 
 use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Runtime of the whole process: database connections that were opened on it outlive the server that opened them.
+/// The runtime lives as long as the process, because database connections that were opened on it outlive the server
+/// that opened them.
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
 /// The runtime of WebSocket connections and of the hub that feeds them.

@@ -10,7 +10,7 @@ use super::message::Viewer;
 use super::outbox::{Outbox, OutgoingEvent, Pushed, SubscriptionId};
 use super::position::BookPosition;
 
-/// Most bytes of recent events that a topic keeps, so that clients that reconnect need not read from the database.
+/// Most bytes of recent events that a topic keeps. Clients that reconnect get them without a read from the database.
 pub(super) const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A subscription to one topic.
@@ -22,7 +22,7 @@ pub(super) struct Subscriber {
     pub viewer: Viewer,
     /// Only events about this player.
     pub player: Option<Arc<str>>,
-    /// Position of which it has everything.
+    /// Position up to which the subscriber has everything.
     pub position: BookPosition,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct TopicState {
     recent: VecDeque<Arc<Delivery>>,
     recent_bytes: usize,
     since: BookPosition,
-    /// Held while older events are read from the database, so that each is read once for all subscribers.
+    /// Held while older events are read from the database, so that each event is read once for all subscribers.
     pub reading: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -85,13 +85,13 @@ impl TopicState {
         !self.behind.is_empty() || !self.live.is_empty()
     }
 
-    /// The events after a position that `since` does not exceed.
+    /// The recent events after a position, which must not be before `since`.
     pub(super) fn after(&self, position: BookPosition) -> impl Iterator<Item = &Arc<Delivery>> {
         self.recent.iter().filter(move |delivery| delivery.is_after(&position))
     }
 
-    /// Pushes an event to every live subscriber. Those whose outbox is full fall behind; `from` is a position of which
-    /// they have everything.
+    /// Pushes an event to every live subscriber. Subscribers whose outbox is full fall behind. `from` is a position up
+    /// to which all live subscribers have everything.
     pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: BookPosition) {
         let Self { live, behind, .. } = self;
         live.retain_mut(|subscriber| match subscriber.push(delivery, true) {
@@ -117,7 +117,8 @@ impl TopicState {
         }
     }
 
-    /// Adds older events in front, if there is room; they end where the recent ones begin.
+    /// Adds older events before the recent events. Returns whether they were added: they must end where the recent
+    /// events begin, and there must be room for them.
     pub(super) fn extend_back(
         &mut self,
         since: BookPosition,
@@ -145,7 +146,7 @@ impl TopicState {
         self.live.push(subscriber);
     }
 
-    /// Ends a subscription, whichever state it is in.
+    /// Ends a subscription, whether it is live or behind.
     pub(super) fn remove(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
         let is_subscriber = |own: &Subscriber| own.id == id && Arc::ptr_eq(&own.outbox, outbox);
         // The order of the subscribers does not matter, and many may leave at once.

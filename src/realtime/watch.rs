@@ -1,7 +1,7 @@
-//! Watches: subscriptions of streams other than a WebSocket, each to one topic.
+//! Watches: subscriptions of streams other than a WebSocket, each to a single topic.
 //!
-//! A watch has an outbox like a connection. A client that does not read costs at most its budget: the watch falls behind,
-//! and goes on from where it was once the client reads again.
+//! A watch has an outbox like a connection. If the client does not read, the watch falls behind, and continues from its
+//! position once the client reads again; so the client takes at most its budget of memory.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -25,14 +25,14 @@ use super::replay::Progress;
 use crate::auth::{Caller, PresentedCredential, Principal};
 use crate::error::{CredentialFault, Error, Result};
 
-/// The only subscription of a watch.
+/// Id of the only subscription of a watch.
 const ONLY: SubscriptionId = SubscriptionId(0);
 
-/// Bytes of events that are taken from the outbox at once.
+/// Bytes of events that are taken from the outbox in one batch.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Most bytes that wait for a client. They are few, because nothing can be told to a client that does not read: a stream
-/// that falls behind replays.
+/// Most bytes that wait for a client. The limit is small, because a stream that falls behind replays the events that it
+/// missed.
 const QUEUE_BYTES_MAX: usize = 16 * 1024;
 
 /// Delay before missed events that could not be read are read again.
@@ -63,7 +63,7 @@ pub struct Watch {
     topic: Topic,
     outbox: Arc<Outbox>,
     taken: VecDeque<Outgoing>,
-    /// Position from which it has to catch up; none if it is up to date.
+    /// Position from which the watch has to catch up; `None` if it is up to date.
     behind: Option<BookPosition>,
     _permit: Permit,
 }
@@ -86,7 +86,7 @@ impl Realtime {
             _permit: permit,
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
-        // From here on, `Drop` ends it.
+        // From here on, dropping the watch ends the subscription.
         if let Some(presented) = &watch.watcher.presented {
             let caller = &watch.watcher.caller;
             let now = self.register_credential(&watch.outbox, caller, presented).await?;
@@ -113,8 +113,8 @@ impl Watch {
 
     /// Waits for the next event.
     ///
-    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the connection or the
-    /// program stops: the client continues with another process.
+    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the
+    /// connection or the program stops, so that the client continues with another process.
     pub async fn next(&mut self) -> Result<WatchedEvent> {
         let closing = self.watcher.closing.clone();
         let stopping = self.realtime.tasks.stopping().clone();
@@ -131,7 +131,7 @@ impl Watch {
         }
     }
 
-    /// Time until the credential expires; none if it does not.
+    /// Time until the credential expires; `None` if it does not expire.
     fn time_to_expiry(&self) -> Option<Duration> {
         let Principal::User(user) = self.watcher.caller.principal() else { return None };
         Some(Duration::try_from(user.expires_at - OffsetDateTime::now_utc()).unwrap_or_default())

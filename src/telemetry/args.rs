@@ -56,9 +56,9 @@ pub enum LogFormat {
 /// Stream that log lines are written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// For the server, whose only output is its log.
+    /// Standard output, for the server, whose only output is its log.
     Stdout,
-    /// For a command that prints a result.
+    /// Standard error, for a command that prints a result to standard output.
     Stderr,
 }
 
@@ -95,8 +95,8 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Targets that log every lost connection as an error, or every notice of a migration; the program reports those that matter
-/// itself. A filter that names them comes later and wins.
+/// Filter for targets that log every lost connection as an error, or every notice of a migration; the program itself
+/// reports what matters. The user's filter comes later and overrides these entries.
 const SILENCED: &str =
     "graphile_worker=off,h2=error,sqlx_core::pool::inner=off,sqlx::postgres::notice=warn";
 

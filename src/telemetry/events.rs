@@ -1,4 +1,4 @@
-//! Events that are counted by level, and panics that become events.
+//! Counts log events by level, and logs panics as events.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tracing_subscriber::layer::Context;
 
 use super::metrics::Metrics;
 
-/// Layer that counts events by level, to be compared with the number of lines that the log pipeline received.
+/// Layer that counts events by level, for comparison with the number of lines that the log pipeline received.
 pub(super) struct EventCounter(pub(super) Arc<Metrics>);
 
 impl<S: Subscriber> Layer<S> for EventCounter {

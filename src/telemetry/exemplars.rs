@@ -1,6 +1,7 @@
-//! Exemplars: from a bucket of a histogram to the trace of a request in it, as `OpenMetrics` defines them.
+//! Exemplars as `OpenMetrics` defines them: each links a bucket of a histogram to the trace of a request in that
+//! bucket.
 //!
-//! Only requests whose trace is exported are recorded, so they cost nothing without a collector.
+//! Only requests whose trace is exported are recorded, so exemplars cost nothing without a collector.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -9,13 +10,13 @@ use std::time::SystemTime;
 
 use super::buckets::LATENCY;
 
-/// Most buckets with an exemplar; further ones get none.
+/// Most buckets that have an exemplar; further buckets get no exemplar.
 const EXEMPLARS_MAX: usize = 5_000;
 
-/// The histogram with exemplars: the one that service level objectives are computed from.
+/// The only histogram with exemplars. Service level objectives are computed from it.
 const HISTOGRAM: &str = "http_server_request_duration_seconds";
 
-/// A request in a bucket.
+/// The request that a bucket shows as its exemplar.
 struct Exemplar {
     trace_id: String,
     value: f64,
@@ -62,7 +63,8 @@ impl Exemplars {
     }
 }
 
-/// Writes a HELP or TYPE comment: in `OpenMetrics` the name of a counter is without the `_total` of its samples.
+/// Writes a HELP or TYPE comment. In `OpenMetrics`, these comments name a counter without the suffix `_total` of its
+/// samples.
 fn write_comment(out: &mut String, comment: &str) {
     let mut parts = comment.splitn(3, ' ');
     let (keyword, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The text of `/metrics`, and the metrics that are sampled when it is rendered.
+//! Renders the text of `/metrics`, and samples the metrics that are read only then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
 
-/// Interval in which the samples of histograms are added to their buckets; they accumulate in memory until then.
+/// Interval at which the samples of histograms are added to their buckets. Until then, samples accumulate in memory.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpositionFormat {
-    /// The format of Prometheus 0.0.4, without exemplars.
+    /// Text format 0.0.4 of Prometheus, without exemplars.
     Prometheus,
-    /// With exemplars.
+    /// `OpenMetrics` text, with exemplars.
     OpenMetrics,
 }
 
@@ -52,14 +52,14 @@ struct SampledRuntime {
     workers: Mutex<WorkerTime>,
 }
 
-/// Time that the workers of a runtime had been busy at the last rendering.
+/// Total time that the workers of a runtime had been busy when the metrics were last rendered.
 struct WorkerTime {
     at: Instant,
     busy: Duration,
 }
 
 impl Exposition {
-    /// Renders the metrics of the program, with samples of these runtimes.
+    /// Creates a renderer of the program's metrics, which also samples these runtimes.
     pub fn new(
         metrics: Arc<Metrics>,
         runtimes: impl IntoIterator<Item = (&'static str, Handle)>,
@@ -73,7 +73,7 @@ impl Exposition {
         Self { metrics, process, runtimes: runtimes.collect() }
     }
 
-    /// The text for Prometheus. Takes milliseconds of CPU, so call it outside of async code.
+    /// Renders the text for Prometheus. Rendering takes milliseconds of CPU, so call this outside of async code.
     pub fn render(&self, format: ExpositionFormat) -> String {
         let started = Instant::now();
         metrics::with_local_recorder(self.metrics.recorder(), || self.process.collect());

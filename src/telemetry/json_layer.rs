@@ -36,7 +36,7 @@ pub(super) struct JsonLayer {
 struct SpanFields(String);
 
 impl JsonLayer {
-    /// None if there is no output.
+    /// Creates the layer; `None` if there is no output.
     pub(super) fn new(
         writer: Option<LogWriter>,
         loki: Option<ExportQueue<LogLine>>,
@@ -156,7 +156,7 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Fields that start with `otel.` are instructions for the exporter of spans.
+        // Fields that start with `otel.` are instructions for the span exporter, not data.
         if field.name() != "message" && !field.name().starts_with("otel.") {
             self.string(field.name(), value);
         }

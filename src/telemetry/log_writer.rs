@@ -1,7 +1,7 @@
-//! The log on standard output: lines wait in memory, and a thread of its own writes them.
+//! Log on standard output or standard error. Lines wait in memory, and a separate thread writes them.
 //!
-//! A request only copies its line into a buffer, so a slow reader of the log never delays it; the thread writes what
-//! has gathered in one go. A full buffer drops new lines and counts them.
+//! A request only copies its line into a buffer, so a slow reader of the log never delays the request. The thread
+//! writes all lines of the buffer at once. A full buffer drops new lines and counts them.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of lines that are written without waiting for more.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
-/// Handle to a log that never blocks; cheap to clone.
+/// Handle to a log whose callers never block; cheap to clone.
 #[derive(Clone)]
 pub(super) struct LogWriter(Arc<Shared>);
 
@@ -33,7 +33,8 @@ struct Buffer {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `output`, at the latest `linger` after a line: a killed process loses no more.
+    /// Starts the thread that writes to `output`. Each line is written at most `linger` after it was logged, so a
+    /// killed process loses only the lines of that time.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         linger: Duration,
@@ -86,7 +87,7 @@ impl Shared {
             (buffer, _) = lingered.unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut buffer.lines, &mut lines);
             drop(buffer);
-            // There is no other place to report a broken output to.
+            // A broken output cannot be reported anywhere else.
             let _broken = output.write_all(&lines).and_then(|()| output.flush());
             lines.clear();
             buffer = self.lock();
@@ -94,7 +95,7 @@ impl Shared {
     }
 }
 
-/// Writes the last lines when it is dropped.
+/// Guard of the log. Dropping the guard writes the last lines.
 pub(super) struct LogFlush {
     writer: LogWriter,
     thread: Option<JoinHandle<()>>,
@@ -105,7 +106,7 @@ impl Drop for LogFlush {
         self.writer.0.lock().is_closed = true;
         self.writer.0.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // The thread panics only if writing does; then there is no line to save.
+            // The thread panics only if writing panics, and then the remaining lines cannot be written.
             let _panicked = thread.join();
         }
     }
@@ -126,7 +127,7 @@ mod tests {
     impl Write for SlowOutput {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.written.send(bytes.len()).expect("the test receives");
-            // Fails when the test has ended, which permits every write.
+            // This fails when the test has ended; then every write may proceed.
             let _ended = self.proceed.recv();
             Ok(bytes.len())
         }

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Most label combinations of one metric. Later ones are counted under `_OTHER`, so that a mistake in a label cannot
-/// exhaust the memory of this process and of Prometheus.
+/// Most label combinations of one metric. Later combinations are counted under `_OTHER`, so that a mistake in a label
+/// cannot exhaust the memory of this process and of Prometheus.
 const SERIES_MAX: usize = 2_000;
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
@@ -53,11 +53,11 @@ impl MetricKind for Histogram {
 
 /// A metric with `N` labels.
 pub struct MetricFamily<M, const N: usize> {
-    /// None if metrics are disabled.
+    /// `None` if metrics are disabled.
     recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
-    /// By the label values, joined with a character that no value contains.
+    /// Series by their label values, which are joined with a character that no value contains.
     series: RwLock<HashMap<Box<str>, M>>,
 }
 
@@ -91,7 +91,8 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         }
     }
 
-    /// Registers a series before its first event: `rate` misses an event that has no zero before it.
+    /// Registers a series with the value zero before its first event. Without the zero, `rate` would miss the first
+    /// event.
     pub fn preregister(&self, values: [&str; N]) {
         drop(self.with(values));
     }

@@ -1,8 +1,8 @@
 //! Logs, metrics and traces of the program.
 //!
-//! Logs go to standard output (of the server) or standard error (of every other command, whose result is on standard
-//! output), one event per line, and to Loki if there is one. Metrics are served by the internal listener. Traces are
-//! exported only if a collector is given, and cost nothing otherwise.
+//! The server logs to standard output. Every other command prints its result to standard output and logs to standard
+//! error. A line is one event; lines are also pushed to Loki if its URL is given. Metrics are served by the internal
+//! listener. Traces are exported only if a collector is given, and cost nothing otherwise.
 
 mod args;
 mod buckets;
@@ -46,13 +46,13 @@ use sampling::SpanBudget;
 use short_lines::{ShortFields, ShortLines};
 use span_layer::SpanLayer;
 
-/// Time that lines gather before they are written: a write for each would cost more than the rest of logging.
+/// Time that lines gather before they are written. A write per line would cost more than the rest of logging.
 const WRITE_LINGER: Duration = Duration::from_millis(10);
 
 /// The telemetry of the process; flushes logs and spans when it is dropped.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    /// Cancelled to make the exporters flush.
+    /// Token that is cancelled to make the exporters flush.
     shutdown: CancellationToken,
     _exporters: Vec<ExportFlush>,
     _writer: Option<LogFlush>,
@@ -113,7 +113,7 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts the exporter of log lines, if there is a Loki.
+/// Starts the exporter of log lines, if the URL of a Loki is given.
 fn start_loki(
     args: &TelemetryArgs,
     metrics: &Metrics,
@@ -135,7 +135,7 @@ fn start_loki(
     Ok(Some(queue))
 }
 
-/// Starts the exporter of spans and samples traces from now on, if there is a collector.
+/// Starts the exporter of spans and the sampling of traces, if a collector is given.
 fn start_otlp(
     args: &TelemetryArgs,
     metrics: &Metrics,

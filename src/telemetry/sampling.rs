@@ -1,4 +1,5 @@
-//! Share of traces that is exported: everything up to a rate of spans, above it as many traces as keep that rate.
+//! Share of traces that is exported: up to a limit on the rate of spans every trace, above it as many traces as stay
+//! within the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +10,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::trace_context::set_sample_share;
 
-/// Interval between two changes of the share. The exporter takes a whole burst until the first one.
+/// Interval between two changes of the share. Until the first change, the exporter takes all spans of a burst.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Counts the spans of sampled traces and limits their rate by the share of traces that are sampled.
+/// Counts the spans of sampled traces, and limits their rate by lowering the share of traces that are sampled.
 #[derive(Clone)]
 pub(super) struct SpanBudget(Arc<Shared>);
 
@@ -23,12 +24,12 @@ struct Shared {
     spans_max: f64,
     /// Share of traces while the rate of spans is low.
     share_max: f64,
-    /// Metric of the share.
+    /// Metric that shows the current share.
     gauge: Gauge,
 }
 
 impl SpanBudget {
-    /// A budget that samples `share_max` of the traces from now on.
+    /// Creates a budget, which samples `share_max` of the traces from now on.
     pub(super) fn new(share_max: f64, spans_max: u32, gauge: Gauge) -> Self {
         set_sample_share(share_max);
         gauge.set(share_max);
@@ -41,7 +42,7 @@ impl SpanBudget {
         self.0.spans.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sets the share by the rate of spans, again and again, until the runtime of the exporter ends.
+    /// Adjusts the share to the rate of spans at every interval, until the runtime of the exporter ends.
     #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of the exporter")]
     pub(super) fn start(self) {
         tokio::spawn(self.adjust());
@@ -50,7 +51,7 @@ impl SpanBudget {
     async fn adjust(self) {
         let Shared { spans, spans_max, share_max, gauge } = &*self.0;
         let mut ticks = interval(INTERVAL);
-        // After a stall, the next interval is a whole one.
+        // After a stall, the next interval has its full length.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut share, mut since) = (*share_max, Instant::now());
         loop {
@@ -64,7 +65,8 @@ impl SpanBudget {
     }
 }
 
-/// Share of traces that would have given `spans_max` spans a second, where `share` of them gave `spans` within `time`.
+/// Returns the next share: the share of traces that would have produced `spans_max` spans per second, given that
+/// `share` produced `spans` within `time`.
 fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     let spans = spans as f64;
@@ -76,7 +78,7 @@ fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max:
 mod tests {
     use super::*;
 
-    /// The share after an interval with this many spans.
+    /// Returns the share after a second with this many spans.
     fn after(share: f64, share_max: f64, spans: u64) -> f64 {
         next_share(share, share_max, spans, Duration::from_secs(1), 1_000.0)
     }

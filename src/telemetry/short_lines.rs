@@ -14,10 +14,10 @@ use tracing_subscriber::registry::LookupSpan;
 /// Format of the lines.
 pub(super) struct ShortLines;
 
-/// Keeps the fields of a span that lines within it show, separated by spaces.
+/// Formats the fields of a span that log lines within the span show, separated by spaces.
 pub(super) struct ShortFields;
 
-/// Fields of events for programs that read the log.
+/// Fields of events that these lines leave out, because they are for programs that read the log.
 const HIDDEN: [&str; 3] = ["event", "outcome", "error.type"];
 
 impl<'writer> FormatFields<'writer> for ShortFields {
@@ -95,7 +95,7 @@ where
         for (name, value) in fields.others.iter().filter(shown) {
             write!(writer, " {name}={value}")?;
         }
-        // The answer to a failed request shows the same id.
+        // The trace id is shown for failures, because the answer to a failed request contains the same id.
         let failed = level <= Level::WARN || fields.has("error.type");
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();

@@ -1,18 +1,19 @@
-//! W3C trace context: the place of a request in a trace, and the sampling of traces.
+//! W3C trace context: which trace and which parent span a request belongs to, and the sampling of traces.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-/// Traces whose id ends in a number below this are sampled: none before [`set_sample_share`] is called.
+/// Traces whose id ends in a number below this threshold are sampled. Before [`set_sample_share`] is called, no trace
+/// is.
 static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Bits at the end of a trace id that are random in every program; earlier ones may be the version of a UUID.
+/// Bits at the end of a trace id that are random in every program. Earlier bits may contain the version of a UUID.
 const RANDOM_BITS: u32 = 56;
 
-/// The bytes of a trace id that begins here or at the edge proxy: a UUID of version 8 with a mark of ours, in front of its
-/// random end. They tell later work that the root span of the trace exists.
+/// Bytes that mark a trace id made by this program or by the edge proxy: a UUID of version 8 with a custom mark before
+/// its random end. The mark tells later work that the root span of the trace exists.
 const MARK: [u8; 2] = [0x8e, 0xe1];
 const MARK_POSITION: usize = 6;
 
@@ -20,7 +21,7 @@ const MARK_POSITION: usize = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: [u8; 16],
-    /// The span that caused this one: the client's, or the one of an earlier request.
+    /// The span that caused this span: a span of the client, or of an earlier request.
     pub parent_span_id: Option<[u8; 8]>,
     pub span_id: [u8; 8],
     /// Whether the client asks for the trace to be recorded.
@@ -39,7 +40,8 @@ impl TraceContext {
     /// Continues the trace of a `traceparent` header, or begins a new one if there is no valid header.
     pub fn from_traceparent(header: Option<&str>) -> Self {
         match header.and_then(parse_traceparent) {
-            // The edge proxy began the trace and exports no span, so this span takes the id in the proxy's log line.
+            // The edge proxy began the trace but exports no span, so this span takes the span id from the proxy's log
+            // line.
             Some((trace_id, parent, sampled)) if parent == root_span_id(&trace_id) => {
                 Self { trace_id, parent_span_id: None, span_id: parent, sampled }
             }
@@ -51,21 +53,22 @@ impl TraceContext {
         }
     }
 
-    /// Later work that a request caused, in the trace that the book stores with the request's transfers. In a trace of the
-    /// caller the id of the request's span is unknown here: the work has no parent.
+    /// Context of later work that a request caused, in the trace that the book stores with the request's transfers. If
+    /// the client began the trace, the span id of the request is unknown here, so the work has no parent.
     pub fn caused_by(trace_id: Uuid) -> Self {
         let trace_id = trace_id.into_bytes();
         let parent_span_id = has_root_here(&trace_id).then(|| root_span_id(&trace_id));
         Self { trace_id, parent_span_id, span_id: random_span_id(), sampled: true }
     }
 
-    /// A span within this one.
+    /// Context of a span within this span.
     pub(super) fn child(&self) -> Self {
         Self { parent_span_id: Some(self.span_id), span_id: random_span_id(), ..*self }
     }
 
-    /// Whether the trace is exported. The decision depends on the trace id alone, so a program with a larger share keeps
-    /// every trace that one with a smaller share keeps; a client may only decide against its trace.
+    /// Whether the trace is exported. The decision depends only on the trace id, so a program with a larger share keeps
+    /// every trace that a program with a smaller share keeps. A client can opt out of its trace, but cannot force the
+    /// export.
     pub fn is_sampled(&self) -> bool {
         self.sampled && self.is_below(SAMPLE_THRESHOLD.load(Ordering::Relaxed))
     }
@@ -104,7 +107,8 @@ impl<const N: usize> fmt::Display for Hex<N> {
     }
 }
 
-/// Trace id, parent span id and sampled flag of `00-<32 hex>-<16 hex>-<2 hex>`; a later version may append more.
+/// Parses `00-<32 hex>-<16 hex>-<2 hex>` into trace id, parent span id and sampled flag. Later versions may append more
+/// parts.
 fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     let mut parts = header.trim().split('-');
     let version = parts.next()?;
@@ -119,7 +123,7 @@ fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     valid.then_some((trace_id, parent, flags & 1 == 1))
 }
 
-/// Parses lower-case hexadecimal digits; the standard permits no others.
+/// Parses lower-case hexadecimal digits. The standard permits no upper-case digits.
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -158,13 +162,13 @@ pub(super) fn is_exporting() -> bool {
     SAMPLE_THRESHOLD.load(Ordering::Relaxed) > 0
 }
 
-/// Whether a trace began here or at the edge proxy.
+/// Whether a trace began in this program or at the edge proxy.
 fn has_root_here(trace_id: &[u8; 16]) -> bool {
     trace_id[MARK_POSITION..].starts_with(&MARK)
 }
 
-/// Id of the first span of a trace that began here or at the edge proxy; derived from the trace id, so that later work
-/// can name it as its parent.
+/// Id of the root span of a trace that began in this program or at the edge proxy. The id is derived from the trace id,
+/// so that later work can name the root span as its parent.
 fn root_span_id(trace_id: &[u8; 16]) -> [u8; 8] {
     *trace_id.first_chunk().expect("8 is less than 16")
 }

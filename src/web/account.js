@@ -15,7 +15,7 @@ export async function showAccount() {
   return user;
 }
 
-/** Ends the session on this page, and on the server unless it is over there. */
+/** Ends the session on this page and, if it has not ended there yet, on the server. */
 async function signOut() {
   try {
     if (userId()) await call("POST", "/api/users/logout", {});
@@ -26,13 +26,13 @@ async function signOut() {
 
 /** Signs in with a user name and a password. */
 export async function signIn(fields) {
-  // A session that is over must not refuse the request for a new one.
+  // With the credential of an ended session, the server would refuse the login.
   setApiKey(null);
   const { body } = await call("POST", "/api/users/login", fields);
   setApiKey(body.token);
 }
 
-/** Binds the forms; `show` shows the account, and `arrive` what the user came from. */
+/** Binds the forms. `show` shows the account; `arrive` shows the view where the user was before signing in. */
 export function bindAccount({ show, arrive }) {
   const refresh = async () => {
     await show();

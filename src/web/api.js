@@ -1,4 +1,4 @@
-// API client: keeps decimals exact, and sends API key and idempotency key.
+// API client: keeps decimals exact, and sends the credential and the idempotency key.
 
 const API_KEY_ITEM = "revwallet.key";
 
@@ -30,21 +30,21 @@ export class ApiError extends Error {
   }
 }
 
-/** The tokens of JSON that matter here: a string with its escapes, or a number with its fraction and exponent. */
+/** Matches a string or a number in JSON. Strings are matched so that numbers within them are not. */
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-/** Parses JSON but keeps every number as its text: a double would round large amounts. Strings stay as they are. */
+/** Parses JSON but keeps every number as text, because a double would round large amounts. */
 function parseExact(text) {
   return text ? JSON.parse(text.replace(TOKEN, (token) => token[0] === '"' ? token : `"${token}"`)) : null;
 }
 
-/** A random idempotency key; unlike crypto.randomUUID, this works without HTTPS too. */
+/** Returns a random idempotency key. Unlike crypto.randomUUID, this also works without HTTPS. */
 export function newIdempotencyKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Sends a request with the credential of this tab. Returns the response, and its content as `read` takes it. */
+/** Sends a request with the credential of this tab. Returns the response, and its content, which `read` extracts. */
 async function send(path, { method, headers, body }, read) {
   if (credential()) headers.Authorization = `Bearer ${credential()}`;
   try {
@@ -58,11 +58,11 @@ async function send(path, { method, headers, body }, read) {
 }
 
 function tryParse(text) {
-  // What is not from the API is not JSON: the status is enough.
+  // An answer that is not from the API may not be JSON. Then the status is enough.
   try { return parseExact(text); } catch { return null; }
 }
 
-/** Gets a document, which the browser keeps whatever its length. */
+/** Gets a document of any length as a blob, which the browser stores. */
 export async function getDocument(path, type) {
   const headers = { Accept: type };
   const [response, content] = await send(path, { method: "GET", headers }, (response) => response.blob());

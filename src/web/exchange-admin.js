@@ -1,10 +1,10 @@
-// Operators on the exchange page: the orders of all users, the hot wallets, and commands in bulk.
+// The operator's view on the exchange page: the orders of all users, the hot wallets, and commands in bulk.
 
 import { call } from "/assets/api.js";
 import { orderItem } from "/assets/exchange-order.js";
 import { $, bindButton, bindForm, element, formatAmount, withoutEmpty } from "/assets/page.js";
 
-/** Orders of a page of the list. */
+/** Number of orders on a page of the list. */
 const PAGE = 50;
 
 /** URL of the next page of orders. */

@@ -1,4 +1,4 @@
-// Orders on the exchange page: how one is listed, and the view of one, whose steps are live.
+// Orders on the exchange page: items of the lists of orders, and the view of an order, which shows its steps live.
 
 import { call } from "/assets/api.js";
 import { $, bindForm, element, formatAmount, runReportingErrors, showError, timeElement, withoutEmpty } from "/assets/page.js";
@@ -25,7 +25,7 @@ function isOver({ state }) {
   return state === "completed" || state === "failed";
 }
 
-/** An order in a list. `withUser` says whose it is. */
+/** Returns the item of an order in a list. `withUser` adds the user of the order. */
 export function orderItem(order, crypto, withUser = false) {
   const verb = order.side === "buy" ? "Buy" : "Sell";
   const link = element("a", `Order ${order.order_id}`);
@@ -55,7 +55,7 @@ function attempts(count) {
   return count === "1" ? "1 attempt" : `${count} attempts`;
 }
 
-/** Attempts and transfers of a step. */
+/** Returns the number of attempts and the transfers of a step. */
 function facts(step) {
   const parts = [];
   if (step.attempts !== "0") parts.push(attempts(step.attempts));
@@ -78,7 +78,7 @@ function stepItem(step) {
   return item;
 }
 
-/** The order that is shown, and how it is followed. */
+/** The order that is shown, and the socket or timer by which the page follows it. */
 const followed = { id: null, socket: null, timer: null, isReading: false, isStale: false };
 
 function stopFollowing() {
@@ -87,7 +87,7 @@ function stopFollowing() {
   Object.assign(followed, { id: null, socket: null, timer: null });
 }
 
-/** Reads the order and shows it. Returns it, or null if the user has moved on meanwhile. */
+/** Reads the order and shows it. Returns the order, or null if the user has left it meanwhile. */
 async function readOrder(id) {
   const [{ body: order }, { body: info }] = await Promise.all([
     call("GET", `/exchange/order/${id}`),
@@ -103,7 +103,7 @@ async function readOrder(id) {
   return order;
 }
 
-/** Reads the order again, once more if it has changed meanwhile, until it is over. */
+/** Reads the order again, and once more if it has changed meanwhile. Stops following an order that has ended. */
 async function refreshOrder() {
   if (followed.isReading) {
     followed.isStale = true;
@@ -121,7 +121,7 @@ async function refreshOrder() {
       }
     } while (followed.isStale && followed.id === id);
   } catch (error) {
-    // Without an answer, the next poll tries again.
+    // If the server did not answer, the next poll tries again.
     if (!error.mayHaveSucceeded) {
       stopFollowing();
       showError(error);
@@ -135,21 +135,21 @@ function showLiveness(text) {
   if ($("live").textContent !== text) $("live").textContent = text;
 }
 
-/** Polls while there is no live connection. */
+/** Notes whether there is a live connection. Polls while there is none. */
 function setLive(isLive) {
   clearInterval(followed.timer);
   followed.timer = isLive ? null : setInterval(() => runReportingErrors(refreshOrder), POLL_MS);
   showLiveness(isLive ? "Live." : `No live connection: read every ${POLL_MS / 1000} s.`);
 }
 
-/** Follows an order that is not over. */
+/** Follows an order that has not ended. */
 function follow(id) {
   setLive(false);
   followed.socket = openSocket({
     opened: () => followed.socket.send({ action: "subscribe", topic: `order:${id}` }),
     received: (frame) => {
       setLive(!frame.error);
-      // Also when the subscription begins: nothing is missed between the first read and it.
+      // The order is also read when the subscription begins, so that no change after the first read is missed.
       if (!frame.error) runReportingErrors(refreshOrder);
     },
     lost: () => setLive(false),
@@ -170,7 +170,7 @@ window.addEventListener("hashchange", stopFollowing);
 const command = $("command");
 command.elements.command.addEventListener("change", ({ target }) => { $("outcome").hidden = target.value !== "resolve"; });
 
-/** The order that the URL names. */
+/** Id of the order that the URL names. */
 function shownId() {
   return location.hash.split("=")[1];
 }

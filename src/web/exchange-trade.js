@@ -4,19 +4,19 @@ import { call, userId } from "/assets/api.js";
 import { orderItem, showTerms } from "/assets/exchange-order.js";
 import { $, bindButton, bindForm, element, formatAmount, showError, withoutEmpty } from "/assets/page.js";
 
-/** Orders of a page of the list. */
+/** Number of orders on a page of the list. */
 const PAGE = 20;
-/** Interval at which the countdown is shown. */
+/** Interval at which the countdown is updated. */
 const TICK_MS = 250;
-/** Most quotes that are requested one after another without the user: a forgotten page does not ask forever. */
+/** Most quotes that the page requests in a row without an action of the user. */
 const RENEWALS_MAX = 20;
-/** The server's time is known to the second. */
+/** Uncertainty of the server's time, which is known to the second. */
 const CLOCK_MS = 1000;
 
-/** What the exchange trades. */
+/** Currencies and limits of the exchange, as the server describes them. */
 let info = null;
 
-/** The quote on the page. `request` is null if there is none; `endsAt` is by the clock of the page. */
+/** The quote on the page. `request` is null if there is no quote; `endsAt` is in the time of the page's clock. */
 const offer = { request: null, quote: null, endsAt: 0, renewals: 0, isBusy: false, isUncertain: false };
 
 export async function showTrade() {
@@ -81,7 +81,7 @@ function dropOffer() {
   $("offer").hidden = true;
 }
 
-/** Requests a quote, and shows it unless the user wants another one meanwhile. */
+/** Requests a quote, and shows it unless the user has asked for a different quote meanwhile. */
 async function requestQuote() {
   const { request } = offer;
   const { body, at } = await call("POST", "/exchange/quote", request);
@@ -96,7 +96,7 @@ async function requestQuote() {
   tick();
 }
 
-/** Requests a new quote in place of one that has ended. */
+/** Requests a new quote in place of an expired quote. */
 async function renewQuote() {
   if (offer.renewals === RENEWALS_MAX) {
     dropOffer();
@@ -118,7 +118,7 @@ async function renewQuote() {
   }
 }
 
-/** Counts down, and requests a new quote at the end, unless an order is on its way or the page is in the background. */
+/** Updates the countdown. Requests a new quote at its end, unless an order is being placed or the page is hidden. */
 function tick() {
   if (!offer.quote || offer.isBusy) return;
   if (offer.isUncertain) {
@@ -150,7 +150,7 @@ bindForm("order", async (_fields, key) => {
     return `Order ${body.order_id} is placed.`;
   } catch (error) {
     offer.isUncertain = error.mayHaveSucceeded === true;
-    // What was refused is not placed: a quote that has ended meanwhile is replaced.
+    // A refused order was not placed, and its quote can no longer be used, so the page requests a new quote.
     if (error.status === 409) offer.endsAt = 0;
     throw error;
   } finally {

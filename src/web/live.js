@@ -18,7 +18,7 @@ function localTime(at) {
   return new Date(at).toLocaleTimeString();
 }
 
-/** Appends a line, and keeps the newest in view if it was in view before. */
+/** Appends a line. If the end of the list was in view before, scrolls to the new line. */
 function append(text, className) {
   const scroll = $("scroll");
   const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
@@ -80,7 +80,7 @@ function receive(frame) {
 
 let leadersTimer = null;
 
-/** Reads the leaders soon, however many messages arrive until then. */
+/** Schedules a read of the leaders, unless a read is already scheduled. */
 function scheduleLeaders() {
   leadersTimer ??= setTimeout(async () => {
     leadersTimer = null;
@@ -88,7 +88,7 @@ function scheduleLeaders() {
   }, LEADERS_MS);
 }
 
-/** A number of minor units as a decimal; empty where the balance is not for everyone. */
+/** Formats minor units as a decimal. Returns an empty text if `minor` is undefined, because the balance is hidden. */
 function decimal(minor, places) {
   if (minor === undefined) return "";
   const digits = String(minor).padStart(places + 1, "0");

@@ -8,7 +8,7 @@ use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Everything comes from this server, and nothing is inline.
+/// Content security policy of the pages: everything comes from this server, and no script or style is inline.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -56,7 +56,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     })
 }
 
-/// A whole page around `article`, which is HTML.
+/// Returns a complete HTML page around `article`, which is HTML.
 pub fn page(title: &str, article: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -67,7 +67,7 @@ pub fn page(title: &str, article: &str) -> String {
     )
 }
 
-/// A file that a browser keeps, and asks about before it uses it again.
+/// Sends a file. The browser caches the file, and revalidates it before each use.
 fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> Response {
     let digest = Sha256::digest(body.as_bytes());
     let tag = digest[..8].iter().fold(String::from("\""), |mut tag, byte| {
@@ -76,7 +76,7 @@ fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> 
         tag
     }) + "\"";
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    // Compared weakly: a tag comes back weak when the file was compressed on its way.
+    // The comparison is weak, because the client returns a weak tag if the file was compressed on its way.
     let is_same = |known: &str| known.trim().trim_start_matches("W/") == tag;
     let unchanged = known.is_some_and(|known| known.split(',').any(is_same));
     let common = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];

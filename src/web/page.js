@@ -36,7 +36,7 @@ export function showMessage(text, bad = false) {
   line.textContent = text;
 }
 
-/** Removes a problem, and what it has marked. */
+/** Removes a problem, and the marks of the inputs that it is about. */
 function removeProblem(problem) {
   for (const input of document.querySelectorAll(`[aria-describedby="${problem.id}"]`)) {
     input.removeAttribute("aria-invalid");
@@ -50,14 +50,14 @@ export function clearProblems(root = document) {
   root.querySelectorAll(".problem").forEach(removeProblem);
 }
 
-/** Shows a problem of a form below `input`, or above its button, which it describes. */
+/** Shows a problem of a form below `input`, or without an input above the form's button. */
 function showProblem(form, text, input) {
   const marked = input ?? submitButton(form);
   const problem = element("p", text, "problem small");
   problem.id = `${form.id}-problem-${input?.name ?? "form"}`;
   problem.setAttribute("role", "alert");
   marked.setAttribute("aria-describedby", problem.id);
-  // Beside the child of the form, which may be a row of several fields.
+  // The problem is placed next to a child of the form, which may be a row of several fields.
   const child = marked.closest(`#${form.id} > *`);
   if (!input) return child.before(problem);
   input.setAttribute("aria-invalid", "true");
@@ -72,7 +72,7 @@ export function capitalized(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** A sentence that begins with a capital letter and ends with a period. */
+/** Turns a text into a sentence that begins with a capital letter and ends with a period. */
 function sentence(text) {
   return `${capitalized(text).replace(/\.$/, "")}.`;
 }
@@ -81,9 +81,9 @@ function submitButton(form) {
   return form.querySelector("button:not([type=button])");
 }
 
-/** Shows what failed, at the inputs of `form` that it is about, at the form itself, or above the page. */
+/** Shows an error at the inputs of the form that it is about, at the form itself, or above the page. */
 export function showError(error, submitted) {
-  // The user may have closed it meanwhile.
+  // The user may have closed the form meanwhile.
   const form = submitted?.checkVisibility() ? submitted : null;
   if (!(error instanceof ApiError)) {
     showMessage("Unexpected error. Reload the page: a request is never applied twice.", true);
@@ -95,7 +95,7 @@ export function showError(error, submitted) {
     const name = pointer.replace(/^[/?]/, "");
     const text = `${name.replaceAll("_", " ")} ${detail}`.trim();
     const input = form?.elements.namedItem(name.split("/")[0]);
-    // Each input has one problem, and a group of radio buttons is no input.
+    // Each input shows at most one problem, and a group of radio buttons has no single input.
     if (input instanceof HTMLElement && !marked.includes(input)) {
       showProblem(form, sentence(text), input);
       marked.push(input);
@@ -112,11 +112,11 @@ export function runReportingErrors(task) {
   Promise.resolve().then(task).catch((error) => showError(error));
 }
 
-/** Moves the focus to the heading that `task` returns, unless the user has moved it meanwhile. */
+/** Moves the focus to the heading that `task` returns, unless the user has moved the focus meanwhile. */
 export async function focusAfter(task) {
   const before = document.activeElement;
   const heading = await task();
-  // What had the focus may be hidden by now: the focus is at the body then.
+  // If the element that had the focus is hidden by now, the body has the focus.
   if ([before, document.body].includes(document.activeElement)) heading?.focus();
 }
 
@@ -124,7 +124,7 @@ export function withoutEmpty(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value.trim() !== ""));
 }
 
-/** Runs `task` while `button` is disabled. A disabled button loses the focus: it gets it back. */
+/** Runs `task` while `button` is disabled. A disabled button loses the focus, so the focus is restored afterwards. */
 async function whileDisabled(button, task) {
   const focused = document.activeElement;
   button.disabled = true;
@@ -137,9 +137,10 @@ async function whileDisabled(button, task) {
 }
 
 /**
- * Submits a form with `action`, which returns a message. A retry of the same input keeps its idempotency key until the
- * outcome is known; `context` is what the request depends on beside the input. `refresh` runs after a success.
- */
+* Submits a form with `action`, which returns a message. A retry of the same input keeps its idempotency key until the
+* outcome is known. `context` returns the values besides the input that the request depends on. `refresh` runs after a
+* success.
+*/
 export function bindForm(id, action, { context = () => null, refresh = () => {}, resets = true } = {}) {
   const form = $(id);
   let key = newIdempotencyKey();
@@ -153,7 +154,7 @@ export function bindForm(id, action, { context = () => null, refresh = () => {},
       if (submitted !== pending) key = newIdempotencyKey();
       pending = submitted;
       const message = await action(fields, key);
-      // Succeeded: the next submission is a new request, even with the same input.
+      // After a success, the next submission is a new request, even with the same input.
       pending = "";
       isDone = true;
       if (resets) form.reset();
@@ -182,9 +183,10 @@ export function bindForm(id, action, { context = () => null, refresh = () => {},
 }
 
 /**
- * Binds a form in a dialog, as `bindForm` does; its other button cancels. After a success the focus goes to `heading`,
- * because `refresh` may have replaced what opened the dialog. Returns its `open`, which takes the button that opens it.
- */
+* Binds a form in a dialog like `bindForm`; the other button of the form cancels. After a success the focus goes to
+* `heading`, because `refresh` may have replaced the button that opened the dialog. Returns an object whose `open` opens
+* the dialog and takes that button.
+*/
 export function bindDialog(id, action, { context, refresh, heading }) {
   const dialog = $(`${id}-dialog`);
   const form = $(id);
@@ -201,7 +203,7 @@ export function bindDialog(id, action, { context, refresh, heading }) {
   });
   form.querySelector("button[type=button]").addEventListener("click", () => dialog.close());
   let opener = null;
-  // A button that was disabled while the dialog opened does not get the focus back by itself.
+  // The browser does not return the focus to a button that was disabled while the dialog opened.
   dialog.addEventListener("close", () => {
     const { activeElement } = document;
     if (activeElement === document.body || dialog.contains(activeElement)) opener.focus();
@@ -216,17 +218,17 @@ export function bindDialog(id, action, { context, refresh, heading }) {
   };
 }
 
-/** Hides the message when the user goes on: it is about what was done last, and may cover a part of the page. */
+/** Hides the message about the last action at the next click or input, because it may cover a part of the page. */
 export function bindMessage() {
   for (const event of ["click", "input"]) {
     document.addEventListener(event, ({ target }) => { if (target !== $("say")) $("say").hidden = true; }, {
-      // Before the listeners that show the next message.
+      // This runs before the listeners that show the next message.
       capture: true,
     });
   }
 }
 
-/** Copies `text`. Without HTTPS, or where it is forbidden, there is no clipboard but the selection. */
+/** Copies `text`. If the clipboard API is not available, as without HTTPS, copies a selection instead. */
 export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -243,7 +245,7 @@ export async function copyText(text) {
   return showMessage(`Copied ${text}.`);
 }
 
-/** Runs `action` at a click, once at a time. */
+/** Runs `action` at a click, but not while it is already running. */
 export function bindButton(button, action) {
   button.addEventListener("click", () => {
     if (!button.disabled) runReportingErrors(() => whileDisabled(button, action));

@@ -1,8 +1,8 @@
-// A connection to /ws that is opened again when it is lost.
+// A connection to /ws that reconnects when it is lost.
 
 import { credential } from "/assets/api.js";
 
-/** Pauses before each attempt to connect again. */
+/** Backoff before each attempt to reconnect. */
 const RECONNECT_MS = [250, 500, 1000, 2000, 5000];
 
 /**
@@ -39,7 +39,7 @@ export function openSocket({ opened, received, lost }) {
       lost();
       const pause = RECONNECT_MS[Math.min(attempts, RECONNECT_MS.length - 1)];
       attempts += 1;
-      // Not all clients at once.
+      // The random factor keeps clients from reconnecting all at once.
       timer = setTimeout(connect, pause * (0.5 + Math.random()));
     });
   }

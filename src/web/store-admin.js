@@ -10,11 +10,11 @@ const ENTRIES_MAX = 100;
 const MINUTE_MS = 60_000;
 const WEEK_MS = 7 * 24 * 60 * MINUTE_MS;
 
-/** The game that is changed, and the values of its form; null while a game is added. */
+/** The game that is being changed, and the values of its form; null while a game is being added. */
 const edited = { game: null, values: null };
 const form = $("edit");
 
-/** A whole number as JSON; anything else as text, which the server refuses with the reason. */
+/** Parses a whole number. Any other text stays a string, which the server refuses with the reason. */
 function wholeNumber(text) {
   return /^\d+$/.test(text) ? Number(text) : text;
 }
@@ -27,7 +27,7 @@ function furtherPrices(text) {
   });
 }
 
-/** The members of a game in a request, from the fields that have to be sent. */
+/** Converts the fields of the form that have to be sent to the members of a game in a request. */
 function gameBody({ copies, prices, currency, ...rest }) {
   const body = { ...rest };
   if (copies !== undefined) body.copies = copies === "" ? "unlimited" : wholeNumber(copies);
@@ -59,7 +59,7 @@ function fillGame(game) {
   $("edit-show").href = `#game=${game.gameId}`;
 }
 
-/** The game that is wanted last, undefined to add one; late responses about another one are ignored. */
+/** Id of the game that was requested last; undefined to add a game. Late responses about other games are ignored. */
 let wanted;
 
 /** Shows the forms of the game with this id, or the form that adds one. */
@@ -76,7 +76,7 @@ export async function showManagement(id) {
     form.reset();
     $("offers").hidden = true;
   }
-  // Both are fixed once the game is added.
+  // The publisher and the base game cannot be changed once the game is added.
   for (const name of ["publisher", "base"]) form.elements[name].disabled = Boolean(id);
   $("manage-title").textContent = id ? `Manage ${edited.game.title}` : "Manage games";
   $("edit-title").textContent = id ? "Change the game" : "Add a game";
@@ -93,7 +93,7 @@ bindForm("edit", async (fields, key) => {
     await call("PUT", `/api/games/${edited.game.gameId}`, body);
     return "The game is changed.";
   }
-  // Plain games need no credential where access is open: nothing is sent that is the default.
+  // With open access, a game with only default settings needs no credential, so defaults are not sent.
   const { state, ...rest } = withoutEmpty(values);
   const body = gameBody(state === "published" ? rest : { state, ...rest });
   const { body: added } = await call("POST", "/api/games", { description: "", ...body }, key);
@@ -109,13 +109,13 @@ bindForm("find", async ({ id }) => {
   location.hash = `#manage=${game.gameId}`;
 });
 
-/** A moment for an input, in the time zone of the browser. */
+/** Formats a moment as the value of an input, in the time zone of the browser. */
 function localMoment(at) {
   const date = new Date(at);
   return new Date(date.getTime() - date.getTimezoneOffset() * MINUTE_MS).toISOString().slice(0, 19);
 }
 
-/** The moment of an input as RFC 3339; undefined without one. */
+/** Converts the moment of an input to RFC 3339; undefined if the input is empty. */
 function moment(local) {
   return local ? new Date(local).toISOString() : undefined;
 }
@@ -202,7 +202,7 @@ function signed(amount) {
   return formatAmount(amount).replace("-", "\u2212");
 }
 
-/** An amount that lowers the balance. */
+/** Formats an amount that lowers the balance. */
 function deducted(amount) {
   if (/^[0.]+$/.test(amount)) return signed(amount);
   return amount.startsWith("-") ? formatAmount(amount.slice(1)) : `\u2212${formatAmount(amount)}`;
@@ -225,7 +225,7 @@ function entryRow({ at, kind, game, amount, balance }) {
   return row;
 }
 
-/** Midnight of a date. */
+/** The beginning of a date in UTC, as RFC 3339. */
 function midnight(date) {
   return date && `${date}T00:00:00Z`;
 }

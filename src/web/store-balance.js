@@ -3,10 +3,10 @@
 import { call, userId } from "/assets/api.js";
 import { $, formatAmount } from "/assets/page.js";
 
-/** Decimals of the currencies whose amounts were seen. */
+/** Number of decimals of each currency, learned from amounts. */
 const decimals = new Map();
 
-/** Learns the decimals of a currency from an amount, which has all of them. */
+/** Learns the number of decimals of a currency from an amount, which the API always writes with all of them. */
 export function noteDecimals(currency, amount) {
   decimals.set(currency, amount.split(".")[1]?.length ?? 0);
 }
@@ -24,7 +24,7 @@ export async function readBalance(currency) {
   const { body } = await call("GET", `/api/wallet/balance/${userId()}${query}`);
   if (!decimals.has(body.currency)) {
     const { body: [wallet] } = await call("GET", `/wallet?limit=1&currency=${encodeURIComponent(body.currency)}`);
-    // A balance is in an open wallet of the user.
+    // Without an open wallet, the user has no balance.
     if (!wallet) return `0 ${body.currency}`;
     noteDecimals(wallet.currency, wallet.balance);
   }

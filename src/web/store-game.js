@@ -1,4 +1,4 @@
-// The page of a game: its price and its sale, and buying it at the price that is shown.
+// The view of a game: shows its price and its sale, and buys it at the price that is shown.
 
 import { call, userId } from "/assets/api.js";
 import {
@@ -6,7 +6,7 @@ import {
 } from "/assets/page.js";
 import { noteDecimals, readBalance, showBalance } from "/assets/store-balance.js";
 
-/** The game on display, whether the user owns it, and the price that its button pays. */
+/** The game on display, whether the user owns it, and the price at which the button buys it. */
 const shown = { game: null, owned: false, price: null };
 const fields = $("buy").elements;
 
@@ -18,7 +18,7 @@ export function formatPrice(price, currency) {
   return isFree(price) ? "Free" : `${formatAmount(price)} ${currency}`;
 }
 
-/** Shows the price in the selected currency, or `changed`: what the server asks for now, with the code in the form. */
+/** Shows the price in the selected currency, or `changed`, the price that the server has asked for instead. */
 function showPrice(changed) {
   const { currency, price: regular, sale } = shown.game.prices.find((price) => price.currency === fields.currency.value);
   shown.price = changed ?? sale?.price ?? regular;
@@ -40,7 +40,7 @@ async function showWallet() {
   if (currency === fields.currency.value) $("buy-balance").textContent = balance ? `Your wallet has ${balance}.` : "";
 }
 
-/** Whether the signed-in user owns a game: the library is in the order of ids. */
+/** Whether the signed-in user owns a game. The library is ordered by id, so reading one entry is enough. */
 async function isOwned(id) {
   if (!userId()) return false;
   const { body } = await call("GET", `/api/users/${userId()}/library?limit=1&after=${BigInt(id) - 1n}`);
@@ -64,7 +64,7 @@ function clearOptions() {
   $("buy").querySelector("details").open = false;
 }
 
-/** The game that is wanted last; late responses about another one are ignored. */
+/** Id of the game that was requested last. Late responses about other games are ignored. */
 let wanted = null;
 
 export async function showGame(id) {
@@ -93,7 +93,7 @@ export async function showGame(id) {
   await showWallet();
 }
 
-/** Shows what is true now, after a purchase was refused at the price of the page. */
+/** Shows the game at its current price, after a purchase at the price of the page was refused. */
 async function showChangedPrice({ price }, code) {
   const { currency } = fields;
   await showGame(shown.game.gameId);
@@ -112,7 +112,7 @@ bindForm("buy", async (form, key) => {
     ({ body: bought } = await call("POST", path, { currency, code, gift_to, expected_price: price }, key));
   } catch (error) {
     if (error.problem?.type === "/problems/price-changed") return showChangedPrice(error.problem, code);
-    // Sold out, or owned already. After an unknown outcome the same request is sent again, at the same price.
+    // The game may be sold out or already owned. After an unknown outcome, a retry sends the same request and price.
     if (error.status === 409) await showGame(game.gameId);
     throw error;
   }
@@ -126,5 +126,5 @@ fields.currency.addEventListener("change", () => {
   showPrice();
   runReportingErrors(showWallet);
 });
-// A price that the server asked for holds for the code that it was asked with.
+// A price that the server asked for holds only for the code of that request.
 fields.code.addEventListener("input", () => showPrice());

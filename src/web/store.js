@@ -26,7 +26,7 @@ function gameItem(game) {
   return item;
 }
 
-/** The query of the search form. */
+/** Returns the query string for the fields of the search form. */
 function searchQuery() {
   const fields = new FormData($("search"));
   const query = new URLSearchParams({ limit: "24" });

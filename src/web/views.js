@@ -1,4 +1,4 @@
-// Pages with views: the hash of the URL names the one that is shown, `#game=1` with an id.
+// Pages with views. The hash of the URL names the view that is shown, such as `#library`, or `#game=1` with an id.
 
 import { bindAccount } from "/assets/account.js";
 import { credential, setApiKey } from "/assets/api.js";
@@ -15,10 +15,10 @@ const SIGN_IN = "sign-in";
  */
 export function bindViews({ views, home, parents, showAccount }) {
   const names = [...Object.keys(views), SIGN_IN];
-  /** Where the user was before signing in. */
+  /** Hash of the view where the user was before signing in. */
   let origin = `#${home}`;
 
-  /** Runs `task`, and once more without the credential if the server no longer accepts it. */
+  /** Runs `task`. If the server no longer accepts the credential, drops the credential and runs `task` again. */
   async function inSession(task) {
     try {
       await task();
@@ -31,7 +31,7 @@ export function bindViews({ views, home, parents, showAccount }) {
     }
   }
 
-  /** Loads a view. Returns the view to show: another one if there is nothing at this URL, or for this user. */
+  /** Loads a view. Returns the view to show, which is another view if the URL or the user's rights require it. */
   async function load(name, id) {
     try {
       await inSession(() => views[name]?.(id));
@@ -53,7 +53,7 @@ export function bindViews({ views, home, parents, showAccount }) {
     const wanted = names.includes(name) && (!Object.hasOwn(parents, name) || id) ? name : home;
     if (wanted !== SIGN_IN) origin = hash || `#${home}`;
     const view = await load(wanted, id);
-    // The user has moved on meanwhile.
+    // The user has opened another view meanwhile.
     if (hash !== location.hash) return null;
     for (const each of names) $(`${each}-view`).hidden = each !== view;
     for (const tab of document.querySelectorAll(".tabs a")) {

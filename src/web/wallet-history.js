@@ -1,11 +1,11 @@
-// The history of a wallet: its entries, their traces, and refunds.
+// The history of a wallet: shows its entries with links to their traces, and refunds transfers.
 
 import { call } from "/assets/api.js";
 import {
   $, bindButton, bindDialog, capitalized, copyText, element, formatAmount, showMessage, timeElement, withoutEmpty,
 } from "/assets/page.js";
 
-/** Entries of a page of the history. */
+/** Number of entries on a page of the history. */
 const PAGE = 25;
 /** Time around an entry in which Grafana looks for its trace. */
 const TRACE_MS = 60 * 60 * 1000;
@@ -14,7 +14,7 @@ const REFUNDABLE = ["deposit", "withdrawal", "transfer", "capture"];
 const KINDS = { open: "opened", close: "closed", freeze: "frozen", unfreeze: "unfrozen", void: "release", expiry: "expiry of a hold" };
 const SIGNS = { in: "+", out: "\u2212" };
 
-/** The view of Grafana that shows a trace. */
+/** URL of the page of Grafana that shows the trace of an entry. */
 function traceUrl(grafana, { trace_id, at }) {
   const moment = Date.parse(at);
   const query = {
@@ -25,7 +25,7 @@ function traceUrl(grafana, { trace_id, at }) {
   return `${grafana}/explore?${new URLSearchParams({ schemaVersion: 1, panes: JSON.stringify(panes) })}`;
 }
 
-/** A link to the trace of an entry, or a button that copies its id where no Grafana is known. */
+/** Returns a link to the trace of an entry, or without a Grafana a button that copies the trace id. */
 function traceElement(grafana, entry) {
   if (grafana) {
     const link = element("a", "Trace");
@@ -54,9 +54,9 @@ function entryCell({ kind, direction, counterparty, memo }) {
   return cell;
 }
 
-/** Binds the history of the wallet that is shown; `refresh` shows the wallet anew. Returns its `load`. */
+/** Binds the history of the wallet that is shown; `refresh` reloads the wallet. Returns `load`, which loads entries. */
 export function bindHistory(shown, refresh) {
-  /** URL of the next page. */
+  /** URL of the next page, with older entries. */
   let older = null;
   /** The transfer that is being refunded. */
   let transfer = null;

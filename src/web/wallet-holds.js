@@ -1,11 +1,11 @@
-// The holds of a wallet: places, captures and releases them.
+// The holds of a wallet: lists, places, captures and releases them.
 
 import { call, newIdempotencyKey } from "/assets/api.js";
 import {
   $, bindButton, bindDialog, bindForm, element, focusAfter, formatAmount, showMessage, timeElement, withoutEmpty,
 } from "/assets/page.js";
 
-/** Holds of a page of the list. */
+/** Number of holds on a page of the list. */
 const PAGE = 5;
 const STATES = { voided: "released" };
 
@@ -16,7 +16,7 @@ function linkButton(text, hold) {
   return button;
 }
 
-/** What became of the parts of a hold. */
+/** Describes which parts of a hold were captured, released, or remain. */
 function parts({ captured, released, remaining, state }) {
   const isZero = (amount) => Number(amount) === 0;
   if (isZero(captured)) return "";
@@ -24,7 +24,7 @@ function parts({ captured, released, remaining, state }) {
   return amounts.filter(([amount]) => !isZero(amount)).map(([amount, part]) => `${formatAmount(amount)} ${part}`).join(", ");
 }
 
-/** Binds the holds of the wallet that is shown; `refresh` shows the wallet anew. Returns their `load`. */
+/** Binds the holds of the wallet that is shown; `refresh` reloads the wallet. Returns `load`, which loads the holds. */
 export function bindHolds(shown, refresh) {
   /** URL of the next page. */
   let more = null;
@@ -64,7 +64,7 @@ export function bindHolds(shown, refresh) {
     const capture = linkButton("Capture", hold);
     capture.addEventListener("click", () => askForCapture(hold, capture));
     const release = linkButton("Release", hold);
-    // A repetition after a lost answer is the same request.
+    // A retry after a lost answer uses the same idempotency key.
     const key = newIdempotencyKey();
     bindButton(release, () => focusAfter(async () => {
       await call("POST", `/wallet/hold/${hold.id}/void`, undefined, key);

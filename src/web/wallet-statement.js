@@ -1,17 +1,17 @@
-// The statement of a wallet as a file.
+// Downloads the statement of a wallet as a file.
 
 import { getDocument } from "/assets/api.js";
 import { bindForm, element } from "/assets/page.js";
 
 const TYPES = { CSV: "text/csv", JSON: "application/json" };
 
-/** Saves `content` as the browser saves a download. */
+/** Lets the browser download `content` as a file. */
 function save(content, name) {
   const link = element("a");
   link.href = URL.createObjectURL(content);
   link.download = name;
   link.click();
-  // The download has begun, and holds the content by itself.
+  // By then the download has begun, and no longer needs the URL.
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 

@@ -9,12 +9,12 @@ import { bindHistory } from "/assets/wallet-history.js";
 import { bindHolds } from "/assets/wallet-holds.js";
 import { bindStatement } from "/assets/wallet-statement.js";
 
-/** Wallets of a page of the list. */
+/** Number of wallets on a page of the list. */
 const PAGE = 100;
-/** Width from which the forms are open: on a phone they would hide the history. */
+/** Matches windows that are wide enough to show the forms open. On a phone, open forms would hide the history. */
 const WIDE = matchMedia("(min-width: 54rem)");
 
-/** The wallet on display, and where Grafana is. */
+/** The wallet on display, and the URL of Grafana. */
 const shown = { id: null, currency: "", grafana: null };
 /** URL of the next page of wallets. */
 let moreWallets = null;
@@ -40,7 +40,7 @@ function markSelected() {
   }
 }
 
-/** The owner that is searched for; empty for all wallets. */
+/** The owner whose wallets are listed; empty for all wallets. */
 let owner = "";
 
 async function loadPage(path, isFirst) {
@@ -60,7 +60,7 @@ function loadWallets() {
   return loadPage(`/wallet?${query}`, true);
 }
 
-/** Learns the currencies and where Grafana is. */
+/** Loads the currencies and the URL of Grafana. */
 async function loadInfo() {
   const { body: info } = await call("GET", "/wallet/info");
   shown.grafana = info.grafana_url;
@@ -71,7 +71,7 @@ async function loadInfo() {
   if (value) select.value = value;
 }
 
-/** The wallet selected last; late responses about another one are ignored. */
+/** Id of the wallet that was selected last. Late responses about other wallets are ignored. */
 let selected = null;
 
 const entries = bindHistory(shown, refresh);
@@ -164,6 +164,6 @@ openForms();
 runReportingErrors(async () => {
   await loadInfo();
   await loadWallets();
-  // The URL may have changed meanwhile: a second load would take back what the reader has opened since.
+  // If the URL has changed meanwhile, a wallet is already shown. Loading it again would undo the user's actions since.
   if (!selected) showLinkedWallet();
 });

@@ -42,7 +42,7 @@ pub(crate) struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Scenarios in the order in which they run, each once.
+    /// Selected scenarios in the order in which they run, without duplicates.
     pub(crate) fn selected_scenarios(&self) -> Vec<Scenario> {
         let large_book = self.large_book.then_some(Scenario::LargeBook);
         let mut selected = Vec::new();

@@ -1,4 +1,4 @@
-//! A book in a database of its own, and a ledger writer that runs in this process.
+//! A book in a separate database, and a ledger writer that runs in this process.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use crate::sql;
 /// Longest time that queued postings may take to be written at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// Accounts that one posting opens.
+/// Number of accounts that each posting opens.
 const OPENED_PER_POSTING: usize = 1_000;
 
-/// A database with one book, which nothing else uses.
+/// A database with one book, for one scenario only.
 pub(crate) struct BenchBook {
     pub url: String,
     options: PgConnectOptions,
@@ -48,7 +48,7 @@ impl BenchBook {
         Ok(book)
     }
 
-    /// Creates an empty database, which the first server migrates to its own schema.
+    /// Creates an empty database. The first server that uses it migrates it to the server's schema.
     pub(crate) async fn create_without_schema(
         postgres: &Embedded,
         name: &str,

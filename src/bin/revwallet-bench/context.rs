@@ -12,10 +12,10 @@ use crate::resource_usage::ResourceMonitor;
 use crate::scenario::compare;
 use crate::server_process::ServerProcess;
 
-/// Number of wallets or accounts that a load is spread over.
+/// Number of wallets or accounts over which a load is spread.
 pub(crate) const ACCOUNTS: u32 = 10_000;
 
-/// Shared by all scenarios of a run.
+/// Resources that all scenarios of a run share.
 pub(crate) struct BenchContext {
     pub args: BenchArgs,
     pub postgres: Embedded,
@@ -24,7 +24,7 @@ pub(crate) struct BenchContext {
     pub server_binary: PathBuf,
 }
 
-/// Runs what the command line selects, and returns the report after writing it to `--output-dir`.
+/// Runs the selected scenarios, writes the report to `--output-dir`, and returns it.
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<BenchReport> {
     let server_binary = args.server_binary()?;
     for binary in [Some(&server_binary), args.compare.as_ref()].into_iter().flatten() {
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<BenchReport> {
     let context = BenchContext { args, postgres, scratch_dir, server_binary };
     let outcome = context.measure().await;
     context.postgres.stop().await;
-    // A folder that is left behind must not cost the report.
+    // If the folder cannot be removed, the report is still written.
     let _left_behind = std::fs::remove_dir_all(&context.scratch_dir);
     let report = outcome?;
     if let Some(folder) = &context.args.output_dir {
@@ -80,7 +80,7 @@ impl BenchContext {
         ServerProcess::start(&self.server_binary, book, settings).await
     }
 
-    /// Monitors these processes and the private Postgres.
+    /// Returns a monitor of these processes and of the private Postgres.
     pub(crate) fn monitor(&self, processes: &[u32]) -> ResourceMonitor {
         ResourceMonitor::new(processes, &self.scratch_dir)
     }

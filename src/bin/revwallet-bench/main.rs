@@ -1,10 +1,10 @@
 //! `revwallet-bench` measures throughput and latency on this machine, with Postgres called directly as the baseline.
 //!
-//! Everything runs on one machine, on a private Postgres with durable commits, and the load generator shares it.
-//! Machines differ and drift, so ratios count more than rates: alternatives run in alternation.
-//! Servers under test are child processes of the `revwallet` binary; [`scenario`] lists what is measured.
+//! The servers, a private Postgres with durable commits, and the load generator share one machine.
+//! Machines differ, and their speed drifts, so ratios count more than rates, and alternatives run in alternation.
+//! Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is measured.
 //!
-//! After each scenario, its book is verified from end to end and checked against what clients were acknowledged.
+//! After each scenario, the book is verified from end to end and compared with what the server acknowledged to clients.
 
 mod args;
 mod book;
@@ -30,11 +30,11 @@ use tracing_subscriber::EnvFilter;
 
 use args::BenchArgs;
 
-/// The server's allocator: two scenarios run the ledger in this process.
+/// The same allocator as the server's, because some scenarios run the ledger in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Progress of the benchmark, and warnings of everything it uses.
+/// Logs the progress of the benchmark, and warnings of all other code.
 const LOG_FILTER: &str = "warn,revwallet_bench=info";
 
 fn main() -> ExitCode {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match measure_and_print(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            // Standard error may be closed, and then nothing is left to report to.
+            // If standard error is closed, the error cannot be reported.
             let _unread = writeln!(std::io::stderr(), "revwallet-bench: {cause:#}");
             ExitCode::FAILURE
         }

@@ -1,6 +1,6 @@
-//! A collector of traces that accepts everything: the part of OTLP over gRPC that an exporter needs.
+//! A collector of traces that accepts everything. It implements the part of OTLP over gRPC that an exporter needs.
 //!
-//! It passes messages on undecoded, so that it costs a benchmark little; `tests/e2e` uses it too.
+//! The collector passes messages on without decoding them, so that it takes little CPU time; `tests/e2e` uses it too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use hyper::body::Frame;
 /// gRPC method that exports traces.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Prefix of each gRPC message: one byte for compression, four for the length.
+/// Prefix of each gRPC message: a byte for compression and four bytes for the length.
 const PREFIX_BYTES: usize = 5;
 
-/// Receives each message: an `ExportTraceServiceRequest` as protobuf.
+/// Function that gets each message, an `ExportTraceServiceRequest` encoded as protobuf.
 type MessageHandler = Arc<dyn Fn(Bytes) + Send + Sync>;
 
 /// Listens until the runtime ends, on any free port if `port` is 0, and returns the address.

@@ -12,7 +12,7 @@ use crate::load::latency::LatencyHistogram;
 use crate::samples::LoadResult;
 use crate::sql;
 
-/// Database of the baseline, on the same server as the books.
+/// Database of the baseline, on the same Postgres server as the books.
 const DATABASE: &str = "baseline";
 
 /// Runs `pgbench` on the baseline's database.
@@ -50,7 +50,7 @@ impl PgbenchBaseline {
         })
     }
 
-    /// Deposits into random accounts of the first `accounts`.
+    /// Deposits into random accounts among the first `accounts`.
     pub(crate) async fn run(
         &self,
         clients: usize,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// `USER_HZ`, the clock ticks per second of `/proc/PID/stat`: 100 on every platform that Linux supports today.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Monitors server processes and the Postgres that runs in a folder.
+/// Monitors server processes and the Postgres server whose data directory is in the given folder.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceMonitor {
     processes: Vec<u32>,
@@ -22,7 +22,7 @@ struct ResourceSnapshot {
     memory_bytes: u64,
 }
 
-/// Average cores that were busy during a measurement, and resident memory of the largest process at its end.
+/// Average number of busy cores during a measurement, and resident memory of the largest process at the end of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ResourceUsage {
     pub process_cores: f64,
@@ -35,7 +35,7 @@ impl ResourceMonitor {
         Self { processes: processes.to_vec(), postgres_dir: postgres_dir.to_owned() }
     }
 
-    /// Returns the output of a load with the resources used while it ran.
+    /// Returns the output of a load, and the resources that were used while the load ran.
     pub(crate) async fn measure<T>(
         &self,
         load: impl Future<Output = anyhow::Result<T>>,
@@ -85,7 +85,7 @@ impl ResourceSnapshot {
     }
 }
 
-/// User and system time of a process, including that of its terminated children.
+/// User and system CPU time of a process and of its terminated children.
 fn cpu_time(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The process name may contain spaces and parentheses, so fields are counted from its end.

@@ -1,4 +1,4 @@
-//! Results of loads, and statistics over repeated ones.
+//! Results of loads, and statistics over repeated loads.
 
 use std::time::Instant;
 
@@ -17,14 +17,14 @@ pub(crate) struct LoadResult {
     pub latencies: LatencyHistogram,
 }
 
-/// A load's result with the resources used while it ran.
+/// A load's result, and the resources that were used while the load ran.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadSample {
     pub result: LoadResult,
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that ran in alternation, so that drift of the machine affects both alike.
+/// Samples of two alternatives that ran in alternation, so that drift of the machine's speed affects both alike.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {
     baseline: Vec<LoadSample>,
@@ -32,13 +32,14 @@ pub(crate) struct PairedSamples {
 }
 
 impl LoadResult {
-    /// Rate and latencies of a load that began at this moment and has ended.
+    /// Rate and latencies of a load that began at `began` and has just ended.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(crate) fn since(began: Instant, latencies: LatencyHistogram) -> Self {
         Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
     }
 
-    /// Waits for the tasks of a load, each of which recorded its latencies, and counts `operations` for each latency.
+    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency counts as `operations`
+    /// operations in the rate.
     pub(crate) async fn join(
         tasks: JoinSet<anyhow::Result<LatencyHistogram>>,
         began: Instant,
@@ -68,7 +69,7 @@ impl LoadSample {
 }
 
 impl PairedSamples {
-    /// Adds one turn.
+    /// Adds the samples of a turn.
     pub(crate) fn push(&mut self, baseline: LoadSample, candidate: LoadSample) {
         self.baseline.push(baseline);
         self.candidate.push(candidate);
@@ -94,7 +95,7 @@ impl PairedSamples {
     }
 }
 
-/// Median of the values, or NaN without any; the upper one of two.
+/// Median of the values: of an even number, the upper middle value; of none, NaN.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::book::BenchBook;
 
-/// Buffer for the server's log, large enough that reading it costs few wake-ups.
+/// Buffer for the server's log, so large that few reads are needed.
 const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes at the start of a log line that contain its level.
@@ -28,7 +28,8 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts a server on a free port and waits until it listens; it logs no successful requests unless a setting says so.
+    /// Starts a server on a free port and waits until it listens. The server logs no successful requests, unless
+    /// `settings` say so.
     pub(crate) async fn start(
         binary: &Path,
         book: &BenchBook,
@@ -36,7 +37,8 @@ impl ServerProcess {
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.arg("serve").args(SETTINGS).args(["--database-url", &book.url]);
-        // All load comes from one address. An older binary has no such flag, but ignores the variable.
+        // All load comes from one address. The limit is set by an environment variable, which an older binary without
+        // this setting ignores.
         command.env("REVWALLET_HTTP_CONNECTIONS_PER_ADDRESS", "100000");
         if !settings.iter().any(|setting| setting.starts_with("--log-success-ratio")) {
             command.arg("--log-success-ratio=0");
@@ -68,13 +70,13 @@ impl ServerProcess {
         self.child.id().unwrap_or_default()
     }
 
-    /// Kills the server without warning: everything it acknowledged must still be in the book.
+    /// Kills the server without a shutdown. Everything that the server acknowledged must still be in the book.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill the server under test")
     }
 }
 
-/// Logs the server's warnings, which may explain a figure, and discards other lines at little cost.
+/// Logs the server's warnings, which may explain a measurement, and discards other lines at little cost.
 async fn forward_warnings(mut log: BufReader<ChildStdout>) {
     let mut line = Vec::new();
     while let Ok(1..) = log.read_until(b'\n', &mut line).await {

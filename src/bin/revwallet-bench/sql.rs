@@ -3,7 +3,7 @@
 use revwallet::ledger::companion::CompanionKind;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-/// Inserts a row for each posting in its transaction, as a purchase would.
+/// Inserts a row for each posting, in the transaction of the posting, as a purchase does.
 pub(crate) static NOTE_COMPANION: CompanionKind = CompanionKind {
     name: "bench.noted",
     sql: "
@@ -88,7 +88,8 @@ pub(crate) async fn release_snapshot(db: &mut PgConnection) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Vacuums and checkpoints, as the server does by itself over time: so books of different sizes start alike.
+/// Vacuums and checkpoints, as Postgres does over time, so that books of different sizes start under the same
+/// conditions.
 pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result<()> {
     db.execute("vacuum (analyze) ledger.transfer").await?;
     db.execute("vacuum (analyze) ledger.posting").await?;
@@ -99,7 +100,7 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
 /// Score of every entry of the board `equal`.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
-/// Fills an empty board whose name is the pattern of its scores. Returns positions all over it.
+/// Fills an empty board, whose name is the pattern of its scores. Returns positions spread over the whole board.
 pub(crate) async fn fill_board(
     db: &mut PgConnection,
     pattern: &str,
@@ -126,7 +127,7 @@ pub(crate) async fn fill_board(
     .bind(entries)
     .execute(&mut *db)
     .await?;
-    // Buckets as submissions leave them, between half full and full.
+    // Submissions leave buckets between half full and full, and so does this statement.
     sqlx::query(
         "insert into leaderboard_bucket (season, level, place, entries)
         select e.season, l.level, case when e.rank = 1 then '' else e.place end, least(l.size, $2 - e.rank + 1)
@@ -158,13 +159,13 @@ pub(crate) async fn fill_board(
     .await
 }
 
-/// Number of orders that are not over.
+/// Number of orders that have not ended.
 pub(crate) async fn open_orders(db: &mut PgConnection) -> anyhow::Result<i64> {
     let open = "select count(*) from saga where ended_at is null";
     Ok(sqlx::query_scalar(open).fetch_one(db).await?)
 }
 
-/// Number of orders that are complete, and of all orders.
+/// Number of completed orders, and number of all orders.
 pub(crate) async fn completed_orders(db: &mut PgConnection) -> anyhow::Result<(i64, i64)> {
     let count = "select count(*) filter (where state = 'completed'), count(*) from saga";
     Ok(sqlx::query_as(count).fetch_one(db).await?)

@@ -13,7 +13,7 @@ use crate::sql;
 /// Minor units of each deposit: one euro.
 const DEPOSIT_MINOR: i64 = 100;
 
-/// Checks count and balances against what clients were acknowledged, then verifies the book.
+/// Compares the number of deposits and the balances with the acknowledged deposits, then verifies the book.
 pub(crate) async fn verify_deposits(
     book: &BenchBook,
     target: &LoadTarget,

@@ -14,7 +14,8 @@ use super::os_user::OsUser;
 /// Oldest major version of PostgreSQL that is supported.
 const MAJOR_MIN: u32 = 15;
 
-/// Longest time that a binary may take to print its version: some are scripts of version managers that download first.
+/// Longest time that a binary may take to print its version. Some binaries are scripts of version managers, which first
+/// download the real binary.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A folder with `initdb` and `postgres`, and their version.
@@ -32,7 +33,7 @@ pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
     Ok(found)
 }
 
-/// The binaries to run a cluster with: those in `folder` if given, else the best ones on this machine.
+/// Finds the binaries that run the cluster: those in `folder`, or without a `folder` the best binaries on this machine.
 pub(super) async fn find(
     folder: Option<&Path>,
     cluster_major: Option<u32>,
@@ -50,9 +51,9 @@ pub(super) async fn find(
     choose(vec![binaries], cluster_major)
 }
 
-/// Chooses the newest binaries for a new cluster; an existing one requires the major version that created it.
+/// Chooses the newest binaries for a new cluster. An existing cluster requires the major version that created it.
 fn choose(mut found: Vec<Binaries>, cluster_major: Option<u32>) -> anyhow::Result<Binaries> {
-    // The sort is stable: of equal versions, the one found first wins.
+    // The sort is stable, so among equal versions the binaries that were found first win.
     found.sort_by_key(|binaries| std::cmp::Reverse((binaries.major, binaries.minor)));
     let names: Vec<_> = found
         .iter()

@@ -1,4 +1,4 @@
-//! Creation of a cluster, and the settings that it runs with.
+//! Creation of a Postgres cluster, and the settings of its server.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -15,10 +15,10 @@ use super::binaries::Binaries;
 use super::connect::USER;
 use super::data_dir::DataDir;
 
-/// Name of a cluster until it is complete; a number follows.
+/// Prefix of the temporary name of a cluster that is being created; a number follows.
 const UNFINISHED: &str = "postgres.new.";
 
-/// Distinguishes the attempts of this process.
+/// Counter that makes the temporary names of this process distinct.
 static ATTEMPT: AtomicU32 = AtomicU32::new(0);
 
 /// Major version that created a cluster; `None` if there is no cluster yet.
@@ -32,7 +32,7 @@ pub(super) fn major_version(cluster: &Path) -> anyhow::Result<Option<u32>> {
     Ok(Some(text.trim().parse().with_context(|| format!("{} is malformed", path.display()))?))
 }
 
-/// Creates the cluster under a temporary name, and renames it when it is complete and on disk.
+/// Creates the cluster under a temporary name, and renames the folder when the cluster is complete and on disk.
 pub(super) async fn create(
     data_dir: &DataDir,
     binaries: &Binaries,
@@ -81,7 +81,7 @@ async fn initdb(
     if !sync {
         command.arg("--no-sync");
     }
-    // It writes into a pipe, so if this program is killed, the next line that it writes ends it as well.
+    // `initdb` writes into a pipe. If this program is killed, the next line that `initdb` writes ends `initdb` as well.
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child =
         child.with_context(|| format!("cannot run {}/initdb", binaries.folder.display()))?;
@@ -104,7 +104,7 @@ async fn initdb(
 struct ProcessGroup(Option<u32>);
 
 impl ProcessGroup {
-    /// Drops the guard without killing: the process has ended.
+    /// Drops the guard without killing the group, because the process has ended.
     fn disarm(mut self) {
         self.0 = None;
     }
@@ -113,13 +113,14 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            // It may have ended in the meantime.
+            // The group may have ended in the meantime.
             killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
     }
 }
 
-/// Removes the leftovers of interrupted attempts. Those that cannot be removed are harmless: each attempt has its own name.
+/// Removes the leftovers of interrupted attempts to create a cluster. Leftovers that cannot be removed are harmless,
+/// because each attempt has its own name.
 fn remove_unfinished(home: &Path) {
     let entries = fs::read_dir(home).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
@@ -128,7 +129,7 @@ fn remove_unfinished(home: &Path) {
     }
 }
 
-/// Settings of Postgres: reachable only by its socket, with the durability of its defaults.
+/// Settings of Postgres, which listens only on its Unix socket and is as durable as by default.
 pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [
@@ -140,7 +141,7 @@ pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, St
         ("cluster_name", data_dir.cluster_name()),
         ("max_connections", "100".into()),
         ("shared_buffers", "256MB".into()),
-        // Few and even checkpoints: each causes a burst of full pages in the write-ahead log.
+        // Checkpoints are rare and spread over time, because each causes a burst of full pages in the write-ahead log.
         ("max_wal_size", "2GB".into()),
         ("checkpoint_timeout", "15min".into()),
         ("checkpoint_completion_target", "0.9".into()),

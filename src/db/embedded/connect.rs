@@ -16,7 +16,7 @@ pub(super) enum ConnectOutcome {
         version: String,
     },
     DatabaseMissing,
-    /// Not yet accepting connections, with the reason.
+    /// Postgres does not accept connections yet. Contains the reason.
     NotReady(String),
 }
 

@@ -14,7 +14,7 @@ use super::environment;
 use super::log::Log;
 use super::os_user::OsUser;
 
-/// Longest path of a cluster, in bytes. Postgres truncates paths at 1023 bytes and appends to this one.
+/// Longest path of a cluster, in bytes. Postgres appends file names to the path and truncates the result at 1023 bytes.
 const CLUSTER_PATH_MAX: usize = 900;
 
 /// Name of the folder of the cluster, and of the link to it in a data directory that cannot contain it.
@@ -25,7 +25,7 @@ const CLUSTER: &str = "postgres";
 pub(super) struct DataDir {
     /// The data directory of the settings.
     pub path: PathBuf,
-    /// Parent folder of the cluster and its lock: the data directory, or a folder elsewhere.
+    /// Parent folder of the cluster and of its lock file: the data directory, or a folder elsewhere.
     pub home: PathBuf,
     pub cluster: PathBuf,
     pub os_user: OsUser,
@@ -59,12 +59,12 @@ impl DataDir {
         Ok(Self { path: data_dir, home, cluster, os_user })
     }
 
-    /// Whether a data directory has a cluster, in it or linked from it.
+    /// Whether a data directory contains a cluster or a link to a cluster.
     pub(super) fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
         Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
     }
 
-    /// Sixteen hexadecimal digits that identify this cluster where a path would be too long.
+    /// Sixteen hexadecimal digits that identify this cluster in names for which its path is too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }
@@ -78,7 +78,7 @@ impl DataDir {
         Log::new(self.path.join("postgres.log"))
     }
 
-    /// Links from the data directory to a cluster that is elsewhere.
+    /// Creates a link in the data directory, if the cluster is in a folder elsewhere.
     pub(super) fn link(&self) -> anyhow::Result<()> {
         let link = self.path.join(CLUSTER);
         if link == self.cluster || link.is_symlink() {
@@ -98,7 +98,8 @@ fn create(data_dir: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The cluster at a path; `None` if there is nothing or an empty folder. Any other content is refused.
+/// The cluster at a path; `None` if the path does not exist or is an empty folder. A folder with other content is
+/// refused.
 fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let cluster = match path.canonicalize() {
         Ok(cluster) => cluster,
@@ -141,7 +142,8 @@ fn create_elsewhere(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let home = base.join(hash(data_dir));
     let create = || {
         fs::create_dir_all(&home)?;
-        // Postgres must be able to pass, whatever the umask is; the cluster itself is inaccessible to others.
+        // Postgres must be able to enter these folders, whatever the umask is. Only its user can enter the cluster
+        // itself.
         fs::set_permissions(&base, fs::Permissions::from_mode(0o755))?;
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755))?;
         home.canonicalize()

@@ -1,4 +1,5 @@
-//! Environment variables that the private Postgres depends on: conventions of the system, not settings of the program.
+//! Environment variables that the private Postgres depends on. They are conventions of the operating system, not
+//! settings of the program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ pub(super) fn runtime_dir() -> Option<PathBuf> {
     variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Search paths for the libraries of a Postgres in an unusual place, which are passed on to it.
+/// Search paths for shared libraries, passed on to a Postgres whose libraries are in an unusual place.
 pub(super) fn library_paths() -> impl Iterator<Item = (&'static str, OsString)> {
     ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"]
         .into_iter()

@@ -1,4 +1,5 @@
-//! The log file of the private Postgres: rotated at each start, and quoted if Postgres does not start.
+//! The log file of the private Postgres. A large log is rotated at a start; if Postgres does not start, the error
+//! quotes the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +10,7 @@ use anyhow::anyhow;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
-/// Size beyond which the log is rotated at the next start; the previously rotated one is overwritten.
+/// Size beyond which the log is rotated at the next start. Rotation overwrites the previously rotated log.
 const SIZE_MAX: u64 = 10 * 1024 * 1024;
 
 /// Length of the end of the log that is searched for the reason of a failure.
@@ -44,7 +45,7 @@ impl Log {
             fs::rename(&self.path, self.path.with_extension("log.1"))?;
         }
         let new = !self.path.exists();
-        // Root must not follow a link that another user has put into a folder of theirs.
+        // Root must not follow a symbolic link that another user has placed there.
         let mut options = OpenOptions::new();
         let file = options
             .append(true)
@@ -59,12 +60,12 @@ impl Log {
         Ok(file)
     }
 
-    /// Current length of the log, which is where the next Postgres begins to write.
+    /// Current length of the log. The next Postgres appends after it.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// The last error that Postgres logged behind the first `start` bytes.
+    /// The last error that Postgres logged after the first `start` bytes of the log.
     pub(super) fn last_error_since(&self, start: u64) -> String {
         let mut tail = Vec::new();
         let read = File::open(&self.path).and_then(|mut file| {
@@ -78,7 +79,7 @@ impl Log {
     }
 }
 
-/// The last fatal line, or else the last line.
+/// The last line with a fatal error; without a fatal error, the last line that is not blank.
 fn last_error(text: &str) -> String {
     let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
     let line =

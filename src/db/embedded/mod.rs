@@ -10,9 +10,9 @@
 //! Bounds: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log), `JOIN_WAIT_MAX`, and the three
 //! steps of a stop in `postmaster`.
 //!
-//! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still runs,
-//! sessions of a Postgres that was killed, a pid file whose id now belongs to another process.
-//! A dropped `Embedded` (or a dropped `start`) signals its Postgres to stop but does not wait for it.
+//! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still
+//! runs, sessions of a Postgres that was killed, a pid file whose process id now belongs to another process. Dropping
+//! `Embedded` (or the future of `start`) signals Postgres to stop but does not wait for its end.
 
 mod binaries;
 mod cluster;
@@ -44,7 +44,7 @@ use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
-/// Pause between two checks of a starting Postgres, which adds to the time of every start.
+/// Pause between two checks whether a starting Postgres is ready. Every start may take longer by this pause.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time to wait for the Postgres of another process.
@@ -76,7 +76,7 @@ pub struct EmbeddedArgs {
 pub struct Embedded {
     socket_dir: PathBuf,
     version: String,
-    /// Absent if another process owns the cluster.
+    /// `None` if another process owns the cluster.
     owner: Option<Supervisor>,
 }
 
@@ -86,7 +86,7 @@ impl Embedded {
         Self::start_with(args, Vec::new()).await
     }
 
-    /// The same, with additional settings of Postgres: tests turn `fsync` off.
+    /// Like [`Self::start`], with additional settings of Postgres, such as `fsync = off` in tests.
     pub async fn start_with(
         args: &EmbeddedArgs,
         settings: Vec<(String, String)>,
@@ -129,7 +129,7 @@ impl Embedded {
         }
     }
 
-    /// Like `start`, but fails if there is no cluster yet, and creates nothing then.
+    /// Like `start`, but fails without creating anything if there is no cluster yet.
     pub async fn start_existing(args: &EmbeddedArgs) -> anyhow::Result<Self> {
         if !DataDir::has_cluster(&args.data_dir)? {
             bail!(
@@ -183,7 +183,7 @@ impl Embedded {
         self.owner.as_ref().map_or(0, Supervisor::restarts)
     }
 
-    /// Stops Postgres and waits for the end of its last process; does nothing if it was joined.
+    /// Stops Postgres and waits for the end of its last process. Does nothing if another process owns this Postgres.
     pub async fn stop(&self) {
         if let Some(owner) = &self.owner {
             owner.stop().await;
@@ -216,7 +216,8 @@ fn open_lock(data_dir: &DataDir) -> anyhow::Result<File> {
     })
 }
 
-/// Tries to lock the cluster and returns whether this process owns it now. The kernel releases the lock with the process.
+/// Tries to lock the cluster and returns whether this process owns it now. The kernel releases the lock when the
+/// process ends.
 fn lock(file: &File, data_dir: &DataDir) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! The operating system user that Postgres runs as: it refuses to run as root.
+//! The operating system user that Postgres runs as. Postgres refuses to run as root.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
@@ -18,7 +18,7 @@ const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 pub(super) struct OsUser {
     pub uid: u32,
     pub gid: u32,
-    /// Whether it is not the user that runs this program.
+    /// Whether this user differs from the user that runs this program.
     pub is_other: bool,
 }
 
@@ -71,9 +71,11 @@ impl OsUser {
         Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), is_other: false }
     }
 
-    /// A command that runs as this user, in a process group of its own so that Ctrl-C at a terminal does not reach it.
+    /// A command that runs as this user, in its own process group, so that Ctrl-C at a terminal does not reach the
+    /// command.
     ///
-    /// It does not inherit the environment, which may contain secrets and `PG...` variables that affect Postgres.
+    /// The command does not inherit the environment, which may contain secrets and `PG...` variables that affect
+    /// Postgres.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C");
@@ -95,7 +97,8 @@ impl OsUser {
             .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 
-    /// Whether this user can enter a folder. The kernel decides, since every parent and not only mode bits count.
+    /// Whether this user can enter a folder. A shell of the user tries to, because access depends on every parent
+    /// folder and not only on mode bits.
     pub(super) async fn can_enter(&self, folder: &Path) -> anyhow::Result<bool> {
         if !self.is_other {
             return Ok(true);

@@ -20,7 +20,7 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Reads the pid file of a cluster; `None` if there is none, or if Postgres has just begun to write it.
+    /// Reads the pid file of a cluster; `None` if the file does not exist, or if Postgres has only begun to write it.
     pub(super) fn read(cluster: &Path) -> anyhow::Result<Option<Self>> {
         let path = cluster.join(NAME);
         match fs::read_to_string(&path) {
@@ -33,7 +33,7 @@ impl PidFile {
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines().map(str::trim_end);
         let pid = lines.next()?.parse().ok()?;
-        // The other lines are cluster, start time, port, socket folder, address, shared memory and state.
+        // The lines after the process id: cluster, start time, port, socket folder, address, shared memory and state.
         let socket_dir = lines.nth(3).filter(|line| !line.is_empty()).map(PathBuf::from);
         Some(Self { pid, socket_dir, is_ready: lines.nth(2) == Some("ready") })
     }
@@ -41,8 +41,8 @@ impl PidFile {
 
 /// The pid file of the postmaster that runs this cluster.
 ///
-/// If none runs, the leftovers of a killed one are removed: Postgres itself would trust a pid file whose id belongs to
-/// another process by now, and would wait for busy sessions forever.
+/// If no postmaster runs, the leftovers of a killed postmaster are removed. Postgres itself would trust a pid file
+/// whose process id now belongs to another process, and would wait for busy sessions forever.
 pub(super) async fn running_postmaster(
     cluster: &Path,
     cluster_name: &str,

@@ -1,4 +1,4 @@
-//! A running Postgres: a child of this process, or one that was taken over.
+//! A running Postgres: a child of this process, or a Postgres that another process started and this one took over.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,22 +13,23 @@ use tracing::warn;
 use super::POLL_INTERVAL;
 use super::process::{postmaster_has_ended, send};
 
-/// Signals that stop Postgres, each with the time to wait: a fast shutdown writes a checkpoint, an immediate one does not.
+/// Signals that stop Postgres, each with the time to wait: a fast shutdown, which writes a checkpoint, an immediate
+/// shutdown without a checkpoint, and a kill.
 const STOP_SIGNALS: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(20)),
     (Signal::SIGQUIT, Duration::from_secs(6)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The first process of a Postgres. On drop it gets a signal to stop, but is not waited for.
+/// The main process of a Postgres server. Dropping this sends a signal to stop, but does not wait for the end.
 #[derive(Debug)]
 pub(super) struct Postmaster {
     pid: i32,
     cluster: PathBuf,
-    /// Absent when another program started it.
+    /// `None` if another process started this Postgres.
     child: Option<Child>,
     has_ended: bool,
-    /// Length of the log at its start.
+    /// Length of the log when this Postgres started.
     pub log_start: u64,
 }
 
@@ -65,7 +66,7 @@ impl Postmaster {
         self.has_ended
     }
 
-    /// Stops it, with a stronger signal each time that it does not end in time.
+    /// Stops Postgres. Sends the next stronger signal whenever Postgres does not end in time.
     pub(super) async fn stop(&mut self) {
         for (signal, wait_max) in STOP_SIGNALS {
             if self.has_ended() {

@@ -1,4 +1,5 @@
-//! Processes that are not children of this one: the Postgres that a pid file names, and the sessions that a killed one left.
+//! Processes that are not children of this process: the Postgres that a pid file names, and sessions of a killed
+//! Postgres.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tracing::warn;
 
 use super::POLL_INTERVAL;
 
-/// Time for sessions to notice that their postmaster was killed; a busy one never does.
+/// Time for sessions to notice that their postmaster was killed. A busy session never notices.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time to wait for the end of killed processes.
@@ -21,9 +22,9 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
     Postmaster,
-    /// A Postgres that does not show its cluster; Postgres itself decides.
+    /// A Postgres whose command line does not name a cluster. Postgres itself checks for a conflict when it starts.
     UnknownPostgres,
-    /// No process, or an unrelated one: ids are reused, soon after the restart of a container.
+    /// No process, or an unrelated process. Process ids are reused, especially after the restart of a container.
     Other,
 }
 
@@ -32,7 +33,8 @@ pub(super) fn holder_of(pid: i32, cluster: &Path) -> PidHolder {
     command_line(pid).map_or(PidHolder::Other, |command| classify(&command, cluster))
 }
 
-/// Whether the postmaster that had `pid` has ended completely: while it ends, it no longer has a command line.
+/// Whether the postmaster with this `pid` has exited. While a process is exiting it has no command line any more, so a
+/// missing command line alone is no proof.
 pub(super) fn postmaster_has_ended(pid: i32, cluster: &Path) -> bool {
     command_line(pid).map_or_else(
         || is_gone(pid),
@@ -66,9 +68,10 @@ pub(super) fn send(pid: i32, signal: Signal) {
     }
 }
 
-/// Ends the sessions of a killed postmaster, which hold the shared memory that the next one needs.
+/// Ends the sessions of a killed postmaster, which hold the shared memory that the next postmaster needs.
 ///
-/// The title of each contains the name of the cluster. The caller makes sure that no postmaster of that name runs.
+/// The process title of each session contains the name of the cluster. The caller makes sure that no postmaster of that
+/// cluster runs.
 pub(super) async fn end_orphans(cluster_name: &str) {
     let started = Instant::now();
     let mut orphans = session_processes(cluster_name);

@@ -14,10 +14,10 @@ use super::os_user::OsUser;
 /// Name of the socket of port 5432.
 const SOCKET: &str = ".s.PGSQL.5432";
 
-/// Longest path of a socket, in bytes: the limit of macOS; Linux allows 107.
+/// Longest path of a socket, in bytes. This is the limit of macOS; Linux allows 107.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// Chooses and prepares the folder of the socket: the first candidate that works.
+/// Prepares the folder of the socket and returns the first candidate that works.
 pub(super) fn choose(hash: &str, os_user: &OsUser) -> anyhow::Result<PathBuf> {
     let shared =
         if geteuid().is_root() { Some(PathBuf::from("/run")) } else { environment::runtime_dir() };
@@ -32,7 +32,7 @@ pub(super) fn choose(hash: &str, os_user: &OsUser) -> anyhow::Result<PathBuf> {
     Ok(fallback)
 }
 
-/// Creates the folder if it is missing, and makes it belong to the user and inaccessible to others.
+/// Creates the folder if it is missing, and makes it accessible only to the user that runs Postgres.
 pub(super) fn prepare(folder: &Path, os_user: &OsUser) -> anyhow::Result<()> {
     let to_error = |cause: std::io::Error| {
         anyhow!("cannot prepare the folder {} for the database's socket: {cause}", folder.display())
@@ -50,7 +50,8 @@ pub(super) fn prepare(folder: &Path, os_user: &OsUser) -> anyhow::Result<()> {
     // A link or another user's folder would let that user impersonate the database.
     let metadata = folder.symlink_metadata().map_err(to_error)?;
     let owner = metadata.uid();
-    // Outside /tmp only root creates such folders for root, so this one was left by a Postgres of another user.
+    // If this process is root, only root creates such folders outside of /tmp, so the folder is from an earlier
+    // Postgres that ran as another user.
     let is_created_by_root = geteuid().is_root() && (owner == 0 || !folder.starts_with("/tmp"));
     if !metadata.is_dir() || !(owner == os_user.uid || is_created_by_root) {
         bail!(

@@ -1,4 +1,5 @@
-//! The supervisor of a cluster: starts Postgres from whatever state it was left in, restarts it if it ends, and stops it.
+//! The supervisor of a cluster: starts Postgres, whatever an earlier process left, restarts it if it ends, and stops
+//! it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,22 +23,22 @@ use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 /// Longest time that a start may take. Recovery after a crash reads up to `max_wal_size` of log, maybe from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
-/// Time during which a start is retried while leftovers of the last Postgres block it.
+/// Longest time that a start is retried while leftovers of the last Postgres block it.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// Pause between two tries of a start.
+/// Pause before a start is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Pause between two checks whether Postgres still runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// First pause after a restart; it doubles with each further one.
+/// First backoff after a restart. The backoff doubles with each further restart.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// Longest pause after a restart.
+/// Longest backoff after a restart.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Uptime after which the pause starts over.
+/// Uptime of Postgres after which the backoff starts over.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Supervisor {
                 "the private Postgres has ended, but its leftovers could not be removed: {reason:#}"
             );
         }
-        // The folder of the socket should be empty now; if it is not, it is harmless.
+        // The folder of the socket should be empty now. A folder that stays is harmless.
         drop(std::fs::remove_dir(&self.socket_dir));
         drop(self.lock.unlock());
     }
@@ -193,7 +194,7 @@ impl Supervisor {
                     self.log.path().display()
                 );
             }
-            // Counted from here: the creation of a cluster takes longer, and was logged.
+            // The wait counts from here. The creation of a cluster, which takes longer, has its own log message.
             let waiting_since = *waiting_since.get_or_insert_with(Instant::now);
             if !is_logged && LOG_AFTER < waiting_since.elapsed() {
                 is_logged = true;
@@ -222,7 +223,7 @@ impl Supervisor {
         })
     }
 
-    /// Refuses a start whose Postgres has ended; returns after a pause if a retry can succeed.
+    /// Handles a Postgres that ended during the start: pauses if a retry can succeed, and fails otherwise.
     async fn check_exit(&self, ended: &Postmaster, started: Instant) -> anyhow::Result<()> {
         let error = self.log.last_error_since(ended.log_start);
         if ended.is_taken_over() || (started.elapsed() < RETRY_MAX && is_transient(&error)) {
@@ -258,7 +259,7 @@ impl Supervisor {
         socket::prepare(&self.socket_dir, &data_dir.os_user)?;
         let compression = cluster::wal_compression(data_dir, &binaries).await;
         let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
-        // The cluster is the first argument: a process that takes over this Postgres recognizes it by that.
+        // The cluster is the first argument, by which a process that takes over this Postgres recognizes it.
         command
             .arg("-D")
             .arg(&data_dir.cluster)

@@ -1,4 +1,4 @@
-//! Tracked request bodies: whether a body has arrived, and the rest that a handler did not read.
+//! Tracks request bodies: whether a body has arrived, and the part that the handler did not read.
 //!
 //! In HTTP/1.1 the next request follows the body. An unread body must be drained, or the response must say
 //! `Connection: close`; hyper does neither, and a client that sends the rest gets a reset.
@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use super::super::BODY_BYTES_MAX;
 use super::OpenConnection;
 
-/// Largest unread body that is drained. For a larger one the connection closes.
+/// Largest unread body that is drained. A larger body closes the connection.
 const DRAIN_BYTES_MAX: u64 = BODY_BYTES_MAX as u64;
 
 /// Longest time that draining may take.
@@ -30,8 +30,8 @@ pub(in crate::http) struct Leftover<B> {
     expects_continue: bool,
 }
 
-/// Tracks the body of a request. There is no leftover to settle for a request without a body, and for HTTP/2, whose
-/// streams are independent.
+/// Tracks the body of a request. Requests without a body and HTTP/2 requests have no leftover; HTTP/2 streams are
+/// independent of each other.
 pub(in crate::http) fn track<B>(
     request: Request<B>,
     connection: &Arc<OpenConnection>,
@@ -78,7 +78,7 @@ where
     }
 }
 
-/// Reads the rest of a body; hyper closes the connection if this ends early.
+/// Reads the rest of a body; hyper closes the connection if the rest does not arrive in time.
 async fn drain<B: HttpBody + Unpin>(mut body: B) {
     let rest = async { while let Some(Ok(_frame)) = body.frame().await {} };
     let _out_of_time = tokio::time::timeout(DRAIN_TIME_MAX, rest).await;
@@ -86,7 +86,7 @@ async fn drain<B: HttpBody + Unpin>(mut body: B) {
 
 /// A body that records its arrival and hands over its unread rest when it is dropped.
 struct TrackedBody<B> {
-    /// None after the body has arrived.
+    /// `None` after the body has arrived.
     inner: Option<B>,
     slot: Arc<Mutex<Option<B>>>,
     connection: Arc<OpenConnection>,

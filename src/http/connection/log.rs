@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::telemetry::Metrics;
 
-/// Least time between two log lines: an attack closes thousands of connections a second.
+/// Shortest time between two log lines, because an attack can close thousands of connections per second.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reason for closing a connection.
@@ -15,15 +15,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(in crate::http) enum CloseReason {
     /// No request arrived within the header timeout.
     NoRequest,
-    /// Its address has too many connections.
+    /// The client's address has too many connections.
     Address,
-    /// It was idle while another client was waiting to be accepted.
+    /// The connection was idle while another client was waiting to be accepted.
     Pressure,
-    /// Its client stopped reading.
+    /// The client stopped reading.
     Stalled,
-    /// Its client took too long during shutdown or eviction.
+    /// The client took too long during shutdown or eviction.
     Shutdown,
-    /// Its client violated HTTP/2, for example with too many resets.
+    /// The client violated HTTP/2, for example with too many resets.
     Protocol,
 }
 

@@ -23,7 +23,7 @@ use super::memory::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
 
-/// Longest time that a closing connection waits for its client to send or read the rest.
+/// Longest time that a closing connection waits for its client to send the rest of a request or to read a response.
 const CLIENT_GRACE: Duration = Duration::from_secs(2);
 
 /// Interval at which a closing connection checks for running handlers.
@@ -33,7 +33,7 @@ const WORK_POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct OpenConnection {
     peer: IpAddr,
-    /// Share of its address; none for a trusted proxy.
+    /// Limits that the connections of the client's address share; `None` for a trusted proxy.
     share: Option<Arc<AddressShare>>,
     opened: Instant,
     /// Requests that have arrived so far.
@@ -48,9 +48,9 @@ pub struct OpenConnection {
     idle_since_ms: AtomicU64,
     /// Whether the client may still be sending a body that will not be read.
     has_unread_body: AtomicBool,
-    /// Whether it has become a WebSocket, which has deadlines of its own.
+    /// Whether the connection has become a WebSocket, which has its own deadlines.
     is_upgraded: AtomicBool,
-    /// Cancelled to close the connection.
+    /// Token that is cancelled to close the connection.
     closing: CancellationToken,
     tasks: Tasks,
 }
@@ -101,7 +101,7 @@ impl OpenConnection {
         self.share.as_deref()
     }
 
-    /// Registers a request, unless its address has too many.
+    /// Registers a request, unless the client's address has too many concurrent requests.
     pub(super) fn begin_request(self: &Arc<Self>) -> Result<RequestSlot> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let permit = match &self.share {
@@ -179,9 +179,9 @@ impl OpenConnection {
 /// Abnormal end of a connection.
 #[derive(Debug)]
 pub(super) enum ServeError<E> {
-    /// The client or the network broke it.
+    /// The client or the network broke the connection.
     Broken(E),
-    /// Its client exceeded [`CLIENT_GRACE`].
+    /// The client exceeded [`CLIENT_GRACE`].
     CutOff,
 }
 

@@ -38,9 +38,9 @@ pub(in crate::http) struct GuardedStream {
     connection: Arc<OpenConnection>,
     log: Arc<ConnectionLog>,
     limit: Duration,
-    /// None after the first request has arrived.
+    /// `None` after the first request has arrived.
     opening: Option<Opening>,
-    /// Deadline that runs while the client takes no byte.
+    /// Deadline that runs while the client reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     line: FirstLine,
     closing: Closing,
@@ -50,11 +50,12 @@ pub(in crate::http) struct GuardedStream {
 struct Opening {
     accepted: Instant,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the HTTP/2 preface that have arrived; none if the protocol is another.
+    /// Bytes of the HTTP/2 preface that have arrived; `None` if the connection uses another protocol.
     preface: Option<usize>,
 }
 
-/// Progress of the first line of a head, which distinguishes a URI that is too long from headers that are.
+/// Whether the first line of a request head has ended. If the head is too large, this tells whether the URI or the
+/// headers are too long.
 #[derive(Default)]
 struct FirstLine {
     requests: u64,
@@ -64,7 +65,7 @@ struct FirstLine {
 /// State of the end of the connection.
 #[derive(Default)]
 struct Closing {
-    /// Unsent rest of the response that replaces hyper's.
+    /// Unsent rest of the response that replaces hyper's own response.
     refusal: Option<Bytes>,
     has_ended: bool,
     linger: Option<Pin<Box<Sleep>>>,
@@ -117,13 +118,13 @@ impl GuardedStream {
             let some = expected.len().min(bytes.len());
             opening.preface = (expected[..some] == bytes[..some]).then_some(seen + some);
             if opening.preface == Some(HTTP_2_PREFACE.len()) {
-                // From here on, pings detect a client that is gone.
+                // From here on, HTTP/2 pings detect a client that is gone.
                 self.opening = None;
             }
         }
     }
 
-    /// Passes the result of a write on, and fails when the client has taken no byte for too long.
+    /// Returns the result of a write, and fails when the client has read nothing for too long.
     fn poll_progress<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +141,8 @@ impl GuardedStream {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Withholds hyper's own response, if the bytes are one, and stores its replacement for the next flush.
+    /// Whether the bytes are a response that hyper made itself, which must not be sent. Stores the problem that
+    /// replaces it for the next flush.
     fn replaces(&mut self, bufs: &[IoSlice<'_>]) -> bool {
         let Some(written) = bufs.first().filter(|_| bufs.len() == 1) else { return false };
         let refusal = malformed::replacement(written, self.line.has_ended);

@@ -9,11 +9,11 @@ use super::{AddressShare, OpenConnection};
 use crate::auth::client_network;
 use crate::tasks::Tasks;
 
-/// Idle time below which a connection is evicted only if no other can be.
+/// Idle time below which a connection is evicted only if no other connection can be evicted.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Divisor of the connection limit that gives the most evictions at once. Evicting several amortizes the search
-/// under a flood of new connections.
+/// Divisor of the connection limit; the quotient is the most connections that are evicted at once. Under a flood of
+/// new connections, evicting several at once amortizes the search.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
@@ -49,7 +49,7 @@ impl ConnectionTable {
         Self { limits, open: Mutex::default() }
     }
 
-    /// Adds a connection, unless its address has too many.
+    /// Adds a connection, unless the client's address has too many.
     pub(in crate::http) fn insert(self: &Arc<Self>, peer: IpAddr, tasks: &Tasks) -> Option<Entry> {
         let is_exempt = (self.limits.is_exempt)(peer);
         let key = (!is_exempt).then(|| client_network(peer));
@@ -65,8 +65,8 @@ impl ConnectionTable {
         Some(Entry { table: Arc::clone(self), id, key, connection })
     }
 
-    /// Evicts idle connections, first those without a request yet, the longest idle first; returns how many.
-    /// `newcomer` is spared.
+    /// Evicts idle connections and returns their number. Connections without a request so far go first, then those that
+    /// have been idle longest. `newcomer` is not evicted.
     pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) -> usize {
         let spared = newcomer.map(|entry| Arc::as_ptr(&entry.connection));
         let mut idle: Vec<_> = self
@@ -90,7 +90,7 @@ impl ConnectionTable {
         idle.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
         let mut ended = 0;
         for (has_requests, idle_for, connection) in idle {
-            // More than one is evicted only if it is unlikely to be used soon.
+            // After the first, only connections that will probably not be used soon are evicted.
             if ended > 0 && (has_requests || idle_for < YOUNG) {
                 break;
             }
@@ -128,7 +128,7 @@ impl Open {
     }
 }
 
-/// Entry of a connection in the table, removed when dropped.
+/// Entry of a connection in the table. Dropping the entry removes the connection.
 pub(in crate::http) struct Entry {
     table: Arc<ConnectionTable>,
     id: u64,

@@ -1,4 +1,4 @@
-//! Completes the OpenAPI document with what holds for many operations: shared failures, headers, examples.
+//! Completes the OpenAPI document with the parts that many operations share: failures, headers, examples.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::http::problem::{PROBLEMS_STATUS, ProblemBody};
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// Completes the document of the routes, for clients that read money in this format. `webhooks` are the requests that
-/// the service sends, by the names of their events.
+/// the service sends, by event name.
 pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: MoneyFormat) -> Value {
     let mut document =
         serde_json::to_value(document).expect("a document of names and texts always serializes");
@@ -40,7 +40,7 @@ fn items(object: &mut Value) -> impl Iterator<Item = &mut Value> {
     object.as_object_mut().into_iter().flat_map(Map::values_mut)
 }
 
-/// The operations of a path, by their methods.
+/// The operations of a path, by method.
 fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Map<String, Value>)> {
     let members = item.as_object_mut().into_iter().flatten();
     members.filter_map(|(name, member)| Some((name.as_str(), member.as_object_mut()?)))
@@ -56,7 +56,7 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
     for parameter in
         operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten()
     {
-        // Absent is the only null that a query or a header has.
+        // A query or a header cannot have the value null; it can only be absent.
         if let Some(schema) = parameter.get_mut("schema") {
             remove_null(schema);
         }
@@ -136,7 +136,7 @@ fn add_example(content: &mut Map<String, Value>, schemas: &Value) {
     }
 }
 
-/// The failures that operations share, by their statuses.
+/// The failures that operations share, by status.
 const FAILURES: [(StatusCode, &str); 13] = [
     (StatusCode::BAD_REQUEST, "BadRequest"),
     (StatusCode::UNAUTHORIZED, "Unauthenticated"),
@@ -164,7 +164,7 @@ fn can_fail(method: &str, has_body: bool, status: StatusCode) -> bool {
     }
 }
 
-/// An error with this status, and what it means in general.
+/// Returns an example of an error with this status, and the general description of the status.
 fn failure(status: StatusCode) -> (Error, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => {
@@ -211,7 +211,7 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
     }
 }
 
-/// The shared failures, with whole answers as examples.
+/// The responses of the shared failures, with complete bodies as examples.
 fn failures() -> Value {
     let responses = FAILURES.map(|(status, name)| {
         let (error, description) = failure(status);

@@ -1,8 +1,8 @@
-//! Examples of whole bodies, composed of the examples of their members.
+//! Examples of complete bodies, composed from the examples of their members.
 
 use serde_json::{Map, Value};
 
-/// An example of a schema; none if it has a required part without one.
+/// Returns an example of a schema; `None` if a required part of the schema has no example.
 pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
     if let Some(example) = schema.get("example") {
         return Some(example.clone());
@@ -30,7 +30,8 @@ pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
     }
 }
 
-/// The type of a schema; null before any other, for a member without an example is absent more often than not.
+/// The type of a schema. If the schema allows null, the type is null, because a member without an example is usually
+/// absent.
 fn first_type(schema: &Value) -> Option<&str> {
     match &schema["type"] {
         Value::String(only) => Some(only),

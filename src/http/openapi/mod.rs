@@ -1,4 +1,4 @@
-//! The OpenAPI document, and Swagger UI to try it: nothing is fetched from elsewhere.
+//! The OpenAPI document, and Swagger UI to try the API. The browser loads nothing from other servers.
 
 mod complete;
 mod example;
@@ -27,7 +27,8 @@ use crate::error::Error;
 
 pub use self::complete::complete;
 
-/// Swagger UI writes `style` attributes and inlines its icons; scripts come from here only.
+/// Policy of the page of Swagger UI, which writes `style` attributes and inlines its icons. Scripts may only come from
+/// this server.
 const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
     header::CONTENT_SECURITY_POLICY,
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
@@ -74,12 +75,12 @@ impl Modify for Credentials {
     }
 }
 
-/// The document without the routes, which the slices add.
+/// The document without routes. The slices add their routes.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
 
-/// Swagger UI.
+/// Routes of Swagger UI.
 pub fn explorer<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/docs", get(page)).route("/docs/{file}", get(file))
 }
@@ -126,7 +127,8 @@ fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response
     }
 }
 
-/// Decompresses a file of the binary, once: doing it for each request would cost more than any other route.
+/// Decompresses a file of Swagger UI and caches the result, because decompressing it for each request would make this
+/// the most expensive route.
 fn decompressed(name: &str, compressed: &[u8]) -> io::Result<Bytes> {
     static CACHE: LazyLock<Mutex<HashMap<String, Bytes>>> = LazyLock::new(Mutex::default);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::http::decimal::MoneyFormat;
 
-/// Beginning of a reference to a schema.
+/// Prefix of a reference to a schema.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// The mark of a decimal in a schema, as JSON.
+/// JSON text that marks a decimal in a schema.
 const DECIMAL: &str = "\"format\":\"double\"";
 
-/// The header that chooses the format. It has the one value with which the schemas hold; where that is not the default,
-/// it is required.
+/// The header parameter that selects the money format. Its only value is the format of the schemas. The parameter is
+/// required if that format is not the default, `Number`.
 pub(super) fn preference(money: MoneyFormat) -> Value {
     let schema = match money {
         MoneyFormat::Number => json!({ "type": "string", "enum": ["money=number"] }),
@@ -30,7 +30,7 @@ pub(super) fn preference(money: MoneyFormat) -> Value {
     })
 }
 
-/// Turns the decimals of requests and answers into strings, if that is the format. Events have numbers for everyone.
+/// Turns the decimals of requests and answers into strings, if the format is `String`. Events always have numbers.
 pub(super) fn write(document: &mut Value, money: MoneyFormat) {
     if money == MoneyFormat::Number {
         return;
@@ -42,7 +42,7 @@ pub(super) fn write(document: &mut Value, money: MoneyFormat) {
         let parts = referenced(&schemas[name], &schemas);
         parts.iter().chain([name]).any(|part| schemas[part].to_string().contains(DECIMAL))
     };
-    // Schemas of both get a second version for events.
+    // A schema with decimals that requests or answers share with events gets a second version for events.
     let both: BTreeSet<String> =
         of_api.intersection(&of_events).filter(|name| has_decimals(name)).cloned().collect();
     let mut events: Vec<(String, Value)> = Vec::new();
@@ -82,7 +82,7 @@ fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     found
 }
 
-/// The name of a schema in events.
+/// The name of a schema in events; a schema in `both` gets a suffix.
 fn event_name(name: &str, both: &BTreeSet<String>) -> String {
     if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
 }

@@ -1,7 +1,7 @@
 //! gRPC calls over HTTP: which requests are calls, their deadlines, and the statuses of failures.
 //!
-//! A call passes the same middleware as any request. It differs at two places: a failure is written as a status instead
-//! of a problem ([`status`]), and the record of the call ends with the trailers of its response ([`record`]).
+//! A call passes the same middleware as any request, with two differences: a failure is written as a gRPC status
+//! instead of a problem ([`status`]), and the record of the call ends with the trailers of its response ([`record`]).
 
 pub(super) mod record;
 pub mod status;
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, header};
 
-/// Label of a method that no service has: clients can send any path.
+/// Label of all methods that no service has. Clients can send any path, so the path itself cannot be a label.
 const UNKNOWN_METHOD: &str = "_OTHER";
 
-/// Most digits of a deadline, according to the protocol.
+/// Most digits of a deadline that the gRPC protocol allows.
 const DEADLINE_DIGITS_MAX: usize = 8;
 
 /// The methods of all services. Cheap to clone.
@@ -30,7 +30,7 @@ impl RpcMethods {
         Self(Arc::new(named.chain([unknown]).collect()))
     }
 
-    /// The full name of the method that a request calls; none if it is no gRPC call.
+    /// The full name of the method that a request calls; `None` if the request is not a gRPC call.
     pub(super) fn called_by<B>(&self, request: &Request<B>) -> Option<Arc<str>> {
         if request.method() != Method::POST || !is_grpc(request.headers()) {
             return None;
@@ -54,7 +54,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b';')
 }
 
-/// The deadline of a call, relative to its start; none if it has none, or one that the protocol does not allow.
+/// The deadline of a call, relative to its start; `None` if the call has no deadline or an invalid one.
 pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! Records of gRPC calls: one log line and one latency sample each, when the response has ended.
+//! Records of gRPC calls: one log line and one latency sample per call, when the response has ended.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(in crate::http) struct CallRecorder {
 }
 
 impl CallRecorder {
-    /// Begins the response of a call, whose status comes with its trailers.
+    /// Begins the record of a call whose response is being sent. The status comes with the trailers.
     pub(in crate::http) fn open(&self, context: &RequestContext) -> OpenCall {
         self.metrics.rpc_server_active_streams.increment(1.0);
         OpenCall { recorder: self.clone(), context: context.clone(), code: None, reason: None }
@@ -57,7 +57,7 @@ impl CallRecorder {
         }
     }
 
-    /// Records a call whose client left before the status.
+    /// Records a call whose client disconnected before the status was sent.
     pub(in crate::http) fn abandoned(&self, context: &RequestContext) {
         self.measure(context, Code::Cancelled);
         let _in_span = context.end_call(code_name(Code::Cancelled));
@@ -70,7 +70,7 @@ impl CallRecorder {
         );
     }
 
-    /// Records a call with the status of its trailers.
+    /// Records a call with the status from its trailers.
     fn ended(&self, context: &RequestContext, code: Code, reason: Option<&str>) {
         self.measure(context, code);
         let _in_span = context.end_call(code_name(code));
@@ -107,14 +107,14 @@ impl CallRecorder {
 pub(in crate::http) struct OpenCall {
     recorder: CallRecorder,
     context: RequestContext,
-    /// Status of the trailers.
+    /// Status from the trailers.
     code: Option<Code>,
     /// Slug of the problem that the status is about.
     reason: Option<String>,
 }
 
 impl OpenCall {
-    /// Notes the status, if the frame has it.
+    /// Remembers the status, if the frame contains it.
     pub(in crate::http) fn observe(&mut self, frame: &Frame<Bytes>) {
         if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
             self.code = Some(status.code());

@@ -15,19 +15,21 @@ use crate::http::problem;
 /// Domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "revwallet";
 
-/// An error as the source of a status, from which the middleware gets it back.
+/// An error as the source of a status. The middleware extracts the error from it again.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(Arc<Error>);
 
-/// The status that a handler returns; [`failure_of`] gets the error back, and the middleware writes the final status.
+/// The status that a handler returns. [`failure_of`] extracts the error again, and the middleware writes the final
+/// status.
 pub fn from_error(error: Error) -> Status {
     let mut status = Status::new(code(&error), error.to_string());
     status.set_source(Arc::new(Failure(Arc::new(error))));
     status
 }
 
-/// The error of a status. A status that tonic made itself, for example for a malformed message, is converted to one.
+/// The error of a status. A status that tonic made itself, for example for a malformed message, is converted to an
+/// error.
 pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     let source = std::error::Error::source(status);
     if let Some(Failure(error)) = source.and_then(|source| source.downcast_ref()) {
@@ -104,7 +106,7 @@ pub fn status(error: &Error, context: &RequestContext) -> Status {
     Status::with_error_details(code(error), error.to_string(), details)
 }
 
-/// The path of a field as `BadRequest` writes it, from a JSON pointer.
+/// Converts a JSON pointer to the path of a field as `BadRequest` writes it.
 fn field_name(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace('/', ".")
 }

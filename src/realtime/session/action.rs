@@ -1,4 +1,4 @@
-//! Frames of a client: what it asks for, in the dialect that it speaks.
+//! Parses the frames of a client, in either of two dialects.
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use serde::Deserialize;
 /// Largest frame that is read.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-/// How a client talks; its first frame decides.
+/// Dialect of a client, which its first frame decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// The client has not said anything yet.
+    /// The client has not sent a frame yet.
     Undecided,
-    /// `{"type":"change_game",...}`: one subscription, errors are silent.
+    /// Frames such as `{"type":"change_game",...}`. The connection has one subscription, and errors get no reply.
     Types,
-    /// `{"action":"subscribe",...}`.
+    /// Frames such as `{"action":"subscribe",...}`.
     Actions,
 }
 
@@ -49,25 +49,25 @@ pub(super) struct TypePayload<'a> {
     pub message: Option<Cow<'a, str>>,
 }
 
-/// A frame that was understood.
+/// A parsed frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClientFrame<'a> {
     Action(ActionFrame<'a>),
     Type(TypeFrame<'a>),
 }
 
-/// Slug and details of a refused frame.
+/// Slug and details of the problem with a refused frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RefusedFrame(pub &'static str, pub String);
 
-/// The member that tells the dialects apart.
+/// The member that distinguishes the dialects.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
     action: Option<&'a serde_json::value::RawValue>,
 }
 
-/// Reads a frame.
+/// Parses a frame.
 pub(super) fn read(text: &str) -> Result<ClientFrame<'_>, RefusedFrame> {
     if text.len() > FRAME_BYTES_MAX {
         let details = format!("a frame has at most {FRAME_BYTES_MAX} bytes");

@@ -19,7 +19,7 @@ const CODE_TRY_AGAIN_LATER: u16 = 1013;
 pub(super) enum End {
     /// The client closed the connection, or violated the protocol.
     Closed,
-    /// The connection broke: no close frame can be sent.
+    /// The connection broke, so no close frame can be sent.
     Broken,
     SlowConsumer,
     PingTimeout,

@@ -1,4 +1,4 @@
-//! Actions of a client: subscribe, unsubscribe, authenticate, and those of the older dialects.
+//! Handles the actions of a client: subscribe, unsubscribe, authenticate, and the frames of the older dialect.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::auth::Scope;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// Topic of a client that says nothing.
+/// Topic of the default subscription, which a client gets if it sends no frame.
 const DEFAULT_TOPIC: &str = "gameprogress-event";
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ impl Session {
                 let details = "send text frames that contain JSON".to_owned();
                 return self.refuse(&RefusedFrame("invalid", details));
             }
-            // The library answers pings and closes.
+            // The WebSocket library answers pings and close frames.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return,
         };
         let frame = read(&text);
@@ -62,7 +62,7 @@ impl Session {
             }
             Ok(ClientFrame::Type(frame)) if self.dialect == Dialect::Types => {
                 self.count_in("action");
-                // Errors are silent in this dialect.
+                // Errors get no reply in this dialect.
                 let _refused = self.act_on_type(frame).await;
             }
             Ok(ClientFrame::Type(_)) => {
@@ -134,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Begins the subscription of the query string.
+    /// Begins the subscription that the query string of the upgrade request asks for.
     pub(super) async fn begin(&mut self, request: Request) {
         let player = request.player.map(Arc::from);
         let format = FrameFormat::Event;
@@ -143,12 +143,15 @@ impl Session {
         }
     }
 
-    /// Begins the subscription of a client that has said nothing.
+    /// Begins the default subscription, for a client that has sent no frame.
     pub(super) async fn begin_default(&mut self) {
         self.default_at = None;
         self.dialect = Dialect::Types;
         if let Err(error) = self.change_game(DEFAULT_TOPIC).await {
-            tracing::debug!(error.message = %error, "the default subscription was refused");
+            tracing::debug!(
+                error.message = %error,
+                "the default subscription of a client that sent no message was refused"
+            );
         }
     }
 
@@ -161,7 +164,7 @@ impl Session {
         self.add(name, FrameFormat::NewMessage, None, None, None).await
     }
 
-    /// Sends a text to all subscribers of the topic that the client is subscribed to.
+    /// Publishes a text to all subscribers of the topic that the client is subscribed to.
     async fn send_message(&mut self, message: &str) -> Result<()> {
         self.caller.require_scope(Scope::EventsWrite)?;
         let Some(own) = self.subscriptions.first() else { return Ok(()) };
@@ -197,7 +200,7 @@ impl Session {
         Ok(topic)
     }
 
-    /// Adds a subscription, or replaces the one to the same topic.
+    /// Adds a subscription, or replaces the existing subscription to the same topic.
     async fn add(
         &mut self,
         name: &str,
@@ -239,7 +242,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscription to a topic. Returns whether there was one.
+    /// Ends the subscription to a topic. Returns whether there was such a subscription.
     pub(super) async fn end_topic(&mut self, topic: &str) -> bool {
         let index = self.subscriptions.iter().position(|own| &*own.topic.name == topic);
         let Some(index) = index else { return false };

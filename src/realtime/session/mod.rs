@@ -32,13 +32,13 @@ use self::socket::{Step, next_step};
 /// Time without a frame after which a client gets the default subscription.
 const DEFAULT_DELAY: Duration = Duration::from_millis(200);
 
-/// Interval of pings; a client that is silent for two of them is gone.
+/// Interval of pings. The connection of a client that sends nothing for two intervals is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Bytes of frames that are written before a flush.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Interval at which a blocked connection is looked at.
+/// Interval at which a blocked connection is checked.
 const STALL_POLL: Duration = Duration::from_millis(500);
 
 /// A subscription of a connection.
@@ -51,11 +51,11 @@ struct Subscription {
     player: Option<Arc<str>>,
     /// Position after the last event that was sent.
     sent: Option<BookPosition>,
-    /// Position from which it has to catch up; none if it is up to date.
+    /// Position from which the subscription has to catch up; `None` if it is up to date.
     behind: Option<BookPosition>,
 }
 
-/// Topic, player and position of a subscription that is asked for.
+/// Topic and player of a subscription that the client asks for.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     pub topic: String,
@@ -68,7 +68,8 @@ pub(super) struct UpgradeRequest {
     pub subscription: Option<Request>,
 }
 
-/// A connection. Its future is small, because there are many that wait: what happens rarely is boxed.
+/// A WebSocket connection. Because many connections wait at the same time, the future is kept small, and rare
+/// operations are boxed.
 pub(super) struct Session {
     realtime: Realtime,
     outbox: Arc<Outbox>,
@@ -76,7 +77,7 @@ pub(super) struct Session {
     dialect: Dialect,
     subscriptions: Vec<Subscription>,
     next_id: u32,
-    /// Time when the default subscription begins, if the client says nothing before.
+    /// Time when the default subscription begins, if the client sends no frame before.
     default_at: Option<Instant>,
     next_ping: Instant,
     heard: Instant,
@@ -90,7 +91,7 @@ struct Flight {
     since: Instant,
     events: u64,
     replies: u64,
-    /// Commit of the oldest event that was pushed when it happened.
+    /// Commit time of the oldest event that was pushed when it happened.
     oldest: Option<OffsetDateTime>,
 }
 
@@ -188,7 +189,7 @@ impl Session {
                     }
                 }
             }
-            // A timer that fires too early costs less than one that is set again for each batch.
+            // A timer that fires too early costs less than a timer that is reset for each batch.
             let deadline = self.deadline(flight.is_some());
             if deadline < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
@@ -222,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Time of the next duty.
+    /// Time when the next timed task, such as a ping, is due.
     fn deadline(&self, is_flushing: bool) -> Instant {
         let mut deadline = self.next_ping;
         if let Some(at) = self.default_at {
@@ -239,10 +240,10 @@ impl Session {
         deadline
     }
 
-    /// Does what is due. Returns whether something has to be flushed.
+    /// Runs the timed tasks that are due. Returns whether something has to be flushed.
     async fn tick(&mut self, socket: &mut WebSocket, flight: Option<&Flight>) -> Result<bool, End> {
         let (now, is_flushing) = (Instant::now(), flight.is_some());
-        // A subscription that is behind has filled the queue, also if the queue has been emptied since.
+        // A subscription that is behind has filled the queue, even if the queue has been emptied since.
         let blocked = flight.filter(|_| self.is_behind()).map(|flight| flight.since);
         let stalled_since = self.outbox.full_since().into_iter().chain(blocked).min();
         let grace = self.realtime.args.realtime_grace;
@@ -264,14 +265,14 @@ impl Session {
             return Err(End::PingTimeout);
         }
         self.next_ping = now + PING_INTERVAL;
-        // A blocked connection has data to send, which serves as well.
+        // A blocked connection has data to send, which serves as a ping as well.
         if !is_flushing && !socket::ping(socket) {
             return Err(End::Broken);
         }
         Ok(!is_flushing)
     }
 
-    /// Takes what the hub has noted: subscriptions that fell behind. Returns whether the credential has ended.
+    /// Marks the subscriptions that fell behind according to the outbox. Returns whether the credential was revoked.
     fn take_notes(&mut self) -> bool {
         let (behind, is_revoked) = self.outbox.take_notes();
         for (id, position) in behind {
@@ -308,7 +309,7 @@ impl Session {
         true
     }
 
-    /// Writes a batch into the buffer of the socket; none if the connection is broken.
+    /// Writes a batch into the buffer of the socket; returns `None` if the connection is broken.
     fn write(&mut self, socket: &mut WebSocket, batch: &mut Vec<Outgoing>) -> Option<Flight> {
         let mut flight = Flight::begin();
         for Outgoing { frame, event } in batch.drain(..) {

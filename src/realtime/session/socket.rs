@@ -12,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 /// Longest time that the last frames may take to reach a client.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same while the program stops, and until the client closes its side.
+/// Longest time that the last frames may take while the program stops, and that the client may take to close its side.
 const CLOSE_TIMEOUT_SHORT: Duration = Duration::from_secs(1);
 
-/// The next thing that happens to a socket.
+/// Next event on a socket.
 #[derive(Debug)]
 pub(super) enum Step {
     Flushed,
     Received(Message),
-    /// The client sent more than the library reads.
+    /// The client sent a message that is larger than the library accepts.
     TooLarge,
     /// The client closed the connection, or violated the protocol.
     Closed,
@@ -51,7 +51,7 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
     .await
 }
 
-/// The step for an error of the library, by its text: axum hides the type.
+/// Derives the step from the text of a library error, because axum hides the type.
 fn step_after(error: &str) -> Step {
     if error.contains("too long") {
         Step::TooLarge
@@ -72,7 +72,7 @@ pub(super) fn ping(socket: &mut WebSocket) -> bool {
     socket.start_send_unpin(Message::Ping(bytes::Bytes::new())).is_ok()
 }
 
-/// Closes a connection: what was written before still arrives, if the client reads it in time.
+/// Closes a connection. Frames that were written before still arrive, if the client reads them in time.
 pub(super) async fn close(
     socket: &mut WebSocket,
     stopping: &CancellationToken,

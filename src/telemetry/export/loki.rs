@@ -1,4 +1,4 @@
-//! Log lines for Loki, or for Alloy, which accepts the same requests.
+//! Export of log lines to Loki, or to Alloy, which accepts the same requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::{ExportDestination, ExportOutcome, ExportRecord};
 /// Longest time that one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time that lines gather: a request for each would cost more than the work that it reports.
+/// Time that lines gather before they are sent. A request per line would cost more than the work that the line reports.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_millis(500);
 
 /// A line of the log as it is written to standard output.
 pub(in crate::telemetry) struct LogLine {
     pub(in crate::telemetry) timestamp_nanos: i128,
     pub(in crate::telemetry) level: &'static str,
-    /// A JSON object without the end of the line.
+    /// A JSON object, without a newline at its end.
     pub(in crate::telemetry) text: Box<str>,
 }
 
@@ -48,7 +48,7 @@ struct Stream<'a> {
     values: Vec<(String, &'a str, StructuredMetadata<'a>)>,
 }
 
-/// Labels of a stream: few values each, since every combination is stored apart.
+/// Labels of a stream. Each label has few values, because Loki stores every combination of labels separately.
 #[derive(Serialize)]
 struct Labels<'a> {
     service: &'static str,
@@ -56,7 +56,7 @@ struct Labels<'a> {
     level: &'a str,
 }
 
-/// Fields that find a line without reading it, and may have any number of values.
+/// Fields by which Loki finds a line without parsing it. They may have any number of values.
 #[derive(Default, Serialize, Deserialize)]
 struct StructuredMetadata<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ impl LokiClient {
     pub(in crate::telemetry) fn new(base: &Url, environment: &str) -> anyhow::Result<Self> {
         let url =
             base.join("/loki/api/v1/push").context("--loki-url is not the address of a server")?;
-        // Fails if a provider is already installed, which serves as well.
+        // This fails if a provider is already installed, which can be used instead.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         Ok(Self { client, url, environment: environment.to_owned() })
@@ -78,7 +78,7 @@ impl LokiClient {
     fn request<'a>(&'a self, lines: &'a [LogLine]) -> PushRequest<'a> {
         let mut levels: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for LogLine { timestamp_nanos, level, text } in lines {
-            // An id with an escaped character cannot be borrowed from the line; no id of ours has one.
+            // An id with an escaped character cannot be borrowed from the line, but ids have no such characters.
             let metadata = serde_json::from_str(text).unwrap_or_default();
             levels.entry(level).or_default().push((timestamp_nanos.to_string(), &**text, metadata));
         }

@@ -1,7 +1,7 @@
 //! Export of log lines and spans to a receiver over the network.
 //!
-//! A thread with a runtime of its own sends batches from a bounded queue, so a busy program does not delay the export
-//! and the export does not delay the program. While the receiver is unavailable, the records stay in the queue and the
+//! A thread with its own runtime sends batches from a bounded queue, so a busy program does not delay the export and
+//! the export does not delay the program. While the receiver is unavailable, the records stay in the queue and the
 //! batch is retried; a full queue drops its oldest records. Every record that is not delivered is counted.
 
 pub(super) mod loki;
@@ -23,16 +23,16 @@ use tracing::{Dispatch, dispatcher};
 
 pub(super) use queue::{ExportQueue, ExportRecord};
 
-/// Pause after the first failed attempt; it doubles up to [`BACKOFF_MAX`].
+/// Backoff after the first failed attempt. The backoff doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// Longest pause between attempts: a receiver that is back gets its records within it.
+/// Longest backoff between attempts. A receiver that is available again gets its records within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Longest time that shutdown waits for the last records to be delivered.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Attempts in a row that may fail during shutdown before the rest is given up.
+/// Consecutive attempts that may fail during shutdown before the remaining records are given up.
 const FLUSH_ATTEMPTS: u32 = 2;
 
 /// Outcome of an attempt to deliver a batch.
@@ -46,12 +46,12 @@ pub(super) enum ExportOutcome {
     Unavailable,
 }
 
-/// A client of a receiver.
+/// A client that sends records to a receiver.
 pub(super) trait ExportDestination: Send + 'static {
     type Record: ExportRecord;
 
-    /// Tries once to deliver a batch, within a time limit. An implementation may move the records out, and back before
-    /// it returns or waits.
+    /// Tries once to deliver a batch, within a time limit. An implementation may move the records out of `batch`, but
+    /// must move them back before it returns or awaits.
     fn send(&mut self, batch: &mut Vec<Self::Record>) -> impl Future<Output = ExportOutcome>;
 }
 
@@ -75,13 +75,13 @@ struct Exporter<D: ExportDestination> {
     shutdown: CancellationToken,
 }
 
-/// Waits until the exporter's last records are delivered or given up, when it is dropped.
+/// Guard of an exporter. Dropping the guard waits until the last records are delivered or given up.
 pub(super) struct ExportFlush(Option<JoinHandle<()>>);
 
 impl Drop for ExportFlush {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
-            // A panic was reported by the hook; the records of that thread are lost.
+            // The panic hook has reported a panic of the thread, whose records are lost.
             let _panicked = thread.join();
         }
     }
@@ -102,7 +102,7 @@ pub(super) fn start<D: ExportDestination>(
     let destination = match enter(&runtime, connect) {
         Ok(destination) => destination,
         Err(cause) => {
-            // The caller may be inside a runtime, where dropping another one panics.
+            // The caller may be inside a runtime, in which dropping another runtime panics.
             runtime.shutdown_background();
             return Err(cause);
         }
@@ -149,7 +149,7 @@ impl<D: ExportDestination> Exporter<D> {
         queue.clear();
     }
 
-    /// Exports until shutdown and an empty queue; `batch` holds the records that are in flight.
+    /// Exports until shutdown, and then until the queue is empty. `batch` holds the records that are being sent.
     async fn export(&mut self, batch: &mut Vec<D::Record>) {
         while !self.shutdown.is_cancelled() {
             tokio::select! {
@@ -163,11 +163,12 @@ impl<D: ExportDestination> Exporter<D> {
             }
             self.drain(batch).await;
         }
-        // Records may have come between the last look and the shutdown.
+        // Records may have arrived between the last check of the queue and the shutdown.
         self.drain(batch).await;
     }
 
-    /// Delivers everything in the queue, however many attempts it takes; during shutdown only a few.
+    /// Delivers everything in the queue. Retries without a limit, but gives up after [`FLUSH_ATTEMPTS`] failures during
+    /// shutdown.
     async fn drain(&mut self, batch: &mut Vec<D::Record>) {
         let (shortest, longest) = self.backoff;
         let (mut backoff, mut failures) = (shortest, 0);
@@ -186,13 +187,14 @@ impl<D: ExportDestination> Exporter<D> {
                 self.queue.clear();
                 return;
             }
-            // Shutdown cuts the pause short: its deadline is near.
+            // Shutdown interrupts the pause, because the deadline of the flush is near.
             let _interrupted = self.shutdown.run_until_cancelled(sleep(backoff)).await;
             backoff = longest.min(2 * backoff);
         }
     }
 
-    /// Sends a batch once: true if it was counted as delivered or lost, false if it was put back for another attempt.
+    /// Sends a batch once. Returns true if the records were counted as delivered or lost, and false if they were put
+    /// back for another attempt.
     async fn try_deliver(&mut self, batch: &mut Vec<D::Record>) -> bool {
         let count = batch.len() as u64;
         let rejected = match self.destination.send(batch).await {

@@ -1,4 +1,4 @@
-//! Spans for a collector: OTLP over gRPC.
+//! Export of spans to a collector, by OTLP over gRPC.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/
 /// Longest time that one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that spans gather.
+/// Time that spans gather before they are sent.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_secs(1);
 
-/// A span as the collector receives it. The thread that ends a span encodes it: its parts are then freed where they
-/// were allocated, and only one allocation changes threads.
+/// A span, encoded for the collector. The thread that ends a span encodes it, so that its parts are freed on the thread
+/// that allocated them, and a single allocation moves to another thread.
 pub(in crate::telemetry) struct EncodedSpan(pub(in crate::telemetry) Vec<u8>);
 
 impl From<&Span> for EncodedSpan {
@@ -42,7 +42,8 @@ impl ExportRecord for EncodedSpan {
     }
 }
 
-/// [`ExportTraceServiceRequest`] with encoded spans: in protobuf an embedded message is encoded as its bytes are.
+/// [`ExportTraceServiceRequest`] with encoded spans. In protobuf, an embedded message has the same encoding as a field
+/// of its bytes.
 ///
 /// [`ExportTraceServiceRequest`]: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest
 #[derive(Clone, PartialEq, Message)]
@@ -75,7 +76,7 @@ pub(in crate::telemetry) struct OtlpClient {
 }
 
 impl OtlpClient {
-    /// A client that connects with the first request; must be called inside a runtime.
+    /// Creates a client, which connects with its first request. Must be called inside a runtime.
     pub(in crate::telemetry) fn new(endpoint: &str, environment: &str) -> anyhow::Result<Self> {
         let address = Endpoint::from_shared(endpoint.to_owned())
             .ok()
@@ -97,7 +98,7 @@ impl OtlpClient {
         Ok(Self { channel, resource, scope })
     }
 
-    /// A request with these spans, which stay in `spans`: a batch that is not delivered is needed again.
+    /// Encodes a request with these spans. The spans stay in `spans`, because a batch that is not delivered is retried.
     fn encode(&self, spans: &mut [EncodedSpan]) -> Bytes {
         let moved = spans.iter_mut().map(|EncodedSpan(span)| std::mem::take(span)).collect();
         let scope_spans = EncodedScopeSpans { scope: Some(self.scope.clone()), spans: moved };
@@ -145,7 +146,7 @@ fn rejected_spans(response: &ExportTraceServiceResponse) -> u64 {
     u64::try_from(rejected).unwrap_or_default()
 }
 
-/// Whether OTLP permits to retry after this status.
+/// Whether OTLP permits a retry after this status.
 fn is_retryable(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -155,12 +156,13 @@ fn is_retryable(status: &Status) -> bool {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-            // The status that tonic gives to a connection that ended.
+            // tonic reports this status if the connection has ended.
             | Code::Unknown
     )
 }
 
-/// Sends a request that is already encoded: tonic's own codec would consume the spans that a retry needs.
+/// Codec for a request that is already encoded. The standard codec of tonic would consume the spans, which a retry
+/// needs.
 struct ExportCodec;
 
 impl Codec for ExportCodec {

@@ -1,4 +1,4 @@
-//! Records that wait to be exported: bounded in bytes, the oldest dropped first.
+//! Queue of records that wait to be exported. It is bounded in bytes and drops the oldest records first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metrics::Counter;
 use tokio::sync::Notify;
 
-/// Largest batch in bytes of its records: receivers limit the size of a request.
+/// Largest batch, in bytes of its records. Receivers limit the size of a request.
 pub(in crate::telemetry) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
-/// Something that is exported: a log line or a span.
+/// A record that can be exported: a log line or a span.
 pub(in crate::telemetry) trait ExportRecord: Send + 'static {
     /// Approximate memory that the record takes.
     fn size_bytes(&self) -> usize;
@@ -17,7 +17,7 @@ pub(in crate::telemetry) trait ExportRecord: Send + 'static {
 
 /// Handle to a queue of records; cheap to clone.
 ///
-/// A full queue drops its oldest records and counts them, so a receiver that is away costs a bounded amount of memory
+/// A full queue drops its oldest records and counts them, so an unavailable receiver costs a bounded amount of memory
 /// and never delays the caller.
 pub(in crate::telemetry) struct ExportQueue<R>(Arc<Shared<R>>);
 
@@ -31,7 +31,7 @@ struct Shared<R> {
     contents: Mutex<Contents<R>>,
     capacity_bytes: usize,
     dropped: Counter,
-    /// Signals the first record in an empty queue, and a full batch.
+    /// Signaled when an empty queue gets a record, and when a batch is full.
     changed: Notify,
 }
 
@@ -41,7 +41,7 @@ struct Contents<R> {
 }
 
 impl<R: ExportRecord> Contents<R> {
-    /// Drops the oldest records until the rest fits; the number that was dropped.
+    /// Drops the oldest records until the rest fits, and returns the number of dropped records.
     fn evict(&mut self, capacity_bytes: usize) -> u64 {
         let mut evicted = 0;
         while self.bytes > capacity_bytes
@@ -55,7 +55,7 @@ impl<R: ExportRecord> Contents<R> {
 }
 
 impl<R: ExportRecord> ExportQueue<R> {
-    /// An empty queue that counts what it drops in `dropped`.
+    /// Creates an empty queue, which counts the records that it drops in `dropped`.
     pub(in crate::telemetry) fn new(capacity_bytes: usize, dropped: Counter) -> Self {
         let contents = Mutex::new(Contents { records: VecDeque::new(), bytes: 0 });
         Self(Arc::new(Shared { contents, capacity_bytes, dropped, changed: Notify::new() }))
@@ -88,7 +88,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         }
     }
 
-    /// Waits until there is a record.
+    /// Waits until the queue has a record.
     pub(super) async fn wait_for_record(&self) {
         while self.lock().records.is_empty() {
             self.0.changed.notified().await;
@@ -102,7 +102,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         }
     }
 
-    /// Removes the oldest records, as many as fit into a batch and at least one; none from an empty queue.
+    /// Removes and returns the oldest records, as many as fit into a batch, and at least one if the queue is not empty.
     pub(in crate::telemetry) fn take_batch(&self) -> Vec<R> {
         let mut contents = self.lock();
         let (mut count, mut bytes) = (0, 0);
@@ -117,7 +117,8 @@ impl<R: ExportRecord> ExportQueue<R> {
         contents.records.drain(..count).collect()
     }
 
-    /// Puts a batch that was not delivered back to the front; what no longer fits is dropped, the oldest first.
+    /// Puts a batch that was not delivered back to the front of the queue. If the queue is then too large, its oldest
+    /// records are dropped.
     pub(super) fn put_back(&self, batch: Vec<R>) {
         let mut contents = self.lock();
         contents.bytes += batch.iter().map(ExportRecord::size_bytes).sum::<usize>();
@@ -129,7 +130,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         self.0.dropped.increment(evicted);
     }
 
-    /// Drops everything and counts it.
+    /// Drops all records and counts them.
     pub(super) fn clear(&self) {
         let mut contents = self.lock();
         contents.bytes = 0;

@@ -1,4 +1,4 @@
-//! A counter whose value a test can read.
+//! Counter whose value a test can read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Fate of records while their receiver answers, refuses, is away, or hangs.
+//! Tests that no record is lost or left uncounted while the receiver answers, refuses, is unavailable, or hangs.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::test_support::CountingCounter;
 use super::*;
 
-/// A record that fills a quarter of a batch, so that a batch holds four.
+/// A record that fills a quarter of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Quarter(u32);
 
@@ -92,7 +92,7 @@ struct Outcome {
 }
 
 impl Fixture {
-    /// Twelve records wait in a queue that holds `capacity` of them.
+    /// Creates an exporter with twelve records in a queue that has room for `capacity` records.
     fn new(capacity: usize, script: impl IntoIterator<Item = Answer>) -> Self {
         let [delivered, lost] = [(); 2].map(|()| Arc::<CountingCounter>::default());
         let queue = ExportQueue::new(capacity * Quarter(0).size_bytes(), lost.counter());
@@ -122,7 +122,7 @@ impl Fixture {
         self.outcome()
     }
 
-    /// Exports until the receiver stops the program or, without such an answer, from its shutdown on.
+    /// Runs the exporter until it ends. If no answer of the receiver stops the program, shutdown begins at once.
     fn run(mut self) -> Outcome {
         let stops = |answer: &Answer| matches!(answer, AwayWhileStopping);
         if !self.exporter.destination.script.iter().any(stops) {

@@ -1,7 +1,7 @@
 //! Spans of sampled traces, handed to the exporter when they end.
 //!
 //! A span is exported if it was opened with [`in_trace`] or [`in_trace_if_sampled`], or if the span around it is
-//! exported. The layer collects nothing of other spans, which are for log lines only.
+//! exported. The layer ignores all other spans, which only add fields to log lines.
 
 use std::cell::Cell;
 use std::fmt;
@@ -23,10 +23,10 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Most links of a span: a batch may hold thousands of postings.
+/// Most links of a span. The span of a batch could have a link for each of thousands of postings.
 const LINKS_MAX: usize = 128;
 
-/// Attributes of a span that most have, so that their list is allocated once.
+/// Number of attributes that most spans do not exceed, so that the list of attributes is allocated once.
 const ATTRIBUTES_TYPICAL: usize = 6;
 
 /// Layer that collects spans for the exporter.
@@ -120,7 +120,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
 impl Visit for OpenSpan {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            // They are fields of the span itself.
+            // The ids are fields of the span itself, not attributes.
             "trace_id" | "span_id" => {}
             "otel.name" => value.clone_into(&mut self.exported.name),
             "otel.status_description" => {
@@ -172,7 +172,7 @@ impl Visit for Message {
     }
 }
 
-/// Gives `work` an exported span; None if the span is not exported.
+/// Calls `work` with an exported span; returns `None` if the span is not exported.
 fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Option<T> {
     if !is_exporting() {
         return None;
@@ -185,24 +185,24 @@ fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Opti
     found.flatten()
 }
 
-/// Opens a span in a trace, to be exported whether the trace is sampled or not.
+/// Opens a span in a trace. The span is exported whether the trace is sampled or not.
 pub fn in_trace(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
     if !is_exporting() {
         return open();
     }
     NEXT_CONTEXT.set(Some(*context));
     let span = open();
-    // A span that the filter disables has not taken it.
+    // A span that the log filter disables has not taken the context.
     NEXT_CONTEXT.set(None);
     span
 }
 
-/// Opens a span in a trace, to be exported if the trace is sampled.
+/// Opens a span in a trace. The span is exported if the trace is sampled.
 pub fn in_trace_if_sampled(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
     if context.is_sampled() { in_trace(context, open) } else { open() }
 }
 
-/// Whether a span is exported, and so the spans that are opened within it.
+/// Whether a span is exported. If it is, the spans that are opened within it are exported, too.
 pub fn is_exported(span: &Span) -> bool {
     with_open_span(span, |_| ()).is_some()
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::telemetry::export::ExportQueue;
 use crate::telemetry::sampling::SpanBudget;
 
-/// The spans that are exported of those that `open` opens.
+/// The exported spans among those that `open` opens.
 fn exported(open: impl FnOnce()) -> Vec<ExportedSpan> {
     let budget = SpanBudget::new(1.0, 1_000, metrics::Gauge::noop());
     let queue = ExportQueue::new(1024 * 1024, metrics::Counter::noop());

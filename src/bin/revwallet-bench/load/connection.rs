@@ -1,4 +1,5 @@
-//! A connection of the load generator: just enough HTTP/1.1, so that most CPU time is left to the server under test.
+//! A connection of the load generator. It implements only a minimum of HTTP/1.1, so that most CPU time is left to the
+//! server under test.
 
 use std::io::Write;
 
@@ -6,10 +7,10 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Digits that are reserved for the length of a body, which is known after the body is written.
+/// Digits reserved for the length of a body, which is known only after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
-/// Status of a response without a body.
+/// The only status whose response has no body.
 const NOT_MODIFIED: u16 = 304;
 
 /// A connection that is kept alive, with its buffers.
@@ -20,7 +21,7 @@ pub(super) struct LoadConnection {
     body_at: usize,
 }
 
-/// Idempotency key: random for each connection, then numbered.
+/// Idempotency key: a random prefix for each connection, and the number of the request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestKey {
     prefix: u64,
@@ -33,7 +34,7 @@ impl RequestKey {
         Self { prefix, number }
     }
 
-    /// Returns this key and moves on to the next.
+    /// Returns this key and advances to the next key.
     pub(super) fn take(&mut self) -> Self {
         let key = *self;
         self.number = self.number.wrapping_add(1);
@@ -81,7 +82,7 @@ impl LoadConnection {
         self.write_post("/wallet/hold", key, body);
     }
 
-    /// Captures the hold in the last response.
+    /// Writes a request that captures the hold of the last response.
     pub(super) fn write_capture_of_last_hold(
         &mut self,
         to: i64,
@@ -94,7 +95,7 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// A login with a user name and from an address of its own, both derived from the key.
+    /// Writes a login whose user name and client address are derived from the key, so that they differ for each login.
     pub(super) fn write_login(&mut self, RequestKey { prefix, number }: RequestKey) {
         let body = format!(
             r#"{{"username":"unknown{prefix:x}-{number:x}","password":"not the right one"}}"#
@@ -182,7 +183,7 @@ impl LoadConnection {
         if status == NOT_MODIFIED {
             return Ok(Some(status));
         }
-        // In the spelling of hyper, and in that of nginx.
+        // hyper and nginx spell the header differently.
         let length = head.split("ontent-length: ").nth(1);
         let length = length.or_else(|| head.split("ontent-Length: ").nth(1));
         let length = length.and_then(|rest| rest.lines().next());

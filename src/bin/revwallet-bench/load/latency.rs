@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Significant decimal digits kept of each latency: quantiles are exact to one percent.
+/// Significant decimal digits of each latency, with which quantiles are exact to one percent.
 const SIGNIFICANT_DIGITS: u8 = 2;
 
 /// Latencies in nanoseconds, without an upper limit.

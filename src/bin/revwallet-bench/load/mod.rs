@@ -1,7 +1,7 @@
 //! The load generator: sends requests as fast as its connections allow, at little cost, because it shares the machine
 //! with the server under test.
 //!
-//! All connections of a load run on one thread, so that none moves from core to core.
+//! All connections of a load run on one thread, so that no connection moves from core to core.
 
 mod connection;
 pub(crate) mod latency;
@@ -79,16 +79,16 @@ pub(crate) struct LoadSpec {
     pub address: String,
     pub operation: LoadOperation,
     pub connections: usize,
-    /// The load spreads over this many wallets, the first of the target.
+    /// Number of wallets, the first of the target, over which the load is spread.
     pub wallets: usize,
     pub duration: Duration,
 }
 
-/// A load with open connections, each of which waits before each request.
+/// A load with open connections, which wait for the time of each request.
 pub(crate) struct PacedLoad(Vec<LoadWorker>);
 
 impl LoadOperation {
-    /// Status of a response that is as expected.
+    /// Status that a response is expected to have.
     const fn status(self) -> u16 {
         match self {
             Self::Login => 401,
@@ -126,12 +126,12 @@ impl LoadTarget {
         Ok(Self { wallets: wallets.collect(), store, traders })
     }
 
-    /// The same wallets with a store.
+    /// Adds a store to the target.
     pub(crate) fn with_store(self, store: TargetStore) -> Self {
         Self { store: Arc::new(store), ..self }
     }
 
-    /// The same wallets with users of the exchange.
+    /// Adds users of the exchange to the target.
     pub(crate) fn with_traders(self, traders: Vec<(i64, String)>) -> Self {
         Self { traders: traders.into(), ..self }
     }
@@ -150,7 +150,7 @@ impl LoadTarget {
         self.deposit_counts().sum::<i64>().unsigned_abs()
     }
 
-    /// Counts deposits into the wallet at `index` that were acknowledged.
+    /// Adds to the count of acknowledged deposits into the wallet at `index`.
     pub(crate) fn count_deposits(&self, index: usize, deposits: i64) {
         self.wallets[index].deposits.fetch_add(deposits, Ordering::Relaxed);
     }
@@ -222,7 +222,7 @@ impl LoadTarget {
 }
 
 impl TargetStore {
-    /// A store whose list of games has this tag; each token belongs to one user.
+    /// Creates a store. `list_tag` is the `ETag` of its list of games; each token belongs to a different user.
     pub(crate) fn new(games: Vec<i64>, tokens: Vec<String>, list_tag: String) -> Self {
         let shopper = |token| Shopper { token, bought: AtomicUsize::new(0) };
         Self { games, shoppers: tokens.into_iter().map(shopper).collect(), list_tag }
@@ -242,8 +242,8 @@ impl TargetStore {
 }
 
 impl PacedLoad {
-    /// Runs the load. `pace` returns the wait of a connection before each request: the time from which the next latency
-    /// counts, or none at the end.
+    /// Runs the load. `pace` returns, for each connection, the function that waits before each request. That function
+    /// returns the time from which the latency of the request counts, or `None` at the end.
     pub(crate) async fn run<W>(self, pace: impl Fn(usize) -> W) -> anyhow::Result<LoadResult>
     where
         W: AsyncFnMut() -> Option<Instant>,
@@ -256,7 +256,7 @@ impl PacedLoad {
     }
 }
 
-/// Runs a load on a thread of its own, where its tasks may share state without locks.
+/// Runs a load on a separate thread, on which its tasks may share state without locks.
 pub(crate) async fn on_one_thread<T: Send + 'static>(
     load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -267,8 +267,9 @@ pub(crate) async fn on_one_thread<T: Send + 'static>(
     thread.await?
 }
 
-/// Requests of `connections` connections at fixed times, so that their latencies show a server that falls behind.
-/// `is_over` returns whether a request that is due then is beyond the end.
+/// Waits for fixed times, at which `connections` connections together send `per_second` requests per second. With fixed
+/// times, the latencies show if the server falls behind. `is_over` returns whether a request that is due at that time
+/// is no longer sent.
 pub(crate) fn at_fixed_times(
     per_second: u32,
     connections: usize,

@@ -1,4 +1,4 @@
-//! The share of a load that runs on one connection.
+//! The part of a load that runs on one connection.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use super::connection::{LoadConnection, RequestKey};
 use super::latency::LatencyHistogram;
 use super::{LoadOperation, LoadSpec, LoadTarget};
 
-/// The list of games.
+/// Path of the list of games.
 const GAMES: &str = "/api/games?limit=100";
 
-/// Sends requests on one connection, the next when the last is answered.
+/// Sends requests on one connection, each after the response to the previous request.
 pub(super) struct LoadWorker {
     target: LoadTarget,
     connection: LoadConnection,
@@ -52,7 +52,8 @@ impl LoadWorker {
         Ok(self.latencies)
     }
 
-    /// Sends each request after a wait, until that returns none; its latency counts from the time that the wait returns.
+    /// Sends a request after each `wait`, until `wait` returns `None`. The latency of a request counts from the time
+    /// that `wait` returns.
     pub(super) async fn run_paced(
         mut self,
         mut wait: impl AsyncFnMut() -> Option<Instant>,
@@ -64,7 +65,7 @@ impl LoadWorker {
         Ok(self.latencies)
     }
 
-    /// Does the operation once, on a random wallet.
+    /// Performs the operation once, on a random wallet.
     async fn repeat(&mut self) -> anyhow::Result<()> {
         let index = self.rng.usize(..self.wallets);
         let wallet = self.target.wallets[index].id;

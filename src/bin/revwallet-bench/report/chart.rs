@@ -10,7 +10,7 @@ const LABEL_WIDTH: f64 = 400.0;
 const BARS_WIDTH: f64 = 330.0;
 const MARGIN: usize = 12;
 
-/// Readable on a white page and on a black one.
+/// Color of text that is readable on both a white and a black page.
 const TEXT_COLOR: &str = "#7a808a";
 const BASELINE_COLOR: &str = "#9aa1ab";
 const REVWALLET_COLOR: &str = "#0f8a6c";
@@ -59,7 +59,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// `12345.6` becomes `12,346`.
+/// Rounds a rate and groups its digits, so that `12345.6` becomes `12,346`.
 fn with_thousands_separators(rate: f64) -> String {
     let digits = format!("{rate:.0}");
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The report: measurements, the targets they are held against, and notes; as tables and as Markdown.
+//! The report as tables and as Markdown: measurements, performance targets, and notes.
 
 pub(crate) mod chart;
 
@@ -16,7 +16,7 @@ pub(crate) struct Measurement {
     pub usage: ResourceUsage,
 }
 
-/// A measured value or ratio, and the bound that it should keep.
+/// A measured value or ratio, and the bound that it should not exceed or fall below.
 #[derive(Debug, Clone)]
 struct PerformanceTarget {
     label: String,
@@ -113,7 +113,7 @@ impl fmt::Display for PerformanceTarget {
 }
 
 impl BenchReport {
-    /// Tables for a terminal.
+    /// Formats the report as tables for a terminal.
     pub(crate) fn tables(&self) -> String {
         let mut text = format!(
             "{}\n\n| measurement | clients | per second | p50 ms | p99 ms | process cores | Postgres cores | process MB |\n\

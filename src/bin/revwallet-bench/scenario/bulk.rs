@@ -12,10 +12,10 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::LoadResult;
 use crate::verification::verify_book;
 
-/// Legs of a batch of the writer: room for several large postings.
+/// Most legs of a batch of the writer, enough for several large postings.
 pub(super) const BATCH_LEGS_MAX: usize = 8_192;
 
-/// Callers that post concurrently, and transfers of each posting.
+/// Number of callers that post concurrently, and of transfers in each posting.
 #[derive(Debug, Clone, Copy)]
 struct BulkLoad {
     label: &'static str,

@@ -14,10 +14,10 @@ const CONNECTIONS: [usize; 3] = [1, 64, 256];
 /// Repetitions of each measurement, whose median counts.
 const TURNS: u32 = 7;
 
-/// A turn lasts this fraction of `--duration`, because there are many.
+/// Divisor of `--duration` that gives the duration of a turn, because there are many turns.
 const TURNS_PER_DURATION: u32 = 4;
 
-/// A build with a book of its own.
+/// A build of the server that runs on its own book.
 struct ServerBuild {
     server: ServerProcess,
     target: LoadTarget,
@@ -50,7 +50,7 @@ pub(crate) async fn measure(context: &BenchContext, other: &Path) -> anyhow::Res
 }
 
 impl ServerBuild {
-    /// Starts a build on an empty database, which it migrates to its own schema.
+    /// Starts a build on an empty database, which the build migrates to its own schema.
     async fn start(context: &BenchContext, name: &str, binary: &Path) -> anyhow::Result<Self> {
         let book = BenchBook::create_without_schema(&context.postgres, name).await?;
         let server = ServerProcess::start(binary, &book, &[]).await?;

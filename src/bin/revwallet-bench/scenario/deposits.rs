@@ -1,4 +1,4 @@
-//! Deposits over HTTP, each with an idempotency key and durable when answered, and `pgbench` doing the same.
+//! Deposits over HTTP, each with an idempotency key and durable when answered, compared with deposits by `pgbench`.
 
 use crate::book::BenchBook;
 use crate::context::{ACCOUNTS, BenchContext};
@@ -8,7 +8,7 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::LoadSample;
 use crate::verification::verify_deposits;
 
-/// A measurement: the system, its load and the accounts.
+/// A measurement: the system under test, its number of clients, and the number of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct DepositCase {
     system: DepositSystem,

@@ -1,4 +1,5 @@
-//! Orders of the exchange: placed by many users at once, all through one hot wallet, until every one is complete.
+//! Orders of the exchange: many users place orders at once, all of which use the same hot wallet. The measurement ends
+//! when every order is complete.
 
 use std::time::Instant;
 
@@ -16,10 +17,11 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Euros of each user: more than a run can spend.
+/// Euros of each user, more than a run can spend.
 const EUROS: i64 = 1_000_000;
 
-/// The whole telemetry, passwords that cost little, and a source address per request.
+/// Settings of the server: all telemetry, password hashes that cost little, and a client address that each request can
+/// choose.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",
@@ -31,7 +33,7 @@ const SETTINGS: [&str; 5] = [
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
     let book = BenchBook::create(&context.postgres, "exchange").await?;
     let server = context.start_server_with(&book, &SETTINGS).await?;
-    // The client needs a provider, although it does not use TLS.
+    // The HTTP client needs a TLS provider, although it does not use TLS.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let url = format!("http://{}", server.address);
     let traders = register(&url, CONNECTIONS).await?;

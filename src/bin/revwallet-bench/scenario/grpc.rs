@@ -1,4 +1,4 @@
-//! The balance of a player over gRPC, relative to the same read over HTTP. Both clients are those of one library.
+//! The balance of a player over gRPC, relative to the same read over HTTP. Both clients are from the same library.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ const PLAYERS: usize = 1_000;
 /// Repetitions of each measurement, whose median counts.
 const TURNS: u32 = 5;
 
-/// Bytes before each message of gRPC: a flag and the length.
+/// Bytes before each gRPC message: a flag and the length.
 const PREFIX_BYTES: usize = 5;
 
 /// Balance of each player, in minor units.
@@ -40,7 +40,7 @@ enum Protocol {
     Grpc,
 }
 
-/// A connection that speaks one of the protocols.
+/// A connection of either protocol.
 enum Connection {
     Http(http1::SendRequest<Full<Bytes>>),
     Grpc(http2::SendRequest<Full<Bytes>>),
@@ -176,7 +176,7 @@ impl Connection {
     }
 }
 
-/// Runs the connection until its client drops it.
+/// Drives the connection in the background until its sender is dropped.
 #[expect(clippy::disallowed_methods, reason = "ends with the client of the connection")]
 fn spawn<E: std::fmt::Display>(connection: impl Future<Output = Result<(), E>> + Send + 'static) {
     tokio::spawn(async move {

@@ -7,10 +7,11 @@ use crate::report::{ReportSection, TargetBound};
 use crate::samples::{LoadSample, PairedSamples};
 use crate::verification::verify_book;
 
-/// Few enough to give each a balance, many enough that requests rarely meet in one.
+/// Number of wallets: few enough to give each a balance, and so many that concurrent requests rarely use the same
+/// wallet.
 const WALLETS: u32 = 1_000;
 
-/// Initial balance of each wallet: more than a run can spend.
+/// Initial balance of each wallet, more than a run can spend.
 const EUROS: u32 = 1_000_000;
 
 const CONNECTIONS: usize = 64;

@@ -1,4 +1,4 @@
-//! Deposits and reads on a large book, relative to a small one.
+//! Deposits and reads on a large book, relative to a small book.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use crate::server_process::ServerProcess;
 use crate::sql;
 use crate::verification::verify_deposits;
 
-/// Transfers of the small book.
+/// Number of transfers in the small book.
 const SMALL_TRANSFERS: i64 = 100_000;
 
-/// Transfers of a posting while a book is filled, and postings in flight.
+/// Number of transfers in a posting while a book is filled, and of postings in flight.
 const FILL_LEGS: i64 = 2_000;
 const FILL_POSTINGS: usize = 6;
 
@@ -35,7 +35,7 @@ const OPERATIONS: [(LoadOperation, usize, &str); 3] = [
     (LoadOperation::History, 16, "histories"),
 ];
 
-/// A book of a given size, and the server on it.
+/// A book of a given size, and the server that runs on it.
 struct FilledBook {
     label: String,
     book: BenchBook,

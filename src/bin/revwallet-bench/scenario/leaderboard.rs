@@ -1,6 +1,8 @@
-//! A board of a million entries: pages, ranks and neighbors beside 500 submissions a second, for three patterns of scores.
+//! A leaderboard of a million entries: reads of pages, ranks and neighbors during 500 submissions per second, for three
+//! patterns of scores.
 //!
-//! Requests are sent at fixed times, and each latency counts from then: a server that falls behind shows it.
+//! Requests are sent at fixed times, from which their latencies count, so the latencies show if the server falls
+//! behind.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ const READS: u32 = 50;
 const SUBMITTERS: u32 = 32;
 const READERS: u32 = 4;
 
-/// Warm-up before each measurement: the first statements of a connection are planned.
+/// Warm-up before each measurement, because the first statements of a connection have to be planned.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Longest 99th percentile of a read, in milliseconds.
@@ -64,7 +66,7 @@ impl Operation {
     }
 }
 
-/// A board on a server.
+/// A leaderboard on a server.
 #[derive(Debug, Clone)]
 struct Board {
     http: reqwest::Client,
@@ -72,7 +74,7 @@ struct Board {
     key: Arc<str>,
     pattern: &'static str,
     entries: i64,
-    /// Positions all over the board, behind which pages begin.
+    /// Cursors spread over the whole board, after which pages begin.
     cursors: Arc<[String]>,
 }
 
@@ -83,7 +85,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let monitor = context.monitor(&[server.id()]);
     let entries = context.args.leaderboard_entries;
     let mut section = ReportSection::default();
-    // The client needs a provider, although it does not use TLS.
+    // The HTTP client needs a TLS provider, although it does not use TLS.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     for pattern in PATTERNS {
         tracing::info!("a board of {entries} entries with {pattern} scores");
@@ -127,7 +129,7 @@ fn with_json(
     request.header("content-type", "application/json").body(body.to_string())
 }
 
-/// Creates an API key on the command line of the server.
+/// Creates an API key with a command of the server binary.
 async fn create_key(context: &BenchContext, book: &BenchBook) -> anyhow::Result<String> {
     let arguments = ["api-key", "create", "--name=bench", "--scope=events:write"];
     let output = Command::new(&context.server_binary)
@@ -201,9 +203,10 @@ impl Board {
         let player = fastrand::i64(1..=self.entries);
         match self.pattern {
             "random" => (format!("player-{player}"), fastrand::i64(0..1_000_000_000)),
-            // Each new player gets the score that everyone has.
+            // Each new player gets the score that all entries have.
             "equal" => (format!("new-{}", fastrand::u64(..)), sql::EQUAL_SCORE),
-            // The best score so far, each time: milliseconds are above all scores of the board.
+            // Each submission is the best score so far, because the current time in milliseconds is above all scores of
+            // the board.
             _ => (format!("player-{player}"), milliseconds()),
         }
     }

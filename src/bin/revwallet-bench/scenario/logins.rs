@@ -16,7 +16,7 @@ const LOGINS: usize = 1_000;
 /// Repetitions of each measurement, whose median counts.
 const TURNS: u32 = 3;
 
-/// Accepts a source address per login, and queues all of them.
+/// Settings of the server: each login can choose a client address, and no login is refused while it waits.
 const SETTINGS: [&str; 3] =
     ["--trusted-proxies=127.0.0.1", "--password-waiting-max=2000", "--http-timeout=10m"];
 

@@ -79,7 +79,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// Every scenario except the one on a large book.
+    /// All scenarios except the one on a large book.
     pub(crate) const DEFAULT: [Self; 15] = [
         Self::Deposits,
         Self::Bulk,

@@ -34,7 +34,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
         wallets: ACCOUNTS as usize,
         duration: context.args.duration,
     };
-    // Warms up the caches of every server, which are not what is compared.
+    // Warms up the caches of every server, so that the comparison does not include cold caches.
     for server in 0..PROCESSES {
         target.run(&one_monitor, spec(server, CONNECTIONS)).await?;
     }
@@ -66,7 +66,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Total of all servers, and the rate of the slowest relative to an equal share.
+/// Total of all servers, and the rate of the slowest server relative to an equal share of the total.
 fn combine(results: &[LoadResult; PROCESSES]) -> Option<(LoadResult, f64)> {
     let rate: f64 = results.iter().map(|result| result.rate).sum();
     let slowest = results.iter().map(|result| result.rate).min_by(f64::total_cmp)?;

@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 64;
 /// Repetitions of each measurement, whose median counts.
 const TURNS: u32 = 7;
 
-/// Longest time until nginx listens.
+/// Longest time that nginx may take until it listens.
 const START_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -74,7 +74,7 @@ async fn require_nginx(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nginx with its public configuration, except the limits per address: the load comes from one address.
+/// Nginx with its public configuration, but without the limits per address, because the load comes from one address.
 struct NginxProcess {
     child: Child,
     address: String,
@@ -107,7 +107,7 @@ impl NginxProcess {
         Ok(nginx)
     }
 
-    /// Worker processes, which do the work.
+    /// Process ids of the workers, which handle the requests.
     fn workers(&self) -> Vec<u32> {
         let master = self.child.id().unwrap_or_default();
         let children = format!("/proc/{master}/task/{master}/children");
@@ -123,20 +123,20 @@ impl NginxProcess {
 
     fn terminate(&self) {
         if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
-            // Fails only if nginx has already exited.
+            // This fails only if nginx has already exited.
             let _exited = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
     }
 }
 
-/// Terminates instead of killing, which would leave the workers behind.
+/// Terminates nginx. Killing the master process would leave the workers running.
 impl Drop for NginxProcess {
     fn drop(&mut self) {
         self.terminate();
     }
 }
 
-/// An address that was free a moment ago.
+/// An address that is free, unless another process takes it now.
 async fn free_address() -> anyhow::Result<String> {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     Ok(socket.local_addr()?.to_string())

@@ -1,4 +1,4 @@
-//! Deposits with metrics, logs and traces, relative to deposits without any: the overhead of observability.
+//! The overhead of observability: deposits with metrics, logs and traces, relative to deposits without them.
 
 use crate::book::BenchBook;
 use crate::context::BenchContext;
@@ -10,7 +10,7 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Few enough that a new server has soon cached all of them.
+/// Number of wallets, few enough that a new server soon has all of them in its cache.
 const WALLETS: u32 = 1_000;
 
 /// Repetitions of each measurement, whose median counts.
@@ -78,7 +78,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
 }
 
 impl ObservabilityCase {
-    /// Deposits on a server that is started for it.
+    /// Deposits on a new server with the settings of this case.
     async fn deposit(
         &self,
         context: &BenchContext,
@@ -103,7 +103,7 @@ impl ObservabilityCase {
     }
 }
 
-/// Adds the share of throughput that each case loses, turn by turn relative to the first case.
+/// Adds the share of throughput that each case loses, relative to the first case of the same turn.
 fn add_losses(
     section: &mut ReportSection,
     cases: &[ObservabilityCase],

@@ -1,4 +1,5 @@
-//! Deposits while an old snapshot is held, as a dump or a long report does, relative to deposits without one.
+//! Deposits while a transaction holds an old snapshot, as a dump or a long report does, relative to deposits without an
+//! old snapshot.
 
 use crate::book::BenchBook;
 use crate::context::{ACCOUNTS, BenchContext};
@@ -10,7 +11,7 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// Whether the snapshot is held in each turn: it ages over three, with turns without it on both sides.
+/// Whether the snapshot is held in each turn. It ages over three turns; turns without it come before and after.
 const HELD: [bool; 6] = [false, true, true, true, false, false];
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

@@ -13,7 +13,7 @@ const SERIES: usize = 10_000;
 /// Repetitions of the measurement, whose median counts.
 const TURNS: u32 = 51;
 
-/// Routes between two counts of the series, because counting renders all of them.
+/// Number of routes after which the series are counted again. Counting is slow, because it renders all series.
 const ROUTES_PER_COUNT: u64 = 50;
 
 pub(super) async fn measure() -> anyhow::Result<ReportSection> {

@@ -26,16 +26,16 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Games of the list that is measured.
+/// Number of games when lists are measured.
 const LISTED: i64 = 1_000;
 
-/// More games than a user can buy in a run.
+/// Number of games, more than a user can buy in a run.
 const GAMES: i64 = 10_000;
 
 /// Users who buy one game at once.
 const CROWD: usize = 1_000;
 
-/// Wallets of the transfers, and euros in each.
+/// Number of wallets of the transfers, and euros in each wallet.
 const WALLETS: u32 = 1_000;
 const EUROS: u32 = 1_000_000;
 
@@ -45,7 +45,8 @@ const TURNS: u32 = 3;
 /// Requests in flight while users and games are created.
 const PARALLEL: usize = 32;
 
-/// The whole telemetry, passwords that cost little, and a source address per request, so that no login has to wait.
+/// Settings of the server: all telemetry, password hashes that cost little, and a client address that each request can
+/// choose, so that no login has to wait.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",
@@ -54,7 +55,7 @@ const SETTINGS: [&str; 5] = [
     "--password-passes=1",
 ];
 
-/// A client that creates what the loads need.
+/// A client that creates the users and games for the loads.
 struct StoreClient {
     http: reqwest::Client,
     url: String,
@@ -70,7 +71,7 @@ struct GameList {
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
     let book = BenchBook::create(&context.postgres, "store").await?;
     let server = context.start_server_with(&book, &SETTINGS).await?;
-    // The client needs a provider, although it does not use TLS.
+    // The HTTP client needs a TLS provider, although it does not use TLS.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let client =
         StoreClient { http: reqwest::Client::new(), url: format!("http://{}", server.address) };
@@ -105,7 +106,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Loads on the server.
+/// Runs loads on the server.
 struct StoreLoad<'a> {
     context: &'a BenchContext,
     monitor: ResourceMonitor,
@@ -183,7 +184,7 @@ impl StoreLoad<'_> {
         Ok(())
     }
 
-    /// Every user buys the only game of the target, all at the same time.
+    /// Lets every user buy the only game of the target at the same time.
     async fn buy_at_once(
         &self,
         target: &LoadTarget,
@@ -201,7 +202,7 @@ impl StoreLoad<'_> {
     }
 }
 
-/// Serves the list from an axum handler that does nothing else. Returns its address.
+/// Serves the list from an axum handler that does nothing else. Returns the address of that server.
 async fn serve_bare(list: GameList) -> anyhow::Result<String> {
     let headers = [(CONTENT_TYPE, "application/json".to_owned()), (ETAG, list.tag)];
     let handler = async move || (headers, list.body);

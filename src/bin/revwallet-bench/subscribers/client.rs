@@ -1,4 +1,5 @@
-//! A WebSocket client: just enough of RFC 6455, so that most CPU time is left to the server under test.
+//! A WebSocket client. It implements only a minimum of RFC 6455, so that most CPU time is left to the server under
+//! test.
 
 use std::ops::Range;
 
@@ -9,13 +10,13 @@ use tokio::net::TcpStream;
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// First byte of a frame that is a whole message.
+/// First bytes of frames that are whole messages.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// Marks the payload of a client as masked. The mask is zero, so that masking changes nothing.
+/// Flag that marks the payload of a client as masked. The mask is zero, so that masking changes nothing.
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
 
@@ -75,7 +76,7 @@ impl WebSocketClient {
         }
     }
 
-    /// Waits for bytes and adds them to those received.
+    /// Waits for bytes, and appends them to the received bytes.
     pub(super) async fn read(&mut self) -> anyhow::Result<()> {
         self.received.drain(..self.consumed);
         self.consumed = 0;
@@ -85,7 +86,7 @@ impl WebSocketClient {
         Ok(())
     }
 
-    /// The next text that was received in full, as a part of the received bytes. Answers pings.
+    /// The next complete text message, as a range of the received bytes; answers pings.
     pub(super) fn next_text(&mut self) -> anyhow::Result<Option<Range<usize>>> {
         while let Some((opcode, payload)) = parse_frame(&self.received[self.consumed..])? {
             let payload = self.consumed + payload.start..self.consumed + payload.end;
@@ -112,7 +113,7 @@ impl WebSocketClient {
     }
 }
 
-/// First byte and payload of the frame at the beginning, if it is complete.
+/// First byte and payload of the frame at the beginning of the bytes, if the frame is complete.
 fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     let [opcode, length, rest @ ..] = bytes else { return Ok(None) };
     let (head_len, length) = match *length {
@@ -154,7 +155,7 @@ mod tests {
     fn a_frame_is_parsed_once_it_is_complete() {
         for len in [0, 5, 125, 126, 300, 65_535] {
             let mut frame = masked_frame(TEXT, &vec![b'x'; len]);
-            // A server masks nothing.
+            // A server does not mask its frames.
             frame[1] &= !MASKED;
             let mask_at = frame.len() - len - MASK.len();
             frame.drain(mask_at..mask_at + MASK.len());

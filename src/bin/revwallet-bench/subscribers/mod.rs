@@ -1,6 +1,8 @@
-//! WebSocket subscribers that count the events they receive, at little cost: they share the machine with the server.
+//! WebSocket subscribers that count the events that they receive, at little cost, because they share the machine with
+//! the server.
 //!
-//! All of them run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their tally without locks.
+//! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their tally
+//! without locks.
 
 mod client;
 
@@ -16,26 +18,26 @@ use tokio::task::JoinSet;
 use crate::load::latency::LatencyHistogram;
 use client::WebSocketClient;
 
-/// Interval at which the tally is looked at.
+/// Interval at which the tally is checked.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Longest time that subscribers wait for what they lack.
+/// Longest time that subscribers wait for missing subscriptions or events.
 const WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// Subscribers to be started.
+/// Number, topics and timing of subscribers.
 #[derive(Debug, Clone)]
 pub(crate) struct SubscriberSpec {
     pub address: String,
     pub count: usize,
-    /// Topics: subscriber `n` takes number `n`, from the beginning again after the last one.
+    /// Topics of the subscribers. Subscriber `n` takes topic `n`, modulo the number of topics.
     pub topics: Vec<String>,
-    /// Position to continue from.
+    /// Position from which the subscribers continue.
     pub after: Option<String>,
     /// Time over which the connections are spread.
     pub within: Duration,
 }
 
-/// Running subscribers; their connections close when this is dropped.
+/// Running subscribers. Dropping this closes their connections.
 pub(crate) struct Subscribers {
     tally: Rc<Tally>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -48,9 +50,9 @@ struct Tally {
     /// Number of events of each subscriber.
     counts: Vec<Cell<u64>>,
     total: Cell<u64>,
-    /// Time from the commit of each event until a subscriber had it.
+    /// Time from the commit of each event until a subscriber received it.
     latencies: RefCell<LatencyHistogram>,
-    /// Text and meaning of the last time that was parsed: subscribers get the same events.
+    /// Text and value of the time that was parsed last. It is cached, because subscribers get the same events.
     last_commit: RefCell<(Vec<u8>, OffsetDateTime)>,
 }
 
@@ -90,7 +92,7 @@ impl Subscribers {
         self.wait_until("subscriptions", |tally| tally.subscribed.get() == count).await
     }
 
-    /// Waits until each subscriber has received the expected number of events. Fails if one has received more.
+    /// Waits until each subscriber has received the expected number of events. Fails if a subscriber has received more.
     pub(crate) async fn wait_until_each_has(
         &mut self,
         expected: impl Fn(usize) -> u64,
@@ -151,13 +153,13 @@ impl Tally {
         self.counts[number].set(self.counts[number].get() + 1);
         self.total.set(self.total.get() + 1);
         let latency = received_at - self.commit_of(event)?;
-        // The clock of the database is that of this machine, but is read by another core.
+        // The database has the same clock, but reads it on another core, so the difference may be negative.
         let latency = Duration::try_from(latency).unwrap_or_default();
         self.latencies.borrow_mut().record(latency);
         Ok(())
     }
 
-    /// Commit of an event, without parsing its JSON: the time is its last member.
+    /// Commit time of an event. It is found without parsing the JSON, because it is the last member.
     fn commit_of(&self, event: &[u8]) -> anyhow::Result<OffsetDateTime> {
         let text =
             event.strip_suffix(b"\"}").and_then(|rest| rest.rsplit(|byte| *byte == b'"').next());

@@ -1,4 +1,4 @@
-//! Events of one topic to many subscribers, on the same process and on another one.
+//! Events of one topic to many subscribers, whose server is the publishing process or another process.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use crate::samples::{LoadResult, LoadSample, median, median_sample};
 use crate::server_process::ServerProcess;
 use crate::subscribers::{SubscriberSpec, Subscribers};
 
-/// Connections that publish: each event is a deposit into the wallet of the topic.
+/// Connections that publish events. Each event is a deposit into the wallet of the topic.
 const PUBLISHERS: usize = 32;
 
-/// Interval at which publishers look whether the subscribers have caught up.
+/// Interval at which publishers check whether the subscribers have caught up.
 const CATCH_UP_POLL: Duration = Duration::from_millis(1);
 
-/// Subscribers of one topic, and the events that they get.
+/// Number of subscribers of one topic, and the pace of its events.
 #[derive(Debug, Clone, Copy)]
 struct FanOut {
     label: &'static str,
@@ -135,7 +135,7 @@ impl FanOut {
         Ok(samples)
     }
 
-    /// Publishes until the end, and then waits until each subscriber has each event.
+    /// Publishes events for the duration of the load, and then waits until each subscriber has each event.
     async fn run(
         self,
         target: &LoadTarget,
@@ -189,7 +189,7 @@ impl FanOut {
         }
     }
 
-    /// Adds the median sample.
+    /// Adds the median sample to the report.
     fn report(self, samples: Vec<LoadSample>, section: &mut ReportSection) -> anyhow::Result<()> {
         let sample = median_sample(samples)?;
         section.measurements.push(Measurement::new(self.label, self.subscribers as usize, sample));

@@ -11,16 +11,17 @@ use crate::subscribers::{SubscriberSpec, Subscribers};
 
 const CONNECTIONS: u32 = 10_000;
 
-/// Connections that are opened and closed before the first measurement, so that it includes what a busy server keeps.
+/// Connections that are opened and closed before the first measurement, so that the measurement includes the memory
+/// that a server keeps after it has had connections.
 const WARM_UP_CONNECTIONS: u32 = 100;
 
-/// Time until the server has released what only the beginning of a connection needs.
+/// Time until the server has released the memory that it needs only to open a connection.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Most kibibytes for each connection.
+/// Most kibibytes of memory per connection.
 const KIB_MAX: f64 = 12.0;
 
-/// Each connection subscribes to a topic of its own, which takes more memory than a common topic.
+/// Measures connections that subscribe to different topics, which takes more memory than a common topic.
 pub(super) async fn measure(
     context: &BenchContext,
     book: &BenchBook,

@@ -1,4 +1,5 @@
-//! WebSocket connections: memory of idle ones, deliveries to many subscribers, and clients that reconnect all at once.
+//! WebSocket connections: memory of idle connections, deliveries to many subscribers, and clients that reconnect all at
+//! once.
 //!
 //! | part | measures |
 //! |---|---|
@@ -6,8 +7,8 @@
 //! | [`fan_out`] | deliveries per second, and the time from a commit until a subscriber has the event, also on another process |
 //! | [`reconnect`] | deposits while thousands of clients reconnect and resume |
 //!
-//! Each subscriber must receive each event of its topic exactly once. The time of a commit is that of its batch, which
-//! the database takes right before it commits.
+//! Each subscriber must receive each event of its topic exactly once. The time of a commit is the time of its batch,
+//! which the database reads right before the commit.
 
 mod fan_out;
 mod idle;
@@ -19,14 +20,15 @@ use crate::load::LoadTarget;
 use crate::report::ReportSection;
 use crate::verification::verify_deposits;
 
-/// Admits all clients, which come from one address, and connections that wait for the beginning of a load.
+/// Settings of the server, which admit all clients from one address, and connections that send nothing until a load
+/// begins.
 const SETTINGS: [&str; 3] = [
     "--realtime-connections-max=100000",
     "--realtime-connections-per-address=100000",
     "--http-header-timeout=2m",
 ];
 
-/// New connections per second while many are opened.
+/// New connections per second while many connections are opened.
 const CONNECTS_PER_SECOND: u32 = 5_000;
 
 /// Repetitions of each measurement, whose median counts.

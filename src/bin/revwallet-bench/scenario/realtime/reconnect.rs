@@ -26,7 +26,7 @@ const RECONNECT_TIME: Duration = Duration::from_secs(2);
 
 /// Deposits per second.
 const DEPOSITS: u32 = 500;
-/// Connections that send them.
+/// Connections that send the deposits.
 const DEPOSIT_CONNECTIONS: usize = 32;
 
 /// A server, and the wallets on its book.
@@ -34,7 +34,7 @@ const DEPOSIT_CONNECTIONS: usize = 32;
 struct Reconnection {
     address: String,
     target: LoadTarget,
-    /// Whether every client is back.
+    /// Whether every client has reconnected.
     is_over: Arc<AtomicBool>,
 }
 
@@ -63,14 +63,14 @@ pub(super) async fn measure(
 }
 
 impl Reconnection {
-    /// Deposits and clients run on threads of their own, so that deposits do not wait for clients.
+    /// Runs deposits and clients on separate threads, so that deposits do not wait for clients.
     async fn run(self, monitor: ResourceMonitor) -> anyhow::Result<LoadSample> {
         let (begin, has_begun) = oneshot::channel();
         let (end, has_ended) = oneshot::channel();
         let (clients, deposits) = (self.clone(), self);
         let clients = on_one_thread(async move || {
             let outcome = clients.reconnect(begin, has_ended).await;
-            // Also if they failed: the deposits end with them.
+            // This is set even if the clients failed, so that the deposits end.
             clients.is_over.store(true, Ordering::Relaxed);
             outcome
         });
@@ -78,16 +78,16 @@ impl Reconnection {
             let load = deposits.connect().await?;
             has_begun.await.context("the clients did not connect")?;
             let sample = monitor.measure(deposits.deposit(load)).await?;
-            // Fails only if the clients have failed, which is reported.
+            // This fails only if the clients have failed, which is reported.
             let _failed = end.send(());
             Ok(sample.into())
         });
-        // The clients first: if they fail, the deposits fail for that reason.
+        // The clients come first, because if they fail, the deposits only fail as a consequence.
         let ((), sample) = futures_util::try_join!(clients, deposits)?;
         Ok(sample)
     }
 
-    /// Connects all clients, disconnects them, and connects them again; in the end, each must have each event.
+    /// Connects all clients, disconnects them, and connects them again. At the end, each client must have each event.
     async fn reconnect(
         &self,
         begin: oneshot::Sender<()>,
@@ -129,7 +129,7 @@ impl Reconnection {
     }
 
     async fn deposit(&self, load: PacedLoad) -> anyhow::Result<LoadResult> {
-        // The clients need longer to reconnect than the time over which they begin to.
+        // The deposits end when every client has reconnected, which takes longer than `RECONNECT_TIME`.
         let is_over = |_| self.is_over.load(Ordering::Relaxed);
         let pace = |number| at_fixed_times(DEPOSITS, DEPOSIT_CONNECTIONS, number, is_over);
         load.run(pace).await
