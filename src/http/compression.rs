@@ -88,18 +88,19 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks a response for compression and returns the permit, which the body holds until it has been sent.
+/// Marks a response for compression and returns the permit, which the body holds until it has been sent. `room` is `None`
+/// if the client does not want compression.
 ///
 /// The mark alone, without a permit, makes tower-http add `Vary: accept-encoding` to the uncompressed variant.
 pub(super) fn mark<B>(
     response: &mut Response<B>,
-    wanted: bool,
-    room: &Arc<Semaphore>,
+    room: Option<Arc<Semaphore>>,
 ) -> Option<OwnedSemaphorePermit> {
-    let permit = wanted.then(|| Arc::clone(room).try_acquire_owned().ok()).flatten();
-    if wanted && permit.is_none() {
-        return None;
-    }
+    let permit = match room.map(Semaphore::try_acquire_owned) {
+        None => None,
+        Some(Ok(permit)) => Some(permit),
+        Some(Err(_)) => return None,
+    };
     response.extensions_mut().insert(Marked);
     if permit.is_some() {
         weaken_etag(response.headers_mut());

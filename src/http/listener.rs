@@ -161,7 +161,7 @@ impl Acceptor {
             Arc::clone(&log),
             self.header_timeout,
         );
-        let service = ConnectionService { pipeline: Arc::clone(&self.pipeline), connection };
+        let service = ConnectionService::new(Arc::clone(&self.pipeline), connection);
         let serving =
             protocol.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let open = self.pipeline.calls.metrics.wallet_http_connections.with([self.name]);

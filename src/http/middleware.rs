@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -89,6 +89,17 @@ impl RequestPipeline {
     /// Handles a request that arrived on `connection`, which is `None` in tests.
     pub async fn respond(
         &self,
+        request: Request<Body>,
+        connection: Option<Arc<OpenConnection>>,
+    ) -> PipelineResponse {
+        let mut stack = self.stack.clone();
+        self.respond_through(|request| stack.call(request), request, connection).await
+    }
+
+    /// Handles a request with a stack that the caller already has.
+    async fn respond_through(
+        &self,
+        call: impl FnOnce(Request<Body>) -> <Stack as Service<Request<Body>>>::Future,
         mut request: Request<Body>,
         connection: Option<Arc<OpenConnection>>,
     ) -> PipelineResponse {
@@ -105,7 +116,7 @@ impl RequestPipeline {
         request.extensions_mut().insert(context.clone());
         let is_read = request.method().is_safe();
         let preferred_money = MoneyFormat::preferred(request.headers());
-        let response = self.stack.clone().call(request).instrument(context.span().clone());
+        let response = call(request).instrument(context.span().clone());
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(is_read, response).await;
         if let Some(money) = preferred_money {
@@ -171,27 +182,38 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// The pipeline as a hyper service, created for each connection.
+/// The pipeline as a service of hyper, one per connection. Cheap to clone.
 #[derive(Clone)]
-pub struct ConnectionService {
-    pub pipeline: Arc<RequestPipeline>,
-    pub connection: Arc<OpenConnection>,
+pub struct ConnectionService(Arc<ConnectionPipeline>);
+
+struct ConnectionPipeline {
+    pipeline: Arc<RequestPipeline>,
+    /// A clone per connection instead of per request: each clone counts references that all threads share.
+    stack: Mutex<Stack>,
+    connection: Arc<OpenConnection>,
 }
 
 impl ConnectionService {
+    pub fn new(pipeline: Arc<RequestPipeline>, connection: Arc<OpenConnection>) -> Self {
+        let stack = Mutex::new(pipeline.stack.clone());
+        Self(Arc::new(ConnectionPipeline { pipeline, stack, connection }))
+    }
+
     async fn respond<B>(self, request: Request<B>) -> PipelineResponse
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError> + Send,
     {
-        let Self { pipeline, connection } = self;
-        let (request, leftover) = connection::track(request, &connection);
-        let mut response = pipeline.respond(request, Some(Arc::clone(&connection))).await;
+        let ConnectionPipeline { pipeline, stack, connection } = &*self.0;
+        let (request, leftover) = connection::track(request, connection);
+        let call = |request| stack.lock().unwrap_or_else(PoisonError::into_inner).call(request);
+        let mut response =
+            pipeline.respond_through(call, request, Some(Arc::clone(connection))).await;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.note_upgrade();
         }
         if let Some(leftover) = leftover {
-            leftover.settle(response.headers_mut(), &connection);
+            leftover.settle(response.headers_mut(), connection);
         }
         response
     }

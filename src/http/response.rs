@@ -148,9 +148,9 @@ where
         };
         let completion = Completion {
             is_safe: request.method().is_safe(),
-            wants_gzip: compression::is_wanted(request.headers()),
-            compressions: Arc::clone(&self.compressions),
-            calls: self.calls.clone(),
+            compressions: compression::is_wanted(request.headers())
+                .then(|| Arc::clone(&self.compressions)),
+            calls: context.rpc().map(|_| self.calls.clone()),
             slot,
         };
         let handler = context.connection().map(OpenConnection::begin_handler);
@@ -202,9 +202,10 @@ where
 pub(super) struct Completion {
     /// Whether the method is safe, so that the response may be replaced by a refusal.
     is_safe: bool,
-    wants_gzip: bool,
-    compressions: Arc<Semaphore>,
-    calls: CallRecorder,
+    /// `None` if the client does not want a compressed response.
+    compressions: Option<Arc<Semaphore>>,
+    /// `None` unless the request is a gRPC call.
+    calls: Option<CallRecorder>,
     slot: Option<RequestSlot>,
 }
 
@@ -220,15 +221,14 @@ impl Completion {
             Err(_) => None,
         };
         let is_failure = response.extensions().get::<Arc<Error>>().is_some();
-        let is_open_call = context.rpc().is_some() && !is_failure;
         // Reserves the headers once. Otherwise the map would grow twice, because hyper adds two more headers.
         response.headers_mut().reserve(7);
         let mut response = problem::write(response, context, ResponseBody::routed);
         let mut compression = None;
         if compression::pays(&response) {
-            compression = compression::mark(&mut response, self.wants_gzip, &self.compressions);
+            compression = compression::mark(&mut response, self.compressions);
         }
-        let call = is_open_call.then(|| self.calls.open(context));
+        let call = self.calls.filter(|_| !is_failure).map(|calls| calls.open(context));
         response.body_mut().held =
             Held { memory, call, _compression: compression, _slot: self.slot };
         response
