@@ -14,6 +14,9 @@ use crate::secret::digest;
 /// Longest accepted key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
+/// Detail of the error for a key that is not accepted.
+const INVALID: &str = "must have 1 to 255 visible characters";
+
 /// An idempotency key, hashed for storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashedKey {
@@ -52,13 +55,18 @@ impl IdempotencyKey {
     /// Reads the key from the headers of a request.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let Some(value) = headers.get("idempotency-key") else { return Ok(Self(None)) };
-        let bytes = value.as_bytes();
-        let sane = !bytes.is_empty()
-            && bytes.len() <= KEY_BYTES_MAX
-            && bytes.iter().all(u8::is_ascii_graphic);
         match value.to_str() {
-            Ok(text) if sane => Ok(Self(Some(text.to_owned()))),
-            _ => Err(Error::field("Idempotency-Key", "must have 1 to 255 visible characters")),
+            Ok(text) if is_valid(text) => Ok(Self(Some(text.to_owned()))),
+            _ => Err(Error::field("Idempotency-Key", INVALID)),
+        }
+    }
+
+    /// Reads the key of an item; an empty text is no key.
+    pub fn from_text(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "" => Ok(Self(None)),
+            text if is_valid(text) => Ok(Self(Some(text.to_owned()))),
+            _ => Err(INVALID),
         }
     }
 
@@ -73,6 +81,10 @@ impl IdempotencyKey {
         let key = self.0.as_deref()?;
         Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })
     }
+}
+
+fn is_valid(key: &str) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Every route of the program, one line per slice.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
@@ -46,6 +46,8 @@ fn services(app: &App) -> anyhow::Result<Router> {
         realtime: app.realtime.clone(),
         authenticator: app.authenticator.clone(),
         trusted_proxies: app.trusted_proxies.clone(),
+        metrics: Arc::clone(&app.metrics),
+        stream_limit: play::grpc::StreamLimit::default(),
     };
     Ok(grpc::routes(&app.rpc_health)?.merge(grpc::service(wallet.service())))
 }

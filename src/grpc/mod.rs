@@ -8,6 +8,7 @@ mod health;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -199,10 +200,21 @@ impl StreamMeta {
                 .unwrap_or_else(|_elapsed| Err(Error::DeadlineExceeded(limit))),
             None => next.await,
         };
-        outcome.map_err(|error| match &self.context {
+        outcome.map_err(|error| self.status(error))
+    }
+
+    /// The final status of a stream that ends with this error.
+    pub fn status(&self, error: impl Into<Arc<Error>>) -> Status {
+        let error = error.into();
+        match &self.context {
             Some(context) => status::status(&error, context),
             None => status::from_error(error),
-        })
+        }
+    }
+
+    /// The final status of a stream whose client sent a message that tonic refused.
+    pub fn status_of_message(&self, refusal: &Status) -> Status {
+        self.status(status::failure_of(refusal, MESSAGE_BYTES_MAX))
     }
 }
 

@@ -106,6 +106,8 @@ metrics! {
     histogram rpc_server_call_duration_seconds {rpc_method, rpc_response_status_code} in LATENCY;
     /// gRPC responses that are being sent, streams included.
     gauge rpc_server_active_streams;
+    /// Items of `PostStream`, by outcome.
+    counter wallet_stream_items_total {outcome};
     /// Open connections, by listener.
     gauge wallet_http_connections {listener};
     /// Requests that were rejected before their handler finished, by reason.

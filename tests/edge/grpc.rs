@@ -45,6 +45,37 @@ async fn a_stock_client_calls_the_service_through_nginx() {
     .await;
 }
 
+#[tokio::test]
+async fn a_posting_stream_may_be_larger_than_any_request() {
+    let Some(nginx) = newest_nginx() else { return };
+    run_with(&["--trusted-proxies=127.0.0.1"], async |app| {
+        let edge = Edge::start(&nginx, &app.address.to_string(), &[]).await;
+        let client = GrpcClient::connect(edge.public.address);
+        let rest = json!({ "sends": true, "timeout": 120 });
+        let stream = client.open("PostStream", json!({}), rest).await;
+        // 5 MB, where 4 MB are the most for a request.
+        let (requests, items) = (100, 200);
+        for request in 0..requests {
+            let items: Vec<Value> = (0..items)
+                .map(|item| {
+                    let key = format!("{request}-{item}-{}", "k".repeat(240));
+                    let deposit = json!({ "user_id": "ada", "amount": 1 });
+                    json!({ "idempotency_key": key, "deposit": deposit })
+                })
+                .collect();
+            stream.send(json!({ "items": items })).await;
+            let found = stream.next().await;
+            let results = found["message"]["results"].as_array();
+            let results = results.unwrap_or_else(|| panic!("{found}"));
+            assert!(results.iter().all(|result| result["posted"].is_object()), "{found}");
+        }
+        let balance = edge.public.get("/api/wallet/balance/ada").await.json();
+        assert_eq!(balance["balance"], requests * items);
+        edge.stop().await;
+    })
+    .await;
+}
+
 async fn replica(database: &Database, address: std::net::SocketAddr) -> Program {
     let settings = [
         format!("--database-url={}", database.url),

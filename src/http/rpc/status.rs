@@ -22,9 +22,10 @@ struct Failure(Arc<Error>);
 
 /// The status that a handler returns. [`failure_of`] extracts the error again, and the middleware writes the final
 /// status.
-pub fn from_error(error: Error) -> Status {
+pub fn from_error(error: impl Into<Arc<Error>>) -> Status {
+    let error = error.into();
     let mut status = Status::new(code(&error), error.to_string());
-    status.set_source(Arc::new(Failure(Arc::new(error))));
+    status.set_source(Arc::new(Failure(error)));
     status
 }
 
@@ -91,10 +92,7 @@ pub fn status(error: &Error, context: &RequestContext) -> Status {
         metadata.insert("position".to_owned(), position.clone());
     }
     details.set_error_info(error.problem().slug, DOMAIN, metadata);
-    let violations: Vec<FieldViolation> = problem::broken(error)
-        .iter()
-        .map(|field| FieldViolation::new(field_name(&field.pointer), &field.detail))
-        .collect();
+    let violations = violations(error);
     if !violations.is_empty() {
         details.set_bad_request(violations);
     }
@@ -104,6 +102,14 @@ pub fn status(error: &Error, context: &RequestContext) -> Status {
     let request_id = context.request_id().to_str().unwrap_or_default();
     details.set_request_info(request_id, "");
     Status::with_error_details(code(error), error.to_string(), details)
+}
+
+/// The fields of a message that an error refuses.
+pub fn violations(error: &Error) -> Vec<FieldViolation> {
+    problem::broken(error)
+        .iter()
+        .map(|field| FieldViolation::new(field_name(&field.pointer), &field.detail))
+        .collect()
 }
 
 /// Converts a JSON pointer to the path of a field as `BadRequest` writes it.

@@ -1,16 +1,20 @@
 //! `revwallet.v1.WalletService`: wallets of players over gRPC.
 
+mod post_stream;
 mod watch;
 
+use std::sync::Arc;
+
 use futures_util::stream::BoxStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::{Authenticator, TrustedProxies};
 use crate::error::{Error, Result};
 use crate::grpc::proto::wallet_service_server::{WalletService, WalletServiceServer};
 use crate::grpc::proto::{
-    DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse, TransferRequest,
-    TransferResponse, WatchBalanceRequest, WatchBalanceResponse, WithdrawRequest, WithdrawResponse,
+    DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse, PostStreamRequest,
+    PostStreamResponse, PostedItem, TransferRequest, TransferResponse, WatchBalanceRequest,
+    WatchBalanceResponse, WithdrawRequest, WithdrawResponse,
 };
 use crate::grpc::{CallMeta, MESSAGE_BYTES_MAX, reply};
 use crate::http::extract::Validator;
@@ -19,7 +23,11 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::play::http::MoveMoney;
 use crate::realtime::Realtime;
+use crate::telemetry::Metrics;
+use crate::wallet::main_wallet::MainPosting;
 use crate::wallet::{RequestMeta, Wallets};
+
+pub use self::post_stream::StreamLimit;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -28,11 +36,14 @@ pub struct WalletRpc {
     pub realtime: Realtime,
     pub authenticator: Authenticator,
     pub trusted_proxies: TrustedProxies,
+    pub metrics: Arc<Metrics>,
+    pub stream_limit: StreamLimit,
 }
 
 impl WalletRpc {
     /// The service for the router.
     pub fn service(self) -> WalletServiceServer<Self> {
+        post_stream::preregister(&self.metrics);
         WalletServiceServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
@@ -91,42 +102,36 @@ impl WalletRpc {
         })
     }
 
-    async fn post_deposit(&self, request: Request<DepositRequest>) -> Result<DepositResponse> {
-        let meta = CallMeta::read(&request, &self.authenticator).await?;
-        let DepositRequest { user_id, amount, currency } = request.get_ref();
+    async fn post_deposit(
+        &self,
+        message: &DepositRequest,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        let DepositRequest { user_id, amount, currency } = message;
         let MoveMoney { player, amount, currency } =
             self.read_movement(user_id, *amount, currency)?;
-        let meta = meta.request_meta();
         let posting = self.wallets.deposit_main(&player, currency, amount, meta).await;
-        let posting = posting.map_err(|error| with_field(error, "user_id"))?;
-        Ok(DepositResponse {
-            balance: posting.balance.0,
-            currency: currency.code().to_owned(),
-            transfer_id: posting.transfer.to_string(),
-            replayed: posting.replayed,
-        })
+        posting.map_err(|error| with_field(error, "user_id"))
     }
 
-    async fn post_withdrawal(&self, request: Request<WithdrawRequest>) -> Result<WithdrawResponse> {
-        let meta = CallMeta::read(&request, &self.authenticator).await?;
-        let WithdrawRequest { user_id, amount, currency } = request.get_ref();
+    async fn post_withdrawal(
+        &self,
+        message: &WithdrawRequest,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        let WithdrawRequest { user_id, amount, currency } = message;
         let MoveMoney { player, amount, currency } =
             self.read_movement(user_id, *amount, currency)?;
-        let meta = meta.request_meta();
         let posting = self.wallets.withdraw_main(&player, currency, amount, meta).await;
-        let posting = posting.map_err(|error| with_field(error, "user_id"))?;
-        Ok(WithdrawResponse {
-            balance: posting.balance.0,
-            currency: currency.code().to_owned(),
-            transfer_id: posting.transfer.to_string(),
-            replayed: posting.replayed,
-        })
+        posting.map_err(|error| with_field(error, "user_id"))
     }
 
-    async fn post_transfer(&self, request: Request<TransferRequest>) -> Result<TransferResponse> {
-        let meta = CallMeta::read(&request, &self.authenticator).await?;
-        let TransferRequest { from_user_id, to_user_id, amount, currency: code } =
-            request.get_ref();
+    async fn post_transfer(
+        &self,
+        message: &TransferRequest,
+        meta: RequestMeta<'_>,
+    ) -> Result<MainPosting> {
+        let TransferRequest { from_user_id, to_user_id, amount, currency: code } = message;
         let mut validator = Validator::default();
         let from = validator.check("/from_user_id", player(from_user_id));
         let to = validator.check("/to_user_id", player(to_user_id));
@@ -135,16 +140,27 @@ impl WalletRpc {
         let (players, (amount, currency)) =
             validator.finish(from.zip(to).zip(amount.zip(currency)))?;
         let players = (&players.0, &players.1);
-        let meta = meta.request_meta();
-        let posting = self.wallets.transfer_main(players, currency, amount, meta).await?;
-        Ok(TransferResponse {
-            balance: posting.balance.0,
-            currency: currency.code().to_owned(),
-            transfer_id: posting.transfer.to_string(),
-            replayed: posting.replayed,
-        })
+        self.wallets.transfer_main(players, currency, amount, meta).await
     }
 }
+
+/// Converts a posting to the messages that report a posting.
+macro_rules! from_posting {
+    ($($message:ident)*) => {$(
+        impl From<MainPosting> for $message {
+            fn from(posting: MainPosting) -> Self {
+                Self {
+                    balance: posting.balance.0,
+                    currency: posting.currency.code().to_owned(),
+                    transfer_id: posting.transfer.to_string(),
+                    replayed: posting.replayed,
+                }
+            }
+        }
+    )*};
+}
+
+from_posting! { DepositResponse WithdrawResponse TransferResponse PostedItem }
 
 /// Points an error about a wallet to the field that names its player.
 fn with_field(error: Error, field: &str) -> Error {
@@ -164,21 +180,36 @@ impl WalletService for WalletRpc {
         &self,
         request: Request<DepositRequest>,
     ) -> Result<Response<DepositResponse>, Status> {
-        reply(self.post_deposit(request).await)
+        let call = CallMeta::read(&request, &self.authenticator).await;
+        let posted = async { self.post_deposit(request.get_ref(), call?.request_meta()).await };
+        reply(posted.await.map(Into::into))
     }
 
     async fn withdraw(
         &self,
         request: Request<WithdrawRequest>,
     ) -> Result<Response<WithdrawResponse>, Status> {
-        reply(self.post_withdrawal(request).await)
+        let call = CallMeta::read(&request, &self.authenticator).await;
+        let posted = async { self.post_withdrawal(request.get_ref(), call?.request_meta()).await };
+        reply(posted.await.map(Into::into))
     }
 
     async fn transfer(
         &self,
         request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
-        reply(self.post_transfer(request).await)
+        let call = CallMeta::read(&request, &self.authenticator).await;
+        let posted = async { self.post_transfer(request.get_ref(), call?.request_meta()).await };
+        reply(posted.await.map(Into::into))
+    }
+
+    type PostStreamStream = BoxStream<'static, Result<PostStreamResponse, Status>>;
+
+    async fn post_stream(
+        &self,
+        request: Request<Streaming<PostStreamRequest>>,
+    ) -> Result<Response<Self::PostStreamStream>, Status> {
+        reply(self.post_items(request).await)
     }
 
     type WatchBalanceStream = BoxStream<'static, Result<WatchBalanceResponse, Status>>;

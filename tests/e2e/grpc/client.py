@@ -3,10 +3,14 @@
 Reads one JSON request per line from standard input and writes one JSON response per line:
 {"method": "Deposit", "message": {...}, "metadata": {...}, "timeout": 5} -> {"code": "OK", "message": {...}, ...}
 {"open": "a", "method": "WatchBalance", ...} begins the stream "a" -> {"code": "OK"}
+{"open": "b", "method": "PostStream", "sends": true, ...} begins a stream in both directions -> {"code": "OK"}
+{"send": "b", "message": {...}} sends a message on it -> {"code": "OK"}
+{"finish": "b"} ends its messages -> {"code": "OK"}
 {"next": "a"} waits for its next message -> {"code": "OK", "message": {...}}, or the status that ends it
 {"cancel": "a"} ends it -> {"code": "OK"}
 """
 import json
+import queue
 import sys
 
 import grpc
@@ -53,6 +57,7 @@ def details(error):
 
 
 streams = {}
+outgoing = {}
 
 
 def fields(response):
@@ -63,13 +68,26 @@ def fields(response):
 
 def open_stream(request):
     method = service.methods_by_name[request["method"]]
-    call = channel.unary_stream(
+    sends = request.get("sends", False)
+    begin = channel.stream_stream if sends else channel.unary_stream
+    call = begin(
         f"/{service.full_name}/{method.name}",
         response_deserializer=GetMessageClass(method.output_type).FromString,
     )
-    message = GetMessageClass(method.input_type)(**request["message"]).SerializeToString()
+    if sends:
+        messages = queue.SimpleQueue()
+        outgoing[request["open"]] = (messages, GetMessageClass(method.input_type))
+        message = iter(messages.get, None)
+    else:
+        message = GetMessageClass(method.input_type)(**request["message"]).SerializeToString()
     metadata = tuple(request.get("metadata", {}).items())
     streams[request["open"]] = call(message, metadata=metadata, timeout=request.get("timeout"))
+    return {"code": "OK"}
+
+
+def send(name, message):
+    messages, factory = outgoing[name]
+    messages.put(json_format.ParseDict(message, factory()).SerializeToString())
     return {"code": "OK"}
 
 
@@ -89,6 +107,11 @@ def failure(error):
 def call(request):
     if "open" in request:
         return open_stream(request)
+    if "send" in request:
+        return send(request["send"], request["message"])
+    if "finish" in request:
+        outgoing[request["finish"]][0].put(None)
+        return {"code": "OK"}
     if "next" in request:
         return next_message(streams[request["next"]])
     if "cancel" in request:

@@ -1,5 +1,6 @@
 //! gRPC with a stock client of another language, through reflection.
 
+mod post_stream;
 mod watch;
 
 use bytes::{BufMut, BytesMut};

@@ -80,6 +80,16 @@ impl GrpcStream<'_> {
         self.client.request(json!({ "next": self.name })).await
     }
 
+    /// Sends a message on a stream in both directions.
+    pub async fn send(&self, message: Value) {
+        self.client.request(json!({ "send": self.name, "message": message })).await;
+    }
+
+    /// Ends the messages of the client.
+    pub async fn finish(&self) {
+        self.client.request(json!({ "finish": self.name })).await;
+    }
+
     pub async fn cancel(self) {
         self.client.request(json!({ "cancel": self.name })).await;
     }
