@@ -69,6 +69,8 @@ async fn a_posting_stream_may_be_larger_than_any_request() {
             let results = results.unwrap_or_else(|| panic!("{found}"));
             assert!(results.iter().all(|result| result["posted"].is_object()), "{found}");
         }
+        stream.finish().await;
+        assert_eq!(stream.next().await["code"], "ENDED");
         let balance = edge.public.get("/api/wallet/balance/ada").await.json();
         assert_eq!(balance["balance"], requests * items);
         edge.stop().await;
@@ -159,6 +161,68 @@ async fn a_watch_that_resumes_misses_nothing_over_a_rolling_restart() {
     edge.stop().await;
     first.stop().await;
     second.stop().await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_posting_stream_that_is_repeated_posts_once_over_restarts_and_kills() {
+    let Some(nginx) = newest_nginx() else { return };
+    let database = Database::create().await;
+    let address = free_address();
+    let mut program = replica(&database, address).await;
+    let edge = Edge::start(&nginx, &address.to_string(), &[("EDGE_RATE", "off")]).await;
+    let client = GrpcClient::connect(edge.public.address);
+    let (requests, items, ends_max) = (1_500, 10, 6);
+    let request = |number: i64| {
+        let item = |item: i64| {
+            let deposit = json!({ "user_id": "ada", "amount": 1 });
+            json!({ "idempotency_key": format!("{number}-{item}"), "deposit": deposit })
+        };
+        json!({ "items": (0..items).map(item).collect::<Vec<_>>() })
+    };
+
+    let (mut answered, mut ends) = (0, 0);
+    while answered < requests {
+        let stream = client.open("PostStream", json!({}), json!({ "sends": true })).await;
+        for number in answered..requests {
+            stream.send(request(number)).await;
+        }
+        let ends_after = answered + 8;
+        while answered < requests {
+            if answered == ends_after && ends < ends_max {
+                // In the middle of the requests that follow: by turns a stop and a kill.
+                ends += 1;
+                let next = async || replica(&database, address).await;
+                if ends % 2 == 0 {
+                    program.kill();
+                } else {
+                    program.stop().await;
+                }
+                program = next().await;
+            }
+            let found = stream.next().await;
+            let Some(results) = found["message"]["results"].as_array() else {
+                // Nginx resets the stream of a killed program.
+                let code = found["code"].as_str().unwrap_or_default();
+                assert!(["UNAVAILABLE", "INTERNAL"].contains(&code), "{found}");
+                break;
+            };
+            // The outcome of an item that was cut off may be unknown: its request is repeated.
+            if results.iter().any(|result| result["failure"]["code"] == 14) {
+                break;
+            }
+            assert!(results.iter().all(|result| result["posted"].is_object()), "{found}");
+            answered += 1;
+        }
+        // An open stream would hold up the end of nginx.
+        stream.cancel().await;
+    }
+
+    assert_eq!(ends, ends_max);
+    let balance = edge.public.get("/api/wallet/balance/ada").await.json();
+    assert_eq!(balance["balance"], requests * items);
+    edge.stop().await;
+    program.stop().await;
     database.drop().await;
 }
 

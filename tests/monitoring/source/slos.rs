@@ -59,8 +59,8 @@ pub const SLOS: &[Slo] = &[
         name: "grpc-availability",
         description: "gRPC calls that end without UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS; without streams, which end when their process stops.",
         objective: 0.999,
-        errors: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance",rpc_response_status_code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"}[RANGE]))"#,
-        total: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/WatchBalance"}[RANGE]))"#,
+        errors: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/(WatchBalance|PostStream)",rpc_response_status_code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"}[RANGE]))"#,
+        total: r#"sum by (job) (rate(rpc_server_call_duration_seconds_count{job="revwallet",rpc_method!~".*/(WatchBalance|PostStream)"}[RANGE]))"#,
     },
     Slo {
         name: "grpc-latency",

@@ -14,22 +14,24 @@ use revwallet::grpc::proto::{GetBalanceRequest, GetBalanceResponse};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::post_stream;
 use crate::book::BenchBook;
 use crate::context::BenchContext;
 use crate::load::latency::LatencyHistogram;
 use crate::report::{ReportSection, TargetBound};
 use crate::samples::{LoadResult, LoadSample, PairedSamples};
+use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
 /// Players whose balance is read.
-const PLAYERS: usize = 1_000;
+pub(super) const PLAYERS: usize = 1_000;
 
 /// Repetitions of each measurement, whose median counts.
 const TURNS: u32 = 5;
 
 /// Bytes before each gRPC message: a flag and the length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Balance of each player, in minor units.
 const BALANCE: i64 = 100;
@@ -65,7 +67,6 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
         let (http, grpc) = (LoadSample::from(http.await?), LoadSample::from(grpc.await?));
         samples.push(http, grpc);
     }
-    server.kill().await?;
     let mut section = ReportSection::default();
     section.add_target(
         "balances over gRPC, relative to HTTP",
@@ -74,6 +75,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     );
     let labels = ["balances of players over HTTP", "balances of players over gRPC"];
     section.measurements.extend(samples.into_measurements(labels, CONNECTIONS)?);
+    post_stream::measure(context, &server.address, &monitor, &mut section).await?;
+    server.kill().await?;
+    section.add_note(format!("Streams: {}.", verify_book(&book).await?));
     Ok(section)
 }
 
@@ -178,7 +182,9 @@ impl Connection {
 
 /// Drives the connection in the background until its sender is dropped.
 #[expect(clippy::disallowed_methods, reason = "ends with the client of the connection")]
-fn spawn<E: std::fmt::Display>(connection: impl Future<Output = Result<(), E>> + Send + 'static) {
+pub(super) fn spawn<E: std::fmt::Display>(
+    connection: impl Future<Output = Result<(), E>> + Send + 'static,
+) {
     tokio::spawn(async move {
         if let Err(cause) = connection.await {
             tracing::warn!("a connection of the load broke: {cause}");
@@ -187,7 +193,7 @@ fn spawn<E: std::fmt::Display>(connection: impl Future<Output = Result<(), E>> +
 }
 
 /// The message with its prefix, as gRPC sends it.
-fn with_prefix(message: &impl Message) -> Bytes {
+pub(super) fn with_prefix(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));

@@ -34,6 +34,7 @@ mod multi_process;
 mod nginx;
 mod observability;
 mod old_snapshot;
+mod post_stream;
 mod realtime;
 mod scrape;
 mod store;

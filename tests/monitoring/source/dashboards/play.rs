@@ -23,10 +23,10 @@ pub fn play() -> Dashboard {
             time_series("Rank reads, p99", "s", "Time of the database for a page, a rank, or an entry with its neighbors.")
                 .query("histogram_quantile(0.99, sum by (le, operation) (rate(wallet_leaderboard_read_duration_seconds_bucket{}[$__rate_interval])))", "{{operation}}"),
             time_series("Boards changed", "ops", "Boards created, changed or deleted.").query("sum by (operation) (rate(wallet_leaderboard_changes_total{}[$__rate_interval]))", "{{operation}}"),
-            time_series("Posting streams", "ops", "Items of gRPC posting streams, by outcome.").query("sum by (outcome) (rate(wallet_stream_items_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Prizes settled", "ops", "Prizes that were paid, or marked as unpaid.").begins("Prizes and API").query("sum by (outcome) (rate(wallet_leaderboard_prizes_total{}[$__rate_interval]))", "{{outcome}}"),
             time_series("Prizes open", "short", "Prizes that are due, and prizes that are unpaid.").query("max by (state) (wallet_leaderboard_prizes_open{})", "{{state}}"),
             time_series("Cents API", "ops", "Requests to /api/wallet, by route.").details("revwallet-http").query(r#"sum by (http_route) (rate(http_server_request_duration_seconds_count{,http_route=~"/api/wallet/.*"}[$__rate_interval]))"#, "{{http_route}}"),
+            time_series("Posting streams", "ops", "Items of gRPC posting streams, by outcome.").query("sum by (outcome) (rate(wallet_stream_items_total{}[$__rate_interval]))", "{{outcome}}"),
         ],
     }
 }
