@@ -36,7 +36,7 @@ pub mod ledger;
 pub mod auth;
 pub mod combiner;
 pub mod db;
-pub mod idempotency;
+pub mod idempotency_key;
 pub mod jobs;
 
 // Floor 1: modules that use no modules of other floors.

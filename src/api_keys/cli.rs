@@ -31,7 +31,7 @@ pub enum KeyCommand {
     List,
     /// Revoke a key.
     Revoke { id: i64 },
-    /// Give a key a new secret; the first old one works for another day.
+    /// Give a key a new secret; the secret in use stays valid for a day.
     Rotate { id: i64 },
 }
 

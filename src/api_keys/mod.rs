@@ -29,7 +29,7 @@ const PREFIX: &str = "rwk_";
 /// Longest name, in characters.
 pub const NAME_MAX: usize = 100;
 
-/// How long the previous secret stays valid after a rotation.
+/// How long the secret in use stays valid after a rotation.
 const OVERLAP: Duration = Duration::from_hours(24);
 
 /// Most keys that are cached.

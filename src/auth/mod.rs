@@ -4,18 +4,18 @@
 //! the beginning of each operation by a `require_...` function: those for scopes are in this module, those for wallets
 //! in `wallet/access.rs`.
 
+mod access;
 pub mod authenticator;
 mod caller;
 mod network;
-mod policy;
 mod scope;
 mod trusted_proxies;
 
+pub use self::access::{Access, AccessArgs, Policy};
 pub use self::authenticator::{
     Authenticate, Authenticated, Authenticator, CREDENTIAL_CACHED_FOR, PresentedCredential, bearer,
 };
 pub use self::caller::{ApiKeyGrant, Caller, Principal, SignedIn};
 pub use self::network::client_network;
-pub use self::policy::{Access, AccessArgs, Policy};
 pub use self::scope::Scope;
 pub use self::trusted_proxies::{TrustedProxies, client_address};

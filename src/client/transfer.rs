@@ -16,7 +16,7 @@ pub enum TransferCommand {
         /// The receiving wallet.
         #[arg(long)]
         to: i64,
-        /// A decimal with at most the decimals of the currency.
+        /// A decimal number with at most as many decimal places as the currency has.
         #[arg(long)]
         amount: String,
         /// A fee for the operator, on top of the amount.

@@ -17,7 +17,7 @@ use super::outside::simulated::SimulationChange;
 use super::terms::Pair;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{SagaId, UserId};
 use crate::ledger::currency::Currencies;
 use crate::output::OutputArgs;

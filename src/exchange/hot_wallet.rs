@@ -9,7 +9,7 @@ use super::{BOOK, Exchange, sql};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::UserId;
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;

@@ -34,7 +34,7 @@ use crate::auth::{
 use crate::error::{Error, Result};
 use crate::http::context::RequestContext;
 use crate::http::rpc::{self, RpcMethods, status};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 
 pub use self::health::Health;
 

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod admit;
+pub mod body;
 mod compression;
 pub mod connection;
 pub mod context;

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::BODY_BYTES_MAX;
+use super::body::JsonBody;
 use super::context::RecordRouteLayer;
 use super::cors::CorsOrigins;
 use super::decimal::MoneyFormat;
-use super::extract::{JsonBody, Path, Query, RawField, Validator};
+use super::extract::{Path, Query, RawField, Validator};
 use super::middleware::{PipelineOptions, RequestPipeline};
 use crate::error::{Error, Result};
 use crate::telemetry::{ExpositionFormat, Metrics};

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::account::AccountId;
 use super::transfer::TransferRow;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 
 const VERSION: u8 = 1;
 

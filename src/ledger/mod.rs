@@ -54,7 +54,7 @@ use self::decide::Rules;
 use self::metrics::{PostingTimer, to_gauge};
 use self::transfer::{Posted, Posting};
 use self::writer::{Admission, PostOutcome, QueuedPosting, Writer};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 
 pub use self::args::LedgerArgs;
 pub use self::connect::StartError;

@@ -8,7 +8,7 @@ use super::account::{AccountId, AccountState};
 use super::companion::Companion;
 use super::currency::Currency;
 use super::money::Minor;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 
 /// Most legs of a posting: an atomic batch of 10,000 transfers with a fee each. Their count is a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ops;
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, Path};
+use crate::http::body::JsonBody;
+use crate::http::extract::Path;
 use crate::telemetry::{Metrics, gauge_value};
 
 /// Receivers of `alertmanager/alertmanager.yml`.

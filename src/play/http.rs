@@ -9,12 +9,13 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::UntypedJsonBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::{Path, Query, RawField, UntypedJsonBody, Validator};
+use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::string;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::PlayerId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{AmountError, Minor};

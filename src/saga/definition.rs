@@ -15,7 +15,7 @@ pub struct StepDefinition {
     pub name: &'static str,
     /// Whether the step calls another system; otherwise it only moves money in the book.
     pub calls: bool,
-    /// Whether the step can be undone. After a step that cannot be undone, no step may fail for good.
+    /// Whether the step can be undone. After a step that cannot be undone, no step may fail permanently.
     pub has_undo: bool,
 }
 

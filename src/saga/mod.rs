@@ -1,5 +1,5 @@
-//! Sagas: steps with effects in the book and in other systems, which run one after another; if one fails for good, the
-//! steps before it are undone in reverse.
+//! Sagas: steps with effects in the book and in other systems, which run one after another. If a step fails permanently,
+//! the steps before it are undone in reverse.
 //!
 //! | part | does |
 //! |---|---|

@@ -112,7 +112,7 @@ fn plan<'a>(
     }
 }
 
-/// The state of the current step while it is tried.
+/// The state of the current step while a worker tries it, or tries to undo it.
 fn trying(found: &LockedSaga) -> StepState {
     if found.undoing { StepState::Undoing } else { StepState::Running }
 }

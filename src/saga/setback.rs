@@ -60,7 +60,7 @@ impl<H: SagaHandler> Sagas<H> {
             saga = claim.id.0,
             saga.step = change.step_name,
             reason,
-            "a step of a saga failed for good; the steps before it are undone"
+            "a step of a saga was given up; undoing the steps that are done"
         );
         self.change(claim, &change).await
     }

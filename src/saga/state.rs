@@ -16,7 +16,7 @@ pub enum SagaState {
     Compensating,
     /// The outcome of a call cannot be learned now. The money stays held.
     Unknown,
-    /// An undo failed for good. An operator decides.
+    /// An undo failed permanently. An operator decides.
     Stuck,
     Completed,
     /// Every effect was undone.
@@ -65,14 +65,14 @@ impl SagaState {
             )],
             Self::Processing => &[
                 (Self::Completed, "the last step is done"),
-                (Self::Compensating, "a step fails for good, or the deadline passes"),
+                (Self::Compensating, "a step fails permanently, or the deadline passes"),
                 (Self::Unknown, "the outcome of a call cannot be learned"),
                 (Self::Stuck, "a step that cannot be undone took effect but cannot be booked"),
             ],
             Self::Compensating => &[
                 (Self::Failed, "the first step is undone"),
                 (Self::Unknown, "the outcome of a call cannot be learned"),
-                (Self::Stuck, "an undo fails for good"),
+                (Self::Stuck, "an undo fails permanently"),
             ],
             Self::Unknown => &[
                 (Self::Processing, "the step turns out to be done, is tried again, or is resolved"),

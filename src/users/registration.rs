@@ -9,8 +9,8 @@ use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::Access;
 use crate::error::{Error, FieldError, Result};
 use crate::http::origin::Origin;
-use crate::idempotency::HashedKey;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::HashedKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 

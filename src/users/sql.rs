@@ -11,7 +11,7 @@ use super::profile::TakenNames;
 use super::{Profile, User, UserRole};
 use crate::auth::SignedIn;
 use crate::error::Result;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::UserId;
 
 /// Inserts a user; `None` if the idempotency key was used before or a name is taken.

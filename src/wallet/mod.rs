@@ -28,7 +28,7 @@ use crate::auth::Caller;
 use crate::cache::Cache;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{HoldId, TransferId, UserId, WalletId};
 use crate::ledger::Ledger;
 use crate::ledger::account::AccountId;

@@ -33,7 +33,7 @@ use time::OffsetDateTime;
 use crate::auth::{Caller, Policy, Scope};
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{DeliveryId, WebhookId};
 use crate::settings;
 use crate::telemetry::Metrics;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{UserId, WebhookId};
 
 /// Whether there is a webhook or an alert, so that transfers produce events.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use revwallet::db::embedded::Embedded;
 use revwallet::db::{Pipelined, migrations};
-use revwallet::idempotency::HashedKey;
+use revwallet::idempotency_key::HashedKey;
 use revwallet::ledger::account::{AccountId, SystemRole};
 use revwallet::ledger::companion::CompanionKind;
 use revwallet::ledger::currency::{Currencies, Currency};

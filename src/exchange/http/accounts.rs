@@ -11,11 +11,12 @@ use utoipa_axum::routes;
 
 use crate::auth::TrustedProxies;
 use crate::error::{Error, ExchangeRefusal, Result};
-use crate::http::extract::{RawField, UntypedJsonBody};
+use crate::http::body::UntypedJsonBody;
+use crate::http::extract::RawField;
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::users::Users;
 use crate::users::http::{NewUser, ProfileBody, RequiredFields, login_fields};
 

@@ -11,12 +11,13 @@ use super::body::StatusBody;
 use crate::auth::{Authenticated, Authenticator, Scope};
 use crate::error::Result;
 use crate::exchange::Exchange;
+use crate::http::body::{EmptyBody, UntypedJsonBody};
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{EmptyBody, Path, RawField, UntypedJsonBody, Validator};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::UserId;
 use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
@@ -97,7 +98,7 @@ struct DepositBody<'a> {
     fiat_amount: RawField<'a>,
 }
 
-/// Deposit to a user
+/// Deposit into a main wallet
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
@@ -126,7 +127,7 @@ async fn deposit_to_exchange_wallet(
     Ok(Replayable::ok(StatusBody::OK, posting.replayed))
 }
 
-/// Deposit to a user, under the path of the original service
+/// Deposit into a main wallet, under the path of the original service
 ///
 /// The same as `PATCH /exchange/wallet/{user_id}`.
 #[utoipa::path(

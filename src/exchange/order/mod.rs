@@ -11,7 +11,7 @@ use super::terms::{OrderAmount, Side, Terms};
 use super::{Exchange, sql};
 use crate::auth::Scope;
 use crate::error::{Error, ExchangeRefusal, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{PlayerId, SagaId, TransferId, UserId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;

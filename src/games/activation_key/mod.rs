@@ -11,7 +11,7 @@ use crate::games::Games;
 use crate::games::catalog::require_game_manager;
 use crate::games::code::{ALPHABET, drawn};
 use crate::games::guess::Guess;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::error::{Result, StoreRefusal};
 use crate::games::purchase::sql::took_effect;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
 /// Error code of `make_keys`: fewer copies are left than keys are requested.

@@ -11,7 +11,7 @@ use crate::auth::Caller;
 use crate::error::{Error, FieldError, Result};
 use crate::games::sql::publisher_user;
 use crate::games::{Games, require_manager};
-use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::{GameId, PublisherId};
 use crate::realtime::publish_all;
 

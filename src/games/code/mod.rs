@@ -11,7 +11,7 @@ use crate::error::{Error, Result, StoreRefusal};
 use crate::games::catalog::{Price, require_game_manager};
 use crate::games::sql::{create_stock, publisher_user};
 use crate::games::{Games, require_manager};
-use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::{CodeId, GameId, PublisherId, UserId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};

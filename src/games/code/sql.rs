@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{CodeDiscount, NewCode};
 use crate::error::Result;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{CodeId, GameId, UserId};
 
 /// A code that is valid for a game now.

@@ -11,13 +11,14 @@ use crate::auth::{Authenticated, Authenticator, TrustedProxies};
 use crate::error::Result;
 use crate::games::Games;
 use crate::games::activation_key::{KEYS_MAX, KeyBatch};
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::string;
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::GameId;
 use crate::wallet::http::body::request_meta;
 

@@ -8,13 +8,14 @@ use crate::games::catalog::{
     CopiesChange, DESCRIPTION_MAX, GENRE_MAX, GameChanges, GameState, NewGame, PRICES_MAX, Price,
     TITLE_MAX,
 };
-use crate::http::extract::{BoundedList, RawField, Validator};
+use crate::http::body::BoundedList;
+use crate::http::extract::{RawField, Validator};
 use crate::http::fields::{self, id, string, text};
 use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{MAX_BALANCE, Minor};
 
-/// Most copies of a limited game.
+/// Largest number of copies that a limited game may have.
 const COPIES_MAX: i32 = 1_000_000_000;
 
 /// A price in a further currency.
@@ -39,7 +40,7 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "puzzle")]
     pub(in crate::games) genre: RawField<'a>,
-    /// A decimal with at most the decimals of the currency; 0 is free.
+    /// A decimal number with at most as many decimal places as the currency has; with 0 the game is free.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "19.99")]
     pub(in crate::games) price: RawField<'a>,

@@ -17,12 +17,13 @@ use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::catalog::{GameBody, GameFilter, ListedGame, ListedGameBody, search_query};
 use crate::http::MoneyFormat;
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::{JsonBody, Path, Query};
+use crate::http::extract::{Path, Query};
 use crate::http::pagination::{link_next, page_limit};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{GameId, PublisherId};
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>

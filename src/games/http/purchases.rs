@@ -12,14 +12,15 @@ use crate::error::{Error, Result};
 use crate::games::Games;
 use crate::games::code;
 use crate::games::purchase::{Purchase, PurchaseRequest, Refunded};
+use crate::http::body::OptionalJsonBody;
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{OptionalJsonBody, Path, RawField, Validator};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::{id, string};
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{GameId, UserId};
 use crate::wallet::http::body::{number, optional_decimal, request_meta};
 

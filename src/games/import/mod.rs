@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::games::catalog::{
     Insertion, NOT_A_BASE, NOT_A_PUBLISHER, bases, bump_revision, find_by_keys, insert_all,
 };
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{GameId, PublisherId};
 use crate::ledger::currency::{Currencies, Currency};
 use crate::secret::digest;

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::{Games, require_manager};
-use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::{PublisherId, UserId};
 use crate::ledger::money::Rate;
 

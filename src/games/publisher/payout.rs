@@ -4,7 +4,7 @@ use super::{no_publisher, sql};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::purchase::seller_account;
 use crate::games::{BOOK, Games, require_manager};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{PlayerId, PublisherId, TransferId};
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;

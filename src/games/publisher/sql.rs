@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::games::BOOK;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{PublisherId, UserId};
 use crate::ledger::account::AccountId;
 
@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Sum of the movements of one kind between an account and another account.
+/// Sum of the movements of one kind and one direction between two accounts.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,

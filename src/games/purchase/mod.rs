@@ -17,7 +17,7 @@ use tokio::sync::MutexGuard;
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::guess::Guess;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{GameId, PlayerId, PublisherId, TransferId, UserId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;

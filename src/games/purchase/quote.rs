@@ -13,7 +13,7 @@ use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::code::{self, UsableCode};
 use crate::http::fields::moment;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};

@@ -11,7 +11,7 @@ use super::{OVERTAKEN, sql};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::Games;
 use crate::games::purchase::seller_account;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{GameId, PlayerId, TransferId, UserId};
 use crate::ledger::account::{AccountClass, AccountId, SystemRole};
 use crate::ledger::companion::Companion;

@@ -9,7 +9,7 @@ use time::macros::datetime;
 
 use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
 use super::{Anchor, BookChunk, BookFault, CheckKind, FAULTS_MAX, VerifyReport};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ledger::account::AccountId;
 use crate::ledger::encode::{BatchEncoder, TransferAttributes};
 use crate::ledger::money::Minor;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::queue::{PostOutcome, PostReply, QueuedPosting};
 use crate::cache::GenerationalMap;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ledger::Refusal;
 
 /// Most answered keys in the cache, 64 bytes each. Half of this number must exceed the keys of a lookup, because these

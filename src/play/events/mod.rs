@@ -17,12 +17,13 @@ use uuid::Uuid;
 use crate::auth::{Authenticator, Caller, Scope};
 use crate::db::Database;
 use crate::error::{Error, Result};
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::extract::{RawField, Validator};
 use crate::http::fields::{string, text};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::realtime::{Audience, NewEvent, publish};
 
 /// Longest name of a game or a player, in characters.

@@ -21,7 +21,7 @@ use crate::grpc::proto::{
 };
 use crate::grpc::{CallMeta, StreamMeta};
 use crate::http::rpc::status;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 

@@ -7,7 +7,7 @@ use super::http::prizes::PrizeAccountBody;
 use super::prize::PrizeAccount;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ledger::currency::Currencies;
 use crate::output::OutputArgs;
 
@@ -18,7 +18,7 @@ pub enum PrizeAccountCommand {
         /// Code of the currency, such as EUR.
         #[arg(long = "in")]
         code: String,
-        /// A decimal with at most the decimals of the currency.
+        /// A decimal number with at most as many decimal places as the currency has.
         #[arg(long)]
         amount: String,
     },

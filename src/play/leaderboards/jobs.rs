@@ -14,7 +14,7 @@ use crate::jobs::{self, Registry};
 /// Most attempts of a job. With the exponential backoff of the queue, the last one is a day after the first.
 const ATTEMPTS_MAX: i16 = 13;
 
-/// Ends the season of a board that is past its end.
+/// Ends the current season of a board if the end of that season has passed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EndSeason {
     board: LeaderboardId,

@@ -13,12 +13,13 @@ use utoipa_axum::routes;
 pub(crate) use self::body::{NewUser, ProfileBody, RequiredFields};
 use crate::auth::{Authenticated, Authenticator, TrustedProxies, bearer};
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, OptionalJsonBody, Path, RawField, Validator};
+use crate::http::body::{JsonBody, OptionalJsonBody};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::{moment, text};
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 

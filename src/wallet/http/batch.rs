@@ -13,12 +13,12 @@ use super::body::request_meta;
 use super::transfer::{CreateTransfer, TransferBody};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::{BoundedList, JsonBody};
 use crate::http::context::RequestContext;
-use crate::http::extract::{BoundedList, JsonBody};
 use crate::http::json::Object;
 use crate::http::problem::{ProblemBody, Problems};
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::wallet::Wallets;
 use crate::wallet::transfer::{TRANSFERS_MAX, Transfer};
 

@@ -6,7 +6,7 @@ use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{RawField, Validator};
 use crate::http::fields;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::WalletId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;

@@ -10,11 +10,11 @@ use utoipa_axum::routes;
 use super::body::request_meta;
 use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
+use crate::http::body::EmptyBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::EmptyBody;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::wallet::Wallets;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>

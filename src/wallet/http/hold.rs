@@ -13,16 +13,15 @@ use utoipa_axum::routes;
 use super::body::{note, number, optional_decimal, request_meta, required_decimal, wallet_id};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::{EmptyBody, JsonBody, OptionalJsonBody};
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{
-    EmptyBody, JsonBody, OptionalJsonBody, Path, Query, RawField, Validator,
-};
+use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::moment;
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{HoldId, WalletId};
 use crate::wallet::Wallets;
 use crate::wallet::hold::{

@@ -24,13 +24,14 @@ use super::transfer::Note;
 use super::{NewWallet, Wallet, Wallets};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::extract::{RawField, Validator};
 use crate::http::fields::{self, string, text};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{UserId, WalletId};
 use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
@@ -158,7 +159,7 @@ struct MoveMoney<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "1")]
     id: RawField<'a>,
-    /// A decimal, as a number or a string, with at most the decimals of the currency.
+    /// A decimal, as a number or a string, with at most as many decimal places as the currency has.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "100.00")]
     amount: RawField<'a>,

@@ -11,12 +11,13 @@ use super::body::{optional_decimal, request_meta};
 use super::transfer::{TransferBody, created};
 use crate::auth::{Authenticator, Caller};
 use crate::error::Result;
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
-use crate::http::extract::{JsonBody, RawField, Validator};
+use crate::http::extract::{RawField, Validator};
 use crate::http::fields::id;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::TransferId;
 use crate::wallet::Wallets;
 

@@ -11,13 +11,14 @@ use utoipa_axum::routes;
 use super::body::{note, number, optional_decimal, request_meta, required_decimal, wallet_id};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::JsonBody;
 use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::moment;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::TransferId;
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::Wallets;
@@ -112,7 +113,7 @@ pub(super) struct CreateTransfer<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     to: RawField<'a>,
-    /// A decimal, as a number or a string, with at most the decimals of the currency.
+    /// A decimal, as a number or a string, with at most as many decimal places as the currency has.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "5.00")]
     amount: RawField<'a>,
@@ -149,7 +150,8 @@ impl<'a> CreateTransfer<'a> {
 
 /// Create a transfer
 ///
-/// Moves money from one wallet to another. The fee goes to the operator; both move, or neither.
+/// Moves money from one wallet to another. The fee goes to the operator. Either both the
+/// amount and the fee move, or neither does.
 #[utoipa::path(
     post, path = "/wallet/transfer", tag = "wallet",
     params(IdempotencyKey),

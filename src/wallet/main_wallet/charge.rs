@@ -2,7 +2,7 @@
 
 use super::{ATTEMPTS_MAX, is_overtaken};
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::PlayerId;
 use crate::ledger::account::AccountId;
 use crate::ledger::companion::Companion;

@@ -20,7 +20,7 @@ use super::{BOOK, RequestMeta, Wallets, companion, from_post_error, nothing_post
 use crate::auth::{Caller, Principal};
 use crate::db::position;
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{PlayerId, TransferId, UserId, WalletId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;

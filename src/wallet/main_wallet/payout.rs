@@ -6,7 +6,7 @@ use super::{
     ATTEMPTS_MAX, MainWallet, OPENED_MAIN, OVERTAKEN, OpenedMain, Player, is_overtaken, sql,
 };
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::PlayerId;
 use crate::ledger::account::AccountId;
 use crate::ledger::companion::Companion;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::read::{WalletBalance, WalletDetail, balance_at};
 use super::{BOOK, RequestMeta, Wallets, companion, from_post_error};
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::account::AccountState;
 use crate::ledger::read;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Changed;
 use crate::error::Result;
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::Webhooks;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{AlertId, WalletId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Alert, AlertDirection};
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{AlertId, WalletId};
 use crate::ledger::money::Minor;
 

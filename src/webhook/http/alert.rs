@@ -10,12 +10,13 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::JsonBody;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{JsonBody, Path, RawField, Validator};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::moment;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::{AlertId, WalletId};
 use crate::wallet::http::body::{number, optional_decimal};
 use crate::webhook::{AlertDirection, BalanceAlert, Webhooks};

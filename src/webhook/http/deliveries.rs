@@ -9,7 +9,8 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::body::JsonBody;
+use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::{id, moment, parse_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;

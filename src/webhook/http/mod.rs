@@ -15,11 +15,12 @@ use utoipa_axum::routes;
 use super::{EVENTS, Webhook, Webhooks, signature, target};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
-use crate::http::extract::{BoundedList, EmptyBody, JsonBody, Path, RawField, Validator};
+use crate::http::body::{BoundedList, EmptyBody, JsonBody};
+use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::{moment, string};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::WebhookId;
 
 pub use self::payload::{Payloads, webhooks};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use revwallet::app::App;
 use revwallet::auth::{Access, ApiKeyGrant, Caller, Policy, Scope, SignedIn};
 use revwallet::error::{Error, Result};
-use revwallet::idempotency::IdempotencyKey;
+use revwallet::idempotency_key::IdempotencyKey;
 use revwallet::ids::{ApiKeyId, PlayerId, UserId, WalletId, WebhookId};
 use revwallet::ledger::money::Minor;
 use revwallet::secret::Secret;

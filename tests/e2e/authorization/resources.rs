@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use revwallet::auth::Caller;
-use revwallet::idempotency::IdempotencyKey;
+use revwallet::idempotency_key::IdempotencyKey;
 use revwallet::ids::{HoldId, TransferId, UserId, WalletId};
 use revwallet::wallet::RequestMeta;
 use revwallet::wallet::transfer::{Note, TransferRequest};

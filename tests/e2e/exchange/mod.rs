@@ -122,7 +122,7 @@ async fn fund_hot(app: &TestApp, code: &str, amount: &str) {
     let (fiat, crypto) = (exchange.pair().fiat, exchange.pair().crypto);
     let currency = if code == crypto.code() { crypto } else { fiat };
     let operator = revwallet::auth::Caller::operator();
-    let key = revwallet::idempotency::IdempotencyKey::absent();
+    let key = revwallet::idempotency_key::IdempotencyKey::absent();
     exchange.fund_hot_wallet(currency, amount, &operator, &key, "test").await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use revwallet::auth::Caller;
-use revwallet::idempotency::IdempotencyKey;
+use revwallet::idempotency_key::IdempotencyKey;
 use revwallet::play::leaderboards::board::BoardName;
 use revwallet::play::leaderboards::submission::Submission;
 use sqlx::{PgConnection, Row};

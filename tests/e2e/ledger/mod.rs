@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use revwallet::idempotency::HashedKey;
+use revwallet::idempotency_key::HashedKey;
 use revwallet::ledger::account::{AccountId, SystemRole};
 use revwallet::ledger::companion::CompanionKind;
 use revwallet::ledger::currency::{Currencies, Currency};

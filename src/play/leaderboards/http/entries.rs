@@ -12,13 +12,14 @@ use utoipa_axum::routes;
 use super::{BoardBody, SeasonBody, board_name};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::JsonBody;
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{JsonBody, Path, Query, RawField, Validator};
+use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::{metadata, moment, string};
 use crate::http::pagination::page_limit;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::PlayerId;
 use crate::play::leaderboards::Leaderboards;
 use crate::play::leaderboards::page::{

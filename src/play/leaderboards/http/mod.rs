@@ -20,8 +20,9 @@ use super::board::{
 use super::schedule::{self, Schedule};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
+use crate::http::body::{BoundedList, JsonBody};
 use crate::http::decimal::JsonDecimal;
-use crate::http::extract::{BoundedList, JsonBody, Path, Query, RawField, Validator};
+use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::{moment, stored_moment, string};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
 use crate::http::problem::Problems;

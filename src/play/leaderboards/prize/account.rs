@@ -2,7 +2,7 @@
 
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency_key::IdempotencyKey;
 use crate::ids::TransferId;
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;

@@ -15,7 +15,7 @@ use super::board::BoardName;
 use super::{Leaderboards, jobs};
 use crate::auth::{Access, Caller, Scope};
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::{PlayerId, SeasonId, TransferId};
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;

@@ -80,7 +80,7 @@ fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
 }
 
 impl Leaderboards {
-    /// Enqueues a reset for each season that is past its end. Returns the pause until another season may be due.
+    /// Enqueues a reset for each season whose end has passed. Returns the pause until another season may be due.
     async fn enqueue_resets(&self) -> Result<Duration> {
         let mut db = self.db.acquire("leaderboard.due").await?;
         let mut pause = PAUSE_MAX;
@@ -120,7 +120,8 @@ impl Leaderboards {
         Ok(())
     }
 
-    /// Ends the season of a board if it is past its end, and begins the next season. Returns the season that was ended.
+    /// Ends the current season of a board if its end has passed, and begins the next season. Returns the season that
+    /// ended.
     pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
         let mut db = self.db.acquire("leaderboard.end_season").await?;
         if !sql::is_due(&mut db, board).await? {

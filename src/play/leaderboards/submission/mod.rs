@@ -12,7 +12,7 @@ use super::board::BoardName;
 use super::{Leaderboards, no_board};
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
-use crate::idempotency::{HashedKey, IdempotencyKey};
+use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::PlayerId;
 use crate::telemetry::Metrics;
 

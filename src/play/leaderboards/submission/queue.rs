@@ -15,7 +15,7 @@ use super::sql;
 use super::{Submission, SubmittedEntry};
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::idempotency::HashedKey;
+use crate::idempotency_key::HashedKey;
 use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;

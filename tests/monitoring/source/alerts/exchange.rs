@@ -8,7 +8,7 @@ pub(super) const ALERTS: &[Alert] = &[
         severity: "ticket",
         expression: r#"sum by (job) (max by (job, saga) (wallet_saga_in_flight{state="stuck"})) > 0"#,
         pending_for: "2m",
-        summary: "{{ $value }} orders are stuck: an undo failed for good, and an operator has to decide",
+        summary: "{{ $value }} orders are stuck: an undo failed permanently, and an operator has to decide",
         dashboard: "revwallet-exchange",
         firing_series: &[(
             r#"wallet_saga_in_flight{job="revwallet",saga="buy",state="stuck"}"#,

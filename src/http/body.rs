@@ -1,0 +1,247 @@
+//! Extractors of request bodies, with limits on their size and on what is built from them.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum::body::HttpBody;
+use axum::extract::{FromRequest, Request};
+use bytes::{Bytes, BytesMut};
+use http::uri::Authority;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::context::RequestContext;
+use super::memory::{MemoryCharge, UNCHARGED_BYTES};
+use super::{BODY_BYTES_MAX, json};
+use crate::error::{Error, Result};
+
+/// A JSON body of at most `MAX` bytes. [`JsonBody::read`] deserializes the body; the result may borrow from it.
+pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {
+    bytes: Bytes,
+    context: Option<RequestContext>,
+    /// Released with the body.
+    charge: MemoryCharge,
+}
+
+impl<const MAX: usize> JsonBody<MAX> {
+    /// Deserializes the whole body.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        json::read(&self.bytes)
+    }
+
+    /// Deserializes a body in the format of another program. The body may have members that `T` does not have.
+    pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        json::read_foreign(&self.bytes)
+    }
+
+    /// Charges the memory budget for values that a handler builds from the body.
+    pub fn charge(&self, bytes: usize) -> Result<MemoryCharge> {
+        match &self.context {
+            Some(context) => context.memory().charge_request(bytes),
+            None => Ok(MemoryCharge::default()),
+        }
+    }
+
+    /// Appends a part of the body, unless it exceeds the limit or the memory budget.
+    fn push(&mut self, gathered: &mut BytesMut, part: Bytes) -> Result<()> {
+        let bytes = self.bytes.len() + gathered.len() + part.len();
+        if bytes > MAX {
+            return Err(Error::BodyTooLarge { limit: MAX });
+        }
+        // The charge covers the bytes that have arrived, not the length that the client announces.
+        if bytes > UNCHARGED_BYTES {
+            let more = self.charge(part.len())?;
+            self.charge.merge(more);
+        }
+        if self.bytes.is_empty() && gathered.is_empty() {
+            self.bytes = part;
+        } else {
+            gathered.extend_from_slice(&std::mem::take(&mut self.bytes));
+            gathered.extend_from_slice(&part);
+        }
+        Ok(())
+    }
+}
+
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        if !is_json(request.headers()) {
+            return Err(Error::UnsupportedMediaType);
+        }
+        Self::receive(request).await
+    }
+}
+
+impl<const MAX: usize> JsonBody<MAX> {
+    /// Receives the whole body.
+    async fn receive(request: Request) -> Result<Self> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(Error::CompressedBody);
+        }
+        let context = request.extensions().get::<RequestContext>().cloned();
+        let mut body = request.into_body();
+        if body.size_hint().lower() > MAX as u64 {
+            return Err(Error::BodyTooLarge { limit: MAX });
+        }
+        let mut read = Self { bytes: Bytes::new(), context, charge: MemoryCharge::default() };
+        let mut gathered = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(part) = frame.map_err(|_| Error::BrokenBody)?.into_data() {
+                read.push(&mut gathered, part)?;
+            }
+        }
+        if !gathered.is_empty() {
+            read.bytes = gathered.freeze();
+        }
+        Ok(read)
+    }
+}
+
+/// A list in a body, of which at most `MAX` elements are built. An element may have two characters in the body and take
+/// far more in memory, and a body has room for a hundred times the elements that are allowed.
+#[derive(Debug)]
+pub struct BoundedList<T, const MAX: usize> {
+    items: Vec<T>,
+    has_more: bool,
+}
+
+impl<T, const MAX: usize> BoundedList<T, MAX> {
+    /// Returns the elements; `None` if there are more than `MAX`.
+    pub fn within(self) -> Option<Vec<T>> {
+        (!self.has_more).then_some(self.items)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+    type Value = BoundedList<T, MAX>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < MAX {
+            match list.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(BoundedList { items, has_more: false }),
+            }
+        }
+        let has_more = list.next_element::<IgnoredAny>()?.is_some();
+        // The remaining elements must be valid JSON, but are not built.
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(BoundedList { items, has_more })
+    }
+}
+
+/// A JSON body whose members are all optional. An absent body is read as `{}`.
+pub struct OptionalJsonBody(Option<JsonBody>);
+
+impl OptionalJsonBody {
+    /// Deserializes the whole body.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        match &self.0 {
+            Some(body) => body.read(),
+            None => json::read(b"{}"),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_absent = request.body().is_end_stream();
+        if is_absent {
+            return Ok(Self(None));
+        }
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return JsonBody::from_request(request, state).await.map(|body| Self(Some(body)));
+        }
+        // A body without a type is refused, unless it turns out to have no bytes.
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            let is_empty = frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty));
+            if !is_empty {
+                return Err(Error::UnsupportedMediaType);
+            }
+        }
+        Ok(Self(None))
+    }
+}
+
+/// The body of a request that has no members: absent or `{}`.
+pub struct EmptyBody;
+
+#[derive(Deserialize)]
+struct NoMembers {}
+
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let body = OptionalJsonBody::from_request(request, state).await?;
+        body.read::<NoMembers>().map(|NoMembers {}| Self)
+    }
+}
+
+/// A JSON body whose `Content-Type` may be absent: the clients of the original services send none.
+///
+/// A page of another origin must send the type, because a browser sends a request without a type to another origin
+/// without a CORS preflight.
+pub struct UntypedJsonBody(JsonBody);
+
+impl UntypedJsonBody {
+    /// Deserializes the whole body.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        self.0.read()
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for UntypedJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_untyped = !request.headers().contains_key(header::CONTENT_TYPE);
+        if is_untyped && !has_foreign_origin(&request) {
+            return JsonBody::receive(request).await.map(Self);
+        }
+        JsonBody::from_request(request, state).await.map(Self)
+    }
+}
+
+/// Whether a page of another origin sent the request.
+fn has_foreign_origin(request: &Request) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    // HTTP/2 has the authority in the target instead.
+    let host = host.or_else(|| request.uri().authority().map(Authority::as_str));
+    let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    match (origin, host) {
+        (Some((_, origin)), Some(host)) => !origin.eq_ignore_ascii_case(host),
+        _ => true,
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || essence
+            .to_ascii_lowercase()
+            .strip_prefix("application/")
+            .is_some_and(|subtype| subtype.ends_with("+json"))
+}
