@@ -76,6 +76,18 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Position at which a new subscriber begins: the position of the hub, or of the database if the hub is not running.
+    pub(super) async fn current_position(&self) -> Result<BookPosition> {
+        if let Some(position) = self.position().await {
+            return Ok(position);
+        }
+        let _permit = self.checked.reads.acquire().await;
+        let facts = self.tail().position_facts(0, self.retention).await?;
+        facts.now.parse().map_err(|_| Error::Overloaded)
+    }
+}
+
 /// The reason why a client cannot continue from a position; `None` if the client can.
 fn obstacle(position: &BookPosition, facts: &PositionFacts) -> Option<&'static str> {
     let Ok(now) = facts.now.parse::<BookPosition>() else {

@@ -82,15 +82,17 @@ async fn open_websocket(
     let caller = realtime.authenticator.identify(credential.as_ref()).await?;
     require_known_origin(&realtime, &caller, &headers)?;
     let upgrade = upgrade.map_err(|_| Error::UpgradeRequired)?;
-    let subscription = query.event_type.map(|topic| {
-        let player = query.user_id.map(|id| id.to_string());
-        Request { topic, player }
-    });
-    if let Some(request) = &subscription {
-        let topic = realtime.hub.topic(&request.topic);
-        let (topic, feed) = topic.ok_or_else(|| Error::field("?event_type", "is not a topic"))?;
-        feed.authorize(&caller, &topic).await?;
-    }
+    let subscription = match query.event_type {
+        None => None,
+        Some(name) => {
+            let topic = realtime.hub.topic(&name);
+            let (topic, feed) =
+                topic.ok_or_else(|| Error::field("?event_type", "is not a topic"))?;
+            feed.authorize(&caller, &topic).await?;
+            let player = query.user_id.map(|id| id.to_string());
+            Some(Request { topic: name, player, after: realtime.hub.current_position().await? })
+        }
+    };
     let permit = realtime.admit(origin.address)?;
     let tasks = realtime.tasks.clone();
     let presented = credential.map(|token| PresentedCredential { token, checked_at });

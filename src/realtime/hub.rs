@@ -317,6 +317,11 @@ impl Hub {
         Ok(())
     }
 
+    /// Position up to which the hub has delivered; `None` if it does not follow the sources.
+    pub(super) async fn position(&self) -> Option<BookPosition> {
+        self.index.lock().await.position
+    }
+
     /// Locks the index of a hub that follows the sources. Starts the hub if necessary, and waits for it.
     pub(super) async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
         let index = self.index.lock().await;

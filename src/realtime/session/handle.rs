@@ -138,7 +138,9 @@ impl Session {
     pub(super) async fn begin(&mut self, request: Request) {
         let player = request.player.map(Arc::from);
         let format = FrameFormat::Event;
-        if let Err(error) = self.add(&request.topic, format, player, None, None).await {
+        if let Err(error) =
+            self.add(&request.topic, format, player, Some(request.after), None).await
+        {
             self.reply_error(&error);
         }
     }

@@ -55,11 +55,14 @@ struct Subscription {
     behind: Option<BookPosition>,
 }
 
-/// Topic and player of a subscription that the client asks for.
-#[derive(Debug, Default)]
+/// Subscription that the client asks for in the upgrade request.
+#[derive(Debug)]
 pub(super) struct Request {
     pub topic: String,
     pub player: Option<String>,
+    /// Position before the response to the upgrade request. The client gets no acknowledgment, and expects every event
+    /// after that response.
+    pub after: BookPosition,
 }
 
 /// Credential and subscription of the upgrade request.
