@@ -18,6 +18,7 @@ use crate::grpc::proto::{
 };
 use crate::grpc::{CallMeta, MESSAGE_BYTES_MAX, reply};
 use crate::http::extract::Validator;
+use crate::http::rpc::status;
 use crate::ids::{InvalidPlayerId, PlayerId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -69,6 +70,11 @@ impl CallMeta {
 }
 
 impl WalletRpc {
+    /// Reads the caller and the key of a call that posts.
+    async fn read_call<T>(&self, request: &Request<T>) -> Result<CallMeta, Status> {
+        CallMeta::read(request, &self.authenticator).await.map_err(status::from_error)
+    }
+
     /// Validates the player and the currency of a message.
     fn read_holder(&self, user_id: &str, code: &str) -> Result<(PlayerId, Currency)> {
         let mut validator = Validator::default();
@@ -180,27 +186,27 @@ impl WalletService for WalletRpc {
         &self,
         request: Request<DepositRequest>,
     ) -> Result<Response<DepositResponse>, Status> {
-        let call = CallMeta::read(&request, &self.authenticator).await;
-        let posted = async { self.post_deposit(request.get_ref(), call?.request_meta()).await };
-        reply(posted.await.map(Into::into))
+        let call = self.read_call(&request).await?;
+        let posted = self.post_deposit(request.get_ref(), call.request_meta()).await;
+        reply(posted.map(Into::into))
     }
 
     async fn withdraw(
         &self,
         request: Request<WithdrawRequest>,
     ) -> Result<Response<WithdrawResponse>, Status> {
-        let call = CallMeta::read(&request, &self.authenticator).await;
-        let posted = async { self.post_withdrawal(request.get_ref(), call?.request_meta()).await };
-        reply(posted.await.map(Into::into))
+        let call = self.read_call(&request).await?;
+        let posted = self.post_withdrawal(request.get_ref(), call.request_meta()).await;
+        reply(posted.map(Into::into))
     }
 
     async fn transfer(
         &self,
         request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
-        let call = CallMeta::read(&request, &self.authenticator).await;
-        let posted = async { self.post_transfer(request.get_ref(), call?.request_meta()).await };
-        reply(posted.await.map(Into::into))
+        let call = self.read_call(&request).await?;
+        let posted = self.post_transfer(request.get_ref(), call.request_meta()).await;
+        reply(posted.map(Into::into))
     }
 
     type PostStreamStream = BoxStream<'static, Result<PostStreamResponse, Status>>;
