@@ -1,4 +1,5 @@
-//! The header `Idempotency-Key`: a request that the client repeats with the same key takes effect once.
+//! The header `Idempotency-Key`, and the comparison of a request with the earlier request under its key. A request
+//! that the client repeats with the same key takes effect once.
 
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
@@ -24,6 +25,19 @@ pub struct HashedKey {
     pub hash: Uuid,
     /// Hash of the content of the parsed request.
     pub content: Uuid,
+}
+
+impl HashedKey {
+    /// Whether the earlier request under this key, with the content `stored`, had the same content.
+    pub fn has_content(self, stored: Uuid) -> bool {
+        self.content == stored
+    }
+
+    /// Refuses the key unless the earlier request under this key, with the content `stored`, had the same content.
+    pub fn require_same_content(self, stored: Option<Uuid>) -> Result<()> {
+        let is_same = stored.is_some_and(|stored| self.has_content(stored));
+        if is_same { Ok(()) } else { Err(Error::IdempotencyKeyReused) }
+    }
 }
 
 /// The header `Idempotency-Key` of a request, if present.
@@ -105,5 +119,16 @@ mod tests {
             hash("a", "b", &["cd", ""]).map(|key| key.content)
         );
         assert_eq!(IdempotencyKey(None).hashed("a", "b", &[]), None);
+    }
+
+    #[test]
+    fn a_key_is_refused_unless_the_earlier_request_had_the_same_content() {
+        let key = HashedKey { hash: digest(&["k"]), content: digest(&["c"]) };
+
+        assert!(key.require_same_content(Some(key.content)).is_ok());
+        for stored in [Some(digest(&["d"])), None] {
+            let refused = key.require_same_content(stored);
+            assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{stored:?}");
+        }
     }
 }

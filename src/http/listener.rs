@@ -18,7 +18,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
 use super::HEAD_BYTES_MAX;
@@ -70,13 +70,13 @@ impl Listener {
     /// Accepts connections until shutdown begins. Open connections drain in their own tasks.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
         let Self { name, socket, pipeline, header_timeout, .. } = self;
-        let room = Arc::new(Semaphore::new(self.connections_max));
-        let table = Arc::new(ConnectionTable::new(ConnectionLimits {
+        let limits = ConnectionLimits {
             connections_max: self.connections_max,
             per_address: self.connections_per_address,
             is_exempt: self.is_trusted,
-        }));
+        };
         let log = Arc::new(ConnectionLog::new(Arc::clone(&pipeline.calls.metrics)));
+        let table = Arc::new(ConnectionTable::new(limits, Arc::clone(&log)));
         let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
         let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
         while let Some((stream, peer)) = acceptor.accept(&socket).await {
@@ -85,7 +85,7 @@ impl Listener {
                 acceptor.log.closed(CloseReason::Address);
                 continue;
             };
-            if let Some(permit) = acceptor.find_room(&room, &entry).await {
+            if let Some(permit) = acceptor.table.find_room(&entry, &acceptor.tasks).await {
                 acceptor.spawn(stream, entry, permit, &protocol);
             }
         }
@@ -118,28 +118,8 @@ impl Acceptor {
     /// Evicts idle connections and pauses: usually the process has no file descriptor left.
     async fn recover(&self, cause: &io::Error) {
         warn!(error.message = %cause, "cannot accept a connection: {cause}");
-        self.evict_idle(None);
+        self.table.evict_idle(None);
         tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-
-    /// Returns a permit for the connection. If no permit is free, evicts idle connections and waits.
-    async fn find_room(
-        &self,
-        room: &Arc<Semaphore>,
-        entry: &Entry,
-    ) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
-            return Some(permit);
-        }
-        self.evict_idle(Some(entry));
-        let permit = Arc::clone(room).acquire_owned();
-        self.tasks.stopping().run_until_cancelled(permit).await?.ok()
-    }
-
-    fn evict_idle(&self, newcomer: Option<&Entry>) {
-        for _ in 0..self.table.evict_idle(newcomer) {
-            self.log.closed(CloseReason::Pressure);
-        }
     }
 
     fn spawn(

@@ -139,7 +139,7 @@ impl Ledger {
         };
         match read.await {
             Ok(None) => Ok(None),
-            Ok(Some((content, ..))) if content != key.content => Err(Refusal::KeyReused.into()),
+            Ok(Some((content, ..))) if !key.has_content(content) => Err(Refusal::KeyReused.into()),
             Ok(Some((_, first_seq, last_seq))) => {
                 self.replay(Some(key), first_seq, last_seq).await.map(Some)
             }

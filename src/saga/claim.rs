@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::definition::{Definition, StepDefinition};
 use super::handler::{Call, StepAction};
 use super::sql::{ClaimedRow, Move};
-use super::state::{SagaState, StepState};
+use super::step_state::StepState;
+use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::definition::{Definition, StepDefinition};
-use super::state::SagaState;
+use super::transitions::SagaState;
 use crate::error::Result;
 use crate::ids::{SagaId, TransferId, UserId};
 use crate::ledger::companion::Companion;

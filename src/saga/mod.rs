@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`definition`] | the steps of a saga, by version |
 //! | [`handler`] | what the slice above implements: the calls of a step, and the posting that books it |
-//! | [`state`] | the states of a saga, and the picture of their transitions |
+//! | [`transitions`] | the states of a saga, their transitions, and the picture of them |
+//! | [`step_state`] | the states of a step |
 //! | [`worker`] | claims the sagas that are due, and runs each in a task of its own |
 //! | [`claim`] | a claimed saga at its step |
 //! | [`steps`] | one claimed saga: do, undo, book |
@@ -27,8 +28,9 @@ mod notification;
 pub mod operator;
 mod setback;
 mod sql;
-mod state;
+mod step_state;
 mod steps;
+mod transitions;
 mod worker;
 
 use std::sync::Arc;
@@ -45,7 +47,8 @@ use crate::telemetry::Metrics;
 pub use self::definition::{Definition, StepDefinition};
 pub use self::handler::{Booked, Call, CallOutcome, Ended, SagaHandler, StepAction};
 pub use self::sql::{MOVED, NewSaga, StepRow, steps as steps_of};
-pub use self::state::{SagaState, StepState, mermaid};
+pub use self::step_state::StepState;
+pub use self::transitions::{SagaState, mermaid};
 pub use self::worker::start;
 
 /// Settings of the engine.

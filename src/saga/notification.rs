@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::Sagas;
 use super::handler::{Ended, SagaHandler};
 use super::sql::{self, ClaimedRow};
-use super::state::SagaState;
+use super::transitions::SagaState;
 use crate::error::{Error, Result};
 
 /// Longest pause between two notifications of one saga.

@@ -3,7 +3,8 @@
 use sqlx::PgConnection;
 
 use super::sql::{self, LockedSaga, OperatorChange};
-use super::state::{SagaState, StepState};
+use super::step_state::StepState;
+use super::transitions::SagaState;
 use crate::error::{Error, ExchangeRefusal, Result};
 use crate::ids::SagaId;
 

@@ -9,8 +9,9 @@ use super::Sagas;
 use super::claim::Claim;
 use super::handler::{SagaHandler, StepAction};
 use super::sql::{self, ClaimedRow, Move};
-use super::state::{SagaState, StepState};
+use super::step_state::StepState;
 use super::steps::Next;
+use super::transitions::SagaState;
 use crate::error::Result;
 
 /// Pause before a worker again claims a saga whose definition this program does not know.

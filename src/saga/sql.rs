@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::state::SagaState;
+use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 use crate::ledger::companion::CompanionKind;

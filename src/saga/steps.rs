@@ -10,7 +10,8 @@ use super::claim::Claim;
 use super::definition;
 use super::handler::{Booked, SagaHandler, StepAction};
 use super::sql::{self, ClaimedRow, MOVED, Move};
-use super::state::{SagaState, StepState};
+use super::step_state::StepState;
+use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ledger::companion::Companion;
 

@@ -12,7 +12,7 @@ use super::Sagas;
 use super::definition::Definition;
 use super::handler::SagaHandler;
 use super::sql::{self, ClaimedRow};
-use super::state::SagaState;
+use super::transitions::SagaState;
 use crate::error::Result;
 use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;

@@ -9,8 +9,7 @@ use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::Access;
 use crate::error::{Error, FieldError, Result};
 use crate::http::origin::Origin;
-use crate::idempotency_key::HashedKey;
-use crate::idempotency_key::IdempotencyKey;
+use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::UserId;
 use crate::secret::Secret;
 
@@ -94,10 +93,8 @@ impl Users {
             }
             None => hash.is_none(),
         };
-        if content == Some(key.content) && is_same_password {
-            Ok(Some(Registered { id, replayed: true }))
-        } else {
-            Err(Error::IdempotencyKeyReused)
-        }
+        // Another password counts as other content.
+        key.require_same_content(content.filter(|_| is_same_password))?;
+        Ok(Some(Registered { id, replayed: true }))
     }
 }

@@ -176,12 +176,8 @@ impl Webhooks {
         if let Some(key) = key
             && let Some(row) = sql::find_by_key(&mut tx, key.hash).await?
         {
-            let is_same = row.content_hash == Some(key.content);
-            return if is_same {
-                Ok(Webhook::created(row, true))
-            } else {
-                Err(Error::IdempotencyKeyReused)
-            };
+            key.require_same_content(row.content_hash)?;
+            return Ok(Webhook::created(row, true));
         }
         let limit =
             if caller.has_scope(Scope::WalletRead) { WEBHOOKS_MAX } else { WEBHOOKS_OF_USER_MAX };

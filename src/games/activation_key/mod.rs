@@ -87,9 +87,7 @@ impl Games {
             if let Some(hashed) = hashed
                 && let Some((ids, content)) = sql::find_batch(&mut db, hashed.hash).await?
             {
-                if content != Some(hashed.content) {
-                    return Err(Error::IdempotencyKeyReused);
-                }
+                hashed.require_same_content(content)?;
                 let keys = ids.into_iter().map(|id| (id, None)).collect();
                 return Ok(KeyBatch { keys, replayed: true });
             }

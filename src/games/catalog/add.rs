@@ -158,11 +158,10 @@ pub(in crate::games) async fn insert_all(
 }
 
 async fn find_replay(db: &mut PgConnection, key: HashedKey) -> Result<Option<GameId>> {
-    match sql::find_by_keys(db, &[key.hash]).await?.get(&key.hash) {
-        None => Ok(None),
-        Some(found) if found.content == Some(key.content) => Ok(Some(found.id)),
-        Some(_) => Err(Error::IdempotencyKeyReused),
-    }
+    let found = sql::find_by_keys(db, &[key.hash]).await?;
+    let Some(found) = found.get(&key.hash) else { return Ok(None) };
+    key.require_same_content(found.content)?;
+    Ok(Some(found.id))
 }
 
 fn invalid(pointer: &str, detail: &str) -> Error {

@@ -208,13 +208,9 @@ impl Games {
 /// The code that an earlier request with this key created.
 async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<CreatedCode>> {
     let Some(key) = key else { return Ok(None) };
-    match sql::find_by_key(db, key.hash).await? {
-        None => Ok(None),
-        Some((id, code, content)) if content == Some(key.content) => {
-            Ok(Some(CreatedCode { id, code, replayed: true }))
-        }
-        Some(_) => Err(Error::IdempotencyKeyReused),
-    }
+    let Some((id, code, content)) = sql::find_by_key(db, key.hash).await? else { return Ok(None) };
+    key.require_same_content(content)?;
+    Ok(Some(CreatedCode { id, code, replayed: true }))
 }
 
 /// A random text of up to 40 characters of five bits each.

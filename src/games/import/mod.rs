@@ -199,7 +199,7 @@ async fn add_new(
     for (candidate, key) in candidates.iter().zip(keys) {
         match contents.insert(key.hash, Some(key.content)) {
             None => insertions.push(Insertion { game: &candidate.game, key: Some(key) }),
-            Some(content) if content == Some(key.content) => outcome.known += 1,
+            Some(Some(content)) if key.has_content(content) => outcome.known += 1,
             Some(content) => {
                 contents.insert(key.hash, content);
                 let why = match known.get(&key.hash) {

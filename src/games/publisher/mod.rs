@@ -90,11 +90,9 @@ impl Games {
 /// The publisher that an earlier request with this key made.
 async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<PublisherId>> {
     let Some(key) = key else { return Ok(None) };
-    match sql::find_by_key(db, key.hash).await? {
-        None => Ok(None),
-        Some((id, content)) if content == Some(key.content) => Ok(Some(id)),
-        Some(_) => Err(Error::IdempotencyKeyReused),
-    }
+    let Some((id, content)) = sql::find_by_key(db, key.hash).await? else { return Ok(None) };
+    key.require_same_content(content)?;
+    Ok(Some(id))
 }
 
 fn no_publisher() -> Error {

@@ -5,6 +5,7 @@
 //! quote is made, so a refusal always reflects the current state. The purchase of a free game moves no money and is an
 //! ordinary transaction.
 
+mod availability;
 mod price;
 mod quote;
 mod refund;
@@ -263,14 +264,12 @@ impl Games {
     async fn find_purchase(&self, key: Option<HashedKey>) -> Result<Option<Purchase>> {
         let Some(key) = key else { return Ok(None) };
         let mut db = self.db.acquire("games.find_purchase").await?;
-        match sql::find_by_key(&mut db, key.hash).await? {
-            None => Ok(None),
-            Some((row, content)) if content == Some(key.content) => {
-                drop(db);
-                self.purchase_from(&row).map(Some)
-            }
-            Some(_) => Err(Error::IdempotencyKeyReused),
-        }
+        let Some((row, content)) = sql::find_by_key(&mut db, key.hash).await? else {
+            return Ok(None);
+        };
+        drop(db);
+        key.require_same_content(content)?;
+        self.purchase_from(&row).map(Some)
     }
 
     fn purchase_from(&self, row: &sql::PurchaseRow) -> Result<Purchase> {

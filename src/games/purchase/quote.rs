@@ -91,12 +91,7 @@ impl Games {
         let code = request.currency.map(|currency| currency.code().to_owned());
         let row = sql::quote(&mut db, request.game, recipient, code.as_deref()).await?;
         let row = row.ok_or(StoreRefusal::GameNotFound)?;
-        if row.state != "published" {
-            let is_known = row.state == "retired";
-            let refusal =
-                if is_known { StoreRefusal::NotForSale } else { StoreRefusal::GameNotFound };
-            return Err(refusal.into());
-        }
+        row.require_published()?;
         let discount = match &request.code {
             Some(code) => Some(code::find_usable(&mut db, code, request.game, buyer).await?),
             None => None,
@@ -151,9 +146,7 @@ impl Games {
         let Some((code_of_currency, amount)) = row.currency.as_deref().zip(row.price) else {
             return Err(StoreRefusal::NotForSale.into());
         };
-        if row.left.is_some_and(|left| left <= 0) {
-            return Err(StoreRefusal::SoldOut.into());
-        }
+        row.require_copy_left()?;
         let price = self.price_from(code_of_currency, amount)?;
         let (currency, price) = (price.currency, row.sale_price.map_or(price.amount, Minor));
         let price = match &code {
@@ -175,17 +168,6 @@ impl Games {
         };
         let division = Division::new(price, tax_rate, fee_rate);
         Ok(Quote { row, code, currency, price, division })
-    }
-}
-
-impl sql::QuoteRow {
-    /// Refuses a recipient who owns the game, or does not own its base.
-    fn require_eligible(&self) -> Result<()> {
-        match self.base {
-            _ if self.is_owned => Err(StoreRefusal::AlreadyOwned.into()),
-            Some(base) if !self.owns_base => Err(StoreRefusal::BaseGameMissing(base.0).into()),
-            _ => Ok(()),
-        }
     }
 }
 

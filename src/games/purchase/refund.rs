@@ -148,9 +148,7 @@ impl Games {
         let Some((code, content)) = sql::find_refund(&mut db, key.hash).await? else {
             return Ok(None);
         };
-        if content != key.content {
-            return Err(Error::IdempotencyKeyReused);
-        }
+        key.require_same_content(Some(content))?;
         let price = self.price_from(&code, 0)?;
         let (currency, amount) = (price.currency, price.amount);
         Ok(Some(Refunded { game, currency, amount, transfer: None, replayed: true }))

@@ -1,8 +1,8 @@
 //! Open connections: the state of each, and how each ends.
 
+mod limit;
 mod log;
 mod stream;
-mod table;
 mod unread_body;
 
 use std::net::IpAddr;
@@ -15,9 +15,9 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::limit::{ConnectionLimits, ConnectionTable, Entry};
 pub(super) use self::log::{CloseReason, ConnectionLog};
 pub(super) use self::stream::GuardedStream;
-pub(super) use self::table::{ConnectionLimits, ConnectionTable, Entry};
 pub(super) use self::unread_body::track;
 use super::memory::MemoryBudget;
 use crate::error::{Error, Result};

@@ -70,8 +70,8 @@ impl RecentKeys {
 }
 
 /// The reply to a request whose key is in the book.
-pub(super) fn replay_reply(content: Uuid, stored: StoredKey) -> PostReply {
-    if content == stored.content {
+pub(super) fn replay_reply(key: HashedKey, stored: StoredKey) -> PostReply {
+    if key.has_content(stored.content) {
         Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })
     } else {
         Err(Refusal::KeyReused.into())

@@ -62,7 +62,7 @@ impl Writer {
     /// The reply to this item, if its key is in the cache of answered keys.
     fn cached_reply(&self, item: &QueuedPosting) -> Option<PostReply> {
         let key = item.posting.key?;
-        self.keys.find(key.hash).map(|stored| replay_reply(key.content, stored))
+        self.keys.find(key.hash).map(|stored| replay_reply(key, stored))
     }
 }
 

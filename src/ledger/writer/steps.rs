@@ -33,7 +33,7 @@ impl Writer {
             && is_cache_current
             && let Some(stored) = self.keys.find(key.hash)
         {
-            return item.answer(replay_reply(key.content, stored));
+            return item.answer(replay_reply(key, stored));
         }
         if let Some(item) = self.keys.admit(item) {
             self.intake.push_back(item);
@@ -323,7 +323,7 @@ impl Writer {
             self.keys.remember(key.hash, StoredKey { content: key.content, first_seq, last_seq });
         }
         for waiting in self.keys.end(key) {
-            let is_same = waiting.posting.key.is_some_and(|other| other.content == key.content);
+            let is_same = waiting.posting.key.is_some_and(|other| key.has_content(other.content));
             match (&reply, is_same) {
                 (Ok(PostOutcome::Posted(posted)), true) => {
                     let posted = Posted { replayed: true, ..posted.clone() };

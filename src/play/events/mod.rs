@@ -121,11 +121,8 @@ impl GameEvents {
         if let Some(hashed) = hashed
             && let Some(known) = sql::claim_key(&mut tx, hashed.hash, hashed.content).await?
         {
-            return if known == hashed.content {
-                Ok(true)
-            } else {
-                Err(Error::IdempotencyKeyReused)
-            };
+            hashed.require_same_content(Some(known))?;
+            return Ok(true);
         }
         publish(&mut tx, &new).await?;
         tx.commit().await?;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{ResolvedTransfer, Transfer, TransferRequest, sql};
 use crate::error::{Error, Result};
+use crate::idempotency_key::HashedKey;
 use crate::ledger::companion::Companion;
 use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
@@ -35,15 +36,16 @@ enum BatchMode {
 }
 
 /// Claim of an idempotency key for the content of a batch, as the companion's row.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Serialize)]
 struct BatchClaim {
     key_hash: Uuid,
     content_hash: Uuid,
 }
 
 impl BatchClaim {
-    fn companion(self) -> Result<Companion> {
-        companion(&sql::BATCH_CLAIMED, &self, KEY_CLAIMED)
+    fn companion(key: HashedKey) -> Result<Companion> {
+        let claim = Self { key_hash: key.hash, content_hash: key.content };
+        companion(&sql::BATCH_CLAIMED, &claim, KEY_CLAIMED)
     }
 }
 
@@ -54,7 +56,8 @@ impl Wallets {
         requests: Vec<Result<TransferRequest<'_>>>,
         meta: RequestMeta<'_>,
     ) -> Result<Vec<Transfer>> {
-        let claim = self.claim(BatchMode::Atomic, &requests, meta).await?;
+        let key = batch_key(BatchMode::Atomic, &requests, meta);
+        self.require_unclaimed(key).await?;
         let transfers = all_valid(self.resolve_all(requests, meta).await?)?;
         let content: Vec<String> = transfers.iter().flat_map(ResolvedTransfer::content).collect();
         let content: Vec<&str> = content.iter().map(String::as_str).collect();
@@ -65,7 +68,7 @@ impl Wallets {
             .scan(0, |next, legs| Some(std::mem::replace(next, *next + legs.len())))
             .collect();
         let mut posting = meta.posting("batch", &content, legs.concat());
-        posting.companions.extend(claim.map(BatchClaim::companion).transpose()?);
+        posting.companions.extend(key.map(BatchClaim::companion).transpose()?);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| batch_error(&error, &starts, &transfers))?;
         if posted.replayed {
@@ -88,10 +91,11 @@ impl Wallets {
         requests: Vec<Result<TransferRequest<'_>>>,
         meta: RequestMeta<'_>,
     ) -> Result<Vec<Result<Transfer>>> {
-        let claim = self.claim(BatchMode::Each, &requests, meta).await?;
+        let key = batch_key(BatchMode::Each, &requests, meta);
+        self.require_unclaimed(key).await?;
         let transfers = self.resolve_all(requests, meta).await?;
         let posts = transfers.into_iter().enumerate().map(|(place, transfer)| async move {
-            let claim = claim.map(BatchClaim::companion).transpose()?;
+            let claim = key.map(BatchClaim::companion).transpose()?;
             let transfer = transfer?;
             let pointers = transfer.pointers(&format!("/transfers/{place}"));
             let posted = self.post_transfer(&format!("batch.{place}"), transfer, claim, meta).await;
@@ -103,38 +107,20 @@ impl Wallets {
         if outcomes.iter().any(is_reused) {
             return Err(Error::IdempotencyKeyReused);
         }
-        if let Some(claim) = claim
-            && outcomes.iter().flatten().any(|transfer| transfer.replayed)
-        {
+        if outcomes.iter().flatten().any(|transfer| transfer.replayed) {
             // Another request under this key may have posted its first transfer earlier.
-            self.require_unclaimed(claim).await?;
+            self.require_unclaimed(key).await?;
         }
         Ok(outcomes)
     }
 
-    /// Returns the claim of a request that has an idempotency key. Refuses a key that already belongs to another batch.
-    async fn claim(
-        &self,
-        mode: BatchMode,
-        requests: &[Result<TransferRequest<'_>>],
-        meta: RequestMeta<'_>,
-    ) -> Result<Option<BatchClaim>> {
-        let content = batch_content(mode, requests);
-        let content: Vec<&str> = content.iter().map(String::as_str).collect();
-        let Some(key) = meta.key.hashed(meta.caller.name(), "batch.request", &content) else {
-            return Ok(None);
-        };
-        let claim = BatchClaim { key_hash: key.hash, content_hash: key.content };
-        self.require_unclaimed(claim).await?;
-        Ok(Some(claim))
-    }
-
     /// Refuses a key that belongs to a batch with other content.
-    async fn require_unclaimed(&self, claim: BatchClaim) -> Result<()> {
+    async fn require_unclaimed(&self, key: Option<HashedKey>) -> Result<()> {
+        let Some(key) = key else { return Ok(()) };
         let mut db = self.db.acquire("wallet.batch_claim").await?;
-        match sql::claimed_content(&mut db, claim.key_hash).await? {
-            Some(content) if content != claim.content_hash => Err(Error::IdempotencyKeyReused),
-            _ => Ok(()),
+        match sql::claimed_content(&mut db, key.hash).await? {
+            None => Ok(()),
+            content => key.require_same_content(content),
         }
     }
 
@@ -150,6 +136,17 @@ impl Wallets {
         });
         Ok(resolved.collect())
     }
+}
+
+/// The idempotency key of the whole request.
+fn batch_key(
+    mode: BatchMode,
+    requests: &[Result<TransferRequest<'_>>],
+    meta: RequestMeta<'_>,
+) -> Option<HashedKey> {
+    let content = batch_content(mode, requests);
+    let content: Vec<&str> = content.iter().map(String::as_str).collect();
+    meta.key.hashed(meta.caller.name(), "batch.request", &content)
 }
 
 /// The request as the client sent it, for the idempotency key. The content must not depend on the wallets, because a

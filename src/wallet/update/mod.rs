@@ -179,9 +179,7 @@ impl Wallets {
         let Some(key) = key else { return Ok(None) };
         let mut db = self.db.acquire("wallet.find_update").await?;
         let Some(row) = sql::recorded(&mut db, key.hash).await? else { return Ok(None) };
-        if row.content_hash != key.content {
-            return Err(Error::IdempotencyKeyReused);
-        }
+        key.require_same_content(Some(row.content_hash))?;
         let record = self.record(row.wallet).await?;
         let balance = balance_at(&mut db, row.wallet, record, row.seq).await?;
         let detail = WalletDetail {

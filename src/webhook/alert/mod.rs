@@ -112,12 +112,8 @@ impl Webhooks {
         if let Some(key) = key
             && let Some((alert, content)) = sql::find_alert_by_key(&mut tx, key.hash).await?
         {
-            let is_same = content == Some(key.content);
-            return if is_same {
-                Ok(BalanceAlert { alert, currency, replayed: true })
-            } else {
-                Err(Error::IdempotencyKeyReused)
-            };
+            key.require_same_content(content)?;
+            return Ok(BalanceAlert { alert, currency, replayed: true });
         }
         if sql::list_alerts(&mut tx, &[wallet]).await?.len() >= ALERTS_MAX {
             self.metrics.wallet_webhook_refusals_total.with(["alerts"]).increment(1);

@@ -1,11 +1,13 @@
-//! Table of the open connections of a listener: the limit per address, and eviction of idle connections.
+//! Limits on open connections: of the listener and per address, and the eviction of idle connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{AddressShare, OpenConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{AddressShare, CloseReason, ConnectionLog, OpenConnection};
 use crate::auth::client_network;
 use crate::tasks::Tasks;
 
@@ -18,6 +20,7 @@ const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
 pub(in crate::http) struct ConnectionLimits {
+    /// Most open connections of the listener.
     pub connections_max: usize,
     /// Most connections, and most concurrent requests, of one address.
     pub per_address: usize,
@@ -25,9 +28,12 @@ pub(in crate::http) struct ConnectionLimits {
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
-/// The open connections of a listener.
+/// The open connections of a listener, within its limits.
 pub(in crate::http) struct ConnectionTable {
     limits: ConnectionLimits,
+    /// A permit for each connection that can be open.
+    room: Arc<Semaphore>,
+    log: Arc<ConnectionLog>,
     open: Mutex<Open>,
 }
 
@@ -45,8 +51,9 @@ struct Address {
 }
 
 impl ConnectionTable {
-    pub(in crate::http) fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, open: Mutex::default() }
+    pub(in crate::http) fn new(limits: ConnectionLimits, log: Arc<ConnectionLog>) -> Self {
+        let room = Arc::new(Semaphore::new(limits.connections_max));
+        Self { limits, room, log, open: Mutex::default() }
     }
 
     /// Adds a connection, unless the client's address has too many.
@@ -65,9 +72,23 @@ impl ConnectionTable {
         Some(Entry { table: Arc::clone(self), id, key, connection })
     }
 
-    /// Evicts idle connections and returns their number. Connections without a request so far go first, then those that
-    /// have been idle longest. `newcomer` is not evicted.
-    pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) -> usize {
+    /// Returns a permit for the connection; `None` at shutdown. If none is free, evicts idle connections and waits.
+    pub(in crate::http) async fn find_room(
+        &self,
+        entry: &Entry,
+        tasks: &Tasks,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+            return Some(permit);
+        }
+        self.evict_idle(Some(entry));
+        let permit = Arc::clone(&self.room).acquire_owned();
+        tasks.stopping().run_until_cancelled(permit).await?.ok()
+    }
+
+    /// Evicts idle connections. Connections without a request so far go first, then those that have been idle longest.
+    /// `newcomer` is not evicted.
+    pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) {
         let spared = newcomer.map(|entry| Arc::as_ptr(&entry.connection));
         let mut idle: Vec<_> = self
             .lock()
@@ -81,23 +102,21 @@ impl ConnectionTable {
             .collect();
         let some = (self.limits.connections_max / PRESSURE_PART).max(1).min(idle.len());
         if some == 0 {
-            return 0;
+            return;
         }
         idle.select_nth_unstable_by(some - 1, |one, other| {
             one.0.cmp(&other.0).then(other.1.cmp(&one.1))
         });
         idle.truncate(some);
         idle.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
-        let mut ended = 0;
-        for (has_requests, idle_for, connection) in idle {
+        for (place, (has_requests, idle_for, connection)) in idle.into_iter().enumerate() {
             // After the first, only connections that will probably not be used soon are evicted.
-            if ended > 0 && (has_requests || idle_for < YOUNG) {
+            if place > 0 && (has_requests || idle_for < YOUNG) {
                 break;
             }
             connection.closing.cancel();
-            ended += 1;
+            self.log.closed(CloseReason::Pressure);
         }
-        ended
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -149,11 +168,13 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn table(connections_max: usize, per_address: usize) -> Arc<ConnectionTable> {
         let proxy = IpAddr::from([10, 0, 0, 1]);
         let is_exempt = Box::new(move |address| address == proxy);
-        Arc::new(ConnectionTable::new(ConnectionLimits { connections_max, per_address, is_exempt }))
+        let limits = ConnectionLimits { connections_max, per_address, is_exempt };
+        Arc::new(ConnectionTable::new(limits, Arc::new(ConnectionLog::new(Metrics::new()))))
     }
 
     fn is_closing(entry: &Entry) -> bool {
@@ -201,14 +222,11 @@ mod tests {
 
         let mut closing = Vec::new();
         for _ in 0..3 {
-            let ended = table.evict_idle(Some(&new));
-            closing.push((ended, [&busy, &idle, &fresh].map(is_closing)));
+            table.evict_idle(Some(&new));
+            closing.push([&busy, &idle, &fresh].map(is_closing));
         }
 
-        assert_eq!(
-            closing,
-            [(1, [false, false, true]), (1, [false, true, true]), (0, [false, true, true])]
-        );
+        assert_eq!(closing, [[false, false, true], [false, true, true], [false, true, true]]);
         assert!(!is_closing(&new));
     }
 }
