@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// Longest id of a player, in characters.
 const PLAYER_ID_MAX: usize = 64;
 
-/// Id of a player: the number of a user, or a name that a guest has chosen.
+/// Id of a player: the numeric id of a user, or a name that a guest has chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PlayerId(String);

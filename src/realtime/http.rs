@@ -50,7 +50,7 @@ struct ConnectQuery {
     #[serde(rename = "event_type")]
     #[param(rename = "event_type", example = "outcomes")]
     event_type: Option<String>,
-    /// Only events about this player: a number.
+    /// Return only events about the player with this numeric id.
     #[serde(rename = "userID")]
     #[param(rename = "userID", example = "2")]
     user_id: Option<u64>,

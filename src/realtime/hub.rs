@@ -151,7 +151,7 @@ impl Hub {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "the realtime hub cannot read the book; it retries in {RETRY_DELAY:?}"
+                        "the realtime hub could not read the ledger; retrying in {RETRY_DELAY:?}"
                     );
                     tokio::time::sleep(RETRY_DELAY).await;
                 }

@@ -20,7 +20,7 @@ pub(super) struct Subscriber {
     pub outbox: Arc<Outbox>,
     pub format: FrameFormat,
     pub viewer: Viewer,
-    /// Only events about this player.
+    /// Selects only events about this player.
     pub player: Option<Arc<str>>,
     /// Position up to which the subscriber has everything.
     pub position: BookPosition,

@@ -33,7 +33,7 @@ pub(super) fn login_limits(
     limits
 }
 
-/// The limits of an update of a profile.
+/// Limits on attempts to update a profile.
 pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
     let key = digest(&["change", &user.to_string()]);
     vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]

@@ -121,7 +121,7 @@ impl Embedded {
             if !is_logged && LOG_AFTER < started.elapsed() {
                 is_logged = true;
                 info!(
-                    "waiting for the private Postgres of another process in {}",
+                    "waiting until the private Postgres of another process accepts connections; its data directory is {}",
                     data_dir.home.display()
                 );
             }

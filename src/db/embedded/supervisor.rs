@@ -239,7 +239,7 @@ impl Supervisor {
             pidfile::running_postmaster(&data_dir.cluster, &data_dir.cluster_name()).await?
         {
             info!(
-                "taking over the private Postgres that still runs in {}",
+                "taking over the private Postgres that is still running in {}",
                 data_dir.cluster.display()
             );
             return Ok(Postmaster::take_over(

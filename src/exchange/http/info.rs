@@ -49,7 +49,7 @@ struct InfoBody {
     may_deposit: bool,
 }
 
-/// Get the terms of the exchange
+/// Get the currencies, fee and limits of the exchange
 #[utoipa::path(
     get, path = "/exchange/info", tag = "about", security(("bearer" = [])),
     responses((status = 200, description = "The terms", body = InfoBody), Problems),

@@ -147,7 +147,7 @@ struct RefundGame<'a> {
 struct RefundBody {
     #[schema(example = 1)]
     game_id: i64,
-    /// Amount that was returned, with that of downloadable content.
+    /// Refunded amount, including the amounts of downloadable content.
     #[schema(value_type = f64, example = 19.99)]
     refunded: JsonDecimal,
     #[schema(example = "EUR")]

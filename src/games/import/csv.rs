@@ -8,7 +8,7 @@ use crate::error::FieldError;
 use crate::games::catalog::PRICES_MAX;
 use crate::ledger::currency::Currencies;
 
-/// Columns that are members of a game.
+/// Columns that map to members of the game object.
 const MEMBERS: [&str; 11] = [
     "reference",
     "title",

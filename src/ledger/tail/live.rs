@@ -217,7 +217,7 @@ impl<S: Source> LiveReader<S> {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "a live reader cannot read the book; it retries in {RETRY_DELAY:?}"
+                    "a live reader could not read the ledger; retrying in {RETRY_DELAY:?}"
                 );
                 sleep_unless_stopped(RETRY_DELAY, &self.stopping).await.then_some(None)
             }

@@ -1,7 +1,8 @@
-//! The source of raises: transfers that raise the balance of a player's main wallet.
+//! Sources of raises: transfers that raise the balance of a player's main wallet. Money that a hold of the same wallet
+//! releases is not a raise.
 //!
-//! Most transfers of a busy book may belong to no player. The database filters them out, so that a reader passes
-//! thousands of them in a single step.
+//! Most transfers of a busy book change neither the leader nor a player's highest balance. The database filters them
+//! out, so that a reader passes thousands of them in a single step.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,9 +10,6 @@ use uuid::Uuid;
 use super::sql;
 use crate::ids::{TransferId, WalletId};
 use crate::ledger::tail::{NotifyChannel, Position, Segment, Source, Transfers};
-
-/// Most transfers of the book that one read covers.
-const WINDOW_MAX: i64 = 10_000;
 
 /// A raise of the balance of a player's main wallet.
 #[derive(Debug, Clone)]
@@ -27,10 +25,16 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Source of the raises. Money that a hold of the same wallet releases is not a raise.
-pub(in crate::play) struct Raises;
+/// Source of raises. A read covers as many transfers of the book as it may return items, and is not split.
+pub(in crate::play) struct Raises<const LEADING: bool>;
 
-impl Source for Raises {
+/// Source of the raises above the balance of the leader of the game.
+pub(in crate::play) type LeadingRaises = Raises<true>;
+
+/// Source of the raises of each player to the highest balance among the transfers of one read.
+pub(in crate::play) type HighestRaises = Raises<false>;
+
+impl<const LEADING: bool> Source for Raises<LEADING> {
     type Item = Raise;
 
     const CHANNEL: NotifyChannel = NotifyChannel::Book;
@@ -42,14 +46,15 @@ impl Source for Raises {
         max: i64,
     ) -> sqlx::Result<Segment<Raise>> {
         let end = Self::end(db, book).await?;
-        let window_end = end.min(Position::after(after.seq + WINDOW_MAX));
-        if window_end <= after {
+        let until = end.min(Position::after(after.seq + max));
+        if until <= after {
             return Ok(Segment { after, until: after, items: Vec::new(), is_full: false });
         }
-        let items = sql::raises(db, book, after.seq, window_end.seq, max).await?;
-        let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
-        let last = items.last().filter(|_| has_more_items);
-        let until = last.map_or(window_end, Self::position_of);
+        let items = if LEADING {
+            sql::leading_raises(db, book, after.seq, until.seq).await?
+        } else {
+            sql::highest_raises(db, book, after.seq, until.seq).await?
+        };
         Ok(Segment { after, until, items, is_full: until < end })
     }
 

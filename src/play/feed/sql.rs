@@ -45,44 +45,49 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The raises after `after`, up to `end`; if there are no players, no transfer is read. The wallet of a transfer is
-/// always found by its key, regardless of the planner's statistics.
-pub(super) async fn raises(
+/// The first raise of each player to the highest balance between two transfers, in the order of the book.
+pub(super) async fn highest_raises(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     end: i64,
-    limit: i64,
 ) -> sqlx::Result<Vec<Raise>> {
     let rows = sqlx::query_as!(
         Raise,
         r#"
-        select t.seq, t.seq - t.leg as "transfer!: TransferId", t.trace_id, w.id as "wallet!: WalletId", w.player as "player!",
-            w.currency as "currency!", t.credit_balance + coalesce(h.balance, 0) as "balance!"
-        from ledger.transfer t
-        cross join lateral (select id, player, currency from wallet where id = t.credit offset 0) w
-        left join lateral (
-            select case when last.credit = -(1::bigint << 40) - t.credit then last.credit_balance else last.debit_balance end as balance
-            from (
-                (select seq, credit, credit_balance, debit_balance from ledger.transfer
-                where book = $1 and credit = -(1::bigint << 40) - t.credit and seq <= t.seq
-                order by credit desc, book desc, seq desc limit 1)
-                union all
-                (select seq, credit, credit_balance, debit_balance from ledger.transfer
-                where book = $1 and debit = -(1::bigint << 40) - t.credit and seq <= t.seq
-                order by debit desc, book desc, seq desc limit 1)
-            ) last
-            order by last.seq desc limit 1
-        ) h on true
-        where t.book = $1 and t.seq > $2 and t.seq <= $3 and t.amount > 0 and t.credit > 0
-            and t.debit <> -(1::bigint << 40) - t.credit and w.player is not null
-            and (select exists (select from wallet where player is not null))
-        order by t.seq
-        limit $4"#,
+        select seq as "seq!", transfer as "transfer!: TransferId", trace_id, wallet as "wallet!: WalletId",
+            player as "player!", currency as "currency!", balance as "balance!"
+        from (
+            select distinct on (player, currency) *
+            from raises($1, $2, $3)
+            order by player, currency, balance desc, seq
+        ) highest
+        order by seq"#,
         book,
         after,
         end,
-        limit,
+    );
+    rows.fetch_all(db).await
+}
+
+/// The raises between two transfers above the balance of the leader of the game, in the order of the book.
+pub(super) async fn leading_raises(
+    db: &mut PgConnection,
+    book: i32,
+    after: i64,
+    end: i64,
+) -> sqlx::Result<Vec<Raise>> {
+    let rows = sqlx::query_as!(
+        Raise,
+        r#"
+        select seq as "seq!", transfer as "transfer!: TransferId", trace_id, wallet as "wallet!: WalletId",
+            player as "player!", currency as "currency!", balance as "balance!"
+        from raises($1, $2, $3)
+        where balance > (select balance from game_leader)
+        order by seq"#,
+        book,
+        after,
+        end,
     );
     rows.fetch_all(db).await
 }

@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgConnection;
 
 use super::feed::players::{PlayerWallet, Players};
-use super::feed::raise::{Raise, Raises};
+use super::feed::raise::{LeadingRaises, Raise};
 use crate::error::{Error, Result};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
@@ -22,13 +22,13 @@ use crate::tasks::Tasks;
 use crate::wallet::Wallets;
 
 const READER: ReaderOptions =
-    ReaderOptions { name: "leaders", items_max: 500, pause: Duration::from_millis(100) };
+    ReaderOptions { name: "leaders", items_max: 2_000, pause: Duration::from_millis(100) };
 
 const TOPIC: &str = "leaderboard-game-event";
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, wallets: Wallets, players: Players, tasks: &Tasks) {
-    tail.follow::<Raises>(READER, Leaders { wallets, players }, tasks);
+    tail.follow::<LeadingRaises>(READER, Leaders { wallets, players }, tasks);
 }
 
 struct Leaders {
@@ -43,7 +43,7 @@ struct Record<'a> {
     is_leader_already: bool,
 }
 
-impl SegmentHandler<Raises> for Leaders {
+impl SegmentHandler<LeadingRaises> for Leaders {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
         let currency = self.wallets.default_currency();
         let raises = segment.items.iter().filter(|raise| raise.currency == currency.code());

@@ -87,7 +87,7 @@ struct OrderEventData {
     reason: Option<String>,
 }
 
-/// The requests of every event, by its name.
+/// The webhook requests of the OpenAPI document, by the name of their event.
 pub fn webhooks() -> Value {
     let events = EVENTS.iter().filter(|name| **name != "*");
     let requests: Map<_, _> = events.map(|name| ((*name).to_owned(), request(name))).collect();

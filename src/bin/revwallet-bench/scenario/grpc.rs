@@ -187,7 +187,7 @@ pub(super) fn spawn<E: std::fmt::Display>(
 ) {
     tokio::spawn(async move {
         if let Err(cause) = connection.await {
-            tracing::warn!("a connection of the load broke: {cause}");
+            tracing::warn!("a connection of the load generator failed: {cause}");
         }
     });
 }

@@ -18,24 +18,24 @@ use crate::error::{Error, Result};
 use crate::ids::PlayerId;
 use crate::ledger::currency::Currency;
 use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, Tail};
-use crate::play::feed::raise::{Raise, Raises};
+use crate::play::feed::raise::{HighestRaises, Raise};
 use crate::tasks::Tasks;
 
 const READER: ReaderOptions =
-    ReaderOptions { name: "leaderboard", items_max: 500, pause: Duration::from_millis(100) };
+    ReaderOptions { name: "leaderboard", items_max: 5_000, pause: Duration::from_millis(100) };
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, tasks: &Tasks) {
-    tail.follow::<Raises>(READER, Recorder, tasks);
+    tail.follow::<HighestRaises>(READER, Recorder, tasks);
 }
 
 /// Records the balances of main wallets.
 struct Recorder;
 
-impl SegmentHandler<Raises> for Recorder {
+impl SegmentHandler<HighestRaises> for Recorder {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
         let mut of_currency: BTreeMap<&str, (Vec<&str>, Vec<i64>)> = BTreeMap::new();
-        for raise in highest(&segment.items) {
+        for raise in &segment.items {
             let (owners, balances) = of_currency.entry(&raise.currency).or_default();
             owners.push(&raise.player);
             balances.push(raise.balance);
@@ -46,20 +46,6 @@ impl SegmentHandler<Raises> for Recorder {
         }
         Ok(())
     }
-}
-
-/// The first raise to each player's highest balance, in the order of the book. Lower balances do not change the board.
-fn highest(raises: &[Raise]) -> Vec<&Raise> {
-    let mut of_player: HashMap<(&str, &str), &Raise> = HashMap::new();
-    for raise in raises {
-        let highest = of_player.entry((&raise.currency, &raise.player)).or_insert(raise);
-        if highest.balance < raise.balance {
-            *highest = raise;
-        }
-    }
-    let mut highest: Vec<&Raise> = of_player.into_values().collect();
-    highest.sort_unstable_by_key(|raise| raise.seq);
-    highest
 }
 
 /// An entry of the board.
