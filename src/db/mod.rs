@@ -215,9 +215,12 @@ impl Database {
             Span::none()
         };
         let wait = PoolWait::new(&self.metrics);
+        // Boxed: the future of the pool takes 5 KB, in the future of every operation that may need a connection.
         let acquired = match scope {
-            Scope::Statements => self.pool.acquire().await.map(Held::Connection),
-            Scope::Snapshot => self.pool.begin_with(BEGIN_SNAPSHOT).await.map(Held::Snapshot),
+            Scope::Statements => Box::pin(self.pool.acquire()).await.map(Held::Connection),
+            Scope::Snapshot => {
+                Box::pin(self.pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot)
+            }
         };
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
             self.metrics.db_client_connection_timeouts_total.increment(1);

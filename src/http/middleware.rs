@@ -116,7 +116,8 @@ impl RequestPipeline {
         request.extensions_mut().insert(context.clone());
         let is_read = request.method().is_safe();
         let preferred_money = MoneyFormat::preferred(request.headers());
-        let response = call(request).instrument(context.span().clone());
+        // Boxed: the layers below move their future of 2 KB less often.
+        let response = Box::pin(call(request)).instrument(context.span().clone());
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(is_read, response).await;
         if let Some(money) = preferred_money {

@@ -134,7 +134,7 @@ impl Ledger {
     /// Returns the posting that was written under this idempotency key, as it was first acknowledged.
     pub async fn find(&self, key: HashedKey) -> Result<Option<Posted>, PostError> {
         let read = async {
-            let mut db = self.pool.acquire().await?;
+            let mut db = Box::pin(self.pool.acquire()).await?;
             sql::find_key(&mut db, self.book, key.hash).await
         };
         match read.await {
@@ -168,7 +168,7 @@ impl Ledger {
     ) -> Result<Posted, PostError> {
         let Some(key) = key else { return Err(PostError::Internal) };
         let read = async {
-            let mut db = self.pool.acquire().await?;
+            let mut db = Box::pin(self.pool.acquire()).await?;
             let Some(mut posted) =
                 sql::find_posted(&mut db, self.book, key.hash, first_seq, last_seq).await?
             else {

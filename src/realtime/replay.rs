@@ -116,7 +116,7 @@ impl Hub {
         let pool = &self.tail().book().pool;
         let found = self.found_accounts(topic).await?;
         let (rows, events) = {
-            let mut db = pool.acquire().await?;
+            let mut db = Box::pin(pool.acquire()).await?;
             let (first, last) = (after.seq, until.seq);
             let accounts = match &topic.transfers {
                 TopicTransfers::OfAccounts(accounts) => accounts,

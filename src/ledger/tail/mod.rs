@@ -112,7 +112,7 @@ impl Tail {
         retention: std::time::Duration,
     ) -> sqlx::Result<PositionFacts> {
         let BookHandle { pool, book } = &self.book;
-        let mut db = pool.acquire().await?;
+        let mut db = Box::pin(pool.acquire()).await?;
         sql::position_facts(&mut db, *book, seq, retention.as_secs_f64()).await
     }
 

@@ -181,7 +181,7 @@ impl Session {
             audience: Audience::Everyone,
             trace: None,
         };
-        let mut db = self.realtime.hub.tail().book().pool.acquire().await?;
+        let mut db = Box::pin(self.realtime.hub.tail().book().pool.acquire()).await?;
         publish(&mut db, &event).await
     }
 
