@@ -89,14 +89,17 @@ impl fmt::Display for TargetBound {
 impl fmt::Display for Measurement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, clients, result, usage } = self;
+        let micros = |cores: f64| cores / result.rate * 1e6;
         write!(
             formatter,
-            "| {label} | {clients} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
+            "| {label} | {clients} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {:.1} | {} |",
             result.rate,
             result.latencies.quantile_ms(0.5),
             result.latencies.quantile_ms(0.99),
             usage.process_cores,
             usage.postgres_cores,
+            micros(usage.process_cores),
+            micros(usage.postgres_cores),
             usage.memory_bytes / 1_000_000,
         )
     }
@@ -116,8 +119,8 @@ impl BenchReport {
     /// Formats the report as tables for a terminal.
     pub(crate) fn tables(&self) -> String {
         let mut text = format!(
-            "{}\n\n| measurement | clients | per second | p50 ms | p99 ms | process cores | Postgres cores | process MB |\n\
-             |---|---:|---:|---:|---:|---:|---:|---:|\n",
+            "{}\n\n| measurement | clients | per second | p50 ms | p99 ms | process cores | Postgres cores | process µs | Postgres µs | process MB |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
             self.environment()
         );
         // Writing to a String cannot fail.
@@ -141,6 +144,7 @@ impl BenchReport {
             "# Benchmarks\n\n\
             Deposits over HTTP, each with an idempotency key and a durable commit, compared with `pgbench` calling a stored procedure that deposits in the conventional way (a balance row under a row lock, an entry, a unique key, one commit each).\n\
             The load generator, the servers and Postgres share one machine; `scripts/bench` repeats the run.\n\
+            Cores are busy on average; microseconds are the processor time of one operation.\n\
             Machines differ and drift, so ratios count more than rates.\n\n\
             ![Rate of each measurement](benchmarks.svg)\n\n{}",
             self.tables()
@@ -193,9 +197,9 @@ mod tests {
 
     #[test]
     fn the_report_has_measurements_and_notes() {
-        let tables = report(4321.0).tables();
+        let tables = report(4000.0).tables();
 
-        assert!(tables.contains("| deposits | 64 | 4321 | 3.00 | 3.00 | 0.50 | 0.00 | 0 |\n"));
+        assert!(tables.contains("| deposits | 64 | 4000 | 3.00 | 3.00 | 0.50 | 0.00 | 125.0 | 0.0 | 0 |\n"));
         assert!(tables.ends_with("\n- Verified.\n"), "{tables}");
     }
 }
