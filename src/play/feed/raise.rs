@@ -25,7 +25,10 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Source of raises. A read covers as many transfers of the book as it may return items, and is not split.
+/// Most transfers of the book that one read covers. The more transfers, the fewer balances are recorded for each.
+const WINDOW_MAX: i64 = 20_000;
+
+/// Source of raises.
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
 /// Source of the raises above the balance of the leader of the game.
@@ -46,15 +49,19 @@ impl<const LEADING: bool> Source for Raises<LEADING> {
         max: i64,
     ) -> sqlx::Result<Segment<Raise>> {
         let end = Self::end(db, book).await?;
-        let until = end.min(Position::after(after.seq + max));
-        if until <= after {
+        let window_end = end.min(Position::after(after.seq + WINDOW_MAX));
+        if window_end <= after {
             return Ok(Segment { after, until: after, items: Vec::new(), is_full: false });
         }
-        let items = if LEADING {
-            sql::leading_raises(db, book, after.seq, until.seq).await?
-        } else {
-            sql::highest_raises(db, book, after.seq, until.seq).await?
-        };
+        let (first, last) = (after.seq, window_end.seq);
+        if !LEADING {
+            let items = sql::highest_raises(db, book, first, last).await?;
+            return Ok(Segment { after, until: window_end, items, is_full: window_end < end });
+        }
+        let items = sql::leading_raises(db, book, first, last, max).await?;
+        let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
+        let last_item = items.last().filter(|_| has_more_items);
+        let until = last_item.map_or(window_end, Self::position_of);
         Ok(Segment { after, until, items, is_full: until < end })
     }
 

@@ -70,12 +70,13 @@ pub(super) async fn highest_raises(
     rows.fetch_all(db).await
 }
 
-/// The raises between two transfers above the balance of the leader of the game, in the order of the book.
+/// The first raises between two transfers above the balance of the leader of the game, in the order of the book.
 pub(super) async fn leading_raises(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     end: i64,
+    limit: i64,
 ) -> sqlx::Result<Vec<Raise>> {
     let rows = sqlx::query_as!(
         Raise,
@@ -84,10 +85,12 @@ pub(super) async fn leading_raises(
             player as "player!", currency as "currency!", balance as "balance!"
         from raises($1, $2, $3)
         where balance > (select balance from game_leader)
-        order by seq"#,
+        order by seq
+        limit $4"#,
         book,
         after,
         end,
+        limit,
     );
     rows.fetch_all(db).await
 }

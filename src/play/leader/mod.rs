@@ -22,7 +22,7 @@ use crate::tasks::Tasks;
 use crate::wallet::Wallets;
 
 const READER: ReaderOptions =
-    ReaderOptions { name: "leaders", items_max: 2_000, pause: Duration::from_millis(100) };
+    ReaderOptions { name: "leaders", items_max: 500, pause: Duration::from_millis(100) };
 
 const TOPIC: &str = "leaderboard-game-event";
 

@@ -199,7 +199,11 @@ mod tests {
     fn the_report_has_measurements_and_notes() {
         let tables = report(4000.0).tables();
 
-        assert!(tables.contains("| deposits | 64 | 4000 | 3.00 | 3.00 | 0.50 | 0.00 | 125.0 | 0.0 | 0 |\n"));
+        assert!(
+            tables.contains(
+                "| deposits | 64 | 4000 | 3.00 | 3.00 | 0.50 | 0.00 | 125.0 | 0.0 | 0 |\n"
+            )
+        );
         assert!(tables.ends_with("\n- Verified.\n"), "{tables}");
     }
 }

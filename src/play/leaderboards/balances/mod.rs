@@ -22,7 +22,7 @@ use crate::play::feed::raise::{HighestRaises, Raise};
 use crate::tasks::Tasks;
 
 const READER: ReaderOptions =
-    ReaderOptions { name: "leaderboard", items_max: 5_000, pause: Duration::from_millis(100) };
+    ReaderOptions { name: "leaderboard", items_max: 20_000, pause: Duration::from_millis(250) };
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, tasks: &Tasks) {
