@@ -24,15 +24,22 @@ fn main() {
 /// Compiles `proto/` without the program `protoc`.
 fn compile_protos() {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["revwallet/v1/wallet.proto"], ["proto"]);
-    let descriptors = descriptors.unwrap_or_else(|cause| panic!("proto/ is not valid: {cause:?}"));
+    let compile = |file: &str, has_client: bool| {
+        let descriptors = protox::compile([file], ["proto"]);
+        let descriptors =
+            descriptors.unwrap_or_else(|cause| panic!("proto/ is not valid: {cause:?}"));
+        tonic_prost_build::configure()
+            .build_client(has_client)
+            .compile_fds(descriptors.clone())
+            .unwrap_or_else(|cause| panic!("proto/ cannot be compiled: {cause}"));
+        descriptors
+    };
+    // Reflection describes the public services only.
+    let public = compile("revwallet/v1/wallet.proto", false);
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("Cargo sets it"));
-    std::fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())
+    std::fs::write(out_dir.join("descriptors.bin"), public.encode_to_vec())
         .expect("the folder of the build is writable");
-    tonic_prost_build::configure()
-        .build_client(false)
-        .compile_fds(descriptors)
-        .unwrap_or_else(|cause| panic!("proto/ cannot be compiled: {cause}"));
+    compile("revwallet/internal/v1/ledger.proto", true);
 }
 
 fn revision_of_checkout() -> Option<String> {

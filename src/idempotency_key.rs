@@ -28,6 +28,11 @@ pub struct HashedKey {
 }
 
 impl HashedKey {
+    /// A key that no request has.
+    pub fn random() -> Self {
+        Self { hash: Uuid::new_v4(), content: Uuid::nil() }
+    }
+
     /// Whether the earlier request under this key, with the content `stored`, had the same content.
     pub fn has_content(self, stored: Uuid) -> bool {
         self.content == stored

@@ -16,6 +16,7 @@ use crate::http::extract::Query;
 use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
 use crate::http::{MoneyFormat, openapi, problem_pages, with_fallbacks};
+use crate::ledger::PostingService;
 use crate::ops::{alertmanager, health, runbooks, status};
 use crate::{api_keys, audit_log, exchange, games, grpc};
 use crate::{play, realtime, users, wallet, web, webhook};
@@ -68,7 +69,9 @@ pub fn internal(app: App) -> Router {
         .merge(runbooks::routes())
         .merge(users::http::internal())
         .merge(exchange::http::internal());
-    with_fallbacks(routes).with_state(app)
+    let postings = PostingService::new(app.wallets.ledger()).map(grpc::service);
+    let postings = postings.unwrap_or_default();
+    with_fallbacks(routes.merge(postings.with_state(()))).with_state(app)
 }
 
 /// The OpenAPI document of the public API, for clients that read money in this format.

@@ -20,12 +20,14 @@ use crate::http::listener::{self, Listener};
 use crate::http::middleware::{PipelineOptions, RequestPipeline};
 use crate::http::rpc::RpcMethods;
 use crate::jobs;
+use crate::ledger;
 use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-/// Most concurrent requests on the internal listener, which serves probes, a scraper and an operator.
-const INTERNAL_REQUESTS_MAX: usize = 64;
+/// Most concurrent requests on the internal listener, which serves probes, a scraper, an operator, and the other
+/// processes that send their postings.
+const INTERNAL_REQUESTS_MAX: usize = 256;
 
 /// A running server.
 pub struct Running {
@@ -56,7 +58,7 @@ impl App {
         let db = open_database(config, metrics).await?;
         let failure = FirstFailure::default();
         let core = Tasks::new(failure.clone());
-        let app = match Self::open(config, &db, &core, metrics).await {
+        let app = match Self::open(config, &db, address_of(&internal)?, &core, metrics).await {
             Ok(app) => app,
             Err(cause) => {
                 db.close().await;
@@ -189,7 +191,8 @@ impl Running {
         // Probes succeed every few seconds, so the internal listener logs no successful requests.
         let (requests_max, log_success_ratio, cors_origins, rpc_methods) = match name {
             "internal" => {
-                (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default(), RpcMethods::default())
+                let methods = RpcMethods::new(ledger::INTERNAL_METHODS.map(str::to_owned));
+                (INTERNAL_REQUESTS_MAX, 0.0, CorsOrigins::default(), methods)
             }
             _ => (
                 http.http_requests_max,

@@ -1,5 +1,6 @@
 //! The state of the routes. Every slice takes its own part of the state through `FromRef`.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +24,7 @@ use crate::games::import::GameImporter;
 use crate::games::{self, Games};
 use crate::grpc;
 use crate::ledger::tail::{Tail, TailOptions};
-use crate::ledger::{Failpoints, Ledger, LedgerOptions, currency_store};
+use crate::ledger::{AdvertisedAddress, Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
 use crate::play;
 use crate::play::events::GameEvents;
@@ -104,13 +105,15 @@ impl App {
     pub async fn open(
         config: &Config,
         db: &Database,
+        internal_address: SocketAddr,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let policy = policy(config, db);
         let users = Users::open(db, &config.users, policy, metrics).await?;
         let api_keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
-        let wallets = open_book(config, db, tasks, metrics).await?;
+        let advertised = config.ledger.advertised_address(internal_address);
+        let wallets = open_book(config, db, advertised, tasks, metrics).await?;
         let tail = follow_book(config, db, tasks, metrics);
         let webhooks = Webhooks::new(
             db.clone(),
@@ -217,7 +220,7 @@ pub async fn open_leaderboards(
     tasks: &Tasks,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Leaderboards> {
-    let wallets = open_book(config, db, tasks, metrics).await?;
+    let wallets = open_book(config, db, None, tasks, metrics).await?;
     let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
     let policy = Policy::new(&config.access, default);
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
@@ -230,7 +233,7 @@ pub async fn open_exchange(
     tasks: &Tasks,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Exchange> {
-    let wallets = open_book(config, db, tasks, metrics).await?;
+    let wallets = open_book(config, db, None, tasks, metrics).await?;
     Exchange::new(db.clone(), wallets, &config.exchange, Arc::clone(metrics))
 }
 
@@ -251,6 +254,7 @@ pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Resul
 async fn open_book(
     config: &Config,
     db: &Database,
+    advertised: Option<AdvertisedAddress>,
     tasks: &Tasks,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Wallets> {
@@ -268,6 +272,7 @@ async fn open_book(
             &exchange::COMPANIONS,
         ]
         .concat(),
+        advertised,
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };

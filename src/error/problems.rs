@@ -148,7 +148,7 @@ problems! {
         "The request may still take effect. Repeat it with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
     OUTCOME_UNKNOWN "outcome-unknown" SERVICE_UNAVAILABLE "Outcome unknown",
-        "The service lost its database before the outcome was known. Repeat the request with the same Idempotency-Key: it takes effect once.",
+        "The service lost its database, or the process that writes for it, before the outcome was known. Repeat the request with the same Idempotency-Key: it takes effect once.",
         retry after 1 s;
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE "Overloaded",
         "Wait as long as the header Retry-After says, then try again.",

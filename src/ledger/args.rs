@@ -1,7 +1,10 @@
 //! Settings of the ledger.
 
+use std::net::SocketAddr;
+
 use clap::builder::RangedU64ValueParser;
 
+use super::AdvertisedAddress;
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
 use super::money::{MAX_BALANCE, Minor};
@@ -27,12 +30,29 @@ pub struct LedgerArgs {
     /// Further currencies as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
+    /// Let one process, the leader, write the postings of all processes; otherwise each process writes its own.
+    #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub ledger_forwarding: bool,
+    /// Host and port at which the other processes reach the internal listener [default: the address of that listener, or
+    /// if it listens on all addresses, the one from which this process connects to the database].
+    #[arg(long, env = "REVWALLET_ADVERTISE_ADDRESS", global = true)]
+    pub advertise_address: Option<String>,
     /// Allow a server that may lose acknowledged commits, such as one with fsync off.
     #[arg(long, env = "REVWALLET_ALLOW_UNSAFE_SERVER", global = true)]
     pub allow_unsafe_server: bool,
 }
 
 impl LedgerArgs {
+    /// The address of this process for the other processes; `None` if it writes its own postings only. `internal` is the
+    /// address of the internal listener.
+    pub fn advertised_address(&self, internal: SocketAddr) -> Option<AdvertisedAddress> {
+        let advertised = match &self.advertise_address {
+            Some(address) => AdvertisedAddress::Configured(address.clone()),
+            None => AdvertisedAddress::Listener(internal),
+        };
+        self.ledger_forwarding.then_some(advertised)
+    }
+
     pub fn settings(&self) -> Settings {
         Settings {
             queue_max: self.ledger_queue_max,

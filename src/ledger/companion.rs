@@ -67,6 +67,19 @@ impl Companion {
         Ok(Self { kind, refusal, members })
     }
 
+    /// Creates a companion from the members of another process.
+    pub(super) fn from_members(
+        kind: &'static CompanionKind,
+        members: String,
+        refusal: &'static str,
+    ) -> Self {
+        Self { kind, refusal, members }
+    }
+
+    pub(super) fn members(&self) -> &str {
+        &self.members
+    }
+
     /// Appends the row to an open JSON array.
     pub(super) fn write(&self, n: i32, seq: i64, array: &mut String) {
         array.push(if n == 0 { '[' } else { ',' });

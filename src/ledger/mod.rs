@@ -4,7 +4,8 @@
 //! holds its current balance, and any earlier transfer holds the balance at that time.
 //!
 //! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
-//! the postings of many callers into batches. Each batch is one commit that names the batch before it.
+//! the postings of many callers into batches. Each batch is one commit that names the batch before it. With several
+//! processes on one book, the process that leads writes the postings of all ([`leader`]).
 //!
 //! Guarantees to a caller: a posting is acknowledged after its commit; a refusal is final; the same idempotency key
 //! with the same content gets the same reply; whichever process is killed, each acknowledged posting is in the book
@@ -33,6 +34,7 @@ pub mod tail;
 
 mod connect;
 mod durability;
+mod leader;
 mod metrics;
 mod sql;
 mod trace;
@@ -41,7 +43,7 @@ mod writer;
 use std::sync::Arc;
 
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use crate::db::Pipelined;
@@ -51,15 +53,17 @@ use crate::telemetry::Metrics;
 use self::account::AccountId;
 use self::companion::CompanionKind;
 use self::decide::Rules;
+use self::leader::LeaderHandle;
 use self::metrics::{PostingTimer, to_gauge};
 use self::transfer::{Posted, Posting};
-use self::writer::{Admission, PostOutcome, QueuedPosting, Writer};
+use self::writer::{Admission, PostOutcome, PostReply, QueuedPosting, Writer};
 use crate::idempotency_key::HashedKey;
 
 pub use self::args::LedgerArgs;
 pub use self::connect::StartError;
 pub use self::decide::Refusal;
 pub use self::durability::UnsafeSettings;
+pub use self::leader::{AdvertisedAddress, METHODS as INTERNAL_METHODS, PostingService};
 pub use self::writer::{Failpoints, InjectedFault, PostError, Settings, WriterStage};
 
 /// Dependencies and settings of a ledger.
@@ -73,6 +77,8 @@ pub struct LedgerOptions {
     pub rules: Rules,
     /// Every companion statement that a posting may use.
     pub companions: Vec<&'static CompanionKind>,
+    /// Address of this process for the other processes; `None` if it takes no part in the election of a leader.
+    pub advertised: Option<AdvertisedAddress>,
     pub failpoints: Failpoints,
     pub metrics: Arc<Metrics>,
 }
@@ -81,6 +87,7 @@ pub struct LedgerOptions {
 #[derive(Clone)]
 pub struct Ledger {
     queue: mpsc::Sender<QueuedPosting>,
+    leader: Option<LeaderHandle>,
     admission: Admission,
     pool: PgPool,
     book: i32,
@@ -96,13 +103,15 @@ impl Ledger {
         let (queue, items) = mpsc::channel(settings.queue_max);
         let admission = Admission::new(settings.queue_legs_max);
         let (book, pool) = (settings.book, options.pool.clone());
+        let start = |advertised| LeaderHandle::start(&options, advertised, queue.clone(), tasks);
+        let leader = options.advertised.clone().map(start);
         let writer = Writer::connect(options, items, admission.clone()).await?;
         let stopping = tasks.stopping().clone();
         tasks.spawn("ledger-writer", async move {
             writer.run(stopping).await;
             Ok(())
         });
-        Ok(Self { queue, admission, pool, book, metrics })
+        Ok(Self { queue, leader, admission, pool, book, metrics })
     }
 
     /// Writes a posting, and returns once it is durable. Dropping the future does not cancel the posting.
@@ -113,14 +122,17 @@ impl Ledger {
         result
     }
 
-    async fn post_untimed(&self, posting: Posting, span: Span) -> Result<Posted, PostError> {
+    async fn post_untimed(&self, mut posting: Posting, span: Span) -> Result<Posted, PostError> {
+        let leader = self.leader.as_ref();
+        let leader_queue = leader.and_then(|leader| leader.queue_for(posting.legs.len()));
+        let has_key = posting.key.is_some();
+        if leader_queue.is_some() {
+            // If the leader does not answer, the posting is written again under its key.
+            posting.key.get_or_insert_with(HashedKey::random);
+        }
         let key = posting.key;
-        let (item, reply) = self.admission.admit(posting, span.clone())?;
-        self.queue.try_send(item).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,
-        })?;
-        match reply.await {
+        let reply = self.enqueue(leader_queue.unwrap_or(&self.queue), posting, span)?;
+        let posted = match reply.await {
             Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
                 // Boxed, so that this rare path does not enlarge the future of every request.
@@ -128,7 +140,23 @@ impl Ledger {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PostError::Unknown),
-        }
+        };
+        posted.map(|posted| Posted { replayed: posted.replayed && has_key, ..posted })
+    }
+
+    /// Queues a posting, and returns the receiver of the reply.
+    fn enqueue(
+        &self,
+        queue: &mpsc::Sender<QueuedPosting>,
+        posting: Posting,
+        span: Span,
+    ) -> Result<oneshot::Receiver<PostReply>, PostError> {
+        let (item, reply) = self.admission.admit(posting, span)?;
+        queue.try_send(item).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,
+        })?;
+        Ok(reply)
     }
 
     /// Returns the posting that was written under this idempotency key, as it was first acknowledged.

@@ -88,6 +88,26 @@ pub(super) const BACKEND: &str = "
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
+/// Takes the lock of the leader of a book, which the session holds until its end, if no other session has it. The first
+/// number is the class of these locks.
+pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
+
+/// Publishes the leader of a book.
+pub(super) const PUBLISH_LEADER: &str = "
+    insert into ledger.leader (book, address, key)
+    values ($1, $2, $3)
+    on conflict (book) do update set address = excluded.address, key = excluded.key, since = clock_timestamp()";
+
+/// Finds the last leader of a book.
+pub(super) const LEADER: &str = "select address, key from ledger.leader where book = $1";
+
+/// Lets the server end the session, and its locks, soon after the machine of this process is gone. Without effect over a
+/// Unix socket.
+pub(super) const DETECT_LOST_CLIENT: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 25000";
+
+/// The address from which this session was opened; null over a Unix socket.
+pub(super) const OWN_ADDRESS: &str = "select inet_client_addr()";
+
 /// Reads the server settings that decide whether a commit survives a crash.
 pub(super) const DURABILITY: &str = "
     select name, setting from pg_settings

@@ -38,15 +38,15 @@ macro_rules! runbooks {
     };
 }
 
-const RUNBOOKS: [Document; 44] = runbooks! {
+const RUNBOOKS: [Document; 45] = runbooks! {
     "BookReaderLag" "CodesGuessed" "CredentialInLogs" "DatabaseDown" "DeadLetters" "DiskFillsIn4h" "EdgeDown"
     "EmbeddedPostgresRestarted" "ErrorBudgetBurn" "ErrorsLogged" "HotWalletShort" "JobsWaiting" "LedgerAuditorStale"
-    "LedgerInvariantViolated" "LedgerQueueNearCapacity" "LedgerWriterStalled" "LogLinesDiscarded" "LogLinesDropped"
-    "LogPipelineLossy" "LoginFailureSpike" "LongTransactions" "NotificationsFailing" "OrderNotificationsFailing"
-    "OrdersOfUnknownVersion" "OrdersStalled" "OrdersStuck" "OrdersUnknown" "PanicCaught" "PoolExhausted" "PrizesUnpaid"
-    "ProbeFailing" "PublisherInDebt" "RefundSpike" "ReplicationSlotLag" "RequestsTurnedAway" "RulesFailing"
-    "SeasonOverdue" "SeriesNearBudget" "TargetMissing" "TraceSpansDiscarded" "WalArchiveFailing"
-    "WebSocketClientsSlow" "WebSocketsRefused" "WebhooksFailing"
+    "LedgerFollowerAlone" "LedgerInvariantViolated" "LedgerQueueNearCapacity" "LedgerWriterStalled" "LogLinesDiscarded"
+    "LogLinesDropped" "LogPipelineLossy" "LoginFailureSpike" "LongTransactions" "NotificationsFailing"
+    "OrderNotificationsFailing" "OrdersOfUnknownVersion" "OrdersStalled" "OrdersStuck" "OrdersUnknown" "PanicCaught"
+    "PoolExhausted" "PrizesUnpaid" "ProbeFailing" "PublisherInDebt" "RefundSpike" "ReplicationSlotLag"
+    "RequestsTurnedAway" "RulesFailing" "SeasonOverdue" "SeriesNearBudget" "TargetMissing" "TraceSpansDiscarded"
+    "WalArchiveFailing" "WebSocketClientsSlow" "WebSocketsRefused" "WebhooksFailing"
 };
 
 /// The operator's manual, to which the runbooks link for longer procedures such as a restore.

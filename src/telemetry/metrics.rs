@@ -158,6 +158,18 @@ metrics! {
     gauge wallet_ledger_queue_capacity;
     /// Last sequence number of the book that this process has seen.
     gauge wallet_ledger_head_seq;
+    /// 1 for the role of this process, 0 for the others: the leader writes the postings of all processes, a follower sends
+    /// its postings to the leader, a process that is alone writes its own, although another process may lead.
+    gauge wallet_ledger_role {role};
+    /// Times that this process became the leader of the book.
+    counter wallet_ledger_leader_changes_total;
+    /// Postings that this process sent to the leader of the book, by outcome: answered; unsupported, if the leader cannot
+    /// write them; in doubt, if the leader did not answer. This process writes the others itself.
+    counter wallet_ledger_forwarded_total {outcome};
+    /// Time from sending postings to the leader of the book to its response.
+    histogram wallet_ledger_forward_duration_seconds in FINE_LATENCY;
+    /// Postings that other processes sent to this process, the leader of the book.
+    counter wallet_ledger_received_total;
 
     /// Transfers or events that a durable reader of the book has not read yet.
     gauge wallet_book_reader_lag_transfers {reader};

@@ -101,8 +101,13 @@ fn only_the_edge_is_reachable_from_outside() {
             let is_edge = to == "Deployment nginx" && [8080, 8443].contains(&port);
             assert!(from != "*" || is_edge, "{overlay_name}: any peer reaches {to} at {port}");
             if port == 9000 {
-                let is_permitted =
-                    ["Deployment nginx", "StatefulSet prometheus", "StatefulSet alertmanager"];
+                let is_permitted = [
+                    "Deployment nginx",
+                    "Deployment revwallet-api",
+                    "Deployment revwallet-worker",
+                    "StatefulSet prometheus",
+                    "StatefulSet alertmanager",
+                ];
                 assert!(
                     is_permitted.contains(&from.as_str()),
                     "{from} reaches the internal port of {to}"

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::render::{Manifests, OVERLAYS, list, overlay, text};
 
-/// Returns the environment of a container; a value is `None` if it comes from a secret.
+/// Returns the environment of a container; a value is `None` if it comes from a secret. Fields of the pod are left out:
+/// they are parts of other values.
 fn environment(manifests: &Manifests, container: &Value) -> BTreeMap<String, Option<String>> {
     let mut found = BTreeMap::new();
     for source in list(&container["envFrom"]) {
@@ -19,7 +20,8 @@ fn environment(manifests: &Manifests, container: &Value) -> BTreeMap<String, Opt
             found.insert(key.clone(), Some(text(value).to_owned()));
         }
     }
-    for variable in list(&container["env"]) {
+    let variables = list(&container["env"]).into_iter();
+    for variable in variables.filter(|variable| variable["valueFrom"]["fieldRef"].is_null()) {
         let value = variable["value"].as_str().map(str::to_owned);
         found.insert(text(&variable["name"]).to_owned(), value);
     }
@@ -134,7 +136,7 @@ fn the_edge_accepts_its_settings() {
         let edge = pods.iter().find(|pod| pod.name == "Deployment nginx").unwrap();
         let container = &edge.spec["containers"][0];
         for (variable, _) in environment(&manifests, container) {
-            let is_known = start.contains(&format!("\n#   {variable} ")) || variable == "NAMESPACE";
+            let is_known = start.contains(&format!("\n#   {variable} "));
             assert!(is_known, "nginx/start does not read {variable}");
         }
         assert_eq!(list(&container["command"]), ["/etc/edge/start"]);
@@ -161,8 +163,9 @@ fn the_database_allows_the_connections_of_a_rolling_update() {
             .into_iter()
             .find(|(pod, ..)| pod == &format!("Deployment revwallet-{part}"))
             .unwrap();
-        // The writer and the listener have one connection each; background work has four more.
-        u64::from(cli.config.database.database_connections_max) + if part == "api" { 2 } else { 6 }
+        // The writer, the listener and the election of the leader have one connection each; background work has four
+        // more.
+        u64::from(cli.config.database.database_connections_max) + if part == "api" { 3 } else { 7 }
     };
     let scaler = manifests.find("HorizontalPodAutoscaler", "revwallet-api").unwrap();
     let apis = scaler["spec"]["maxReplicas"].as_u64().unwrap();

@@ -246,7 +246,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "realtime",
         &["ledger", "http", "auth", "telemetry", "tasks", "error", "secret", "ids", "settings"],
     ),
-    ("ledger", &["db", "idempotency_key", "telemetry", "tasks", "error", "cache", "settings"]),
+    (
+        "ledger",
+        &["db", "idempotency_key", "telemetry", "tasks", "error", "secret", "cache", "settings"],
+    ),
     ("http", &["db", "auth", "telemetry", "tasks", "error", "settings", "web", "ids"]),
     ("db", &["telemetry", "error", "secret", "settings"]),
     ("throttle", &["db", "auth", "error"]),

@@ -53,7 +53,7 @@ use crate::telemetry::Metrics;
 
 pub use self::failpoint::{Failpoints, InjectedFault, WriterStage};
 pub use self::queue::PostError;
-pub(super) use self::queue::{Admission, PostOutcome, QueuedPosting};
+pub(super) use self::queue::{Admission, PostOutcome, PostReply, QueuedPosting};
 
 /// Interval of the check for an overdue reply.
 const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -42,12 +42,14 @@ pub(in crate::ledger) type PostReply = Result<PostOutcome, PostError>;
 /// A posting between its arrival and its reply.
 #[derive(Debug)]
 pub(in crate::ledger) struct QueuedPosting {
-    pub(super) posting: Posting,
+    pub(in crate::ledger) posting: Posting,
     pub(super) queued: Instant,
     /// Span in the trace of its request; disabled if that is not sampled.
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
+    /// Whether the leader of the book was sent the posting and may have written it, or may write it yet.
+    is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
     /// Counts the posting's legs against the bound of the queue until the posting has its reply.
     _load: QueueLoad,
@@ -59,7 +61,23 @@ impl QueuedPosting {
         Self { alone: true, ..self }
     }
 
-    pub(super) fn answer(self, reply: PostReply) {
+    /// Marks a posting that the leader of the book did not answer.
+    pub(in crate::ledger) fn in_doubt(self) -> Self {
+        Self { is_in_doubt: true, ..self }
+    }
+
+    /// The reply as far as it is certain: a posting that is in doubt and was not written now may have been written by
+    /// the leader, or be written yet.
+    pub(super) fn certain(&self, reply: PostReply) -> PostReply {
+        match reply {
+            Err(PostError::Refused(Refusal::KeyReused)) => reply,
+            Err(_) if self.is_in_doubt => Err(PostError::Unknown),
+            _ => reply,
+        }
+    }
+
+    pub(in crate::ledger) fn answer(self, reply: PostReply) {
+        let reply = self.certain(reply);
         // The send fails if the caller no longer waits for the reply.
         drop(self.reply.send(reply));
     }
@@ -101,7 +119,16 @@ impl Admission {
         }
         let (reply, receiver) = oneshot::channel();
         let queued = Instant::now();
-        Ok((QueuedPosting { posting, queued, span, alone: false, reply, _load: load }, receiver))
+        let item = QueuedPosting {
+            posting,
+            queued,
+            span,
+            alone: false,
+            is_in_doubt: false,
+            reply,
+            _load: load,
+        };
+        Ok((item, receiver))
     }
 
     pub(in crate::ledger) fn queued_legs(&self) -> usize {

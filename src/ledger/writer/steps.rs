@@ -319,6 +319,7 @@ impl Writer {
     /// Answers a posting, and those that waited for the same key.
     pub(super) fn finish(&mut self, item: QueuedPosting, reply: PostReply) {
         let Some(key) = item.posting.key else { return item.answer(reply) };
+        let reply = item.certain(reply);
         if let Ok(PostOutcome::Posted(Posted { first_seq, last_seq, .. })) = reply {
             self.keys.remember(key.hash, StoredKey { content: key.content, first_seq, last_seq });
         }

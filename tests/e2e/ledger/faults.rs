@@ -49,9 +49,10 @@ async fn send_with_retry(client: &Client, wallet: &str, keys: impl Iterator<Item
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_stopped_while_it_holds_the_lock_blocks_others_only_briefly() {
     let folder = Folder::new();
-    let owner = Program::start(&[&folder.setting()]).await;
-    let [stopped, other] =
-        [Program::start(&[&folder.setting()]).await, Program::start(&[&folder.setting()]).await];
+    // Both processes have to write.
+    let setting = folder.setting();
+    let start = || async { Program::start(&[&setting, "--ledger-forwarding=false"]).await };
+    let (owner, stopped, other) = (start().await, start().await, start().await);
     let wallet = open(&owner.public).await;
     let socket = socket_of(&folder);
     let mut next = 0;

@@ -2,7 +2,9 @@
 
 mod companions;
 mod contention;
+mod failover;
 mod faults;
+mod leader;
 mod lost_commits;
 mod model;
 mod proxy;
@@ -22,7 +24,8 @@ use revwallet::ledger::decide::Rules;
 use revwallet::ledger::money::Minor;
 use revwallet::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use revwallet::ledger::{
-    Failpoints, InjectedFault, Ledger, LedgerOptions, PostError, Refusal, Settings, WriterStage,
+    AdvertisedAddress, Failpoints, InjectedFault, Ledger, LedgerOptions, PostError, Refusal,
+    Settings, WriterStage,
 };
 use revwallet::tasks::Tasks;
 use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
@@ -51,6 +54,7 @@ struct Setup {
     url: String,
     settings: Settings,
     companions: Vec<&'static CompanionKind>,
+    advertised: Option<AdvertisedAddress>,
     failpoints: Failpoints,
 }
 
@@ -67,12 +71,13 @@ impl Setup {
             url: database.url.clone(),
             settings,
             companions: Vec::new(),
+            advertised: None,
             failpoints: Failpoints::default(),
         }
     }
 
     async fn start(self) -> Writer {
-        let Self { url, settings, companions, failpoints } = self;
+        let Self { url, settings, companions, advertised, failpoints } = self;
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let options = LedgerOptions {
             database: url.parse().unwrap(),
@@ -80,6 +85,7 @@ impl Setup {
             settings,
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
             companions,
+            advertised,
             failpoints,
             metrics: Arc::clone(&metrics),
         };

@@ -70,8 +70,8 @@ impl Fault {
 
 pub async fn all_faults(stack: &Stack) {
     // These raise alerts of their own, so they need not wait for each other.
-    let mut tables: [Vec<Row>; 6] = Default::default();
-    let [webhook, clients, prizes, refunds, keys, passwords] = &mut tables;
+    let mut tables: [Vec<Row>; 7] = Default::default();
+    let [webhook, clients, prizes, refunds, keys, passwords, leader] = &mut tables;
     tokio::join!(
         failing_webhook(stack, webhook),
         stalled_clients(stack, clients),
@@ -79,6 +79,7 @@ pub async fn all_faults(stack: &Stack) {
         refunds_and_debt(stack, refunds),
         guessed_keys(stack, keys),
         password_guessing(stack, passwords),
+        unreachable_leader(stack, leader),
     );
     let mut table: Vec<Row> = tables.into_iter().flatten().collect();
     let tampered = tampered_balance(stack).await;
@@ -247,6 +248,31 @@ async fn password_guessing(stack: &Stack, table: &mut Vec<Row>) {
     guessing.resolves(stack, table).await;
 }
 
+/// The leader of the book of the second and the third program publishes an address at which no program listens, as with
+/// a wrong `--advertise-address`. Stops the third program at the end, because later faults expect no other on this book.
+async fn unreachable_leader(stack: &Stack, table: &mut Vec<Row>) {
+    let alerts = &[("LedgerFollowerAlone", "ticket")];
+    let mut fault = Fault::begin(stack, "a leader that publishes a wrong address", alerts).await;
+    let publish = async |from: &str, to: &str| {
+        let statement =
+            format!("update ledger.leader set address = replace(address, '{from}', '{to}')");
+        stack.database.execute(&statement).await;
+    };
+    publish("127.0.0.1:", "127.0.0.2:").await;
+    fault.fires(stack).await;
+    publish("127.0.0.2:", "127.0.0.1:").await;
+    fault.resolves(stack, table).await;
+
+    let third = stack.third.lock().unwrap().take().unwrap();
+    stack.scrape_programs();
+    let gone = async || {
+        let scraped = stack.query(r#"count(up{job="revwallet"})"#).await;
+        scraped.first().is_some_and(|count| *count < 2.5)
+    };
+    eventually_within(ALERT_TIMEOUT, "the third program is no longer scraped", gone).await;
+    assert!(third.stop().await.success());
+}
+
 /// Changes a balance of the second program, and waits until its alerts fire.
 async fn tampered_balance(stack: &Stack) -> Fault {
     let mut tampered = Fault::begin(
@@ -280,7 +306,7 @@ async fn lost_process(stack: &Stack, tampered: Fault, table: &mut Vec<Row>) {
     second.kill();
     missing.fires(stack).await;
     // Removes the target, as an operator does who takes a process out of service.
-    stack.scrape_both();
+    stack.scrape_programs();
     missing.resolves(stack, table).await;
     tampered.resolves(stack, table).await;
 }

@@ -1,4 +1,4 @@
-//! Test stack: two programs, Prometheus, Alertmanager and a receiver of notifications.
+//! Test stack: three programs, Prometheus, Alertmanager and a receiver of notifications.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -32,7 +32,7 @@ pub struct Notification {
 
 type Received = Arc<Mutex<Vec<Notification>>>;
 
-/// Settings of both programs.
+/// Settings of every program.
 const SETTINGS: &[&str] = &[
     "--http-timeout=2s",
     "--database-acquire-timeout=500ms",
@@ -53,6 +53,9 @@ pub struct Stack {
     /// Runs on a database that a test can tamper with.
     pub second: Mutex<Option<Program>>,
     pub second_public: Client,
+    /// Runs on the database of the second program, so one of these two leads its book and the other follows.
+    pub third: Mutex<Option<Program>>,
+    pub third_public: Client,
     pub database: Database,
     _folder: Folder,
     targets: PathBuf,
@@ -88,6 +91,8 @@ impl Stack {
         let url = format!("--database-url={}", database.url);
         let own = [&url as &str, "--allow-unsafe-server"];
         let second = Program::start(&[&own, SETTINGS].concat()).await;
+        let third = [&url as &str, "--allow-unsafe-server", "--only=api"];
+        let third = Program::start(&[&third, SETTINGS].concat()).await;
         let received = Received::default();
         let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;
 
@@ -123,23 +128,26 @@ impl Stack {
             prometheus_at: Client::new(prometheus_at),
             second_public: second.public.clone(),
             second: Mutex::new(Some(second)),
+            third_public: third.public.clone(),
+            third: Mutex::new(Some(third)),
             first,
             first_folder,
             database,
             _folder: folder,
             received,
         };
-        stack.scrape_both();
+        stack.scrape_programs();
         let ready = async || stack.prometheus_at.try_status("/-/ready").await == Some(200);
         eventually_within(Duration::from_secs(30), "Prometheus is ready", ready).await;
-        let up = async || stack.query("sum(up)").await.first().is_some_and(|value| *value > 3.5);
+        let up = async || stack.query("sum(up)").await.first().is_some_and(|value| *value > 4.5);
         eventually_within(Duration::from_secs(30), "every target is up", up).await;
         stack
     }
 
-    pub fn scrape_both(&self) {
-        let second = self.second.lock().unwrap();
-        let addresses: Vec<String> = [Some(&self.first), second.as_ref()]
+    /// Lets Prometheus scrape the programs that the test has not taken out of the stack.
+    pub fn scrape_programs(&self) {
+        let (second, third) = (self.second.lock().unwrap(), self.third.lock().unwrap());
+        let addresses: Vec<String> = [Some(&self.first), second.as_ref(), third.as_ref()]
             .into_iter()
             .flatten()
             .map(|program| program.internal.address.to_string())
@@ -205,11 +213,12 @@ impl Stack {
     }
 
     pub async fn stop(self) {
-        let Self { first, second, database, .. } = self;
+        let Self { first, second, third, database, .. } = self;
         assert!(first.stop().await.success());
-        let second = second.into_inner().unwrap();
-        if let Some(second) = second {
-            assert!(second.stop().await.success());
+        for program in [second, third] {
+            if let Some(program) = program.into_inner().unwrap() {
+                assert!(program.stop().await.success());
+            }
         }
         database.drop().await;
     }

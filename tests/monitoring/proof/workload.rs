@@ -35,6 +35,7 @@ pub async fn run(stack: &Stack) {
         round += 1;
         move_money(&stack.first.public).await;
         move_money(&stack.second_public).await;
+        move_money(&stack.third_public).await;
         use_accounts(&stack.first.public, round).await;
         play(&game, round).await;
         play_over_grpc(&rpc).await;
@@ -57,6 +58,7 @@ pub async fn run(stack: &Stack) {
     while began.elapsed() < Duration::from_secs(4) {
         round += 1;
         move_money(&stack.first.public).await;
+        move_money(&stack.third_public).await;
         use_accounts(&stack.first.public, round).await;
         play(&game, round).await;
         play_over_grpc(&rpc).await;

@@ -138,6 +138,18 @@ const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "LedgerFollowerAlone",
+        severity: "ticket",
+        expression: r#"max by (job, instance) (wallet_ledger_role{role="alone"}) == 1 and on (job) max by (job) (wallet_ledger_role{role="leader"}) == 1"#,
+        pending_for: "10m",
+        summary: "{{ $labels.instance }} does not reach the leader of the book: it writes its own postings, and both slow down",
+        dashboard: "revwallet-ledger",
+        firing_series: &[
+            (r#"wallet_ledger_role{job="revwallet",instance="a",role="leader"}"#, "1x120"),
+            (r#"wallet_ledger_role{job="revwallet",instance="b",role="alone"}"#, "0x20 1x100"),
+        ],
+    },
+    Alert {
         name: "RequestsTurnedAway",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_http_rejected_total{reason=~"load_shed|timeout"}[5m])) > 0.5"#,

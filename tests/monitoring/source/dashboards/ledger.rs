@@ -7,7 +7,7 @@ pub fn ledger() -> Dashboard {
         uid: "revwallet-ledger",
         title: "Ledger",
         folder: "revwallet",
-        description: "Ledger writer: batches, queue and commit latency. Ledger auditor: lag, checks and violations.",
+        description: "Ledger writer: batches, queue and commit latency. Ledger auditor: lag, checks and violations. Leader of the book and its followers.",
         text_variables: &[],
         panels: vec![
             stat("Ledger imbalance", "short", "Deviation of the running balances found by the auditor, in minor units. Any value but 0 is an emergency.")
@@ -50,6 +50,18 @@ pub fn ledger() -> Dashboard {
                 .query("sum by (instance) (rate(wallet_ledger_reconnects_total{}[$__rate_interval]))", "{{instance}}"),
             time_series("Audit checks", "ops", "Checks of the auditor by check and outcome.")
                 .query("sum by (check, outcome) (rate(wallet_ledger_invariant_checks_total{}[$__rate_interval]))", "{{check}} {{outcome}}"),
+            time_series("Role of each process", "short", "Role of each process: the leader writes the postings of all, a follower sends it its own, a process that is alone writes its own.").begins("Leader and followers")
+                .query("max by (instance, role) (wallet_ledger_role{} == 1)", "{{instance}} {{role}}"),
+            time_series("Leader changes", "short", "Times that a process became the leader of the book.")
+                .query("sum by (instance) (increase(wallet_ledger_leader_changes_total{}[$__rate_interval]))", "{{instance}}"),
+            time_series("Postings sent to the leader by outcome", "ops", "Postings per second that followers sent to the leader: answered, unsupported (the leader runs another version), or in doubt (the leader did not answer).")
+                .query("sum by (outcome) (rate(wallet_ledger_forwarded_total{}[$__rate_interval]))", "{{outcome}}"),
+            time_series("Time of the leader's responses", "s", "Time from sending postings to the leader to its response, with the commit.")
+                .query("histogram_quantile(0.5, sum by (le) (rate(wallet_ledger_forward_duration_seconds_bucket{}[$__rate_interval])))", "p50")
+                .query("histogram_quantile(0.99, sum by (le) (rate(wallet_ledger_forward_duration_seconds_bucket{}[$__rate_interval])))", "p99")
+                .thresholds(0.05, 0.25),
+            time_series("Postings received by the leader", "ops", "Postings per second that followers sent to each process.")
+                .query("sum by (instance) (rate(wallet_ledger_received_total{}[$__rate_interval]))", "{{instance}}"),
         ],
     }
 }

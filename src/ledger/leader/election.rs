@@ -1,0 +1,116 @@
+//! Election of the leader: the process whose session holds a lock of the database leads, and publishes its address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::{Client, Error};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{AdvertisedAddress, LeaderAddress, Leadership};
+use crate::db::Pipelined;
+use crate::ledger::connect::{connect, drive};
+use crate::ledger::sql;
+use crate::telemetry::Metrics;
+
+/// Interval at which a follower tries to lead, and looks for another leader.
+const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Interval at which a leader checks that its session, which holds the lock, still exists.
+const LEADER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest time of a check: a stopped server stays silent.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Takes part in the election of the leader of a book.
+pub(super) struct Election {
+    pub(super) database: Pipelined,
+    pub(super) book: i32,
+    pub(super) advertised: AdvertisedAddress,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Election {
+    /// Takes part until the token is cancelled. The end of the session then releases the lock.
+    pub(super) async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
+        while !token.is_cancelled() {
+            let Some(outcome) = token.run_until_cancelled(self.hold_session()).await else { break };
+            if let Err(error) = outcome {
+                tracing::debug!(error.message = %error, "the session of the election is lost");
+            }
+            self.set(Leadership::Unknown);
+            let _stopped = token.run_until_cancelled(tokio::time::sleep(FOLLOWER_INTERVAL)).await;
+        }
+        self.set(Leadership::Unknown);
+        Ok(())
+    }
+
+    /// Checks in intervals who leads, until the session is lost.
+    async fn hold_session(&self) -> anyhow::Result<()> {
+        let opening = connect(&self.database, async |client| {
+            client.batch_execute(sql::DETECT_LOST_CLIENT).await?;
+            client.query_one(sql::OWN_ADDRESS, &[]).await?.try_get::<_, Option<IpAddr>>(0)
+        });
+        let (client, mut driver, own) = tokio::time::timeout(CHECK_TIMEOUT, opening).await??;
+        let mut key = None;
+        loop {
+            let check = drive(&mut driver, self.check(&client, key, own));
+            let leadership = tokio::time::timeout(CHECK_TIMEOUT, check).await??;
+            key = match leadership {
+                Leadership::Leads { key } => Some(key),
+                _ => None,
+            };
+            self.set(leadership);
+            let interval = if key.is_some() { LEADER_INTERVAL } else { FOLLOWER_INTERVAL };
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// Determines who leads now. `key` is the key of this process if it leads.
+    async fn check(
+        &self,
+        client: &Client,
+        key: Option<Uuid>,
+        own: Option<IpAddr>,
+    ) -> Result<Leadership, Error> {
+        if let Some(key) = key {
+            client.batch_execute("").await?;
+            return Ok(Leadership::Leads { key });
+        }
+        if client.query_one(sql::TRY_TO_LEAD, &[&self.book]).await?.try_get(0)? {
+            let (key, address) = (Uuid::new_v4(), self.advertised.resolve(own));
+            client.execute(sql::PUBLISH_LEADER, &[&self.book, &address, &key]).await?;
+            return Ok(Leadership::Leads { key });
+        }
+        let Some(row) = client.query_opt(sql::LEADER, &[&self.book]).await? else {
+            return Ok(Leadership::Unknown);
+        };
+        Ok(Leadership::Follows(LeaderAddress { address: row.try_get(0)?, key: row.try_get(1)? }))
+    }
+
+    fn set(&self, leadership: Leadership) {
+        self.leadership.send_if_modified(|current| {
+            if *current == leadership {
+                return false;
+            }
+            match &leadership {
+                Leadership::Leads { .. } => {
+                    self.metrics.wallet_ledger_leader_changes_total.increment(1);
+                    tracing::info!(event = "ledger.leads", "this process leads the book");
+                }
+                Leadership::Follows(leader) => tracing::info!(
+                    event = "ledger.follows",
+                    leader = leader.address,
+                    "the book is led by {}",
+                    leader.address
+                ),
+                Leadership::Unknown => {}
+            }
+            *current = leadership;
+            true
+        });
+    }
+}

@@ -1,0 +1,310 @@
+//! The forwarder: sends the postings of a follower to the leader, in batches over one connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::proto::ledger_service_client::LedgerServiceClient;
+use super::proto::{PostReply, PostRequest, PostResponse, Posting};
+use super::wire::{self, LeaderReply};
+use super::{LeaderAddress, Leadership};
+use crate::ledger::writer::{PostError, QueuedPosting};
+use crate::telemetry::Metrics;
+
+/// Most postings of a request.
+const POSTINGS_MAX: usize = 256;
+
+/// Most requests without a response. Postings gather meanwhile.
+const REQUESTS_MAX: usize = 3;
+
+/// Largest response: each of its postings has at most [`super::LEGS_MAX`] rows.
+const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Longest time that opening the connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time that the leader may take for a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Interval of pings to the leader, and the longest time that a ping may take: a stopped leader answers none.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause before another attempt to reach the leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Number of failed attempts to reach the leader after which a warning is logged.
+const FAILURES_BEFORE_WARNING: u32 = 4;
+
+/// A request to the leader that has ended, with the postings that it sent.
+type Ended = (Vec<QueuedPosting>, Instant, Result<PostResponse, Status>);
+
+/// The task that sends postings to the leader.
+pub(super) struct Forwarder {
+    pub(super) queue: mpsc::Receiver<QueuedPosting>,
+    /// Queue of this process's own writer.
+    pub(super) own_queue: mpsc::Sender<QueuedPosting>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) is_forwarding: Arc<AtomicBool>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Role of this process among the processes of the book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leader,
+    Follower,
+    /// It writes its own postings, although another process may lead.
+    Alone,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Leader, Self::Follower, Self::Alone];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+pub(super) fn preregister(metrics: &Metrics) {
+    for outcome in ["answered", "unsupported", "in_doubt"] {
+        metrics.wallet_ledger_forwarded_total.preregister([outcome]);
+    }
+}
+
+impl Forwarder {
+    /// Sends postings until the token is cancelled and every posting was answered or handed to the own writer.
+    pub(super) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
+        let mut failures = 0_u32;
+        while !token.is_cancelled() {
+            let (role, leader) = match &*self.leadership.borrow_and_update() {
+                Leadership::Leads { .. } => (Role::Leader, None),
+                Leadership::Follows(leader) => (Role::Alone, Some(leader.clone())),
+                Leadership::Unknown => (Role::Alone, None),
+            };
+            self.set_role(role);
+            let Some(leader) = leader else {
+                self.idle(&token, None).await;
+                continue;
+            };
+            match Connection::open(&leader).await {
+                Ok(connection) => {
+                    failures = 0;
+                    self.set_role(Role::Follower);
+                    self.serve(&connection, &leader, &token).await;
+                    self.set_role(Role::Alone);
+                }
+                Err(cause) => {
+                    failures = failures.saturating_add(1);
+                    // A leader that is about to end is often not reachable for a moment.
+                    if failures == FAILURES_BEFORE_WARNING {
+                        tracing::warn!(
+                            event = "ledger.leader_unreachable",
+                            error.message = cause.to_string(),
+                            leader = leader.address,
+                            "the leader of the book at {} does not answer; this process writes its own postings",
+                            leader.address
+                        );
+                    }
+                }
+            }
+            self.idle(&token, Some(RETRY_PAUSE)).await;
+        }
+        self.queue.close();
+        while let Some(item) = self.queue.recv().await {
+            self.hand_over(item);
+        }
+        Ok(())
+    }
+
+    /// Sets the role. Only a follower sends its postings to the leader.
+    fn set_role(&self, role: Role) {
+        self.is_forwarding.store(role == Role::Follower, Ordering::Relaxed);
+        for other in Role::ALL {
+            let value = if other == role { 1.0 } else { 0.0 };
+            self.metrics.wallet_ledger_role.with([other.name()]).set(value);
+        }
+    }
+
+    /// Waits for another leader, or until the pause ends. Hands postings that arrive late to the own writer.
+    async fn idle(&mut self, token: &CancellationToken, pause: Option<Duration>) {
+        let mut pause = std::pin::pin!(async {
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        });
+        loop {
+            tokio::select! {
+                biased;
+                Some(item) = self.queue.recv() => self.hand_over(item),
+                () = token.cancelled() => return,
+                () = &mut pause => return,
+                changed = self.leadership.changed() => {
+                    if changed.is_err() {
+                        // The election has ended: the program stops.
+                        token.cancelled().await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends postings to one leader until a request fails, another process leads or the program stops, and all requests
+    /// have ended.
+    async fn serve(
+        &mut self,
+        connection: &Connection,
+        leader: &LeaderAddress,
+        token: &CancellationToken,
+    ) {
+        let mut requests: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
+        let mut is_over = false;
+        loop {
+            if is_over && requests.is_empty() {
+                return;
+            }
+            let mut items = Vec::new();
+            tokio::select! {
+                biased;
+                Some((items, began, outcome)) = requests.next(), if !requests.is_empty() => {
+                    is_over |= self.settle(items, began, outcome);
+                }
+                changed = self.leadership.changed(), if !is_over => {
+                    let current = self.leadership.borrow_and_update();
+                    is_over = changed.is_err()
+                        || !matches!(&*current, Leadership::Follows(current) if current == leader);
+                }
+                () = token.cancelled(), if !is_over => is_over = true,
+                count = self.queue.recv_many(&mut items, POSTINGS_MAX), if !is_over && requests.len() < REQUESTS_MAX => {
+                    if count == 0 {
+                        is_over = true;
+                    } else {
+                        requests.push(Box::pin(connection.clone().send(items)));
+                    }
+                }
+            }
+            if is_over {
+                // Further postings go to the own writer at once.
+                self.set_role(Role::Alone);
+            }
+        }
+    }
+
+    /// Answers the postings of a request that has ended. Returns whether the request failed.
+    fn settle(
+        &self,
+        items: Vec<QueuedPosting>,
+        began: Instant,
+        outcome: Result<PostResponse, Status>,
+    ) -> bool {
+        let replies = match outcome {
+            Ok(PostResponse { replies }) if replies.len() == items.len() => replies,
+            outcome => {
+                tracing::warn!(
+                    event = "ledger.forward_failed",
+                    error.message = outcome.err().map(|status| status.message().to_owned()),
+                    postings = items.len(),
+                    "the leader of the book did not answer; this process writes the postings itself"
+                );
+                let count = items.len() as u64;
+                self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
+                for item in items {
+                    self.hand_over(item.in_doubt());
+                }
+                return true;
+            }
+        };
+        self.metrics.wallet_ledger_forward_duration_seconds.record(began.elapsed().as_secs_f64());
+        for (item, reply) in items.into_iter().zip(replies) {
+            self.answer(item, reply);
+        }
+        false
+    }
+
+    /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
+    fn answer(&self, item: QueuedPosting, reply: PostReply) {
+        let outcome = match wire::decode_reply(reply, &item.posting) {
+            LeaderReply::Decided(reply) => {
+                item.answer(reply);
+                "answered"
+            }
+            LeaderReply::NotWritten => {
+                self.hand_over(item);
+                "unsupported"
+            }
+            LeaderReply::Unknown => {
+                self.hand_over(item.in_doubt());
+                "in_doubt"
+            }
+        };
+        self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
+    }
+
+    /// Hands a posting to the own writer.
+    fn hand_over(&self, item: QueuedPosting) {
+        match self.own_queue.try_send(item) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(item)) => item.answer(Err(PostError::Overloaded)),
+            Err(mpsc::error::TrySendError::Closed(item)) => {
+                item.answer(Err(PostError::Unavailable));
+            }
+        }
+    }
+}
+
+/// A connection to the leader. Cheap to clone.
+#[derive(Clone)]
+struct Connection {
+    client: LedgerServiceClient<Channel>,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Connection {
+    /// Connects, and checks with an empty request that the leader answers and accepts the key: a stopped process accepts
+    /// connections, and another program may listen at the address.
+    async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let client = LedgerServiceClient::new(endpoint.connect().await?);
+        let connection = Self {
+            client: client.max_decoding_message_size(RESPONSE_BYTES_MAX),
+            authorization: format!("Bearer {}", leader.key).parse()?,
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connection.clone().post(Vec::new())).await??;
+        Ok(connection)
+    }
+
+    async fn post(mut self, postings: Vec<Posting>) -> Result<PostResponse, Status> {
+        let mut request = Request::new(PostRequest { postings });
+        request.metadata_mut().insert("authorization", self.authorization);
+        self.client.post(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Sends postings, and returns them with the outcome.
+    async fn send(self, items: Vec<QueuedPosting>) -> Ended {
+        let began = Instant::now();
+        let postings = items.iter().map(|item| wire::encode_posting(&item.posting)).collect();
+        let outcome = self.post(postings).await;
+        (items, began, outcome)
+    }
+}

@@ -1,0 +1,173 @@
+//! The leader of a book: the process that writes the postings of all processes.
+//!
+//! Any process may write, because the seal decides. But processes that race for the head of the book undo each other's
+//! batches, so all processes but one send their postings to that one.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`election`] | holds the lock of the leader, or finds the leader's address |
+//! | [`forwarder`] | sends the postings of a follower, and settles what the leader leaves open |
+//! | [`service`] | writes the postings of followers |
+//! | [`wire`] | converts postings and replies |
+//!
+//! Leadership is never an authority: a process that wrongly believes that it leads loses races. A follower whose leader
+//! does not answer writes by itself. Every posting that is sent has a key, at random if the client gave none, so a
+//! posting whose fate is unknown is written again under its key, and takes effect once. If this second attempt is
+//! refused, the outcome is reported as unknown, because the first attempt may still take effect.
+
+mod election;
+mod forwarder;
+mod service;
+mod wire;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use self::election::Election;
+use self::forwarder::Forwarder;
+use self::wire::CompanionRegistry;
+use super::LedgerOptions;
+use super::writer::QueuedPosting;
+use crate::tasks::Tasks;
+
+pub use self::service::{METHODS, PostingService};
+
+/// The generated code of the messages between processes.
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated"
+)]
+mod proto {
+    tonic::include_proto!("revwallet.internal.v1");
+}
+
+/// Most legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
+const LEGS_MAX: usize = 256;
+
+/// Address under which the other processes reach this process.
+#[derive(Debug, Clone)]
+pub enum AdvertisedAddress {
+    /// Host and port from the settings.
+    Configured(String),
+    /// Address of the internal listener.
+    Listener(SocketAddr),
+}
+
+impl AdvertisedAddress {
+    /// The address to publish. A listener on all addresses is published with `own`, the address from which this process
+    /// has connected to the database; without it, the database is on the same machine.
+    fn resolve(&self, own: Option<IpAddr>) -> String {
+        match self {
+            Self::Configured(address) => address.clone(),
+            Self::Listener(address) if address.ip().is_unspecified() => {
+                let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                SocketAddr::new(own, address.port()).to_string()
+            }
+            Self::Listener(address) => address.to_string(),
+        }
+    }
+}
+
+/// Leader of the book, as far as this process knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Leadership {
+    #[default]
+    Unknown,
+    /// This process leads; followers send this key.
+    Leads {
+        key: Uuid,
+    },
+    Follows(LeaderAddress),
+}
+
+/// Address of the leader, and the key that proves that a sender can read the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LeaderAddress {
+    address: String,
+    key: Uuid,
+}
+
+/// The way of postings to the leader. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct LeaderHandle {
+    queue: mpsc::Sender<QueuedPosting>,
+    /// Whether postings are sent to the leader now.
+    is_forwarding: Arc<AtomicBool>,
+    leadership: watch::Receiver<Leadership>,
+    registry: Arc<CompanionRegistry>,
+}
+
+impl LeaderHandle {
+    /// Starts the election and the forwarder. `own_queue` leads to this process's own writer.
+    pub(super) fn start(
+        options: &LedgerOptions,
+        advertised: AdvertisedAddress,
+        own_queue: mpsc::Sender<QueuedPosting>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (queue, items) = mpsc::channel(options.settings.queue_max);
+        let (sender, leadership) = watch::channel(Leadership::Unknown);
+        let is_forwarding = Arc::new(AtomicBool::new(false));
+        let metrics = Arc::clone(&options.metrics);
+        forwarder::preregister(&metrics);
+        let election = Election {
+            database: options.database.clone(),
+            book: options.settings.book,
+            advertised,
+            leadership: sender,
+            metrics: Arc::clone(&metrics),
+        };
+        let forwarder = Forwarder {
+            queue: items,
+            own_queue,
+            leadership: leadership.clone(),
+            is_forwarding: Arc::clone(&is_forwarding),
+            metrics,
+        };
+        tasks.spawn("ledger-election", election.run(tasks.stopping().clone()));
+        tasks.spawn("ledger-forwarder", forwarder.run(tasks.stopping().clone()));
+        let registry = Arc::new(CompanionRegistry::new(&options.companions));
+        Self { queue, is_forwarding, leadership, registry }
+    }
+
+    /// The queue to the leader, if a posting of this many legs is to be sent to it.
+    pub(super) fn queue_for(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
+        let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::Relaxed);
+        forwards.then_some(&self.queue)
+    }
+
+    /// The key with which followers send postings, if this process leads.
+    fn leader_key(&self) -> Option<Uuid> {
+        match *self.leadership.borrow() {
+            Leadership::Leads { key } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_published_with_the_address_that_the_database_sees() {
+        let resolve = |listener: &str, own: Option<&str>| {
+            let own = own.map(|own| own.parse().unwrap());
+            AdvertisedAddress::Listener(listener.parse().unwrap()).resolve(own)
+        };
+
+        assert_eq!(resolve("0.0.0.0:9000", Some("10.1.2.3")), "10.1.2.3:9000");
+        assert_eq!(resolve("[::]:9000", Some("fd00::7")), "[fd00::7]:9000");
+        assert_eq!(resolve("0.0.0.0:9000", None), "127.0.0.1:9000");
+        assert_eq!(resolve("10.0.0.9:9000", Some("10.1.2.3")), "10.0.0.9:9000");
+        let configured = AdvertisedAddress::Configured("api-1.example:9000".to_owned());
+        assert_eq!(configured.resolve(None), "api-1.example:9000");
+    }
+}
