@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::config::Config;
+use super::config::{Config, ProcessPart};
 use crate::api_keys::{self, ApiKeys};
 use crate::audit_log::AuditLog;
 use crate::auth::{Access, Authenticate, Authenticator, Caller, Policy, TrustedProxies};
@@ -24,7 +24,7 @@ use crate::games::import::GameImporter;
 use crate::games::{self, Games};
 use crate::grpc;
 use crate::ledger::tail::{Tail, TailOptions};
-use crate::ledger::{AdvertisedAddress, Failpoints, Ledger, LedgerOptions, currency_store};
+use crate::ledger::{Candidacy, Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
 use crate::play;
 use crate::play::events::GameEvents;
@@ -112,8 +112,9 @@ impl App {
         let policy = policy(config, db);
         let users = Users::open(db, &config.users, policy, metrics).await?;
         let api_keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
-        let advertised = config.ledger.advertised_address(internal_address);
-        let wallets = open_book(config, db, advertised, tasks, metrics).await?;
+        let has_api = config.lifecycle.runs(ProcessPart::Api);
+        let candidacy = config.ledger.candidacy(internal_address, has_api);
+        let wallets = open_book(config, db, candidacy, tasks, metrics).await?;
         let tail = follow_book(config, db, tasks, metrics);
         let webhooks = Webhooks::new(
             db.clone(),
@@ -254,7 +255,7 @@ pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Resul
 async fn open_book(
     config: &Config,
     db: &Database,
-    advertised: Option<AdvertisedAddress>,
+    candidacy: Option<Candidacy>,
     tasks: &Tasks,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Wallets> {
@@ -272,7 +273,7 @@ async fn open_book(
             &exchange::COMPANIONS,
         ]
         .concat(),
-        advertised,
+        candidacy,
         failpoints: Failpoints::default(),
         metrics: Arc::clone(metrics),
     };

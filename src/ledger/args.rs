@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use clap::builder::RangedU64ValueParser;
 
-use super::AdvertisedAddress;
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
 use super::money::{MAX_BALANCE, Minor};
 use super::writer::Settings;
+use super::{AdvertisedAddress, Candidacy};
 use crate::settings;
 
 /// Settings of the ledger's writer and of its rules.
@@ -30,7 +30,7 @@ pub struct LedgerArgs {
     /// Further currencies as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
-    /// Let one process, the leader, write the postings of all processes; otherwise each process writes its own.
+    /// Let one process with an API, the leader, write the postings of all processes; otherwise each process writes its own.
     #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ledger_forwarding: bool,
     /// Host and port at which the other processes reach the internal listener [default: the address of that listener, or
@@ -43,14 +43,15 @@ pub struct LedgerArgs {
 }
 
 impl LedgerArgs {
-    /// The address of this process for the other processes; `None` if it writes its own postings only. `internal` is the
+    /// Part of this process in the election of a leader; `None` if it only writes its own postings. `internal` is the
     /// address of the internal listener.
-    pub fn advertised_address(&self, internal: SocketAddr) -> Option<AdvertisedAddress> {
-        let advertised = match &self.advertise_address {
+    pub fn candidacy(&self, internal: SocketAddr, has_api: bool) -> Option<Candidacy> {
+        let address = match &self.advertise_address {
             Some(address) => AdvertisedAddress::Configured(address.clone()),
             None => AdvertisedAddress::Listener(internal),
         };
-        self.ledger_forwarding.then_some(advertised)
+        let candidacy = if has_api { Candidacy::Leader(address) } else { Candidacy::Follower };
+        self.ledger_forwarding.then_some(candidacy)
     }
 
     pub fn settings(&self) -> Settings {

@@ -63,7 +63,7 @@ pub use self::args::LedgerArgs;
 pub use self::connect::StartError;
 pub use self::decide::Refusal;
 pub use self::durability::UnsafeSettings;
-pub use self::leader::{AdvertisedAddress, METHODS as INTERNAL_METHODS, PostingService};
+pub use self::leader::{AdvertisedAddress, Candidacy, METHODS as INTERNAL_METHODS, PostingService};
 pub use self::writer::{Failpoints, InjectedFault, PostError, Settings, WriterStage};
 
 /// Dependencies and settings of a ledger.
@@ -77,8 +77,8 @@ pub struct LedgerOptions {
     pub rules: Rules,
     /// Every companion statement that a posting may use.
     pub companions: Vec<&'static CompanionKind>,
-    /// Address of this process for the other processes; `None` if it takes no part in the election of a leader.
-    pub advertised: Option<AdvertisedAddress>,
+    /// Part of this process in the election of a leader; `None` if it only writes its own postings.
+    pub candidacy: Option<Candidacy>,
     pub failpoints: Failpoints,
     pub metrics: Arc<Metrics>,
 }
@@ -103,8 +103,8 @@ impl Ledger {
         let (queue, items) = mpsc::channel(settings.queue_max);
         let admission = Admission::new(settings.queue_legs_max);
         let (book, pool) = (settings.book, options.pool.clone());
-        let start = |advertised| LeaderHandle::start(&options, advertised, queue.clone(), tasks);
-        let leader = options.advertised.clone().map(start);
+        let start = |candidacy| LeaderHandle::start(&options, candidacy, queue.clone(), tasks);
+        let leader = options.candidacy.clone().map(start);
         let writer = Writer::connect(options, items, admission.clone()).await?;
         let stopping = tasks.stopping().clone();
         tasks.spawn("ledger-writer", async move {

@@ -86,7 +86,7 @@ impl BenchBook {
             settings,
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
             companions,
-            advertised: None,
+            candidacy: None,
             failpoints: Failpoints::default(),
             metrics: Metrics::new(),
         };

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{AdvertisedAddress, LeaderAddress, Leadership};
+use super::{Candidacy, LeaderAddress, Leadership};
 use crate::db::Pipelined;
 use crate::ledger::connect::{connect, drive};
 use crate::ledger::sql;
@@ -28,7 +28,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Election {
     pub(super) database: Pipelined,
     pub(super) book: i32,
-    pub(super) advertised: AdvertisedAddress,
+    pub(super) candidacy: Candidacy,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -80,8 +80,10 @@ impl Election {
             client.batch_execute("").await?;
             return Ok(Leadership::Leads { key });
         }
-        if client.query_one(sql::TRY_TO_LEAD, &[&self.book]).await?.try_get(0)? {
-            let (key, address) = (Uuid::new_v4(), self.advertised.resolve(own));
+        if let Candidacy::Leader(address) = &self.candidacy
+            && client.query_one(sql::TRY_TO_LEAD, &[&self.book]).await?.try_get(0)?
+        {
+            let (key, address) = (Uuid::new_v4(), address.resolve(own));
             client.execute(sql::PUBLISH_LEADER, &[&self.book, &address, &key]).await?;
             return Ok(Leadership::Leads { key });
         }
@@ -99,7 +101,13 @@ impl Election {
             match &leadership {
                 Leadership::Leads { .. } => {
                     self.metrics.wallet_ledger_leader_changes_total.increment(1);
-                    tracing::info!(event = "ledger.leads", "this process leads the book");
+                    // A process that leads from its start, usually the only one, need not say so.
+                    if matches!(current, Leadership::Follows(_)) {
+                        tracing::info!(
+                            event = "ledger.leads",
+                            "this process leads the book now, because the leader has ended"
+                        );
+                    }
                 }
                 Leadership::Follows(leader) => tracing::info!(
                     event = "ledger.follows",

@@ -51,6 +51,16 @@ mod proto {
 /// Most legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
 const LEGS_MAX: usize = 256;
 
+/// Part of a process in the election.
+#[derive(Debug, Clone)]
+pub enum Candidacy {
+    /// It leads if no other process does, at this address.
+    Leader(AdvertisedAddress),
+    /// It only sends its postings to the leader. Background work has few postings, and would make those of all requests
+    /// take the way to another process.
+    Follower,
+}
+
 /// Address under which the other processes reach this process.
 #[derive(Debug, Clone)]
 pub enum AdvertisedAddress {
@@ -108,7 +118,7 @@ impl LeaderHandle {
     /// Starts the election and the forwarder. `own_queue` leads to this process's own writer.
     pub(super) fn start(
         options: &LedgerOptions,
-        advertised: AdvertisedAddress,
+        candidacy: Candidacy,
         own_queue: mpsc::Sender<QueuedPosting>,
         tasks: &Tasks,
     ) -> Self {
@@ -120,7 +130,7 @@ impl LeaderHandle {
         let election = Election {
             database: options.database.clone(),
             book: options.settings.book,
-            advertised,
+            candidacy,
             leadership: sender,
             metrics: Arc::clone(&metrics),
         };

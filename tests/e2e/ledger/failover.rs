@@ -83,7 +83,7 @@ async fn no_deposit_is_lost_or_doubled_while_leaders_are_killed_and_stopped() {
         let leader = cluster.leader().await;
         // The owner of the database ends last, so that the database stays.
         let signals = if leader == 0 && signals[1].is_empty() { ["TERM", ""] } else { signals };
-        let keys = next..next + 400;
+        let keys = next..next + 250;
         next = keys.end;
         let fault = async {
             tokio::time::sleep(Duration::from_millis(50)).await;

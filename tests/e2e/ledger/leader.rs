@@ -69,17 +69,30 @@ struct Pair {
 
 impl Pair {
     async fn start(leader: Setup, follower: Setup) -> Self {
-        let (listener, address) = Door::bind().await;
-        let advertised = Some(AdvertisedAddress::Listener(address));
-        let leader = Setup { advertised, ..leader }.start().await;
-        eventually("one process leads", async || leader.leads()).await;
-        let door = Door::open(listener, &leader.ledger);
-        let advertised = Some(AdvertisedAddress::Configured("127.0.0.1:9".to_owned()));
-        let follower = Setup { advertised, ..follower }.start().await;
-        leader.open().await;
+        let nowhere = AdvertisedAddress::Configured("127.0.0.1:9".to_owned());
+        let (leader, door) = Self::start_leader(leader).await;
+        let follower = Setup { candidacy: Some(Candidacy::Leader(nowhere)), ..follower };
+        let pair = Self { leader, door, follower: follower.start().await };
+        pair.leader.open().await;
+        pair.wait_until_forwarding().await;
+        pair
+    }
+
+    /// Starts a leader for a follower that runs already.
+    async fn start_with(leader: Setup, follower: Writer) -> Self {
+        let (leader, door) = Self::start_leader(leader).await;
         let pair = Self { leader, door, follower };
         pair.wait_until_forwarding().await;
         pair
+    }
+
+    async fn start_leader(leader: Setup) -> (Writer, Door) {
+        let (listener, address) = Door::bind().await;
+        let candidacy = Some(Candidacy::Leader(AdvertisedAddress::Listener(address)));
+        let leader = Setup { candidacy, ..leader }.start().await;
+        eventually("one process leads", async || leader.leads()).await;
+        let door = Door::open(listener, &leader.ledger);
+        (leader, door)
     }
 
     /// Deposits until the leader answers.
@@ -332,13 +345,28 @@ async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting(
 }
 
 #[tokio::test]
+async fn a_process_without_an_api_follows_but_does_not_lead() {
+    let database = Database::create().await;
+    let worker = Setup { candidacy: Some(Candidacy::Follower), ..Setup::new(&database) };
+    let worker = worker.start().await;
+    worker.open().await;
+    assert!((worker.metric("wallet_ledger_role{role=\"alone\"}") - 1.0).abs() < 0.5);
+
+    let pair = Pair::start_with(Setup::new(&database), worker).await;
+
+    assert!(!pair.follower.leads());
+    pair.stop().await;
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn a_follower_takes_over_when_the_leader_stops() {
     let database = Database::create().await;
     let Pair { leader, door, follower } =
         Pair::start(Setup::new(&database), Setup::new(&database)).await;
     let (listener, address) = Door::bind().await;
-    let advertised = Some(AdvertisedAddress::Listener(address));
-    let third = Setup { advertised, ..Setup::new(&database) }.start().await;
+    let candidacy = Some(Candidacy::Leader(AdvertisedAddress::Listener(address)));
+    let third = Setup { candidacy, ..Setup::new(&database) }.start().await;
 
     drop(door);
     leader.stop().await;

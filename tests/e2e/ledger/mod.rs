@@ -24,8 +24,8 @@ use revwallet::ledger::decide::Rules;
 use revwallet::ledger::money::Minor;
 use revwallet::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind};
 use revwallet::ledger::{
-    AdvertisedAddress, Failpoints, InjectedFault, Ledger, LedgerOptions, PostError, Refusal,
-    Settings, WriterStage,
+    AdvertisedAddress, Candidacy, Failpoints, InjectedFault, Ledger, LedgerOptions, PostError,
+    Refusal, Settings, WriterStage,
 };
 use revwallet::tasks::Tasks;
 use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
@@ -54,7 +54,7 @@ struct Setup {
     url: String,
     settings: Settings,
     companions: Vec<&'static CompanionKind>,
-    advertised: Option<AdvertisedAddress>,
+    candidacy: Option<Candidacy>,
     failpoints: Failpoints,
 }
 
@@ -71,13 +71,13 @@ impl Setup {
             url: database.url.clone(),
             settings,
             companions: Vec::new(),
-            advertised: None,
+            candidacy: None,
             failpoints: Failpoints::default(),
         }
     }
 
     async fn start(self) -> Writer {
-        let Self { url, settings, companions, advertised, failpoints } = self;
+        let Self { url, settings, companions, candidacy, failpoints } = self;
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let options = LedgerOptions {
             database: url.parse().unwrap(),
@@ -85,7 +85,7 @@ impl Setup {
             settings,
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
             companions,
-            advertised,
+            candidacy,
             failpoints,
             metrics: Arc::clone(&metrics),
         };
