@@ -88,6 +88,9 @@ impl Listener {
             if let Some(permit) = acceptor.table.find_room(&entry, &acceptor.tasks).await {
                 acceptor.spawn(stream, entry, permit, &protocol);
             }
+            // Requests of open connections come first: while thousands of clients connect at once, new connections wait in
+            // the kernel instead of standing before requests in the queue of the runtime.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

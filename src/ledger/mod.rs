@@ -136,7 +136,9 @@ impl Ledger {
             Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
                 // Boxed, so that this rare path does not enlarge the future of every request.
-                Box::pin(self.replay(key, first_seq, last_seq)).await
+                let replayed = Box::pin(self.replay(key, first_seq, last_seq)).await;
+                // The posting is in the book, so a client without a key must not repeat it.
+                if has_key { replayed } else { replayed.map_err(|_| PostError::Unknown) }
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PostError::Unknown),
@@ -151,7 +153,13 @@ impl Ledger {
         posting: Posting,
         span: Span,
     ) -> Result<oneshot::Receiver<PostReply>, PostError> {
-        let (item, reply) = self.admission.admit(posting, span)?;
+        let key = posting.key;
+        let (mut item, reply) = self.admission.admit(posting, span)?;
+        if let (Some(leader), Some(key)) = (&self.leader, key)
+            && leader.is_in_doubt(key, queue)
+        {
+            item = item.in_doubt();
+        }
         queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,

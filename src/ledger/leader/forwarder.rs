@@ -11,11 +11,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
 
+use super::doubt::Doubts;
 use super::proto::ledger_service_client::LedgerServiceClient;
 use super::proto::{PostReply, PostRequest, PostResponse, Posting};
-use super::wire::{self, LeaderReply};
+use super::wire::{self, LeaderReply, VERSION};
 use super::{LeaderAddress, Leadership};
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
@@ -23,10 +25,13 @@ use crate::telemetry::Metrics;
 /// Most postings of a request.
 const POSTINGS_MAX: usize = 256;
 
+/// Most legs of a request: each may have 4 KiB of metadata.
+const REQUEST_LEGS_MAX: usize = 1_024;
+
 /// Most requests without a response. Postings gather meanwhile.
 const REQUESTS_MAX: usize = 3;
 
-/// Largest response: each of its postings has at most [`super::LEGS_MAX`] rows.
+/// Largest response: its postings have at most [`REQUEST_LEGS_MAX`] rows.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest time that opening the connection may take.
@@ -39,8 +44,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pause before another attempt to reach the leader.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// First and longest pause before another attempt to reach the leader.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(16);
 
 /// Number of failed attempts to reach the leader after which a warning is logged.
 const FAILURES_BEFORE_WARNING: u32 = 4;
@@ -55,6 +61,7 @@ pub(super) struct Forwarder {
     pub(super) own_queue: mpsc::Sender<QueuedPosting>,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) is_forwarding: Arc<AtomicBool>,
+    pub(super) doubts: Arc<Doubts>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -102,13 +109,13 @@ impl Forwarder {
             };
             match Connection::open(&leader).await {
                 Ok(connection) => {
-                    failures = 0;
                     self.set_role(Role::Follower);
-                    self.serve(&connection, &leader, &token).await;
+                    let has_answered = self.serve(&connection, &leader, &token).await;
+                    failures = if has_answered { 0 } else { failures + 1 };
                     self.set_role(Role::Alone);
                 }
                 Err(cause) => {
-                    failures = failures.saturating_add(1);
+                    failures += 1;
                     // A leader that is about to end is often not reachable for a moment.
                     if failures == FAILURES_BEFORE_WARNING {
                         tracing::warn!(
@@ -121,7 +128,8 @@ impl Forwarder {
                     }
                 }
             }
-            self.idle(&token, Some(RETRY_PAUSE)).await;
+            let pause = RETRY_PAUSE_MIN * 2_u32.saturating_pow(failures.min(8).saturating_sub(1));
+            self.idle(&token, Some(pause.min(RETRY_PAUSE_MAX))).await;
         }
         self.queue.close();
         while let Some(item) = self.queue.recv().await {
@@ -165,24 +173,27 @@ impl Forwarder {
     }
 
     /// Sends postings to one leader until a request fails, another process leads or the program stops, and all requests
-    /// have ended.
+    /// have ended. Returns whether the leader answered a request.
     async fn serve(
         &mut self,
         connection: &Connection,
         leader: &LeaderAddress,
         token: &CancellationToken,
-    ) {
+    ) -> bool {
+        let mut has_answered = false;
         let mut requests: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
         let mut is_over = false;
         loop {
             if is_over && requests.is_empty() {
-                return;
+                return has_answered;
             }
             let mut items = Vec::new();
             tokio::select! {
                 biased;
                 Some((items, began, outcome)) = requests.next(), if !requests.is_empty() => {
-                    is_over |= self.settle(items, began, outcome);
+                    let is_answered = self.settle(items, began, outcome);
+                    has_answered |= is_answered;
+                    is_over |= !is_answered;
                 }
                 changed = self.leadership.changed(), if !is_over => {
                     let current = self.leadership.borrow_and_update();
@@ -194,18 +205,24 @@ impl Forwarder {
                     if count == 0 {
                         is_over = true;
                     } else {
-                        requests.push(Box::pin(connection.clone().send(items)));
+                        for items in split(items) {
+                            self.doubts.send(keys(&items));
+                            requests.push(Box::pin(connection.clone().send(items)));
+                        }
                     }
                 }
             }
             if is_over {
-                // Further postings go to the own writer at once.
+                // Further postings go to the own writer at once, and so do those that wait.
                 self.set_role(Role::Alone);
+                while let Ok(item) = self.queue.try_recv() {
+                    self.hand_over(item);
+                }
             }
         }
     }
 
-    /// Answers the postings of a request that has ended. Returns whether the request failed.
+    /// Answers the postings of a request that has ended. Returns whether the leader answered it.
     fn settle(
         &self,
         items: Vec<QueuedPosting>,
@@ -213,6 +230,16 @@ impl Forwarder {
         outcome: Result<PostResponse, Status>,
     ) -> bool {
         let replies = match outcome {
+            // The process does not lead, and has read no posting.
+            Err(status)
+                if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated) =>
+            {
+                self.doubts.settle(keys(&items));
+                for item in items {
+                    self.hand_over(item);
+                }
+                return false;
+            }
             Ok(PostResponse { replies }) if replies.len() == items.len() => replies,
             outcome => {
                 tracing::warn!(
@@ -224,16 +251,17 @@ impl Forwarder {
                 let count = items.len() as u64;
                 self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
                 for item in items {
-                    self.hand_over(item.in_doubt());
+                    self.leave_open(item);
                 }
-                return true;
+                return false;
             }
         };
         self.metrics.wallet_ledger_forward_duration_seconds.record(began.elapsed().as_secs_f64());
+        self.doubts.settle(keys(&items));
         for (item, reply) in items.into_iter().zip(replies) {
             self.answer(item, reply);
         }
-        false
+        true
     }
 
     /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
@@ -248,11 +276,19 @@ impl Forwarder {
                 "unsupported"
             }
             LeaderReply::Unknown => {
-                self.hand_over(item.in_doubt());
+                self.leave_open(item);
                 "in_doubt"
             }
         };
         self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
+    }
+
+    /// Hands a posting to the own writer that the leader may have written, or may write yet.
+    fn leave_open(&self, item: QueuedPosting) {
+        if let Some(key) = item.posting.key {
+            self.doubts.leave_open(key.hash);
+        }
+        self.hand_over(item.in_doubt());
     }
 
     /// Hands a posting to the own writer.
@@ -265,6 +301,27 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// Splits postings into requests of bounded size.
+fn split(items: Vec<QueuedPosting>) -> Vec<Vec<QueuedPosting>> {
+    let (mut requests, mut legs) = (vec![Vec::new()], 0);
+    for item in items {
+        legs += item.posting.legs.len();
+        if legs > REQUEST_LEGS_MAX {
+            legs = item.posting.legs.len();
+            requests.push(Vec::new());
+        }
+        if let Some(request) = requests.last_mut() {
+            request.push(item);
+        }
+    }
+    requests.retain(|request| !request.is_empty());
+    requests
+}
+
+fn keys(items: &[QueuedPosting]) -> impl Iterator<Item = Uuid> {
+    items.iter().filter_map(|item| item.posting.key).map(|key| key.hash)
 }
 
 /// A connection to the leader. Cheap to clone.
@@ -295,7 +352,7 @@ impl Connection {
     }
 
     async fn post(mut self, postings: Vec<Posting>) -> Result<PostResponse, Status> {
-        let mut request = Request::new(PostRequest { postings });
+        let mut request = Request::new(PostRequest { postings, version: VERSION });
         request.metadata_mut().insert("authorization", self.authorization);
         self.client.post(request).await.map(tonic::Response::into_inner)
     }

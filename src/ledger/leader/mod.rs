@@ -8,6 +8,7 @@
 //! | [`election`] | holds the lock of the leader, or finds the leader's address |
 //! | [`forwarder`] | sends the postings of a follower, and settles what the leader leaves open |
 //! | [`service`] | writes the postings of followers |
+//! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies |
 //!
 //! Leadership is never an authority: a process that wrongly believes that it leads loses races. A follower whose leader
@@ -15,6 +16,7 @@
 //! posting whose fate is unknown is written again under its key, and takes effect once. If this second attempt is
 //! refused, the outcome is reported as unknown, because the first attempt may still take effect.
 
+mod doubt;
 mod election;
 mod forwarder;
 mod service;
@@ -27,11 +29,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use self::doubt::Doubts;
 use self::election::Election;
 use self::forwarder::Forwarder;
 use self::wire::CompanionRegistry;
 use super::LedgerOptions;
 use super::writer::QueuedPosting;
+use crate::idempotency_key::HashedKey;
 use crate::tasks::Tasks;
 
 pub use self::service::{METHODS, PostingService};
@@ -112,6 +116,7 @@ pub(super) struct LeaderHandle {
     is_forwarding: Arc<AtomicBool>,
     leadership: watch::Receiver<Leadership>,
     registry: Arc<CompanionRegistry>,
+    doubts: Arc<Doubts>,
 }
 
 impl LeaderHandle {
@@ -125,6 +130,7 @@ impl LeaderHandle {
         let (queue, items) = mpsc::channel(options.settings.queue_max);
         let (sender, leadership) = watch::channel(Leadership::Unknown);
         let is_forwarding = Arc::new(AtomicBool::new(false));
+        let doubts = Arc::new(Doubts::default());
         let metrics = Arc::clone(&options.metrics);
         forwarder::preregister(&metrics);
         let election = Election {
@@ -139,18 +145,24 @@ impl LeaderHandle {
             own_queue,
             leadership: leadership.clone(),
             is_forwarding: Arc::clone(&is_forwarding),
+            doubts: Arc::clone(&doubts),
             metrics,
         };
         tasks.spawn("ledger-election", election.run(tasks.stopping().clone()));
         tasks.spawn("ledger-forwarder", forwarder.run(tasks.stopping().clone()));
         let registry = Arc::new(CompanionRegistry::new(&options.companions));
-        Self { queue, is_forwarding, leadership, registry }
+        Self { queue, is_forwarding, leadership, registry, doubts }
     }
 
     /// The queue to the leader, if a posting of this many legs is to be sent to it.
     pub(super) fn queue_for(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::Relaxed);
         forwards.then_some(&self.queue)
+    }
+
+    /// Whether an earlier posting under this key may still take effect, although this queue does not lead to it.
+    pub(super) fn is_in_doubt(&self, key: HashedKey, queue: &mpsc::Sender<QueuedPosting>) -> bool {
+        self.doubts.contain(key.hash, self.queue.same_channel(queue))
     }
 
     /// The key with which followers send postings, if this process leads.

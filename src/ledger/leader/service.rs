@@ -10,13 +10,13 @@ use tracing::Span;
 use super::LeaderHandle;
 use super::proto::ledger_service_server::{LedgerService, LedgerServiceServer};
 use super::proto::{self, PostRequest, PostResponse};
-use super::wire;
+use super::wire::{self, VERSION};
 use crate::ledger::Ledger;
 use crate::ledger::writer::PostError;
 use crate::secret::constant_time_eq;
 use crate::telemetry::Metrics;
 
-/// Largest request: each of its postings has at most [`super::LEGS_MAX`] legs.
+/// Largest request: a follower sends at most about a thousand legs, with 4 KiB of metadata each.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Full names of the methods.
@@ -69,7 +69,11 @@ impl PostingService {
 impl LedgerService for PostingService {
     async fn post(&self, request: Request<PostRequest>) -> Result<Response<PostResponse>, Status> {
         self.require_key(&request)?;
-        let postings = request.into_inner().postings;
+        let PostRequest { postings, version } = request.into_inner();
+        if version != VERSION {
+            let replies = postings.iter().map(|_| wire::unsupported()).collect();
+            return Ok(Response::new(PostResponse { replies }));
+        }
         self.metrics.wallet_ledger_received_total.increment(postings.len() as u64);
         let replies = join_all(postings.into_iter().map(|posting| self.write(posting))).await;
         Ok(Response::new(PostResponse { replies }))

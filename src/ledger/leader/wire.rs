@@ -17,6 +17,10 @@ use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind, Transf
 use crate::ledger::writer::{PostError, PostOutcome, PostReply};
 use crate::secret::digest;
 
+/// Version of the messages. A process that does not know a new member would write another posting than was meant, so a
+/// change needs another version.
+pub(super) const VERSION: u32 = 1;
+
 /// Refusals of the companions of a posting by their index, because the leader does not have the texts of the sender.
 const COMPANION_REFUSALS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
@@ -190,7 +194,7 @@ fn encode_refusal(refusal: &Refusal) -> proto::Refusal {
 /// Outcome of a posting at the leader.
 pub(super) enum LeaderReply {
     Decided(PostReply),
-    /// The leader cannot write it.
+    /// The leader did not write it, because it cannot read it or has lost its database.
     NotWritten,
     /// The leader does not know whether it was written, or its reply cannot be read.
     Unknown,
@@ -210,9 +214,8 @@ pub(super) fn decode_reply(reply: Reply, posting: &Posting) -> LeaderReply {
         }
         Some(Outcome::Failure(failure)) => match Failure::try_from(failure) {
             Ok(Failure::Overloaded) => Some(Err(PostError::Overloaded)),
-            Ok(Failure::Unavailable) => Some(Err(PostError::Unavailable)),
             Ok(Failure::Internal) => Some(Err(PostError::Internal)),
-            Ok(Failure::Unsupported) => return LeaderReply::NotWritten,
+            Ok(Failure::Unavailable | Failure::Unsupported) => return LeaderReply::NotWritten,
             _ => None,
         },
         None => None,
@@ -384,7 +387,6 @@ mod tests {
         let mut replies: Vec<PostReply> = refusals.map(|refusal| Err(refusal.into())).into();
         replies.extend([
             Err(PostError::Overloaded),
-            Err(PostError::Unavailable),
             Err(PostError::Internal),
             Ok(PostOutcome::Posted(posted)),
             Ok(PostOutcome::Replay { first_seq: 3, last_seq: 4 }),
@@ -398,7 +400,9 @@ mod tests {
         }
         let unknown = encode_reply(&Err(PostError::Unknown));
         assert!(matches!(decode_reply(unknown, &posting()), LeaderReply::Unknown));
-        assert!(matches!(decode_reply(unsupported(), &posting()), LeaderReply::NotWritten));
+        for reply in [unsupported(), encode_reply(&Err(PostError::Unavailable))] {
+            assert!(matches!(decode_reply(reply, &posting()), LeaderReply::NotWritten));
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Door {
         let tokens = Arc::clone(&cut);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let token = tokens.lock().unwrap().clone();
                 let service = TowerToHyperService::new(service.clone());
                 tokio::spawn(async move {
@@ -266,19 +267,41 @@ async fn a_posting_that_the_leader_left_open_takes_effect_once() {
 #[tokio::test]
 async fn postings_take_effect_once_while_the_connection_to_the_leader_is_cut_again_and_again() {
     let database = Database::create().await;
-    let pair = Pair::start(Setup::new(&database), Setup::new(&database)).await;
+    // The leader takes its time before and after a commit, so that cuts hit requests in both states.
+    let failpoints = Failpoints::new(|stage| {
+        let is_slow = matches!(stage, WriterStage::BeforeSend | WriterStage::BeforeAnswer);
+        async move {
+            if is_slow {
+                tokio::time::sleep(Duration::from_millis(8)).await;
+            }
+            None
+        }
+        .boxed()
+    });
+    let leader = Setup { failpoints, ..Setup::new(&database) };
+    let pair = Pair::start(leader, Setup::new(&database)).await;
 
+    let is_over = CancellationToken::new();
     let cuts = async {
-        for _ in 0..30 {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        for round in 0..60 {
+            let both = [IN_DOUBT, SEALED].map(|name| pair.follower.metric(name) > 2.0);
+            if both == [true, true] {
+                break;
+            }
+            eventually("postings are sent to the leader", async || {
+                pair.follower.metric("wallet_ledger_role{role=\"follower\"}") > 0.0
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(20 + round % 7)).await;
             pair.door.cut();
         }
+        is_over.cancel();
     };
     let load = async {
         let mut acknowledged = 0;
-        for round in 0..40 {
-            let keys = (0..30).map(|key| round * 30 + key);
-            let answers = join_all(keys.map(|key| {
+        while !is_over.is_cancelled() {
+            let first = u128::try_from(acknowledged).unwrap();
+            let answers = join_all((first..first + 30).map(|key| {
                 let posting = deposit(key);
                 let key = posting.key.filter(|_| key % 2 == 0);
                 pair.follower.ledger.post(Posting { key, ..posting })
@@ -288,7 +311,6 @@ async fn postings_take_effect_once_while_the_connection_to_the_leader_is_cut_aga
                 assert!(!answer.unwrap().replayed || key % 2 == 0);
                 acknowledged += 1;
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
         }
         acknowledged
     };
@@ -337,7 +359,12 @@ async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting(
     let (withdrawal, ()) = tokio::join!(withdrawal, meanwhile);
 
     assert_eq!(withdrawal, Err(PostError::Unknown));
+    // The client repeats the request; the leader may still write the first one.
+    assert_eq!(pair.follower.ledger.post(withdraw(2, 1)).await, Err(PostError::Unknown));
+    other.ledger.post(deposit(4)).await.unwrap();
     proceed.cancel();
+    let repeated = pair.follower.ledger.post(withdraw(2, 1)).await.unwrap();
+    assert_eq!(repeated.available(ACCOUNT), Some(Minor(0)));
     other.stop().await;
     pair.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
@@ -408,7 +435,8 @@ async fn only_a_process_with_the_key_can_send_postings() {
         let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
         let url = format!("http://{}/revwallet.internal.v1.LedgerService/Post", pair.door.address);
         let request = client.post(url).header("content-type", "application/grpc");
-        let request = request.header("authorization", credential).body(vec![0; 5]);
+        let request =
+            request.header("authorization", credential).body(vec![0, 0, 0, 0, 2, 0x10, 1]);
         let answer = request.send().await.unwrap();
         let found = answer.headers().get("grpc-status").map(|found| found.to_str().unwrap());
         assert_eq!(found.unwrap_or("0"), status);

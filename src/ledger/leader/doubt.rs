@@ -1,0 +1,76 @@
+//! Keys of postings that the leader was sent and has not answered.
+//!
+//! Until the leader answers, a refusal of another posting under the same key is not certain: a client that repeats its
+//! request would be told that no money moves, and the leader could still write the first posting.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::cache::Cache;
+
+/// Most keys of unanswered postings that are remembered; the oldest are forgotten first.
+const UNANSWERED_MAX: usize = 100_000;
+
+/// Hashes of keys.
+pub(super) struct Doubts {
+    /// Postings that are at the leader.
+    sent: Mutex<HashSet<Uuid>>,
+    /// Postings that the leader did not answer.
+    unanswered: Cache<Uuid, ()>,
+}
+
+impl Default for Doubts {
+    fn default() -> Self {
+        Self { sent: Mutex::default(), unanswered: Cache::new(UNANSWERED_MAX) }
+    }
+}
+
+impl Doubts {
+    /// Remembers postings that are sent to the leader.
+    pub(super) fn send(&self, keys: impl Iterator<Item = Uuid>) {
+        self.sent().extend(keys);
+    }
+
+    /// Forgets postings that the leader has answered, or cannot have read.
+    pub(super) fn settle(&self, keys: impl Iterator<Item = Uuid>) {
+        let mut sent = self.sent();
+        for key in keys {
+            sent.remove(&key);
+        }
+    }
+
+    /// Remembers a posting that the leader did not answer.
+    pub(super) fn leave_open(&self, key: Uuid) {
+        self.sent().remove(&key);
+        self.unanswered.insert(key, ());
+    }
+
+    /// Whether a posting under this key may still take effect. The leader itself knows the postings that it was sent.
+    pub(super) fn contain(&self, key: Uuid, is_for_leader: bool) -> bool {
+        self.unanswered.get(&key).is_some() || (!is_for_leader && self.sent().contains(&key))
+    }
+
+    fn sent(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_in_doubt_until_the_leader_answers_and_for_long_if_it_does_not() {
+        let (doubts, [a, b]) = (Doubts::default(), [1, 2].map(Uuid::from_u128));
+        let in_doubt = || [a, b].map(|key| [true, false].map(|leader| doubts.contain(key, leader)));
+
+        doubts.send([a, b].into_iter());
+        assert_eq!(in_doubt(), [[false, true], [false, true]]);
+        doubts.settle([a].into_iter());
+        doubts.leave_open(b);
+
+        assert_eq!(in_doubt(), [[false, false], [true, true]]);
+    }
+}
