@@ -50,7 +50,9 @@ impl Election {
 
     /// Checks in intervals who leads, until the session is lost.
     async fn hold_session(&self) -> anyhow::Result<()> {
-        let opening = connect(&self.database, async |client| {
+        let mut database = self.database.clone();
+        database.config.application_name("revwallet election");
+        let opening = connect(&database, async |client| {
             client.batch_execute(sql::DETECT_LOST_CLIENT).await?;
             client.query_one(sql::OWN_ADDRESS, &[]).await?.try_get::<_, Option<IpAddr>>(0)
         });

@@ -84,8 +84,9 @@ impl Wallets {
         Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Posts each of these transfers independently. The transfers reach the writer in their order, but a transfer whose
-    /// accounts the writer must look up first is posted after later transfers.
+    /// Posts each of these transfers independently. The transfers are queued in their order, but may be posted in another
+    /// order: a transfer whose accounts the writer must look up first waits, and so may a transfer that another process,
+    /// the leader of the book, reads later.
     pub async fn transfer_each(
         &self,
         requests: Vec<Result<TransferRequest<'_>>>,
