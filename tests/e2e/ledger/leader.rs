@@ -444,3 +444,30 @@ async fn only_a_process_with_the_key_can_send_postings() {
     pair.stop().await;
     database.drop().await;
 }
+
+#[tokio::test]
+async fn a_leader_writes_nothing_for_a_process_of_another_version() {
+    let database = Database::create().await;
+    let pair = Pair::start(Setup::new(&database), Setup::new(&database)).await;
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let mut db = database.connect().await;
+    let key: Uuid =
+        sqlx::query_scalar("select key from ledger.leader").fetch_one(&mut db).await.unwrap();
+
+    // A posting without legs, which this version refuses as malformed.
+    let id = [[0x10].as_slice(), &[7; 16]].concat();
+    let posting = [[0x0a].as_slice(), &id, &[0x12], &id].concat();
+    for (version, outcome) in [(1, [0x1a, 0x02, 0x08, 0x0d].as_slice()), (2, &[0x20, 0x05])] {
+        let message = [[0x0a, 36].as_slice(), &posting, &[0x10, version]].concat();
+        let length = u8::try_from(message.len()).unwrap();
+        let frame = [[0, 0, 0, 0, length].as_slice(), &message].concat();
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let url = format!("http://{}/revwallet.internal.v1.LedgerService/Post", pair.door.address);
+        let request = client.post(url).header("content-type", "application/grpc");
+        let request = request.bearer_auth(key).body(frame);
+        let answer = request.send().await.unwrap().bytes().await.unwrap();
+        assert!(answer.ends_with(outcome), "{version}: {answer:x?}");
+    }
+    pair.stop().await;
+    database.drop().await;
+}
