@@ -4,6 +4,7 @@
 //! request would be told that no money moves, and the leader could still write the first posting.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -15,6 +16,8 @@ const UNANSWERED_MAX: usize = 100_000;
 
 /// Hashes of keys.
 pub(super) struct Doubts {
+    /// Whether any posting was ever sent: a process that leads from its start looks no key up.
+    has_sent: AtomicBool,
     /// Postings that are at the leader.
     sent: Mutex<HashSet<Uuid>>,
     /// Postings that the leader did not answer.
@@ -23,13 +26,18 @@ pub(super) struct Doubts {
 
 impl Default for Doubts {
     fn default() -> Self {
-        Self { sent: Mutex::default(), unanswered: Cache::new(UNANSWERED_MAX) }
+        Self {
+            has_sent: AtomicBool::new(false),
+            sent: Mutex::default(),
+            unanswered: Cache::new(UNANSWERED_MAX),
+        }
     }
 }
 
 impl Doubts {
     /// Remembers postings that are sent to the leader.
     pub(super) fn send(&self, keys: impl Iterator<Item = Uuid>) {
+        self.has_sent.store(true, Ordering::Release);
         self.sent().extend(keys);
     }
 
@@ -43,13 +51,16 @@ impl Doubts {
 
     /// Remembers a posting that the leader did not answer.
     pub(super) fn leave_open(&self, key: Uuid) {
-        self.sent().remove(&key);
+        // In this order, so that the key is in doubt all the time.
         self.unanswered.insert(key, ());
+        self.sent().remove(&key);
     }
 
     /// Whether a posting under this key may still take effect. The leader itself knows the postings that it was sent.
     pub(super) fn contain(&self, key: Uuid, is_for_leader: bool) -> bool {
-        self.unanswered.get(&key).is_some() || (!is_for_leader && self.sent().contains(&key))
+        self.has_sent.load(Ordering::Acquire)
+            && (self.unanswered.get(&key).is_some()
+                || (!is_for_leader && self.sent().contains(&key)))
     }
 
     fn sent(&self) -> MutexGuard<'_, HashSet<Uuid>> {

@@ -257,10 +257,12 @@ impl Forwarder {
             }
         };
         self.metrics.wallet_ledger_forward_duration_seconds.record(began.elapsed().as_secs_f64());
-        self.doubts.settle(keys(&items));
+        let sent: Vec<Uuid> = keys(&items).collect();
         for (item, reply) in items.into_iter().zip(replies) {
             self.answer(item, reply);
         }
+        // Afterwards, so that a posting that the leader left open is in doubt all the time.
+        self.doubts.settle(sent.into_iter());
         true
     }
 
