@@ -172,6 +172,9 @@ async fn a_posting_stream_that_is_repeated_posts_once_over_restarts_and_kills() 
     let mut program = replica(&database, address).await;
     let edge = Edge::start(&nginx, &address.to_string(), &[("EDGE_RATE", "off")]).await;
     let client = GrpcClient::connect(edge.public.address);
+    // Requests that wait for their results: more than are read before an end, so that each end cuts some off,
+    // and few enough that the program cannot answer all before the last end.
+    let ahead_max = 100;
     let (requests, items, ends_max) = (1_500, 10, 6);
     let request = |number: i64| {
         let item = |item: i64| {
@@ -184,11 +187,13 @@ async fn a_posting_stream_that_is_repeated_posts_once_over_restarts_and_kills() 
     let (mut answered, mut ends) = (0, 0);
     while answered < requests {
         let stream = client.open("PostStream", json!({}), json!({ "sends": true })).await;
-        for number in answered..requests {
-            stream.send(request(number)).await;
-        }
+        let mut sent = answered;
         let ends_after = answered + 8;
         while answered < requests {
+            while sent < requests.min(answered + ahead_max) {
+                stream.send(request(sent)).await;
+                sent += 1;
+            }
             if answered == ends_after && ends < ends_max {
                 // In the middle of the requests that follow: by turns a stop and a kill.
                 ends += 1;
