@@ -76,6 +76,7 @@ impl App {
             app,
         };
         running.supervise_database();
+        running.watch_replica();
         running.keep_metrics();
         running.watch_alertmanager();
         running.report_health();
@@ -230,6 +231,11 @@ impl Running {
             embedded.supervise(stopping).await;
             Ok(())
         });
+    }
+
+    fn watch_replica(&self) {
+        let (db, stopping) = (self.app.db.clone(), self.core.stopping().clone());
+        self.core.spawn_short_lived(async move { db.watch_replica(stopping).await });
     }
 
     fn watch_alertmanager(&self) {

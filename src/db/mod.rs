@@ -2,12 +2,14 @@
 //!
 //! Slices take a connection with [`Database::acquire`], which measures the wait for the connection and the time of its
 //! use, under the name of the operation. An operation that answers a read takes [`Database::snapshot`] instead. All its
-//! statements see the same snapshot, and the answer carries the position of the snapshot in the book ([`position`]).
+//! statements see the same snapshot, and the answer carries the position of the snapshot in the book ([`position`]). If
+//! the client accepts an older state, the snapshot may be that of the read replica (`replica`).
 
 pub mod embedded;
 pub mod migrations;
 mod pipelined;
 pub mod position;
+mod replica;
 mod server;
 mod sql;
 mod tls;
@@ -20,6 +22,7 @@ use sqlx::migrate::Migrate as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info_span, warn};
 
 use crate::error::{Error, Result};
@@ -27,6 +30,7 @@ use crate::secret::{self, Secret, from_setting};
 use crate::settings;
 use crate::telemetry::{Metrics, is_exported};
 use embedded::{Embedded, EmbeddedArgs};
+use replica::ReadReplica;
 
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
@@ -48,7 +52,14 @@ pub struct DatabaseArgs {
     /// File that contains the URL of the database, if `DATABASE_URL` is not set.
     #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, hide_env_values = true, value_parser = secret::from_file)]
     pub database_url_file: Option<Secret>,
-    /// Most connections of the pool.
+    /// URL of a read replica, or `@` and the path of a file that contains it. The replica answers reads with
+    /// `?stale=ok`.
+    #[arg(long, env = "REVWALLET_DATABASE_READ_URL", global = true, hide_env_values = true, value_parser = from_setting)]
+    pub database_read_url: Option<Secret>,
+    /// Longest time that the read replica may lag behind; while the replica lags further behind, the primary answers.
+    #[arg(long, env = "REVWALLET_DATABASE_READ_LAG_MAX", global = true, default_value = "10s", value_parser = settings::positive_duration)]
+    pub database_read_lag_max: Duration,
+    /// Most connections of the pool, and of the pool of the read replica.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(CONNECTIONS_MIN..=10_000))]
     pub database_connections_max: u32,
     /// Longest time that a request waits for a connection.
@@ -65,6 +76,33 @@ impl DatabaseArgs {
         let given = [&self.database_url, &self.database_url_file].into_iter().flatten();
         given.map(Secret::reveal).find(|url| !url.is_empty())
     }
+
+    /// The read replica, if one is set; an empty setting counts as absent.
+    fn replica(&self, metrics: &Arc<Metrics>) -> anyhow::Result<Option<ReadReplica>> {
+        let given = self.database_read_url.as_ref().map(Secret::reveal);
+        let Some(url) = given.filter(|url| !url.is_empty()) else { return Ok(None) };
+        let options = server::options("REVWALLET_DATABASE_READ_URL", url)?;
+        let options = server::with_session_settings(options);
+        let pool = self.pool_options();
+        Ok(Some(ReadReplica::new(options, pool, self.database_read_lag_max, Arc::clone(metrics))))
+    }
+
+    fn pool_options(&self) -> PgPoolOptions {
+        PgPoolOptions::new()
+            .max_connections(self.database_connections_max)
+            .acquire_timeout(self.database_acquire_timeout)
+            // A ping on every use would double the round trips of a read.
+            .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    if state.idle_for > IDLE_WITHOUT_PING {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(|connection, _| Box::pin(become_application(connection)))
+    }
 }
 
 /// Longest idle time after which a connection is used without a ping.
@@ -76,6 +114,7 @@ pub struct Database(Arc<DatabaseParts>);
 
 pub struct DatabaseParts {
     pool: PgPool,
+    replica: Option<ReadReplica>,
     options: PgConnectOptions,
     pipelined: Pipelined,
     embedded: Option<Arc<Embedded>>,
@@ -115,8 +154,9 @@ impl Database {
         start_embedded: impl AsyncFnOnce() -> anyhow::Result<Embedded>,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
+        let replica = args.replica(metrics)?;
         let (options, mut pipelined, embedded) = if let Some(url) = args.url() {
-            (server::options(url)?, url.parse::<Pipelined>()?, None)
+            (server::options("DATABASE_URL", url)?, url.parse::<Pipelined>()?, None)
         } else {
             let embedded = start_embedded().await?;
             let mut config = tokio_postgres::Config::new();
@@ -132,24 +172,10 @@ impl Database {
             }
             return Err(cause);
         }
-        let pool = PgPoolOptions::new()
-            .max_connections(args.database_connections_max)
-            .acquire_timeout(args.database_acquire_timeout)
-            // A ping on every use would double the round trips of a read.
-            .test_before_acquire(false)
-            .before_acquire(|connection, state| {
-                Box::pin(async move {
-                    if state.idle_for > IDLE_WITHOUT_PING {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(|connection, _| Box::pin(become_application(connection)))
-            .connect_lazy_with(options.clone());
+        let pool = args.pool_options().connect_lazy_with(options.clone());
         metrics.db_client_connection_max.set(f64::from(args.database_connections_max));
         let metrics = Arc::clone(metrics);
-        Ok(Self(Arc::new(DatabaseParts { pool, options, pipelined, embedded, metrics })))
+        Ok(Self(Arc::new(DatabaseParts { pool, replica, options, pipelined, embedded, metrics })))
     }
 
     /// Migrates the schema to the version of this program. `migrate_others` migrates the schemas that these migrations
@@ -191,18 +217,64 @@ impl Database {
 
     /// Takes a connection from the pool. Its use is measured under the name of the operation.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
-        self.take(operation, Scope::Statements).await
+        self.take(&self.pool, operation, Scope::Statements).await
     }
 
     /// Takes a connection whose statements all see the same snapshot, and notes the position of the snapshot for the
-    /// answer.
+    /// answer. If the client accepts an older state, the snapshot may be that of the read replica.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
-        let mut connection = self.take(operation, Scope::Snapshot).await?;
+        match self.stale_snapshot(operation).await {
+            Some(snapshot) => Ok(snapshot),
+            None => self.fresh_snapshot(operation).await,
+        }
+    }
+
+    /// Like `snapshot`, for reads that also depend on what was read before: always the primary's.
+    pub async fn fresh_snapshot(&self, operation: &'static str) -> Result<DbConnection> {
+        self.snapshot_in(&self.pool, operation).await
+    }
+
+    /// Like `acquire`, for a single statement that reads its own position. If the client accepts an older state, the
+    /// connection may be to the read replica.
+    pub async fn read(&self, operation: &'static str) -> Result<DbConnection> {
+        match self.stale_snapshot(operation).await {
+            Some(snapshot) => Ok(snapshot),
+            None => self.acquire(operation).await,
+        }
+    }
+
+    /// A snapshot of the read replica, if the client accepts an older state and the replica can be used.
+    async fn stale_snapshot(&self, operation: &'static str) -> Option<DbConnection> {
+        let replica = self.replica.as_ref().filter(|_| position::may_be_stale())?;
+        // Boxed, so that this rare path does not enlarge the future of every read.
+        match Box::pin(self.snapshot_in(replica.pool_for_read()?, operation)).await {
+            Ok(snapshot) => Some(snapshot),
+            Err(cause) => {
+                replica.note_failure(&cause);
+                None
+            }
+        }
+    }
+
+    async fn snapshot_in(&self, pool: &PgPool, operation: &'static str) -> Result<DbConnection> {
+        let mut connection = self.take(pool, operation, Scope::Snapshot).await?;
         position::note_read(sql::read_position(&mut connection).await?);
         Ok(connection)
     }
 
-    async fn take(&self, operation: &'static str, scope: Scope) -> Result<DbConnection> {
+    /// Checks the read replica until shutdown. Without a replica, returns at once.
+    pub async fn watch_replica(&self, stopping: CancellationToken) {
+        if let Some(replica) = &self.replica {
+            replica.watch(self, stopping).await;
+        }
+    }
+
+    async fn take(
+        &self,
+        pool: &PgPool,
+        operation: &'static str,
+        scope: Scope,
+    ) -> Result<DbConnection> {
         let span = if is_exported(&Span::current()) {
             info_span!(
                 "db.operation",
@@ -217,10 +289,8 @@ impl Database {
         let wait = PoolWait::new(&self.metrics);
         // Boxed: the future of the pool takes 5 KB, in the future of every operation that may need a connection.
         let acquired = match scope {
-            Scope::Statements => Box::pin(self.pool.acquire()).await.map(Held::Connection),
-            Scope::Snapshot => {
-                Box::pin(self.pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot)
-            }
+            Scope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
+            Scope::Snapshot => Box::pin(pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot),
         };
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
             self.metrics.db_client_connection_timeouts_total.increment(1);
@@ -268,6 +338,9 @@ impl Database {
     /// Closes the pool, and stops the embedded server if this program started it.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
         if let Some(embedded) = &self.embedded {
             embedded.stop().await;
         }

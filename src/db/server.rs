@@ -15,15 +15,15 @@ const VERSION_MIN: i32 = 15;
 /// Longest time that the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Parses a URL. The URL may contain a password, so error messages never include the URL.
-pub(super) fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
+/// Parses the URL in a setting. The URL may contain a password, so error messages never include the URL.
+pub(super) fn options(setting: &str, url: &str) -> anyhow::Result<PgConnectOptions> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         bail!(
-            "DATABASE_URL is not a PostgreSQL URL; write postgres://user:password@host:5432/database"
+            "{setting} is not a PostgreSQL URL; write postgres://user:password@host:5432/database"
         );
     }
     PgConnectOptions::from_str(url).map_err(|_| {
-        anyhow!("DATABASE_URL is malformed; write postgres://user:password@host:5432/database, with special characters as %XX")
+        anyhow!("{setting} is malformed; write postgres://user:password@host:5432/database, with special characters as %XX")
     })
 }
 

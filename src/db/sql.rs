@@ -44,6 +44,55 @@ pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
     Ok(position.fetch_one(db).await?)
 }
 
+/// The installation that a database belongs to, and the last seal of its book.
+pub(super) struct StateOfCopy {
+    installation: Uuid,
+    seq: i64,
+    hash: Vec<u8>,
+}
+
+pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> {
+    let state = sqlx::query_as!(
+        StateOfCopy,
+        r#"
+        select i.id as installation, s.seq, s.hash
+        from installation i
+        cross join lateral (
+            select seq, hash from ledger.seal where book = 1 order by seq desc limit 1
+        ) s"#
+    );
+    Ok(state.fetch_one(db).await?)
+}
+
+/// A copy of a database, compared with the original.
+pub(super) struct ComparedCopy {
+    /// Whether the original contains the last seal of the copy.
+    pub is_copy: bool,
+    /// Seconds since the first batch that the copy lacks.
+    pub lag: f64,
+}
+
+/// Compares a copy, whose state was read before, with this database.
+pub(super) async fn compare_copy(
+    db: &mut PgConnection,
+    copy: &StateOfCopy,
+) -> Result<ComparedCopy> {
+    let compared = sqlx::query_as!(
+        ComparedCopy,
+        r#"
+        select i.id = $1
+                and exists (select from ledger.seal where book = 1 and seq = $2 and hash = $3) as "is_copy!",
+            coalesce(extract(epoch from clock_timestamp() - (
+                select at from ledger.seal where book = 1 and seq > $2 order by seq limit 1
+            ))::float8, 0) as "lag!"
+        from installation i"#,
+        copy.installation,
+        copy.seq,
+        copy.hash,
+    );
+    Ok(compared.fetch_one(db).await?)
+}
+
 /// Name of the current user, if the role of the application exists and the user may not switch to that role.
 pub(super) async fn user_without_role(
     db: &mut PgConnection,

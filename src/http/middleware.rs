@@ -32,7 +32,7 @@ use super::context::RequestContext;
 use super::cors::CorsOrigins;
 use super::decimal::MoneyFormat;
 use super::memory::MemoryBudget;
-use super::position;
+use super::position::{self, ReadOptions};
 use super::response::{Complete, CompleteLayer, ResponseBody};
 use super::rpc::RpcMethods;
 use super::rpc::record::CallRecorder;
@@ -114,12 +114,12 @@ impl RequestPipeline {
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
-        let is_read = request.method().is_safe();
+        let read_options = ReadOptions::of(&request);
         let preferred_money = MoneyFormat::preferred(request.headers());
         // Boxed: the layers below move their future of 2 KB less often.
         let response = Box::pin(call(request)).instrument(context.span().clone());
         let response = preferred_money.unwrap_or(self.money).scope(response);
-        let Ok(mut response) = position::add_to_read(is_read, response).await;
+        let Ok(mut response) = position::add_to_read(read_options, response).await;
         if let Some(money) = preferred_money {
             money.confirm(response.headers_mut());
         }

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
+use crate::db::position::may_be_stale;
 use crate::error::{Error, Result};
 
 /// Page size when the client gives none.
@@ -25,9 +26,15 @@ pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
+/// A link to another page of a list, which may be stale if this page may be.
+pub fn link(path: &str, rel: &str) -> String {
+    let stale = if may_be_stale() { "&stale=ok" } else { "" };
+    format!("<{path}{stale}>; rel=\"{rel}\"")
+}
+
 /// Adds a link to the next page, if there may be a next page.
 pub fn link_next(headers: &mut HeaderMap, path: Option<&str>) {
-    let link = path.map(|path| HeaderValue::try_from(format!("<{path}>; rel=\"next\"")));
+    let link = path.map(|path| HeaderValue::try_from(link(path, "next")));
     if let Some(Ok(link)) = link {
         headers.insert(header::LINK, link);
     }

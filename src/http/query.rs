@@ -14,6 +14,7 @@ use url::form_urlencoded;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 
+use super::position::{STALE, STALE_OK};
 use crate::error::{Error, FieldError, Result};
 
 /// Most faulty parameters that an answer lists.
@@ -72,6 +73,8 @@ impl KnownParameters {
         for (name, value) in form_urlencoded::parse(query.as_bytes()).take(ERRORS_MAX) {
             let detail = if !known.iter().any(|known| *known == name) {
                 "is not a parameter of this operation"
+            } else if name == STALE && value != STALE_OK {
+                "must be ok, or absent"
             } else if value.contains('\0') {
                 // Postgres cannot store a NUL, so a search for such a value finds nothing.
                 "must not contain a NUL"
@@ -96,7 +99,14 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
     let operations = operations.into_iter();
     let operations = operations.filter_map(|(method, one)| Some((method, one.as_ref()?)));
     let operations = operations.filter(|(_, operation)| !is_page(operation));
-    operations.map(|(method, operation)| (method, names_of(operation))).collect()
+    let names = operations.map(|(method, operation)| {
+        let mut names = names_of(operation);
+        // Every read has this parameter, which the document gets later.
+        let is_read = method == Method::GET && operation.responses.responses.contains_key("200");
+        names.extend(is_read.then(|| STALE.to_owned()));
+        (method, names)
+    });
+    names.collect()
 }
 
 /// Whether an operation returns a page about the API. Such a page ignores its query parameters.

@@ -56,7 +56,7 @@ impl Wallets {
             Some(to) => Some(to.min(self.settled_until().await?)),
             None => None,
         };
-        let mut db = self.db.snapshot("wallet.statement").await?;
+        let mut db = self.db.fresh_snapshot("wallet.statement").await?;
         let (from, before) = seqs_between(&mut db, from, to).await?;
         let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
         let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;

@@ -74,14 +74,14 @@ impl Wallets {
     ) -> Result<WalletBalance> {
         let record = self.visible_record(caller, id).await?;
         let Some(moment) = moment else {
-            let mut db = self.db.acquire("wallet.get").await?;
+            let mut db = self.db.read("wallet.get").await?;
             return current_balance(&mut db, id, record).await;
         };
         if moment > OffsetDateTime::now_utc() {
             return Err(Error::field("?at", "must not be in the future"));
         }
         let at = moment.min(self.settled_until().await?);
-        let mut db = self.db.snapshot("wallet.get").await?;
+        let mut db = self.db.fresh_snapshot("wallet.get").await?;
         let seq = read::seq_at(&mut db, BOOK, at).await?;
         let balance = balance_at(&mut db, id, record, seq).await?;
         Ok(WalletBalance { as_of: Some(AsOf { seq, at }), ..balance })

@@ -36,6 +36,7 @@ mod page;
 mod play;
 mod positions;
 mod realtime;
+mod replica;
 mod runbooks;
 mod startup;
 mod strictness;

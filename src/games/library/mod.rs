@@ -42,7 +42,7 @@ impl Games {
         user: UserId,
         caller: &Caller,
     ) -> Result<OffsetDateTime> {
-        let mut db = self.db.acquire("games.owner").await?;
+        let mut db = self.db.read("games.owner").await?;
         let found = sql::owner(&mut db, game, user).await?;
         drop(db);
         let publisher_user = found.as_ref().and_then(|found| found.publisher_user);

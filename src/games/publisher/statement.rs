@@ -111,7 +111,7 @@ impl Games {
         drop(db);
         let own = seller_account(Some(publisher), currency)?;
         let accounts = Accounts { own, tax: AccountId::system(SystemRole::Tax, currency) };
-        let mut db = self.db.snapshot("games.statement").await?;
+        let mut db = self.db.fresh_snapshot("games.statement").await?;
         let first = match from {
             Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
             None => 1,

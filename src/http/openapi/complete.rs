@@ -7,6 +7,7 @@ use super::example::sample;
 use super::money;
 use crate::error::{CredentialFault, Error};
 use crate::http::decimal::MoneyFormat;
+use crate::http::position::{STALE, STALE_OK};
 use crate::http::problem::{PROBLEMS_STATUS, ProblemBody};
 
 /// Trace id in examples.
@@ -20,7 +21,8 @@ pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: Mone
     document["webhooks"] = webhooks;
     document["components"]["responses"] = failures();
     document["components"]["headers"] = headers();
-    document["components"]["parameters"] = json!({ "Prefer": money::preference(money) });
+    document["components"]["parameters"] =
+        json!({ "Prefer": money::preference(money), "Stale": stale() });
     money::write(&mut document, money);
     let schemas = document["components"]["schemas"].clone();
     for (method, operation) in items(&mut document["paths"]).flat_map(operations) {
@@ -66,6 +68,7 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
         return;
     };
     let answers_problems = responses.remove(PROBLEMS_STATUS).is_some();
+    let is_read = method == "get" && answers_problems && responses.contains_key("200");
     let own = responses.iter_mut().filter(|(_, response)| response.get("$ref").is_none());
     for (status, response) in own {
         let mut names = vec!["X-Request-Id"];
@@ -75,8 +78,7 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
         names.extend((is_success && is_page).then_some("Link"));
         names.extend((is_success && answers_problems).then_some("Preference-Applied"));
         names.extend((status == "201" && method == "post").then_some("Location"));
-        names
-            .extend((is_success && method == "get" && answers_problems).then_some("Book-Position"));
+        names.extend((is_success && is_read).then_some("Book-Position"));
         let headers = names.into_iter().map(|name| (name.to_owned(), reference("headers", name)));
         response["headers"] = Value::Object(headers.collect());
     }
@@ -90,7 +92,9 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
     }
     if answers_problems {
         let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
-        parameters.as_array_mut().expect("a list").push(reference("parameters", "Prefer"));
+        let parameters = parameters.as_array_mut().expect("a list");
+        parameters.push(reference("parameters", "Prefer"));
+        parameters.extend(is_read.then(|| reference("parameters", "Stale")));
     }
     add_examples(operation, schemas);
 }
@@ -233,6 +237,16 @@ fn failures() -> Value {
         (name.to_owned(), response)
     });
     Value::Object(responses.into_iter().collect())
+}
+
+/// The parameter of reads that a read replica may answer.
+fn stale() -> Value {
+    json!({
+        "name": STALE,
+        "in": "query",
+        "description": "`ok`: the answer may be a little old, if the server has a read replica. `Book-Position` says how old.",
+        "schema": { "type": "string", "enum": [STALE_OK] },
+    })
 }
 
 /// The headers that responses share.

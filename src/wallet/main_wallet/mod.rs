@@ -113,7 +113,7 @@ impl Wallets {
         player: &PlayerId,
         currency: Currency,
     ) -> Result<MainBalance> {
-        let mut db = self.db.acquire("wallet.main_balance").await?;
+        let mut db = self.db.read("wallet.main_balance").await?;
         let found = sql::main_balance(&mut db, BOOK, player, currency.code()).await?;
         drop(db);
         caller.require_read_player(found.as_ref().map(|found| found.main.player))?;

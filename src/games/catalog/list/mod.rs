@@ -93,7 +93,7 @@ impl Games {
     ) -> Result<Arc<CachedList>> {
         // The list expires, because sales begin, end and sell out without a change of the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
-        let mut db = self.db.snapshot("games.list").await?;
+        let mut db = self.db.fresh_snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;
         if filter.search.is_some() {
             sql::plan_by_values(&mut db).await?;

@@ -13,7 +13,7 @@ use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::extract::{Path, Query};
 use crate::http::fields::moment;
-use crate::http::pagination::page_limit;
+use crate::http::pagination::{link, page_limit};
 use crate::http::problem::Problems;
 use crate::ids::PlayerId;
 use crate::play::leaderboards::Leaderboards;
@@ -103,7 +103,7 @@ async fn get_balance_leaderboard(
     let next = page.next.map(|at| ("next", "after", at));
     let previous = page.previous.map(|at| ("prev", "before", at));
     let links = [next, previous].into_iter().flatten().map(|(rel, name, at)| {
-        format!("</api/leaderboard?limit={limit}&{name}={}>; rel=\"{rel}\"", at.encode())
+        link(&format!("/api/leaderboard?limit={limit}&{name}={}", at.encode()), rel)
     });
     let links = links.collect::<Vec<_>>().join(", ");
     let body = BalancePageBody {

@@ -16,7 +16,7 @@ use crate::http::body::JsonBody;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::{metadata, moment, string};
-use crate::http::pagination::page_limit;
+use crate::http::pagination::{link, page_limit};
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency_key::IdempotencyKey;
@@ -279,15 +279,15 @@ async fn get_leaderboard(
     let limit = page_limit(query.limit)?;
     let start = page_start(query.after.as_deref(), query.before.as_deref())?;
     let page = leaderboards.page(&name, query.season, &start, limit).await?;
-    let link = |rel: &str, name: &str, cursor: &Cursor| {
+    let link_at = |rel: &str, name: &str, cursor: &Cursor| {
         let path = format!("/api/leaderboards/{}", page.board.name);
         let season = page.season.number;
         let cursor = cursor.encode();
-        format!("<{path}?limit={limit}&season={season}&{name}={cursor}>; rel=\"{rel}\"")
+        link(&format!("{path}?limit={limit}&season={season}&{name}={cursor}"), rel)
     };
     let links: Vec<String> = [
-        page.next.as_ref().map(|cursor| link("next", "after", cursor)),
-        page.previous.as_ref().map(|cursor| link("prev", "before", cursor)),
+        page.next.as_ref().map(|cursor| link_at("next", "after", cursor)),
+        page.previous.as_ref().map(|cursor| link_at("prev", "before", cursor)),
     ]
     .into_iter()
     .flatten()
