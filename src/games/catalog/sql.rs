@@ -146,8 +146,11 @@ pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<Ga
         GameFacts,
         r#"select state, stock, g.publisher as "publisher: PublisherId", b.app_user as "publisher_user?: UserId",
             base as "base: GameId",
-            exists (select from game_purchase p where p.game = g.id)
-                or exists (select from key_batch k where k.game = g.id) as "was_sold!"
+            exists (
+                select from game_purchase p where p.game = g.id and p.refunded_at is null and p.revoked_at is null
+            ) or exists (
+                select from game_purchase p where p.game = g.id and (p.refunded_at is not null or p.revoked_at is not null)
+            ) or exists (select from key_batch k where k.game = g.id) as "was_sold!"
         from game g left join publisher b on b.id = g.publisher
         where g.id = $1 and state <> 'deleted'"#,
         id.0
