@@ -8,7 +8,7 @@ use revwallet::auth::Scope;
 use serde_json::json;
 
 use super::offers::crowd;
-use super::{add, buy, cents, change, delete, refund, titles};
+use super::{add, buy, buyer, cents, change, delete, refund, titles};
 use crate::harness::program::{Folder, Program};
 use crate::harness::users::User;
 use crate::harness::{Client, eventually, run, run_with};
@@ -51,6 +51,40 @@ async fn a_hundred_buyers_share_37_copies_and_those_that_come_back() {
         assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 5);
         assert_eq!(winners(&users, 1_000, 1_000).await, 37);
         assert_eq!(app.get(&format!("/api/games/{id}")).await.json()["limited"], 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_free_and_a_paid_game_that_are_bought_at_once_with_one_key_are_one_purchase() {
+    run(async |app| {
+        let store = app.api_key(&[Scope::GamesWrite]).await;
+        let (mut free, mut paid) = (Vec::new(), Vec::new());
+        for number in 0..20 {
+            free.push(add(&store, &format!("Free {number}"), "0", json!({})).await);
+            paid.push(add(&store, &format!("Paid {number}"), "1", json!({})).await);
+        }
+        let (ada, eve) = (buyer(app, "ada", 2_000).await, buyer(app, "eve", 2_000).await);
+        // A quote of each paid game is cached, so that its posting does not wait for a read.
+        for game in &paid {
+            assert_eq!(buy(&eve, *game, json!({})).await.status, 201);
+        }
+        let purchase = async |game: i64, key: &str| {
+            ada.post_with_key(&format!("/api/games/{game}/purchase"), key, json!({})).await
+        };
+
+        let mut charged = 0;
+        for (number, (free, paid)) in free.into_iter().zip(paid).enumerate() {
+            let key = format!("k{number}");
+            let (free, paid) = tokio::join!(purchase(free, &key), purchase(paid, &key));
+            let (made, refused) = if paid.status == 201 { (&paid, &free) } else { (&free, &paid) };
+            assert_eq!(made.status, 201, "{}", made.text);
+            refused.problem(422, "idempotency-key-reused");
+            charged += i64::from(paid.status == 201);
+        }
+
+        assert_eq!(cents(&ada).await, 2_000 - 100 * charged);
+        assert_eq!(titles(&ada).await.len(), 20);
     })
     .await;
 }
