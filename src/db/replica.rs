@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that a read waits for a connection to the replica, before the primary answers it.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the last check or read found.
+/// Whether the replica can be used, as the last check or read has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplicaState {
     /// The replica answers, and lags less than the setting allows.

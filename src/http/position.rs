@@ -14,7 +14,7 @@ pub(super) const STALE: &str = "stale";
 /// The value that allows a stale answer.
 pub(super) const STALE_OK: &str = "ok";
 
-/// What the positions of a request's reads mean for its answer.
+/// How the reads of a request affect its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
     /// Whether the request is a read, so that its answer carries a position.

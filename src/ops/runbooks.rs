@@ -38,13 +38,13 @@ macro_rules! runbooks {
     };
 }
 
-const RUNBOOKS: [Document; 45] = runbooks! {
+const RUNBOOKS: [Document; 46] = runbooks! {
     "BookReaderLag" "CodesGuessed" "CredentialInLogs" "DatabaseDown" "DeadLetters" "DiskFillsIn4h" "EdgeDown"
     "EmbeddedPostgresRestarted" "ErrorBudgetBurn" "ErrorsLogged" "HotWalletShort" "JobsWaiting" "LedgerAuditorStale"
     "LedgerFollowerAlone" "LedgerInvariantViolated" "LedgerQueueNearCapacity" "LedgerWriterStalled" "LogLinesDiscarded"
     "LogLinesDropped" "LogPipelineLossy" "LoginFailureSpike" "LongTransactions" "NotificationsFailing"
     "OrderNotificationsFailing" "OrdersOfUnknownVersion" "OrdersStalled" "OrdersStuck" "OrdersUnknown" "PanicCaught"
-    "PoolExhausted" "PrizesUnpaid" "ProbeFailing" "PublisherInDebt" "RefundSpike" "ReplicationSlotLag"
+    "PoolExhausted" "PrizesUnpaid" "ProbeFailing" "PublisherInDebt" "ReadReplicaUnused" "RefundSpike" "ReplicationSlotLag"
     "RequestsTurnedAway" "RulesFailing" "SeasonOverdue" "SeriesNearBudget" "TargetMissing" "TraceSpansDiscarded"
     "WalArchiveFailing" "WebSocketClientsSlow" "WebSocketsRefused" "WebhooksFailing"
 };

@@ -70,8 +70,8 @@ impl Fault {
 
 pub async fn all_faults(stack: &Stack) {
     // These raise alerts of their own, so they need not wait for each other.
-    let mut tables: [Vec<Row>; 7] = Default::default();
-    let [webhook, clients, prizes, refunds, keys, passwords, leader] = &mut tables;
+    let mut tables: [Vec<Row>; 8] = Default::default();
+    let [webhook, clients, prizes, refunds, keys, passwords, leader, replica] = &mut tables;
     tokio::join!(
         failing_webhook(stack, webhook),
         stalled_clients(stack, clients),
@@ -80,7 +80,9 @@ pub async fn all_faults(stack: &Stack) {
         guessed_keys(stack, keys),
         password_guessing(stack, passwords),
         unreachable_leader(stack, leader),
+        unreachable_replica(stack, replica),
     );
+    stop_third(stack).await;
     let mut table: Vec<Row> = tables.into_iter().flatten().collect();
     let tampered = tampered_balance(stack).await;
     let mut of_first = Vec::new();
@@ -249,7 +251,7 @@ async fn password_guessing(stack: &Stack, table: &mut Vec<Row>) {
 }
 
 /// The leader of the book of the second and the third program publishes an address at which no program listens, as with
-/// a wrong `--advertise-address`. Stops the third program at the end, because later faults expect no other on this book.
+/// a wrong `--advertise-address`.
 async fn unreachable_leader(stack: &Stack, table: &mut Vec<Row>) {
     let alerts = &[("LedgerFollowerAlone", "ticket")];
     let mut fault = Fault::begin(stack, "a leader that publishes a wrong address", alerts).await;
@@ -262,7 +264,26 @@ async fn unreachable_leader(stack: &Stack, table: &mut Vec<Row>) {
     fault.fires(stack).await;
     publish("127.0.0.2:", "127.0.0.1:").await;
     fault.resolves(stack, table).await;
+}
 
+/// Clients of the third program accept an older state, and its read replica does not answer.
+async fn unreachable_replica(stack: &Stack, table: &mut Vec<Row>) {
+    let client = stack.third_public.with_credential(&stack.second_key());
+    let alerts = &[("ReadReplicaUnused", "ticket")];
+    let mut fault = Fault::begin(stack, "a read replica that does not answer", alerts).await;
+    while !stack.fires("ReadReplicaUnused", "ticket").await
+        && fault.injected_at.elapsed() < ALERT_TIMEOUT
+    {
+        let read = client.get("/wallet?limit=1&stale=ok").await;
+        assert_eq!(read.status, 200, "{}", read.text);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    fault.fires(stack).await;
+    fault.resolves(stack, table).await;
+}
+
+/// Stops the third program, because later faults expect no other on the book of the second.
+async fn stop_third(stack: &Stack) {
     let third = stack.third.lock().unwrap().take().unwrap();
     stack.scrape_programs();
     let gone = async || {

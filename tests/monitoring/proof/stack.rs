@@ -89,9 +89,12 @@ impl Stack {
         let first = Program::start(&[&own, SETTINGS].concat()).await;
         let database = Database::create().await;
         let url = format!("--database-url={}", database.url);
-        let own = [&url as &str, "--allow-unsafe-server"];
+        // A database is the perfect replica of itself.
+        let replica = format!("--database-read-url={}", database.url);
+        let own = [&url as &str, &replica, "--allow-unsafe-server"];
         let second = Program::start(&[&own, SETTINGS].concat()).await;
-        let third = [&url as &str, "--allow-unsafe-server", "--only=api"];
+        let replica = "--database-read-url=postgres://revwallet@127.0.0.1:9/revwallet";
+        let third = [&url as &str, replica, "--allow-unsafe-server", "--only=api"];
         let third = Program::start(&[&third, SETTINGS].concat()).await;
         let received = Received::default();
         let receiver = start_receiver(Arc::clone(&received), first.internal.clone()).await;

@@ -150,6 +150,18 @@ const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "ReadReplicaUnused",
+        severity: "ticket",
+        expression: r#"sum by (job, instance) (rate(wallet_replica_reads_total{outcome=~"behind|unavailable"}[5m])) > 0"#,
+        pending_for: "10m",
+        summary: "{{ $labels.instance }} does not use its read replica: {{ $value | humanize }} reads per second with ?stale=ok go to the primary",
+        dashboard: "revwallet-postgres",
+        firing_series: &[(
+            r#"wallet_replica_reads_total{job="revwallet",instance="a",outcome="behind"}"#,
+            "0+60x120",
+        )],
+    },
+    Alert {
         name: "RequestsTurnedAway",
         severity: "ticket",
         expression: r#"sum by (job) (rate(wallet_http_rejected_total{reason=~"load_shed|timeout"}[5m])) > 0.5"#,

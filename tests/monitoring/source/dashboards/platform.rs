@@ -28,6 +28,13 @@ pub fn postgres() -> Dashboard {
                 .query("histogram_quantile(0.5, sum by (le) (rate(db_client_connection_wait_time_seconds_bucket{}[$__rate_interval])))", "p50")
                 .query("histogram_quantile(0.99, sum by (le) (rate(db_client_connection_wait_time_seconds_bucket{}[$__rate_interval])))", "p99")
                 .thresholds(0.1, 1.0),
+            time_series("Reads with stale=ok by who answered", "ops", "Reads of clients that accept an older state: answered by the read replica, or by the primary because the replica is behind or unavailable.").begins("Read replica")
+                .query("sum by (outcome) (rate(wallet_replica_reads_total{}[$__rate_interval]))", "{{outcome}}")
+                .empty_when("no read replica is set"),
+            time_series("Lag of the read replica", "s", "Time since the first batch of the book that the read replica lacks.")
+                .query("max by (instance) (wallet_replica_lag_seconds{})", "{{instance}}")
+                .thresholds(1.0, 10.0)
+                .empty_when("no read replica is set"),
             time_series("Database operations", "ops", "Database operations per second by name.").begins("Operations").query("sum by (db_operation_name) (rate(db_client_operation_duration_seconds_count{}[$__rate_interval]))", "{{db_operation_name}}"),
             time_series("Database operation latency p99", "s", "Time that each operation holds its connection.")
                 .query("histogram_quantile(0.99, sum by (le, db_operation_name) (rate(db_client_operation_duration_seconds_bucket{}[$__rate_interval])))", "{{db_operation_name}}"),
