@@ -113,7 +113,8 @@ impl App {
         let users = Users::open(db, &config.users, policy, metrics).await?;
         let api_keys = ApiKeys::new(db.clone(), Arc::clone(metrics));
         let has_api = config.lifecycle.runs(ProcessPart::Api);
-        let candidacy = config.ledger.candidacy(internal_address, has_api);
+        let stopping = CancellationToken::new();
+        let candidacy = config.ledger.candidacy(internal_address, has_api, &stopping);
         let wallets = open_book(config, db, candidacy, tasks, metrics).await?;
         let tail = follow_book(config, db, tasks, metrics);
         let webhooks = Webhooks::new(
@@ -141,7 +142,6 @@ impl App {
             metrics,
         };
         let realtime = Realtime::start(options, tasks);
-        let stopping = CancellationToken::new();
         let ledger = wallets.ledger().clone();
         let runtimes = [("main", Handle::current()), ("sockets", sockets_runtime().clone())];
         let exposition = Exposition::new(Arc::clone(metrics), runtimes);

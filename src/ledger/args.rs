@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::builder::RangedU64ValueParser;
+use tokio_util::sync::CancellationToken;
 
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
@@ -45,12 +46,21 @@ pub struct LedgerArgs {
 impl LedgerArgs {
     /// Part of this process in the election of a leader; `None` if it only writes its own postings. `internal` is the
     /// address of the internal listener.
-    pub fn candidacy(&self, internal: SocketAddr, has_api: bool) -> Option<Candidacy> {
+    pub fn candidacy(
+        &self,
+        internal: SocketAddr,
+        has_api: bool,
+        stopping: &CancellationToken,
+    ) -> Option<Candidacy> {
         let address = match &self.advertise_address {
             Some(address) => AdvertisedAddress::Configured(address.clone()),
             None => AdvertisedAddress::Listener(internal),
         };
-        let candidacy = if has_api { Candidacy::Leader(address) } else { Candidacy::Follower };
+        let candidacy = if has_api {
+            Candidacy::Leader { address, stopping: stopping.clone() }
+        } else {
+            Candidacy::Follower
+        };
         self.ledger_forwarding.then_some(candidacy)
     }
 

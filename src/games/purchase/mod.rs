@@ -144,8 +144,11 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
-        // An earlier attempt of the same request may have succeeded.
-        if let Some(earlier) = self.find_purchase(key).await? {
+        // An earlier attempt of the same request may have succeeded. Whatever the outcome, it is found below, but only here
+        // before its code counts as a guess.
+        if request.code.is_some()
+            && let Some(earlier) = self.find_purchase(key).await?
+        {
             return Ok(earlier);
         }
         let mut guess = match &request.code {

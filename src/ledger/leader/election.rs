@@ -29,6 +29,8 @@ pub(super) struct Election {
     pub(super) database: Pipelined,
     pub(super) book: i32,
     pub(super) candidacy: Candidacy,
+    /// Cancelled when the process begins to stop: another process then takes over, while this one drains.
+    pub(super) stopping: CancellationToken,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -48,7 +50,7 @@ impl Election {
         Ok(())
     }
 
-    /// Checks in intervals who leads, until the session is lost.
+    /// Checks in intervals who leads, until the session is lost or this process leads and begins to stop.
     async fn hold_session(&self) -> anyhow::Result<()> {
         let mut database = self.database.clone();
         database.config.application_name("revwallet election");
@@ -66,8 +68,15 @@ impl Election {
                 _ => None,
             };
             self.set(leadership);
-            let interval = if key.is_some() { LEADER_INTERVAL } else { FOLLOWER_INTERVAL };
-            tokio::time::sleep(interval).await;
+            if key.is_none() {
+                tokio::time::sleep(FOLLOWER_INTERVAL).await;
+                continue;
+            }
+            let pause = tokio::time::sleep(LEADER_INTERVAL);
+            if self.stopping.run_until_cancelled(pause).await.is_none() {
+                // The end of the session releases the lock.
+                return Ok(());
+            }
         }
     }
 
@@ -82,7 +91,8 @@ impl Election {
             client.batch_execute("").await?;
             return Ok(Leadership::Leads { key });
         }
-        if let Candidacy::Leader(address) = &self.candidacy
+        if let Candidacy::Leader { address, .. } = &self.candidacy
+            && !self.stopping.is_cancelled()
             && client.query_one(sql::TRY_TO_LEAD, &[&self.book]).await?.try_get(0)?
         {
             let (key, address) = (Uuid::new_v4(), address.resolve(own));

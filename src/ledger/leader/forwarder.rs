@@ -1,22 +1,21 @@
-//! The forwarder: sends the postings of a follower to the leader, in batches over one connection.
+//! The forwarder: sends the postings of a follower to the leader, in batches over one stream.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Streaming};
 use uuid::Uuid;
 
 use super::doubt::Doubts;
 use super::proto::ledger_service_client::LedgerServiceClient;
-use super::proto::{PostReply, PostRequest, PostResponse, Posting};
+use super::proto::{PostReply, PostRequest, PostResponse};
 use super::wire::{self, LeaderReply, VERSION};
 use super::{LeaderAddress, Leadership};
 use crate::ledger::writer::{PostError, QueuedPosting};
@@ -50,9 +49,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(16);
 
 /// Number of failed attempts to reach the leader after which a warning is logged.
 const FAILURES_BEFORE_WARNING: u32 = 4;
-
-/// A request to the leader that has ended, with the postings that it sent.
-type Ended = (Vec<QueuedPosting>, Instant, Result<PostResponse, Status>);
 
 /// The task that sends postings to the leader.
 pub(super) struct Forwarder {
@@ -110,7 +106,7 @@ impl Forwarder {
             match Connection::open(&leader).await {
                 Ok(connection) => {
                     self.set_role(Role::Follower);
-                    let has_answered = self.serve(&connection, &leader, &token).await;
+                    let has_answered = self.serve(connection, &leader, &token).await;
                     failures = if has_answered { 0 } else { failures + 1 };
                     self.set_role(Role::Alone);
                 }
@@ -172,98 +168,103 @@ impl Forwarder {
         }
     }
 
-    /// Sends postings to one leader until a request fails, another process leads or the program stops, and all requests
+    /// Sends postings to one leader until the connection ends, another process leads or the program stops, and all requests
     /// have ended. Returns whether the leader answered a request.
     async fn serve(
         &mut self,
-        connection: &Connection,
+        mut connection: Connection,
         leader: &LeaderAddress,
         token: &CancellationToken,
     ) -> bool {
         let mut has_answered = false;
-        let mut requests: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
         let mut is_over = false;
-        loop {
-            if is_over && requests.is_empty() {
-                return has_answered;
-            }
+        while !is_over || !connection.sent.is_empty() {
             let mut items = Vec::new();
             tokio::select! {
                 biased;
-                Some((items, began, outcome)) = requests.next(), if !requests.is_empty() => {
-                    let is_answered = self.settle(items, began, outcome);
-                    has_answered |= is_answered;
-                    is_over |= !is_answered;
-                }
+                response = connection.response() => match response {
+                    Ok(answered) => {
+                        has_answered = true;
+                        self.settle(answered);
+                    }
+                    Err(end) => {
+                        self.end(connection, &end);
+                        return has_answered;
+                    }
+                },
                 changed = self.leadership.changed(), if !is_over => {
                     let current = self.leadership.borrow_and_update();
                     is_over = changed.is_err()
                         || !matches!(&*current, Leadership::Follows(current) if current == leader);
                 }
                 () = token.cancelled(), if !is_over => is_over = true,
-                count = self.queue.recv_many(&mut items, POSTINGS_MAX), if !is_over && requests.len() < REQUESTS_MAX => {
+                count = self.queue.recv_many(&mut items, POSTINGS_MAX), if !is_over && connection.sent.len() < REQUESTS_MAX => {
                     if count == 0 {
                         is_over = true;
                     } else {
                         for items in split(items) {
                             self.doubts.send(keys(&items));
-                            requests.push(Box::pin(connection.clone().send(items)));
+                            connection.send(items);
                         }
                     }
                 }
             }
             if is_over {
                 // Further postings go to the own writer at once, and so do those that wait.
-                self.set_role(Role::Alone);
-                while let Ok(item) = self.queue.try_recv() {
-                    self.hand_over(item);
+                self.give_up_following();
+            }
+        }
+        has_answered
+    }
+
+    /// Hands the postings that wait to the own writer, and lets further ones go there.
+    fn give_up_following(&mut self) {
+        self.set_role(Role::Alone);
+        while let Ok(item) = self.queue.try_recv() {
+            self.hand_over(item);
+        }
+    }
+
+    /// Hands the postings that a connection has left to the own writer.
+    fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
+        self.give_up_following();
+        for Sent { items, .. } in connection.sent {
+            match end {
+                ConnectionEnd::NotRead => {
+                    self.doubts.settle(keys(&items));
+                    for item in items {
+                        self.hand_over(item);
+                    }
                 }
+                ConnectionEnd::Failed(cause) => self.leave_all_open(items, cause),
             }
         }
     }
 
-    /// Answers the postings of a request that has ended. Returns whether the leader answered it.
-    fn settle(
-        &self,
-        items: Vec<QueuedPosting>,
-        began: Instant,
-        outcome: Result<PostResponse, Status>,
-    ) -> bool {
-        let replies = match outcome {
-            // The process does not lead, and has read no posting.
-            Err(status)
-                if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated) =>
-            {
-                self.doubts.settle(keys(&items));
-                for item in items {
-                    self.hand_over(item);
-                }
-                return false;
-            }
-            Ok(PostResponse { replies }) if replies.len() == items.len() => replies,
-            outcome => {
-                tracing::warn!(
-                    event = "ledger.forward_failed",
-                    error.message = outcome.err().map(|status| status.message().to_owned()),
-                    postings = items.len(),
-                    "the leader of the book did not answer; this process writes the postings itself"
-                );
-                let count = items.len() as u64;
-                self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
-                for item in items {
-                    self.leave_open(item);
-                }
-                return false;
-            }
-        };
-        self.metrics.wallet_ledger_forward_duration_seconds.record(began.elapsed().as_secs_f64());
-        let sent: Vec<Uuid> = keys(&items).collect();
+    fn leave_all_open(&self, items: Vec<QueuedPosting>, cause: &str) {
+        tracing::warn!(
+            event = "ledger.forward_failed",
+            error.message = cause,
+            postings = items.len(),
+            "the leader of the book did not answer; this process writes the postings itself"
+        );
+        let count = items.len() as u64;
+        self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
+        for item in items {
+            self.leave_open(item);
+        }
+    }
+
+    /// Answers the postings of a request.
+    fn settle(&self, answered: Answered) {
+        let Answered { sent: Sent { items, at }, replies } = answered;
+        self.metrics.wallet_ledger_forward_duration_seconds.record(at.elapsed().as_secs_f64());
+        let keys: Vec<Uuid> = keys(&items).collect();
         for (item, reply) in items.into_iter().zip(replies) {
             self.answer(item, reply);
         }
         // Afterwards, so that a posting that the leader left open is in doubt all the time.
-        self.doubts.settle(sent.into_iter());
-        true
+        self.doubts.settle(keys.into_iter());
     }
 
     /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
@@ -326,44 +327,85 @@ fn keys(items: &[QueuedPosting]) -> impl Iterator<Item = Uuid> {
     items.iter().filter_map(|item| item.posting.key).map(|key| key.hash)
 }
 
-/// A connection to the leader. Cheap to clone.
-#[derive(Clone)]
+/// A stream of requests to the leader, which answers them in their order.
 struct Connection {
-    client: LedgerServiceClient<Channel>,
-    authorization: MetadataValue<Ascii>,
+    requests: mpsc::UnboundedSender<PostRequest>,
+    responses: Streaming<PostResponse>,
+    /// The requests without a response, oldest first.
+    sent: VecDeque<Sent>,
+}
+
+/// A request to the leader.
+struct Sent {
+    items: Vec<QueuedPosting>,
+    at: Instant,
+}
+
+/// A request that the leader has answered.
+struct Answered {
+    sent: Sent,
+    replies: Vec<PostReply>,
+}
+
+/// How a connection ended.
+enum ConnectionEnd {
+    /// The leader has read none of the requests without a response.
+    NotRead,
+    /// The leader may have read them.
+    Failed(String),
 }
 
 impl Connection {
-    /// Connects, and checks with an empty request that the leader answers and accepts the key: a stopped process accepts
-    /// connections, and another program may listen at the address.
+    /// Connects, and waits until the leader has accepted the key: a stopped process accepts connections, and another program
+    /// may listen at the address.
     async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         let client = LedgerServiceClient::new(endpoint.connect().await?);
-        let connection = Self {
-            client: client.max_decoding_message_size(RESPONSE_BYTES_MAX),
-            authorization: format!("Bearer {}", leader.key).parse()?,
+        let mut client = client.max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let (requests, queue) = mpsc::unbounded_channel();
+        let next = async |mut queue: mpsc::UnboundedReceiver<PostRequest>| {
+            queue.recv().await.map(|request| (request, queue))
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connection.clone().post(Vec::new())).await??;
-        Ok(connection)
+        let mut call = Request::new(stream::unfold(queue, next));
+        call.metadata_mut().insert("authorization", format!("Bearer {}", leader.key).parse()?);
+        let accepted = tokio::time::timeout(CONNECT_TIMEOUT, client.post(call)).await??;
+        Ok(Self { requests, responses: accepted.into_inner(), sent: VecDeque::new() })
     }
 
-    async fn post(mut self, postings: Vec<Posting>) -> Result<PostResponse, Status> {
-        let mut request = Request::new(PostRequest { postings, version: VERSION });
-        request.metadata_mut().insert("authorization", self.authorization);
-        self.client.post(request).await.map(tonic::Response::into_inner)
-    }
-
-    /// Sends postings, and returns them with the outcome.
-    async fn send(self, items: Vec<QueuedPosting>) -> Ended {
-        let began = Instant::now();
+    fn send(&mut self, items: Vec<QueuedPosting>) {
         let postings = items.iter().map(|item| wire::encode_posting(&item.posting)).collect();
-        let outcome = self.post(postings).await;
-        (items, began, outcome)
+        // If the stream has ended, the next response is its end.
+        let _ended = self.requests.send(PostRequest { postings, version: VERSION });
+        self.sent.push_back(Sent { items, at: Instant::now() });
+    }
+
+    /// Waits for the response to the oldest request, or for the end of the stream.
+    async fn response(&mut self) -> Result<Answered, ConnectionEnd> {
+        let response = match self.sent.front() {
+            Some(oldest) => timeout_at(oldest.at + REQUEST_TIMEOUT, self.responses.message()).await,
+            None => Ok(self.responses.message().await),
+        };
+        let failed = |cause: &str| Err(ConnectionEnd::Failed(cause.to_owned()));
+        match response {
+            Ok(Ok(Some(PostResponse { replies }))) => match self.sent.pop_front() {
+                Some(sent) if replies.len() == sent.items.len() => Ok(Answered { sent, replies }),
+                Some(sent) => {
+                    self.sent.push_front(sent);
+                    failed("another number of replies than postings")
+                }
+                None => failed("a response without a request"),
+            },
+            Ok(Ok(None)) => Err(ConnectionEnd::NotRead),
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                Err(ConnectionEnd::NotRead)
+            }
+            Ok(Err(status)) => failed(status.message()),
+            Err(_elapsed) => failed("no response in time"),
+        }
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::doubt::Doubts;
@@ -58,8 +59,9 @@ const LEGS_MAX: usize = 256;
 /// Part of a process in the election.
 #[derive(Debug, Clone)]
 pub enum Candidacy {
-    /// It leads if no other process does, at this address.
-    Leader(AdvertisedAddress),
+    /// It leads at this address if no other process does. Once `stopping` is cancelled, it hands over, and follows while it
+    /// drains.
+    Leader { address: AdvertisedAddress, stopping: CancellationToken },
     /// It only sends its postings to the leader. Background work has few postings, and would make those of all requests
     /// take the way to another process.
     Follower,
@@ -117,6 +119,8 @@ pub(super) struct LeaderHandle {
     leadership: watch::Receiver<Leadership>,
     registry: Arc<CompanionRegistry>,
     doubts: Arc<Doubts>,
+    /// Cancelled when the process begins to stop.
+    stopping: CancellationToken,
 }
 
 impl LeaderHandle {
@@ -133,10 +137,15 @@ impl LeaderHandle {
         let doubts = Arc::new(Doubts::default());
         let metrics = Arc::clone(&options.metrics);
         forwarder::preregister(&metrics);
+        let stopping = match &candidacy {
+            Candidacy::Leader { stopping, .. } => stopping.clone(),
+            Candidacy::Follower => CancellationToken::new(),
+        };
         let election = Election {
             database: options.database.clone(),
             book: options.settings.book,
             candidacy,
+            stopping: stopping.clone(),
             leadership: sender,
             metrics: Arc::clone(&metrics),
         };
@@ -151,7 +160,7 @@ impl LeaderHandle {
         tasks.spawn("ledger-election", election.run(tasks.stopping().clone()));
         tasks.spawn("ledger-forwarder", forwarder.run(tasks.stopping().clone()));
         let registry = Arc::new(CompanionRegistry::new(&options.companions));
-        Self { queue, is_forwarding, leadership, registry, doubts }
+        Self { queue, is_forwarding, leadership, registry, doubts, stopping }
     }
 
     /// The queue to the leader, if a posting of this many legs is to be sent to it.

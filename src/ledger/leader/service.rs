@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use futures_util::stream::{BoxStream, StreamExt};
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::Span;
+use uuid::Uuid;
 
 use super::LeaderHandle;
 use super::proto::ledger_service_server::{LedgerService, LedgerServiceServer};
-use super::proto::{self, PostRequest, PostResponse};
+use super::proto::{self, PostReply, PostRequest, PostResponse};
 use super::wire::{self, VERSION};
 use crate::ledger::Ledger;
 use crate::ledger::writer::PostError;
@@ -22,7 +24,11 @@ const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Full names of the methods.
 pub const METHODS: [&str; 1] = ["revwallet.internal.v1.LedgerService/Post"];
 
-/// Writes the postings of followers.
+/// Most requests of a follower in progress.
+const REQUESTS_MAX: usize = 4;
+
+/// Writes the postings of followers. Cheap to clone.
+#[derive(Clone)]
 pub struct PostingService {
     ledger: Ledger,
     leader: LeaderHandle,
@@ -40,42 +46,76 @@ impl PostingService {
         Some(LedgerServiceServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX))
     }
 
-    /// Refuses senders without the key, which is in the database.
-    fn require_key(&self, request: &Request<PostRequest>) -> Result<(), Status> {
-        let key = self.leader.leader_key();
-        let key = key.ok_or_else(|| Status::failed_precondition("this process does not lead"))?;
+    /// Refuses senders without the key, which is in the database. Returns the key.
+    fn require_key<T>(&self, request: &Request<T>) -> Result<Uuid, Status> {
+        let key = self.leader.leader_key().ok_or_else(not_leading)?;
         let expected = format!("Bearer {key}");
         let presented = request.metadata().get("authorization");
         let presented = presented.map(MetadataValue::as_bytes).unwrap_or_default();
         if constant_time_eq(presented, expected.as_bytes()) {
-            return Ok(());
+            return Ok(key);
         }
         Err(Status::unauthenticated("the key is not that of this leader"))
     }
 
-    async fn write(&self, posting: proto::Posting) -> proto::PostReply {
-        let Some(posting) = wire::decode_posting(posting, &self.leader.registry) else {
-            return wire::unsupported();
-        };
-        let reply = match self.ledger.enqueue(&self.ledger.queue, posting, Span::none()) {
-            Ok(reply) => reply.await.unwrap_or(Err(PostError::Unknown)),
-            Err(error) => Err(error),
-        };
-        wire::encode_reply(&reply)
+    /// Queues the postings of a request in their order; the future answers them. Fails if this process no longer leads with
+    /// this key, and then has read no posting.
+    fn write(
+        &self,
+        request: PostRequest,
+        key: Uuid,
+    ) -> Result<impl Future<Output = PostResponse> + Send + use<>, Status> {
+        if self.leader.leader_key() != Some(key) {
+            return Err(not_leading());
+        }
+        let PostRequest { postings, version } = request;
+        self.metrics.wallet_ledger_received_total.increment(postings.len() as u64);
+        let queued = postings.into_iter().map(|posting| self.enqueue(posting, version));
+        let queued: Vec<_> = queued.collect();
+        Ok(async move { PostResponse { replies: join_all(queued).await } })
+    }
+
+    fn enqueue(
+        &self,
+        posting: proto::Posting,
+        version: u32,
+    ) -> impl Future<Output = PostReply> + Send + use<> {
+        let posting = (version == VERSION).then_some(posting);
+        let posting = posting.and_then(|one| wire::decode_posting(one, &self.leader.registry));
+        let queued =
+            posting.map(|posting| self.ledger.enqueue(&self.ledger.queue, posting, Span::none()));
+        async move {
+            let reply = match queued {
+                None => return wire::unsupported(),
+                Some(Ok(reply)) => reply.await.unwrap_or(Err(PostError::Unknown)),
+                Some(Err(error)) => Err(error),
+            };
+            wire::encode_reply(&reply)
+        }
     }
 }
 
 #[tonic::async_trait]
 impl LedgerService for PostingService {
-    async fn post(&self, request: Request<PostRequest>) -> Result<Response<PostResponse>, Status> {
-        self.require_key(&request)?;
-        let PostRequest { postings, version } = request.into_inner();
-        if version != VERSION {
-            let replies = postings.iter().map(|_| wire::unsupported()).collect();
-            return Ok(Response::new(PostResponse { replies }));
-        }
-        self.metrics.wallet_ledger_received_total.increment(postings.len() as u64);
-        let replies = join_all(postings.into_iter().map(|posting| self.write(posting))).await;
-        Ok(Response::new(PostResponse { replies }))
+    type PostStream = BoxStream<'static, Result<PostResponse, Status>>;
+
+    async fn post(
+        &self,
+        request: Request<Streaming<PostRequest>>,
+    ) -> Result<Response<Self::PostStream>, Status> {
+        let key = self.require_key(&request)?;
+        let service = self.clone();
+        // Requests that were read before are still answered.
+        let stopping = self.leader.stopping.clone().cancelled_owned();
+        let requests = request.into_inner().take_until(stopping);
+        let responses = requests
+            .map(move |request| request.and_then(|request| service.write(request, key)))
+            .map(|writing| async move { Ok(writing?.await) })
+            .buffered(REQUESTS_MAX);
+        Ok(Response::new(responses.boxed()))
     }
+}
+
+fn not_leading() -> Status {
+    Status::failed_precondition("this process does not lead")
 }

@@ -15,20 +15,20 @@ use super::*;
 use crate::harness::eventually;
 
 /// Serves the postings of followers. Cancelling `cut` closes the open connections.
-struct Door {
-    address: SocketAddr,
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
     cut: Arc<std::sync::Mutex<CancellationToken>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Door {
-    async fn bind() -> (TcpListener, SocketAddr) {
+    pub(super) async fn bind() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
     }
 
-    fn open(listener: TcpListener, ledger: &Ledger) -> Self {
+    pub(super) fn open(listener: TcpListener, ledger: &Ledger) -> Self {
         let address = listener.local_addr().unwrap();
         let service = PostingService::new(ledger).unwrap();
         let cut: Arc<std::sync::Mutex<CancellationToken>> = Arc::default();
@@ -61,18 +61,22 @@ impl Drop for Door {
     }
 }
 
+pub(super) fn candidate(address: AdvertisedAddress) -> Candidacy {
+    Candidacy::Leader { address, stopping: CancellationToken::new() }
+}
+
 /// A leader with its door, and a follower that has found it.
-struct Pair {
-    leader: Writer,
-    door: Door,
-    follower: Writer,
+pub(super) struct Pair {
+    pub(super) leader: Writer,
+    pub(super) door: Door,
+    pub(super) follower: Writer,
 }
 
 impl Pair {
-    async fn start(leader: Setup, follower: Setup) -> Self {
+    pub(super) async fn start(leader: Setup, follower: Setup) -> Self {
         let nowhere = AdvertisedAddress::Configured("127.0.0.1:9".to_owned());
         let (leader, door) = Self::start_leader(leader).await;
-        let follower = Setup { candidacy: Some(Candidacy::Leader(nowhere)), ..follower };
+        let follower = Setup { candidacy: Some(candidate(nowhere)), ..follower };
         let pair = Self { leader, door, follower: follower.start().await };
         pair.leader.open().await;
         pair.wait_until_forwarding().await;
@@ -80,7 +84,7 @@ impl Pair {
     }
 
     /// Starts a leader for a follower that runs already.
-    async fn start_with(leader: Setup, follower: Writer) -> Self {
+    pub(super) async fn start_with(leader: Setup, follower: Writer) -> Self {
         let (leader, door) = Self::start_leader(leader).await;
         let pair = Self { leader, door, follower };
         pair.wait_until_forwarding().await;
@@ -89,7 +93,7 @@ impl Pair {
 
     async fn start_leader(leader: Setup) -> (Writer, Door) {
         let (listener, address) = Door::bind().await;
-        let candidacy = Some(Candidacy::Leader(AdvertisedAddress::Listener(address)));
+        let candidacy = Some(candidate(AdvertisedAddress::Listener(address)));
         let leader = Setup { candidacy, ..leader }.start().await;
         eventually("one process leads", async || leader.leads()).await;
         let door = Door::open(listener, &leader.ledger);
@@ -110,7 +114,7 @@ impl Pair {
         .await;
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         let Self { leader, door, follower } = self;
         follower.stop().await;
         drop(door);
@@ -125,7 +129,7 @@ pub(super) const LEADS: &str = "wallet_ledger_role{role=\"leader\"}";
 const SEALED: &str = "wallet_ledger_batches_total{outcome=\"sealed\"}";
 
 impl Writer {
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.metric(LEADS) > 0.0
     }
 }
@@ -174,6 +178,31 @@ async fn the_leader_writes_the_postings_of_a_follower_and_refuses_them_in_the_sa
     assert!((pair.follower.metric(IN_DOUBT)).abs() < 0.5);
     pair.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 2);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn the_postings_of_a_follower_are_written_in_the_order_in_which_it_takes_them() {
+    let database = Database::create().await;
+    let setup = || {
+        let setup = Setup::new(&database);
+        let settings = Settings { queue_max: 4_096, ..setup.settings.clone() };
+        Setup { settings, ..setup }
+    };
+    let pair = Pair::start(setup(), setup()).await;
+
+    // Each withdrawal needs the two deposits before it, of which a request may have only one.
+    let postings = (0..1_500).map(|number| {
+        let posting = if number % 3 < 2 { deposit(number) } else { withdraw(number, 2) };
+        pair.follower.ledger.post(posting)
+    });
+    let answers = join_all(postings).await;
+
+    let refused = answers.iter().position(Result::is_err);
+    assert_eq!(refused, None, "{:?}", refused.map(|index| &answers[index]));
+    assert!((pair.follower.metric(SEALED)).abs() < 0.5, "the follower wrote a batch");
+    pair.stop().await;
+    assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
     database.drop().await;
 }
 
@@ -368,109 +397,5 @@ async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting(
     other.stop().await;
     pair.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
-    database.drop().await;
-}
-
-#[tokio::test]
-async fn a_process_without_an_api_follows_but_does_not_lead() {
-    let database = Database::create().await;
-    let worker = Setup { candidacy: Some(Candidacy::Follower), ..Setup::new(&database) };
-    let worker = worker.start().await;
-    worker.open().await;
-    assert!((worker.metric("wallet_ledger_role{role=\"alone\"}") - 1.0).abs() < 0.5);
-
-    let pair = Pair::start_with(Setup::new(&database), worker).await;
-
-    assert!(!pair.follower.leads());
-    pair.stop().await;
-    database.drop().await;
-}
-
-#[tokio::test]
-async fn a_follower_takes_over_when_the_leader_stops() {
-    let database = Database::create().await;
-    let Pair { leader, door, follower } =
-        Pair::start(Setup::new(&database), Setup::new(&database)).await;
-    let (listener, address) = Door::bind().await;
-    let candidacy = Some(Candidacy::Leader(AdvertisedAddress::Listener(address)));
-    let third = Setup { candidacy, ..Setup::new(&database) }.start().await;
-
-    drop(door);
-    leader.stop().await;
-    follower.ledger.post(deposit(1)).await.unwrap();
-    eventually("another process leads", async || {
-        usize::from(follower.leads()) + usize::from(third.leads()) == 1
-    })
-    .await;
-    let door = Door::open(listener, &third.ledger);
-    for writer in [&follower, &third] {
-        writer.ledger.post(Posting { key: None, ..deposit(0) }).await.unwrap();
-    }
-
-    let changes =
-        [&follower, &third].map(|writer| writer.metric("wallet_ledger_leader_changes_total"));
-    assert!((changes[0] + changes[1] - 1.0).abs() < 0.5, "{changes:?}");
-    follower.stop().await;
-    drop(door);
-    third.stop().await;
-    assert_eq!(book(&database).await.balance(ACCOUNT.0), 3);
-    database.drop().await;
-}
-
-impl Pair {
-    /// Sends a message to the leader, as another program could, and returns the response.
-    async fn send(&self, credential: &str, message: &[u8]) -> reqwest::Response {
-        let _installed = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-        let url = format!("http://{}/revwallet.internal.v1.LedgerService/Post", self.door.address);
-        let length = u8::try_from(message.len()).unwrap();
-        let request = client.post(url).header("content-type", "application/grpc");
-        let request = request.header("authorization", credential);
-        request.body([[0, 0, 0, 0, length].as_slice(), message].concat()).send().await.unwrap()
-    }
-}
-
-/// The credential with which followers send postings.
-async fn credential(database: &Database) -> String {
-    let mut db = database.connect().await;
-    let key = sqlx::query_scalar("select key from ledger.leader").fetch_one(&mut db).await;
-    let key: Uuid = key.unwrap();
-    format!("Bearer {key}")
-}
-
-#[tokio::test]
-async fn only_a_process_with_the_key_can_send_postings() {
-    let database = Database::create().await;
-    let pair = Pair::start(Setup::new(&database), Setup::new(&database)).await;
-
-    for (credential, status) in [
-        (String::new(), "16"),
-        ("Bearer x".to_owned(), "16"),
-        (format!("Bearer {}", Uuid::new_v4()), "16"),
-        (credential(&database).await, "0"),
-    ] {
-        let answer = pair.send(&credential, &[0x10, 1]).await;
-        let found = answer.headers().get("grpc-status").map(|found| found.to_str().unwrap());
-        assert_eq!(found.unwrap_or("0"), status);
-    }
-    pair.stop().await;
-    database.drop().await;
-}
-
-#[tokio::test]
-async fn a_leader_writes_nothing_for_a_process_of_another_version() {
-    let database = Database::create().await;
-    let pair = Pair::start(Setup::new(&database), Setup::new(&database)).await;
-    let credential = credential(&database).await;
-
-    // A posting without legs, which this version refuses as malformed.
-    let id = [[0x10].as_slice(), &[7; 16]].concat();
-    let posting = [[0x0a].as_slice(), &id, &[0x12], &id].concat();
-    for (version, outcome) in [(1, [0x1a, 0x02, 0x08, 0x0d].as_slice()), (2, &[0x20, 0x05])] {
-        let message = [[0x0a, 36].as_slice(), &posting, &[0x10, version]].concat();
-        let answer = pair.send(&credential, &message).await.bytes().await.unwrap();
-        assert!(answer.ends_with(outcome), "{version}: {answer:x?}");
-    }
-    pair.stop().await;
     database.drop().await;
 }

@@ -2,9 +2,11 @@
 
 mod companions;
 mod contention;
+mod election;
 mod failover;
 mod faults;
 mod leader;
+mod leader_service;
 mod lost_commits;
 mod model;
 mod proxy;
