@@ -19,6 +19,7 @@ declare
     v_n int[];
     v_stock bigint[];
     v_xid bigint;
+    v_constraint text;
 begin
     -- The deletion of a game waits for this transaction, or it waits for the deletion and then sees it.
     with input as materialized (
@@ -119,6 +120,10 @@ begin
         )
         select array_agg(n) into v_n from sold;
     exception when unique_violation then
+        get stacked diagnostics v_constraint = constraint_name;
+        if v_constraint <> 'game_purchase_key' then
+            raise;
+        end if;
         -- A free game was claimed with the same key at the same moment.
         return;
     end;

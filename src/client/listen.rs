@@ -30,7 +30,7 @@ use crate::output::{OutputArgs, print_text};
 use crate::secret::Secret;
 use crate::webhook::signature::{self, SignedMessage};
 
-/// Longest time that forwarding may take. The server waits longer for this receiver.
+/// Longest time that forwarding may take: less than the server waits for the response.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Largest delivery that is accepted, in bytes. Deliveries of the server are far smaller.

@@ -30,7 +30,8 @@ pub struct ServerArgs {
     /// Profile of `~/.config/revwallet/profiles.toml` with the server's URL and key [default: default].
     #[arg(long, value_name = "NAME", global = true)]
     pub profile: Option<String>,
-    /// URL of the server, such as `http://localhost:8080`; overrides that of the profile, whose key is not sent there.
+    /// URL of the server, such as `http://localhost:8080`. Overrides the URL of the profile; the key of the profile is then
+    /// not sent.
     #[arg(long, env = "REVWALLET_URL", global = true, value_parser = server_url)]
     pub url: Option<Url>,
     /// API key or token, or `@` and the path of a file that contains it; overrides that of the profile.

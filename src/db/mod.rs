@@ -231,29 +231,31 @@ impl Database {
 
     /// Like `snapshot`, for reads that also depend on what was read before: always the primary's.
     pub async fn fresh_snapshot(&self, operation: &'static str) -> Result<DbConnection> {
+        position::note_fresh();
         self.snapshot_in(&self.pool, operation).await
     }
 
     /// Like `acquire`, for a single statement that reads its own position. If the client accepts an older state, the
     /// connection may be to the read replica.
     pub async fn read(&self, operation: &'static str) -> Result<DbConnection> {
-        match self.stale_snapshot(operation).await {
-            Some(snapshot) => Ok(snapshot),
-            None => self.acquire(operation).await,
+        if let Some(snapshot) = self.stale_snapshot(operation).await {
+            return Ok(snapshot);
         }
+        position::note_fresh();
+        self.acquire(operation).await
     }
 
     /// A snapshot of the read replica, if the client accepts an older state and the replica can be used.
     async fn stale_snapshot(&self, operation: &'static str) -> Option<DbConnection> {
-        let replica = self.replica.as_ref().filter(|_| position::may_be_stale())?;
+        let replica = self.replica.as_ref().filter(|_| position::may_use_replica())?;
+        let snapshot = self.snapshot_in(replica.pool_for_read()?, operation);
         // Boxed, so that this rare path does not enlarge the future of every read.
-        match Box::pin(self.snapshot_in(replica.pool_for_read()?, operation)).await {
-            Ok(snapshot) => Some(snapshot),
-            Err(cause) => {
-                replica.note_failure(&cause);
-                None
-            }
+        match Box::pin(tokio::time::timeout(replica::READ_TIMEOUT, snapshot)).await {
+            Ok(Ok(snapshot)) => return Some(snapshot),
+            Ok(Err(cause)) => replica.note_failure(&describe(&cause)),
+            Err(_elapsed) => replica.note_failure("it does not answer"),
         }
+        None
     }
 
     async fn snapshot_in(&self, pool: &PgPool, operation: &'static str) -> Result<DbConnection> {

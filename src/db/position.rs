@@ -4,7 +4,7 @@
 //! as the header `Book-Position`. The code in between treats a position as opaque text. The request also says whether
 //! its answer may be stale, which is from a read replica.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 tokio::task_local! {
     static READS: Reads;
@@ -15,7 +15,10 @@ tokio::task_local! {
 struct Reads {
     /// Position of the first read.
     first: OnceCell<String>,
+    /// Whether the client accepts an older state.
     may_be_stale: bool,
+    /// Whether the primary has answered a read.
+    is_fresh: Cell<bool>,
 }
 
 /// Runs a request, and returns the position of its first read, if there was one.
@@ -23,16 +26,28 @@ struct Reads {
 /// If a request reads several times, the first read has the oldest snapshot, so a client that continues from its
 /// position misses nothing.
 pub async fn observe<F: Future>(may_be_stale: bool, request: F) -> (F::Output, Option<String>) {
-    let reads = Reads { first: OnceCell::new(), may_be_stale };
+    let reads = Reads { first: OnceCell::new(), may_be_stale, is_fresh: Cell::new(false) };
     let mut scope = std::pin::pin!(READS.scope(reads, request));
     let output = scope.as_mut().await;
     let position = scope.as_mut().take_value().and_then(|reads| reads.first.into_inner());
     (output, position)
 }
 
-/// Whether a read replica may answer the running request.
+/// Whether the client of the running request accepts an older state.
 pub fn may_be_stale() -> bool {
     READS.try_with(|reads| reads.may_be_stale).unwrap_or(false)
+}
+
+/// Whether a read replica may answer the next read of the running request. After a read that the primary has answered, it may
+/// not: its snapshot may be older, and the position of the first read would be too new for it.
+pub(super) fn may_use_replica() -> bool {
+    READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
+}
+
+/// Notes that the primary answers a read.
+pub(super) fn note_fresh() {
+    // Background work never uses a replica.
+    let _outside = READS.try_with(|reads| reads.is_fresh.set(true));
 }
 
 /// Notes the position of a read, or of the cached answer to an earlier read. Only the first position of a request
@@ -61,9 +76,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_request_that_says_so_may_be_stale() {
-        assert!(observe(true, async { may_be_stale() }).await.0);
-        assert!(!observe(false, async { may_be_stale() }).await.0);
-        assert!(!may_be_stale());
+    async fn only_a_request_that_says_so_may_be_stale_and_only_until_the_primary_answers() {
+        let requests = async |is_stale| {
+            let reads = async {
+                let before = may_use_replica();
+                note_fresh();
+                (before, may_use_replica(), may_be_stale())
+            };
+            observe(is_stale, reads).await.0
+        };
+
+        assert_eq!(requests(true).await, (true, false, true));
+        assert_eq!(requests(false).await, (false, false, false));
+        assert!(!may_use_replica());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -19,8 +19,17 @@ use crate::telemetry::Metrics;
 /// Time between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest time that a read waits for a connection to the replica, before the primary answers it.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest time that a read waits for a snapshot of the replica, before the primary answers it.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause between two looks at a replica that is not as far as expected.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Name of the operation of a check.
+const CHECK: &str = "replica.check";
+
+/// Longest time of a check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether the replica can be used, as the last check or read has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +74,7 @@ impl ReadReplica {
         for state in ReplicaState::ALL {
             metrics.wallet_replica_reads_total.preregister([state.outcome()]);
         }
-        let pool = pool.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let pool = pool.acquire_timeout(READ_TIMEOUT).connect_lazy_with(options);
         let state = AtomicU8::new(ReplicaState::Unavailable as u8);
         Self { pool, lag_max, state, metrics }
     }
@@ -78,8 +87,8 @@ impl ReadReplica {
     }
 
     /// Notes that a read failed, so that the primary answers until the next check.
-    pub(super) fn note_failure(&self, cause: &Error) {
-        self.enter(ReplicaState::Unavailable, &super::describe(cause));
+    pub(super) fn note_failure(&self, cause: &str) {
+        self.enter(ReplicaState::Unavailable, cause);
     }
 
     pub(super) async fn close(&self) {
@@ -113,42 +122,119 @@ impl ReadReplica {
 
     /// Compares the replica with the primary every second, until shutdown.
     pub(super) async fn watch(&self, primary: &Database, stopping: CancellationToken) {
-        let mut is_first = true;
+        // The first failure changes no state, but is logged.
+        self.state.store(ReplicaState::Usable as u8, Ordering::Relaxed);
+        let mut progress = Progress::new();
         loop {
-            match self.check(primary).await {
-                Ok(Some(lag)) if lag <= self.lag_max => self.enter(ReplicaState::Usable, ""),
-                Ok(Some(lag)) => {
-                    self.enter(ReplicaState::Behind, &format!("by {:.1} s", lag.as_secs_f64()));
-                }
-                // Without the primary, the lag is unknown, but does not grow either.
-                Ok(None) => {}
-                Err(cause) if is_first => {
-                    // The first state is the same, so that entering it would log nothing.
-                    self.state.store(ReplicaState::Usable as u8, Ordering::Relaxed);
-                    self.note_failure(&cause);
-                }
-                Err(cause) => self.note_failure(&cause),
+            match tokio::time::timeout(CHECK_TIMEOUT, self.check(primary, &mut progress)).await {
+                Ok(Ok(())) => self.enter_by_lag(progress.lag()),
+                Ok(Err(cause)) => self.note_failure(&super::describe(&cause)),
+                Err(_elapsed) => self.note_failure("it does not answer"),
             }
-            is_first = false;
             if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// How far the replica lags behind the book; `None` if the primary does not answer. Fails if the replica cannot be
-    /// used.
-    async fn check(&self, primary: &Database) -> Result<Option<Duration>> {
-        let copy = sql::state_of_copy(&mut *self.pool.acquire().await?).await?;
-        let Ok(mut primary) = primary.acquire("replica.check").await else { return Ok(None) };
-        let Ok(compared) = sql::compare_copy(&mut primary, &copy).await else { return Ok(None) };
-        drop(primary);
-        if !compared.is_copy {
-            let cause = "it is a copy of another database or of another past: build it anew from the primary";
-            return Err(Error::DatabaseUnavailable(anyhow::anyhow!(cause)));
-        }
-        let lag = Duration::try_from_secs_f64(compared.lag).unwrap_or_default();
+    fn enter_by_lag(&self, lag: Duration) {
         self.metrics.wallet_replica_lag_seconds.set(lag.as_secs_f64());
-        Ok(Some(lag))
+        if lag <= self.lag_max {
+            self.enter(ReplicaState::Usable, "");
+        } else {
+            self.enter(ReplicaState::Behind, &format!("by {:.1} s", lag.as_secs_f64()));
+        }
+    }
+
+    /// Compares the replica with the primary once. Fails if the replica cannot be used. If the primary does not answer, the
+    /// lag grows until it does.
+    async fn check(&self, primary: &Database, progress: &mut Progress) -> Result<()> {
+        let began = Instant::now();
+        let Ok(written) = async { sql::written(&mut *primary.acquire(CHECK).await?).await }.await
+        else {
+            return Ok(());
+        };
+        progress.expect(written, Instant::now());
+        let copy = loop {
+            let copy = sql::state_of_copy(&mut *self.pool.acquire().await?).await?;
+            if progress.note(copy.replayed) || began.elapsed() > INTERVAL {
+                break copy;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        };
+        for is_last in [false, true] {
+            let Ok(is_copy) =
+                async { sql::is_copy(&mut *primary.acquire(CHECK).await?, &copy).await }.await
+            else {
+                return Ok(());
+            };
+            if is_copy {
+                break;
+            }
+            if is_last {
+                let cause = "it is a copy of another database or of another past: build it anew from the primary";
+                return Err(Error::DatabaseUnavailable(anyhow::anyhow!(cause)));
+            }
+            // With synchronous replication, the replica may show a commit a little earlier than the primary.
+            tokio::time::sleep(INTERVAL).await;
+        }
+        Ok(())
+    }
+}
+
+/// How far a replica has got: it has replayed everything that the primary had written at one moment.
+struct Progress {
+    /// That moment.
+    complete_at: Instant,
+    /// A position in the log of the primary that the replica has not reached yet, and when the primary had written until there.
+    next: Option<(i64, Instant)>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { complete_at: Instant::now(), next: None }
+    }
+
+    /// Notes how far the primary had written at a moment.
+    fn expect(&mut self, written: i64, at: Instant) {
+        self.next.get_or_insert((written, at));
+    }
+
+    /// Notes how far the replica has replayed. Returns whether that is as far as expected.
+    fn note(&mut self, replayed: i64) -> bool {
+        let reached = self.next.take_if(|(position, _)| *position <= replayed);
+        if let Some((_, at)) = reached {
+            self.complete_at = at;
+        }
+        reached.is_some()
+    }
+
+    /// Time for which the replica may lack what the primary has.
+    fn lag(&self) -> Duration {
+        self.complete_at.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_the_time_since_the_replica_had_everything() {
+        let mut progress = Progress::new();
+        let began = progress.complete_at;
+        let complete_at = |progress: &Progress| (progress.complete_at - began).as_secs();
+        let mut check = |second, written, replayed| {
+            progress.expect(written, began + Duration::from_secs(second));
+            (progress.note(replayed), complete_at(&progress))
+        };
+
+        assert_eq!(check(1, 10, 10), (true, 1));
+        assert_eq!(check(2, 20, 10), (false, 1));
+        assert_eq!(check(3, 30, 15), (false, 1));
+        assert_eq!(check(4, 40, 25), (true, 2), "it lacks nothing from before the second check");
+        assert_eq!(check(5, 50, 35), (false, 2));
+        assert_eq!(check(6, 60, 60), (true, 5));
+        assert_eq!(check(7, 60, 60), (true, 7), "the primary is idle");
     }
 }

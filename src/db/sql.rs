@@ -44,18 +44,21 @@ pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
     Ok(position.fetch_one(db).await?)
 }
 
-/// The installation that a database belongs to, and the last seal of its book.
+/// The installation that a copy belongs to, the last seal of its book, and how far it has replayed the log of the original.
 pub(super) struct StateOfCopy {
     installation: Uuid,
     seq: i64,
     hash: Vec<u8>,
+    pub replayed: i64,
 }
 
 pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> {
     let state = sqlx::query_as!(
         StateOfCopy,
         r#"
-        select i.id as installation, s.seq, s.hash
+        select i.id as installation, s.seq, s.hash,
+            -- A database that is no replica has replayed what it has written.
+            (coalesce(pg_last_wal_replay_lsn(), pg_current_wal_lsn()) - '0/0')::bigint as "replayed!"
         from installation i
         cross join lateral (
             select seq, hash from ledger.seal where book = 1 order by seq desc limit 1
@@ -64,33 +67,25 @@ pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> 
     Ok(state.fetch_one(db).await?)
 }
 
-/// A copy of a database, compared with the original.
-pub(super) struct ComparedCopy {
-    /// Whether the original contains the last seal of the copy.
-    pub is_copy: bool,
-    /// Seconds since the first batch that the copy lacks.
-    pub lag: f64,
+/// How far this database has written its log.
+pub(super) async fn written(db: &mut PgConnection) -> Result<i64> {
+    let written =
+        sqlx::query_scalar!(r#"select (pg_current_wal_lsn() - '0/0')::bigint as "written!""#);
+    Ok(written.fetch_one(db).await?)
 }
 
-/// Compares a copy, whose state was read before, with this database.
-pub(super) async fn compare_copy(
-    db: &mut PgConnection,
-    copy: &StateOfCopy,
-) -> Result<ComparedCopy> {
-    let compared = sqlx::query_as!(
-        ComparedCopy,
+/// Whether this database contains the last seal of a copy.
+pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result<bool> {
+    let is_copy = sqlx::query_scalar!(
         r#"
         select i.id = $1
-                and exists (select from ledger.seal where book = 1 and seq = $2 and hash = $3) as "is_copy!",
-            coalesce(extract(epoch from clock_timestamp() - (
-                select at from ledger.seal where book = 1 and seq > $2 order by seq limit 1
-            ))::float8, 0) as "lag!"
+            and exists (select from ledger.seal where book = 1 and seq = $2 and hash = $3) as "is_copy!"
         from installation i"#,
         copy.installation,
         copy.seq,
         copy.hash,
     );
-    Ok(compared.fetch_one(db).await?)
+    Ok(is_copy.fetch_one(db).await?)
 }
 
 /// Name of the current user, if the role of the application exists and the user may not switch to that role.

@@ -256,11 +256,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a SQLSTATE means that the server is starting, stopping, out of resources or read-only, so that a retry can
-/// succeed.
+/// Whether a SQLSTATE means that the server is starting, stopping, out of resources, read-only, or a replica whose replay
+/// of the log has canceled a read, so that a retry can succeed.
 fn is_unavailable_sqlstate(code: &str) -> bool {
-    // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only.
-    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+    // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only; 40001: canceled by replay.
+    ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
+        || ["25006", "40001"].contains(&code)
 }
 
 #[cfg(test)]

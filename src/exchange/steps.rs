@@ -42,8 +42,8 @@ const EXCHANGE: StepDefinition = StepDefinition { name: "exchange", calls: true,
 const WITHDRAW: StepDefinition = StepDefinition { name: "withdraw", calls: true, has_undo: false };
 const PAYOUT: StepDefinition = StepDefinition { name: "payout", calls: false, has_undo: false };
 
-/// Every definition, the newest of each side last. Orders finish under the version that they began with: a change of
-/// the steps needs a new entry.
+/// All definitions, the newest of each side after the older ones. An order finishes under the version that it began
+/// with, so changed steps are a new definition.
 static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "buy", version: 1, steps: &[HOLD, EXCHANGE, WITHDRAW] },
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },

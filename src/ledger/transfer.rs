@@ -185,7 +185,7 @@ impl From<Action> for Leg {
 pub struct Posting {
     pub key: Option<HashedKey>,
     pub legs: Vec<Leg>,
-    /// Rows of other slices that commit with the legs.
+    /// Rows of other modules, which are written in the same transaction as the legs.
     pub companions: Vec<Companion>,
     /// Trace of the request that the posting belongs to.
     pub trace_id: Option<Uuid>,

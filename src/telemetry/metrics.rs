@@ -311,7 +311,7 @@ metrics! {
     histogram db_client_operation_duration_seconds {db_operation_name} in FINE_LATENCY;
     /// Reads with `?stale=ok`, by who answered: the replica, or the primary because the replica is behind or unavailable.
     counter wallet_replica_reads_total {outcome};
-    /// How far the read replica lags behind the book.
+    /// Time for which the read replica may lack what the primary has.
     gauge wallet_replica_lag_seconds;
     /// Times that the embedded Postgres died and was restarted.
     counter wallet_embedded_postgres_restarts_total;

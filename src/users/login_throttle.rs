@@ -6,7 +6,8 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// The limits of a login. All names of a user, in every spelling, count as the same account.
+/// Limits on attempts to log in. Attempts count per account, whichever name of the user they give, in upper or lower
+/// case.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,

@@ -129,7 +129,7 @@ impl Forwarder {
         }
         self.queue.close();
         while let Some(item) = self.queue.recv().await {
-            self.hand_over(item);
+            self.hand_over_unsent(item);
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Forwarder {
         loop {
             tokio::select! {
                 biased;
-                Some(item) = self.queue.recv() => self.hand_over(item),
+                Some(item) = self.queue.recv() => self.hand_over_unsent(item),
                 () = token.cancelled() => return,
                 () = &mut pause => return,
                 changed = self.leadership.changed() => {
@@ -221,13 +221,14 @@ impl Forwarder {
     fn give_up_following(&mut self) {
         self.set_role(Role::Alone);
         while let Ok(item) = self.queue.try_recv() {
-            self.hand_over(item);
+            self.hand_over_unsent(item);
         }
     }
 
     /// Hands the postings that a connection has left to the own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
-        self.give_up_following();
+        self.set_role(Role::Alone);
+        // Before the postings that wait, because a request that was repeated may be among them.
         for Sent { items, .. } in connection.sent {
             match end {
                 ConnectionEnd::NotRead => {
@@ -239,6 +240,7 @@ impl Forwarder {
                 ConnectionEnd::Failed(cause) => self.leave_all_open(items, cause),
             }
         }
+        self.give_up_following();
     }
 
     fn leave_all_open(&self, items: Vec<QueuedPosting>, cause: &str) {
@@ -292,6 +294,13 @@ impl Forwarder {
             self.doubts.leave_open(key.hash);
         }
         self.hand_over(item.in_doubt());
+    }
+
+    /// Hands a posting that was not sent to the own writer. An earlier posting under its key may still be at the leader.
+    fn hand_over_unsent(&self, item: QueuedPosting) {
+        let key = item.posting.key;
+        let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, false));
+        self.hand_over(if is_in_doubt { item.in_doubt() } else { item });
     }
 
     /// Hands a posting to the own writer.

@@ -23,7 +23,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger's lookup of accounts and keys failed; its postings fail as unavailable"
+                    "the ledger's lookup of accounts and keys failed; its postings are answered as unavailable"
                 );
                 for item in lookup.into_items() {
                     self.finish(item, Err(PostError::Unavailable));

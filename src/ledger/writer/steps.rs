@@ -272,7 +272,7 @@ impl Writer {
             BatchVerdict::Unavailable(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database cannot write a batch now; its postings fail as unavailable"
+                    "the database cannot write a batch now; its postings are answered as unavailable"
                 );
                 for item in batch.into_items() {
                     self.finish(item, Err(PostError::Unavailable));

@@ -379,15 +379,26 @@ async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting(
     // cent meanwhile.
     is_armed.store(1, Ordering::SeqCst);
     let other = Setup::new(&database).start().await;
-    let withdrawal = pair.follower.ledger.post(withdraw(2, 1));
+    let post = async |number: u64, posting| {
+        // One request after the other: the last of them waits until the leader answers one.
+        tokio::time::sleep(Duration::from_millis(30) * u32::try_from(number).unwrap()).await;
+        pair.follower.ledger.post(posting).await
+    };
     let meanwhile = async {
         eventually("the leader has decided", async || reached.load(Ordering::SeqCst) > 0).await;
         other.ledger.post(withdraw(3, 1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
         pair.door.cut();
     };
-    let (withdrawal, ()) = tokio::join!(withdrawal, meanwhile);
+    let (withdrawal, _, _, repeated, ()) = tokio::join!(
+        post(0, withdraw(2, 1)),
+        post(1, withdraw(5, 1_000)),
+        post(2, withdraw(6, 1_000)),
+        post(3, withdraw(2, 1)),
+        meanwhile
+    );
 
-    assert_eq!(withdrawal, Err(PostError::Unknown));
+    assert_eq!([withdrawal, repeated], [Err(PostError::Unknown), Err(PostError::Unknown)]);
     // The client repeats the request; the leader may still write the first one.
     assert_eq!(pair.follower.ledger.post(withdraw(2, 1)).await, Err(PostError::Unknown));
     other.ledger.post(deposit(4)).await.unwrap();

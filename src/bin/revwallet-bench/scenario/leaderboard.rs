@@ -39,7 +39,7 @@ const P99_MAX_MS: f64 = 10.0;
 
 const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
 
-/// Request that a connection repeats.
+/// The request that each connection sends again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Submit,

@@ -31,7 +31,7 @@ pub fn postgres() -> Dashboard {
             time_series("Reads with stale=ok by who answered", "ops", "Reads of clients that accept an older state: answered by the read replica, or by the primary because the replica is behind or unavailable.").begins("Read replica")
                 .query("sum by (outcome) (rate(wallet_replica_reads_total{}[$__rate_interval]))", "{{outcome}}")
                 .empty_when("no read replica is set"),
-            time_series("Lag of the read replica", "s", "Time since the first batch of the book that the read replica lacks.")
+            time_series("Lag of the read replica", "s", "Time for which the read replica may lack what the primary has.")
                 .query("max by (instance) (wallet_replica_lag_seconds{})", "{{instance}}")
                 .thresholds(1.0, 10.0)
                 .empty_when("no read replica is set"),
