@@ -267,7 +267,7 @@ impl Database {
     /// Checks the read replica until shutdown. Without a replica, returns at once.
     pub async fn watch_replica(&self, stopping: CancellationToken) {
         if let Some(replica) = &self.replica {
-            replica.watch(self, stopping).await;
+            let _stopped = stopping.run_until_cancelled(replica.watch(self)).await;
         }
     }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Database, sql};
@@ -38,19 +37,21 @@ enum ReplicaState {
     Usable,
     /// The replica lags too far behind.
     Behind,
-    /// The replica was not checked yet, did not answer, or is no copy of the primary.
+    /// The replica did not answer, or is no copy of the primary.
     Unavailable,
+    /// The replica was not compared with the primary yet.
+    Unchecked,
 }
 
 impl ReplicaState {
-    const ALL: [Self; 3] = [Self::Usable, Self::Behind, Self::Unavailable];
+    const ALL: [Self; 4] = [Self::Usable, Self::Behind, Self::Unavailable, Self::Unchecked];
 
     /// Label of the reads that the replica, or instead of it the primary, answers in this state.
     fn outcome(self) -> &'static str {
         match self {
             Self::Usable => "replica",
             Self::Behind => "behind",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Unchecked => "unavailable",
         }
     }
 }
@@ -75,7 +76,7 @@ impl ReadReplica {
             metrics.wallet_replica_reads_total.preregister([state.outcome()]);
         }
         let pool = pool.acquire_timeout(READ_TIMEOUT).connect_lazy_with(options);
-        let state = AtomicU8::new(ReplicaState::Unavailable as u8);
+        let state = AtomicU8::new(ReplicaState::Unchecked as u8);
         Self { pool, lag_max, state, metrics }
     }
 
@@ -117,23 +118,27 @@ impl ReadReplica {
                 error.message = reason,
                 "the read replica cannot be used ({reason}); the primary answers its reads"
             ),
+            ReplicaState::Unchecked => {}
         }
     }
 
-    /// Compares the replica with the primary every second, until shutdown.
-    pub(super) async fn watch(&self, primary: &Database, stopping: CancellationToken) {
-        // The first failure changes no state, but is logged.
-        self.state.store(ReplicaState::Usable as u8, Ordering::Relaxed);
+    /// Compares the replica with the primary every second.
+    pub(super) async fn watch(&self, primary: &Database) {
         let mut progress = Progress::new();
         loop {
             match tokio::time::timeout(CHECK_TIMEOUT, self.check(primary, &mut progress)).await {
-                Ok(Ok(())) => self.enter_by_lag(progress.lag()),
+                Ok(Ok(true)) => self.enter_by_lag(progress.lag()),
+                // Without the primary, the lag grows, and nothing else changes.
+                Ok(Ok(false)) => match self.state() {
+                    ReplicaState::Usable | ReplicaState::Behind => {
+                        self.enter_by_lag(progress.lag());
+                    }
+                    ReplicaState::Unavailable | ReplicaState::Unchecked => {}
+                },
                 Ok(Err(cause)) => self.note_failure(&super::describe(&cause)),
                 Err(_elapsed) => self.note_failure("it does not answer"),
             }
-            if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
-                return;
-            }
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 
@@ -146,13 +151,12 @@ impl ReadReplica {
         }
     }
 
-    /// Compares the replica with the primary once. Fails if the replica cannot be used. If the primary does not answer, the
-    /// lag grows until it does.
-    async fn check(&self, primary: &Database, progress: &mut Progress) -> Result<()> {
+    /// Compares the replica with the primary once. Returns whether the primary answered; fails if the replica cannot be used.
+    async fn check(&self, primary: &Database, progress: &mut Progress) -> Result<bool> {
         let began = Instant::now();
         let Ok(written) = async { sql::written(&mut *primary.acquire(CHECK).await?).await }.await
         else {
-            return Ok(());
+            return Ok(false);
         };
         progress.expect(written, Instant::now());
         let copy = loop {
@@ -166,7 +170,7 @@ impl ReadReplica {
             let Ok(is_copy) =
                 async { sql::is_copy(&mut *primary.acquire(CHECK).await?, &copy).await }.await
             else {
-                return Ok(());
+                return Ok(false);
             };
             if is_copy {
                 break;
@@ -178,7 +182,7 @@ impl ReadReplica {
             // With synchronous replication, the replica may show a commit a little earlier than the primary.
             tokio::time::sleep(INTERVAL).await;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -221,6 +221,9 @@ async fn a_database_that_is_no_copy_of_the_primary_answers_no_reads() {
 
     run_with(&[&format!("--database-read-url={}", other.url)], async |app| {
         app.open_wallet("EUR", "0").await;
+        // Also before the other database was looked at.
+        let wallets = app.get("/wallet?stale=ok").await.json();
+        assert_eq!(wallets[0]["owner"], "ada");
         eventually("the other database is refused", async || {
             let refused = app.logs.find("event", "replica.unavailable");
             refused.is_some_and(|line| line["message"].as_str().unwrap().contains("another past"))
