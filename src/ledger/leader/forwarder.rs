@@ -1,22 +1,18 @@
 //! The forwarder: sends the postings of a follower to the leader, in batches over one stream.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::stream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
-use tonic::{Code, Request, Streaming};
 use uuid::Uuid;
 
+use super::connection::{Answered, Connection, ConnectionEnd, Sent};
 use super::doubt::Doubts;
-use super::proto::ledger_service_client::LedgerServiceClient;
-use super::proto::{PostReply, PostRequest, PostResponse};
-use super::wire::{self, LeaderReply, VERSION};
+use super::proto::PostReply;
+use super::wire::{self, LeaderReply};
 use super::{LeaderAddress, Leadership};
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
@@ -29,19 +25,6 @@ const REQUEST_LEGS_MAX: usize = 1_024;
 
 /// Most requests without a response. Postings gather meanwhile.
 const REQUESTS_MAX: usize = 3;
-
-/// Largest response: its postings have at most [`REQUEST_LEGS_MAX`] rows.
-const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Longest time that opening the connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Longest time that the leader may take for a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Interval of pings to the leader, and the longest time that a ping may take: a stopped leader answers none.
-const PING_INTERVAL: Duration = Duration::from_millis(500);
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// First and longest pause before another attempt to reach the leader.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -334,87 +317,4 @@ fn split(items: Vec<QueuedPosting>) -> Vec<Vec<QueuedPosting>> {
 
 fn keys(items: &[QueuedPosting]) -> impl Iterator<Item = Uuid> {
     items.iter().filter_map(|item| item.posting.key).map(|key| key.hash)
-}
-
-/// A stream of requests to the leader, which answers them in their order.
-struct Connection {
-    requests: mpsc::UnboundedSender<PostRequest>,
-    responses: Streaming<PostResponse>,
-    /// The requests without a response, oldest first.
-    sent: VecDeque<Sent>,
-}
-
-/// A request to the leader.
-struct Sent {
-    items: Vec<QueuedPosting>,
-    at: Instant,
-}
-
-/// A request that the leader has answered.
-struct Answered {
-    sent: Sent,
-    replies: Vec<PostReply>,
-}
-
-/// How a connection ended.
-enum ConnectionEnd {
-    /// The leader has read none of the requests without a response.
-    NotRead,
-    /// The leader may have read them.
-    Failed(String),
-}
-
-impl Connection {
-    /// Connects, and waits until the leader has accepted the key: a stopped process accepts connections, and another program
-    /// may listen at the address.
-    async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
-        let client = LedgerServiceClient::new(endpoint.connect().await?);
-        let mut client = client.max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let (requests, queue) = mpsc::unbounded_channel();
-        let next = async |mut queue: mpsc::UnboundedReceiver<PostRequest>| {
-            queue.recv().await.map(|request| (request, queue))
-        };
-        let mut call = Request::new(stream::unfold(queue, next));
-        call.metadata_mut().insert("authorization", format!("Bearer {}", leader.key).parse()?);
-        let accepted = tokio::time::timeout(CONNECT_TIMEOUT, client.post(call)).await??;
-        Ok(Self { requests, responses: accepted.into_inner(), sent: VecDeque::new() })
-    }
-
-    fn send(&mut self, items: Vec<QueuedPosting>) {
-        let postings = items.iter().map(|item| wire::encode_posting(&item.posting)).collect();
-        // If the stream has ended, the next response is its end.
-        let _ended = self.requests.send(PostRequest { postings, version: VERSION });
-        self.sent.push_back(Sent { items, at: Instant::now() });
-    }
-
-    /// Waits for the response to the oldest request, or for the end of the stream.
-    async fn response(&mut self) -> Result<Answered, ConnectionEnd> {
-        let response = match self.sent.front() {
-            Some(oldest) => timeout_at(oldest.at + REQUEST_TIMEOUT, self.responses.message()).await,
-            None => Ok(self.responses.message().await),
-        };
-        let failed = |cause: &str| Err(ConnectionEnd::Failed(cause.to_owned()));
-        match response {
-            Ok(Ok(Some(PostResponse { replies }))) => match self.sent.pop_front() {
-                Some(sent) if replies.len() == sent.items.len() => Ok(Answered { sent, replies }),
-                Some(sent) => {
-                    self.sent.push_front(sent);
-                    failed("another number of replies than postings")
-                }
-                None => failed("a response without a request"),
-            },
-            Ok(Ok(None)) => Err(ConnectionEnd::NotRead),
-            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
-                Err(ConnectionEnd::NotRead)
-            }
-            Ok(Err(status)) => failed(status.message()),
-            Err(_elapsed) => failed("no response in time"),
-        }
-    }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`election`] | holds the lock of the leader, or finds the leader's address |
 //! | [`forwarder`] | sends the postings of a follower, and settles what the leader leaves open |
+//! | [`connection`] | the stream of a follower to the leader |
 //! | [`service`] | writes the postings of followers |
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies |
@@ -16,6 +17,7 @@
 //! posting whose fate is unknown is written again under its key, and takes effect once. If this second attempt is
 //! refused, the outcome is reported as unknown, because the first attempt may still take effect.
 
+mod connection;
 mod doubt;
 mod election;
 mod forwarder;
