@@ -1,7 +1,7 @@
--- Claims of purchases check less twice: `on conflict do nothing` looked each row up in every unique index before the insert,
--- which took a fifth of the time. The entitlement, which is inserted first, already keeps a second purchase out.
+-- Claims insert purchases without `on conflict do nothing`, which looked each row up in every unique index first and took a fifth
+-- of the time. The entitlement, which a claim inserts before, already keeps a second purchase out.
 
--- Only whether a game was ever sold was read from it: the purchases that count are in `game_purchase_owned`.
+-- The old index answered only whether a game was ever sold. `game_purchase_owned` has the purchases that still hold.
 create index game_purchase_reverted on game_purchase (game) where refunded_at is not null or revoked_at is not null;
 drop index game_purchase_game;
 

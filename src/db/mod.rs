@@ -5,6 +5,7 @@
 //! statements see the same snapshot, and the answer carries the position of the snapshot in the book ([`position`]). If
 //! the client accepts an older state, the snapshot may be that of the read replica (`replica`).
 
+mod connection;
 pub mod embedded;
 pub mod migrations;
 mod pipelined;
@@ -14,32 +15,30 @@ mod server;
 mod sql;
 mod tls;
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::migrate::Migrate as _;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, debug, info_span, warn};
+use tracing::{debug, warn};
 
 use crate::error::{Error, Result};
 use crate::secret::{self, Secret, from_setting};
 use crate::settings;
-use crate::telemetry::{Metrics, is_exported};
+use crate::telemetry::Metrics;
+use connection::SnapshotScope;
 use embedded::{Embedded, EmbeddedArgs};
 use replica::ReadReplica;
 
+pub use self::connection::DbConnection;
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 
 /// Smallest size of the pool. Some operations read through a second connection while they hold the first.
 const CONNECTIONS_MIN: i64 = 2;
-
-/// Begins a transaction whose statements all see the same snapshot.
-const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
 /// Address of the database, and limits of its use.
 #[derive(Debug, Clone, clap::Args)]
@@ -217,7 +216,7 @@ impl Database {
 
     /// Takes a connection from the pool. Its use is measured under the name of the operation.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
-        self.take(&self.pool, operation, Scope::Statements).await
+        DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }
 
     /// Takes a connection whose statements all see the same snapshot, and notes the position of the snapshot for the
@@ -259,7 +258,8 @@ impl Database {
     }
 
     async fn snapshot_in(&self, pool: &PgPool, operation: &'static str) -> Result<DbConnection> {
-        let mut connection = self.take(pool, operation, Scope::Snapshot).await?;
+        let mut connection =
+            DbConnection::take(pool, operation, SnapshotScope::Snapshot, &self.metrics).await?;
         position::note_read(sql::read_position(&mut connection).await?);
         Ok(connection)
     }
@@ -269,37 +269,6 @@ impl Database {
         if let Some(replica) = &self.replica {
             let _stopped = stopping.run_until_cancelled(replica.watch(self)).await;
         }
-    }
-
-    async fn take(
-        &self,
-        pool: &PgPool,
-        operation: &'static str,
-        scope: Scope,
-    ) -> Result<DbConnection> {
-        let span = if is_exported(&Span::current()) {
-            info_span!(
-                "db.operation",
-                otel.kind = "client",
-                otel.name = operation,
-                db.system.name = "postgresql",
-                db.operation.name = operation
-            )
-        } else {
-            Span::none()
-        };
-        let wait = PoolWait::new(&self.metrics);
-        // Boxed: the future of the pool takes 5 KB, in the future of every operation that may need a connection.
-        let acquired = match scope {
-            Scope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
-            Scope::Snapshot => Box::pin(pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot),
-        };
-        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
-            self.metrics.db_client_connection_timeouts_total.increment(1);
-        }
-        drop(wait);
-        let metrics = Arc::clone(&self.metrics);
-        Ok(DbConnection { held: acquired?, operation, metrics, since: Instant::now(), _span: span })
     }
 
     /// Options of a connection outside the pool.
@@ -353,77 +322,5 @@ fn describe(error: &Error) -> String {
     match error.cause() {
         Some(cause) => format!("{error}: {cause:#}"),
         None => error.to_string(),
-    }
-}
-
-/// A wait for a connection of the pool, counted and timed even if the request is canceled.
-struct PoolWait<'a> {
-    metrics: &'a Metrics,
-    since: Instant,
-}
-
-impl<'a> PoolWait<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.db_client_connection_pending_requests.increment(1.0);
-        Self { metrics, since: Instant::now() }
-    }
-}
-
-impl Drop for PoolWait<'_> {
-    fn drop(&mut self) {
-        self.metrics.db_client_connection_pending_requests.decrement(1.0);
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.metrics.db_client_connection_wait_time_seconds.record(seconds);
-    }
-}
-
-/// Snapshot that the statements on a connection see.
-#[derive(Debug, Clone, Copy)]
-enum Scope {
-    /// Each statement sees what was committed before it.
-    Statements,
-    /// All statements see the same snapshot.
-    Snapshot,
-}
-
-enum Held {
-    Connection(PoolConnection<Postgres>),
-    Snapshot(Transaction<'static, Postgres>),
-}
-
-/// A connection from the pool, whose use is measured under the name of its operation.
-pub struct DbConnection {
-    held: Held,
-    operation: &'static str,
-    metrics: Arc<Metrics>,
-    since: Instant,
-    /// Ends when the connection returns to the pool.
-    _span: Span,
-}
-
-impl Deref for DbConnection {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        match &self.held {
-            Held::Connection(connection) => connection,
-            Held::Snapshot(transaction) => transaction,
-        }
-    }
-}
-
-impl DerefMut for DbConnection {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match &mut self.held {
-            Held::Connection(connection) => connection,
-            Held::Snapshot(transaction) => transaction,
-        }
-    }
-}
-
-impl Drop for DbConnection {
-    fn drop(&mut self) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.metrics.db_client_operation_duration_seconds.with([self.operation]).record(seconds);
     }
 }

@@ -27,6 +27,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Name of the operation of a check.
 const CHECK: &str = "replica.check";
 
+/// Reason why a database is not used whose last seal the primary does not have.
+const NO_COPY: &str =
+    "the primary does not have its last seal; create the replica again with pg_basebackup";
+
 /// Longest time of a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -158,31 +162,26 @@ impl ReadReplica {
         else {
             return Ok(false);
         };
-        progress.expect(written, Instant::now());
+        progress.note_written(written, Instant::now());
         let copy = loop {
             let copy = sql::state_of_copy(&mut *self.pool.acquire().await?).await?;
-            if progress.note(copy.replayed) || began.elapsed() > INTERVAL {
+            if progress.note_replayed(copy.replayed) || began.elapsed() > INTERVAL {
                 break copy;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         };
-        for is_last in [false, true] {
-            let Ok(is_copy) =
-                async { sql::is_copy(&mut *primary.acquire(CHECK).await?, &copy).await }.await
-            else {
-                return Ok(false);
-            };
-            if is_copy {
-                break;
-            }
-            if is_last {
-                let cause = "it is a copy of another database or of another past: build it anew from the primary";
-                return Err(Error::DatabaseUnavailable(anyhow::anyhow!(cause)));
-            }
+        let compare = async || sql::is_copy(&mut *primary.acquire(CHECK).await?, &copy).await;
+        let mut is_copy = compare().await;
+        if matches!(is_copy, Ok(false)) {
             // With synchronous replication, the replica may show a commit a little earlier than the primary.
             tokio::time::sleep(INTERVAL).await;
+            is_copy = compare().await;
         }
-        Ok(true)
+        match is_copy {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(Error::DatabaseUnavailable(anyhow::anyhow!(NO_COPY))),
+            Err(_unanswered) => Ok(false),
+        }
     }
 }
 
@@ -200,12 +199,12 @@ impl Progress {
     }
 
     /// Notes how far the primary had written at a moment.
-    fn expect(&mut self, written: i64, at: Instant) {
+    fn note_written(&mut self, written: i64, at: Instant) {
         self.next.get_or_insert((written, at));
     }
 
     /// Notes how far the replica has replayed. Returns whether that is as far as expected.
-    fn note(&mut self, replayed: i64) -> bool {
+    fn note_replayed(&mut self, replayed: i64) -> bool {
         let reached = self.next.take_if(|(position, _)| *position <= replayed);
         if let Some((_, at)) = reached {
             self.complete_at = at;
@@ -229,8 +228,8 @@ mod tests {
         let began = progress.complete_at;
         let complete_at = |progress: &Progress| (progress.complete_at - began).as_secs();
         let mut check = |second, written, replayed| {
-            progress.expect(written, began + Duration::from_secs(second));
-            (progress.note(replayed), complete_at(&progress))
+            progress.note_written(written, began + Duration::from_secs(second));
+            (progress.note_replayed(replayed), complete_at(&progress))
         };
 
         assert_eq!(check(1, 10, 10), (true, 1));

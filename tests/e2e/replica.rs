@@ -226,7 +226,9 @@ async fn a_database_that_is_no_copy_of_the_primary_answers_no_reads() {
         assert_eq!(wallets[0]["owner"], "ada");
         eventually("the other database is refused", async || {
             let refused = app.logs.find("event", "replica.unavailable");
-            refused.is_some_and(|line| line["message"].as_str().unwrap().contains("another past"))
+            refused.is_some_and(|line| {
+                line["message"].as_str().unwrap().contains("does not have its last seal")
+            })
         })
         .await;
         let wallets = app.get("/wallet?stale=ok").await.json();

@@ -1,0 +1,123 @@
+//! A connection from a pool: the wait for it and its use are measured, under the name of an operation.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tracing::{Span, info_span};
+
+use crate::error::Result;
+use crate::telemetry::{Metrics, is_exported};
+
+/// Begins a transaction whose statements all see the same snapshot.
+const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
+
+/// A wait for a connection of the pool, counted and timed even if the request is canceled.
+struct PoolWait<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+}
+
+impl<'a> PoolWait<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.db_client_connection_pending_requests.increment(1.0);
+        Self { metrics, since: Instant::now() }
+    }
+}
+
+impl Drop for PoolWait<'_> {
+    fn drop(&mut self) {
+        self.metrics.db_client_connection_pending_requests.decrement(1.0);
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.metrics.db_client_connection_wait_time_seconds.record(seconds);
+    }
+}
+
+/// Snapshot that the statements on a connection see.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SnapshotScope {
+    /// Each statement sees what was committed before it.
+    Statements,
+    /// All statements see the same snapshot.
+    Snapshot,
+}
+
+enum Held {
+    Connection(PoolConnection<Postgres>),
+    Snapshot(Transaction<'static, Postgres>),
+}
+
+/// A connection from the pool, whose use is measured under the name of its operation.
+pub struct DbConnection {
+    held: Held,
+    operation: &'static str,
+    metrics: Arc<Metrics>,
+    since: Instant,
+    /// Ends when the connection returns to the pool.
+    _span: Span,
+}
+
+impl DbConnection {
+    /// Takes a connection from a pool. Its use is measured under the name of the operation.
+    pub(super) async fn take(
+        pool: &PgPool,
+        operation: &'static str,
+        scope: SnapshotScope,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self> {
+        let span = if is_exported(&Span::current()) {
+            info_span!(
+                "db.operation",
+                otel.kind = "client",
+                otel.name = operation,
+                db.system.name = "postgresql",
+                db.operation.name = operation
+            )
+        } else {
+            Span::none()
+        };
+        let wait = PoolWait::new(metrics);
+        // Boxed: the future of the pool takes 5 KB, in the future of every operation that may need a connection.
+        let acquired = match scope {
+            SnapshotScope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
+            SnapshotScope::Snapshot => {
+                Box::pin(pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot)
+            }
+        };
+        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+            metrics.db_client_connection_timeouts_total.increment(1);
+        }
+        drop(wait);
+        let metrics = Arc::clone(metrics);
+        Ok(Self { held: acquired?, operation, metrics, since: Instant::now(), _span: span })
+    }
+}
+
+impl Deref for DbConnection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match &self.held {
+            Held::Connection(connection) => connection,
+            Held::Snapshot(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for DbConnection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match &mut self.held {
+            Held::Connection(connection) => connection,
+            Held::Snapshot(transaction) => transaction,
+        }
+    }
+}
+
+impl Drop for DbConnection {
+    fn drop(&mut self) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.metrics.db_client_operation_duration_seconds.with([self.operation]).record(seconds);
+    }
+}
