@@ -156,11 +156,13 @@ async fn above_a_rate_of_spans_fewer_traces_are_exported() {
         share.unwrap().parse::<f64>().unwrap()
     };
 
+    let deposits = || collected.with_name("POST /wallet/deposit").len();
+
     let mut count = 0;
-    eventually("the share falls", async || {
+    eventually("the share falls, and a deposit has arrived", async || {
         deposit(&program, &wallet, &[]).await;
         count += 1;
-        share().await < 0.1
+        share().await < 0.1 && deposits() > 0
     })
     .await;
     for _ in 0..100 {
@@ -169,7 +171,7 @@ async fn above_a_rate_of_spans_fewer_traces_are_exported() {
     eventually("it rises without load", async || share().await > 0.99).await;
 
     assert!(program.stop().await.success());
-    let exported = collected.with_name("POST /wallet/deposit").len();
+    let exported = deposits();
     assert!((1..count + 100).contains(&exported), "{exported} of {}", count + 100);
 }
 
