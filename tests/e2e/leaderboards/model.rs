@@ -191,13 +191,13 @@ async fn run_board(
 async fn assert_counts_are_exact(db: &mut PgConnection) {
     let wrong = sqlx::query_scalar::<_, i64>(
         "with bucket as (
-            select *, lead(place) over (partition by season, level order by place) as until
+            select *, lead(place, 1, '\\xff') over (partition by season, level order by place) as until
             from leaderboard_bucket
         )
         select count(*) from bucket b
         where entries <> (
             select count(*) from leaderboard_entry e
-            where e.season = b.season and e.place >= b.place and (b.until is null or e.place < b.until)
+            where e.season = b.season and e.place >= b.place and e.place < b.until
         ) or level = 2 and not exists (
             select from leaderboard_bucket l where l.season = b.season and l.level = 1 and l.place = b.place
         )",
