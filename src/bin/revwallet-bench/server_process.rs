@@ -25,6 +25,8 @@ const SETTINGS: [&str; 4] =
 pub(crate) struct ServerProcess {
     child: Child,
     pub address: String,
+    /// Address of the internal listener, at which other servers of the book reach this one.
+    pub internal_address: String,
 }
 
 impl ServerProcess {
@@ -54,13 +56,14 @@ impl ServerProcess {
         while let Some(line) = lines.next_line().await? {
             let line: Value = serde_json::from_str(&line)?;
             if line["event"] == "serve.listening" {
-                let address = line["address"].as_str().unwrap_or_default().to_owned();
+                let address = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+                let (address, internal_address) = (address("address"), address("internal_address"));
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "ends with the process whose log it reads"
                 )]
                 tokio::spawn(forward_warnings(lines.into_inner()));
-                return Ok(Self { child, address });
+                return Ok(Self { child, address, internal_address });
             }
         }
         bail!("{} exited before it listened", binary.display())

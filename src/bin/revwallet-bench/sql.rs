@@ -67,6 +67,11 @@ pub(crate) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
+/// Internal address of the server that leads the book.
+pub(crate) async fn leader(db: &mut PgConnection) -> sqlx::Result<String> {
+    sqlx::query_scalar("select address from ledger.leader where book = 1").fetch_one(db).await
+}
+
 /// Sequence number of the last transfer that the auditor has checked.
 pub(crate) async fn audited_until(db: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(

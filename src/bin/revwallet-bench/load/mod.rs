@@ -4,6 +4,7 @@
 //! All connections of a load run on one thread, so that no connection moves from core to core.
 
 mod connection;
+pub(crate) mod failover;
 pub(crate) mod latency;
 mod worker;
 

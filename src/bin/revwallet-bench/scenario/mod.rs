@@ -11,6 +11,7 @@
 //! | [`observability`] | deposits with metrics, logs and traces | deposits without any |
 //! | [`scrape`] | rendering ten thousand series for Prometheus | |
 //! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
+//! | [`failover`] | deposits on four servers whose leader is killed every five seconds | |
 //! | [`multi_process`] | four servers on one book | one server |
 //! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
 //! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
@@ -25,6 +26,7 @@ mod companions;
 pub(crate) mod compare;
 mod deposits;
 mod exchange;
+mod failover;
 mod grpc;
 mod holds;
 mod large_book;
@@ -65,6 +67,8 @@ pub(crate) enum Scenario {
     Logins,
     /// Four servers on one book.
     MultiProcess,
+    /// Four servers on one book, whose leader is killed.
+    Failover,
     /// Deposits while an old snapshot is held.
     OldSnapshot,
     /// Memory of WebSocket connections, deliveries, and clients that reconnect.
@@ -81,7 +85,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// All scenarios except the one on a large book.
-    pub(crate) const DEFAULT: [Self; 15] = [
+    pub(crate) const DEFAULT: [Self; 16] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
@@ -92,6 +96,7 @@ impl Scenario {
         Self::Scrape,
         Self::Logins,
         Self::MultiProcess,
+        Self::Failover,
         Self::OldSnapshot,
         Self::Realtime,
         Self::Leaderboard,
@@ -111,6 +116,7 @@ impl Scenario {
             Self::Scrape => scrape::measure().await,
             Self::Logins => logins::measure(context).await,
             Self::MultiProcess => multi_process::measure(context).await,
+            Self::Failover => failover::measure(context).await,
             Self::OldSnapshot => old_snapshot::measure(context).await,
             Self::Realtime => realtime::measure(context).await,
             Self::Leaderboard => leaderboard::measure(context).await,
