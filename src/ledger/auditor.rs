@@ -26,6 +26,7 @@ const READER: ReaderOptions = ReaderOptions {
     items_max: 1,
     // Large chunks cost less than a read after the notification of each batch.
     pause: Duration::from_millis(500),
+    pause_steps: 0,
 };
 
 /// Starts the auditor of a book, which runs until the tasks stop.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Acquire, PgConnection};
 use tokio::sync::watch;
@@ -24,6 +24,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause after a read whose items were all left out by the source, so that such reads are rare.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
+/// Longest pause after a slow step.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
@@ -33,6 +36,9 @@ pub struct ReaderOptions {
     pub items_max: i64,
     /// Shortest time until the next read if a read was not full. A longer pause means fewer reads.
     pub pause: Duration,
+    /// Shortest pause in multiples of the time that the read and its effects took. Under load, the reader then leaves
+    /// the processor to others; this saves work if many items have one effect.
+    pub pause_steps: u32,
 }
 
 /// Handler of a durable reader, which applies the effects of the items.
@@ -101,12 +107,13 @@ impl DurableReader {
         let mut backoff = self.options.pause;
         while !self.stopping.is_cancelled() {
             changes.mark_unchanged();
+            let began = Instant::now();
             // Shutdown does not interrupt a step, because its transaction is short.
             match self.step(&mut handler).await {
                 Ok(outcome) => {
                     backoff = self.options.pause;
                     self.count(outcome.name());
-                    if !self.wait_after(&outcome, &mut changes).await {
+                    if !self.wait_after(&outcome, began.elapsed(), &mut changes).await {
                         break;
                     }
                 }
@@ -129,13 +136,19 @@ impl DurableReader {
         Ok(())
     }
 
-    /// Waits until the next step is due. Returns false when the program stops.
-    async fn wait_after(&self, outcome: &StepOutcome, changes: &mut watch::Receiver<()>) -> bool {
+    /// Waits until the step after this one, which took `time`, is due. Returns false when the program stops.
+    async fn wait_after(
+        &self,
+        outcome: &StepOutcome,
+        time: Duration,
+        changes: &mut watch::Receiver<()>,
+    ) -> bool {
+        let pause = self.options.pause.max((time * self.options.pause_steps).min(PAUSE_MAX));
         let pause = match outcome {
             StepOutcome::MoreToRead => return true,
             StepOutcome::HeldElsewhere => RECHECK_INTERVAL,
-            StepOutcome::CaughtUp | StepOutcome::Blocked => self.options.pause,
-            StepOutcome::Filtered => self.options.pause.max(FILTERED_PAUSE_MIN),
+            StepOutcome::CaughtUp | StepOutcome::Blocked => pause,
+            StepOutcome::Filtered => pause.max(FILTERED_PAUSE_MIN),
         };
         if !sleep_unless_stopped(pause, &self.stopping).await {
             return false;

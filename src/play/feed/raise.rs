@@ -26,7 +26,7 @@ pub(in crate::play) struct Raise {
 }
 
 /// Most transfers of the book that one read covers. The more transfers, the fewer balances are recorded for each.
-const WINDOW_MAX: i64 = 20_000;
+const WINDOW_MAX: i64 = 50_000;
 
 /// Source of raises.
 pub(in crate::play) struct Raises<const LEADING: bool>;

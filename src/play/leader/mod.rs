@@ -21,8 +21,12 @@ use crate::realtime::{Audience, NewEvent, publish};
 use crate::tasks::Tasks;
 use crate::wallet::Wallets;
 
-const READER: ReaderOptions =
-    ReaderOptions { name: "leaders", items_max: 500, pause: Duration::from_millis(100) };
+const READER: ReaderOptions = ReaderOptions {
+    name: "leaders",
+    items_max: 500,
+    pause: Duration::from_millis(100),
+    pause_steps: 0,
+};
 
 const TOPIC: &str = "leaderboard-game-event";
 

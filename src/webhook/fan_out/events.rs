@@ -14,8 +14,12 @@ use crate::webhook::event::{message_body, published_name};
 use crate::webhook::queue::Subject;
 use crate::webhook::sql::{self, Subscription};
 
-pub(super) const READER: ReaderOptions =
-    ReaderOptions { name: "webhook_events", items_max: 500, pause: Duration::from_millis(20) };
+pub(super) const READER: ReaderOptions = ReaderOptions {
+    name: "webhook_events",
+    items_max: 500,
+    pause: Duration::from_millis(20),
+    pause_steps: 0,
+};
 
 pub(super) struct EventFanOut;
 

@@ -23,8 +23,12 @@ use crate::webhook::queue::Subject;
 use crate::webhook::sql::{self, Subscription};
 use crate::webhook::{BOOK, Webhooks};
 
-pub(super) const READER: ReaderOptions =
-    ReaderOptions { name: "webhooks", items_max: 500, pause: Duration::from_millis(20) };
+pub(super) const READER: ReaderOptions = ReaderOptions {
+    name: "webhooks",
+    items_max: 500,
+    pause: Duration::from_millis(20),
+    pause_steps: 0,
+};
 
 pub(super) struct TransferFanOut {
     pub(super) webhooks: Webhooks,

@@ -53,7 +53,7 @@ impl Process {
 }
 
 fn reader(name: &'static str) -> ReaderOptions {
-    ReaderOptions { name, items_max: 7, pause: Duration::ZERO }
+    ReaderOptions { name, items_max: 7, pause: Duration::ZERO, pause_steps: 0 }
 }
 
 /// Records each seq in a table; fails periodically, after it has written.

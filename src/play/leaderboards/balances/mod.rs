@@ -21,8 +21,13 @@ use crate::ledger::tail::{ReaderOptions, Segment, SegmentHandler, Tail};
 use crate::play::feed::raise::{HighestRaises, Raise};
 use crate::tasks::Tasks;
 
-const READER: ReaderOptions =
-    ReaderOptions { name: "leaderboard", items_max: 20_000, pause: Duration::from_millis(250) };
+const READER: ReaderOptions = ReaderOptions {
+    name: "leaderboard",
+    items_max: 20_000,
+    pause: Duration::from_millis(250),
+    // Of all raises of a player between two steps, only the highest is recorded.
+    pause_steps: 4,
+};
 
 /// Starts the reader, which runs until the tasks stop.
 pub fn start(tail: &Tail, tasks: &Tasks) {
