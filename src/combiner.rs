@@ -10,7 +10,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::error::{Error, Result};
 
-/// Most callers whose inputs share a call.
+/// Maximum number of callers whose inputs share a call.
 const BATCH_MAX: usize = 512;
 
 /// Combines into one call the inputs that arrive while another call is running.

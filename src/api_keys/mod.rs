@@ -32,7 +32,7 @@ pub const NAME_MAX: usize = 100;
 /// How long the secret in use stays valid after a rotation.
 const OVERLAP: Duration = Duration::from_hours(24);
 
-/// Most keys that are cached.
+/// Maximum number of keys that are cached.
 const CACHE_MAX: usize = 10_000;
 
 /// A new key with its secret, which is never shown again.

@@ -25,8 +25,8 @@ use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-/// Most concurrent requests on the internal listener, which serves probes, a scraper, an operator, and the other
-/// processes that send their postings.
+/// Maximum number of concurrent requests on the internal listener, which serves probes, a scraper, an operator, and the
+/// other processes that send their postings.
 const INTERNAL_REQUESTS_MAX: usize = 256;
 
 /// A running server.

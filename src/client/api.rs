@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest page of a list.
 const PAGE_MAX: usize = 1_000;
 
-/// Most characters that an error quotes of a response that is not a problem document.
+/// Maximum number of characters that an error quotes of a response that is not a problem document.
 const UNKNOWN_BODY_MAX: usize = 200;
 
 /// A client of one server.

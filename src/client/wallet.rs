@@ -26,7 +26,7 @@ pub enum WalletCommand {
         /// List closed wallets too.
         #[arg(long)]
         closed: bool,
-        /// Most wallets to list.
+        /// Maximum number of wallets to list.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
@@ -49,7 +49,7 @@ pub enum WalletCommand {
     /// List the history of a wallet, newest first.
     History {
         id: i64,
-        /// Most entries to list.
+        /// Maximum number of entries to list.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },

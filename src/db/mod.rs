@@ -58,7 +58,7 @@ pub struct DatabaseArgs {
     /// Longest time that the read replica may lag behind; while the replica lags further behind, the primary answers.
     #[arg(long, env = "REVWALLET_DATABASE_READ_LAG_MAX", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub database_read_lag_max: Duration,
-    /// Most connections of the pool, and of the pool of the read replica.
+    /// Maximum number of connections of the pool, and of the pool of the read replica.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(CONNECTIONS_MIN..=10_000))]
     pub database_connections_max: u32,
     /// Longest time that a request waits for a connection.

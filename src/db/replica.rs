@@ -115,12 +115,12 @@ impl ReadReplica {
             }
             ReplicaState::Behind => warn!(
                 event = "replica.behind",
-                "the read replica lags too far behind ({reason}); the primary answers its reads"
+                "the read replica lags too far behind ({reason}); the primary answers the reads with ?stale=ok"
             ),
             ReplicaState::Unavailable => warn!(
                 event = "replica.unavailable",
                 error.message = reason,
-                "the read replica cannot be used ({reason}); the primary answers its reads"
+                "the read replica cannot be used ({reason}); the primary answers the reads with ?stale=ok"
             ),
             ReplicaState::Unchecked => {}
         }

@@ -25,10 +25,10 @@ pub struct ExchangeArgs {
     /// Largest amount of an order.
     #[arg(long, env = "REVWALLET_EXCHANGE_MAX", global = true)]
     pub exchange_max: Option<String>,
-    /// Largest amount of a user's orders within 24 hours; failed ones do not count.
+    /// Maximum total amount of a user's orders within 24 hours; failed orders do not count.
     #[arg(long, env = "REVWALLET_EXCHANGE_DAY_MAX", global = true)]
     pub exchange_day_max: Option<String>,
-    /// Largest amount of a user's orders within 30 days; failed ones do not count.
+    /// Maximum total amount of a user's orders within 30 days; failed orders do not count.
     #[arg(long, env = "REVWALLET_EXCHANGE_MONTH_MAX", global = true)]
     pub exchange_month_max: Option<String>,
     /// Orders above this amount wait until an operator approves them.

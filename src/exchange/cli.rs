@@ -35,7 +35,7 @@ pub enum OrderCommand {
         /// Only orders of this user.
         #[arg(long)]
         user: Option<i64>,
-        /// Most orders to list.
+        /// Maximum number of orders to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
         limit: i64,
     },

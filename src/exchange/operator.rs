@@ -11,7 +11,7 @@ use crate::ids::SagaId;
 use crate::saga::SagaState;
 use crate::saga::operator::{self, SagaCommand};
 
-/// Most orders that one bulk command changes.
+/// Maximum number of orders that one bulk command changes.
 pub const BULK_MAX: i64 = 1_000;
 
 /// A command with its author and reason.

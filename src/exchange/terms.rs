@@ -13,9 +13,9 @@ use crate::ledger::money::{Minor, Rate};
 #[schema(as = OrderSide)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// Fiat money for crypto.
+    /// The user pays fiat money and receives crypto.
     Buy,
-    /// Crypto for fiat money.
+    /// The user pays crypto and receives fiat money.
     Sell,
 }
 

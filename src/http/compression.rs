@@ -14,8 +14,8 @@ use tower_http::compression::predicate::Predicate;
 /// Smallest body that is compressed. A smaller body fits into one packet.
 const BYTES_MIN: u64 = 1_400;
 
-/// Most concurrent compressions. Each holds a third of a megabyte until the client has read the response; responses
-/// beyond the limit are sent uncompressed.
+/// Maximum number of concurrent compressions. Each holds a third of a megabyte until the client has read the response;
+/// responses beyond the limit are sent uncompressed.
 pub(super) const COMPRESSIONS_MAX: usize = 64;
 
 /// Content types that are worth compressing. Responses that move money are JSON too, but smaller than the minimum.

@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::error::{Error, Result};
 use crate::ids::PublisherId;
 
-/// Most nested levels of metadata: the JSON parsers of some languages accept no more.
+/// Maximum number of nested levels of metadata: the JSON parsers of some languages accept no more.
 const METADATA_DEPTH_MAX: usize = 32;
 
 const NUL: &str = "must not contain a NUL";

@@ -10,7 +10,7 @@ use serde_json::error::Category;
 
 use crate::error::{Error, FieldError, Result};
 
-/// Most unknown members that an answer lists.
+/// Maximum number of unknown members that an answer lists.
 const UNKNOWN_MAX: usize = 20;
 
 /// Longest name of a member that an answer repeats, in characters; a longer name is cut.

@@ -28,16 +28,16 @@ use super::connection::{
 use super::middleware::{ConnectionService, RequestPipeline};
 use crate::tasks::Tasks;
 
-/// Most concurrent streams of an HTTP/2 connection.
+/// Maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
-/// Most bytes of a request body that wait for their handler on one HTTP/2 stream.
+/// Maximum number of bytes of a request body that wait for their handler on one HTTP/2 stream.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Most bytes of request bodies that wait for their handlers on all streams of an HTTP/2 connection.
+/// Maximum number of bytes of request bodies that wait for their handlers on all streams of an HTTP/2 connection.
 const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// Most bytes of a response that wait to be sent on one HTTP/2 stream.
+/// Maximum number of bytes of a response that wait to be sent on one HTTP/2 stream.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Interval of pings to a silent HTTP/2 client.
@@ -52,7 +52,7 @@ pub struct Listener {
     pub socket: TcpListener,
     pub pipeline: Arc<RequestPipeline>,
     pub connections_max: usize,
-    /// Most connections, and most concurrent requests, of one address.
+    /// Maximum number of connections, and of concurrent requests, of one address.
     pub connections_per_address: usize,
     /// Whether an address belongs to a trusted proxy; `connections_per_address` does not apply to proxies.
     pub is_trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,

@@ -53,7 +53,7 @@ type Stack = SetSensitiveRequestHeaders<Dressed>;
 /// Limits and policies for the requests of a listener.
 #[derive(Debug, Clone)]
 pub struct PipelineOptions {
-    /// Most concurrent requests.
+    /// Maximum number of concurrent requests.
     pub requests_max: usize,
     /// Longest time that a response may take.
     pub timeout: Duration,

@@ -66,10 +66,10 @@ pub struct HttpArgs {
         default_value = "127.0.0.1:9000"
     )]
     pub internal_listen: SocketAddr,
-    /// Most open connections. Beyond it, idle connections are closed for new ones, or new ones wait.
+    /// Maximum number of open connections. Beyond it, idle connections are closed for new ones, or new ones wait.
     #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
-    /// Most connections, and most concurrent requests, of one address; trusted proxies are exempt.
+    /// Maximum number of connections, and of concurrent requests, of one address; trusted proxies are exempt.
     #[arg(
         long,
         env = "REVWALLET_HTTP_CONNECTIONS_PER_ADDRESS",
@@ -78,7 +78,7 @@ pub struct HttpArgs {
         value_parser = settings::count()
     )]
     pub http_connections_per_address: usize,
-    /// Most concurrent requests; others get 503 with Retry-After.
+    /// Maximum number of concurrent requests; others get 503 with Retry-After.
     #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096, value_parser = settings::count())]
     pub http_requests_max: usize,
     /// Longest time that a response may take.

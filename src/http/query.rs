@@ -17,7 +17,7 @@ use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use super::position::{STALE, STALE_OK};
 use crate::error::{Error, FieldError, Result};
 
-/// Most faulty parameters that an answer lists.
+/// Maximum number of faulty parameters that an answer lists.
 const ERRORS_MAX: usize = 20;
 
 /// Longest name of a parameter that an answer repeats, in characters; a longer name is cut.

@@ -27,17 +27,17 @@ pub use sql::{defer, enqueue};
 /// Schema of the queue.
 const SCHEMA: &str = "graphile_worker";
 
-/// Most concurrent jobs of this process. Jobs mostly wait for other systems and hold no connection meanwhile. Jobs that
-/// may hang for long keep their own number well below this limit, as `webhook/slots.rs` does.
+/// Maximum number of concurrent jobs of this process. Jobs mostly wait for other systems and hold no connection
+/// meanwhile. Jobs that may hang for long keep their own number well below this limit, as `webhook/slots.rs` does.
 const CONCURRENCY: usize = 256;
 
-/// Most connections of the queue itself: one listens, the others fetch and finish jobs.
+/// Maximum number of connections of the queue itself: one listens, the others fetch and finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
 /// Longest pause between two polls for jobs that became due without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Most jobs that are fetched at once.
+/// Maximum number of jobs that are fetched at once.
 const FETCH_MAX: usize = 100;
 
 /// Longest time that a fetched job waits for a slot; after that, other processes may take the job.

@@ -16,16 +16,16 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
-    /// Most postings that wait to be written; further postings are rejected with 503.
+    /// Maximum number of postings that wait to be written; further postings are rejected with 503.
     #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192, value_parser = settings::count())]
     pub ledger_queue_max: usize,
-    /// Most transfers in one commit; a larger posting gets a commit of its own.
+    /// Maximum number of transfers in one commit; a larger posting gets a commit of its own.
     #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024, value_parser = settings::count())]
     pub ledger_batch_max: usize,
-    /// Most account balances in the cache, 50 bytes each.
+    /// Maximum number of account balances in the cache, 50 bytes each.
     #[arg(long, env = "REVWALLET_LEDGER_CACHE_MAX", global = true, default_value_t = 400_000, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000_000))]
     pub ledger_cache_max: usize,
-    /// Most minor units that one transfer may move.
+    /// Maximum amount of one transfer, in minor units.
     #[arg(long, env = "REVWALLET_MAX_AMOUNT", global = true, default_value_t = 1_000_000_000_000, value_parser = clap::value_parser!(i64).range(1..=MAX_BALANCE.0))]
     pub max_amount: i64,
     /// Further currencies as CODE:DECIMALS, separated by commas.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// Longest currency code, in characters. A system account's id contains the code's number and must stay above -2^40.
 pub const CODE_LEN_MAX: usize = 6;
 
-/// Most decimals of a currency: with 18, an `i64` still has room for nine whole units.
+/// Maximum number of decimals of a currency: with 18, an `i64` still has room for nine whole units.
 pub const DECIMALS_MAX: u8 = 18;
 
 /// Currencies of ISO 4217, by their number of decimals.

@@ -10,7 +10,8 @@ use super::currency::Currency;
 use super::money::Minor;
 use crate::idempotency_key::HashedKey;
 
-/// Most legs of a posting: an atomic batch of 10,000 transfers with a fee each. Their count is a `smallint`.
+/// Maximum number of legs of a posting: an atomic batch of 10,000 transfers with a fee each. Their count is a
+/// `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
 /// Longest metadata of a leg, in bytes: a row should fit into a page of the database.

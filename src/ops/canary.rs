@@ -19,7 +19,7 @@ use crate::telemetry::{Metrics, TraceContext};
 /// Largest response that is read, in bytes: the address may belong to another server.
 const RESPONSE_MAX: usize = 64 * 1024;
 
-/// Most bytes of a response that are logged.
+/// Maximum number of bytes of a response that are logged.
 const LOGGED_MAX: usize = 200;
 
 /// Longest time that a transfer may take: less than the usual interval.

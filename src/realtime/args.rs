@@ -8,19 +8,20 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Realtime")]
 pub struct RealtimeArgs {
-    /// Most bytes that wait for a WebSocket or gRPC client; beyond it, its subscriptions fall behind.
+    /// Maximum number of bytes that wait for a WebSocket or gRPC client; beyond it, its subscriptions fall behind.
     #[arg(long, env = "REVWALLET_REALTIME_QUEUE_BYTES", global = true, default_value_t = 262_144, value_parser = settings::count())]
     pub realtime_queue_bytes: usize,
     /// Longest time that a WebSocket client may take to empty a full queue; then its connection is closed with code 4008.
     #[arg(long, env = "REVWALLET_REALTIME_GRACE", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub realtime_grace: Duration,
-    /// Most WebSocket connections and gRPC streams.
+    /// Maximum number of WebSocket connections and gRPC streams.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_MAX", global = true, default_value_t = 20_000, value_parser = settings::count())]
     pub realtime_connections_max: usize,
-    /// Most WebSocket connections and gRPC streams of one address, as a trusted proxy reports it; a /64 of IPv6 is one address.
+    /// Maximum number of WebSocket connections and gRPC streams of one address, as a trusted proxy reports it; a /64 of
+    /// IPv6 is one address.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_PER_ADDRESS", global = true, default_value_t = 1_000, value_parser = settings::count())]
     pub realtime_connections_per_address: usize,
-    /// Most subscriptions of one WebSocket connection.
+    /// Maximum number of subscriptions of one WebSocket connection.
     #[arg(long, env = "REVWALLET_REALTIME_SUBSCRIPTIONS_MAX", global = true, default_value_t = 100, value_parser = settings::count())]
     pub realtime_subscriptions_max: usize,
     /// How long events that move no money are kept, and how old a position may be that a client continues from.

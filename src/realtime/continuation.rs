@@ -14,10 +14,10 @@ use crate::ledger::tail::PositionFacts;
 /// Longest time that a checked position is cached.
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Most positions that are read from the database at once.
+/// Maximum number of positions that are read from the database at once.
 const READS_MAX: usize = 8;
 
-/// Most checked positions that are cached.
+/// Maximum number of checked positions that are cached.
 const CHECKED_MAX: usize = 256;
 
 /// A cache of positions from which clients can continue. After a restart, many clients send the same position.

@@ -27,7 +27,7 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// Size of the write buffer beyond which its bytes are sent without waiting for a flush.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Most bytes in the write buffer. The largest event is smaller.
+/// Maximum number of bytes in the write buffer. The largest event is smaller.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Largest message that is received. It is larger than the limit of 16 KiB for frames, so that a frame beyond that

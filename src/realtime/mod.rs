@@ -67,7 +67,7 @@ const BOOK: i32 = 1;
 /// Interval at which the gauge of queued bytes is set.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Most connections that end their subscriptions at the same time.
+/// Maximum number of connections that end their subscriptions at the same time.
 const ENDINGS_MAX: usize = 16;
 
 /// The hub and the limits of a process. Cheap to clone.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
 use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Most transfers, and most events, that are read at once.
+/// Maximum number of transfers, and of events, that are read at once.
 const PAGE_MAX: i64 = 250;
 
 /// Progress of a replay.

@@ -11,7 +11,7 @@ use crate::ledger::tail::{self, Tail};
 /// Interval at which old events are deleted.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Most events that one transaction deletes.
+/// Maximum number of events that one transaction deletes.
 const EVENTS_MAX: i32 = 5_000;
 
 /// Deletes old events until the program stops. Several processes may do this; each deletes what the others have left.

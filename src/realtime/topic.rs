@@ -10,7 +10,8 @@ use super::message::Viewer;
 use super::outbox::{Outbox, OutgoingEvent, Pushed, SubscriptionId};
 use super::position::BookPosition;
 
-/// Most bytes of recent events that a topic keeps. Clients that reconnect get them without a read from the database.
+/// Maximum number of bytes of recent events that a topic keeps. Clients that reconnect get them without a read from the
+/// database.
 pub(super) const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A subscription to one topic.

@@ -31,8 +31,8 @@ const ONLY: SubscriptionId = SubscriptionId(0);
 /// Bytes of events that are taken from the outbox in one batch.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Most bytes that wait for a client. The limit is small, because a stream that falls behind replays the events that it
-/// missed.
+/// Maximum number of bytes that wait for a client. The limit is small, because a stream that falls behind replays the
+/// events that it missed.
 const QUEUE_BYTES_MAX: usize = 16 * 1024;
 
 /// Delay before missed events that could not be read are read again.

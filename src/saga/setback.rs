@@ -138,7 +138,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::info!(
             event = "saga.claim_lost",
             saga = claim.id.0,
-            "a worker was too slow; another worker has claimed its saga, and nothing was changed"
+            "this worker was too slow, and another worker has claimed the saga; this worker has changed nothing"
         );
     }
 }

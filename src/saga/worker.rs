@@ -18,7 +18,7 @@ use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;
 use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 
-/// Most sagas that a process works on at once. They mostly wait for other systems and for commits.
+/// Maximum number of sagas that a process works on at once. They mostly wait for other systems and for commits.
 const CONCURRENCY: usize = 256;
 
 /// Longest pause between two searches for due sagas, because another process may have died while it held a claim.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::buckets::LATENCY;
 
-/// Most buckets that have an exemplar; further buckets get no exemplar.
+/// Maximum number of buckets that have an exemplar; further buckets get no exemplar.
 const EXEMPLARS_MAX: usize = 5_000;
 
 /// The only histogram with exemplars. Service level objectives are computed from it.

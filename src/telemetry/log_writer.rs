@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metrics::Counter;
 
-/// Most bytes of lines that wait to be written.
+/// Maximum number of bytes of lines that wait to be written.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of lines that are written without waiting for more.

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Most label combinations of one metric. Later combinations are counted under `_OTHER`, so that a mistake in a label
-/// cannot exhaust the memory of this process and of Prometheus.
+/// Maximum number of label combinations of one metric. Later combinations are counted under `_OTHER`, so that a mistake
+/// in a label cannot exhaust the memory of this process and of Prometheus.
 const SERIES_MAX: usize = 2_000;
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);

@@ -154,7 +154,7 @@ metrics! {
     gauge wallet_ledger_queue_depth;
     /// Age of the oldest posting without a response.
     gauge wallet_ledger_oldest_queued_seconds;
-    /// Most legs of postings that may wait.
+    /// Maximum number of legs of postings that may wait.
     gauge wallet_ledger_queue_capacity;
     /// Last sequence number of the book that this process has seen.
     gauge wallet_ledger_head_seq;
@@ -171,7 +171,7 @@ metrics! {
     /// Postings that other processes sent to this process, the leader of the book.
     counter wallet_ledger_received_total;
 
-    /// Transfers or events that a durable reader of the book has not read yet.
+    /// Number of transfers or events that a durable reader of the book has not read yet.
     gauge wallet_book_reader_lag_transfers {reader};
     /// Steps of a durable reader of the book, by outcome.
     counter wallet_book_reader_steps_total {reader, outcome};
@@ -299,7 +299,7 @@ metrics! {
 
     /// Connections of the pool, by state.
     gauge db_client_connection_count {state};
-    /// Most connections that the pool may open.
+    /// Maximum number of connections that the pool may open.
     gauge db_client_connection_max;
     /// Requests that wait for a connection.
     gauge db_client_connection_pending_requests;

@@ -20,7 +20,7 @@ pub(super) struct SpanBudget(Arc<Shared>);
 struct Shared {
     /// Spans since the share was set.
     spans: AtomicU64,
-    /// Most spans a second.
+    /// Maximum number of spans a second.
     spans_max: f64,
     /// Share of traces while the rate of spans is low.
     share_max: f64,

@@ -80,10 +80,11 @@ pub struct PasswordArgs {
     /// Passes over the memory of a password hash.
     #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub password_passes: u32,
-    /// Most password hashes that are computed at once, each on a core of its own [default: half of the cores].
+    /// Maximum number of password hashes that are computed at once, each on a core of its own [default: half of the
+    /// cores].
     #[arg(long, env = "REVWALLET_PASSWORD_HASHES_MAX", global = true, value_parser = settings::count())]
     pub password_hashes_max: Option<usize>,
-    /// Most requests that wait for a password hash; further ones get 503.
+    /// Maximum number of requests that wait for a password hash; further ones get 503.
     #[arg(long, env = "REVWALLET_PASSWORD_WAITING_MAX", global = true, default_value_t = 256, value_parser = settings::count())]
     pub password_waiting_max: usize,
 }

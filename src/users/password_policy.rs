@@ -9,7 +9,7 @@ const LENGTH_MAX: usize = 128;
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Most words and sequences of which a common password consists; digits and signs do not count.
+/// Maximum number of words and sequences of which a common password consists; digits and signs do not count.
 const PARTS_MAX: usize = 2;
 
 /// Fewest characters of an acceptable password that consists of digits.

@@ -62,13 +62,14 @@ pub static COMPANIONS: [&CompanionKind; 9] = [
     &transfer::BATCH_CLAIMED,
 ];
 
-/// Most wallet records that are cached, some 100 bytes each.
+/// Maximum number of wallet records that are cached, some 100 bytes each.
 const RECORDS_MAX: usize = 200_000;
 
-/// Most main wallets that are cached, some 100 bytes each.
+/// Maximum number of main wallets that are cached, some 100 bytes each.
 const MAIN_WALLETS_MAX: usize = 100_000;
 
-/// Most open holds that are cached, some 200 bytes each. A cached hold has the state after its last change.
+/// Maximum number of open holds that are cached, some 200 bytes each. A cached hold has the state after its last
+/// change.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
 /// Settings of wallets.

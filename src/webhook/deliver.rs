@@ -35,7 +35,7 @@ impl DeliverWebhook {
     /// Identifier of the job, and label of its metrics.
     pub const QUEUE: &'static str = "webhook_deliver";
 
-    /// Most attempts. With the exponential backoff of the queue, the last one is a day after the first.
+    /// Maximum number of attempts. With the exponential backoff of the queue, the last one is a day after the first.
     pub const ATTEMPTS_MAX: i16 = 13;
 }
 

@@ -49,13 +49,13 @@ pub use self::event::EVENTS;
 /// Id of the book whose transfers are delivered.
 const BOOK: i32 = 1;
 
-/// Most deliveries of one replay.
+/// Maximum number of deliveries of one replay.
 const REPLAY_MAX: i64 = 10_000;
 
-/// Most webhooks of a caller with `wallet:read`. Each transfer is matched against every webhook.
+/// Maximum number of webhooks of a caller with `wallet:read`. Each transfer is matched against every webhook.
 const WEBHOOKS_MAX: usize = 100;
 
-/// Most webhooks of any other caller.
+/// Maximum number of webhooks of any other caller.
 const WEBHOOKS_OF_USER_MAX: usize = 10;
 
 #[derive(Debug, Clone, clap::Args)]

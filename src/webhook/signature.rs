@@ -12,7 +12,7 @@ const PREFIX: &str = "whsec_";
 /// Fewest bytes of a secret that the client provides.
 const BYTES_MIN: usize = 24;
 
-/// Most bytes of a secret that the client provides.
+/// Maximum number of bytes of a secret that the client provides.
 const BYTES_MAX: usize = 64;
 
 /// A new random secret.
@@ -39,7 +39,7 @@ pub(super) fn signatures(secrets: &[&str], id: &str, timestamp: i64, body: &str)
     secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
 }
 
-/// Most seconds between the signature of a message and its arrival, as Standard Webhooks recommends.
+/// Maximum age of a signature when its message arrives, in seconds, as Standard Webhooks recommends.
 const AGE_MAX_SECONDS: i64 = 5 * 60;
 
 /// A message with the headers that belong to its signature.

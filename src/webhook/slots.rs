@@ -12,16 +12,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most concurrent deliveries of a user.
+/// Maximum number of concurrent deliveries of a user.
 const LANES_OF_USER: i64 = 8;
 
-/// Most concurrent deliveries of an API key, or of all anonymous callers together.
+/// Maximum number of concurrent deliveries of an API key, or of all anonymous callers together.
 const LANES_OF_OTHERS: i64 = 32;
 
-/// Most concurrent deliveries of one owner to webhooks that have not responded promptly.
+/// Maximum number of concurrent deliveries of one owner to webhooks that have not responded promptly.
 const UNPROVEN_OF_OWNER_MAX: usize = 4;
 
-/// Most concurrent deliveries to webhooks that have not responded promptly.
+/// Maximum number of concurrent deliveries to webhooks that have not responded promptly.
 const UNPROVEN_MAX: usize = 192;
 
 /// Number of concurrent deliveries to webhooks that have not responded promptly at which each owner is limited to one

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::harness::program::Program;
 use crate::harness::server::Cluster;
 
-/// Most statements a second of an idle program, of which about four and a half were measured.
+/// Maximum number of statements a second of an idle program, of which about four and a half were measured.
 const STATEMENTS_MAX: f64 = 5.0;
 
 /// Time of the measurement: it contains all that happens every 15 s as often as any other minute does.

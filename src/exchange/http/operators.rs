@@ -52,7 +52,7 @@ struct AllOrdersQuery {
     /// Only orders in this state.
     #[param(example = "stuck")]
     state: Option<String>,
-    /// Most orders of a page.
+    /// Maximum number of orders of a page.
     #[param(example = 100)]
     limit: Option<i64>,
     /// The last order of the page before.

@@ -240,7 +240,7 @@ pub(super) struct OrderListQuery {
     /// Only orders in this state.
     #[param(example = "completed")]
     pub(super) state: Option<String>,
-    /// Most orders of a page.
+    /// Maximum number of orders of a page.
     #[param(example = 100)]
     pub(super) limit: Option<i64>,
     /// The last order of the page before.

@@ -25,7 +25,7 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Most attempts of an order that competes with other orders for a quote or a limit.
+/// Maximum number of attempts of an order that competes with other orders for a quote or a limit.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Refusal of a companion whose quote has ended, or whose user has reached a limit.

@@ -17,10 +17,10 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Most keys that a request creates.
+/// Maximum number of keys that a request creates.
 pub const KEYS_MAX: i32 = 1_000;
 
-/// Most attempts of a statement that gives way to the transactions of the ledger.
+/// Maximum number of attempts of a statement that gives way to the transactions of the ledger.
 const ATTEMPTS_MAX: usize = 20;
 
 /// Characters of a key without its hyphens: 125 random bits.

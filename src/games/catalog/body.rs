@@ -109,7 +109,7 @@ pub(in crate::games) struct GameBody {
     /// The game that this is downloadable content of.
     #[schema(required, example = 7)]
     base: Option<i64>,
-    /// Most copies that are owned at a time; null without a limit.
+    /// Maximum number of copies that are owned at a time; null without a limit.
     #[schema(required, example = 1000)]
     copies: Option<i32>,
     /// Copies that are left; null without a limit.

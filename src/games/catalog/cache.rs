@@ -24,7 +24,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Shortest time between two checks, however many events there are.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Most lists that are cached.
+/// Maximum number of lists that are cached.
 const LISTS_MAX: usize = 256;
 
 /// Largest list that is cached, in bytes.

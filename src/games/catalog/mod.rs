@@ -39,7 +39,7 @@ pub const GENRE_MAX: usize = 64;
 /// Longest description, in characters.
 pub const DESCRIPTION_MAX: usize = 4_000;
 
-/// Most prices of a game in further currencies.
+/// Maximum number of prices of a game in further currencies.
 pub const PRICES_MAX: usize = 50;
 
 /// State of a game.
@@ -119,7 +119,7 @@ pub struct Game {
 /// The copies of a limited game.
 #[derive(Debug, Clone, Copy)]
 pub struct Copies {
-    /// Most copies that are owned at a time.
+    /// Maximum number of copies that are owned at a time.
     pub limit: i32,
     /// Copies that are left.
     pub left: i32,

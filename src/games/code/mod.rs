@@ -47,7 +47,7 @@ pub struct NewCode {
     pub game: Option<GameId>,
     pub starts_at: Option<OffsetDateTime>,
     pub ends_at: Option<OffsetDateTime>,
-    /// Most uses in total.
+    /// Maximum number of uses in total.
     pub uses: Option<i32>,
     pub uses_per_user: Option<i32>,
 }

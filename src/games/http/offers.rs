@@ -90,7 +90,7 @@ struct PutSale<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Most copies at this price; without a limit if absent.
+    /// Maximum number of copies at this price; without a limit if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 500)]
     budget: RawField<'a>,
@@ -143,7 +143,7 @@ struct SaleBody {
     starts_at: String,
     #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
-    /// Most copies at this price.
+    /// Maximum number of copies at this price.
     #[schema(required, example = 500)]
     budget: Option<i32>,
     /// Copies that are left of the budget.

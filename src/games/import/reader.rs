@@ -12,13 +12,14 @@ use super::{FileFormat, ImportRefusal};
 use crate::error::FieldError;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Most records of a batch, which is one transaction: changes of the catalog by other processes wait for it.
+/// Maximum number of records of a batch, which is one transaction: changes of the catalog by other processes wait for
+/// it.
 const BATCH_RECORDS_MAX: u64 = 1_000;
 
 /// Bytes of records after which a batch ends.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Most batches that wait while another batch is added.
+/// Maximum number of batches that wait while another batch is added.
 const WAITING_BATCHES_MAX: usize = 1;
 
 /// Records that are added in one transaction, and the progress of the reader.

@@ -14,7 +14,7 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Most attempts of a payout: a refund can lower the amount that is due meanwhile.
+/// Maximum number of attempts of a payout: a refund can lower the amount that is due meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
 /// A payout that was made.

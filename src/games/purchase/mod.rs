@@ -38,7 +38,8 @@ pub use self::refund::Refunded;
 /// Refusal of a companion whose quote no longer holds.
 const OVERTAKEN: &str = "the quote no longer holds";
 
-/// Most quotes of a purchase. A new quote is needed when another purchase or a change of the game comes first.
+/// Maximum number of quotes of a purchase. A new quote is needed when another purchase or a change of the game comes
+/// first.
 const ATTEMPTS_MAX: usize = 100;
 
 /// Locks that keep purchases from invalidating each other's batches.

@@ -22,7 +22,7 @@ use crate::ledger::money::{Minor, Rate};
 /// other's batches fail.
 const LAST_COPIES: i32 = 256;
 
-/// Most games, and most purchases, that [`QuoteCache`] remembers.
+/// Maximum number of games, and of purchases, that [`QuoteCache`] remembers.
 const QUOTES_MAX: usize = 10_000;
 const TRIED_MAX: usize = 100_000;
 

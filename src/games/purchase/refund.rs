@@ -21,10 +21,10 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Most attempts of a refund, because other changes can come first.
+/// Maximum number of attempts of a refund, because other changes can come first.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Most games that a refund takes away.
+/// Maximum number of games that a refund takes away.
 const GAMES_MAX: usize = 10_000;
 
 /// A refund that was made.

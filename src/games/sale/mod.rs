@@ -19,7 +19,7 @@ use crate::ledger::money::Rate;
 /// Longest name of a sale, in characters.
 pub const NAME_MAX: usize = 64;
 
-/// Most sales of a game.
+/// Maximum number of sales of a game.
 const SALES_MAX: i64 = 1_000;
 
 /// How a sale lowers the price.
@@ -38,7 +38,7 @@ pub struct Sale {
     pub discount: SaleDiscount,
     pub starts_at: OffsetDateTime,
     pub ends_at: OffsetDateTime,
-    /// Most copies at this price; `None` without a limit.
+    /// Maximum number of copies at this price; `None` without a limit.
     pub budget: Option<i32>,
     /// Copies that are left of the budget.
     pub left: Option<i32>,

@@ -20,9 +20,9 @@ const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
 pub(in crate::http) struct ConnectionLimits {
-    /// Most open connections of the listener.
+    /// Maximum number of open connections of the listener.
     pub connections_max: usize,
-    /// Most connections, and most concurrent requests, of one address.
+    /// Maximum number of connections, and of concurrent requests, of one address.
     pub per_address: usize,
     /// Whether an address belongs to a trusted proxy, which serves many clients.
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, Request, header};
 /// Label of all methods that no service has. Clients can send any path, so the path itself cannot be a label.
 const UNKNOWN_METHOD: &str = "_OTHER";
 
-/// Most digits of a deadline that the gRPC protocol allows.
+/// Maximum number of digits of a deadline that the gRPC protocol allows.
 const DEADLINE_DIGITS_MAX: usize = 8;
 
 /// The methods of all services. Cheap to clone.

@@ -10,7 +10,7 @@ use super::currency::{Currencies, Currency};
 use super::money::Minor;
 use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
-/// Most accounts of a posting that are found by linear search. With more accounts, a hash map is used.
+/// Maximum number of accounts of a posting that are found by linear search. With more accounts, a hash map is used.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
 /// A reason that a posting is not written.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 
-/// Most keys of unanswered postings that are remembered; the oldest are forgotten first.
+/// Maximum number of keys of unanswered postings that are remembered; the oldest are forgotten first.
 const UNANSWERED_MAX: usize = 100_000;
 
 /// Hashes of keys.

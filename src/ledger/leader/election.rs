@@ -21,7 +21,7 @@ const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which a leader checks that its session, which holds the lock, still exists.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time of a check: a stopped server stays silent.
+/// Longest time of a check, because a stopped database server never answers.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes part in the election of the leader of a book.

@@ -17,13 +17,13 @@ use super::{LeaderAddress, Leadership};
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
 
-/// Most postings of a request.
+/// Maximum number of postings of a request.
 const POSTINGS_MAX: usize = 256;
 
-/// Most legs of a request: each may have 4 KiB of metadata.
+/// Maximum number of legs of a request: each may have 4 KiB of metadata.
 const REQUEST_LEGS_MAX: usize = 1_024;
 
-/// Most requests without a response. Postings gather meanwhile.
+/// Maximum number of requests without a response. Postings gather meanwhile.
 const REQUESTS_MAX: usize = 3;
 
 /// First and longest pause before another attempt to reach the leader.

@@ -55,7 +55,7 @@ mod proto {
     tonic::include_proto!("revwallet.internal.v1");
 }
 
-/// Most legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
+/// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
 const LEGS_MAX: usize = 256;
 
 /// Part of a process in the election.

@@ -24,7 +24,7 @@ const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Full names of the methods.
 pub const METHODS: [&str; 1] = ["revwallet.internal.v1.LedgerService/Post"];
 
-/// Most requests of a follower in progress.
+/// Maximum number of requests of a follower in progress.
 const REQUESTS_MAX: usize = 4;
 
 /// Writes the postings of followers. Cheap to clone.

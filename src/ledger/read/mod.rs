@@ -11,7 +11,7 @@ use super::money::Minor;
 use super::transfer::{TransferKind, TransferRow};
 use crate::error::Result;
 
-/// Most entries in a page of a history.
+/// Maximum number of entries in a page of a history.
 pub const PAGE_MAX: i64 = 1000;
 
 /// A seq after the last transfer of any book.

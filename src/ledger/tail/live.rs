@@ -16,10 +16,10 @@ use super::wake::{Notifications, sleep_unless_stopped, wait_while_blocked};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Most broadcast segments that a reader may lag behind before it reads from the database.
+/// Maximum number of broadcast segments that a reader may lag behind before it reads from the database.
 const SEGMENTS_MAX: usize = 64;
 
-/// Most items of a read.
+/// Maximum number of items of a read.
 const ITEMS_MAX: i64 = 1_000;
 
 /// Shortest time between two reads. The delay is too short for clients to notice, and saves reads of a busy book.

@@ -18,7 +18,7 @@ use crate::ledger::read::BookRow;
 /// Epoch of Postgres timestamps.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 
-/// Most accounts that the checker of a long-running process keeps in memory.
+/// Maximum number of accounts that the checker of a long-running process keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
 /// The seal that the next seal has to follow.

@@ -29,7 +29,7 @@ pub use self::check::BookChecker;
 pub use self::chunk::BookChunk;
 pub use self::fault::{BookFault, CheckKind};
 
-/// Most faults in a report: later ones usually follow from the first.
+/// Maximum number of faults in a report: later ones usually follow from the first.
 pub(super) const FAULTS_MAX: usize = 20;
 
 /// A seal's seq and hash, recorded outside the database: `SEQ:HASH`.

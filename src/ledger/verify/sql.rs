@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most seals of a chunk.
+/// Maximum number of seals of a chunk.
 const SEALS_MAX: i64 = 2_000;
 
 /// A row of `ledger.seal`.

@@ -11,8 +11,8 @@ use crate::cache::GenerationalMap;
 use crate::idempotency_key::HashedKey;
 use crate::ledger::Refusal;
 
-/// Most answered keys in the cache, 64 bytes each. Half of this number must exceed the keys of a lookup, because these
-/// keys are read right after they are inserted.
+/// Maximum number of answered keys in the cache, 64 bytes each. Half of this number must exceed the keys of a lookup,
+/// because these keys are read right after they are inserted.
 const ANSWERED_MAX: usize = 65_536;
 
 /// Content and position of the posting of a key.

@@ -63,18 +63,18 @@ const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// Book that the writer writes to.
     pub book: i32,
-    /// Most postings in the queue. A longer queue would only add latency.
+    /// Maximum number of postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
-    /// Most legs in the queue, because a posting may have thousands.
+    /// Maximum number of legs in the queue, because a posting may have thousands.
     pub queue_legs_max: usize,
-    /// Most legs of a batch, because every leg waits until the whole batch is written. A larger posting gets a batch of
-    /// its own.
+    /// Maximum number of legs of a batch, because every leg waits until the whole batch is written. A larger posting
+    /// gets a batch of its own.
     pub batch_legs_max: usize,
-    /// Most requests in flight.
+    /// Maximum number of requests in flight.
     pub pipe_max: usize,
-    /// Most accounts in the cache, 50 bytes each.
+    /// Maximum number of accounts in the cache, 50 bytes each.
     pub cache_accounts_max: usize,
-    /// Most transfers that are read to catch up; if more are missing, the cache is cleared instead.
+    /// Maximum number of transfers that are read to catch up; if more are missing, the cache is cleared instead.
     pub catch_up_max: i64,
     /// Longest time that a reply may take before the connection counts as lost.
     pub reply_max: Duration,

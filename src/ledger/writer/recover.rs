@@ -24,7 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Longest time of an attempt to connect: a stopped server accepts the connection and stays silent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most attempts to reach an unavailable database during shutdown, to learn the outcome of the last batches.
+/// Maximum number of attempts to reach an unavailable database during shutdown, to learn the outcome of the last
+/// batches.
 const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {

@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_mins(10);
 /// How long a repeated request is recognized.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Most keys that a statement removes, to keep its transaction short.
+/// Maximum number of keys that a statement removes, to keep its transaction short.
 const KEYS_MAX: i64 = 10_000;
 
 /// Removes old keys at the start, and then regularly until the program stops. Several processes may run it.

@@ -14,7 +14,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::read;
 use crate::realtime::Audience;
 
-/// Most wallets whose player is cached.
+/// Maximum number of wallets whose player is cached.
 const PLAYERS_MAX: usize = 100_000;
 
 /// Id of the ledger's book that contains all wallets.

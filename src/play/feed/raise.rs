@@ -25,7 +25,8 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Most transfers of the book that one read covers. The more transfers, the fewer balances are recorded for each.
+/// Maximum number of transfers of the book that one read covers. The more transfers, the fewer balances are recorded
+/// for each.
 const WINDOW_MAX: i64 = 50_000;
 
 /// Source of raises.

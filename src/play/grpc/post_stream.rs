@@ -25,13 +25,14 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Most items of a request.
+/// Maximum number of items of a request.
 const ITEMS_MAX: usize = 256;
 
-/// Most requests of a stream in progress.
+/// Maximum number of requests of a stream in progress.
 const REQUESTS_MAX: usize = 4;
 
-/// Most items of all streams in progress: half the queue of the ledger, so that other requests have room in it.
+/// Maximum number of items of all streams in progress: half the queue of the ledger, so that other requests have room
+/// in it.
 const ITEMS_IN_PROGRESS_MAX: usize = 4_096;
 
 type Responses = BoxStream<'static, Result<PostStreamResponse, Status>>;

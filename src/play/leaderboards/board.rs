@@ -16,10 +16,10 @@ use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 
-/// Most boards of an installation.
+/// Maximum number of boards of an installation.
 const BOARDS_MAX: i64 = 10_000;
 
-/// Most prizes of a season.
+/// Maximum number of prizes of a season.
 pub const PRIZES_MAX: usize = 1_000;
 
 /// Longest name of a board, in characters.

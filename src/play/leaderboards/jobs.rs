@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::jobs::{self, Registry};
 
-/// Most attempts of a job. With the exponential backoff of the queue, the last one is a day after the first.
+/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last one is a day after the
+/// first.
 const ATTEMPTS_MAX: i16 = 13;
 
 /// Ends the current season of a board if the end of that season has passed.

@@ -52,7 +52,7 @@ const BOOK: i32 = 1;
 /// Companions of this slice: statements that commit in the same transaction as a posting.
 pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 
-/// Most boards whose ids are cached.
+/// Maximum number of boards whose ids are cached.
 const IDS_MAX: usize = 10_000;
 
 /// The operations on leaderboards. Cheap to clone.

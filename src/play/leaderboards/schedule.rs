@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Most attempts to find an occurrence in the future.
+/// Maximum number of attempts to find an occurrence in the future.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone, at whose occurrences seasons end.

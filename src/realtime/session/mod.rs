@@ -153,7 +153,7 @@ impl Session {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "a WebSocket connection is closed because its credential cannot be watched; the client may reconnect"
+                        "closing a WebSocket connection, because it is unknown whether its credential is still valid; the client may reconnect"
                     );
                     return Err(End::Unavailable);
                 }

@@ -23,7 +23,7 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Most links of a span. The span of a batch could have a link for each of thousands of postings.
+/// Maximum number of links of a span. The span of a batch could have a link for each of thousands of postings.
 const LINKS_MAX: usize = 128;
 
 /// Number of attributes that most spans do not exceed, so that the list of attributes is allocated once.

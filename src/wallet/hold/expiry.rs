@@ -27,10 +27,11 @@ const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 /// How often wallets are counted, which reads all of them.
 const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Most holds of one page.
+/// Maximum number of holds of one page.
 const PAGE_MAX: i64 = 1_000;
 
-/// Most holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of the writer.
+/// Maximum number of holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of
+/// the writer.
 const CONCURRENCY: usize = 256;
 
 /// First pause before a hold that could not expire is retried; it doubles with each failure.
@@ -39,7 +40,7 @@ const BACKOFF_MIN: Duration = Duration::from_secs(5);
 /// Longest pause before a hold that could not expire is retried.
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 
-/// Most holds whose backoff is remembered; further ones are retried in every round.
+/// Maximum number of holds whose backoff is remembered; further ones are retried in every round.
 const BACKOFFS_MAX: usize = 100_000;
 
 /// Expires holds and updates the gauges of held amounts and of wallets, until shutdown.

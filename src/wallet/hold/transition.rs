@@ -21,7 +21,7 @@ use crate::wallet::{RequestMeta, Wallets, companion, from_post_error, parse_amou
 /// Refusal of a transition because another transition changed the hold first.
 const CHANGED: &str = "the hold has changed";
 
-/// Most attempts of a transition, if other transitions keep changing the hold first.
+/// Maximum number of attempts of a transition, if other transitions keep changing the hold first.
 const ATTEMPTS_MAX: u32 = 32;
 
 /// A transition as requested; the amount is not parsed yet.

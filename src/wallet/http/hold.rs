@@ -117,7 +117,7 @@ struct CreateHold<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "30.00")]
     amount: RawField<'a>,
-    /// Seconds until it expires: a week by default, at most 90 days.
+    /// Seconds until the hold expires: a week by default, at most 90 days.
     #[serde(borrow, default)]
     #[schema(value_type = Option<u64>, example = 3600)]
     expires_in: RawField<'a>,

@@ -31,10 +31,10 @@ use crate::secret::digest;
 
 pub use self::sql::OPENED_MAIN;
 
-/// Refusal of an opening because the player has a main wallet, or because a registration has taken the player id.
+/// Refusal to open a main wallet: the player has one already, or a registration already uses the player id.
 const OVERTAKEN: &str = "the player's main wallet exists";
 
-/// Most attempts of an operation while other requests open or close its main wallet.
+/// Maximum number of attempts of an operation while other requests open or close its main wallet.
 const ATTEMPTS_MAX: usize = 5;
 
 /// The holder of a player id.

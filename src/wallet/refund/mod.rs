@@ -21,7 +21,7 @@ pub(super) use sql::refunded;
 /// Refusal of a refund because another refund of the same transfer came first.
 const CHANGED: &str = "another refund came first";
 
-/// Most attempts of a refund, if other refunds of the same transfer keep coming first.
+/// Maximum number of attempts of a refund, if other refunds of the same transfer keep coming first.
 const ATTEMPTS_MAX: u32 = 32;
 
 #[derive(Serialize)]

@@ -19,10 +19,11 @@ use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 
-/// Most transfers of a request. Even if each of them has a fee, they fit into a posting.
+/// Maximum number of transfers of a request. Even if each of them has a fee, they fit into a posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Most transfers of a request that wait for the writer concurrently, so that other requests are served in between.
+/// Maximum number of transfers of a request that wait for the writer concurrently, so that other requests are served in
+/// between.
 const WAITING_MAX: usize = 2_048;
 
 /// Refusal of a transfer whose key belongs to another batch.

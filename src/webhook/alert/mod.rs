@@ -16,7 +16,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 
-/// Most alerts of a wallet.
+/// Maximum number of alerts of a wallet.
 const ALERTS_MAX: usize = 20;
 
 /// Side of the threshold that the balance has to reach for an event.

@@ -166,7 +166,7 @@ fn order(state: &str) -> Value {
     data
 }
 
-/// A transfer as wallet 1 sees it.
+/// Example of a transfer, as the webhooks of the owner of wallet 1 receive it.
 fn wallet(event: &str) -> Value {
     let kind = match event {
         ALERT_CROSSED => "deposit",

@@ -22,7 +22,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// nothing.
 const STALLED_AFTER: Duration = Duration::from_mins(2);
 
-/// Most deliveries that one round deletes, to keep its transaction short.
+/// Maximum number of deliveries that one round deletes, to keep its transaction short.
 const DELETED_MAX: i64 = 10_000;
 
 /// Samples the gauges and runs the upkeep, until shutdown.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Response;
 
-/// Most characters of an answer that a failed check repeats.
+/// Maximum number of characters of an answer that a failed check repeats.
 const SHOWN_MAX: usize = 600;
 
 /// The document, for each format of money.

@@ -6,7 +6,8 @@ use super::{LOCAL, deposit, subscribe};
 use crate::harness::receiver::Receiver;
 use crate::harness::{TestApp, eventually, run_with};
 
-/// Most hanging deliveries that may be in flight while other owners wait for theirs; a process runs 256 jobs at once.
+/// Maximum number of hanging deliveries that may be in flight while other owners wait for theirs; a process runs 256
+/// jobs at once.
 const HANGING_MAX: usize = 128;
 
 async fn count(app: &TestApp, query: &'static str) -> i64 {

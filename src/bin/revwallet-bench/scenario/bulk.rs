@@ -12,7 +12,7 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::LoadResult;
 use crate::verification::verify_book;
 
-/// Most legs of a batch of the writer, enough for several large postings.
+/// Maximum number of legs of a batch of the writer, enough for several large postings.
 pub(super) const BATCH_LEGS_MAX: usize = 8_192;
 
 /// Number of callers that post concurrently, and of transfers in each posting.

@@ -7,7 +7,7 @@ use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
 use crate::report::{ReportSection, TargetBound};
 use crate::samples::median;
 
-/// Most series that a process may have.
+/// Maximum number of series that a process may have.
 const SERIES: usize = 10_000;
 
 /// Repetitions of the measurement, whose median counts.

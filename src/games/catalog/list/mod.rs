@@ -20,7 +20,7 @@ use crate::secret::digest;
 /// Time for which a list of games on sale is cached.
 const SALES_CACHED_FOR: Duration = Duration::from_millis(500);
 
-/// Most words of a search.
+/// Maximum number of words of a search.
 const WORDS_MAX: usize = 8;
 
 /// Longest word of a search, in bytes.

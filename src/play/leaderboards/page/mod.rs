@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::ids::SeasonId;
 use crate::telemetry::Metrics;
 
-/// Most neighbors on each side of an entry.
+/// Maximum number of neighbors on each side of an entry.
 pub const AROUND_MAX: i64 = 100;
 
 /// Bytes of a place, which sorts entries by score, subscore, and the order in which they were reached.

@@ -32,7 +32,7 @@ pub use self::sql::PRIZE_PAID;
 /// Prizes that are read at a time.
 const PAGE_MAX: i64 = 100;
 
-/// Most prizes that are paid concurrently, so that they share commits.
+/// Maximum number of prizes that are paid concurrently, so that they share commits.
 const CONCURRENCY: usize = 16;
 
 /// State of a prize.

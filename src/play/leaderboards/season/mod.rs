@@ -36,10 +36,10 @@ const KEYS_INTERVAL: Duration = Duration::from_mins(10);
 /// How long the answer to an idempotency key is kept.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Most keys that a statement removes.
+/// Maximum number of keys that a statement removes.
 const KEYS_MAX: i64 = 10_000;
 
-/// Most seasons and prizes that a round enqueues jobs for.
+/// Maximum number of seasons and prizes that a round enqueues jobs for.
 const DUE_MAX: i64 = 100;
 
 /// Enqueues jobs for due seasons and prizes, samples gauges and removes old idempotency keys, until shutdown.

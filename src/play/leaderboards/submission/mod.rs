@@ -19,7 +19,8 @@ use crate::telemetry::Metrics;
 /// Largest absolute value of a score, which is exact in every JSON parser.
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
-/// Most attempts of a submission, which is retried after a due season was ended or a stale board id was dropped.
+/// Maximum number of attempts of a submission, which is retried after a due season was ended or a stale board id was
+/// dropped.
 const ATTEMPTS_MAX: usize = 5;
 
 /// A score of an owner.

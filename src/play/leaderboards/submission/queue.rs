@@ -20,13 +20,13 @@ use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Most submissions that wait in this process; further ones are refused.
+/// Maximum number of submissions that wait in this process; further ones are refused.
 const QUEUE_MAX: usize = 4_096;
 
-/// Most submissions of a transaction, some 0.3 ms each.
+/// Maximum number of submissions of a transaction, some 0.3 ms each.
 const BATCH_MAX: usize = 64;
 
-/// Most transactions at a time, each for another board and with a connection of its own.
+/// Maximum number of concurrent transactions, each for a different board and with a connection of its own.
 const CONCURRENCY: usize = 4;
 
 /// A submission that waits for its board.

@@ -18,7 +18,7 @@ const WARM_UP_CONNECTIONS: u32 = 100;
 /// Time until the server has released the memory that it needs only to open a connection.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Most kibibytes of memory per connection.
+/// Maximum memory per connection, in kibibytes.
 const KIB_MAX: f64 = 12.0;
 
 /// Measures connections that subscribe to different topics, which takes more memory than a common topic.
