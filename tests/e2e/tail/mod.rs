@@ -4,7 +4,7 @@ mod auditor;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use revwallet::error::{Error, Result};
@@ -19,6 +19,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
+use tokio::sync::mpsc;
 
 use crate::harness::postgres::Database;
 use crate::harness::{TestApp, eventually, run};
@@ -73,6 +74,18 @@ impl<S: Source<Item = BookRow>> SegmentHandler<S> for SeqRecorder {
         if self.attempts.is_multiple_of(self.fails_every) {
             return Err(Error::Internal(anyhow::anyhow!("injected failure")));
         }
+        Ok(())
+    }
+}
+
+/// Takes a while for each segment, and reports when it began and ended.
+struct SlowHandler(mpsc::UnboundedSender<(Instant, Instant)>);
+
+impl<S: Source> SegmentHandler<S> for SlowHandler {
+    async fn apply(&mut self, _: &mut PgConnection, _: &Segment<S::Item>) -> Result<()> {
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        self.0.send((began, Instant::now())).unwrap();
         Ok(())
     }
 }
@@ -207,6 +220,27 @@ async fn a_reader_starts_at_the_beginning_and_resumes_at_its_cursor() {
 
         let end = head(&app.database).await;
         assert_eq!(recorded_seqs(&app.database).await, (1..=end).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_pauses_in_proportion_to_its_steps() {
+    run(async |app| {
+        let process = Process::start(&app.database);
+        let (sender, mut steps) = mpsc::unbounded_channel();
+        let options = ReaderOptions { items_max: 1_000, pause_steps: 3, ..reader("slow") };
+        process.tail.follow::<Transfers>(options, SlowHandler(sender), &process.tasks);
+
+        let mut previous: Option<(Instant, Instant)> = None;
+        for _ in 0..4 {
+            deposits(app, 1).await;
+            let step = steps.recv().await.unwrap();
+            if let Some((began, ended)) = previous.replace(step) {
+                assert!(step.0 - ended >= (ended - began) * 3, "the pause is too short");
+            }
+        }
+        process.stop().await;
     })
     .await;
 }
