@@ -53,7 +53,7 @@ use crate::telemetry::Metrics;
 use self::account::AccountId;
 use self::companion::CompanionKind;
 use self::decide::Rules;
-use self::leader::LeaderHandle;
+use self::leader::{LeaderHandle, OwnWriter};
 use self::metrics::{PostingTimer, to_gauge};
 use self::transfer::{Posted, Posting};
 use self::writer::{Admission, PostOutcome, PostReply, QueuedPosting, Writer};
@@ -103,7 +103,10 @@ impl Ledger {
         let (queue, items) = mpsc::channel(settings.queue_max);
         let admission = Admission::new(settings.queue_legs_max);
         let (book, pool) = (settings.book, options.pool.clone());
-        let start = |candidacy| LeaderHandle::start(&options, candidacy, queue.clone(), tasks);
+        let start = |candidacy| {
+            let own_writer = OwnWriter { queue: queue.clone(), admission: admission.clone() };
+            LeaderHandle::start(&options, candidacy, own_writer, tasks)
+        };
         let leader = options.candidacy.clone().map(start);
         let writer = Writer::connect(options, items, admission.clone()).await?;
         let stopping = tasks.stopping().clone();
@@ -123,15 +126,13 @@ impl Ledger {
     }
 
     async fn post_untimed(&self, mut posting: Posting, span: Span) -> Result<Posted, PostError> {
-        let leader = self.leader.as_ref();
-        let leader_queue = leader.and_then(|leader| leader.queue_for(posting.legs.len()));
         let has_key = posting.key.is_some();
-        if leader_queue.is_some() {
+        if self.leader_queue(posting.legs.len()).is_some() {
             // If the leader does not answer, the posting is written again under its key.
             posting.key.get_or_insert_with(HashedKey::random);
         }
         let key = posting.key;
-        let reply = self.enqueue(leader_queue.unwrap_or(&self.queue), posting, span)?;
+        let reply = self.enqueue(posting, span)?;
         let posted = match reply.await {
             Ok(Ok(PostOutcome::Posted(posted))) => Ok(posted),
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
@@ -146,16 +147,38 @@ impl Ledger {
         posted.map(|posted| Posted { replayed: posted.replayed && has_key, ..posted })
     }
 
-    /// Queues a posting, and returns the receiver of the reply.
+    /// The queue to the leader, if a posting of this many legs is to be sent to it.
+    fn leader_queue(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
+        self.leader.as_ref()?.queue_for(legs)
+    }
+
+    /// Queues a posting for the leader or for the own writer, and returns the receiver of the reply.
     fn enqueue(
         &self,
-        queue: &mpsc::Sender<QueuedPosting>,
         posting: Posting,
         span: Span,
     ) -> Result<oneshot::Receiver<PostReply>, PostError> {
-        let key = posting.key;
-        let (mut item, reply) = self.admission.admit(posting, span)?;
-        if let (Some(leader), Some(key)) = (&self.leader, key)
+        // Admitted before the queue is chosen: the forwarder sends nothing while the own writer has admitted postings.
+        let (item, reply) = self.admission.admit(posting, span)?;
+        let leader_queue = self.leader_queue(item.posting.legs.len());
+        let queue = leader_queue.filter(|_| item.posting.key.is_some()).unwrap_or(&self.queue);
+        self.send(queue, item)?;
+        Ok(reply)
+    }
+
+    /// Queues a posting for the own writer.
+    fn enqueue_own(&self, posting: Posting) -> Result<oneshot::Receiver<PostReply>, PostError> {
+        let (item, reply) = self.admission.admit(posting, Span::none())?;
+        self.send(&self.queue, item)?;
+        Ok(reply)
+    }
+
+    fn send(
+        &self,
+        queue: &mpsc::Sender<QueuedPosting>,
+        mut item: QueuedPosting,
+    ) -> Result<(), PostError> {
+        if let (Some(leader), Some(key)) = (&self.leader, item.posting.key)
             && leader.is_in_doubt(key, queue)
         {
             item = item.in_doubt();
@@ -163,8 +186,7 @@ impl Ledger {
         queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PostError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => PostError::Unavailable,
-        })?;
-        Ok(reply)
+        })
     }
 
     /// Returns the posting that was written under this idempotency key, as it was first acknowledged.

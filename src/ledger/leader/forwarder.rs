@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use super::connection::{Answered, Connection, ConnectionEnd, Sent};
 use super::doubt::Doubts;
 use super::proto::PostReply;
 use super::wire::{self, LeaderReply};
-use super::{LeaderAddress, Leadership};
+use super::{LeaderAddress, Leadership, OwnWriter};
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
 
@@ -26,6 +26,12 @@ const REQUEST_LEGS_MAX: usize = 1_024;
 /// Maximum number of requests without a response. Postings gather meanwhile.
 const REQUESTS_MAX: usize = 3;
 
+/// Longest time that the own writer may take to answer its last postings before others are sent to the leader.
+const OWN_WRITER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Interval at which this is checked.
+const OWN_WRITER_INTERVAL: Duration = Duration::from_millis(1);
+
 /// First and longest pause before another attempt to reach the leader.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(16);
@@ -36,8 +42,7 @@ const FAILURES_BEFORE_WARNING: u32 = 4;
 /// The task that sends postings to the leader.
 pub(super) struct Forwarder {
     pub(super) queue: mpsc::Receiver<QueuedPosting>,
-    /// Queue of this process's own writer.
-    pub(super) own_queue: mpsc::Sender<QueuedPosting>,
+    pub(super) own_writer: OwnWriter,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) is_forwarding: Arc<AtomicBool>,
     pub(super) doubts: Arc<Doubts>,
@@ -88,10 +93,12 @@ impl Forwarder {
             };
             match Connection::open(&leader).await {
                 Ok(connection) => {
-                    self.set_role(Role::Follower);
-                    let has_answered = self.serve(connection, &leader, &token).await;
-                    failures = if has_answered { 0 } else { failures + 1 };
-                    self.set_role(Role::Alone);
+                    if let Some(waiting) = self.wait_for_own_writer(&token).await {
+                        self.set_role(Role::Follower);
+                        let has_answered = self.serve(connection, waiting, &leader, &token).await;
+                        failures = if has_answered { 0 } else { failures + 1 };
+                        self.set_role(Role::Alone);
+                    }
                 }
                 Err(cause) => {
                     failures += 1;
@@ -119,7 +126,7 @@ impl Forwarder {
 
     /// Sets the role. Only a follower sends its postings to the leader.
     fn set_role(&self, role: Role) {
-        self.is_forwarding.store(role == Role::Follower, Ordering::Relaxed);
+        self.is_forwarding.store(role == Role::Follower, Ordering::SeqCst);
         for other in Role::ALL {
             let value = if other == role { 1.0 } else { 0.0 };
             self.metrics.wallet_ledger_role.with([other.name()]).set(value);
@@ -151,16 +158,48 @@ impl Forwarder {
         }
     }
 
-    /// Sends postings to one leader until the connection ends, another process leads or the program stops, and all requests
+    /// Lets further postings wait until the own writer has answered those that it has, and returns them; `None` if the own
+    /// writer is too slow, which then gets them.
+    ///
+    /// A client may repeat a request whose posting the own writer has: if the leader refused the second, the client would
+    /// be told that no money moves, and the own writer could still write the first.
+    async fn wait_for_own_writer(
+        &mut self,
+        token: &CancellationToken,
+    ) -> Option<Vec<QueuedPosting>> {
+        self.is_forwarding.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + OWN_WRITER_TIMEOUT;
+        let (mut waiting, mut legs) = (Vec::new(), 0);
+        while Instant::now() < deadline && !token.is_cancelled() {
+            while let Ok(item) = self.queue.try_recv() {
+                legs += item.posting.legs.len();
+                waiting.push(item);
+            }
+            if self.own_writer.admission.queued_legs() == legs {
+                return Some(waiting);
+            }
+            sleep(OWN_WRITER_INTERVAL).await;
+        }
+        self.set_role(Role::Alone);
+        for item in waiting {
+            self.hand_over_unsent(item);
+        }
+        self.give_up_following();
+        None
+    }
+
+    /// Sends postings to one leader, first those that wait, until the connection ends, another process leads or the program stops, and all requests
     /// have ended. Returns whether the leader answered a request.
     async fn serve(
         &mut self,
         mut connection: Connection,
+        waiting: Vec<QueuedPosting>,
         leader: &LeaderAddress,
         token: &CancellationToken,
     ) -> bool {
         let mut has_answered = false;
         let mut is_over = false;
+        self.send(&mut connection, waiting);
         while !is_over || !connection.sent.is_empty() {
             let mut items = Vec::new();
             tokio::select! {
@@ -185,10 +224,7 @@ impl Forwarder {
                     if count == 0 {
                         is_over = true;
                     } else {
-                        for items in split(items) {
-                            self.doubts.send(keys(&items));
-                            connection.send(items);
-                        }
+                        self.send(&mut connection, items);
                     }
                 }
             }
@@ -198,6 +234,13 @@ impl Forwarder {
             }
         }
         has_answered
+    }
+
+    fn send(&self, connection: &mut Connection, items: Vec<QueuedPosting>) {
+        for items in split(items) {
+            self.doubts.send(keys(&items));
+            connection.send(items);
+        }
     }
 
     /// Hands the postings that wait to the own writer, and lets further ones go there.
@@ -288,7 +331,7 @@ impl Forwarder {
 
     /// Hands a posting to the own writer.
     fn hand_over(&self, item: QueuedPosting) {
-        match self.own_queue.try_send(item) {
+        match self.own_writer.queue.try_send(item) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(item)) => item.answer(Err(PostError::Overloaded)),
             Err(mpsc::error::TrySendError::Closed(item)) => {

@@ -37,7 +37,7 @@ use self::election::Election;
 use self::forwarder::Forwarder;
 use self::wire::CompanionRegistry;
 use super::LedgerOptions;
-use super::writer::QueuedPosting;
+use super::writer::{Admission, QueuedPosting};
 use crate::idempotency_key::HashedKey;
 use crate::tasks::Tasks;
 
@@ -112,6 +112,13 @@ struct LeaderAddress {
     key: Uuid,
 }
 
+/// The way of postings to this process's own writer.
+pub(super) struct OwnWriter {
+    pub(super) queue: mpsc::Sender<QueuedPosting>,
+    /// Counts the postings that have no reply yet, those for the leader included.
+    pub(super) admission: Admission,
+}
+
 /// The way of postings to the leader. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LeaderHandle {
@@ -126,11 +133,11 @@ pub(super) struct LeaderHandle {
 }
 
 impl LeaderHandle {
-    /// Starts the election and the forwarder. `own_queue` leads to this process's own writer.
+    /// Starts the election and the forwarder.
     pub(super) fn start(
         options: &LedgerOptions,
         candidacy: Candidacy,
-        own_queue: mpsc::Sender<QueuedPosting>,
+        own_writer: OwnWriter,
         tasks: &Tasks,
     ) -> Self {
         let (queue, items) = mpsc::channel(options.settings.queue_max);
@@ -153,7 +160,7 @@ impl LeaderHandle {
         };
         let forwarder = Forwarder {
             queue: items,
-            own_queue,
+            own_writer,
             leadership: leadership.clone(),
             is_forwarding: Arc::clone(&is_forwarding),
             doubts: Arc::clone(&doubts),
@@ -167,7 +174,7 @@ impl LeaderHandle {
 
     /// The queue to the leader, if a posting of this many legs is to be sent to it.
     pub(super) fn queue_for(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
-        let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::Relaxed);
+        let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::SeqCst);
         forwards.then_some(&self.queue)
     }
 

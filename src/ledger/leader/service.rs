@@ -6,7 +6,6 @@ use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, StreamExt};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Span;
 use uuid::Uuid;
 
 use super::LeaderHandle;
@@ -82,8 +81,7 @@ impl PostingService {
     ) -> impl Future<Output = PostReply> + Send + use<> {
         let posting = (version == VERSION).then_some(posting);
         let posting = posting.and_then(|one| wire::decode_posting(one, &self.leader.registry));
-        let queued =
-            posting.map(|posting| self.ledger.enqueue(&self.ledger.queue, posting, Span::none()));
+        let queued = posting.map(|posting| self.ledger.enqueue_own(posting));
         async move {
             let reply = match queued {
                 None => return wire::unsupported(),

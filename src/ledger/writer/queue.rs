@@ -113,7 +113,7 @@ impl Admission {
     ) -> Result<(QueuedPosting, oneshot::Receiver<PostReply>), PostError> {
         let count = posting.legs.len();
         let load = QueueLoad { legs: Arc::clone(&self.legs), count };
-        let before = self.legs.fetch_add(count, Ordering::Relaxed);
+        let before = self.legs.fetch_add(count, Ordering::SeqCst);
         if before > 0 && before + count > self.legs_max {
             return Err(PostError::Overloaded);
         }
@@ -132,7 +132,7 @@ impl Admission {
     }
 
     pub(in crate::ledger) fn queued_legs(&self) -> usize {
-        self.legs.load(Ordering::Relaxed)
+        self.legs.load(Ordering::SeqCst)
     }
 
     /// Sets the arrival of the oldest posting that the writer has not answered.

@@ -410,3 +410,62 @@ async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting(
     assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
     database.drop().await;
 }
+
+#[tokio::test]
+async fn a_repeated_posting_is_not_sent_to_the_leader_while_the_own_writer_has_the_first() {
+    let database = Database::create().await;
+    let (armed, reached) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let proceed = CancellationToken::new();
+    let (is_armed, hits, gate) = (Arc::clone(&armed), Arc::clone(&reached), proceed.clone());
+    let failpoints = Failpoints::new(move |stage| {
+        let (hits, gate) = (Arc::clone(&hits), gate.clone());
+        let stops = stage == WriterStage::BeforeSend && is_armed.load(Ordering::SeqCst) == 1;
+        async move {
+            if stops {
+                hits.fetch_add(1, Ordering::SeqCst);
+                gate.cancelled().await;
+            }
+            None
+        }
+        .boxed()
+    });
+    let candidacy = Some(Candidacy::Follower);
+    let follower = Setup { candidacy, failpoints, ..Setup::new(&database) }.start().await;
+    follower.open().await;
+    follower.ledger.post(deposit(1)).await.unwrap();
+
+    // The own writer is about to write the withdrawal of the only cent. Meanwhile a process begins to lead, and takes the
+    // cent. The client repeats its request for longer than the forwarder waits.
+    armed.store(1, Ordering::SeqCst);
+    let first = follower.ledger.post(withdraw(2, 1));
+    let repeated = async {
+        eventually("the own writer has decided", async || reached.load(Ordering::SeqCst) > 0).await;
+        let (leader, door) = Pair::start_leader(Setup::new(&database)).await;
+        leader.ledger.post(withdraw(3, 1)).await.unwrap();
+        let repeats = join_all((0..10).map(|number| {
+            let ledger = follower.ledger.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(250) * number).await;
+                ledger.post(withdraw(2, 1)).await
+            }
+        }));
+        let release = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            leader.ledger.post(deposit(4)).await.unwrap();
+            proceed.cancel();
+        };
+        let (repeats, ()) = tokio::join!(repeats, release);
+        (repeats, leader, door)
+    };
+    let (first, (repeats, leader, door)) = tokio::join!(first, repeated);
+
+    let answers = repeats.into_iter().chain([first]);
+    for answer in answers {
+        assert_eq!(answer.unwrap().available(ACCOUNT), Some(Minor(0)));
+    }
+    let pair = Pair { leader, door, follower };
+    pair.wait_until_forwarding().await;
+    pair.stop().await;
+    assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
+    database.drop().await;
+}
