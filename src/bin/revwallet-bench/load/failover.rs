@@ -1,14 +1,13 @@
-//! Deposits while servers are killed: a deposit without a response is repeated, with its key, on another server.
+//! Deposits while servers are killed: a deposit whose connection ends is repeated, with its key, on another server.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use tokio::task::JoinSet;
+use anyhow::{Context, ensure};
 
 use super::connection::{LoadConnection, RequestKey};
 use super::latency::LatencyHistogram;
-use super::{LoadTarget, on_one_thread};
+use super::{LoadTarget, at_fixed_times, on_one_thread};
 use crate::samples::LoadResult;
 
 /// Time before a deposit is repeated, so that its client leaves the processor to the servers.
@@ -21,15 +20,24 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ServerList(Arc<Mutex<Vec<String>>>);
 
-/// Deposits of a load with failover.
-pub(crate) struct FailoverResult {
-    /// Deposits whose first request was answered.
-    pub answered: LoadResult,
-    /// Deposits that were repeated, from their first request to their acknowledgement.
-    pub repeated: LatencyHistogram,
+/// A load of deposits that are sent at fixed times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailoverSpec {
+    pub connections: usize,
+    /// Deposits per second.
+    pub rate: u32,
+    pub duration: Duration,
 }
 
-/// Sends deposits, each after the acknowledgement of the previous deposit.
+/// Latencies of deposits, from the time when they were due to their acknowledgement.
+pub(crate) struct FailoverResult {
+    /// Deposits whose connection lasted. Those that a server refused with 503 were repeated on it.
+    pub served: LoadResult,
+    /// Deposits whose connection ended.
+    pub cut_off: LatencyHistogram,
+}
+
+/// Sends deposits on one connection at a time, each after the acknowledgement of the previous deposit.
 struct FailoverWorker {
     target: LoadTarget,
     servers: ServerList,
@@ -37,8 +45,17 @@ struct FailoverWorker {
     connection: Option<LoadConnection>,
     rng: fastrand::Rng,
     next_key: RequestKey,
-    answered: LatencyHistogram,
-    repeated: LatencyHistogram,
+    served: LatencyHistogram,
+    cut_off: LatencyHistogram,
+}
+
+/// Outcome of a request.
+enum Outcome {
+    Acknowledged,
+    /// The server has refused the request for the moment.
+    Refused,
+    /// The connection has ended, or could not be opened.
+    CutOff,
 }
 
 impl ServerList {
@@ -56,29 +73,25 @@ impl ServerList {
 }
 
 impl LoadTarget {
-    /// Runs deposits on all servers of the list, as long as `duration`.
+    /// Runs deposits on all servers of the list.
     pub(crate) async fn deposit_with_failover(
         &self,
         servers: &ServerList,
-        connections: usize,
-        duration: Duration,
+        spec: FailoverSpec,
     ) -> anyhow::Result<FailoverResult> {
         let (target, servers) = (self.clone(), servers.clone());
         on_one_thread(async move || {
+            let FailoverSpec { connections, rate, duration } = spec;
             let (began, end) = (Instant::now(), Instant::now() + duration);
-            let mut tasks = JoinSet::new();
-            for _ in 0..connections {
-                let worker = FailoverWorker::new(target.clone(), servers.clone());
-                tasks.spawn(worker.run_until(end));
-            }
-            let (mut answered, mut repeated) = (Vec::new(), Vec::new());
-            while let Some(worker) = tasks.join_next().await {
-                let worker = worker??;
-                answered.push(worker.answered);
-                repeated.push(worker.repeated);
-            }
-            let answered = LoadResult::since(began, answered.into_iter().sum());
-            Ok(FailoverResult { answered, repeated: repeated.into_iter().sum() })
+            let workers = (0..connections).map(|number| {
+                let pace = at_fixed_times(rate, connections, number, move |due| due >= end);
+                FailoverWorker::new(target.clone(), servers.clone()).run(pace)
+            });
+            let workers = futures_util::future::try_join_all(workers).await?;
+            let (served, cut_off): (Vec<_>, Vec<_>) =
+                workers.into_iter().map(|worker| (worker.served, worker.cut_off)).unzip();
+            let served = LoadResult::since(began, served.into_iter().sum());
+            Ok(FailoverResult { served, cut_off: cut_off.into_iter().sum() })
         })
         .await
     }
@@ -92,48 +105,52 @@ impl FailoverWorker {
             connection: None,
             rng: fastrand::Rng::new(),
             next_key: RequestKey::random(),
-            answered: LatencyHistogram::default(),
-            repeated: LatencyHistogram::default(),
+            served: LatencyHistogram::default(),
+            cut_off: LatencyHistogram::default(),
         }
     }
 
-    async fn run_until(mut self, end: Instant) -> anyhow::Result<Self> {
-        while Instant::now() < end {
-            self.deposit().await?;
+    async fn run(mut self, mut pace: impl AsyncFnMut() -> Option<Instant>) -> anyhow::Result<Self> {
+        while let Some(due) = pace().await {
+            let acknowledged = tokio::time::timeout(ACKNOWLEDGED_WITHIN, self.deposit(due)).await;
+            acknowledged.context("a deposit was not acknowledged in time")??;
         }
         Ok(self)
     }
 
     /// Sends a deposit until it is acknowledged.
-    async fn deposit(&mut self) -> anyhow::Result<()> {
+    async fn deposit(&mut self, due: Instant) -> anyhow::Result<()> {
         let index = self.rng.usize(..self.target.wallets.len());
         let (wallet, key) = (self.target.wallets[index].id, self.next_key.take());
-        let (sent_at, mut is_repeated) = (Instant::now(), false);
-        while !self.try_deposit(wallet, key).await? {
-            ensure!(sent_at.elapsed() < ACKNOWLEDGED_WITHIN, "a deposit is not acknowledged");
-            is_repeated = true;
+        let mut is_cut_off = false;
+        loop {
+            match self.try_deposit(wallet, key).await? {
+                Outcome::Acknowledged => break,
+                Outcome::Refused => {}
+                Outcome::CutOff => is_cut_off = true,
+            }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
         self.target.count_deposits(index, 1);
-        let latencies = if is_repeated { &mut self.repeated } else { &mut self.answered };
-        latencies.record(sent_at.elapsed());
+        let latencies = if is_cut_off { &mut self.cut_off } else { &mut self.served };
+        latencies.record(due.elapsed());
         Ok(())
     }
 
-    /// Sends a deposit once. Returns whether it was acknowledged.
-    async fn try_deposit(&mut self, wallet: i64, key: RequestKey) -> anyhow::Result<bool> {
+    /// Sends a deposit once.
+    async fn try_deposit(&mut self, wallet: i64, key: RequestKey) -> anyhow::Result<Outcome> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => match self.connect().await {
                 Some(connection) => connection,
-                None => return Ok(false),
+                None => return Ok(Outcome::CutOff),
             },
         };
         connection.write_deposit(wallet, key);
-        let Ok(status) = connection.exchange().await else { return Ok(false) };
+        let Ok(status) = connection.exchange().await else { return Ok(Outcome::CutOff) };
         ensure!(matches!(status, 200 | 503), "a deposit returned {status}: {}", connection.body());
         self.connection = Some(connection);
-        Ok(status == 200)
+        Ok(if status == 200 { Outcome::Acknowledged } else { Outcome::Refused })
     }
 
     /// Connects to any of the servers.
