@@ -25,9 +25,11 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Maximum number of transfers of the book that one read covers. The more transfers, the fewer balances are recorded
-/// for each.
-const WINDOW_MAX: i64 = 50_000;
+/// Maximum number of transfers of the book that one read covers.
+const LEADING_WINDOW_MAX: i64 = 20_000;
+
+/// The same for the highest balances. The more transfers, the fewer balances are recorded for each.
+const HIGHEST_WINDOW_MAX: i64 = 50_000;
 
 /// Source of raises.
 pub(in crate::play) struct Raises<const LEADING: bool>;
@@ -50,16 +52,18 @@ impl<const LEADING: bool> Source for Raises<LEADING> {
         max: i64,
     ) -> sqlx::Result<Segment<Raise>> {
         let end = Self::end(db, book).await?;
-        let window_end = end.min(Position::after(after.seq + WINDOW_MAX));
+        let window = if LEADING { LEADING_WINDOW_MAX } else { HIGHEST_WINDOW_MAX };
+        let window_end = end.min(Position::after(after.seq + window));
         if window_end <= after {
             return Ok(Segment { after, until: after, items: Vec::new(), is_full: false });
         }
         let (first, last) = (after.seq, window_end.seq);
-        if !LEADING {
-            let items = sql::highest_raises(db, book, first, last).await?;
-            return Ok(Segment { after, until: window_end, items, is_full: window_end < end });
-        }
-        let items = sql::leading_raises(db, book, first, last, max).await?;
+        let items = if LEADING {
+            sql::leading_raises(db, book, first, last, max).await?
+        } else {
+            sql::highest_raises(db, book, first, last, max).await?
+        };
+        // A player whose highest raise comes after the last item is read again from there.
         let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
         let last_item = items.last().filter(|_| has_more_items);
         let until = last_item.map_or(window_end, Self::position_of);

@@ -45,12 +45,13 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The first raise of each player to the highest balance between two transfers, in the order of the book.
+/// The first raise of each player to the highest balance between two transfers, in the order of the book, up to a limit.
 pub(super) async fn highest_raises(
     db: &mut PgConnection,
     book: i32,
     after: i64,
     end: i64,
+    limit: i64,
 ) -> sqlx::Result<Vec<Raise>> {
     let rows = sqlx::query_as!(
         Raise,
@@ -62,10 +63,12 @@ pub(super) async fn highest_raises(
             from raises($1, $2, $3)
             order by player, currency, balance desc, seq
         ) highest
-        order by seq"#,
+        order by seq
+        limit $4"#,
         book,
         after,
         end,
+        limit,
     );
     rows.fetch_all(db).await
 }

@@ -23,7 +23,7 @@ use crate::tasks::Tasks;
 
 const READER: ReaderOptions = ReaderOptions {
     name: "leaderboard",
-    items_max: 20_000,
+    items_max: 5_000,
     pause: Duration::from_millis(250),
     // Of all raises of a player between two steps, only the highest is recorded.
     pause_steps: 4,
