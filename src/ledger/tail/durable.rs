@@ -24,8 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause after a read whose items were all left out by the source, so that such reads are rare.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause after a slow step.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest pause on account of a slow step, well below the lease of a cursor.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,8 @@ pub struct ReaderOptions {
     pub items_max: i64,
     /// Shortest time until the next read if a read was not full. A longer pause means fewer reads.
     pub pause: Duration,
-    /// Shortest pause in multiples of the time that the read and its effects took. Under load, the reader then leaves
-    /// the processor to others; this saves work if many items have one effect.
+    /// Shortest pause after a read that was not full, in multiples of the time that the read and its effects took. Under
+    /// load, the reader then reads more at a time; this saves work if many items have one effect.
     pub pause_steps: u32,
 }
 
