@@ -3,7 +3,7 @@
 //! Until the leader answers, a refusal of another posting under the same key is not certain: a client that repeats its
 //! request would be told that no money moves, and the leader could still write the first posting.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,8 +18,8 @@ const UNANSWERED_MAX: usize = 100_000;
 pub(super) struct Doubts {
     /// Whether any posting was ever sent: a process that leads from its start looks no key up.
     has_sent: AtomicBool,
-    /// Postings that are at the leader.
-    sent: Mutex<HashSet<Uuid>>,
+    /// Postings that are at the leader: how many there are under each key.
+    sent: Mutex<HashMap<Uuid, u32>>,
     /// Postings that the leader did not answer.
     unanswered: Cache<Uuid, ()>,
 }
@@ -38,14 +38,17 @@ impl Doubts {
     /// Remembers postings that are sent to the leader.
     pub(super) fn send(&self, keys: impl Iterator<Item = Uuid>) {
         self.has_sent.store(true, Ordering::Release);
-        self.sent().extend(keys);
+        let mut sent = self.sent();
+        for key in keys {
+            *sent.entry(key).or_default() += 1;
+        }
     }
 
     /// Forgets postings that the leader has answered, or cannot have read.
     pub(super) fn settle(&self, keys: impl Iterator<Item = Uuid>) {
         let mut sent = self.sent();
         for key in keys {
-            sent.remove(&key);
+            forget(&mut sent, key);
         }
     }
 
@@ -53,18 +56,28 @@ impl Doubts {
     pub(super) fn leave_open(&self, key: Uuid) {
         // In this order, so that the key is in doubt all the time.
         self.unanswered.insert(key, ());
-        self.sent().remove(&key);
+        forget(&mut self.sent(), key);
     }
 
     /// Whether a posting under this key may still take effect. The leader itself knows the postings that it was sent.
     pub(super) fn contain(&self, key: Uuid, is_for_leader: bool) -> bool {
         self.has_sent.load(Ordering::Acquire)
             && (self.unanswered.get(&key).is_some()
-                || (!is_for_leader && self.sent().contains(&key)))
+                || (!is_for_leader && self.sent().contains_key(&key)))
     }
 
-    fn sent(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+    fn sent(&self) -> MutexGuard<'_, HashMap<Uuid, u32>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets one posting under this key.
+fn forget(sent: &mut HashMap<Uuid, u32>, key: Uuid) {
+    if let Some(count) = sent.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            sent.remove(&key);
+        }
     }
 }
 
@@ -83,5 +96,17 @@ mod tests {
         doubts.leave_open(b);
 
         assert_eq!(in_doubt(), [[false, false], [true, true]]);
+    }
+
+    #[test]
+    fn a_key_that_was_sent_twice_is_in_doubt_until_both_are_answered() {
+        let (doubts, key) = (Doubts::default(), Uuid::from_u128(1));
+
+        doubts.send([key, key].into_iter());
+        doubts.settle([key].into_iter());
+        assert!(doubts.contain(key, false));
+        doubts.settle([key].into_iter());
+
+        assert!(!doubts.contain(key, false));
     }
 }

@@ -14,6 +14,8 @@ use super::doubt::Doubts;
 use super::proto::PostReply;
 use super::wire::{self, LeaderReply};
 use super::{LeaderAddress, Leadership, OwnWriter};
+use crate::cache::Cache;
+use crate::ledger::decide::Refusal;
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
 
@@ -26,10 +28,10 @@ const REQUEST_LEGS_MAX: usize = 1_024;
 /// Maximum number of requests without a response. Postings gather meanwhile.
 const REQUESTS_MAX: usize = 3;
 
-/// Longest time that the own writer may take to answer its last postings before others are sent to the leader.
-const OWN_WRITER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest time for which postings wait until the own writer has answered earlier ones.
+const OWN_WRITER_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Interval at which this is checked.
+/// Interval at which the forwarder checks whether the own writer has answered.
 const OWN_WRITER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// First and longest pause before another attempt to reach the leader.
@@ -43,6 +45,8 @@ const FAILURES_BEFORE_WARNING: u32 = 4;
 pub(super) struct Forwarder {
     pub(super) queue: mpsc::Receiver<QueuedPosting>,
     pub(super) own_writer: OwnWriter,
+    /// Keys of the postings that the leader did not write, and that the own writer got.
+    pub(super) handed_over: Cache<Uuid, ()>,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) is_forwarding: Arc<AtomicBool>,
     pub(super) doubts: Arc<Doubts>,
@@ -79,7 +83,8 @@ pub(super) fn preregister(metrics: &Metrics) {
 impl Forwarder {
     /// Sends postings until the token is cancelled and every posting was answered or handed to the own writer.
     pub(super) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        let mut failures = 0_u32;
+        // Attempts in a row that failed, and attempts for which the own writer was too slow.
+        let (mut failures, mut delays) = (0_u32, 0_u32);
         while !token.is_cancelled() {
             let (role, leader) = match &*self.leadership.borrow_and_update() {
                 Leadership::Leads { .. } => (Role::Leader, None),
@@ -94,10 +99,13 @@ impl Forwarder {
             match Connection::open(&leader).await {
                 Ok(connection) => {
                     if let Some(waiting) = self.wait_for_own_writer(&token).await {
+                        delays = 0;
                         self.set_role(Role::Follower);
                         let has_answered = self.serve(connection, waiting, &leader, &token).await;
                         failures = if has_answered { 0 } else { failures + 1 };
                         self.set_role(Role::Alone);
+                    } else {
+                        delays += 1;
                     }
                 }
                 Err(cause) => {
@@ -114,7 +122,8 @@ impl Forwarder {
                     }
                 }
             }
-            let pause = RETRY_PAUSE_MIN * 2_u32.saturating_pow(failures.min(8).saturating_sub(1));
+            let attempts = failures.max(delays).min(8);
+            let pause = RETRY_PAUSE_MIN * 2_u32.saturating_pow(attempts.saturating_sub(1));
             self.idle(&token, Some(pause.min(RETRY_PAUSE_MAX))).await;
         }
         self.queue.close();
@@ -158,8 +167,8 @@ impl Forwarder {
         }
     }
 
-    /// Lets further postings wait until the own writer has answered those that it has, and returns them; `None` if the own
-    /// writer is too slow, which then gets them.
+    /// Collects further postings until the own writer has answered earlier ones, and returns what it has collected. If the
+    /// own writer is too slow, it gets the collected postings too.
     ///
     /// A client may repeat a request whose posting the own writer has: if the leader refused the second, the client would
     /// be told that no money moves, and the own writer could still write the first.
@@ -167,6 +176,8 @@ impl Forwarder {
         &mut self,
         token: &CancellationToken,
     ) -> Option<Vec<QueuedPosting>> {
+        // A posting that has arrived late belongs before those of the own writer.
+        self.give_up_following();
         self.is_forwarding.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + OWN_WRITER_TIMEOUT;
         let (mut waiting, mut legs) = (Vec::new(), 0);
@@ -184,7 +195,9 @@ impl Forwarder {
         for item in waiting {
             self.hand_over_unsent(item);
         }
-        self.give_up_following();
+        while let Ok(item) = self.queue.try_recv() {
+            self.hand_over_unsent(item);
+        }
         None
     }
 
@@ -220,7 +233,9 @@ impl Forwarder {
                         || !matches!(&*current, Leadership::Follows(current) if current == leader);
                 }
                 () = token.cancelled(), if !is_over => is_over = true,
-                count = self.queue.recv_many(&mut items, POSTINGS_MAX), if !is_over && connection.sent.len() < REQUESTS_MAX => {
+                count = self.queue.recv_many(&mut items, POSTINGS_MAX),
+                    if !is_over && connection.sent.len() < REQUESTS_MAX =>
+                {
                     if count == 0 {
                         is_over = true;
                     } else {
@@ -298,11 +313,18 @@ impl Forwarder {
     /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
     fn answer(&self, item: QueuedPosting, reply: PostReply) {
         let outcome = match wire::decode_reply(reply, &item.posting) {
+            LeaderReply::Decided(Err(PostError::Refused(refusal))) => {
+                self.refuse(item, refusal);
+                "answered"
+            }
             LeaderReply::Decided(reply) => {
                 item.answer(reply);
                 "answered"
             }
             LeaderReply::NotWritten => {
+                if let Some(key) = item.posting.key {
+                    self.handed_over.insert(key.hash, ());
+                }
                 self.hand_over(item);
                 "unsupported"
             }
@@ -312,6 +334,18 @@ impl Forwarder {
             }
         };
         self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
+    }
+
+    /// Reports that the leader has refused a posting, unless the own writer has an earlier posting under the same key and
+    /// may still write it.
+    fn refuse(&self, item: QueuedPosting, refusal: Refusal) {
+        let key = item.posting.key.map(|key| key.hash);
+        if key.is_some_and(|key| self.handed_over.get(&key).is_some()) {
+            return self.hand_over(item);
+        }
+        let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key, true));
+        let item = if is_in_doubt { item.in_doubt() } else { item };
+        item.answer(Err(refusal.into()));
     }
 
     /// Hands a posting to the own writer that the leader may have written, or may write yet.
@@ -343,18 +377,19 @@ impl Forwarder {
 
 /// Splits postings into requests of bounded size.
 fn split(items: Vec<QueuedPosting>) -> Vec<Vec<QueuedPosting>> {
-    let (mut requests, mut legs) = (vec![Vec::new()], 0);
+    let (mut requests, mut legs) = (Vec::<Vec<_>>::new(), 0);
     for item in items {
         legs += item.posting.legs.len();
-        if legs > REQUEST_LEGS_MAX {
-            legs = item.posting.legs.len();
-            requests.push(Vec::new());
-        }
-        if let Some(request) = requests.last_mut() {
-            request.push(item);
+        match requests.last_mut() {
+            Some(request) if legs <= REQUEST_LEGS_MAX && request.len() < POSTINGS_MAX => {
+                request.push(item);
+            }
+            _ => {
+                legs = item.posting.legs.len();
+                requests.push(vec![item]);
+            }
         }
     }
-    requests.retain(|request| !request.is_empty());
     requests
 }
 

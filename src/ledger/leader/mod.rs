@@ -38,6 +38,7 @@ use self::forwarder::Forwarder;
 use self::wire::CompanionRegistry;
 use super::LedgerOptions;
 use super::writer::{Admission, QueuedPosting};
+use crate::cache::Cache;
 use crate::idempotency_key::HashedKey;
 use crate::tasks::Tasks;
 
@@ -57,6 +58,9 @@ mod proto {
 
 /// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
 const LEGS_MAX: usize = 256;
+
+/// Maximum number of keys that the leader refused to write and that are remembered; the oldest are forgotten first.
+const HANDED_OVER_MAX: usize = 100_000;
 
 /// Part of a process in the election.
 #[derive(Debug, Clone)]
@@ -115,7 +119,7 @@ struct LeaderAddress {
 /// The way of postings to this process's own writer.
 pub(super) struct OwnWriter {
     pub(super) queue: mpsc::Sender<QueuedPosting>,
-    /// Counts the postings that have no reply yet, those for the leader included.
+    /// Counts the legs of the postings that have no reply yet, those for the leader included.
     pub(super) admission: Admission,
 }
 
@@ -123,7 +127,7 @@ pub(super) struct OwnWriter {
 #[derive(Clone)]
 pub(super) struct LeaderHandle {
     queue: mpsc::Sender<QueuedPosting>,
-    /// Whether postings are sent to the leader now.
+    /// Whether postings go to the queue of the forwarder now, not to the own writer.
     is_forwarding: Arc<AtomicBool>,
     leadership: watch::Receiver<Leadership>,
     registry: Arc<CompanionRegistry>,
@@ -161,6 +165,7 @@ impl LeaderHandle {
         let forwarder = Forwarder {
             queue: items,
             own_writer,
+            handed_over: Cache::new(HANDED_OVER_MAX),
             leadership: leadership.clone(),
             is_forwarding: Arc::clone(&is_forwarding),
             doubts: Arc::clone(&doubts),

@@ -12,7 +12,7 @@ const FILE: &str = "/docs/swagger-ui-bundle.js";
 /// Number of pipelined requests for it.
 const REQUESTS: usize = 200;
 
-/// Maximum number of memory that such a client may cost. Its responses have several times as many bytes.
+/// Maximum memory that such a client may cost. Its responses have several times as many bytes.
 const MEMORY_MAX: u64 = 64 * 1024 * 1024;
 
 #[tokio::test]

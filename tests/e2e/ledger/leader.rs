@@ -18,6 +18,8 @@ use crate::harness::eventually;
 pub(super) struct Door {
     pub(super) address: SocketAddr,
     cut: Arc<std::sync::Mutex<CancellationToken>>,
+    /// Connections so far.
+    pub(super) accepted: Arc<AtomicU32>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -33,9 +35,12 @@ impl Door {
         let service = PostingService::new(ledger).unwrap();
         let cut: Arc<std::sync::Mutex<CancellationToken>> = Arc::default();
         let tokens = Arc::clone(&cut);
+        let accepted = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&accepted);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
                 let token = tokens.lock().unwrap().clone();
                 let service = TowerToHyperService::new(service.clone());
                 tokio::spawn(async move {
@@ -45,11 +50,11 @@ impl Door {
                 });
             }
         });
-        Self { address, cut, serving }
+        Self { address, cut, accepted, serving }
     }
 
     /// Closes the open connections; the service goes on with the postings that it has.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
     }
 }
@@ -91,7 +96,7 @@ impl Pair {
         pair
     }
 
-    async fn start_leader(leader: Setup) -> (Writer, Door) {
+    pub(super) async fn start_leader(leader: Setup) -> (Writer, Door) {
         let (listener, address) = Door::bind().await;
         let candidacy = Some(candidate(AdvertisedAddress::Listener(address)));
         let leader = Setup { candidacy, ..leader }.start().await;
@@ -101,7 +106,7 @@ impl Pair {
     }
 
     /// Deposits until the leader answers.
-    async fn wait_until_forwarding(&self) {
+    pub(super) async fn wait_until_forwarding(&self) {
         let mut key = 900_000;
         let before = self.follower.metric(ANSWERED);
         eventually("postings are sent to the leader", async || {
@@ -206,11 +211,10 @@ async fn the_postings_of_a_follower_are_written_in_the_order_in_which_it_takes_t
     database.drop().await;
 }
 
-#[tokio::test]
-async fn companions_are_written_and_refused_by_the_leader_unless_it_does_not_know_them() {
-    static TAKEN_ONCE: CompanionKind = CompanionKind {
-        name: "test.thing",
-        sql: "
+/// Takes a thing, once.
+pub(super) static TAKEN_ONCE: CompanionKind = CompanionKind {
+    name: "test.thing",
+    sql: "
 with input as (
     select * from json_to_recordset($2::text::json) as (n int, seq bigint, thing bigint)
 ), done as (
@@ -219,7 +223,10 @@ with input as (
 ), took as (
     select distinct on (thing) n from input join done using (thing) order by thing, n
 )",
-    };
+};
+
+#[tokio::test]
+async fn companions_are_written_and_refused_by_the_leader_unless_it_does_not_know_them() {
     let take = |key, thing: i64| {
         let companion = Companion::new(&TAKEN_ONCE, &json!({ "thing": thing }), "taken").unwrap();
         Posting { companions: vec![companion], ..deposit(key) }
@@ -349,123 +356,5 @@ async fn postings_take_effect_once_while_the_connection_to_the_leader_is_cut_aga
     assert!(pair.follower.metric(SEALED) > 0.0, "the follower wrote nothing itself");
     pair.stop().await;
     assert_eq!(book(&database).await.balance(ACCOUNT.0), acknowledged);
-    database.drop().await;
-}
-
-#[tokio::test]
-async fn a_refusal_is_not_reported_while_the_leader_may_still_write_the_posting() {
-    let database = Database::create().await;
-    let (reached, proceed) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
-    let (hits, gate) = (Arc::clone(&reached), proceed.clone());
-    let is_armed = Arc::new(AtomicU32::new(0));
-    let armed = Arc::clone(&is_armed);
-    let failpoints = Failpoints::new(move |stage| {
-        let (hits, gate) = (Arc::clone(&hits), gate.clone());
-        let stops = stage == WriterStage::BeforeSend && armed.load(Ordering::SeqCst) == 1;
-        async move {
-            if stops {
-                hits.fetch_add(1, Ordering::SeqCst);
-                gate.cancelled().await;
-            }
-            None
-        }
-        .boxed()
-    });
-    let leader = Setup { failpoints, ..Setup::new(&database) };
-    let pair = Pair::start(leader, Setup::new(&database)).await;
-    pair.follower.ledger.post(deposit(1)).await.unwrap();
-
-    // The leader is about to write the withdrawal of the only cent when its connections break; another process takes the
-    // cent meanwhile.
-    is_armed.store(1, Ordering::SeqCst);
-    let other = Setup::new(&database).start().await;
-    let post = async |number: u64, posting| {
-        // One request after the other: the last of them waits until the leader answers one.
-        tokio::time::sleep(Duration::from_millis(30) * u32::try_from(number).unwrap()).await;
-        pair.follower.ledger.post(posting).await
-    };
-    let meanwhile = async {
-        eventually("the leader has decided", async || reached.load(Ordering::SeqCst) > 0).await;
-        other.ledger.post(withdraw(3, 1)).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        pair.door.cut();
-    };
-    let (withdrawal, _, _, repeated, ()) = tokio::join!(
-        post(0, withdraw(2, 1)),
-        post(1, withdraw(5, 1_000)),
-        post(2, withdraw(6, 1_000)),
-        post(3, withdraw(2, 1)),
-        meanwhile
-    );
-
-    assert_eq!([withdrawal, repeated], [Err(PostError::Unknown), Err(PostError::Unknown)]);
-    // The client repeats the request; the leader may still write the first one.
-    assert_eq!(pair.follower.ledger.post(withdraw(2, 1)).await, Err(PostError::Unknown));
-    other.ledger.post(deposit(4)).await.unwrap();
-    proceed.cancel();
-    let repeated = pair.follower.ledger.post(withdraw(2, 1)).await.unwrap();
-    assert_eq!(repeated.available(ACCOUNT), Some(Minor(0)));
-    other.stop().await;
-    pair.stop().await;
-    assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
-    database.drop().await;
-}
-
-#[tokio::test]
-async fn a_repeated_posting_is_not_sent_to_the_leader_while_the_own_writer_has_the_first() {
-    let database = Database::create().await;
-    let (armed, reached) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let proceed = CancellationToken::new();
-    let (is_armed, hits, gate) = (Arc::clone(&armed), Arc::clone(&reached), proceed.clone());
-    let failpoints = Failpoints::new(move |stage| {
-        let (hits, gate) = (Arc::clone(&hits), gate.clone());
-        let stops = stage == WriterStage::BeforeSend && is_armed.load(Ordering::SeqCst) == 1;
-        async move {
-            if stops {
-                hits.fetch_add(1, Ordering::SeqCst);
-                gate.cancelled().await;
-            }
-            None
-        }
-        .boxed()
-    });
-    let candidacy = Some(Candidacy::Follower);
-    let follower = Setup { candidacy, failpoints, ..Setup::new(&database) }.start().await;
-    follower.open().await;
-    follower.ledger.post(deposit(1)).await.unwrap();
-
-    // The own writer is about to write the withdrawal of the only cent. Meanwhile a process begins to lead, and takes the
-    // cent. The client repeats its request for longer than the forwarder waits.
-    armed.store(1, Ordering::SeqCst);
-    let first = follower.ledger.post(withdraw(2, 1));
-    let repeated = async {
-        eventually("the own writer has decided", async || reached.load(Ordering::SeqCst) > 0).await;
-        let (leader, door) = Pair::start_leader(Setup::new(&database)).await;
-        leader.ledger.post(withdraw(3, 1)).await.unwrap();
-        let repeats = join_all((0..10).map(|number| {
-            let ledger = follower.ledger.clone();
-            async move {
-                tokio::time::sleep(Duration::from_millis(250) * number).await;
-                ledger.post(withdraw(2, 1)).await
-            }
-        }));
-        let release = async {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            leader.ledger.post(deposit(4)).await.unwrap();
-            proceed.cancel();
-        };
-        let (repeats, ()) = tokio::join!(repeats, release);
-        (repeats, leader, door)
-    };
-    let (first, (repeats, leader, door)) = tokio::join!(first, repeated);
-
-    let answers = repeats.into_iter().chain([first]);
-    for answer in answers {
-        assert_eq!(answer.unwrap().available(ACCOUNT), Some(Minor(0)));
-    }
-    let pair = Pair { leader, door, follower };
-    pair.wait_until_forwarding().await;
-    pair.stop().await;
-    assert_eq!(book(&database).await.balance(ACCOUNT.0), 0);
     database.drop().await;
 }

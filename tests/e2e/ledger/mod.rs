@@ -6,6 +6,7 @@ mod election;
 mod failover;
 mod faults;
 mod leader;
+mod leader_refusals;
 mod leader_service;
 mod lost_commits;
 mod model;

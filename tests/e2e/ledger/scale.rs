@@ -4,7 +4,7 @@ use crate::harness::{is_long, program};
 
 use super::*;
 
-/// Maximum number of memory that a verification may use.
+/// Maximum memory that a verification may use.
 const VERIFY_KB_MAX: u64 = 200_000;
 
 fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
