@@ -176,7 +176,7 @@ impl Forwarder {
         &mut self,
         token: &CancellationToken,
     ) -> Option<Vec<QueuedPosting>> {
-        // A posting that has arrived late belongs before those of the own writer.
+        // A posting that came late into the queue goes to the own writer, as those that came before it.
         self.give_up_following();
         self.is_forwarding.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + OWN_WRITER_TIMEOUT;
@@ -201,8 +201,8 @@ impl Forwarder {
         None
     }
 
-    /// Sends postings to one leader, first those that wait, until the connection ends, another process leads or the program stops, and all requests
-    /// have ended. Returns whether the leader answered a request.
+    /// Sends postings to one leader, first those that wait, until the connection ends, another process leads or the program
+    /// stops, and all requests have ended. Returns whether the leader answered a request.
     async fn serve(
         &mut self,
         mut connection: Connection,
