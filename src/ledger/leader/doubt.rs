@@ -44,40 +44,34 @@ impl Doubts {
         }
     }
 
-    /// Forgets postings that the leader has answered, or cannot have read.
+    /// Forgets postings that the leader has answered or cannot have read, or that were left open.
     pub(super) fn settle(&self, keys: impl Iterator<Item = Uuid>) {
         let mut sent = self.sent();
         for key in keys {
-            forget(&mut sent, key);
+            if let Some(count) = sent.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    sent.remove(&key);
+                }
+            }
         }
     }
 
-    /// Remembers a posting that the leader did not answer.
+    /// Remembers a posting that the leader did not answer. The posting is settled afterwards.
     pub(super) fn leave_open(&self, key: Uuid) {
-        // In this order, so that the key is in doubt all the time.
         self.unanswered.insert(key, ());
-        forget(&mut self.sent(), key);
     }
 
     /// Whether a posting under this key may still take effect. The leader itself knows the postings that it was sent.
     pub(super) fn contain(&self, key: Uuid, is_for_leader: bool) -> bool {
+        // In this order, because a posting that is left open moves from the first to the second.
         self.has_sent.load(Ordering::Acquire)
-            && (self.unanswered.get(&key).is_some()
-                || (!is_for_leader && self.sent().contains_key(&key)))
+            && ((!is_for_leader && self.sent().contains_key(&key))
+                || self.unanswered.get(&key).is_some())
     }
 
     fn sent(&self) -> MutexGuard<'_, HashMap<Uuid, u32>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Forgets one posting under this key.
-fn forget(sent: &mut HashMap<Uuid, u32>, key: Uuid) {
-    if let Some(count) = sent.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
-            sent.remove(&key);
-        }
     }
 }
 
@@ -94,6 +88,7 @@ mod tests {
         assert_eq!(in_doubt(), [[false, true], [false, true]]);
         doubts.settle([a].into_iter());
         doubts.leave_open(b);
+        doubts.settle([b].into_iter());
 
         assert_eq!(in_doubt(), [[false, false], [true, true]]);
     }

@@ -15,7 +15,6 @@ use super::proto::PostReply;
 use super::wire::{self, LeaderReply};
 use super::{LeaderAddress, Leadership, OwnWriter};
 use crate::cache::Cache;
-use crate::ledger::decide::Refusal;
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
 
@@ -191,13 +190,11 @@ impl Forwarder {
             }
             sleep(OWN_WRITER_INTERVAL).await;
         }
-        self.set_role(Role::Alone);
+        // Before the own writer gets further postings, because a request that was repeated may be among them.
         for item in waiting {
             self.hand_over_unsent(item);
         }
-        while let Ok(item) = self.queue.try_recv() {
-            self.hand_over_unsent(item);
-        }
+        self.give_up_following();
         None
     }
 
@@ -260,7 +257,13 @@ impl Forwarder {
 
     /// Hands the postings that wait to the own writer, and lets further ones go there.
     fn give_up_following(&mut self) {
+        self.hand_over_queue();
         self.set_role(Role::Alone);
+        // Those that came meanwhile.
+        self.hand_over_queue();
+    }
+
+    fn hand_over_queue(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             self.hand_over_unsent(item);
         }
@@ -268,18 +271,18 @@ impl Forwarder {
 
     /// Hands the postings that a connection has left to the own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
-        self.set_role(Role::Alone);
-        // Before the postings that wait, because a request that was repeated may be among them.
+        // Before the own writer gets further postings, because a request that was repeated may be among them.
         for Sent { items, .. } in connection.sent {
+            let keys: Vec<Uuid> = keys(&items).collect();
             match end {
                 ConnectionEnd::NotRead => {
-                    self.doubts.settle(keys(&items));
                     for item in items {
-                        self.hand_over(item);
+                        self.hand_over(self.marked(item));
                     }
                 }
                 ConnectionEnd::Failed(cause) => self.leave_all_open(items, cause),
             }
+            self.doubts.settle(keys.into_iter());
         }
         self.give_up_following();
     }
@@ -312,9 +315,11 @@ impl Forwarder {
 
     /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
     fn answer(&self, item: QueuedPosting, reply: PostReply) {
+        let item = self.marked(item);
         let outcome = match wire::decode_reply(reply, &item.posting) {
-            LeaderReply::Decided(Err(PostError::Refused(refusal))) => {
-                self.refuse(item, refusal);
+            // The own writer may still write an earlier posting under the same key.
+            LeaderReply::Decided(Err(_)) if self.was_handed_over(&item) => {
+                self.hand_over(item);
                 "answered"
             }
             LeaderReply::Decided(reply) => {
@@ -336,16 +341,16 @@ impl Forwarder {
         self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
     }
 
-    /// Reports that the leader has refused a posting, unless the own writer has an earlier posting under the same key and
-    /// may still write it.
-    fn refuse(&self, item: QueuedPosting, refusal: Refusal) {
-        let key = item.posting.key.map(|key| key.hash);
-        if key.is_some_and(|key| self.handed_over.get(&key).is_some()) {
-            return self.hand_over(item);
-        }
-        let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key, true));
-        let item = if is_in_doubt { item.in_doubt() } else { item };
-        item.answer(Err(refusal.into()));
+    /// Whether the own writer got a posting under the same key that the leader did not write.
+    fn was_handed_over(&self, item: &QueuedPosting) -> bool {
+        item.posting.key.is_some_and(|key| self.handed_over.get(&key.hash).is_some())
+    }
+
+    /// Marks a posting as in doubt if the leader left another under the same key open while this posting was on its way.
+    fn marked(&self, item: QueuedPosting) -> QueuedPosting {
+        let key = item.posting.key;
+        let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, true));
+        if is_in_doubt { item.in_doubt() } else { item }
     }
 
     /// Hands a posting to the own writer that the leader may have written, or may write yet.
