@@ -95,7 +95,7 @@ pub enum ExchangeCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Change the simulated exchange and chain, in every process.
+    /// Change how the simulated exchange and blockchain behave, in every process.
     Simulate {
         /// Price of one bitcoin.
         #[arg(long, value_parser = price)]

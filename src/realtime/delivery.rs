@@ -142,7 +142,7 @@ pub(super) fn encode(frame: &impl Serialize) -> Utf8Bytes {
     serde_json::to_string(frame).expect("a frame of names and texts always serializes").into()
 }
 
-/// Formats a moment as RFC 3339 with nine digits after the second.
+/// Formats a time as RFC 3339 with nine digits for the fraction of the second.
 fn with_nanoseconds(at: time::OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
     let mut text = String::with_capacity(30);

@@ -147,7 +147,7 @@ impl CommandBody<'_> {
     }
 }
 
-/// Send a command to an order
+/// Apply a command of an operator to an order
 ///
 /// For admins. `approve` lets an order begin that waits for approval; `retry` tries its step or undo again; `skip`
 /// counts the undo of a stuck order as done by hand; `abort` gives an order up; `resolve` says what became of a call

@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// Largest frame that is read.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-/// Dialect of a client, which its first frame decides.
+/// Dialect of a client, determined by the first frame that the client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// The client has not sent a frame yet.

@@ -54,7 +54,8 @@ pub(super) async fn find_main(
     Ok(row.map(|row| main_wallet(row.app_user, row.has_password, row.wallet)))
 }
 
-/// A player, and the balance of the main wallet in a currency, with the position of that read.
+/// A player, and the balance of the player's main wallet in a currency, with the position in the book at which the
+/// balance was read.
 pub(super) struct FoundBalance {
     pub main: MainWallet,
     pub balance: Minor,

@@ -42,7 +42,7 @@ pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Res
             let cause = format!("{:#}", error.into_cause());
             tracing::warn!(
                 error.message = cause,
-                "upkeep of webhook deliveries failed; retrying in a minute"
+                "deleting old webhook deliveries and requeuing lost ones failed; retrying in a minute"
             );
         }
     }
