@@ -1,9 +1,11 @@
 //! Reads of wallets: lists, current and past balances, histories; always by index.
 
+use futures_util::StreamExt;
 use revwallet::ledger::account::AccountId;
+use revwallet::ledger::money::Minor;
 use revwallet::ledger::read;
 use serde_json::{Value, json};
-use sqlx::Connection;
+use sqlx::{Connection, Executor};
 
 use crate::harness::{TestApp, run};
 
@@ -154,6 +156,37 @@ async fn every_read_of_the_book_uses_an_index() {
             assert_eq!(sequential, 0, "{table} was scanned sequentially");
             assert!((1..80).contains(&fetched), "{fetched} rows of {table} were fetched by index");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_without_debits_is_found_by_index_in_a_book_of_many_deposits() {
+    run(async |app| {
+        let id = app.open_wallet("EUR", "0").await;
+        let deposits =
+            (0..3_000).map(|_| app.post("/wallet/deposit", json!({ "id": id, "amount": 1 })));
+        futures_util::stream::iter(deposits).buffer_unordered(200).count().await;
+        let mut db = app.database.connect().await;
+        db.execute("analyze ledger.transfer").await.unwrap();
+        // As on the writer's connection: one plan for all accounts.
+        db.execute("set enable_seqscan = off; set plan_cache_mode = force_generic_plan")
+            .await
+            .unwrap();
+        let mut tx = db.begin().await.unwrap();
+        let hold = AccountId(id.parse().unwrap()).hold().unwrap();
+
+        let balances = read::balances(&mut tx, 1, &[hold], read::END).await.unwrap();
+
+        assert_eq!(balances, [Minor::ZERO]);
+        let fetched: i64 = sqlx::query_scalar(
+            "select idx_tup_fetch from pg_stat_xact_user_tables
+             where schemaname = 'ledger' and relname = 'transfer'",
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        assert!(fetched < 10, "{fetched} transfers were read");
     })
     .await;
 }
