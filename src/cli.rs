@@ -8,6 +8,7 @@ use crate::audit_log::cli::AuditArgs;
 use crate::client::{ClientArgs, TransferCommand, WalletCommand, WebhookCommand};
 use crate::exchange::cli::{ExchangeCommand, OrderCommand};
 use crate::games::cli::GameCommand;
+use crate::ledger::partition::cli::PartitionCommand;
 use crate::ledger::verify::Anchor;
 use crate::output::OutputArgs;
 use crate::play::leaderboards::cli::PrizeAccountCommand;
@@ -64,6 +65,9 @@ pub enum Command {
         #[arg(long)]
         anchor: Option<Anchor>,
     },
+    /// List, archive and restore partitions of the book.
+    #[command(subcommand)]
+    Partition(PartitionCommand),
     /// Create, list, rotate and revoke API keys.
     #[command(subcommand)]
     ApiKey(KeyCommand),

@@ -20,6 +20,7 @@ use revwallet::client;
 use revwallet::db::Database;
 use revwallet::exchange::{self, Exchange};
 use revwallet::games::{self, cli::GameCommand};
+use revwallet::ledger::partition;
 use revwallet::ledger::verify::{self, Anchor};
 use revwallet::ops::health_client;
 use revwallet::output::{OutputArgs, print_text};
@@ -93,6 +94,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve => serve(config).await,
         Command::Migrate => migrate(config).await,
         Command::Verify { anchor } => verify(config, anchor, output).await,
+        Command::Partition(command) => {
+            with_database(&config, async |db, _| partition::cli::run(db, command, output).await)
+                .await
+        }
         Command::ApiKey(command) => {
             with_database(&config, async |db, metrics| {
                 let keys = ApiKeys::new(db.clone(), Arc::clone(metrics));

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::state::App;
 use crate::games::publisher;
 use crate::jobs::{self, Registry};
-use crate::ledger::auditor;
+use crate::ledger::{auditor, partition};
 use crate::ops::canary;
 use crate::play::leaderboards;
 use crate::tasks::Tasks;
@@ -20,6 +20,9 @@ use crate::{play, realtime, saga};
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     let stopping = tasks.stopping();
     auditor::start(&app.tail, config.ledger.settings().book, &app.metrics, tasks);
+    let (pool, metrics) = (app.tail.book().pool.clone(), app.metrics.clone());
+    let rows = config.ledger.ledger_partition_rows;
+    tasks.spawn("partitions", partition::run(pool, rows, metrics, stopping.clone()));
     webhook::fan_out::start(&app.tail, app.webhooks.clone(), tasks);
     tasks.spawn("webhook-log", webhook::retention::run(app.webhooks.clone(), stopping.clone()));
     leaderboards::season::start(app.leaderboards.clone(), tasks);

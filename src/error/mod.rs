@@ -9,6 +9,9 @@ mod store;
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 pub use self::exchange::ExchangeRefusal;
 pub use self::problems::{PROBLEMS, Problem};
 pub use self::store::StoreRefusal;
@@ -73,6 +76,8 @@ pub enum Error {
     HoldEnded(&'static str),
     #[error("this kind of transfer cannot be refunded")]
     NotRefundable,
+    #[error("the transfers up to {} are archived", moment(*.until))]
+    Archived { until: OffsetDateTime },
     /// Another error, and the wallet that it is about.
     #[error("{error}: {}", place(*.wallet, .pointer.as_deref()))]
     OfWallet {
@@ -212,6 +217,10 @@ fn place(wallet: i64, pointer: Option<&str>) -> String {
         Some(pointer) => format!("wallet {wallet}, {pointer}"),
         None => format!("wallet {wallet}"),
     }
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 /// Rounds up to seconds, so that a client that waits for the result does not retry too early.

@@ -116,6 +116,8 @@ problems! {
         "Unsubscribe from a topic first, or open another connection.";
     UNRECOVERABLE "unrecoverable" CONFLICT "Unrecoverable position",
         "The events after this position are not available. Read the current state, and continue from the position of that read.";
+    ARCHIVED "archived" GONE "Archived",
+        "The operator has moved the transfers of this time out of the database. Ask for a later time, or ask the operator for the archive.";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "Body too large",
         "Send less per request; the detail names the limit. POST /wallet/batch takes many transfers at once.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Unsupported media type",
@@ -191,6 +193,7 @@ impl Error {
             Self::WalletNotEmpty => &WALLET_NOT_EMPTY,
             Self::HoldEnded(_) => &HOLD_ENDED,
             Self::NotRefundable => &NOT_REFUNDABLE,
+            Self::Archived { .. } => &ARCHIVED,
             Self::LeaderboardFixed(_) => &LEADERBOARD_FIXED,
             Self::SeasonOver => &SEASON_OVER,
             Self::RefundTooLarge { .. } => &REFUND_TOO_LARGE,

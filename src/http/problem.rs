@@ -69,12 +69,25 @@ pub struct ProblemBody<'a> {
 /// Status that stands for the failures of an operation until its document is complete.
 pub(super) const PROBLEMS_STATUS: &str = "default";
 
+/// Name of the response about an archived transfer.
+pub(super) const ARCHIVED: &str = "Archived";
+
 /// Marks an operation that answers problems; the OpenAPI document lists their statuses.
 pub struct Problems;
 
 impl utoipa::IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         BTreeMap::from([(PROBLEMS_STATUS.to_owned(), Ref::new("").into())])
+    }
+}
+
+/// Marks an operation that reads old transfers, which may be archived.
+pub struct ArchiveProblem;
+
+impl utoipa::IntoResponses for ArchiveProblem {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let response = Ref::from_response_name(ARCHIVED);
+        BTreeMap::from([(StatusCode::GONE.as_str().to_owned(), response.into())])
     }
 }
 

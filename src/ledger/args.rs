@@ -31,6 +31,9 @@ pub struct LedgerArgs {
     /// Further currencies as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
+    /// Number of transfers of a new partition of the book.
+    #[arg(long, env = "REVWALLET_LEDGER_PARTITION_ROWS", global = true, default_value_t = 100_000_000, value_parser = clap::value_parser!(i64).range(100..=1_000_000_000_000))]
+    pub ledger_partition_rows: i64,
     /// Let one process with an API, the leader, write the postings of all processes; otherwise each process writes its own.
     #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ledger_forwarding: bool,

@@ -26,6 +26,7 @@ pub mod decide;
 pub mod companion;
 mod encode;
 
+pub mod partition;
 pub mod read;
 pub mod verify;
 
@@ -47,6 +48,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use crate::db::Pipelined;
+use crate::error::Error;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -227,11 +229,12 @@ impl Ledger {
         let Some(key) = key else { return Err(PostError::Internal) };
         let read = async {
             let mut db = Box::pin(self.pool.acquire()).await?;
-            let Some(mut posted) =
-                sql::find_posted(&mut db, self.book, key.hash, first_seq, last_seq).await?
-            else {
-                return Ok(None);
-            };
+            let posted =
+                sql::find_posted(&mut db, self.book, key.hash, first_seq, last_seq).await?;
+            // Asked after the read, because an archive may have begun. Rows of an archived posting may still be there, but
+            // not all that a caller reads besides them.
+            read::require_in_book(&mut db, self.book, first_seq).await?;
+            let Some(mut posted) = posted else { return Ok(None) };
             let touched = posted.rows.iter().flat_map(|row| [row.debit, row.credit]);
             let owners = touched.filter_map(|id| id.held_for().or(id.hold().and(Some(id))));
             let owners: Vec<AccountId> = owners.collect();
@@ -243,6 +246,7 @@ impl Ledger {
         let read: crate::error::Result<Option<Posted>> = read.await;
         match read {
             Ok(Some(posted)) => Ok(posted),
+            Err(Error::Archived { until }) => Err(PostError::Archived { until }),
             Ok(None) => {
                 // The writer clears its cache of keys, too, once a catch-up shows that the server has lost commits.
                 tracing::warn!(

@@ -136,7 +136,8 @@ pub(super) const SESSION: &str = "
     set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan";
 
-/// Reads the rows of a posting again, as they were first acknowledged; `None` if the key no longer names these rows.
+/// Reads the rows of a posting again, as they were first acknowledged; `None` if the key no longer names these rows, or
+/// if some of them are missing.
 pub(super) async fn find_posted(
     db: &mut PgConnection,
     book: i32,
@@ -161,7 +162,8 @@ pub(super) async fn find_posted(
     )
     .fetch_all(db)
     .await?;
-    let Some(at) = rows.first().map(|row| row.at) else { return Ok(None) };
+    let is_complete = i64::try_from(rows.len()) == Ok(last_seq - first_seq + 1);
+    let Some(at) = rows.first().map(|row| row.at).filter(|_| is_complete) else { return Ok(None) };
     let rows = rows.into_iter().map(|row| {
         Some(TransferRow {
             kind: TransferKind::from_code(row.kind)?,

@@ -38,11 +38,11 @@ macro_rules! runbooks {
     };
 }
 
-const RUNBOOKS: [Document; 46] = runbooks! {
+const RUNBOOKS: [Document; 47] = runbooks! {
     "BookReaderLag" "CodesGuessed" "CredentialInLogs" "DatabaseDown" "DeadLetters" "DiskFillsIn4h" "EdgeDown"
     "EmbeddedPostgresRestarted" "ErrorBudgetBurn" "ErrorsLogged" "HotWalletShort" "JobsWaiting" "LedgerAuditorStale"
-    "LedgerFollowerAlone" "LedgerInvariantViolated" "LedgerQueueNearCapacity" "LedgerWriterStalled" "LogLinesDiscarded"
-    "LogLinesDropped" "LogPipelineLossy" "LoginFailureSpike" "LongTransactions" "NotificationsFailing"
+    "LedgerFollowerAlone" "LedgerInvariantViolated" "LedgerPartitionMissing" "LedgerQueueNearCapacity" "LedgerWriterStalled"
+    "LogLinesDiscarded" "LogLinesDropped" "LogPipelineLossy" "LoginFailureSpike" "LongTransactions" "NotificationsFailing"
     "OrderNotificationsFailing" "OrdersOfUnknownVersion" "OrdersStalled" "OrdersStuck" "OrdersUnknown" "PanicCaught"
     "PoolExhausted" "PrizesUnpaid" "ProbeFailing" "PublisherInDebt" "ReadReplicaUnused" "RefundSpike" "ReplicationSlotLag"
     "RequestsTurnedAway" "RulesFailing" "SeasonOverdue" "SeriesNearBudget" "TargetMissing" "TraceSpansDiscarded"

@@ -171,6 +171,11 @@ metrics! {
     /// Postings that other processes sent to this process, the leader of the book.
     counter wallet_ledger_received_total;
 
+    /// Number of transfers for which the partitions of the book have room.
+    gauge wallet_ledger_partition_room_transfers;
+    /// Number of transfers of a new partition of the book. Another one is created when the last one is half full.
+    gauge wallet_ledger_partition_size_transfers;
+
     /// Number of transfers or events that a durable reader of the book has not read yet.
     gauge wallet_book_reader_lag_transfers {reader};
     /// Steps of a durable reader of the book, by outcome.

@@ -15,6 +15,7 @@ pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> 
         PostError::Unavailable => {
             Error::DatabaseUnavailable(anyhow::anyhow!("the ledger cannot reach it"))
         }
+        PostError::Archived { until } => Error::Archived { until: *until },
         PostError::Unknown => Error::OutcomeUnknown,
         PostError::Internal => Error::Internal(anyhow::anyhow!("the ledger failed; see its log")),
     }

@@ -10,7 +10,7 @@ use super::{BOOK, WalletRecord, Wallets};
 use crate::auth::Caller;
 use crate::error::Result;
 use crate::ids::WalletId;
-use crate::ledger::read::{self, HistoryEntry, HistoryRange};
+use crate::ledger::read::{self, HistoryEntry, HistoryPage, HistoryRange};
 
 /// Query for a page of a wallet's history, newest first.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ impl Wallets {
         caller: &Caller,
         id: WalletId,
         query: HistoryQuery,
-    ) -> Result<(Arc<WalletRecord>, Vec<HistoryEntry>)> {
+    ) -> Result<(Arc<WalletRecord>, HistoryPage)> {
         let record = self.visible_record(caller, id).await?;
         let mut db = self.db.snapshot("wallet.history").await?;
         let (from, before) = match (query.from, query.to) {
@@ -88,7 +88,12 @@ impl Statement {
             return Ok(None);
         }
         let mut db = self.wallets.db.acquire("wallet.history").await?;
-        let entries = read::history(&mut db, BOOK, self.id.into(), self.range).await?;
+        let HistoryPage { entries, archived_before } =
+            read::history(&mut db, BOOK, self.id.into(), self.range).await?;
+        if archived_before.is_some() {
+            // An archive began after the statement did: without its entries the balances would not add up.
+            read::require_in_book(&mut db, BOOK, self.range.from).await?;
+        }
         match entries.last() {
             Some(last) if i64::try_from(entries.len()) == Ok(self.range.limit) => {
                 self.range.from = last.seq + 1;

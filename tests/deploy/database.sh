@@ -27,7 +27,7 @@ for day in 1 2 3 4 5 6 7 8; do touch "$folder/backups/revwallet-2026010${day}T00
 sh -ec "$(cat "$folder/backup")" >/dev/null
 echo "backups: $(find "$folder/backups" -type f | wc -l), the oldest $(ls "$folder/backups" | head -1)"
 newest=$(ls "$folder/backups" | tail -1)
-pg_restore --file=- "$folder/backups/$newest" | grep -c 'COPY ledger.transfer ' | sed 's/^/books in the newest: /'
+pg_restore --file=- "$folder/backups/$newest" | grep -c 'COPY ledger.transfer_open ' | sed 's/^/books in the newest: /'
 # A failed backup leaves no file that looks like a backup.
 ! sh -ec "$(sed 's/pg_dump /false /' "$folder/backup")" >/dev/null 2>&1 || echo "a failed backup exited with 0"
 echo "left over: $(find "$folder/backups" -name '*.part' | wc -l)"

@@ -142,7 +142,7 @@ async fn every_read_of_the_book_uses_an_index() {
         for oldest_first in [false, true] {
             let span = read::HistoryRange { from: 0, before: read::END, oldest_first, limit: 10 };
             let page = read::history(&mut tx, 1, account, span).await.unwrap();
-            assert_eq!(page.len(), 10);
+            assert_eq!(page.entries.len(), 10);
         }
         read::seq_before(&mut tx, 1, time::OffsetDateTime::now_utc()).await.unwrap();
         read::state(&mut tx, 1, account).await.unwrap();
@@ -150,7 +150,7 @@ async fn every_read_of_the_book_uses_an_index() {
         let scans = sqlx::query_as::<_, (String, i64, i64)>(
             "select relname::text, seq_scan, idx_tup_fetch
              from pg_stat_xact_user_tables
-             where schemaname = 'ledger' and relname in ('transfer', 'seal')",
+             where schemaname = 'ledger' and relname in ('transfer_open', 'seal')",
         );
         for (table, sequential, fetched) in scans.fetch_all(&mut *tx).await.unwrap() {
             assert_eq!(sequential, 0, "{table} was scanned sequentially");
@@ -181,7 +181,7 @@ async fn an_account_without_debits_is_found_by_index_in_a_book_of_many_deposits(
         assert_eq!(balances, [Minor::ZERO]);
         let fetched: i64 = sqlx::query_scalar(
             "select idx_tup_fetch from pg_stat_xact_user_tables
-             where schemaname = 'ledger' and relname = 'transfer'",
+             where schemaname = 'ledger' and relname = 'transfer_open'",
         )
         .fetch_one(&mut *tx)
         .await

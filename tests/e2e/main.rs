@@ -33,6 +33,7 @@ mod observer;
 mod openapi;
 mod outage;
 mod page;
+mod partitions;
 mod play;
 mod positions;
 mod realtime;

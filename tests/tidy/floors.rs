@@ -248,7 +248,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "ledger",
-        &["db", "idempotency_key", "telemetry", "tasks", "error", "secret", "cache", "settings"],
+        &[
+            "db",
+            "idempotency_key",
+            "telemetry",
+            "tasks",
+            "error",
+            "secret",
+            "cache",
+            "settings",
+            "output",
+        ],
     ),
     ("http", &["db", "auth", "telemetry", "tasks", "error", "settings", "web", "ids"]),
     ("db", &["telemetry", "error", "secret", "settings"]),

@@ -21,7 +21,7 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::document::{DocumentFormat, to_json};
 use crate::http::extract::{Path, Query, RawField, Validator};
 use crate::http::fields::{moment, parse_moment, string};
-use crate::http::problem::Problems;
+use crate::http::problem::{ArchiveProblem, Problems};
 use crate::http::replay::Replayable;
 use crate::idempotency_key::IdempotencyKey;
 use crate::ids::PublisherId;
@@ -121,6 +121,7 @@ struct StatementEntryBody {
             (String = "text/csv"),
         )),
         Problems,
+        ArchiveProblem,
     ),
 )]
 async fn get_publisher_statement(

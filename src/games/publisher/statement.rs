@@ -174,6 +174,7 @@ impl PublisherStatement {
         }
         let mut db = self.games.db.acquire("games.statement_page").await?;
         let rows = sql::entries(&mut db, self.accounts.own, self.range, PAGE).await?;
+        read::require_history(&mut db, BOOK, self.accounts.own, self.range.0).await?;
         drop(db);
         match rows.last() {
             Some(last) if i64::try_from(rows.len()) == Ok(PAGE) => self.range.0 = last.seq + 1,

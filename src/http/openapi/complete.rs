@@ -8,7 +8,7 @@ use super::money;
 use crate::error::{CredentialFault, Error};
 use crate::http::decimal::MoneyFormat;
 use crate::http::position::{STALE, STALE_OK};
-use crate::http::problem::{PROBLEMS_STATUS, ProblemBody};
+use crate::http::problem::{ARCHIVED, PROBLEMS_STATUS, ProblemBody};
 
 /// Trace id in examples.
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -83,7 +83,7 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
         response["headers"] = Value::Object(headers.collect());
     }
     for (status, name) in FAILURES {
-        if answers_problems && can_fail(method, has_body, status)
+        if answers_problems && can_fail(method, has_body, is_replayable, status)
             || status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR
         {
             let status = status.as_str().to_owned();
@@ -141,12 +141,13 @@ fn add_example(content: &mut Map<String, Value>, schemas: &Value) {
 }
 
 /// The failures that operations share, by status.
-const FAILURES: [(StatusCode, &str); 13] = [
+const FAILURES: [(StatusCode, &str); 14] = [
     (StatusCode::BAD_REQUEST, "BadRequest"),
     (StatusCode::UNAUTHORIZED, "Unauthenticated"),
     (StatusCode::FORBIDDEN, "Forbidden"),
     (StatusCode::NOT_FOUND, "NotFound"),
     (StatusCode::CONFLICT, "Conflict"),
+    (StatusCode::GONE, ARCHIVED),
     (StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge"),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
     (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
@@ -158,12 +159,14 @@ const FAILURES: [(StatusCode, &str); 13] = [
 ];
 
 /// Whether an operation can fail with a status.
-fn can_fail(method: &str, has_body: bool, status: StatusCode) -> bool {
+fn can_fail(method: &str, has_body: bool, is_replayable: bool, status: StatusCode) -> bool {
     match status {
         StatusCode::BAD_REQUEST
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
         StatusCode::CONFLICT => method != "get",
+        // The first request with the key may be archived; reads of old transfers say so themselves.
+        StatusCode::GONE => is_replayable,
         _ => true,
     }
 }
@@ -187,6 +190,10 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
         }
         StatusCode::CONFLICT => {
             (Error::WalletFrozen, "The state of what it is about does not allow the operation")
+        }
+        StatusCode::GONE => {
+            let until = time::macros::datetime!(2026-01-31 12:00 UTC);
+            (Error::Archived { until }, "The operator has archived the transfers of this time")
         }
         StatusCode::PAYLOAD_TOO_LARGE => {
             (Error::BodyTooLarge { limit: crate::http::BODY_BYTES_MAX }, "The body is too large")

@@ -71,7 +71,7 @@ fn code_of_status(problem: &Problem) -> Code {
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
-        StatusCode::CONFLICT => Code::FailedPrecondition,
+        StatusCode::CONFLICT | StatusCode::GONE => Code::FailedPrecondition,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Code::Unavailable

@@ -128,7 +128,10 @@ pub(super) fn encode_reply(reply: &PostReply) -> Reply {
         Err(PostError::Overloaded) => Outcome::Failure(Failure::Overloaded.into()),
         Err(PostError::Unavailable) => Outcome::Failure(Failure::Unavailable.into()),
         Err(PostError::Unknown) => Outcome::Failure(Failure::Unknown.into()),
-        Err(PostError::Internal) => Outcome::Failure(Failure::Internal.into()),
+        // Only the process of the caller reads archived postings.
+        Err(PostError::Internal | PostError::Archived { .. }) => {
+            Outcome::Failure(Failure::Internal.into())
+        }
     };
     Reply { outcome: Some(outcome) }
 }

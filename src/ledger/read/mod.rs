@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::account::{AccountId, AccountState};
 use super::money::Minor;
 use super::transfer::{TransferKind, TransferRow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Maximum number of entries in a page of a history.
 pub const PAGE_MAX: i64 = 1000;
@@ -35,6 +35,28 @@ pub struct HistoryEntry {
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
+}
+
+/// Entries of a history, and where the history begins.
+#[derive(Debug, Clone)]
+pub struct HistoryPage {
+    pub entries: Vec<HistoryEntry>,
+    /// First seq of which the book still has all transfers, if the range begins before it and the account is older.
+    pub archived_before: Option<i64>,
+}
+
+/// A seq up to which a book is archived.
+#[derive(Debug, Clone, Copy)]
+pub struct ArchivedUntil {
+    pub seq: i64,
+    /// Time of the transfer with this seq.
+    pub at: OffsetDateTime,
+}
+
+impl From<ArchivedUntil> for Error {
+    fn from(until: ArchivedUntil) -> Self {
+        Self::Archived { until: until.at }
+    }
 }
 
 /// A page of a history: its bounds, its order and its limit.
@@ -140,7 +162,7 @@ pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTi
 }
 
 /// Returns the balances of these accounts after the transfer with the seq `until`, in the same order; zero for unused
-/// accounts.
+/// accounts. Refused if that transfer is archived and one of the accounts is older.
 pub async fn balances(
     db: &mut PgConnection,
     book: i32,
@@ -149,7 +171,47 @@ pub async fn balances(
 ) -> Result<Vec<Minor>> {
     let ids: Vec<i64> = accounts.iter().map(|account| account.0).collect();
     let balances = sql::balances(db, book, &ids, until).await?;
+    if until < END {
+        require_since(db, book, &ids, until.saturating_add(1)).await?;
+    }
     Ok(balances.into_iter().map(Minor).collect())
+}
+
+/// Returns up to where the book is archived; `None` if it is complete.
+pub async fn archived_until(db: &mut PgConnection, book: i32) -> Result<Option<ArchivedUntil>> {
+    Ok(sql::archived_until(db, book).await?)
+}
+
+/// Refuses if transfers of these accounts from this seq on are archived. To be asked after a read of them, because an archive
+/// may begin at any time.
+async fn require_since(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+    from: i64,
+) -> Result<()> {
+    match sql::archived_until_for(db, book, accounts).await? {
+        Some(archived) if from <= archived.seq => Err(archived.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses if transfers of this account from this seq on are archived. To be asked after a read of them.
+pub async fn require_history(
+    db: &mut PgConnection,
+    book: i32,
+    account: AccountId,
+    from: i64,
+) -> Result<()> {
+    require_since(db, book, &[account.0], from).await
+}
+
+/// Refuses a transfer that is archived.
+pub async fn require_in_book(db: &mut PgConnection, book: i32, seq: i64) -> Result<()> {
+    match archived_until(db, book).await? {
+        Some(archived) if seq <= archived.seq => Err(archived.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the current balances of two accounts, and the position in the book at which the same statement read them.
@@ -184,16 +246,27 @@ pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Resu
         .unwrap_or(AccountState::Open))
 }
 
-/// Reads the history of a customer account, including the transfers of its hold account.
+/// Reads the history of a customer account, including the transfers of its hold account. Refused if the account is older
+/// than the archive and the whole range is archived.
 pub async fn history(
     db: &mut PgConnection,
     book: i32,
     account: AccountId,
     range: HistoryRange,
-) -> Result<Vec<HistoryEntry>> {
+) -> Result<HistoryPage> {
     let hold = account.hold().unwrap_or(account);
     let has_hold = sql::has_account(db, book, hold.0).await?;
-    let range = HistoryRange { limit: range.limit.clamp(1, PAGE_MAX), ..range };
+    let archived = sql::archived_until_for(db, book, &[account.0]).await?;
+    let archived = archived.filter(|archived| range.from <= archived.seq);
+    if let Some(archived) = archived.filter(|archived| range.before <= archived.seq + 1) {
+        return Err(archived.into());
+    }
+    let archived_before = archived.map(|archived| archived.seq + 1);
+    let from = archived_before.unwrap_or(range.from);
+    let range = HistoryRange { from, limit: range.limit.clamp(1, PAGE_MAX), ..range };
     let accounts = sql::HistoryAccounts { account: account.0, hold: hold.0, has_hold };
-    Ok(sql::history(db, book, accounts, range).await?)
+    let entries = sql::history(db, book, accounts, range).await?;
+    // An archive may have begun meanwhile.
+    require_history(db, book, account, from).await?;
+    Ok(HistoryPage { entries, archived_before })
 }

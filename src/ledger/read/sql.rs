@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{BookRow, HistoryEntry, HistoryRange};
+use super::{ArchivedUntil, BookRow, HistoryEntry, HistoryRange};
 use crate::ledger::account::AccountId;
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::TransferKind;
@@ -171,6 +171,46 @@ pub(super) async fn has_account(
         account,
     )
     .fetch_one(db)
+    .await
+}
+
+pub(super) async fn archived_until(
+    db: &mut PgConnection,
+    book: i32,
+) -> sqlx::Result<Option<ArchivedUntil>> {
+    sqlx::query_as!(
+        ArchivedUntil,
+        r#"
+        select until_seq as seq, until as at from ledger.archive
+        where book = $1
+        order by until_seq desc
+        limit 1"#,
+        book,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Returns up to where the book is archived, if one of these accounts is older than that.
+pub(super) async fn archived_until_for(
+    db: &mut PgConnection,
+    book: i32,
+    accounts: &[i64],
+) -> sqlx::Result<Option<ArchivedUntil>> {
+    sqlx::query_as!(
+        ArchivedUntil,
+        r#"
+        select r.until_seq as seq, r.until as at from ledger.archive r
+        where r.book = $1 and exists (
+            select from ledger.account a
+            where a.book = $1 and a.account = any ($2) and a.seq <= r.until_seq
+        )
+        order by r.until_seq desc
+        limit 1"#,
+        book,
+        accounts,
+    )
+    .fetch_optional(db)
     .await
 }
 

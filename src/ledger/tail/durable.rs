@@ -235,7 +235,7 @@ impl DurableReader {
             return Ok(StepOutcome::HeldElsewhere);
         }
         // A new reader starts at the beginning of the source, because the first items may be older than its first step.
-        sql::create_cursor(db, book, name, Position::default()).await?;
+        sql::create_cursor(db, book, name, S::CHANNEL.name()).await?;
         Ok(StepOutcome::MoreToRead)
     }
 

@@ -98,7 +98,7 @@ pub struct PositionFacts {
     pub now: String,
     /// Beginning of the id of the batch that contains the transfer; `None` if the book does not reach that transfer.
     pub batch: Option<String>,
-    /// Whether the first batch after the position is older than the retention.
+    /// Whether the first batch after the position is older than the retention, or archived.
     pub is_expired: bool,
     /// Id of the transaction up to which events were deleted.
     pub pruned_xid: i64,
@@ -127,7 +127,9 @@ pub(super) async fn position_facts(
                 where book = $1 and seq > $2
                 order by seq
                 limit 1
-            ), false) as "is_expired!",
+            ), false) or exists (
+                select from ledger.archive where book = $1 and until_seq > $2
+            ) as "is_expired!",
             coalesce((select xid from ledger.event_pruned where book = $1), 0) as "pruned_xid!""#,
         book,
         seq,
@@ -154,20 +156,22 @@ pub(super) async fn prune_events(
     .await
 }
 
-/// Creates the cursor of a reader, unless it exists.
+/// Creates the cursor of a reader of transfers or events, unless it exists. The cursor begins with the first transfer
+/// that is not archived, or with the first event.
 pub(super) async fn create_cursor(
     db: &mut PgConnection,
     book: i32,
     name: &str,
-    position: Position,
+    channel: &str,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into ledger.cursor (book, name, seq, event) values ($1, $2, $3, $4)
+        "insert into ledger.cursor (book, name, channel, seq)
+        select $1, $2, $3, coalesce(
+            (select max(until_seq) from ledger.archive where book = $1 and $3::text = 'book'), 0)
         on conflict do nothing",
         book,
         name,
-        position.seq,
-        position.event,
+        channel,
     )
     .execute(db)
     .await?;

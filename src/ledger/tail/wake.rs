@@ -38,7 +38,7 @@ pub enum NotifyChannel {
 impl NotifyChannel {
     const ALL: [Self; 2] = [Self::Book, Self::Event];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Book => "book",
             Self::Event => "event",

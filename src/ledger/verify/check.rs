@@ -21,6 +21,9 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
+/// Number of seqs whose new accounts are loaded at a time after an archive.
+const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
+
 /// The seal that the next seal has to follow.
 #[derive(Debug, Clone)]
 struct PreviousSeal {
@@ -86,6 +89,53 @@ impl BookChecker {
             checker.add_fault(CheckKind::Chain, &format!("seal {seq}"), detail);
         }
         Ok(checker)
+    }
+
+    /// Continues after the archived part of the book, whose last seal has this seq: checks that its seals form a chain, and
+    /// loads the balances after it.
+    pub(super) async fn pass_archive(
+        &mut self,
+        db: &mut PgConnection,
+        end: i64,
+    ) -> sqlx::Result<()> {
+        while self.checked_seq() < end {
+            let seals = sql::seals(db, self.book, self.checked_seq(), end).await?;
+            if seals.is_empty() {
+                let detail = "it ends the archive and is missing";
+                self.add_fault(CheckKind::Chain, &format!("seal {end}"), detail);
+                break;
+            }
+            for seal in seals {
+                self.check_place(&seal);
+                self.check_anchor(&seal);
+                self.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
+            }
+        }
+        let mut after = 0;
+        while after < end {
+            let last = end.min(after + ARCHIVED_ACCOUNTS_SEQS);
+            let created = sql::accounts(db, self.book, after, last).await?;
+            let accounts: Vec<i64> = created.iter().map(|account| account.account).collect();
+            for found in sql::account_balances(db, self.book, &accounts, end).await? {
+                self.balances.insert(found.account, found.balance);
+                self.currencies.insert(found.account, (found.currency, found.decimals));
+            }
+            after = last;
+        }
+        Ok(())
+    }
+
+    /// Checks that a seal follows the previous one.
+    fn check_place(&mut self, seal: &StoredSeal) {
+        let place = format!("seal {}", seal.seq);
+        let previous = self.previous.seq;
+        if seal.prev_seq != Some(previous) {
+            let detail = format!("it does not name seal {previous} as its predecessor");
+            self.add_fault(CheckKind::Chain, &place, &detail);
+        }
+        if seal.at < self.previous.at {
+            self.add_fault(CheckKind::Chain, &place, "it is earlier than the previous seal");
+        }
     }
 
     /// Loads the accounts of a chunk that are not in memory, with their balances before the chunk.
@@ -178,7 +228,15 @@ impl BookChecker {
             );
         }
         let Self { transfers, seals, postings, faults, .. } = self;
-        VerifyReport { transfers, seals, postings, accounts: self.currencies.len(), head, faults }
+        VerifyReport {
+            archived_until: None,
+            transfers,
+            seals,
+            postings,
+            accounts: self.currencies.len(),
+            head,
+            faults,
+        }
     }
 
     fn add_fault(&mut self, check: CheckKind, place: &str, detail: &str) {
@@ -197,13 +255,7 @@ impl BookChecker {
     ) {
         let place = format!("seal {}", seal.seq);
         let previous = self.previous.clone();
-        if seal.prev_seq != Some(previous.seq) {
-            let detail = format!("it does not name seal {} as its predecessor", previous.seq);
-            self.add_fault(CheckKind::Chain, &place, &detail);
-        }
-        if seal.at < previous.at {
-            self.add_fault(CheckKind::Chain, &place, "it is earlier than the previous seal");
-        }
+        self.check_place(seal);
         let mut content = BatchEncoder::new(self.book, previous.seq);
         for (transfer, expected) in transfers.iter().zip(previous.seq + 1..) {
             self.check_transfer(transfer, expected, seal);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 use tracing::Span;
 
@@ -25,6 +26,9 @@ pub enum PostError {
     /// The program ended, or lost its database, before the outcome was known. A retry with the same key is safe.
     #[error("the outcome is unknown; retry with the same key")]
     Unknown,
+    /// The key was used for a posting that is archived, so its reply cannot be read again. Nothing was written.
+    #[error("the posting of this key is archived")]
+    Archived { until: OffsetDateTime },
     /// The database rejects the posting because of a bug in this program. It was not written; the log has the cause.
     #[error("internal error of the ledger; the log has the cause")]
     Internal,

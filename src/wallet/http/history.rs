@@ -15,12 +15,12 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
-use crate::http::problem::Problems;
+use crate::http::problem::{ArchiveProblem, Problems};
 use crate::ids::WalletId;
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
-use crate::ledger::read::HistoryEntry;
+use crate::ledger::read::{HistoryEntry, HistoryPage};
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::Wallets;
 use crate::wallet::history::HistoryQuery;
@@ -157,6 +157,7 @@ struct ListHistoryQuery {
     responses(
         (status = 200, description = "`Link` has the next page", body = [HistoryEntryBody]),
         Problems,
+        ArchiveProblem,
     ),
 )]
 async fn list_history(
@@ -173,9 +174,12 @@ async fn list_history(
         before_seq: after,
         limit,
     };
-    let (record, entries) = wallets.history(&caller, id, range).await?;
-    let next = last_of_full_page(&entries, limit).map(|last| {
-        let mut next = format!("/wallet/{id}/history?limit={limit}&after={}", last.seq);
+    let (record, page) = wallets.history(&caller, id, range).await?;
+    let HistoryPage { entries, archived_before } = page;
+    // The page after the last transfer in the book is refused, so that a client notices that older ones are archived.
+    let last = last_of_full_page(&entries, limit).map(|last| last.seq).or(archived_before);
+    let next = last.map(|last| {
+        let mut next = format!("/wallet/{id}/history?limit={limit}&after={last}");
         for (name, value) in [("from", &from), ("to", &to)] {
             if let Some(value) = value {
                 next.extend(["&", name, "="]);

@@ -17,7 +17,7 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::document::{DocumentFormat, to_json};
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
-use crate::http::problem::Problems;
+use crate::http::problem::{ArchiveProblem, Problems};
 use crate::ids::WalletId;
 use crate::wallet::Wallets;
 
@@ -73,6 +73,7 @@ struct StatementBody {
             (String = "text/csv"),
         )),
         Problems,
+        ArchiveProblem,
     ),
 )]
 async fn get_statement(

@@ -16,7 +16,7 @@ use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, RawField, Validator};
 use crate::http::fields::moment;
-use crate::http::problem::Problems;
+use crate::http::problem::{ArchiveProblem, Problems};
 use crate::http::replay::Replayable;
 use crate::idempotency_key::IdempotencyKey;
 use crate::ids::TransferId;
@@ -180,6 +180,7 @@ async fn create_transfer(
     responses(
         (status = 200, description = "The transfer", body = TransferBody),
         Problems,
+        ArchiveProblem,
     ),
 )]
 async fn get_transfer(

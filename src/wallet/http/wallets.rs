@@ -16,7 +16,7 @@ use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{Path, Query};
 use crate::http::fields::{moment, parse_moment};
 use crate::http::pagination::{Page, last_of_full_page, page_limit};
-use crate::http::problem::Problems;
+use crate::http::problem::{ArchiveProblem, Problems};
 use crate::ids::WalletId;
 use crate::ledger::account::AccountState;
 use crate::wallet::Wallets;
@@ -208,6 +208,7 @@ struct BalanceQuery {
     responses(
         (status = 200, description = "The wallet", body = WalletBalanceBody),
         Problems,
+        ArchiveProblem,
     ),
 )]
 async fn get_balance(

@@ -103,12 +103,16 @@ async fn rows_of(db: &mut PgConnection, id: TransferId) -> Result<Vec<BookRow>> 
     let TransferId(seq) = id;
     let first = read::rows(db, BOOK, seq.saturating_sub(1), seq, 1).await?;
     let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
+        read::require_in_book(db, BOOK, seq).await?;
         return Err(Error::NotFound("transfer"));
     };
     let more = i64::from(first.legs) - 1;
     let mut rows = vec![first];
     if more > 0 {
         rows.extend(read::rows(db, BOOK, seq, seq + more, more).await?);
+        if i64::try_from(rows.len()) != Ok(more + 1) {
+            read::require_in_book(db, BOOK, seq).await?;
+        }
     }
     Ok(rows)
 }

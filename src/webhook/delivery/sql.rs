@@ -200,7 +200,7 @@ pub(in crate::webhook) async fn list_deliveries(
 ) -> Result<Vec<WebhookDelivery>> {
     let rows = sqlx::query_as!(
         DeliveryRow,
-        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - coalesce(t.leg, 0) as transfer,
+        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - t.leg as transfer,
             d.event, d.state, d.attempts, d.status, d.error, d.created_at, d.attempted_at
         from delivery d
         left join ledger.transfer t on t.book = $4 and t.seq = d.seq

@@ -1,27 +1,15 @@
 //! Logical backups: a `pg_dump`, as `kind/` makes every night, restored into another server.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::{Site, deposit, wallet};
+use crate::harness::postgres::run_client;
 use crate::harness::program::{command, run};
 
 /// Returns the URL of a database of the embedded server of a data directory.
 fn url(data: &Path, database: &str) -> String {
     let text = std::fs::read_to_string(data.join("postgres/postmaster.pid")).unwrap();
     format!("postgres://revwallet@localhost/{database}?host={}", text.lines().nth(4).unwrap())
-}
-
-/// Runs a PostgreSQL client program of the newest installed version.
-fn postgres(command_line: &str) {
-    let script =
-        format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && \"$bin\"/{command_line}");
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{command_line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -37,14 +25,14 @@ async fn a_dump_is_restored_completely() {
     let report = String::from_utf8(report.stdout).unwrap();
     let anchor = report.lines().find_map(|line| line.strip_prefix("head ")).unwrap().to_owned();
 
-    postgres(&format!("pg_dump --dbname='{from}' --format=custom --file={}", file.display()));
+    run_client(&format!("pg_dump --dbname='{from}' --format=custom --file={}", file.display()));
     deposit(&program.public, &id, "b").await;
     assert!(program.stop().await.success());
     // Another server has other transaction ids; its roles come from the migrations.
     let server = other.start(&other.data()).await;
     let (default, new) = (url(&other.data(), "revwallet"), url(&other.data(), "back"));
-    postgres(&format!("psql --quiet --dbname='{default}' --command='create database back'"));
-    postgres(&format!("pg_restore --exit-on-error --dbname='{new}' {}", file.display()));
+    run_client(&format!("psql --quiet --dbname='{default}' --command='create database back'"));
+    run_client(&format!("pg_restore --exit-on-error --dbname='{new}' {}", file.display()));
 
     let into = format!("--database-url={new}");
     let ready = run(&["restored", "--log-filter=warn", &into]);

@@ -163,3 +163,15 @@ async fn execute(server: &Server, statement: String) {
     connection.execute(AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
 }
+
+/// Runs a PostgreSQL client program of the newest installed version.
+pub fn run_client(command_line: &str) {
+    let script =
+        format!("source scripts/lib/setup.sh && bin=$(postgres_bin) && \"$bin\"/{command_line}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command_line}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -274,7 +274,7 @@ async fn assert_histories(db: &mut PgConnection, model: &Model) {
         let mut before = read::END;
         loop {
             let range = HistoryRange { from: 0, before, oldest_first: false, limit: 3 };
-            let page = read::history(db, 1, AccountId(id), range).await.unwrap();
+            let page = read::history(db, 1, AccountId(id), range).await.unwrap().entries;
             let Some(last) = page.last() else { break };
             before = last.seq;
             found.extend(page);
@@ -288,7 +288,7 @@ async fn assert_histories(db: &mut PgConnection, model: &Model) {
             .collect();
         assert_eq!(moved_balances, expected, "history of {id}");
         let range = HistoryRange { from: 0, before: read::END, oldest_first: true, limit: 1_000 };
-        let ascending = read::history(db, 1, AccountId(id), range).await.unwrap();
+        let ascending = read::history(db, 1, AccountId(id), range).await.unwrap().entries;
         assert!(
             ascending.iter().eq(found.iter().rev()),
             "the two orders must have the same entries"

@@ -70,8 +70,9 @@ impl Fault {
 
 pub async fn all_faults(stack: &Stack) {
     // These raise alerts of their own, so they need not wait for each other.
-    let mut tables: [Vec<Row>; 8] = Default::default();
-    let [webhook, clients, prizes, refunds, keys, passwords, leader, replica] = &mut tables;
+    let mut tables: [Vec<Row>; 9] = Default::default();
+    let [webhook, clients, prizes, refunds, keys, passwords, leader, replica, partition] =
+        &mut tables;
     tokio::join!(
         failing_webhook(stack, webhook),
         stalled_clients(stack, clients),
@@ -81,6 +82,7 @@ pub async fn all_faults(stack: &Stack) {
         password_guessing(stack, passwords),
         unreachable_leader(stack, leader),
         unreachable_replica(stack, replica),
+        missing_partition(stack, partition),
     );
     stop_third(stack).await;
     let mut table: Vec<Row> = tables.into_iter().flatten().collect();
@@ -279,6 +281,27 @@ async fn unreachable_replica(stack: &Stack, table: &mut Vec<Row>) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     fault.fires(stack).await;
+    fault.resolves(stack, table).await;
+}
+
+/// The book of the second and the third program gets no further partition.
+async fn missing_partition(stack: &Stack, table: &mut Vec<Row>) {
+    let alerts = &[("LedgerPartitionMissing", "page")];
+    let mut fault = Fault::begin(stack, "partitions are not created", alerts).await;
+    let rename = async |from: &str, to: &str| {
+        let statement = format!("alter function ledger.{from}(bigint) rename to {to}");
+        stack.database.execute(&statement).await;
+    };
+    rename("extend_partitions", "extend_partitions_aside").await;
+    stack
+        .database
+        .execute(
+            "create function ledger.extend_partitions(bigint) returns bigint language sql as 'select 10::bigint'",
+        )
+        .await;
+    fault.fires(stack).await;
+    stack.database.execute("drop function ledger.extend_partitions(bigint)").await;
+    rename("extend_partitions_aside", "extend_partitions").await;
     fault.resolves(stack, table).await;
 }
 

@@ -138,6 +138,18 @@ const ALERTS: &[Alert] = &[
         ],
     },
     Alert {
+        name: "LedgerPartitionMissing",
+        severity: "page",
+        expression: r"min by (job) (wallet_ledger_partition_room_transfers) < 0.4 * max by (job) (wallet_ledger_partition_size_transfers)",
+        pending_for: "5m",
+        summary: "The next partition of the book is missing: when {{ $value | humanize }} more transfers are written, no posting is possible",
+        dashboard: "revwallet-ledger",
+        firing_series: &[
+            (r#"wallet_ledger_partition_room_transfers{job="revwallet",instance="a"}"#, "39x120"),
+            (r#"wallet_ledger_partition_size_transfers{job="revwallet",instance="a"}"#, "100x120"),
+        ],
+    },
+    Alert {
         name: "LedgerFollowerAlone",
         severity: "ticket",
         expression: r#"max by (job, instance) (wallet_ledger_role{role="alone"}) == 1 and on (job) max by (job) (wallet_ledger_role{role="leader"}) == 1"#,

@@ -1,0 +1,171 @@
+//! Partitions of the book by seq, and their archive.
+//!
+//! New transfers go into the open partition. A task creates the next partition in time. A complete partition can be
+//! archived: its table is replaced by one with the few rows that later balances, states and holds depend on, and the
+//! operator can move the table elsewhere. Reads that need an archived transfer are refused with 410.
+
+pub mod cli;
+mod sql;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::{Connection, PgConnection, PgPool};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::{Database, migrations};
+use crate::telemetry::Metrics;
+
+/// Interval at which the task looks whether the book needs another partition.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Interval at which a command looks whether earlier transactions have ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Time after which a command says that it waits for earlier transactions.
+const REPORT_AFTER: Duration = Duration::from_secs(5);
+
+/// Whether a partition can still get transfers, and where its transfers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionState {
+    /// New transfers go into it, or will after those before it are complete.
+    Open,
+    /// It has all its transfers.
+    Complete,
+    /// Its archive has begun: its transfers can no longer be read.
+    Archiving,
+    /// Only the rows that later balances depend on are in the book.
+    Archived,
+}
+
+impl PartitionState {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Complete => "complete",
+            Self::Archiving => "archiving",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+/// A partition of the book.
+#[derive(Debug, Clone, Serialize)]
+pub struct Partition {
+    pub first_seq: i64,
+    /// Last seq that the partition can contain.
+    pub last_seq: i64,
+    pub state: PartitionState,
+    /// Size of the table and its indexes, as far as the table is in this database.
+    pub bytes: i64,
+    /// Time of the last transfer; `None` if the partition has none yet.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub newest: Option<OffsetDateTime>,
+    /// Table in the schema `ledger` with the transfers of the partition.
+    pub table: String,
+    /// Whether the table is in this database; an operator can move that of an archived partition elsewhere.
+    pub is_in_database: bool,
+}
+
+/// A partition that was archived now.
+#[derive(Debug, Clone, Serialize)]
+pub struct ArchivedPartition {
+    pub first_seq: i64,
+    /// Table in the schema `ledger` with the transfers of the partition.
+    pub table: String,
+    /// Number of transfers that stay in the book, because later balances depend on them.
+    pub kept: i64,
+}
+
+/// Creates partitions, of `rows` transfers each, until the program stops.
+pub async fn run(
+    pool: PgPool,
+    rows: i64,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    metrics.wallet_ledger_partition_size_transfers.set(crate::telemetry::gauge_value(rows));
+    loop {
+        match extend(&pool, rows).await {
+            Ok(room) => {
+                metrics
+                    .wallet_ledger_partition_room_transfers
+                    .set(crate::telemetry::gauge_value(room));
+            }
+            Err(error) => tracing::warn!(
+                error.message = %error,
+                "the next partition of the book cannot be created; retrying in {INTERVAL:?}"
+            ),
+        }
+        if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Creates the next partition, for `rows` transfers, if the last one is half full. Returns the number of transfers that
+/// the partitions have room for.
+pub async fn extend(pool: &PgPool, rows: i64) -> sqlx::Result<i64> {
+    sql::extend(&mut *pool.acquire().await?, rows).await
+}
+
+/// Connects as the owner of the book, because the role of the application may not change tables.
+pub async fn connect_as_owner(db: &Database) -> anyhow::Result<PgConnection> {
+    let mut connection = PgConnection::connect_with(db.options()).await?;
+    migrations::require_current(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Lists all partitions, oldest first.
+pub async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
+    sql::list(db).await
+}
+
+/// Archives the oldest partition that is in the book, if its last transfer is from before this moment. When a call was
+/// interrupted, the next one continues.
+pub async fn archive_next(
+    db: &mut PgConnection,
+    before: OffsetDateTime,
+) -> sqlx::Result<Option<ArchivedPartition>> {
+    let partitions = list(db).await?;
+    let oldest = partitions.iter().find(|partition| partition.state != PartitionState::Archived);
+    let Some(partition) = oldest.filter(|partition| {
+        partition.state != PartitionState::Open
+            && partition.newest.is_none_or(|newest| newest < before)
+    }) else {
+        return Ok(None);
+    };
+    let first_seq = partition.first_seq;
+    let kept = sql::begin_archive(db, first_seq).await?;
+    wait_for_transactions(db).await?;
+    sql::finish_archive(db, first_seq).await?;
+    let table = sql::table(db, first_seq).await?;
+    Ok(Some(ArchivedPartition { first_seq, table, kept }))
+}
+
+/// Waits until every transaction that runs now has ended, so that every snapshot sees what was committed before.
+async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
+    let mut running = sql::running_transactions(db).await?;
+    let (started, mut is_reported) = (Instant::now(), false);
+    while !running.is_empty() {
+        if started.elapsed() >= REPORT_AFTER && !std::mem::replace(&mut is_reported, true) {
+            tracing::warn!(
+                "waiting for {} transactions that began earlier; pg_stat_activity shows them",
+                running.len()
+            );
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let still_running = sql::running_transactions(db).await?;
+        running.retain(|transaction| still_running.contains(transaction));
+    }
+    Ok(())
+}
+
+/// Puts the partition that was archived last back into the book, or takes back an archive that has only begun.
+pub async fn restore(db: &mut PgConnection, first_seq: i64) -> sqlx::Result<()> {
+    wait_for_transactions(db).await?;
+    sql::restore(db, first_seq).await
+}

@@ -1,0 +1,102 @@
+//! SQL statements of partitions.
+
+use sqlx::PgConnection;
+
+use super::{Partition, PartitionState};
+
+pub(super) async fn extend(db: &mut PgConnection, rows: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select ledger.extend_partitions($1) as "room!""#, rows)
+        .fetch_one(db)
+        .await
+}
+
+pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
+    let rows = sqlx::query!(
+        r#"
+        select p.first_seq, p.end_seq, p.name, p.archived_as,
+            coalesce(pg_total_relation_size(stored.oid), 0) as "bytes!",
+            p.rest is not null and p.archived_at is null as "is_begun!",
+            p.archived_at is null and p.end_seq > heads.lowest as "is_open!",
+            stored.oid is not null as "is_in_database!",
+            newest.at as "newest?"
+        from ledger.partition p
+        cross join (
+            select min(s.seq) as lowest
+            from ledger.book b
+            cross join lateral (
+                select seq from ledger.seal where book = b.book order by seq desc limit 1
+            ) s
+        ) heads
+        left join pg_class stored on stored.oid = to_regclass('ledger.' || coalesce(p.archived_as, p.name))
+        left join lateral (
+            select max(s.at) as at
+            from ledger.book b
+            cross join lateral (
+                select at from ledger.seal
+                where book = b.book and seq >= p.first_seq and seq < p.end_seq
+                order by seq desc
+                limit 1
+            ) s
+        ) newest on true
+        order by p.first_seq"#
+    );
+    let rows = rows.fetch_all(db).await?.into_iter().map(|row| Partition {
+        first_seq: row.first_seq,
+        last_seq: row.end_seq - 1,
+        state: match &row.archived_as {
+            Some(_) => PartitionState::Archived,
+            None if row.is_begun => PartitionState::Archiving,
+            None if row.is_open => PartitionState::Open,
+            None => PartitionState::Complete,
+        },
+        bytes: row.bytes,
+        newest: row.newest,
+        table: row.archived_as.unwrap_or(row.name),
+        is_in_database: row.is_in_database,
+    });
+    Ok(rows.collect())
+}
+
+/// Copies the rows that stay, and lets reads of the others be refused. Returns the number of rows that stay.
+pub(super) async fn begin_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select ledger.begin_archive($1) as "kept!""#, first).fetch_one(db).await
+}
+
+/// Puts the rows that stay in the place of the partition.
+pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<()> {
+    sqlx::query_scalar!(r#"select 1 as "done!" from ledger.finish_archive($1)"#, first)
+        .fetch_one(db)
+        .await?;
+    Ok(())
+}
+
+/// The table with the transfers of an archived partition.
+pub(super) async fn table(db: &mut PgConnection, first: i64) -> sqlx::Result<String> {
+    sqlx::query_scalar!(
+        r#"select archived_as as "name!" from ledger.partition where first_seq = $1"#,
+        first,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// The other transactions that run in this database.
+pub(super) async fn running_transactions(db: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"
+        select l.virtualxid as "transaction!"
+        from pg_locks l
+        join pg_stat_activity a on a.pid = l.pid
+        where l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock' and l.pid <> pg_backend_pid()
+            and (a.datname = current_database() or a.datname is null)"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub(super) async fn restore(db: &mut PgConnection, first: i64) -> sqlx::Result<()> {
+    sqlx::query_scalar!(r#"select 1 as "done!" from ledger.restore_partition($1)"#, first)
+        .fetch_one(db)
+        .await?;
+    Ok(())
+}
