@@ -28,7 +28,7 @@ pub struct HashedKey {
 }
 
 impl HashedKey {
-    /// A key that no request has.
+    /// A random key, for a request that a client sent without one.
     pub fn random() -> Self {
         Self { hash: Uuid::new_v4(), content: Uuid::nil() }
     }

@@ -71,7 +71,7 @@ pub struct CommandArgs {
     /// Number of the order.
     #[arg(required_unless_present = "all_in_state")]
     order: Option<i64>,
-    /// Every open order in this state instead.
+    /// Apply to all open orders in this state, instead of to one order.
     #[arg(long = "all", conflicts_with = "order", value_parser = state)]
     all_in_state: Option<SagaState>,
     /// The reason, for the audit log.

@@ -76,7 +76,7 @@ impl Source for SealedChunks {
 
 struct Auditor {
     book: i32,
-    /// State of the checks after the seals so far; discarded if another process has checked seals meanwhile.
+    /// Checker of the seals after those that are checked already; dropped if another process has checked further seals.
     checker: Option<BookChecker>,
     anchor_logged_at: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -155,7 +155,7 @@ impl Auditor {
         if self.anchor_logged_at.is_none_or(|at| at.elapsed() >= ANCHOR_INTERVAL) {
             self.anchor_logged_at = Some(Instant::now());
             let head = checker.head();
-            tracing::info!(event = "ledger.anchor", anchor = %head, "audited up to {head}");
+            tracing::info!(event = "ledger.anchor", anchor = %head, "the auditor has checked the ledger up to seal {head}");
         }
     }
 }

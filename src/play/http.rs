@@ -124,8 +124,8 @@ impl MovedBody {
 
 /// Deposit to a player
 ///
-/// The first deposit opens the player's wallet. With open access, a request without a credential acts as the guest that
-/// it names, unless the id belongs to a registered user with a password.
+/// The first deposit opens the player's wallet. If access is open, a request without a credential acts as the guest whose
+/// player id it contains. The id of a registered user with a password requires a credential.
 #[utoipa::path(
     post, path = "/api/wallet/deposit", tag = "play",
     params(IdempotencyKey),

@@ -36,7 +36,7 @@ impl Caller {
         if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletRead) }
     }
 
-    /// Refuses a caller that may not withdraw from the wallet or update the wallet.
+    /// Requires the right to withdraw from the wallet and to update it.
     pub fn require_spend(&self, wallet: &WalletRecord) -> Result<()> {
         if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }

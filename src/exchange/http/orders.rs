@@ -135,7 +135,7 @@ struct NewOrderBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
-    /// A quote of the same side and amount; then no amount is needed.
+    /// Id of a quote. It already contains the amount; an amount in the request must equal that of the quote.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = json!(null))]
     quote_id: RawField<'a>,
@@ -153,8 +153,8 @@ struct PlacedBody {
 
 /// Buy crypto
 ///
-/// Holds the fiat amount; the order then goes on by itself. One of `fiat_amount`, `crypto_amount` and `quote_id` is
-/// needed.
+/// Holds the fiat amount; the order is then processed in the background. Requires `fiat_amount`, `crypto_amount`
+/// or `quote_id`.
 #[utoipa::path(
     post, path = "/exchange/buy/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
@@ -174,8 +174,8 @@ async fn buy_crypto(
 
 /// Sell crypto
 ///
-/// Holds the crypto amount; the order then goes on by itself. One of `fiat_amount`, `crypto_amount` and `quote_id` is
-/// needed.
+/// Holds the crypto amount; the order is then processed in the background. Requires `fiat_amount`, `crypto_amount`
+/// or `quote_id`.
 #[utoipa::path(
     post, path = "/exchange/sell/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -62,7 +62,7 @@ struct ActivationKeysBody {
 /// Create activation keys
 ///
 /// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
-/// Requires `games:write`, unless the caller is the publisher's user.
+/// Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

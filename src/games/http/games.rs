@@ -197,7 +197,7 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires `games:write`, unless the caller is the publisher's user. With open access, games of the house with title,
+/// Requires `games:write`, unless the caller is the publisher. With open access, games of the house with title,
 /// genre, price and description need no credential.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",

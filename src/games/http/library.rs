@@ -111,7 +111,7 @@ struct GameOwnerBody {
 /// Check whether a user owns a game
 ///
 /// For the server of a game: 200 if the user owns it, else 404. Requires `games:read`, unless the caller is the
-/// publisher's user.
+/// publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/owners/{user_id}", tag = "games", security(("bearer" = [])),
     params(

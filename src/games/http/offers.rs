@@ -176,7 +176,7 @@ impl TryFrom<&Sale> for SaleBody {
 /// Create or change a sale
 ///
 /// A lower price for a window of time, which the clock of the database decides. If several sales run, the lowest price
-/// applies. Requires `games:write`, unless the caller is the publisher's user.
+/// applies. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -216,7 +216,7 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// The latest comes first. Requires `games:write`, unless the caller is the publisher's user.
+/// The latest comes first. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -235,7 +235,7 @@ async fn list_sales(
 /// Delete a sale
 ///
 /// Buyers keep the copies that they bought at the sale price. Requires `games:write`, unless the caller is the
-/// publisher's user.
+/// publisher.
 #[utoipa::path(
     delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(

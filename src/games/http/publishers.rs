@@ -115,7 +115,7 @@ async fn create_publisher(
 
 /// Get a publisher
 ///
-/// Requires `games:write`, unless the caller is the publisher's user.
+/// Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

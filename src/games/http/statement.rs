@@ -111,7 +111,7 @@ struct StatementEntryBody {
 ///
 /// Sales, refunds, tax, fees and payouts, oldest first, with the balance before and after; a debt is a balance below
 /// zero. Tax and fees are less what refunds gave back. `Accept: text/csv` selects CSV. Requires `games:write`, unless
-/// the caller is the publisher's user.
+/// the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),

@@ -39,7 +39,7 @@ impl RpcMethods {
     }
 }
 
-/// An empty set: no request is a call.
+/// A set without methods, so no request is handled as an RPC call.
 impl Default for RpcMethods {
     fn default() -> Self {
         Self(Arc::default())

@@ -32,7 +32,7 @@ struct PreviousSeal {
     hash: Vec<u8>,
 }
 
-/// State of the checks after the rows so far.
+/// Checks a book seal by seal, and remembers the balances after the rows that it has checked.
 pub struct BookChecker {
     book: i32,
     anchor: Option<Anchor>,

@@ -42,7 +42,7 @@ pub(super) struct PostColumns {
 pub(super) struct PostOptions {
     /// Makes a stale head an error, for a batch that is part of a larger transaction.
     pub(super) strict: bool,
-    /// Wakes the readers of the book.
+    /// Notifies the readers that wait for new transfers.
     pub(super) notify: bool,
 }
 

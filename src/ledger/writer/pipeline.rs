@@ -38,7 +38,7 @@ pub(super) enum InFlightRequest {
     },
     /// Releases the book's lock without a batch.
     ReleaseLock,
-    /// Wakes the readers of the book.
+    /// Notifies the readers that wait for new transfers.
     Notify,
     /// A request that was based on a failed batch: it cannot take effect, and its postings were taken out.
     Discarded,

@@ -92,7 +92,7 @@ impl Session {
         if let Some(cause) = error.cause() {
             tracing::warn!(
                 error.message = format!("{cause:#}"),
-                "an action of a WebSocket client failed; the client may repeat it"
+                "a request of a WebSocket client failed; the client can safely repeat it"
             );
         }
         let position = match error {

@@ -94,7 +94,7 @@ struct Flight {
     since: Instant,
     events: u64,
     replies: u64,
-    /// Commit time of the oldest event that was pushed when it happened.
+    /// Commit time of the oldest event of this write that is sent live, not from a replay.
     oldest: Option<OffsetDateTime>,
 }
 

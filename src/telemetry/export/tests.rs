@@ -40,7 +40,7 @@ struct Received {
     records: Vec<u32>,
 }
 
-/// A receiver that follows a script, then accepts everything.
+/// A receiver with scripted responses; after the last one it accepts everything.
 struct ScriptedReceiver {
     script: Vec<Answer>,
     received: Arc<Mutex<Received>>,
@@ -75,7 +75,7 @@ impl ExportDestination for ScriptedReceiver {
     }
 }
 
-/// An exporter of records to a receiver that follows a script.
+/// An exporter connected to a receiver with scripted responses.
 struct Fixture {
     exporter: Exporter<ScriptedReceiver>,
     received: Arc<Mutex<Received>>,

@@ -211,7 +211,7 @@ const fn default_true() -> bool {
 
 /// Capture a hold
 ///
-/// Without a body, all that remains leaves the system.
+/// Without a request body, the remaining amount is captured and leaves the system.
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(

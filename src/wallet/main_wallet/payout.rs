@@ -23,7 +23,7 @@ pub struct Payout<'a> {
     pub currency: Currency,
     pub key: Option<HashedKey>,
     pub trace: Option<Uuid>,
-    /// Whether an unknown player becomes a guest.
+    /// Whether to open a wallet for a guest if there is no such player.
     pub may_open_guest: bool,
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let monitor = context.monitor(&[server.id()]);
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
-        tracing::info!("balances over HTTP, then over gRPC, turn {turn} of {TURNS}");
+        tracing::info!("measuring balances over HTTP, then over gRPC, round {turn} of {TURNS}");
         let [http, grpc] = [Protocol::Http, Protocol::Grpc]
             .map(|protocol| monitor.measure(run(context, &server.address, protocol)));
         let (http, grpc) = (LoadSample::from(http.await?), LoadSample::from(grpc.await?));

@@ -33,7 +33,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     };
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
-        tracing::info!("transfers, then holds with captures, turn {turn} of {TURNS}");
+        tracing::info!("measuring transfers, then holds with captures, round {turn} of {TURNS}");
         let transfers = target.run(&monitor, spec(LoadOperation::Transfer)).await?;
         let holds = target.run(&monitor, spec(LoadOperation::HoldAndCapture)).await?;
         samples.push(transfers, holds);

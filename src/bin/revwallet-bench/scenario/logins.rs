@@ -35,7 +35,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let reads = || spec(LoadOperation::Balance, READERS);
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
-        tracing::info!("balances, idle and during logins, turn {turn} of {TURNS}");
+        tracing::info!(
+            "measuring reads of balances without and during logins, round {turn} of {TURNS}"
+        );
         let idle = target.run(&monitor, reads()).await?;
         let loads = [reads(), spec(LoadOperation::Login, LOGINS)];
         let ([result, _logins], usage) = target.run_all(&monitor, loads).await?;

@@ -63,7 +63,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let mut samples: Vec<Vec<LoadSample>> = cases.iter().map(|_| Vec::new()).collect();
     for turn in 1..=TURNS {
         for (case, samples) in cases.iter().zip(&mut samples) {
-            tracing::info!("deposits, turn {turn} of {TURNS}: {}", case.name);
+            tracing::info!("measuring deposits, round {turn} of {TURNS}: {}", case.name);
             samples.push(case.deposit(context, &book, &target).await?);
         }
     }

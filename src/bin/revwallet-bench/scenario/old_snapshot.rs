@@ -23,7 +23,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut is_held = false;
     for (turn, held) in HELD.into_iter().enumerate() {
-        tracing::info!("turn {} of {}, an old snapshot is held: {held}", turn + 1, HELD.len());
+        tracing::info!("round {} of {}, an old snapshot is held: {held}", turn + 1, HELD.len());
         match (is_held, held) {
             (false, true) => sql::hold_snapshot(&mut db).await?,
             (true, false) => sql::release_snapshot(&mut db).await?,

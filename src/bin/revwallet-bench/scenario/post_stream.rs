@@ -46,7 +46,9 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
-        tracing::info!("deposits over streams, without and with keys, turn {turn} of {TURNS}");
+        tracing::info!(
+            "measuring deposits over streams, without and with idempotency keys, round {turn} of {TURNS}"
+        );
         let unkeyed = LoadSample::from(monitor.measure(run(context, address, false)).await?);
         let keyed = LoadSample::from(monitor.measure(run(context, address, true)).await?);
         samples.push(unkeyed, keyed);

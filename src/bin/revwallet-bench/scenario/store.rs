@@ -135,7 +135,7 @@ impl StoreLoad<'_> {
         let (mut lists, mut unchanged) = (PairedSamples::default(), PairedSamples::default());
         for turn in 1..=TURNS {
             tracing::info!(
-                "lists of games, of a bare handler and of the server, turn {turn} of {TURNS}"
+                "measuring lists of games, of a bare handler and of the server, round {turn} of {TURNS}"
             );
             let bare = target.run(&self.monitor, bare_spec.clone()).await?;
             let listed = target.run(&self.monitor, self.spec(LoadOperation::Games)).await?;
@@ -167,7 +167,7 @@ impl StoreLoad<'_> {
     ) -> anyhow::Result<()> {
         let mut samples = PairedSamples::default();
         for turn in 1..=TURNS {
-            tracing::info!("transfers, then purchases, turn {turn} of {TURNS}");
+            tracing::info!("measuring transfers, then purchases, round {turn} of {TURNS}");
             let transfers = target.run(&self.monitor, self.spec(LoadOperation::Transfer)).await?;
             let purchases = target.run(&self.monitor, self.spec(LoadOperation::Purchase)).await?;
             samples.push(transfers, purchases);

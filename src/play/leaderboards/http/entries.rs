@@ -186,7 +186,7 @@ struct SubmitScore<'a> {
 
 /// Submit a score
 ///
-/// Requires `events:write`. The answer is the entry of the player as it is afterwards.
+/// Requires `events:write`. Returns the updated entry of the player.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/scores", tag = "play",
     params(

@@ -90,7 +90,7 @@ struct FundPrizeAccount<'a> {
 
 /// Fund a prize account
 ///
-/// For admins. The money comes from outside, as that of a deposit.
+/// For admins. The money comes from outside the system, as with a deposit.
 #[utoipa::path(
     post, path = "/api/prize-account/deposit", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -108,7 +108,7 @@ impl FanOut {
     ) -> anyhow::Result<Vec<LoadSample>> {
         let mut samples = Vec::new();
         for turn in 1..=TURNS {
-            tracing::info!("{}, turn {turn} of {TURNS}", self.label);
+            tracing::info!("{}, round {turn} of {TURNS}", self.label);
             let subscribers = SubscriberSpec {
                 address: servers.delivering.address.clone(),
                 count: self.subscribers as usize,

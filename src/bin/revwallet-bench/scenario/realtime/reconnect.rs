@@ -46,7 +46,9 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let mut samples = Vec::new();
     for turn in 1..=TURNS {
-        tracing::info!("deposits while {CLIENTS} clients reconnect, turn {turn} of {TURNS}");
+        tracing::info!(
+            "measuring deposits while {CLIENTS} clients reconnect, round {turn} of {TURNS}"
+        );
         let server = context.start_server_with(book, &SETTINGS).await?;
         let (address, target) = (server.address.clone(), target.clone());
         let reconnection = Reconnection { address, target, is_over: Arc::default() };
