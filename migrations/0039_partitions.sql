@@ -339,19 +339,33 @@ begin
             from transfer o
             join unnest($1) u using (book)
             join %1$I l on l.book = o.book and l.linked = o.seq
-            where o.kind = 14 and o.seq <= u.until_seq and o.amount > (
+            where o.kind = 14 and o.seq < %3$s and o.seq <= u.until_seq and o.amount > (
                 select coalesce(sum(e.amount), 0) from transfer e
                 where e.book = o.book and e.linked = o.seq and e.seq <= u.until_seq and e.kind in (15, 16, 17)
             )
         )
         insert into %2$I select t.* from %1$I t join rows r using (book, seq)
-    $sql$, v_part.name, v_rest) using v_until;
+    $sql$, v_part.name, v_rest, v_part.end_seq) using v_until;
     get diagnostics v_kept = row_count;
     execute format('analyze %I', v_rest);
     execute format('select count(*) from %I', v_part.name) into v_transfers;
     update partition set rest = v_rest, transfers = v_transfers where first_seq = p_first;
     insert into archive select * from unnest(v_until);
     return v_kept;
+end
+$$;
+
+-- Locks the book for the exchange of a partition. Vacuum of the partition is waited for first, which blocks nobody; while this
+-- waits for readers of the book, later readers wait too, so it gives up soon, and the program tries again.
+create function ledger.lock_for_exchange(p_name text) returns void
+language plpgsql
+set search_path = ledger, pg_catalog, pg_temp
+as $$
+begin
+    execute format('lock table %I in share update exclusive mode', p_name);
+    perform set_config('lock_timeout', '100ms', true);
+    lock table only transfer in access exclusive mode;
+    perform set_config('lock_timeout', '3s', true);
 end
 $$;
 
@@ -364,9 +378,19 @@ set lock_timeout = '3s'
 as $$
 declare
     v_part partition;
+    v_behind text;
 begin
     perform pg_advisory_xact_lock(1885434484, 1);
     select * into strict v_part from partition where first_seq = p_first and rest is not null and archived_at is null;
+    -- Asked again, because a reader may have been created while the rows were copied.
+    select string_agg(format('%s (%s)', c.name, c.seq), ', ' order by c.name) into v_behind
+    from cursor c
+    join archive r on r.book = c.book and r.first_seq = p_first
+    where c.channel = 'book' and c.seq < r.until_seq;
+    if v_behind is not null then
+        raise exception 'these readers have not read partition % yet: %', p_first, v_behind using errcode = 'RW003';
+    end if;
+    perform lock_for_exchange(v_part.name);
     execute format('alter table transfer detach partition %I', v_part.name);
     execute format('alter table transfer attach partition %I for values from (%s) to (%s)',
         v_part.rest, v_part.first_seq, v_part.end_seq);
@@ -414,6 +438,7 @@ begin
         -- With this constraint, attaching the table needs no scan under the lock of the book.
         execute format('alter table %I add constraint partition_bounds check (%s <= seq and seq < %s)',
             v_part.archived_as, v_part.first_seq, v_part.end_seq);
+        perform lock_for_exchange(v_part.rest);
         execute format('alter table transfer detach partition %I', v_part.rest);
         execute format('alter table transfer attach partition %I for values from (%s) to (%s)',
             v_part.archived_as, v_part.first_seq, v_part.end_seq);
@@ -429,7 +454,7 @@ end
 $$;
 
 revoke all on function ledger.create_transfer_table, ledger.extend_partitions, ledger.begin_archive,
-    ledger.finish_archive, ledger.restore_partition from public;
+    ledger.lock_for_exchange, ledger.finish_archive, ledger.restore_partition from public;
 
 do $$
 begin

@@ -14,6 +14,12 @@ use crate::telemetry::{Metrics, is_exported};
 /// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
+/// Begins such a transaction on a read replica. The book is locked before the snapshot is taken, so that no partition is
+/// replaced in between: an older snapshot would not see the rows that replace it. On the primary, the command that
+/// archives a partition waits for older snapshots.
+const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
+    lock table only ledger.transfer in access share mode";
+
 /// A wait for a connection of the pool, counted and timed even if the request is canceled.
 struct PoolWait<'a> {
     metrics: &'a Metrics,
@@ -42,6 +48,8 @@ pub(super) enum SnapshotScope {
     Statements,
     /// All statements see the same snapshot.
     Snapshot,
+    /// All statements see the same snapshot, of a read replica.
+    ReplicaSnapshot,
 }
 
 enum Held {
@@ -84,6 +92,9 @@ impl DbConnection {
             SnapshotScope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
             SnapshotScope::Snapshot => {
                 Box::pin(pool.begin_with(BEGIN_SNAPSHOT)).await.map(Held::Snapshot)
+            }
+            SnapshotScope::ReplicaSnapshot => {
+                Box::pin(pool.begin_with(BEGIN_REPLICA_SNAPSHOT)).await.map(Held::Snapshot)
             }
         };
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {

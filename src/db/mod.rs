@@ -231,7 +231,7 @@ impl Database {
     /// Like `snapshot`, for reads that also depend on what was read before: always the primary's.
     pub async fn fresh_snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         position::note_fresh();
-        self.snapshot_in(&self.pool, operation).await
+        self.snapshot_in(&self.pool, SnapshotScope::Snapshot, operation).await
     }
 
     /// Like `acquire`, for a single statement that reads its own position. If the client accepts an older state, the
@@ -247,7 +247,8 @@ impl Database {
     /// A snapshot of the read replica, if the client accepts an older state and the replica can be used.
     async fn stale_snapshot(&self, operation: &'static str) -> Option<DbConnection> {
         let replica = self.replica.as_ref().filter(|_| position::may_use_replica())?;
-        let snapshot = self.snapshot_in(replica.pool_for_read()?, operation);
+        let snapshot =
+            self.snapshot_in(replica.pool_for_read()?, SnapshotScope::ReplicaSnapshot, operation);
         // Boxed, so that this rare path does not enlarge the future of every read.
         match Box::pin(tokio::time::timeout(replica::READ_TIMEOUT, snapshot)).await {
             Ok(Ok(snapshot)) => return Some(snapshot),
@@ -257,9 +258,13 @@ impl Database {
         None
     }
 
-    async fn snapshot_in(&self, pool: &PgPool, operation: &'static str) -> Result<DbConnection> {
-        let mut connection =
-            DbConnection::take(pool, operation, SnapshotScope::Snapshot, &self.metrics).await?;
+    async fn snapshot_in(
+        &self,
+        pool: &PgPool,
+        scope: SnapshotScope,
+        operation: &'static str,
+    ) -> Result<DbConnection> {
+        let mut connection = DbConnection::take(pool, operation, scope, &self.metrics).await?;
         position::note_read(sql::read_position(&mut connection).await?);
         Ok(connection)
     }

@@ -6,7 +6,10 @@ use anyhow::Context;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ArchivedPartition, Partition, archive_next, connect_as_owner, list, restore};
+use super::{
+    ArchivedPartition, Partition, archive_next, connect_as_owner, is_lock_timeout, list, lock,
+    restore,
+};
 use crate::db::Database;
 use crate::output::OutputArgs;
 use crate::settings;
@@ -35,6 +38,9 @@ pub async fn run(
     output: OutputArgs,
 ) -> anyhow::Result<()> {
     let mut db = connect_as_owner(db).await?;
+    if !matches!(command, PartitionCommand::List) {
+        lock(&mut db).await?;
+    }
     match command {
         PartitionCommand::List => {
             output.print(list(&mut db).await?, Ok, |partitions| format_list(partitions))
@@ -65,7 +71,7 @@ fn explain(error: sqlx::Error) -> anyhow::Error {
         Some(refusal) if refusal.code().as_deref() == Some("RW003") => {
             anyhow::anyhow!(refusal.message().to_owned())
         }
-        Some(refusal) if refusal.code().as_deref() == Some("55P03") => {
+        _ if is_lock_timeout(&error) => {
             anyhow::anyhow!("a long query reads the book; try again when it has ended")
         }
         _ => error.into(),

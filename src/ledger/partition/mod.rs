@@ -24,6 +24,12 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// Interval at which a command looks whether earlier transactions have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Maximum number of attempts to exchange a partition while readers hold the book.
+const EXCHANGE_ATTEMPTS_MAX: u32 = 60;
+
+/// Pause between two attempts to exchange a partition.
+const EXCHANGE_PAUSE: Duration = Duration::from_millis(500);
+
 /// Time after which a command says that it waits for earlier transactions.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
@@ -141,7 +147,7 @@ pub async fn archive_next(
     let first_seq = partition.first_seq;
     let kept = sql::begin_archive(db, first_seq).await?;
     wait_for_transactions(db).await?;
-    sql::finish_archive(db, first_seq).await?;
+    retry_exchange(async || sql::finish_archive(db, first_seq).await).await?;
     let table = sql::table(db, first_seq).await?;
     Ok(Some(ArchivedPartition { first_seq, table, kept }))
 }
@@ -167,5 +173,36 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
 /// Puts the partition that was archived last back into the book, or takes back an archive that has only begun.
 pub async fn restore(db: &mut PgConnection, first_seq: i64) -> sqlx::Result<()> {
     wait_for_transactions(db).await?;
-    sql::restore(db, first_seq).await
+    retry_exchange(async || sql::restore(db, first_seq).await).await
+}
+
+/// Takes the exclusive right to archive and restore partitions, until the session ends.
+pub async fn lock(db: &mut PgConnection) -> anyhow::Result<()> {
+    let is_locked = sql::try_lock(db).await?;
+    anyhow::ensure!(
+        is_locked,
+        "another process is archiving or restoring a partition; try again when it has ended"
+    );
+    Ok(())
+}
+
+/// Repeats the exchange of a partition while readers hold the book.
+async fn retry_exchange(mut exchange: impl AsyncFnMut() -> sqlx::Result<()>) -> sqlx::Result<()> {
+    for attempt in 1.. {
+        match exchange().await {
+            Err(error) if attempt < EXCHANGE_ATTEMPTS_MAX && is_lock_timeout(&error) => {
+                tokio::time::sleep(EXCHANGE_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the database gave up waiting for a lock.
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
 }

@@ -57,6 +57,13 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
     Ok(rows.collect())
 }
 
+/// Lets one session at a time archive or restore, until it ends; returns whether it is this session.
+pub(super) async fn try_lock(db: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select pg_try_advisory_lock(1885434484, 2) as "locked!""#)
+        .fetch_one(db)
+        .await
+}
+
 /// Copies the rows that stay, and lets reads of the others be refused. Returns the number of rows that stay.
 pub(super) async fn begin_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select ledger.begin_archive($1) as "kept!""#, first).fetch_one(db).await
@@ -88,7 +95,9 @@ pub(super) async fn running_transactions(db: &mut PgConnection) -> sqlx::Result<
         from pg_locks l
         join pg_stat_activity a on a.pid = l.pid
         where l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock' and l.pid <> pg_backend_pid()
-            and (a.datname = current_database() or a.datname is null)"#
+            and (a.datname = current_database() or a.datname is null)
+            -- Vacuum does not read the book.
+            and a.backend_type <> 'autovacuum worker'"#
     )
     .fetch_all(db)
     .await

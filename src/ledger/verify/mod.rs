@@ -138,6 +138,11 @@ pub async fn run(
     }
     let mut reached = checker.checked_seq();
     while let Some(chunk) = BookChunk::read(db, book, reached, end).await? {
+        let until = super::read::archived_until(db, book).await?;
+        if until.map(|until| until.seq) > archived.map(|archived| archived.seq) {
+            let cause = "an archive began during the verification; run `revwallet verify` again";
+            return Err(Error::Internal(anyhow::anyhow!(cause)));
+        }
         checker.check_chunk(&chunk);
         reached = chunk.end();
         progress(reached, end);

@@ -1,7 +1,7 @@
 //! Limits on connections: deadlines, limit per address, eviction.
 
 use super::{RawClient, closed_by, eventually_closed};
-use crate::harness::{TestApp, run_with};
+use crate::harness::{TestApp, eventually, run_with};
 
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -160,9 +160,12 @@ async fn closed_connections_are_logged_in_few_lines() {
             assert!(RawClient::connect_from("127.0.0.2", app.address).await.is_closed().await);
         }
 
-        let lines = app.logs.lines();
-        let summaries = lines.iter().filter(|line| line["event"] == "http.connections_closed");
-        let summaries: Vec<_> = summaries.collect();
+        let summaries = || -> Vec<_> {
+            let lines = app.logs.lines().into_iter();
+            lines.filter(|line| line["event"] == "http.connections_closed").collect()
+        };
+        eventually("the first summary is logged", async || !summaries().is_empty()).await;
+        let summaries = summaries();
         assert!((1..=3).contains(&summaries.len()), "{summaries:?}");
         assert_eq!(summaries[0]["address"], 1);
     })

@@ -78,6 +78,13 @@ async fn an_interrupted_archive_is_continued_or_taken_back() {
         restore_all(app).await;
         assert_eq!(app.get(&format!("/wallet/{wallet}/statement")).await.status, 200);
         app.database.execute("select ledger.begin_archive(0)").await;
+        app.database
+            .execute("insert into ledger.cursor (book, name, seq) values (1, 'late', 5)")
+            .await;
+        let (code, text) = run_command(app, &["partition", "archive", "--older-than=0s"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("these readers have not read partition 0 yet: late (5)"), "{text}");
+        app.database.execute("delete from ledger.cursor where name = 'late'").await;
         let text = archive(app).await;
         assert!(text.contains("partition 0 is archived"), "{text}");
         assert_eq!(balance(app, &wallet).await, before);

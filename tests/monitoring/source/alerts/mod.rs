@@ -140,7 +140,7 @@ const ALERTS: &[Alert] = &[
     Alert {
         name: "LedgerPartitionMissing",
         severity: "page",
-        expression: r"min by (job) (wallet_ledger_partition_room_transfers) < 0.4 * max by (job) (wallet_ledger_partition_size_transfers)",
+        expression: r"min by (job) (wallet_ledger_partition_room_transfers and wallet_ledger_partition_size_transfers > 0) < 0.4 * max by (job) (wallet_ledger_partition_size_transfers)",
         pending_for: "5m",
         summary: "The next partition of the book is missing: when {{ $value | humanize }} more transfers are written, no posting is possible",
         dashboard: "revwallet-ledger",

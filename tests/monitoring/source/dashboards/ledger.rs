@@ -51,7 +51,7 @@ pub fn ledger() -> Dashboard {
             time_series("Audit checks", "ops", "Checks of the auditor by check and outcome.")
                 .query("sum by (check, outcome) (rate(wallet_ledger_invariant_checks_total{}[$__rate_interval]))", "{{check}} {{outcome}}"),
             time_series("Room in the partitions", "short", "Transfers for which the partitions of the book have room. The next partition is created when the last one is half full.")
-                .query("min(wallet_ledger_partition_room_transfers{})", "room")
+                .query("min(wallet_ledger_partition_room_transfers{} and wallet_ledger_partition_size_transfers{} > 0)", "room")
                 .query("max(wallet_ledger_partition_size_transfers{}) / 2", "half a partition"),
             time_series("Role of each process", "short", "Role of each process: the leader writes the postings of all, a follower sends it its own, a process that is alone writes its own.").begins("Leader and followers")
                 .query("max by (instance, role) (wallet_ledger_role{} == 1)", "{{instance}} {{role}}"),
