@@ -192,18 +192,18 @@ begin
 end
 $$;
 
--- Creates a table for the transfers of a partition. The names of its indexes begin with `p_prefix`.
-create function ledger.create_transfer_table(p_name text, p_prefix text) returns void
+-- Creates a table for the transfers of a partition.
+create function ledger.create_transfer_table(p_name text) returns void
 language plpgsql
 set search_path = ledger, pg_catalog, pg_temp
 as $$
 begin
     execute format('create table %I (like transfer including constraints, constraint %I primary key (book, seq))',
-        p_name, p_prefix || '_pkey');
-    execute format('create index %I on %I (debit, book, seq)', p_prefix || '_debit', p_name);
-    execute format('create index %I on %I (credit, book, seq)', p_prefix || '_credit', p_name);
-    execute format('create index %I on %I (book, debit, seq) where kind < 10', p_prefix || '_state', p_name);
-    execute format('create index %I on %I (book, linked, seq) where linked is not null', p_prefix || '_linked', p_name);
+        p_name, p_name || '_pkey');
+    execute format('create index %I on %I (debit, book, seq)', p_name || '_debit', p_name);
+    execute format('create index %I on %I (credit, book, seq)', p_name || '_credit', p_name);
+    execute format('create index %I on %I (book, debit, seq) where kind < 10', p_name || '_state', p_name);
+    execute format('create index %I on %I (book, linked, seq) where linked is not null', p_name || '_linked', p_name);
     execute format('alter table %I alter column debit set (n_distinct = -0.1), alter column credit set (n_distinct = -0.1)',
         p_name);
     execute format('create trigger transfer_is_append_only before update or delete or truncate on %I
@@ -241,7 +241,7 @@ begin
     end if;
     select * into v_last from partition order by first_seq desc limit 1;
     while v_last.end_seq - v_head <= p_rows / 2 loop
-        perform create_transfer_table('transfer_' || v_last.end_seq, 'transfer_' || v_last.end_seq);
+        perform create_transfer_table('transfer_' || v_last.end_seq);
         execute format('alter table transfer attach partition %I for values from (%s) to (%s)',
             'transfer_' || v_last.end_seq, v_last.end_seq, v_last.end_seq + p_rows);
         insert into partition (first_seq, end_seq, name)
@@ -312,7 +312,7 @@ begin
         raise exception 'these readers have not read partition % yet: %', p_first, v_behind using errcode = 'RW003';
     end if;
 
-    perform create_transfer_table(v_rest, v_rest);
+    perform create_transfer_table(v_rest);
     -- With this constraint, attaching the table needs no scan.
     execute format('alter table %I add constraint partition_bounds check (%s <= seq and seq < %s)',
         v_rest, v_part.first_seq, v_part.end_seq);
