@@ -144,16 +144,20 @@ release_prometheus_tools() {
 }
 
 # Prints the folder of a virtual environment with these packages, created once: python_tools NAME PACKAGE==VERSION...
+# Tests that need it run at the same time, so one of them creates it and the others wait.
 python_tools() {
   local folder=${CARGO_TARGET_DIR:-target}/tools/$1
   shift
-  if [ "$(cat "$folder/made-of" 2>/dev/null)" != "$*" ]; then
-    rm -rf "$folder"
-    python3 -m venv "$folder" >&2
-    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 ||
-      fail "cannot install Python packages, check the connection to the package index: $*"
-    printf '%s' "$*" >"$folder/made-of"
-  fi
+  mkdir -p "${folder%/*}"
+  (
+    flock 9
+    if [ "$(cat "$folder/made-of" 2>/dev/null)" != "$*" ]; then
+      rm -rf "$folder"
+      { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"; } >&2 9>&- ||
+        fail "cannot install Python packages, check the connection to the package index: $*"
+      printf '%s' "$*" >"$folder/made-of"
+    fi
+  ) 9>"$folder.lock" || exit 1
   printf '%s\n' "$folder"
 }
 
