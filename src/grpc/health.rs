@@ -1,4 +1,4 @@
-//! The health service of gRPC, which reports "serving" while `/readyz` would report that the server is ready.
+//! The gRPC health service, which reports "serving" as long as `/readyz` reports that the server is ready.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::MESSAGE_BYTES_MAX;
 
-/// Interval between two checks.
+/// Interval between two checks of whether the server is ready.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Names whose health is reported: the whole server, and the wallet service.
+/// Names that a client can ask the health of: the empty name for the whole server, and the wallet service.
 const SERVICES: [&str; 2] = ["", "revwallet.v1.WalletService"];
 
-/// The health service. Cheap to clone.
+/// The gRPC health service of this server. Cheap to clone.
 #[derive(Clone)]
 pub struct Health {
     reporter: HealthReporter,
@@ -40,7 +40,8 @@ impl Health {
         }
     }
 
-    /// Runs `check` at every interval and reports changes of the result. Shutdown is reported at once.
+    /// Runs `check` every few seconds and reports each change of its result to clients. Once `stopping` is cancelled,
+    /// reports "not serving" at once.
     pub async fn follow<F>(self, check: impl Fn() -> F, stopping: CancellationToken)
     where
         F: Future<Output = bool>,

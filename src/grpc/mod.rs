@@ -1,8 +1,9 @@
-//! gRPC: code that the services of all slices share, on the port of the HTTP API.
+//! gRPC on the port of the HTTP API: code that the gRPC services of all modules share.
 //!
-//! A call passes the middleware of every request (`http/rpc`), then the service of its slice. A handler returns a
-//! status made by [`status::from_error`]; a layer of this module extracts the error again, and the middleware writes
-//! the status with its details. The reflection services (v1 and v1alpha) and the health service need no credential.
+//! Each call passes the HTTP middleware (`http/rpc`) and then reaches the gRPC service of its module. A handler that
+//! fails returns a status made by [`status::from_error`], which carries the error. A layer of this module extracts that
+//! error again, so that the middleware can write the status with its details. The reflection services (v1 and v1alpha)
+//! and the health service need no credential.
 
 mod health;
 
@@ -38,10 +39,10 @@ use crate::idempotency_key::IdempotencyKey;
 
 pub use self::health::Health;
 
-/// Largest message that a client may send.
+/// Largest gRPC message that a client may send, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// The generated code of `proto/`.
+/// Rust code that the build generates from the files in `proto/`.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
@@ -52,10 +53,10 @@ pub mod proto {
     tonic::include_proto!("revwallet.v1");
 }
 
-/// Descriptors of `proto/`, for reflection and for the names of methods.
+/// Encoded descriptors of the files in `proto/`, for the reflection service and for the names of methods.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Descriptors of all services, including health and reflection.
+/// Decodes the descriptors of all gRPC services, including health and reflection.
 fn descriptors() -> Vec<FileDescriptorSet> {
     let encoded = [
         DESCRIPTORS,
@@ -67,7 +68,7 @@ fn descriptors() -> Vec<FileDescriptorSet> {
     encoded.into_iter().map(decode).collect()
 }
 
-/// The methods of all services.
+/// Returns the methods of all gRPC services, each by its full name, such as `package.Service/Method`.
 pub fn methods() -> RpcMethods {
     let sets = descriptors();
     let files = sets.iter().flat_map(|set| &set.file);
@@ -78,7 +79,7 @@ pub fn methods() -> RpcMethods {
     }))
 }
 
-/// Routes of the reflection and health services.
+/// Returns the routes of the reflection and health services.
 pub fn routes(health: &Health) -> anyhow::Result<Router> {
     let builder = || {
         descriptors().into_iter().fold(Builder::configure(), Builder::register_file_descriptor_set)
@@ -88,7 +89,7 @@ pub fn routes(health: &Health) -> anyhow::Result<Router> {
     Ok(Router::new().merge(service(v1)).merge(service(v1alpha)).merge(service(health.service())))
 }
 
-/// Routes of one service.
+/// Returns the routes of a gRPC service, with the layers that every gRPC service needs.
 pub fn service<S>(service: S) -> Router
 where
     S: Service<Request, Response = http::Response<Body>, Error = Infallible>
@@ -106,8 +107,8 @@ where
         .layer(axum::middleware::from_fn(check_request))
 }
 
-/// Refuses requests whose content type is not gRPC's, because tonic does not check it, and a page of another site can
-/// send requests with some content types. Ignores the trailers of a request, because tonic would let them replace
+/// Refuses a request whose content type is not a gRPC type: tonic does not check it, and a browser lets pages of other
+/// sites send requests with some other types. Drops the trailers of the request, because tonic would let them replace
 /// headers, such as the credential or the client address that the edge proxy has written.
 async fn check_request(request: Request, next: Next) -> Response {
     let context = request.extensions().get::<RequestContext>();
@@ -135,7 +136,7 @@ fn recover_error(mut response: Response) -> Response {
     failed
 }
 
-/// Caller, idempotency key and trace of a call.
+/// Caller, credential, idempotency key and trace of a gRPC call.
 #[derive(Debug)]
 pub struct CallMeta {
     pub caller: Caller,
@@ -145,7 +146,7 @@ pub struct CallMeta {
 }
 
 impl CallMeta {
-    /// Reads the credential and the idempotency key from the metadata.
+    /// Identifies the caller from the metadata of the call, and reads the idempotency key.
     pub async fn read<T>(
         request: &tonic::Request<T>,
         authenticator: &Authenticator,
@@ -163,13 +164,13 @@ impl CallMeta {
     }
 }
 
-/// Address of the client of a stream, and the conditions that end the stream on the server's side.
+/// Address of the client that opened a gRPC stream, and the conditions under which the server ends the stream.
 #[derive(Clone)]
 pub struct StreamMeta {
     pub address: Option<IpAddr>,
-    /// Token that is cancelled when the connection is about to close.
+    /// Token that the server cancels when it is about to close the client's connection.
     pub closing: CancellationToken,
-    /// Deadline of the stream that the client set, as a duration and as the moment of its end.
+    /// Deadline that the client set for the stream: the duration that the client sent, and the moment when it ends.
     deadline: Option<(Duration, Instant)>,
     context: Option<RequestContext>,
 }
@@ -186,7 +187,7 @@ impl StreamMeta {
         Self { address, closing: closing.unwrap_or_default(), deadline, context }
     }
 
-    /// Waits for `next`, but at most until the deadline. A failure becomes the final status of the stream.
+    /// Waits for `next`, but at most until the client's deadline. Converts an error to the final status of the stream.
     pub async fn within_deadline<T>(
         &self,
         next: impl Future<Output = Result<T>>,
@@ -203,7 +204,7 @@ impl StreamMeta {
         outcome.map_err(|error| self.status(error))
     }
 
-    /// The final status of a stream that ends with this error.
+    /// Returns the final status of a stream that ends with `error`.
     pub fn status(&self, error: impl Into<Arc<Error>>) -> Status {
         let error = error.into();
         match &self.context {
@@ -212,7 +213,7 @@ impl StreamMeta {
         }
     }
 
-    /// The final status of a stream whose client sent a message that tonic refused.
+    /// Returns the final status of a stream that ends because tonic refused a message from the client.
     pub fn status_of_message(&self, refusal: &Status) -> Status {
         self.status(status::failure_of(refusal, MESSAGE_BYTES_MAX))
     }

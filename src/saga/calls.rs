@@ -1,4 +1,5 @@
-//! Calls to other systems. The outcome of a call is only what the other system reports for its reference.
+//! Calls that the steps of a saga make to other systems. The response to a call does not count: its outcome is what the
+//! other system reports when the engine asks about the reference of the call.
 
 use std::future::Future;
 
@@ -9,30 +10,30 @@ use super::handler::{Call, CallOutcome, SagaHandler, StepAction};
 use super::{Sagas, SagasParts};
 use crate::error::Result;
 
-/// Outcome of an attempt.
+/// Outcome of an attempt at a call to another system.
 #[derive(Debug)]
 pub(super) enum Answer {
     Done(Box<RawValue>),
-    /// The call will never take effect.
+    /// The other system refused the call, which will never take effect.
     Refused(String),
-    /// Another attempt may bring an answer.
+    /// The outcome is not known yet; another attempt may find it.
     Later(String),
-    /// The attempts are used up without an answer.
+    /// The outcome is unknown, and no attempt is left.
     Unknown(String),
 }
 
-/// Facts about the attempt.
+/// Facts about an attempt at a call, which decide what the attempt does.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub number: i32,
-    /// Whether no worker can have made the call before.
+    /// Whether this attempt is certainly the first: no worker can have sent the call to the other system before.
     pub is_first: bool,
     /// Whether the deadline of the saga has passed.
     pub is_late: bool,
 }
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Makes a call, or finds out the outcome of an earlier attempt.
+    /// Makes a call to another system, unless an earlier attempt has made it, and asks for its outcome.
     pub(super) async fn ask(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         let is_last = attempt.number >= self.settings.attempts_max;
         let is_late = attempt.is_late && call.action == StepAction::Do;
@@ -72,12 +73,12 @@ impl<H: SagaHandler> Sagas<H> {
                 saga = call.saga.0,
                 saga.step = call.step.name,
                 error.message = why,
-                "a call to the outside failed; a query by its reference will say whether it took effect"
+                "a call to another system failed; the worker now asks that system whether the call took effect"
             );
         }
     }
 
-    /// Cancels a call, unless it has taken effect.
+    /// Asks the other system to cancel a call. If the call has taken effect already, returns its result.
     async fn cancel(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         match self.traced("cancel", call, self.handler.cancel(call)).await {
             Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
@@ -95,7 +96,7 @@ impl<H: SagaHandler> Sagas<H> {
 }
 
 impl<H> SagasParts<H> {
-    /// Makes a call in a span of its own.
+    /// Runs a request to another system within its own tracing span.
     async fn traced<T>(
         &self,
         operation: &'static str,
@@ -113,7 +114,7 @@ impl<H> SagasParts<H> {
         self.in_time(request).instrument(span).await
     }
 
-    /// Runs a call with the timeout of the settings. An error is returned as its text.
+    /// Runs a call with the timeout of the settings. Returns an error as text.
     pub(super) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T>>,

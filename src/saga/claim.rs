@@ -1,4 +1,4 @@
-//! A claimed saga at its current step.
+//! A saga that this worker has claimed, with its current step.
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 
-/// A claimed saga.
+/// A saga that this worker has claimed, with its current step.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub id: SagaId,
@@ -28,7 +28,7 @@ pub(super) struct Claim {
     pub step: usize,
     pub action: StepAction,
     pub attempt: i32,
-    /// Whether no worker can have made the call of this step before.
+    /// Whether the call of this step is certainly new: no worker can have sent it to the other system before.
     pub is_first: bool,
     pub round: i16,
     pub result: Option<Box<RawValue>>,
@@ -91,7 +91,7 @@ impl Claim {
         })
     }
 
-    /// The state of the saga while a worker works on the current step.
+    /// Returns the state that the saga has while a worker runs its current step.
     pub(super) fn working_state(&self) -> SagaState {
         match self.action {
             StepAction::Do => SagaState::Processing,
@@ -99,7 +99,7 @@ impl Claim {
         }
     }
 
-    /// The state of the current step while a worker tries it.
+    /// Returns the state that the current step has while a worker tries it.
     pub(super) fn trying_state(&self) -> StepState {
         match self.action {
             StepAction::Do => StepState::Running,
@@ -107,7 +107,7 @@ impl Claim {
         }
     }
 
-    /// Creates a change of the saga and of its current step. Members that the caller does not set stay empty.
+    /// Creates a change that gives the saga and its current step these states. The caller fills in the other fields.
     pub(super) fn to(&self, state: SagaState, step_state: StepState) -> Move<'_> {
         debug_assert!(self.state.may_become(state), "{:?} to {state:?}", self.state);
         Move {

@@ -1,25 +1,25 @@
 //! Definitions: the steps of each kind of saga, by version.
 
-/// A kind of saga in one version. A saga finishes under the version that it began with, so a change needs a new
-/// version.
+/// The steps of a kind of saga, in one version. A saga finishes under the version that it began with, so changed steps
+/// need a new version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
     pub kind: &'static str,
     pub version: i16,
-    /// The steps in order. The posting that creates the saga does the first step.
+    /// The steps, in order. The ledger posting that creates the saga also does the first step.
     pub steps: &'static [StepDefinition],
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct StepDefinition {
     pub name: &'static str,
-    /// Whether the step calls another system; otherwise it only moves money in the book.
+    /// Whether the step calls another system; otherwise it only moves money in the ledger.
     pub calls: bool,
     /// Whether the step can be undone. After a step that cannot be undone, no step may fail permanently.
     pub has_undo: bool,
 }
 
-/// Finds a definition.
+/// Finds the definition of a version of a kind of saga.
 pub(super) fn find(
     definitions: &'static [Definition],
     kind: &str,

@@ -1,4 +1,4 @@
-//! The interface to the slice whose sagas the engine runs.
+//! The interface between the saga engine and the module whose sagas it runs, such as the exchange.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ids::{SagaId, TransferId, UserId};
 use crate::ledger::companion::Companion;
 
-/// Direction of a step.
+/// Direction in which a step runs: it is done, or it is undone after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepAction {
     Do,
@@ -27,7 +27,7 @@ impl StepAction {
     }
 }
 
-/// A step to be done or undone.
+/// A step of a saga that is to be done or undone, with the facts that the handler needs.
 #[derive(Debug)]
 pub struct Call<'a> {
     pub saga: SagaId,
@@ -36,17 +36,17 @@ pub struct Call<'a> {
     pub action: StepAction,
     /// Reference by which the other system identifies this call; the same in every attempt.
     pub reference: String,
-    /// The facts that were given when the saga was created.
+    /// Facts that the steps need, stored when the saga was created.
     pub input: &'a RawValue,
-    /// For an undo: the answer of the other system to the step.
+    /// For an undo: the result that the other system reported when the step was done.
     pub result: Option<&'a RawValue>,
-    /// For an undo: whether the step was booked.
+    /// For an undo: whether the transfers of the step are in the ledger.
     pub is_booked: bool,
     /// Trace of the request that began the saga.
     pub trace: Option<Uuid>,
 }
 
-/// Outcome of a call, as the other system reports it for a reference.
+/// Outcome of a call, as the other system reports it when the engine asks about the reference of the call.
 #[derive(Debug)]
 pub enum CallOutcome {
     /// The call took effect, once.
@@ -59,18 +59,18 @@ pub enum CallOutcome {
     Absent,
 }
 
-/// Outcome of booking a step.
+/// Outcome of writing the transfers of a step to the ledger.
 #[derive(Debug)]
 pub enum Booked {
-    /// The posting of the step is in the book; `None` if there is no money to move.
+    /// The transfer of the step is in the ledger; `None` if the step has no money to move.
     Done(Option<TransferId>),
-    /// The step cannot be booked now, for this reason.
+    /// The ledger refused the transfers for now, for this reason.
     Waiting(String),
-    /// Another worker has claimed the saga meanwhile.
+    /// Another worker has claimed the saga meanwhile, so the ledger has changed nothing.
     Overtaken,
 }
 
-/// A saga that is over, for its notification.
+/// A saga that is over, with the facts for the notification of its owner.
 #[derive(Debug)]
 pub struct Ended<'a> {
     pub saga: SagaId,
@@ -79,29 +79,31 @@ pub struct Ended<'a> {
     /// Reason that the saga failed.
     pub reason: Option<&'a str>,
     pub input: &'a RawValue,
-    /// Identifies this notification; the same in every attempt.
+    /// Identifier of this notification; the same in every attempt, so that a recipient can recognize a repetition.
     pub reference: Uuid,
 }
 
-/// Interface of a slice whose sagas the engine runs.
+/// The calls and postings that a module implements so that the engine can run its sagas.
 ///
 /// The other system must treat a reference as an idempotency key: however often and late a call arrives, it takes
-/// effect at most once, and never after `cancel` was answered with [`CallOutcome::Refused`].
+/// effect at most once, and never after the other system has responded to `cancel` with [`CallOutcome::Refused`].
 pub trait SagaHandler: Send + Sync + 'static {
-    /// Every definition that sagas may still run under, including old versions.
+    /// Returns every definition under which a saga may still be running, including old versions.
     fn definitions() -> &'static [Definition];
 
-    /// Asks the other system to make the call. The answer does not decide the outcome; `find` does.
+    /// Sends the call to the other system. The response does not decide the outcome; `find` does.
     fn submit(&self, call: &Call<'_>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Asks the other system about the reference of the call. An error leaves the outcome open.
+    /// Asks the other system for the outcome of the call with this reference. After an error, the outcome is still
+    /// unknown.
     fn find(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Asks the other system to refuse the reference from now on, unless the call has taken effect.
+    /// Asks the other system to refuse the call from now on, unless the call has taken effect.
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Books a step. `answer` is the answer of the other system, if the step calls a system. `settle` makes the
-    /// companion of the posting from the index of the leg whose transfer is recorded for the step.
+    /// Writes the transfers of a step to the ledger. `answer` is the result of the call, if the step calls another
+    /// system. `settle` makes the statement that advances the saga in the same transaction. Its argument is the index
+    /// of the leg (a movement of the posting) that is recorded as the transfer of the step.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,
@@ -109,6 +111,6 @@ pub trait SagaHandler: Send + Sync + 'static {
         settle: &'a (dyn Fn(usize) -> Result<Companion> + Sync),
     ) -> impl Future<Output = Result<Booked>> + Send + 'a;
 
-    /// Tells the owner that the saga is over.
+    /// Notifies the owner that the saga is over.
     fn notify(&self, ended: &Ended<'_>) -> impl Future<Output = Result<()>> + Send;
 }

@@ -1,24 +1,24 @@
-//! Sagas: steps with effects in the book and in other systems, which run one after another. If a step fails permanently,
-//! the steps before it are undone in reverse.
+//! Sagas: sequences of steps that move money in the ledger or call other systems. If a step fails permanently, the
+//! engine undoes the steps before it in reverse.
 //!
 //! | part | does |
 //! |---|---|
 //! | [`definition`] | the steps of a saga, by version |
-//! | [`handler`] | what the slice above implements: the calls of a step, and the posting that books it |
-//! | [`transitions`] | the states of a saga, their transitions, and the picture of them |
+//! | [`handler`] | the interface that a module implements: the calls of a step, and its ledger posting |
+//! | [`transitions`] | the states of a saga, their transitions, and a diagram of them |
 //! | [`step_state`] | the states of a step |
-//! | [`worker`] | claims the sagas that are due, and runs each in a task of its own |
-//! | [`claim`] | a claimed saga at its step |
-//! | [`steps`] | one claimed saga: do, undo, book |
-//! | [`setback`] | a step that is given up, tried again, waits, is unknown or stuck |
-//! | [`notification`] | telling the owner that the saga is over |
+//! | [`worker`] | claims the sagas that are due, and runs each in its own task |
+//! | [`claim`] | a saga that a worker has claimed, with its current step |
+//! | [`steps`] | runs a claimed saga: does or undoes its steps, and writes them to the ledger |
+//! | [`setback`] | records that a step is given up, retried, waits, has an unknown outcome or is stuck |
+//! | [`notification`] | notifies the owner that the saga is over |
 //! | [`calls`] | calls to another system, whose outcome is found by the reference of the call |
-//! | [`operator`] | retry, skip, abort, resolve, approve |
+//! | [`operator`] | commands of operators: approve, retry, skip, abort and resolve |
 //!
-//! The state of a saga, the record of its step and what is to run next commit together with the money of the step, as a
-//! companion of its posting. A saga is claimed with a lease; each write names the fence of the claim, so a worker that
-//! lost its lease changes nothing. Before a worker calls another system, the claim has recorded that the worker may do
-//! so. Therefore the worker that claims the saga next asks that system first.
+//! The state of a saga, the record of its step and the next step commit in the same transaction as the transfers of the
+//! step. A worker claims a saga with a lease, and each of its writes names the fencing token of the claim, so a worker
+//! that lost its lease changes nothing. The claim records that the worker may call another system, before the worker
+//! does so. If the worker then dies, the next worker asks that system for the outcome before it calls again.
 
 mod calls;
 mod claim;
@@ -51,34 +51,34 @@ pub use self::step_state::StepState;
 pub use self::transitions::{SagaState, mermaid};
 pub use self::worker::start;
 
-/// Settings of the engine.
+/// Settings of the saga engine.
 #[derive(Debug, Clone)]
 pub struct SagaSettings {
-    /// Attempts at a call before it is given up, or its outcome counts as unknown.
+    /// Number of attempts at a call, after which the engine gives the call up or treats its outcome as unknown.
     pub attempts_max: i32,
     /// First pause after a failed attempt; the pause doubles with each attempt.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
-    /// Time between two questions about a call whose outcome is unknown.
+    /// Interval at which the engine asks the other system about a call whose outcome is unknown.
     pub unknown_interval: Duration,
     /// Longest time that a call may take.
     pub call_timeout: Duration,
-    /// Lease of a claim. A step that follows in the same claim may find only three quarters of it left, in which its
-    /// calls must end.
+    /// Time for which a worker holds a claimed saga. A later step of the same claim may start with only three quarters
+    /// of this time left, and its calls must end within that.
     pub lease: Duration,
     /// Whether the owner is notified when a saga is over.
     pub notifies: bool,
 }
 
 impl SagaSettings {
-    /// Pause after an attempt with this number.
+    /// Returns the pause after the failed attempt with this number.
     fn backoff(&self, attempt: i32) -> Duration {
         let doublings = u32::try_from(attempt.clamp(1, 20) - 1).unwrap_or_default();
         (self.backoff_min * 2_u32.pow(doublings)).min(self.backoff_max)
     }
 }
 
-/// The engine of the sagas of one handler. Cheap to clone.
+/// The saga engine of a module, whose handler is `H`. Cheap to clone.
 pub struct Sagas<H>(Arc<SagasParts<H>>);
 
 pub struct SagasParts<H> {
@@ -87,7 +87,8 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
-    /// Wakes the worker after an attempt was delayed, because no event announces the delay.
+    /// Wakes the worker after an attempt was delayed, so that it learns the new due time; no database event announces
+    /// it.
     put_off: Notify,
 }
 
@@ -106,7 +107,7 @@ impl<H> std::ops::Deref for Sagas<H> {
 }
 
 impl<H: Send + Sync> Sagas<H> {
-    /// Draws the id of a new saga. Concurrent callers share a query.
+    /// Reserves the id of a new saga. Concurrent callers share a database query.
     pub async fn next_id(&self) -> Result<SagaId> {
         let draw = |callers: Vec<()>| async move {
             let mut db = self.db.acquire("saga.next_id").await?;

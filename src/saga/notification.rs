@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 const NOTIFICATION_PAUSE_MAX: Duration = Duration::from_hours(1);
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Tells the owner that the saga is over. After a failure, the notification is tried again, without a limit of
-    /// attempts.
+    /// Notifies the owner that the saga is over. After a failure, schedules another attempt; the number of attempts is
+    /// not limited.
     pub(super) async fn notify(&self, row: ClaimedRow, state: SagaState) -> Result<()> {
         let input =
             RawValue::from_string(row.input).map_err(|cause| Error::Internal(cause.into()))?;
@@ -35,7 +35,7 @@ impl<H: SagaHandler> Sagas<H> {
                     event = "saga.notification_failed",
                     saga = row.saga.0,
                     error.message = why,
-                    "a notification failed; it is retried"
+                    "notifying the owner of a finished saga failed; the notification will be retried"
                 );
                 let pause = self.settings.backoff_min
                     * 2_u32.pow(u32::from(row.notifications.clamp(0, 20).unsigned_abs()));

@@ -1,4 +1,4 @@
-//! Commands of operators on sagas: approve, retry, skip, abort and resolve.
+//! Commands with which operators control sagas: approve, retry, skip, abort and resolve.
 
 use sqlx::PgConnection;
 
@@ -8,18 +8,18 @@ use super::transitions::SagaState;
 use crate::error::{Error, ExchangeRefusal, Result};
 use crate::ids::SagaId;
 
-/// A command of an operator.
+/// A command that an operator gives to a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SagaCommand {
     /// Lets a saga that waits for approval begin.
     Approve,
     /// Tries the current step or undo again, now.
     Retry,
-    /// Counts the undo of a stuck saga as done by hand.
+    /// Skips the undo on which a saga is stuck, because the operator has undone the step by hand.
     Skip,
-    /// Gives a saga up: its steps are undone. If the saga is stuck, the undo that fails is skipped.
+    /// Gives a saga up, so that its steps are undone. If the saga is stuck on an undo, that undo is skipped.
     Abort,
-    /// Sets the outcome of a call whose outcome is unknown.
+    /// Sets the outcome of a call that the other system could not report.
     Resolve { is_done: bool },
 }
 
@@ -35,7 +35,7 @@ impl SagaCommand {
     }
 }
 
-/// Runs a command in the caller's transaction; a worker that works on the saga loses its claim.
+/// Applies a command to a saga in the caller's transaction. A worker that is running the saga loses its claim.
 pub async fn command(
     db: &mut PgConnection,
     saga: SagaId,
@@ -50,8 +50,9 @@ pub async fn command(
     sql::change(db, &change).await
 }
 
-/// Makes a saga due now if it is at one of these steps; without steps, if its notification is due. Returns false if
-/// neither is the case.
+/// Makes a worker try a saga now if the saga is at one of `steps`. If `steps` is empty, makes a worker notify the owner
+/// of a saga that is over, unless that was done. Returns false if the saga is at another step or has no notification
+/// due.
 pub async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     sql::wake(db, saga, steps).await
 }
@@ -69,7 +70,7 @@ fn plan<'a>(
         saga,
         state: working,
         undoing: found.undoing,
-        // The reason of a compensation stays as it is.
+        // `None` keeps the reason for which the saga is being undone.
         reason: None,
         ends: false,
         step: found.step,
@@ -85,7 +86,7 @@ fn plan<'a>(
             ..base
         }),
         (SagaCommand::Resolve { .. }, _) => refused("its outcome is not unknown"),
-        // Any other command could pay twice.
+        // The call may have taken effect, so any other command could pay twice.
         (_, SagaState::Unknown) => refused("its outcome is unknown: resolve it"),
         (SagaCommand::Approve, _) if found.approves => {
             Ok(OperatorChange { state: SagaState::Pending, ..base })
@@ -107,13 +108,13 @@ fn plan<'a>(
             refused("nothing of it can be given up any more")
         }
         (SagaCommand::Abort, _) => {
-            // The worker gives the step up, as it does after the deadline.
+            // The deadline moves to now, so the worker gives the step up.
             Ok(OperatorChange { reason: Some(reason), ends: true, ..base })
         }
     }
 }
 
-/// The state of the current step while a worker tries it, or tries to undo it.
+/// Returns the state that the current step has while a worker tries it, or tries to undo it.
 fn trying(found: &LockedSaga) -> StepState {
     if found.undoing { StepState::Undoing } else { StepState::Running }
 }

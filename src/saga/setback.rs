@@ -1,5 +1,5 @@
-//! Setbacks of a claimed saga: a step that is given up, tried again, waits, is unknown or stuck, and a claim that is
-//! lost.
+//! Changes that a worker records when a step of a saga does not succeed: the step is given up, retried, waits, has an
+//! unknown outcome or is stuck, or the worker has lost its claim.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use super::steps::Next;
 use super::transitions::SagaState;
 use crate::error::Result;
 
-/// Pause before a worker again claims a saga whose definition this program does not know.
+/// Pause after which a worker may again claim a saga whose version this program does not know.
 const UNKNOWN_VERSION_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause before a step that cannot be booked now is tried again.
+/// Pause before a worker retries a step whose transfers the ledger refused for now, for example for lack of money.
 const WAITING_PAUSE: Duration = Duration::from_secs(1);
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Leaves a saga to a worker of another version of the program.
+    /// Releases a saga that this version of the program cannot run, so that a worker of another version can claim it.
     pub(super) async fn park(&self, row: &ClaimedRow) -> Result<()> {
         let reason = format!("version {} of {} is unknown to this program", row.version, row.kind);
         tracing::warn!(
@@ -37,8 +37,8 @@ impl<H: SagaHandler> Sagas<H> {
         Ok(())
     }
 
-    /// Begins to undo the steps that are done. With an answer of the other system, the current step is also undone,
-    /// although it is not booked.
+    /// Gives the current step up and begins to undo the steps before it. If `answer` shows that the call of the current
+    /// step took effect, that step is undone too, although its transfers are not in the ledger.
     pub(super) async fn give_up(
         &self,
         claim: &Claim,
@@ -104,7 +104,7 @@ impl<H: SagaHandler> Sagas<H> {
             saga = claim.id.0,
             saga.step = change.step_name,
             reason,
-            "the outcome of a call is unknown; the money stays held, and the other system is asked again"
+            "the outcome of a call to another system is unknown; the money stays held, and the worker will ask that system again"
         );
         self.change(claim, &change).await
     }
@@ -138,7 +138,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::info!(
             event = "saga.claim_lost",
             saga = claim.id.0,
-            "this worker was too slow, and another worker has claimed the saga; this worker has changed nothing"
+            "this worker lost its claim on a saga to another worker or an operator, and has changed nothing"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Statements of sagas.
+//! SQL statements on sagas and their steps.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,13 +11,15 @@ use crate::error::{Error, Result};
 use crate::ids::{SagaId, UserId};
 use crate::ledger::companion::CompanionKind;
 
-/// Advances a saga, if its claim is still the latest claim.
+/// Statement that advances a saga in the transaction of a ledger posting, if the worker's claim is still the latest
+/// claim.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "saga.moved",
     sql: "with took as (select n from public.move_sagas($2::text::json) n)",
 };
 
-/// A row of the function `create_sagas`, which the function of a slice calls in its companion.
+/// A saga to create: an input row of the SQL function `create_sagas`, which a module's own SQL function calls in the
+/// transaction of a ledger posting.
 #[derive(Debug, Serialize)]
 pub struct NewSaga<'a> {
     pub saga: SagaId,
@@ -26,16 +28,16 @@ pub struct NewSaga<'a> {
     pub owner: UserId,
     pub reference: Uuid,
     pub input: &'a RawValue,
-    /// Time until the deadline.
+    /// Time until the deadline, in seconds.
     pub seconds: f64,
-    /// Whether it may begin without an operator's approval.
+    /// Whether the saga may begin without an operator's approval.
     pub approved: bool,
     pub first_name: &'a str,
     pub next_name: &'a str,
     pub trace: Uuid,
 }
 
-/// A row of the function `move_sagas`.
+/// A change of a saga and of its step: an input row of the SQL function `move_sagas`.
 #[derive(Debug, Serialize)]
 pub(super) struct Move<'a> {
     pub saga: SagaId,
@@ -43,7 +45,7 @@ pub(super) struct Move<'a> {
     pub state: &'a str,
     pub undoing: bool,
     pub reason: Option<&'a str>,
-    /// Time until the next claim; `None` if nothing is to run.
+    /// Time until a worker may claim the saga again, in seconds; `None` if no worker is to run it.
     pub seconds: Option<f64>,
     pub notification: Option<&'a str>,
     pub step: i16,
@@ -59,7 +61,7 @@ pub(super) struct Move<'a> {
     pub next_name: Option<&'a str>,
 }
 
-/// Advances a saga without a posting; false if its claim is no longer the latest claim.
+/// Advances a saga without moving money. Returns false if the worker's claim is no longer the latest claim.
 pub(super) async fn move_on(db: &mut PgConnection, row: &Move<'_>) -> Result<bool> {
     #[derive(Serialize)]
     struct Numbered<'a> {
@@ -74,7 +76,7 @@ pub(super) async fn move_on(db: &mut PgConnection, row: &Move<'_>) -> Result<boo
     Ok(moved.fetch_one(db).await? == 1)
 }
 
-/// A saga that this worker has claimed, with its current step as it was before.
+/// A saga that this worker has claimed, with its current step as it was before the claim.
 #[derive(Debug)]
 pub(super) struct ClaimedRow {
     pub saga: SagaId,
@@ -99,7 +101,7 @@ pub(super) struct ClaimedRow {
     pub resolution: Option<String>,
 }
 
-/// Claims sagas that are due.
+/// Claims up to `limit` sagas that are due, for the time of the lease.
 pub(super) async fn claim(
     db: &mut PgConnection,
     limit: i32,
@@ -119,7 +121,7 @@ pub(super) async fn claim(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Time until the next saga is due or the next lease ends; negative if that moment has passed.
+/// Returns the seconds until the next saga is due or the next lease expires; negative if that moment has passed.
 pub(super) async fn seconds_until_due(db: &mut PgConnection) -> Result<Option<f64>> {
     let seconds = sqlx::query_scalar!(
         "select extract(epoch from min(run_at) - clock_timestamp())::float8
@@ -128,7 +130,8 @@ pub(super) async fn seconds_until_due(db: &mut PgConnection) -> Result<Option<f6
     Ok(seconds.fetch_one(db).await?)
 }
 
-/// Ends the notification of a saga, or delays its next attempt; false if the claim is no longer the latest claim.
+/// Marks the notification of a saga as sent, or schedules another attempt after `retry_seconds`. Returns false if the
+/// worker's claim is no longer the latest claim.
 pub(super) async fn end_notification(
     db: &mut PgConnection,
     saga: SagaId,
@@ -147,7 +150,7 @@ pub(super) async fn end_notification(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Ends a claim without a change; the saga is due again after a pause.
+/// Gives a claim back without advancing the saga, which is due again after `seconds`.
 pub(super) async fn release(
     db: &mut PgConnection,
     saga: SagaId,
@@ -167,7 +170,7 @@ pub(super) async fn release(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Open sagas of a kind and state.
+/// Number and age of the open sagas of a kind that are in the same state.
 pub(super) struct OpenSagas {
     pub kind: String,
     pub state: String,
@@ -176,7 +179,7 @@ pub(super) struct OpenSagas {
     pub oldest: f64,
 }
 
-/// Counts the open sagas.
+/// Counts the open sagas by kind and state.
 pub(super) async fn open(db: &mut PgConnection) -> Result<Vec<OpenSagas>> {
     let rows = sqlx::query_as!(
         OpenSagas,
@@ -215,14 +218,14 @@ pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
     pub state: SagaState,
     pub undoing: bool,
-    /// `None` leaves the reason of a compensation as it is.
+    /// New reason; `None` keeps the reason for which the saga is being undone.
     pub reason: Option<&'a str>,
     /// Whether the deadline is set to now; otherwise the saga gets as much time again as when it began.
     pub ends: bool,
     pub step: i16,
     /// New state of the step that the saga was at, if that state changes.
     pub step_state: Option<&'a str>,
-    /// Whether the call is made again under a new reference.
+    /// Whether the call is made again under a new reference, because the other system has refused the old reference.
     pub renews: bool,
     pub resolution: Option<&'a str>,
 }
@@ -259,7 +262,7 @@ pub(super) async fn change(db: &mut PgConnection, change: &OperatorChange<'_>) -
     Ok(())
 }
 
-/// A step of a saga, as it is shown.
+/// A step of a saga, as the API and the command line show it.
 #[derive(Debug, Clone)]
 pub struct StepRow {
     pub saga: SagaId,
@@ -275,7 +278,7 @@ pub struct StepRow {
     pub undo_transfer: Option<i64>,
 }
 
-/// The steps of these sagas, in order.
+/// Returns the steps of these sagas, in order.
 pub async fn steps(db: &mut PgConnection, sagas: &[i64]) -> Result<Vec<StepRow>> {
     let rows = sqlx::query_as!(
         StepRow,
@@ -288,7 +291,7 @@ pub async fn steps(db: &mut PgConnection, sagas: &[i64]) -> Result<Vec<StepRow>>
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Draws the ids of new sagas.
+/// Reserves the ids of new sagas.
 pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<SagaId>> {
     let ids = sqlx::query_scalar!(
         r#"select nextval(pg_get_serial_sequence('public.saga', 'id')) as "id!: SagaId"
@@ -298,8 +301,8 @@ pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<Sa
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Makes a saga due now if it is at one of these steps and an attempt at the step has failed; without steps, if its
-/// notification is due. An attempt in progress may lose its claim.
+/// Makes a saga due now if it is at one of `steps` and an attempt at the step has failed. If `steps` is empty, makes a
+/// saga that is over due now if its owner was not notified yet. An attempt in progress may lose its claim.
 pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"with found as (

@@ -1,27 +1,27 @@
-//! States of a step.
+//! States of a step of a saga.
 
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// State of a step.
+/// State of a step of a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = SagaStepState, rename_all = "snake_case")]
 pub enum StepState {
-    /// It is next.
+    /// The step is the next to run.
     Ready,
-    /// A worker may have called the other system.
+    /// A worker is running the step, and may have called the other system.
     Running,
-    /// Its effect cannot be booked now.
+    /// The ledger cannot record the step now, for example for lack of money. A worker will retry.
     Waiting,
     Unknown,
     Done,
-    /// It was given up without an effect.
+    /// The step was given up and had no effect.
     Failed,
-    /// A worker may have asked the other system to undo it.
+    /// A worker is undoing the step, and may have asked the other system to undo it.
     Undoing,
     Undone,
-    /// An operator has undone it by hand.
+    /// An operator has undone the step by hand.
     Skipped,
 }
 

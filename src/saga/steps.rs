@@ -1,4 +1,5 @@
-//! Work on a claimed saga: its steps are done or undone until the saga is over or the next attempt has to wait.
+//! Running of a claimed saga: the worker does or undoes its steps until the saga is over or the next attempt has to
+//! wait.
 
 use std::time::Instant;
 
@@ -15,18 +16,18 @@ use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ledger::companion::Companion;
 
-/// Refusal of a posting whose claim is no longer the latest claim.
+/// Error text of a posting that the ledger refused because another worker has claimed the saga meanwhile.
 const OVERTAKEN: &str = "another worker has claimed the saga";
 
-/// Whether the work on a claim goes on.
+/// Result of a step: the next step of the same claim, or the end of the work on the claim.
 pub(super) enum Next {
     Step(Box<Claim>),
-    /// The claim is over.
+    /// The worker has nothing more to do under this claim.
     End,
 }
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Works on a claimed saga until the claim is over.
+    /// Runs a claimed saga until the worker has nothing more to do under this claim.
     pub(super) async fn run_claim(&self, row: ClaimedRow) {
         let (saga, fence) = (row.saga, row.fence);
         if let Err(error) = self.try_run_claim(row).await {
@@ -35,7 +36,7 @@ impl<H: SagaHandler> Sagas<H> {
                 event = "saga.attempt_failed",
                 saga = saga.0,
                 error.message = cause,
-                "an attempt at a saga failed; it is retried"
+                "running a saga failed; a worker will retry it"
             );
             let pause = self.settings.backoff_max.as_secs_f64();
             let released = async {
@@ -177,7 +178,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// The outcome of the current call: the resolution of an operator, or else the report of the other system.
+    /// Returns the outcome of the current call: what an operator has decided, or else what the other system reports.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),
@@ -191,7 +192,7 @@ impl<H: SagaHandler> Sagas<H> {
         Ok(self.ask(&claim.call()?, attempt).await)
     }
 
-    /// Books the current step together with a change of the saga.
+    /// Writes the transfers of the current step to the ledger, and advances the saga in the same transaction.
     async fn book(
         &self,
         claim: &Claim,
@@ -217,7 +218,7 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Makes a change that ends the saga start its notification, if the settings say so.
+    /// Adds the notification of the owner to a change that ends the saga, if notifications are enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

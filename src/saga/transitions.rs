@@ -1,4 +1,4 @@
-//! States of a saga, the transitions between them, and the picture of the transitions.
+//! States of a saga, the transitions between them, and a diagram of the transitions.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -9,17 +9,18 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum SagaState {
-    /// No worker has claimed it yet, or it waits for approval.
+    /// No worker has claimed the saga yet, or the saga waits for an operator's approval.
     Pending,
     Processing,
-    /// Steps are being undone.
+    /// The saga was given up, and its steps are being undone.
     Compensating,
-    /// The outcome of a call cannot be learned now. The money stays held.
+    /// The other system cannot say now whether a call took effect. The money stays held.
     Unknown,
-    /// An undo failed permanently. An operator decides.
+    /// An undo failed permanently, or a step that took effect cannot be recorded in the ledger. An operator must
+    /// decide.
     Stuck,
     Completed,
-    /// Every effect was undone.
+    /// The saga failed, and every effect of it was undone.
     Failed,
 }
 
@@ -56,7 +57,7 @@ impl SagaState {
         self == next || self.transitions().iter().any(|(state, _)| *state == next)
     }
 
-    /// The states that can follow, each with the event that leads there.
+    /// Returns the states that can follow this state, each with the event that leads to it.
     pub const fn transitions(self) -> &'static [(Self, &'static str)] {
         match self {
             Self::Pending => &[(
@@ -98,7 +99,7 @@ impl FromStr for SagaState {
     }
 }
 
-/// The state machine as a Mermaid diagram, with a table of the events.
+/// Renders the states of a saga and their transitions as a Mermaid diagram, followed by a table of the events.
 pub fn mermaid() -> String {
     let mut picture = String::from("```mermaid\nstateDiagram-v2\n  [*] --> pending\n");
     let mut table = String::from("\n| from | to | when |\n|---|---|---|\n");

@@ -1,4 +1,4 @@
-//! The worker: claims the sagas that are due, many at a time, and runs each in a task of its own.
+//! The saga worker: it claims the sagas that are due, many at a time, and runs each in its own task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,25 +18,27 @@ use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;
 use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 
-/// Maximum number of sagas that a process works on at once. They mostly wait for other systems and for commits.
+/// Maximum number of sagas that a process runs at once. Sagas mostly wait for other systems and for commits.
 const CONCURRENCY: usize = 256;
 
-/// Longest pause between two searches for due sagas, because another process may have died while it held a claim.
+/// Longest pause between two searches for due sagas. No event announces a saga whose worker has died, so the worker
+/// must look for it regularly.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause after a claim, so that the next claim takes many sagas.
+/// Pause after a claim, so that the next claim takes many sagas at once.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 
-/// Pause after a claim that found nothing: most events are not about sagas.
+/// Pause after a search that found no due saga. Most events that wake the worker are not about sagas, so the pause
+/// saves queries.
 const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Pause after a claim that failed.
+/// Pause after an error of the database during a claim.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Interval at which the open sagas are counted.
+/// Interval at which the open sagas are counted for the metrics.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Starts the worker, which claims sagas until the tasks stop.
+/// Starts the task that claims and runs sagas, and the task that counts open sagas; both end when the process stops.
 pub fn start<H: SagaHandler>(sagas: &Sagas<H>, tail: &Tail, tasks: &Tasks) {
     let (worker, group) = (sagas.clone(), tasks.clone());
     let changes = tail.event_notifications();
@@ -69,7 +71,7 @@ impl<H: SagaHandler> Sagas<H> {
                     tracing::warn!(
                         event = "saga.claim_failed",
                         error.message = format!("{:#}", error.into_cause()),
-                        "sagas cannot be claimed; retrying in {FAILURE_PAUSE:?}"
+                        "claiming due sagas failed; retrying in {FAILURE_PAUSE:?}"
                     );
                     let pause = tokio::time::sleep(FAILURE_PAUSE);
                     let _stopped = stopping.run_until_cancelled(pause).await;
@@ -90,12 +92,12 @@ impl<H: SagaHandler> Sagas<H> {
                 let _stopped = stopping.run_until_cancelled(self.pause(pause, &mut changes)).await;
             }
         }
-        // Waits for the claimed sagas, whose calls end within their timeouts.
+        // Before it ends, the worker waits for the sagas that it has claimed. Their calls end within their timeouts.
         let all = u32::try_from(CONCURRENCY).unwrap_or(u32::MAX);
         let _drained = slots.acquire_many(all).await;
     }
 
-    /// Waits for `pause`, and then until an event arrives or a saga is due.
+    /// Sleeps for `pause`, and then until an event arrives, a saga is due or an attempt was delayed.
     async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<()>) {
         tokio::time::sleep(pause).await;
         if changes.has_changed().unwrap_or(false) {
@@ -109,7 +111,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Time until the next saga is due.
+    /// Returns the time until the next saga is due.
     async fn due_in(&self) -> Result<Duration> {
         let mut db = self.db.acquire("saga.due").await?;
         let seconds = sql::seconds_until_due(&mut db).await?;
@@ -124,9 +126,9 @@ impl<H: SagaHandler> Sagas<H> {
 
     async fn sample(&self, stopping: CancellationToken) {
         loop {
-            // After a failure the next round sets the gauges.
+            // If counting fails, the next round sets the gauges.
             if let Err(error) = self.sample_once(H::definitions()).await {
-                tracing::debug!(error.message = %error, "counting the open sagas failed");
+                tracing::debug!(error.message = %error, "counting sagas for the metrics failed");
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
                 return;
@@ -161,7 +163,7 @@ impl<H: SagaHandler> Sagas<H> {
     }
 }
 
-/// A span in the trace of the request that began the saga.
+/// Creates the span of a claimed saga, in the trace of the request that began the saga.
 fn claim_span(row: &ClaimedRow) -> tracing::Span {
     let trace = row.trace.map_or_else(TraceContext::new_root, TraceContext::caused_by);
     in_trace_if_sampled(&trace, || {
