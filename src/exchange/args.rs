@@ -19,7 +19,7 @@ pub struct ExchangeArgs {
     /// Percentage of the traded amount that the house keeps of each order.
     #[arg(long, env = "REVWALLET_EXCHANGE_FEE", global = true, default_value = "0", value_parser = fee)]
     pub exchange_fee: Rate,
-    /// Least amount of an order.
+    /// Smallest amount of an order.
     #[arg(long, env = "REVWALLET_EXCHANGE_MIN", global = true)]
     pub exchange_min: Option<String>,
     /// Largest amount of an order.
@@ -40,19 +40,21 @@ pub struct ExchangeArgs {
     /// Time after which an order that is not complete is undone.
     #[arg(long, env = "REVWALLET_ORDER_DEADLINE", global = true, default_value = "15m", value_parser = settings::positive_duration)]
     pub order_deadline: Duration,
-    /// Attempts at a call to the other exchange or the chain before it is given up, or its outcome counts as unknown.
+    /// Number of attempts at a call to the other exchange or the blockchain, after which the call is given up or its
+    /// outcome counts as unknown.
     #[arg(long, env = "REVWALLET_ORDER_ATTEMPTS", global = true, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub order_attempts: i32,
-    /// Longest time that a call to the other exchange or the chain may take.
+    /// Longest time that a call to the other exchange or the blockchain may take.
     #[arg(long, env = "REVWALLET_ORDER_CALL_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub order_call_timeout: Duration,
-    /// Time between two questions about a call whose outcome is unknown.
+    /// Interval at which the other system is asked about a call whose outcome is unknown.
     #[arg(long, env = "REVWALLET_ORDER_UNKNOWN_INTERVAL", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub order_unknown_interval: Duration,
-    /// Mail server that tells users about their orders: `smtps://user:password@host`, or `smtp://host:25` [default: no mail].
+    /// Mail server through which users are notified of their orders: `smtps://user:password@host`, or `smtp://host:25`
+    /// [default: no mail].
     #[arg(long, env = "REVWALLET_SMTP_URL", global = true, hide_env_values = true, value_parser = from_setting)]
     pub smtp_url: Option<Secret>,
-    /// Sender of the mail.
+    /// Sender address of mail to users.
     #[arg(
         long,
         env = "REVWALLET_MAIL_FROM",
@@ -63,10 +65,10 @@ pub struct ExchangeArgs {
     /// Price of one bitcoin at the simulated exchange.
     #[arg(long, env = "REVWALLET_EXCHANGE_PRICE", global = true, default_value = "10", value_parser = price)]
     pub exchange_price: Decimal,
-    /// Time that each call to the simulated exchange and chain takes.
+    /// Time that each call to the simulated exchange and blockchain takes.
     #[arg(long, env = "REVWALLET_SIMULATED_LATENCY", global = true, default_value = "0s", value_parser = settings::duration)]
     pub simulated_latency: Duration,
-    /// Share of the calls to the simulated exchange and chain that fail, from 0 to 1.
+    /// Share of the calls to the simulated exchange and blockchain that fail, from 0 to 1.
     #[arg(long, env = "REVWALLET_SIMULATED_FAILURES", global = true, default_value = "0", value_parser = share)]
     pub simulated_failures: f64,
     /// Seed of the simulated failures.
@@ -85,7 +87,7 @@ pub(super) struct OrderLimits {
 }
 
 impl ExchangeArgs {
-    /// Parses the amounts, which depend on the default currency.
+    /// Parses the limits of orders, whose decimals depend on the default currency.
     pub(super) fn limits(&self, currency: Currency) -> anyhow::Result<OrderLimits> {
         let parse = |name: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(|text| Minor::parse_amount(text, currency));
@@ -118,7 +120,8 @@ impl ExchangeArgs {
             backoff_max: Duration::from_secs(10),
             unknown_interval: self.order_unknown_interval,
             call_timeout: self.order_call_timeout,
-            // A claim makes at most four calls between two writes.
+            // A worker makes at most four calls before it writes the outcome of a step, and all must end within the
+            // lease.
             lease: self.order_call_timeout * 4 + Duration::from_secs(2),
             notifies,
         }
@@ -130,7 +133,7 @@ fn fee(text: &str) -> Result<Rate, String> {
     if rate.to_stored() < 10_000 { Ok(rate) } else { Err("must be below 100".to_owned()) }
 }
 
-/// Parses a price: a decimal above zero.
+/// Parses a price of crypto: a decimal above zero.
 pub(super) fn price(text: &str) -> Result<Decimal, String> {
     let price: Decimal = text.parse().map_err(|_| "must be a decimal, such as 10.5".to_owned())?;
     if price > Decimal::ZERO && price.scale() <= 8 && price < Decimal::from(1_000_000_000_000_i64) {

@@ -44,19 +44,19 @@ pub enum OrderCommand {
         /// Number of the order.
         order: i64,
     },
-    /// Let an order begin that waits for approval.
+    /// Let an order that waits for approval begin.
     Approve(CommandArgs),
     /// Try the step or the undo of an order again, now.
     Retry(CommandArgs),
-    /// Count the undo of a stuck order as done by hand.
+    /// Skip the undo on which an order is stuck, because it was done by hand.
     Skip(CommandArgs),
-    /// Give an order up: everything of it is undone.
+    /// Give an order up and undo its steps.
     Abort(CommandArgs),
-    /// Say what became of a call whose outcome is unknown.
+    /// Set the outcome of a call that the other system could not report.
     Resolve {
         /// Number of the order.
         order: i64,
-        /// Answer of the other system about the call.
+        /// Outcome of the call, as you learned it from the other system.
         #[arg(long, value_parser = ["done", "not-done"])]
         outcome: String,
         /// The reason, for the audit log.
@@ -65,7 +65,7 @@ pub enum OrderCommand {
     },
 }
 
-/// An order, or all orders in a state, and the reason.
+/// Arguments of a command to an order, or to all open orders in a state.
 #[derive(Debug, clap::Args)]
 pub struct CommandArgs {
     /// Number of the order.
@@ -83,12 +83,12 @@ pub struct CommandArgs {
 pub enum ExchangeCommand {
     /// Print the balances of the hot wallets.
     HotWallets,
-    /// Move money between the outside and a hot wallet.
+    /// Deposit money into a hot wallet, or withdraw money from it.
     Fund {
         /// Code of the currency: BTC or the default currency.
         #[arg(long = "in")]
         code: String,
-        /// A decimal; below zero, money leaves.
+        /// Amount to deposit, as a decimal; a negative amount is withdrawn.
         #[arg(long, allow_hyphen_values = true)]
         amount: String,
         /// The reason, for the audit log.
@@ -106,7 +106,7 @@ pub enum ExchangeCommand {
         /// Time that each call takes.
         #[arg(long, value_parser = settings::duration)]
         latency: Option<Duration>,
-        /// How long nothing is answered from now on.
+        /// Time for which every call fails from now on.
         #[arg(long, value_parser = settings::duration)]
         down: Option<Duration>,
     },

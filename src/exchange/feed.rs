@@ -1,4 +1,5 @@
-//! The topic `order:{id}`: the states of an order, for its user and for callers with `admin`.
+//! The realtime topic `order:{id}`, which sends each new state of an order to the order's user and to callers with the
+//! scope `admin`.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use crate::ledger::tail::SealedRow;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, Wanted};
 
-/// The topics of orders; their events are in the event table.
+/// The realtime topics of orders. Their messages come from the event table only, not from transfers.
 pub struct OrderTopics(pub Database);
 
 impl Feed for OrderTopics {

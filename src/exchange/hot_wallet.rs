@@ -1,4 +1,5 @@
-//! Hot wallets: the funds of the house in both currencies. They are never overdrawn, and funded by operators only.
+//! Hot wallets: the accounts from which the house pays for orders, in both currencies. They are never overdrawn, and
+//! only operators fund them.
 
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::telemetry::gauge_value;
 use crate::wallet::from_post_error;
 
-/// Interval at which the hot wallets and the price are measured.
+/// Interval at which the balances of the hot wallets and the price are read for the metrics.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Balances of the hot wallets.
+/// Balances of the two hot wallets of the house.
 #[derive(Debug, Clone, Copy)]
 pub struct HotWallets {
     pub fiat: Minor,
@@ -30,7 +31,7 @@ pub struct HotWallets {
 }
 
 impl Exchange {
-    /// The balances of the hot wallets: only for callers with `wallet:read`.
+    /// Returns the balances of the hot wallets to a caller with the scope `wallet:read`.
     pub async fn hot_wallets(&self, caller: &Caller) -> Result<HotWallets> {
         caller.require_scope(Scope::WalletRead)?;
         self.read_hot_wallets().await
@@ -45,8 +46,8 @@ impl Exchange {
         Ok(HotWallets { fiat: at(0), crypto: at(1) })
     }
 
-    /// Moves money between the outside and a hot wallet. `amount` is a decimal; a negative amount leaves the hot
-    /// wallet.
+    /// Deposits money from outside the ledger into a hot wallet, or withdraws it if `amount`, a decimal, is negative.
+    /// Returns the new balance.
     pub async fn fund_hot_wallet(
         &self,
         currency: Currency,
@@ -89,19 +90,19 @@ impl Exchange {
         Ok(posted.available(hot).unwrap_or_default())
     }
 
-    /// Whether the user is the house.
+    /// Returns whether the user stands for the house, whose wallets are the hot wallets.
     pub(super) async fn is_house(&self, user: UserId) -> Result<bool> {
         let mut db = self.db.acquire("exchange.house").await?;
         Ok(sql::house(&mut db).await? == Some(user))
     }
 
-    /// Measures the hot wallets and the price until the program stops.
+    /// Updates the metrics of the hot wallets and of the price until the process stops.
     pub async fn run_upkeep(self, stopping: CancellationToken) -> anyhow::Result<()> {
         loop {
             if let Err(error) = self.measure().await {
                 tracing::debug!(
                     error.message = %error,
-                    "the hot wallets cannot be measured; retrying in {SAMPLE_INTERVAL:?}"
+                    "reading the hot wallets or the price for the metrics failed; retrying in {SAMPLE_INTERVAL:?}"
                 );
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {

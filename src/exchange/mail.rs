@@ -14,7 +14,7 @@ use super::outside::{Notice, Notifier};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// Longest time that a command of the mail server may take.
+/// Longest time that a command to the mail server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends mail through an SMTP server.
@@ -24,9 +24,9 @@ pub(super) struct Mailer {
 }
 
 impl Mailer {
-    /// `server` is a URL: `smtp://`, `smtps://`, or `smtp://…?tls=required` for STARTTLS.
+    /// Creates a mailer from the URL of the server: `smtp://`, `smtps://`, or `smtp://…?tls=required` for STARTTLS.
     pub(super) fn new(server: &Secret, from: &str) -> anyhow::Result<Self> {
-        // The error would repeat the URL, which can contain a password.
+        // The cause is dropped, because its text would repeat the URL, which can contain a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(server.reveal())
             .map_err(|_| anyhow!("--smtp-url is not the URL of a mail server, such as smtps://user:password@mail.example.com"))?
             .timeout(Some(TIMEOUT))

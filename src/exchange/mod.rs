@@ -7,7 +7,7 @@
 //! | placing, getting and listing orders | [`order`] |
 //! | the steps of an order, and how each is booked | [`steps`] |
 //! | the other exchange and the chain, simulated | [`outside`] |
-//! | mail to users whose orders are over | [`mail`] |
+//! | mail to users when their orders are over | [`mail`] |
 //! | the wallets of a user on the exchange | [`wallet`] |
 //! | the funds of the house | [`hot_wallet`] |
 //! | commands of operators on orders | [`operator`] |
@@ -49,10 +49,10 @@ use self::terms::Pair;
 
 pub use self::args::ExchangeArgs;
 
-/// Every companion statement of this slice, which commits together with a posting.
+/// Every SQL statement of the exchange that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
 
-/// The book of all wallets.
+/// Id of the ledger's book that contains all wallets.
 const BOOK: i32 = 1;
 
 /// Code of the crypto currency that is traded.
@@ -128,7 +128,7 @@ impl Exchange {
 }
 
 impl ExchangeParts {
-    /// The currencies that are traded.
+    /// Returns the two currencies that the exchange trades.
     pub fn pair(&self) -> Pair {
         self.pair
     }

@@ -14,13 +14,13 @@ use crate::saga::operator::{self, SagaCommand};
 /// Maximum number of orders that one bulk command changes.
 pub const BULK_MAX: i64 = 1_000;
 
-/// A command with its author and reason.
+/// A command of an operator to an order, with its author and its reason.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorCommand<'a> {
     pub command: SagaCommand,
     pub reason: &'a str,
     pub caller: &'a Caller,
-    /// `None` on the command line.
+    /// Origin of the HTTP request; `None` for a command from the command line.
     pub origin: Option<Origin>,
 }
 
@@ -37,7 +37,7 @@ impl OperatorCommand<'_> {
 }
 
 impl Exchange {
-    /// Runs a command on an order: only for callers with `admin`.
+    /// Applies a command to an order, and records it in the audit log. Requires the scope `admin`.
     pub async fn command(&self, order: SagaId, command: &OperatorCommand<'_>) -> Result<()> {
         command.caller.require_scope(Scope::Admin)?;
         let mut db = self.db.acquire("exchange.command").await?;
@@ -79,8 +79,8 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// Makes the worker try an order now, if the order is at one of these steps and waits for its next attempt. Without
-    /// steps, makes the worker send the notification of the order. Only for callers with `admin`.
+    /// Makes the saga worker try an order now, if the order is at one of `steps` and waits for its next attempt. If
+    /// `steps` is empty, makes the worker notify the user of an order that is over. Requires the scope `admin`.
     pub async fn wake(&self, order: SagaId, steps: &[&str], caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::Admin)?;
         let mut db = self.db.acquire("exchange.wake").await?;

@@ -1,4 +1,4 @@
-//! Quotes: terms of an order that are locked for a while, and used at most once.
+//! Quotes: terms of an order that are locked for a while, and that at most one order can use.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,11 +8,11 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// Time for which an expired quote is kept. Until then, an order with the quote is refused because the quote has ended;
-/// later, because the quote does not exist.
+/// Time for which an expired quote is kept, so that an order with the quote is refused because the quote has ended.
+/// Later, the order is refused because the quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
-/// A quote.
+/// A quote: the terms of an order, locked until `expires_at`.
 #[derive(Debug, Clone)]
 pub struct ExchangeQuote {
     pub id: Uuid,
@@ -21,7 +21,7 @@ pub struct ExchangeQuote {
 }
 
 impl Exchange {
-    /// Quotes an order of the signed-in user.
+    /// Creates a quote for an order of the signed-in user.
     pub async fn quote(
         &self,
         side: Side,
@@ -41,13 +41,13 @@ impl Exchange {
         Ok(ExchangeQuote { id, terms, expires_at })
     }
 
-    /// The terms of an order at the current price.
+    /// Computes the terms of an order at the current price.
     pub(super) async fn terms(&self, side: Side, amount: OrderAmount) -> Result<Terms> {
         let price = self.exchanger.price().await.map_err(|error| {
             tracing::warn!(
                 event = "exchange.price_unavailable",
                 error.message = error.into_cause().to_string(),
-                "reading the price failed; orders that need it are refused until a read succeeds"
+                "reading the price from the other exchange failed; orders that need it are refused until a read succeeds"
             );
             ExchangeRefusal::PriceUnavailable
         })?;

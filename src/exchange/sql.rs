@@ -1,4 +1,4 @@
-//! Statements of quotes and orders.
+//! SQL statements on quotes and orders.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,7 +10,8 @@ use crate::ids::{SagaId, TransferId, UserId};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Places an order and begins its saga, if its quote is open and the user within the limits.
+/// Statement that places an order and begins its saga in the transaction of a ledger posting, if the quote is open and
+/// the user is within the limits.
 pub static PLACED: CompanionKind = CompanionKind {
     name: "exchange.placed",
     sql: "with took as (select n from public.place_orders($2::text::json) n)",
@@ -51,7 +52,7 @@ pub(super) async fn create_quote(
     Ok(expires_at.fetch_one(db).await?)
 }
 
-/// The terms of a quote of this user.
+/// Returns the terms of a quote, if the quote belongs to this user.
 pub(super) async fn find_quote(
     db: &mut PgConnection,
     id: Uuid,
@@ -77,7 +78,7 @@ pub(super) async fn find_quote(
     }))
 }
 
-/// Whether a quote can still be used.
+/// Returns whether a quote can still be used: it has not expired, and no order has used it.
 pub(super) async fn is_quote_open(db: &mut PgConnection, id: Uuid) -> Result<bool> {
     let is_open = sqlx::query_scalar!(
         r#"select exists (
@@ -90,7 +91,7 @@ pub(super) async fn is_quote_open(db: &mut PgConnection, id: Uuid) -> Result<boo
     Ok(is_open.fetch_one(db).await?)
 }
 
-/// Sum of the fiat amounts of a user's orders in the last `hours` hours, without failed orders.
+/// Returns the sum of the fiat amounts of a user's orders in the last `hours` hours, without failed orders.
 pub(super) async fn volume(
     db: &mut PgConnection,
     user: UserId,
@@ -106,7 +107,7 @@ pub(super) async fn volume(
     Ok(volume.fetch_one(db).await?)
 }
 
-/// The order whose money this transfer holds.
+/// Finds the order whose money this transfer holds.
 pub(super) async fn order_of(
     db: &mut PgConnection,
     transfer: TransferId,
@@ -165,7 +166,7 @@ pub(super) async fn orders(db: &mut PgConnection, filter: &OrderFilter) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The user who owns an order.
+/// Returns the user who placed an order, if the order exists.
 pub(super) async fn owner(db: &mut PgConnection, order: SagaId) -> Result<Option<UserId>> {
     let owner = sqlx::query_scalar!(
         r#"select app_user as "user: UserId" from exchange_order where id = $1"#,
@@ -189,14 +190,14 @@ pub(super) async fn open_orders(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// The user with the role `house`.
+/// Finds the user with the role `house`, who stands for the owner of the hot wallets.
 pub(super) async fn house(db: &mut PgConnection) -> Result<Option<UserId>> {
     let house =
         sqlx::query_scalar!(r#"select id as "id: UserId" from app_user where role = 'house'"#);
     Ok(house.fetch_optional(db).await?)
 }
 
-/// E-mail address and first name of a user.
+/// Returns the e-mail address and the first name of a user.
 pub(super) async fn recipient(
     db: &mut PgConnection,
     user: UserId,

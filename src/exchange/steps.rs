@@ -34,7 +34,7 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 
-/// Name of the first step, which the posting that places the order does.
+/// Name of the first step. The ledger posting that places an order also does this step.
 pub(super) const HELD: &str = "hold";
 
 const HOLD: StepDefinition = StepDefinition { name: HELD, calls: false, has_undo: true };
@@ -42,20 +42,20 @@ const EXCHANGE: StepDefinition = StepDefinition { name: "exchange", calls: true,
 const WITHDRAW: StepDefinition = StepDefinition { name: "withdraw", calls: true, has_undo: false };
 const PAYOUT: StepDefinition = StepDefinition { name: "payout", calls: false, has_undo: false };
 
-/// All definitions, the newest of each side after the older ones. An order finishes under the version that it began
-/// with, so changed steps are a new definition.
+/// All definitions of the steps of an order; the newest definition of each side comes last. An order finishes under the
+/// version that it began with, so changed steps need a new definition.
 static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "buy", version: 1, steps: &[HOLD, EXCHANGE, WITHDRAW] },
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
 ];
 
-/// The definition that new orders begin with.
+/// Returns the definition under which new orders of a side begin.
 pub(super) fn newest(side: Side) -> &'static Definition {
     let newest = DEFINITIONS.iter().rev().find(|definition| definition.kind == side.name());
     newest.expect("both sides have a definition")
 }
 
-/// Currency and amount that an order holds: the side of the trade that the user pays.
+/// Returns the currency and the amount that an order holds: those that the user pays.
 pub(super) fn held(pair: Pair, side: Side, fiat: Minor, crypto: Minor) -> (Currency, Minor) {
     match side {
         Side::Buy => (pair.fiat, fiat),
@@ -63,19 +63,19 @@ pub(super) fn held(pair: Pair, side: Side, fiat: Minor, crypto: Minor) -> (Curre
     }
 }
 
-/// Carries out the steps of orders.
+/// Carries out the steps of orders for the saga engine.
 pub struct OrderSteps {
     pub(super) wallets: Wallets,
     pub(super) exchanger: Arc<dyn Exchanger>,
     pub(super) chain: Arc<dyn ChainGateway>,
-    /// `None` without a mail server.
+    /// Sends mail to users; `None` if no mail server is set.
     pub(super) notifier: Option<Arc<dyn Notifier>>,
     pub(super) db: Database,
     pub(super) pair: Pair,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A movement between accounts of the house and the world.
+/// A movement of money between accounts of the system, such as from the hot wallet to the world outside the ledger.
 struct Movement {
     kind: TransferKind,
     from: SystemRole,
@@ -188,7 +188,7 @@ impl SagaHandler for OrderSteps {
     }
 }
 
-/// The side of the trade that does or undoes the step.
+/// Returns the side on which the house trades: the side of the order to do the step, the opposite side to undo it.
 fn trade_side(side: Side, action: StepAction) -> Side {
     match (side, action) {
         (Side::Buy, StepAction::Do) | (Side::Sell, StepAction::Undo) => Side::Buy,
@@ -200,8 +200,8 @@ fn input(call: &Call<'_>) -> Result<OrderInput> {
     serde_json::from_str(call.input.get()).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Fiat amount that a trade moved. Without an answer, an operator has resolved the trade as done, at the price of the
-/// order.
+/// Returns the fiat amount that a trade moved. If an operator has resolved the trade as done, the other exchange has
+/// reported no amount, so the price of the order applies.
 fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
     let fill = answer.map(Option::<Fill>::deserialize).transpose();
     let fill = fill.map_err(|cause| Error::Internal(cause.into()))?.flatten();
@@ -209,7 +209,7 @@ fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
 }
 
 impl OrderSteps {
-    /// The movements of a trade, or of the opposite trade that undoes it.
+    /// Returns the movements of money for a trade, or for the opposite trade that undoes it.
     fn trade_movements(
         &self,
         call: &Call<'_>,
@@ -253,7 +253,7 @@ impl OrderSteps {
         Ok(movements.into_iter().filter(|movement| movement.amount > Minor::ZERO).collect())
     }
 
-    /// Posts movements between accounts of the house and the world, as one transfer.
+    /// Writes movements between accounts of the system to the ledger, as a single transfer.
     async fn post(
         &self,
         call: &Call<'_>,
@@ -280,7 +280,7 @@ impl OrderSteps {
         }
     }
 
-    /// Pays the user from the hot wallet, and the fee to the house.
+    /// Pays the user from the hot wallet, and from there also the fee to the house.
     async fn pay(
         &self,
         call: &Call<'_>,

@@ -39,7 +39,7 @@ impl std::str::FromStr for Side {
     }
 }
 
-/// The two currencies of the exchange.
+/// The two currencies that the exchange trades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
     pub fiat: Currency,
@@ -56,7 +56,8 @@ pub enum OrderAmount {
 }
 
 impl OrderAmount {
-    /// Text of the amount in the content that is hashed with an idempotency key.
+    /// Returns the amount as text. The text is hashed with the idempotency key, to detect a key reused with another
+    /// amount.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),
@@ -73,12 +74,12 @@ pub struct Terms {
     pub fiat: Minor,
     pub fee: Minor,
     pub crypto: Minor,
-    /// Fiat per unit of crypto.
+    /// Price of a unit of crypto in the fiat currency.
     pub price: Decimal,
 }
 
 impl Terms {
-    /// Computes the terms at a price.
+    /// Computes the terms of an order at a price.
     pub fn new(
         side: Side,
         amount: OrderAmount,

@@ -12,7 +12,7 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::wallet::main_wallet::MainPosting;
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Balances of a user.
+/// Balances of a user on the exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct ExchangeWallet {
     pub user: UserId,
@@ -22,8 +22,8 @@ pub struct ExchangeWallet {
 }
 
 impl Exchange {
-    /// The balances of a user, for that user and for callers with `wallet:read`. The balances of the house are those of
-    /// the hot wallets.
+    /// Returns the balances of a user to that user, or to a caller with the scope `wallet:read`. For the user of the
+    /// house, returns the balances of the hot wallets.
     pub async fn wallet(&self, user: UserId, caller: &Caller) -> Result<ExchangeWallet> {
         caller.require_user_or_scope(user, Scope::WalletRead)?;
         if self.is_house(user).await? {
@@ -44,7 +44,7 @@ impl Exchange {
         Ok(ExchangeWallet { user, pair: self.pair, fiat: fiat.balance, crypto: crypto.balance })
     }
 
-    /// Opens the wallets of a user that do not exist yet.
+    /// Opens a wallet in each currency of the exchange in which the user has no wallet yet.
     pub async fn open_wallets(&self, user: UserId, meta: RequestMeta<'_>) -> Result<()> {
         meta.caller.require_user_or_scope(user, Scope::WalletWrite)?;
         let currencies = [self.pair.fiat, self.pair.crypto];
@@ -52,7 +52,7 @@ impl Exchange {
         if opened { Ok(()) } else { Err(ExchangeRefusal::WalletsExist.into()) }
     }
 
-    /// Moves fiat money from outside into the wallet of a user.
+    /// Deposits fiat money from outside the ledger into the wallet of a user.
     pub async fn deposit(
         &self,
         user: UserId,
@@ -62,7 +62,7 @@ impl Exchange {
         meta.caller.require_user_or_scope(user, Scope::WalletWrite)?;
         self.wallets.deposit_main(&PlayerId::from(user), self.pair.fiat, amount, meta).await
     }
-    /// Adds signed amounts to the balances of a user, in one posting: only for callers with `admin`.
+    /// Adds signed amounts to the balances of a user, in a single posting. Requires the scope `admin`.
     pub async fn adjust(
         &self,
         user: UserId,

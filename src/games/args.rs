@@ -13,10 +13,11 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Games store")]
 pub struct GamesArgs {
-    /// Percentage of the price without tax that the operator keeps of a publisher's sale; a publisher can have its own.
+    /// Percentage that the operator keeps of the price, without tax, of a publisher's game; a publisher can have its
+    /// own percentage.
     #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = Rate::parse_share)]
     pub store_fee: Rate,
-    /// Taxes that the prices include, by currency: `EUR=19,USD=8.25`.
+    /// Percentages of tax that the prices include, by currency: `EUR=19,USD=8.25`.
     #[arg(
         long,
         env = "REVWALLET_TAX_RATES",
@@ -25,13 +26,13 @@ pub struct GamesArgs {
         hide_default_value = true
     )]
     pub tax_rates: TaxRates,
-    /// How long after a purchase its buyer can refund it.
+    /// Time after a purchase within which the buyer can refund it.
     #[arg(long, env = "REVWALLET_REFUND_WINDOW", global = true, default_value = "14d", value_parser = settings::duration)]
     pub refund_window: Duration,
 }
 
 impl GamesArgs {
-    /// Refuses taxes in currencies that do not exist.
+    /// Returns an error if a tax rate is set for a currency that is not supported.
     pub(super) fn require_currencies(&self, currencies: &Currencies) -> anyhow::Result<()> {
         for code in self.tax_rates.currencies() {
             currencies

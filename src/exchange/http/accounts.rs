@@ -1,4 +1,5 @@
-//! `/exchange/register` and `/exchange/login`: the same users as everywhere, with the bodies of the exchange.
+//! Routes `/exchange/register` and `/exchange/login`. They register and sign in the same users as the rest of the API,
+//! with request and response bodies of their own.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -56,7 +57,7 @@ async fn register_trader(
     Ok(Replayable::ok(RegisteredBody { id: registered.id.0 }, registered.replayed))
 }
 
-/// Gives a taken name the status 409, and every other invalid field the status 422.
+/// Converts the error of an invalid profile: the status is 409 if only the name or the address is taken, otherwise 422.
 fn into_exchange_error(error: Error) -> Error {
     match error {
         Error::InvalidProfile(fields) if fields.iter().all(|field| field.detail == "is taken") => {
@@ -85,7 +86,7 @@ struct LoginBody<'a> {
 struct LoggedInBody<'a> {
     #[schema(example = "OK")]
     status: &'static str,
-    /// Credential for the header `Authorization: Bearer`, which the response has too.
+    /// Credential to send in the header `Authorization: Bearer`. The response contains the same header.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }

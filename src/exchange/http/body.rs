@@ -1,4 +1,4 @@
-//! Members of the bodies of the exchange.
+//! Parts of the request and response bodies of the exchange.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use crate::saga::StepRow;
 use crate::saga::{SagaState, StepState};
 use crate::wallet::http::body::number;
 
-/// The amount of an order; a request has at most one of the two members.
+/// Parses the amount of an order, which a request may give in fiat or in crypto, but not in both.
 pub(super) fn order_amount(
     validator: &mut Validator,
     pair: Pair,
@@ -36,7 +36,7 @@ pub(super) fn order_amount(
     parsed_fiat.map(OrderAmount::Fiat).or(parsed_crypto.map(OrderAmount::Crypto))
 }
 
-/// The answer to a request that has nothing else to say.
+/// Response body that reports only success.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeStatus)]
 pub(in crate::exchange) struct StatusBody {
@@ -65,13 +65,13 @@ pub(super) struct StepBody {
     started_at: Option<String>,
     #[schema(required, example = "2026-01-31T12:00:00.223456Z", format = DateTime)]
     ended_at: Option<String>,
-    /// The last failure.
+    /// Text of the last failure of the step.
     #[schema(required)]
     error: Option<String>,
-    /// Id of the transfer that booked it.
+    /// Id of the transfer that moved the money of the step.
     #[schema(required, example = "17")]
     transfer_id: Option<String>,
-    /// Id of the transfer that booked its undo.
+    /// Id of the transfer that moved the money back when the step was undone.
     #[schema(required)]
     undo_transfer_id: Option<String>,
 }
@@ -106,7 +106,7 @@ pub(in crate::exchange) struct OrderBody {
     side: Side,
     #[schema(value_type = SagaState)]
     state: &'static str,
-    /// Why it is not simply processing.
+    /// Reason for the state, unless the order is processing normally.
     #[schema(required)]
     reason: Option<String>,
     /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
@@ -116,7 +116,7 @@ pub(in crate::exchange) struct OrderBody {
     crypto_amount: JsonDecimal,
     #[schema(value_type = f64, example = 0.00)]
     fee: JsonDecimal,
-    /// Fiat per unit of crypto.
+    /// Price of a unit of crypto in the fiat currency.
     #[schema(value_type = f64, example = 10)]
     price: JsonDecimal,
     #[schema(example = "EUR")]
@@ -127,7 +127,7 @@ pub(in crate::exchange) struct OrderBody {
     created_at: String,
     #[schema(required, example = "2026-01-31T12:00:00.323456Z", format = DateTime)]
     ended_at: Option<String>,
-    /// From then on, an order that is not complete is undone.
+    /// Moment after which the order is undone if it is not complete.
     #[schema(example = "2026-01-31T12:15:00.123456Z", format = DateTime)]
     deadline: String,
     steps: Vec<StepBody>,
@@ -157,7 +157,7 @@ impl OrderBody {
     }
 }
 
-/// Converts a price for a response.
+/// Converts a price to a number of a JSON response.
 pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<JsonDecimal> {
     JsonDecimal::new(value.to_string())
 }

@@ -1,4 +1,4 @@
-//! `/exchange/info`: what the exchange trades, and its limits.
+//! Route `/exchange/info`, which returns the currencies, the fee and the limits of the exchange.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -24,7 +24,7 @@ where
     OpenApiRouter::new().routes(routes!(get_exchange_info))
 }
 
-/// Currencies, fee and limits of the exchange. Limits are in the fiat currency; null is no limit.
+/// Currencies, fee and limits of the exchange. Limits are in the fiat currency; null means no limit.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeInfo)]
 struct InfoBody {
@@ -32,19 +32,19 @@ struct InfoBody {
     fiat_currency: String,
     #[schema(example = "BTC")]
     crypto_currency: String,
-    /// Percentage of the traded amount.
+    /// Fee, as a percentage of the traded amount.
     #[schema(value_type = f64, example = 0)]
     fee_percent: JsonDecimal,
-    /// Least amount of an order.
+    /// Smallest amount of an order.
     #[schema(required, value_type = Option<f64>, example = json!(null))]
     min: Option<JsonDecimal>,
     /// Largest amount of an order.
     #[schema(required, value_type = Option<f64>, example = json!(null))]
     max: Option<JsonDecimal>,
-    /// Orders above it wait for approval.
+    /// Amount above which an order waits for an operator's approval.
     #[schema(required, value_type = Option<f64>, example = json!(null))]
     approval: Option<JsonDecimal>,
-    /// Whether the caller may deposit.
+    /// Whether the caller may deposit fiat money.
     #[schema(example = true)]
     may_deposit: bool,
 }

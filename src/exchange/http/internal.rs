@@ -1,8 +1,9 @@
-//! Routes of the internal listener, for other services: balances, and calls of the steps of an order.
+//! Routes on the internal listener, with which other services read and change balances and trigger the steps of an
+//! order.
 //!
-//! Each route requires the scope `admin`, even on the internal listener. A call of a step does not move money by
-//! itself: it makes the worker try the step now. The worker asks the other system about the reference of the step, as
-//! in every attempt.
+//! Each route requires the scope `admin`, even on the internal listener. A request to trigger a step does not move
+//! money by itself: it makes the saga worker try the step now. As in every attempt, the worker asks the other system
+//! whether the call of the step took effect.
 
 use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
@@ -82,7 +83,7 @@ struct DeltaBody<'a> {
     fiat_amount: RawField<'a>,
 }
 
-/// Adds signed amounts to the balances of a user: both or neither.
+/// Adds signed amounts to the fiat and crypto balances of a user, in a single transaction.
 async fn change_balances(
     State(exchange): State<Exchange>,
     Authenticated(caller): Authenticated,
@@ -125,7 +126,7 @@ struct StepBody<'a> {
 }
 
 impl StepBody<'_> {
-    /// Refuses a body that does not match the order.
+    /// Returns an error unless the fields of the body match the order.
     fn require_match(&self, order: &Order, crypto: Currency) -> Result<()> {
         let mut validator = Validator::default();
         let other = "is not that of the order";
@@ -194,7 +195,7 @@ async fn call_chain(
     Ok(Json(StatusBody::OK))
 }
 
-/// Makes the worker send the notification of an order that is over, if it was not sent yet.
+/// Makes the saga worker notify the user now that an order is over, unless the user was notified already.
 async fn call_notifier(
     State(exchange): State<Exchange>,
     Authenticated(caller): Authenticated,

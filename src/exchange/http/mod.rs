@@ -1,4 +1,5 @@
-//! `/exchange`: accounts, wallets, quotes and orders; `/api/orders` for operators; routes of the internal listener.
+//! HTTP routes of the exchange: `/exchange` for traders, `/api/orders` and `/api/hot-wallets` for operators, and routes
+//! on the internal listener for other services.
 
 mod accounts;
 pub(super) mod body;

@@ -1,4 +1,5 @@
-//! `/api/orders`: orders of all users, and commands of operators on them.
+//! Routes for operators: `/api/orders` lists and controls the orders of all users, and `/api/hot-wallets` shows the
+//! funds of the house.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -27,7 +28,7 @@ use crate::saga::SagaState;
 use crate::saga::operator::SagaCommand;
 use crate::wallet::http::body::number;
 
-/// Longest reason, in characters.
+/// Longest reason that an operator may give for a command, in characters.
 const REASON_MAX: usize = 500;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -55,14 +56,14 @@ struct AllOrdersQuery {
     /// Maximum number of orders of a page.
     #[param(example = 100)]
     limit: Option<i64>,
-    /// The last order of the page before.
+    /// Id of the last order of the previous page.
     #[param(example = json!(null))]
     after: Option<String>,
 }
 
 /// List orders
 ///
-/// For admins: those of all users, newest first, with their steps.
+/// Returns the orders of all users, newest first, with their steps. Requires the scope `admin`.
 #[utoipa::path(
     get, path = "/api/orders", tag = "exchange", security(("bearer" = [])),
     params(AllOrdersQuery),
@@ -83,7 +84,7 @@ async fn list_orders(
     Ok(Page::new(bodies.collect::<Result<_>>()?, next))
 }
 
-/// Name of a command.
+/// Name of an operator's command to an order.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[schema(as = OrderCommandName)]
 #[serde(rename_all = "snake_case")]
@@ -95,7 +96,7 @@ enum CommandName {
     Resolve,
 }
 
-/// Outcome of a call, as the operator found it.
+/// Outcome of a call to another system, as the operator found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[schema(as = ResolvedOutcome)]
 #[serde(rename_all = "kebab-case")]
@@ -107,11 +108,11 @@ enum ResolvedOutcome {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = OrderCommand)]
 struct CommandBody<'a> {
-    /// Why, for the audit log.
+    /// Reason for the command, which the audit log records.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "confirmed by the exchange")]
     reason: RawField<'a>,
-    /// For `resolve`.
+    /// Outcome of the call; required for `resolve`, and not allowed for other commands.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ResolvedOutcome>)]
     outcome: RawField<'a>,
@@ -149,9 +150,9 @@ impl CommandBody<'_> {
 
 /// Apply a command of an operator to an order
 ///
-/// For admins. `approve` lets an order begin that waits for approval; `retry` tries its step or undo again; `skip`
-/// counts the undo of a stuck order as done by hand; `abort` gives an order up; `resolve` says what became of a call
-/// whose outcome is unknown.
+/// Requires the scope `admin`. `approve` lets an order that waits for approval begin. `retry` tries the current step or
+/// undo again. `skip` skips the undo on which an order is stuck, because it was done by hand. `abort` gives an order up
+/// and undoes its steps. `resolve` sets the outcome of a call that the other system could not report.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
@@ -180,21 +181,21 @@ async fn command_order(
 #[derive(Deserialize, ToSchema)]
 #[schema(as = BulkOrderCommand)]
 struct BulkCommandBody<'a> {
-    /// The state of the orders.
+    /// State of the orders that receive the command.
     #[serde(borrow, default)]
     #[schema(required, value_type = SagaState)]
     state: RawField<'a>,
-    /// Any but `resolve`, whose outcome differs from order to order.
+    /// Command to send: any except `resolve`, because its outcome differs from order to order.
     #[serde(borrow, default)]
     #[schema(required, value_type = CommandName)]
     command: RawField<'a>,
-    /// Why, for the audit log.
+    /// Reason for the command, which the audit log records.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "the exchange is back")]
     reason: RawField<'a>,
 }
 
-/// Orders that took a command.
+/// Ids of the orders to which a command was applied.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CommandedOrders)]
 pub(in crate::exchange) struct CommandedBody {
@@ -210,7 +211,8 @@ impl From<Vec<SagaId>> for CommandedBody {
 
 /// Send a command to many orders
 ///
-/// For admins: every open order in a state, at most 1000. Orders that the command does not fit are left out.
+/// Requires the scope `admin`. Applies the command to every open order in a state, but to at most 1000 orders. Skips
+/// orders in which the command is not possible.
 #[utoipa::path(
     post, path = "/api/orders/commands", tag = "exchange", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused")),
@@ -273,7 +275,7 @@ impl HotWalletsBody {
 
 /// Get the hot wallets
 ///
-/// For callers with `wallet:read`: the funds of the house.
+/// Returns the funds of the house. Requires the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/hot-wallets", tag = "exchange", security(("bearer" = [])),
     responses((status = 200, description = "The balances", body = HotWalletsBody), Problems),

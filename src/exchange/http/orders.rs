@@ -1,4 +1,5 @@
-//! `/exchange/quote`, `/exchange/buy`, `/exchange/sell` and the orders of a user.
+//! Routes with which users quote, place and read orders: `/exchange/quote`, `/exchange/buy`, `/exchange/sell`,
+//! `/exchange/order` and `/exchange/orders`.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -67,7 +68,7 @@ struct QuoteBody {
     quote_id: String,
     #[schema(example = "buy")]
     side: Side,
-    /// Fiat per unit of crypto.
+    /// Price of a unit of crypto in the fiat currency.
     #[schema(value_type = f64, example = 10)]
     price: JsonDecimal,
     #[schema(value_type = f64, example = 0.00)]
@@ -98,7 +99,7 @@ impl QuoteBody {
 
 /// Quote an order
 ///
-/// Locks the price for `--quote-lifetime`; a quote is used at most once.
+/// Locks the price for a time that the setting `--quote-lifetime` gives. Each quote is valid for at most one order.
 #[utoipa::path(
     post, path = "/exchange/quote", tag = "exchange", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a quote moves nothing")),
@@ -135,7 +136,8 @@ struct NewOrderBody<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
-    /// Id of a quote. It already contains the amount; an amount in the request must equal that of the quote.
+    /// Id of a quote, which already contains the amount. If the request gives an amount too, it must equal the amount
+    /// of the quote.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = json!(null))]
     quote_id: RawField<'a>,
@@ -220,7 +222,7 @@ async fn place(
 
 /// Get an order
 ///
-/// With every step. Users get their own orders, admins all.
+/// Returns an order with its steps. Users can get their own orders, admins all orders.
 #[utoipa::path(
     get, path = "/exchange/order/{order_id}", tag = "exchange", security(("bearer" = [])),
     params(("order_id" = i64, Path, description = "The order", example = 1)),
@@ -243,7 +245,7 @@ pub(super) struct OrderListQuery {
     /// Maximum number of orders of a page.
     #[param(example = 100)]
     pub(super) limit: Option<i64>,
-    /// The last order of the page before.
+    /// Id of the last order of the previous page.
     #[param(example = json!(null))]
     pub(super) after: Option<String>,
 }
@@ -264,7 +266,7 @@ impl OrderListQuery {
         })
     }
 
-    /// The query of the next page.
+    /// Returns the query string of the next page.
     pub(super) fn next(&self, after: i64, limit: i64) -> String {
         let state = self.state.as_deref().map(|state| format!("&state={state}"));
         format!("?after={after}&limit={limit}{}", state.unwrap_or_default())
@@ -273,7 +275,7 @@ impl OrderListQuery {
 
 /// List the orders of a user
 ///
-/// Newest first, with their steps. Users get their own orders, admins all.
+/// Returns the orders with their steps, newest first. Users can list their own orders, admins those of every user.
 #[utoipa::path(
     get, path = "/exchange/orders/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), OrderListQuery),

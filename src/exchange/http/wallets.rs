@@ -1,4 +1,4 @@
-//! `/exchange/wallet/{user_id}`: the wallets of a user.
+//! Routes under `/exchange/wallet/{user_id}`, which read, open and fund the wallets of a user on the exchange.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -48,7 +48,8 @@ struct WalletBody {
 
 /// Get the balances of a user
 ///
-/// Users get their own; other callers need `wallet:read`. The house shows the hot wallets.
+/// Users can get their own balances; other callers need the scope `wallet:read`. For the user of the house, returns the
+/// balances of the hot wallets.
 #[utoipa::path(
     get, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2)),
@@ -69,7 +70,7 @@ async fn get_exchange_wallet(
 
 /// Open the wallets of a user
 ///
-/// Opens those of both currencies that do not exist yet.
+/// Opens a wallet in each of the two currencies in which the user has no wallet yet.
 #[utoipa::path(
     post, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(

@@ -1,4 +1,4 @@
-//! Orders. Placing an order holds its money and begins its saga, in one posting.
+//! Placing of orders. A single ledger posting holds the user's money and begins the saga that executes the order.
 
 mod read;
 
@@ -25,10 +25,10 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Maximum number of attempts of an order that competes with other orders for a quote or a limit.
+/// Maximum number of attempts to place an order that competes with other orders for a quote or a limit.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Refusal of a companion whose quote has ended, or whose user has reached a limit.
+/// Error text of a posting that the database refused because the quote has ended or the user has reached a limit.
 const REFUSED: &str = "the quote or a limit does not permit the order";
 
 /// An order as the client requests it.
@@ -36,7 +36,7 @@ const REFUSED: &str = "the quote or a limit does not permit the order";
 pub struct OrderRequest {
     pub side: Side,
     pub user: UserId,
-    /// Optional with a quote.
+    /// Amount to trade; optional if the request has a quote.
     pub amount: Option<OrderAmount>,
     pub quote: Option<Uuid>,
 }
@@ -59,7 +59,7 @@ pub(super) struct OrderInput {
     pub traded: Minor,
 }
 
-/// The row of the companion: an order and its saga.
+/// An order and its saga, as the input row of the SQL function that places orders.
 #[derive(Serialize)]
 struct PlacedRow<'a> {
     side: &'a str,
@@ -141,7 +141,7 @@ impl Exchange {
         Err(Error::Overloaded)
     }
 
-    /// The terms of a request: from its quote, or at the current price.
+    /// Returns the terms of a requested order: those of its quote, or terms at the current price.
     async fn order_terms(&self, request: &OrderRequest) -> Result<Terms> {
         let OrderRequest { side, user, amount, quote } = request;
         let terms = match (quote, amount) {
@@ -172,7 +172,7 @@ impl Exchange {
         Ok(terms)
     }
 
-    /// Refuses terms beyond the limits of a single order.
+    /// Returns an error if the amount is outside the limits of a single order.
     pub(super) fn require_within_limits(&self, terms: &Terms) -> Result<()> {
         let fiat = self.pair.fiat;
         let limits = &self.limits;
@@ -186,7 +186,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Holds the money and begins the saga; `None` if the companion did not take effect.
+    /// Holds the user's money and begins the saga. Returns `None` if the database refused the order because of its
+    /// quote or a limit.
     async fn charge(
         &self,
         request: &OrderRequest,
@@ -259,7 +260,7 @@ impl Exchange {
         Companion::new(&PLACED, &row, REFUSED).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// The order that an earlier request with this key has placed.
+    /// Finds the order that an earlier request with this idempotency key has placed.
     async fn earlier_order(&self, key: Option<HashedKey>) -> Result<Option<PlacedOrder>> {
         let Some(key) = key else { return Ok(None) };
         let found = self.wallets.ledger().find(key).await;
@@ -270,7 +271,8 @@ impl Exchange {
         Ok(id.map(|id| PlacedOrder { id, replayed: true }))
     }
 
-    /// The reason that the companion of an order did not take effect; `None` if no committed data explains it.
+    /// Finds the reason for which the database refused an order: its quote has ended, or a limit is reached. Returns
+    /// `None` if no committed data explains it.
     async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Option<Error>> {
         let mut db = self.db.acquire("exchange.refusal").await?;
         if let Some(quote) = request.quote

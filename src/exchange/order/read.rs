@@ -12,7 +12,7 @@ use crate::ids::{SagaId, UserId};
 use crate::ledger::money::Minor;
 use crate::saga::{SagaState, StepRow};
 
-/// An order.
+/// An order with its terms, its state and its steps.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: SagaId,
@@ -38,7 +38,7 @@ pub struct OrderListFilter {
 }
 
 impl Exchange {
-    /// An order with its steps, for its user and for callers with `admin`.
+    /// Returns an order with its steps to its user, or to a caller with the scope `admin`.
     pub async fn order(&self, id: SagaId, caller: &Caller) -> Result<Order> {
         let is_admin = caller.has_scope(Scope::Admin);
         if !is_admin {
@@ -53,7 +53,7 @@ impl Exchange {
             .ok_or(Error::NotFound("order"))
     }
 
-    /// Orders of a user, newest first.
+    /// Returns the orders of a user, newest first, to that user or to a caller with the scope `admin`.
     pub async fn orders_of(
         &self,
         user: UserId,
@@ -64,7 +64,7 @@ impl Exchange {
         self.list(Some(user), filter).await
     }
 
-    /// Orders of all users, newest first: only for callers with `admin`.
+    /// Returns the orders of all users, or of `user`, newest first. Requires the scope `admin`.
     pub async fn orders(
         &self,
         user: Option<UserId>,

@@ -1,5 +1,5 @@
-//! The outside world: an exchange that trades, a chain that transfers crypto, and a notifier that tells users about
-//! their orders.
+//! Interfaces to other systems: an exchange that the house trades with, a blockchain that transfers crypto, and a
+//! notifier that tells users about their orders.
 //!
 //! Each call carries a reference that this program chose, and that the other system uses as an idempotency key.
 //! [`SagaHandler`] says which guarantees the saga engine relies on.
@@ -30,14 +30,14 @@ pub struct Trade {
     pub crypto: Minor,
 }
 
-/// Report of the other exchange about a trade.
+/// Result of a trade that was done, as the other exchange reports it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Fill {
     /// Amount that the other exchange took for a purchase, or paid for a sale, in minor units.
     pub fiat: Minor,
 }
 
-/// A withdrawal to the chain wallet of a user.
+/// A withdrawal to the wallet of a user on the blockchain.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ChainTransfer {
     pub user: UserId,
@@ -51,18 +51,18 @@ pub trait Exchanger: Send + Sync + 'static {
 
     fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;
 
-    /// Finds the trade with this reference. The answer of a trade that was done is a [`Fill`].
+    /// Asks for the outcome of the trade with this reference. The result of a trade that was done is a [`Fill`].
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 
     fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 }
 
-/// Tells users about their orders.
+/// Notifies users when their orders are over.
 pub trait Notifier: Send + Sync + 'static {
     fn notify<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<()>>;
 }
 
-/// A gateway to the chain.
+/// A gateway that transfers crypto on the blockchain.
 pub trait ChainGateway: Send + Sync + 'static {
     fn withdraw<'a>(
         &'a self,

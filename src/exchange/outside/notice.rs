@@ -9,7 +9,7 @@ use crate::ids::SagaId;
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub order: SagaId,
-    /// Identifies the notice; the same in every attempt.
+    /// Identifier of the notice; the same in every attempt, so that the recipient can recognize a repetition.
     pub reference: Uuid,
     /// E-mail address of the user.
     pub address: String,

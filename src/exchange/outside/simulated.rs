@@ -1,5 +1,6 @@
-//! The simulated outside world, with the faults of a real one: calls that take effect late, without an answer, despite
-//! an error, or twice; downtime, latency by setting, and failures at a seeded rate.
+//! A simulated exchange and blockchain, with the faults of real systems. A call can take effect late, without a
+//! response or despite an error, or arrive twice. Settings make the systems slow or down, or let a share of the calls
+//! fail; a seed makes these failures repeatable.
 //!
 //! The state of the simulation is in tables of the database that no other code reads, so that the state outlives the
 //! processes that call the simulation.
@@ -24,13 +25,13 @@ use crate::error::{Error, Result};
 use crate::exchange::terms::Pair;
 use crate::saga::CallOutcome;
 
-/// Time after which a late call takes effect.
+/// Delay after which a call with the fault `late` takes effect.
 const LATE: Duration = Duration::from_millis(300);
 
 /// Faults that can happen to a call.
 const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
 
-/// Faults that can happen to a question about a call, or to its cancellation.
+/// Faults that can happen when a worker asks about a call or cancels it.
 const QUESTION_FAULTS: [&str; 1] = ["mute"];
 
 /// Settings of the simulation.
@@ -38,9 +39,9 @@ const QUESTION_FAULTS: [&str; 1] = ["mute"];
 pub struct SimulationSettings {
     pub price: Decimal,
     pub latency: Duration,
-    /// Share of calls that meet a fault.
+    /// Share of calls that fail, from 0 to 1.
     pub failure_rate: f64,
-    /// The same seed makes the same references fail in the same way.
+    /// Seed of the failures. The same seed makes the same references fail in the same way.
     pub seed: u64,
 }
 
@@ -50,11 +51,11 @@ pub struct SimulationChange {
     pub price: Option<Decimal>,
     pub failure_rate: Option<f64>,
     pub latency: Option<Duration>,
-    /// Time for which nothing is answered from now on.
+    /// Time for which every call fails from now on.
     pub down: Option<Duration>,
 }
 
-/// The simulated exchange and chain. Cheap to clone.
+/// The simulated exchange and blockchain. Cheap to clone.
 #[derive(Clone)]
 pub struct SimulatedOutside(Arc<Simulation>);
 
@@ -64,7 +65,7 @@ struct Simulation {
     pair: Pair,
     calls: Combiner<ArrivingCall, ()>,
     questions: Combiner<String, CallOutcome>,
-    /// Number of questions so far, which is part of the seed, so that a question can fail now and succeed later.
+    /// Number of questions so far. It is part of the seed, so that the same question can fail now and succeed later.
     asked: AtomicU64,
 }
 
@@ -122,7 +123,8 @@ impl SimulatedOutside {
 }
 
 impl Simulation {
-    /// Returns the current settings after the simulated latency; an error while the outside world is down.
+    /// Waits for the simulated latency and returns the current settings. Returns an error while the simulated systems
+    /// are down.
     async fn settled(&self) -> Result<SimulationRow> {
         let mut db = self.db.acquire("simulation.settings").await?;
         let row = sql::simulation(&mut db).await?;
@@ -134,7 +136,7 @@ impl Simulation {
         if row.is_down { Err(unanswered()) } else { Ok(row) }
     }
 
-    /// The seeded fault among `kinds` that happens to this reference, if any.
+    /// Picks the fault among `kinds` that happens to this reference, if any. The same seed gives the same result.
     fn chance<'a>(
         &self,
         rate: f64,
@@ -154,7 +156,7 @@ impl Simulation {
         (roll < rate).then(|| kinds[index])
     }
 
-    /// Records calls that arrive at the same time. Returns an answer to each.
+    /// Records calls that arrive at the same time. Returns a response to each.
     async fn arrive(&self, calls: &[ArrivingCall]) -> Result<Vec<Result<()>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate);
@@ -204,7 +206,7 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Answers questions about references that arrive at the same time.
+    /// Returns the outcomes of the calls with these references, for questions that arrive at the same time.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
@@ -232,7 +234,7 @@ impl Simulation {
     }
 }
 
-/// Takes the next prepared fault for each of these references.
+/// Takes the next fault that a test has prepared for each of these references, if any.
 async fn take_faults(
     db: &mut PgConnection,
     row: &SimulationRow,

@@ -1,4 +1,4 @@
-//! Statements of the simulated outside world.
+//! SQL statements of the simulated exchange and blockchain.
 
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 
-/// The changed settings of the simulation; `None` stands for the setting of the program.
+/// Settings of the simulation that an operator has changed; `None` if the setting of the process applies.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SimulationRow {
     pub price: Option<String>,
@@ -51,7 +51,7 @@ pub(super) async fn simulate(
     Ok(())
 }
 
-/// Takes the next fault for each of these references, if there is one.
+/// Takes the next fault that a test has prepared for each of these references, if any.
 pub(super) async fn take_faults(
     db: &mut PgConnection,
     references: &[&str],
@@ -79,8 +79,8 @@ pub(super) struct CallRow<'a> {
     pub is_refused: bool,
 }
 
-/// Records calls: each reference takes effect once. `scale` is the power of ten between minor units of crypto and of
-/// fiat.
+/// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the power of ten between
+/// minor units of crypto and of fiat.
 pub(super) async fn arrive(
     db: &mut PgConnection,
     calls: &[CallRow<'_>],
@@ -88,7 +88,8 @@ pub(super) async fn arrive(
     scale: i32,
 ) -> Result<()> {
     let calls = serde_json::to_string(calls).map_err(|cause| Error::Internal(cause.into()))?;
-    // Does not wait for the disk: calls that a crash of the server loses look as if they had never arrived.
+    // Does not wait for the disk: if a crash of the database server loses calls, they look as if they had never
+    // arrived.
     sqlx::query!(
         "with setting as (select set_config('synchronous_commit', 'off', true)),
         input as (
@@ -120,7 +121,7 @@ pub(super) async fn arrive(
 /// A call that the simulated systems have recorded.
 pub(super) struct KnownCall {
     pub reference: String,
-    /// `None` if the call is refused.
+    /// Result of the call; `None` if the call is refused.
     pub answer: Option<String>,
     pub is_due: bool,
 }
@@ -135,7 +136,7 @@ pub(super) async fn find(db: &mut PgConnection, references: &[&str]) -> Result<V
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Refuses a reference for good, unless it has taken effect; returns the answer if it has.
+/// Refuses a call for good, unless the call has taken effect. In that case, returns the result of the call.
 pub(super) async fn cancel(db: &mut PgConnection, reference: &str) -> Result<Option<String>> {
     let answer = sqlx::query_scalar!(
         r#"insert into simulated_call as c (reference, due_at) values ($1, clock_timestamp())
