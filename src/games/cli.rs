@@ -13,24 +13,24 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::output::OutputArgs;
 
-/// Bytes that are read from the file at once.
+/// Number of bytes that are read from the file to import at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Number of records after which the progress is printed again if there is no terminal.
+/// Number of records after which the import prints its progress if standard error is not a terminal.
 const RECORDS_PER_LINE: u64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum GameCommand {
-    /// Add the games of a file to the catalog; exit with 1 if a line was refused.
+    /// Add the games of a file to the catalog; exit with status 1 if a line was refused.
     Import(ImportArgs),
 }
 
-/// The file to import.
+/// Arguments of `revwallet game import`: the file and its format.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
     /// A file of games, `.csv` with a header or `.jsonl` with one JSON object per line; `-` is standard input.
     pub file: PathBuf,
-    /// Format of the file, if its name does not tell.
+    /// Format of the file; needed if the file name does not end in .csv, .jsonl or .ndjson.
     #[arg(long, value_enum)]
     pub format: Option<FileFormat>,
     /// File for the refused lines and their reasons, instead of standard error.
@@ -51,7 +51,7 @@ impl ImportArgs {
         })
     }
 
-    /// The open file and its size; standard input has no size.
+    /// Opens the file to import. Returns it with its size; standard input has no size.
     fn open(&self) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
         if self.file == Path::new("-") {
             return Ok((Box::new(io::stdin()), None));
@@ -88,7 +88,7 @@ pub async fn run(
     report.finish(output)
 }
 
-/// The numbers of games that were added, already there and refused.
+/// Result of an import: how many games were added, were there already, and were refused.
 #[derive(Serialize)]
 struct ImportBody {
     added: u64,
@@ -158,7 +158,7 @@ impl Report {
         format!("games: {added} added, {known} already there, {refused} refused")
     }
 
-    /// Prints the result. Refused lines are a failure.
+    /// Prints the result of the import. Returns an error if lines were refused.
     fn finish(mut self, output: OutputArgs) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
         if let Some(file) = &mut self.refused_to {

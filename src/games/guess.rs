@@ -1,4 +1,5 @@
-//! Throttling of guesses: wrong discount codes and activation keys count for the user and for the address.
+//! Throttling of guesses: each wrong discount code or activation key counts against the user and the client address,
+//! and too many of them lock further attempts for a while.
 
 use std::net::IpAddr;
 
@@ -9,13 +10,13 @@ use crate::secret::digest;
 use crate::telemetry::Metrics;
 use crate::throttle::{self, AttemptLimit, OnSuccess, network};
 
-/// Wrong guesses of a user in an hour before further guesses must wait.
+/// Number of wrong guesses of a user in an hour, after which further guesses must wait.
 const FREE_PER_USER: i32 = 10;
 
-/// Wrong guesses from an address in an hour before further guesses must wait.
+/// Number of wrong guesses from a client address in an hour, after which further guesses must wait.
 const FREE_PER_ADDRESS: i32 = 50;
 
-/// A text that can be guessed.
+/// A kind of text that an attacker could try to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guess {
     Code,
@@ -39,16 +40,17 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// A guess that was counted for its user, until it is known whether it was right.
+/// A guess that counts against its user until it is known whether the guess was right.
 pub(super) struct CountedGuess {
     user: AttemptLimit,
     address: Option<AttemptLimit>,
 }
 
 impl Games {
-    /// Counts a guess for the user before it is checked; refuses it if the user or the address has to wait.
+    /// Counts a guess against the user before the guess is checked. Returns an error if the user or the client address
+    /// has to wait.
     ///
-    /// Honest users behind one address guess at the same time, so only wrong guesses count for the address.
+    /// Only wrong guesses count against the address, because many honest users can share an address.
     pub(super) async fn begin_guess(
         &self,
         guess: Guess,
@@ -76,7 +78,7 @@ impl Games {
         counted.map(|_| CountedGuess { user, address })
     }
 
-    /// Takes a right guess off the user's count, or counts a wrong guess for the address.
+    /// Takes a right guess off the count of the user, or counts a wrong guess against the client address.
     pub(super) async fn end_guess(&self, guess: CountedGuess, is_wrong: bool) -> Result<()> {
         let CountedGuess { user, address } = guess;
         if !is_wrong {

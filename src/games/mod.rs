@@ -4,14 +4,14 @@
 //! |---|---|
 //! | games: add, change, delete, list, search | [`catalog`] |
 //! | publishers and their fees | [`publisher`] |
-//! | lower prices for a window of time | [`sale`] |
+//! | sales: lower prices for a window of time | [`sale`] |
 //! | discount codes | [`code`] |
 //! | activation keys | [`activation_key`] |
 //! | buying, giving and refunding a game | [`purchase`] |
 //! | the games of a user | [`library`] |
-//! | a catalog from a file | [`import`] |
+//! | import of games from a file | [`import`] |
 //!
-//! The catalog is public. A game without a publisher is a game of the house, which is the operator of the store.
+//! The catalog is public. A game without a publisher belongs to the house, which is the operator of the store.
 
 pub mod activation_key;
 mod args;
@@ -44,10 +44,10 @@ use self::purchase::{PurchaseLocks, QuoteCache};
 
 pub use self::args::GamesArgs;
 
-/// Every companion statement of this slice, which commits together with a posting.
+/// Every SQL statement of the store that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
 
-/// The book that purchases are paid in.
+/// Id of the ledger's book in which purchases are paid.
 const BOOK: i32 = 1;
 
 /// The operations of the store. Cheap to clone.
@@ -59,7 +59,8 @@ pub struct GamesParts {
     wallets: Wallets,
     catalog: CatalogCache,
     settings: GamesArgs,
-    /// A purchase holds the lock of its recipient, and that of a game with few copies left.
+    /// Locks of this process. A purchase holds the lock of its recipient and, if few copies are left, the lock of the
+    /// game.
     locks: PurchaseLocks,
     quotes: QuoteCache,
     metrics: Arc<Metrics>,
@@ -104,8 +105,8 @@ impl GamesParts {
     }
 }
 
-/// Refuses a caller that may manage neither the games of this publisher nor all games. `user` is the publisher's user;
-/// `None` for games of the house.
+/// Returns an error unless the caller may manage the games of a publisher, or all games. `user` is the user of the
+/// publisher; `None` for games of the operator.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {
         Some(user) => caller.require_owner_or_scope(user, Scope::GamesWrite),

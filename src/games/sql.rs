@@ -1,11 +1,11 @@
-//! Statements that the parts of the store share.
+//! SQL statements that several parts of the games store share.
 
 use sqlx::PgConnection;
 
 use crate::error::Result;
 use crate::ids::{PublisherId, UserId};
 
-/// The user of a publisher.
+/// Returns the user who acts for a publisher, if the publisher exists.
 pub(super) async fn publisher_user(
     db: &mut PgConnection,
     publisher: PublisherId,
@@ -17,7 +17,7 @@ pub(super) async fn publisher_user(
     Ok(user.fetch_optional(db).await?)
 }
 
-/// Creates a stock with this quantity. Returns its id.
+/// Creates a stock: a limited number of copies or uses from which purchases take. Returns its id.
 pub(super) async fn create_stock(db: &mut PgConnection, quantity: i32) -> Result<i64> {
     let id = sqlx::query_scalar!("insert into stock (quantity) values ($1) returning id", quantity);
     Ok(id.fetch_one(db).await?)

@@ -1,5 +1,5 @@
-//! Activation keys: each adds its game to one library, once. The key is shown only when it is created; the database
-//! stores its hash.
+//! Activation keys: each key adds a game to the library of the user who redeems it, once. A key is shown only when it
+//! is created; the database stores its hash.
 
 mod sql;
 
@@ -17,22 +17,23 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Maximum number of keys that a request creates.
+/// Maximum number of activation keys that a request creates.
 pub const KEYS_MAX: i32 = 1_000;
 
-/// Maximum number of attempts of a statement that gives way to the transactions of the ledger.
+/// Maximum number of attempts of a statement, which fails if a ledger transaction holds a lock that it needs.
 const ATTEMPTS_MAX: usize = 20;
 
-/// Characters of a key without its hyphens: 125 random bits.
+/// Number of characters of an activation key without its hyphens: 125 random bits.
 const KEY_LEN: usize = 25;
 
-/// Characters between two hyphens.
+/// Number of characters of an activation key between two hyphens.
 const GROUP_LEN: usize = 5;
 
-/// Keys that a request created.
+/// Activation keys that a request created.
 #[derive(Debug)]
 pub struct KeyBatch {
-    /// Ids and keys. The keys are present only in the reply to the first request.
+    /// Ids and keys. The keys are absent if an earlier request with the same idempotency key created them, because the
+    /// database stores only their hashes.
     pub keys: Vec<(ActivationKeyId, Option<Secret>)>,
     pub replayed: bool,
 }
@@ -43,8 +44,8 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// The form of a key that is hashed: capitals, without hyphens and spaces, and with letters that look like digits as
-/// digits. `None` for a text that cannot be a key.
+/// Converts an activation key to the form that is hashed: in capitals, without hyphens and spaces, and with digits in
+/// place of the letters that look like digits. Returns `None` for a text that cannot be a key.
 fn normalized(text: &str) -> Option<Secret> {
     let digits =
         text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| match c.to_ascii_uppercase() {
@@ -57,7 +58,7 @@ fn normalized(text: &str) -> Option<Secret> {
     is_valid.then(|| Secret::from(key))
 }
 
-/// Writes a key in groups of characters, separated by hyphens.
+/// Writes an activation key in groups of characters, separated by hyphens.
 fn grouped(key: &str) -> String {
     let mut text = String::new();
     for (n, c) in key.chars().enumerate() {
@@ -70,7 +71,7 @@ fn grouped(key: &str) -> String {
 }
 
 impl Games {
-    /// Creates keys of a game. Each key of a limited game takes a copy.
+    /// Creates activation keys of a game. If the copies of the game are limited, each key takes a copy.
     pub async fn make_keys(
         &self,
         game: GameId,
@@ -105,7 +106,7 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// Redeems a key for the caller. Returns the game.
+    /// Redeems an activation key: adds its game to the library of the caller. Returns the game.
     pub async fn redeem(
         &self,
         key: &str,

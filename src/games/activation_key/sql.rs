@@ -1,4 +1,4 @@
-//! Statements of activation keys.
+//! SQL statements on activation keys.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,13 +8,14 @@ use crate::games::purchase::sql::took_effect;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
-/// Error code of `make_keys`: fewer copies are left than keys are requested.
+/// Error code of the SQL function `make_keys`: fewer copies are left than keys are requested.
 const TOO_FEW: &str = "RW003";
 
-/// Error code of `make_keys`: the game was deleted meanwhile.
+/// Error code of the SQL function `make_keys`: the game was deleted meanwhile.
 const DELETED: &str = "RW004";
 
-/// The activation keys that an earlier request with this idempotency key created, and the content hash of that request.
+/// Finds the activation keys that an earlier request with this idempotency key created, and the hash of the content of
+/// that request.
 pub(super) async fn find_batch(
     db: &mut PgConnection,
     key: Uuid,
@@ -28,7 +29,8 @@ pub(super) async fn find_batch(
     Ok(row.map(|row| (row.ids.into_iter().map(ActivationKeyId).collect(), row.content_hash)))
 }
 
-/// Inserts keys, and takes as many copies of a limited game; false if the caller has to try again.
+/// Inserts activation keys, and takes as many copies if the copies of the game are limited. Returns false if the caller
+/// has to try again.
 pub(super) async fn make_keys(
     db: &mut PgConnection,
     game: GameId,
@@ -59,7 +61,7 @@ pub(super) async fn make_keys(
     }
 }
 
-/// The ids of keys, in the order of `hashes`.
+/// Returns the ids of the activation keys with these hashes, in the order of `hashes`.
 pub(super) async fn ids_of(
     db: &mut PgConnection,
     hashes: &[Vec<u8>],
@@ -72,14 +74,14 @@ pub(super) async fn ids_of(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Outcome of redeeming a key.
+/// Outcome of redeeming an activation key.
 pub(super) struct RedeemRow {
     pub outcome: String,
     pub game: Option<GameId>,
     pub base: Option<GameId>,
 }
 
-/// Redeems a key; `None` if the caller has to try again.
+/// Redeems an activation key. Returns `None` if the caller has to try again.
 pub(super) async fn redeem(
     db: &mut PgConnection,
     hash: &[u8],

@@ -1,4 +1,4 @@
-//! Addition of games to the catalog: a single game by a request, or many games by an import.
+//! Adds games to the catalog: a single game by a request, or many games by an import.
 
 use std::iter;
 
@@ -21,7 +21,7 @@ pub(in crate::games) const NOT_A_PUBLISHER: &str = "is not a publisher";
 /// Error text for a game that cannot be the base of downloadable content.
 pub(in crate::games) const NOT_A_BASE: &str = "is not a game of this publisher that can be a base";
 
-/// A game to add.
+/// A game to add to the catalog.
 #[derive(Debug, Clone)]
 pub struct NewGame {
     pub title: String,
@@ -33,11 +33,11 @@ pub struct NewGame {
     pub state: GameState,
     pub base: Option<GameId>,
     pub copies: Option<i32>,
-    /// Whether the request has only members that the original service knows.
+    /// Whether the request has only the fields that clients of the original service send.
     pub is_plain: bool,
 }
 
-/// A game that was added, now or by an earlier request with the same key.
+/// A game that was added, now or by an earlier request with the same idempotency key.
 #[derive(Debug)]
 pub struct AddedGame {
     pub id: GameId,
@@ -46,7 +46,8 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// The content of the parsed request, which is hashed with its idempotency key.
+    /// Returns the content of the request. It is hashed with the idempotency key, to detect a key reused for another
+    /// game.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();
@@ -60,7 +61,7 @@ impl NewGame {
         content
     }
 
-    /// The game as it is right after it was added. No sale lowers its prices yet.
+    /// Returns the game as it is right after it was added, when no sale lowers its prices yet.
     fn with_id(&self, id: GameId) -> Game {
         let mut further = self.prices.clone();
         further.sort_by_key(|price| price.currency.code().to_owned());
@@ -81,14 +82,14 @@ impl NewGame {
     }
 }
 
-/// A game to insert, and its idempotency key.
+/// A game to insert, and the idempotency key of its request or of its record in an import.
 pub(in crate::games) struct Insertion<'a> {
     pub game: &'a NewGame,
     pub key: Option<HashedKey>,
 }
 
 impl Games {
-    /// Adds a game.
+    /// Adds a game to the catalog, and publishes an event if the game is visible to buyers.
     pub async fn add(
         &self,
         new: &NewGame,
@@ -136,8 +137,8 @@ impl Games {
     }
 }
 
-/// Inserts games and publishes them, in a transaction that has locked the catalog. `None` if a key was used already:
-/// then the transaction must not commit.
+/// Inserts games and publishes their events, in a transaction that has locked the catalog. Returns `None` if an
+/// idempotency key was used already; the caller must then not commit the transaction.
 pub(in crate::games) async fn insert_all(
     db: &mut PgConnection,
     insertions: &[Insertion<'_>],

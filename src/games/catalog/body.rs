@@ -1,4 +1,4 @@
-//! Games on the wire: in responses and in events.
+//! JSON bodies of games in responses and in events.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -46,12 +46,12 @@ pub(in crate::games) struct PriceBody {
     currency: String,
     #[schema(value_type = f64, example = 19.99)]
     price: JsonDecimal,
-    /// The sale that holds now.
+    /// The sale that lowers the price now.
     #[serde(skip_serializing_if = "Option::is_none")]
     sale: Option<SalePriceBody>,
 }
 
-/// A lower price for a window of time.
+/// Price of a game during a sale.
 #[derive(Serialize, ToSchema)]
 #[schema(as = GameSalePrice)]
 pub(in crate::games) struct SalePriceBody {
@@ -91,28 +91,28 @@ pub(in crate::games) struct GameBody {
     title: String,
     #[schema(example = "puzzle")]
     genre: String,
-    /// Price in the main currency.
+    /// Price in the main currency of the game.
     #[schema(value_type = f64, example = 19.99)]
     price: JsonDecimal,
     #[schema(example = "The first game")]
     description: String,
-    /// The main currency.
+    /// Main currency of the game.
     #[schema(example = "EUR")]
     currency: String,
-    /// The prices in all currencies, the main one first.
+    /// Prices in all currencies; the price in the main currency comes first.
     prices: Vec<PriceBody>,
-    /// The publisher; null for a game of the house.
+    /// Id of the publisher; null for a game of the operator.
     #[schema(required, example = "1")]
     publisher: Option<String>,
     #[schema(value_type = GameState)]
     state: &'static str,
-    /// The game that this is downloadable content of.
+    /// Id of the base game, if this game is downloadable content.
     #[schema(required, example = 7)]
     base: Option<i64>,
-    /// Maximum number of copies that are owned at a time; null without a limit.
+    /// Maximum number of copies that users can own at a time; null without a limit.
     #[schema(required, example = 1000)]
     copies: Option<i32>,
-    /// Copies that are left; null without a limit.
+    /// Number of copies that are left; null without a limit.
     #[schema(required, example = 37)]
     limited: Option<i32>,
 }

@@ -1,9 +1,9 @@
-//! Cache of lists of games. A cached list is a whole response, valid as long as the catalog has the revision that the
-//! list shows.
+//! Cache of lists of games. A cached list is a whole response. It is valid as long as the catalog still has the
+//! revision (the number of its last change) from which the list was made.
 //!
-//! A list is served only if the revision was confirmed within [`CHECK_INTERVAL`], so no process serves a list that has
-//! been outdated for longer. An event of any kind makes the next request confirm the revision, so a change is usually
-//! visible within milliseconds.
+//! A process serves a cached list only if it has read the current revision within [`CHECK_INTERVAL`], so no list is
+//! outdated for longer than that. A database event of any kind makes the next request read the revision again, so a
+//! change is usually visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::ledger::tail::Tail;
 use crate::telemetry::Metrics;
 
-/// Longest time for which a revision counts as current.
+/// Longest time for which a process takes the revision that it has read for the current one.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Shortest time between two checks, however many events there are.
+/// Shortest time between two reads of the revision, however many events arrive.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Maximum number of lists that are cached.
@@ -30,14 +30,14 @@ const LISTS_MAX: usize = 256;
 /// Largest list that is cached, in bytes.
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
-/// A list as it is sent to clients.
+/// A list of games, as the response that is sent to clients.
 #[derive(Debug)]
 pub struct CachedList {
     pub body: Bytes,
     pub etag: String,
     /// Path of the next page.
     pub next: Option<String>,
-    /// Position in the book at which the list was read.
+    /// Position in the ledger at which the list was read.
     pub position: String,
     /// Revision of the catalog that the list shows.
     pub revision: i64,
@@ -48,18 +48,19 @@ pub struct CachedList {
 /// The revision of the catalog, as far as this process knows.
 struct KnownRevision {
     revision: i64,
-    /// Time just before the revision was read; `None` if the revision must be read again.
+    /// Time just before the revision was read; `None` if it must be read again.
     checked_at: Option<Instant>,
-    /// Number of changes by this process. The result of a read that began before a change is outdated.
+    /// Number of changes that this process has made to the catalog. If it grows while the revision is read, the result
+    /// may be outdated and must not be trusted.
     changes: u64,
     events: watch::Receiver<()>,
 }
 
-/// Cached lists of the catalog, by their filter.
+/// Cache of lists of games, by the filter of the list.
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,
-    /// Held while the revision is read, so that concurrent requests read it once.
+    /// Lock that is held while the revision is read, so that concurrent requests share a single read.
     checking: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
@@ -80,7 +81,7 @@ impl CatalogCache {
         }
     }
 
-    /// Returns the cached list for a filter, unless the catalog has changed since.
+    /// Returns the cached list for a filter, unless the catalog has changed since the list was made.
     pub(super) async fn get(
         &self,
         filter: &GameFilter,
@@ -106,7 +107,7 @@ impl CatalogCache {
         }
     }
 
-    /// Makes the next request check the revision: this process has changed the catalog.
+    /// Makes the next request read the revision again, because this process has changed the catalog.
     pub(super) fn expire(&self) {
         let mut known = self.known();
         known.checked_at = None;
@@ -117,7 +118,7 @@ impl CatalogCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The known revision; `None` if the revision must be read again.
+    /// Returns the revision that this process knows; `None` if the revision must be read again.
     fn fresh_revision(&self) -> Option<i64> {
         let known = self.known();
         let age = known.checked_at?.elapsed();
@@ -125,7 +126,7 @@ impl CatalogCache {
         (age < CHECK_INTERVAL && !is_notified).then_some(known.revision)
     }
 
-    /// Reads the revision, unless a concurrent request has just done so.
+    /// Reads the revision of the catalog, unless a concurrent request has just done so.
     async fn read_revision(&self, db: &Database) -> Result<i64> {
         let _checking = self.checking.lock().await;
         if let Some(revision) = self.fresh_revision() {

@@ -1,4 +1,4 @@
-//! Changes of the catalog: games are updated, deleted or retired.
+//! Changes to games of the catalog: update, delete and retire.
 //!
 //! Each change is a transaction that also invalidates the cached lists and publishes an event.
 
@@ -17,35 +17,35 @@ use crate::http::MoneyFormat;
 use crate::ids::{GameId, PublisherId, UserId};
 use crate::realtime::{Audience, NewEvent, publish};
 
-/// Topic of the changes of the catalog.
+/// Realtime topic on which changes of the catalog are published.
 const TOPIC: &str = "game_updates";
 
-/// A new limit of copies.
+/// New limit on the number of copies of a game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopiesChange {
     Limit(i32),
     Unlimited,
 }
 
-/// The members of a game that a request changes.
+/// The fields of a game that a request changes; fields that are `None` stay as they are.
 #[derive(Debug, Clone, Default)]
 pub struct GameChanges {
     pub title: Option<String>,
     pub genre: Option<String>,
     pub description: Option<String>,
     pub price: Option<Price>,
-    /// Replaces all prices in further currencies.
+    /// New prices in further currencies, which replace all previous prices in further currencies.
     pub prices: Option<Vec<Price>>,
     pub publisher: Option<PublisherId>,
     pub state: Option<GameState>,
     pub base: Option<GameId>,
     pub copies: Option<CopiesChange>,
-    /// Whether the request changes only members that the original service knows.
+    /// Whether the request changes only the fields that clients of the original service send.
     pub is_plain: bool,
 }
 
-/// Refuses a caller that may not change a game. With open access, a plain game of the house that was never sold needs
-/// no credential, because the clients of the original service send none.
+/// Returns an error unless the caller may change a game. With open access, a plain game of the operator that was never
+/// sold needs no credential, because clients of the original service send none.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -57,7 +57,8 @@ pub(super) fn require_change(
     require_manager(caller, user)
 }
 
-/// Refuses a caller that may not change this game. A draft does not exist for callers that may not change it.
+/// Returns an error unless the caller may change this game. For a draft, the error says that the game does not exist,
+/// so that other callers do not learn of the draft.
 async fn require_change_of(
     db: &mut PgConnection,
     id: GameId,
@@ -74,7 +75,7 @@ async fn require_change_of(
 }
 
 impl Games {
-    /// Changes a game.
+    /// Changes the fields of a game, and publishes an event if the game is visible to buyers.
     pub async fn update(
         &self,
         id: GameId,
@@ -140,7 +141,8 @@ impl Games {
         Ok(())
     }
 
-    /// Deletes a game. A game that was sold, or that has downloadable content, is retired instead.
+    /// Deletes a game. If the game was sold or has downloadable content, retires it instead, so that its owners keep
+    /// it.
     pub async fn delete(&self, id: GameId, caller: &Caller, trace: Uuid) -> Result<()> {
         let mut db = self.db.acquire("games.delete").await?;
         let mut tx = db.begin().await?;
@@ -158,7 +160,7 @@ impl Games {
         Ok(())
     }
 
-    /// Publishes that the prices of a locked game have changed.
+    /// Publishes the event that the prices of a locked game have changed, and invalidates the quotes of its price.
     pub(in crate::games) async fn reprice(
         &self,
         db: &mut PgConnection,
@@ -176,14 +178,14 @@ impl Games {
         self.metrics.wallet_catalog_changes_total.with([operation]).increment(1);
     }
 
-    /// The game in the form that events show.
+    /// Reads a game in the form that events show.
     async fn shown(&self, db: &mut PgConnection, id: GameId) -> Result<Game> {
         let row = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
         self.game_from(row)
     }
 }
 
-/// The event about a change of a published game. Drafts and retired games have no events.
+/// The event that announces a change of a published game. Changes of drafts and retired games are not announced.
 pub(super) struct PublicChange {
     kind: &'static str,
     data: Box<RawValue>,
@@ -191,7 +193,7 @@ pub(super) struct PublicChange {
 }
 
 impl PublicChange {
-    /// `None` if the game is public neither before nor after the change.
+    /// Creates the event; `None` if the game is public neither before nor after the change.
     pub(super) fn new(
         game: &Game,
         before: Option<GameState>,
@@ -251,7 +253,7 @@ async fn lock(
     Ok((game, state))
 }
 
-/// Locks a game that the caller manages. Returns its state.
+/// Locks a game that the caller may manage. Returns the state of the game.
 pub(in crate::games) async fn lock_managed(
     db: &mut PgConnection,
     id: GameId,
@@ -262,14 +264,14 @@ pub(in crate::games) async fn lock_managed(
     Ok(state)
 }
 
-/// Refuses a caller that does not manage a game.
+/// Returns an error unless the caller may manage a game.
 pub(in crate::games) async fn require_game_manager(
     db: &mut PgConnection,
     id: GameId,
     caller: &Caller,
 ) -> Result<()> {
     let Some(game) = sql::facts(db, id).await? else {
-        // Only callers that manage all games learn which games exist.
+        // Only callers that may manage all games learn that the game does not exist.
         require_manager(caller, None)?;
         return Err(StoreRefusal::GameNotFound.into());
     };

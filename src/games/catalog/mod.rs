@@ -1,6 +1,7 @@
 //! The catalog: games with their prices, and the changes to them.
 //!
-//! Lists come from a cache that knows the revision of the catalog ([`cache`]); a single game is read from the database.
+//! Lists come from a cache that checks whether the catalog has changed ([`cache`]). A single game is read from the
+//! database.
 
 mod add;
 mod body;
@@ -46,10 +47,10 @@ pub const PRICES_MAX: usize = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum GameState {
-    /// Visible to its publisher only.
+    /// The game is visible only to callers that may manage it.
     Draft,
     Published,
-    /// No longer for sale; it stays in the libraries.
+    /// The game is no longer for sale, but stays in the libraries of its owners.
     Retired,
 }
 
@@ -74,7 +75,7 @@ impl FromStr for GameState {
     }
 }
 
-/// A price that a sale lowers.
+/// Price of a game during a sale.
 #[derive(Debug, Clone, Copy)]
 pub struct SalePrice {
     pub amount: Minor,
@@ -89,7 +90,7 @@ pub struct ListedPrice {
     pub sale: Option<SalePrice>,
 }
 
-/// A price in a currency; zero is free.
+/// A price in a currency; zero means that the game is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     pub currency: Currency,
@@ -104,11 +105,11 @@ pub struct Game {
     pub genre: String,
     pub description: String,
     pub price: Price,
-    /// The prices in all currencies, the main one first.
+    /// Prices in all currencies; the price in the main currency comes first.
     pub prices: Vec<ListedPrice>,
-    /// `None` for a game of the house.
+    /// Publisher of the game; `None` for a game of the operator.
     pub publisher: Option<PublisherId>,
-    /// The user of the publisher.
+    /// User who acts for the publisher.
     publisher_user: Option<UserId>,
     pub state: GameState,
     /// The base game, if this game is downloadable content.
@@ -116,10 +117,10 @@ pub struct Game {
     pub copies: Option<Copies>,
 }
 
-/// The copies of a limited game.
+/// Copies of a game whose number of copies is limited.
 #[derive(Debug, Clone, Copy)]
 pub struct Copies {
-    /// Maximum number of copies that are owned at a time.
+    /// Maximum number of copies that users can own at a time.
     pub limit: i32,
     /// Copies that are left.
     pub left: i32,
@@ -156,7 +157,7 @@ impl Games {
         self.game(id, caller).await.map(drop)
     }
 
-    /// The main currency of a game, in which a request gives its price.
+    /// Returns the main currency of a game, in which a request gives the price.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
         let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
@@ -164,7 +165,7 @@ impl Games {
         Ok(self.price_from(&row.currency, row.price)?.currency)
     }
 
-    /// The main currency of a game that the caller manages.
+    /// Returns the main currency of a game, if the caller may manage the game.
     pub(in crate::games) async fn managed_currency(
         &self,
         id: GameId,

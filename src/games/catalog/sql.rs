@@ -1,4 +1,4 @@
-//! Statements of the catalog.
+//! SQL statements on the catalog of games.
 
 use std::collections::HashMap;
 
@@ -82,19 +82,20 @@ pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<Gam
     }))
 }
 
-/// The revision of the catalog.
+/// Returns the revision of the catalog, a number that grows with each change.
 pub(super) async fn revision(db: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar!("select revision from catalog").fetch_one(db).await?)
 }
 
-/// Invalidates every cached list once the transaction commits. Until then, other changes of the catalog wait.
+/// Increments the revision of the catalog, which invalidates every cached list once the transaction commits. Until
+/// then, other changes of the catalog wait.
 pub(in crate::games) async fn bump_revision(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("update catalog set revision = revision + 1").execute(db).await?;
     Ok(())
 }
 
-/// The games among these that can be the base of downloadable content, with their publishers. The games are locked, so
-/// that they are not deleted meanwhile.
+/// Returns the games among `ids` that can be the base of downloadable content, with their publishers. Locks these
+/// games, so that they are not deleted meanwhile.
 pub(in crate::games) async fn bases(
     db: &mut PgConnection,
     ids: &[GameId],
@@ -109,13 +110,13 @@ pub(in crate::games) async fn bases(
     Ok(rows.into_iter().map(|row| (row.id, row.publisher)).collect())
 }
 
-/// A game that was added with a key, and the content of its request.
+/// A game that was added with an idempotency key, and the hash of the content of that request.
 pub(in crate::games) struct KeyedGame {
     pub id: GameId,
     pub content: Option<Uuid>,
 }
 
-/// The games that were added with these keys, by key.
+/// Finds the games that were added with these idempotency keys, by key.
 pub(in crate::games) async fn find_by_keys(
     db: &mut PgConnection,
     keys: &[Uuid],
@@ -136,7 +137,7 @@ pub(super) struct GameFacts {
     pub publisher: Option<PublisherId>,
     pub publisher_user: Option<UserId>,
     pub base: Option<GameId>,
-    /// Whether a copy was ever sold or given away.
+    /// Whether a copy was ever sold or given away, or activation keys were created.
     pub was_sold: bool,
 }
 
@@ -158,7 +159,7 @@ pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<Ga
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a game until the transaction ends: other changes wait, and purchases too if `stops_sales`.
+/// Locks a game until the transaction ends. Other changes of the game wait; if `stops_sales`, purchases wait too.
 pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -> Result<()> {
     if stops_sales {
         sqlx::query!("select from game where id = $1 for update", id.0).execute(db).await?;
@@ -168,7 +169,7 @@ pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -
     Ok(())
 }
 
-/// Whether a game has downloadable content.
+/// Returns whether downloadable content of a game exists.
 pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (select from game where base = $1 and state <> 'deleted') as "exists!""#,
@@ -177,8 +178,8 @@ pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<boo
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts games with their stocks and prices. Returns the ids in the order of the games, without games whose key was
-/// used already.
+/// Inserts games with their stocks of copies and their prices. Returns the ids in the order of the games, without games
+/// whose idempotency key was used already.
 pub(super) async fn insert_all(
     db: &mut PgConnection,
     games: &[Insertion<'_>],
@@ -224,7 +225,7 @@ pub(super) async fn insert_all(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Replaces the prices in further currencies.
+/// Replaces the prices of a game in further currencies.
 pub(super) async fn set_prices(
     db: &mut PgConnection,
     game: GameId,
@@ -244,7 +245,7 @@ pub(super) async fn set_prices(
     Ok(())
 }
 
-/// Updates the members of a locked game; a member that is `None` stays as it is.
+/// Updates the fields of a locked game; a field that is `None` stays as it is.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: GameId,
@@ -287,7 +288,7 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the further price in the currency that is now the main currency.
+/// Deletes the price in a further currency if that currency is now the main currency of the game.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",

@@ -1,5 +1,5 @@
-//! Discount codes: a percentage or an amount off the price. A code can have a window of time, and limits of uses in
-//! total and per user.
+//! Discount codes, which take a percentage or an amount off the price of a game. A code can be limited to a window of
+//! time, and to a number of uses in total and per user.
 
 mod sql;
 
@@ -17,27 +17,27 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};
 use crate::secret::random_bytes;
 
-/// Longest code, in characters.
+/// Longest discount code, in characters.
 pub const CODE_MAX: usize = 32;
 
-/// Highest limit of uses per user that a code can have.
+/// Highest number of uses per user to which a discount code can be limited.
 pub const USES_PER_USER_MAX: i32 = 1_000;
 
-/// Letters and digits of generated codes and keys, without those that are easily confused.
+/// Letters and digits of generated discount codes and activation keys, without those that are easily confused.
 pub(in crate::games) const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Characters of a generated code: 50 random bits.
+/// Number of characters of a generated discount code: 50 random bits.
 const DRAWN_LEN: usize = 10;
 
-/// Discount of a code.
+/// Discount that a code gives.
 #[derive(Debug, Clone, Copy)]
 pub enum CodeDiscount {
     Percent(Rate),
-    /// An amount of one currency.
+    /// An amount off the price, in one currency.
     Amount(Price),
 }
 
-/// A code to create.
+/// A discount code to create.
 #[derive(Debug, Clone)]
 pub struct NewCode {
     /// The code in capitals; `None` if a code is to be generated.
@@ -53,7 +53,8 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    /// The content of the parsed request, which is hashed with its idempotency key.
+    /// Returns the content of the request. It is hashed with the idempotency key, to detect a key reused for another
+    /// code.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -80,7 +81,7 @@ impl NewCode {
     }
 }
 
-/// A code that was created.
+/// A discount code that was created, now or by an earlier request with the same idempotency key.
 #[derive(Debug)]
 pub struct CreatedCode {
     pub id: CodeId,
@@ -88,14 +89,14 @@ pub struct CreatedCode {
     pub replayed: bool,
 }
 
-/// A code that a buyer may use now.
+/// A discount code that a buyer may use now.
 #[derive(Debug)]
 pub(in crate::games) struct UsableCode {
     pub id: CodeId,
     discount: UsableDiscount,
     pub stock: Option<i64>,
     pub left: Option<i32>,
-    /// The number of the buyer's next use, if uses per user are limited.
+    /// Number that the buyer's next use of the code gets, if the uses per user are limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
     code: String,
@@ -108,7 +109,7 @@ enum UsableDiscount {
 }
 
 impl UsableCode {
-    /// The price with the discount. A discount amount in another currency makes the code invalid.
+    /// Returns the price after the discount. Returns an error if the discount is an amount in another currency.
     pub(in crate::games) fn discounted(&self, price: Minor, currency: Currency) -> Result<Minor> {
         match &self.discount {
             UsableDiscount::Percent(rate) => Ok(Minor(price.0 - rate.of(price.0))),
@@ -122,14 +123,14 @@ impl UsableCode {
     }
 }
 
-/// The form of a code that is stored and compared; `None` for a text that cannot be a code.
+/// Converts a discount code to the form that is stored and compared. Returns `None` for a text that cannot be a code.
 pub fn normalized(text: &str) -> Option<String> {
     let is_valid = (1..=CODE_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     is_valid.then(|| text.to_ascii_uppercase())
 }
 
-/// Finds a code that the buyer may use for the game now.
+/// Finds a discount code that the buyer may use for the game now.
 pub(in crate::games) async fn find_usable(
     db: &mut PgConnection,
     code: &str,
@@ -160,7 +161,7 @@ pub(in crate::games) async fn find_usable(
 }
 
 impl Games {
-    /// Creates a discount code. A publisher creates codes for its own games.
+    /// Creates a discount code. A publisher may create codes for its own games only.
     pub async fn create_code(
         &self,
         new: &NewCode,
@@ -205,7 +206,7 @@ impl Games {
     }
 }
 
-/// The code that an earlier request with this key created.
+/// Finds the discount code that an earlier request with this idempotency key created.
 async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<CreatedCode>> {
     let Some(key) = key else { return Ok(None) };
     let Some((id, code, content)) = sql::find_by_key(db, key.hash).await? else { return Ok(None) };
@@ -213,7 +214,7 @@ async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Op
     Ok(Some(CreatedCode { id, code, replayed: true }))
 }
 
-/// A random text of up to 40 characters of five bits each.
+/// Draws a random text of up to 40 characters, each of which has five random bits.
 pub(in crate::games) fn drawn(len: usize) -> String {
     let bytes: Vec<u8> = std::iter::repeat_with(random_bytes).take(2).flatten().collect();
     let text = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));

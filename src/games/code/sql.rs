@@ -1,4 +1,4 @@
-//! Statements of discount codes.
+//! SQL statements on discount codes.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{CodeId, GameId, UserId};
 
-/// A code that is valid for a game now.
+/// A discount code that is valid for a game now.
 pub(super) struct CodeRow {
     pub id: CodeId,
     pub percent: Option<i32>,
@@ -18,7 +18,8 @@ pub(super) struct CodeRow {
     pub stock: Option<i64>,
     pub left: Option<i32>,
     pub uses_per_user: Option<i32>,
-    /// Lowest number of a use that the user has left; `None` if no use is left, or if uses per user are not limited.
+    /// Lowest number of a use that the user has not used up; `None` if the user has no use left, or if the uses per
+    /// user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
 }
@@ -63,7 +64,7 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.code, row.content_hash)))
 }
 
-/// Inserts a code; `None` if it conflicts with an existing code.
+/// Inserts a discount code. Returns `None` if the code or the idempotency key exists already.
 pub(super) async fn insert(
     db: &mut PgConnection,
     new: &NewCode,

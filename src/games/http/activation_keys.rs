@@ -1,4 +1,4 @@
-//! Activation keys of a game: created by its manager, redeemed by a user.
+//! Routes with which the manager of a game creates activation keys, and users redeem them.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -36,7 +36,7 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct CreateActivationKeys<'a> {
-    /// From 1 to 1,000.
+    /// Number of keys, from 1 to 1,000.
     #[serde(borrow, default)]
     #[schema(required, value_type = i32, example = 100)]
     count: RawField<'a>,
@@ -47,7 +47,7 @@ struct CreateActivationKeys<'a> {
 struct ActivationKeyBody {
     #[schema(example = "1")]
     id: String,
-    /// Shown only in the first response: the server stores its hash.
+    /// The key. Only the first response has it, because the server stores only its hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
     key: Option<String>,
@@ -61,8 +61,9 @@ struct ActivationKeysBody {
 
 /// Create activation keys
 ///
-/// Each adds the game to the library of one user. Keys of a limited game are copies of it. A replay lists ids only.
-/// Requires `games:write`, unless the caller is the publisher.
+/// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, each key
+/// takes a copy. The response to a repeated request has the ids only. Requires `games:write`, unless the caller is the
+/// publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
@@ -76,7 +77,8 @@ async fn create_activation_keys(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<Replayable<ActivationKeysBody>> {
-    // Permission is checked before the body, so that a caller that does not manage the game gets no validation errors.
+    // The permission is checked before the body, so that a caller that may not manage the game gets no validation
+    // errors.
     games.managed_currency(game, &caller).await?;
     let CreateActivationKeys { count } = body.read()?;
     let mut validator = Validator::default();
@@ -95,7 +97,7 @@ async fn create_activation_keys(
 
 #[derive(Deserialize, ToSchema)]
 struct RedeemActivationKey<'a> {
-    /// In upper or lower case, with or without hyphens.
+    /// The key, in upper or lower case, with or without hyphens.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
     key: RawField<'a>,

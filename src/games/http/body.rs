@@ -1,4 +1,4 @@
-//! Members of a game in requests.
+//! Request body of a game, and its conversion to a new game or to changes of a game.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -29,7 +29,7 @@ pub(in crate::games) struct PutPrice<'a> {
     price: RawField<'a>,
 }
 
-/// A game. Clients of the original service send the first four members; all others are optional.
+/// A game to add or change. Clients of the original service send the first four fields; all other fields are optional.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::games) struct PutGame<'a> {
     /// 1 to 200 characters.
@@ -48,34 +48,34 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "The first game")]
     pub(in crate::games) description: RawField<'a>,
-    /// The main currency, that of `price`; the default currency if absent.
+    /// Main currency of the game, in which `price` is; the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     pub(in crate::games) currency: RawField<'a>,
-    /// Prices in further currencies.
+    /// Prices of the game in further currencies.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrice<'static>>>)]
     pub(in crate::games) prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
-    /// The publisher; the house if absent. It is fixed once the game is added.
+    /// Id of the publisher; the game belongs to the operator if absent. It cannot be changed later.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     pub(in crate::games) publisher: RawField<'a>,
-    /// `published` if absent.
+    /// State of the game; `published` if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<GameState>)]
     pub(in crate::games) state: RawField<'a>,
-    /// The game that this is downloadable content of. It is fixed once the game is added.
+    /// Id of the base game, if this game is downloadable content. It cannot be changed later.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 7)]
     pub(in crate::games) base: RawField<'a>,
-    /// Maximum number of copies that are owned at a time, or `unlimited` (the default).
+    /// Maximum number of copies that users can own at a time, or `unlimited` (the default).
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1000)]
     pub(in crate::games) copies: RawField<'a>,
 }
 
 impl PutGame<'_> {
-    /// Parses a game to add.
+    /// Converts the body to a game to add.
     pub(in crate::games) fn into_new(
         self,
         currencies: &Currencies,
@@ -113,14 +113,14 @@ impl PutGame<'_> {
         validator.finish(game).map_err(into_game_error)
     }
 
-    /// The main currency that the request names.
+    /// Returns the main currency that the request names, if it names a currency.
     pub(super) fn currency(&self, currencies: &Currencies) -> Result<Option<Currency>> {
         let mut validator = Validator::default();
         let currency = self.main_currency(&mut validator, currencies);
         validator.finish(Some(currency)).map_err(into_game_error)
     }
 
-    /// Parses changes of a game whose main currency is, or becomes, `currency`.
+    /// Converts the body to changes of a game whose main currency is, or becomes, `currency`.
     pub(super) fn into_changes(
         self,
         currencies: &Currencies,
@@ -141,7 +141,7 @@ impl PutGame<'_> {
         validator.finish(Some(changes)).map_err(into_game_error)
     }
 
-    /// Whether the request has only members that the original service knows.
+    /// Returns whether the request has only the fields that clients of the original service send.
     fn is_plain(&self) -> bool {
         let Self { currency, prices, publisher, state, base, copies, .. } = self;
         prices.is_none()
@@ -156,7 +156,7 @@ impl PutGame<'_> {
         validator.optional("/currency", &self.currency, |raw| currencies.supported(&string(raw)?))
     }
 
-    /// Parses the members that the original service does not know.
+    /// Parses the fields that clients of the original service do not send.
     fn rest(
         self,
         validator: &mut Validator,
@@ -232,7 +232,7 @@ fn copies(raw: &str) -> Result<CopiesChange, String> {
         .ok_or_else(|| format!("must be a whole number up to {COPIES_MAX}, or unlimited"))
 }
 
-/// Makes the response to an invalid game have the status 400, as in the original service.
+/// Converts an error so that the response to an invalid game has the status 400, as in the original service.
 pub(super) fn into_game_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidGame(fields),

@@ -1,4 +1,4 @@
-//! `/api/games`: list, search, get, add, change and delete games.
+//! Routes under `/api/games`, which list, search, get, add, change and delete games.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -44,7 +44,7 @@ struct ListGamesQuery {
     /// Only games of this genre, in upper or lower case.
     #[param(example = "puzzle")]
     genre: Option<String>,
-    /// Only games with all of these words in title, genre or description; the last may be the beginning of a word.
+    /// Only games with all of these words in title, genre or description. The last word may be incomplete.
     #[param(example = "alpha")]
     q: Option<String>,
     /// Only games of this publisher.
@@ -74,8 +74,8 @@ fn list_body(games: &[ListedGame]) -> Result<Bytes> {
 
 /// List published games
 ///
-/// In the order of their ids. Every process shows a change within a second. A request whose `If-None-Match` has the
-/// `ETag` of the list gets 304.
+/// Returns published games in the order of their ids. A change of a game is visible within a second. A request whose
+/// `If-None-Match` contains the `ETag` of the current list gets the status 304.
 #[utoipa::path(
     get, path = "/api/games", tag = "games",
     params(
@@ -150,7 +150,7 @@ async fn list_games(
     Ok(response)
 }
 
-/// Whether `If-None-Match` names this tag. A proxy may have turned a strong tag into a weak tag.
+/// Returns whether the header `If-None-Match` contains this tag. Ignores the mark of a weak tag, which a proxy may add.
 fn matches(known: &HeaderValue, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = known.to_str().unwrap_or_default();
@@ -159,7 +159,7 @@ fn matches(known: &HeaderValue, etag: &str) -> bool {
 
 /// Get a game
 ///
-/// A draft is visible to the callers that may change it.
+/// A draft is visible only to callers that may change it.
 #[utoipa::path(
     get, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -197,8 +197,8 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires `games:write`, unless the caller is the publisher. With open access, games of the house with title,
-/// genre, price and description need no credential.
+/// Requires `games:write`, unless the caller is the publisher. With open access, a game of the operator with only
+/// title, genre, price and description needs no credential.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
     params(IdempotencyKey),
@@ -226,8 +226,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent members stay as they are. Requires the same as adding a game; a game of the house that was sold requires
-/// `games:write`.
+/// Absent fields stay as they are. Requires the same permission as adding the game, or `games:write` for a game of the
+/// operator that was sold.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -255,7 +255,8 @@ async fn update_game(
 
 /// Delete a game
 ///
-/// A game that was sold is retired instead, and stays in the libraries. Requires the same as changing the game.
+/// A game that was sold is retired instead, and stays in the libraries of its owners. Requires the same permission as
+/// changing the game.
 #[utoipa::path(
     delete, path = "/api/games/{id}", tag = "games",
     params(

@@ -1,4 +1,4 @@
-//! The library of a user, and whether a user owns a game.
+//! Routes that list the games of a user, and tell whether a user owns a game.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -39,7 +39,7 @@ struct LibraryEntryBody {
     genre: String,
     #[schema(example = "The first game")]
     description: String,
-    /// The game that this is downloadable content of.
+    /// Id of the base game, if this game is downloadable content.
     #[schema(required, example = 7)]
     base: Option<i64>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
@@ -73,7 +73,7 @@ struct GetLibraryQuery {
 
 /// List the games of a user
 ///
-/// Users see their own library; other callers need `games:read`.
+/// Users can list their own games; other callers need the scope `games:read`.
 #[utoipa::path(
     get, path = "/api/users/{id}/library", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1"), GetLibraryQuery),
@@ -110,8 +110,8 @@ struct GameOwnerBody {
 
 /// Check whether a user owns a game
 ///
-/// For the server of a game: 200 if the user owns it, else 404. Requires `games:read`, unless the caller is the
-/// publisher.
+/// Lets the server of a game check a player: the status is 200 if the user owns the game, and 404 if not. Requires
+/// `games:read`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/owners/{user_id}", tag = "games", security(("bearer" = [])),
     params(

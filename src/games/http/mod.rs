@@ -1,4 +1,4 @@
-//! `/api/games`, `/api/publishers` and the library of a user.
+//! HTTP routes of the games store: games, purchases, offers, activation keys, publishers and libraries.
 
 mod activation_keys;
 pub(super) mod body;

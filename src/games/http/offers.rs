@@ -1,4 +1,4 @@
-//! Sales of a game, and discount codes.
+//! Routes of the sales of a game, and of discount codes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -29,7 +29,7 @@ use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Rate;
 use crate::wallet::http::body::number;
 
-/// Largest budget of a sale, and most uses of a code.
+/// Highest limit that a request can set for the copies of a sale or the uses of a discount code.
 const LIMIT_MAX: i32 = 1_000_000_000;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -59,7 +59,7 @@ fn is_sale_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Refuses a currency in a request that has only a percentage, which applies in every currency.
+/// Refuses a currency next to a percentage, because a percentage applies in every currency.
 fn refuse_unused_currency(
     validator: &mut Validator,
     percent: &RawField<'_>,
@@ -72,15 +72,15 @@ fn refuse_unused_currency(
 
 #[derive(Deserialize, ToSchema)]
 struct PutSale<'a> {
-    /// Percentage off the price in every currency; this or `price`.
+    /// Percentage off the price in every currency; give either this or `price`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20")]
     percent: RawField<'a>,
-    /// Price in one currency; this or `percent`.
+    /// Price during the sale, in one currency; give either this or `percent`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "15.99")]
     price: RawField<'a>,
-    /// The currency of `price`; the main currency of the game if absent.
+    /// Currency of `price`; the main currency of the game if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,
@@ -90,7 +90,7 @@ struct PutSale<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Maximum number of copies at this price; without a limit if absent.
+    /// Maximum number of copies that are sold at this price; not limited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 500)]
     budget: RawField<'a>,
@@ -134,7 +134,7 @@ struct SaleBody {
     /// Percentage off the price in every currency.
     #[schema(required, value_type = Option<f64>, example = 20)]
     percent: Option<JsonDecimal>,
-    /// Price in one currency.
+    /// Price during the sale, in one currency.
     #[schema(required, value_type = Option<f64>, example = 15.99)]
     price: Option<JsonDecimal>,
     #[schema(required, example = "EUR")]
@@ -143,10 +143,10 @@ struct SaleBody {
     starts_at: String,
     #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
-    /// Maximum number of copies at this price.
+    /// Maximum number of copies that are sold at this price.
     #[schema(required, example = 500)]
     budget: Option<i32>,
-    /// Copies that are left of the budget.
+    /// Number of copies that can still be sold at this price.
     #[schema(required, example = 37)]
     left: Option<i32>,
 }
@@ -175,8 +175,8 @@ impl TryFrom<&Sale> for SaleBody {
 
 /// Create or change a sale
 ///
-/// A lower price for a window of time, which the clock of the database decides. If several sales run, the lowest price
-/// applies. Requires `games:write`, unless the caller is the publisher.
+/// A sale lowers the price of a game for a window of time, by the clock of the database. If several sales run, the
+/// lowest price applies. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -216,7 +216,7 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// The latest comes first. Requires `games:write`, unless the caller is the publisher.
+/// Sorts the sales by their start, the latest first. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -260,27 +260,28 @@ async fn delete_sale(
 
 #[derive(Deserialize, ToSchema)]
 struct CreateCode<'a> {
-    /// 1 to 32 letters, digits, `-` and `_`, in upper or lower case; one is drawn if absent.
+    /// 1 to 32 letters, digits, `-` and `_`, in upper or lower case. If absent, the server generates a code.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "WINTER20")]
     code: RawField<'a>,
-    /// Percentage off the price; this or `amount`.
+    /// Percentage off the price; give either this or `amount`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20")]
     percent: RawField<'a>,
-    /// Amount off the price; this or `percent`.
+    /// Amount off the price; give either this or `percent`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "5.00")]
     amount: RawField<'a>,
-    /// The currency of `amount`; the default currency if absent.
+    /// Currency of `amount`; the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,
-    /// Only for games of this publisher; a publisher creates codes for its own games.
+    /// If present, the code is valid only for games of this publisher. A publisher can create codes for its own games
+    /// only.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     publisher: RawField<'a>,
-    /// Only for this game.
+    /// If present, the code is valid only for this game.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 1)]
     game: RawField<'a>,
@@ -290,11 +291,11 @@ struct CreateCode<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Uses in all; without a limit if absent.
+    /// Maximum number of uses in total; not limited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1000)]
     uses: RawField<'a>,
-    /// Uses of one user, at most 1,000; without a limit if absent.
+    /// Maximum number of uses per user, at most 1,000; not limited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1)]
     uses_per_user: RawField<'a>,
@@ -363,8 +364,8 @@ struct CodeBody {
 
 /// Create a discount code
 ///
-/// Buyers send it as `code` with a purchase. Requires `games:write`; the user of a publisher creates codes for its
-/// games.
+/// Buyers send the code in the field `code` of a purchase. Requires `games:write`, unless the caller is the publisher
+/// of the games for which the code is valid.
 #[utoipa::path(
     post, path = "/api/codes", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -1,4 +1,4 @@
-//! `/api/publishers`: users who sell games.
+//! Routes under `/api/publishers`, which create, get and change publishers: users who sell games.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -38,12 +38,12 @@ where
 struct PublisherBody {
     #[schema(example = "1")]
     id: String,
-    /// The user who sells.
+    /// Id of the user who acts for the publisher.
     #[schema(example = "2")]
     user: String,
     #[schema(example = "Nova Games")]
     name: String,
-    /// Percentage that the operator keeps; null is `--store-fee`.
+    /// Percentage that the operator keeps of each sale; null means the setting `--store-fee`.
     #[schema(required, value_type = Option<f64>, example = 12.5)]
     fee: Option<JsonDecimal>,
 }
@@ -60,7 +60,7 @@ impl TryFrom<&Publisher> for PublisherBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreatePublisher<'a> {
-    /// The user who sells.
+    /// Id of the user who acts for the publisher.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
@@ -68,7 +68,7 @@ struct CreatePublisher<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "Nova Games")]
     name: RawField<'a>,
-    /// Percentage that the operator keeps; `--store-fee` if absent.
+    /// Percentage that the operator keeps of each sale; the setting `--store-fee` if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "12.5")]
     fee: RawField<'a>,
@@ -84,7 +84,8 @@ fn percentage(raw: &str) -> Result<Rate, String> {
 
 /// Create a publisher
 ///
-/// Requires `admin`. The publisher earns the sales of every game that names it in the member `publisher`.
+/// Makes a user a publisher, who earns from the sales of every game whose field `publisher` has the new id. Requires
+/// `admin`.
 #[utoipa::path(
     post, path = "/api/publishers", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -135,7 +136,7 @@ struct UpdatePublisher<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Nova Games")]
     name: RawField<'a>,
-    /// Percentage that the operator keeps of purchases from now on.
+    /// Percentage that the operator keeps of each sale from now on.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "12.5")]
     fee: RawField<'a>,
@@ -143,7 +144,7 @@ struct UpdatePublisher<'a> {
 
 /// Change a publisher
 ///
-/// Requires `admin`. Absent members stay as they are.
+/// Absent fields stay as they are. Requires `admin`.
 #[utoipa::path(
     put, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

@@ -1,4 +1,4 @@
-//! `/api/games/{id}/purchase` and `/refund`.
+//! Routes `/api/games/{id}/purchase` and `/api/games/{id}/refund`, with which users buy and refund games.
 
 use axum::Extension;
 use axum::extract::{FromRef, State};
@@ -36,19 +36,20 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct PurchaseGame<'a> {
-    /// The price that the buyer has seen: a purchase at any other price is refused with the new one.
+    /// Price that the buyer has seen. If the current price differs, the purchase is refused, and the error has the
+    /// current price.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "19.99")]
     expected_price: RawField<'a>,
-    /// The currency to pay in; the main currency of the game if absent.
+    /// Currency to pay in; the main currency of the game if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,
-    /// The user who gets the game; the buyer if absent.
+    /// Id of the user who receives the game; the buyer if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     gift_to: RawField<'a>,
-    /// A discount code.
+    /// Discount code to apply to the price.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "WINTER20")]
     code: RawField<'a>,
@@ -61,18 +62,18 @@ struct PurchaseGame<'a> {
 struct PurchaseBody {
     #[schema(example = 1)]
     game_id: i64,
-    /// The user who owns the game.
+    /// Id of the user who owns the game now.
     #[schema(example = "2")]
     user_id: String,
     /// Amount that was charged.
     #[schema(value_type = f64, example = 19.99)]
     price: JsonDecimal,
-    /// The tax that it includes.
+    /// Tax that the price includes.
     #[schema(value_type = f64, example = 3.19)]
     tax: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
-    /// Id of the transfer; null for a free game.
+    /// Id of the transfer that paid for the game; null for a free game.
     #[schema(required, example = "17")]
     transfer_id: Option<String>,
 }
@@ -100,7 +101,7 @@ fn user_id(raw: &str) -> Result<UserId, String> {
 
 /// Buy a game
 ///
-/// Charges the main wallet of the signed-in user, and adds the game to the library, in one posting.
+/// Charges the main wallet of the signed-in user and adds the game to the library in the same transaction.
 #[utoipa::path(
     post, path = "/api/games/{id}/purchase", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
@@ -134,7 +135,7 @@ async fn purchase_game(
 
 #[derive(Deserialize, ToSchema)]
 struct RefundGame<'a> {
-    /// The user who got the game as a gift; the buyer if absent.
+    /// Id of the user who received the game as a gift; the buyer if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     gift_to: RawField<'a>,
@@ -147,12 +148,12 @@ struct RefundGame<'a> {
 struct RefundBody {
     #[schema(example = 1)]
     game_id: i64,
-    /// Refunded amount, including the amounts of downloadable content.
+    /// Refunded amount, including the prices of downloadable content that is refunded with the game.
     #[schema(value_type = f64, example = 19.99)]
     refunded: JsonDecimal,
     #[schema(example = "EUR")]
     currency: String,
-    /// Id of the transfer that returned it; null for a free game.
+    /// Id of the transfer that returned the money; null for a free game.
     #[schema(required, example = "18")]
     transfer_id: Option<String>,
 }
@@ -173,7 +174,8 @@ impl TryFrom<&Refunded> for RefundBody {
 
 /// Refund a game
 ///
-/// Within `--refund-window`, for the buyer. The game leaves the library, and its downloadable content with it.
+/// The buyer can refund a game within the time that the setting `--refund-window` gives. The game and its downloadable
+/// content leave the library.
 #[utoipa::path(
     post, path = "/api/games/{id}/refund", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

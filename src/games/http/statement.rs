@@ -1,4 +1,4 @@
-//! The statement of a publisher as JSON or CSV, and its payout.
+//! Routes that return the statement of a publisher as JSON or CSV, and pay out the balance of a publisher.
 
 use axum::Extension;
 use axum::extract::{FromRef, State};
@@ -43,22 +43,24 @@ struct PublisherStatementQuery {
     /// The currency; the default currency if absent.
     #[param(example = "EUR")]
     currency: Option<String>,
-    /// Beginning of the statement, as RFC 3339; the first sale if absent.
+    /// Beginning of the statement, as an RFC 3339 timestamp; the first sale if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as RFC 3339; now if absent. It ends earlier if that end is not final yet: at `as_of_at`.
+    /// End of the statement, as an RFC 3339 timestamp; now if absent. The statement ends earlier, at `as_of_at`, if
+    /// later entries could still appear before the requested end.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
 
-/// The document without its entries.
+/// The statement of a publisher, without its entries.
 #[derive(Serialize, ToSchema)]
 struct StatementHead {
     #[schema(example = "1")]
     publisher: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if one was asked for: the moment itself, or the last final one before it.
+    /// Moment at which the statement ends, if the request gave an end. It is earlier than requested if later entries
+    /// could still appear before the requested end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -78,7 +80,7 @@ struct StatementHead {
     closing_balance: JsonDecimal,
 }
 
-/// The statement of a publisher. It is written piece by piece, so nothing holds a whole one.
+/// The statement of a publisher. The server streams it, so that a long statement does not fill its memory.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PublisherStatement)]
 struct StatementBody {
@@ -99,19 +101,19 @@ struct StatementEntryBody {
     kind: &'static str,
     #[schema(required, example = 1)]
     game: Option<i64>,
-    /// Negative if it lowers the balance.
+    /// Amount of the movement; negative if the movement lowers the balance.
     #[schema(value_type = f64, example = 19.99)]
     amount: JsonDecimal,
-    /// Balance after it.
+    /// Balance of the publisher after the movement.
     #[schema(value_type = f64, example = 19.99)]
     balance: JsonDecimal,
 }
 
 /// Get the statement of a publisher
 ///
-/// Sales, refunds, tax, fees and payouts, oldest first, with the balance before and after; a debt is a balance below
-/// zero. Tax and fees are less what refunds gave back. `Accept: text/csv` selects CSV. Requires `games:write`, unless
-/// the caller is the publisher.
+/// Returns sales, refunds, tax, fees and payouts, oldest first, with the opening and closing balance. A negative
+/// balance is a debt. Tax and fees that refunds gave back are deducted from the sums of tax and fees. The header
+/// `Accept: text/csv` selects CSV. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
@@ -176,7 +178,7 @@ fn head(statement: &PublisherStatement, format: DocumentFormat) -> Result<String
         closing_balance: number(statement.closing, currency)?,
     };
     let mut text = to_json(&head)?;
-    // The list of entries follows as the last member.
+    // The list of entries follows as the last field of the object.
     text.pop();
     text.push_str(r#","entries":["#);
     Ok(text)
@@ -238,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves the amount that is due into the main wallet of the publisher's user. Requires `games:write`, unless the caller
-/// is that user.
+/// Moves the balance of the publisher into the main wallet of the publisher's user. Requires `games:write`, unless the
+/// caller is that user.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

@@ -1,4 +1,4 @@
-//! A record of a file as a game to add: the members of `POST /api/games`, and members that only files have.
+//! Parsing of a record of an imported file: the fields of `POST /api/games`, and fields that only files have.
 
 use serde::Deserialize;
 
@@ -12,23 +12,24 @@ use crate::http::fields::{id, text};
 use crate::http::json;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Longest reference, in characters.
+/// Longest reference of a game in an imported file, in characters.
 const REFERENCE_MAX: usize = 255;
 
-/// A valid record. The publisher and the base that it names are looked up when its batch is added.
+/// A game from a valid record. The publisher and the base game that the record names are looked up later, when the
+/// batch of the record is added.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub line: u64,
-    /// Name of the game in the source of the file.
+    /// Identifier of the game in the system that the file comes from.
     pub reference: Option<String>,
-    /// The name of the publisher, if the record does not give the id.
+    /// Name of the publisher, if the record does not give the id.
     pub publisher_name: Option<String>,
-    /// The reference of the base, if the record does not give the id.
+    /// Reference of the base game, if the record does not give the id.
     pub base_reference: Option<String>,
     pub game: NewGame,
 }
 
-/// The members of [`PutGame`], and members that only files have.
+/// The fields of a record: those of [`PutGame`], and fields that only files have.
 #[derive(Deserialize)]
 struct ImportedGame<'a> {
     #[serde(borrow, default)]
@@ -58,7 +59,7 @@ struct ImportedGame<'a> {
 }
 
 impl Candidate {
-    /// Parses a JSON object; every invalid member is an error.
+    /// Parses a record from a JSON object. Returns an error for each invalid field.
     pub(super) fn parse(
         line: u64,
         object: &[u8],
@@ -107,7 +108,7 @@ impl Candidate {
         }
     }
 
-    /// Whether the game is downloadable content.
+    /// Returns whether the game is downloadable content.
     pub(super) fn has_base(&self) -> bool {
         self.game.base.is_some() || self.base_reference.is_some()
     }
@@ -127,7 +128,8 @@ fn field_errors(error: Error) -> Vec<FieldError> {
     }
 }
 
-/// Removes the number of the line from a parser error: the parser counts lines within the record, which is one line.
+/// Removes the line number from an error of the JSON parser, which counts lines within the record. The record is a
+/// single line, so its number would mislead.
 fn place_in_line(detail: &str) -> String {
     detail.replace("line 1, column", "column").replace("line 1 column", "column")
 }

@@ -1,4 +1,4 @@
-//! Conversion of CSV rows to JSON, so that the same parser reads both formats.
+//! Conversion of CSV rows to JSON objects, so that the same parser validates both formats of an import.
 
 use csv_core::{ReadRecordResult, Reader};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::error::FieldError;
 use crate::games::catalog::PRICES_MAX;
 use crate::ledger::currency::Currencies;
 
-/// Columns that map to members of the game object.
+/// Columns that map to fields of the JSON object of a game.
 const MEMBERS: [&str; 11] = [
     "reference",
     "title",
@@ -23,7 +23,7 @@ const MEMBERS: [&str; 11] = [
     "copies",
 ];
 
-/// Required columns.
+/// Columns that the header must have.
 const REQUIRED: [&str; 3] = ["title", "genre", "price"];
 
 /// Prefix of a column with the price in a further currency.
@@ -31,19 +31,19 @@ const PRICE: &str = "price:";
 
 const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;
 
-/// Parser of the rows of a file with a header.
+/// Parser of the rows of a CSV file, whose columns come from the header.
 pub(super) struct CsvParser {
     columns: Vec<String>,
     reader: Reader,
     fields: Vec<u8>,
-    /// Ends of the fields.
+    /// Ends of the fields of the latest row within `fields`.
     ends: Vec<usize>,
-    /// Columns of the further prices that the latest row has.
+    /// Indexes of the columns with prices in further currencies that the latest row fills.
     prices: Vec<usize>,
 }
 
 impl CsvParser {
-    /// Reads the header.
+    /// Creates a parser from the header of a CSV file. Returns an error if the columns are not valid.
     pub(super) fn new(header: &[u8], currencies: &Currencies) -> Result<Self, String> {
         let mut parser = Self {
             columns: Vec::new(),
@@ -71,7 +71,7 @@ impl CsvParser {
         missing.map_or(Ok(parser), |name| Err(format!("has no column {name}")))
     }
 
-    /// A row as a JSON object, without its empty fields.
+    /// Converts a row to a JSON object, without its empty fields.
     pub(super) fn json(&mut self, row: &[u8]) -> Result<String, FieldError> {
         let refused =
             |pointer: &str, detail: String| FieldError { pointer: pointer.to_owned(), detail };
@@ -94,7 +94,7 @@ impl CsvParser {
                 prices.push(format!(r#"{{"currency":"{code}","price":{text}}}"#));
                 continue;
             }
-            // The member `copies` is a number in JSON; all other members are strings.
+            // The field `copies` is a number in JSON; all other fields are strings.
             let copies = if name == "copies" { field.parse::<u32>().ok() } else { None };
             let value = copies.map_or(text, Value::from);
             members.push(format!(r#""{name}":{value}"#));
@@ -105,7 +105,7 @@ impl CsvParser {
         Ok(format!("{{{}}}", members.join(",")))
     }
 
-    /// The column from which a member of the latest row's object comes.
+    /// Returns the name of the column that a JSON pointer into the object of the latest row comes from.
     pub(super) fn column(&self, pointer: &str) -> String {
         let name = pointer.trim_start_matches('/');
         let price =
@@ -114,7 +114,7 @@ impl CsvParser {
         price.map_or_else(|| name.to_owned(), |n| self.columns[*n].clone())
     }
 
-    /// Splits a row into fields; returns their number.
+    /// Splits a row into fields. Returns the number of fields.
     fn split(&mut self, row: &[u8]) -> Result<usize, String> {
         self.reader.reset();
         let (outcome, read, _, count) =

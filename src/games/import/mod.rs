@@ -1,16 +1,16 @@
-//! Import of a catalog from a file.
+//! Import of games from a file into the catalog.
 //!
 //! | part | does | bound |
 //! |---|---|---|
 //! | [`records`] | splits the file into records | 64 KiB each |
 //! | [`csv`] | turns a row of CSV into JSON | 61 columns |
 //! | [`candidate`] | validates a record, as `POST /api/games` does | |
-//! | [`reader`] | runs all of that in a thread, and makes batches | 1,000 records or 4 MiB |
+//! | [`reader`] | runs these parts in a thread, and groups the records into batches | 1,000 records or 4 MiB |
 //! | [`GameImporter`] | adds the new games of a batch in one transaction | two batches in memory |
 //!
-//! A file can be imported again, after it was corrected or when an import was interrupted: the idempotency key of a
-//! game comes from its reference, or else from its whole content, and a key is added only once. Two imports of one file
-//! can run at once.
+//! A file can be imported again, after it was corrected or when an import was interrupted, without adding a game twice.
+//! The idempotency key of a game is made from its reference or, without a reference, from its whole content, and each
+//! key is added only once. Two imports of the same file can run at the same time.
 
 mod candidate;
 mod csv;
@@ -43,13 +43,13 @@ pub use self::reader::ImportBatch;
 /// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileFormat {
-    /// Rows after a header with the names of the columns.
+    /// CSV: rows after a header with the names of the columns.
     Csv,
-    /// A JSON object per line.
+    /// JSON Lines: a JSON object on each line.
     Jsonl,
 }
 
-/// A reason that a record is refused.
+/// A reason for which a record of the file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRefusal {
     /// Line at which the record begins.
@@ -70,13 +70,13 @@ impl fmt::Display for ImportRefusal {
     }
 }
 
-/// Result of a batch.
+/// Result of adding a batch of records.
 #[derive(Debug, Default)]
 pub struct BatchOutcome {
     pub added: u64,
-    /// Games that an earlier import, or an earlier line, added.
+    /// Number of games that an earlier import or an earlier line has added.
     pub known: u64,
-    /// In the order of the lines; a record can have several refusals.
+    /// Refusals, in the order of the lines; a record can have several.
     pub refused: Vec<ImportRefusal>,
 }
 
@@ -98,7 +98,7 @@ impl GameImporter {
         Self { db, currencies, default_currency }
     }
 
-    /// Reads a file in the background.
+    /// Reads a file in a background thread, and returns the channel that delivers its batches.
     pub fn read(
         &self,
         source: impl BufRead + Send + 'static,
@@ -116,10 +116,10 @@ impl GameImporter {
         }
         let mut db = self.db.acquire("games.import").await?;
         let mut tx = db.begin().await?;
-        // From here on, no other process adds games, so the results of lookups stay valid.
+        // This locks the catalog: no other process adds games from here on, so the results of lookups stay valid.
         bump_revision(&mut tx).await?;
         let candidates = with_publishers(&mut tx, batch.candidates, &mut outcome).await?;
-        // The base of downloadable content can be in the same batch.
+        // Base games are added first, because the base of downloadable content can be in the same batch.
         let (content, games) = candidates.into_iter().partition(Candidate::has_base);
         for candidates in [games, content] {
             add_new(&mut tx, candidates, &mut outcome).await?;
@@ -131,7 +131,7 @@ impl GameImporter {
         Ok(outcome)
     }
 
-    /// Prepares the tables for searches, after the last batch.
+    /// Prepares the database for fast searches after the last batch of an import.
     pub async fn finish(&self) -> Result<()> {
         // Connects as the owner of the tables, because the role of the application may not vacuum them.
         let mut owner = PgConnection::connect_with(self.db.options()).await?;
@@ -141,7 +141,7 @@ impl GameImporter {
     }
 }
 
-/// Looks up the publishers; returns the candidates whose publisher exists.
+/// Looks up the publishers of candidates. Returns the candidates whose publisher exists, and refuses the others.
 async fn with_publishers(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -183,7 +183,7 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose key is new.
+/// Adds the games whose idempotency key is new.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -215,7 +215,7 @@ async fn add_new(
     Ok(())
 }
 
-/// Looks up the bases; returns the candidates whose base exists, and those without a base.
+/// Looks up the base games of candidates. Refuses candidates whose base game does not exist, and returns all others.
 async fn with_bases(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -248,7 +248,7 @@ async fn with_bases(
     Ok(kept)
 }
 
-/// The idempotency key of a game, from its reference or else from its content.
+/// Returns the idempotency key of a game, made from its reference or, without a reference, from its content.
 fn key(candidate: &Candidate) -> HashedKey {
     let content = candidate.game.content();
     let content = digest(&content.iter().map(String::as_str).collect::<Vec<_>>());

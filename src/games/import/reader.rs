@@ -1,4 +1,4 @@
-//! The thread that reads a file: records become candidates, and candidates become batches.
+//! The thread that reads a file to import: it parses records into candidates, and groups candidates into batches.
 
 use std::io::BufRead;
 
@@ -12,29 +12,30 @@ use super::{FileFormat, ImportRefusal};
 use crate::error::FieldError;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Maximum number of records of a batch, which is one transaction: changes of the catalog by other processes wait for
-/// it.
+/// Maximum number of records in a batch. A batch is added in a single transaction, and other changes of the catalog
+/// wait for that transaction.
 const BATCH_RECORDS_MAX: u64 = 1_000;
 
-/// Bytes of records after which a batch ends.
+/// Number of bytes of records after which a batch ends.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Maximum number of batches that wait while another batch is added.
 const WAITING_BATCHES_MAX: usize = 1;
 
-/// Records that are added in one transaction, and the progress of the reader.
+/// Records of a file that are added in a single transaction, and the progress of the reader.
 #[derive(Debug, Default)]
 pub struct ImportBatch {
     pub(super) candidates: Vec<Candidate>,
     pub(super) refused: Vec<ImportRefusal>,
-    /// Number of records.
+    /// Number of records in the batch, refused records included.
     pub records: u64,
-    /// Bytes of the file up to the end of the batch.
+    /// Number of bytes of the file up to the end of the batch.
     pub bytes_read: u64,
     is_last: bool,
 }
 
-/// Reads a file in a thread of its own. A reader that waits for standard input does not delay the end of the program.
+/// Reads a file in a thread of its own, so that a read that waits for standard input does not delay the end of the
+/// process.
 pub(super) fn read(
     source: impl BufRead + Send + 'static,
     format: FileFormat,
@@ -68,7 +69,7 @@ pub(super) fn read(
 struct Reader<R> {
     records: FileRecords<R>,
     format: FileFormat,
-    /// `None` until the header was read.
+    /// Parser of CSV rows; `None` until the header was read.
     csv: Option<CsvParser>,
     currencies: Currencies,
     default_currency: Currency,

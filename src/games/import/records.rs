@@ -1,32 +1,33 @@
-//! Records of a file: lines of JSON, or rows of CSV, whose quoted fields can contain line ends.
+//! Splitting of a file to import into records: lines of JSON, or rows of CSV, whose quoted fields can contain line
+//! ends.
 //!
-//! Memory is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. Of a row with broken quotes, only the first
-//! line is refused. Reading goes on with the next line, so that a forgotten quote does not swallow the rest of the
-//! file.
+//! The memory of the reader is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. Of a row with broken
+//! quotes, the reader refuses only the first line and continues with the next line, so that a forgotten quote does not
+//! swallow the rest of the file.
 
 use std::io::{self, BufRead, Read};
 
 use super::FileFormat;
 use crate::http::BODY_BYTES_MAX;
 
-/// Longest record, in bytes: the limit of the body of a request.
+/// Longest record of a file, in bytes: the same limit as for the body of a request.
 pub(super) const RECORD_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A record, and the line at which it begins.
+/// A record of a file, and the number of the line at which it begins.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileRecord<'a> {
     pub line: u64,
-    /// The bytes up to and including a line feed, or the reason that the record is refused.
+    /// The bytes of the record up to and including a line feed, or the reason for which the record is refused.
     pub bytes: Result<&'a [u8], &'static str>,
 }
 
-/// The records of a file, one after the other.
+/// Reader that returns the records of a file one after the other.
 pub(super) struct FileRecords<R> {
     source: R,
     format: FileFormat,
-    /// Whole lines that were read; they begin with the previous record.
+    /// Whole lines that were read from the file. The buffer begins with the previous record.
     buffer: Vec<u8>,
     /// End of the previous record in the buffer.
     consumed: usize,
@@ -67,12 +68,12 @@ impl<R: BufRead> FileRecords<R> {
         Self { source, format, buffer: Vec::new(), consumed: 0, line: 1, bytes_read: 0 }
     }
 
-    /// Bytes of the file that were read.
+    /// Returns the number of bytes of the file that were read.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// The next record that is not empty; `None` at the end of the file.
+    /// Returns the next record that is not empty; `None` at the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<FileRecord<'_>>> {
         let (line, outcome) = loop {
             self.discard();
@@ -97,7 +98,7 @@ impl<R: BufRead> FileRecords<R> {
         self.consumed = 0;
     }
 
-    /// Finds the end of the record at the beginning of the buffer, or the reason that the record is refused.
+    /// Finds the end of the record at the beginning of the buffer, or the reason for which the record is refused.
     fn scan(&mut self) -> io::Result<Option<Result<usize, &'static str>>> {
         let mut state = RowState::FieldStart;
         let mut end = 0;
@@ -130,14 +131,14 @@ impl<R: BufRead> FileRecords<R> {
         }
     }
 
-    /// End of the line that begins here, if the buffer has it.
+    /// Returns the end of the line that begins at `begin`, if the buffer contains the whole line.
     fn line_end(&self, begin: usize) -> Option<usize> {
         let length = self.buffer[begin..].iter().position(|byte| *byte == b'\n')?;
         Some(begin + length + 1)
     }
 
-    /// Appends a line to the buffer; false at the end of the file. A line that is too long is cut, but stays longer
-    /// than the limit.
+    /// Appends a line of the file to the buffer. Returns false at the end of the file. Cuts a line that is too long,
+    /// but leaves it longer than the limit, so that it is refused.
     fn read_line(&mut self) -> io::Result<bool> {
         let is_first = self.bytes_read == 0;
         let mut part = self.source.by_ref().take(RECORD_BYTES_MAX as u64 + 1);

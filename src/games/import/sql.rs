@@ -1,4 +1,4 @@
-//! Statements of imports.
+//! SQL statements of imports.
 
 use sqlx::{Connection, PgConnection};
 
@@ -11,7 +11,7 @@ pub(super) struct NamedPublisher {
     pub name: String,
 }
 
-/// The publishers with one of these ids or names.
+/// Finds the publishers with these ids or names.
 pub(super) async fn publishers(
     db: &mut PgConnection,
     ids: &[PublisherId],
@@ -26,15 +26,15 @@ pub(super) async fn publishers(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Vacuums the table of games, which updates the statistics of the planner and finishes the index of words. Otherwise
-/// searches are slow until the server does this by itself.
+/// Vacuums the table of games, which updates the statistics of the query planner and merges pending entries into the
+/// full-text index. Otherwise searches are slow until Postgres does this by itself.
 pub(super) async fn vacuum_games(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("vacuum (analyze) game").execute(db).await?;
     Ok(())
 }
 
-/// Warms up the memory of the server by reading the published games through an index; `vacuum` and plain scans do not
-/// keep the pages in memory.
+/// Warms up the cache of the database server: reads the published games through an index, because `vacuum` and
+/// sequential scans do not keep the pages in memory.
 pub(super) async fn read_games(db: &mut PgConnection) -> Result<()> {
     let mut tx = db.begin().await?;
     sqlx::query!(

@@ -1,4 +1,4 @@
-//! Libraries: the games that a user owns.
+//! Libraries of users: the games that a user owns.
 
 mod sql;
 
@@ -22,7 +22,7 @@ pub struct LibraryEntry {
 }
 
 impl Games {
-    /// A page of the games that a user owns, in the order of their ids.
+    /// Returns a page of the games that a user owns, in the order of their ids.
     pub async fn library(
         &self,
         user: UserId,
@@ -35,7 +35,8 @@ impl Games {
         sql::library(&mut db, user, after, limit).await
     }
 
-    /// Time since which a user owns a game; an error with status 404 if the user does not own the game.
+    /// Returns the time since which a user owns a game. Returns an error with status 404 if the user does not own the
+    /// game.
     pub async fn owned_since(
         &self,
         game: GameId,
@@ -52,7 +53,7 @@ impl Games {
         if !is_of_publisher && require_manager(caller, publisher_user).is_err() {
             caller.require_user_or_scope(user, Scope::GamesRead)?;
         }
-        // A draft has no owners, so the reply for a draft equals that for a missing game.
+        // A draft has no owners, so the response does not reveal whether a game is a draft or does not exist.
         let found = found.ok_or(Error::NotFound("owner of this game"))?;
         position::note_read(found.position);
         found.owned_since.ok_or(Error::NotFound("owner of this game"))

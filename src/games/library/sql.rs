@@ -1,4 +1,4 @@
-//! Statements of libraries.
+//! SQL statements on the libraries of users.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -27,7 +27,7 @@ pub(super) async fn library(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The ownership of a game by one user.
+/// Whether and since when a user owns a game.
 pub(super) struct Ownership {
     pub publisher_user: Option<UserId>,
     pub owned_since: Option<OffsetDateTime>,

@@ -1,5 +1,5 @@
-//! Debts of publishers. A refund can take more from a publisher's account than it contains; later sales pay off the
-//! debt.
+//! Metrics of the debts of publishers. A refund can take more from a publisher's account than the account contains;
+//! later sales pay off this debt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::games::{BOOK, Games};
 use crate::ledger::read;
 use crate::telemetry::gauge_value;
 
-/// Interval at which the debts are measured.
+/// Interval at which the debts are read for the metrics.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Measures the debts until the program stops.
+/// Updates the metrics of the debts of publishers until the process stops.
 pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()> {
     loop {
         if let Err(error) = games.measure_debts().await {
             tracing::warn!(
                 error.message = %error,
-                "the debts of publishers cannot be measured; retrying in {INTERVAL:?}"
+                "reading the debts of publishers for the metrics failed; retrying in {INTERVAL:?}"
             );
         }
         if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {

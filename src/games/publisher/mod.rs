@@ -17,19 +17,19 @@ use crate::ledger::money::Rate;
 /// Longest name of a publisher, in characters.
 pub const NAME_MAX: usize = 100;
 
-/// A publisher.
+/// A publisher: a user who sells games.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     pub id: PublisherId,
     pub user: UserId,
     pub name: String,
-    /// `None` for the fee of the settings.
+    /// Share that the operator keeps of each sale; `None` for the share of the settings.
     pub fee: Option<Rate>,
     pub replayed: bool,
 }
 
 impl Games {
-    /// Makes a user a publisher.
+    /// Makes a user a publisher, who can then sell games.
     pub async fn add_publisher(
         &self,
         user: UserId,
@@ -65,7 +65,7 @@ impl Games {
         }
     }
 
-    /// Changes the name or the fee of a publisher; purchases from now on have the new fee.
+    /// Changes the name or the fee of a publisher. The new fee applies to purchases from now on.
     pub async fn change_publisher(
         &self,
         id: PublisherId,
@@ -79,7 +79,7 @@ impl Games {
         row.map(Publisher::from).ok_or_else(no_publisher)
     }
 
-    /// Returns a publisher to a caller that manages its games.
+    /// Returns a publisher to a caller that may manage the games of the publisher.
     pub async fn publisher(&self, id: PublisherId, caller: &Caller) -> Result<Publisher> {
         let found = sql::find(&mut *self.db.snapshot("games.publisher").await?, id).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;
@@ -87,7 +87,7 @@ impl Games {
     }
 }
 
-/// The publisher that an earlier request with this key made.
+/// Finds the publisher that an earlier request with this idempotency key created.
 async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Option<PublisherId>> {
     let Some(key) = key else { return Ok(None) };
     let Some((id, content)) = sql::find_by_key(db, key.hash).await? else { return Ok(None) };

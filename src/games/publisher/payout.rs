@@ -1,4 +1,4 @@
-//! Payouts: the amount that is due to a publisher goes into the main wallet of the publisher's user.
+//! Payouts to publishers: the balance of a publisher's account goes into the main wallet of the publisher's user.
 
 use super::{no_publisher, sql};
 use crate::error::{Error, Result, StoreRefusal};
@@ -14,10 +14,10 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Maximum number of attempts of a payout: a refund can lower the amount that is due meanwhile.
+/// Maximum number of attempts of a payout, which fails if a refund lowers the balance of the publisher meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
-/// A payout that was made.
+/// A payout to a publisher that was made.
 #[derive(Debug, Clone, Copy)]
 pub struct PublisherPayout {
     pub currency: Currency,
@@ -35,7 +35,8 @@ struct PayoutRequest {
 }
 
 impl Games {
-    /// Pays a publisher the amount that is due in a currency, at most the largest amount of a transfer.
+    /// Pays the balance of a publisher in a currency to the user of the publisher, but at most the largest amount of a
+    /// transfer.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,
@@ -53,7 +54,7 @@ impl Games {
         let key = meta.key.hashed(meta.caller.name(), "publisher.payout", &content);
         let debit = seller_account(Some(publisher), currency)?;
         let request = PayoutRequest { player: PlayerId::from(row.user), currency, debit, key };
-        // The largest amount of a transfer, once it is known to be less than what is due.
+        // The largest amount of a transfer, once an attempt has shown that the balance exceeds it.
         let mut limit = None;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(earlier) = self.find_payout(&request).await? {
@@ -74,7 +75,7 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// The payout of an earlier request with this key.
+    /// Finds the payout that an earlier request with this idempotency key has made.
     async fn find_payout(&self, request: &PayoutRequest) -> Result<Option<PublisherPayout>> {
         let Some(key) = request.key else { return Ok(None) };
         let posted = self.wallets.ledger().find(key).await;
@@ -82,7 +83,7 @@ impl Games {
         posted.map(|posted| request.paid(&posted)).transpose()
     }
 
-    /// Pays the amount that is due, at most `limit`; `None` if the caller has to try again.
+    /// Pays the balance of the publisher, but at most `limit`. Returns `None` if the caller has to try again.
     async fn try_payout(
         &self,
         request: &PayoutRequest,
@@ -113,7 +114,7 @@ impl Games {
         match self.wallets.pay_main(&payout, legs, |_| Ok(Vec::new())).await? {
             Ok(posted) => request.paid(&posted).map(Some),
             Err(PayoutRefusal::InsufficientFunds) => Ok(None),
-            // The next attempt pays the largest amount of a transfer; the rest stays due.
+            // The next attempt pays the largest amount of a transfer; the rest stays on the account of the publisher.
             Err(PayoutRefusal::AmountTooLarge { limit: largest }) if limit.is_none() => {
                 *limit = Some(largest);
                 Ok(None)
@@ -129,7 +130,8 @@ impl Games {
 }
 
 impl PayoutRequest {
-    /// The payout in a posting, in which the opening of the wallet can come first.
+    /// Returns the payout that a posting made. In the posting, the opening of the user's wallet can come before the
+    /// payout.
     fn paid(&self, posted: &Posted) -> Result<PublisherPayout> {
         let mut rows = posted.rows.iter().zip(posted.first_seq..);
         let found = rows.find(|(row, _)| row.kind == TransferKind::Payout);

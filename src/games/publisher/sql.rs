@@ -1,4 +1,4 @@
-//! Statements of publishers.
+//! SQL statements on publishers and their statements.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ pub(super) async fn user_exists(db: &mut PgConnection, user: UserId) -> Result<b
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts a publisher; `None` if the user is a publisher already.
+/// Inserts a publisher. Returns `None` if the user is a publisher already, or if the idempotency key was used.
 pub(super) async fn insert(
     db: &mut PgConnection,
     user: UserId,
@@ -84,9 +84,9 @@ pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Optio
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Every publisher with every currency that it has sold games in.
+/// Returns every publisher with each currency in which the publisher has sold games.
 pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, String)>> {
-    // Takes one index step for each pair, however many purchases the pair has.
+    // Takes a single index lookup for each publisher and currency, however many purchases they have.
     let rows = sqlx::query!(
         r#"
         with recursive seller as (
@@ -120,7 +120,7 @@ pub(super) struct SumRow {
     pub amount: i64,
 }
 
-/// The movements of an account in a part of the book, summed up.
+/// Sums up the movements of an account between two positions of the ledger.
 pub(super) async fn sums(
     db: &mut PgConnection,
     account: AccountId,
@@ -146,7 +146,7 @@ pub(super) async fn sums(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// A movement of an account.
+/// A movement of money on an account.
 pub(super) struct MovementRow {
     pub seq: i64,
     pub at: OffsetDateTime,
@@ -159,7 +159,7 @@ pub(super) struct MovementRow {
     pub game: Option<i64>,
 }
 
-/// The movements of an account in a part of the book, oldest first.
+/// Returns the movements of an account between two positions of the ledger, oldest first.
 pub(super) async fn entries(
     db: &mut PgConnection,
     account: AccountId,

@@ -1,4 +1,4 @@
-//! Statements: the movements on a publisher's account between two moments, read from the ledger.
+//! Statements of publishers: the movements on the account of a publisher between two moments, read from the ledger.
 
 use time::OffsetDateTime;
 
@@ -14,10 +14,10 @@ use crate::ledger::money::Minor;
 use crate::ledger::read;
 use crate::ledger::transfer::TransferKind;
 
-/// Entries that are read at a time.
+/// Number of entries that are read from the ledger at a time.
 const PAGE: i64 = 1_000;
 
-/// Sums of a statement. Amounts that refunds gave back are deducted from tax and fees.
+/// Sums of a statement, in minor units. Tax and fees that refunds gave back are deducted from the sums of tax and fees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatementSums {
     pub sales: i64,
@@ -75,13 +75,14 @@ pub struct PublisherStatement {
     /// appear before the requested end.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
-    /// The part of the book that is still to be read: the next seq, and the seq after the last.
+    /// The part of the ledger that is still to be read: the number of the next transfer, and the number after the last
+    /// transfer.
     range: (i64, i64),
     games: Games,
     is_complete: bool,
 }
 
-/// The account of the publisher, and the account that tax goes to.
+/// The account of the publisher, and the account that receives the tax.
 #[derive(Debug, Clone, Copy)]
 struct Accounts {
     own: AccountId,
@@ -89,7 +90,7 @@ struct Accounts {
 }
 
 impl Games {
-    /// The statement of a publisher in a currency between two moments.
+    /// Returns the statement of a publisher in a currency between two moments.
     pub async fn publisher_statement(
         &self,
         publisher: PublisherId,
@@ -153,7 +154,8 @@ impl Games {
 }
 
 impl Accounts {
-    /// The meaning of a movement. The other account tells whether a refund gives back tax or a fee.
+    /// Returns what a movement means for the publisher. The other account of the movement tells whether a refund gives
+    /// back tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         match (TransferKind::from_code(kind), is_debit) {
             (Some(TransferKind::Purchase), _) => EntryKind::Sale,
@@ -167,7 +169,7 @@ impl Accounts {
 }
 
 impl PublisherStatement {
-    /// The next entries; `None` when the statement is complete.
+    /// Returns the next entries of the statement; `None` when the statement is complete.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StatementEntry>>> {
         if self.is_complete {
             return Ok(None);

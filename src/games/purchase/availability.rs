@@ -4,7 +4,8 @@ use super::sql::QuoteRow;
 use crate::error::{Result, StoreRefusal};
 
 impl QuoteRow {
-    /// Refuses a game that is not published. Buyers learn that a retired game exists, but not that a draft does.
+    /// Returns an error unless the game is published. The error reveals that a retired game exists, but not that a
+    /// draft exists.
     pub(super) fn require_published(&self) -> Result<()> {
         match self.state.as_str() {
             "published" => Ok(()),
@@ -13,7 +14,7 @@ impl QuoteRow {
         }
     }
 
-    /// Refuses a sold-out game: the number of its copies is limited, and none is left.
+    /// Returns an error if the number of copies of the game is limited and no copy is left.
     pub(super) fn require_copy_left(&self) -> Result<()> {
         match self.left {
             Some(..=0) => Err(StoreRefusal::SoldOut.into()),
@@ -21,7 +22,7 @@ impl QuoteRow {
         }
     }
 
-    /// Refuses a recipient that owns the game, or does not own its base.
+    /// Returns an error if the recipient owns the game already, or does not own its base game.
     pub(super) fn require_eligible(&self) -> Result<()> {
         match self.base {
             _ if self.is_owned => Err(StoreRefusal::AlreadyOwned.into()),

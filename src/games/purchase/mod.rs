@@ -1,9 +1,9 @@
-//! Purchases: a user pays for a game and owns it, in one posting.
+//! Purchases: a user pays for a game and receives it, in a single ledger posting.
 //!
-//! The price comes from a quote. The companion of the posting checks the quote in the same transaction: the revision of
-//! the game, that the recipient does not own the game yet, and that a copy is left. If the quote no longer holds, a new
-//! quote is made, so a refusal always reflects the current state. The purchase of a free game moves no money and is an
-//! ordinary transaction.
+//! The price comes from a quote, which a SQL function checks in the transaction of the posting: the game has not
+//! changed, the recipient does not own the game yet, and a copy is left. If the quote no longer holds, the server makes
+//! a new quote and tries again, so a refusal always reflects the current state. The purchase of a free game moves no
+//! money and is an ordinary transaction.
 
 mod availability;
 mod price;
@@ -35,14 +35,14 @@ use self::quote::Quote;
 pub(in crate::games) use self::quote::QuoteCache;
 pub use self::refund::Refunded;
 
-/// Refusal of a companion whose quote no longer holds.
+/// Error text of a posting that the database refused because the quote of the purchase no longer holds.
 const OVERTAKEN: &str = "the quote no longer holds";
 
-/// Maximum number of quotes of a purchase. A new quote is needed when another purchase or a change of the game comes
-/// first.
+/// Maximum number of quotes that a purchase tries. A new quote is needed if another purchase or a change of the game
+/// comes first.
 const ATTEMPTS_MAX: usize = 100;
 
-/// Locks that keep purchases from invalidating each other's batches.
+/// Locks within this process, so that concurrent purchases do not make each other's ledger batches fail.
 #[derive(Debug, Default)]
 pub(in crate::games) struct PurchaseLocks {
     recipients: StripedLock,
@@ -50,7 +50,7 @@ pub(in crate::games) struct PurchaseLocks {
 }
 
 impl PurchaseLocks {
-    /// Serializes the changes of a recipient's ownership of a game.
+    /// Waits until no other purchase or refund of this game for this recipient is running in this process.
     async fn recipient(&self, game: GameId, recipient: UserId) -> MutexGuard<'_, ()> {
         self.recipients.lock(game.0.wrapping_mul(0x9e37).wrapping_add(recipient.0)).await
     }
@@ -60,13 +60,13 @@ impl PurchaseLocks {
 #[derive(Debug, Clone)]
 pub struct PurchaseRequest {
     pub game: GameId,
-    /// The currency to pay in; `None` for the main currency of the game.
+    /// Currency to pay in; `None` for the main currency of the game.
     pub currency: Option<Currency>,
-    /// The user that gets the game; `None` for the buyer.
+    /// User who receives the game; `None` for the buyer.
     pub gift_to: Option<UserId>,
-    /// A discount code.
+    /// Discount code to apply.
     pub code: Option<String>,
-    /// The client's address, for which wrong codes are counted.
+    /// Address of the client, against which wrong discount codes are counted.
     pub address: Option<IpAddr>,
 }
 
@@ -78,7 +78,7 @@ pub struct Purchase {
     pub currency: Currency,
     pub price: Minor,
     pub tax: Minor,
-    /// `None` for a free game.
+    /// Transfer that paid for the game; `None` for a free game.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }
@@ -90,7 +90,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Games {
-    /// Buys a game. A purchase at another price than `expected_price` is refused.
+    /// Buys a game for the caller or as a gift. Returns an error if the current price differs from `expected_price`.
     pub async fn purchase(
         &self,
         request: &PurchaseRequest,
@@ -132,11 +132,11 @@ impl Games {
         {
             return Ok(purchase);
         }
-        // Boxed, so that this path does not enlarge the future of every request.
+        // Boxed, so that this rare path does not enlarge the future of every request.
         Box::pin(self.decide_purchase(request, (buyer, recipient), expected_price, key, meta)).await
     }
 
-    /// Buys a game at a quote from the database.
+    /// Buys a game at a quote that is read from the database.
     async fn decide_purchase(
         &self,
         request: &PurchaseRequest,
@@ -145,8 +145,8 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
-        // An earlier attempt of the same request may have succeeded. Whatever the outcome, it is found below, but only here
-        // before its code counts as a guess.
+        // An earlier attempt of the same request may have succeeded. The code below would find it too, but only after
+        // the discount code has counted as a guess.
         if request.code.is_some()
             && let Some(earlier) = self.find_purchase(key).await?
         {
@@ -165,7 +165,8 @@ impl Games {
             }
             let outcome = match quoted {
                 Ok(quote) if held.0.is_none() && quote.is_contended() => {
-                    // Released, so that other purchases for the recipient need not wait meanwhile.
+                    // Released first, so that other purchases for the recipient do not wait while this purchase waits
+                    // for the game.
                     drop(held.1.take());
                     held.0 = Some(self.locks.last_copies.lock(request.game.0).await);
                     held.1 = Some(self.locks.recipient(request.game, recipient).await);
@@ -177,7 +178,7 @@ impl Games {
                 Ok(quote) => self.charge(&quote, (buyer, recipient), key, meta).await,
                 Err(refusal) => Err(refusal),
             };
-            // Another attempt of this request may have come first, whatever the outcome of this attempt.
+            // Another attempt of the same request may have succeeded first, whatever the outcome of this attempt.
             match outcome {
                 Ok(Some(purchase)) => return Ok(purchase),
                 Ok(None) => {
@@ -196,7 +197,7 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// Buys a game at a cached quote; `None` if a quote from the database is needed.
+    /// Buys a game at a cached quote. Returns `None` if a quote from the database is needed.
     async fn purchase_at(
         &self,
         quote: &Quote,
@@ -222,7 +223,8 @@ impl Games {
         }
     }
 
-    /// Charges the buyer; none if the quote no longer holds, or if an earlier attempt of this request came first.
+    /// Charges the buyer and grants the game. Returns `None` if the quote no longer holds, or if an earlier attempt of
+    /// the same request has succeeded.
     async fn charge(
         &self,
         quote: &Quote,
@@ -239,7 +241,7 @@ impl Games {
         let player = PlayerId::from(buyer);
         let charge = Charge { player: &player, currency: *currency, amount: *price, key };
         let posted = self.wallets.charge_main(&charge, legs, &companion, meta).await?;
-        // The caller finds an earlier attempt of this request by its key.
+        // If this is a repeated request, the caller finds the earlier purchase by its idempotency key.
         let Some(posted) = posted.filter(|posted| !posted.replayed) else { return Ok(None) };
         let code = [currency.code()];
         let amount = |minor: Minor| u64::try_from(minor.0).unwrap_or_default();
@@ -250,7 +252,7 @@ impl Games {
         Ok(Some(quote.purchase(recipient, Some(TransferId(posted.first_seq)))))
     }
 
-    /// Grants a free game; `None` if the quote no longer holds.
+    /// Grants a free game. Returns `None` if the quote no longer holds.
     async fn claim_free(
         &self,
         quote: &Quote,
@@ -264,7 +266,7 @@ impl Games {
         Ok(is_claimed.then(|| quote.purchase(recipient, None)))
     }
 
-    /// The purchase of an earlier request with this key.
+    /// Finds the purchase that an earlier request with this idempotency key has made.
     async fn find_purchase(&self, key: Option<HashedKey>) -> Result<Option<Purchase>> {
         let Some(key) = key else { return Ok(None) };
         let mut db = self.db.acquire("games.find_purchase").await?;
@@ -290,7 +292,7 @@ impl Games {
     }
 }
 
-/// The account that receives the price, and from which tax and fee are then taken.
+/// Returns the account of the seller, which receives the price and from which tax and fee are then taken.
 pub(in crate::games) fn seller_account(
     publisher: Option<PublisherId>,
     currency: Currency,
@@ -304,7 +306,8 @@ pub(in crate::games) fn seller_account(
         .ok_or_else(|| Error::Internal(anyhow::anyhow!("publisher {publisher} has no account")))
 }
 
-/// The legs of a purchase, which form one transfer: the price goes to the seller, then tax and fee from the seller.
+/// Returns the movements of a purchase, which form a single transfer: the price goes to the seller, and then tax and
+/// fee go from the seller to the operator.
 fn purchase_legs(
     wallet: AccountId,
     seller: AccountId,

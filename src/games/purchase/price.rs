@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{InvalidRate, Minor, Rate};
 
-/// The text is not a list of tax rates.
+/// Error of a text that is not a list of tax rates.
 #[derive(Debug, thiserror::Error)]
 pub enum TaxRatesError {
     #[error("must be a list of CURRENCY=PERCENT, such as EUR=19,USD=8.25")]
@@ -15,7 +15,7 @@ pub enum TaxRatesError {
     Rate(#[from] InvalidRate),
 }
 
-/// Tax rates by currency. Currencies without a rate have no tax.
+/// Tax rates by currency. Prices in a currency without a rate include no tax.
 #[derive(Debug, Clone, Default)]
 pub struct TaxRates(HashMap<String, Rate>);
 
@@ -24,7 +24,7 @@ impl TaxRates {
         self.0.get(currency.code()).copied().unwrap_or(Rate::ZERO)
     }
 
-    /// The currencies that have a rate.
+    /// Returns the codes of the currencies that have a tax rate.
     pub fn currencies(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -43,7 +43,7 @@ impl FromStr for TaxRates {
     }
 }
 
-/// The division of a price into tax, fee and the rest, which the seller gets.
+/// Division of a price into the tax, the fee of the operator, and the rest, which the seller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Division {
     pub tax: Minor,

@@ -1,4 +1,4 @@
-//! Quotes: the price of a game for a recipient at one moment, and the claim of a purchase at this price.
+//! Quotes: the price of a game for a recipient at a moment, and the facts that must still hold when the game is bought.
 
 use std::sync::Arc;
 
@@ -18,20 +18,21 @@ use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, User
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};
 
-/// Number of last copies that are sold one at a time, because concurrent purchases of the last copies would make each
-/// other's batches fail.
+/// Number of copies left at which purchases of a game run one at a time. Concurrent purchases of the last copies would
+/// make each other's ledger batches fail.
 const LAST_COPIES: i32 = 256;
 
 /// Maximum number of games, and of purchases, that [`QuoteCache`] remembers.
 const QUOTES_MAX: usize = 10_000;
 const TRIED_MAX: usize = 100_000;
 
-/// Cache of facts about games that were bought before. A purchase at a cached quote reads nothing before its posting,
-/// which checks the revision of the game, the end of the quote, the fee, and that the buyer does not own the game.
+/// Cache of the facts of quotes. A purchase at a cached quote reads nothing before its ledger posting. The posting
+/// checks that the game and the fee have not changed, that the quote has not ended, and that the buyer does not own the
+/// game.
 pub(in crate::games) struct QuoteCache {
     rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
-    /// Purchases that were tried at a cached quote, whatever the outcome. A refused posting delays other postings, so a
-    /// user gets only one such try per game.
+    /// Games and buyers whose purchase was tried at a cached quote, whatever the outcome. A refused posting delays
+    /// other postings, so each user gets only one such try per game.
     tried: Cache<(GameId, UserId), ()>,
 }
 
@@ -41,7 +42,7 @@ impl Default for QuoteCache {
     }
 }
 
-/// The price of a game for a recipient at one moment.
+/// The price of a game for a recipient at a moment, with the facts that the price depends on.
 pub(super) struct Quote {
     pub row: sql::QuoteRow,
     code: Option<UsableCode>,
@@ -50,7 +51,8 @@ pub(super) struct Quote {
     pub division: Division,
 }
 
-/// The row of the companion: the stocks that a purchase takes from, and the facts that its quote depends on.
+/// Input row of the SQL function that grants a game: the stocks that the purchase takes from, and the facts that its
+/// quote depends on.
 #[derive(Serialize)]
 pub(super) struct ClaimRow<'a> {
     game: GameId,
@@ -58,14 +60,14 @@ pub(super) struct ClaimRow<'a> {
     recipient: UserId,
     revision: i32,
     publisher: Option<PublisherId>,
-    /// The fee that is set for the publisher, if any.
+    /// Fee that is set for the publisher; `None` if the fee of the settings applies.
     own_fee: Option<i32>,
-    /// The stocks to take from: copies of the game, the budget of the sale, the uses of the code.
+    /// Ids of the stocks to take from: copies of the game, copies at the price of the sale, uses of the discount code.
     stocks: Vec<i64>,
     sale: Option<SaleId>,
     code: Option<CodeId>,
     code_use: Option<i32>,
-    /// End of the quote: the next moment at which a sale or the code begins or ends.
+    /// End of the quote: the next moment at which a sale begins or ends, or the discount code ends.
     until: Option<String>,
     price: i64,
     tax: i64,
@@ -79,7 +81,7 @@ pub(super) struct ClaimRow<'a> {
 }
 
 impl Games {
-    /// Quotes the current price; an error if the game cannot be bought for the recipient.
+    /// Reads the current price of a game. Returns an error if the buyer cannot buy the game for the recipient.
     pub(super) async fn quote(
         &self,
         request: &PurchaseRequest,
@@ -106,7 +108,7 @@ impl Games {
         let quote = self.quote_from(row, discount, expected_price)?;
         let Quote { row, currency, price, .. } = &quote;
         if recipient != buyer && row.require_eligible().is_err() {
-            // Only a buyer that could pay learns whether another user owns a game.
+            // Only a buyer who could pay learns whether another user owns the game.
             let balance =
                 self.wallets.main_balance(caller, &PlayerId::from(buyer), *currency).await?;
             if balance.balance < *price {
@@ -122,7 +124,7 @@ impl Games {
         Ok(quote)
     }
 
-    /// A quote from cached facts; `None` if the facts must be read from the database.
+    /// Returns a quote from cached facts; `None` if the facts must be read from the database.
     pub(super) fn cached_quote(
         &self,
         request: &PurchaseRequest,
@@ -172,27 +174,28 @@ impl Games {
 }
 
 impl QuoteCache {
-    /// Remembers that a purchase was tried at a cached quote.
+    /// Remembers that the buyer has tried to buy the game at a cached quote.
     pub(super) fn note_try(&self, game: GameId, buyer: UserId) {
         self.tried.insert((game, buyer), ());
     }
 
-    /// Removes cached facts of a game that no longer hold.
+    /// Removes cached facts about a game that no longer hold.
     pub(super) fn forget(&self, request: &PurchaseRequest) {
         self.rows.remove(&(request.game, request.currency));
     }
 }
 
 impl Quote {
-    /// Whether the facts can be cached for other buyers: without a code, a limit or a price of zero, a posting notices
-    /// every change of them.
+    /// Returns whether the facts can be cached for other buyers. Without a discount code, a limit of copies or a price
+    /// of zero, the posting of a purchase detects every change of the facts.
     fn can_be_cached(&self) -> bool {
         let is_limited = self.row.stock.is_some() || self.row.budgets > 0;
         self.code.is_none() && !is_limited && self.price != Minor::ZERO
     }
 
-    /// Whether concurrent purchases would make each other fail. The last copies are sold one at a time; so are limited
-    /// copies of a free game, because free claims do not share a batch.
+    /// Returns whether concurrent purchases at this quote would make each other fail, so that they must run one at a
+    /// time. This holds for the last copies, and for all limited copies of a free game, because purchases of free games
+    /// do not share a ledger batch.
     pub(super) fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
         let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();
@@ -233,7 +236,7 @@ impl Quote {
         })
     }
 
-    /// The completed purchase at this quote.
+    /// Returns the completed purchase at this quote.
     pub(super) fn purchase(&self, recipient: UserId, transfer: Option<TransferId>) -> Purchase {
         Purchase {
             game: self.row.game,

@@ -1,8 +1,8 @@
-//! Refunds: the buyer gets the money back and the game is taken away, once, in one posting.
+//! Refunds: the buyer gets the money back and the owner loses the game, at most once, in a single ledger posting.
 //!
-//! Downloadable content of the game is taken away, too. Its price comes back if the same buyer paid for it and it can
-//! still be refunded; other content is taken away without a refund. A gift cannot be refunded while its owner has
-//! content that another user paid for.
+//! The owner loses the downloadable content of the game, too. Its price is paid back if the same buyer paid for it and
+//! its refund window has not ended; other content is taken away without a refund. A gift cannot be refunded while its
+//! owner has content that another user paid for.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -21,10 +21,10 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Maximum number of attempts of a refund, because other changes can come first.
+/// Maximum number of attempts of a refund, which fails if another change of the owned games comes first.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Maximum number of games that a refund takes away.
+/// Maximum number of games and downloadable content that a refund takes away.
 const GAMES_MAX: usize = 10_000;
 
 /// A refund that was made.
@@ -33,39 +33,40 @@ pub struct Refunded {
     pub game: GameId,
     pub currency: Currency,
     pub amount: Minor,
-    /// The transfer that returned the money of the game; none if nothing was paid.
+    /// The transfer that paid back the price of the game; `None` if nothing was paid.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }
 
-/// A game that is taken away from its owner.
+/// A game that a refund takes away from its owner: an input row of the SQL function that reverts purchases.
 #[derive(Debug, Serialize)]
 struct RevertRow {
-    /// Index of the row's first refund leg in the posting.
+    /// Index, within the posting, of the first movement that pays back this game.
     first: usize,
     game: GameId,
     recipient: UserId,
-    /// `None` if the game was not bought.
+    /// Id of the purchase; `None` if the game was not bought.
     purchase: Option<i64>,
     /// Whether the buyer gets the price back.
     pays_back: bool,
     seconds: f64,
-    /// The idempotency key of the request; only in the row of the game that the request names.
+    /// Idempotency key of the request; set only in the row of the game that the request names.
     key_hash: Option<Uuid>,
     content_hash: Option<Uuid>,
     trace: Uuid,
 }
 
-/// The games that a refund takes away, and the legs that return the money.
+/// The games that a refund takes away, and the purchases whose price it pays back.
 struct RefundPlan {
     currency: Currency,
-    /// The purchases whose price is paid back, the game's own purchase first.
+    /// The purchases whose price is paid back; the purchase of the game itself comes first.
     paid: Vec<sql::OwnedGame>,
     rows: Vec<RevertRow>,
 }
 
 impl Games {
-    /// Refunds the purchase of a game that the caller bought, for `recipient` if it was a gift.
+    /// Refunds a game that the caller has bought. `recipient` is the user who received the game as a gift, if it was a
+    /// gift.
     pub async fn refund(
         &self,
         game: GameId,
@@ -97,7 +98,8 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// Makes a refund; none if another change came first.
+    /// Makes a refund. Returns `None` if another change of the owned games came first, so that the caller has to try
+    /// again.
     async fn try_refund(
         &self,
         game: GameId,
@@ -137,7 +139,7 @@ impl Games {
         }
     }
 
-    /// The refund of an earlier request with this key.
+    /// Finds the refund that an earlier request with this idempotency key has made.
     async fn find_refund(&self, game: GameId, key: Option<HashedKey>) -> Result<Option<Refunded>> {
         let Some(key) = key else { return Ok(None) };
         let posted = self.wallets.ledger().find(key).await;
@@ -212,13 +214,13 @@ impl Games {
         Ok(RefundPlan { currency, paid, rows })
     }
 
-    /// Takes free games away; false if something has changed.
+    /// Takes games away whose owner gets no money back. Returns false if the owned games have changed meanwhile.
     async fn revert_free(&self, plan: &RefundPlan) -> Result<bool> {
         let mut db = self.db.acquire("games.revert_free").await?;
         sql::revert_free(&mut db, &plan.rows).await
     }
 
-    /// The reply to a refund, from its posting.
+    /// Returns the refund that a posting has made.
     async fn refunded_from(&self, game: GameId, posted: &Posted) -> Result<Refunded> {
         let returned = posted.rows.iter().enumerate().filter(|(_, row)| {
             row.kind == TransferKind::Refund && row.credit.class() == Some(AccountClass::Customer)
@@ -240,14 +242,15 @@ impl Games {
 }
 
 impl sql::OwnedGame {
-    /// Number of legs that pay back the price of this purchase.
+    /// Returns the number of movements that pay back the price of this purchase.
     fn legs(&self) -> usize {
         1 + usize::from(self.tax > 0) + usize::from(self.fee > 0)
     }
 }
 
 impl RefundPlan {
-    /// The legs of the posting, given the wallet that is paid: for each purchase the reverse of its legs.
+    /// Returns a function that makes the movements of the refund for the wallet that is paid: the movements of each
+    /// purchase in the opposite direction.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);
@@ -280,7 +283,8 @@ impl RefundPlan {
         })
     }
 
-    /// The companions of the posting, given the index of its first refund leg.
+    /// Returns the statements that revert the purchases in the transaction of the posting. `start` is the index of the
+    /// first movement of the refund.
     fn companions(&self, start: usize) -> Result<Vec<Companion>> {
         let companion = |row: &RevertRow| {
             let row = RevertRow { first: start + row.first, ..*row };

@@ -1,4 +1,4 @@
-//! Statements of purchases and refunds.
+//! SQL statements of purchases and refunds.
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -9,19 +9,20 @@ use crate::error::{Error, Result};
 use crate::ids::{GameId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::companion::CompanionKind;
 
-/// Grants a game and records its purchase, if the quote still holds.
+/// Statement that grants a game and records its purchase in the transaction of a ledger posting, if the quote still
+/// holds.
 pub(in crate::games) static CLAIMED: CompanionKind = CompanionKind {
     name: "games.claimed",
     sql: "with took as (select n from public.claim_purchases($2::text::json) n)",
 };
 
-/// Reverts a purchase, if it was not reverted before.
+/// Statement that reverts a purchase in the transaction of a ledger posting, if the purchase was not reverted before.
 pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
     name: "games.reverted",
     sql: "with took as (select n from public.revert_purchases($2::text::json) n)",
 };
 
-/// Facts that a purchase depends on, at one moment.
+/// Facts that the purchase of a game for a recipient depends on, as they were at a moment.
 #[derive(Clone)]
 pub(super) struct QuoteRow {
     pub game: GameId,
@@ -30,14 +31,15 @@ pub(super) struct QuoteRow {
     pub publisher: Option<PublisherId>,
     pub fee: Option<i32>,
     pub base: Option<GameId>,
-    /// The currency and the price in it; `None` if the game has no price in the requested currency.
+    /// Currency in which the buyer pays; `None` if the game has no price in the requested currency.
     pub currency: Option<String>,
     pub price: Option<i64>,
     pub sale: Option<SaleId>,
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Number of sales with a budget that have not ended. Their prices come and go without a change of the game.
+    /// Number of sales with a limited number of copies that have not ended. Such a sale can sell out without a change
+    /// of the game, so the facts cannot be cached.
     pub budgets: i64,
     /// The next moment at which a sale begins or ends.
     pub until: Option<OffsetDateTime>,
@@ -91,24 +93,24 @@ pub(super) async fn quote(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Grants a free game; false if the quote no longer holds.
+/// Grants a free game. Returns false if the quote no longer holds.
 pub(super) async fn claim_free(db: &mut PgConnection, row: &impl Serialize) -> Result<bool> {
     let rows = numbered(std::slice::from_ref(row))?;
     let claim = sqlx::query!(r#"select claim_free_game($1::text::json) as "done""#, rows);
     took_effect(claim.fetch_one(db).await)
 }
 
-/// Takes free games away; false if a game could not be taken away.
+/// Takes away games that were free. Returns false if a game could not be taken away.
 pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) -> Result<bool> {
     let rows = numbered(rows)?;
     let revert = sqlx::query!(r#"select revert_free_games($1::text::json) as "done""#, rows);
     took_effect(revert.fetch_one(db).await)
 }
 
-/// Whether a statement took effect. It did not if the facts behind it have changed, or if it gave way to another
-/// transaction.
+/// Returns whether a statement took effect. It did not if the facts that it depends on have changed, or if another
+/// transaction held a lock that it needed.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
-    // Not every row took effect; a lock was not available; a deadlock.
+    // In this order: not every row took effect, a lock was not available, a deadlock.
     const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];
     match outcome {
         Ok(_) => Ok(true),
@@ -121,7 +123,7 @@ pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool>
     }
 }
 
-/// Writes rows for the SQL functions: a JSON array of objects, each with its number.
+/// Writes the input rows of a SQL function as a JSON array of objects, each with its number.
 fn numbered(rows: &[impl Serialize]) -> Result<String> {
     #[derive(Serialize)]
     struct Numbered<'a, T> {
@@ -133,7 +135,7 @@ fn numbered(rows: &[impl Serialize]) -> Result<String> {
     serde_json::to_string(&rows).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// A purchase as it was made.
+/// A purchase that was made, as stored in the database.
 pub(super) struct PurchaseRow {
     pub game: GameId,
     pub recipient: UserId,
@@ -143,7 +145,7 @@ pub(super) struct PurchaseRow {
     pub transfer: Option<TransferId>,
 }
 
-/// The purchase of a request with this key, with the content hash of the request.
+/// Finds the purchase that a request with this idempotency key has made, with the hash of the content of the request.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
@@ -168,7 +170,8 @@ pub(super) async fn find_by_key(
     }))
 }
 
-/// The currency of a purchase that a request with this key has refunded, and the content hash of the request.
+/// Finds the currency of the purchase that a request with this idempotency key has refunded, and the hash of the
+/// content of the request.
 pub(super) async fn find_refund(
     db: &mut PgConnection,
     key: Uuid,
@@ -184,7 +187,7 @@ pub(super) async fn find_refund(
 #[derive(Debug)]
 pub(super) struct OwnedGame {
     pub game: GameId,
-    /// `None` if the game was not bought.
+    /// Id of the purchase; `None` if the game was not bought.
     pub purchase: Option<i64>,
     pub buyer: Option<UserId>,
     pub publisher: Option<PublisherId>,
@@ -197,7 +200,7 @@ pub(super) struct OwnedGame {
     pub is_refundable: bool,
 }
 
-/// A game of a user, then its downloadable content.
+/// Returns a game that a user owns, followed by the downloadable content of the game that the user owns.
 pub(super) async fn owned_with_content(
     db: &mut PgConnection,
     game: GameId,

@@ -1,4 +1,4 @@
-//! Sales: a lower price of a game for a window of time. A budget can limit the copies.
+//! Sales: a lower price of a game for a window of time. A budget can limit how many copies are sold at this price.
 //!
 //! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
 
@@ -22,12 +22,12 @@ pub const NAME_MAX: usize = 64;
 /// Maximum number of sales of a game.
 const SALES_MAX: i64 = 1_000;
 
-/// How a sale lowers the price.
+/// Discount that a sale gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaleDiscount {
-    /// A share of the price in every currency.
+    /// A share off the price in every currency.
     Percent(Rate),
-    /// A price in one currency.
+    /// A lower price in one currency.
     Price(Price),
 }
 
@@ -38,9 +38,9 @@ pub struct Sale {
     pub discount: SaleDiscount,
     pub starts_at: OffsetDateTime,
     pub ends_at: OffsetDateTime,
-    /// Maximum number of copies at this price; `None` without a limit.
+    /// Maximum number of copies that are sold at this price; `None` without a limit.
     pub budget: Option<i32>,
-    /// Copies that are left of the budget.
+    /// Number of copies that can still be sold at this price.
     pub left: Option<i32>,
 }
 
@@ -52,7 +52,7 @@ pub struct SalePut {
 }
 
 impl Games {
-    /// Creates or changes a sale. A smaller budget does not take sold copies back.
+    /// Creates or changes a sale of a game. A smaller budget does not take sold copies back.
     pub async fn put_sale(
         &self,
         game: GameId,
@@ -85,7 +85,7 @@ impl Games {
         Ok(SalePut { sale, is_new: known.is_none() })
     }
 
-    /// The sales of a game, for the callers that manage it.
+    /// Returns the sales of a game to a caller that may manage the game.
     pub async fn sales(&self, game: GameId, caller: &Caller) -> Result<Vec<Sale>> {
         let mut db = self.db.snapshot("games.sales").await?;
         require_game_manager(&mut db, game, caller).await?;
@@ -131,7 +131,7 @@ impl Games {
     }
 }
 
-/// Refuses a sale that does not end after it starts.
+/// Returns an error unless a sale or a discount code ends after it starts.
 pub fn require_window(starts_at: OffsetDateTime, ends_at: OffsetDateTime) -> Result<()> {
     if starts_at < ends_at {
         return Ok(());

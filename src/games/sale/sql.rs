@@ -1,4 +1,4 @@
-//! Statements of sales.
+//! SQL statements on sales of games.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -45,7 +45,7 @@ pub(super) async fn find(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The sales of a game, the latest first.
+/// Returns the sales of a game; the sale that starts last comes first.
 pub(super) async fn list(db: &mut PgConnection, game: GameId) -> Result<Vec<SaleRow>> {
     let rows = sqlx::query_as!(
         SaleRow,
@@ -88,7 +88,7 @@ pub(super) async fn put(
     Ok(())
 }
 
-/// Deletes a sale; false if there is none.
+/// Deletes a sale. Returns false if the game has no sale with this name.
 pub(super) async fn delete(db: &mut PgConnection, game: GameId, name: &str) -> Result<bool> {
     let deleted = sqlx::query!("delete from game_sale where game = $1 and name = $2", game.0, name);
     Ok(deleted.execute(db).await?.rows_affected() == 1)

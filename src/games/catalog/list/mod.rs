@@ -17,7 +17,7 @@ use crate::http::pagination::last_of_full_page;
 use crate::ids::{GameId, PublisherId};
 use crate::secret::digest;
 
-/// Time for which a list of games on sale is cached.
+/// Time for which a list of games on sale is cached. It is short, because sales begin and end at any time.
 const SALES_CACHED_FOR: Duration = Duration::from_millis(500);
 
 /// Maximum number of words of a search.
@@ -26,16 +26,16 @@ const WORDS_MAX: usize = 8;
 /// Longest word of a search, in bytes.
 const WORD_BYTES_MAX: usize = 100;
 
-/// The games that a list shows.
+/// Filter, page and format of a list of games, which also identify the list in the cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GameFilter {
     pub genre: Option<String>,
-    /// A query that [`search_query`] made.
+    /// Full-text query that [`search_query`] made from the words of the client.
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
     /// Whether only games that a sale makes cheaper are shown.
     pub on_sale: bool,
-    /// How the list writes prices.
+    /// Format in which the list writes prices.
     pub money: MoneyFormat,
     /// The last game of the previous page.
     pub after: Option<GameId>,
@@ -52,15 +52,15 @@ pub struct ListedGame {
     pub price: Price,
 }
 
-/// The words of texts in the form that searches use: in lower case, separated by spaces.
+/// Returns the words of the texts of a game in the form that searches use: in lower case, separated by spaces.
 pub(super) fn words(texts: [&str; 3]) -> String {
     let words = texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
     let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     words.join(" ")
 }
 
-/// The query that finds the games with all words of a text; the last may be the beginning of a word. `None` for a text
-/// without words.
+/// Returns the full-text query that finds the games with all words of a text, the last of which may be the beginning of
+/// a word. Returns `None` for a text without words.
 pub fn search_query(text: &str) -> Option<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let words = words.map(str::to_lowercase).filter(|word| word.len() <= WORD_BYTES_MAX);
@@ -69,8 +69,8 @@ pub fn search_query(text: &str) -> Option<String> {
 }
 
 impl Games {
-    /// Returns a list of published games. `write` makes the body of the response; `next` makes the path of the page
-    /// after a game.
+    /// Returns a list of published games, from the cache if possible. `write` makes the body of the response; `next`
+    /// makes the path of the page that follows a game.
     pub async fn list(
         &self,
         filter: &GameFilter,
@@ -91,7 +91,7 @@ impl Games {
         write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
         next: impl FnOnce(GameId) -> String,
     ) -> Result<Arc<CachedList>> {
-        // The list expires, because sales begin, end and sell out without a change of the catalog.
+        // A list of games on sale expires, because sales begin, end and sell out without a change of the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.fresh_snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;

@@ -1,4 +1,4 @@
-//! Statements of lists.
+//! SQL statements of lists of games.
 
 use sqlx::PgConnection;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::games::BOOK;
 use crate::ids::{GameId, PublisherId};
 
-/// The revision of the catalog in a snapshot, and the snapshot's position in the book.
+/// Returns the revision of the catalog in a snapshot, and the position of the snapshot in the ledger.
 pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
     let row = sqlx::query!(
         r#"select revision, ledger.read_position($1) as "position!" from catalog"#,
@@ -40,7 +40,7 @@ pub(super) struct ListedRow {
     pub currency: String,
 }
 
-/// Published games in the order of their ids.
+/// Returns a page of published games, in the order of their ids.
 pub(super) async fn list(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
     match filter {
         GameFilter { on_sale: true, .. } => list_on_sale(db, filter).await,
