@@ -1,4 +1,4 @@
-//! `/api/wallet`: deposit, withdraw and get the balance of a player, in minor units.
+//! Routes under `/api/wallet`, which deposit to, withdraw from and get the balance of a player, in minor units.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -39,15 +39,15 @@ where
 #[schema(as = MovePlayerMoney)]
 #[serde(rename_all = "camelCase")]
 struct MoveMoneyBody<'a> {
-    /// The player: the id of a user, or any name of a guest. `user_id` and `userID` are accepted too.
+    /// Id of the player: the id of a user, or any name for a guest. The field can also be called `user_id` or `userID`.
     #[serde(borrow, default, alias = "user_id", alias = "userID")]
     #[schema(required, value_type = String, example = "2")]
     user_id: RawField<'a>,
-    /// A whole number of minor units, such as cents.
+    /// Amount as a whole number of minor units, such as cents.
     #[serde(borrow, default)]
     #[schema(required, value_type = i64, example = 12300)]
     amount: RawField<'a>,
-    /// The default currency if absent.
+    /// Code of the currency; the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,
@@ -76,7 +76,7 @@ impl MoveMoneyBody<'_> {
     }
 }
 
-/// Parses the id of a player: a string, or a whole number as the original services write it.
+/// Parses the id of a player: a string, or a whole number, which clients of the original services send.
 fn player_id(raw: &str) -> Result<PlayerId, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     let text = if is_number { raw.to_owned() } else { string(raw)? };
@@ -100,7 +100,7 @@ fn minor_units(raw: &str) -> Result<Minor, String> {
 struct MovedBody {
     #[schema(value_type = String, example = "2")]
     user_id: PlayerId,
-    /// In minor units.
+    /// Balance in minor units, such as cents.
     #[schema(example = 12300)]
     balance: i64,
     #[schema(example = "EUR")]
@@ -124,8 +124,8 @@ impl MovedBody {
 
 /// Deposit to a player
 ///
-/// The first deposit opens the player's wallet. If access is open, a request without a credential acts as the guest whose
-/// player id it contains. The id of a registered user with a password requires a credential.
+/// The first deposit opens the player's wallet. With open access, a request without a credential acts as the guest
+/// whose id it contains. The id of a registered user with a password requires a credential.
 #[utoipa::path(
     post, path = "/api/wallet/deposit", tag = "play",
     params(IdempotencyKey),
@@ -181,7 +181,7 @@ fn at_user_id(error: Error) -> Error {
 
 #[derive(Deserialize, IntoParams)]
 struct PlayerBalanceQuery {
-    /// The default currency if absent.
+    /// Code of the currency; the default currency if absent.
     #[param(example = "EUR")]
     currency: Option<String>,
 }
@@ -192,7 +192,7 @@ struct PlayerBalanceQuery {
 struct PlayerBalanceBody {
     #[schema(value_type = String, example = "2")]
     user_id: PlayerId,
-    /// In minor units; 0 before the first deposit.
+    /// Balance in minor units, such as cents; 0 before the first deposit.
     #[schema(example = 12300)]
     balance: i64,
     #[schema(example = "EUR")]
@@ -201,7 +201,8 @@ struct PlayerBalanceBody {
 
 /// Get a player's balance
 ///
-/// Balances of guests are public with open access; a user's balance is visible to that user and with `wallet:read`.
+/// With open access, the balances of guests are public. The balance of a user is visible to that user and to callers
+/// with the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/wallet/balance/{user_id}", tag = "play",
     params(("user_id" = String, Path, description = "The player", example = "2"), PlayerBalanceQuery),

@@ -1,9 +1,9 @@
-//! Play: the API of game servers and players. `/api/wallet` uses integer minor units and identifies wallets by their
-//! player.
+//! The API for game servers and players. Its routes under `/api/wallet` take amounts in minor units, such as cents, and
+//! identify wallets by their player.
 //!
 //! The operations on main wallets are in `wallet/main_wallet`. [`leaderboards`] ranks scores and pays prizes, [`feed`]
-//! has the topics of the realtime hub, [`leader`] announces the leader of the game, and [`events`] accepts the events
-//! of game servers.
+//! serves realtime topics, [`leader`] announces the leader of the game, and [`events`] accepts the events of game
+//! servers.
 
 pub mod events;
 pub mod feed;

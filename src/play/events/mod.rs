@@ -1,4 +1,4 @@
-//! `POST /api/events`: how a game server publishes outcomes and progress.
+//! Route `POST /api/events`, with which game servers publish the outcomes and the progress of games.
 
 pub mod retention;
 mod sql;
@@ -26,10 +26,10 @@ use crate::http::replay::Replayable;
 use crate::idempotency_key::IdempotencyKey;
 use crate::realtime::{Audience, NewEvent, publish};
 
-/// Longest name of a game or a player, in characters.
+/// Longest name of a game or a player in an event, in characters.
 const NAME_MAX: usize = 64;
 
-/// Largest payload, in bytes, so that an event fits a frame.
+/// Largest payload of an event, in bytes, so that the event fits into a single message to a subscriber.
 const PAYLOAD_MAX: usize = 16 * 1024;
 
 /// Publishes the events of game servers. Cheap to clone.
@@ -130,7 +130,8 @@ impl GameEvents {
     }
 }
 
-/// The text of an event for clients that show only texts: the member `message` of its payload, or the whole payload.
+/// Returns the text of an event for clients that show only texts: the field `message` of the payload, or else the whole
+/// payload.
 fn message_of(payload: &RawValue) -> String {
     #[derive(Deserialize)]
     struct Message {
@@ -157,21 +158,21 @@ struct PublishEventBody<'a> {
     #[serde(rename = "type", borrow, default)]
     #[schema(required, value_type = EventType)]
     kind: RawField<'a>,
-    /// The game, 1 to 64 characters.
+    /// Name of the game, 1 to 64 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "chess")]
     game: RawField<'a>,
-    /// The player, 1 to 64 characters.
+    /// Id of the player, 1 to 64 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
-    /// An object of at most 16 KiB. Its member `message` is the text for clients that show only texts.
+    /// An object of at most 16 KiB. Clients that show only texts show its field `message`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "result": "won" }))]
     payload: RawField<'a>,
 }
 
-/// The event was published.
+/// Response to a published event.
 #[derive(Serialize, ToSchema)]
 struct Published {
     #[schema(example = "game-outcomes")]
@@ -180,7 +181,8 @@ struct Published {
 
 /// Publish a game event
 ///
-/// It is delivered to the subscribers of `game-outcomes` or `gameprogress-event` on every process.
+/// The server delivers the event to all subscribers of the topic `game-outcomes` or `gameprogress-event`, whichever
+/// process they are connected to.
 #[utoipa::path(
     post, path = "/api/events", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -215,13 +217,13 @@ async fn publish_event(
     Ok(Replayable::with_status(StatusCode::ACCEPTED, body, replayed))
 }
 
-/// Parses a player: a string, or a number as the original services write it.
+/// Parses the id of a player: a string, or a whole number, which clients of the original services send.
 fn player(raw: &str) -> Result<String, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && raw.len() <= NAME_MAX { Ok(raw.to_owned()) } else { text(raw, NAME_MAX) }
 }
 
-/// Parses a payload: an object that Postgres can store.
+/// Parses the payload of an event: an object that Postgres can store.
 fn object(raw: &str) -> Result<Box<RawValue>, String> {
     if !raw.starts_with('{') {
         return Err("must be an object".to_owned());

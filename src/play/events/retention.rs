@@ -1,4 +1,4 @@
-//! Retention: idempotency keys of events are removed after 30 days.
+//! Removal of the idempotency keys of game events after 30 days.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use tokio_util::sync::CancellationToken;
 use super::{GameEvents, sql};
 use crate::error::Result;
 
-/// Pause between two removals.
+/// Interval between two removals of old idempotency keys.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// How long a repeated request is recognized.
+/// Time for which a repeated request is recognized by its idempotency key.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 /// Maximum number of keys that a statement removes, to keep its transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Removes old keys at the start, and then regularly until the program stops. Several processes may run it.
+/// Removes old idempotency keys at the start, and then regularly until the process stops. Several processes may do this
+/// at the same time.
 pub async fn run(events: GameEvents, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut clock = tokio::time::interval(INTERVAL);
     while stopping.run_until_cancelled(clock.tick()).await.is_some() {
         if let Err(error) = events.remove_old_keys(&stopping).await {
             tracing::warn!(
                 error.message = format!("{:#}", error.into_cause()),
-                "idempotency keys of game events cannot be removed; retrying in {INTERVAL:?}"
+                "removing old idempotency keys of game events failed; retrying in {INTERVAL:?}"
             );
         }
     }

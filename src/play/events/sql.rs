@@ -1,11 +1,12 @@
-//! Statements of the events of game servers.
+//! SQL statements of the events of game servers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::Result;
 
-/// Claims an idempotency key. Returns the content of the request that had claimed it before, if there was one.
+/// Claims an idempotency key. If an earlier request has claimed the key, returns the hash of the content of that
+/// request.
 pub(super) async fn claim_key(
     db: &mut PgConnection,
     key: Uuid,
@@ -26,8 +27,8 @@ pub(super) async fn claim_key(
     Ok(Some(known.fetch_one(db).await?))
 }
 
-/// Removes idempotency keys that are older than this, and returns their number. Skips rows that another process has
-/// locked.
+/// Removes up to `limit` idempotency keys that are older than `seconds`. Returns their number. Skips rows that another
+/// process has locked.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from game_event_key

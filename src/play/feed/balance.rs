@@ -1,4 +1,5 @@
-//! The balances of players, for the gRPC streams that follow them. WebSocket clients cannot subscribe to these topics.
+//! Realtime topics of the balances of players, which only gRPC streams follow. WebSocket clients cannot subscribe to
+//! these topics.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::wallet::transfer::wallet_of;
 
 const PREFIX: &str = "balance:";
 
-/// The topics of the balances of all players.
+/// The realtime topics of the balances of all players.
 pub(super) struct Balances {
     pub(super) players: Players,
 }
@@ -30,12 +31,12 @@ pub(super) struct Balances {
 /// A balance of a player after a transfer that changed it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::play) struct BalanceData {
-    /// In minor units.
+    /// Balance in minor units, such as cents.
     pub balance: i64,
     pub transfer: TransferId,
 }
 
-/// Name of the topic of a player's balance in a currency.
+/// Returns the name of the topic of a player's balance in a currency.
 pub(in crate::play) fn balance_topic(player: &PlayerId, currency: Currency) -> String {
     name_of(player.as_str(), currency.code())
 }
@@ -70,7 +71,8 @@ impl Balances {
             .collect();
         let changes = changes.into_iter().filter(|change| topics.contains_key(&change.wallet));
         let mut changes: Vec<Change<'_>> = changes.collect();
-        // The balance after a transfer is the balance after its last leg, such as the fee.
+        // A transfer can have several rows (legs), such as a fee. The balance after the transfer is the balance after
+        // its last row.
         let last: HashMap<(WalletId, i64), usize> = changes
             .iter()
             .map(|change| ((change.wallet, change.row.transfer_id()), change.index))
@@ -107,7 +109,8 @@ impl Balances {
     }
 }
 
-/// The wallets whose total balance a row changes. A hold changes none, because it moves money within its wallet.
+/// Returns the wallets whose total balance a row of the ledger changes. A hold changes no total balance, because it
+/// only reserves money within a wallet.
 fn changed_wallets(row: &BookRow) -> impl Iterator<Item = WalletId> + use<> {
     let [debit, credit] = [row.debit, row.credit].map(|id| wallet_of(AccountId(id)));
     let changes = debit != credit && row.amount != 0;
@@ -120,7 +123,7 @@ impl Feed for Balances {
         Some(Topic { name: name.into(), transfers: TopicTransfers::OfFoundAccounts })
     }
 
-    /// Refuses every caller: only gRPC streams use these topics, and they authorize the caller first.
+    /// Refuses every WebSocket client: only gRPC streams use these topics, and they authorize their caller first.
     fn authorize<'a>(&'a self, _: &'a Caller, _: &'a Topic) -> BoxFuture<'a, Result<()>> {
         async { Err(Error::NotFound("topic")) }.boxed()
     }

@@ -1,4 +1,4 @@
-//! Topics of the realtime hub, about wallets, games and leaderboards.
+//! Realtime topics about wallets, games and leaderboards, to which clients can subscribe.
 
 mod balance;
 mod named;
@@ -21,7 +21,7 @@ use self::named::NamedTopics;
 use self::progress::GameProgress;
 use self::wallet::WalletTopics;
 
-/// The feeds of every topic.
+/// Returns the feeds that together serve every topic of this module.
 pub fn feeds(wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Feed>> {
     let (wallets, players) = (wallets.clone(), players.clone());
     vec![

@@ -1,4 +1,4 @@
-//! Topics with a fixed name, and the topics of leaderboards. Their events come from the event table.
+//! Realtime topics with a fixed name, and the topics of leaderboards. Their messages come from the event table.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,14 +12,14 @@ use crate::realtime::feed::{Feed, Topic, Wanted};
 /// Longest name of a leaderboard, in characters.
 const BOARD_MAX: usize = 64;
 
-/// Topic of the progress of games, which has a feed of its own.
+/// Topic of the progress of games, which another feed ([`super::progress`]) serves.
 pub(super) const PROGRESS: &str = "gameprogress-event";
 
-/// Topics with a fixed name that have no feed of their own.
+/// Topics with a fixed name that this feed serves.
 const TOPICS: [&str; 4] =
     ["leaderboard-game-event", "game_updates", "game-outcomes", "leaderboard-changes"];
 
-/// The topics with a fixed name, and `leaderboard:{board}`.
+/// Feed of the topics with a fixed name, and of the topics `leaderboard:{board}`.
 pub(super) struct NamedTopics;
 
 impl Feed for NamedTopics {
@@ -29,7 +29,7 @@ impl Feed for NamedTopics {
         (is_board || TOPICS.contains(&name)).then(|| Topic::of_events(name))
     }
 
-    /// Refuses anonymous callers if access is closed, except for the catalog of games, which is public.
+    /// Refuses anonymous callers unless access is open. The topic of the catalog of games is always public.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {
         let is_anonymous = matches!(caller.principal(), Principal::Anonymous);
         let is_open = caller.policy().access == Access::Open;

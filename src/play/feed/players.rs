@@ -1,4 +1,4 @@
-//! The players behind main wallets, cached, and their balances after transfers.
+//! Lookup of the players who own main wallets, with a cache, and of balances after transfers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::ledger::money::Minor;
 use crate::ledger::read;
 use crate::realtime::Audience;
 
-/// Maximum number of wallets whose player is cached.
+/// Maximum number of wallets whose owner is cached.
 const PLAYERS_MAX: usize = 100_000;
 
 /// Id of the ledger's book that contains all wallets.
 const BOOK: i32 = 1;
 
-/// The player behind a main wallet.
+/// The player who owns a main wallet.
 #[derive(Debug)]
 pub(in crate::play) struct PlayerWallet {
     pub player: String,
     /// Code of the wallet's currency.
     pub currency: String,
-    /// The user, if the player is a user with a password.
+    /// Registered user behind the player; `None` for a guest.
     pub user: Option<UserId>,
 }
 
-/// Finds the players behind wallets. Cheap to clone.
+/// Finds the players who own wallets. Cheap to clone.
 #[derive(Clone)]
 pub struct Players {
     db: Database,
     access: Access,
-    /// Players by wallet; `None` for a wallet that is not a main wallet.
+    /// Cached players by their wallet; `None` for a wallet that is not the main wallet of a player.
     cache: Arc<Cache<WalletId, Option<Arc<PlayerWallet>>>>,
 }
 
@@ -44,7 +44,7 @@ impl Players {
         Self { db, access, cache: Arc::new(Cache::new(PLAYERS_MAX)) }
     }
 
-    /// The players behind these wallets; wallets that are no main wallets are left out.
+    /// Finds the players who own these wallets. Leaves out wallets that are not main wallets.
     pub(in crate::play) async fn find(
         &self,
         wallets: impl Iterator<Item = WalletId>,
@@ -68,7 +68,8 @@ impl Players {
             let sql::PlayerRow { wallet, player, currency, app_user, is_registered } = row;
             let user = app_user.filter(|_| is_registered);
             let player = Arc::new(PlayerWallet { player, currency, user });
-            // A user without a password is not cached: a password may be set at any time.
+            // A user without a password is not cached, because the user may set a password at any time and then counts
+            // as registered.
             if app_user.is_none() || is_registered {
                 self.cache.insert(wallet, Some(Arc::clone(&player)));
             }
@@ -82,7 +83,8 @@ impl Players {
         Ok(found)
     }
 
-    /// Money that is reserved by holds in each of these wallets, right after the transfer with the given seq.
+    /// Returns the money that holds reserve in each of these wallets, right after the row of the ledger with the given
+    /// number (`seq`).
     pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());
@@ -98,7 +100,8 @@ impl Players {
         read::balances_after(&mut db, BOOK, &holds).await
     }
 
-    /// The total balance of each of these wallets, right after the transfer with the given seq.
+    /// Returns the total balance of each of these wallets, held money included, right after the row of the ledger with
+    /// the given number (`seq`).
     pub(in crate::play) async fn total_balances_after(
         &self,
         after: &[(WalletId, i64)],
@@ -119,7 +122,7 @@ impl Players {
             .collect())
     }
 
-    /// The accounts of every main wallet that a player has, or had, in a currency.
+    /// Returns the ledger accounts of every main wallet that a player has, or had, in a currency.
     pub(in crate::play) async fn accounts(
         &self,
         player: &str,
@@ -131,7 +134,7 @@ impl Players {
         Ok(accounts.flat_map(|account| [Some(account), account.hold()]).flatten().collect())
     }
 
-    /// Callers that may see the balance of a player.
+    /// Returns the audience that may see the balance of a player.
     pub(in crate::play) fn audience(&self, player: &PlayerWallet) -> Audience {
         match player.user {
             Some(user) => Audience::Owner(user),

@@ -1,4 +1,5 @@
-//! The topic `gameprogress-event`: deposits and withdrawals of players, with the texts of the original service.
+//! The realtime topic `gameprogress-event`, which announces deposits and withdrawals of players, with the texts of the
+//! original service.
 
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::wallet::Wallets;
 use crate::wallet::transfer::wallet_of;
 
-/// The topic of game progress.
+/// Feed of the topic of game progress.
 pub(super) struct GameProgress {
     pub(super) wallets: Wallets,
     pub(super) players: Players,
 }
 
-/// A movement of a player's money.
+/// Kind of movement of a player's money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Movement {
     /// The first deposit, which opened the wallet.
@@ -128,8 +129,8 @@ impl GameProgress {
     }
 }
 
-/// Returns the movement of money in a row, with its account and the available balance afterwards. `before` is the
-/// preceding row of the book.
+/// Returns the movement of a deposit or a withdrawal, with its account and the available balance afterwards; `None` for
+/// any other row. `before` is the preceding row of the ledger.
 fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, AccountId, i64)> {
     match TransferKind::from_code(row.kind)? {
         TransferKind::Deposit => {

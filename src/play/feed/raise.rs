@@ -1,8 +1,8 @@
-//! Sources of raises: transfers that raise the balance of a player's main wallet. Money that a hold of the same wallet
-//! releases is not a raise.
+//! Sources of raises: ledger transfers that increase the balance of a player's main wallet. Money that a hold of the
+//! same wallet releases is not a raise.
 //!
-//! Most transfers of a busy book change neither the leader nor a player's highest balance. The database filters them
-//! out, so that a reader passes thousands of them in a single step.
+//! Most transfers of a busy ledger change neither the leader of the game nor the highest balance of a player. The
+//! database filters them out, so that a reader gets past thousands of transfers in a single query.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::sql;
 use crate::ids::{TransferId, WalletId};
 use crate::ledger::tail::{NotifyChannel, Position, Segment, Source, Transfers};
 
-/// A raise of the balance of a player's main wallet.
+/// A transfer that increases the balance of a player's main wallet.
 #[derive(Debug, Clone)]
 pub(in crate::play) struct Raise {
     pub seq: i64,
@@ -25,19 +25,20 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Maximum number of transfers of the book that one read covers.
+/// Maximum number of transfers that a single read for [`LeadingRaises`] covers.
 const LEADING_WINDOW_MAX: i64 = 20_000;
 
-/// The same for the highest balances. The more transfers, the fewer balances are recorded for each.
+/// Maximum number of transfers that a single read for [`HighestRaises`] covers. Only the highest balance of a player
+/// within a read is recorded, so a larger number means fewer writes.
 const HIGHEST_WINDOW_MAX: i64 = 50_000;
 
-/// Source of raises.
+/// Source of raises; `LEADING` selects between [`LeadingRaises`] and [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Source of the raises above the balance of the leader of the game.
+/// Source of the raises to a balance above that of the leader of the game.
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
-/// Source of the raises of each player to the highest balance among the transfers of one read.
+/// Source of the raise of each player to the highest balance that the player reaches among the transfers of a read.
 pub(in crate::play) type HighestRaises = Raises<false>;
 
 impl<const LEADING: bool> Source for Raises<LEADING> {
@@ -63,7 +64,8 @@ impl<const LEADING: bool> Source for Raises<LEADING> {
         } else {
             sql::highest_raises(db, book, first, last, max).await?
         };
-        // A player whose highest raise comes after the last item is read again from there.
+        // If the limit cut the list off, the next read begins after the last item and finds the raises that are missing
+        // here.
         let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
         let last_item = items.last().filter(|_| has_more_items);
         let until = last_item.map_or(window_end, Self::position_of);

@@ -1,4 +1,4 @@
-//! Statements of the feeds: the players behind wallets.
+//! SQL statements of the realtime feeds: owners of wallets, and raises of balances.
 
 use sqlx::PgConnection;
 
@@ -6,7 +6,7 @@ use super::raise::Raise;
 use crate::error::Result;
 use crate::ids::{TransferId, UserId, WalletId};
 
-/// The player behind a main wallet.
+/// The player who owns a main wallet, as stored in the database.
 pub(in crate::play) struct PlayerRow {
     pub wallet: WalletId,
     pub player: String,
@@ -16,7 +16,7 @@ pub(in crate::play) struct PlayerRow {
     pub is_registered: bool,
 }
 
-/// The players behind these wallets; wallets that never were main wallets are left out.
+/// Finds the players who own these wallets. Leaves out wallets that never were main wallets.
 pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<PlayerRow>> {
     let rows = sqlx::query_as!(
         PlayerRow,
@@ -31,7 +31,7 @@ pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Ve
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Every main wallet that a player has, or had, in a currency.
+/// Returns every main wallet that a player has, or had, in a currency.
 pub(super) async fn main_wallets(
     db: &mut PgConnection,
     player: &str,
@@ -45,7 +45,8 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The first raise of each player to the highest balance between two transfers, in the order of the book, up to a limit.
+/// Returns, for each player, the transfer that first reached the highest balance of the player between two positions of
+/// the ledger. The result is in the order of the ledger, and has at most `limit` rows.
 pub(super) async fn highest_raises(
     db: &mut PgConnection,
     book: i32,
@@ -73,7 +74,8 @@ pub(super) async fn highest_raises(
     rows.fetch_all(db).await
 }
 
-/// The first raises between two transfers above the balance of the leader of the game, in the order of the book.
+/// Returns the raises between two positions of the ledger to a balance above that of the leader of the game, in the
+/// order of the ledger, at most `limit`.
 pub(super) async fn leading_raises(
     db: &mut PgConnection,
     book: i32,

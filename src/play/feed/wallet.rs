@@ -1,4 +1,4 @@
-//! The topic `wallet:{id}`: every transfer of a wallet, for callers that may read the wallet.
+//! The realtime topic `wallet:{id}`, which announces every transfer of a wallet to callers that may read the wallet.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,7 +21,7 @@ use crate::wallet::{WalletRecord, Wallets};
 
 const PREFIX: &str = "wallet:";
 
-/// The topics of all wallets.
+/// Feed of the topics of all wallets.
 pub(super) struct WalletTopics {
     wallets: Wallets,
 }
@@ -56,7 +56,7 @@ impl WalletTopics {
     }
 
     async fn messages(&self, rows: &[SealedRow], wanted: &Wanted) -> Result<Vec<(usize, Message)>> {
-        // Topics are looked up by row, because there may be far more topics than rows.
+        // The topics are looked up for each row, because there may be far more topics than rows.
         let is_wanted = |wallet: &WalletId| wanted.contains(format!("{PREFIX}{wallet}").as_str());
         let concerned = rows.iter().enumerate().flat_map(|(index, SealedRow { row, .. })| {
             let mut wallets = wallets_of(row);
@@ -107,7 +107,7 @@ fn wallet_id(topic: &str) -> Option<WalletId> {
     id.parse().ok().filter(|id| is_number && *id > 0).map(WalletId)
 }
 
-/// The wallets that a row concerns, each once.
+/// Returns the wallets that a row of the ledger concerns, each only once.
 fn wallets_of(row: &BookRow) -> Vec<WalletId> {
     let mut wallets: Vec<WalletId> =
         [row.debit, row.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
@@ -152,7 +152,7 @@ fn message(row: &BookRow, wallet: WalletId, record: &WalletRecord) -> Result<Mes
     })
 }
 
-/// Balance of an account after a row; none if the row does not touch it.
+/// Returns the balance of an account after a row of the ledger; `None` if the row does not change the account.
 fn balance_of(row: &BookRow, account: AccountId) -> Option<i64> {
     match account.0 {
         id if id == row.credit => Some(row.credit_balance),
@@ -166,7 +166,7 @@ fn number(minor: i64, currency: Currency) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Type of the event of a kind of transfer, the same as for webhooks.
+/// Returns the type of the event for a kind of transfer, the same type that webhooks use.
 fn event_name(kind: Option<TransferKind>) -> String {
     match kind {
         Some(TransferKind::Open) => "wallet.opened".to_owned(),

@@ -1,4 +1,4 @@
-//! `revwallet.v1.WalletService`: wallets of players over gRPC.
+//! The gRPC service `revwallet.v1.WalletService`: operations on the wallets of players.
 
 mod post_stream;
 mod watch;
@@ -30,7 +30,7 @@ use crate::wallet::{RequestMeta, Wallets};
 
 pub use self::post_stream::StreamLimit;
 
-/// The service. Cheap to clone.
+/// Implementation of the gRPC wallet service. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletRpc {
     pub wallets: Wallets,
@@ -42,7 +42,7 @@ pub struct WalletRpc {
 }
 
 impl WalletRpc {
-    /// The service for the router.
+    /// Returns the service in the form that the router serves.
     pub fn service(self) -> WalletServiceServer<Self> {
         post_stream::preregister(&self.metrics);
         WalletServiceServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -57,7 +57,7 @@ fn minor_units(amount: i64) -> Result<Minor, String> {
     Minor::parse_minor_units(&amount.to_string()).map_err(|cause| cause.to_string())
 }
 
-/// The currency with this code; the default one if the field is empty.
+/// Returns the currency with this code, or the default currency if the field is empty.
 fn currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
     let default = wallets.default_currency();
     if code.is_empty() { Ok(default) } else { wallets.currencies().supported(code) }
@@ -70,12 +70,12 @@ impl CallMeta {
 }
 
 impl WalletRpc {
-    /// Reads the caller and the key of a call that posts.
+    /// Identifies the caller and reads the idempotency key of a call that moves money.
     async fn read_call<T>(&self, request: &Request<T>) -> Result<CallMeta, Status> {
         CallMeta::read(request, &self.authenticator).await.map_err(status::from_error)
     }
 
-    /// Validates the player and the currency of a message.
+    /// Validates the player and the currency of a request message.
     fn read_holder(&self, user_id: &str, code: &str) -> Result<(PlayerId, Currency)> {
         let mut validator = Validator::default();
         let player = validator.check("/user_id", player(user_id));
@@ -83,7 +83,7 @@ impl WalletRpc {
         validator.finish(player.zip(currency))
     }
 
-    /// Validates a message that moves money of one player.
+    /// Validates a request message that moves money of a single player.
     fn read_movement(&self, user_id: &str, amount: i64, code: &str) -> Result<MoveMoney> {
         let mut validator = Validator::default();
         let player = validator.check("/user_id", player(user_id));
@@ -150,7 +150,7 @@ impl WalletRpc {
     }
 }
 
-/// Converts a posting to the messages that report a posting.
+/// Implements the conversion of a posting to each response message that reports a posting.
 macro_rules! from_posting {
     ($($message:ident)*) => {$(
         impl From<MainPosting> for $message {
@@ -168,7 +168,7 @@ macro_rules! from_posting {
 
 from_posting! { DepositResponse WithdrawResponse TransferResponse PostedItem }
 
-/// Points an error about a wallet to the field that names its player.
+/// Makes an error about a wallet point to the request field that names the player.
 fn with_field(error: Error, field: &str) -> Error {
     error.with_pointer(|_| Some(format!("/{field}")))
 }

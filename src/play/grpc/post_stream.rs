@@ -1,7 +1,8 @@
-//! `PostStream`: many deposits, withdrawals and transfers over one stream, each posted by itself.
+//! The gRPC method `PostStream`: many deposits, withdrawals and transfers over a single stream, each posted on its own.
 //!
-//! Two limits hold a client back that sends faster than the ledger posts: a stream has few requests in progress, and all
-//! streams together have few items in progress. Flow control of HTTP/2 then stops the client.
+//! Two limits slow down a client that sends faster than the ledger posts: on the requests in progress of each stream,
+//! and on the items in progress of all streams together. When a limit is reached, the server stops reading, and the
+//! flow control of HTTP/2 makes the client wait.
 
 use std::sync::Arc;
 
@@ -25,19 +26,19 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Maximum number of items of a request.
+/// Maximum number of items in a request message.
 const ITEMS_MAX: usize = 256;
 
-/// Maximum number of requests of a stream in progress.
+/// Maximum number of requests in progress on a stream.
 const REQUESTS_MAX: usize = 4;
 
-/// Maximum number of items of all streams in progress: half the queue of the ledger, so that other requests have room
-/// in it.
+/// Maximum number of items in progress on all streams together: half of the queue of the ledger writer, so that other
+/// requests have room in the queue.
 const ITEMS_IN_PROGRESS_MAX: usize = 4_096;
 
 type Responses = BoxStream<'static, Result<PostStreamResponse, Status>>;
 
-/// Limit on the items of all streams. Cheap to clone.
+/// Limit on the items in progress on all streams. Cheap to clone.
 #[derive(Clone)]
 pub struct StreamLimit(Arc<Semaphore>);
 
@@ -53,14 +54,14 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// The caller of a stream, and what all items of the stream share.
+/// The caller of a stream, and the state that all items of the stream share.
 struct Sender {
     rpc: WalletRpc,
     call: CallMeta,
 }
 
 impl WalletRpc {
-    /// Posts the items of each request, and answers the requests in their order.
+    /// Posts the items of each request of the stream, and responds to the requests in their order.
     pub(super) async fn post_items(
         &self,
         request: Request<Streaming<PostStreamRequest>>,
@@ -77,7 +78,7 @@ impl WalletRpc {
     }
 }
 
-/// The requests of the client, until the client ends the stream, the deadline passes or the connection closes.
+/// Returns the requests of the client, until the client ends the stream, the deadline passes or the connection closes.
 fn requests(
     messages: Streaming<PostStreamRequest>,
     meta: StreamMeta,
@@ -89,7 +90,8 @@ fn requests(
             let next = async {
                 tokio::select! {
                     biased;
-                    // The client continues with another process, and repeats what it has no response to.
+                    // The error makes the client reconnect to another process and repeat the requests that have no
+                    // response.
                     () = meta.closing.cancelled() => Err(Error::Overloaded),
                     message = messages.message() => Ok(message),
                 }
@@ -106,7 +108,7 @@ fn requests(
     })
 }
 
-/// The stream up to its first failure, which ends a gRPC stream.
+/// Cuts a stream after its first error, because an error ends a gRPC stream.
 fn until_failure<T: Send + 'static>(
     answers: impl stream::Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> impl stream::Stream<Item = Result<T, Status>> + Send {
@@ -118,7 +120,8 @@ fn until_failure<T: Send + 'static>(
 }
 
 impl Sender {
-    /// Posts the items of a request. A failure of an item is a result; a failure of the request ends the stream.
+    /// Posts the items of a request. The failure of an item is a result in the response; the failure of the whole
+    /// request ends the stream.
     async fn answer(&self, request: PostStreamRequest) -> Result<PostStreamResponse> {
         let PostStreamRequest { items } = request;
         let count = items.len();
@@ -135,7 +138,8 @@ impl Sender {
         Ok(PostStreamResponse { results: join_all(results).await })
     }
 
-    /// The caller now: a stream ends soon after its credential.
+    /// Identifies the caller again for each request, so that a stream ends soon after its credential expires or is
+    /// revoked.
     async fn caller(&self) -> Result<Caller> {
         match &self.call.presented {
             Some(PresentedCredential { token, .. }) => {
@@ -175,12 +179,12 @@ impl Sender {
 
 fn failure(error: &Error) -> ItemFailure {
     if let Some(cause) = error.cause() {
-        // The record of the call has the status of the stream only.
+        // The log record of the call contains only the status of the whole stream, so the cause is logged here.
         tracing::error!(
             event = "rpc.item_failed",
             error.message = %error,
             error.chain = format!("{cause:#}"),
-            "an item of a stream failed because of an internal error"
+            "posting an item of a gRPC stream failed with an internal error; the client gets the failure as the result of the item"
         );
     }
     let fields = status::violations(error);

@@ -1,4 +1,4 @@
-//! `WatchBalance`: a stream of the balances of a player, without gap or duplicate.
+//! The gRPC method `WatchBalance`: a stream of the balances of a player, without gaps or duplicates.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Status};
@@ -14,7 +14,8 @@ use crate::realtime::{Watch, WatchedEvent, Watcher};
 type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
 
 impl WalletRpc {
-    /// Follows the balance of a player, from the given position or from the current balance on.
+    /// Streams the balance of a player: the changes after the position in the request or, without a position, the
+    /// current balance and its changes.
     pub(super) async fn follow_balance(
         &self,
         request: Request<WatchBalanceRequest>,
@@ -43,7 +44,7 @@ impl WalletRpc {
     }
 }
 
-/// The changes of a balance; the stream ends with its first failure.
+/// Returns the changes of a balance as a stream that ends with its first error.
 fn changes(
     watch: Watch,
     currency: Currency,

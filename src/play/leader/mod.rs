@@ -1,7 +1,8 @@
-//! The leader of the game: the player with the highest balance ever, announced on `leaderboard-game-event`.
+//! The leader of the game: the player who reached the highest balance ever. New leaders are announced on the realtime
+//! topic `leaderboard-game-event`.
 //!
-//! A durable reader of the book commits the leader, the announcement and its position together, so that each new leader
-//! is announced exactly once, even if processes are killed.
+//! A task follows the transfers of the ledger. It commits the new leader, the announcement and its own position in the
+//! same transaction, so that each new leader is announced exactly once, even if processes are killed.
 
 mod sql;
 
@@ -30,7 +31,7 @@ const READER: ReaderOptions = ReaderOptions {
 
 const TOPIC: &str = "leaderboard-game-event";
 
-/// Starts the reader, which runs until the tasks stop.
+/// Starts the task that finds and announces new leaders, until the process stops.
 pub fn start(tail: &Tail, wallets: Wallets, players: Players, tasks: &Tasks) {
     tail.follow::<LeadingRaises>(READER, Leaders { wallets, players }, tasks);
 }
@@ -40,7 +41,7 @@ struct Leaders {
     players: Players,
 }
 
-/// A raise above the highest balance so far.
+/// A transfer to a balance above the highest balance so far, with the player who made the record.
 struct Record<'a> {
     raise: &'a Raise,
     player: &'a PlayerWallet,
@@ -76,8 +77,8 @@ impl SegmentHandler<LeadingRaises> for Leaders {
 }
 
 impl Leaders {
-    /// Publishes the announcement for callers that may see the balance, and an announcement without the balance for all
-    /// other callers.
+    /// Publishes an announcement with the balance for the audience that may see it, and an announcement without the
+    /// balance for all others.
     async fn announce(
         &self,
         db: &mut PgConnection,

@@ -1,10 +1,10 @@
-//! Statements of the leader of the game.
+//! SQL statements on the leader of the game.
 
 use sqlx::PgConnection;
 
 use crate::error::Result;
 
-/// The leader, and the seq after which new leaders are announced.
+/// The leader of the game, and the number of the ledger row (`seq`) after which new leaders are announced.
 pub(super) struct LeaderRow {
     pub player: Option<String>,
     pub balance: i64,

@@ -1,4 +1,5 @@
-//! Boards: how scores are ordered and combined, when seasons end, and what the winners get.
+//! Leaderboards and their settings: how scores are ordered and combined, when seasons end, and which prizes winners
+//! get.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,16 +17,16 @@ use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 
-/// Maximum number of boards of an installation.
+/// Maximum number of leaderboards in a database.
 const BOARDS_MAX: i64 = 10_000;
 
-/// Maximum number of prizes of a season.
+/// Maximum number of prizes of a season of a leaderboard.
 pub const PRIZES_MAX: usize = 1_000;
 
-/// Longest name of a board, in characters.
+/// Longest name of a leaderboard, in characters.
 const NAME_MAX: usize = 64;
 
-/// Name of a board: letters, digits, `.`, `_` and `-`.
+/// Name of a leaderboard: letters, digits, `.`, `_` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BoardName(String);
 
@@ -57,7 +58,7 @@ impl FromStr for BoardName {
     }
 }
 
-/// Order of a board: which score is better.
+/// Order of a leaderboard: whether a higher or a lower score is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 pub enum ScoreOrder {
     #[schema(rename = "desc")]
@@ -83,11 +84,11 @@ impl ScoreOrder {
     }
 }
 
-/// Effect of a submission on the score that an owner has.
+/// Effect of a submitted score on the score that the player already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ScoreOperator {
-    /// The better of the two stays.
+    /// The better of the two scores stays.
     Best,
     Set,
     Incr,
@@ -116,7 +117,7 @@ impl FromStr for ScoreOperator {
     }
 }
 
-/// The prize of a rank.
+/// A prize that the player on a rank wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PrizeRule {
     pub rank: i32,
@@ -139,18 +140,19 @@ impl From<&PrizeRule> for StoredPrizeRule {
     }
 }
 
-/// When the seasons of a board end.
+/// Schedule that decides when the seasons of a leaderboard end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoardSchedule {
-    /// A cron expression; at each occurrence, a season ends and the next season begins.
+    /// Cron expression. At each occurrence, a season ends and the next season begins. `None` if there is only one
+    /// season.
     pub reset: Option<String>,
     pub time_zone: Tz,
-    /// The end of the last season.
+    /// Time at which the last season ends; `None` if the leaderboard goes on without end.
     pub ends_at: Option<OffsetDateTime>,
 }
 
 impl BoardSchedule {
-    /// The end of a season that begins at this moment; `None` if the season has no end.
+    /// Returns the end of a season that begins at `from`; `None` if the season has no end.
     pub(super) fn season_end(&self, from: OffsetDateTime) -> Result<Option<OffsetDateTime>> {
         let reset = match &self.reset {
             Some(cron) => Schedule::parse(cron, self.time_zone)
@@ -162,17 +164,17 @@ impl BoardSchedule {
     }
 }
 
-/// Settings of a board that a client chooses.
+/// Settings of a leaderboard that a client chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoardSettings {
     pub order: ScoreOrder,
     pub operator: ScoreOperator,
     pub schedule: BoardSchedule,
-    /// Sorted by rank.
+    /// Prizes of each season, sorted by rank.
     pub prizes: Vec<PrizeRule>,
 }
 
-/// A board.
+/// A leaderboard.
 #[derive(Debug, Clone)]
 pub struct Board {
     pub id: LeaderboardId,
@@ -181,7 +183,7 @@ pub struct Board {
     pub created_at: OffsetDateTime,
 }
 
-/// A season of a board.
+/// A season of a leaderboard.
 #[derive(Debug, Clone)]
 pub struct Season {
     pub id: SeasonId,
@@ -200,7 +202,7 @@ pub struct BoardPut {
 }
 
 impl Leaderboards {
-    /// Creates or changes a board.
+    /// Creates or changes a leaderboard.
     ///
     /// Changed prizes apply from the next season on. The order and the operator are fixed once a season has entries.
     pub async fn put(
@@ -213,7 +215,7 @@ impl Leaderboards {
         if !settings.prizes.is_empty() {
             caller.require_scope(Scope::WalletWrite)?;
         }
-        // A due season is ended first, so that it keeps its settings.
+        // If the current season is past its end, ends it first, so that it keeps its settings.
         if let Ok(id) = self.id_of(name).await {
             self.end_due_season(id).await?;
         }
@@ -231,7 +233,7 @@ impl Leaderboards {
         Ok(BoardPut { board, created })
     }
 
-    /// Creates a board with its first season.
+    /// Creates a leaderboard with its first season.
     async fn create(
         &self,
         db: &mut PgConnection,
@@ -266,14 +268,14 @@ impl Leaderboards {
         Ok(Board { settings: settings.clone(), ..board })
     }
 
-    /// The boards whose name comes after `after`, in the order of their names.
+    /// Returns the leaderboards whose name comes after `after`, in the order of their names.
     pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Board>> {
         let mut db = self.db.snapshot("leaderboard.list").await?;
         let rows = sql::list_boards(&mut db, after, limit).await?;
         rows.into_iter().map(|row| self.board_from(row)).collect()
     }
 
-    /// Deletes a board. The running season pays no prizes; prizes of seasons that have ended are still paid.
+    /// Deletes a leaderboard. The running season pays no prizes; prizes of seasons that have ended are still paid.
     pub async fn delete(&self, name: &BoardName, caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::EventsWrite)?;
         let id = self.id_of(name).await?;
@@ -323,7 +325,7 @@ impl Leaderboards {
         Ok(Season { id, number, starts_at, ends_at, ended_at, prizes })
     }
 
-    /// Parses stored prize rules.
+    /// Parses prize rules as they are stored in the database.
     fn rules_from(&self, stored: &str) -> Result<Vec<PrizeRule>> {
         let rules: Vec<StoredPrizeRule> =
             serde_json::from_str(stored).map_err(|cause| Error::Internal(cause.into()))?;
@@ -349,7 +351,7 @@ impl Leaderboards {
     }
 }
 
-/// Changes a board whose lock is held.
+/// Changes the settings of a leaderboard. The caller holds the lock of the leaderboard.
 async fn change(db: &mut PgConnection, board: &Board, settings: &BoardSettings) -> Result<()> {
     let before = &board.settings;
     if before == settings {

@@ -1,4 +1,4 @@
-//! `revwallet prize-account`: funds the accounts that prizes are paid from.
+//! The command `revwallet prize-account`, which funds and lists the accounts from which prizes are paid.
 
 use anyhow::Context;
 
@@ -13,12 +13,12 @@ use crate::output::OutputArgs;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum PrizeAccountCommand {
-    /// Move money from outside into the prize account of a currency.
+    /// Deposit money into the prize account of a currency.
     Deposit {
         /// Code of the currency, such as EUR.
         #[arg(long = "in")]
         code: String,
-        /// A decimal number with at most as many decimal places as the currency has.
+        /// Amount to deposit, a decimal number with at most as many decimal places as the currency has.
         #[arg(long)]
         amount: String,
     },

@@ -1,5 +1,5 @@
-//! Jobs of leaderboards: end a season, pay its prizes, remove a deleted board. Running a job twice has the same effect
-//! as running it once.
+//! Background jobs of leaderboards: end a season, pay its prizes, and remove a deleted leaderboard. Running a job twice
+//! has the same effect as running it once.
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
@@ -11,23 +11,23 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::jobs::{self, Registry};
 
-/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last one is a day after the
-/// first.
+/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last attempt comes a day after
+/// the first.
 const ATTEMPTS_MAX: i16 = 13;
 
-/// Ends the current season of a board if the end of that season has passed.
+/// Job that ends the current season of a leaderboard if the end of that season has passed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EndSeason {
     board: LeaderboardId,
 }
 
-/// Pays the prizes of a season.
+/// Job that pays the prizes of a season.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PayPrizes {
     season: SeasonId,
 }
 
-/// Removes a deleted board.
+/// Job that removes the data of a deleted leaderboard.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PurgeBoard {
     board: LeaderboardId,
@@ -45,7 +45,7 @@ impl PurgeBoard {
     pub const QUEUE: &'static str = "leaderboard_purge";
 }
 
-/// Registers the jobs.
+/// Registers the jobs of leaderboards with the job queue.
 #[must_use]
 pub fn register(registry: Registry, leaderboards: Leaderboards) -> Registry {
     registry

@@ -1,13 +1,14 @@
-//! Leaderboards: named boards whose ranks are counted in the database, with seasons and prizes.
+//! Leaderboards with seasons and prizes. The database counts the ranks.
 //!
-//! Start reading at `migrations/0021_leaderboards.sql`: places, buckets, and the function that takes submissions.
-//! Concurrent submissions to a board share a transaction ([`submission::queue`]). Every read is a single statement, so
-//! its ranks are all from the same moment, on every process.
+//! Start reading at `migrations/0021_leaderboards.sql`, which explains how entries are sorted and counted, and has the
+//! function that takes submitted scores. Concurrent submissions to the same leaderboard share a transaction
+//! ([`submission::queue`]). Every read is a single statement, so its ranks are all from the same moment, on every
+//! process.
 //!
 //! | part | file |
 //! |---|---|
-//! | boards: create, change, delete | [`board`] |
-//! | scores | [`submission`] |
+//! | leaderboards: create, change, delete | [`board`] |
+//! | submission of scores | [`submission`] |
 //! | pages and ranks | [`page`] |
 //! | the end of a season | [`season`], [`schedule`] |
 //! | the leaderboard of balances | [`balances`] |
@@ -46,13 +47,13 @@ use self::submission::queue::SubmissionQueue;
 
 pub use self::prize::PRIZE_PAID;
 
-/// Id of the book that prizes are paid in.
+/// Id of the ledger's book in which prizes are paid.
 const BOOK: i32 = 1;
 
-/// Companions of this slice: statements that commit in the same transaction as a posting.
+/// Every SQL statement of leaderboards that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 
-/// Maximum number of boards whose ids are cached.
+/// Maximum number of leaderboards whose ids are cached.
 const IDS_MAX: usize = 10_000;
 
 /// The operations on leaderboards. Cheap to clone.
@@ -63,8 +64,8 @@ pub struct LeaderboardsParts {
     db: Database,
     wallets: Wallets,
     queue: SubmissionQueue,
-    /// Ids of boards by the hash of their names. A cached id may be stale, because the board may be deleted and its
-    /// name given to another board; the database decides.
+    /// Cached ids of leaderboards, by the hash of their names. A cached id may be stale, because a leaderboard can be
+    /// deleted and its name reused. The database rejects a stale id.
     ids: Cache<Uuid, LeaderboardId>,
     policy: Policy,
     metrics: Arc<Metrics>,
@@ -79,7 +80,7 @@ impl std::ops::Deref for Leaderboards {
 }
 
 impl Leaderboards {
-    /// Starts the task that takes submissions.
+    /// Creates the operations on leaderboards, and starts the task that batches submitted scores.
     pub fn start(
         db: Database,
         wallets: Wallets,
@@ -106,7 +107,7 @@ fn no_board() -> Error {
 }
 
 impl Leaderboards {
-    /// The id of a board, from the cache if it is there.
+    /// Returns the id of the leaderboard with this name, from the cache if possible.
     async fn id_of(&self, name: &BoardName) -> Result<LeaderboardId> {
         let key = digest(&[name.as_str()]);
         if let Some(id) = self.ids.get(&key) {
@@ -118,7 +119,7 @@ impl Leaderboards {
         Ok(board.id)
     }
 
-    /// Removes the id of a board from the cache. Returns whether it was cached.
+    /// Removes the id of a leaderboard from the cache. Returns whether the id was cached.
     fn forget_id(&self, name: &BoardName) -> bool {
         self.ids.remove(&digest(&[name.as_str()])).is_some()
     }

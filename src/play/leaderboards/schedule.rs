@@ -1,4 +1,4 @@
-//! The schedule of seasons: a cron expression in a time zone.
+//! The schedule of the seasons of a leaderboard: a cron expression in a time zone.
 //!
 //! A local time that is skipped by daylight saving time moves to the end of the gap, and a repeated local time counts
 //! only once. An expression with an interval (`*/30 * * * *`) follows elapsed time instead.
@@ -12,10 +12,10 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find an occurrence in the future.
+/// Maximum number of attempts to find an occurrence of a cron expression in the future.
 const SKIPPED_MAX: usize = 1_000;
 
-/// A cron expression in a time zone, at whose occurrences seasons end.
+/// A cron expression in a time zone; a season ends at each occurrence.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
     cron: Cron,
@@ -23,7 +23,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Parses five fields, minute to weekday, or a nickname such as `@weekly`.
+    /// Parses a cron expression: five fields from minute to weekday, or a nickname such as `@weekly`.
     pub(super) fn parse(expression: &str, time_zone: Tz) -> Result<Self, String> {
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
@@ -37,7 +37,7 @@ impl Schedule {
         }
     }
 
-    /// The first occurrence after a moment.
+    /// Returns the first occurrence after a moment, if there is any.
     pub(super) fn next_after(&self, moment: OffsetDateTime) -> Option<OffsetDateTime> {
         let after = DateTime::<Utc>::from_timestamp(moment.unix_timestamp(), 0)?;
         let mut from = after.with_timezone(&self.time_zone);

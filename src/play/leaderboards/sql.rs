@@ -1,4 +1,5 @@
-//! Statements of boards and their seasons. Statements that change a board or its season run under [`lock_board`].
+//! SQL statements on leaderboards and their seasons. The caller of a statement that changes a leaderboard or its season
+//! must hold the lock of [`lock_board`].
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -30,18 +31,18 @@ pub(super) struct SeasonRow {
     pub prizes: String,
 }
 
-/// The prize rules as they are stored.
+/// Returns the prize rules in the form in which they are stored.
 fn stored_rules(settings: &BoardSettings) -> Result<String> {
     let rules: Vec<StoredPrizeRule> = settings.prizes.iter().map(StoredPrizeRule::from).collect();
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The time of the database, by which all seasons begin and end.
+/// Returns the time of the database, by which all seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
 
-/// Serializes the creation of boards until the transaction ends.
+/// Lets only one transaction at a time create or change leaderboards. The lock lasts until the transaction ends.
 pub(super) async fn lock_names(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('leaderboard names', 0))")
         .execute(db)
@@ -56,7 +57,7 @@ pub(super) async fn count_boards(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// The board with this name.
+/// Finds the leaderboard with this name.
 pub(super) async fn find_board(db: &mut PgConnection, name: &str) -> Result<Option<BoardRow>> {
     let row = sqlx::query_as!(
         BoardRow,
@@ -68,7 +69,7 @@ pub(super) async fn find_board(db: &mut PgConnection, name: &str) -> Result<Opti
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a board until the transaction ends, so that other changes of the board and its season wait.
+/// Locks a leaderboard until the transaction ends, so that other changes of the leaderboard and its season wait.
 pub(super) async fn lock_board(
     db: &mut PgConnection,
     id: LeaderboardId,
@@ -84,7 +85,7 @@ pub(super) async fn lock_board(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Boards whose name comes after `after`, in the order of their names.
+/// Returns the leaderboards whose name comes after `after`, in the order of their names.
 pub(super) async fn list_boards(
     db: &mut PgConnection,
     after: &str,
@@ -146,7 +147,7 @@ pub(super) async fn change_board(
     Ok(())
 }
 
-/// Deletes a board; its running season ends without prizes.
+/// Deletes a leaderboard and ends its running season without prizes.
 pub(super) async fn delete_board(db: &mut PgConnection, id: LeaderboardId) -> Result<()> {
     sqlx::query!(
         "with ended as (
@@ -160,7 +161,7 @@ pub(super) async fn delete_board(db: &mut PgConnection, id: LeaderboardId) -> Re
     Ok(())
 }
 
-/// Whether a season of the board has an entry.
+/// Returns whether any season of a leaderboard has an entry.
 pub(super) async fn has_entries(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (
@@ -172,7 +173,7 @@ pub(super) async fn has_entries(db: &mut PgConnection, board: LeaderboardId) -> 
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Begins the next season of a board, with the prizes that the board has now.
+/// Begins the next season of a leaderboard, with the prizes that the leaderboard has now.
 pub(super) async fn open_season(
     db: &mut PgConnection,
     board: LeaderboardId,
@@ -203,7 +204,7 @@ pub(super) async fn move_season_end(
     Ok(())
 }
 
-/// The season of a board that has not ended.
+/// Returns the season of a leaderboard that has not ended, if there is such a season.
 pub(super) async fn current_season(
     db: &mut PgConnection,
     board: LeaderboardId,
@@ -217,7 +218,7 @@ pub(super) async fn current_season(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The current season of a board, or its last season if there is no current season.
+/// Returns the current season of a leaderboard, or the last season if no season is running.
 pub(super) async fn latest_season(
     db: &mut PgConnection,
     board: LeaderboardId,

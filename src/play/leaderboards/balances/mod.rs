@@ -1,8 +1,8 @@
-//! The leaderboard of balances: players by the highest balance that their main wallet ever reached.
+//! The leaderboard of balances, which ranks players by the highest balance that their main wallet ever reached.
 //!
-//! A durable reader of the book records each balance in the transaction that moves the reader's cursor, so every
-//! transfer counts once and in order. There is a board for each currency; the routes show the board of
-//! `--default-currency`.
+//! A task follows the transfers of the ledger. It records the balances in the same transaction as its position in the
+//! ledger, so every transfer counts exactly once and in order. Each currency has its own board; the routes show the
+//! board of `--default-currency`.
 
 mod sql;
 
@@ -25,16 +25,16 @@ const READER: ReaderOptions = ReaderOptions {
     name: "leaderboard",
     items_max: 5_000,
     pause: Duration::from_millis(250),
-    // Of all raises of a player between two steps, only the highest is recorded.
+    // Longer pauses save writes: of all balances that a player reaches between two steps, only the highest is recorded.
     pause_steps: 4,
 };
 
-/// Starts the reader, which runs until the tasks stop.
+/// Starts the task that records balances on the leaderboard, until the process stops.
 pub fn start(tail: &Tail, tasks: &Tasks) {
     tail.follow::<HighestRaises>(READER, Recorder, tasks);
 }
 
-/// Records the balances of main wallets.
+/// Records the balances of main wallets on the leaderboards of their currencies.
 struct Recorder;
 
 impl SegmentHandler<HighestRaises> for Recorder {
@@ -45,7 +45,8 @@ impl SegmentHandler<HighestRaises> for Recorder {
             owners.push(&raise.player);
             balances.push(raise.balance);
         }
-        // The boards are locked in the order of their currencies, so that two readers cannot deadlock.
+        // The boards are locked in the order of their currencies, so that two processes that record balances cannot
+        // deadlock.
         for (currency, (owners, balances)) in of_currency {
             sql::record(db, currency, &owners, &balances).await?;
         }
@@ -53,7 +54,7 @@ impl SegmentHandler<HighestRaises> for Recorder {
     }
 }
 
-/// An entry of the board.
+/// An entry of the leaderboard of balances.
 #[derive(Debug)]
 pub struct BalanceEntry {
     pub entry: RankedEntry,
@@ -61,7 +62,7 @@ pub struct BalanceEntry {
     pub is_visible: bool,
 }
 
-/// A page of the board.
+/// A page of the leaderboard of balances.
 #[derive(Debug)]
 pub struct BalancePage {
     pub currency: Currency,
@@ -70,17 +71,17 @@ pub struct BalancePage {
     pub next: Option<Cursor>,
 }
 
-/// A player's entry with its neighbors.
+/// The entry of a player on the leaderboard of balances, with its neighbors.
 #[derive(Debug)]
 pub struct BalanceNeighbors {
     pub currency: Currency,
     pub entries: Vec<BalanceEntry>,
-    /// Index of the player's entry.
+    /// Index of the player's entry in `entries`.
     pub index: usize,
 }
 
 impl Leaderboards {
-    /// A page of the board of the default currency.
+    /// Returns a page of the leaderboard of balances in the default currency.
     pub async fn balance_page(
         &self,
         start: &PageStart,
@@ -99,7 +100,8 @@ impl Leaderboards {
         Ok(BalancePage { currency, entries, previous, next })
     }
 
-    /// The entry of a player on the board of the default currency, with up to `around` neighbors on each side.
+    /// Returns the entry of a player on the leaderboard of the default currency, with up to `around` neighbors on each
+    /// side.
     pub async fn balance_neighbors(
         &self,
         player: &PlayerId,
@@ -118,7 +120,7 @@ impl Leaderboards {
     }
 }
 
-/// Marks the entries whose balance the caller may see, by the same rule as for balances of wallets.
+/// Marks the entries whose balance the caller may see. The same rule decides who may read the balance of a wallet.
 async fn with_visibility(
     db: &mut PgConnection,
     entries: Vec<RankedEntry>,

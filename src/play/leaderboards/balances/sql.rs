@@ -1,4 +1,4 @@
-//! Statements of the leaderboard of balances.
+//! SQL statements of the leaderboard of balances.
 
 use sqlx::PgConnection;
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ids::{SeasonId, UserId};
 use crate::wallet::main_wallet::Player;
 
-/// Records balances that players reached, in this order.
+/// Records the balances that players reached in a currency, in this order.
 pub(super) async fn record(
     db: &mut PgConnection,
     currency: &str,
@@ -24,7 +24,7 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// The season of the board of a currency; `None` before the first balance.
+/// Returns the season of the leaderboard of a currency; `None` before the first balance is recorded.
 pub(super) async fn season(db: &mut PgConnection, currency: &str) -> Result<Option<SeasonId>> {
     let id = sqlx::query_scalar!(
         r#"select s.id as "id: SeasonId"
@@ -35,7 +35,7 @@ pub(super) async fn season(db: &mut PgConnection, currency: &str) -> Result<Opti
     Ok(id.fetch_optional(db).await?)
 }
 
-/// The holders of these player ids.
+/// Finds the users or guests that these player ids belong to.
 pub(super) async fn players(
     db: &mut PgConnection,
     ids: &[String],

@@ -1,4 +1,4 @@
-//! `/api/leaderboard`: players by the highest balance that their main wallet ever reached.
+//! Routes under `/api/leaderboard`, which rank players by the highest balance that their main wallet ever reached.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -37,11 +37,11 @@ struct BalanceEntryBody {
     rank: i64,
     #[schema(example = "2")]
     user_id: String,
-    /// The highest balance, in minor units; only for callers that may see the player's balance.
+    /// Highest balance that the player reached, in minor units; absent unless the caller may see the player's balance.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 12300)]
     balance: Option<i64>,
-    /// When it was reached.
+    /// When the player reached the highest balance.
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     reached_at: String,
 }
@@ -64,7 +64,7 @@ impl TryFrom<BalanceEntry> for BalanceEntryBody {
 struct BalancePageBody {
     #[schema(example = "EUR")]
     currency: String,
-    /// Decimals of the currency: how many digits of a balance are behind the point.
+    /// Number of decimals of the currency: how many digits of a balance come after the decimal point.
     #[schema(example = 2)]
     decimals: u8,
     entries: Vec<BalanceEntryBody>,
@@ -82,8 +82,8 @@ struct BalancePageQuery {
 
 /// Get the leaderboard of balances
 ///
-/// Players by the highest balance that their main wallet in the default currency ever reached; equal ones by who reached
-/// it first. `Link` has the next page and the previous one.
+/// Ranks players by the highest balance that their main wallet in the default currency ever reached. Among players with
+/// equal balances, the player who reached it first comes first. The header `Link` has the next and the previous page.
 #[utoipa::path(
     get, path = "/api/leaderboard", tag = "play",
     params(BalancePageQuery),

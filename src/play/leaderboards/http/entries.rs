@@ -1,4 +1,4 @@
-//! Entries of a leaderboard: submissions, pages, and the neighbors of an entry.
+//! Routes of the entries of a leaderboard: submit a score, get a page, and get an entry with its neighbors.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -48,11 +48,11 @@ where
 enum PaymentState {
     Due,
     Paid,
-    /// It could not be paid; the reason says why.
+    /// The prize could not be paid; the field `reason` says why.
     Unpaid,
 }
 
-/// A prize of an entry.
+/// A prize that a leaderboard entry has won.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardPrize)]
 struct PrizeBody {
@@ -61,11 +61,11 @@ struct PrizeBody {
     #[schema(example = "EUR")]
     currency: String,
     state: PaymentState,
-    /// The transfer that paid it.
+    /// Id of the transfer that paid the prize.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     transfer: Option<String>,
-    /// Reason why it is unpaid.
+    /// Reason why the prize could not be paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "wallet_closed")]
     reason: Option<String>,
@@ -93,10 +93,10 @@ impl TryFrom<Prize> for PrizeBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardEntry)]
 struct EntryBody {
-    /// From 1; no two entries share a rank.
+    /// Rank of the entry, from 1; no two entries share a rank.
     #[schema(example = 1)]
     rank: i64,
-    /// The player.
+    /// Id of the player.
     #[schema(example = "2")]
     owner: String,
     #[schema(example = 1200)]
@@ -105,14 +105,14 @@ struct EntryBody {
     subscore: i64,
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
-    /// Number of submissions, those that changed nothing included.
+    /// Number of scores that were submitted for the player, including those that did not change the entry.
     #[schema(example = 1)]
     submissions: i64,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     updated_at: String,
-    /// Prizes, once the season has ended.
+    /// Prizes that the entry has won, once the season has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prizes: Vec<PrizeBody>,
 }
@@ -167,14 +167,14 @@ fn score(raw: &str) -> Result<i64, String> {
 
 #[derive(Deserialize, ToSchema)]
 struct SubmitScore<'a> {
-    /// The player: the id of a user, or any name of a guest.
+    /// Id of the player: the id of a user, or any name for a guest.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(required, value_type = i64, example = 1200)]
     score: RawField<'a>,
-    /// Decides between equal scores; 0 by default.
+    /// Second score, which decides between equal scores; 0 by default.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 0)]
     subscore: RawField<'a>,
@@ -229,7 +229,7 @@ struct GetLeaderboardQuery {
     after: Option<String>,
     /// Beginning of the following page; take it from the header `Link`, `rel="prev"`.
     before: Option<String>,
-    /// Number of a season; the current one by default, or else the last one.
+    /// Number of a season. By default the current season or, if no season is running, the last season.
     season: Option<i32>,
 }
 
@@ -242,7 +242,7 @@ struct BoardPageBody {
     entries: Vec<EntryBody>,
 }
 
-/// The beginning of the page that the parameters `after` and `before` ask for.
+/// Returns where the page begins that the query parameters `after` and `before` ask for.
 pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<PageStart> {
     let cursor = |name: &str, text: &str| {
         Cursor::decode(text).ok_or_else(|| Error::field(name, "is not the end of a page"))
@@ -257,7 +257,8 @@ pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<Pa
 
 /// Get a leaderboard
 ///
-/// A page of a season. `Link` has the next page and the previous one; ranks are those of the moment of the answer.
+/// Returns a page of a season, with the ranks at the moment of the request. The header `Link` has the next and the
+/// previous page.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}", tag = "play",
     params(
@@ -308,7 +309,7 @@ async fn get_leaderboard(
 struct GetEntryQuery {
     /// Neighbors on each side, 0 to 100; 5 by default.
     around: Option<i64>,
-    /// Number of a season; the current one by default, or else the last one.
+    /// Number of a season. By default the current season or, if no season is running, the last season.
     season: Option<i32>,
 }
 
@@ -323,7 +324,7 @@ struct EntryWithNeighborsBody {
     entries: Vec<EntryBody>,
 }
 
-/// Neighbors on each side when the client does not say.
+/// Number of neighbors on each side of an entry, if the request does not give a number.
 pub(super) const AROUND_DEFAULT: i64 = 5;
 
 /// Get an entry and its neighbors

@@ -1,4 +1,4 @@
-//! `/api/leaderboards`: boards, submissions, pages and ranks.
+//! Routes under `/api/leaderboards`, which manage leaderboards, take scores, and return pages and ranks.
 
 mod balances;
 mod entries;
@@ -30,7 +30,7 @@ use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 use crate::wallet::http::body::number;
 
-/// Highest rank that can have a prize.
+/// Highest rank number that can have a prize.
 const PRIZE_RANK_MAX: i32 = 10_000;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -47,12 +47,12 @@ where
         .merge(prizes::routes())
 }
 
-/// Parses the name of a board in a path; 404 if no board can have this name.
+/// Parses the name of a leaderboard in a path. Returns an error with status 404 if no leaderboard can have this name.
 fn board_name(text: &str) -> Result<BoardName> {
     text.parse().map_err(|_| super::no_board())
 }
 
-/// A prize of each season.
+/// A prize that each season of a leaderboard awards for a rank.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardPrizeRule)]
 struct PrizeRuleBody {
@@ -83,13 +83,13 @@ fn rule_bodies(rules: &[PrizeRule]) -> Result<Vec<PrizeRuleBody>> {
 struct BoardBody {
     #[schema(example = "weekly")]
     name: String,
-    /// Order of the scores, the best first.
+    /// Order of the scores, from the best to the worst.
     #[schema(value_type = ScoreOrder)]
     order: &'static str,
-    /// How a submission changes the score.
+    /// How a submitted score changes the score of a player.
     #[schema(value_type = ScoreOperator)]
     operator: &'static str,
-    /// The cron expression that ends a season and begins the next one.
+    /// Cron expression. At each occurrence, a season ends and the next season begins.
     #[schema(required, example = "0 0 * * MON")]
     reset: Option<String>,
     #[schema(example = "Europe/Berlin")]
@@ -97,7 +97,7 @@ struct BoardBody {
     /// When the final season ends.
     #[schema(required, format = DateTime)]
     ends_at: Option<String>,
-    /// Prizes of the seasons to come.
+    /// Prizes of each season that starts from now on.
     prizes: Vec<PrizeRuleBody>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
@@ -128,13 +128,13 @@ struct SeasonBody {
     number: i32,
     #[schema(example = "2026-01-26T00:00:00Z", format = DateTime)]
     starts_at: String,
-    /// When it is to end.
+    /// When the season is scheduled to end; null without an end.
     #[schema(required, example = "2026-02-02T00:00:00Z", format = DateTime)]
     ends_at: Option<String>,
-    /// When it ended; absent while it runs.
+    /// When the season ended; null while the season is running.
     #[schema(required, format = DateTime)]
     ended_at: Option<String>,
-    /// Prizes, fixed when the season started.
+    /// Prizes of the season, which were fixed when the season started.
     prizes: Vec<PrizeRuleBody>,
 }
 
@@ -155,7 +155,7 @@ impl TryFrom<&Season> for SeasonBody {
 /// A prize in a request.
 #[derive(Deserialize, ToSchema)]
 struct PutPrize<'a> {
-    /// From 1 to 10,000.
+    /// Rank that wins the prize, from 1 to 10,000.
     #[serde(borrow, default)]
     #[schema(required, value_type = i32, example = 1)]
     rank: RawField<'a>,
@@ -169,28 +169,28 @@ struct PutPrize<'a> {
 
 #[derive(Deserialize, ToSchema)]
 struct PutLeaderboard<'a> {
-    /// Order of the scores, the best first; `desc` if absent.
+    /// Order of the scores, from the best to the worst; `desc` if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ScoreOrder>)]
     order: RawField<'a>,
-    /// How a submission changes the score; `best` if absent.
+    /// How a submitted score changes the score of a player; `best` if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ScoreOperator>)]
     operator: RawField<'a>,
-    /// A cron expression of five fields, or a nickname such as `@weekly`: each occurrence ends a season and begins
-    /// the next.
+    /// A cron expression of five fields, or a nickname such as `@weekly`. At each occurrence, a season ends and the
+    /// next season begins.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "0 0 * * MON")]
     reset: RawField<'a>,
-    /// The time zone of `reset`; UTC by default.
+    /// Time zone of `reset`; UTC by default.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Europe/Berlin")]
     time_zone: RawField<'a>,
-    /// When the final season ends, as RFC 3339.
+    /// When the final season ends, as an RFC 3339 timestamp.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// At most 1,000 prizes of each season; a rank can have one in each currency.
+    /// Prizes of each season, at most 1,000. A rank can have a prize in each currency.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrize<'static>>>)]
     prizes: Option<BoundedList<PutPrize<'a>, PRIZES_MAX>>,
@@ -233,7 +233,7 @@ impl PutLeaderboard<'_> {
     }
 }
 
-/// Parses the prizes, sorted by rank.
+/// Parses the prizes of a request, and sorts them by rank.
 fn prize_rules(
     validator: &mut Validator,
     prizes: &[PutPrize<'_>],
@@ -270,8 +270,9 @@ fn prize_rules(
 
 /// Create or change a leaderboard
 ///
-/// Requires `events:write`, with prizes `wallet:write` too. Order and operator are fixed once there are entries. Changed
-/// prizes are those of the next season; a board without `reset` has only one season, whose prizes are fixed.
+/// Requires `events:write`, and also `wallet:write` if the leaderboard has prizes. Order and operator cannot change
+/// once the leaderboard has entries. Changed prizes apply from the next season on; a leaderboard without `reset` has a
+/// single season, whose prizes are fixed.
 #[utoipa::path(
     put, path = "/api/leaderboards/{board}", tag = "play",
     params(("board" = String, Path, description = "1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),
@@ -288,7 +289,7 @@ async fn put_leaderboard(
     Path(board): Path<String>,
     body: JsonBody,
 ) -> Result<Response> {
-    // Nothing is revealed about the body to a caller without the scope.
+    // The scope is checked before the body, so that a caller without the scope gets no validation errors.
     caller.require_scope(crate::auth::Scope::EventsWrite)?;
     let name: BoardName = board.parse().map_err(|why: String| Error::field("board", why))?;
     let settings = body.read::<PutLeaderboard<'_>>()?.validate(leaderboards.currencies())?;
@@ -335,7 +336,8 @@ async fn list_leaderboards(
 
 /// Delete a leaderboard
 ///
-/// Its running season pays no prizes; those of seasons that have ended are still paid. The name is free at once.
+/// The running season pays no prizes; prizes of seasons that have ended are still paid. The name can be used again at
+/// once.
 #[utoipa::path(
     delete, path = "/api/leaderboards/{board}", tag = "play",
     params(

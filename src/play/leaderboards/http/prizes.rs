@@ -1,4 +1,4 @@
-//! `/api/prize-account`, and the retry of unpaid prizes.
+//! Routes of the accounts from which prizes are paid (`/api/prize-account`), and the route that retries unpaid prizes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -41,7 +41,7 @@ pub(in crate::play::leaderboards) struct PrizeAccountBody {
     currency: String,
     #[schema(value_type = f64, example = 500.00)]
     balance: JsonDecimal,
-    /// The deposit, in its own response.
+    /// Id of the deposit; present only in the response to a deposit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     transfer: Option<String>,
@@ -61,7 +61,8 @@ impl TryFrom<PrizeAccount> for PrizeAccountBody {
 
 /// List the prize accounts
 ///
-/// For admins. Prizes of leaderboards are paid from them; a currency without money is left out.
+/// Returns the accounts from which the prizes of leaderboards are paid, without empty accounts. Requires the scope
+/// `admin`.
 #[utoipa::path(
     get, path = "/api/prize-account", tag = "play", security(("bearer" = [])),
     responses(
@@ -90,7 +91,7 @@ struct FundPrizeAccount<'a> {
 
 /// Fund a prize account
 ///
-/// For admins. The money comes from outside the system, as with a deposit.
+/// Deposits money from outside the system into the account from which prizes are paid. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/prize-account/deposit", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -129,7 +130,7 @@ struct RetriedPrizesBody {
 
 /// Retry the unpaid prizes
 ///
-/// For admins, after the cause was fixed: prizes that could not be paid or received are due again.
+/// Makes the unpaid prizes of a leaderboard due again, after the cause was fixed. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/prizes/retry", tag = "play", security(("bearer" = [])),
     params(

@@ -1,4 +1,5 @@
-//! Pages and ranks of a season. Each read is a single statement, so all its ranks are from the same moment.
+//! Reads of the pages and ranks of a leaderboard. Each read is a single SQL statement, so all its ranks are from the
+//! same moment.
 
 mod sql;
 
@@ -21,10 +22,11 @@ use crate::telemetry::Metrics;
 /// Maximum number of neighbors on each side of an entry.
 pub const AROUND_MAX: i64 = 100;
 
-/// Bytes of a place, which sorts entries by score, subscore, and the order in which they were reached.
+/// Number of bytes of a place: the sort key of an entry, made of its score, its subscore and the order in which entries
+/// reached them.
 const PLACE_BYTES: usize = 24;
 
-/// An entry with its rank.
+/// An entry of a leaderboard, with its rank.
 #[derive(Debug)]
 pub struct RankedEntry {
     pub rank: i64,
@@ -35,7 +37,7 @@ pub struct RankedEntry {
     pub submissions: i64,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
-    /// Prizes, once the season has ended.
+    /// Prizes that the entry has won, once the season has ended.
     pub prizes: Vec<Prize>,
     place: Vec<u8>,
 }
@@ -53,7 +55,7 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// `None` if the text is no cursor.
+    /// Parses a cursor; `None` if the text is not a cursor.
     pub fn decode(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (season, place) = bytes.split_first_chunk::<8>()?;
@@ -62,7 +64,7 @@ impl Cursor {
     }
 }
 
-/// Direction of a page, and where it begins.
+/// Beginning and direction of a page of a leaderboard.
 #[derive(Debug)]
 pub enum PageStart {
     First,
@@ -83,7 +85,7 @@ impl PageStart {
     }
 }
 
-/// A page of a season, without the board.
+/// Entries of a page of a season, with the cursors of the pages before and after.
 #[derive(Debug)]
 pub(super) struct EntryPage {
     pub(super) entries: Vec<RankedEntry>,
@@ -95,7 +97,7 @@ fn foreign_cursor() -> Error {
     Error::field("?after", "belongs to another leaderboard or season")
 }
 
-/// A page of a season.
+/// A page of a season, with the leaderboard and the season.
 #[derive(Debug)]
 pub struct BoardPage {
     pub board: Board,
@@ -105,18 +107,19 @@ pub struct BoardPage {
     pub next: Option<Cursor>,
 }
 
-/// An entry with its neighbors.
+/// An entry of a leaderboard, with its neighbors.
 #[derive(Debug)]
 pub struct EntryWithNeighbors {
     pub season: Season,
     /// The entry and its neighbors, in the order of their ranks.
     pub entries: Vec<RankedEntry>,
-    /// Index of the entry.
+    /// Index of the entry in `entries`.
     pub index: usize,
 }
 
 impl Leaderboards {
-    /// A page of a season: the season with this number, else the season of the cursor, else the latest season.
+    /// Returns a page of a leaderboard. The page is from the season with the number `season`; without a number, from
+    /// the season of the cursor in `start`, or else from the latest season.
     pub async fn page(
         &self,
         name: &BoardName,
@@ -147,7 +150,7 @@ impl Leaderboards {
         Ok(BoardPage { board: self.board_from(board)?, season, entries, previous, next })
     }
 
-    /// The entry of an owner with up to `around` neighbors on each side.
+    /// Returns the entry of a player, with up to `around` neighbors on each side.
     pub async fn around(
         &self,
         name: &BoardName,
@@ -184,7 +187,7 @@ impl Leaderboards {
         }
         let timer = ReadTimer::start("page");
         let place = start.cursor().map_or(&[] as &[u8], |cursor| &cursor.place);
-        // An additional entry tells whether there is another page.
+        // The query reads an entry more than the page shows, which tells whether there is another page.
         let rows = sql::page(db, season, place, start.is_backward(), limit + 1).await?;
         timer.finish(&self.metrics);
         let mut entries =
@@ -201,7 +204,7 @@ impl Leaderboards {
         Ok(EntryPage { entries, previous, next })
     }
 
-    /// Reads the entry of an owner with its neighbors; empty if the owner has no entry.
+    /// Reads the entry of a player with its neighbors. Returns an empty list if the player has no entry.
     pub(super) async fn read_around(
         &self,
         db: &mut PgConnection,
@@ -236,7 +239,7 @@ impl Leaderboards {
     }
 }
 
-/// Measures the duration of a read.
+/// Timer that records the duration of a leaderboard read in the metrics.
 struct ReadTimer {
     operation: &'static str,
     started: Instant,

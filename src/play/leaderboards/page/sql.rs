@@ -1,4 +1,4 @@
-//! Statements of pages and ranks.
+//! SQL statements that read pages and ranks of leaderboards.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use crate::error::Result;
 use crate::ids::SeasonId;
 
-/// An entry with its rank.
+/// An entry of a leaderboard with its rank, as the database returns it.
 pub(super) struct EntryRow {
     pub rank: i64,
     pub place: Vec<u8>,
@@ -19,7 +19,8 @@ pub(super) struct EntryRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// A page of a season that begins after a place, or ends before it if `is_backward`, in the order of the ranks.
+/// Returns a page of a season, in the order of the ranks. The page begins after `place` or, if `is_backward`, ends
+/// before `place`.
 pub(super) async fn page(
     db: &mut PgConnection,
     season: SeasonId,
@@ -40,7 +41,7 @@ pub(super) async fn page(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The entry of an owner and its neighbors, in the order of the ranks.
+/// Returns the entry of a player and its neighbors, in the order of the ranks.
 pub(super) async fn around(
     db: &mut PgConnection,
     season: SeasonId,

@@ -1,4 +1,5 @@
-//! The accounts that prizes are paid from: one for each currency, never below zero, funded by operators only.
+//! Prize accounts, from which prizes are paid. Each currency has its own account, whose balance is never negative, and
+//! only operators fund these accounts.
 
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
@@ -12,18 +13,18 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::play::leaderboards::{BOOK, Leaderboards};
 use crate::wallet::from_post_error;
 
-/// Balance of a prize account.
+/// A prize account of a currency, with its balance.
 #[derive(Debug, Clone, Copy)]
 pub struct PrizeAccount {
     pub currency: Currency,
     pub balance: Minor,
-    /// Id of the deposit, in the result of a deposit.
+    /// Id of the deposit, if this is the result of a deposit.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }
 
 impl Leaderboards {
-    /// Moves money from outside into the prize account of a currency. `amount` is a decimal.
+    /// Deposits money from outside the ledger into the prize account of a currency. `amount` is a decimal.
     pub async fn fund_prizes(
         &self,
         currency: Currency,
@@ -50,7 +51,7 @@ impl Leaderboards {
         })
     }
 
-    /// The prize accounts with money in them.
+    /// Returns the prize accounts that have money.
     pub async fn prize_accounts(&self, caller: &Caller) -> Result<Vec<PrizeAccount>> {
         caller.require_scope(Scope::Admin)?;
         let currencies = self.currencies().all();

@@ -1,8 +1,8 @@
-//! Prizes: what the winners of a season get, each paid at most once.
+//! Payment of the prizes that the winners of a season get, each at most once.
 //!
-//! A prize is paid by a posting whose idempotency key names the prize and whose companion marks the prize as paid. So
-//! the money moves only once, even if a process is killed or the job runs again. A prize that cannot be paid or
-//! received is marked `unpaid` with the reason, and the other prizes are still paid.
+//! A ledger posting pays a prize and, in the same transaction, marks the prize as paid. The idempotency key of the
+//! posting is made from the prize, so the money moves only once, even if a process is killed or the job runs again. A
+//! prize that cannot be paid or received is marked `unpaid` with the reason, and the other prizes are still paid.
 
 mod account;
 pub(super) mod sql;
@@ -29,10 +29,10 @@ use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 pub use self::account::PrizeAccount;
 pub use self::sql::PRIZE_PAID;
 
-/// Prizes that are read at a time.
+/// Number of due prizes that are read from the database at a time.
 const PAGE_MAX: i64 = 100;
 
-/// Maximum number of prizes that are paid concurrently, so that they share commits.
+/// Maximum number of prizes that are paid concurrently. Concurrent payments share commits of the ledger.
 const CONCURRENCY: usize = 16;
 
 /// State of a prize.
@@ -55,10 +55,10 @@ pub struct Prize {
     pub state: PrizeState,
 }
 
-/// The companion's row.
+/// Input row of the SQL statement that marks a prize as paid.
 #[derive(Serialize)]
 struct PaidPrize<'a> {
-    /// Index of the payment among the legs of the posting.
+    /// Index of the payment among the legs (movements) of the posting.
     first: usize,
     season: SeasonId,
     rank: i32,
@@ -91,7 +91,7 @@ impl Leaderboards {
         })
     }
 
-    /// Settles all due prizes of a season.
+    /// Pays all due prizes of a season, or marks them as unpaid.
     pub async fn pay_prizes(&self, season: SeasonId) -> Result<()> {
         loop {
             let mut db = self.db.acquire("leaderboard.due_prizes").await?;
@@ -125,7 +125,7 @@ impl Leaderboards {
             refusal.name(),
         )
         .await?;
-        // Otherwise another process has settled the prize meanwhile.
+        // If the prize was not marked, another process has paid it or marked it as unpaid meanwhile.
         if is_marked {
             self.metrics.wallet_leaderboard_prizes_total.with(["unpaid"]).increment(1);
             tracing::warn!(
@@ -133,7 +133,7 @@ impl Leaderboards {
                 season.id = prize.season.0,
                 prize.rank = prize.rank,
                 reason = refusal.name(),
-                "a prize could not be paid; fix the cause, then retry it"
+                "a prize of a leaderboard could not be paid; fix the cause, then retry the unpaid prizes of the leaderboard"
             );
         }
         Ok(())
@@ -170,7 +170,7 @@ impl Leaderboards {
         Ok(paid.map(|posted| TransferId(posted.last_seq)))
     }
 
-    /// Makes the unpaid prizes of a board due again. Returns their number.
+    /// Makes the unpaid prizes of a leaderboard due again, and starts the jobs that pay them. Returns their number.
     pub async fn retry_prizes(&self, name: &BoardName, caller: &Caller) -> Result<u64> {
         caller.require_scope(Scope::Admin)?;
         let board = self.id_of(name).await?;

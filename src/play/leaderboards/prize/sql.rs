@@ -1,4 +1,4 @@
-//! Statements of prizes.
+//! SQL statements on prizes of leaderboards.
 
 use sqlx::PgConnection;
 
@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::companion::CompanionKind;
 
-/// Marks a prize as paid, unless it is settled. `first` is the index of the payment among the legs of its posting.
+/// Statement that marks a prize as paid in the transaction of the ledger posting that pays it, if the prize is still
+/// due. `first` is the index of the payment among the legs (movements) of the posting.
 pub static PRIZE_PAID: CompanionKind = CompanionKind {
     name: "leaderboard.prize_paid",
     sql: "
@@ -36,7 +37,7 @@ pub(in crate::play::leaderboards) struct PrizeRow {
     pub transfer: Option<i64>,
 }
 
-/// The prizes of these ranks.
+/// Returns the prizes of a season that the players on these ranks have won.
 pub(in crate::play::leaderboards) async fn of_ranks(
     db: &mut PgConnection,
     season: SeasonId,
@@ -53,7 +54,7 @@ pub(in crate::play::leaderboards) async fn of_ranks(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Prizes of a season that are due, in the order of their ranks.
+/// Returns the prizes of a season that are due, in the order of their ranks.
 pub(super) async fn due(
     db: &mut PgConnection,
     season: SeasonId,
@@ -70,7 +71,7 @@ pub(super) async fn due(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Marks a prize as unpaid; `false` if it is settled already.
+/// Marks a due prize as unpaid. Returns `false` if the prize is not due any more.
 pub(super) async fn mark_unpaid(
     db: &mut PgConnection,
     season: SeasonId,
@@ -89,7 +90,7 @@ pub(super) async fn mark_unpaid(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Makes the unpaid prizes of a board due again. Returns the season of each.
+/// Makes the unpaid prizes of a leaderboard due again. Returns the season of each.
 pub(super) async fn retry(db: &mut PgConnection, board: LeaderboardId) -> Result<Vec<SeasonId>> {
     let seasons = sqlx::query_scalar!(
         r#"update leaderboard_prize p set state = 'due', reason = null, settled_at = null

@@ -1,8 +1,9 @@
-//! The end of a season: the winners of its prizes are recorded and the next season begins, exactly once, on whichever
-//! process comes first.
+//! The end of a season of a leaderboard. The process that comes first records the winners of the prizes and begins the
+//! next season, exactly once.
 //!
-//! The clock of the database decides. Every process looks for due seasons, and a job ends them. A submission that
-//! arrives before the job ends the due season itself, so that the submission counts for the season that it belongs to.
+//! The clock of the database decides when a season is due to end. Every process looks for due seasons, and a job ends
+//! them. A score that is submitted before the job runs ends the due season itself, so that the score counts for the
+//! season in which it was submitted.
 
 mod sql;
 
@@ -21,28 +22,28 @@ use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
 use crate::telemetry::gauge_value;
 
-/// Pause after a search that found seasons which are due.
+/// Pause after a search that found seasons past their end.
 const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two searches: another process may have begun a season meanwhile.
+/// Longest pause between two searches for due seasons, because another process may have begun a season meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Interval between two samples of the gauges, and between two searches for prizes that are still due.
+/// Interval between two updates of the gauges, and between two searches for prizes that are still due.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval between two removals of old idempotency keys.
+/// Interval between two removals of old idempotency keys of submitted scores.
 const KEYS_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How long the answer to an idempotency key is kept.
+/// Time for which the response to a submitted score is kept, so that a repeated request gets the same response.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Maximum number of keys that a statement removes.
+/// Maximum number of idempotency keys that a statement removes, to keep its transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Maximum number of seasons and prizes that a round enqueues jobs for.
+/// Maximum number of seasons for which a round enqueues jobs.
 const DUE_MAX: i64 = 100;
 
-/// Enqueues jobs for due seasons and prizes, samples gauges and removes old idempotency keys, until shutdown.
+/// Enqueues jobs for due seasons and prizes, updates the gauges and removes old idempotency keys, until shutdown.
 pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut sampled, mut removed) = (None, None);
     loop {
@@ -60,7 +61,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
-                "upkeep of leaderboard seasons failed; retrying"
+                "looking for due seasons and prizes of leaderboards failed; retrying"
             );
             PAUSE_AFTER_DUE
         });
@@ -70,7 +71,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
     }
 }
 
-/// Returns whether an interval has passed since `last`, or there was none, and then starts the next interval.
+/// Returns whether an interval has passed since `last`, or `last` is not set yet. If so, sets `last` to now.
 fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
     let is_over = last.is_none_or(|last| last.elapsed() >= interval);
     if is_over {
@@ -80,7 +81,7 @@ fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
 }
 
 impl Leaderboards {
-    /// Enqueues a reset for each season whose end has passed. Returns the pause until another season may be due.
+    /// Enqueues a job for each season whose end has passed. Returns the pause until another season may be due.
     async fn enqueue_resets(&self) -> Result<Duration> {
         let mut db = self.db.acquire("leaderboard.due").await?;
         let mut pause = PAUSE_MAX;
@@ -104,7 +105,8 @@ impl Leaderboards {
         prizes.with(["due"]).set(gauge_value(state.due));
         prizes.with(["unpaid"]).set(gauge_value(state.unpaid));
         self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
-        // The job is enqueued when the season ends; this revives a job that has used up its attempts.
+        // The job that pays prizes is enqueued when the season ends. This enqueues it again if it has used up its
+        // attempts.
         for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
             let mut tx = db.begin().await?;
             jobs::enqueue_prizes(&mut tx, season).await?;
@@ -120,8 +122,8 @@ impl Leaderboards {
         Ok(())
     }
 
-    /// Ends the current season of a board if its end has passed, and begins the next season. Returns the season that
-    /// ended.
+    /// Ends the current season of a leaderboard if its end has passed, and begins the next season. Returns the season
+    /// that ended.
     pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
         let mut db = self.db.acquire("leaderboard.end_season").await?;
         if !sql::is_due(&mut db, board).await? {
@@ -138,7 +140,8 @@ impl Leaderboards {
         };
         sql::end_season(&mut tx, season.id).await?;
         let prizes = sql::fix_prizes(&mut tx, season.id).await?;
-        // Occurrences that passed while no process ran are skipped: no player could take part in them.
+        // Seasons that would have begun and ended while no process ran are skipped, because no player could take part
+        // in them.
         let is_last = board.settings.schedule.reset.is_none()
             || board.settings.schedule.ends_at.is_some_and(|last| last <= ends_at.max(now));
         if !is_last {
@@ -167,7 +170,8 @@ impl Leaderboards {
         Ok(Some(Season { ended_at: Some(now), ..season }))
     }
 
-    /// Removes the data of a deleted board, in steps. Returns `false` while prizes are still to be paid.
+    /// Removes the data of a deleted leaderboard in steps, to keep transactions short. Returns `false`, and removes
+    /// nothing, while prizes are still to be paid.
     pub(super) async fn purge(&self, board: LeaderboardId) -> Result<bool> {
         let mut db = self.db.acquire("leaderboard.purge").await?;
         if sql::has_due_prizes(&mut db, board).await? {

@@ -1,14 +1,14 @@
-//! Statements of the end of a season, and of the removal of a deleted board.
+//! SQL statements that end a season, and remove a deleted leaderboard.
 
 use sqlx::PgConnection;
 
 use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 
-/// Entries of a deleted board that a statement removes.
+/// Maximum number of entries of a deleted leaderboard that a statement removes, to keep its transaction short.
 const PURGED_MAX: i64 = 5_000;
 
-/// Boards, seasons and prizes as gauges show them.
+/// Numbers of leaderboards and open prizes, and the delay of the most overdue season, for the gauges.
 pub(super) struct StateRow {
     pub boards: i64,
     pub due: i64,
@@ -16,13 +16,13 @@ pub(super) struct StateRow {
     pub overdue_seconds: f64,
 }
 
-/// A board, and the seconds until its season ends.
+/// A leaderboard, and the number of seconds until its season ends.
 pub(super) struct SeasonEnd {
     pub board: LeaderboardId,
     pub seconds: f64,
 }
 
-/// The seasons that end first.
+/// Returns the seasons that end first, those past their end included.
 pub(super) async fn next_ends(db: &mut PgConnection, limit: i64) -> Result<Vec<SeasonEnd>> {
     let ends = sqlx::query_as!(
         SeasonEnd,
@@ -36,7 +36,7 @@ pub(super) async fn next_ends(db: &mut PgConnection, limit: i64) -> Result<Vec<S
     Ok(ends.fetch_all(db).await?)
 }
 
-/// Whether the season of a board is past its end.
+/// Returns whether the current season of a leaderboard is past its end.
 pub(super) async fn is_due(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
     let is_due = sqlx::query_scalar!(
         r#"select exists (
@@ -75,7 +75,7 @@ pub(super) async fn fix_prizes(db: &mut PgConnection, season: SeasonId) -> Resul
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Boards, and prizes that are not paid, for gauges.
+/// Returns the values of the gauges of leaderboards, seasons and prizes.
 pub(super) async fn state(db: &mut PgConnection) -> Result<StateRow> {
     let row = sqlx::query_as!(
         StateRow,
@@ -105,7 +105,7 @@ pub(super) async fn seasons_with_due_prizes(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Removes idempotency keys that are older than this. Returns how many.
+/// Removes up to `limit` idempotency keys that are older than `seconds`. Returns their number.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from leaderboard_key
@@ -122,7 +122,7 @@ pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64)
     Ok(i64::try_from(removed.rows_affected()).unwrap_or(i64::MAX))
 }
 
-/// Whether a prize of the board is neither paid nor given up.
+/// Returns whether a prize of a leaderboard is still due.
 pub(super) async fn has_due_prizes(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (
@@ -134,7 +134,7 @@ pub(super) async fn has_due_prizes(db: &mut PgConnection, board: LeaderboardId) 
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Removes some of the entries of a deleted board. Returns how many.
+/// Removes some of the entries of a deleted leaderboard. Returns their number.
 pub(super) async fn purge_entries(db: &mut PgConnection, board: LeaderboardId) -> Result<u64> {
     let done = sqlx::query!(
         "delete from leaderboard_entry
@@ -152,7 +152,7 @@ pub(super) async fn purge_entries(db: &mut PgConnection, board: LeaderboardId) -
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Removes a deleted board that has no entries left.
+/// Removes a deleted leaderboard that has no entries left, with its seasons and prizes.
 pub(super) async fn purge_board(db: &mut PgConnection, board: LeaderboardId) -> Result<()> {
     sqlx::query!(
         "delete from leaderboard_bucket where season in (select id from leaderboard_season where board = $1)",

@@ -1,4 +1,4 @@
-//! Submissions: a score of an owner, and the entry that it leads to.
+//! Submission of scores: a client submits a score of a player, and gets the updated entry of the player.
 
 pub(super) mod queue;
 mod sql;
@@ -16,24 +16,24 @@ use crate::idempotency_key::{HashedKey, IdempotencyKey};
 use crate::ids::PlayerId;
 use crate::telemetry::Metrics;
 
-/// Largest absolute value of a score, which is exact in every JSON parser.
+/// Largest absolute value of a score; every JSON parser reads numbers up to this value exactly.
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
-/// Maximum number of attempts of a submission, which is retried after a due season was ended or a stale board id was
-/// dropped.
+/// Maximum number of attempts of a submission. A submission is tried again after it had to end a due season first, or
+/// after a stale id of its leaderboard was removed from the cache.
 const ATTEMPTS_MAX: usize = 5;
 
-/// A score of an owner.
+/// A score that a client submits for a player.
 #[derive(Debug, Clone)]
 pub struct Submission {
     pub owner: PlayerId,
     pub score: i64,
     pub subscore: i64,
-    /// Stored byte for byte; if absent, the previous metadata stays.
+    /// Metadata of the entry, stored byte for byte; if absent, the previous metadata stays.
     pub metadata: Option<Box<RawValue>>,
 }
 
-/// The entry of an owner after a submission.
+/// The entry of a player after a submission.
 #[derive(Debug, Deserialize)]
 pub struct SubmittedEntry {
     pub season: i32,
@@ -62,7 +62,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Leaderboards {
-    /// Takes a score, and returns the entry with its rank.
+    /// Submits a score. Returns the updated entry of the player, with its rank.
     pub async fn submit(
         &self,
         name: &BoardName,
@@ -105,7 +105,7 @@ impl Leaderboards {
                 }
                 SubmissionOutcome::SeasonOver => return Err(Error::SeasonOver),
                 SubmissionOutcome::SeasonDue => drop(self.end_due_season(board).await?),
-                // The name may belong to another board by now.
+                // The cached id may be stale: the name may belong to another leaderboard by now.
                 SubmissionOutcome::NoBoard => {
                     if !self.forget_id(name) {
                         return Err(no_board());
@@ -117,8 +117,8 @@ impl Leaderboards {
     }
 }
 
-/// Returns the hashed idempotency key of a submission. The hash includes the board, so that batches of two boards never
-/// wait for each other's keys.
+/// Returns the hashed idempotency key of a submission. The hash includes the leaderboard, so that batches for two
+/// leaderboards never wait for each other's keys.
 fn hashed(
     submission: &Submission,
     board: &str,

@@ -1,7 +1,9 @@
-//! The queue of submissions: submissions that arrive while a board is busy share the board's next transaction.
+//! The queue of submitted scores. Submissions that arrive while a transaction for their leaderboard is running share
+//! the next transaction.
 //!
-//! Submissions to a board run one after another, because each of them may change every rank. With a transaction per
-//! submission, a submission would wait for the commits of all submissions before it; a batch waits for a single commit.
+//! Submissions to a leaderboard run one after another, because each submission may change every rank. With a
+//! transaction for each submission, a submission would wait for the commits of all submissions before it. A batch waits
+//! for only a single commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,16 +22,17 @@ use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Maximum number of submissions that wait in this process; further ones are refused.
+/// Maximum number of submissions that wait in this process; further submissions are refused.
 const QUEUE_MAX: usize = 4_096;
 
-/// Maximum number of submissions of a transaction, some 0.3 ms each.
+/// Maximum number of submissions in a transaction. Each submission takes some 0.3 ms.
 const BATCH_MAX: usize = 64;
 
-/// Maximum number of concurrent transactions, each for a different board and with a connection of its own.
+/// Maximum number of concurrent transactions. Each transaction is for a different leaderboard, and uses its own
+/// database connection.
 const CONCURRENCY: usize = 4;
 
-/// A submission that waits for its board.
+/// A submission that waits for the next transaction of its leaderboard.
 pub(super) struct QueuedSubmission {
     pub(super) board: LeaderboardId,
     pub(super) submission: Submission,
@@ -43,9 +46,9 @@ pub(super) enum SubmissionOutcome {
     KeyReused,
     Overflow,
     NoBoard,
-    /// The board has no further season.
+    /// The last season of the leaderboard has ended.
     SeasonOver,
-    /// The season is past its end and has to be ended first.
+    /// The season is past its end, and the submitter must end it first.
     SeasonDue,
 }
 
@@ -62,7 +65,7 @@ pub(in crate::play::leaderboards) struct SubmissionQueue {
 }
 
 impl SubmissionQueue {
-    /// Starts the task, which ends once the tasks stop and the queue is empty.
+    /// Starts the task that batches submissions. During shutdown, the task ends once the queue is empty.
     pub(in crate::play::leaderboards) fn start(
         db: Database,
         metrics: Arc<Metrics>,
@@ -78,7 +81,8 @@ impl SubmissionQueue {
         Self { queue }
     }
 
-    /// Enqueues a submission, and returns once it is durable. Dropping the future does not cancel the submission.
+    /// Enqueues a submission, and returns once the submission is committed. Dropping the future does not cancel the
+    /// submission.
     pub(super) async fn submit(&self, queued: QueuedSubmission) -> Result<SubmissionOutcome> {
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { queued, reply, span: Span::current() };
@@ -87,12 +91,12 @@ impl SubmissionQueue {
     }
 }
 
-/// Collects submissions by board, and runs one batch of a board at a time.
+/// Collects submissions by leaderboard, and runs only one batch of a leaderboard at a time.
 struct Batcher {
     db: Database,
     metrics: Arc<Metrics>,
     waiting: HashMap<LeaderboardId, BoardQueue>,
-    /// Boards with submissions and no batch in flight, in the order of arrival.
+    /// Leaderboards that have waiting submissions and no running batch, in the order of arrival.
     ready: VecDeque<LeaderboardId>,
 }
 
@@ -124,7 +128,7 @@ impl Batcher {
                 Some(board) = in_flight.next() => self.finish(board),
                 Some(waiting) = arrivals.recv(), if self.has_room() => {
                     self.push(waiting);
-                    // Whatever has arrived meanwhile shares the next batch.
+                    // All submissions that have arrived meanwhile share the next batch.
                     while self.has_room() && let Ok(waiting) = arrivals.try_recv() {
                         self.push(waiting);
                     }
@@ -134,7 +138,8 @@ impl Batcher {
         }
     }
 
-    /// Whether more submissions may be taken from the channel, which is bounded and so refuses further submissions.
+    /// Returns whether the task may take more submissions from the channel. If not, the channel fills up and refuses
+    /// further submissions.
     fn has_room(&self) -> bool {
         self.waiting.values().map(|board| board.submissions.len()).sum::<usize>() < QUEUE_MAX
     }
@@ -167,7 +172,7 @@ impl Batcher {
     }
 }
 
-/// Runs a batch and answers each of its submissions.
+/// Runs a batch of submissions, and sends each submission its outcome.
 async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec<Waiting>) {
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     metrics.wallet_leaderboard_batch_size.record(batch.len() as f64);
@@ -175,7 +180,7 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
     let outcomes = submit(db, board, &queued).instrument(span).await;
     let outcomes = match outcomes {
-        // A single submission may have caused the failure, so each submission is tried alone.
+        // A single submission may have made the whole batch fail, so each submission is tried alone.
         Err(Error::Internal(_)) if batch.len() > 1 => {
             let mut single = Vec::new();
             for one in &queued {
@@ -194,12 +199,12 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
         }
     };
     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-        // The client may have gone.
+        // Sending fails if the client has disconnected, which does not matter here.
         let _gone = waiting.reply.send(outcome);
     }
 }
 
-/// The error for the other submissions of a failed batch. The cause is logged with the first submission.
+/// Returns the error for the other submissions of a failed batch. The cause is logged only with the first submission.
 fn same_kind(error: &Error) -> Error {
     match error {
         Error::OutcomeUnknown => Error::OutcomeUnknown,

@@ -1,4 +1,4 @@
-//! The statement that takes submissions.
+//! SQL statement that takes a batch of submitted scores.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -7,14 +7,14 @@ use super::queue::QueuedSubmission;
 use crate::error::{Error, Result};
 use crate::ids::LeaderboardId;
 
-/// Outcome of a submission, as the function returns it.
+/// Outcome of a submission, as the SQL function returns it.
 pub(super) struct OutcomeRow {
     pub n: Option<i32>,
     pub outcome: String,
     pub answer: Option<String>,
 }
 
-/// Takes a batch of submissions to a board, in one transaction.
+/// Takes a batch of submissions to a leaderboard, in a single transaction.
 pub(super) async fn submit(
     db: &mut PgConnection,
     board: LeaderboardId,
@@ -45,8 +45,8 @@ pub(super) async fn submit(
     rows.fetch_all(db).await.map_err(submission_error)
 }
 
-/// The error of a batch. When the connection breaks, the batch may have been committed; when the board is locked for
-/// too long, it was not.
+/// Converts the error of a batch. If the connection broke, the batch may or may not be committed, so the outcome is
+/// unknown. If the leaderboard was locked for too long, the batch was certainly not committed.
 fn submission_error(cause: sqlx::Error) -> Error {
     match &cause {
         sqlx::Error::Io(_) => Error::OutcomeUnknown,
