@@ -1,4 +1,5 @@
-//! HTTP requests to a server, with the credential, idempotency keys, and problems turned into error sentences.
+//! Sends HTTP requests to a server, with the credential and idempotency keys, and turns problem documents into error
+//! messages.
 
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use super::document::{Document, table};
 use super::server::Server;
 use crate::output::OutputArgs;
 
-/// Longest time that a response may take. The server gives up on a request earlier.
+/// Longest time that a response may take. By default, the server gives up on a request earlier.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Largest page of a list.
+/// Maximum number of entries that the server returns in a page of a list.
 const PAGE_MAX: usize = 1_000;
 
 /// Maximum number of characters that an error quotes of a response that is not a problem document.
@@ -31,7 +32,7 @@ pub(super) struct Api {
     server: Server,
 }
 
-/// A problem document of the server.
+/// A problem document, which describes an error in a response of the server.
 #[derive(Deserialize)]
 struct Problem {
     detail: String,
@@ -49,19 +50,19 @@ impl Api {
         Ok(Self { http, server })
     }
 
-    /// Reads an object.
+    /// Gets a JSON object.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Box<RawValue>> {
         let (_, body) = self.send(Method::GET, self.url(path)?, None, None).await?;
         parse(&body)
     }
 
-    /// Reads a list that has no pages.
+    /// Gets a list that the server returns as a whole, without pages.
     pub(super) async fn get_list(&self, path: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
         let (_, body) = self.send(Method::GET, self.url(path)?, None, None).await?;
         serde_json::from_str(&body).context("the response of the server is not a list")
     }
 
-    /// Reads a list, page by page, up to `limit` entries.
+    /// Gets at most `limit` entries of a list, page by page.
     pub(super) async fn list(
         &self,
         path: &str,
@@ -98,7 +99,8 @@ impl Api {
         Ok(self.send(method, self.url(path)?, body, None).await?.1)
     }
 
-    /// Sends a request that takes effect once for each idempotency key. Its error names the key if a repetition may succeed.
+    /// Sends a request that takes effect only once for each idempotency key. If repeating the request may succeed, the
+    /// error contains the key, with which the user can repeat the command.
     pub(super) async fn post_once(
         &self,
         path: &str,
@@ -187,7 +189,7 @@ fn problem(status: StatusCode, text: &str) -> String {
     format!("the server answered {status}: {text}").trim_end_matches([':', ' ']).to_owned()
 }
 
-/// The target of the link `next` in the header `Link`.
+/// Returns the URL of the next page, from the header `Link`; `None` on the last page.
 fn next_page(headers: &HeaderMap) -> Option<String> {
     let links = headers.get(LINK)?.to_str().ok()?;
     let next = links.split(", ").find(|link| link.contains("rel=\"next\""))?;

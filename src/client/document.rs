@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 pub(super) struct Document(Vec<(String, Box<RawValue>)>);
 
 impl Document {
-    /// Parses an object of the server.
+    /// Parses a JSON object that the server sent.
     pub(super) fn parse(json: &RawValue) -> anyhow::Result<Self> {
         Ok(serde_json::from_str(json.get())?)
     }
 
-    /// A member as text: a string without its quotes, null and absent members as `-`.
+    /// Returns a member as text: a string without its quotes, and `-` for null or an absent member.
     pub(super) fn member(&self, name: &str) -> String {
         let member = self.0.iter().find(|(known, _)| known == name);
         member.map_or_else(|| "-".to_owned(), |(_, value)| text_of(value))
@@ -37,7 +37,7 @@ fn text_of(value: &RawValue) -> String {
     }
 }
 
-/// A table with a column for each of the given members.
+/// Formats objects as a table with a column for each of the given members.
 pub(super) fn table(rows: &[Document], columns: &[&str]) -> String {
     let header = columns.iter().map(|name| (*name).to_owned()).collect();
     let cells = rows.iter().map(|row| columns.iter().map(|name| row.member(name)).collect());

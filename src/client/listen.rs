@@ -30,17 +30,18 @@ use crate::output::{OutputArgs, print_text};
 use crate::secret::Secret;
 use crate::webhook::signature::{self, SignedMessage};
 
-/// Longest time that forwarding may take: less than the server waits for the response.
+/// Longest time that forwarding a delivery may take: shorter than the time that the server waits for the response to
+/// the delivery.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Largest delivery that is accepted, in bytes. Deliveries of the server are far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Headers of a connection, which are not forwarded.
+/// Headers that concern a single connection, and are therefore not forwarded.
 const HOP_HEADERS: [HeaderName; 4] =
     [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// Source and target of deliveries.
+/// Options of `revwallet webhook listen`: where deliveries come from, and where they are forwarded to.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenArgs {
     /// URL that each verified delivery is forwarded to; without it, deliveries are only printed.
@@ -64,7 +65,7 @@ struct Registered {
     secret: Secret,
 }
 
-/// A delivery, as it is printed.
+/// A delivery, as it is printed with `--json`.
 #[derive(Serialize)]
 struct ReceivedBody<'a> {
     id: &'a str,
@@ -88,7 +89,7 @@ struct Receiver {
     output: OutputArgs,
 }
 
-/// Registers the receiver, and receives until a signal arrives.
+/// Registers a webhook with the server, and receives its deliveries until SIGINT or SIGTERM arrives.
 pub(super) async fn run(api: &Api, args: &ListenArgs, output: OutputArgs) -> anyhow::Result<()> {
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
     let [Ok(interrupt), Ok(terminate)] = &mut signals else {
@@ -192,7 +193,8 @@ impl Receiver {
     }
 }
 
-/// Receives a delivery. Answers with the status of the forwarded request.
+/// Handles a delivery from the server. Responds with the status of the forwarded request, so that the server retries
+/// the delivery if forwarding failed.
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
     headers: HeaderMap,

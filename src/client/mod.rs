@@ -19,7 +19,7 @@ pub use self::webhook::WebhookCommand;
 use self::api::Api;
 use crate::output::OutputArgs;
 
-/// A command for a server.
+/// Arguments of a command that talks to a server.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClientArgs<C: clap::Subcommand> {
     #[command(subcommand)]

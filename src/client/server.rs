@@ -23,7 +23,7 @@ const DEFAULT_PROFILE: &str = "default";
 /// Permission bits of a file for all users except its owner.
 const GROUP_AND_OTHERS: u32 = 0o077;
 
-/// The server to talk to.
+/// Options that name the server that a command talks to.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
@@ -93,7 +93,8 @@ fn server_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The profile of this name, if the file exists and contains it. Refuses a file that other users can read.
+/// Returns the profile with this name, if the file exists and contains the profile. Returns an error if other users can
+/// read the file, because it contains credentials.
 fn read_profile(path: &Path, name: &str) -> anyhow::Result<Option<Profile>> {
     let metadata = match std::fs::metadata(path) {
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),

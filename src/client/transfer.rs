@@ -30,10 +30,10 @@ pub enum TransferCommand {
     },
     /// Show a transfer.
     Show { id: i64 },
-    /// Give the money of a transfer back.
+    /// Refund a transfer: give its money back to the payer.
     Refund {
         id: i64,
-        /// A part of it [default: all that is left].
+        /// Amount to refund [default: everything that is not refunded yet].
         #[arg(long)]
         amount: Option<String>,
         #[command(flatten)]
@@ -41,7 +41,7 @@ pub enum TransferCommand {
     },
 }
 
-/// Runs a command and prints its result.
+/// Runs a `transfer` command and prints its result.
 pub(super) async fn run(
     api: &Api,
     command: TransferCommand,

@@ -76,7 +76,7 @@ pub struct MoveArgs {
     once: OnceArgs,
 }
 
-/// How the server recognizes a repeated request.
+/// Idempotency key of a request, by which the server recognizes a repeated request.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OnceArgs {
     /// Key of the request, so that repeating it has no further effect [default: random].
@@ -84,7 +84,7 @@ pub struct OnceArgs {
     pub idempotency_key: Option<String>,
 }
 
-/// Runs a command and prints its result.
+/// Runs a `wallet` command and prints its result.
 pub(super) async fn run(
     api: &Api,
     command: WalletCommand,

@@ -39,7 +39,7 @@ struct DeletedBody {
     id: String,
 }
 
-/// Runs a command and prints its result.
+/// Runs a `webhook` command and prints its result.
 pub(super) async fn run(
     api: &Api,
     command: WebhookCommand,

@@ -1,4 +1,5 @@
-//! A connection from a pool: the wait for it and its use are measured, under the name of an operation.
+//! A database connection from a pool. How long an operation waits for it and uses it is measured under the name of the
+//! operation.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use crate::telemetry::{Metrics, is_exported};
 /// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
-/// Begins such a transaction on a read replica. The book is locked before the snapshot is taken, so that no partition is
-/// replaced in between: an older snapshot would not see the rows that replace it. On the primary, the command that
-/// archives a partition waits for older snapshots.
+/// Begins such a transaction on a read replica. The table of transfers is locked before the snapshot is taken, so that
+/// no partition is replaced in between: a snapshot from before the replacement would not see the rows of the new
+/// partition. On the primary, no lock is needed, because the command that archives a partition waits there for older
+/// snapshots.
 const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
     lock table only ledger.transfer in access share mode";
 
-/// A wait for a connection of the pool, counted and timed even if the request is canceled.
+/// A wait for a connection of the pool. It is counted and timed even if the request is canceled while it waits.
 struct PoolWait<'a> {
     metrics: &'a Metrics,
     since: Instant,

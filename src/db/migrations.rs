@@ -1,4 +1,4 @@
-//! Migrations of the schema: applied, or only checked.
+//! Applies the migrations of the database schema, or checks that they are applied.
 
 use anyhow::{Context, bail};
 use sqlx::PgConnection;
@@ -9,7 +9,7 @@ use super::sql;
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Migrations that were corrected after their release, with their former checksum (SHA-384). A correction makes a
-/// migration succeed where it failed, and never changes the schema that it makes.
+/// migration succeed on databases on which it failed, and never changes the resulting schema.
 const CORRECTED: [(i64, &str); 1] = [(
     9,
     "174942f03cb3b5ee78ba0bc24bd472241dff744490e8f1177a27ec4d35a94f481172a1b459a1937b16112d706e9f40b2",
@@ -32,7 +32,8 @@ pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// Replaces the checksums of migrations that were applied before their correction.
+/// Replaces the checksums of migrations that were applied before their correction, so that they are not reported as
+/// altered.
 async fn accept_corrected(db: &mut PgConnection) -> anyhow::Result<()> {
     let applied = sql::migrations(db).await?;
     for (version, former) in CORRECTED {
@@ -44,7 +45,7 @@ async fn accept_corrected(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a database whose migrations are not exactly those of this program.
+/// Returns an error unless the applied migrations are exactly those of this program.
 pub async fn require_current(db: &mut PgConnection) -> anyhow::Result<()> {
     require_known(db).await?;
     let applied = sql::migrations(db).await?;
@@ -57,7 +58,7 @@ pub async fn require_current(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a database with a migration that this program does not have.
+/// Returns an error if a migration is applied that this program does not have.
 async fn require_known(db: &mut PgConnection) -> anyhow::Result<()> {
     let applied = sql::migrations(db).await?;
     match applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {

@@ -1,9 +1,10 @@
 //! The database: its address, the connection pool, and the migrations.
 //!
-//! Slices take a connection with [`Database::acquire`], which measures the wait for the connection and the time of its
-//! use, under the name of the operation. An operation that answers a read takes [`Database::snapshot`] instead. All its
-//! statements see the same snapshot, and the answer carries the position of the snapshot in the book ([`position`]). If
-//! the client accepts an older state, the snapshot may be that of the read replica (`replica`).
+//! Other modules take a connection with [`Database::acquire`], which measures the wait for the connection and the time
+//! of its use, under the name of the operation. An operation that reads data for a response takes
+//! [`Database::snapshot`] instead. All its statements see the same snapshot, and the response carries the position of
+//! the snapshot in the ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read
+//! replica (`replica`).
 
 mod connection;
 pub mod embedded;
@@ -40,7 +41,7 @@ pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 /// Smallest size of the pool. Some operations read through a second connection while they hold the first.
 const CONNECTIONS_MIN: i64 = 2;
 
-/// Address of the database, and limits of its use.
+/// Settings of the database: its address, and limits on its use.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
@@ -70,13 +71,13 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// The URL of the server, if one is set; an empty setting counts as absent.
+    /// Returns the URL of the server, if it is set. An empty setting counts as absent.
     fn url(&self) -> Option<&str> {
         let given = [&self.database_url, &self.database_url_file].into_iter().flatten();
         given.map(Secret::reveal).find(|url| !url.is_empty())
     }
 
-    /// The read replica, if one is set; an empty setting counts as absent.
+    /// Returns the read replica, if its URL is set. An empty setting counts as absent.
     fn replica(&self, metrics: &Arc<Metrics>) -> anyhow::Result<Option<ReadReplica>> {
         let given = self.database_read_url.as_ref().map(Secret::reveal);
         let Some(url) = given.filter(|url| !url.is_empty()) else { return Ok(None) };
@@ -104,10 +105,10 @@ impl DatabaseArgs {
     }
 }
 
-/// Longest idle time after which a connection is used without a ping.
+/// Longest idle time after which a connection of the pool is used without a ping that checks whether it is still open.
 const IDLE_WITHOUT_PING: Duration = Duration::from_secs(1);
 
-/// The pool, and the embedded server if there is one. Cheap to clone.
+/// The connection pool, and the embedded Postgres server if the program runs it. Cheap to clone.
 #[derive(Clone)]
 pub struct Database(Arc<DatabaseParts>);
 
@@ -192,14 +193,15 @@ impl Database {
         Self::prepare(connection).await
     }
 
-    /// Fails if the schema does not have the version of this program.
+    /// Returns an error unless the schema has the version of this program.
     pub async fn require_current(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         migrations::require_current(&mut connection).await?;
         Self::prepare(connection).await
     }
 
-    /// Prepares a database with the schema of this program for use.
+    /// Prepares a database that has the schema of this program: repairs the order of events after a restore, and warns
+    /// if the program connects as the owner of the tables.
     async fn prepare(mut connection: PgConnection) -> anyhow::Result<()> {
         sql::repair_event_shift(&mut connection).await?;
         if let Some(user) = sql::user_without_role(&mut connection).await? {
@@ -220,7 +222,7 @@ impl Database {
     }
 
     /// Takes a connection whose statements all see the same snapshot, and notes the position of the snapshot for the
-    /// answer. If the client accepts an older state, the snapshot may be that of the read replica.
+    /// response. If the client accepts an older state, the snapshot may be from the read replica.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         match self.stale_snapshot(operation).await {
             Some(snapshot) => Ok(snapshot),
@@ -228,14 +230,15 @@ impl Database {
         }
     }
 
-    /// Like `snapshot`, for reads that also depend on what was read before: always the primary's.
+    /// Like `snapshot`, but always from the primary: for a request that has read something before, which an older
+    /// snapshot of the replica may lack.
     pub async fn fresh_snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         position::note_fresh();
         self.snapshot_in(&self.pool, SnapshotScope::Snapshot, operation).await
     }
 
-    /// Like `acquire`, for a single statement that reads its own position. If the client accepts an older state, the
-    /// connection may be to the read replica.
+    /// Like `acquire`, for an operation with a single statement, which also reads its position in the ledger. If the
+    /// client accepts an older state, the connection may be to the read replica.
     pub async fn read(&self, operation: &'static str) -> Result<DbConnection> {
         if let Some(snapshot) = self.stale_snapshot(operation).await {
             return Ok(snapshot);
@@ -244,7 +247,7 @@ impl Database {
         self.acquire(operation).await
     }
 
-    /// A snapshot of the read replica, if the client accepts an older state and the replica can be used.
+    /// Takes a snapshot of the read replica, if the client accepts an older state and the replica can be used.
     async fn stale_snapshot(&self, operation: &'static str) -> Option<DbConnection> {
         let replica = self.replica.as_ref().filter(|_| position::may_use_replica())?;
         let snapshot =
@@ -276,12 +279,12 @@ impl Database {
         }
     }
 
-    /// Options of a connection outside the pool.
+    /// Returns the options of a connection outside the pool.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
-    /// Options of a pipelined connection, which can have many requests in flight.
+    /// Returns the options of a pipelined connection, which can have many requests in flight.
     pub fn pipelined(&self) -> &Pipelined {
         &self.pipelined
     }
@@ -294,13 +297,13 @@ impl Database {
         self.embedded.as_ref()
     }
 
-    /// Checks that the server answers; returns the reason if it does not.
+    /// Checks that the server responds. The error is the reason why it does not.
     pub async fn ping(&self) -> Result<(), String> {
         let mut connection = self.acquire("db.ping").await.map_err(|error| describe(&error))?;
         sql::ping(&mut connection).await.map_err(|error| describe(&error))
     }
 
-    /// Updates the gauges of the pool.
+    /// Updates the metrics of the connection pool and of the embedded server.
     pub fn sample(&self) {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         let used = self.pool.size().saturating_sub(idle);

@@ -1,8 +1,8 @@
-//! Positions of reads: how far the answer to a request takes the book and its events into account.
+//! Positions of reads: the position in the ledger, and in its events, up to which the response to a request is current.
 //!
 //! A read notes the position of its snapshot. The HTTP layer runs the request inside [`observe`] and sends the position
 //! as the header `Book-Position`. The code in between treats a position as opaque text. The request also says whether
-//! its answer may be stale, which is from a read replica.
+//! its response may be stale, in which case a read replica may serve its reads.
 
 use std::cell::{Cell, OnceCell};
 
@@ -10,14 +10,14 @@ tokio::task_local! {
     static READS: Reads;
 }
 
-/// The reads of the running request.
+/// State of the reads of the request that the current task handles.
 #[derive(Debug)]
 struct Reads {
-    /// Position of the first read.
+    /// Position of the first read of the request.
     first: OnceCell<String>,
     /// Whether the client accepts an older state.
     may_be_stale: bool,
-    /// Whether the primary has answered a read.
+    /// Whether the primary has served a read of the request.
     is_fresh: Cell<bool>,
 }
 
@@ -38,19 +38,19 @@ pub fn may_be_stale() -> bool {
     READS.try_with(|reads| reads.may_be_stale).unwrap_or(false)
 }
 
-/// Whether a read replica may answer the next read of the running request. After a read that the primary has answered, it may
-/// not: its snapshot may be older, and the position of the first read would be too new for it.
+/// Whether a read replica may serve the next read of the running request. After the primary has served a read, the
+/// replica may not, because its snapshot may be older than the position of the first read, which the response carries.
 pub(super) fn may_use_replica() -> bool {
     READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
 }
 
-/// Notes that the primary answers a read.
+/// Notes that the primary serves a read.
 pub(super) fn note_fresh() {
     // Background work never uses a replica.
     let _outside = READS.try_with(|reads| reads.is_fresh.set(true));
 }
 
-/// Notes the position of a read, or of the cached answer to an earlier read. Only the first position of a request
+/// Notes the position of a read, or of the cached response to an earlier read. Only the first position of a request
 /// counts.
 pub fn note_read(position: String) {
     // Background work has no response that could carry a position.

@@ -1,7 +1,7 @@
-//! A read replica, which answers the reads of clients that accept an older state (`?stale=ok`).
+//! A read replica, which serves the reads of clients that accept an older state (`?stale=ok`).
 //!
-//! A check every second compares the replica with the primary. While the replica does not answer, lags too far behind,
-//! or is no copy of the primary, the primary answers these reads too.
+//! A check every second compares the replica with the primary. While the replica does not respond, lags too far behind,
+//! or is not a copy of the primary, the primary serves these reads too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,33 +15,34 @@ use super::{Database, sql};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// Time between two checks.
+/// Time between two checks of the replica.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest time that a read waits for a snapshot of the replica, before the primary answers it.
+/// Longest time that a read waits for a snapshot of the replica, before the primary serves the read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pause between two looks at a replica that is not as far as expected.
+/// Poll interval of a check while the replica has not replayed as far as expected.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Name of the operation of a check.
+/// Name of the operation under which a check uses the primary.
 const CHECK: &str = "replica.check";
 
-/// Reason why a database is not used whose last seal the primary does not have.
+/// Reason that is logged if the primary lacks the last seal (the record that ends a committed batch) of the replica:
+/// then the replica is not a copy of the primary, and is not used.
 const NO_COPY: &str =
     "the primary does not have its last seal; create the replica again with pg_basebackup";
 
-/// Longest time of a check.
+/// Longest time that a check may take, after which the replica counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether the replica can be used, as the last check or read has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplicaState {
-    /// The replica answers, and lags less than the setting allows.
+    /// The replica responds, and does not lag further behind than the setting allows.
     Usable,
     /// The replica lags too far behind.
     Behind,
-    /// The replica did not answer, or is no copy of the primary.
+    /// The replica did not respond, or is not a copy of the primary.
     Unavailable,
     /// The replica was not compared with the primary yet.
     Unchecked,
@@ -50,7 +51,7 @@ enum ReplicaState {
 impl ReplicaState {
     const ALL: [Self; 4] = [Self::Usable, Self::Behind, Self::Unavailable, Self::Unchecked];
 
-    /// Label of the reads that the replica, or instead of it the primary, answers in this state.
+    /// Returns the metric label of reads with `?stale=ok` that arrive while the replica is in this state.
     fn outcome(self) -> &'static str {
         match self {
             Self::Usable => "replica",
@@ -84,14 +85,14 @@ impl ReadReplica {
         Self { pool, lag_max, state, metrics }
     }
 
-    /// The pool of the replica, if the replica may answer a read now. Counts the read.
+    /// Returns the pool of the replica, if the replica may serve a read now. Counts the read in the metrics.
     pub(super) fn pool_for_read(&self) -> Option<&PgPool> {
         let state = self.state();
         self.metrics.wallet_replica_reads_total.with([state.outcome()]).increment(1);
         (state == ReplicaState::Usable).then_some(&self.pool)
     }
 
-    /// Notes that a read failed, so that the primary answers until the next check.
+    /// Marks the replica as unavailable after a failed read, so that the primary serves reads until the next check.
     pub(super) fn note_failure(&self, cause: &str) {
         self.enter(ReplicaState::Unavailable, cause);
     }
@@ -111,16 +112,16 @@ impl ReadReplica {
         }
         match state {
             ReplicaState::Usable => {
-                info!(event = "replica.usable", "the read replica answers reads with ?stale=ok");
+                info!(event = "replica.usable", "the read replica serves the reads with ?stale=ok");
             }
             ReplicaState::Behind => warn!(
                 event = "replica.behind",
-                "the read replica lags too far behind ({reason}); the primary answers the reads with ?stale=ok"
+                "the read replica lags too far behind ({reason}); the primary serves the reads with ?stale=ok"
             ),
             ReplicaState::Unavailable => warn!(
                 event = "replica.unavailable",
                 error.message = reason,
-                "the read replica cannot be used ({reason}); the primary answers the reads with ?stale=ok"
+                "the read replica cannot be used ({reason}); the primary serves the reads with ?stale=ok"
             ),
             ReplicaState::Unchecked => {}
         }
@@ -132,7 +133,7 @@ impl ReadReplica {
         loop {
             match tokio::time::timeout(CHECK_TIMEOUT, self.check(primary, &mut progress)).await {
                 Ok(Ok(true)) => self.enter_by_lag(progress.lag()),
-                // Without the primary, the lag grows, and nothing else changes.
+                // The primary did not respond, so the replica could not be compared with it. Only the lag is updated.
                 Ok(Ok(false)) => match self.state() {
                     ReplicaState::Usable | ReplicaState::Behind => {
                         self.enter_by_lag(progress.lag());
@@ -155,7 +156,8 @@ impl ReadReplica {
         }
     }
 
-    /// Compares the replica with the primary once. Returns whether the primary answered; fails if the replica cannot be used.
+    /// Compares the replica with the primary once. Returns whether the primary responded, or an error if the replica
+    /// cannot be used.
     async fn check(&self, primary: &Database, progress: &mut Progress) -> Result<bool> {
         let began = Instant::now();
         let Ok(written) = async { sql::written(&mut *primary.acquire(CHECK).await?).await }.await
@@ -185,11 +187,13 @@ impl ReadReplica {
     }
 }
 
-/// How far a replica has got: it has replayed everything that the primary had written at one moment.
+/// Progress of a replica: the newest known moment such that the replica has everything that the primary had written by
+/// then.
 struct Progress {
-    /// That moment.
+    /// The moment such that the replica has everything that the primary had written by then.
     complete_at: Instant,
-    /// A position in the log of the primary that the replica has not reached yet, and when the primary had written until there.
+    /// The position that the replica is expected to reach next in the log of the primary, and the time when the primary
+    /// had written up to this position.
     next: Option<(i64, Instant)>,
 }
 
@@ -198,12 +202,14 @@ impl Progress {
         Self { complete_at: Instant::now(), next: None }
     }
 
-    /// Notes how far the primary had written at a moment.
+    /// Notes the position up to which the primary had written its log at a moment, unless an earlier position is still
+    /// expected.
     fn note_written(&mut self, written: i64, at: Instant) {
         self.next.get_or_insert((written, at));
     }
 
-    /// Notes how far the replica has replayed. Returns whether that is as far as expected.
+    /// Notes the position up to which the replica has replayed the log. Returns whether it has reached the expected
+    /// position.
     fn note_replayed(&mut self, replayed: i64) -> bool {
         let reached = self.next.take_if(|(position, _)| *position <= replayed);
         if let Some((_, at)) = reached {
@@ -212,7 +218,7 @@ impl Progress {
         reached.is_some()
     }
 
-    /// Time for which the replica may lack what the primary has.
+    /// Returns the longest time for which the replica may lack something that the primary has.
     fn lag(&self) -> Duration {
         self.complete_at.elapsed()
     }

@@ -1,4 +1,4 @@
-//! An external server: connection options, session settings, and the check at start-up.
+//! An external PostgreSQL server: connection options, session settings, and the check at start-up.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::sql;
 
-/// Oldest major version of the server that supports the schema.
+/// Oldest major version of PostgreSQL that supports the schema.
 const VERSION_MIN: i32 = 15;
 
 /// Longest time that the first connection may take.
@@ -27,7 +27,7 @@ pub(super) fn options(setting: &str, url: &str) -> anyhow::Result<PgConnectOptio
     })
 }
 
-/// Adds the settings of every session. The timeouts keep a hanging process from blocking others.
+/// Adds the Postgres settings of every session. The timeouts keep a hanging process from blocking others.
 pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),
@@ -43,7 +43,7 @@ pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptio
     ])
 }
 
-/// Connects once, and refuses a server that cannot be used.
+/// Connects to the server once, and returns an error if the server cannot be used, such as a read-only replica.
 pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
     let address = address_of(options);
     let connecting = PgConnection::connect_with(options);

@@ -1,4 +1,4 @@
-//! Statements about the database itself.
+//! SQL statements about the database itself.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ pub(super) async fn ping(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Version of the server as a number, and whether it is a replica.
+/// Returns the version of the server as a number, and whether the server is a replica.
 pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::Error> {
     let row = sqlx::query!(
         r#"
@@ -38,13 +38,14 @@ pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
-/// Position in the book of the snapshot that this statement sees.
+/// Returns the position in the ledger up to which the snapshot of this statement is current.
 pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
     let position = sqlx::query_scalar!(r#"select ledger.read_position(1) as "position!""#);
     Ok(position.fetch_one(db).await?)
 }
 
-/// The installation that a copy belongs to, the last seal of its book, and how far it has replayed the log of the original.
+/// State of a copy of a database: the id of its installation, the last seal (the record that ends a committed batch) of
+/// its ledger, and the position up to which it has replayed the log of the original.
 pub(super) struct StateOfCopy {
     installation: Uuid,
     seq: i64,
@@ -67,14 +68,15 @@ pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> 
     Ok(state.fetch_one(db).await?)
 }
 
-/// How far this database has written its log.
+/// Returns the position up to which this database has written its write-ahead log.
 pub(super) async fn written(db: &mut PgConnection) -> Result<i64> {
     let written =
         sqlx::query_scalar!(r#"select (pg_current_wal_lsn() - '0/0')::bigint as "written!""#);
     Ok(written.fetch_one(db).await?)
 }
 
-/// Whether this database contains the last seal of a copy.
+/// Whether this database is the original of a copy: it has the same installation id, and contains the last seal of the
+/// copy.
 pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result<bool> {
     let is_copy = sqlx::query_scalar!(
         r#"
@@ -88,7 +90,8 @@ pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result
     Ok(is_copy.fetch_one(db).await?)
 }
 
-/// Name of the current user, if the role of the application exists and the user may not switch to that role.
+/// Returns the name of the current user, if the role of the application exists and the user may not switch to that
+/// role.
 pub(super) async fn user_without_role(
     db: &mut PgConnection,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -102,7 +105,8 @@ pub(super) async fn user_without_role(
     user.fetch_optional(db).await
 }
 
-/// Id of the installation, which distinguishes this database from its copies.
+/// Returns the id of the installation. `revwallet restored` changes it, to distinguish a restored database from the
+/// lost original.
 pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
@@ -113,7 +117,7 @@ pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(id.fetch_one(db).await?)
 }
 
-/// Advances every sequence of ids by `count`.
+/// Advances every sequence of ids by `count`, so that ids which were assigned after a backup are not assigned again.
 pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     sqlx::query!(
         r#"
@@ -133,7 +137,7 @@ pub(super) async fn repair_event_shift(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Versions of the migrations that were applied, oldest first.
+/// Returns the versions of the migrations that were applied, oldest first.
 pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
     // The table does not exist before the first migration.
     let exists =

@@ -1,5 +1,5 @@
-//! Verification of the server's certificate on pipelined connections, as strict as `sslmode` demands, like on the
-//! connections of the pool.
+//! Verifies the certificate of the database server on pipelined connections. The `sslmode` of the URL says how
+//! strictly, as on the connections of the pool.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Requirement on the certificate of the server.
+/// Requirement on the certificate of the database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     /// Any certificate. Protects against eavesdropping, but not against a server that impersonates the database.
@@ -71,7 +71,8 @@ fn trusted_authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// A verifier that accepts any name, and any chain if `chain` is absent, but never an invalid signature.
+/// A verifier of certificates that accepts any server name, and any authority if `chain` is absent, but never an
+/// invalid signature.
 #[derive(Debug)]
 struct LenientVerifier {
     provider: Arc<CryptoProvider>,
@@ -90,7 +91,8 @@ impl ServerCertVerifier for LenientVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         match chain.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // A wrong name is reported only after the chain was accepted.
+            // The verifier reports a wrong name only after it has accepted the authority, so the certificate is
+            // trusted.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

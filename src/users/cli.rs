@@ -16,7 +16,7 @@ use crate::telemetry::Metrics;
 pub enum UserCommand {
     /// Give a user a role.
     Role {
-        /// The user name or the e-mail address.
+        /// User name or e-mail address of the user.
         login: String,
         #[arg(value_enum)]
         role: UserRole,
@@ -29,7 +29,7 @@ pub enum JwtCommand {
     Rotate,
 }
 
-/// Runs a command about users and prints its result.
+/// Runs a `user` command and prints its result.
 pub async fn run_user(
     db: &Database,
     metrics: &Metrics,
@@ -74,7 +74,7 @@ struct SigningKeyBody {
     kid: String,
 }
 
-/// Runs a command about signing keys and prints its result.
+/// Runs a `jwt` command, which manages signing keys, and prints its result.
 pub async fn run_jwt(
     db: &Database,
     metrics: &Metrics,

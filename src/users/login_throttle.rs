@@ -1,4 +1,4 @@
-//! The limits of logins, updates of profiles and registrations.
+//! Limits on attempts to log in, to update a profile and to register. Beyond a limit, the client has to wait.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// Limits on attempts to log in. Attempts count per account, whichever name of the user they give, in upper or lower
-/// case.
+/// Returns the limits on attempts to log in. Attempts with the user name and attempts with the e-mail address of the
+/// same user count together, in upper or lower case.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,
@@ -34,13 +34,13 @@ pub(super) fn login_limits(
     limits
 }
 
-/// Limits on attempts to update a profile.
+/// Returns the limits on attempts to update a profile. Successful updates count as well.
 pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
     let key = digest(&["change", &user.to_string()]);
     vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]
 }
 
-/// The limits of a registration. A successful registration counts as well.
+/// Returns the limits on registrations from an address. Successful registrations count as well.
 pub(super) fn registration_limits(address: Option<IpAddr>, free: i32) -> Vec<AttemptLimit> {
     let limit = |address| AttemptLimit {
         key: digest(&["registration", &network(address)]),

@@ -42,7 +42,7 @@ pub use self::role::UserRole;
 pub(crate) use self::sql::end_all_sessions;
 use self::token::Tokens;
 
-/// Pause between two rounds of upkeep.
+/// Time between two rounds of upkeep, which deletes expired sessions and counts the signed-in users.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -204,13 +204,13 @@ impl Users {
         counted
     }
 
-    /// Returns a user, to the user itself and to callers with `users:read`.
+    /// Returns a user. The caller must be this user or have the scope `users:read`.
     pub async fn get(&self, caller: &Caller, id: UserId) -> Result<User> {
         caller.require_user_or_scope(id, Scope::UsersRead)?;
         self.find(id).await
     }
 
-    /// A user, for other services: only for callers with `users:read`.
+    /// Returns a user to another service, which must have the scope `users:read`.
     pub async fn get_internal(&self, caller: &Caller, id: UserId) -> Result<User> {
         caller.require_scope(Scope::UsersRead)?;
         self.find(id).await
@@ -221,7 +221,8 @@ impl Users {
         found.ok_or(Error::UserNotFound)
     }
 
-    /// Lowest age that an update of this user may set: the minimum age, unless the user has registered without an age.
+    /// Returns the lowest age that an update of this user may set: the minimum age, unless the user has registered
+    /// without an age.
     pub async fn age_min_for_update(&self, caller: &Caller, id: UserId) -> Result<i16> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let has_age = self.find(id).await?.profile.age.is_some();
@@ -234,7 +235,7 @@ impl Users {
     }
 }
 
-/// Name of a user in the audit log.
+/// Returns the name of a user in the audit log.
 fn subject(id: UserId) -> String {
     format!("user:{id}")
 }

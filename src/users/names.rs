@@ -1,4 +1,5 @@
-//! Names of users: normalization, so that texts that look the same are equal, and names that no user may have.
+//! Names of users: normalization, so that texts that look the same are equal, and reserved names, which users may not
+//! choose.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -36,8 +37,8 @@ const RESERVED: &[&str] = &[
     "webmaster",
 ];
 
-/// Normalizes a text for storage and comparison: NFKC, without surrounding spaces. Refuses control, invisible and
-/// bidirectional characters, and a combining mark at the beginning.
+/// Normalizes a text for storage and comparison: NFKC, without surrounding spaces. Returns an error if the text
+/// contains control, invisible or bidirectional characters, or begins with a combining mark.
 pub(super) fn normalized(text: &str) -> Result<String, String> {
     let text: String = text.nfkc().collect();
     let text = text.trim();

@@ -18,9 +18,10 @@ use crate::telemetry::Metrics;
 /// Computes and verifies password hashes.
 pub(super) struct Hasher {
     argon2: Argon2<'static>,
-    /// Hash of a random password, verified for an unknown user, so that the response takes as long as for a known user.
+    /// Hash of a random password. It is verified if the user is unknown, so that the response takes as long as for a
+    /// known user.
     dummy_hash: String,
-    /// Permits of concurrent computations.
+    /// Permits to compute a hash. Their number limits how many hashes are computed at the same time.
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     waiting_max: usize,
@@ -64,7 +65,8 @@ impl Hasher {
         .await
     }
 
-    /// Verifies a password. Without a hash, the verification takes as long, and the password counts as wrong.
+    /// Verifies a password. Without a hash, because the user is unknown or has no password, the password counts as
+    /// wrong, but the verification takes as long as with a hash.
     pub(super) async fn verify(
         &self,
         password: &Secret,
@@ -110,7 +112,7 @@ impl Hasher {
     }
 }
 
-/// Half of the cores; the other half serves requests.
+/// Returns half of the number of cores. The other half serves requests.
 fn half_of_the_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }
@@ -120,11 +122,11 @@ fn is_strong(params: &Params, required: &Params) -> bool {
     params.m_cost() >= required.m_cost() && params.t_cost() >= required.t_cost()
 }
 
-/// A slot in the queue for a computation.
+/// A place in the queue of requests that wait until a password hash can be computed.
 struct QueueSlot<'a>(&'a Hasher);
 
 impl<'a> QueueSlot<'a> {
-    /// Takes a slot; `None` if the queue is so long that the response would come too late.
+    /// Takes a place in the queue. Returns `None` if the queue is so long that the response would come too late.
     fn new(hasher: &'a Hasher) -> Option<Self> {
         let before = hasher.waiting.fetch_add(1, Ordering::Relaxed);
         let slot = Self(hasher);

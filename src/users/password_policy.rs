@@ -2,26 +2,26 @@
 
 use std::sync::LazyLock;
 
-/// Fewest and most characters of a password.
+/// Minimum and maximum length of a password, in characters.
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 128;
 
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Maximum number of words and sequences of which a common password consists; digits and signs do not count.
+/// Maximum number of words and sequences in a password that counts as common. Digits and signs do not count.
 const PARTS_MAX: usize = 2;
 
-/// Fewest characters of an acceptable password that consists of digits.
+/// Minimum length of a password that consists of digits, in characters.
 const NUMBER_MIN: usize = 12;
 
 /// Length to which many systems truncate passwords, so that published lists contain truncated words.
 const CUT_LENGTH: usize = 8;
 
-/// Fewest characters of a sequence.
+/// Minimum length of a word or sequence that is recognized in a password, in characters.
 const SEQUENCE_MIN: usize = 3;
 
-/// Sequences of keys and letters, which are refused forwards and backwards.
+/// Sequences of keys and letters that are easy to guess. Any part of them is recognized, forwards and backwards.
 const ROWS: &[&str] = &[
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
@@ -43,13 +43,14 @@ const ROWS: &[&str] = &[
 /// Passwords that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PasswordPolicy {
-    /// Any with the right length.
+    /// Any password of 8 to 128 characters.
     Length,
-    /// Neither common ones nor the names of the user.
+    /// Passwords that are neither common nor a name of the user.
     Uncommon,
 }
 
-/// Refuses a weak password and returns the reason. `names` are the names of the user.
+/// Checks a password against the policy. The error is the reason why the password is refused. `names` are the names of
+/// the user.
 pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> Result<(), String> {
     let length = password.chars().count();
     if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
@@ -85,7 +86,7 @@ fn is_number(text: &[char]) -> bool {
 /// not count.
 fn is_composed(text: &[char]) -> bool {
     let has_letters = text.iter().any(|c| c.is_alphabetic());
-    // For each prefix of the text, the fewest parts of which the prefix consists.
+    // The minimum number of words and sequences that make up each prefix of the text.
     let mut parts = vec![usize::MAX; text.len() + 1];
     parts[0] = 0;
     for end in 1..=text.len() {
@@ -116,13 +117,13 @@ fn is_word(text: &str) -> bool {
     }
 }
 
-/// A text without the digits and signs around it.
+/// Returns a text without the digits and signs at its beginning and end.
 fn bare(text: &str) -> &str {
     let trimmed = text.trim_matches(|c: char| !c.is_alphabetic());
     if trimmed.is_empty() { text } else { trimmed }
 }
 
-/// The letter that a digit or a sign stands for.
+/// Returns the letter that a digit or a sign often replaces in passwords, such as `a` for `@`.
 fn plain_letter(c: char) -> char {
     match c {
         '0' => 'o',
@@ -141,7 +142,7 @@ fn is_repeated(text: &[char]) -> bool {
         .any(|period| text.iter().zip(text.iter().skip(period)).all(|(left, right)| left == right))
 }
 
-/// Whether a text is a part of a sequence, forwards or backwards.
+/// Whether a text is a part of a sequence in [`ROWS`], forwards or backwards.
 fn is_walked(text: &str) -> bool {
     let backwards: String = text.chars().rev().collect();
     ROWS.iter().any(|row| row.contains(text) || row.contains(&backwards))

@@ -44,8 +44,8 @@ impl Users {
     ) -> Result<()> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let UsersParts { db, hasher, metrics, password_policy, .. } = &*self.0;
-        // Throttled, because an update reveals taken names like a registration, and a new password costs as much as a
-        // login.
+        // Updates are throttled, because their errors reveal which names are taken, and because a new password costs as
+        // much CPU time as a login.
         self.throttle(&login_throttle::profile_limits(id), ThrottleScope::Profile).await?;
         let hash = match &changes.password {
             Some(password) => {
@@ -114,7 +114,7 @@ impl Users {
 }
 
 impl Profile {
-    /// The profile as the content of a request, for its idempotency key.
+    /// Returns the profile as text, to detect an idempotency key that is reused for another registration.
     pub(super) fn content(&self) -> [String; 5] {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         [
@@ -128,7 +128,7 @@ impl Profile {
 }
 
 impl ProfileChanges {
-    /// The profile after these changes.
+    /// Returns the profile after these changes.
     fn applied_to(&self, before: Profile) -> Profile {
         let Self { username, email, first_name, last_name, age, .. } = self.clone();
         Profile {
@@ -141,7 +141,7 @@ impl ProfileChanges {
     }
 }
 
-/// Refuses a password that is common, or that is one of the user's names.
+/// Returns an error if the policy refuses the password, such as a common password or a name of the user.
 pub(super) fn require_strong_password(
     profile: &Profile,
     password: &Secret,

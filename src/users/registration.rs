@@ -35,7 +35,7 @@ impl Users {
             let (pointer, detail) = ("/password".to_owned(), "is required".to_owned());
             return Err(Error::InvalidProfile(vec![FieldError { pointer, detail }]));
         }
-        // The content excludes the password: a fast hash of it must not be stored.
+        // The hashed content excludes the password, because a fast hash of a password must not be stored.
         let key =
             key.hashed("anybody", "register", &profile.content().each_ref().map(String::as_str));
         let limits = login_throttle::registration_limits(origin.address, self.0.registrations_max);
@@ -73,7 +73,8 @@ impl Users {
         Ok(Registered { id, replayed: false })
     }
 
-    /// The user that the same request (the same profile and password) has created before.
+    /// Returns the user that an earlier request with this key has created, or an error if that request had another
+    /// profile or password.
     async fn find_replay(
         &self,
         key: Option<HashedKey>,
@@ -93,7 +94,7 @@ impl Users {
             }
             None => hash.is_none(),
         };
-        // Another password counts as other content.
+        // A request with another password counts as a request with other content.
         key.require_same_content(content.filter(|_| is_same_password))?;
         Ok(Some(Registered { id, replayed: true }))
     }

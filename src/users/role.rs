@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 #[schema(rename_all = "snake_case")]
 pub enum UserRole {
     User,
-    /// Every permission.
+    /// An administrator, with every permission.
     Admin,
     /// The operator itself, which owns the hot wallets and cannot sign in.
     #[value(skip)]

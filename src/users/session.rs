@@ -104,10 +104,10 @@ impl Users {
         Ok(())
     }
 
-    /// The user that a token belongs to, if its session has not ended.
+    /// Returns the user that a token belongs to, or an error if the token is invalid or its session has ended.
     pub async fn identify(&self, token: &Secret) -> Result<SignedIn> {
         let UsersParts { db, tokens, sessions, metrics, .. } = &*self.0;
-        // Every request with a token needs this lookup; concurrent requests share a statement.
+        // Every request with a token needs this lookup, so concurrent requests share an SQL statement.
         let find = |sessions: Vec<Uuid>| async move {
             let mut db = db.acquire("users.session").await?;
             let found =
@@ -129,7 +129,7 @@ impl Users {
         found.map_err(Error::Unauthenticated)
     }
 
-    /// Ends the session of a token. It is no error if the session has already ended.
+    /// Ends the session of a token. Succeeds if the session has already ended.
     pub async fn sign_out(&self, token: &Secret, origin: Origin) -> Result<()> {
         let UsersParts { db, tokens, metrics, .. } = &*self.0;
         let claims = tokens.read(token).await?.map_err(|_| Error::NoToken)?;
@@ -153,7 +153,8 @@ impl Users {
     }
 }
 
-/// Id of the session that a token names. It is a hash, so that a copy of the database does not contain the ids of tokens.
+/// Returns the id under which the session of a token is stored. It is a hash, so that a copy of the database does not
+/// contain the ids of tokens.
 fn session_id(jti: Uuid) -> Uuid {
     digest(&["session", &jti.to_string()])
 }

@@ -1,4 +1,4 @@
-//! Statements of users, sessions and signing keys.
+//! SQL statements on users, sessions and signing keys.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::UserId;
 
-/// Inserts a user; `None` if the idempotency key was used before or a name is taken.
+/// Inserts a user. Returns `None` if the idempotency key was used before, or if a name is taken.
 pub(super) async fn create(
     db: &mut PgConnection,
     profile: &Profile,
@@ -39,7 +39,7 @@ pub(super) async fn create(
     Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
-/// The user that was created with this idempotency key, and the hash of the request.
+/// Returns the user that was created with this idempotency key, and the hash of the request that created the user.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     hash: Uuid,
@@ -48,13 +48,13 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.content_hash)))
 }
 
-/// The password hash of a user; none for a user without a password.
+/// Returns the password hash of a user; `None` for a user without a password.
 pub(super) async fn password_hash(db: &mut PgConnection, id: UserId) -> Result<Option<String>> {
     let hash = sqlx::query_scalar!("select password_hash from app_user where id = $1", id.0);
     Ok(hash.fetch_optional(db).await?.flatten())
 }
 
-/// The names of a profile that belong to users other than `except`.
+/// Returns which names of a profile belong to users other than `except`.
 pub(super) async fn find_taken(
     db: &mut PgConnection,
     profile: &Profile,
@@ -92,7 +92,7 @@ pub(super) async fn find(db: &mut PgConnection, id: UserId) -> Result<Option<Use
     Ok(Some(User { id: UserId(row.id), profile, role, created_at: row.created_at }))
 }
 
-/// Id and password hash of the user with this user name or e-mail address, if the user has a password.
+/// Returns the id and the password hash of the user with this user name or e-mail address, if the user has a password.
 pub(super) async fn credentials(
     db: &mut PgConnection,
     login: &str,
@@ -141,7 +141,7 @@ pub(super) async fn lock(db: &mut PgConnection, id: UserId) -> Result<Option<Pro
     }))
 }
 
-/// Updates a profile. Returns whether the user exists; a name that is taken violates a unique constraint.
+/// Updates a profile. Returns whether the user exists. Fails with a unique violation if a name is taken.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: UserId,
@@ -165,7 +165,7 @@ pub(super) async fn update(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Sets the role of a user that has a password. Returns the id, if there is such a user.
+/// Sets the role of a user that has a password. Returns the id of the user, or `None` if there is no such user.
 pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,
@@ -200,7 +200,7 @@ pub(super) async fn begin_session(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// The users of these sessions, in the same order; `None` for a session that has ended or expired.
+/// Returns the users of these sessions, in the same order; `None` for a session that has ended or expired.
 pub(super) async fn find_sessions(
     db: &mut PgConnection,
     sessions: &[Uuid],
@@ -248,7 +248,7 @@ pub(crate) async fn end_all_sessions(db: &mut PgConnection) -> Result<u64> {
     Ok(sqlx::query!("delete from session").execute(db).await?.rows_affected())
 }
 
-/// Number of users with a session that has not expired.
+/// Returns the number of users with a session that has not expired.
 pub(super) async fn count_signed_in(db: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(distinct app_user) as "count!" from session where expires_at > now()"#
@@ -256,7 +256,7 @@ pub(super) async fn count_signed_in(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// Deletes expired sessions and attempts, except attempts whose row is locked.
+/// Deletes expired sessions and expired counts of attempts, except counts whose row a concurrent attempt has locked.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;
     let age = attempts_age_max.as_secs_f64();
@@ -274,7 +274,7 @@ pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> 
     Ok(())
 }
 
-/// Ids and secrets of the valid signing keys; the first one signs.
+/// Returns the ids and secrets of the valid signing keys. The first key signs new tokens.
 pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, String)>> {
     let rows = sqlx::query!(
         "select kid, secret from jwt_key
@@ -284,7 +284,7 @@ pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, Strin
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.kid, row.secret)).collect())
 }
 
-/// Adds a key that signs from now on; the previous keys retire after the overlap.
+/// Adds a key that signs new tokens. The previous keys stay valid until the end of the overlap.
 pub(super) async fn add_jwt_key(
     db: &mut PgConnection,
     kid: &str,

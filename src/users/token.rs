@@ -27,22 +27,22 @@ const ALGORITHM: Algorithm = Algorithm::HS256;
 /// Value of the claim `iss`.
 const ISSUER: &str = "revwallet";
 
-/// Fewest characters of a secret in the settings.
+/// Minimum length of a secret in the settings, in characters.
 const SECRET_MIN: usize = 32;
 
-/// Longest token that is read, in bytes.
+/// Longest token that is accepted, in bytes.
 const TOKEN_MAX: usize = 1_024;
 
-/// Longest time that the keys are cached for signing.
+/// Longest time that cached keys are used to sign tokens, before they are read from the database again.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Claims of a token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
     iss: String,
-    /// The user.
+    /// Id of the user.
     pub(super) sub: String,
-    /// The session.
+    /// Id of the token. The id of the session is a hash of it.
     pub(super) jti: Uuid,
     iat: i64,
     exp: i64,
@@ -54,7 +54,7 @@ struct JwtKey {
 }
 
 struct LoadedKeys {
-    /// The first key signs.
+    /// The valid keys. The first key signs new tokens; all keys verify tokens.
     keys: Vec<JwtKey>,
     read: Instant,
 }
@@ -69,14 +69,14 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Loads the keys. `given` are the secrets of the settings, the first of which signs; without any, the keys are in the
-    /// database.
+    /// Loads the keys. `given` are the secrets in the settings, of which the first signs new tokens. Without secrets in
+    /// the settings, the keys are in the database.
     pub(super) async fn open(
         db: &Database,
         given: &[Secret],
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        // A second installation fails, which is fine: the provider is the same.
+        // This fails if the provider is already installed, which is harmless, because it is the same provider.
         let _installed = PROVIDER.install_default();
         if given.iter().any(|secret| secret.reveal().len() < SECRET_MIN) {
             bail!("--jwt-secret must have at least {SECRET_MIN} characters; use a random secret");
@@ -127,7 +127,8 @@ impl Tokens {
             .map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// The claims of a token, if its signature is valid and it has not expired. The session is not checked here.
+    /// Returns the claims of a token, if its signature is valid and it has not expired. The caller must check the
+    /// session.
     pub(super) async fn read(&self, token: &Secret) -> Result<Result<Claims, CredentialFault>> {
         let text = token.reveal();
         let Some(header) = Some(text)
@@ -185,7 +186,7 @@ pub(super) async fn rotate(db: &Database, lifetime: Duration) -> Result<String> 
     Ok(kid)
 }
 
-/// Id of a key, which reveals nothing about its secret.
+/// Returns the id of a key, which reveals nothing about its secret.
 fn kid_of(secret: &Secret) -> String {
     let named = Secret::from(format!("kid of {}", secret.reveal()));
     URL_SAFE_NO_PAD.encode(&named.hash()[..6])

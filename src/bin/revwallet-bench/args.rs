@@ -15,25 +15,25 @@ pub(crate) struct BenchArgs {
     /// Scenarios to run, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Scenario::DEFAULT)]
     pub scenarios: Vec<Scenario>,
-    /// Add the scenario `large-book`, which takes minutes and gigabytes.
+    /// Also run the scenario `large-book`, which takes minutes and gigabytes of disk space.
     #[arg(long)]
     pub large_book: bool,
-    /// Number of transfers in the large book.
+    /// Number of transfers in the large ledger of the scenario `large-book`.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub large_book_transfers: i64,
-    /// Number of entries of each leaderboard.
+    /// Number of entries of each leaderboard in the scenario `leaderboard`.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1_000..))]
     pub leaderboard_entries: i64,
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]
     pub revwallet: Option<PathBuf>,
-    /// Other server binary, measured in alternation with the first; no scenario runs then.
+    /// Binary of another build of the server. Runs only a comparison of the two builds, and no scenario.
     #[arg(long, conflicts_with_all = ["scenarios", "large_book"])]
     pub compare: Option<PathBuf>,
     /// Folder that receives `benchmarks.md` and `benchmarks.svg`, in addition to the printed report.
     #[arg(long)]
     pub output_dir: Option<PathBuf>,
-    /// Binary of nginx.
+    /// Path of the nginx binary.
     #[arg(long, default_value = "nginx")]
     pub nginx: PathBuf,
     /// Folder with the configuration of nginx and its `start` script.

@@ -1,4 +1,4 @@
-//! A book in a separate database, and a ledger writer that runs in this process.
+//! A book (the ledger of a scenario) in a separate database, and a ledger writer that runs in the benchmark's process.
 
 use std::time::Duration;
 
@@ -21,27 +21,27 @@ use uuid::Uuid;
 
 use crate::sql;
 
-/// Longest time that queued postings may take to be written at the end.
+/// Longest time that the ledger writer may take to write the queued postings when it stops.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Number of accounts that each posting opens.
 const OPENED_PER_POSTING: usize = 1_000;
 
-/// A database with one book, for one scenario only.
+/// A database with a single ledger, which only one scenario uses.
 pub(crate) struct BenchBook {
     pub url: String,
     options: PgConnectOptions,
     pipelined: Pipelined,
 }
 
-/// A ledger writer in this process.
+/// A ledger writer that runs in the benchmark's process, without a server.
 pub(crate) struct InProcessWriter {
     pub ledger: Ledger,
     tasks: Tasks,
 }
 
 impl BenchBook {
-    /// Creates a database with an empty book.
+    /// Creates a database with an empty ledger.
     pub(crate) async fn create(postgres: &Embedded, name: &str) -> anyhow::Result<Self> {
         let book = Self::create_without_schema(postgres, name).await?;
         migrations::apply(&mut book.connect().await?).await?;
@@ -71,7 +71,7 @@ impl BenchBook {
         Ok(PgConnection::connect_with(&self.options).await?)
     }
 
-    /// Starts a writer whose batches have at most `batch_legs_max` legs.
+    /// Starts a ledger writer whose batches contain at most `batch_legs_max` movements (legs).
     pub(crate) async fn start_writer(
         &self,
         companions: Vec<&'static CompanionKind>,
@@ -116,7 +116,7 @@ impl InProcessWriter {
     }
 }
 
-/// Posting with a new idempotency key that deposits one euro into each account.
+/// Creates a posting, with a new idempotency key, that deposits one euro into each account.
 pub(crate) fn deposit_posting(accounts: impl Iterator<Item = i64>) -> Posting {
     let world = AccountId::system(SystemRole::World, euro());
     let deposit = |account| Action::Move {

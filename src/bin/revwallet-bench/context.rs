@@ -66,12 +66,12 @@ impl BenchContext {
         Ok(BenchReport { sections, postgres_version: self.postgres.version().to_owned() })
     }
 
-    /// Starts the server under test on a book.
+    /// Starts the server under test on the ledger of a scenario.
     pub(crate) async fn start_server(&self, book: &BenchBook) -> anyhow::Result<ServerProcess> {
         self.start_server_with(book, &[]).await
     }
 
-    /// Starts the server under test with additional settings.
+    /// Starts the server under test on the ledger of a scenario, with additional settings.
     pub(crate) async fn start_server_with(
         &self,
         book: &BenchBook,

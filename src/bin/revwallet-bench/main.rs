@@ -4,7 +4,8 @@
 //! Machines differ, and their speed drifts, so ratios count more than rates, and alternatives run in alternation.
 //! Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is measured.
 //!
-//! After each scenario, the book is verified from end to end and compared with what the server acknowledged to clients.
+//! After each scenario, the benchmark verifies the whole ledger, and compares it with the deposits that the server
+//! acknowledged to clients.
 
 mod args;
 mod book;

@@ -1,4 +1,5 @@
-//! The baseline: `pgbench` calls a stored procedure that deposits in the conventional way.
+//! The baseline: `pgbench` calls a stored procedure that deposits in the conventional way, by updating a row with the
+//! balance.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,7 +51,7 @@ impl PgbenchBaseline {
         })
     }
 
-    /// Deposits into random accounts among the first `accounts`.
+    /// Runs `pgbench`, whose clients deposit into random accounts among the first `accounts` accounts.
     pub(crate) async fn run(
         &self,
         clients: usize,

@@ -13,7 +13,7 @@ pub(crate) struct ResourceMonitor {
     postgres_dir: PathBuf,
 }
 
-/// Counters at one moment.
+/// CPU times and memory of the monitored processes at one moment.
 #[derive(Debug)]
 struct ResourceSnapshot {
     taken_at: Instant,

@@ -12,7 +12,7 @@ use crate::resource_usage::ResourceUsage;
 /// Rate and latencies of one load.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadResult {
-    /// Transfers, or requests that transfer nothing, per second.
+    /// Transfers per second; for requests that transfer nothing, requests per second.
     pub rate: f64,
     pub latencies: LatencyHistogram,
 }
@@ -69,13 +69,13 @@ impl LoadSample {
 }
 
 impl PairedSamples {
-    /// Adds the samples of a turn.
+    /// Adds the samples of a turn, in which each alternative was measured once.
     pub(crate) fn push(&mut self, baseline: LoadSample, candidate: LoadSample) {
         self.baseline.push(baseline);
         self.candidate.push(candidate);
     }
 
-    /// Median, over the turns, of the candidate's value divided by the baseline's.
+    /// Median, over all turns, of the candidate's value divided by the baseline's value in the same turn.
     pub(crate) fn median_ratio(&self, value: impl Fn(&LoadSample) -> f64) -> f64 {
         let turns = self.baseline.iter().zip(&self.candidate);
         median(turns.map(|(baseline, candidate)| value(candidate) / value(baseline)).collect())
@@ -95,13 +95,14 @@ impl PairedSamples {
     }
 }
 
-/// Median of the values: of an even number, the upper middle value; of none, NaN.
+/// Returns the median of the values. For an even number of values, it is the upper of the two middle values. Without
+/// values, it is NaN.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Sample with the median rate.
+/// Returns the sample with the median rate.
 pub(crate) fn median_sample(mut samples: Vec<LoadSample>) -> anyhow::Result<LoadSample> {
     samples.sort_by(|one, other| one.rate().total_cmp(&other.rate()));
     let middle = samples.len() / 2;

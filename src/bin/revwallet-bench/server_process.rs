@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::book::BenchBook;
 
-/// Buffer for the server's log, so large that few reads are needed.
+/// Size of the buffer for the server's log, so large that few reads are needed.
 const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bytes at the start of a log line that contain its level.
@@ -25,7 +25,7 @@ const SETTINGS: [&str; 4] =
 pub(crate) struct ServerProcess {
     child: Child,
     pub address: String,
-    /// Address of the internal listener, at which other servers of the book reach this one.
+    /// Address of the internal listener, at which other servers on the same ledger reach this server.
     pub internal_address: String,
 }
 
@@ -73,7 +73,7 @@ impl ServerProcess {
         self.child.id().unwrap_or_default()
     }
 
-    /// Kills the server without a shutdown. Everything that the server acknowledged must still be in the book.
+    /// Kills the server without a shutdown. Everything that the server acknowledged must still be in the ledger.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill the server under test")
     }

@@ -49,7 +49,7 @@ pub(crate) async fn create_baseline(db: &mut PgConnection, accounts: i32) -> sql
     Ok(())
 }
 
-/// Takes ids from the sequence of the ledger's accounts.
+/// Reserves account ids, from the sequence of the ledger.
 pub(crate) async fn reserve_account_ids(
     db: &mut PgConnection,
     count: i32,
@@ -60,19 +60,19 @@ pub(crate) async fn reserve_account_ids(
         .await
 }
 
-/// Number of deposits in the book.
+/// Returns the number of deposits in the ledger.
 pub(crate) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select count(*) from ledger.transfer where book = 1 and kind = 10")
         .fetch_one(db)
         .await
 }
 
-/// Internal address of the server that leads the book.
+/// Returns the internal address of the leader, the server that writes the ledger for all servers.
 pub(crate) async fn leader(db: &mut PgConnection) -> sqlx::Result<String> {
     sqlx::query_scalar("select address from ledger.leader where book = 1").fetch_one(db).await
 }
 
-/// Sequence number of the last transfer that the auditor has checked.
+/// Returns the sequence number of the last transfer that the auditor has checked.
 pub(crate) async fn audited_until(db: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "select coalesce(max(seq), 0) from ledger.cursor where book = 1 and name = 'auditor'",
@@ -93,8 +93,8 @@ pub(crate) async fn release_snapshot(db: &mut PgConnection) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Vacuums and checkpoints, as Postgres does over time, so that books of different sizes start under the same
-/// conditions.
+/// Vacuums and checkpoints, as Postgres does over time, so that measurements on ledgers of different sizes start under
+/// the same conditions.
 pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result<()> {
     db.execute("vacuum (analyze) ledger.transfer").await?;
     db.execute("vacuum (analyze) ledger.posting").await?;
@@ -102,10 +102,11 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
     Ok(())
 }
 
-/// Score of every entry of the board `equal`.
+/// Score of every entry of the leaderboard `equal`.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
-/// Fills an empty board, whose name is the pattern of its scores. Returns positions spread over the whole board.
+/// Fills an empty leaderboard, whose name is the pattern of its scores. Returns page positions spread over the whole
+/// board.
 pub(crate) async fn fill_board(
     db: &mut PgConnection,
     pattern: &str,
@@ -132,7 +133,8 @@ pub(crate) async fn fill_board(
     .bind(entries)
     .execute(&mut *db)
     .await?;
-    // Submissions leave buckets between half full and full, and so does this statement.
+    // Submissions of scores leave each bucket, which counts the entries of a range, between half full and full. So does
+    // this statement.
     sqlx::query(
         "insert into leaderboard_bucket (season, level, place, entries)
         select e.season, l.level, case when e.rank = 1 then '' else e.place end, least(l.size, $2 - e.rank + 1)
@@ -164,13 +166,13 @@ pub(crate) async fn fill_board(
     .await
 }
 
-/// Number of orders that have not ended.
+/// Returns the number of orders that have not ended.
 pub(crate) async fn open_orders(db: &mut PgConnection) -> anyhow::Result<i64> {
     let open = "select count(*) from saga where ended_at is null";
     Ok(sqlx::query_scalar(open).fetch_one(db).await?)
 }
 
-/// Number of completed orders, and number of all orders.
+/// Returns the number of completed orders and the number of all orders.
 pub(crate) async fn completed_orders(db: &mut PgConnection) -> anyhow::Result<(i64, i64)> {
     let count = "select count(*) filter (where state = 'completed'), count(*) from saga";
     Ok(sqlx::query_as(count).fetch_one(db).await?)

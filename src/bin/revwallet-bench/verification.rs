@@ -1,4 +1,4 @@
-//! Verification after a load: every acknowledged deposit is in the book exactly once, and the book is consistent.
+//! Verification after a load: every acknowledged deposit is in the ledger exactly once, and the ledger is consistent.
 
 use anyhow::ensure;
 use revwallet::error::Error;
@@ -13,7 +13,7 @@ use crate::sql;
 /// Minor units of each deposit: one euro.
 const DEPOSIT_MINOR: i64 = 100;
 
-/// Compares the number of deposits and the balances with the acknowledged deposits, then verifies the book.
+/// Compares the number of deposits and the balances with the acknowledged deposits, then verifies the whole ledger.
 pub(crate) async fn verify_deposits(
     book: &BenchBook,
     target: &LoadTarget,
@@ -38,7 +38,7 @@ pub(crate) async fn verify_deposits(
     Ok(format!("{acknowledged} deposits acknowledged, each in the book exactly once; {verified}"))
 }
 
-/// Verifies the book from end to end, as `revwallet verify` does.
+/// Verifies the whole ledger, as `revwallet verify` does.
 pub(crate) async fn verify_book(book: &BenchBook) -> anyhow::Result<String> {
     let mut db = book.connect().await?;
     let report = verify::run(&mut db, 1, None, |_, _| {}).await;

@@ -1,4 +1,4 @@
-//! Search for the server binaries of PostgreSQL.
+//! Finds the server binaries of PostgreSQL on this machine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct Binaries {
     pub minor: u32,
 }
 
-/// Every supported installation on this machine.
+/// Returns every supported installation of PostgreSQL on this machine.
 pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
     let mut found = search(&OsUser::for_new_cluster()?).await;
     found.retain(|binaries| MAJOR_MIN <= binaries.major);
@@ -94,7 +94,7 @@ async fn search(os_user: &OsUser) -> Vec<Binaries> {
     found
 }
 
-/// Folders of Debian, Red Hat, Homebrew on both kinds of Mac, and Postgres.app.
+/// Returns the folders into which Debian, Red Hat, Homebrew (on both kinds of Mac) and Postgres.app install PostgreSQL.
 fn usual_folders() -> Vec<PathBuf> {
     let places = [
         ("/usr/lib/postgresql", ""),
@@ -124,13 +124,14 @@ async fn pg_config() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 
-/// Real folder of the binaries: `/usr/local/bin/postgres` is often a symbolic link.
+/// Returns the folder that contains the binaries themselves, because `/usr/local/bin/postgres` is often a symbolic
+/// link.
 fn real_folder(folder: &Path) -> Option<PathBuf> {
     let real = folder.join("postgres").canonicalize().ok()?.parent()?.to_owned();
     [real, folder.to_owned()].into_iter().find(|folder| folder.join("initdb").exists())
 }
 
-/// Runs `postgres --version`; `None` if the folder has no working binaries.
+/// Runs `postgres --version` in a folder. Returns `None` if the folder has no working binaries.
 async fn inspect(folder: &Path, os_user: &OsUser) -> Option<Binaries> {
     let folder = real_folder(folder)?;
     let mut command = os_user.command(&folder.join("postgres"));

@@ -21,7 +21,7 @@ const UNFINISHED: &str = "postgres.new.";
 /// Counter that makes the temporary names of this process distinct.
 static ATTEMPT: AtomicU32 = AtomicU32::new(0);
 
-/// Major version that created a cluster; `None` if there is no cluster yet.
+/// Returns the major version of PostgreSQL that created a cluster; `None` if there is no cluster yet.
 pub(super) fn major_version(cluster: &Path) -> anyhow::Result<Option<u32>> {
     let path = cluster.join("PG_VERSION");
     if !path.exists() {
@@ -129,7 +129,8 @@ fn remove_unfinished(home: &Path) {
     }
 }
 
-/// Settings of Postgres, which listens only on its Unix socket and is as durable as by default.
+/// Returns the settings of the private Postgres. It listens only on its Unix socket, and its commits are as durable as
+/// by default.
 pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [
@@ -159,7 +160,7 @@ pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, St
     .collect()
 }
 
-/// Best compression of the write-ahead log that these binaries support.
+/// Returns the best compression of the write-ahead log that these binaries support.
 pub(super) async fn wal_compression(data_dir: &DataDir, binaries: &Binaries) -> &'static str {
     let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
     command.arg("-D").arg(&data_dir.cluster).args([

@@ -34,7 +34,7 @@ pub(super) async fn try_connect(socket_dir: &Path) -> anyhow::Result<ConnectOutc
     let error = match PgConnection::connect_with(&options(socket_dir, DATABASE)).await {
         Ok(connection) => {
             let version = connection.server_version_num().map_or_else(String::new, format_version);
-            // The server has answered; a failure to close the connection does not matter.
+            // The server has accepted the connection, so a failure to close the connection does not matter.
             drop(connection.close().await);
             return Ok(ConnectOutcome::Accepted { version });
         }

@@ -1,4 +1,4 @@
-//! Location of the cluster: in the data directory, if Postgres can use it there.
+//! Location of the Postgres cluster: in the data directory, or elsewhere if Postgres cannot use the data directory.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ const CLUSTER: &str = "postgres";
 /// Paths of a private Postgres, and the user that runs it.
 #[derive(Debug)]
 pub(super) struct DataDir {
-    /// The data directory of the settings.
+    /// The data directory that the settings name.
     pub path: PathBuf,
     /// Parent folder of the cluster and of its lock file: the data directory, or a folder elsewhere.
     pub home: PathBuf,
@@ -32,7 +32,8 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Finds the cluster of a data directory, or the location for a new one. A cluster never moves.
+    /// Finds the cluster of a data directory, or chooses the location of a new cluster. An existing cluster is never
+    /// moved.
     pub(super) async fn find(data_dir: &Path) -> anyhow::Result<Self> {
         let data_dir = create(data_dir)?;
         let inside = data_dir.join(CLUSTER);
@@ -64,12 +65,12 @@ impl DataDir {
         Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
     }
 
-    /// Sixteen hexadecimal digits that identify this cluster in names for which its path is too long.
+    /// Returns sixteen hexadecimal digits that identify this cluster in names for which its path is too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }
 
-    /// Name that Postgres puts into the title of each of its processes.
+    /// Returns the name that Postgres puts into the title of each of its processes.
     pub(super) fn cluster_name(&self) -> String {
         format!("revwallet-{}", self.hash())
     }
@@ -78,7 +79,7 @@ impl DataDir {
         Log::new(self.path.join("postgres.log"))
     }
 
-    /// Creates a link in the data directory, if the cluster is in a folder elsewhere.
+    /// Creates a link to the cluster in the data directory, if the cluster is in a folder elsewhere.
     pub(super) fn link(&self) -> anyhow::Result<()> {
         let link = self.path.join(CLUSTER);
         if link == self.cluster || link.is_symlink() {
@@ -98,8 +99,8 @@ fn create(data_dir: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The cluster at a path; `None` if the path does not exist or is an empty folder. A folder with other content is
-/// refused.
+/// Returns the cluster at a path; `None` if the path does not exist or is an empty folder. Returns an error for a
+/// folder with other content.
 fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let cluster = match path.canonicalize() {
         Ok(cluster) => cluster,

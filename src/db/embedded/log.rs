@@ -1,5 +1,5 @@
-//! The log file of the private Postgres. A large log is rotated at a start; if Postgres does not start, the error
-//! quotes the log.
+//! The log file of the private Postgres. Each start of Postgres rotates a large log. If Postgres does not start, the
+//! error message quotes the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 /// Size beyond which the log is rotated at the next start. Rotation overwrites the previously rotated log.
 const SIZE_MAX: u64 = 10 * 1024 * 1024;
 
-/// Length of the end of the log that is searched for the reason of a failure.
+/// Number of bytes at the end of the log that are searched for the reason of a failure.
 const TAIL_MAX: u64 = 64 * 1024;
 
 #[derive(Debug)]
@@ -60,12 +60,12 @@ impl Log {
         Ok(file)
     }
 
-    /// Current length of the log. The next Postgres appends after it.
+    /// Returns the current length of the log, at which the messages of the next Postgres begin.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// The last error that Postgres logged after the first `start` bytes of the log.
+    /// Returns the last error that Postgres logged after the first `start` bytes of the log.
     pub(super) fn last_error_since(&self, start: u64) -> String {
         let mut tail = Vec::new();
         let read = File::open(&self.path).and_then(|mut file| {
@@ -79,7 +79,7 @@ impl Log {
     }
 }
 
-/// The last line with a fatal error; without a fatal error, the last line that is not blank.
+/// Returns the last line with a fatal error; without a fatal error, the last line that is not blank.
 fn last_error(text: &str) -> String {
     let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
     let line =

@@ -50,7 +50,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest time to wait for the Postgres of another process.
 const JOIN_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// Time after which a start that still waits is logged.
+/// Time after which a start logs that it still waits for Postgres.
 const LOG_AFTER: Duration = Duration::from_secs(2);
 
 /// Data directory and binaries of the private Postgres.
@@ -165,7 +165,7 @@ impl Embedded {
         &self.version
     }
 
-    /// Whether another process owns this Postgres and will stop it.
+    /// Whether another process owns this Postgres and will stop it, so that this process must not.
     pub fn is_joined(&self) -> bool {
         self.owner.is_none()
     }
@@ -178,7 +178,7 @@ impl Embedded {
         }
     }
 
-    /// Number of restarts by this process.
+    /// Returns how often this process restarted Postgres after an unexpected end.
     pub fn restarts(&self) -> u64 {
         self.owner.as_ref().map_or(0, Supervisor::restarts)
     }

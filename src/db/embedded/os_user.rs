@@ -23,7 +23,7 @@ pub(super) struct OsUser {
 }
 
 impl OsUser {
-    /// The user for a new cluster.
+    /// Returns the user that will own a new cluster and run its Postgres.
     pub(super) fn for_new_cluster() -> anyhow::Result<Self> {
         if !geteuid().is_root() {
             return Ok(Self::current());
@@ -40,7 +40,8 @@ impl OsUser {
         )
     }
 
-    /// The owner of an existing cluster. Root can run Postgres as any user, other users only as themselves.
+    /// Returns the owner of an existing cluster, or an error if this process cannot run Postgres as the owner: root can
+    /// run Postgres as any other user, other users only as themselves.
     pub(super) fn owner_of(cluster: &Path) -> anyhow::Result<Self> {
         let metadata =
             cluster.metadata().with_context(|| format!("cannot access {}", cluster.display()))?;

@@ -1,4 +1,4 @@
-//! `postmaster.pid`: the state that a running Postgres publishes.
+//! Reads `postmaster.pid`, the file in which a running Postgres publishes its state.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -39,7 +39,7 @@ impl PidFile {
     }
 }
 
-/// The pid file of the postmaster that runs this cluster.
+/// Returns the pid file of the postmaster (the main process of Postgres) that runs this cluster.
 ///
 /// If no postmaster runs, the leftovers of a killed postmaster are removed. Postgres itself would trust a pid file
 /// whose process id now belongs to another process, and would wait for busy sessions forever.

@@ -11,13 +11,13 @@ use tracing::warn;
 
 use super::POLL_INTERVAL;
 
-/// Time for sessions to notice that their postmaster was killed. A busy session never notices.
+/// Time for sessions to end by themselves after their postmaster was killed. A busy session never does, and is killed.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time to wait for the end of killed processes.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Process that has the id from the pid file of a cluster.
+/// Kind of process that has the process id in the pid file of a cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
@@ -28,7 +28,7 @@ pub(super) enum PidHolder {
     Other,
 }
 
-/// The process that has `pid` now.
+/// Returns which kind of process has the id `pid` now.
 pub(super) fn holder_of(pid: i32, cluster: &Path) -> PidHolder {
     command_line(pid).map_or(PidHolder::Other, |command| classify(&command, cluster))
 }
@@ -86,7 +86,7 @@ pub(super) async fn end_orphans(cluster_name: &str) {
     }
 }
 
-/// The processes of a cluster other than its postmaster.
+/// Returns the ids of all processes of a cluster except its postmaster.
 fn session_processes(cluster_name: &str) -> Vec<i32> {
     let title = format!("postgres: {cluster_name}: ");
     list_processes()
@@ -96,7 +96,7 @@ fn session_processes(cluster_name: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Command line of a process; `None` if it has ended or is a zombie.
+/// Returns the command line of a process; `None` if the process has ended or is a zombie.
 #[cfg(target_os = "linux")]
 fn command_line(pid: i32) -> Option<String> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -1,4 +1,4 @@
-//! The folder of the Unix socket: a short path, inaccessible to other users.
+//! The folder of the Unix socket of the private Postgres. Its path is short, and other users cannot access it.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;

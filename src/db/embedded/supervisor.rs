@@ -1,5 +1,5 @@
-//! The supervisor of a cluster: starts Postgres, whatever an earlier process left, restarts it if it ends, and stops
-//! it.
+//! The supervisor of the private Postgres. It starts Postgres, even if an earlier process left a Postgres or files
+//! behind, restarts Postgres if it ends, and stops it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub(super) struct Supervisor {
     stopping: CancellationToken,
     /// Number of restarts after an unexpected end.
     restarts: AtomicU64,
-    /// Held while this process is the owner.
+    /// Lock on the cluster, held while this process owns the cluster.
     lock: File,
 }
 
@@ -119,7 +119,7 @@ impl Supervisor {
         self.stopping.cancel();
         let mut slot = self.postmaster.lock().await;
         if !is_first {
-            // The cluster may belong to another process by now.
+            // An earlier call has released the cluster, which may belong to another process by now.
             return;
         }
         if let Some(mut postmaster) = slot.take() {
@@ -171,7 +171,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes over a running Postgres or starts one, and waits until it accepts connections.
+    /// Takes over the Postgres that still runs, or starts Postgres, and waits until it accepts connections.
     async fn bring_up(&self, slot: &mut Option<Postmaster>) -> anyhow::Result<String> {
         let started = Instant::now();
         let (mut waiting_since, mut is_logged) = (None, false);
@@ -274,7 +274,7 @@ impl Supervisor {
     }
 }
 
-/// Whether an error of Postgres goes away by itself.
+/// Whether the cause of an error message of Postgres is temporary, so that another start can succeed.
 fn is_transient(error: &str) -> bool {
     let transient = [
         "pre-existing shared memory block",

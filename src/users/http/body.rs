@@ -1,4 +1,4 @@
-//! Bodies with the profile of a user, and their validation.
+//! Request bodies that contain the profile of a user, and their validation.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -15,7 +15,8 @@ const EMAIL_MAX: usize = 254;
 /// Longest first or last name, in characters.
 const NAME_MAX: usize = 100;
 
-/// Longest password that is read, in characters; the policy sets a lower limit.
+/// Longest password that a request may contain, in characters. The password policy, which has a lower limit, is checked
+/// later.
 const PASSWORD_MAX: usize = 1_000;
 
 #[derive(Deserialize, ToSchema)]
@@ -47,14 +48,15 @@ pub(crate) struct ProfileBody<'a> {
 /// Fields that a registration requires in addition to an e-mail address and a password.
 pub(crate) enum RequiredFields {
     Username,
-    /// First name, last name and an age of at least this. The operation decides whether a password is required.
+    /// First name, last name, and an age of at least this minimum. Whether a password is required is decided later,
+    /// because it depends on the access policy.
     NamesAndAge(i16),
 }
 
 /// A valid registration.
 pub(crate) struct NewUser {
     pub(crate) profile: Profile,
-    /// Absent only where [`RequiredFields::NamesAndAge`] is required.
+    /// May be absent only with [`RequiredFields::NamesAndAge`].
     pub(crate) password: Option<Secret>,
 }
 
@@ -130,7 +132,7 @@ fn username(raw: &str) -> Result<String, String> {
 /// Parses a first or last name.
 fn name(raw: &str) -> Result<String, String> {
     let name = names::normalized(&text(raw, NAME_MAX)?)?;
-    // Normalization can lengthen a text or leave nothing of it.
+    // Normalization can lengthen a name or leave it empty, so the length is checked again.
     if (1..=NAME_MAX).contains(&name.chars().count()) {
         Ok(name)
     } else {
@@ -160,7 +162,7 @@ fn email(raw: &str) -> Result<String, String> {
     }
 }
 
-/// Whether a text has at least two labels, none of them empty.
+/// Whether a text has the form of a domain name: at least two labels separated by dots, none of them empty.
 fn is_domain(text: &str) -> bool {
     text.split('.').count() >= 2 && text.split('.').all(|part| !part.is_empty())
 }

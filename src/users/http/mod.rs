@@ -32,7 +32,7 @@ const LOGIN_MAX: usize = 254;
 /// Longest password that is read, in characters: longer than any that the policy accepts.
 const PASSWORD_MAX: usize = 1_000;
 
-/// Routes of the internal listener, for other services.
+/// Returns the routes of the internal listener, through which other services get users.
 pub fn internal<S>() -> axum::Router<S>
 where
     Users: FromRef<S>,
@@ -108,8 +108,8 @@ struct CreatedUser<'a> {
 
 /// Register with names and an age
 ///
-/// The password is optional with open access. Such a user cannot sign in and is treated as a guest until an admin
-/// sets a password; the e-mail address is not reserved.
+/// If access is open, the password is optional. A user without a password cannot sign in and is treated as a guest
+/// until an admin sets a password, and another user may register with the same e-mail address.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -159,8 +159,8 @@ struct LoggedIn<'a> {
 
 /// Sign in
 ///
-/// After several failures, further attempts get 429 and have to wait, each time longer. An unknown name and a wrong
-/// password get the same response.
+/// After several failed attempts, the server responds 429 until a wait is over, which grows with each failure. An
+/// unknown name and a wrong password get the same response.
 #[utoipa::path(
     post, path = "/api/users/login", tag = "users",
     request_body = Login<'static>,
@@ -179,14 +179,15 @@ async fn login(State(users): State<Users>, origin: Origin, body: JsonBody) -> Re
     Ok(axum::Json(body).into_response())
 }
 
-/// The name and the password of a login.
+/// Validates the name and the password of a login, and returns them.
 pub(crate) fn login_fields(
     pointer: &str,
     name: &RawField<'_>,
     password: &RawField<'_>,
 ) -> Result<(String, Secret)> {
     let mut validator = Validator::default();
-    // Normalized like the names of a registration. A text that cannot be normalized belongs to no user.
+    // The name is normalized like the names of a registration. A text that cannot be normalized is not the name of any
+    // user.
     let name = validator.required(pointer, name, |raw| {
         let name = text(raw, LOGIN_MAX)?;
         Ok(names::normalized_email(&name).unwrap_or(name))
@@ -279,7 +280,7 @@ impl TryFrom<User> for UserBody {
 
 /// Get a user
 ///
-/// Users get themselves; other callers need `users:read`.
+/// A user gets its own profile. Other callers need `users:read`.
 #[utoipa::path(
     get, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1")),

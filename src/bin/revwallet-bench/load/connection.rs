@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Digits reserved for the length of a body, which is known only after the body is written.
+/// Number of digits reserved in `Content-Length`, because the length is known only after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
 /// The only status whose response has no body.
 const NOT_MODIFIED: u16 = 304;
 
-/// A connection that is kept alive, with its buffers.
+/// An HTTP connection that sends many requests, with its buffers.
 pub(super) struct LoadConnection {
     stream: TcpStream,
     request: Vec<u8>,
@@ -82,7 +82,7 @@ impl LoadConnection {
         self.write_post("/wallet/hold", key, body);
     }
 
-    /// Writes a request that captures the hold of the last response.
+    /// Writes a request that captures the hold in the last response.
     pub(super) fn write_capture_of_last_hold(
         &mut self,
         to: i64,
@@ -172,7 +172,7 @@ impl LoadConnection {
         }
     }
 
-    /// Status of the response once it is complete.
+    /// Returns the status of the response, or `None` until the whole response has arrived.
     fn parse_response(&mut self) -> anyhow::Result<Option<u16>> {
         let Some(head_len) = self.response.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(None);
@@ -183,7 +183,7 @@ impl LoadConnection {
         if status == NOT_MODIFIED {
             return Ok(Some(status));
         }
-        // hyper and nginx spell the header differently.
+        // hyper and nginx write the name of the header in different case.
         let length = head.split("ontent-length: ").nth(1);
         let length = length.or_else(|| head.split("ontent-Length: ").nth(1));
         let length = length.and_then(|rest| rest.lines().next());

@@ -1,4 +1,5 @@
-//! Deposits while servers are killed: a deposit whose connection ends is repeated, with its key, on another server.
+//! Deposits while servers are killed. A deposit whose connection ends is repeated on another server, with the same
+//! idempotency key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +11,13 @@ use super::latency::LatencyHistogram;
 use super::{LoadTarget, at_fixed_times, on_one_thread};
 use crate::samples::LoadResult;
 
-/// Time before a deposit is repeated, so that its client leaves the processor to the servers.
+/// Pause before a deposit is repeated, so that the load generator leaves CPU time to the servers.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Longest time until a deposit is acknowledged.
+/// Longest time that a deposit, with its repetitions, may take; after that, the benchmark fails.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Addresses of the servers that run. Cheap to clone.
+/// Addresses of the running servers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ServerList(Arc<Mutex<Vec<String>>>);
 
@@ -31,9 +32,10 @@ pub(crate) struct FailoverSpec {
 
 /// Latencies of deposits, from the time when they were due to their acknowledgement.
 pub(crate) struct FailoverResult {
-    /// Deposits whose connection lasted. Those that a server refused with 503 were repeated on it.
+    /// Deposits whose connection stayed open. If the server refused a deposit with 503, it was repeated on the same
+    /// server.
     pub served: LoadResult,
-    /// Deposits whose connection ended.
+    /// Deposits that were repeated on another server, because their connection ended.
     pub cut_off: LatencyHistogram,
 }
 
@@ -52,7 +54,7 @@ struct FailoverWorker {
 /// Outcome of a request.
 enum Outcome {
     Acknowledged,
-    /// The server has refused the request for the moment.
+    /// The server refused the request with 503, so that a repetition may succeed.
     Refused,
     /// The connection has ended, or could not be opened.
     CutOff,
@@ -73,7 +75,7 @@ impl ServerList {
 }
 
 impl LoadTarget {
-    /// Runs deposits on all servers of the list.
+    /// Sends deposits to all servers of the list, which may change meanwhile.
     pub(crate) async fn deposit_with_failover(
         &self,
         servers: &ServerList,
@@ -153,7 +155,7 @@ impl FailoverWorker {
         Ok(if status == 200 { Outcome::Acknowledged } else { Outcome::Refused })
     }
 
-    /// Connects to any of the servers.
+    /// Connects to a random server of the list.
     async fn connect(&mut self) -> Option<LoadConnection> {
         let address = self.servers.choose(&mut self.rng)?;
         LoadConnection::open(&address).await.ok()

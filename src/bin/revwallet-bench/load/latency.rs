@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Significant decimal digits of each latency, with which quantiles are exact to one percent.
+/// Number of significant decimal digits of a recorded latency. With two digits, quantiles are exact to one percent.
 const SIGNIFICANT_DIGITS: u8 = 2;
 
 /// Latencies in nanoseconds, without an upper limit.
@@ -24,7 +24,7 @@ impl LatencyHistogram {
         self.0.record(nanoseconds).expect("the histogram grows with its highest value");
     }
 
-    /// Number of latencies.
+    /// Number of recorded latencies.
     pub(crate) fn len(&self) -> u64 {
         self.0.len()
     }

@@ -1,5 +1,5 @@
-//! The load generator: sends requests as fast as its connections allow, at little cost, because it shares the machine
-//! with the server under test.
+//! The load generator. It sends requests as fast as its connections allow, and takes little CPU time, because it shares
+//! the machine with the server under test.
 //!
 //! All connections of a load run on one thread, so that no connection moves from core to core.
 
@@ -20,10 +20,10 @@ use crate::samples::{LoadResult, LoadSample};
 use connection::LoadConnection;
 use worker::LoadWorker;
 
-/// Connections that open wallets in parallel.
+/// Number of connections that open wallets in parallel before a measurement.
 const OPENING_CONNECTIONS: usize = 64;
 
-/// Wallets of one book, with the deposits into each that were acknowledged. Cheap to clone.
+/// Wallets that loads use, with the number of acknowledged deposits into each wallet. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
@@ -37,12 +37,12 @@ struct TargetWallet {
     deposits: AtomicI64,
 }
 
-/// Games of a store and users who buy each of them once.
+/// Games of a store, and users who buy each game once.
 #[derive(Default)]
 pub(crate) struct TargetStore {
     games: Vec<i64>,
     shoppers: Vec<Shopper>,
-    /// Tag of the list of games.
+    /// `ETag` of the list of games.
     list_tag: String,
 }
 
@@ -51,7 +51,7 @@ struct Shopper {
     bought: AtomicUsize,
 }
 
-/// Request that a load repeats.
+/// Request that a load sends again and again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LoadOperation {
     /// Deposit of one euro.
@@ -64,28 +64,28 @@ pub(crate) enum LoadOperation {
     HoldAndCapture,
     /// List of 100 games.
     Games,
-    /// List of 100 games that the client has already.
+    /// List of 100 games that the client already has, so that the response is 304.
     UnchangedGames,
-    /// Purchase of a game, each connection as a user of its own.
+    /// Purchase of a game. Each connection acts as a different user.
     Purchase,
-    /// Order to buy crypto for one euro, each connection as a user of its own.
+    /// Order to buy crypto for one euro. Each connection acts as a different user.
     Order,
     /// Login that fails, each time with a new user name and from a new address.
     Login,
 }
 
-/// A load on one server.
+/// A load on one server: the request to repeat, the number of connections, and the duration.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadSpec {
     pub address: String,
     pub operation: LoadOperation,
     pub connections: usize,
-    /// Number of wallets, the first of the target, over which the load is spread.
+    /// Number of wallets over which the requests are spread: the first wallets of the target.
     pub wallets: usize,
     pub duration: Duration,
 }
 
-/// A load with open connections, which wait for the time of each request.
+/// A load whose connections are open, and whose requests are sent at given times.
 pub(crate) struct PacedLoad(Vec<LoadWorker>);
 
 impl LoadOperation {
@@ -160,7 +160,7 @@ impl LoadTarget {
         &self.store
     }
 
-    /// Position of the book at this moment.
+    /// Returns the current position in the ledger, after which a subscriber can resume.
     pub(crate) async fn position(&self, address: &str) -> anyhow::Result<String> {
         let mut connection = LoadConnection::open(address).await?;
         connection.write_get(format_args!("/wallet/balance/{}", self.wallets[0].id));
@@ -200,7 +200,7 @@ impl LoadTarget {
         Ok((results, usage))
     }
 
-    /// Opens the connections of a load whose requests are paced.
+    /// Opens the connections of a load whose requests are sent at given times.
     pub(crate) async fn connect_paced(&self, spec: &LoadSpec) -> anyhow::Result<PacedLoad> {
         let connections = connect(spec).await?.into_iter().enumerate();
         let worker = |numbered| LoadWorker::new(self.clone(), numbered, spec);
@@ -234,7 +234,7 @@ impl TargetStore {
         self.shoppers.iter().map(|shopper| shopper.bought.load(Ordering::Relaxed)).sum()
     }
 
-    /// The next game of a shopper, and the shopper's token.
+    /// Returns the game that a shopper buys next, and the shopper's token.
     fn next_purchase(&self, shopper: usize) -> anyhow::Result<(i64, &str)> {
         let shopper = self.shoppers.get(shopper).context("each connection needs a shopper")?;
         let game = self.games.get(shopper.bought.fetch_add(1, Ordering::Relaxed));
@@ -268,9 +268,9 @@ pub(crate) async fn on_one_thread<T: Send + 'static>(
     thread.await?
 }
 
-/// Waits for fixed times, at which `connections` connections together send `per_second` requests per second. With fixed
-/// times, the latencies show if the server falls behind. `is_over` returns whether a request that is due at that time
-/// is no longer sent.
+/// Returns a function that waits for the next request of connection `number`. Together, `connections` connections send
+/// `per_second` requests per second at fixed times, so that the latencies show if the server falls behind. `is_over`
+/// returns whether a request that is due at that time is no longer sent.
 pub(crate) fn at_fixed_times(
     per_second: u32,
     connections: usize,

@@ -1,4 +1,4 @@
-//! The part of a load that runs on one connection.
+//! A worker of the load generator, which sends the requests of one connection.
 
 use std::time::Instant;
 
@@ -126,7 +126,7 @@ impl LoadWorker {
         Ok(())
     }
 
-    /// A random wallet other than the one at `index`.
+    /// Returns the id of a random wallet other than the wallet at `index`.
     fn other_wallet(&mut self, index: usize) -> i64 {
         let offset = self.rng.usize(1..self.wallets);
         self.target.wallets[(index + offset) % self.wallets].id

@@ -16,7 +16,7 @@ pub(crate) struct Measurement {
     pub usage: ResourceUsage,
 }
 
-/// A measured value or ratio, and the bound that it should not exceed or fall below.
+/// A performance target: a measured value or ratio, and the bound that it should keep.
 #[derive(Debug, Clone)]
 struct PerformanceTarget {
     label: String,
@@ -38,7 +38,7 @@ pub(crate) struct ReportSection {
     notes: Vec<String>,
 }
 
-/// Results of a run.
+/// Results of a run of the benchmark.
 #[derive(Debug)]
 pub(crate) struct BenchReport {
     pub sections: Vec<ReportSection>,
@@ -85,7 +85,7 @@ impl fmt::Display for TargetBound {
     }
 }
 
-/// A row of a table.
+/// Formats the value as a row of a Markdown table.
 impl fmt::Display for Measurement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, clients, result, usage } = self;
@@ -105,7 +105,7 @@ impl fmt::Display for Measurement {
     }
 }
 
-/// A row of a table.
+/// Formats the value as a row of a Markdown table.
 impl fmt::Display for PerformanceTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, measured, bound } = self;

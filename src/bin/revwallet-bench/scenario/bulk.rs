@@ -1,4 +1,4 @@
-//! Many transfers in each posting, posted to a ledger in this process.
+//! Scenario `bulk`: postings of many transfers, made in the benchmark's process without HTTP.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::LoadResult;
 use crate::verification::verify_book;
 
-/// Maximum number of legs of a batch of the writer, enough for several large postings.
+/// Maximum number of movements (legs) in a batch of the ledger writer, enough for several large postings.
 pub(super) const BATCH_LEGS_MAX: usize = 8_192;
 
 /// Number of callers that post concurrently, and of transfers in each posting.

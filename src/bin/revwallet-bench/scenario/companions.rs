@@ -1,4 +1,5 @@
-//! Postings with a companion (a row of another slice that commits with the money) and without, in-process.
+//! Scenario `companions`: postings with a companion (a row of another module, written in the same transaction),
+//! compared with postings without. They are made in the benchmark's process.
 //!
 //! Over HTTP the difference would be smaller, because the rest of a request costs the same.
 
@@ -18,7 +19,7 @@ use crate::samples::{LoadResult, LoadSample, PairedSamples};
 use crate::sql;
 use crate::verification::verify_book;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
 const CALLERS: usize = 64;

@@ -1,4 +1,4 @@
-//! Deposits over HTTP on two builds of the server, in alternation.
+//! The comparison of two builds of the server, on which deposits over HTTP are measured in alternation.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use crate::server_process::ServerProcess;
 
 const CONNECTIONS: [usize; 3] = [1, 64, 256];
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 7;
 
-/// Divisor of `--duration` that gives the duration of a turn, because there are many turns.
+/// Number by which `--duration` is divided to get the duration of a turn, because there are many turns.
 const TURNS_PER_DURATION: u32 = 4;
 
-/// A build of the server that runs on its own book.
+/// A running build of the server, with a ledger of its own.
 struct ServerBuild {
     server: ServerProcess,
     target: LoadTarget,

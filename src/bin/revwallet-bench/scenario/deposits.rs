@@ -1,4 +1,5 @@
-//! Deposits over HTTP, each with an idempotency key and durable when answered, compared with deposits by `pgbench`.
+//! Scenario `deposits`: deposits over HTTP, compared with deposits by `pgbench`. Each deposit has an idempotency key,
+//! and is durable before the server acknowledges it.
 
 use crate::book::BenchBook;
 use crate::context::{ACCOUNTS, BenchContext};

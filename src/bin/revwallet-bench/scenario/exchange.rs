@@ -1,5 +1,5 @@
-//! Orders of the exchange: many users place orders at once, all of which use the same hot wallet. The measurement ends
-//! when every order is complete.
+//! Scenario `exchange`: many users place orders on the exchange at once, all of which use the same hot wallet. The
+//! measurement ends when every order is complete.
 
 use std::time::Instant;
 
@@ -20,8 +20,8 @@ const CONNECTIONS: usize = 64;
 /// Euros of each user, more than a run can spend.
 const EUROS: i64 = 1_000_000;
 
-/// Settings of the server: all telemetry, password hashes that cost little, and a client address that each request can
-/// choose.
+/// Settings of the server: every request is logged, password hashes take little CPU time, and each request can name its
+/// client address, so that limits per address do not apply.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",

@@ -1,4 +1,5 @@
-//! Four servers that write one book, whose leader is killed again and again.
+//! Scenario `failover`: four servers share a ledger, and the leader, which writes the ledger for all of them, is killed
+//! every few seconds.
 
 use std::time::Duration;
 
@@ -16,19 +17,19 @@ use crate::verification::verify_deposits;
 
 const SERVERS: usize = 4;
 
-/// Connections in total.
+/// Number of connections to all servers together.
 const CONNECTIONS: usize = 256;
 
-/// Deposits per second in total, which leaves the servers room to catch up after a kill.
+/// Deposits per second to all servers together: few enough that the servers can catch up after a kill.
 const DEPOSITS: u32 = 3_000;
 
-/// Leaders that are killed.
+/// Number of times that the leader is killed.
 const KILLS: u32 = 5;
 
 /// Time between two kills, and before the first.
 const KILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time of 99 of 100 deposits whose connection lasted.
+/// Target for the 99th percentile of the latency of deposits whose connection did not end, in milliseconds.
 const P99_MAX_MS: f64 = 500.0;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -76,7 +77,8 @@ async fn start_server(
     Ok(server)
 }
 
-/// Kills the leader in intervals, and starts another server for each. Returns the servers that run at the end.
+/// Kills the leader at regular intervals, and starts a new server after each kill. Returns the servers that run at the
+/// end.
 async fn kill_leaders(
     context: &BenchContext,
     book: &BenchBook,

@@ -1,4 +1,5 @@
-//! The balance of a player over gRPC, relative to the same read over HTTP. Both clients are from the same library.
+//! Scenario `grpc`: reads of a player's balance over gRPC, relative to the same reads over HTTP. Both clients use the
+//! same library.
 
 use std::time::Instant;
 
@@ -24,10 +25,10 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Players whose balance is read.
+/// Number of players whose balance is read.
 pub(super) const PLAYERS: usize = 1_000;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 5;
 
 /// Bytes before each gRPC message: a flag and the length.
@@ -42,7 +43,7 @@ enum Protocol {
     Grpc,
 }
 
-/// A connection of either protocol.
+/// A connection over either HTTP or gRPC.
 enum Connection {
     Http(http1::SendRequest<Full<Bytes>>),
     Grpc(http2::SendRequest<Full<Bytes>>),
@@ -192,7 +193,7 @@ pub(super) fn spawn<E: std::fmt::Display>(
     });
 }
 
-/// The message with its prefix, as gRPC sends it.
+/// Encodes a message with the prefix that gRPC requires.
 pub(super) fn with_prefix(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
     bytes.put_u8(0);

@@ -1,4 +1,4 @@
-//! Holds and captures over HTTP, relative to transfers.
+//! Scenario `holds`: holds and captures over HTTP, relative to transfers.
 
 use crate::book::BenchBook;
 use crate::context::BenchContext;
@@ -16,7 +16,7 @@ const EUROS: u32 = 1_000_000;
 
 const CONNECTIONS: usize = 64;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

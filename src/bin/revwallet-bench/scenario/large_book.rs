@@ -1,4 +1,4 @@
-//! Deposits and reads on a large book, relative to a small book.
+//! Scenario `large-book`: deposits and reads on a ledger with many transfers, relative to a ledger with few transfers.
 
 use std::time::{Duration, Instant};
 
@@ -15,27 +15,27 @@ use crate::server_process::ServerProcess;
 use crate::sql;
 use crate::verification::verify_deposits;
 
-/// Number of transfers in the small book.
+/// Number of transfers in the small ledger.
 const SMALL_TRANSFERS: i64 = 100_000;
 
-/// Number of transfers in a posting while a book is filled, and of postings in flight.
+/// Number of transfers in each posting while a ledger is filled, and number of postings in flight.
 const FILL_LEGS: i64 = 2_000;
 const FILL_POSTINGS: usize = 6;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
 /// Poll interval while waiting for the auditor.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
 
-/// Operations that are measured on both books, with their number of connections and their label.
+/// Operations that are measured on both ledgers, with their number of connections and their label.
 const OPERATIONS: [(LoadOperation, usize, &str); 3] = [
     (LoadOperation::Deposit, 64, "deposits"),
     (LoadOperation::Balance, 16, "balances"),
     (LoadOperation::History, 16, "histories"),
 ];
 
-/// A book of a given size, and the server that runs on it.
+/// A ledger of a given size, and the server that runs on it.
 struct FilledBook {
     label: String,
     book: BenchBook,
@@ -73,7 +73,8 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
 }
 
 impl FilledBook {
-    /// Opens wallets over HTTP, fills the book with large postings, and waits until the auditor has caught up.
+    /// Opens wallets over HTTP, fills the ledger with large postings, and waits until the auditor has checked all of
+    /// them.
     async fn create(context: &BenchContext, name: &str, transfers: i64) -> anyhow::Result<Self> {
         let book = BenchBook::create(&context.postgres, name).await?;
         let server = context.start_server(&book).await?;
@@ -85,7 +86,8 @@ impl FilledBook {
         wait_for_auditor(&book, transfers).await?;
         let filled =
             Self { label: format!("{name} book of {transfers} transfers"), book, target, server };
-        // Warms up the caches, and writes each page in full once, as Postgres does after a checkpoint.
+        // Warms up the caches. After a checkpoint, Postgres also logs each page in full once, which should not be
+        // measured.
         filled.load(context, LoadOperation::Deposit, 64, 2 * context.args.duration).await?;
         Ok(filled)
     }
@@ -108,7 +110,7 @@ impl FilledBook {
     }
 }
 
-/// Deposits into random wallets.
+/// Fills a ledger with deposits into random wallets.
 async fn fill(book: &BenchBook, target: &LoadTarget, transfers: i64) -> anyhow::Result<()> {
     let bar = progress_bar("filling", transfers)?;
     let writer = book.start_writer(Vec::new(), BATCH_LEGS_MAX).await?;
@@ -140,7 +142,8 @@ async fn fill(book: &BenchBook, target: &LoadTarget, transfers: i64) -> anyhow::
     writer.stop().await
 }
 
-/// Waits until the auditor has checked the whole book, so that its work is not measured.
+/// Waits until the auditor, which checks the ledger in the background, has checked all of it, so that its work is not
+/// measured.
 async fn wait_for_auditor(book: &BenchBook, transfers: i64) -> anyhow::Result<()> {
     let bar = progress_bar("auditing", transfers)?;
     let mut db = book.connect().await?;

@@ -1,5 +1,5 @@
-//! A leaderboard of a million entries: reads of pages, ranks and neighbors during 500 submissions per second, for three
-//! patterns of scores.
+//! Scenario `leaderboard`: reads of pages, ranks and neighbors on a leaderboard of a million entries, during 500
+//! submissions per second, for three patterns of scores.
 //!
 //! Requests are sent at fixed times, from which their latencies count, so the latencies show if the server falls
 //! behind.
@@ -21,20 +21,20 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::{LoadResult, LoadSample};
 use crate::sql;
 
-/// Submissions per second.
+/// Submissions of scores per second.
 const SUBMISSIONS: u32 = 500;
 
 /// Reads of each kind per second.
 const READS: u32 = 50;
 
-/// Connections that submit, and connections for each kind of read.
+/// Number of connections that submit scores, and number of connections for each kind of read.
 const SUBMITTERS: u32 = 32;
 const READERS: u32 = 4;
 
 /// Warm-up before each measurement, because the first statements of a connection have to be planned.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Longest 99th percentile of a read, in milliseconds.
+/// Target for the 99th percentile of the latency of reads, in milliseconds.
 const P99_MAX_MS: f64 = 10.0;
 
 const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
@@ -74,7 +74,7 @@ struct Board {
     key: Arc<str>,
     pattern: &'static str,
     entries: i64,
-    /// Cursors spread over the whole board, after which pages begin.
+    /// Page cursors spread over the whole board. Each read of a page begins after a random cursor.
     cursors: Arc<[String]>,
 }
 

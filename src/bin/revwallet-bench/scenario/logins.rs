@@ -1,4 +1,4 @@
-//! Balances read during a thousand logins, relative to balances read from an idle server.
+//! Scenario `logins`: reads of balances during a thousand logins, relative to reads of balances from an idle server.
 
 use crate::book::BenchBook;
 use crate::context::BenchContext;
@@ -10,13 +10,14 @@ const WALLETS: u32 = 1_000;
 
 const READERS: usize = 8;
 
-/// Logins in flight, all of which wait for their password to be hashed.
+/// Number of logins in flight, all of which wait until the server has hashed their password.
 const LOGINS: usize = 1_000;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
-/// Settings of the server: each login can choose a client address, and no login is refused while it waits.
+/// Settings of the server: each login can name its client address, so that limits per address do not apply, and no
+/// login is refused while it waits.
 const SETTINGS: [&str; 3] =
     ["--trusted-proxies=127.0.0.1", "--password-waiting-max=2000", "--http-timeout=10m"];
 

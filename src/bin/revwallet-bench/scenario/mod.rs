@@ -1,10 +1,10 @@
-//! The scenarios: each measures one subject, verifies its book, and returns a section of the report.
+//! The scenarios. Each measures one subject, verifies its ledger, and returns a section of the report.
 //!
 //! | scenario | measures | relative to |
 //! |---|---|---|
 //! | [`deposits`] | deposits over HTTP | `pgbench` calling a stored procedure that deposits in the conventional way |
 //! | [`bulk`] | postings of many transfers, in-process | postings of one transfer |
-//! | [`companions`] | postings that insert a row of another slice, in-process | postings that do not |
+//! | [`companions`] | postings that insert a row of another module, in-process | postings that do not |
 //! | [`grpc`] | balances read over gRPC | the same over HTTP |
 //! | [`holds`] | holds and captures over HTTP | transfers over HTTP |
 //! | [`nginx`] | deposits through nginx | deposits sent to the server directly |
@@ -12,13 +12,13 @@
 //! | [`scrape`] | rendering ten thousand series for Prometheus | |
 //! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
 //! | [`failover`] | deposits on four servers whose leader is killed every five seconds | |
-//! | [`multi_process`] | four servers on one book | one server |
-//! | [`old_snapshot`] | deposits while an old snapshot is held, as a dump does | deposits without one |
+//! | [`multi_process`] | four servers that share a ledger | one server |
+//! | [`old_snapshot`] | deposits while a transaction holds an old snapshot, as a dump does | deposits without an old snapshot |
 //! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
-//! | [`leaderboard`] | pages, ranks and neighbors on a board of a million entries, beside 500 submissions a second | |
+//! | [`leaderboard`] | pages, ranks and neighbors on a leaderboard of a million entries, during 500 submissions per second | |
 //! | [`exchange`] | orders of the exchange until they are complete | |
 //! | [`store`] | lists of games, and purchases, over HTTP | an axum handler that returns the same bytes, and transfers over HTTP |
-//! | [`large_book`] | deposits and reads on a large book | the same on a small book |
+//! | [`large_book`] | deposits and reads on a large ledger | the same on a small ledger |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
 
 mod bulk;
@@ -47,15 +47,15 @@ use crate::report::ReportSection;
 /// A value of `--scenarios`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
-    /// Deposits over HTTP, next to pgbench.
+    /// Deposits over HTTP, compared with pgbench.
     Deposits,
     /// Postings of many transfers.
     Bulk,
-    /// Postings that insert a row of another slice.
+    /// Postings that insert a row of another module in the same transaction.
     Companions,
-    /// Balances read over gRPC, next to the same over HTTP.
+    /// Balances read over gRPC, compared with HTTP.
     Grpc,
-    /// Holds and captures, next to transfers.
+    /// Holds and captures, compared with transfers.
     Holds,
     /// Deposits through nginx.
     Nginx,
@@ -65,26 +65,26 @@ pub(crate) enum Scenario {
     Scrape,
     /// Reads during a thousand logins.
     Logins,
-    /// Four servers on one book.
+    /// Four servers that share a ledger, compared with one server.
     MultiProcess,
-    /// Four servers on one book, whose leader is killed.
+    /// Four servers that share a ledger, whose leader is killed repeatedly.
     Failover,
-    /// Deposits while an old snapshot is held.
+    /// Deposits while a transaction holds an old snapshot.
     OldSnapshot,
     /// Memory of WebSocket connections, deliveries, and clients that reconnect.
     Realtime,
-    /// A leaderboard of a million entries, beside submissions.
+    /// Reads of a leaderboard of a million entries, during submissions of scores.
     Leaderboard,
-    /// Lists of games, next to a bare handler, and purchases, next to transfers.
+    /// Lists of games, compared with a bare handler, and purchases, compared with transfers.
     Store,
-    /// Orders of the exchange, until they are complete.
+    /// Orders of the exchange, from placement to completion.
     Exchange,
-    /// A large book, next to a small one.
+    /// Deposits and reads on a large ledger, compared with a small ledger.
     LargeBook,
 }
 
 impl Scenario {
-    /// All scenarios except the one on a large book.
+    /// Scenarios that run by default: all except `large-book`, which takes minutes.
     pub(crate) const DEFAULT: [Self; 16] = [
         Self::Deposits,
         Self::Bulk,

@@ -1,4 +1,5 @@
-//! Four servers that write one book, relative to one server, with the same number of connections in total.
+//! Scenario `multi-process`: four servers that share a ledger, relative to one server, with the same number of
+//! connections in total.
 
 use anyhow::Context;
 
@@ -12,10 +13,10 @@ use crate::verification::verify_deposits;
 
 const PROCESSES: usize = 4;
 
-/// Connections in total.
+/// Number of connections to all servers together.
 const CONNECTIONS: usize = 256;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -66,7 +67,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Total of all servers, and the rate of the slowest server relative to an equal share of the total.
+/// Returns the total of all servers, and the rate of the slowest server relative to an equal share of the total.
 fn combine(results: &[LoadResult; PROCESSES]) -> Option<(LoadResult, f64)> {
     let rate: f64 = results.iter().map(|result| result.rate).sum();
     let slowest = results.iter().map(|result| result.rate).min_by(f64::total_cmp)?;

@@ -1,4 +1,5 @@
-//! Deposits through nginx as this repository configures it, relative to deposits sent to the server directly.
+//! Scenario `nginx`: deposits through nginx, with the configuration in this repository, relative to deposits that are
+//! sent to the server directly.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -20,10 +21,10 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 7;
 
-/// Longest time that nginx may take until it listens.
+/// Longest time that nginx may take to start and listen.
 const START_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -136,7 +137,7 @@ impl Drop for NginxProcess {
     }
 }
 
-/// An address that is free, unless another process takes it now.
+/// Returns a local address with a free port, which another process could still take.
 async fn free_address() -> anyhow::Result<String> {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     Ok(socket.local_addr()?.to_string())

@@ -1,4 +1,4 @@
-//! The overhead of observability: deposits with metrics, logs and traces, relative to deposits without them.
+//! Scenario `observability`: deposits with metrics, logs and traces, relative to deposits without them.
 
 use crate::book::BenchBook;
 use crate::context::BenchContext;
@@ -13,7 +13,7 @@ const CONNECTIONS: usize = 64;
 /// Number of wallets, few enough that a new server soon has all of them in its cache.
 const WALLETS: u32 = 1_000;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 9;
 
 const NO_METRICS: &str = "--no-metrics";
@@ -21,11 +21,11 @@ const NO_METRICS: &str = "--no-metrics";
 const NO_LOGS: [&str; 2] = ["--log-filter=off,revwallet::app=info", "--log-success-ratio=0"];
 const ALL_LOGS: &str = "--log-success-ratio=1";
 
-/// A level of observability.
+/// A level of observability, with the settings that select it.
 struct ObservabilityCase {
     name: &'static str,
     settings: Vec<String>,
-    /// Largest share of the throughput without observability that may be lost.
+    /// Target for the share of throughput that may be lost, relative to no observability.
     loss_max: Option<f64>,
 }
 

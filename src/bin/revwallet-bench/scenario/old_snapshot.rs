@@ -1,5 +1,5 @@
-//! Deposits while a transaction holds an old snapshot, as a dump or a long report does, relative to deposits without an
-//! old snapshot.
+//! Scenario `old-snapshot`: deposits while a transaction holds an old snapshot, as a dump or a long report does,
+//! relative to deposits without an old snapshot.
 
 use crate::book::BenchBook;
 use crate::context::{ACCOUNTS, BenchContext};
@@ -11,7 +11,8 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// Whether the snapshot is held in each turn. It ages over three turns; turns without it come before and after.
+/// Whether a transaction holds the snapshot in each turn. The snapshot ages over three turns; turns without a snapshot
+/// come before and after.
 const HELD: [bool; 6] = [false, true, true, true, false, false];
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

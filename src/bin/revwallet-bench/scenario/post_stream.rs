@@ -1,4 +1,4 @@
-//! Deposits over gRPC streams, with and without keys.
+//! Deposits over gRPC streams, with and without idempotency keys.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,13 +29,13 @@ use crate::samples::{LoadResult, LoadSample, PairedSamples};
 
 const STREAMS: usize = 8;
 
-/// Items of a request.
+/// Number of deposits in each request.
 const ITEMS: usize = 256;
 
-/// Requests of a stream without a response.
+/// Maximum number of requests of a stream that have no response yet.
 const AHEAD: usize = 2;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 5;
 
 pub(super) async fn measure(
@@ -74,7 +74,7 @@ async fn run(context: &BenchContext, address: &str, has_keys: bool) -> anyhow::R
     LoadResult::join(tasks, began, 1.0).await
 }
 
-/// Posts over one stream until `end`, and waits for all responses.
+/// Posts deposits over one stream until `end`, and waits for all responses.
 async fn post(
     address: &str,
     key_prefix: Option<String>,

@@ -1,4 +1,4 @@
-//! Time to render ten thousand series for a scrape by Prometheus.
+//! Scenario `scrape`: the time to render ten thousand series for a scrape by Prometheus.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use revwallet::telemetry::{Exposition, ExpositionFormat, Metrics};
 use crate::report::{ReportSection, TargetBound};
 use crate::samples::median;
 
-/// Maximum number of series that a process may have.
+/// Number of series to render: the maximum that a process may have.
 const SERIES: usize = 10_000;
 
-/// Repetitions of the measurement, whose median counts.
+/// Number of times that the measurement is repeated. The report contains the median.
 const TURNS: u32 = 51;
 
 /// Number of routes after which the series are counted again. Counting is slow, because it renders all series.

@@ -1,5 +1,5 @@
-//! The games store over HTTP: lists relative to an axum handler that returns the same bytes, purchases relative to
-//! transfers, and a thousand purchases of one game at once.
+//! Scenario `store`, the games store over HTTP: lists relative to an axum handler that returns the same bytes,
+//! purchases relative to transfers, and a thousand purchases of one game at once.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -32,21 +32,21 @@ const LISTED: i64 = 1_000;
 /// Number of games, more than a user can buy in a run.
 const GAMES: i64 = 10_000;
 
-/// Users who buy one game at once.
+/// Number of users who buy the same game at once.
 const CROWD: usize = 1_000;
 
 /// Number of wallets of the transfers, and euros in each wallet.
 const WALLETS: u32 = 1_000;
 const EUROS: u32 = 1_000_000;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
-/// Requests in flight while users and games are created.
+/// Number of requests in flight while users and games are created.
 const PARALLEL: usize = 32;
 
-/// Settings of the server: all telemetry, password hashes that cost little, and a client address that each request can
-/// choose, so that no login has to wait.
+/// Settings of the server: every request is logged, password hashes take little CPU time, and each request can name its
+/// client address, so that limits per address do not make a login wait.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",
@@ -214,7 +214,7 @@ async fn serve_bare(list: GameList) -> anyhow::Result<String> {
     Ok(address)
 }
 
-/// Minor units that the operator has earned.
+/// Returns the revenue of the operator, in minor units.
 async fn revenue(book: &BenchBook) -> anyhow::Result<i64> {
     let euro = Currencies::default().find("EUR").context("EUR is a default currency")?;
     let account = AccountId::system(SystemRole::Revenue, euro);

@@ -7,10 +7,10 @@ use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Bytes that are read at once.
+/// Initial size of the receive buffer, in bytes.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// First bytes of frames that are whole messages.
+/// First byte of each kind of frame: its opcode, and the flag that says that the frame is a whole message.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
@@ -55,7 +55,7 @@ impl WebSocketClient {
         }
     }
 
-    /// Subscribes to a topic, after a position if there is one.
+    /// Subscribes to a topic. If `after` is given, the server first sends the events since this position.
     pub(super) async fn subscribe(
         &mut self,
         topic: &str,
@@ -86,7 +86,8 @@ impl WebSocketClient {
         Ok(())
     }
 
-    /// The next complete text message, as a range of the received bytes; answers pings.
+    /// Returns the next complete text message, as a range of the received bytes, if there is one. Also responds to
+    /// pings.
     pub(super) fn next_text(&mut self) -> anyhow::Result<Option<Range<usize>>> {
         while let Some((opcode, payload)) = parse_frame(&self.received[self.consumed..])? {
             let payload = self.consumed + payload.start..self.consumed + payload.end;
@@ -113,7 +114,7 @@ impl WebSocketClient {
     }
 }
 
-/// First byte and payload of the frame at the beginning of the bytes, if the frame is complete.
+/// Returns the first byte and the payload of the frame at the beginning of the bytes, if the frame is complete.
 fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     let [opcode, length, rest @ ..] = bytes else { return Ok(None) };
     let (head_len, length) = match *length {
@@ -131,7 +132,7 @@ fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     Ok((payload.end <= bytes.len()).then_some((*opcode, payload)))
 }
 
-/// A frame of a client. Its payload is shorter than 64 KiB.
+/// Builds a frame as a client sends it, with a masked payload, which must be shorter than 64 KiB.
 fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![opcode];
     match u8::try_from(payload.len()) {

@@ -1,5 +1,5 @@
-//! WebSocket subscribers that count the events that they receive, at little cost, because they share the machine with
-//! the server.
+//! WebSocket subscribers that count the events that they receive. They take little CPU time, because they share the
+//! machine with the server.
 //!
 //! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their tally
 //! without locks.
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::load::latency::LatencyHistogram;
 use client::WebSocketClient;
 
-/// Interval at which the tally is checked.
+/// Interval at which the counts of received events are checked.
 const POLL: Duration = Duration::from_millis(1);
 
 /// Longest time that subscribers wait for missing subscriptions or events.
@@ -31,9 +31,9 @@ pub(crate) struct SubscriberSpec {
     pub count: usize,
     /// Topics of the subscribers. Subscriber `n` takes topic `n`, modulo the number of topics.
     pub topics: Vec<String>,
-    /// Position from which the subscribers continue.
+    /// Position in the ledger after which the subscribers resume; `None` for new events only.
     pub after: Option<String>,
-    /// Time over which the connections are spread.
+    /// Time over which the subscribers connect, one after the other.
     pub within: Duration,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Subscribers {
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Events that were received.
+/// Counts and latencies of the events that the subscribers have received.
 struct Tally {
     /// Number of subscriptions that the server has acknowledged.
     subscribed: Cell<usize>,
@@ -52,7 +52,8 @@ struct Tally {
     total: Cell<u64>,
     /// Time from the commit of each event until a subscriber received it.
     latencies: RefCell<LatencyHistogram>,
-    /// Text and value of the time that was parsed last. It is cached, because subscribers get the same events.
+    /// Text and value of the commit time that was parsed last. It is cached, because many subscribers get the same
+    /// event.
     last_commit: RefCell<(Vec<u8>, OffsetDateTime)>,
 }
 
@@ -122,7 +123,7 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Number of events that all subscribers received.
+    /// Total number of events that the subscribers have received.
     pub(crate) fn delivered(&self) -> u64 {
         self.tally.total.get()
     }
@@ -153,7 +154,8 @@ impl Tally {
         self.counts[number].set(self.counts[number].get() + 1);
         self.total.set(self.total.get() + 1);
         let latency = received_at - self.commit_of(event)?;
-        // The database has the same clock, but reads it on another core, so the difference may be negative.
+        // The database uses the clock of the same machine, but reads it on another core, so the difference may be
+        // negative.
         let latency = Duration::try_from(latency).unwrap_or_default();
         self.latencies.borrow_mut().record(latency);
         Ok(())

@@ -1,4 +1,5 @@
-//! Events of one topic to many subscribers, whose server is the publishing process or another process.
+//! Deliveries of the events of one topic to many subscribers, from the process that publishes the events or from
+//! another process.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::samples::{LoadResult, LoadSample, median, median_sample};
 use crate::server_process::ServerProcess;
 use crate::subscribers::{SubscriberSpec, Subscribers};
 
-/// Connections that publish events. Each event is a deposit into the wallet of the topic.
+/// Number of connections that publish events. Each event is a deposit into the wallet of the topic.
 const PUBLISHERS: usize = 32;
 
 /// Interval at which publishers check whether the subscribers have caught up.
@@ -31,7 +32,7 @@ struct FanOut {
 #[derive(Debug, Clone, Copy)]
 enum EventPace {
     PerSecond(u32),
-    /// Publishes while the subscribers lack fewer events than this.
+    /// Publishes as fast as possible, but pauses while the subscribers are this many events behind.
     Ahead(u64),
 }
 
@@ -53,7 +54,7 @@ const OTHER_PROCESS: FanOut = FanOut {
     pace: EventPace::PerSecond(100),
 };
 
-/// The server that publishes, and the server of the subscribers.
+/// The server that publishes events, and the server that delivers them to the subscribers. They may be the same.
 struct ServerPair<'a> {
     publishing: &'a ServerProcess,
     delivering: &'a ServerProcess,

@@ -1,4 +1,4 @@
-//! Resident memory of the server for each idle connection.
+//! Resident memory of the server for each idle WebSocket connection.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const CONNECTIONS: u32 = 10_000;
 /// that a server keeps after it has had connections.
 const WARM_UP_CONNECTIONS: u32 = 100;
 
-/// Time until the server has released the memory that it needs only to open a connection.
+/// Pause before a measurement, in which the server releases the memory that it needs only to open connections.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Maximum memory per connection, in kibibytes.
+/// Target for the memory of each idle connection, in kibibytes.
 const KIB_MAX: f64 = 12.0;
 
-/// Measures connections that subscribe to different topics, which takes more memory than a common topic.
+/// Measures connections that subscribe to different topics, because this takes more memory than a common topic.
 pub(super) async fn measure(
     context: &BenchContext,
     book: &BenchBook,

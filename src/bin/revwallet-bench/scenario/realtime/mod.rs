@@ -1,5 +1,5 @@
-//! WebSocket connections: memory of idle connections, deliveries to many subscribers, and clients that reconnect all at
-//! once.
+//! Scenario `realtime`, on WebSocket connections: memory of idle connections, deliveries to many subscribers, and
+//! clients that reconnect all at once.
 //!
 //! | part | measures |
 //! |---|---|
@@ -20,8 +20,8 @@ use crate::load::LoadTarget;
 use crate::report::ReportSection;
 use crate::verification::verify_deposits;
 
-/// Settings of the server, which admit all clients from one address, and connections that send nothing until a load
-/// begins.
+/// Settings of the server: it admits all clients from one address, and keeps connections open that send nothing until a
+/// load begins.
 const SETTINGS: [&str; 3] = [
     "--realtime-connections-max=100000",
     "--realtime-connections-per-address=100000",
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 3] = [
 /// New connections per second while many connections are opened.
 const CONNECTS_PER_SECOND: u32 = 5_000;
 
-/// Repetitions of each measurement, whose median counts.
+/// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -47,7 +47,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Topic of each of the first `count` wallets.
+/// Returns the topics of the first `count` wallets.
 fn topics(target: &LoadTarget, count: usize) -> Vec<String> {
     target.wallet_ids().take(count).map(|id| format!("wallet:{id}")).collect()
 }

@@ -18,7 +18,7 @@ use crate::subscribers::{SubscriberSpec, Subscribers};
 
 const CLIENTS: u32 = 10_000;
 
-/// Wallets whose topics the clients share.
+/// Number of wallets whose topics the clients subscribe to.
 const WALLETS: usize = 100;
 
 /// Time over which the clients reconnect.
@@ -26,10 +26,10 @@ const RECONNECT_TIME: Duration = Duration::from_secs(2);
 
 /// Deposits per second.
 const DEPOSITS: u32 = 500;
-/// Connections that send the deposits.
+/// Number of connections that send the deposits.
 const DEPOSIT_CONNECTIONS: usize = 32;
 
-/// A server, and the wallets on its book.
+/// A server, and the wallets into which deposits are made while clients reconnect.
 #[derive(Clone)]
 struct Reconnection {
     address: String,
