@@ -10,32 +10,33 @@ use crate::error::{Error, Result};
 use crate::ids::{ApiKeyId, PublisherId};
 use crate::output::OutputArgs;
 
-/// Keys per query.
+/// Number of keys that `api-key list` reads from the database in each query.
 const PAGE: i64 = 1_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum KeyCommand {
-    /// Create a key and print it, once.
+    /// Create a key and print it. It cannot be shown again.
     Create {
-        /// Name of the program that uses it.
+        /// Name of the program that uses the key.
         #[arg(long)]
         name: String,
-        /// A scope; may be given several times.
+        /// Permission of the key. Repeat the flag to give several.
         #[arg(long = "scope", required = true, value_enum)]
         scopes: Vec<Scope>,
-        /// Id of a publisher: the scopes, games:read and games:write, hold for its games only.
+        /// Limit the key to the games of the publisher with this id. Only games:read and games:write are then
+        /// permitted.
         #[arg(long)]
         publisher: Option<i64>,
     },
-    /// List all keys with their last use.
+    /// List all keys, with the time when each was last used.
     List,
     /// Revoke a key.
     Revoke { id: i64 },
-    /// Give a key a new secret; the secret in use stays valid for a day.
+    /// Give a key a new secret. The current secret stays valid for a day.
     Rotate { id: i64 },
 }
 
-/// Runs a command and prints its result.
+/// Runs an `api-key` command and prints its result.
 pub async fn run(keys: &ApiKeys, command: KeyCommand, output: OutputArgs) -> anyhow::Result<()> {
     let operator = Caller::operator();
     match command {
@@ -78,7 +79,7 @@ fn bodies(rows: Vec<ApiKeyRow>) -> anyhow::Result<Vec<ApiKeyBody>> {
     rows.into_iter().map(body).collect()
 }
 
-/// Revokes a key and reads it back.
+/// Revokes a key and returns its updated row.
 async fn revoke(keys: &ApiKeys, operator: &Caller, id: ApiKeyId) -> Result<ApiKeyRow> {
     keys.revoke(operator, None, id).await?;
     let found = keys.list(operator, id.0 - 1, 1).await?.into_iter().next();

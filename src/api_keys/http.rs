@@ -1,4 +1,4 @@
-//! `/api/keys`: API keys, for admins.
+//! `/api/keys`: the routes through which admins manage API keys.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -42,16 +42,16 @@ pub(super) struct ApiKeyBody {
     name: String,
     #[schema(value_type = Vec<Scope>)]
     scopes: Vec<String>,
-    /// The only publisher that its scopes hold for.
+    /// Id of the publisher to whose games the key is limited; null if the key is not limited.
     #[schema(required)]
     publisher: Option<String>,
-    /// The key itself, only in the response that creates or rotates it.
+    /// The key itself. Present only in the response to the request that creates or rotates the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "rwk_1_5rO3kZbq7uV0bY1dWc2eXf4gZh6iAj8kBl0mCn2oDp4")]
     key: Option<String>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
-    /// Precise to a minute.
+    /// Time of the last use, precise to a minute; null if the key was never used.
     #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
     #[schema(required, format = DateTime)]
@@ -87,15 +87,16 @@ impl TryFrom<NewApiKey> for ApiKeyBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateKey<'a> {
-    /// Name of the program that uses it, 1 to 100 characters.
+    /// Name of the program that uses the key, 1 to 100 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "shop")]
     name: RawField<'a>,
-    /// Any of `wallet:read`, `wallet:write`, `users:read`, `games:read`, `games:write`, `events:write` and `admin`.
+    /// Permissions of the key: any of `wallet:read`, `wallet:write`, `users:read`, `games:read`, `games:write`,
+    /// `events:write` and `admin`.
     #[serde(borrow, default)]
     #[schema(required, value_type = Vec<Scope>)]
     scopes: RawField<'a>,
-    /// A publisher: `games:read` and `games:write`, the only scopes of such a key, hold for its games only.
+    /// Id of the publisher to whose games the key is limited. Such a key may only have `games:read` and `games:write`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     publisher: RawField<'a>,
@@ -113,8 +114,8 @@ fn scopes(raw: &str) -> Result<Vec<Scope>, String> {
 
 /// Create an API key
 ///
-/// For admins. The response shows the key once; the server stores only its hash. The request is not idempotent: a
-/// repetition creates another key, and the first one can be revoked.
+/// For admins. Only this response contains the key, because the server stores only its hash. The request is not
+/// idempotent: repeating it creates another key. If a response was lost, revoke the key that it contained.
 #[utoipa::path(
     post, path = "/api/keys", tag = "keys", security(("bearer" = [])),
     request_body = CreateKey<'static>,
@@ -173,7 +174,8 @@ async fn list_keys(
 
 /// Revoke an API key
 ///
-/// For admins. Takes effect at once on this process, within a second on the others.
+/// For admins. The server process that handles this request rejects the key at once, the other processes within a
+/// second.
 #[utoipa::path(
     delete, path = "/api/keys/{key}", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),
@@ -194,8 +196,8 @@ async fn revoke_key(
 
 /// Rotate an API key
 ///
-/// For admins. The previous secret stays valid for a day, so that clients can change over; a second rotation within that
-/// day ends the secret in between at once.
+/// For admins. The current secret stays valid for a day, so that clients can switch to the new secret. A second
+/// rotation within that day replaces only the new secret, which becomes invalid at once.
 #[utoipa::path(
     post, path = "/api/keys/{key}/rotate", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),

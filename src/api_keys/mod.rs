@@ -1,4 +1,5 @@
-//! API keys: credentials of programs. Shown once, stored as a hash, valid for their scopes until revoked.
+//! API keys: credentials of programs. A key is shown only when it is created or rotated, is stored as a hash, and
+//! grants its scopes until it is revoked.
 
 pub mod cli;
 pub mod http;
@@ -23,16 +24,16 @@ use crate::telemetry::Metrics;
 
 pub use self::sql::ApiKeyRow;
 
-/// Prefix of every key, so that secret scanners recognize it.
+/// Prefix of every API key, by which tools that scan code for leaked secrets recognize keys.
 const PREFIX: &str = "rwk_";
 
-/// Longest name, in characters.
+/// Longest name of an API key, in characters.
 pub const NAME_MAX: usize = 100;
 
-/// How long the secret in use stays valid after a rotation.
+/// Time for which the previous secret of an API key stays valid after the key was rotated.
 const OVERLAP: Duration = Duration::from_hours(24);
 
-/// Maximum number of keys that are cached.
+/// Maximum number of API keys that a process caches.
 const CACHE_MAX: usize = 10_000;
 
 /// A new key with its secret, which is never shown again.
@@ -65,7 +66,7 @@ pub struct ApiKeys {
     metrics: Arc<Metrics>,
 }
 
-/// Whether a credential is an API key and not a token.
+/// Whether a credential is an API key; otherwise it is the token of a user.
 pub fn is_key(credential: &Secret) -> bool {
     credential.reveal().starts_with(PREFIX)
 }
@@ -78,8 +79,8 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// Returns the id of a valid key and its permissions. A cached key is used only if it was read at `not_before` or
-    /// later.
+    /// Returns the id and the permissions of the API key in a credential, or an error if the key is not valid. A cached
+    /// key is used only if it was read from the database at `not_before` or later.
     pub async fn identify(
         &self,
         credential: &Secret,
@@ -165,7 +166,7 @@ impl ApiKeys {
         Ok(NewApiKey { key: format_key(row.id, &secret), row })
     }
 
-    /// Keys with an id above `after`.
+    /// Returns at most `limit` keys with an id above `after`.
     pub async fn list(&self, caller: &Caller, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
         caller.require_scope(Scope::Admin)?;
         sql::list(&mut *self.db.snapshot("keys.list").await?, after, limit).await
@@ -209,7 +210,7 @@ impl ApiKeys {
         Ok(NewApiKey { key: format_key(id, &secret), row })
     }
 
-    /// Replaces the cached key by an expired entry.
+    /// Replaces the cached key by an expired entry, so that the next request reads the key from the database.
     fn invalidate(&self, id: ApiKeyId) {
         let Some(expired) = Instant::now().checked_sub(CREDENTIAL_CACHED_FOR) else { return };
         self.cache.insert(id, Arc::new(CachedKey::missing(expired)));

@@ -1,4 +1,4 @@
-//! Statements of API keys.
+//! SQL statements on API keys.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::error::Result;
 use crate::ids::{ApiKeyId, PublisherId, UserId};
 
-/// A key without its secret.
+/// An API key as stored, without the hash of its secret.
 #[derive(Debug)]
 pub struct ApiKeyRow {
     pub id: ApiKeyId,
@@ -21,7 +21,7 @@ pub struct ApiKeyRow {
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// Inserts a key; none if there is no such publisher.
+/// Inserts a key. Returns `None` if the publisher does not exist.
 pub(super) async fn create(
     db: &mut PgConnection,
     name: &str,
@@ -43,7 +43,7 @@ pub(super) async fn create(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Keys with an id above `after`.
+/// Returns at most `limit` keys with an id above `after`, in the order of their ids.
 pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
     let rows = sqlx::query_as!(
         ApiKeyRow,
@@ -55,7 +55,7 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The part of a key that credentials are checked against.
+/// The columns of an API key that a credential is checked against.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
     /// The user of the key's publisher, if the key belongs to a publisher.
@@ -66,7 +66,7 @@ pub(super) struct StoredApiKey {
     pub is_recently_used: bool,
 }
 
-/// A key that is not revoked.
+/// Returns the API key with this id; `None` if it does not exist or is revoked.
 pub(super) async fn find(db: &mut PgConnection, id: ApiKeyId) -> Result<Option<StoredApiKey>> {
     let row = sqlx::query_as!(
         StoredApiKey,

@@ -7,8 +7,8 @@
 //! | the installation gets a new id | the logs distinguish this copy from the lost one |
 //! | the audit log gets an entry | an auditor sees that there is a gap |
 //!
-//! Ids of transfers are positions in the book and cannot be skipped, so ids that were assigned since that moment are
-//! assigned again.
+//! Ids of transfers cannot be skipped, because they are positions in the ledger. Ids of transfers that the restore lost
+//! are therefore assigned again.
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -20,10 +20,11 @@ use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 use crate::users;
 
-/// Number of ids to skip, more than are assigned between two backups. Ids of accounts end at 2^40.
+/// Number of ids that each sequence skips: more than the program assigns between two backups, and few enough that
+/// account ids, which end at 2^40, do not run out.
 const IDS_SKIPPED: i64 = 100_000_000;
 
-/// Changes that were made to the restored database.
+/// Changes that `revwallet restored` made to the database, as it prints them.
 #[derive(Debug, Serialize)]
 pub struct RestoreSummary {
     installation: uuid::Uuid,
@@ -31,7 +32,7 @@ pub struct RestoreSummary {
     ids_skipped: i64,
 }
 
-/// Prepares the database and prints a summary.
+/// Prepares a restored database for use, and prints a summary of the changes.
 pub async fn run(db: &Database, metrics: &Metrics, output: OutputArgs) -> anyhow::Result<()> {
     output.print(prepare(db, metrics).await?, Ok, |summary| {
         let RestoreSummary { installation, sessions_ended, ids_skipped } = summary;
@@ -41,7 +42,7 @@ pub async fn run(db: &Database, metrics: &Metrics, output: OutputArgs) -> anyhow
     })
 }
 
-/// Prepares the database.
+/// Prepares a restored database for use, in one transaction.
 pub async fn prepare(db: &Database, metrics: &Metrics) -> anyhow::Result<RestoreSummary> {
     // Connects as the owner of the tables, because the role of the application may not change a sequence.
     let mut connection = PgConnection::connect_with(db.options()).await?;

@@ -1,4 +1,4 @@
-//! Every route of the program, one line per slice.
+//! Every route of the program, with one line for each module that has routes.
 
 use std::sync::{Arc, LazyLock};
 
@@ -40,7 +40,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(play::events::routes())
 }
 
-/// The gRPC services.
+/// Returns the routes of the public gRPC services.
 fn services(app: &App) -> anyhow::Result<Router> {
     let wallet = play::grpc::WalletRpc {
         wallets: app.wallets.clone(),
@@ -53,7 +53,7 @@ fn services(app: &App) -> anyhow::Result<Router> {
     Ok(grpc::routes(&app.rpc_health)?.merge(grpc::service(wallet.service())))
 }
 
-/// Router of the public listener.
+/// Returns the router of the public listener, which serves clients.
 pub fn public(app: App) -> anyhow::Result<Router> {
     let services = services(&app)?;
     let (api, document) = api().split_for_parts();
@@ -62,7 +62,7 @@ pub fn public(app: App) -> anyhow::Result<Router> {
     Ok(with_fallbacks(all).with_state(app))
 }
 
-/// Router of the internal listener.
+/// Returns the router of the internal listener, which serves probes, operators and the other processes.
 pub fn internal(app: App) -> Router {
     let routes = health::routes()
         .merge(alertmanager::routes())
@@ -74,7 +74,7 @@ pub fn internal(app: App) -> Router {
     with_fallbacks(routes.merge(postings.with_state(()))).with_state(app)
 }
 
-/// The OpenAPI document of the public API, for clients that read money in this format.
+/// Returns the OpenAPI document of the public API. Responses that it describes contain amounts in the format `money`.
 pub fn document(money: MoneyFormat) -> serde_json::Value {
     let mut document = api().into_openapi();
     document.merge(webhook::http::Payloads::openapi());
@@ -83,7 +83,7 @@ pub fn document(money: MoneyFormat) -> serde_json::Value {
 
 #[derive(Deserialize, IntoParams)]
 struct DocumentQuery {
-    /// How the answers that it describes write decimals; the default of the server if absent.
+    /// Format of decimals in the responses that the document describes; the default of the server if absent.
     #[param(inline)]
     money: Option<MoneyFormat>,
 }

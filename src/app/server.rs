@@ -48,7 +48,8 @@ pub struct Running {
 impl App {
     /// Starts every part, and returns once the program serves requests.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
-        // The addresses are bound first, so that a second program on the same port does not touch the data.
+        // The listeners are bound first. If another server already uses a port, this process fails before it changes
+        // the database.
         let mut socket = None;
         if config.lifecycle.runs(ProcessPart::Api) {
             socket = Some(listener::bind("--listen", config.http.listen).await?);
@@ -155,17 +156,18 @@ impl Running {
         if !drained || !done {
             warn!(
                 event = "serve.cut_off",
-                "shutdown cut off work that did not end within {} s",
+                "shutdown canceled work that did not end within {} s",
                 limit.as_secs()
             );
         }
         base.stop(Duration::from_secs(1)).await;
         app.db.close().await;
-        info!(event = "serve.stopped", "stopped");
+        info!(event = "serve.stopped", "the server has stopped");
         drained && done
     }
 
-    /// Logs where the server listens, and with the embedded database, which pages to open next.
+    /// Logs the addresses of the listeners. With the embedded database, which a first trial uses, also logs which pages
+    /// to open.
     fn log_addresses(&self) {
         let internal = self.internal_address;
         if let Some(address) = self.address {
@@ -176,7 +178,7 @@ impl Running {
                 "listening on http://{address} (internal: http://{internal})"
             );
             if self.app.db.embedded().is_some() {
-                info!("next: wallets at http://{address}/, the API at http://{address}/docs");
+                info!("open http://{address}/ for the wallets, http://{address}/docs for the API");
             }
         } else {
             info!(
@@ -252,7 +254,8 @@ impl Running {
                 async move { ops.is_ready().await }
             };
             health.follow(check, stopping).await;
-            // A task that ends before its group stops would count as a failure.
+            // The health service stops early in a shutdown. This task waits until `core` stops, because a task that
+            // ends earlier counts as a failure.
             ends.cancelled().await;
             Ok(())
         });
@@ -274,7 +277,8 @@ fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
     socket.local_addr().context("cannot read the address of the socket")
 }
 
-/// Sets the build info, and creates the series of counters that otherwise would appear only with their first event.
+/// Sets the metric with the build info, and creates counters at zero. Otherwise a counter would be missing from the
+/// metrics until its first event.
 fn preregister(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);

@@ -1,4 +1,4 @@
-//! The signals SIGTERM and SIGINT.
+//! Listens to SIGTERM and SIGINT, the signals that ask the program to stop.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -1,4 +1,4 @@
-//! The state of the routes. Every slice takes its own part of the state through `FromRef`.
+//! The state that all routes share. Each module takes its own part of the state through `FromRef`.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -101,7 +101,7 @@ from_app! {
 }
 
 impl App {
-    /// Creates every part, and starts the writer of the ledger and the readers of the book.
+    /// Creates every part of the program, and starts the ledger writer and the tasks that follow the ledger.
     pub async fn open(
         config: &Config,
         db: &Database,
@@ -214,7 +214,7 @@ fn policy(config: &Config, db: &Database) -> Policy {
     policy
 }
 
-/// Opens only the leaderboards, with a separate ledger writer, for a command.
+/// Opens only the leaderboards, for a command-line command, with a ledger writer in the process of the command.
 pub async fn open_leaderboards(
     config: &Config,
     db: &Database,
@@ -227,7 +227,7 @@ pub async fn open_leaderboards(
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
 }
 
-/// Opens only the exchange, with a separate ledger writer, for a command.
+/// Opens only the exchange, for a command-line command, with a ledger writer in the process of the command.
 pub async fn open_exchange(
     config: &Config,
     db: &Database,
@@ -238,14 +238,14 @@ pub async fn open_exchange(
     Exchange::new(db.clone(), wallets, &config.exchange, Arc::clone(metrics))
 }
 
-/// The feeds of every topic.
+/// Returns the feeds of all modules. A feed defines topics that clients can subscribe to, and supplies their events.
 fn feeds(db: &Database, wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Feed>> {
     let mut feeds = play::feed::feeds(wallets, players);
     feeds.push(Arc::new(OrderTopics(db.clone())));
     feeds
 }
 
-/// Opens the import of games, for a command.
+/// Opens only the importer of games, for a command-line command.
 pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Result<GameImporter> {
     let currencies = currency_store::load(db, &config.ledger.currency).await?;
     let default_currency = config.wallet.default_currency(&currencies)?;

@@ -43,7 +43,7 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     canary::start(&config.canary, &app.metrics, tasks);
 }
 
-/// Starts the job queue with all kinds of jobs.
+/// Starts the job queue, and registers the handlers of all kinds of jobs.
 fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
     let registry =
         Registry::new().job::<DeliverWebhook>(DeliverWebhook::QUEUE).context(app.webhooks.clone());

@@ -8,7 +8,7 @@ use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::output::{OutputArgs, print_json, print_text};
 
-/// Entries per query.
+/// Number of entries that `revwallet audit` reads from the database in each query.
 const PAGE: i64 = 1_000;
 
 /// Selection of the entries to print.
@@ -17,7 +17,7 @@ pub struct AuditArgs {
     /// Number of entries to print, newest first.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     pub lines: i64,
-    /// Print only the entries about this subject: `user:5`, `key:2`.
+    /// Print only the entries about this subject, such as `user:5` or `key:2`.
     #[arg(long)]
     pub subject: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `/api/audit`: the audit log, for admins.
+//! `/api/audit`: the route through which admins read the audit log.
 
 use axum::extract::{FromRef, State};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -25,7 +25,7 @@ where
     OpenApiRouter::new().routes(routes!(list_audit_log))
 }
 
-/// An action around a user or an API key.
+/// A recorded action, such as a login or the creation of an API key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TrailEntry)]
 pub(super) struct AuditEntryBody {
@@ -38,7 +38,7 @@ pub(super) struct AuditEntryBody {
     actor: String,
     #[schema(example = "user.signed_in")]
     action: String,
-    /// The user or key that it was about; null if the name that was tried is unknown.
+    /// Subject of the action, such as a user or an API key; null for a failed login with an unknown name.
     #[schema(required, example = "user:5")]
     subject: Option<String>,
     #[schema(value_type = Outcome)]
@@ -47,7 +47,7 @@ pub(super) struct AuditEntryBody {
     address: Option<String>,
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
-    /// The reason that an operator gave.
+    /// Reason that an operator gave for the action.
     #[schema(required, example = "confirmed by the exchange")]
     reason: Option<String>,
 }
@@ -75,7 +75,7 @@ impl TryFrom<AuditEntry> for AuditEntryBody {
 
 #[derive(Deserialize, IntoParams)]
 struct AuditLogQuery {
-    /// Only entries about this subject: `user:5`, `key:2`.
+    /// Only entries about this subject, such as `user:5` or `key:2`.
     subject: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
@@ -85,7 +85,8 @@ struct AuditLogQuery {
 
 /// List the audit log
 ///
-/// Newest first, for admins. The log is append-only: not even the service itself changes or removes an entry.
+/// For admins. Returns the newest entries first. The log is append-only: not even the service itself changes or removes
+/// an entry.
 #[utoipa::path(
     get, path = "/api/audit", tag = "keys", params(AuditLogQuery), security(("bearer" = [])),
     responses(

@@ -1,4 +1,5 @@
-//! The audit log: each action around users and API keys, with its actor, origin and outcome. Append-only.
+//! The audit log: an append-only record of security-relevant actions, such as logins and changes of API keys, each with
+//! its actor, origin and outcome.
 
 pub mod cli;
 pub mod http;
@@ -15,13 +16,13 @@ use crate::error::Result;
 use crate::http::origin::Origin;
 use crate::telemetry::Metrics;
 
-/// An action that is recorded.
+/// Kind of action that the audit log records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditAction {
     Registered,
     SignedIn,
     SignedOut,
-    /// Too many failed attempts: the account is throttled.
+    /// Logins to an account were throttled after too many failed attempts.
     Locked,
     ProfileChanged,
     PasswordChanged,
@@ -87,7 +88,7 @@ impl AuditAction {
     }
 }
 
-/// Outcome of an action.
+/// Outcome of a recorded action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = AuditOutcome, rename_all = "snake_case")]
 pub enum Outcome {
@@ -112,7 +113,7 @@ pub struct Actor<'a> {
 }
 
 impl Actor<'static> {
-    /// The command line on the server.
+    /// Actor of the commands that an operator runs on the server.
     pub const OPERATOR: Self = Self { name: "operator", origin: None };
 }
 
@@ -125,7 +126,8 @@ impl AuditLog {
         Self(db)
     }
 
-    /// Entries with an id below `before`, newest first; only the entries about `subject`, if given.
+    /// Returns at most `limit` entries with an id below `before`, newest first. If `subject` is given, returns only
+    /// entries about it.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -149,11 +151,11 @@ pub struct AuditEntry {
     pub outcome: String,
     pub address: Option<String>,
     pub trace_id: Option<Uuid>,
-    /// The reason that an operator gave.
+    /// Reason that an operator gave for the action.
     pub reason: Option<String>,
 }
 
-/// An entry to append.
+/// An entry to append to the audit log.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
     pub action: AuditAction,
@@ -162,7 +164,8 @@ pub struct NewEntry<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Appends an entry without a reason, in the transaction of the action that it records.
+/// Appends an entry without a reason, in the same transaction as the recorded action, so that neither is committed
+/// without the other.
 pub async fn append(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -174,7 +177,7 @@ pub async fn append(
     append_entry(db, metrics, actor, &NewEntry { action, subject, outcome, reason: None }).await
 }
 
-/// Appends an entry, in the transaction of the action that it records.
+/// Appends an entry in the same transaction as the recorded action, so that neither is committed without the other.
 pub async fn append_entry(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -184,12 +187,12 @@ pub async fn append_entry(
     let (action, outcome) = (entry.action, entry.outcome.name());
     let id = sql::append(db, actor, entry).await?;
     metrics.wallet_trail_entries_total.with([action.name(), outcome]).increment(1);
-    // The log line names the entry by its id; the subject stays in the database.
+    // The log line contains only the id of the entry. The subject, such as a user, stays in the database.
     info!(event = "trail", trail_id = id, action = action.name(), outcome, "{}", action.name());
     Ok(())
 }
 
-/// Creates the series of every action, so that rates are right from the first entry on.
+/// Creates the counter of every action at zero, so that Prometheus counts the first entry as an increase.
 pub fn preregister(metrics: &Metrics) {
     for action in AuditAction::ALL {
         metrics.wallet_trail_entries_total.preregister([action.name(), "done"]);

@@ -1,4 +1,4 @@
-//! Statements of the audit log.
+//! SQL statements on the audit log.
 
 use sqlx::PgConnection;
 
@@ -25,7 +25,8 @@ pub(super) async fn append(
     Ok(id.fetch_one(db).await?)
 }
 
-/// Entries with an id below `before`, newest first; only the entries about `subject`, if given.
+/// Returns at most `limit` entries with an id below `before`, newest first. If `subject` is given, returns only entries
+/// about it.
 pub(super) async fn list(
     db: &mut PgConnection,
     subject: Option<&str>,

@@ -1,13 +1,13 @@
-//! Access policy of an installation: what an anonymous caller and a signed-in user may do without a key.
+//! The access policy of an installation: permissions of anonymous clients and signed-in users, who have no API key.
 
 use super::TrustedProxies;
 
-/// Rule for wallets that belong to no user.
+/// Rule for access to wallets that belong to no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Access {
-    /// Any client that reaches the port may use them.
+    /// Any client that can connect may use these wallets.
     Open,
-    /// Only requests with a credential may use them.
+    /// Only requests with a credential may use these wallets.
     Closed,
 }
 

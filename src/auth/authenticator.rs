@@ -16,7 +16,8 @@ use crate::secret::Secret;
 /// Longest time that a checked credential is cached. A revocation takes effect on every process within this time.
 pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
 
-/// Credential that a caller presented for a connection, which depends on the credential for longer than a request.
+/// Credential that a client presented when it opened a long-lived connection. It must stay valid while the connection
+/// is open.
 #[derive(Debug, Clone)]
 pub struct PresentedCredential {
     pub token: Secret,
@@ -24,7 +25,7 @@ pub struct PresentedCredential {
     pub checked_at: Instant,
 }
 
-/// Checks credentials. The implementation combines users and API keys.
+/// Checks credentials: the tokens of users, and API keys.
 pub trait Authenticate: Send + Sync {
     /// Returns the caller that the credential belongs to; fails with [`Error::Unauthenticated`] if the credential is
     /// unknown, expired or revoked.
@@ -73,7 +74,7 @@ impl Authenticator {
         Ok(caller)
     }
 
-    /// Returns the caller that the credential belongs to, as of `not_before` or later.
+    /// Returns the caller that the credential belongs to. The check sees every revocation from before `not_before`.
     pub async fn confirm(&self, credential: &Secret, not_before: Instant) -> Result<Caller> {
         self.backend.confirm(credential, not_before).await
     }
@@ -92,7 +93,7 @@ where
     }
 }
 
-/// A caller that has presented a credential, even if access is open.
+/// Extractor for handlers that require a credential, even if access is open.
 #[derive(Debug)]
 pub struct Authenticated(pub Caller);
 
@@ -110,7 +111,8 @@ where
     }
 }
 
-/// The bearer credential of the header `Authorization`. A header with any other content is refused.
+/// Returns the bearer credential in the header `Authorization`, if the request has this header. Returns an error if the
+/// header contains anything else.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -22,7 +22,7 @@ pub struct SignedIn {
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeyGrant {
     pub scopes: Vec<Scope>,
-    /// The user for whom the program acts. If there is one, the scopes apply only to what belongs to this user.
+    /// The user for whom the program acts, if any. The scopes then apply only to objects that belong to this user.
     pub user: Option<UserId>,
 }
 
@@ -33,7 +33,7 @@ pub enum Principal {
     /// optional.
     Anonymous,
     User(SignedIn),
-    /// A program, with what its API key permits.
+    /// A program that presented an API key, with the permissions of the key.
     ApiKey(ApiKeyGrant),
     /// A command that runs on the server itself.
     Operator,
@@ -68,7 +68,8 @@ impl Caller {
         Self { name: Cow::Borrowed("operator"), principal: Principal::Operator, policy }
     }
 
-    /// Name that separates the idempotency keys, holds and webhooks of different callers.
+    /// Name that identifies the caller, such as `user:5`. Idempotency keys, holds and webhooks are stored under it, so
+    /// that callers do not share them.
     pub fn name(&self) -> &str {
         &self.name
     }

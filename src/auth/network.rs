@@ -1,4 +1,4 @@
-//! The network of an address. Limits per address count each network as one client.
+//! The network of a client's address. Limits per address treat all addresses of a network as the same client.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -28,7 +28,7 @@ pub enum Scope {
     #[value(name = "events:write")]
     #[schema(rename = "events:write")]
     EventsWrite,
-    /// Every permission.
+    /// Grants every permission.
     #[value(name = "admin")]
     #[schema(rename = "admin")]
     Admin,
@@ -58,9 +58,9 @@ impl Scope {
     }
 }
 
-/// The checks that operations begin with.
+/// Permission checks, with which operations begin.
 impl Caller {
-    /// Returns the signed-in user. Refuses all other callers.
+    /// Returns the id of the signed-in user, or an error if the caller is not a signed-in user.
     pub fn require_user(&self) -> Result<UserId> {
         match self.principal() {
             Principal::User(user) => Ok(user.id),
@@ -82,7 +82,7 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller without the scope.
+    /// Returns an error unless the caller has the scope.
     pub fn require_scope(&self, scope: Scope) -> Result<()> {
         match self.principal() {
             _ if self.has_scope(scope) => Ok(()),
@@ -91,13 +91,13 @@ impl Caller {
         }
     }
 
-    /// Refuses all callers except this user and callers with the scope.
+    /// Returns an error unless the caller is this user or has the scope.
     pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
         if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
     }
 
-    /// Refuses all callers except this owner, API keys with the scope that act for the owner, and callers with the
-    /// scope for the whole installation.
+    /// Returns an error unless the caller is this owner, is an API key with the scope that acts for the owner, or has
+    /// the scope for the whole installation.
     pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
         match self.principal() {
             Principal::ApiKey(grant)

@@ -31,8 +31,8 @@ impl TrustedProxies {
     }
 }
 
-/// Returns the last address in the chain of proxies that is not a trusted proxy. The client could have forged the
-/// entries before that address.
+/// Returns the address of the client. Of the addresses in `X-Forwarded-For`, followed by the peer of the connection, it
+/// is the last that is not a trusted proxy. Earlier addresses are ignored, because the client could have forged them.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut address = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for");
@@ -44,7 +44,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxie
     while trusted.contain(address) {
         match hops.pop().map(|hop| hop.trim().parse::<IpAddr>()) {
             Some(Ok(before)) => address = before.to_canonical(),
-            // The chain ends at an entry that is not an address.
+            // There is no earlier entry, or it is not an address, so the current address counts as the client's.
             Some(Err(_)) | None => break,
         }
     }

@@ -31,17 +31,18 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller that may not see the wallet.
+    /// Returns an error unless the caller may see the wallet.
     pub fn require_read(&self, wallet: &WalletRecord) -> Result<()> {
         if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletRead) }
     }
 
-    /// Requires the right to withdraw from the wallet and to update it.
+    /// Returns an error unless the caller may withdraw from the wallet and update it.
     pub fn require_spend(&self, wallet: &WalletRecord) -> Result<()> {
         if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Refuses a caller that may not lift a freeze. An owner may not undo the freeze of an operator.
+    /// Returns an error unless the caller may unfreeze the wallet. The user that owns a wallet needs `wallet:write`,
+    /// because an operator may have frozen the wallet.
     pub fn require_unfreeze(&self, wallet: &WalletRecord) -> Result<()> {
         match wallet.user {
             None => self.require_spend(wallet),
@@ -49,15 +50,15 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller that may not create money in the wallet. Without `wallet:write`, this requires self-service
-    /// funding and a wallet that the caller owns.
+    /// Returns an error unless the caller may create money in the wallet by a deposit. A caller without `wallet:write`
+    /// must own the wallet, and self-service funding must be on.
     pub fn require_fund(&self, wallet: &WalletRecord) -> Result<()> {
         let self_service = self.policy().self_service_funding && self.owns(wallet.user);
         if self_service { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Refuses a caller that may not open a wallet with this initial balance or for this user. Returns the user that the
-    /// wallet will belong to.
+    /// Returns the user that a new wallet will belong to, or an error unless the caller may open a wallet with this
+    /// initial balance and for this user.
     pub fn require_open(
         &self,
         initial: Option<Minor>,
@@ -75,23 +76,23 @@ impl Caller {
         Ok(user)
     }
 
-    /// Whether the player is the caller.
+    /// Whether the player is the signed-in caller.
     fn is_player(&self, player: Option<Player>) -> bool {
         matches!(player, Some(Player::User(user)) if self.user_id() == Some(user))
     }
 
-    /// Whether the player is a guest, or an unknown id that may become a guest. There are guests only if access is
-    /// open.
+    /// Whether the player is a guest, or an unknown player id (`None`) that may become a guest. Guests are permitted
+    /// only if access is open.
     fn may_be_guest(&self, player: Option<Player>) -> bool {
         self.policy().access == Access::Open && player.is_none_or(Player::is_guest)
     }
 
-    /// Whether the caller acts as this guest: a request without a credential.
+    /// Whether the request has no credential, and therefore acts as the guest with this player id.
     fn acts_as_guest(&self, player: Option<Player>) -> bool {
         matches!(self.principal(), Principal::Anonymous) && self.may_be_guest(player)
     }
 
-    /// Refuses a caller that may not see the balance of a player; `None` stands for an unknown player id.
+    /// Returns an error unless the caller may see the balance of a player. `None` stands for an unknown player id.
     pub fn require_read_player(&self, player: Option<Player>) -> Result<()> {
         if self.is_player(player) || self.may_be_guest(player) {
             return Ok(());
@@ -100,7 +101,7 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Refuses a caller that may not take money from a player.
+    /// Returns an error unless the caller may take money from a player.
     pub fn require_spend_player(&self, player: Option<Player>) -> Result<()> {
         if self.is_player(player) || self.acts_as_guest(player) {
             return Ok(());
@@ -109,8 +110,8 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Refuses a caller that may not create money for a player. Returns whether an unknown player id may become a
-    /// guest.
+    /// Returns an error unless the caller may create money for a player by a deposit. Otherwise returns whether an
+    /// unknown player id may become a guest.
     pub fn require_fund_player(&self, player: Option<Player>) -> Result<bool> {
         let is_self_service = self.policy().self_service_funding
             && (self.is_player(player) || self.acts_as_guest(player));
@@ -126,7 +127,7 @@ impl Caller {
         player != Player::Guest || self.policy().access == Access::Open
     }
 
-    /// Refuses a guest from a time when access was open, if access is closed now.
+    /// Returns an error if the player is a guest and access is closed. Such a guest was created while access was open.
     fn require_holder(&self, player: Option<Player>) -> Result<()> {
         match player {
             Some(Player::Guest) if self.policy().access == Access::Closed => {
@@ -136,7 +137,7 @@ impl Caller {
         }
     }
 
-    /// Refuses a caller that may see no wallet at all; returns the wallets that the caller may see.
+    /// Returns which wallets the caller may see in a list, or an error if the caller may not see any wallet.
     pub fn require_visibility(&self) -> Result<Visibility> {
         let is_open = self.policy().access == Access::Open;
         match (self.principal(), is_open) {

@@ -1,4 +1,5 @@
-//! The canary's transfer: one minor unit moves between two system accounts and back. No customer's balance changes.
+//! The test transfer of the canary, a monitor that uses the API like a customer: one minor unit moves between two
+//! system accounts and back, so that no customer's balance changes.
 
 use super::{RequestMeta, Wallets, from_post_error};
 use crate::auth::Principal;

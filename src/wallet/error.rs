@@ -1,4 +1,4 @@
-//! Refusals of the ledger as errors of the API.
+//! Converts refusals of the ledger into errors of the API.
 
 use super::transfer::{KEY_CLAIMED, wallet_of};
 use crate::error::Error;
@@ -7,7 +7,8 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::{PostError, Refusal};
 
-/// Returns the API error of a failed posting, with amounts in this currency, or in minor units if it is not known.
+/// Returns the API error for a failed posting. Amounts in the error are in this currency, or in minor units if the
+/// currency is not known.
 pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> Error {
     match error {
         PostError::Refused(refusal) => from_refusal(refusal, currency),

@@ -19,13 +19,13 @@ pub struct HistoryQuery {
     pub from: Option<OffsetDateTime>,
     /// End of the history, exclusive.
     pub to: Option<OffsetDateTime>,
-    /// Seq of the last entry of the previous page.
+    /// Sequence number of the last entry of the previous page. The next page contains only older entries.
     pub before_seq: Option<i64>,
     pub limit: i64,
 }
 
 impl Wallets {
-    /// A page of a wallet's history, with the wallet's record.
+    /// Returns a page of a wallet's history, and the wallet's record.
     pub async fn history(
         &self,
         caller: &Caller,
@@ -43,7 +43,7 @@ impl Wallets {
         Ok((record, read::history(&mut db, BOOK, id.into(), range).await?))
     }
 
-    /// The statement of a wallet between two moments.
+    /// Returns the statement of a wallet between two moments, whose entries are not read yet.
     pub async fn statement(
         &self,
         caller: &Caller,
@@ -74,7 +74,8 @@ pub struct Statement {
     pub record: Arc<WalletRecord>,
     pub opening: WalletBalance,
     pub closing: WalletBalance,
-    /// End of the statement, if the caller gave an end; earlier than the given end if that is not final yet.
+    /// End of the statement, if the caller gave an end. It is earlier than the given end if transfers from before that
+    /// end may still be committed.
     pub until: Option<OffsetDateTime>,
     range: HistoryRange,
     wallets: Wallets,
@@ -82,7 +83,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The next entries; none when the statement is complete.
+    /// Returns the next entries, or `None` when the statement is complete.
     pub async fn next_page(&mut self) -> Result<Option<Vec<HistoryEntry>>> {
         if self.is_complete {
             return Ok(None);
@@ -91,7 +92,8 @@ impl Statement {
         let HistoryPage { entries, archived_before } =
             read::history(&mut db, BOOK, self.id.into(), self.range).await?;
         if archived_before.is_some() {
-            // An archive began after the statement did: without its entries the balances would not add up.
+            // Entries were archived after the statement was begun. If they belong to it, the balances would not add up
+            // without them.
             read::require_in_book(&mut db, BOOK, self.range.from).await?;
         }
         match entries.last() {
@@ -104,7 +106,8 @@ impl Statement {
     }
 }
 
-/// Range of the book between two moments: the first seq in the range, and the first seq behind the range.
+/// Returns the range of sequence numbers in the ledger between two moments: the first number in the range, and the
+/// first number after it.
 async fn seqs_between(
     db: &mut PgConnection,
     from: Option<OffsetDateTime>,

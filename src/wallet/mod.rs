@@ -1,7 +1,7 @@
 //! Wallets: accounts of the ledger with an owner, and the operations on them.
 //!
-//! Every operation takes the caller and begins with a `require_...` ([`access`]): HTTP, gRPC and the slices above call
-//! the same operations.
+//! Every operation takes the caller and begins with a permission check (`require_...`, in [`access`]), because HTTP
+//! handlers, gRPC services and other modules all call the same operations.
 
 pub mod access;
 mod canary;
@@ -46,10 +46,10 @@ use self::main_wallet::MainWallet;
 
 pub use self::records::WalletRecord;
 
-/// Id of the ledger's book that contains all wallets.
+/// Id of the book that contains all wallets. A database can contain several books, which are separate ledgers.
 const BOOK: i32 = 1;
 
-/// Companions of this slice: statements that commit in the same transaction as a posting.
+/// Companions of this module: SQL statements that commit in the same transaction as a posting.
 pub static COMPANIONS: [&CompanionKind; 9] = [
     &sql::OPENED,
     &main_wallet::OPENED_MAIN,
@@ -82,7 +82,7 @@ pub struct WalletArgs {
 }
 
 impl WalletArgs {
-    /// The default currency, which must be supported.
+    /// Returns the default currency, or an error if it is not a supported currency.
     pub fn default_currency(&self, currencies: &Currencies) -> anyhow::Result<Currency> {
         let code = &self.default_currency;
         currencies.find(code).with_context(|| {
@@ -100,7 +100,7 @@ pub struct Wallet {
     pub available: Minor,
     /// The part of the balance that is reserved by holds.
     pub held: Minor,
-    /// Id of the deposit or withdrawal; none after other operations.
+    /// Id of the deposit or withdrawal; `None` after other operations.
     pub transfer: Option<TransferId>,
     /// Whether an earlier request with the same idempotency key has done the operation.
     pub replayed: bool,
@@ -120,7 +120,7 @@ pub struct NewWallet<'a> {
     pub owner: &'a str,
     pub currency: Currency,
     pub initial: Option<Minor>,
-    /// The user that will own the wallet; if absent, the user of the caller, if there is one.
+    /// The user that will own the wallet; if absent, the signed-in caller, if any.
     pub user: Option<UserId>,
 }
 
@@ -151,7 +151,7 @@ impl std::ops::Deref for Wallets {
     }
 }
 
-/// Caller, idempotency key and trace of a request.
+/// Caller, idempotency key and trace id of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestMeta<'a> {
     pub caller: &'a Caller,
@@ -160,8 +160,8 @@ pub struct RequestMeta<'a> {
 }
 
 impl RequestMeta<'_> {
-    /// A posting with the request's idempotency key. `content` is the parsed request, in which `100` and `"100.00"` are
-    /// the same.
+    /// Creates a posting with the request's idempotency key. `content` is the request after parsing, so that `100` and
+    /// `"100.00"` count as the same content.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
@@ -238,14 +238,14 @@ impl Wallets {
         posting.companions.push(companion);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(currency)))?;
-        // The posting of a replay contains the id that the first request opened.
+        // For a replay, this is the id of the wallet that the first request opened, not the new id above.
         let id = WalletId(posted.rows.first().ok_or_else(nothing_posted)?.debit.0);
         let record = self.record(id).await?;
         self.count_posted(&posted, currency);
         after(id, record, &posted)
     }
 
-    /// Counts the amounts of a posting, unless it is a replay.
+    /// Adds the amounts of a posting to the metrics, unless the posting is a replay.
     fn count_posted(&self, posted: &Posted, currency: Currency) {
         for row in posted.rows.iter().filter(|_| !posted.replayed) {
             self.count_moved(currency, row.kind, row.amount);
@@ -261,7 +261,7 @@ impl Wallets {
     }
 }
 
-/// A wallet after a posting that touched it.
+/// Returns a wallet as it is after a posting.
 fn after(id: WalletId, record: Arc<WalletRecord>, posted: &Posted) -> Result<Wallet> {
     let available = posted.available(id.into()).ok_or_else(nothing_posted)?;
     let held = posted.held(id.into());

@@ -24,16 +24,17 @@ pub struct WalletBalance {
     pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// Point in the book that the balance refers to, if the caller asked for a moment.
+    /// Position in the ledger that the balance refers to, if the caller asked for a moment.
     pub as_of: Option<AsOf>,
 }
 
-/// A point in the book.
+/// A position in the ledger, and its moment.
 #[derive(Debug, Clone, Copy)]
 pub struct AsOf {
     /// The last transfer that the balance includes.
     pub seq: i64,
-    /// Moment of the balance: the requested one, or the newest one at which the balance is final.
+    /// Moment of the balance: the requested moment, or an earlier moment if transfers from before the requested moment
+    /// may still be committed.
     pub at: OffsetDateTime,
 }
 
@@ -47,7 +48,7 @@ impl WalletBalance {
     }
 }
 
-/// Members of a wallet that only its detail view contains.
+/// Data of a wallet that lists of wallets leave out.
 #[derive(Debug)]
 pub struct WalletDetail {
     pub state: AccountState,
@@ -58,14 +59,14 @@ pub struct WalletDetail {
 }
 
 impl Wallets {
-    /// The record of a wallet that the caller may see.
+    /// Returns the record of a wallet, or an error unless the caller may see the wallet.
     pub async fn visible_record(&self, caller: &Caller, id: WalletId) -> Result<Arc<WalletRecord>> {
         let record = self.record(id).await?;
         caller.require_read(&record)?;
         Ok(record)
     }
 
-    /// The balance of a wallet, now or at a moment in the past.
+    /// Returns the balance of a wallet, now or at a moment in the past.
     pub async fn balance(
         &self,
         caller: &Caller,
@@ -87,7 +88,7 @@ impl Wallets {
         Ok(WalletBalance { as_of: Some(AsOf { seq, at }), ..balance })
     }
 
-    /// A wallet with everything that its detail view shows.
+    /// Returns a wallet with its balance and details.
     pub async fn detail(
         &self,
         caller: &Caller,
@@ -97,15 +98,15 @@ impl Wallets {
         self.find_detail(id).await
     }
 
-    /// Newest moment up to which the book cannot change any more.
+    /// Returns the newest moment up to which the ledger is final: no transfer from before it can still be committed.
     ///
-    /// It must be read before the snapshot that the response is computed from: an earlier snapshot may lack a batch
+    /// A caller must read it before taking the snapshot for the response, because an earlier snapshot may lack a batch
     /// from before this moment.
     pub(super) async fn settled_until(&self) -> Result<OffsetDateTime> {
         read::settled_until(&mut *self.db.acquire("wallet.settled").await?, BOOK).await
     }
 
-    /// A wallet in detail, for operations that have checked the caller.
+    /// Returns a wallet with its balance and details, without checking whether the caller may see it.
     pub(super) async fn find_detail(&self, id: WalletId) -> Result<(WalletBalance, WalletDetail)> {
         let record = self.record(id).await?;
         let mut db = self.db.snapshot("wallet.detail").await?;
@@ -118,7 +119,7 @@ impl Wallets {
         Ok((balance, WalletDetail { state, created_at, closed_at, label, metadata }))
     }
 
-    /// The wallets that the caller sees, in the order of their ids.
+    /// Returns the wallets that the caller may see and that match the filter, in the order of their ids.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -157,7 +158,7 @@ impl Wallets {
     }
 }
 
-/// Reads the current balance of a wallet, and notes the position of that read.
+/// Reads the current balance of a wallet, and notes the position in the ledger of this read for the response.
 async fn current_balance(
     db: &mut PgConnection,
     id: WalletId,
@@ -171,7 +172,7 @@ async fn current_balance(
     Ok(WalletBalance { id, record, available, held, as_of: None })
 }
 
-/// The balance of a wallet after the transfer with this seq.
+/// Returns the balance of a wallet after the transfer with this sequence number.
 pub(super) async fn balance_at(
     db: &mut PgConnection,
     id: WalletId,

@@ -19,7 +19,7 @@ pub struct WalletRecord {
     pub user: Option<UserId>,
 }
 
-/// A wallet's account has the wallet's id.
+/// Returns the account of a wallet, which has the same number as its id.
 impl From<WalletId> for AccountId {
     fn from(id: WalletId) -> Self {
         Self(id.0)
@@ -27,7 +27,7 @@ impl From<WalletId> for AccountId {
 }
 
 impl Wallets {
-    /// The record of a wallet; 404 if it does not exist.
+    /// Returns the record of a wallet, or a 404 error if the wallet does not exist.
     pub(crate) async fn record(&self, id: WalletId) -> Result<Arc<WalletRecord>> {
         match self.records.get(&id) {
             Some(record) => Ok(record),
@@ -44,7 +44,7 @@ impl Wallets {
         Ok(record)
     }
 
-    /// The records of many wallets; those that do not exist are left out.
+    /// Returns the records of these wallets, without wallets that do not exist.
     pub(crate) async fn find_records(
         &self,
         ids: impl Iterator<Item = WalletId>,

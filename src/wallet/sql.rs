@@ -1,4 +1,4 @@
-//! Statements of wallets.
+//! SQL statements on wallets.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 
-/// Inserts a wallet's row together with the opening of its account.
+/// Companion that inserts a wallet's row in the same transaction that opens its account.
 pub(super) static OPENED: CompanionKind = CompanionKind {
     name: "wallet.opened",
     sql: "
@@ -24,7 +24,7 @@ with input as (
 )",
 };
 
-/// Numbers of open and of closed wallets.
+/// Returns the number of open wallets and the number of closed wallets.
 pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
     let row = sqlx::query!(
         r#"select count(*) filter (where closed_at is null) as "open!", count(closed_at) as "closed!" from wallet"#
@@ -33,13 +33,13 @@ pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
     Ok((row.open, row.closed))
 }
 
-/// The id of the next wallet.
+/// Reserves and returns the id of a new wallet.
 pub(super) async fn next_id(db: &mut PgConnection) -> Result<WalletId> {
     let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!: WalletId""#);
     Ok(id.fetch_one(db).await?)
 }
 
-/// The row of one wallet.
+/// Returns the row of a wallet.
 pub(super) async fn find(db: &mut PgConnection, id: WalletId) -> Result<Option<WalletRow>> {
     let row = sqlx::query_as!(
         WalletRow,
@@ -49,7 +49,7 @@ pub(super) async fn find(db: &mut PgConnection, id: WalletId) -> Result<Option<W
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The rows of many wallets.
+/// Returns the rows of these wallets, without wallets that do not exist.
 pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<WalletRow>> {
     let rows = sqlx::query_as!(
         WalletRow,
@@ -59,7 +59,7 @@ pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Members of a wallet that only its detail view contains.
+/// Columns of a wallet that lists of wallets leave out.
 pub(super) struct DetailRow {
     pub created_at: OffsetDateTime,
     pub closed_at: Option<OffsetDateTime>,
@@ -76,7 +76,7 @@ pub(super) async fn detail(db: &mut PgConnection, id: WalletId) -> Result<Option
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Row of a wallet, without the members of the detail view.
+/// Row of a wallet, without the columns of [`DetailRow`].
 pub(super) struct WalletRow {
     pub id: WalletId,
     pub currency: String,
@@ -95,7 +95,7 @@ pub struct WalletFilter<'a> {
     pub limit: i64,
 }
 
-/// All wallets, in the order of their ids.
+/// Returns a page of all wallets, in the order of their ids.
 pub(super) async fn list(
     db: &mut PgConnection,
     filter: WalletFilter<'_>,
@@ -115,10 +115,10 @@ pub(super) async fn list(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// All wallets in a currency, in the order of their ids.
+/// Returns a page of all wallets in a currency, in the order of their ids.
 ///
-/// A separate statement that compares rows, so that every plan begins in the index on the currency: a scan by id would
-/// read all wallets, even for a currency that few of them have.
+/// The statement compares pairs of currency and id, so that Postgres always uses the index on the currency. A scan by
+/// id would read all wallets, even if few of them have this currency.
 pub(super) async fn list_of_currency(
     db: &mut PgConnection,
     currency: &str,
@@ -140,7 +140,7 @@ pub(super) async fn list_of_currency(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The wallets that a caller without `wallet:read` sees, in the order of their ids.
+/// Returns a page of the wallets that a caller without `wallet:read` may see, in the order of their ids.
 pub(super) async fn list_visible(
     db: &mut PgConnection,
     visibility: Visibility,
@@ -185,7 +185,7 @@ pub(super) async fn list_visible(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The wallets in a currency that a caller without `wallet:read` sees, in the order of their ids.
+/// Returns a page of the wallets in a currency that a caller without `wallet:read` may see, in the order of their ids.
 pub(super) async fn list_visible_of_currency(
     db: &mut PgConnection,
     currency: &str,
@@ -234,7 +234,7 @@ pub(super) async fn list_visible_of_currency(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The wallets with this owner label that the caller sees.
+/// Returns a page of the wallets with this owner label that the caller may see.
 pub(super) async fn list_of_owner(
     db: &mut PgConnection,
     owner: &str,
@@ -267,7 +267,7 @@ pub(super) async fn list_of_owner(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The user whose wallets are visible, and whether wallets of no user are visible.
+/// Returns the user whose wallets are visible, and whether wallets of no user are visible.
 fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
     match visibility {
         Visibility::All | Visibility::Unowned => (None, true),

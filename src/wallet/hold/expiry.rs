@@ -1,7 +1,7 @@
 //! Expiry of holds that were not captured in time. Every process may run it, because each hold ends only once.
 //!
-//! A round reads all due holds, page by page, and ends many of them concurrently, so that they share commits. A hold
-//! that cannot end is retried with backoff and never blocks the others.
+//! A round reads all holds whose expiry has passed, page by page, and ends many of them concurrently, so that the
+//! ledger commits them in shared batches. A hold that cannot end is retried with backoff and never blocks the others.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 /// Longest pause before the next expiry is looked up again: a hold that expires earlier may have been placed meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often the gauges of held amounts are updated.
+/// Time between two updates of the metrics of held amounts.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How often wallets are counted, which reads all of them.
+/// Time between two counts of wallets for the metrics. A count is expensive, because it reads all wallets.
 const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Maximum number of holds of one page.
+/// Maximum number of holds that are read from the database at once.
 const PAGE_MAX: i64 = 1_000;
 
 /// Maximum number of holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of
@@ -40,7 +40,7 @@ const BACKOFF_MIN: Duration = Duration::from_secs(5);
 /// Longest pause before a hold that could not expire is retried.
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 
-/// Maximum number of holds whose backoff is remembered; further ones are retried in every round.
+/// Maximum number of holds whose backoff is remembered. Further holds are retried in every round.
 const BACKOFFS_MAX: usize = 100_000;
 
 /// Expires holds and updates the gauges of held amounts and of wallets, until shutdown.
@@ -55,7 +55,7 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
                 tracing::warn!(
                     event = "hold.expiry_failed",
                     error.message = error.into_cause().to_string(),
-                    "expired holds could not be read; retrying"
+                    "cannot read which holds have expired; retrying"
                 );
                 PAUSE_AFTER_ROUND
             }
@@ -92,7 +92,7 @@ impl Expiry {
         Self { wallets, backoffs: HashMap::new() }
     }
 
-    /// Ends the holds that are due, if there are any, and returns the pause until there may be more.
+    /// Ends the holds whose expiry has passed, if any, and returns the pause before the next check.
     async fn round_if_due(&mut self) -> Result<Duration> {
         let mut db = self.wallets.db.acquire("wallet.next_expiry").await?;
         let seconds = sql::seconds_to_next_expiry(&mut db).await?;
@@ -107,7 +107,7 @@ impl Expiry {
         }
     }
 
-    /// Ends every hold that is due now, and returns how many ended.
+    /// Ends every hold whose expiry has passed, and returns how many holds ended.
     pub async fn round(&mut self) -> Result<usize> {
         let (mut ended, mut after) = (0, None);
         loop {
@@ -140,10 +140,11 @@ impl Expiry {
                     self.wallets.metrics.wallet_holds_expired_total.increment(1);
                     self.backoffs.remove(&id);
                 }
-                // Another process or a capture ended it first.
+                // Another process or a capture ended the hold first.
                 Err(Error::HoldEnded(_)) => drop(self.backoffs.remove(&id)),
                 Err(error) => {
-                    // The outage is not the fault of the hold: the next round retries it without backoff.
+                    // An outage of the database is not a problem of the hold, so the next round retries the hold
+                    // without backoff.
                     if !matches!(error, Error::DatabaseUnavailable(_)) {
                         self.back_off(id);
                     }
@@ -159,7 +160,7 @@ impl Expiry {
                 holds = failed,
                 error.message = error.to_string(),
                 error.chain = error.cause().map(|cause| format!("{cause:#}")),
-                "holds could not expire; each is retried with backoff"
+                "some holds could not be released at their expiry; each is retried with backoff"
             );
         }
         ended

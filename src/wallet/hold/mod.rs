@@ -1,8 +1,8 @@
 //! Holds: money that is reserved, and later captured or released. The id of a hold is the id of the transfer that
 //! placed it.
 //!
-//! The row of a hold changes in the same transaction as its money, and only if the row is unchanged since the
-//! transition was decided. Of two concurrent transitions, the second is decided again.
+//! A capture, void or expiry updates the row of the hold in the same transaction that moves the money, and only if the
+//! row is unchanged since the operation was decided. Of two concurrent operations, the second is decided again.
 
 pub mod expiry;
 mod sql;
@@ -27,13 +27,13 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 pub use self::sql::{MOVED, PLACED};
 pub use self::transition::{CaptureRest, Transition};
 
-/// How long a hold lasts by default.
+/// Lifetime of a hold if the client gives none.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_hours(7 * 24);
 
 /// Longest lifetime of a hold.
 pub const LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
 
-/// A hold in its current state, or in its state after an earlier transfer.
+/// A hold as it is now, or as it was after an earlier transfer.
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub id: HoldId,
@@ -46,10 +46,10 @@ pub struct Hold {
     pub created_at: OffsetDateTime,
     pub state: HoldState,
     pub note: Note,
-    /// Name of the caller that placed it.
+    /// Name of the caller that placed the hold.
     placed_by: String,
     version: i32,
-    /// In the result of a transition, the transfer that made it; otherwise the transfer that placed the hold.
+    /// After a capture, void or expiry, the transfer that it made; otherwise the transfer that placed the hold.
     pub transfer: TransferId,
     pub replayed: bool,
 }
@@ -86,13 +86,14 @@ impl FromStr for HoldState {
 }
 
 impl Hold {
-    /// The part that is still reserved.
+    /// Returns the amount that is still reserved.
     pub fn remaining(&self) -> Minor {
         let done = self.captured.checked_add(self.released);
         done.and_then(|done| self.amount.checked_sub(done)).unwrap_or_default()
     }
 
-    /// The hold after a part of it was captured and another part released.
+    /// Returns the hold after these parts were captured and released. `end` is the kind of transfer that released the
+    /// money.
     fn moved(&self, captured: Minor, released: Minor, end: TransferKind) -> Self {
         let add = |so_far: Minor, more: Minor| so_far.checked_add(more).unwrap_or(so_far);
         let mut after = Self {
@@ -179,7 +180,7 @@ impl Wallets {
         }
     }
 
-    /// Returns a hold that the caller placed, or whose wallet the caller may see. Other holds are answered with 404.
+    /// Returns a hold that the caller placed, or whose wallet the caller may see. Other callers get 404.
     pub async fn get_hold(&self, caller: &Caller, id: HoldId) -> Result<Hold> {
         let row = sql::find(&mut *self.db.snapshot("wallet.get_hold").await?, id).await?;
         let row = row.ok_or(Error::NotFound("hold"))?;
@@ -192,7 +193,7 @@ impl Wallets {
         }
     }
 
-    /// The holds of a wallet with an id below `before`, newest first.
+    /// Returns at most `limit` holds of a wallet with an id below `before`, newest first.
     pub async fn list_holds(
         &self,
         caller: &Caller,
@@ -213,8 +214,8 @@ impl Wallets {
         row.into_hold(record.currency)
     }
 
-    /// Returns, for a replay, the hold as it was after the first request: computed from the transfers linked to the
-    /// hold.
+    /// Returns, for a repeated request, the hold as it was after the first request. It is computed from the transfers
+    /// that are linked to the hold.
     async fn hold_after(&self, id: HoldId, posted: &Posted) -> Result<Hold> {
         let hold = self.find_hold(id).await?;
         let mut db = self.db.acquire("wallet.hold_after").await?;

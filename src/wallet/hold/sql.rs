@@ -1,4 +1,4 @@
-//! Statements of holds.
+//! SQL statements on holds.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use crate::ledger::companion::CompanionKind;
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::BOOK;
 
-/// Inserts a new hold under the id of its transfer.
+/// Companion (a statement in the transaction of a posting) that inserts a new hold, under the id of its transfer.
 pub static PLACED: CompanionKind = CompanionKind {
     name: "wallet.hold_placed",
     sql: "
@@ -27,8 +27,9 @@ with input as (
 )",
 };
 
-/// Updates a hold if its row is unchanged since the decision. All members are compared, because after a restore of the
-/// database the same id may belong to another hold.
+/// Companion (a statement in the transaction of a posting) that updates a hold, if its row is unchanged since the
+/// posting was decided. All columns are compared, because after a restore of the database the same id may belong to
+/// another hold.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "wallet.hold_moved",
     sql: "
@@ -52,7 +53,7 @@ with input as (
 )",
 };
 
-/// A moment as it is written in the JSON of a companion row.
+/// Formats a moment for a companion, whose row is passed to Postgres as JSON.
 pub(super) fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }
@@ -111,7 +112,7 @@ pub(super) struct DueHold {
     pub expires_at: OffsetDateTime,
 }
 
-/// Seconds until the first open hold expires, if there is one.
+/// Returns the seconds until the first open hold expires; `None` if there is no open hold.
 pub(super) async fn seconds_to_next_expiry(db: &mut PgConnection) -> Result<Option<f64>> {
     let seconds = sqlx::query_scalar!(
         r#"select extract(epoch from min(expires_at) - now())::float8 as "seconds"
@@ -120,7 +121,8 @@ pub(super) async fn seconds_to_next_expiry(db: &mut PgConnection) -> Result<Opti
     Ok(seconds.fetch_one(db).await?)
 }
 
-/// Open holds that are past their expiry, the oldest expiry first, beginning after the hold `after`.
+/// Returns at most `limit` open holds that are past their expiry, the oldest expiry first, beginning after the hold
+/// `after`.
 pub(super) async fn expired(
     db: &mut PgConnection,
     after: Option<(OffsetDateTime, HoldId)>,
@@ -140,7 +142,7 @@ pub(super) async fn expired(
     Ok(due.fetch_all(db).await?)
 }
 
-/// Amount that open holds reserve, by currency.
+/// Returns the amount that open holds reserve in each currency.
 pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
         r#"

@@ -28,7 +28,7 @@ const ATTEMPTS_MAX: u32 = 32;
 #[derive(Debug, Clone, Copy)]
 pub enum Transition<'a> {
     Capture {
-        /// A decimal; all of the remaining amount if absent.
+        /// Amount to capture, as a decimal; the whole remaining amount if absent.
         amount: Option<&'a str>,
         /// The receiving wallet; if absent, the money leaves the system.
         to: Option<WalletId>,
@@ -60,7 +60,7 @@ struct Moved<'a> {
 }
 
 impl Wallets {
-    /// Captures or voids a hold, for the caller that placed the hold and for callers with `wallet:write`.
+    /// Captures or voids a hold. The caller must have placed the hold or have the scope `wallet:write`.
     pub async fn transition_hold(
         &self,
         id: HoldId,
@@ -73,7 +73,7 @@ impl Wallets {
         self.retry_transition(id, transition, Some(meta)).await
     }
 
-    /// Expires a hold that is due.
+    /// Ends a hold whose expiry has passed, and releases its money.
     pub(super) async fn expire_hold(&self, id: HoldId) -> Result<Hold> {
         self.retry_transition(id, Transition::Expire, None).await
     }
@@ -103,7 +103,8 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Decides and posts a transition of the given hold; `None` if another transition changed the hold first.
+    /// Tries once to decide and post a transition of the given hold. Returns `None` if another transition changed the
+    /// hold first.
     async fn try_transition(
         &self,
         hold: &Hold,
@@ -119,7 +120,7 @@ impl Wallets {
         let (posting, after) = match change.decide(hold) {
             Ok(decided) => decided,
             Err(error) => {
-                // The first attempt of this very request may have ended the hold.
+                // An earlier attempt of the same request may have ended the hold.
                 let first = match meta {
                     Some(meta) => self.find_replay(meta, change.operation(), &content).await?,
                     None => None,
@@ -149,13 +150,13 @@ impl Wallets {
         }
     }
 
-    /// Refuses a caller that may not end the hold. Owning the wallet is not enough: the money is promised to another
-    /// party.
+    /// Returns an error unless the caller may capture or void the hold. Owning the wallet is not enough, because the
+    /// money is promised to another party.
     async fn require_transition(&self, caller: &Caller, hold: &Hold) -> Result<()> {
         if hold.placed_by == caller.name() || caller.has_scope(Scope::WalletWrite) {
             return Ok(());
         }
-        // A caller that may not even see the hold is answered 404.
+        // A caller that may not even see the hold gets 404.
         match caller.require_read(&*self.record(hold.wallet).await?) {
             Ok(()) => caller.require_scope(Scope::WalletWrite),
             Err(_) => Err(Error::NotFound("hold")),
@@ -163,7 +164,7 @@ impl Wallets {
     }
 }
 
-/// Whether another transition came first: the row of the hold, or its money, has changed.
+/// Whether the ledger refused the posting because another transition changed the hold first.
 fn is_overtaken(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::Companion(why) => *why == CHANGED,
@@ -202,7 +203,7 @@ impl ResolvedTransition {
         }
     }
 
-    /// The parsed request as text, which detects other content under the same idempotency key.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
     fn content(&self, hold: HoldId) -> Vec<String> {
         let mut content = vec![hold.to_string()];
         if let Self::Capture { amount, to, rest } = self {
@@ -214,7 +215,7 @@ impl ResolvedTransition {
         content
     }
 
-    /// The posting of the transition, and the hold after it.
+    /// Checks that the hold permits the transition. Returns the posting that makes it, and the hold afterwards.
     fn decide(&self, hold: &Hold) -> Result<(Posting, Hold)> {
         let expired = hold.expires_at <= OffsetDateTime::now_utc();
         match (hold.state, self) {

@@ -39,16 +39,16 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct CreateBatch<'a> {
-    /// Whether the transfers take effect all or none; otherwise each succeeds or fails by itself.
+    /// Whether all transfers take effect or none; if false, each succeeds or fails by itself.
     #[serde(default)]
     atomic: bool,
-    /// At most 10,000.
+    /// The transfers, at most 10,000.
     #[serde(borrow)]
     #[schema(required, value_type = Vec<CreateTransfer<'static>>)]
     transfers: BoundedList<Object<CreateTransfer<'a>>, TRANSFERS_MAX>,
 }
 
-/// Results of the transfers, in their order.
+/// Results of the transfers, in the order of the request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Batch)]
 struct BatchBody {
@@ -88,9 +88,9 @@ impl BatchResultBody {
 
 /// Create many transfers
 ///
-/// With `atomic`, all take effect or none: the response is 201, or the problem of the first transfer that is refused.
-/// Without it, each succeeds or fails by itself, a later one may be posted before an earlier one, and a repetition with
-/// the same `Idempotency-Key` posts only the missing ones.
+/// With `atomic`, all transfers take effect or none: the response is 201, or the problem of the first transfer that is
+/// refused. Without `atomic`, each transfer succeeds or fails by itself, a later transfer may be posted before an
+/// earlier transfer, and repeating the request with the same `Idempotency-Key` posts only the missing transfers.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),

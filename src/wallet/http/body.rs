@@ -1,4 +1,4 @@
-//! Members of wallet requests and answers: amounts, ids of wallets, notes.
+//! Members that wallet requests and responses have in common: amounts, ids of wallets, notes.
 
 use crate::auth::Caller;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::wallet::transfer::Note;
 /// Longest memo of a transfer, in characters.
 const MEMO_MAX: usize = 500;
 
-/// Caller, idempotency key and trace of a request, for the operation.
+/// Collects the caller, the idempotency key and the trace id of a request, which every operation needs.
 pub(crate) fn request_meta<'a>(
     caller: &'a Caller,
     key: &'a IdempotencyKey,
@@ -25,7 +25,7 @@ pub(crate) fn request_meta<'a>(
     RequestMeta { caller, key, trace: context.stored_trace() }
 }
 
-/// An amount or a balance in an answer.
+/// Formats an amount or a balance for a response.
 pub(crate) fn number(minor: Minor, currency: Currency) -> Result<JsonDecimal> {
     JsonDecimal::new(minor.exact(currency).to_string())
 }
@@ -35,7 +35,7 @@ pub(super) fn wallet_id(raw: &str) -> Result<WalletId, String> {
     fields::id(raw).map(WalletId).ok_or_else(|| "must be the id of a wallet".to_owned())
 }
 
-/// Text of a decimal that must be present. It becomes an amount once its currency is known.
+/// Validates a required decimal and returns its text, which is parsed as an amount once the currency is known.
 pub(crate) fn required_decimal<'a>(
     validator: &mut Validator,
     pointer: &str,
@@ -47,7 +47,7 @@ pub(crate) fn required_decimal<'a>(
     optional_decimal(validator, pointer, field)
 }
 
-/// Text of a decimal that may be absent.
+/// Validates an optional decimal and returns its text.
 pub(crate) fn optional_decimal<'a>(
     validator: &mut Validator,
     pointer: &str,

@@ -1,4 +1,4 @@
-//! `POST /wallet/probe`: the canary's transfer, through the same code as every customer's.
+//! `POST /wallet/probe`: a harmless test transfer for monitors, made by the same code as every customer's transfer.
 
 use axum::Extension;
 use axum::extract::{FromRef, State};

@@ -35,7 +35,7 @@ where
     OpenApiRouter::new().routes(routes!(list_history))
 }
 
-/// Direction of an entry, as the wallet sees it.
+/// Direction in which the money moved, from the wallet's point of view.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = HistoryDirection)]
 #[serde(rename_all = "snake_case")]
@@ -73,17 +73,18 @@ pub(super) struct HistoryEntryBody {
     pub(super) kind: &'static str,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     pub(super) at: String,
-    /// `held` and `released` leave the balance as it is; with `none` only the state changed.
+    /// Direction of the money. `held` and `released` do not change the balance; `none` means that only the state
+    /// changed.
     pub(super) direction: Direction,
-    /// The other wallet; null for the outside world.
+    /// Id of the other wallet; null for the outside world.
     #[schema(required, example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
     pub(super) amount: JsonDecimal,
-    /// Balance after it.
+    /// Balance of the wallet after the transfer.
     #[schema(value_type = f64, example = 1099.00)]
     pub(super) balance: JsonDecimal,
-    /// Part of the balance that could be spent after it.
+    /// Part of the balance that could be spent after the transfer.
     #[schema(value_type = f64, example = 1099.00)]
     pub(super) available: JsonDecimal,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,11 +93,11 @@ pub(super) struct HistoryEntryBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// The transfer that it completes or refunds.
+    /// Id of the transfer that this transfer completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
-    /// Trace of the request that made it, for logs and traces.
+    /// Trace id of the request that made the transfer, to find it in logs and traces.
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     pub(super) trace_id: Option<String>,
 }
@@ -176,7 +177,8 @@ async fn list_history(
     };
     let (record, page) = wallets.history(&caller, id, range).await?;
     let HistoryPage { entries, archived_before } = page;
-    // The page after the last transfer in the book is refused, so that a client notices that older ones are archived.
+    // If older transfers are archived, the response links to a page that the server will refuse, so that the client
+    // notices that its history is incomplete.
     let last = last_of_full_page(&entries, limit).map(|last| last.seq).or(archived_before);
     let next = last.map(|last| {
         let mut next = format!("/wallet/{id}/history?limit={limit}&after={last}");

@@ -42,7 +42,7 @@ where
         .routes(routes!(list_holds))
 }
 
-/// Reserved money.
+/// A hold, which reserves money of a wallet.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Hold)]
 struct HoldBody {
@@ -73,7 +73,7 @@ struct HoldBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// The transfer of this request.
+    /// Id of the transfer that this request made.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "22")]
     transfer: Option<String>,
@@ -102,7 +102,7 @@ impl TryFrom<&Hold> for HoldBody {
     }
 }
 
-/// The answer to a transition, with the transfer that it made.
+/// Builds the response to a capture or void, with the id of the transfer that it made.
 fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
     let body = HoldBody { transfer: Some(hold.transfer.to_string()), ..HoldBody::try_from(hold)? };
     Ok(Replayable::ok(body, hold.replayed))
@@ -110,7 +110,7 @@ fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateHold<'a> {
-    /// Id of the wallet.
+    /// Id of the wallet whose money is reserved.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "1")]
     id: RawField<'a>,
@@ -191,15 +191,15 @@ async fn get_hold(
 
 #[derive(Deserialize, ToSchema)]
 struct CaptureHold<'a> {
-    /// The part to capture; all that remains if absent.
+    /// Amount to capture; the whole remaining amount if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20.00")]
     amount: RawField<'a>,
-    /// The receiving wallet; if absent the money leaves the system, as in a withdrawal.
+    /// Id of the receiving wallet; if absent, the money leaves the system, as in a withdrawal.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     to: RawField<'a>,
-    /// Whether the rest is released; true if absent.
+    /// Whether the rest of the hold is released; true if absent.
     #[serde(rename = "final", default = "default_true")]
     #[schema(example = true)]
     is_final: bool,

@@ -36,10 +36,10 @@ struct CurrencyBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletInfo)]
 struct WalletInfoBody {
-    /// Currency of requests that name none.
+    /// Currency of requests that do not name a currency.
     #[schema(example = "EUR")]
     default_currency: String,
-    /// Sorted by their codes.
+    /// The supported currencies, sorted by their codes.
     currencies: Vec<CurrencyBody>,
     /// URL of Grafana, or its path on this host; null if none is set.
     #[schema(required, example = "/grafana")]
@@ -48,7 +48,7 @@ struct WalletInfoBody {
 
 /// Get the supported currencies
 ///
-/// For every caller that may list wallets.
+/// Requires the permission to list wallets.
 #[utoipa::path(
     get, path = "/wallet/info", tag = "about",
     responses((status = 200, description = "The currencies", body = WalletInfoBody), Problems),

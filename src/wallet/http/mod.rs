@@ -65,7 +65,7 @@ where
 #[derive(Serialize, ToSchema)]
 #[schema(as = Wallet)]
 struct WalletBody {
-    /// Exact, with the currency's decimals.
+    /// The exact balance, with as many decimal places as the currency has.
     #[schema(value_type = f64, example = 999.00)]
     balance: JsonDecimal,
     #[schema(example = "EUR")]
@@ -97,18 +97,19 @@ impl TryFrom<&Wallet> for WalletBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWallet<'a> {
-    /// A label of 1 to 200 characters.
+    /// Label of the owner, 1 to 200 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "test2")]
     owner: RawField<'a>,
-    /// An initial deposit, in the same transaction.
+    /// Initial deposit, made in the same transaction that opens the wallet.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "999.00")]
     initial_balance: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "EUR")]
     currency: RawField<'a>,
-    /// Id of the user whom it belongs to; a signed-in caller if absent. Another user needs `wallet:write`.
+    /// Id of the user that the wallet will belong to; the signed-in caller if absent. A wallet for another user
+    /// requires `wallet:write`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     user: RawField<'a>,
@@ -184,7 +185,7 @@ impl<'a> MoveMoney<'a> {
     }
 }
 
-/// Points an error about a wallet to the member `id`.
+/// Makes an error about a wallet point to the member `id` of the request body.
 pub(super) fn at_id(error: Error) -> Error {
     error.with_pointer(|_| Some("/id".to_owned()))
 }

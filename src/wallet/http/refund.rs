@@ -32,11 +32,11 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct CreateRefund<'a> {
-    /// The transfer to refund.
+    /// Id of the transfer to refund.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "17")]
     transfer: RawField<'a>,
-    /// A part of it; all that is left if absent.
+    /// Amount to refund; everything that is not refunded yet if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2.50")]
     amount: RawField<'a>,
@@ -44,7 +44,7 @@ struct CreateRefund<'a> {
 
 /// Refund a transfer
 ///
-/// All refunds of a transfer together never exceed it. The fee is not refunded.
+/// All refunds of a transfer together never exceed its amount. The fee is not refunded.
 #[utoipa::path(
     post, path = "/wallet/refund", tag = "wallet",
     params(IdempotencyKey),

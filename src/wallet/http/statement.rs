@@ -35,13 +35,13 @@ struct StatementQuery {
     /// Beginning of the statement, as RFC 3339; the opening of the wallet if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as RFC 3339; now if absent. The statement ends earlier if its end is not final yet: at
-    /// `as_of_at`, which is the time of the closing line in CSV.
+    /// End of the statement, as RFC 3339; now if absent. If transfers from before this moment may still be committed,
+    /// the statement ends earlier, at `as_of_at`, which is the time of the closing line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
 
-/// The statement of a wallet. It is written piece by piece, so nothing holds a whole one.
+/// The statement of a wallet. The server streams it, so that a long statement does not take memory.
 #[derive(ToSchema)]
 #[schema(as = Statement)]
 #[expect(dead_code, reason = "names the members for the document")]
@@ -50,7 +50,8 @@ struct StatementBody {
     wallet: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if one was asked for: the moment itself, or the last final one before it.
+    /// End of the statement, if the request names an end: the requested moment, or an earlier moment if transfers from
+    /// before the requested moment may still be committed.
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
     #[schema(value_type = f64, example = 999.00)]
@@ -62,8 +63,8 @@ struct StatementBody {
 
 /// Get a statement
 ///
-/// The oldest entry comes first. `Accept: text/csv` selects CSV, whose first and last line are the opening and the closing
-/// balance.
+/// The oldest entry comes first. `Accept: text/csv` selects CSV. After its header, the first line is the opening
+/// balance, and the last line is the closing balance.
 #[utoipa::path(
     get, path = "/wallet/{id}/statement", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), StatementQuery),

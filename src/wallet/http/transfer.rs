@@ -1,4 +1,4 @@
-//! `/wallet/transfer`: from one wallet to another.
+//! `/wallet/transfer`: create a transfer between two wallets, and get a transfer.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -41,10 +41,10 @@ pub(super) struct TransferBody {
     id: String,
     #[schema(value_type = TransferKind)]
     kind: &'static str,
-    /// The paying wallet; null for the outside world.
+    /// Id of the paying wallet; null for the outside world.
     #[schema(required, example = "1")]
     from: Option<String>,
-    /// The receiving wallet; null for the outside world.
+    /// Id of the receiving wallet; null for the outside world.
     #[schema(required, example = "2")]
     to: Option<String>,
     #[schema(value_type = f64, example = 5.00)]
@@ -60,16 +60,17 @@ pub(super) struct TransferBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// The transfer that it completes or refunds.
+    /// Id of the transfer that this transfer completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
-    /// Trace of the request that made it, for logs and traces.
+    /// Trace id of the request that made the transfer, to find it in logs and traces.
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
-    /// The part that can still be refunded, where one transfer is read; absent if it cannot be refunded at all.
+    /// Amount that can still be refunded. Present only in the response of `GET /wallet/transfer/{id}`, and only if the
+    /// transfer can be refunded at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
     refundable: Option<JsonDecimal>,
@@ -99,7 +100,7 @@ impl TryFrom<Transfer> for TransferBody {
     }
 }
 
-/// The answer to a request that made a transfer.
+/// Builds the response to a request that made a transfer.
 pub(super) fn created(transfer: Transfer) -> Result<Replayable<TransferBody>> {
     let (location, replayed) = (format!("/wallet/transfer/{}", transfer.id), transfer.replayed);
     Ok(Replayable::created(TransferBody::try_from(transfer)?, location, replayed))
@@ -132,7 +133,7 @@ pub(super) struct CreateTransfer<'a> {
 }
 
 impl<'a> CreateTransfer<'a> {
-    /// Checks the members. `at` is the pointer of this object in the body.
+    /// Validates the members. `at` is the JSON pointer of this object in the request body.
     pub(super) fn validate(&self, at: &str) -> Result<TransferRequest<'a>> {
         let mut validator = Validator::default();
         let from = validator.required(&format!("{at}/from"), &self.from, wallet_id);

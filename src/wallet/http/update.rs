@@ -24,7 +24,7 @@ use crate::ids::WalletId;
 use crate::wallet::Wallets;
 use crate::wallet::update::{UpdatedWallet, WalletChanges};
 
-/// Longest label, in characters.
+/// Longest label of a wallet, in characters.
 const LABEL_MAX: usize = 200;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -36,7 +36,7 @@ where
     OpenApiRouter::new().routes(routes!(update_wallet)).routes(routes!(close_wallet))
 }
 
-/// Members to update: absent ones stay unchanged, null removes a label or metadata.
+/// Members to update. Absent members stay unchanged; null removes the label or the metadata.
 #[derive(Deserialize, ToSchema)]
 struct UpdateWallet<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -46,12 +46,12 @@ struct UpdateWallet<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
     metadata: Option<&'a RawValue>,
-    /// Whether the wallet is frozen: money comes in but does not go out.
+    /// Whether to freeze (true) or unfreeze (false) the wallet. Money can enter a frozen wallet, but cannot leave it.
     #[schema(example = false)]
     freeze: Option<bool>,
 }
 
-/// Distinguishes `null` from an absent member.
+/// Deserializes `null` as `Some`, so that only an absent member is `None`.
 fn present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'de RawValue>, D::Error> {

@@ -34,7 +34,7 @@ where
         .routes(routes!(get_balance))
 }
 
-/// A wallet in a list, or as of a moment.
+/// A wallet with its balance, in a list or at a moment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletListed)]
 struct WalletBalanceBody {
@@ -46,11 +46,12 @@ struct WalletBalanceBody {
     id: String,
     #[schema(example = "test2")]
     owner: String,
-    /// The last transfer that the balance includes, if a moment was requested.
+    /// Id of the last transfer that the balance includes, if a moment was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
-    /// Moment of the balance: the requested one, or the newest one at which the balance is final.
+    /// Moment of the balance: the requested moment, or an earlier moment if transfers from before the requested moment
+    /// may still be committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -90,12 +91,12 @@ pub(super) struct WalletDetailBody {
     /// The part of the balance that holds reserve.
     #[schema(value_type = f64, example = 100.00)]
     held: JsonDecimal,
-    /// Money comes in but does not go out of a frozen wallet.
+    /// State of the wallet. Money can enter a frozen wallet, but cannot leave it.
     #[schema(value_type = AccountState)]
     state: &'static str,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
-    /// Null while the wallet is not closed.
+    /// Time when the wallet was closed; null if it is not closed.
     #[schema(required, format = DateTime)]
     closed_at: Option<String>,
     #[schema(required, example = "savings")]
@@ -194,7 +195,7 @@ async fn get_wallet(
 
 #[derive(Deserialize, IntoParams)]
 struct BalanceQuery {
-    /// A moment in the past, as RFC 3339; `as_of` in the answer is the last transfer at that moment.
+    /// A moment in the past, as RFC 3339. `as_of` in the response is the last transfer up to that moment.
     #[param(example = "2026-01-31T12:00:00Z")]
     at: Option<String>,
 }

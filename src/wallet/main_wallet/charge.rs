@@ -22,8 +22,8 @@ pub struct Charge<'a> {
 }
 
 impl Wallets {
-    /// Charges a player; `None` if the companion did not take effect. `legs` returns the legs of the posting for the
-    /// account that pays.
+    /// Charges a player. Returns `None` if the companion (a statement in the same transaction) did not take effect.
+    /// `legs` returns the movements of money, given the account that pays.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,

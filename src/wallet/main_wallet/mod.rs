@@ -37,7 +37,7 @@ const OVERTAKEN: &str = "the player's main wallet exists";
 /// Maximum number of attempts of an operation while other requests open or close its main wallet.
 const ATTEMPTS_MAX: usize = 5;
 
-/// The holder of a player id.
+/// Kind of player that a player id belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Player {
     /// A user with a password.
@@ -48,7 +48,7 @@ pub enum Player {
 }
 
 impl Player {
-    /// The user, whether with a password or not.
+    /// Returns the user, whether with a password or not; `None` for a guest.
     pub fn user_id(self) -> Option<UserId> {
         match self {
             Self::User(id) | Self::PasswordlessUser(id) => Some(id),
@@ -56,7 +56,7 @@ impl Player {
         }
     }
 
-    /// Whether the player's wallets belong to no user with a password.
+    /// Whether the player is treated as a guest, because there is no user with a password.
     pub fn is_guest(self) -> bool {
         !matches!(self, Self::User(_))
     }
@@ -66,7 +66,7 @@ impl Player {
 #[derive(Debug, Clone, Copy)]
 pub struct MainWallet {
     pub player: Player,
-    /// None before the first deposit.
+    /// `None` if the player has no open main wallet, such as before the first deposit.
     pub wallet: Option<WalletId>,
 }
 
@@ -83,15 +83,15 @@ pub struct MainPosting {
 /// Balance of a player's main wallet.
 #[derive(Debug, Clone)]
 pub struct MainBalance {
-    /// None before the first deposit: the balance is 0.
+    /// `None` if the player has no open main wallet, such as before the first deposit; the balance is then 0.
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
-    /// Position in the book up to which the balance is current.
+    /// Position in the ledger up to which the balance is current.
     pub position: String,
 }
 
-/// The companion's row.
+/// Row that the companion [`OPENED_MAIN`] inserts, in the transaction of the posting that opens the account.
 #[derive(Serialize)]
 struct OpenedMain<'a> {
     id: WalletId,
@@ -101,12 +101,12 @@ struct OpenedMain<'a> {
 }
 
 impl Wallets {
-    /// Currency of a request that names none.
+    /// Returns the currency of requests that do not name a currency.
     pub fn default_currency(&self) -> Currency {
         self.default_currency
     }
 
-    /// The balance of a player's main wallet.
+    /// Returns the balance of a player's main wallet.
     pub async fn main_balance(
         &self,
         caller: &Caller,
@@ -123,7 +123,7 @@ impl Wallets {
         Ok(MainBalance { wallet, currency, balance, position })
     }
 
-    /// Moves money from outside into a player's main wallet, and opens it first if there is none.
+    /// Moves money from outside into a player's main wallet, and opens the wallet first if the player has none.
     pub async fn deposit_main(
         &self,
         player: &PlayerId,
@@ -231,7 +231,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// A player, and the main wallet in this currency; none for an unknown player id.
+    /// Returns a player with the main wallet in this currency, or `None` for an unknown player id.
     pub async fn find_main(
         &self,
         player: &PlayerId,
@@ -254,7 +254,7 @@ impl Wallets {
         }
         // Boxed: a cache miss is rare, and its future would enlarge the future of every request.
         let main = Box::pin(self.find_main(player, currency)).await?;
-        // A user without a password is not cached: a password may be set at any time.
+        // A user without a password is not cached, because setting a password ends the treatment as a guest at once.
         if let Some(main) = main
             && main.wallet.is_some()
             && !matches!(main.player, Player::PasswordlessUser(_))
@@ -268,7 +268,7 @@ impl Wallets {
         self.main_wallets.remove(&cache_key(player, currency));
     }
 
-    /// Adds the opening of a main wallet to a posting.
+    /// Adds the opening of a main wallet to a posting, and returns the account of the new wallet.
     async fn open_with(
         &self,
         posting: &mut Posting,
@@ -287,8 +287,8 @@ impl Wallets {
         Ok(account)
     }
 
-    /// Returns the earlier posting with this key, from before the main wallet was closed. Without such a posting, the
-    /// player has insufficient funds.
+    /// Returns the result of an earlier request with this key, from before the main wallet was closed. Without such a
+    /// request, returns the error that the player has insufficient funds.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,
@@ -339,7 +339,7 @@ impl Wallets {
 }
 
 impl RequestMeta<'_> {
-    /// A posting on a main wallet, without legs.
+    /// Creates a posting on a main wallet, to which the caller adds the movements of money (legs).
     fn main_posting(
         &self,
         operation: &str,
@@ -350,8 +350,8 @@ impl RequestMeta<'_> {
         self.keyed(operation, player, &[player.as_str(), currency.code(), &amount.0.to_string()])
     }
 
-    /// A posting without legs. Its key does not depend on the wallet, because the wallet may be closed when the request
-    /// is repeated.
+    /// Creates a posting, to which the caller adds the movements of money (legs). Its idempotency key does not depend
+    /// on the wallet, because the wallet may be closed when the request is repeated.
     fn keyed(&self, operation: &str, player: &PlayerId, content: &[&str]) -> Posting {
         // Guests have no credential, so the player id separates their keys.
         let caller = match self.caller.principal() {
@@ -368,7 +368,7 @@ fn cache_key(player: &PlayerId, currency: Currency) -> Uuid {
     digest(&[player.as_str(), currency.code()])
 }
 
-/// Whether another request opened or closed the main wallet meanwhile.
+/// Whether a posting failed because another request has opened or closed the main wallet meanwhile.
 fn is_overtaken(error: &PostError) -> bool {
     fn of_refusal(refusal: &Refusal) -> bool {
         match refusal {
@@ -380,7 +380,7 @@ fn is_overtaken(error: &PostError) -> bool {
     matches!(error, PostError::Refused(refusal) if of_refusal(refusal))
 }
 
-/// The error of a posting, with amounts in minor units.
+/// Converts the error of a posting into an API error, with amounts in minor units.
 fn in_minor_units(error: &PostError) -> Error {
     fn find_funds(refusal: &Refusal) -> Option<(Minor, Minor)> {
         match refusal {

@@ -23,7 +23,7 @@ pub struct Payout<'a> {
     pub currency: Currency,
     pub key: Option<HashedKey>,
     pub trace: Option<Uuid>,
-    /// Whether to open a wallet for a guest if there is no such player.
+    /// Whether a wallet is opened for a new guest if the player id is unknown.
     pub may_open_guest: bool,
 }
 
@@ -40,7 +40,7 @@ pub enum PayoutRefusal {
     },
     /// The paying account has not enough money.
     InsufficientFunds,
-    /// The companion did not take effect.
+    /// A companion (a statement in the same transaction) did not take effect, because the payout is already settled.
     Settled,
 }
 
@@ -58,10 +58,10 @@ impl PayoutRefusal {
 }
 
 impl Wallets {
-    /// Pays a player, and opens the main wallet first if there never was one.
+    /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
     ///
-    /// `legs` returns the legs for the account that is paid. `settle` returns the companions, given the index of the
-    /// first of these legs in the posting.
+    /// `legs` returns the movements of money, given the account that is paid. `settle` returns the companions
+    /// (statements in the same transaction), given the index of the first of these legs in the posting.
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,
@@ -118,7 +118,7 @@ impl Wallets {
 }
 
 impl Wallets {
-    /// Moves money between system accounts. `currencies` are those of the legs.
+    /// Moves money between system accounts. `currencies` are the currencies of the movements (legs), in their order.
     pub async fn post_system(
         &self,
         posting: Posting,
@@ -137,7 +137,7 @@ impl Wallets {
     }
 }
 
-/// The refusal that a payout reports for this error; `None` if it is any other error.
+/// Returns the refusal that a payout reports for this error; `None` for any other error.
 fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
     fn of(refusal: &Refusal) -> Option<PayoutRefusal> {
         match refusal {

@@ -1,4 +1,4 @@
-//! Statements of main wallets.
+//! SQL statements on main wallets.
 
 use sqlx::PgConnection;
 
@@ -8,7 +8,8 @@ use crate::ids::{PlayerId, UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Inserts a main wallet together with the opening of its account, and claims the player id of a new guest.
+/// Companion that inserts a main wallet in the same transaction that opens its account, and that claims the player id
+/// of a new guest.
 ///
 /// A player id that a registration has taken meanwhile is not claimed, so the wallet is not inserted.
 pub static OPENED_MAIN: CompanionKind = CompanionKind {
@@ -34,7 +35,7 @@ with input as (
 )",
 };
 
-/// A player, and the open main wallet in a currency.
+/// Returns a player with the open main wallet in a currency, or `None` for an unknown player id.
 pub(super) async fn find_main(
     db: &mut PgConnection,
     player: &PlayerId,
@@ -54,7 +55,7 @@ pub(super) async fn find_main(
     Ok(row.map(|row| main_wallet(row.app_user, row.has_password, row.wallet)))
 }
 
-/// A player, and the balance of the player's main wallet in a currency, with the position in the book at which the
+/// A player, and the balance of the player's main wallet in a currency, with the position in the ledger at which the
 /// balance was read.
 pub(super) struct FoundBalance {
     pub main: MainWallet,
@@ -98,7 +99,7 @@ fn main_wallet(app_user: Option<i64>, has_password: bool, wallet: Option<i64>) -
     MainWallet { player, wallet: wallet.map(WalletId) }
 }
 
-/// Whether the player has closed a main wallet in a currency.
+/// Whether the player has a closed main wallet in a currency.
 pub(super) async fn had_main(
     db: &mut PgConnection,
     player: &PlayerId,

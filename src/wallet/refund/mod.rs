@@ -29,7 +29,7 @@ struct Refunded {
     transfer: TransferId,
     amount: i64,
     refund: i64,
-    /// Sum of the earlier refunds at the time of the decision.
+    /// Sum of the earlier refunds of the transfer when this refund was decided.
     before: i64,
 }
 
@@ -50,7 +50,7 @@ fn left(amount: Minor, refunded: Minor) -> Minor {
 }
 
 impl Wallets {
-    /// Refunds `amount` (a decimal), or all that is left.
+    /// Refunds `amount` (a decimal) of a transfer, or everything that is not refunded yet.
     pub async fn refund(
         &self,
         id: TransferId,
@@ -59,7 +59,7 @@ impl Wallets {
     ) -> Result<Transfer> {
         let transfer = self.find_transfer(id).await?;
         if let Err(refusal) = self.require_refund(meta.caller, &transfer).await {
-            // A caller that may not even see the transfer is answered 404.
+            // A caller that may not even see the transfer gets 404.
             self.get_transfer(meta.caller, id).await?;
             return Err(refusal);
         }
@@ -78,7 +78,7 @@ impl Wallets {
             let left = refundable.left();
             let amount = amount.unwrap_or(left);
             if left < amount || amount == Minor::ZERO {
-                // The first attempt of this very request may have refunded the rest.
+                // An earlier attempt of the same request may have refunded the rest.
                 return match self.find_replay(meta, "refund", &content).await? {
                     Some(posted) => self.replayed_transfer(posted.first_seq).await,
                     None => Err(Error::RefundTooLarge {
@@ -93,8 +93,8 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Refuses a caller that may not spend from the wallet that received the money. Money that left the system comes back
-    /// as new money, which requires the right to deposit.
+    /// Returns an error unless the caller may spend from the wallet that received the money. If the money left the
+    /// system, the refund creates new money, so the caller must have the right to deposit.
     async fn require_refund(&self, caller: &Caller, transfer: &Transfer) -> Result<()> {
         match (wallet_of(transfer.credit), wallet_of(transfer.debit)) {
             (Some(wallet), _) => caller.require_spend(&*self.record(wallet).await?),
@@ -103,7 +103,7 @@ impl Wallets {
         }
     }
 
-    /// Posts a refund; `None` if another refund of the same transfer came first.
+    /// Tries once to post a refund. Returns `None` if another refund of the same transfer came first.
     async fn try_refund(
         &self,
         refundable: &Refundable,
@@ -147,18 +147,18 @@ impl Wallets {
     }
 }
 
-/// The account that receives the refund: for a capture, the wallet itself instead of its hold account.
+/// Returns the account that receives the refund: for a capture, the wallet itself instead of its hold account.
 fn payer(debit: AccountId) -> AccountId {
     wallet_of(debit).map_or(debit, AccountId::from)
 }
 
-/// The part of a transfer that can still be refunded, if it can be refunded at all.
+/// Returns the amount of a transfer that can still be refunded; `None` if the transfer cannot be refunded at all.
 pub(super) fn left_of(transfer: &Transfer, refunded: Minor) -> Option<Minor> {
     is_refundable(transfer).then(|| left(transfer.amount, refunded))
 }
 
-/// Whether this slice refunds the transfer. A hold is voided instead, a refund is final, and other slices refund the
-/// kinds of transfers that they make.
+/// Whether this module can refund the transfer. A hold is voided instead, a refund is final, and other modules refund
+/// the kinds of transfers that they make.
 fn is_refundable(transfer: &Transfer) -> bool {
     let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
     !is_internal

@@ -1,4 +1,4 @@
-//! Statements of refunds.
+//! SQL statements on refunds.
 
 use sqlx::PgConnection;
 
@@ -7,7 +7,8 @@ use crate::ids::TransferId;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Adds a refund to the sum of a transfer's refunds, if the sum is unchanged since the decision.
+/// Companion (a statement in the transaction of a posting) that adds a refund to the sum of a transfer's refunds, if
+/// the sum is unchanged since the refund was decided.
 pub static REFUNDED: CompanionKind = CompanionKind {
     name: "wallet.refunded",
     sql: "
@@ -32,7 +33,7 @@ with input as (
 )",
 };
 
-/// Sum of the refunds of a transfer.
+/// Returns the sum of the refunds of a transfer.
 pub(in crate::wallet) async fn refunded(
     db: &mut PgConnection,
     transfer: TransferId,

@@ -22,11 +22,11 @@ use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 /// Maximum number of transfers of a request. Even if each of them has a fee, they fit into a posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Maximum number of transfers of a request that wait for the writer concurrently, so that other requests are served in
-/// between.
+/// Maximum number of transfers of a request that wait for the ledger writer concurrently, so that other requests are
+/// served in between.
 const WAITING_MAX: usize = 2_048;
 
-/// Refusal of a transfer whose key belongs to another batch.
+/// Refusal of a transfer whose idempotency key belongs to another batch.
 pub(in crate::wallet) const KEY_CLAIMED: &str = "the key belongs to another batch";
 
 /// Whether the transfers take effect together or independently.
@@ -36,7 +36,8 @@ enum BatchMode {
     Each,
 }
 
-/// Claim of an idempotency key for the content of a batch, as the companion's row.
+/// Row that the companion [`BATCH_CLAIMED`](sql::BATCH_CLAIMED) inserts: it claims an idempotency key for the content
+/// of a batch.
 #[derive(Serialize)]
 struct BatchClaim {
     key_hash: Uuid,
@@ -85,9 +86,9 @@ impl Wallets {
         Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Posts each of these transfers independently. The transfers are queued in their order, but may be posted in another
-    /// order: a transfer whose accounts the writer must look up first waits, and so may a transfer that another process,
-    /// the leader of the book, reads later.
+    /// Posts each of these transfers independently. They are queued in their order, but may be posted in another order:
+    /// a transfer waits while the ledger writer looks up its accounts, and if another process writes the ledger, that
+    /// process may receive the transfers in another order.
     pub async fn transfer_each(
         &self,
         requests: Vec<Result<TransferRequest<'_>>>,
@@ -110,13 +111,13 @@ impl Wallets {
             return Err(Error::IdempotencyKeyReused);
         }
         if outcomes.iter().flatten().any(|transfer| transfer.replayed) {
-            // Another request under this key may have posted its first transfer earlier.
+            // Another request with the same key may have posted its first transfer earlier.
             self.require_unclaimed(key).await?;
         }
         Ok(outcomes)
     }
 
-    /// Refuses a key that belongs to a batch with other content.
+    /// Returns an error if the key belongs to a batch with other content.
     async fn require_unclaimed(&self, key: Option<HashedKey>) -> Result<()> {
         let Some(key) = key else { return Ok(()) };
         let mut db = self.db.acquire("wallet.batch_claim").await?;
@@ -140,7 +141,7 @@ impl Wallets {
     }
 }
 
-/// The idempotency key of the whole request.
+/// Returns the idempotency key of the whole request.
 fn batch_key(
     mode: BatchMode,
     requests: &[Result<TransferRequest<'_>>],
@@ -151,8 +152,8 @@ fn batch_key(
     meta.key.hashed(meta.caller.name(), "batch.request", &content)
 }
 
-/// The request as the client sent it, for the idempotency key. The content must not depend on the wallets, because a
-/// missing wallet may exist when the request is repeated.
+/// Returns the request as text, to detect an idempotency key that is reused with other content. The text must not
+/// depend on which wallets exist, because a missing wallet may exist when the request is repeated.
 fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> Vec<String> {
     let mode = match mode {
         BatchMode::Atomic => "atomic",
@@ -195,7 +196,7 @@ fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTra
     if fields.is_empty() { Ok(valid) } else { Err(Error::Invalid(fields)) }
 }
 
-/// The error of the whole batch, which names the transfer that was refused.
+/// Returns the error of the whole batch, which names the transfer that was refused.
 fn batch_error(error: &PostError, starts: &[usize], transfers: &[ResolvedTransfer]) -> Error {
     let place = match error {
         PostError::Refused(Refusal::InLeg { leg, .. }) => {

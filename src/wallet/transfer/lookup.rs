@@ -1,4 +1,4 @@
-//! Transfers read back from the book.
+//! Reads transfers from the ledger.
 
 use sqlx::PgConnection;
 
@@ -12,8 +12,8 @@ use crate::ledger::transfer::{Posted, TransferKind};
 use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted, refund};
 
 impl Wallets {
-    /// Returns a transfer that touches a wallet which the caller may see, and how much of the transfer can still be
-    /// refunded. Other transfers are answered with 404.
+    /// Returns a transfer, and how much of it can still be refunded. A caller that may see neither of the two wallets
+    /// gets 404.
     pub async fn get_transfer(
         &self,
         caller: &Caller,
@@ -33,18 +33,18 @@ impl Wallets {
         Err(Error::NotFound("transfer"))
     }
 
-    /// A transfer, without a check of access.
+    /// Returns a transfer, without checking whether the caller may see it.
     pub(in crate::wallet) async fn find_transfer(&self, id: TransferId) -> Result<Transfer> {
         let rows = rows_of(&mut *self.db.acquire("wallet.find_transfer").await?, id).await?;
         self.transfer_from(&rows).await
     }
 
-    /// The transfer of the first request with the same idempotency key.
+    /// Returns the transfer that the first request with the same idempotency key made.
     pub(in crate::wallet) async fn replayed_transfer(&self, seq: i64) -> Result<Transfer> {
         Ok(Transfer { replayed: true, ..self.find_transfer(TransferId(seq)).await? })
     }
 
-    /// The transfers of an atomic batch that an earlier request has posted.
+    /// Returns the transfers of an atomic batch that an earlier request with the same idempotency key has posted.
     pub(super) async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
         let mut db = self.db.acquire("wallet.replayed_batch").await?;
         let (after, last) = (posted.first_seq - 1, posted.last_seq);
@@ -58,7 +58,8 @@ impl Wallets {
         Ok(transfers)
     }
 
-    /// The earlier posting under the request's key, if there is one; refused if its content differs.
+    /// Returns the posting of an earlier request with the same idempotency key, if any, or an error if that request had
+    /// other content.
     pub(in crate::wallet) async fn find_replay(
         &self,
         meta: RequestMeta<'_>,
@@ -71,14 +72,14 @@ impl Wallets {
         self.ledger.find(key).await.map_err(|error| from_post_error(&error, None))
     }
 
-    /// The transfer that these rows make up; 404 if it touches no wallet.
+    /// Builds a transfer from its rows in the ledger. Returns a 404 error if none of its accounts belongs to a wallet.
     async fn transfer_from(&self, rows: &[BookRow]) -> Result<Transfer> {
         let first = rows.first().and_then(BookRow::transfer_row).zip(rows.first());
         let Some((leg, row)) = first else { return Err(nothing_posted()) };
         let wallet = wallet_of(leg.debit).or_else(|| wallet_of(leg.credit));
         let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
         let fee = TransferKind::Fee.code();
-        // Only fees on top of the amount, which the payer pays: the fee of a purchase is paid by the seller.
+        // Counts only fees that the payer pays on top of the amount. The fee of a purchase is paid by the seller.
         let fees =
             rows.iter().filter(|row| row.kind == fee && row.leg > 0 && row.debit == leg.debit.0);
         Ok(Transfer {
@@ -98,7 +99,7 @@ impl Wallets {
     }
 }
 
-/// The rows of a transfer, including its fee.
+/// Returns the rows of a transfer, including its fee.
 async fn rows_of(db: &mut PgConnection, id: TransferId) -> Result<Vec<BookRow>> {
     let TransferId(seq) = id;
     let first = read::rows(db, BOOK, seq.saturating_sub(1), seq, 1).await?;

@@ -59,14 +59,14 @@ pub struct Note {
 }
 
 impl Note {
-    /// The note as part of the request's content, for the idempotency key.
+    /// Returns the note as text, to detect an idempotency key that is reused with other content.
     pub(super) fn content(&self) -> [String; 2] {
         let metadata = self.metadata.as_ref().map(|raw| raw.get().to_owned());
         [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note to the content of a request. An empty note adds nothing, so that the keys of requests from before
-    /// there were notes still match.
+    /// Adds the note to the content of a request. An empty note adds nothing, so that idempotency keys that were stored
+    /// before requests had notes still match.
     pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
@@ -74,7 +74,7 @@ impl Note {
         content
     }
 
-    /// The note as metadata of a leg; none for an empty note.
+    /// Returns the note as it is stored with a transfer; `None` for an empty note.
     pub(super) fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
         if self.memo.is_none() && self.metadata.is_none() {
             return Ok(None);
@@ -83,13 +83,14 @@ impl Note {
         stored.map(Some).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// The note in the metadata of a leg; empty if another slice stored something else there.
+    /// Parses the metadata that is stored with a transfer. Returns an empty note if another module stored something
+    /// else.
     pub fn from_stored(stored: Option<&str>) -> Self {
         stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 }
 
-/// A transfer in the book.
+/// A transfer in the ledger.
 #[derive(Debug, Clone)]
 pub struct Transfer {
     pub id: TransferId,
@@ -107,7 +108,7 @@ pub struct Transfer {
     pub replayed: bool,
 }
 
-/// The wallet behind an account or its hold account; none for a system account.
+/// Returns the wallet that an account or a hold account belongs to; `None` for a system account.
 pub fn wallet_of(account: AccountId) -> Option<WalletId> {
     let account = account.held_for().or((account.0 > 0).then_some(account));
     account.map(|account| WalletId(account.0))
@@ -199,7 +200,7 @@ impl TransferRequest<'_> {
 }
 
 impl ResolvedTransfer {
-    /// The parsed request as text, which detects other content under the same idempotency key.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
         let [memo, metadata] = note.content();
@@ -207,8 +208,8 @@ impl ResolvedTransfer {
         [from.to_string(), to.to_string(), amount.0.to_string(), fee.to_string(), memo, metadata]
     }
 
-    /// Returns a function that finds the member which names a wallet. `at` is the JSON pointer of the request in the
-    /// body.
+    /// Returns a function that returns the JSON pointer of the member that contains a wallet's id. `at` is the JSON
+    /// pointer of the request in the body.
     fn pointers(&self, at: &str) -> impl FnOnce(i64) -> Option<String> + use<> {
         let (from, to, at) = (self.from, self.to, at.to_owned());
         move |wallet| match WalletId(wallet) {

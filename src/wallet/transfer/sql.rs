@@ -1,4 +1,4 @@
-//! Statements of batches.
+//! SQL statements on batches of transfers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::ledger::companion::CompanionKind;
 
-/// Claims an idempotency key for the content of a whole batch. Takes effect if the key is free or has this content.
+/// Companion that claims an idempotency key for the content of a whole batch. It takes effect if the key is unused, or
+/// was claimed for the same content.
 pub static BATCH_CLAIMED: CompanionKind = CompanionKind {
     name: "wallet.batch_claimed",
     sql: "
@@ -28,7 +29,7 @@ with input as (
 )",
 };
 
-/// Hash of the request that used an idempotency key first.
+/// Returns the hash of the content for which an idempotency key was claimed, if it was claimed.
 pub(super) async fn claimed_content(db: &mut PgConnection, key_hash: Uuid) -> Result<Option<Uuid>> {
     let content =
         sqlx::query_scalar!("select content_hash from batch_request where key_hash = $1", key_hash);

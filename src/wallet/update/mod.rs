@@ -32,7 +32,7 @@ pub struct WalletChanges {
     pub freeze: Option<bool>,
 }
 
-/// New label and metadata of a wallet, as the companion's row.
+/// Row of the companion [`CHANGED`]: the new label and metadata of a wallet.
 #[derive(Serialize)]
 struct Changed<'a> {
     id: WalletId,
@@ -48,7 +48,7 @@ struct Closed {
 }
 
 impl WalletChanges {
-    /// The parsed request as text, which detects other content under the same idempotency key.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
     fn content(&self, id: WalletId) -> Result<[String; 2]> {
         let row = serde_json::to_string(&self.row(id));
         let row = row.map_err(|cause| Error::Internal(cause.into()))?;
@@ -71,14 +71,14 @@ impl WalletChanges {
     }
 }
 
-/// A wallet after an update or its replay.
+/// A wallet as it was after an update, also when the request is repeated.
 pub struct UpdatedWallet {
     pub balance: WalletBalance,
     pub detail: WalletDetail,
     pub replayed: bool,
 }
 
-/// Result of an update, which a repeated request gets again, as the companion's row.
+/// Row of the companion [`RECORDED`]: the result of an update, which a repeated request gets again.
 #[derive(Serialize)]
 struct RecordedUpdate {
     key_hash: Uuid,
@@ -117,7 +117,8 @@ impl Wallets {
         Ok(UpdatedWallet { balance, detail, replayed: !is_new })
     }
 
-    /// Freezes or unfreezes a wallet through the book, together with its other changes. Returns false for a replay.
+    /// Freezes or unfreezes a wallet by a posting to the ledger, together with its other changes. Returns false for a
+    /// replay.
     async fn post_update(
         &self,
         id: WalletId,
@@ -174,7 +175,7 @@ impl Wallets {
         Ok(true)
     }
 
-    /// The answer to an earlier update with this key.
+    /// Returns the recorded result of an earlier update with this key.
     async fn find_recorded(&self, key: Option<HashedKey>) -> Result<Option<UpdatedWallet>> {
         let Some(key) = key else { return Ok(None) };
         let mut db = self.db.acquire("wallet.find_update").await?;

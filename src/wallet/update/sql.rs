@@ -10,7 +10,7 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 
-/// Updates label and metadata together with a change of state.
+/// Companion that updates label and metadata in the same transaction that freezes or unfreezes the wallet.
 pub static CHANGED: CompanionKind = CompanionKind {
     name: "wallet.changed",
     sql: "
@@ -30,7 +30,7 @@ with input as (
 )",
 };
 
-/// Marks a wallet as closed.
+/// Companion that marks a wallet as closed, in the same transaction that closes its account.
 pub static CLOSED: CompanionKind = CompanionKind {
     name: "wallet.closed",
     sql: "
@@ -48,7 +48,7 @@ with input as (
 )",
 };
 
-/// Updates label and metadata alone. Returns whether the wallet is open.
+/// Updates label and metadata without a posting. Returns false if the wallet is closed or does not exist.
 pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Result<bool> {
     let Changed { id, sets_label, label, sets_metadata, metadata } = *changed;
     let done = sqlx::query!(
@@ -65,7 +65,8 @@ pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Resu
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Records the answer to an update that comes with a key, after [`CHANGED`] has updated the wallet's row.
+/// Companion that records the result of an update with an idempotency key, after [`CHANGED`] has updated the wallet's
+/// row.
 pub static RECORDED: CompanionKind = CompanionKind {
     name: "wallet.update_recorded",
     sql: "
@@ -83,7 +84,7 @@ with input as (
 )",
 };
 
-/// Records the answer to an update of label and metadata alone. Returns whether the key was free.
+/// Records the result of an update that makes no posting. Returns whether the idempotency key was unused.
 pub(super) async fn record(
     db: &mut PgConnection,
     key: HashedKey,
@@ -104,7 +105,7 @@ pub(super) async fn record(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// The answer to an update.
+/// The recorded result of an update.
 pub(super) struct RecordedRow {
     pub content_hash: Uuid,
     pub wallet: WalletId,
