@@ -47,7 +47,7 @@ struct CachedKey {
     grant: ApiKeyGrant,
     /// Hashes of the valid secrets; empty if the key does not exist or is revoked.
     hashes: Vec<Vec<u8>>,
-    /// Whether the last recorded use was less than a minute ago.
+    /// Whether the last recorded use was less than a minute ago, so that a use now need not be recorded.
     is_recently_used: bool,
     read: Instant,
 }

@@ -50,7 +50,7 @@ pub struct Config {
     pub lifecycle: LifecycleArgs,
 }
 
-/// Part of the program that a process runs.
+/// Part of the program, which a process can run without the other part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProcessPart {
     /// Serves the API.
@@ -75,7 +75,7 @@ pub struct LifecycleArgs {
 }
 
 impl LifecycleArgs {
-    /// Whether this process runs the part.
+    /// Whether this process runs the given part of the program.
     pub fn runs(&self, part: ProcessPart) -> bool {
         self.only.is_none_or(|only| only == part)
     }

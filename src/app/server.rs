@@ -46,7 +46,7 @@ pub struct Running {
 }
 
 impl App {
-    /// Starts every part, and returns once the program serves requests.
+    /// Starts every part of the program, and returns once it serves requests.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
         // The listeners are bound first. If another server already uses a port, this process fails before it changes
         // the database.

@@ -1,4 +1,4 @@
-//! Background work, for which no request waits.
+//! Background work, such as webhooks and the expiry of holds, for which no request waits.
 //!
 //! Any number of processes may run it. Each piece of work is done once, by the process that claims it first.
 

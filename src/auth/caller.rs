@@ -26,7 +26,7 @@ pub struct ApiKeyGrant {
     pub user: Option<UserId>,
 }
 
-/// The authenticated identity behind a call.
+/// The identity behind a call: an anonymous client, a user, a program or an operator.
 #[derive(Debug, Clone)]
 pub enum Principal {
     /// A client without a credential. If access is closed, such a client is refused, except where a credential is
@@ -82,7 +82,7 @@ impl Caller {
         self.policy
     }
 
-    /// Id of the signed-in user; `None` if the caller is not a signed-in user.
+    /// Returns the id of the signed-in user; `None` if the caller is not a signed-in user.
     pub fn user_id(&self) -> Option<UserId> {
         match &self.principal {
             Principal::User(user) => Some(user.id),

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network that counts as one client: for IPv6 the /64 of the address, which usually belongs to a single client,
-/// and for IPv4 the address itself, even if it is mapped to IPv6.
+/// Returns the network that counts as one client: for IPv6 the /64 of the address, which usually belongs to a single
+/// client, and for IPv4 the address itself, even if it is mapped to IPv6.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -10,10 +10,10 @@ use crate::output::OutputArgs;
 pub enum TransferCommand {
     /// Move money from one wallet to another.
     Send {
-        /// The paying wallet.
+        /// Id of the paying wallet.
         #[arg(long)]
         from: i64,
-        /// The receiving wallet.
+        /// Id of the receiving wallet.
         #[arg(long)]
         to: i64,
         /// A decimal number with at most as many decimal places as the currency has.
@@ -22,7 +22,7 @@ pub enum TransferCommand {
         /// A fee for the operator, on top of the amount.
         #[arg(long)]
         fee: Option<String>,
-        /// At most 500 characters.
+        /// Memo of the transfer, at most 500 characters.
         #[arg(long)]
         memo: Option<String>,
         #[command(flatten)]

@@ -17,10 +17,10 @@ const HISTORY_COLUMNS: [&str; 7] =
 pub enum WalletCommand {
     /// List open wallets.
     List {
-        /// Only wallets of this owner.
+        /// List only wallets with this owner label.
         #[arg(long)]
         owner: Option<String>,
-        /// Only wallets in the currency with this code.
+        /// List only wallets in the currency with this code.
         #[arg(long = "in", value_name = "CURRENCY")]
         code: Option<String>,
         /// List closed wallets too.
@@ -34,13 +34,13 @@ pub enum WalletCommand {
     Show { id: i64 },
     /// Open a wallet.
     Open {
-        /// A label of 1 to 200 characters.
+        /// Label of the owner, 1 to 200 characters.
         #[arg(long)]
         owner: String,
         /// Code of the currency, such as EUR.
         #[arg(long = "in", value_name = "CURRENCY")]
         code: String,
-        /// An initial deposit, a decimal.
+        /// Amount of an initial deposit, as a decimal number.
         #[arg(long)]
         initial_balance: Option<String>,
         #[command(flatten)]
@@ -55,11 +55,11 @@ pub enum WalletCommand {
     },
     /// Deposit money from outside.
     Deposit(MoveArgs),
-    /// Withdraw money.
+    /// Withdraw money to the outside.
     Withdraw(MoveArgs),
-    /// Freeze a wallet: money comes in but does not go out.
+    /// Freeze a wallet: money can enter it, but cannot leave it.
     Freeze { id: i64 },
-    /// Let money go out of a frozen wallet again.
+    /// Unfreeze a wallet, so that money can leave it again.
     Unfreeze { id: i64 },
     /// Close an empty wallet for good.
     Close { id: i64 },
@@ -143,7 +143,7 @@ async fn set_frozen(api: &Api, id: i64, freeze: bool, output: OutputArgs) -> any
     print_object(serde_json::from_str(&wallet)?, output)
 }
 
-/// Closes a wallet and shows it.
+/// Closes a wallet, and prints the closed wallet.
 async fn close(api: &Api, id: i64, output: OutputArgs) -> anyhow::Result<()> {
     let path = format!("wallet/{id}");
     api.change(Method::DELETE, &path, None).await?;

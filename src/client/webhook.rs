@@ -17,7 +17,7 @@ const COLUMNS: [&str; 4] = ["id", "url", "events", "created_at"];
 pub enum WebhookCommand {
     /// List webhooks.
     List,
-    /// Create a webhook and print its signing secret, once.
+    /// Create a webhook and print its signing secret, which cannot be shown again.
     Create {
         /// URL of the receiver.
         receiver: Url,

@@ -89,7 +89,7 @@ impl DbConnection {
             Span::none()
         };
         let wait = PoolWait::new(metrics);
-        // Boxed: the future of the pool takes 5 KB, in the future of every operation that may need a connection.
+        // Boxed, because the future of the pool takes 5 KB, by which it would enlarge the future of every operation.
         let acquired = match scope {
             SnapshotScope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
             SnapshotScope::Snapshot => {

@@ -65,7 +65,7 @@ impl ReplicaState {
 pub(super) struct ReadReplica {
     pool: PgPool,
     lag_max: Duration,
-    /// Index in [`ReplicaState::ALL`].
+    /// The current state, as an index in [`ReplicaState::ALL`].
     state: AtomicU8,
     metrics: Arc<Metrics>,
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 
-/// Executes a trivial query.
+/// Executes a trivial query, to find out whether the server responds.
 pub(super) async fn ping(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select 1 as one").fetch_one(db).await?;
     Ok(())
@@ -111,7 +111,7 @@ pub(super) async fn installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(sqlx::query_scalar!("select id from installation").fetch_one(db).await?)
 }
 
-/// Gives the installation a new id.
+/// Gives the installation a new id, and returns the id.
 pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
     let id = sqlx::query_scalar!("update installation set id = gen_random_uuid() returning id");
     Ok(id.fetch_one(db).await?)
@@ -150,7 +150,7 @@ pub(super) async fn migrations(db: &mut PgConnection) -> Result<Vec<i64>, sqlx::
     sqlx::query_scalar!("select version from _sqlx_migrations order by version").fetch_all(db).await
 }
 
-/// Replaces the checksum of an applied migration, if it is the former one (in hexadecimal digits).
+/// Replaces the checksum of an applied migration, if the stored checksum equals `former` (in hexadecimal digits).
 pub(super) async fn replace_checksum(
     db: &mut PgConnection,
     version: i64,

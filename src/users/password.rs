@@ -28,12 +28,12 @@ pub(super) struct Hasher {
     metrics: Arc<Metrics>,
 }
 
-/// Result of a verification.
+/// Result of the verification of a password.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PasswordVerdict {
     Wrong,
     Right,
-    /// Right, with a new hash to store, because the old one is weaker than the settings require.
+    /// Right. Contains a new hash to store, because the old hash is weaker than the settings require.
     RightButWeak(String),
 }
 

@@ -22,7 +22,7 @@ pub struct Profile {
     pub age: Option<i16>,
 }
 
-/// Changes of a profile; absent members stay unchanged.
+/// Changes to a profile. Absent members stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ProfileChanges {
     pub username: Option<String>,

@@ -23,7 +23,8 @@ pub enum Visibility {
 }
 
 impl Caller {
-    /// Whether the wallet is the caller's own, or belongs to no user while access is open.
+    /// Whether the caller needs no scope for a wallet of this user: it is the caller's own wallet, or a wallet of no
+    /// user while access is open.
     fn owns(&self, user: Option<UserId>) -> bool {
         match user {
             None => self.policy().access == Access::Open,

@@ -17,7 +17,7 @@ pub struct CanaryTransfer {
 }
 
 impl Wallets {
-    /// Posts the canary's transfer the way every customer's transfer is posted.
+    /// Posts the test transfer of the canary in the same way as the transfers of customers.
     pub async fn post_canary(&self, meta: RequestMeta<'_>) -> Result<CanaryTransfer> {
         // The transfer is harmless, so any API key is sufficient; signed-in users are refused.
         if let Principal::User(_) = meta.caller.principal() {

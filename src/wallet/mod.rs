@@ -116,7 +116,7 @@ impl Wallet {
 /// A wallet to be opened.
 #[derive(Debug, Clone, Copy)]
 pub struct NewWallet<'a> {
-    /// A label that the client chose.
+    /// Label of the owner, which the client chose.
     pub owner: &'a str,
     pub currency: Currency,
     pub initial: Option<Minor>,

@@ -13,7 +13,7 @@ use crate::ledger::currency::Currency;
 #[derive(Debug)]
 pub struct WalletRecord {
     pub currency: Currency,
-    /// A label that the client chose.
+    /// Label of the owner, which the client chose.
     pub owner: String,
     /// The user that the wallet belongs to, if any.
     pub user: Option<UserId>,

@@ -13,7 +13,7 @@ use crate::load::latency::LatencyHistogram;
 use crate::samples::LoadResult;
 use crate::sql;
 
-/// Database of the baseline, on the same Postgres server as the books.
+/// Database of the baseline, on the same Postgres server as the ledgers.
 const DATABASE: &str = "baseline";
 
 /// Runs `pgbench` on the baseline's database.

@@ -7,8 +7,8 @@
 //! | owner  | creates the cluster, takes over a Postgres that still runs, or starts one                     | stops it      |
 //! | joined | waits until the owner's Postgres accepts connections; becomes owner if the owner ends earlier | leaves it running |
 //!
-//! Bounds: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log), `JOIN_WAIT_MAX`, and the three
-//! steps of a stop in `postmaster`.
+//! Every wait has a limit: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log),
+//! `JOIN_WAIT_MAX`, and a time for each of the three steps of a stop (in `postmaster`).
 //!
 //! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still
 //! runs, sessions of a Postgres that was killed, a pid file whose process id now belongs to another process. Dropping
@@ -140,27 +140,27 @@ impl Embedded {
         Self::start(args).await
     }
 
-    /// Options to connect to the database of the program.
+    /// Returns the options to connect to the database of the program.
     pub fn connect_options(&self) -> PgConnectOptions {
         connect::options(&self.socket_dir, self.database())
     }
 
-    /// Folder of the Unix socket, for `psql -h`.
+    /// Returns the folder of the Unix socket, for `psql -h`.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
 
-    /// The superuser of the cluster.
+    /// Returns the name of the superuser of the cluster.
     pub fn user(&self) -> &str {
         connect::USER
     }
 
-    /// The database of the program.
+    /// Returns the name of the database of the program.
     pub fn database(&self) -> &str {
         connect::DATABASE
     }
 
-    /// The version of the server, such as `15.18`.
+    /// Returns the version of the server, such as `15.18`.
     pub fn version(&self) -> &str {
         &self.version
     }

@@ -72,8 +72,8 @@ impl OsUser {
         Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), is_other: false }
     }
 
-    /// A command that runs as this user, in its own process group, so that Ctrl-C at a terminal does not reach the
-    /// command.
+    /// Creates a command that runs as this user, in its own process group, so that Ctrl-C at a terminal does not reach
+    /// the command.
     ///
     /// The command does not inherit the environment, which may contain secrets and `PG...` variables that affect
     /// Postgres.
@@ -98,8 +98,8 @@ impl OsUser {
             .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 
-    /// Whether this user can enter a folder. A shell of the user tries to, because access depends on every parent
-    /// folder and not only on mode bits.
+    /// Whether this user can enter a folder. A shell that runs as the user tries it, because access depends on every
+    /// parent folder and not only on mode bits.
     pub(super) async fn can_enter(&self, folder: &Path) -> anyhow::Result<bool> {
         if !self.is_other {
             return Ok(true);

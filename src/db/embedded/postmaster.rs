@@ -1,4 +1,4 @@
-//! A running Postgres: a child of this process, or a Postgres that another process started and this one took over.
+//! A running Postgres: a child of this process, or a Postgres that another process started and this process took over.
 
 use std::fs::File;
 use std::path::PathBuf;

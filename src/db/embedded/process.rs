@@ -33,8 +33,8 @@ pub(super) fn holder_of(pid: i32, cluster: &Path) -> PidHolder {
     command_line(pid).map_or(PidHolder::Other, |command| classify(&command, cluster))
 }
 
-/// Whether the postmaster with this `pid` has exited. While a process is exiting it has no command line any more, so a
-/// missing command line alone is no proof.
+/// Whether the postmaster with this `pid` has exited. A process that is still exiting has no command line either, so a
+/// missing command line alone does not prove that it has exited.
 pub(super) fn postmaster_has_ended(pid: i32, cluster: &Path) -> bool {
     command_line(pid).map_or_else(
         || is_gone(pid),

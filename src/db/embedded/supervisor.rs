@@ -32,13 +32,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Pause between two checks whether Postgres still runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// First backoff after a restart. The backoff doubles with each further restart.
+/// First pause after a restart of Postgres. The pause doubles with each further restart.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// Longest backoff after a restart.
+/// Longest pause after a restart of Postgres.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Uptime of Postgres after which the backoff starts over.
+/// Uptime of Postgres after which the next restart is followed by the first pause again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Supervisor {
     settings: Vec<(String, String)>,
     postmaster: Mutex<Option<Postmaster>>,
     stopping: CancellationToken,
-    /// Number of restarts after an unexpected end.
+    /// Number of restarts of Postgres after it ended unexpectedly.
     restarts: AtomicU64,
     /// Lock on the cluster, held while this process owns the cluster.
     lock: File,
@@ -90,7 +90,7 @@ impl Supervisor {
         &self.socket_dir
     }
 
-    /// Number of restarts after an unexpected end.
+    /// Number of restarts of Postgres after it ended unexpectedly.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }

@@ -108,7 +108,8 @@ impl ProfileBody<'_> {
     }
 }
 
-/// Converts field errors into the 400 `invalid-profile` that the contract of these routes requires.
+/// Converts field errors into the problem `invalid-profile` with status 400, which the contract of these routes
+/// requires.
 pub(super) fn into_profile_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidProfile(fields),

@@ -31,7 +31,7 @@ const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 const PAGE_MAX: i64 = 1_000;
 
 /// Maximum number of holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of
-/// the writer.
+/// the ledger writer.
 const CONCURRENCY: usize = 256;
 
 /// First pause before a hold that could not expire is retried; it doubles with each failure.
@@ -43,7 +43,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(10);
 /// Maximum number of holds whose backoff is remembered. Further holds are retried in every round.
 const BACKOFFS_MAX: usize = 100_000;
 
-/// Expires holds and updates the gauges of held amounts and of wallets, until shutdown.
+/// Ends expired holds, and updates the metrics of held amounts and of wallets, until shutdown.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     let mut expiry = Expiry::new(wallets.clone());
@@ -63,7 +63,7 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
         };
         if summed.is_none_or(|summed| summed.elapsed() >= TOTALS_INTERVAL) {
             summed = Some(Instant::now());
-            // After a failure, the gauge keeps its value until the next interval.
+            // After a failure, the metric keeps its value until the next interval.
             let _ignored = wallets.sample_held().await;
         }
         if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
@@ -81,7 +81,7 @@ struct Backoff {
     until: Instant,
 }
 
-/// Expires the holds that are due, and backs off from those that could not expire.
+/// Ends the holds whose expiry has passed, and delays the next attempt for holds that could not be ended.
 pub struct Expiry {
     wallets: Wallets,
     backoffs: HashMap<HoldId, Backoff>,

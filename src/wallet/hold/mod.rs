@@ -134,7 +134,7 @@ impl Wallets {
         let amount = parse_amount(amount, record.currency)?;
         let account = AccountId::from(wallet);
         let held = account.hold().ok_or(Error::NotFound("wallet"))?;
-        // The database stores microseconds.
+        // The time is truncated to microseconds, because the database stores no finer precision.
         let expires_at = OffsetDateTime::now_utc().truncate_to_microsecond() + lifetime;
         let kind = TransferKind::Hold;
         let action = Action::Move { kind, debit: account, credit: held, amount };

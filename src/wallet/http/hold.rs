@@ -121,11 +121,11 @@ struct CreateHold<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<u64>, example = 3600)]
     expires_in: RawField<'a>,
-    /// At most 500 characters.
+    /// Memo of the hold, at most 500 characters.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "room 12")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes.
+    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
     metadata: RawField<'a>,

@@ -27,7 +27,7 @@ where
 struct CurrencyBody {
     #[schema(example = "EUR")]
     code: String,
-    /// Number of decimals in its amounts.
+    /// Number of decimal places of amounts in this currency.
     #[schema(example = 2)]
     decimals: u8,
 }
@@ -41,7 +41,7 @@ struct WalletInfoBody {
     default_currency: String,
     /// The supported currencies, sorted by their codes.
     currencies: Vec<CurrencyBody>,
-    /// URL of Grafana, or its path on this host; null if none is set.
+    /// URL of Grafana, which shows traces, or its path on this host; null if it is not set.
     #[schema(required, example = "/grafana")]
     grafana_url: Option<String>,
 }

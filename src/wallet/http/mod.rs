@@ -164,11 +164,11 @@ struct MoveMoney<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "100.00")]
     amount: RawField<'a>,
-    /// At most 500 characters.
+    /// Memo of the deposit or withdrawal, at most 500 characters.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "card payment")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes.
+    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: RawField<'a>,

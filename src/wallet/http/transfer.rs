@@ -33,7 +33,7 @@ where
     OpenApiRouter::new().routes(routes!(create_transfer)).routes(routes!(get_transfer))
 }
 
-/// A movement of money.
+/// A movement of money between wallets, or between a wallet and the outside world.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Transfer)]
 pub(super) struct TransferBody {
@@ -122,11 +122,11 @@ pub(super) struct CreateTransfer<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "0.10")]
     fee: RawField<'a>,
-    /// At most 500 characters.
+    /// Memo of the transfer, at most 500 characters.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "for the coffee")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes.
+    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: RawField<'a>,

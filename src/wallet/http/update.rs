@@ -42,7 +42,7 @@ struct UpdateWallet<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "savings")]
     label: Option<&'a RawValue>,
-    /// A JSON object of your own, at most 1024 bytes.
+    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
     metadata: Option<&'a RawValue>,

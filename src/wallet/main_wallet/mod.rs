@@ -31,7 +31,7 @@ use crate::secret::digest;
 
 pub use self::sql::OPENED_MAIN;
 
-/// Refusal to open a main wallet: the player has one already, or a registration already uses the player id.
+/// Refusal to open a main wallet: the player already has a main wallet, or a registration already uses the player id.
 const OVERTAKEN: &str = "the player's main wallet exists";
 
 /// Maximum number of attempts of an operation while other requests open or close its main wallet.
@@ -311,8 +311,8 @@ impl Wallets {
         info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
     }
 
-    /// Returns the result of a posting, whose last leg moved the money. `opens` is the player whose main wallet the
-    /// posting opened.
+    /// Returns the result of a posting, whose last movement (leg) is the deposit, withdrawal or transfer. `opens` is
+    /// the player whose main wallet the posting opened.
     fn finish_main(
         &self,
         posted: &Posted,
@@ -353,7 +353,7 @@ impl RequestMeta<'_> {
     /// Creates a posting, to which the caller adds the movements of money (legs). Its idempotency key does not depend
     /// on the wallet, because the wallet may be closed when the request is repeated.
     fn keyed(&self, operation: &str, player: &PlayerId, content: &[&str]) -> Posting {
-        // Guests have no credential, so the player id separates their keys.
+        // Guests have no credential, so the player id separates the idempotency keys of different guests.
         let caller = match self.caller.principal() {
             Principal::Anonymous => Cow::Owned(format!("guest:{player}")),
             _ => Cow::Borrowed(self.caller.name()),

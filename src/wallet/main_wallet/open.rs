@@ -1,4 +1,4 @@
-//! Opening main wallets without a deposit.
+//! Opens main wallets without a deposit.
 
 use super::{ATTEMPTS_MAX, is_overtaken};
 use crate::error::{Error, Result};

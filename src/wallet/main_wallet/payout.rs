@@ -38,7 +38,7 @@ pub enum PayoutRefusal {
         /// The largest amount of a transfer.
         limit: Minor,
     },
-    /// The paying account has not enough money.
+    /// The paying account does not have enough money.
     InsufficientFunds,
     /// A companion (a statement in the same transaction) did not take effect, because the payout is already settled.
     Settled,

@@ -22,7 +22,7 @@ pub use self::sql::{CHANGED, CLOSED, RECORDED};
 /// Refusal of an update because another update of the same wallet came first.
 const OVERTAKEN: &str = "another update came first";
 
-/// Members of a wallet to update; absent ones stay unchanged.
+/// Members of a wallet to update. Absent members stay unchanged.
 #[derive(Debug, Default)]
 pub struct WalletChanges {
     /// `Some(None)` removes the label.

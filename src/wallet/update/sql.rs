@@ -1,4 +1,4 @@
-//! Statements that update a wallet's row.
+//! SQL statements that update a wallet's row.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -26,14 +26,14 @@ const CALLERS: usize = 64;
 
 const BATCH_LEGS_MAX: usize = 1_024;
 
-/// Whether each posting brings a companion.
+/// Whether each posting has a companion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PostingKind {
     Plain,
     WithCompanion,
 }
 
-/// Row that a companion inserts.
+/// Row that the companion of a posting inserts.
 #[derive(Serialize)]
 struct CompanionNote {
     account: i64,

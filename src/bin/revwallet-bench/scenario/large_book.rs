@@ -25,7 +25,7 @@ const FILL_POSTINGS: usize = 6;
 /// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
-/// Poll interval while waiting for the auditor.
+/// Poll interval while waiting for the auditor, which checks the ledger in the background.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
 
 /// Operations that are measured on both ledgers, with their number of connections and their label.

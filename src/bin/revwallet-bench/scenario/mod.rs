@@ -49,7 +49,7 @@ use crate::report::ReportSection;
 pub(crate) enum Scenario {
     /// Deposits over HTTP, compared with pgbench.
     Deposits,
-    /// Postings of many transfers.
+    /// Postings of many transfers, compared with postings of one transfer.
     Bulk,
     /// Postings that insert a row of another module in the same transaction.
     Companions,
@@ -57,13 +57,13 @@ pub(crate) enum Scenario {
     Grpc,
     /// Holds and captures, compared with transfers.
     Holds,
-    /// Deposits through nginx.
+    /// Deposits through nginx, compared with deposits sent to the server directly.
     Nginx,
-    /// Deposits with metrics, logs and traces.
+    /// Deposits with metrics, logs and traces, compared with deposits without them.
     Observability,
-    /// Rendering of ten thousand series for Prometheus.
+    /// Rendering of ten thousand metric series for Prometheus.
     Scrape,
-    /// Reads during a thousand logins.
+    /// Reads of balances during a thousand logins, compared with an idle server.
     Logins,
     /// Four servers that share a ledger, compared with one server.
     MultiProcess,
@@ -71,7 +71,7 @@ pub(crate) enum Scenario {
     Failover,
     /// Deposits while a transaction holds an old snapshot.
     OldSnapshot,
-    /// Memory of WebSocket connections, deliveries, and clients that reconnect.
+    /// WebSocket connections: memory of idle connections, deliveries of events, and clients that reconnect.
     Realtime,
     /// Reads of a leaderboard of a million entries, during submissions of scores.
     Leaderboard,

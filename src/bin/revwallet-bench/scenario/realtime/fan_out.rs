@@ -28,7 +28,7 @@ struct FanOut {
     pace: EventPace,
 }
 
-/// Times at which events are published.
+/// Pace at which events are published.
 #[derive(Debug, Clone, Copy)]
 enum EventPace {
     PerSecond(u32),
