@@ -76,7 +76,7 @@ pub struct ExchangeArgs {
     pub simulated_seed: u64,
 }
 
-/// Limits of orders, in minor units of the default currency.
+/// Limits of orders, in minor units of the default currency; `None` means no limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OrderLimits {
     pub min: Option<Minor>,

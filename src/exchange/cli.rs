@@ -41,7 +41,7 @@ pub enum OrderCommand {
     },
     /// Show an order with its steps.
     Show {
-        /// Number of the order.
+        /// Id of the order.
         order: i64,
     },
     /// Let an order that waits for approval begin.
@@ -54,12 +54,12 @@ pub enum OrderCommand {
     Abort(CommandArgs),
     /// Set the outcome of a call that the other system could not report.
     Resolve {
-        /// Number of the order.
+        /// Id of the order.
         order: i64,
         /// Outcome of the call, as you learned it from the other system.
         #[arg(long, value_parser = ["done", "not-done"])]
         outcome: String,
-        /// The reason, for the audit log.
+        /// Reason for the command, which the audit log records.
         #[arg(long)]
         reason: String,
     },
@@ -68,13 +68,13 @@ pub enum OrderCommand {
 /// Arguments of a command to an order, or to all open orders in a state.
 #[derive(Debug, clap::Args)]
 pub struct CommandArgs {
-    /// Number of the order.
+    /// Id of the order.
     #[arg(required_unless_present = "all_in_state")]
     order: Option<i64>,
     /// Apply to all open orders in this state, instead of to one order.
     #[arg(long = "all", conflicts_with = "order", value_parser = state)]
     all_in_state: Option<SagaState>,
-    /// The reason, for the audit log.
+    /// Reason for the command, which the audit log records.
     #[arg(long)]
     reason: String,
 }
@@ -91,7 +91,7 @@ pub enum ExchangeCommand {
         /// Amount to deposit, as a decimal; a negative amount is withdrawn.
         #[arg(long, allow_hyphen_values = true)]
         amount: String,
-        /// The reason, for the audit log.
+        /// Reason for the command, which the audit log records.
         #[arg(long)]
         reason: String,
     },

@@ -58,7 +58,7 @@ const BOOK: i32 = 1;
 /// Code of the crypto currency that is traded.
 const CRYPTO: &str = "BTC";
 
-/// The operations of the exchange. Cheap to clone.
+/// The operations of the exchange, which the routes and the command line call. Cheap to clone.
 #[derive(Clone)]
 pub struct Exchange(Arc<ExchangeParts>);
 
@@ -133,7 +133,7 @@ impl ExchangeParts {
         self.pair
     }
 
-    /// The saga engine that executes the orders.
+    /// Returns the saga engine that executes the orders.
     pub fn sagas(&self) -> &Sagas<OrderSteps> {
         &self.sagas
     }

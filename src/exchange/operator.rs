@@ -1,4 +1,4 @@
-//! Commands of operators on orders, each with a reason and an entry in the audit log.
+//! Commands with which operators control orders. Each command has a reason and is recorded in the audit log.
 
 use sqlx::Connection;
 
@@ -57,8 +57,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Runs a command on every open order in a state, at most [`BULK_MAX`]; orders that refuse the command are skipped.
-    /// Returns the orders that took the command.
+    /// Applies a command to every open order in a state, but to at most [`BULK_MAX`] orders. Skips orders in which the
+    /// command is not possible. Returns the orders that were changed.
     pub async fn command_all(
         &self,
         state: SagaState,

@@ -119,13 +119,13 @@ pub(super) async fn order_of(
     Ok(id.fetch_optional(db).await?)
 }
 
-/// Filter of a list or a lookup of orders.
+/// Filter of orders, for a list or for a single order.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct OrderFilter {
     pub id: Option<SagaId>,
     pub user: Option<UserId>,
     pub state: Option<&'static str>,
-    /// Only orders with a lower id.
+    /// Only orders with an id below this id are returned.
     pub before: i64,
     pub limit: i64,
 }
@@ -147,7 +147,7 @@ pub(super) struct OrderRow {
     pub deadline: OffsetDateTime,
 }
 
-/// Orders, newest first.
+/// Returns the orders that match a filter, newest first.
 pub(super) async fn orders(db: &mut PgConnection, filter: &OrderFilter) -> Result<Vec<OrderRow>> {
     let rows = sqlx::query_as!(
         OrderRow,
@@ -175,7 +175,7 @@ pub(super) async fn owner(db: &mut PgConnection, order: SagaId) -> Result<Option
     Ok(owner.fetch_optional(db).await?)
 }
 
-/// Ids of open orders in a state, oldest first.
+/// Returns the ids of open orders in a state, oldest first.
 pub(super) async fn open_orders(
     db: &mut PgConnection,
     state: &str,

@@ -6,8 +6,8 @@
 //! | `exchange` | the hot wallet pays fiat and gets crypto; the fee goes to the revenue | the hot wallet pays crypto and gets fiat |
 //! | `withdraw`, `payout` | the chain transfers the crypto, and it goes to the user's wallet | fiat goes to the user, the fee to the revenue |
 //!
-//! The house bears changes of the price between the order and the trade. If a hot wallet has too little money, the
-//! order waits.
+//! If the price changes between the order and the trade, the house bears the difference. If a hot wallet has too little
+//! money, the order waits.
 
 use std::sync::Arc;
 
@@ -230,7 +230,8 @@ impl OrderSteps {
                 Movement::new(kind, Hot, World, crypto, input.crypto),
                 Movement::new(kind, World, Hot, fiat, moved),
             ],
-            // The first trade was not booked, so only the difference between both trades is booked.
+            // The transfers of the first trade are not in the ledger, so only the difference between both trades is
+            // written.
             (side, StepAction::Undo) if !call.is_booked => {
                 let first = traded(call.result, input)?;
                 let loss = match side {

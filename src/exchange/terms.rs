@@ -46,7 +46,7 @@ pub struct Pair {
     pub crypto: Currency,
 }
 
-/// An amount that an order is placed for.
+/// Amount for which a user places an order: either the fiat side or the crypto side of the trade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderAmount {
     /// Amount that a buyer pays, or a seller gets.
@@ -122,7 +122,7 @@ impl Terms {
         Ok(Self { side, fiat, fee, crypto, price })
     }
 
-    /// Fiat amount that the other exchange takes or pays at the price of the terms.
+    /// Returns the fiat amount that the other exchange takes or pays at the price of these terms.
     pub fn traded_fiat(&self) -> Minor {
         match self.side {
             Side::Buy => Minor(self.fiat.0 - self.fee.0),

@@ -1,4 +1,4 @@
-//! `revwallet game`: manages the catalog from the command line.
+//! The command `revwallet game`, which imports games from a file into the catalog.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -28,12 +28,12 @@ pub enum GameCommand {
 /// Arguments of `revwallet game import`: the file and its format.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
-    /// A file of games, `.csv` with a header or `.jsonl` with one JSON object per line; `-` is standard input.
+    /// File of games: `.csv` with a header, or `.jsonl` with a JSON object on each line; `-` is standard input.
     pub file: PathBuf,
     /// Format of the file; needed if the file name does not end in .csv, .jsonl or .ndjson.
     #[arg(long, value_enum)]
     pub format: Option<FileFormat>,
-    /// File for the refused lines and their reasons, instead of standard error.
+    /// File to which refused lines and their reasons are written, instead of standard error.
     #[arg(long)]
     pub refused: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl ImportArgs {
     }
 }
 
-/// Runs a command and prints its result.
+/// Runs an import and prints its result.
 pub async fn run(
     importer: &GameImporter,
     command: GameCommand,

@@ -57,7 +57,7 @@ impl Games {
         user: UserId,
         address: Option<IpAddr>,
     ) -> Result<CountedGuess> {
-        // A right guess is not counted in the end, but does not reset the count of wrong guesses.
+        // A right guess is taken off the count again, but does not reset the count of wrong guesses.
         let limit = |what: &str, id: String, free| AttemptLimit {
             key: digest(&["guess", guess.name(), what, &id]),
             free,
@@ -86,7 +86,7 @@ impl Games {
         }
         let Some(address) = address else { return Ok(()) };
         match throttle::count_attempt(&self.db, &[address], "games.count_guess").await {
-            // Other guesses have used up the limit meanwhile. This guess was checked already.
+            // Other guesses may have used up the limit meanwhile. That does not matter: this guess was checked already.
             Ok(_) | Err(Error::TooManyRequests { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -50,7 +50,7 @@ pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase
 /// Id of the ledger's book in which purchases are paid.
 const BOOK: i32 = 1;
 
-/// The operations of the store. Cheap to clone.
+/// The operations of the games store, which the routes call. Cheap to clone.
 #[derive(Clone)]
 pub struct Games(Arc<GamesParts>);
 

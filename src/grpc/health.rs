@@ -48,7 +48,7 @@ impl Health {
     {
         let mut was_ready = None;
         while let Some(is_ready) = stopping.run_until_cancelled(check()).await {
-            // Only changes are reported, because each report is sent to the clients that watch.
+            // Only changes are reported, because each report is sent to every client that watches the service.
             if was_ready.replace(is_ready) != Some(is_ready) {
                 self.set(is_ready).await;
             }

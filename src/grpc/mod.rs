@@ -123,10 +123,11 @@ async fn check_request(request: Request, next: Next) -> Response {
     next.run(request.map(|body| axum::body::Body::from_stream(body.into_data_stream()))).await
 }
 
-/// Moves the error of a failed call into the extensions of the response, from which the middleware writes the status.
+/// Moves the error of a failed gRPC call into the extensions of the response, where the HTTP middleware finds it and
+/// writes the gRPC status.
 fn recover_error(mut response: Response) -> Response {
     let status = response.extensions_mut().remove::<Status>();
-    // The generated code writes some statuses only as headers.
+    // The generated code of tonic writes some statuses only as response headers.
     let status = status.or_else(|| Status::from_header_map(response.headers()));
     let Some(status) = status.filter(|status| status.code() != tonic::Code::Ok) else {
         return response;

@@ -53,7 +53,7 @@ struct MoveMoneyBody<'a> {
     currency: RawField<'a>,
 }
 
-/// A valid request to move money.
+/// A request to move money of a player, after its validation.
 pub(super) struct MoveMoney {
     pub player: PlayerId,
     pub amount: Minor,
@@ -93,7 +93,7 @@ fn minor_units(raw: &str) -> Result<Minor, String> {
     })
 }
 
-/// Balance of a player after an operation.
+/// Balance of a player after a deposit or a withdrawal.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlayerMoneyMoved)]
 #[serde(rename_all = "camelCase")]
@@ -105,7 +105,7 @@ struct MovedBody {
     balance: i64,
     #[schema(example = "EUR")]
     currency: String,
-    /// Id of the transfer.
+    /// Id of the transfer that moved the money.
     #[schema(example = "17")]
     transfer_id: String,
 }

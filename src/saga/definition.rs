@@ -1,4 +1,4 @@
-//! Definitions: the steps of each kind of saga, by version.
+//! Definitions of sagas: the steps of each kind of saga, by version.
 
 /// The steps of a kind of saga, in one version. A saga finishes under the version that it began with, so changed steps
 /// need a new version.

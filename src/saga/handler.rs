@@ -49,13 +49,13 @@ pub struct Call<'a> {
 /// Outcome of a call, as the other system reports it when the engine asks about the reference of the call.
 #[derive(Debug)]
 pub enum CallOutcome {
-    /// The call took effect, once.
+    /// The call took effect exactly once, with this result.
     Done(Box<RawValue>),
     /// The call will never take effect.
     Refused(String),
-    /// The call was accepted, and may yet take effect.
+    /// The other system has accepted the call, which may still take effect.
     Pending,
-    /// The other system does not know the reference.
+    /// The other system does not know the reference, because the call has not arrived.
     Absent,
 }
 

@@ -56,12 +56,12 @@ pub use self::worker::start;
 pub struct SagaSettings {
     /// Number of attempts at a call, after which the engine gives the call up or treats its outcome as unknown.
     pub attempts_max: i32,
-    /// First pause after a failed attempt; the pause doubles with each attempt.
+    /// Pause after the first failed attempt at a step; the pause doubles with each attempt.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
     /// Interval at which the engine asks the other system about a call whose outcome is unknown.
     pub unknown_interval: Duration,
-    /// Longest time that a call may take.
+    /// Longest time that a call to another system may take.
     pub call_timeout: Duration,
     /// Time for which a worker holds a claimed saga. A later step of the same claim may start with only three quarters
     /// of this time left, and its calls must end within that.

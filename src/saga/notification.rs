@@ -10,7 +10,7 @@ use super::sql::{self, ClaimedRow};
 use super::transitions::SagaState;
 use crate::error::{Error, Result};
 
-/// Longest pause between two notifications of one saga.
+/// Longest pause between two attempts to notify the owner of a saga.
 const NOTIFICATION_PAUSE_MAX: Duration = Duration::from_hours(1);
 
 impl<H: SagaHandler> Sagas<H> {

@@ -49,13 +49,13 @@ pub(super) struct Move<'a> {
     pub seconds: Option<f64>,
     pub notification: Option<&'a str>,
     pub step: i16,
-    /// Whether the change concerns the undo of the step.
+    /// Whether the change is about the undo of the step, not about the step itself.
     pub undid: bool,
     pub step_name: &'a str,
     pub step_state: &'a str,
     pub error: Option<&'a str>,
     pub result: Option<&'a RawValue>,
-    /// Index of the step's transfer in its posting.
+    /// Index, within the posting, of the transfer that is recorded for the step.
     pub first: Option<usize>,
     pub next: Option<i16>,
     pub next_name: Option<&'a str>,
@@ -223,7 +223,7 @@ pub(super) struct OperatorChange<'a> {
     /// Whether the deadline is set to now; otherwise the saga gets as much time again as when it began.
     pub ends: bool,
     pub step: i16,
-    /// New state of the step that the saga was at, if that state changes.
+    /// New state of the current step, if that state changes.
     pub step_state: Option<&'a str>,
     /// Whether the call is made again under a new reference, because the other system has refused the old reference.
     pub renews: bool,

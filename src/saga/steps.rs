@@ -74,7 +74,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Does the current step.
+    /// Does the current step: makes its call, if any, and writes its transfers to the ledger.
     async fn perform(&self, claim: Claim) -> Result<Next> {
         let step = claim.step()?;
         let answer = if step.calls {
@@ -140,7 +140,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Undoes the current step.
+    /// Undoes the current step: makes the opposite call, if any, and writes the opposite transfers to the ledger.
     async fn undo(&self, claim: Claim) -> Result<Next> {
         let step = claim.step()?;
         let answer = if step.calls {

@@ -53,7 +53,7 @@ struct AllOrdersQuery {
     /// Only orders in this state.
     #[param(example = "stuck")]
     state: Option<String>,
-    /// Maximum number of orders of a page.
+    /// Maximum number of orders in the response.
     #[param(example = 100)]
     limit: Option<i64>,
     /// Id of the last order of the previous page.
@@ -119,7 +119,7 @@ struct CommandBody<'a> {
 }
 
 impl CommandBody<'_> {
-    /// Parses the command of this name, and its reason.
+    /// Parses the command with this name, and its reason.
     fn validate(&self, name: CommandName) -> Result<(SagaCommand, String)> {
         let mut validator = Validator::default();
         let reason = validator.required("/reason", &self.reason, |raw| text(raw, REASON_MAX));

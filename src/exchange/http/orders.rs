@@ -60,7 +60,7 @@ struct NewQuoteBody<'a> {
     crypto_amount: RawField<'a>,
 }
 
-/// Terms of an order that are locked until they expire.
+/// Terms of an order, which are locked until the quote expires.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExchangeQuote)]
 struct QuoteBody {
@@ -242,7 +242,7 @@ pub(super) struct OrderListQuery {
     /// Only orders in this state.
     #[param(example = "completed")]
     pub(super) state: Option<String>,
-    /// Maximum number of orders of a page.
+    /// Maximum number of orders in the response.
     #[param(example = 100)]
     pub(super) limit: Option<i64>,
     /// Id of the last order of the previous page.

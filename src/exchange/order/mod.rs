@@ -55,7 +55,7 @@ pub(super) struct OrderInput {
     pub fiat: Minor,
     pub fee: Minor,
     pub crypto: Minor,
-    /// Amount that the trade costs or brings at the price of the order.
+    /// Fiat amount that the trade with the other exchange costs or brings at the price of the order.
     pub traded: Minor,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Exchange {
-    /// Places an order.
+    /// Places an order for a user, and counts the outcome in the metrics.
     pub async fn place_order(
         &self,
         request: &OrderRequest,
@@ -133,7 +133,7 @@ impl Exchange {
                     if let Some(refusal) = self.refusal(request, &terms).await? {
                         return Err(refusal);
                     }
-                    // The competing order is not committed yet, so this order is tried again.
+                    // Another order with the same quote or limit has not committed yet, so this order is tried again.
                 }
                 Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
             }

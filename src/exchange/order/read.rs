@@ -32,7 +32,7 @@ pub struct Order {
 #[derive(Debug, Clone, Copy)]
 pub struct OrderListFilter {
     pub state: Option<SagaState>,
-    /// Only orders with a lower id.
+    /// Only orders with an id below this id are listed.
     pub before: i64,
     pub limit: i64,
 }

@@ -23,7 +23,7 @@ use super::terms::Side;
 
 pub use self::notice::Notice;
 
-/// A trade with the other exchange.
+/// A trade of the house with the other exchange.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Trade {
     pub side: Side,
@@ -44,9 +44,9 @@ pub struct ChainTransfer {
     pub crypto: Minor,
 }
 
-/// An exchange that the house trades with.
+/// Interface to another exchange, with which the house trades.
 pub trait Exchanger: Send + Sync + 'static {
-    /// The current price of crypto, in fiat.
+    /// Returns the current price of a unit of crypto, in fiat.
     fn price(&self) -> BoxFuture<'_, Result<Decimal>>;
 
     fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;

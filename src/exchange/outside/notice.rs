@@ -29,7 +29,7 @@ impl Notice {
         format!("Your order {} {outcome}", self.order)
     }
 
-    /// The sentences of the message.
+    /// Returns the sentences of the message.
     fn sentences(&self) -> [String; 3] {
         let Self { order, fiat, crypto, .. } = self;
         let greeting = match &self.first_name {

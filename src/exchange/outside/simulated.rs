@@ -28,7 +28,7 @@ use crate::saga::CallOutcome;
 /// Delay after which a call with the fault `late` takes effect.
 const LATE: Duration = Duration::from_millis(300);
 
-/// Faults that can happen to a call.
+/// Faults that can happen to a call to the simulated systems.
 const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
 
 /// Faults that can happen when a worker asks about a call or cancels it.

@@ -53,7 +53,7 @@ pub(super) async fn make_keys(
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DELETED) => {
             Err(StoreRefusal::GameNotFound.into())
         }
-        // Another attempt of the same request came first.
+        // Another attempt of the same request has created the keys meanwhile.
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("key_batch_key") => {
             Ok(false)
         }

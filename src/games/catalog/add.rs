@@ -103,7 +103,7 @@ impl Games {
             None => None,
         };
         if new.publisher.is_some() && user.is_none() {
-            // Only callers that manage all games learn which publishers exist.
+            // Only callers that may manage all games learn that the publisher does not exist.
             require_manager(caller, None)?;
             return Err(invalid("/publisher", NOT_A_PUBLISHER));
         }
@@ -126,7 +126,7 @@ impl Games {
         }
         let inserted = insert_all(&mut tx, &[Insertion { game: new, key }], Some(trace)).await?;
         let Some(&[id]) = inserted.as_deref() else {
-            // A concurrent attempt of the same request added the game.
+            // Without an inserted row, a concurrent attempt of the same request must have added the game.
             let key = key.ok_or(Error::Overloaded)?;
             let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
             return Ok(AddedGame { id, title: new.title.clone(), replayed: true });

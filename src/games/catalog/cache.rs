@@ -24,10 +24,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Shortest time between two reads of the revision, however many events arrive.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Maximum number of lists that are cached.
+/// Maximum number of lists of games that are cached.
 const LISTS_MAX: usize = 256;
 
-/// Largest list that is cached, in bytes.
+/// Largest list of games that is cached, in bytes.
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
 /// A list of games, as the response that is sent to clients.
@@ -35,7 +35,7 @@ const LIST_BYTES_MAX: usize = 256 * 1024;
 pub struct CachedList {
     pub body: Bytes,
     pub etag: String,
-    /// Path of the next page.
+    /// Path of the next page; `None` on the last page.
     pub next: Option<String>,
     /// Position in the ledger at which the list was read.
     pub position: String,

@@ -206,7 +206,7 @@ impl PublicChange {
             (true, false) => ("game.deleted", "deleted"),
             (false, false) => return Ok(None),
         };
-        // All subscribers get the same event, whatever format of amounts the request prefers.
+        // All subscribers get the same event, whatever format of amounts the request that changes the game prefers.
         let game_body = GameBody::try_from(game)?;
         let data = MoneyFormat::Number.write(|| to_raw_value(&game_body));
         let data = data.map_err(|cause| Error::Internal(cause.into()))?;

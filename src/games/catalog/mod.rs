@@ -31,13 +31,13 @@ pub(in crate::games) use self::change::{lock_managed, require_game_manager};
 pub use self::list::{GameFilter, ListedGame, search_query};
 pub(in crate::games) use self::sql::{bases, bump_revision, find_by_keys};
 
-/// Longest title, in characters.
+/// Longest title of a game, in characters.
 pub const TITLE_MAX: usize = 200;
 
-/// Longest genre, in characters.
+/// Longest genre of a game, in characters.
 pub const GENRE_MAX: usize = 64;
 
-/// Longest description, in characters.
+/// Longest description of a game, in characters.
 pub const DESCRIPTION_MAX: usize = 4_000;
 
 /// Maximum number of prices of a game in further currencies.
@@ -122,7 +122,7 @@ pub struct Game {
 pub struct Copies {
     /// Maximum number of copies that users can own at a time.
     pub limit: i32,
-    /// Copies that are left.
+    /// Number of copies that are left.
     pub left: i32,
 }
 

@@ -47,7 +47,7 @@ pub struct NewCode {
     pub game: Option<GameId>,
     pub starts_at: Option<OffsetDateTime>,
     pub ends_at: Option<OffsetDateTime>,
-    /// Maximum number of uses in total.
+    /// Maximum number of uses in total; `None` without a limit.
     pub uses: Option<i32>,
     pub uses_per_user: Option<i32>,
 }
@@ -197,7 +197,7 @@ impl Games {
                 tx.commit().await?;
                 Ok(CreatedCode { id, code, replayed: false })
             }
-            // A concurrent attempt of the same request may have come first.
+            // A concurrent attempt of the same request may have created the code.
             None => match find_replay(&mut tx, key).await? {
                 Some(earlier) => Ok(earlier),
                 None => Err(StoreRefusal::CodeExists(code).into()),

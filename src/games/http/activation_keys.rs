@@ -115,7 +115,8 @@ struct RedeemedBody {
 
 /// Redeem an activation key
 ///
-/// Adds the game to the library of the signed-in user. After several unknown keys each further attempt has to wait.
+/// Adds the game to the library of the signed-in user. After several unknown keys, the user has to wait before each
+/// further attempt.
 #[utoipa::path(
     post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),

@@ -32,19 +32,19 @@ pub(in crate::games) struct PutPrice<'a> {
 /// A game to add or change. Clients of the original service send the first four fields; all other fields are optional.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::games) struct PutGame<'a> {
-    /// 1 to 200 characters.
+    /// Title of the game, 1 to 200 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "Alpha")]
     pub(in crate::games) title: RawField<'a>,
-    /// 1 to 64 characters.
+    /// Genre of the game, 1 to 64 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "puzzle")]
     pub(in crate::games) genre: RawField<'a>,
-    /// A decimal number with at most as many decimal places as the currency has; with 0 the game is free.
+    /// Price of the game, a decimal number with at most as many decimal places as the currency has; 0 means free.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "19.99")]
     pub(in crate::games) price: RawField<'a>,
-    /// At most 4,000 characters.
+    /// Description of the game, at most 4,000 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "The first game")]
     pub(in crate::games) description: RawField<'a>,

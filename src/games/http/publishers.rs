@@ -64,7 +64,7 @@ struct CreatePublisher<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
-    /// 1 to 100 characters.
+    /// Name of the publisher, 1 to 100 characters.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "Nova Games")]
     name: RawField<'a>,
@@ -132,7 +132,7 @@ async fn get_publisher(
 
 #[derive(Deserialize, ToSchema)]
 struct UpdatePublisher<'a> {
-    /// 1 to 100 characters.
+    /// Name of the publisher, 1 to 100 characters.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Nova Games")]
     name: RawField<'a>,

@@ -65,7 +65,7 @@ struct PurchaseBody {
     /// Id of the user who owns the game now.
     #[schema(example = "2")]
     user_id: String,
-    /// Amount that was charged.
+    /// Amount that the buyer was charged.
     #[schema(value_type = f64, example = 19.99)]
     price: JsonDecimal,
     /// Tax that the price includes.

@@ -40,7 +40,7 @@ where
 
 #[derive(Deserialize, IntoParams)]
 struct PublisherStatementQuery {
-    /// The currency; the default currency if absent.
+    /// Code of the currency; the default currency if absent.
     #[param(example = "EUR")]
     currency: Option<String>,
     /// Beginning of the statement, as an RFC 3339 timestamp; the first sale if absent.
@@ -217,7 +217,7 @@ fn entry_text(
 
 #[derive(Deserialize, ToSchema)]
 struct PayPublisher<'a> {
-    /// The currency; the default currency if absent.
+    /// Code of the currency; the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     currency: RawField<'a>,

@@ -97,7 +97,8 @@ impl Candidate {
         let game = put.into_new(currencies, default_currency);
         match (validator.finish(Some(())), game) {
             (Ok(()), Ok(mut game)) => {
-                // Sorted, because the content of a game must not depend on the order of columns.
+                // The prices are sorted, so that the idempotency key of a game does not depend on the order of the
+                // columns.
                 game.prices.sort_by_key(|price| price.currency);
                 Ok(Self { line, reference, publisher_name, base_reference, game })
             }

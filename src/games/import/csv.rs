@@ -26,7 +26,7 @@ const MEMBERS: [&str; 11] = [
 /// Columns that the header must have.
 const REQUIRED: [&str; 3] = ["title", "genre", "price"];
 
-/// Prefix of a column with the price in a further currency.
+/// Prefix of the name of a column with the price in a further currency, such as `price:USD`.
 const PRICE: &str = "price:";
 
 const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;

@@ -40,7 +40,7 @@ use crate::secret::digest;
 
 pub use self::reader::ImportBatch;
 
-/// Format of a file.
+/// Format of a file to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileFormat {
     /// CSV: rows after a header with the names of the columns.
@@ -86,7 +86,7 @@ impl BatchOutcome {
     }
 }
 
-/// Adds the games of files to the catalog.
+/// Imports the games of files into the catalog.
 pub struct GameImporter {
     db: Database,
     currencies: Currencies,

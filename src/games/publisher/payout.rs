@@ -26,7 +26,7 @@ pub struct PublisherPayout {
     pub replayed: bool,
 }
 
-/// A requested payout.
+/// A payout that a client requests.
 struct PayoutRequest {
     player: PlayerId,
     currency: Currency,

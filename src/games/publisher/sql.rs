@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Sum of the movements of one kind and one direction between two accounts.
+/// Sum of the movements between an account and another account that have the same kind and direction.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,

@@ -27,7 +27,7 @@ pub struct StatementSums {
     pub payouts: i64,
 }
 
-/// Meaning of an entry of a statement.
+/// Kind of an entry of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = PublisherEntryKind, rename_all = "snake_case")]
 pub enum EntryKind {
@@ -60,11 +60,12 @@ pub struct StatementEntry {
     pub amount: Minor,
     /// Balance after the entry.
     pub balance: Minor,
-    /// The game that was sold.
+    /// The game that the entry is about, if any.
     pub game: Option<i64>,
 }
 
-/// A statement, whose entries are read one page at a time, oldest first, so that its length costs no memory.
+/// A statement of a publisher. Its entries are read a page at a time, oldest first, so that a long statement does not
+/// fill the memory.
 pub struct PublisherStatement {
     pub publisher: PublisherId,
     pub currency: Currency,
@@ -103,7 +104,8 @@ impl Games {
         let found = sql::find(&mut db, publisher).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
-        // Read before the snapshot is taken, because an earlier snapshot may lack a batch from before this moment.
+        // This moment is read before the snapshot is taken. A snapshot taken earlier could lack entries from before
+        // this moment.
         let settled = match from.or(to) {
             Some(_) => Some(read::settled_until(&mut db, BOOK).await?),
             None => None,

@@ -214,7 +214,7 @@ impl Games {
                 self.quotes.forget(request);
                 Ok(None)
             }
-            // The price may have fallen since the quote was cached.
+            // The price may have fallen since the quote was cached, so a quote from the database decides.
             Err(Error::InsufficientFunds { .. }) => Ok(None),
             Err(refusal) => match Box::pin(self.find_purchase(key)).await? {
                 Some(earlier) => Ok(Some(earlier)),

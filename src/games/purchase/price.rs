@@ -53,7 +53,8 @@ pub struct Division {
 }
 
 impl Division {
-    /// Divides a price that includes its tax. The fee is a share of the price without tax; both are rounded half up.
+    /// Divides a price that includes its tax. The fee is a share of the price without tax. Tax and fee are rounded half
+    /// up.
     pub(super) fn new(price: Minor, tax_rate: Rate, fee_rate: Rate) -> Self {
         let tax = tax_rate.within(price.0);
         let fee = fee_rate.of(price.0 - tax);

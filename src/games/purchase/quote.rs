@@ -22,7 +22,7 @@ use crate::ledger::money::{Minor, Rate};
 /// make each other's ledger batches fail.
 const LAST_COPIES: i32 = 256;
 
-/// Maximum number of games, and of purchases, that [`QuoteCache`] remembers.
+/// Maximum number of games (first) and of tried purchases (second) that [`QuoteCache`] remembers.
 const QUOTES_MAX: usize = 10_000;
 const TRIED_MAX: usize = 100_000;
 

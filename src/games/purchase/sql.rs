@@ -41,7 +41,7 @@ pub(super) struct QuoteRow {
     /// Number of sales with a limited number of copies that have not ended. Such a sale can sell out without a change
     /// of the game, so the facts cannot be cached.
     pub budgets: i64,
-    /// The next moment at which a sale begins or ends.
+    /// Next moment at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,
     pub stock: Option<i64>,
     pub left: Option<i32>,

@@ -19,7 +19,7 @@ use crate::ledger::money::Rate;
 /// Longest name of a sale, in characters.
 pub const NAME_MAX: usize = 64;
 
-/// Maximum number of sales of a game.
+/// Maximum number of sales that a game can have, ended sales included.
 const SALES_MAX: i64 = 1_000;
 
 /// Discount that a sale gives.

@@ -92,7 +92,8 @@ impl GameEvents {
         Self { db }
     }
 
-    /// Publishes an event. Returns whether an earlier request with the same idempotency key has published it.
+    /// Publishes an event of a game server. Returns whether an earlier request with the same idempotency key has
+    /// already published the event.
     async fn publish(
         &self,
         caller: &Caller,

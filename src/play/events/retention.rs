@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_mins(10);
 /// Time for which a repeated request is recognized by its idempotency key.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Maximum number of keys that a statement removes, to keep its transaction short.
+/// Maximum number of idempotency keys that a statement removes, to keep its transaction short.
 const KEYS_MAX: i64 = 10_000;
 
 /// Removes old idempotency keys at the start, and then regularly until the process stops. Several processes may do this

@@ -45,7 +45,7 @@ fn name_of(player: &str, currency: &str) -> String {
     format!("{PREFIX}{currency}:{player}")
 }
 
-/// A change of a wallet's total balance.
+/// A row of the ledger that changes the total balance of a wallet.
 struct Change<'a> {
     index: usize,
     row: &'a BookRow,

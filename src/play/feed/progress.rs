@@ -33,7 +33,7 @@ pub(super) struct GameProgress {
 /// Kind of movement of a player's money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Movement {
-    /// The first deposit, which opened the wallet.
+    /// The first deposit of the player, which opened the wallet.
     Initialized,
     Added,
     Withdrew,

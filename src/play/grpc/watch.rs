@@ -24,7 +24,7 @@ impl WalletRpc {
         let meta = StreamMeta::read(&request, &self.trusted_proxies);
         let WatchBalanceRequest { user_id, currency, after } = request.into_inner();
         let (player, currency) = self.read_holder(&user_id, &currency)?;
-        // This also checks that the caller may see the balance.
+        // Reading the balance also checks that the caller may see it.
         let current = self.wallets.main_balance(&call.caller, &player, currency).await?;
         let (caller, presented) = (call.caller, call.presented);
         let (address, closing) = (meta.address, meta.closing.clone());

@@ -194,7 +194,7 @@ pub struct Season {
     pub prizes: Vec<PrizeRule>,
 }
 
-/// Outcome of [`Leaderboards::put`].
+/// Result of [`Leaderboards::put`]: the leaderboard, and whether it was created.
 #[derive(Debug)]
 pub struct BoardPut {
     pub board: Board,
@@ -374,7 +374,7 @@ async fn change(db: &mut PgConnection, board: &Board, settings: &BoardSettings) 
     require_future(now, ends_at)?;
     match open {
         Some(season) => sql::move_season_end(db, season.id, ends_at).await,
-        // The last season had ended; the new schedule begins another season.
+        // The last season has ended already, so the new schedule begins another season.
         None => sql::open_season(db, board.id, now, ends_at).await,
     }
 }

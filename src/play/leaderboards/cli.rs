@@ -22,7 +22,7 @@ pub enum PrizeAccountCommand {
         #[arg(long)]
         amount: String,
     },
-    /// List the prize accounts with money in them.
+    /// List the prize accounts that have money.
     List,
 }
 

@@ -56,7 +56,7 @@ pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 /// Maximum number of leaderboards whose ids are cached.
 const IDS_MAX: usize = 10_000;
 
-/// The operations on leaderboards. Cheap to clone.
+/// The operations on leaderboards, which the routes and jobs call. Cheap to clone.
 #[derive(Clone)]
 pub struct Leaderboards(Arc<LeaderboardsParts>);
 

@@ -1,7 +1,8 @@
 //! The schedule of the seasons of a leaderboard: a cron expression in a time zone.
 //!
-//! A local time that is skipped by daylight saving time moves to the end of the gap, and a repeated local time counts
-//! only once. An expression with an interval (`*/30 * * * *`) follows elapsed time instead.
+//! An occurrence at a local time that daylight saving time skips moves to the end of the gap. An occurrence at a local
+//! time that daylight saving time repeats counts only once. An expression with an interval (`*/30 * * * *`) follows
+//! elapsed time instead.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -44,7 +45,7 @@ impl Schedule {
         for _ in 0..SKIPPED_MAX {
             let next = self.cron.find_next_occurrence(&from, false).ok()?;
             let found = OffsetDateTime::from_unix_timestamp(next.timestamp()).ok()?;
-            // Around a change of the clocks, the library may find an occurrence that is not later than `moment`.
+            // Around a change of the clocks, the cron library may find an occurrence that is not later than `moment`.
             if found > moment {
                 return Some(found);
             }

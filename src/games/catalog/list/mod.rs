@@ -20,10 +20,10 @@ use crate::secret::digest;
 /// Time for which a list of games on sale is cached. It is short, because sales begin and end at any time.
 const SALES_CACHED_FOR: Duration = Duration::from_millis(500);
 
-/// Maximum number of words of a search.
+/// Maximum number of words that a search uses; further words are ignored.
 const WORDS_MAX: usize = 8;
 
-/// Longest word of a search, in bytes.
+/// Longest word that a search uses, in bytes; longer words are ignored.
 const WORD_BYTES_MAX: usize = 100;
 
 /// Filter, page and format of a list of games, which also identify the list in the cache.
@@ -33,7 +33,7 @@ pub struct GameFilter {
     /// Full-text query that [`search_query`] made from the words of the client.
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
-    /// Whether only games that a sale makes cheaper are shown.
+    /// Whether the list shows only games whose price a sale lowers now.
     pub on_sale: bool,
     /// Format in which the list writes prices.
     pub money: MoneyFormat,

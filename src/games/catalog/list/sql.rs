@@ -17,9 +17,9 @@ pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64,
     Ok((row.revision, row.position))
 }
 
-/// Makes Postgres plan the statements of this snapshot for their values. A search for a frequent word must walk the
-/// games in order, and a search for a rare word must sort the matches of the index: the wrong plan takes up to a
-/// second. The catalog is in memory, so random reads of its pages cost little.
+/// Makes Postgres plan each statement of this snapshot for the actual values of its parameters. A search for a frequent
+/// word must walk the games in order, and a search for a rare word must sort the matches of the index: the wrong plan
+/// takes up to a second. The catalog is in memory, so random reads of its pages cost little.
 pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"select set_config('plan_cache_mode', 'force_custom_plan', true) as "mode",

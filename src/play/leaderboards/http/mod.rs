@@ -152,7 +152,7 @@ impl TryFrom<&Season> for SeasonBody {
     }
 }
 
-/// A prize in a request.
+/// A prize of each season, in a request.
 #[derive(Deserialize, ToSchema)]
 struct PutPrize<'a> {
     /// Rank that wins the prize, from 1 to 10,000.

@@ -174,7 +174,7 @@ impl Leaderboards {
         Ok(EntryWithNeighbors { season, entries, index })
     }
 
-    /// Reads a page of a season.
+    /// Reads the entries of a page of a season, with the cursors of the pages before and after.
     pub(super) async fn read_page(
         &self,
         db: &mut PgConnection,

@@ -185,7 +185,7 @@ impl Leaderboards {
     }
 }
 
-/// Starts the task that looks for due seasons and prizes.
+/// Starts the task that looks for due seasons and prizes, and keeps the gauges of leaderboards up to date.
 pub fn start(leaderboards: Leaderboards, tasks: &crate::tasks::Tasks) {
     let stopping = tasks.stopping().clone();
     let metrics = Arc::clone(&leaderboards.metrics);

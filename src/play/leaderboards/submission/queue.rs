@@ -220,7 +220,7 @@ async fn submit(
 ) -> Result<Vec<SubmissionOutcome>> {
     let mut db = db.acquire("leaderboard.submit").await?;
     let rows = sql::submit(&mut db, board, batch).await?;
-    // A row without a number is the outcome of the whole batch.
+    // A single row without a number is the outcome of every submission of the batch.
     if let [sql::OutcomeRow { n: None, outcome, .. }] = rows.as_slice() {
         return batch.iter().map(|_| whole_batch(outcome)).collect();
     }
