@@ -1,9 +1,10 @@
 //! Bounded caches of recently used entries: one type for a single owner, and one that threads share.
 //!
 //! Entries are in a young or in an old generation. New entries go to the young generation. When it holds half of the
-//! bound, it replaces the old generation, whose entries are dropped. So the entries that were inserted last, up to half
-//! of the bound, are always kept. The ledger's writer relies on this, whereas a cache that admits by frequency may drop
-//! an entry right after its insert. `docs/architecture.md`, "Decisions", has the comparison with existing crates.
+//! maximum number of entries, it becomes the old generation, and the entries of the previous old generation are
+//! dropped. So a cache of at most `n` entries always holds the last `n / 2` that were inserted. The ledger's writer
+//! relies on this, whereas a cache that admits entries by their frequency of use may drop an entry right after its
+//! insert. `docs/architecture.md`, "Decisions", has the comparison with existing crates.
 
 use std::hash::Hash;
 use std::mem;
@@ -20,7 +21,7 @@ pub struct GenerationalMap<K, V> {
 }
 
 impl<K: Hash + Eq, V> GenerationalMap<K, V> {
-    /// Creates an empty map. Memory for the entries is not allocated in advance.
+    /// Creates an empty map, without allocating memory for the entries in advance.
     pub fn new(entries_max: usize) -> Self {
         Self {
             young: HashMap::default(),
@@ -29,12 +30,12 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
         }
     }
 
-    /// Returns the value of a key. Unlike inserting an entry again, a read does not move it to the young generation.
+    /// Returns the value of a key. The entry stays in its generation, so a read does not protect it from being dropped.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Adds or replaces an entry. If the young generation is full, it first replaces the old generation.
+    /// Adds or replaces an entry in the young generation. If that is full, it first becomes the old generation.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation_max {
             self.old = mem::take(&mut self.young);
@@ -55,17 +56,20 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
     }
 }
 
-/// A [`GenerationalMap`] that threads share. A read takes a shared lock, and makes its entry recently used.
+/// A [`GenerationalMap`] behind a read-write lock, shared by threads. Unlike the map, it keeps the entries that were
+/// read or inserted last.
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
-    /// Creates a cache that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were used.
+    /// Creates a cache that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were read
+    /// or inserted.
     pub fn new(entries_max: usize) -> Self {
         Self(RwLock::new(GenerationalMap::new(entries_max)))
     }
 
-    /// Returns a copy of the value of a key. An entry of the old generation moves to the young generation.
+    /// Returns a copy of the value of a key. If the entry is in the old generation, it is copied to the young
+    /// generation, so that it stays in the cache.
     pub fn get(&self, key: &K) -> Option<V> {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = map.young.get(key) {

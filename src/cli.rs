@@ -1,4 +1,4 @@
-//! The command line: the commands, and the settings that each command takes.
+//! The command line: the list of commands, and the help that is shown for each of them.
 
 use clap::{Args, Command as ClapCommand};
 
@@ -27,19 +27,19 @@ pub struct Cli {
     pub config: Config,
 }
 
-/// End of the help of each command.
+/// Last line of the help of each command that takes the settings of the server.
 const SETTINGS_HINT: &str =
     "Settings, such as --data-dir and --database-url, may follow; `revwallet --help` lists them.";
 
-/// Commands that do not print a result for `--json`.
+/// Commands that print no result, so `--json` is hidden in their help.
 const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
 
-/// Commands that talk to a running server, and so do not take the settings of a server.
+/// Commands that are clients of a running server, so the help does not mention the settings of the server.
 const TALKING_TO_A_SERVER: [&str; 3] = ["wallet", "transfer", "webhook"];
 
-/// Hides the settings in the help of a command and of its subcommands. The settings are still accepted: clap adds to a
-/// command only the global arguments that the command does not have yet, so a command that already has hidden copies
-/// keeps these.
+/// Hides the server's settings in the help of a command and of its subcommands, but still accepts them. clap adds a
+/// global argument only to commands that do not have an argument of that name, so a hidden copy that is added here
+/// takes precedence.
 fn hide_settings(command: ClapCommand) -> ClapCommand {
     let mut global = Config::augment_args(ClapCommand::new(""));
     if WITHOUT_JSON.contains(&command.get_name()) {
@@ -59,13 +59,13 @@ pub enum Command {
     Serve,
     /// Migrate the database to this version, then exit.
     Migrate,
-    /// Recompute the whole book and compare every row; exit with 1 if there is a fault.
+    /// Recompute the whole ledger and compare every row; exit with 1 if there is a fault.
     Verify {
         /// A seal that was recorded earlier, as SEQ:HASH: proves that nothing before it was rewritten.
         #[arg(long)]
         anchor: Option<Anchor>,
     },
-    /// List, archive and restore partitions of the book.
+    /// List, archive and restore partitions of the ledger.
     #[command(subcommand)]
     Partition(PartitionCommand),
     /// Create, list, rotate and revoke API keys.
@@ -83,7 +83,7 @@ pub enum Command {
     /// Fund the accounts that prizes of leaderboards are paid from.
     #[command(subcommand)]
     PrizeAccount(PrizeAccountCommand),
-    /// List, show and steer orders of the exchange.
+    /// List, show and control orders of the exchange.
     #[command(subcommand)]
     Order(OrderCommand),
     /// Fund the hot wallets of the exchange, and steer the simulated outside.
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Settings are global flags, so a flag of a command with the same name as a setting would make clap panic.
+    /// Settings are global flags. If a command had its own flag with the name of a setting, clap would panic.
     #[test]
     fn no_command_has_a_flag_with_the_name_of_a_setting() {
         let command = Cli::command();

@@ -10,10 +10,10 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::error::{Error, Result};
 
-/// Maximum number of callers whose inputs share a call.
+/// Maximum number of inputs in one shared call.
 const BATCH_MAX: usize = 512;
 
-/// Combines into one call the inputs that arrive while another call is running.
+/// Collects the inputs that arrive while a call is running, and passes them together to the next call.
 pub struct Combiner<I, O> {
     waiting: Mutex<VecDeque<Caller<I, O>>>,
     turn: tokio::sync::Mutex<()>,
@@ -31,15 +31,16 @@ impl<I, O> Default for Combiner<I, O> {
 }
 
 impl<I: Clone, O> Combiner<I, O> {
-    /// Runs `all` for this input and for the inputs of other callers, and returns the answer to this input. `all`
-    /// returns the answers in the order of the inputs. If the call is dropped, its inputs are part of the next call.
+    /// Calls `all` with this input and the inputs of other waiting callers, and returns the result for this input.
+    /// `all` must return one result for each input, in the same order. If the caller that runs `all` is dropped before
+    /// `all` returns, the inputs become part of the next call.
     pub async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
     where
         F: Future<Output = Result<Vec<Result<O>>>> + Send,
     {
         let (sender, mut answer) = oneshot::channel();
         self.waiting().push_back(Caller { input, answer: sender });
-        // The caller that has the turn may also run this input.
+        // While this caller waits for its turn, the caller whose turn it is may run this input and send the result.
         let _turn = tokio::select! {
             biased;
             answered = &mut answer => return answered.unwrap_or_else(|_| Err(given_up())),
@@ -63,7 +64,7 @@ impl<I: Clone, O> Combiner<I, O> {
             let answers = answers
                 .unwrap_or_else(|error| callers.iter().map(|_| Err(copy_of(&error))).collect());
             for (caller, answer) in callers.into_iter().zip(answers) {
-                // A caller that gave up needs no answer.
+                // The send fails if the caller was dropped while it waited; then there is nothing left to do.
                 let _gone = caller.answer.send(answer);
             }
         }
@@ -76,7 +77,8 @@ impl<I, O> Combiner<I, O> {
     }
 }
 
-/// The callers of a running call. If the call is dropped, these callers are the first of the next call.
+/// The callers whose inputs are part of the running call. If the call is dropped, they return to the front of the
+/// queue.
 struct Taken<'a, I, O> {
     combiner: &'a Combiner<I, O>,
     callers: Vec<Caller<I, O>>,
@@ -95,7 +97,7 @@ fn given_up() -> Error {
     Error::Internal(anyhow!("a shared call did not answer"))
 }
 
-/// Copies the error of a call for one of its callers.
+/// Copies the error of a shared call, because each of its callers receives the error.
 fn copy_of(error: &Error) -> Error {
     match error {
         Error::Overloaded => Error::Overloaded,

@@ -1,5 +1,5 @@
-//! The header `Idempotency-Key`, and the comparison of a request with the earlier request under its key. A request
-//! that the client repeats with the same key takes effect once.
+//! The header `Idempotency-Key`, which makes a request safe to repeat: requests with the same key take effect once. A
+//! repetition must have the same content as the first request.
 
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
@@ -15,7 +15,7 @@ use crate::secret::digest;
 /// Longest accepted key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// Detail of the error for a key that is not accepted.
+/// Text of the error for a key that is too long, is empty or contains invisible characters.
 const INVALID: &str = "must have 1 to 255 visible characters";
 
 /// An idempotency key, hashed for storage.
@@ -38,7 +38,7 @@ impl HashedKey {
         self.content == stored
     }
 
-    /// Refuses the key unless the earlier request under this key, with the content `stored`, had the same content.
+    /// Returns an error unless the earlier request under this key, with the content `stored`, had the same content.
     pub fn require_same_content(self, stored: Option<Uuid>) -> Result<()> {
         let is_same = stored.is_some_and(|stored| self.has_content(stored));
         if is_same { Ok(()) } else { Err(Error::IdempotencyKeyReused) }
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Reads the key from the headers of a request.
+    /// Reads the key from the header of a request; the header may be missing.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let Some(value) = headers.get("idempotency-key") else { return Ok(Self(None)) };
         match value.to_str() {
@@ -80,7 +80,7 @@ impl IdempotencyKey {
         }
     }
 
-    /// Reads the key of an item; an empty text is no key.
+    /// Reads the key of an item in a request body or stream. An empty text means that the item has no key.
     pub fn from_text(text: &str) -> Result<Self, &'static str> {
         match text {
             "" => Ok(Self(None)),
@@ -89,13 +89,13 @@ impl IdempotencyKey {
         }
     }
 
-    /// The key of a request without the header.
+    /// Returns the value for a request without the header.
     pub fn absent() -> Self {
         Self(None)
     }
 
-    /// Hashes the key for storage; `None` if there is no key. Keys of different callers or operations have different
-    /// hashes.
+    /// Hashes the key for storage, or returns `None` if there is no key. The caller and the operation are part of the
+    /// hash, so that clients cannot collide by choosing the same key.
     pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
         let key = self.0.as_deref()?;
         Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })

@@ -1,5 +1,5 @@
-//! Newtypes for ids, so that ids of different things cannot be confused. An id is a number in the database and in JSON
-//! rows; only the id of a player is a text.
+//! Newtypes for ids, so that the compiler rejects the id of one thing where the id of another is expected. Ids are
+//! numbers in the database and in JSON rows, except the id of a player, which is text.
 
 use std::fmt;
 use std::str::FromStr;

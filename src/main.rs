@@ -1,4 +1,5 @@
-//! The program: runs the command that the command line names. A failure is one sentence on standard error.
+//! Entry point of the program: runs the command that the command line names. If it fails, prints a sentence about the
+//! cause to standard error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,12 +52,12 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, sentence: &str) -> ExitCode {
-    // If standard error is closed, the failure cannot be reported.
+    // If standard error is closed, there is no other place to report the failure, so the write error is ignored.
     let _ignored = writeln!(std::io::stderr(), "revwallet: {sentence}");
     ExitCode::from(code)
 }
 
-/// The complete message of clap about an invalid command line, but without secret values.
+/// Returns clap's complete message about an invalid command line, with the values of secret arguments removed.
 fn usage_error(invalid: &clap::Error) -> String {
     let mut text = invalid.render().to_string();
     if let Some(ContextValue::String(argument)) = invalid.get(ContextKind::InvalidArg)
@@ -68,11 +69,12 @@ fn usage_error(invalid: &clap::Error) -> String {
     text.trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Whether the value of an argument is secret. `argument` has the form in which clap prints it: `--name <NAME>`.
+/// Whether the value of a command-line argument must not be printed. `argument` has clap's notation, `--name <NAME>`.
+/// An unknown argument counts as secret, because its value may be a secret after a misspelled name.
 fn is_secret(argument: &str) -> bool {
     let is_named = |known: &&Arg| known.to_string() == argument;
     let mut program = Cli::command();
-    // Only the arguments of a built command are printed in full.
+    // clap prints an argument in full, with its value name, only after the command is built.
     program.build();
     let mut commands = vec![&program];
     let mut is_known = false;
@@ -197,7 +199,8 @@ async fn with_database(
     outcome
 }
 
-/// Runs a command on the prize accounts with a separate ledger writer. Any process may write to the book.
+/// Runs a command on the prize accounts. It starts its own ledger writer, which is safe while servers write to the same
+/// ledger.
 async fn prize_account(
     config: Config,
     command: PrizeAccountCommand,
@@ -214,7 +217,8 @@ async fn prize_account(
     .await
 }
 
-/// Runs a command on the exchange with a separate ledger writer.
+/// Runs a command on the exchange. It starts its own ledger writer, which is safe while servers write to the same
+/// ledger.
 async fn with_exchange(
     config: Config,
     command: impl AsyncFnOnce(&Exchange) -> anyhow::Result<()>,
@@ -230,8 +234,8 @@ async fn with_exchange(
     .await
 }
 
-/// Runs a command on the catalog until the command ends or a signal arrives. Changes that were committed before the
-/// signal stay.
+/// Runs a command on the catalog of games until the command ends or a signal interrupts it. An interrupted import keeps
+/// the changes that it has committed already.
 async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     with_database(config, async |db, _| {

@@ -14,7 +14,8 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Prints a result: with `--json` the document that `body` makes of it, otherwise the text that `text` makes of it.
+    /// Prints the result of a command: with `--json` as the document that `body` returns, otherwise as the text that
+    /// `text` returns.
     pub fn print<T, B: Serialize>(
         self,
         result: T,

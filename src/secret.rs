@@ -12,19 +12,19 @@ use uuid::Uuid;
 pub struct Secret(String);
 
 impl Secret {
-    /// Returns the secret text. Reviewers should check that the callers do not log or show it.
+    /// Returns the secret in plain text. Callers must not log it or show it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Returns the SHA-256 hash, which is stored instead of the secret. Only for random secrets, because a password
-    /// needs a slow hash.
+    /// Returns the SHA-256 hash that is stored instead of the secret. Suitable only for random keys and tokens; a
+    /// password is easier to guess and needs a slow hash.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
 }
 
-/// Reads a secret setting from a file, without newlines at the end. An empty path means an empty secret.
+/// Reads a secret setting from a file and removes the newlines at its end. An empty path means an empty secret.
 pub fn from_file(path: &str) -> Result<Secret, String> {
     if path.is_empty() {
         return Ok(Secret(String::new()));
@@ -53,7 +53,8 @@ pub fn random_bytes() -> [u8; 32] {
     bytes
 }
 
-/// A digest of several texts. Each text is hashed with its length, so that different lists have different digests.
+/// Returns a digest of a list of texts. The length of each text is hashed too, so that `["ab", ""]` and `["a", "b"]`
+/// differ.
 pub fn digest(parts: &[&str]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {
@@ -64,7 +65,7 @@ pub fn digest(parts: &[&str]) -> Uuid {
     Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
-/// Whether two hashes are equal, compared in constant time.
+/// Whether two hashes are equal. The comparison takes equally long wherever they differ, so its time reveals nothing.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }

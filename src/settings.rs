@@ -1,11 +1,12 @@
-//! Value parsers of settings. They reject values that cannot work as usage errors, so that such values do not cause a
-//! panic later.
+//! Parsers for the values of settings. They reject values that cannot work when the command line is read, so that such
+//! a value does not cause a panic later.
 
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-/// Longest duration of a setting, ten years. Adding it to the time of any clock does not overflow.
+/// Longest duration that a setting accepts: ten years, short enough that adding it to any clock's time does not
+/// overflow.
 const DURATION_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Parses a count that must be at least 1, such as a number of connections, requests or queue entries.
@@ -21,7 +22,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a duration of a millisecond or more.
+/// Parses a duration of at least one millisecond.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         short if short < Duration::from_millis(1) => Err("give at least 1ms".to_owned()),
@@ -29,7 +30,7 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a duration of a second or more, for settings that the database or a token stores in seconds.
+/// Parses a duration of at least one second, for settings that the database or a token stores in whole seconds.
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         short if short < Duration::from_secs(1) => Err("give at least 1s".to_owned()),

@@ -1,16 +1,16 @@
-//! Striped lock: operations that invalidate each other, such as changes of the same hold, run one at a time within this
+//! Striped lock: makes operations on the same id, such as two changes of one hold, run one at a time within this
 //! process.
 //!
-//! The database lets only one of two concurrent changes take effect; the other change is then evaluated again. The lock
-//! keeps many concurrent changes from invalidating each other's batches. Correctness does not depend on the lock.
+//! Of two concurrent changes of a row, the database lets only the first take effect, and the batch of the second must
+//! be evaluated again. The lock avoids this repeated work. Correctness does not depend on it.
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Number of stripes. Operations on two ids of the same stripe wait for each other without need; with this many
-/// stripes, that is rare.
+/// Number of stripes. Two ids that share a stripe wait for each other without need; with this many stripes, that is
+/// rare.
 const STRIPES: usize = 4_096;
 
-/// A fixed number of locks, shared by any number of ids.
+/// A fixed number of locks. Each id is assigned to a lock, which it shares with other ids.
 #[derive(Debug)]
 pub struct StripedLock(Box<[Mutex<()>]>);
 
@@ -25,7 +25,7 @@ impl StripedLock {
         Self((0..STRIPES).map(|_| Mutex::new(())).collect())
     }
 
-    /// Locks the stripe of this id until the guard is dropped.
+    /// Locks the stripe that this id is assigned to, until the guard is dropped.
     pub async fn lock(&self, id: i64) -> MutexGuard<'_, ()> {
         let stripe = usize::try_from(id.unsigned_abs()).unwrap_or_default() % STRIPES;
         self.0[stripe].lock().await

@@ -11,8 +11,8 @@ use tracing::{Instrument, Span, error};
 
 /// A group of tasks that start and stop together.
 ///
-/// The group of listeners and connections stops first. The group of the writer, readers and jobs stops second, because
-/// accepted requests rely on their work.
+/// A process has two groups. The group of listeners and connections stops first. The group of the ledger writer,
+/// readers and jobs stops second, because accepted requests rely on its work.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -20,7 +20,7 @@ pub struct Tasks {
     failure: FirstFailure,
 }
 
-/// The first task that ended before its group was stopped.
+/// The first long-running task that ended before its group was stopped. Its name becomes the reason of the shutdown.
 #[derive(Debug, Clone, Default)]
 pub struct FirstFailure {
     name: Arc<OnceLock<&'static str>>,
@@ -28,14 +28,14 @@ pub struct FirstFailure {
 }
 
 impl FirstFailure {
-    /// Waits for the first unexpected end, and returns the name of the task.
+    /// Waits until a task ends unexpectedly, and returns the name of the first task that did.
     pub async fn wait(&self) -> &'static str {
         self.reported.cancelled().await;
         self.name.get().copied().unwrap_or("unknown")
     }
 
     fn report(&self, name: &'static str) {
-        // Only the first failure is reported, because later failures are usually its consequences.
+        // Only the first failure is reported, because it usually causes the later failures.
         if self.name.set(name).is_ok() {
             self.reported.cancel();
         }
@@ -43,17 +43,18 @@ impl FirstFailure {
 }
 
 impl Tasks {
-    /// Creates a group that reports the unexpected end of a task to `failure`.
+    /// Creates a group that reports to `failure` when a long-running task ends unexpectedly.
     pub fn new(failure: FirstFailure) -> Self {
         Self { failure, ..Self::default() }
     }
 
-    /// Token that is cancelled when the group stops.
+    /// Returns the token that is cancelled when this group of tasks is asked to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 
-    /// Spawns a task that runs until the group stops. If it ends earlier, fails or panics, the program stops.
+    /// Spawns a task that must run until this group is stopped. If it ends earlier, fails or panics, the program shuts
+    /// down.
     pub fn spawn(
         &self,
         name: &'static str,
@@ -87,12 +88,12 @@ impl Tasks {
         });
     }
 
-    /// Spawns a task that may end at any time, such as a connection.
+    /// Spawns a task that may end at any time, such as a connection. Shutdown still waits for it.
     pub fn spawn_short_lived(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(work.instrument(Span::none()));
     }
 
-    /// Spawns a task that may end at any time on this runtime.
+    /// Spawns a task that may end at any time, like [`Self::spawn_short_lived`], but on another runtime.
     pub fn spawn_short_lived_on(
         &self,
         runtime: &Handle,
@@ -101,7 +102,7 @@ impl Tasks {
         self.tracker.spawn_on(work.instrument(Span::none()), runtime);
     }
 
-    /// Asks every task of the group to stop and waits at most `limit`. Returns whether all of them ended.
+    /// Asks every task of the group to stop, and waits for at most `limit`. Returns whether all tasks ended in time.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.stopping.cancel();
         self.tracker.close();

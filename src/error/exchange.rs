@@ -1,6 +1,6 @@
-//! Refusals of the exchange.
+//! Reasons why the exchange rejects a request.
 
-/// Reason why the exchange refuses an order, a quote or a command of an operator.
+/// Reason why the exchange rejects an order, a quote or a command of an operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeRefusal {
     #[error("the quote was used already, or it has expired")]
@@ -9,7 +9,7 @@ pub enum ExchangeRefusal {
     AmountTooSmall,
     #[error("the order exceeds the limit of {limit} {period}")]
     LimitReached {
-        /// Limit as a decimal.
+        /// The exceeded limit, as a decimal.
         limit: String,
         period: &'static str,
     },

@@ -1,7 +1,7 @@
-//! Errors: every failure that a caller can see, in one enum and one table.
+//! Errors: an enum of every failure that a client can see, and the table that says how each is shown.
 //!
-//! Clients see the text of `Display`. They do not see the cause of [`Error::Internal`], which is logged once, when the
-//! response is written.
+//! Clients see the text of `Display`. The cause of an [`Error::Internal`] is not shown to the client, but logged when
+//! the response is written.
 
 mod exchange;
 mod problems;
@@ -18,7 +18,7 @@ pub use self::store::StoreRefusal;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure that a caller can see.
+/// A failure that is shown to a client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no such {0}")]
@@ -27,13 +27,13 @@ pub enum Error {
     MethodNotAllowed(http::Method),
     #[error("this path is for WebSocket connections")]
     UpgradeRequired,
-    /// A WebSocket client asked for more subscriptions than its connection may have.
+    /// A WebSocket client asked for more subscriptions than a connection may have.
     #[error("limit of {0} subscriptions of a connection reached")]
     TooManySubscriptions(usize),
     #[error("{reason}")]
     Unrecoverable {
         reason: &'static str,
-        /// The current position, in the form of `Book-Position`.
+        /// The current position of the ledger, as in the header `Book-Position`.
         position: String,
     },
     #[error("{0}")]
@@ -78,11 +78,11 @@ pub enum Error {
     NotRefundable,
     #[error("the transfers up to {} are archived", moment(*.until))]
     Archived { until: OffsetDateTime },
-    /// Another error, and the wallet that it is about.
+    /// An error, and the wallet that it concerns.
     #[error("{error}: {}", place(*.wallet, .pointer.as_deref()))]
     OfWallet {
         wallet: i64,
-        /// The member of the request that names the wallet.
+        /// JSON pointer to the member of the request body that names the wallet.
         pointer: Option<String>,
         error: Box<Error>,
     },
@@ -115,12 +115,13 @@ pub enum Error {
          repeat it with the same Idempotency-Key", humantime::format_duration(*.0)
     )]
     Timeout(Duration),
-    /// The deadline that a client gave its call.
+    /// The deadline that a gRPC client sent with its call has passed.
     #[error("the deadline of {} has passed", humantime::format_duration(*.0))]
     DeadlineExceeded(Duration),
     #[error("the service is overloaded: try again later")]
     Overloaded,
-    /// Answer to a request head that cannot be parsed, given by the HTTP listener and by nginx (`nginx/problems.conf`).
+    /// Error for a request head that cannot be parsed. Both the HTTP listener and nginx (`nginx/problems.conf`) send
+    /// it.
     #[error("the request is not valid HTTP")]
     Malformed,
     #[error(
@@ -135,14 +136,14 @@ pub enum Error {
     Internal(#[source] anyhow::Error),
 }
 
-/// Fault of the credential of a request.
+/// Reason why the credential of a request is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialFault {
     #[error("sign in or send an API key")]
     Missing,
     #[error("send one credential, as `Authorization: Bearer <credential>`")]
     Malformed,
-    /// The credential is unknown or was revoked. Clients cannot distinguish the two.
+    /// The credential is unknown or was revoked. Clients see the same error in both cases.
     #[error("the credential is wrong, or was revoked")]
     Invalid,
     #[error("the token has expired: sign in again")]
@@ -161,7 +162,7 @@ pub struct FieldError {
 }
 
 impl Error {
-    /// Delay after which the client can retry.
+    /// Returns the time after which the client can try again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
@@ -169,7 +170,7 @@ impl Error {
         }
     }
 
-    /// The internal cause, for the log only.
+    /// Returns the internal cause. It is only for the log, and must not be sent to clients.
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => Some(cause),
@@ -178,7 +179,7 @@ impl Error {
         }
     }
 
-    /// The internal cause, for the operator; the public text if the error has no internal cause.
+    /// Returns the internal cause for the operator, or the public text if the error has no internal cause.
     pub fn into_cause(self) -> anyhow::Error {
         match self {
             Self::DatabaseUnavailable(cause) | Self::Internal(cause) => cause,
@@ -186,21 +187,21 @@ impl Error {
         }
     }
 
-    /// The error of a single invalid field.
+    /// Creates the error for a request with one invalid field.
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
     }
 }
 
 impl Error {
-    /// Adds the wallet that this error is about.
+    /// Adds the wallet that this error concerns.
     #[must_use]
     pub fn of_wallet(self, wallet: i64) -> Self {
         Self::OfWallet { wallet, pointer: None, error: Box::new(self) }
     }
 
-    /// Adds the pointer to the member of the request that names the wallet, if this error is about a wallet and has no
-    /// pointer yet.
+    /// Adds the JSON pointer to the member of the request that names the wallet, if this error concerns a wallet and
+    /// has no pointer yet.
     #[must_use]
     pub fn with_pointer(self, pointer_of: impl FnOnce(i64) -> Option<String>) -> Self {
         match self {
@@ -223,7 +224,7 @@ fn moment(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
-/// Rounds up to seconds, so that a client that waits for the result does not retry too early.
+/// Rounds up to whole seconds, so that a client that waits this long does not try again too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
@@ -265,10 +266,11 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a SQLSTATE means that the server is starting, stopping, out of resources, read-only, or a replica whose replay
-/// of the log has canceled a read, so that a retry can succeed.
+/// Whether a SQLSTATE means that a retry can succeed: the database is starting, stopping, out of resources or
+/// read-only, or a replica has canceled a read that conflicted with its replay of the write-ahead log.
 fn is_unavailable_sqlstate(code: &str) -> bool {
-    // 08: connection; 53: disk, memory or connections used up; 57P: shut down; 25006: read-only; 40001: canceled by replay.
+    // 08: connection lost; 53: out of disk, memory or connections; 57P: shut down; 25006: read-only; 40001: canceled by
+    // a replica.
     ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
         || ["25006", "40001"].contains(&code)
 }

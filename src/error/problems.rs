@@ -1,4 +1,4 @@
-//! The table of problems: every kind of failure in the form in which clients see it.
+//! The table of problems: status, title and advice for every kind of failure that clients see.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use http::StatusCode;
 
 use super::{Error, ExchangeRefusal, StoreRefusal};
 
-/// A kind of failure in the form in which clients see it.
+/// A kind of failure, as clients see it in a response and on its documentation page.
 #[derive(Debug)]
 pub struct Problem {
     pub slug: &'static str,
     pub title: &'static str,
     pub status: StatusCode,
-    /// Advice to the client, shown on the problem's page.
+    /// Advice to the client, shown on the documentation page of the problem.
     pub advice: &'static str,
-    /// Delay after which the client can retry; `None` if `Retry-After` is not sent.
+    /// Time after which the client can try again, sent as `Retry-After`; `None` if that header is not sent.
     pub retry_after: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ macro_rules! problems {
             retry_after: problems!(@retry $($seconds)?),
         };)+
 
-        /// Every kind of problem, ordered by status.
+        /// Every kind of problem, ordered by HTTP status.
         pub static PROBLEMS: &[&Problem] = &[$(&$constant),+];
     };
     (@retry $seconds:literal) => { Some(Duration::from_secs($seconds)) };
@@ -167,7 +167,8 @@ problems! {
 }
 
 impl Error {
-    /// The problem of this error. The match has no wildcard, so that every new variant needs a problem.
+    /// Returns the entry of this error in the table of problems. The match has no wildcard, so the compiler demands an
+    /// entry for every new variant.
     pub fn problem(&self) -> &'static Problem {
         match self {
             Self::NotFound(_) => &NOT_FOUND,

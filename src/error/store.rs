@@ -1,6 +1,6 @@
-//! Refusals of the games store.
+//! Reasons why the games store rejects a request.
 
-/// Reason why the store refuses a purchase, a refund or a change of a game.
+/// Reason why the store rejects a purchase, a refund or a change of a game.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreRefusal {
     #[error("there is no game with this id")]
@@ -15,7 +15,7 @@ pub enum StoreRefusal {
     BaseGameMissing(i64),
     #[error("the price is now {price}")]
     PriceChanged {
-        /// The current price of the purchase, a decimal.
+        /// The current price of the purchase, as a decimal.
         price: String,
     },
     #[error("{0}")]
@@ -34,7 +34,7 @@ pub enum StoreRefusal {
     KeyRedeemed,
     #[error("nothing is due: the balance is {balance}")]
     NothingDue {
-        /// The balance of the publisher, negative if the publisher owes money.
+        /// The balance of the publisher, as a decimal; negative if the publisher owes money.
         balance: String,
     },
     #[error("the user is a publisher already")]

@@ -1,4 +1,4 @@
-//! Access log: one line and one latency sample per request, whatever its outcome.
+//! Access log: writes a log line and records a latency sample for every request, even if the client disconnects.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use super::middleware::RequestPipeline;
 use super::rpc::record::CallRecorder;
 use crate::error::Error;
 
-/// Decides which successful requests are logged.
+/// Decides which successful requests are logged: the share that `--log-success-ratio` sets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SuccessSampler(pub(super) f64);
 
 impl SuccessSampler {
-    /// Samples by trace id, so that the line of a request and its trace are kept or dropped together.
+    /// Whether this request is logged. The decision depends only on the trace id, so the requests of a trace are all
+    /// logged or all omitted.
     pub(super) fn is_sampled(self, context: &RequestContext) -> bool {
         let [.., a, b, c, d] = context.trace().trace_id;
         let Self(ratio) = self;
@@ -24,12 +25,13 @@ impl SuccessSampler {
     }
 }
 
-/// Time since the request began.
+/// Returns the time since the request began, rounded to microseconds.
 pub(super) fn duration_ms(context: &RequestContext) -> f64 {
     (context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Access record of a request. A record that is dropped before the response says that the client disconnected.
+/// Access record of a request, created when the request begins. If it is dropped before there is a response, it logs
+/// that the client disconnected.
 pub(super) struct Record<'a> {
     pipeline: &'a RequestPipeline,
     context: RequestContext,
@@ -61,7 +63,8 @@ impl<'a> Record<'a> {
             self.calls().metrics.wallet_http_rejected_total.with([reason]).increment(1);
         }
         if self.context.rpc().is_some() {
-            // A gRPC call that has not failed so far is recorded at the end of its response.
+            // The status of a gRPC call that has not failed yet is known only at the end of its response, and is
+            // recorded there.
             if let Some(error) = failure {
                 self.calls().failed(&self.context, error);
             }
@@ -116,7 +119,7 @@ impl<'a> Record<'a> {
                 )
             };
         }
-        // Levels: `error` needs the operator now, `warn` soon; `info` is for the client to fix.
+        // The level says who must act: `error` means the operator now, `warn` the operator soon, `info` the client.
         match status.as_u16() {
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),
@@ -147,7 +150,7 @@ impl Drop for Record<'_> {
     }
 }
 
-/// Returns the label of a rejection, for failures that do not depend on the content of the request.
+/// Returns the metric label of a request that was rejected because of load, time or size; `None` for other failures.
 fn rejection(error: &Error) -> Option<&'static str> {
     match error {
         Error::Overloaded => Some("load_shed"),

@@ -1,7 +1,7 @@
-//! Admission: a limit on concurrent requests, and a timeout for each.
+//! Admission of requests: a limit on how many requests run at the same time, and a timeout for each of them.
 //!
-//! The layers of tower fail with their own error types, and the timeout of tower-http responds with a bare status; this
-//! layer responds with problems.
+//! This is our own layer because those of tower fail with their own error types, and the timeout of tower-http responds
+//! without a body. This layer responds with a problem document.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::context::RequestContext;
 use super::rpc;
 use crate::error::Error;
 
-/// Sheds requests beyond the limit and ends those that exceed the timeout.
+/// Rejects requests beyond the limit, and ends requests that exceed the timeout.
 #[derive(Clone)]
 pub(super) struct AdmitLayer {
-    /// A permit per request that is being handled.
+    /// A permit for each request that may run at the same time.
     permits: Arc<Semaphore>,
     timeout: Duration,
 }
@@ -41,7 +41,7 @@ impl<S> Layer<S> for AdmitLayer {
     }
 }
 
-/// A service behind [`AdmitLayer`].
+/// The service that [`AdmitLayer`] wraps around the router.
 #[derive(Clone)]
 pub(super) struct Admit<S> {
     inner: S,
@@ -76,7 +76,7 @@ where
 }
 
 pin_project! {
-    /// Future of a response behind [`AdmitLayer`].
+    /// Future of the response of an [`Admit`] service.
     #[project = AdmittedProj]
     pub(super) enum Admitted<F> {
         Refused,

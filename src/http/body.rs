@@ -1,4 +1,4 @@
-//! Extractors of request bodies, with limits on their size and on what is built from them.
+//! Extractors of request bodies. They limit the size of a body, and the memory for the values that are built from it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,26 +17,27 @@ use super::memory::{MemoryCharge, UNCHARGED_BYTES};
 use super::{BODY_BYTES_MAX, json};
 use crate::error::{Error, Result};
 
-/// A JSON body of at most `MAX` bytes. [`JsonBody::read`] deserializes the body; the result may borrow from it.
+/// A JSON body of at most `MAX` bytes. [`JsonBody::read`] deserializes it; the returned value may borrow from the body.
 pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {
     bytes: Bytes,
     context: Option<RequestContext>,
-    /// Released with the body.
+    /// Memory that the body takes from the budget; returned when the body is dropped.
     charge: MemoryCharge,
 }
 
 impl<const MAX: usize> JsonBody<MAX> {
-    /// Deserializes the whole body.
+    /// Deserializes the whole body, and rejects members that `T` does not have.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         json::read(&self.bytes)
     }
 
-    /// Deserializes a body in the format of another program. The body may have members that `T` does not have.
+    /// Deserializes a body in the format of another program, such as Alertmanager. Members that `T` does not have are
+    /// ignored.
     pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         json::read_foreign(&self.bytes)
     }
 
-    /// Charges the memory budget for values that a handler builds from the body.
+    /// Takes memory from the budget, for values that a handler builds from the body.
     pub fn charge(&self, bytes: usize) -> Result<MemoryCharge> {
         match &self.context {
             Some(context) => context.memory().charge_request(bytes),
@@ -44,13 +45,14 @@ impl<const MAX: usize> JsonBody<MAX> {
         }
     }
 
-    /// Appends a part of the body, unless it exceeds the limit or the memory budget.
+    /// Appends a part that has arrived, or returns an error if the body then exceeds its size limit or the memory
+    /// budget.
     fn push(&mut self, gathered: &mut BytesMut, part: Bytes) -> Result<()> {
         let bytes = self.bytes.len() + gathered.len() + part.len();
         if bytes > MAX {
             return Err(Error::BodyTooLarge { limit: MAX });
         }
-        // The charge covers the bytes that have arrived, not the length that the client announces.
+        // Only bytes that have arrived take memory from the budget, not the length that the client announces.
         if bytes > UNCHARGED_BYTES {
             let more = self.charge(part.len())?;
             self.charge.merge(more);
@@ -77,7 +79,7 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 }
 
 impl<const MAX: usize> JsonBody<MAX> {
-    /// Receives the whole body.
+    /// Receives the whole body into memory.
     async fn receive(request: Request) -> Result<Self> {
         let encoding = request.headers().get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| encoding != "identity") {
@@ -102,8 +104,8 @@ impl<const MAX: usize> JsonBody<MAX> {
     }
 }
 
-/// A list in a body, of which at most `MAX` elements are built. An element may have two characters in the body and take
-/// far more in memory, and a body has room for a hundred times the elements that are allowed.
+/// A list in a body, of which at most `MAX` elements are built. Without this limit, a body of the permitted size could
+/// contain a hundred times too many elements, and an element of two bytes, `{}`, takes far more in memory.
 #[derive(Debug)]
 pub struct BoundedList<T, const MAX: usize> {
     items: Vec<T>,
@@ -111,7 +113,7 @@ pub struct BoundedList<T, const MAX: usize> {
 }
 
 impl<T, const MAX: usize> BoundedList<T, MAX> {
-    /// Returns the elements; `None` if there are more than `MAX`.
+    /// Returns the elements, or `None` if the list has more than `MAX`.
     pub fn within(self) -> Option<Vec<T>> {
         (!self.has_more).then_some(self.items)
     }
@@ -141,17 +143,17 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
             }
         }
         let has_more = list.next_element::<IgnoredAny>()?.is_some();
-        // The remaining elements must be valid JSON, but are not built.
+        // The elements beyond `MAX` are checked for valid JSON but not built.
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(BoundedList { items, has_more })
     }
 }
 
-/// A JSON body whose members are all optional. An absent body is read as `{}`.
+/// A JSON body whose members are all optional. A request without a body counts as `{}`.
 pub struct OptionalJsonBody(Option<JsonBody>);
 
 impl OptionalJsonBody {
-    /// Deserializes the whole body.
+    /// Deserializes the whole body, and rejects members that `T` does not have.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         match &self.0 {
             Some(body) => body.read(),
@@ -171,7 +173,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
         if request.headers().contains_key(header::CONTENT_TYPE) {
             return JsonBody::from_request(request, state).await.map(|body| Self(Some(body)));
         }
-        // A body without a type is refused, unless it turns out to have no bytes.
+        // A body without `Content-Type` is rejected, unless it turns out to be empty.
         let mut body = request.into_body();
         while let Some(frame) = body.frame().await {
             let is_empty = frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty));
@@ -183,7 +185,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The body of a request that has no members: absent or `{}`.
+/// The body of a request that takes no members: absent or `{}`.
 pub struct EmptyBody;
 
 #[derive(Deserialize)]
@@ -198,14 +200,14 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     }
 }
 
-/// A JSON body whose `Content-Type` may be absent: the clients of the original services send none.
+/// A JSON body whose `Content-Type` may be absent, because existing clients of these routes send none.
 ///
-/// A page of another origin must send the type, because a browser sends a request without a type to another origin
-/// without a CORS preflight.
+/// Requests of web pages from other origins must have the type. A browser would send a request without it to this
+/// server without asking for permission in a CORS preflight.
 pub struct UntypedJsonBody(JsonBody);
 
 impl UntypedJsonBody {
-    /// Deserializes the whole body.
+    /// Deserializes the whole body, and rejects members that `T` does not have.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         self.0.read()
     }
@@ -223,11 +225,11 @@ impl<S: Send + Sync> FromRequest<S> for UntypedJsonBody {
     }
 }
 
-/// Whether a page of another origin sent the request.
+/// Whether the header `Origin` says that a web page of another server sent the request.
 fn has_foreign_origin(request: &Request) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    // HTTP/2 has the authority in the target instead.
+    // An HTTP/2 request names its host in the request target instead.
     let host = host.or_else(|| request.uri().authority().map(Authority::as_str));
     let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
     match (origin, host) {

@@ -1,7 +1,7 @@
-//! Compression policy: lists, statements, documents and pages are compressed when the client accepts it.
+//! Compression policy: lists, statements, documents and pages are compressed if the client accepts gzip.
 //!
-//! tower-http compresses. Its own policy does not fit: it responds 406 after the handler has done its work, has no
-//! limit on concurrent compressions, and keeps a strong `ETag`.
+//! tower-http does the compression, but its own policy does not fit: it responds 406 after the handler has done its
+//! work, does not limit concurrent compressions, and keeps a strong `ETag`.
 
 use std::sync::Arc;
 
@@ -11,22 +11,23 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::compression::predicate::Predicate;
 
-/// Smallest body that is compressed. A smaller body fits into one packet.
+/// Smallest body that is compressed. A smaller body fits into one packet anyway.
 const BYTES_MIN: u64 = 1_400;
 
-/// Maximum number of concurrent compressions. Each holds a third of a megabyte until the client has read the response;
-/// responses beyond the limit are sent uncompressed.
+/// Maximum number of concurrent compressions. Each takes a third of a megabyte until the client has read the response.
+/// Further responses are sent uncompressed.
 pub(super) const COMPRESSIONS_MAX: usize = 64;
 
-/// Content types that are worth compressing. Responses that move money are JSON too, but smaller than the minimum.
+/// Content types that are worth compressing. Responses about money transfers are JSON too, but smaller than
+/// [`BYTES_MIN`].
 const CONTENT_TYPES: [&str; 4] =
     ["application/json", "text/", "image/svg+xml", "application/javascript"];
 
-/// Extension of a response that may be compressed.
+/// Mark on a response that may be compressed, stored as an extension.
 #[derive(Debug, Clone, Copy)]
 struct Marked;
 
-/// Predicate that selects the marked responses.
+/// Predicate that makes tower-http compress only responses with a [`Marked`] extension.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IsMarked;
 
@@ -36,10 +37,10 @@ impl Predicate for IsMarked {
     }
 }
 
-/// Normalizes `Accept-Encoding` to `gzip` if the response may be compressed, and removes it otherwise.
+/// Sets `Accept-Encoding` to `gzip` if the response may be compressed, and removes the header otherwise.
 ///
-/// Only responses to `GET` are compressed. Secrets are only in responses to `POST`, so an attack that measures the
-/// length of compressed responses cannot reveal them.
+/// Only responses to `GET` are compressed. Secrets occur only in responses to `POST`, so an attacker that measures the
+/// length of compressed responses cannot guess them.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;
@@ -53,12 +54,12 @@ pub(super) fn negotiate<B>(request: &mut Request<B>) {
     }
 }
 
-/// Whether [`negotiate`] found that the response may be compressed.
+/// Whether [`negotiate`] has allowed a compressed response.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ACCEPT_ENCODING)
 }
 
-/// Whether `Accept-Encoding` allows gzip, by its name or by the wildcard.
+/// Whether `Accept-Encoding` allows gzip, by name or by the wildcard `*`.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let codings = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
@@ -76,7 +77,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     any
 }
 
-/// Whether compressing the response saves more than it costs.
+/// Whether the response is large and compressible enough to be worth compressing.
 pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     let size = response.body().size_hint();
     let is_small = size.exact().is_some_and(|bytes| bytes < BYTES_MIN);
@@ -88,10 +89,10 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks a response for compression and returns the permit, which the body holds until it has been sent. `room` is `None`
-/// if the client does not want compression.
+/// Marks a response for compression, and returns the permit that its body must hold until it has been sent. `room` is
+/// `None` if the client does not want compression.
 ///
-/// The mark alone, without a permit, makes tower-http add `Vary: accept-encoding` to the uncompressed variant.
+/// Such a response is marked all the same, because the mark makes tower-http add `Vary: accept-encoding`.
 pub(super) fn mark<B>(
     response: &mut Response<B>,
     room: Option<Arc<Semaphore>>,
@@ -108,7 +109,7 @@ pub(super) fn mark<B>(
     permit
 }
 
-/// Makes a strong tag weak, because the compressed bytes differ.
+/// Makes a strong `ETag` weak, because a strong tag promises identical bytes and compression changes them.
 fn weaken_etag(headers: &mut HeaderMap) {
     let Some(strong) = headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
     else {

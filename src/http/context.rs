@@ -1,4 +1,4 @@
-//! Context of a request: its id, its trace, its route, its connection.
+//! Context of a request: its id, trace, route and connection.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ use crate::telemetry::{TraceContext, in_trace_if_sampled, is_exported, set_span_
 /// Longest request id that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Context of a request, available to handlers as an extension.
+/// Context of a request. Middleware and handlers find it among the extensions of the request.
 #[derive(Clone)]
 pub struct RequestContext(Arc<Inner>);
 
@@ -32,7 +32,7 @@ struct Inner {
     rpc: Option<Arc<str>>,
     route: OnceLock<MatchedPath>,
     span: Span,
-    /// Whether the span is exported.
+    /// Whether the span of the request is exported to the trace receiver.
     is_traced: bool,
     started: Instant,
     connection: Option<Arc<OpenConnection>>,
@@ -40,7 +40,7 @@ struct Inner {
 }
 
 impl RequestContext {
-    /// Begins a request that arrived on `connection`; `memory` is the budget that all requests share.
+    /// Begins the context of a request that arrived on `connection`. `memory` is the budget that all requests share.
     pub fn begin(
         method: &Method,
         headers: &HeaderMap,
@@ -91,12 +91,12 @@ impl RequestContext {
         }))
     }
 
-    /// Address of the other end of the connection.
+    /// Returns the IP address of the other end of the connection, which may be a proxy.
     pub fn peer(&self) -> Option<IpAddr> {
         self.0.connection.as_ref().map(|connection| connection.peer())
     }
 
-    /// Token that is cancelled when the connection is about to close.
+    /// Returns the token that is cancelled when the connection is about to close.
     pub fn closing(&self) -> Option<CancellationToken> {
         self.0.connection.as_ref().map(|connection| connection.closing().clone())
     }
@@ -105,7 +105,7 @@ impl RequestContext {
         self.0.connection.as_ref()
     }
 
-    /// Account that the request charges for the memory it holds.
+    /// Returns the account from which the request takes its memory.
     pub fn memory(&self) -> MemoryAccount<'_> {
         let share = self.connection().and_then(|connection| connection.share());
         MemoryAccount { whole: &self.0.memory, share: share.map(|share| &share.memory) }
@@ -119,17 +119,17 @@ impl RequestContext {
         &self.0.trace
     }
 
-    /// Trace id as 32 hexadecimal digits.
+    /// Returns the trace id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         &self.0.trace_id
     }
 
-    /// Trace id in the form that rows of the database store.
+    /// Returns the trace id in the form in which it is stored in the database.
     pub fn stored_trace(&self) -> Uuid {
         Uuid::from_bytes(self.0.trace.trace_id)
     }
 
-    /// Whether the span is exported.
+    /// Whether the span of the request is exported to the trace receiver.
     pub fn is_traced(&self) -> bool {
         self.0.is_traced
     }
@@ -138,13 +138,13 @@ impl RequestContext {
         self.0.method
     }
 
-    /// Full name of the gRPC method; `None` if the request is not a gRPC call.
+    /// Returns the full name of the gRPC method, or `None` if the request is not a gRPC call.
     pub fn rpc(&self) -> Option<&str> {
         self.0.rpc.as_deref()
     }
 
-    /// Template of the path, such as `/wallet/{id}`. With the path itself as a label, each wallet would create a metric
-    /// series.
+    /// Returns the template of the path, such as `/wallet/{id}`, for metric labels. The path itself would create a
+    /// metric series for each wallet.
     pub fn route(&self) -> &str {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
@@ -153,13 +153,13 @@ impl RequestContext {
         &self.0.span
     }
 
-    /// Records the status in the span and enters the span, so that log lines have its fields while the guard lives.
+    /// Records the HTTP status in the span, and enters the span: log lines have its fields until the guard is dropped.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
         self.0.span.record("http.response.status_code", status);
         self.0.span.enter()
     }
 
-    /// Records the status of a gRPC call in the span and enters the span.
+    /// Records the status of a gRPC call in the span, and enters the span like [`Self::end`].
     pub fn end_call(&self, code: &str) -> span::Entered<'_> {
         self.0.span.record("rpc.response.status_code", code);
         self.0.span.enter()
@@ -170,11 +170,11 @@ impl RequestContext {
     }
 }
 
-/// Layer of the router that records the matched route.
+/// Layer around each route, which records the matched route in the context of the request.
 #[derive(Clone)]
 pub struct RecordRouteLayer;
 
-/// A service behind [`RecordRouteLayer`].
+/// The service that [`RecordRouteLayer`] wraps around a route.
 #[derive(Clone)]
 pub struct RecordRoute<S>(S);
 
@@ -189,7 +189,7 @@ impl<S> Layer<S> for RecordRouteLayer {
 impl<S: Service<Request>> Service<Request> for RecordRoute<S> {
     type Response = S::Response;
     type Error = S::Error;
-    // The future of the inner service, so that no request allocates another box.
+    // This is the future of the inner service without a box, which saves an allocation per request.
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -215,14 +215,15 @@ fn note_route(request: &Request) {
     }
 }
 
-/// Whether a request id is safe in a log line and in a header.
+/// Whether a request id from a client is safe to copy into a log line and a header.
 fn is_sane(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     let visible = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
     !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(visible)
 }
 
-/// Maps unknown methods to one label, because a client can send any method.
+/// Returns the method as a metric label. All unusual methods share a label, because a client can send any text as a
+/// method.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! CORS: the setting `--cors-origins` lists the origins whose pages may call the API from a browser.
+//! CORS: the setting `--cors-origins` lists the websites whose pages may call the API from a browser.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use url::Url;
 /// Longest time that a browser may cache the response to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 
-/// Methods of the API.
+/// Methods that a page of another origin may use.
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
@@ -26,7 +26,7 @@ const REQUEST_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Response headers that a page may read, besides those that CORS always allows.
+/// Response headers that a page of another origin may read, besides those that CORS always allows.
 const RESPONSE_HEADERS: [HeaderName; 8] = [
     header::ETAG,
     header::LINK,
@@ -38,7 +38,7 @@ const RESPONSE_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Origins whose pages may call the API. The default is none.
+/// Origins (websites) whose pages may call the API from a browser. By default there are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
     Any,
@@ -65,7 +65,7 @@ impl FromStr for CorsOrigins {
     }
 }
 
-/// Parses an origin into the form that browsers send: without a path and without the default port.
+/// Parses an origin into the form in which browsers send it: without a path and without the default port.
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
     let is_web = matches!(url.scheme(), "http" | "https");
@@ -75,7 +75,7 @@ fn origin(text: &str) -> Option<HeaderValue> {
 }
 
 impl CorsOrigins {
-    /// Whether pages of this origin may call the API.
+    /// Whether pages of this origin may call the API from a browser.
     pub fn permit(&self, origin: &HeaderValue) -> bool {
         match self {
             Self::Any => true,
@@ -83,7 +83,7 @@ impl CorsOrigins {
         }
     }
 
-    /// Builds the layer that responds to preflights and sets the CORS headers; none if no origin is allowed.
+    /// Builds the layer that responds to preflights and sets the CORS headers. Returns `None` if no origin is allowed.
     pub(super) fn layer(&self) -> Option<CorsLayer> {
         let layer = CorsLayer::new()
             .allow_methods(METHODS)

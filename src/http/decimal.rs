@@ -1,6 +1,7 @@
-//! Exact decimals in answers: JSON numbers, or strings for clients that ask for them with `Prefer: money=string`.
+//! Exact decimals in responses: JSON numbers, or strings for clients that request them with `Prefer: money=string`.
 //!
-//! Many clients parse JSON numbers as floating-point numbers, which cannot hold every amount.
+//! Clients that parse JSON numbers as floating-point numbers need strings, because those cannot represent every amount
+//! exactly.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ tokio::task_local! {
     static FORMAT: MoneyFormat;
 }
 
-/// How answers write decimals.
+/// Format in which responses contain decimals.
 #[derive(
     Debug,
     Clone,
@@ -39,12 +40,13 @@ pub enum MoneyFormat {
 }
 
 impl MoneyFormat {
-    /// The format of the running request; outside of a request, `Number`.
+    /// Returns the format for the request that is being handled, or `Number` if this is called outside of a request.
     pub fn current() -> Self {
         FORMAT.try_with(|format| *format).unwrap_or_default()
     }
 
-    /// The format that the header `Prefer` asks for. An unknown format is ignored, as RFC 7240 says.
+    /// Returns the format that the client requests with the header `Prefer`. An unknown format is ignored, as RFC 7240
+    /// demands.
     pub(super) fn preferred(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(&PREFER).into_iter().filter_map(|value| value.to_str().ok());
         let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
@@ -53,7 +55,7 @@ impl MoneyFormat {
             let is_money = name.trim().eq_ignore_ascii_case("money");
             is_money.then(|| value.trim().trim_matches('"'))
         });
-        // If the client sends several preferences, the first counts.
+        // If the client sends several preferences for money, the first counts.
         match preferences.next()? {
             "string" => Some(Self::String),
             "number" => Some(Self::Number),
@@ -61,21 +63,22 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs the handler of a request; decimals that it serializes get this format.
+    /// Runs the handler of a request so that the decimals that it serializes have this format.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
-            // `current` returns `Number` outside of a scope, so these requests need no scope.
+            // `current` returns `Number` outside of a scope too, so the cost of a scope is saved here.
             Self::Number => Either::Left(request),
             Self::String => Either::Right(FORMAT.scope(self, request)),
         }
     }
 
-    /// Writes a part of a streamed answer in this format. Streams are written after the scope of the request has ended.
+    /// Runs `write` so that the decimals that it serializes have this format. Streamed responses need this, because
+    /// their parts are written after `scope` has ended.
     pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
         FORMAT.sync_scope(self, write)
     }
 
-    /// Tells the client in `Preference-Applied` that this format was used.
+    /// Confirms to the client, with the header `Preference-Applied`, that the response has the requested format.
     pub(super) fn confirm(self, headers: &mut HeaderMap) {
         let applied = match self {
             Self::Number => "money=number",
@@ -85,18 +88,18 @@ impl MoneyFormat {
     }
 }
 
-/// An exact decimal of an answer.
+/// An exact decimal in a response.
 #[derive(Debug, Clone)]
 pub struct JsonDecimal(Box<RawValue>);
 
 impl JsonDecimal {
-    /// Wraps the text of a decimal, which must be a valid JSON number.
+    /// Creates a decimal from its text, which must be a valid JSON number.
     pub fn new(text: String) -> Result<Self> {
         RawValue::from_string(text).map(Self).map_err(|cause| Error::Internal(cause.into()))
     }
 }
 
-/// The text of the number.
+/// Writes the text of the number.
 impl fmt::Display for JsonDecimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.get())

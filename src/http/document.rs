@@ -1,4 +1,5 @@
-//! Documents of any length, as JSON or CSV, streamed part by part, so that a long document takes no more memory.
+//! Documents of any length, as JSON or CSV. They are streamed part by part, so a long document takes no more memory
+//! than a short one.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::decimal::MoneyFormat;
 use crate::error::{Error, Result};
 
-/// The format of a document that the client accepts.
+/// Format of a document, which the client chooses with the header `Accept`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentFormat {
     Json,
@@ -17,7 +18,7 @@ pub enum DocumentFormat {
 }
 
 impl DocumentFormat {
-    /// JSON, unless `Accept` names CSV.
+    /// Returns CSV if the header `Accept` contains `text/csv`, and JSON otherwise.
     pub fn accepted(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let is_csv = accept.is_some_and(|accept| accept.contains("text/csv"));
@@ -31,10 +32,10 @@ impl DocumentFormat {
         }
     }
 
-    /// Returns a response whose parts are written as the client reads them. A part that is an error ends the response
+    /// Returns a response whose parts are created while the client reads them. If a part is an error, the response ends
     /// early.
     ///
-    /// The parts are written after the request has ended, so the response keeps the money format of the request.
+    /// The parts are created after the handler has returned, so the money format of the request is saved for them.
     pub fn respond(
         self,
         head: String,
@@ -49,7 +50,7 @@ impl DocumentFormat {
     }
 }
 
-/// A part of a JSON document.
+/// Serializes a part of a JSON document.
 pub fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|cause| Error::Internal(cause.into()))
 }

@@ -1,4 +1,4 @@
-//! Extractors of paths and queries whose rejections are problems, and the validation of members.
+//! Extractors of path and query parameters that fail with problem documents, and the validation of body members.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -9,24 +9,25 @@ use serde_json::value::RawValue;
 use super::query;
 use crate::error::{Error, FieldError, Result};
 
-/// A member of a body before validation, so that every invalid member is reported, not only the first.
+/// A member of a body in its original text. Because it is parsed later, a response can list all invalid members, not
+/// only the first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
 impl<'a> RawField<'a> {
-    /// Returns the raw JSON of the value; `None` if it is absent or `null`.
+    /// Returns the JSON text of the member, or `None` if it is absent or `null`.
     pub fn raw(&self) -> Option<&'a str> {
         self.0.map(RawValue::get).filter(|raw| *raw != "null")
     }
 }
 
-/// Collects the validation errors of a body.
+/// Collects the validation errors of a body, so that the response can list all of them.
 #[derive(Debug, Default)]
 pub struct Validator(Vec<FieldError>);
 
 impl Validator {
-    /// Parses a required member.
+    /// Parses a member, and notes an error if it is absent or invalid.
     pub fn required<T>(
         &mut self,
         pointer: &str,
@@ -40,7 +41,7 @@ impl Validator {
         self.parsed(pointer, raw, parse)
     }
 
-    /// Parses an optional member.
+    /// Parses a member, and notes an error if it is present but invalid.
     pub fn optional<T>(
         &mut self,
         pointer: &str,
@@ -54,7 +55,7 @@ impl Validator {
         self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
     }
 
-    /// Returns the values if all members are valid, and every error otherwise.
+    /// Returns `values` if no errors were noted, and all errors otherwise.
     pub fn finish<T>(self, values: Option<T>) -> Result<T> {
         match values {
             Some(values) if self.0.is_empty() => Ok(values),
@@ -71,13 +72,13 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Returns a parsed value, or collects the error. For values that are not JSON.
+    /// Returns a value that was parsed elsewhere, or notes its error. For values that are not JSON.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }
 }
 
-/// Path parameters. If they cannot be parsed, the answer is that the path does not exist.
+/// Path parameters. If they cannot be parsed, the response is 404, because such a path does not exist.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -93,7 +94,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// Query parameters.
+/// Query parameters. If they cannot be parsed, the response names the invalid parameter.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

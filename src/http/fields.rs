@@ -1,4 +1,4 @@
-//! Parsers of single members of a body and of query parameters, shared by the slices.
+//! Parsers of body members and query parameters of common types, shared by all slices.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -8,33 +8,33 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::error::{Error, Result};
 use crate::ids::PublisherId;
 
-/// Maximum number of nested levels of metadata: the JSON parsers of some languages accept no more.
+/// Maximum number of nested levels of metadata. The JSON parsers of some languages cannot read more.
 const METADATA_DEPTH_MAX: usize = 32;
 
 const NUL: &str = "must not contain a NUL";
 
-/// Longest metadata, in bytes. Metadata and memo together must fit into a row of the book.
+/// Longest metadata, in bytes. Metadata and memo together must fit into a row of the ledger.
 const METADATA_BYTES_MAX: usize = 1_024;
 
-/// Formats a moment for answers, as RFC 3339.
+/// Formats a moment for a response, as RFC 3339.
 pub fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Parses an optional moment. Errors name the field or parameter `name`.
+/// Parses an optional moment. If it is invalid, the error names the member or parameter `name`.
 pub fn parse_moment(name: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>> {
     let moment = text.map(read_moment).transpose();
     moment.map_err(|detail| Error::field(name, detail))
 }
 
-/// Parses a moment in a body and truncates it to the microsecond, the precision of the database.
+/// Parses the JSON text of a moment, and truncates it to microseconds, because the database stores no smaller units.
 pub fn stored_moment(raw: &str) -> Result<OffsetDateTime, String> {
     read_moment(&string(raw)?).map(OffsetDateTime::truncate_to_microsecond)
 }
 
 fn read_moment(text: &str) -> Result<OffsetDateTime, String> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok();
-    // In UTC, the moment can lie outside of the years that RFC 3339 can write.
+    // Converted to UTC, a moment can lie outside of the years 0 to 9999, which RFC 3339 cannot represent.
     let moment = moment.and_then(|moment| moment.checked_to_offset(UtcOffset::UTC));
     let moment = moment.filter(|moment| (0..=9999).contains(&moment.year()));
     moment.ok_or_else(|| "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned())
@@ -52,7 +52,7 @@ pub fn publisher(raw: &str) -> Result<PublisherId, String> {
     id(raw).map(PublisherId).ok_or_else(|| "must be the id of a publisher".to_owned())
 }
 
-/// Parses a JSON string. A string with a NUL is refused, because Postgres cannot store it.
+/// Parses a JSON string. Rejects a string that contains a NUL, because Postgres cannot store it.
 pub fn string(raw: &str) -> Result<String, String> {
     let text = serde_json::from_str::<String>(raw).map_err(|_| "must be a string".to_owned())?;
     if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(text) }
@@ -68,7 +68,7 @@ pub fn text(raw: &str, max: usize) -> Result<String, String> {
     }
 }
 
-/// Parses metadata: a JSON object with members of the client's choice, whose text is kept unchanged.
+/// Parses metadata: a JSON object with any members. Its text is stored as the client sent it.
 pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if !raw.starts_with('{') {
         return Err("must be a JSON object".to_owned());
@@ -76,15 +76,15 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if raw.len() > METADATA_BYTES_MAX {
         return Err(format!("must not have more than {METADATA_BYTES_MAX} bytes"));
     }
-    // The receiver of a transfer reads the metadata too. If the receiver's client cannot parse it, a whole page of the
-    // history becomes unreadable.
+    // The receiver of a transfer reads its metadata too. If the receiver's JSON parser could not read it, a whole page
+    // of the receiver's history would be unreadable.
     let value: Value = serde_json::from_str(raw)
         .map_err(|cause| format!("must be readable by every client: {cause}"))?;
     require_readable(&value, METADATA_DEPTH_MAX)?;
     RawValue::from_string(raw.to_owned()).map_err(|cause| cause.to_string())
 }
 
-/// Refuses a NUL anywhere in a value, and more than `depth` levels.
+/// Returns an error if a value contains a NUL or more than `depth` nested levels.
 fn require_readable(value: &Value, depth: usize) -> Result<(), String> {
     let is_sound = |text: &str| if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(()) };
     if depth == 0 && (value.is_object() || value.is_array()) {

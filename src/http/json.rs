@@ -1,5 +1,5 @@
-//! Deserializes JSON bodies: unknown members are refused, arrays are not read as structs, and errors are worded in
-//! terms of JSON.
+//! Deserializes JSON bodies. Unlike plain serde, it rejects unknown members and arrays in place of objects, and its
+//! errors do not mention Rust types.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,13 +10,13 @@ use serde_json::error::Category;
 
 use crate::error::{Error, FieldError, Result};
 
-/// Maximum number of unknown members that an answer lists.
+/// Maximum number of unknown members that an error response lists.
 const UNKNOWN_MAX: usize = 20;
 
-/// Longest name of a member that an answer repeats, in characters; a longer name is cut.
+/// Number of characters after which the name of an unknown member is cut in an error response.
 const NAME_MAX: usize = 100;
 
-/// Reads a whole body as `T`, which must be an object without members that `T` does not have.
+/// Deserializes a whole body, which must be a JSON object that has only members of `T`.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let mut unknown = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -34,14 +34,14 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     }
 }
 
-/// Reads a body in the format of another program. Members that `T` does not have are ignored.
+/// Deserializes a body in the format of another program. Members that `T` does not have are ignored.
 pub fn read_foreign<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let read = serde_json::from_slice(body);
     read.map(|Object(value)| value).map_err(|cause| explain::<T>(body, &cause))
 }
 
-/// Returns the error for a body that could not be read. The body is parsed again, to find out whether it is valid JSON
-/// and where the error is.
+/// Returns the error for a body that could not be deserialized. Parses the body again to find out whether it is valid
+/// JSON and which member is wrong.
 fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) -> Error {
     if let Err(malformed) = serde_json::from_slice::<IgnoredAny>(body) {
         return Error::MalformedJson(malformed.to_string());
@@ -63,8 +63,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords a message of serde without the names of Rust types. Returns the member that is missing or duplicate, if the
-/// message is about a member, and the message.
+/// Rewords an error of serde without the names of Rust types. Returns the new text, and the name of the member if the
+/// error is that a member is missing or duplicate.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {
@@ -101,7 +101,7 @@ fn pointer_part(segment: &serde_path_to_error::Segment) -> String {
     }
 }
 
-/// The pointer to a member that was ignored; `None` for an element of an array.
+/// Returns the JSON pointer to an unknown member, or `None` for an element of an array.
 fn pointer_to_member(path: &serde_ignored::Path<'_>) -> Option<String> {
     matches!(path, serde_ignored::Path::Map { .. }).then(|| pointer(path))
 }
@@ -118,13 +118,14 @@ fn pointer(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Escapes a name for a JSON pointer, RFC 6901, and cuts it to [`NAME_MAX`] characters.
+/// Escapes a name for a JSON pointer (RFC 6901), and cuts it to [`NAME_MAX`] characters.
 fn escaped(name: &str) -> String {
     let name: String = name.chars().take(NAME_MAX).collect();
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value that must be a JSON object. Without this wrapper, serde also accepts an array of the members of a struct.
+/// A value that must be a JSON object. Without this wrapper, serde would also accept an array of the members in their
+/// order.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

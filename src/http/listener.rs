@@ -1,4 +1,4 @@
-//! Listeners: accepting connections, limiting them, and draining them at shutdown.
+//! Listeners: accept connections, limit their number, and let them finish at shutdown.
 //!
 //! | limit | beyond it |
 //! |---|---|
@@ -28,38 +28,40 @@ use super::connection::{
 use super::middleware::{ConnectionService, RequestPipeline};
 use crate::tasks::Tasks;
 
-/// Maximum number of concurrent streams of an HTTP/2 connection.
+/// Maximum number of concurrent streams, each with one request, of an HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
-/// Maximum number of bytes of a request body that wait for their handler on one HTTP/2 stream.
+/// Maximum number of request body bytes that wait for their handler on one HTTP/2 stream.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Maximum number of bytes of request bodies that wait for their handlers on all streams of an HTTP/2 connection.
+/// Maximum number of request body bytes that wait for their handlers on all streams of an HTTP/2 connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// Maximum number of bytes of a response that wait to be sent on one HTTP/2 stream.
+/// Maximum number of response bytes that wait to be sent on one HTTP/2 stream.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Interval of pings to a silent HTTP/2 client.
+/// Interval of the pings that check whether a silent HTTP/2 client is still connected.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Pause after a failure to accept a connection; usually the process has no file descriptor left.
+/// Pause before the next attempt, after the listener could not accept a connection. Usually the process has used up its
+/// file descriptors, and connections that end meanwhile free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket and the pipeline behind it.
+/// A listening socket, and the pipeline that handles its requests.
 pub struct Listener {
     pub name: &'static str,
     pub socket: TcpListener,
     pub pipeline: Arc<RequestPipeline>,
     pub connections_max: usize,
-    /// Maximum number of connections, and of concurrent requests, of one address.
+    /// Maximum number of connections, and of concurrent requests, from one IP address.
     pub connections_per_address: usize,
-    /// Whether an address belongs to a trusted proxy; `connections_per_address` does not apply to proxies.
+    /// Whether an address belongs to a trusted proxy. Proxies serve many clients, so `connections_per_address` does not
+    /// apply to them.
     pub is_trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     pub header_timeout: Duration,
 }
 
-/// Binds the address. The error says in one sentence what to do.
+/// Binds a socket to the address. If that fails, the error says which command line flag to change.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; stop what uses it or give another {flag}")
@@ -67,7 +69,7 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 }
 
 impl Listener {
-    /// Accepts connections until shutdown begins. Open connections drain in their own tasks.
+    /// Accepts connections until shutdown begins. Connections that are open then finish in their own tasks.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
         let Self { name, socket, pipeline, header_timeout, .. } = self;
         let limits = ConnectionLimits {
@@ -80,7 +82,8 @@ impl Listener {
         let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
         let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
         while let Some((stream, peer)) = acceptor.accept(&socket).await {
-            // The limit per address is checked first, so that connections beyond it evict no other connections.
+            // The limit per address is checked first, so that an address with too many connections cannot evict those
+            // of others.
             let Some(entry) = acceptor.table.insert(peer, &acceptor.tasks) else {
                 acceptor.log.closed(CloseReason::Address);
                 continue;
@@ -88,8 +91,8 @@ impl Listener {
             if let Some(permit) = acceptor.table.find_room(&entry, &acceptor.tasks).await {
                 acceptor.spawn(stream, entry, permit, &protocol);
             }
-            // Requests of open connections come first: while thousands of clients connect at once, new connections wait in
-            // the kernel instead of standing before requests in the queue of the runtime.
+            // Requests of open connections have priority. If thousands of clients connect at once, this lets the new
+            // connections wait in the kernel, instead of in the runtime's queue before the requests.
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -107,7 +110,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Returns the next connection; `None` at shutdown.
+    /// Returns the next connection, or `None` at shutdown.
     async fn accept(&self, socket: &TcpListener) -> Option<(TcpStream, IpAddr)> {
         loop {
             let accepted = self.tasks.stopping().run_until_cancelled(socket.accept()).await?;
@@ -118,9 +121,10 @@ impl Acceptor {
         }
     }
 
-    /// Evicts idle connections and pauses: usually the process has no file descriptor left.
+    /// Reacts to a failed accept: closes idle connections and pauses, because usually the process has no file
+    /// descriptor left.
     async fn recover(&self, cause: &io::Error) {
-        warn!(error.message = %cause, "cannot accept a connection: {cause}");
+        warn!(error.message = %cause, "cannot accept a connection, closing idle connections: {cause}");
         self.table.evict_idle(None);
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
@@ -132,7 +136,7 @@ impl Acceptor {
         permit: OwnedSemaphorePermit,
         protocol: &Builder<TrackedExecutor>,
     ) {
-        // Most responses are a single small write, and Nagle's algorithm would only delay it.
+        // Most responses are a single small write, which Nagle's algorithm would delay.
         if let Err(cause) = stream.set_nodelay(true) {
             return debug!(error.message = %cause, "a connection broke: {cause}");
         }
@@ -166,7 +170,7 @@ impl Acceptor {
     }
 }
 
-/// Whether the client violated HTTP/2.
+/// Whether the connection ended because the client violated the HTTP/2 protocol.
 fn breaks_protocol(cause: &(dyn std::error::Error + 'static)) -> bool {
     let cause = cause.downcast_ref::<hyper::Error>().and_then(hyper::Error::source);
     cause.and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)

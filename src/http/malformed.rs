@@ -1,4 +1,5 @@
-//! Problem for a request head that hyper cannot parse. It replaces the bare status that hyper writes.
+//! Creates the problem document for a request head that hyper cannot parse. hyper itself would send a status without a
+//! body.
 
 use std::io::Write;
 
@@ -10,12 +11,13 @@ use super::problem::ProblemBody;
 use crate::error::Error;
 use crate::telemetry::TraceContext;
 
-/// Header that distinguishes responses of the pipeline from those that hyper makes itself.
+/// Response header that the pipeline always sets. A response without it was made by hyper.
 const OURS: &[u8] = b"\r\nx-request-id: ";
-
 /// Returns the problem that replaces a response of hyper's own; `None` if `written` is anything else.
+/// Returns the problem document to send instead of `written`, if `written` is an error response that hyper made itself.
 ///
-/// `line_has_ended` distinguishes a head that is too large from a URI that is too long.
+/// `line_has_ended` says whether the whole request line has arrived. If not, a head that is too large has a URI that is
+/// too long.
 pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes> {
     let status = status_of_bare_response(written)?;
     let too_large = status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -47,7 +49,7 @@ pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes>
 }
 
 fn status_of_bare_response(written: &[u8]) -> Option<StatusCode> {
-    // A status line of a client error, such as `HTTP/1.1 400 Bad Request`.
+    // Only client errors match: their status line starts like `HTTP/1.1 400 Bad Request`.
     let rest = written.strip_prefix(b"HTTP/1.").filter(|rest| rest.get(1..3) == Some(b" 4"))?;
     let is_bare = written.ends_with(b"\r\n\r\n")
         && !written.windows(OURS.len()).any(|part| part.eq_ignore_ascii_case(OURS));

@@ -1,12 +1,12 @@
-//! Memory budget: limits on the bytes of request and response bodies in memory, over all connections of a listener.
+//! Memory budget: limits the memory that request and response bodies take, over all connections of a listener.
 //!
 //! | charged | total | per address |
 //! |---|---|---|
 //! | large request bodies, and lists built from them | 48 MiB | 12 MiB |
 //! | responses that their clients have not read | 32 MiB | 8 MiB |
 //!
-//! A charge beyond the budget fails as `overloaded`, and the client retries. The share per address keeps one client
-//! from exhausting the budget; trusted proxies have no share of their own.
+//! A request that exceeds the budget fails with the problem `overloaded`, and the client can try again. The limit per
+//! address keeps a single client from using up the budget; trusted proxies have only the total limit.
 
 use std::sync::Arc;
 
@@ -18,20 +18,22 @@ use crate::error::{Error, Result};
 /// Budget for request bodies, enough for five full batches and everything that is built from them.
 const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
 
-/// Budget for responses that their clients have not read.
+/// Budget for responses, until their clients have read them.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Divisor of the budget; the quotient is the share of one address.
+/// Divisor of the budget: each address may use this fraction of it.
 const SHARES: usize = 4;
 
-/// Largest body that is not charged. The limit on concurrent requests bounds the memory of smaller bodies.
+/// Largest body that takes nothing from the budget. The limit on concurrent requests bounds the memory of such small
+/// bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Extension of a response whose bytes are shared with other responses, so that it takes no additional memory.
+/// Mark on a response whose bytes are shared with other responses, so that it takes no additional memory. Stored as an
+/// extension.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 
-/// Budget of a listener, or the share of one address.
+/// Budget of a whole listener, or the part of it that one address may use.
 #[derive(Debug)]
 pub struct MemoryBudget {
     requests: Arc<Semaphore>,
@@ -39,12 +41,12 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Budget of a whole listener.
+    /// Creates the budget of a whole listener.
     pub fn whole() -> Self {
         Self::of_parts(1)
     }
 
-    /// Share of one address.
+    /// Creates the part of the budget that one address may use.
     pub fn share() -> Self {
         Self::of_parts(SHARES)
     }
@@ -57,21 +59,21 @@ impl MemoryBudget {
     }
 }
 
-/// Account that a request charges for the memory it holds.
+/// The budgets from which a request takes its memory.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryAccount<'a> {
     pub(super) whole: &'a MemoryBudget,
-    /// `None` for a trusted proxy, and for a request without a connection.
+    /// Part of the client's address; `None` for a trusted proxy, and for a request without a connection.
     pub(super) share: Option<&'a MemoryBudget>,
 }
 
 impl MemoryAccount<'_> {
-    /// Counts the bytes of a request body, or of values built from it, until the charge is dropped.
+    /// Takes memory for a request body, or for values built from it, until the charge is dropped.
     pub fn charge_request(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.requests)
     }
 
-    /// Counts the bytes of a response body until the charge is dropped.
+    /// Takes memory for a response body until the charge is dropped.
     pub(super) fn charge_response(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.responses)
     }
@@ -90,7 +92,7 @@ impl MemoryAccount<'_> {
     }
 }
 
-/// Charge for bytes. Dropping the charge releases them to the budget.
+/// Memory that was taken from a budget. Dropping the charge returns it.
 #[derive(Debug, Default)]
 pub struct MemoryCharge {
     whole: Option<OwnedSemaphorePermit>,
@@ -109,7 +111,7 @@ impl MemoryCharge {
         }
     }
 
-    /// Ties the charge to the bytes. The charge is released when the last part of the bytes is dropped.
+    /// Ties the charge to the bytes, so that the memory is returned when the last reference to the bytes is dropped.
     pub(super) fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Charged { bytes, _charge: self })
     }

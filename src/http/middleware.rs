@@ -1,7 +1,7 @@
-//! The middleware of every request: [`stack`] lists its layers.
+//! Middleware: everything that applies to each request. [`stack`] lists the layers.
 //!
-//! Before the stack runs, [`RequestPipeline::respond`] begins the trace and the access record, which must end even if
-//! the client disconnects.
+//! [`RequestPipeline::respond`] runs around the stack. It begins the trace and the access record, which are completed
+//! even if the client disconnects.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -41,7 +41,7 @@ use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Response of the router, with everything that the middleware adds.
+/// Response with everything that the middleware has added.
 pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
 
 type Routed = Complete<CatchPanic<Admit<Router>, PanicProblem>>;
@@ -50,16 +50,16 @@ type WithHeader<S> = SetResponseHeader<S, HeaderValue>;
 type Dressed = WithHeader<WithHeader<WithHeader<WithHeader<Either<Cors<Compressed>, Compressed>>>>>;
 type Stack = SetSensitiveRequestHeaders<Dressed>;
 
-/// Limits and policies for the requests of a listener.
+/// Limits and policies for the requests of a listener, the same for all routes.
 #[derive(Debug, Clone)]
 pub struct PipelineOptions {
     /// Maximum number of concurrent requests.
     pub requests_max: usize,
     /// Longest time that a response may take.
     pub timeout: Duration,
-    /// Origins whose pages may call the API.
+    /// Origins (websites) whose pages may call the API from a browser.
     pub cors_origins: CorsOrigins,
-    /// How answers write amounts, unless the client prefers another format.
+    /// Format of amounts in responses, unless the client prefers another format.
     pub money: MoneyFormat,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
@@ -67,7 +67,7 @@ pub struct PipelineOptions {
     pub rpc_methods: RpcMethods,
 }
 
-/// Handles the requests of a listener.
+/// Handles the requests of a listener: middleware, then the router.
 pub struct RequestPipeline {
     stack: Stack,
     memory: Arc<MemoryBudget>,
@@ -86,7 +86,7 @@ impl RequestPipeline {
         Self { stack, memory, rpc_methods, money, calls }
     }
 
-    /// Handles a request that arrived on `connection`, which is `None` in tests.
+    /// Handles a request that arrived on `connection`. In tests there is no connection.
     pub async fn respond(
         &self,
         request: Request<Body>,
@@ -96,27 +96,27 @@ impl RequestPipeline {
         self.respond_through(|request| stack.call(request), request, connection).await
     }
 
-    /// Handles a request with a stack that the caller already has.
+    /// Handles a request with a middleware stack that the caller has cloned already.
     async fn respond_through(
         &self,
         call: impl FnOnce(Request<Body>) -> <Stack as Service<Request<Body>>>::Future,
         mut request: Request<Body>,
         connection: Option<Arc<OpenConnection>>,
     ) -> PipelineResponse {
-        // Ids, trace and span.
+        // The context has the request's ids, trace and span.
         let memory = Arc::clone(&self.memory);
         // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
         trim_trailing_slash(request.uri_mut());
         let (method, headers) = (request.method(), request.headers());
         let rpc = self.rpc_methods.called_by(&request);
         let context = RequestContext::begin(method, headers, rpc, connection, memory);
-        // One line in the access log and one sample in the metrics, even if the client disconnects.
+        // The record writes a line in the access log and a sample in the metrics, even if the client disconnects.
         let record = Record::begin(self, context.clone(), request.body().size_hint().exact());
         compression::negotiate(&mut request);
         request.extensions_mut().insert(context.clone());
         let read_options = ReadOptions::of(&request);
         let preferred_money = MoneyFormat::preferred(request.headers());
-        // Boxed: the layers below move their future of 2 KB less often.
+        // The future has 2 KB. In a box, the layers below move only a pointer to it.
         let response = Box::pin(call(request)).instrument(context.span().clone());
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(read_options, response).await;
@@ -144,7 +144,8 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
             "default-src 'none'; frame-ancestors 'none'",
         ))
         .layer(unless_set(header::REFERRER_POLICY, "no-referrer"))
-        // CORS is outside of the layers that refuse requests, so that a page can read refusals too.
+        // CORS is outside of the layers that reject requests, so that a page of another origin can read the rejections
+        // too.
         .option_layer(options.cors_origins.layer())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
         .layer(CompleteLayer::new(calls.clone()))
@@ -153,7 +154,7 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
         .service(router)
 }
 
-/// Turns a panic of a handler into a problem. By default, tower-http responds with plain text.
+/// Turns a panic of a handler into a problem document. tower-http itself would respond with plain text.
 #[derive(Clone)]
 struct PanicProblem(Arc<Metrics>);
 
@@ -183,13 +184,14 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// The pipeline as a service of hyper, one per connection. Cheap to clone.
+/// Connects hyper to the pipeline. There is a service per connection, and it is cheap to clone.
 #[derive(Clone)]
 pub struct ConnectionService(Arc<ConnectionPipeline>);
 
 struct ConnectionPipeline {
     pipeline: Arc<RequestPipeline>,
-    /// A clone per connection instead of per request: each clone counts references that all threads share.
+    /// The stack is cloned per connection instead of per request, because each clone updates reference counts that all
+    /// threads share.
     stack: Mutex<Stack>,
     connection: Arc<OpenConnection>,
 }

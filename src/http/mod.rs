@@ -1,8 +1,8 @@
 //! HTTP: the path of a request from the socket to its handler, and what all responses share.
 //!
-//! A request passes, in this order: [`listener`] (sockets and their limits), [`middleware`] (the list of everything
-//! that applies to each request), the router, [`extract`] (body, path and query into types), and the handler of a
-//! slice. A failure is an [`Error`] until [`problem`] writes it as the response.
+//! A request passes these parts in order: [`listener`] accepts the connection and enforces limits, [`middleware`]
+//! applies what all requests have in common, the router picks the handler, and [`extract`] turns path, query and body
+//! into types. A failure is an [`Error`] until [`problem`] writes it as the response.
 
 pub mod access_log;
 mod admit;
@@ -45,10 +45,10 @@ use crate::settings;
 pub use self::cors::CorsOrigins;
 pub use self::decimal::MoneyFormat;
 
-/// Largest request body, unless the route has a limit of its own.
+/// Largest request body in bytes, unless the route sets its own limit.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Largest request head. Also the size of hyper's buffers per HTTP/1.1 connection.
+/// Largest request head (request line and headers) in bytes. Also the size of hyper's buffers per HTTP/1.1 connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Listeners, and the limits on connections and requests.
@@ -58,7 +58,7 @@ pub struct HttpArgs {
     /// Address of the public API; port 0 takes a free one.
     #[arg(long, env = "REVWALLET_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Address of `/livez`, `/readyz`, `/metrics` and the internal routes: never make it public.
+    /// Address of `/livez`, `/readyz`, `/metrics` and the internal routes. Never make it public.
     #[arg(
         long,
         env = "REVWALLET_INTERNAL_LISTEN",
@@ -66,10 +66,11 @@ pub struct HttpArgs {
         default_value = "127.0.0.1:9000"
     )]
     pub internal_listen: SocketAddr,
-    /// Maximum number of open connections. Beyond it, idle connections are closed for new ones, or new ones wait.
+    /// Maximum number of open connections. If it is reached, an idle connection is closed for a new one, or the new one
+    /// waits.
     #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
-    /// Maximum number of connections, and of concurrent requests, of one address; trusted proxies are exempt.
+    /// Maximum number of connections, and of concurrent requests, from one address. Trusted proxies are exempt.
     #[arg(
         long,
         env = "REVWALLET_HTTP_CONNECTIONS_PER_ADDRESS",
@@ -78,7 +79,7 @@ pub struct HttpArgs {
         value_parser = settings::count()
     )]
     pub http_connections_per_address: usize,
-    /// Maximum number of concurrent requests; others get 503 with Retry-After.
+    /// Maximum number of concurrent requests. Further requests get 503 with Retry-After.
     #[arg(long, env = "REVWALLET_HTTP_REQUESTS_MAX", global = true, default_value_t = 4_096, value_parser = settings::count())]
     pub http_requests_max: usize,
     /// Longest time that a response may take.
@@ -96,12 +97,12 @@ pub struct HttpArgs {
         hide_default_value = true
     )]
     pub cors_origins: CorsOrigins,
-    /// How answers write amounts, for clients without `Prefer: money=...`: as JSON numbers or as strings.
+    /// How responses write amounts, for clients without `Prefer: money=...`: as JSON numbers or as strings.
     #[arg(long, env = "REVWALLET_MONEY", global = true, value_enum, default_value_t)]
     pub money: MoneyFormat,
 }
 
-/// Adds problems for unknown paths and methods, and records the route of each request.
+/// Adds responses for unknown paths and methods, and records the route of each request for metrics and logs.
 pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     router
         .fallback(async || Error::NotFound("path"))

@@ -1,4 +1,4 @@
-//! The origin of a request: the client's address and the trace, for rate limits and the audit log.
+//! The origin of a request: the client's IP address and the trace id, for rate limits and the audit log.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::context::RequestContext;
 use crate::auth::{TrustedProxies, client_address};
 use crate::error::Error;
 
-/// Client address and trace id of a request.
+/// IP address of the client that sent a request, and the trace id of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
     pub address: Option<IpAddr>,

@@ -7,13 +7,13 @@ use serde::Serialize;
 use crate::db::position::may_be_stale;
 use crate::error::{Error, Result};
 
-/// Page size when the client gives none.
+/// Page size if the client does not choose one.
 const PAGE_DEFAULT: i64 = 100;
 
 /// Largest page size that a client may ask for.
 pub const PAGE_MAX: i64 = 1_000;
 
-/// Returns the page size that the client asked for, or the default; refuses a size out of bounds.
+/// Returns the page size that the client chose, or the default. A size outside of the limits is an error.
 pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(PAGE_DEFAULT) {
         limit @ 1..=PAGE_MAX => Ok(limit),
@@ -21,18 +21,18 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     }
 }
 
-/// Returns the last row of a full page, after which the next page begins; `None` if the page is not full.
+/// Returns the last row if the page is full, because then there may be a next page, which begins after this row.
 pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// A link to another page of a list, which may be stale if this page may be.
+/// Formats a link to another page of a list. If this page may be stale, the linked page may be stale too.
 pub fn link(path: &str, rel: &str) -> String {
     let stale = if may_be_stale() { "&stale=ok" } else { "" };
     format!("<{path}{stale}>; rel=\"{rel}\"")
 }
 
-/// Adds a link to the next page, if there may be a next page.
+/// Adds the link to the next page to the response headers. `path` is `None` if there is no next page.
 pub fn link_next(headers: &mut HeaderMap, path: Option<&str>) {
     let link = path.map(|path| HeaderValue::try_from(link(path, "next")));
     if let Some(Ok(link)) = link {
@@ -40,14 +40,14 @@ pub fn link_next(headers: &mut HeaderMap, path: Option<&str>) {
     }
 }
 
-/// A page of a list, as a response.
+/// A page of a list, which becomes a JSON response with a link to the next page.
 pub struct Page<T> {
     items: Vec<T>,
     next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Creates a page. `next` is the path of the next page, if there may be a next page.
+    /// Creates a page. `next` is the path of the next page, or `None` if this page is the last.
     pub fn new(items: Vec<T>, next: Option<String>) -> Self {
         Self { items, next }
     }

@@ -1,5 +1,5 @@
-//! The header `Book-Position`: how far the answer to a read takes the book and its events into account. The parameter
-//! `stale=ok`: a read replica may answer the read.
+//! The response header `Book-Position`, which says up to which point of the ledger a response is current, and the query
+//! parameter `stale=ok`, which allows an older response from a read replica.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Request};
@@ -8,16 +8,16 @@ use crate::db::position;
 
 static BOOK_POSITION: HeaderName = HeaderName::from_static("book-position");
 
-/// Query parameter of a read whose answer may be stale.
+/// Query parameter of a read, which says whether the response may be stale.
 pub(super) const STALE: &str = "stale";
 
-/// The value that allows a stale answer.
+/// The only value of [`STALE`]: the response may be stale.
 pub(super) const STALE_OK: &str = "ok";
 
-/// How the reads of a request affect its answer.
+/// Properties of a request that concern its reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
-    /// Whether the request is a read, so that its answer carries a position.
+    /// Whether the request is a read, so that its response has the header `Book-Position`.
     is_read: bool,
     may_be_stale: bool,
 }
@@ -31,7 +31,7 @@ impl ReadOptions {
     }
 }
 
-/// Runs a request; the answer to a read carries the position that its first statement has noted.
+/// Runs a request. If it is a read, adds the position that its first database statement saw to the response.
 pub(super) async fn add_to_read<B, E>(
     options: ReadOptions,
     request: impl Future<Output = Result<Response<B>, E>>,

@@ -1,4 +1,4 @@
-//! Problems: failures on the wire as `application/problem+json`, RFC 9457.
+//! Problem documents: the form in which clients receive failures, `application/problem+json` of RFC 9457.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::error::{Error, FieldError, StoreRefusal};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
-    /// Type of the problem, the path of a page that explains it.
+    /// Type of the problem: the path of a page that explains it.
     #[serde(rename = "type")]
     #[schema(example = "/problems/invalid")]
     kind: String,
@@ -30,24 +30,24 @@ pub struct ProblemBody<'a> {
     /// HTTP status of the response.
     #[schema(example = 422)]
     status: u16,
-    /// Description of this occurrence.
+    /// Description of what went wrong in this request.
     #[schema(example = "/amount: must be more than zero")]
     detail: String,
-    /// Id that finds this request in logs and traces.
+    /// Id by which the operator finds this request in logs and traces.
     #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: &'a str,
     /// Invalid fields of the request.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: Cow<'a, [FieldError]>,
-    /// Available balance, if it is too low.
+    /// Balance that is available, if it does not suffice.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
     available: Option<JsonDecimal>,
-    /// Required balance, if the available one is too low.
+    /// Balance that is required, if the available one does not suffice.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<JsonDecimal>,
-    /// Price of the game now, if it is not the expected one.
+    /// Current price of the game, if it differs from the expected price.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 24.99)]
     price: Option<JsonDecimal>,
@@ -55,24 +55,24 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7")]
     wallet: Option<String>,
-    /// Title, for clients that read `error`.
+    /// The same as `title`, for clients that read `error`.
     #[schema(example = "Invalid request")]
     error: &'a str,
-    /// Detail, for clients that read `details`.
+    /// The same as `detail`, for clients that read `details`.
     #[schema(example = "/amount: must be more than zero")]
     details: String,
-    /// Detail, for clients that read `message`.
+    /// The same as `detail`, for clients that read `message`.
     #[schema(example = "/amount: must be more than zero")]
     message: String,
 }
 
-/// Status that stands for the failures of an operation until its document is complete.
+/// Placeholder status for all failures of an operation. [`super::openapi::complete`] replaces it by the real statuses.
 pub(super) const PROBLEMS_STATUS: &str = "default";
 
-/// Name of the response about an archived transfer.
+/// Name of the OpenAPI response for a transfer that was archived.
 pub(super) const ARCHIVED: &str = "Archived";
 
-/// Marks an operation that answers problems; the OpenAPI document lists their statuses.
+/// Marks an operation that responds with problem documents, so that the OpenAPI document lists their statuses.
 pub struct Problems;
 
 impl utoipa::IntoResponses for Problems {
@@ -81,7 +81,7 @@ impl utoipa::IntoResponses for Problems {
     }
 }
 
-/// Marks an operation that reads old transfers, which may be archived.
+/// Marks an operation that reads old transfers, so that the OpenAPI document lists the status for archived transfers.
 pub struct ArchiveProblem;
 
 impl utoipa::IntoResponses for ArchiveProblem {
@@ -113,7 +113,7 @@ impl<'a> ProblemBody<'a> {
         }
     }
 
-    /// Body for a request head that could not be parsed. Its status depends on the cause.
+    /// Body for a request head that could not be parsed. `status` says in which way the head is wrong.
     pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
         let status = status.as_u16();
         let [details, message] = [detail.clone(), detail.clone()];
@@ -166,7 +166,7 @@ pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     }
 }
 
-/// The handler only sets the status; the middleware writes the body, because only the middleware knows the trace id.
+/// Sets only the status of the response. The middleware writes the body later, because only it knows the trace id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.problem().status.into_response();
@@ -175,7 +175,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// Writes the problem of a failed response; `keep` wraps the body of a response that did not fail.
+/// Writes the problem document of a failed response. `keep` wraps the body of a response that did not fail.
 pub(super) fn write<B>(
     response: Response<B>,
     context: &RequestContext,
@@ -186,13 +186,13 @@ pub(super) fn write<B>(
     };
     if context.rpc().is_some() {
         let mut response: Response<ResponseBody> = rpc::status::status(&error, context).into_http();
-        // The record of the call needs the error.
+        // The access record of the call reads the error from the response.
         response.extensions_mut().insert(error);
         return response;
     }
     let body = ProblemBody::new(&error, context.trace_id());
     let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
-    // The parts keep the headers that axum set, such as `Allow`.
+    // The parts of the response keep headers that axum has set, such as `Allow`.
     let (mut parts, _empty) = response.into_parts();
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);

@@ -1,4 +1,4 @@
-//! Deserializes query strings, and refuses parameters that a route does not have.
+//! Deserializes query strings, and rejects parameters that the operation does not have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use super::position::{STALE, STALE_OK};
 use crate::error::{Error, FieldError, Result};
 
-/// Maximum number of faulty parameters that an answer lists.
+/// Maximum number of invalid parameters that an error response lists.
 const ERRORS_MAX: usize = 20;
 
-/// Longest name of a parameter that an answer repeats, in characters; a longer name is cut.
+/// Number of characters after which the name of an invalid parameter is cut in an error response.
 const NAME_MAX: usize = 100;
 
-/// Reads the parameters of a query string.
+/// Deserializes the parameters of a query string.
 pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let parameters = serde_urlencoded::Deserializer::new(pairs);
@@ -38,7 +38,7 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     })
 }
 
-/// Says what a parameter must be, derived from the error of the standard library's parser.
+/// Says what the value of a parameter must be, derived from the error text of the standard library's parser.
 fn expectation(cause: &str) -> &'static str {
     if cause.contains("`true`") {
         "must be true or false"
@@ -49,7 +49,7 @@ fn expectation(cause: &str) -> &'static str {
     }
 }
 
-/// The query parameters of every documented operation.
+/// The names of the query parameters of every documented operation, by path and method.
 #[derive(Debug)]
 struct KnownParameters(HashMap<String, HashMap<Method, Vec<String>>>);
 
@@ -59,8 +59,8 @@ impl KnownParameters {
         Self(paths.map(|(path, item)| (path.clone(), methods_of(item))).collect())
     }
 
-    /// Refuses a request with unknown or unusable parameters, and names them. Pages and undocumented routes are not
-    /// checked.
+    /// Returns an error that names the unknown and invalid parameters of a request. HTML pages and undocumented routes
+    /// are not checked.
     fn check(&self, request: &Request, query: &str) -> Result<()> {
         let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
         let Some(known) = self.0.get(path.as_str()) else { return Ok(()) };
@@ -76,7 +76,7 @@ impl KnownParameters {
             } else if name == STALE && value != STALE_OK {
                 "must be ok, or absent"
             } else if value.contains('\0') {
-                // Postgres cannot store a NUL, so a search for such a value finds nothing.
+                // Postgres cannot store a NUL, so a search for such a value could not find anything.
                 "must not contain a NUL"
             } else {
                 continue;
@@ -101,7 +101,7 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
     let operations = operations.filter(|(_, operation)| !is_page(operation));
     let names = operations.map(|(method, operation)| {
         let mut names = names_of(operation);
-        // Every read has this parameter, which the document gets later.
+        // Every read has this parameter too, but it is added to the document only later.
         let is_read = method == Method::GET && operation.responses.responses.contains_key("200");
         names.extend(is_read.then(|| STALE.to_owned()));
         (method, names)
@@ -109,7 +109,7 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
     names.collect()
 }
 
-/// Whether an operation returns a page about the API. Such a page ignores its query parameters.
+/// Whether an operation returns a page about the API. Such pages ignore their query parameters.
 pub(super) fn is_page(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == "about")
 }
@@ -123,7 +123,7 @@ fn names_of(operation: &Operation) -> Vec<String> {
     in_query.collect()
 }
 
-/// Refuses requests with query parameters that the OpenAPI document does not have for their operation.
+/// Rejects requests with query parameters that the OpenAPI document does not list for their operation.
 #[derive(Debug, Clone)]
 pub struct KnownParametersLayer(Arc<KnownParameters>);
 
@@ -141,7 +141,7 @@ impl<S> Layer<S> for KnownParametersLayer {
     }
 }
 
-/// A service behind [`KnownParametersLayer`].
+/// The service that [`KnownParametersLayer`] wraps around a route.
 #[derive(Debug, Clone)]
 pub struct RequireKnownParameters<S> {
     inner: S,

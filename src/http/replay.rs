@@ -1,4 +1,4 @@
-//! Responses to requests that may carry an `Idempotency-Key`.
+//! Responses to requests that may have an `Idempotency-Key`, and so may be repetitions.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A response with a header that tells a replay from the first response.
+/// A response with the header `Idempotent-Replayed` if an earlier request with the same key has taken effect.
 pub struct Replayable<T> {
     status: StatusCode,
     body: T,
@@ -43,7 +43,7 @@ impl<T: Serialize> IntoResponse for Replayable<T> {
     }
 }
 
-/// A response without a body to a request that may be a replay.
+/// Creates a response without a body, with the header `Idempotent-Replayed` if the request was a repetition.
 pub fn no_content(replayed: bool) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if replayed {

@@ -1,5 +1,5 @@
-//! Completes responses: writes the problem of a failure, marks responses that are worth compressing, and accounts for
-//! each body until its client has read it.
+//! Completes the responses of handlers: writes the problem document of a failure, marks responses that are worth
+//! compressing, and accounts for the memory of each body until the client has read it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use super::problem;
 use super::rpc::record::{CallRecorder, OpenCall};
 use crate::error::{Error, Result};
 
-/// Charge for a streamed body, of which only a part is in memory at a time.
+/// Memory that a streamed body takes from the budget. Its size is unknown, but only a part is in memory at a time.
 const STREAMED_BYTES: usize = 1024 * 1024;
 
-/// Body of a response of the router, after the layer that catches panics.
+/// Body of a response that the router returns, as the layer that catches panics wraps it.
 pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
 ///
-/// The body is fused, because compression polls a body again after its end, and a stream of a handler would panic then.
+/// The body is fused because compression polls it again after its end, which would make a handler's stream panic.
 pub struct ResponseBody {
     inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
     held: Held,
@@ -42,10 +42,10 @@ pub struct ResponseBody {
 /// Resources that a response holds until its client has read it.
 #[derive(Default)]
 struct Held {
-    /// Charge for the body. For a body that is in memory, the charge moves to the bytes, because HTTP/2 takes them from
-    /// the body long before they are sent.
+    /// Memory that the body takes from the budget. If the whole body is in memory, the charge moves to its bytes with
+    /// the first frame, because HTTP/2 takes the bytes from the body long before they are sent.
     memory: Option<MemoryCharge>,
-    /// The record of a gRPC call, which ends with the trailers of the response.
+    /// Access record of a gRPC call, which ends when the trailers of the response are sent.
     call: Option<OpenCall>,
     _compression: Option<OwnedSemaphorePermit>,
     _slot: Option<RequestSlot>,
@@ -56,7 +56,7 @@ impl ResponseBody {
         Self { inner: Fuse::new(Either::Left(body)), held: Held::default() }
     }
 
-    /// Body that is in memory.
+    /// Creates a body from bytes that are in memory.
     pub(super) fn full(bytes: Bytes) -> Self {
         Self { inner: Fuse::new(Either::Right(Full::new(bytes))), held: Held::default() }
     }
@@ -97,10 +97,10 @@ impl Body for ResponseBody {
     }
 }
 
-/// Completes the responses of the router.
+/// Layer that completes the responses of the router.
 #[derive(Clone)]
 pub(super) struct CompleteLayer {
-    /// A permit per body that is being compressed.
+    /// A permit for each body that may be compressed at the same time.
     compressions: Arc<Semaphore>,
     calls: CallRecorder,
 }
@@ -119,7 +119,7 @@ impl<S> Layer<S> for CompleteLayer {
     }
 }
 
-/// A service behind [`CompleteLayer`].
+/// The service that [`CompleteLayer`] wraps around the router.
 #[derive(Clone)]
 pub(super) struct Complete<S> {
     inner: S,
@@ -164,7 +164,7 @@ where
 }
 
 pin_project! {
-    /// Future of a completed response.
+    /// Future of the response of a [`Complete`] service.
     #[project = CompletingProj]
     pub(super) enum Completing<F> {
         Refused { error: Option<Error>, context: RequestContext },
@@ -198,13 +198,14 @@ where
     }
 }
 
-/// Inputs for completing a response.
+/// Inputs for completing a response, gathered before the handler runs.
 pub(super) struct Completion {
-    /// Whether the method is safe, so that the response may be replaced by a refusal.
+    /// Whether the request's method is safe (changes nothing). Then an error may replace the response if memory is
+    /// short.
     is_safe: bool,
-    /// `None` if the client does not want a compressed response.
+    /// Permits for compression; `None` if the client does not want a compressed response.
     compressions: Option<Arc<Semaphore>>,
-    /// `None` unless the request is a gRPC call.
+    /// Recorder of the call; `None` unless the request is a gRPC call.
     calls: Option<CallRecorder>,
     slot: Option<RequestSlot>,
 }
@@ -221,7 +222,8 @@ impl Completion {
             Err(_) => None,
         };
         let is_failure = response.extensions().get::<Arc<Error>>().is_some();
-        // Reserves the headers once. Otherwise the map would grow twice, because hyper adds two more headers.
+        // Reserves room for all headers at once. Otherwise the map would grow twice, because hyper adds two more
+        // headers.
         response.headers_mut().reserve(7);
         let mut response = problem::write(response, context, ResponseBody::routed);
         let mut compression = None;
@@ -235,13 +237,13 @@ impl Completion {
     }
 }
 
-/// Charges the memory budget for a body until the client has read it.
+/// Takes memory for a response body from the budget, until the client has read the body.
 fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,
 ) -> Result<Option<MemoryCharge>> {
-    // Messages of gRPC are small, and the queue of a stream is bounded. The content type is checked too, because a gRPC
-    // call can reach a route that is not a gRPC service.
+    // Messages of gRPC are small, and their queue in a stream is bounded, so they take nothing from the budget. The
+    // content type is checked too, because a gRPC client can call a route that is not a gRPC service.
     let kind = response.headers().get(http::header::CONTENT_TYPE);
     let is_grpc = context.rpc().is_some() && kind.is_some_and(|kind| kind == "application/grpc");
     if response.extensions().get::<SharedBytes>().is_some() || is_grpc {

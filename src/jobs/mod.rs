@@ -1,7 +1,8 @@
 //! Jobs: work that is enqueued in a transaction and runs after its commit, with retries.
 //!
-//! The queue is `graphile_worker`, in a schema of its own beside the data. The composition root fills the [`Registry`]
-//! with every kind of job. A job may run twice, and holds no transaction open during slow calls to other systems.
+//! The queue is the crate `graphile_worker`, whose tables are in a schema of their own in the same database. At
+//! startup, [`Registry`] is filled with every kind of job. A job may run twice, so it must be safe to repeat, and it
+//! must not hold a transaction open during slow calls to other systems.
 
 mod sql;
 
@@ -24,41 +25,44 @@ use crate::telemetry::{Metrics, TraceContext, gauge_value, in_trace_if_sampled};
 
 pub use sql::{defer, enqueue};
 
-/// Schema of the queue.
+/// Database schema of the queue's tables.
 const SCHEMA: &str = "graphile_worker";
 
-/// Maximum number of concurrent jobs of this process. Jobs mostly wait for other systems and hold no connection
-/// meanwhile. Jobs that may hang for long keep their own number well below this limit, as `webhook/slots.rs` does.
+/// Maximum number of jobs that this process runs at the same time. Jobs mostly wait for other systems, and hold no
+/// database connection meanwhile. A kind of job that may hang for long limits its own number to much less, as
+/// `webhook/slots.rs` does.
 const CONCURRENCY: usize = 256;
 
-/// Maximum number of connections of the queue itself: one listens, the others fetch and finish jobs.
+/// Maximum number of database connections of the queue itself: one waits for notifications, the others fetch and finish
+/// jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
-/// Longest pause between two polls for jobs that became due without a notification.
+/// Longest pause between two polls. The polls find jobs that become due without a notification, such as retries.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Maximum number of jobs that are fetched at once.
+/// Maximum number of jobs that one poll fetches.
 const FETCH_MAX: usize = 100;
 
-/// Longest time that a fetched job waits for a slot; after that, other processes may take the job.
+/// Longest time that a fetched job waits in this process until fewer than [`CONCURRENCY`] jobs run. After that, the job
+/// is returned to the queue for other processes.
 const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Time that finished jobs gather before they are deleted together.
+/// Time that finished jobs are collected, so that they are deleted with one statement.
 const COMPLETION_DELAY: Duration = Duration::from_millis(5);
 
-/// Time without a heartbeat after which a worker counts as dead and other workers take its jobs.
+/// Time without a heartbeat after which a worker process counts as dead, and other processes run its jobs again.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause between two samples of the queue depths.
+/// Pause between two updates of the gauges that show how many jobs wait.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// First pause after a failure of the queue; it doubles with each failure.
+/// First pause before the queue is restarted after a failure; it doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// Longest pause after a failure of the queue.
+/// Longest pause before the queue is restarted after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Every kind of job, and the values that their handlers need.
+/// Every kind of job that the process runs, and the values that the handlers of the jobs need.
 #[derive(Clone, Default)]
 pub struct Registry {
     queues: Vec<&'static str>,
@@ -78,7 +82,7 @@ impl Registry {
         self
     }
 
-    /// Adds a value that [`run`] passes to handlers, one for each type.
+    /// Adds a value for the handlers, which [`run`] finds by its type. There can be only one value of each type.
     #[must_use]
     pub fn context<C: Clone + Send + Sync + 'static>(mut self, value: C) -> Self {
         let context = JobContext(value);
@@ -91,7 +95,7 @@ impl Registry {
     }
 }
 
-/// A value that handlers receive.
+/// A value of [`Registry::context`], in a type of this module so that the worker can store it.
 #[derive(Clone)]
 struct JobContext<C>(C);
 
@@ -101,7 +105,7 @@ impl<C> std::fmt::Debug for JobContext<C> {
     }
 }
 
-/// Migrates the tables of the queue.
+/// Creates or updates the tables of the queue.
 pub async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
     let migrated = WorkerUtils::new(&pool, SCHEMA).migrate().await;
@@ -113,7 +117,8 @@ pub async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs jobs until the tasks stop.
+/// Starts the tasks that run jobs until the program stops. `grace` is the longest time that shutdown waits for running
+/// jobs.
 pub fn start(
     options: &PgConnectOptions,
     registry: Registry,
@@ -172,7 +177,8 @@ async fn run_worker(
         recovery_delay: Duration::ZERO,
         ..WorkerRecoveryConfig::default()
     };
-    // Without this pause, an empty fetch is followed by the next fetch at once. A single notification ends the pause.
+    // Without this pause, the worker would poll again at once after an empty poll. A single notification ends the
+    // pause.
     let pause = RefetchDelayConfig::default()
         .with_duration(POLL_INTERVAL)
         .with_threshold(0)
@@ -186,8 +192,8 @@ async fn run_worker(
         .schema(SCHEMA)
         .pg_pool(pool.clone())
         .concurrency(CONCURRENCY)
-        // A single poll serves all slots; otherwise each slot polls once a second by itself and takes one job at a
-        // time.
+        // With a local queue, one poll fetches jobs for all slots. Otherwise each slot would poll once a second and
+        // fetch one job at a time.
         .local_queue(local_queue)
         .complete_job_batch_delay(COMPLETION_DELAY)
         .worker_recovery(recovery)
@@ -200,7 +206,8 @@ async fn run_worker(
     Ok(outcome?)
 }
 
-/// Runs one job in a trace of its own, and counts its outcome. `C` is a value of [`Registry::context`].
+/// Runs one job in its own trace, and counts its outcome. `C` is the type of a value that was added with
+/// [`Registry::context`].
 pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
     queue: &'static str,
     context: &WorkerContext,
@@ -237,11 +244,11 @@ pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
     outcome.map_err(|error| error.into_cause().to_string())
 }
 
-/// Attempt at a job.
+/// An attempt to run a job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobAttempt {
     pub(crate) number: i32,
-    /// Whether the job is given up if this attempt fails.
+    /// Whether the job will not be retried if this attempt fails.
     pub(crate) is_last: bool,
 }
 
@@ -249,7 +256,7 @@ impl JobAttempt {
     pub(crate) const FIRST: Self = Self { number: 1, is_last: false };
 }
 
-/// Keeps the gauges of the queue depths current.
+/// Updates the gauges that show how many jobs of each kind wait, until the program stops.
 async fn sample_depths(
     options: PgConnectOptions,
     queues: Vec<&'static str>,
@@ -261,7 +268,7 @@ async fn sample_depths(
         .after_connect(|connection, _| Box::pin(become_application(connection)))
         .connect_lazy_with(options);
     loop {
-        // After a failure the next round sets the gauges.
+        // If the database is not available, the gauges keep their values until the next round.
         if let Ok(mut db) = pool.acquire().await
             && let Ok(depths) = sql::queue_depths(&mut db).await
         {
@@ -278,7 +285,7 @@ async fn sample_depths(
     }
 }
 
-/// The failure of another system, after which the job is retried.
+/// Creates the error that makes the queue run the job again later, for example after the failure of another system.
 pub(crate) fn retry(why: String) -> Error {
     Error::Internal(anyhow::Error::msg(why))
 }

@@ -1,5 +1,5 @@
-//! Statements of the job queue. Its schema belongs to the crate and does not exist when queries are checked at compile
-//! time, so these are plain texts; the tests run each of them.
+//! SQL statements of the job queue. The crate `graphile_worker` creates its tables at run time, so they do not exist
+//! when queries are checked at compile time. These statements are therefore plain texts; the tests run each of them.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use sqlx::{Executor, PgConnection};
 
 use crate::error::Result;
 
-/// Enqueues a job in the caller's transaction. Jobs of the same `queue` run one after another.
+/// Enqueues a job in the caller's transaction. Jobs with the same `queue` run one after another.
 ///
-/// If a job with the same `key` waits already, no job is added, and the waiting job keeps the backoff of its failures.
-/// The row lock keeps that job from starting before this transaction ends, so the job sees everything that this
-/// transaction writes. A running job may have read too early, so another job follows it.
+/// If a job with the same `key` is waiting, no job is added, and the waiting job keeps its backoff after failures. The
+/// row lock keeps the waiting job from starting before this transaction ends, so the job sees everything that this
+/// transaction writes. If a job with the key is running, it may have read the data too early, so a second job is added
+/// that runs after it.
 pub async fn enqueue(
     db: &mut PgConnection,
     task: &str,
@@ -32,7 +33,7 @@ pub async fn enqueue(
         match found {
             Some((false, false)) => return Ok(()),
             Some((true, _)) => {}
-            // A job that has used up its attempts is revived.
+            // A job that has used up its attempts is added again, so that it gets new attempts.
             None | Some((false, true)) => {
                 return add(db, task, payload, queue, key, attempts_max).await;
             }
@@ -41,8 +42,8 @@ pub async fn enqueue(
     Ok(())
 }
 
-/// Delays the waiting job with this key, which replaces a running job that made no attempt. The waiting job counts
-/// `attempts` as made, and runs after `delay`.
+/// Postpones the waiting job with this key by `delay`, and counts `attempts` as made already. A running job that could
+/// not make its attempt enqueues the waiting job as its replacement, and then calls this.
 pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
     sqlx::query(
         "update graphile_worker._private_jobs
@@ -82,7 +83,7 @@ async fn add(
     Ok(())
 }
 
-/// Grants the role of the application access to the queue.
+/// Lets the database role of the application read and write the tables of the queue.
 pub(super) async fn grant_to_application(db: &mut PgConnection) -> sqlx::Result<()> {
     db.execute(
         "do $$ declare t name; begin
@@ -109,7 +110,7 @@ pub(super) async fn grant_to_application(db: &mut PgConnection) -> sqlx::Result<
     Ok(())
 }
 
-/// Number of jobs of each kind that are due and wait for a worker.
+/// Counts the jobs of each kind that are due but not yet running.
 pub(super) async fn queue_depths(db: &mut PgConnection) -> sqlx::Result<Vec<(String, i64)>> {
     sqlx::query_as(
         "select task_identifier, count(*) from graphile_worker.jobs

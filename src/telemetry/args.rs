@@ -47,18 +47,18 @@ pub struct TelemetryArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// JSON, an object per line.
+    /// JSON, with an object per line.
     Json,
-    /// Colored lines for people, one per event.
+    /// Colored lines for people, with an event per line.
     Pretty,
 }
 
-/// Stream that log lines are written to.
+/// Output stream for the log lines of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// Standard output, for the server, whose only output is its log.
+    /// Standard output, for the server, which prints nothing else.
     Stdout,
-    /// Standard error, for a command that prints a result to standard output.
+    /// Standard error, for commands that print a result to standard output.
     Stderr,
 }
 
@@ -95,8 +95,8 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Filter for targets that log every lost connection as an error, or every notice of a migration; the program itself
-/// reports what matters. The user's filter comes later and overrides these entries.
+/// Log filter for crates that are too loud: they log every lost connection as an error, or every notice of a migration.
+/// The program itself logs what matters. The user's filter is appended to this filter and overrides it.
 const SILENCED: &str =
     "graphile_worker=off,h2=error,sqlx_core::pool::inner=off,sqlx::postgres::notice=warn";
 

@@ -8,7 +8,7 @@ use tracing_subscriber::layer::Context;
 
 use super::metrics::Metrics;
 
-/// Layer that counts events by level, for comparison with the number of lines that the log pipeline received.
+/// Layer that counts log events by level. A comparison with the number of lines in Loki shows whether lines were lost.
 pub(super) struct EventCounter(pub(super) Arc<Metrics>);
 
 impl<S: Subscriber> Layer<S> for EventCounter {
@@ -24,7 +24,7 @@ impl<S: Subscriber> Layer<S> for EventCounter {
     }
 }
 
-/// Logs each panic of the process as one ERROR event with its place, and counts it.
+/// Logs each panic of the process as an ERROR event with its place in the source code, and counts the panics.
 pub(super) fn log_panics(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Exemplars as `OpenMetrics` defines them: each links a bucket of a histogram to the trace of a request in that
-//! bucket.
+//! Exemplars, as `OpenMetrics` defines them: an exemplar links a histogram bucket to the trace of a request that was
+//! counted in this bucket.
 //!
-//! Only requests whose trace is exported are recorded, so exemplars cost nothing without a collector.
+//! Only requests whose trace is exported become exemplars. Without a trace collector, exemplars cost nothing.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,25 +10,25 @@ use std::time::SystemTime;
 
 use super::buckets::LATENCY;
 
-/// Maximum number of buckets that have an exemplar; further buckets get no exemplar.
+/// Maximum number of buckets with an exemplar. Further buckets get none.
 const EXEMPLARS_MAX: usize = 5_000;
 
-/// The only histogram with exemplars. Service level objectives are computed from it.
+/// The only histogram with exemplars. The service level objectives of the API are computed from it.
 const HISTOGRAM: &str = "http_server_request_duration_seconds";
 
-/// The request that a bucket shows as its exemplar.
+/// A request that is linked to a bucket.
 struct Exemplar {
     trace_id: String,
     value: f64,
     at: SystemTime,
 }
 
-/// The last request of each bucket, by the name and labels of the bucket's sample.
+/// The last traced request of each bucket. The key is the name and the labels of the bucket in the metrics text.
 #[derive(Default)]
 pub struct Exemplars(Mutex<HashMap<String, Exemplar>>);
 
 impl Exemplars {
-    /// Records a request whose trace is exported.
+    /// Links a request whose trace is exported to its bucket.
     pub fn record(&self, [method, route, status]: [&str; 3], seconds: f64, trace_id: &str) {
         let bound = LATENCY.iter().find(|bound| seconds <= **bound);
         let bound = bound.map_or_else(|| "+Inf".to_owned(), f64::to_string);
@@ -43,7 +43,7 @@ impl Exemplars {
         }
     }
 
-    /// Converts Prometheus text to `OpenMetrics` text with exemplars.
+    /// Converts metrics in the text format of Prometheus to `OpenMetrics` text with exemplars.
     pub(super) fn to_open_metrics(&self, text: &str) -> String {
         let exemplars = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::with_capacity(text.len() + 64 * exemplars.len());
@@ -63,8 +63,7 @@ impl Exemplars {
     }
 }
 
-/// Writes a HELP or TYPE comment. In `OpenMetrics`, these comments name a counter without the suffix `_total` of its
-/// samples.
+/// Writes a HELP or TYPE comment. `OpenMetrics` comments give the name of a counter without the suffix `_total`.
 fn write_comment(out: &mut String, comment: &str) {
     let mut parts = comment.splitn(3, ' ');
     let (keyword, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Renders the text of `/metrics`, and samples the metrics that are read only then.
+//! Renders the text of `/metrics`, and reads the values that are sampled only for this text.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,10 +7,11 @@ use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
 
-/// Interval at which the samples of histograms are added to their buckets. Until then, samples accumulate in memory.
+/// Interval of [`Exposition::upkeep`], which adds recorded values to the buckets of histograms. Until then, each value
+/// takes memory.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Text format of the metrics.
+/// Text format of the response to `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpositionFormat {
     /// Text format 0.0.4 of Prometheus, without exemplars.
@@ -20,7 +21,7 @@ pub enum ExpositionFormat {
 }
 
 impl ExpositionFormat {
-    /// The best format that an `Accept` header permits.
+    /// Returns the best format that the header `Accept` permits.
     pub fn from_accept(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -37,7 +38,7 @@ impl ExpositionFormat {
     }
 }
 
-/// Renders the metrics of one program.
+/// Renders the metrics of the process as text.
 #[derive(Clone)]
 pub struct Exposition {
     metrics: Arc<Metrics>,
@@ -45,21 +46,21 @@ pub struct Exposition {
     runtimes: Arc<[SampledRuntime]>,
 }
 
-/// A runtime whose tasks and workers are sampled.
+/// An asynchronous runtime whose tasks and worker threads are sampled.
 struct SampledRuntime {
     name: &'static str,
     handle: Handle,
     workers: Mutex<WorkerTime>,
 }
 
-/// Total time that the workers of a runtime had been busy when the metrics were last rendered.
+/// Total time that the worker threads of a runtime had been busy when the metrics were last rendered.
 struct WorkerTime {
     at: Instant,
     busy: Duration,
 }
 
 impl Exposition {
-    /// Creates a renderer of the program's metrics, which also samples these runtimes.
+    /// Creates a renderer of the process's metrics. It also samples these runtimes.
     pub fn new(
         metrics: Arc<Metrics>,
         runtimes: impl IntoIterator<Item = (&'static str, Handle)>,
@@ -73,7 +74,8 @@ impl Exposition {
         Self { metrics, process, runtimes: runtimes.collect() }
     }
 
-    /// Renders the text for Prometheus. Rendering takes milliseconds of CPU, so call this outside of async code.
+    /// Renders the metrics as text. Rendering takes milliseconds of CPU time, so it must not be called in an async
+    /// task.
     pub fn render(&self, format: ExpositionFormat) -> String {
         let started = Instant::now();
         metrics::with_local_recorder(self.metrics.recorder(), || self.process.collect());
@@ -88,7 +90,7 @@ impl Exposition {
         text
     }
 
-    /// Adds the samples of histograms to their buckets; call it every [`UPKEEP_INTERVAL`].
+    /// Adds recorded values to the buckets of histograms. Must be called every [`UPKEEP_INTERVAL`].
     pub fn upkeep(&self) {
         self.metrics.handle().run_upkeep();
     }

@@ -1,8 +1,8 @@
-//! Layer that writes each event as one line of flat JSON.
+//! Log layer that writes each event as a line with a flat JSON object.
 //!
-//! Keys: `ts`, `level`, `message`, `service`, `version`, `env`, `_target`, then the fields of the
-//! spans around the event from the outermost to the innermost, then the fields of the event.
-//! The fields of a span are serialized when they are set, not with every event.
+//! A line has the keys `ts`, `level`, `message`, `service`, `version`, `env` and `_target`, then the fields of the
+//! spans around the event, outermost span first, then the fields of the event. The fields of a span are serialized
+//! once, when they are set, not for every event.
 
 use std::fmt::{self, Write};
 
@@ -24,19 +24,19 @@ const TIMESTAMP: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(9) })
     .encode();
 
-/// Layer that writes events as JSON.
+/// Log layer that writes events as JSON to the log output, to Loki, or to both.
 pub(super) struct JsonLayer {
     writer: Option<LogWriter>,
     loki: Option<ExportQueue<LogLine>>,
-    /// Fields that are the same in every line.
+    /// Fields that are the same in every line: service, version and environment.
     service: String,
 }
 
-/// The fields of a span as `,"key":value` pairs.
+/// The fields of a span, serialized as `,"key":value` pairs.
 struct SpanFields(String);
 
 impl JsonLayer {
-    /// Creates the layer; `None` if there is no output.
+    /// Creates the layer, or returns `None` if there is no output to write to.
     pub(super) fn new(
         writer: Option<LogWriter>,
         loki: Option<ExportQueue<LogLine>>,
@@ -114,7 +114,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLayer {
     }
 }
 
-/// The message of an event.
+/// Collects the message of an event.
 struct Message(String);
 
 impl Visit for Message {
@@ -132,7 +132,7 @@ impl Visit for Message {
     }
 }
 
-/// Appends all fields but the message to a line.
+/// Appends all fields except the message to a line.
 struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {
@@ -156,7 +156,7 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Fields that start with `otel.` are instructions for the span exporter, not data.
+        // Fields whose names start with `otel.` are instructions for the span exporter, so they are not logged.
         if field.name() != "message" && !field.name().starts_with("otel.") {
             self.string(field.name(), value);
         }

@@ -1,7 +1,7 @@
-//! Log on standard output or standard error. Lines wait in memory, and a separate thread writes them.
+//! Log on standard output or standard error. Lines are collected in memory, and a separate thread writes them.
 //!
-//! A request only copies its line into a buffer, so a slow reader of the log never delays the request. The thread
-//! writes all lines of the buffer at once. A full buffer drops new lines and counts them.
+//! A request only copies its log line into a buffer, so a slow reader of the log does not delay the request. The thread
+//! writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use metrics::Counter;
 
-/// Maximum number of bytes of lines that wait to be written.
+/// Maximum number of bytes in the buffer, whose lines wait to be written.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of lines that are written without waiting for more.
+/// Number of bytes in the buffer at which the lines are written at once.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
-/// Handle to a log whose callers never block; cheap to clone.
+/// Handle to a log. Writing to it does not block, and it is cheap to clone.
 #[derive(Clone)]
 pub(super) struct LogWriter(Arc<Shared>);
 
@@ -33,8 +33,8 @@ struct Buffer {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `output`. Each line is written at most `linger` after it was logged, so a
-    /// killed process loses only the lines of that time.
+    /// Starts the thread that writes to `output`. Each line is written at most `linger` after it was logged. If the
+    /// process is killed, it loses only the lines of this time.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         linger: Duration,
@@ -87,7 +87,7 @@ impl Shared {
             (buffer, _) = lingered.unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut buffer.lines, &mut lines);
             drop(buffer);
-            // A broken output cannot be reported anywhere else.
+            // If the log output is broken, there is no place left to report it.
             let _broken = output.write_all(&lines).and_then(|()| output.flush());
             lines.clear();
             buffer = self.lock();
@@ -95,7 +95,7 @@ impl Shared {
     }
 }
 
-/// Guard of the log. Dropping the guard writes the last lines.
+/// Guard of the log. When it is dropped, the last lines are written.
 pub(super) struct LogFlush {
     writer: LogWriter,
     thread: Option<JoinHandle<()>>,
@@ -106,7 +106,7 @@ impl Drop for LogFlush {
         self.writer.0.lock().is_closed = true;
         self.writer.0.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // The thread panics only if writing panics, and then the remaining lines cannot be written.
+            // The thread panics only if a write panics, and then the remaining lines cannot be written anyway.
             let _panicked = thread.join();
         }
     }
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Reports each write, and blocks in it until the test continues.
+    /// Reports each write to the test, and blocks until the test permits the write.
     struct SlowOutput {
         written: mpsc::Sender<usize>,
         proceed: mpsc::Receiver<()>,
@@ -127,7 +127,7 @@ mod tests {
     impl Write for SlowOutput {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.written.send(bytes.len()).expect("the test receives");
-            // This fails when the test has ended; then every write may proceed.
+            // After the test has ended, `recv` fails and the write proceeds.
             let _ended = self.proceed.recv();
             Ok(bytes.len())
         }

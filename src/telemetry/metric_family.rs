@@ -1,4 +1,4 @@
-//! Metrics with labels: a handle for each combination of label values, registered on first use.
+//! Metrics with labels. A family has a handle for each combination of label values, which is registered on first use.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,18 +6,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Maximum number of label combinations of one metric. Later combinations are counted under `_OTHER`, so that a mistake
-/// in a label cannot exhaust the memory of this process and of Prometheus.
+/// Maximum number of label combinations (series) of a metric. Further combinations are counted together under `_OTHER`,
+/// so a programming mistake in a label cannot exhaust the memory of this process or of Prometheus.
 const SERIES_MAX: usize = 2_000;
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
 
 /// A counter, gauge or histogram.
 pub trait MetricKind: Clone {
-    /// A handle to one series.
+    /// Registers a series and returns the handle that records its values.
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
 
-    /// A handle that records nothing.
+    /// Returns a handle that ignores what is recorded.
     fn disabled() -> Self;
 }
 
@@ -57,7 +57,7 @@ pub struct MetricFamily<M, const N: usize> {
     recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
-    /// Series by their label values, which are joined with a character that no value contains.
+    /// Handles by label values. The values are joined with a character that does not occur in them.
     series: RwLock<HashMap<Box<str>, M>>,
 }
 
@@ -70,7 +70,7 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         Self { recorder: recorder.cloned(), name, labels, series: RwLock::default() }
     }
 
-    /// The handle for these label values.
+    /// Returns the handle for these label values.
     pub fn with(&self, values: [&str; N]) -> M {
         let Some(recorder) = &self.recorder else { return M::disabled() };
         let mut joined = String::with_capacity(64);
@@ -91,8 +91,8 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         }
     }
 
-    /// Registers a series with the value zero before its first event. Without the zero, `rate` would miss the first
-    /// event.
+    /// Registers a series with the value zero before its first event. Without it, the first event would create the
+    /// series with the value 1, and the function `rate` of Prometheus would not see an increase.
     pub fn preregister(&self, values: [&str; N]) {
         drop(self.with(values));
     }

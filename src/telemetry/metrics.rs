@@ -1,8 +1,8 @@
-//! Declaration of every metric of the program.
+//! Declarations of all metrics of the program.
 //!
-//! The doc comment of a metric is its help text; the name of its field is its full name with unit and `_total`. Labels
-//! take their values from closed sets only. Each [`Metrics`] has its own recorder, so that tests in one process do not
-//! share metrics.
+//! The doc comment of a metric is its help text, and the name of its field is its full name with the unit and `_total`.
+//! The values of labels come from closed sets. Each [`Metrics`] has its own recorder, so tests in the same process do
+//! not share metrics.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ macro_rules! metrics {
         /// Handles to all metrics.
         pub struct Metrics {
             recorder: Arc<PrometheusRecorder>,
-            /// Traces of requests in the buckets of the request duration.
+            /// Traces of requests that were counted in the buckets of the request duration.
             pub exemplars: Exemplars,
             $($(#[doc = $help])+ pub $name: metrics!(@type $kind $({$($label),+})?),)+
         }
@@ -38,7 +38,7 @@ macro_rules! metrics {
                 Self::with_recording(true)
             }
 
-            /// Metrics that record nothing if `is_enabled` is false, to measure what recording costs.
+            /// Creates metrics that record nothing if `is_enabled` is false, to measure what recording costs.
             pub(super) fn with_recording(is_enabled: bool) -> Arc<Self> {
                 let builder = PrometheusBuilder::new();
                 $($(let builder = set_buckets(builder, stringify!($name), $buckets);)?)+
@@ -52,7 +52,7 @@ macro_rules! metrics {
                 })
             }
 
-            /// Every metric that is declared here.
+            /// Name, kind, labels and help text of every metric.
             pub const DECLARED: &[MetricDeclaration] = &[$(MetricDeclaration {
                 name: stringify!($name),
                 kind: stringify!($kind),
@@ -93,7 +93,7 @@ metrics! {
     gauge wallet_ready {check};
     /// Stage of the shutdown: 0 serving, 1 draining, 2 stopping.
     gauge wallet_shutdown_state;
-    /// Panics that were caught, by place.
+    /// Panics, by place: process counts all panics, http those of request handlers.
     counter wallet_panics_total {place};
 
     /// Time from receiving the head of a request to sending the head of its response.
@@ -106,7 +106,7 @@ metrics! {
     histogram rpc_server_call_duration_seconds {rpc_method, rpc_response_status_code} in LATENCY;
     /// gRPC responses that are being sent, streams included.
     gauge rpc_server_active_streams;
-    /// Items of `PostStream`, by outcome.
+    /// Items that clients sent on the gRPC stream `PostStream`, by outcome.
     counter wallet_stream_items_total {outcome};
     /// Open connections, by listener.
     gauge wallet_http_connections {listener};
@@ -121,11 +121,13 @@ metrics! {
     gauge wallet_ws_subscriptions;
     /// Bytes that wait in the queues of all WebSocket connections and gRPC streams; sampled every second.
     gauge wallet_ws_queue_bytes;
-    /// Frames of WebSocket connections, by direction and kind. Frames out of the kind event are deliveries.
+    /// WebSocket frames, by direction and kind. Outgoing frames of the kind event deliver events to clients.
     counter wallet_ws_messages_total {direction, kind};
-    /// Time from commit to handover: of the oldest event of a batch on a WebSocket, of each event on a gRPC stream.
+    /// Time from the commit of an event to its handover to a client's connection: of each event on a gRPC stream, of
+    /// the oldest event of a batch on a WebSocket.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections, and credentials of connections and gRPC streams, that the server ended, by reason.
+    /// WebSocket connections that the server closed, and credentials of connections and gRPC streams that it dropped,
+    /// by reason.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
@@ -144,49 +146,53 @@ metrics! {
     histogram wallet_ledger_stage_duration_seconds {stage} in FINE_LATENCY;
     /// Transfers per commit.
     histogram wallet_ledger_batch_size in COUNTS;
-    /// Batches, by outcome: sealed, stale, key taken, companion refused, unavailable, or faulty.
+    /// Batches of postings, by outcome: sealed (committed), stale, key taken, companion refused (a module rejected its
+    /// own row in the same transaction), unavailable, or faulty.
     counter wallet_ledger_batches_total {outcome};
-    /// Batches that competed with another process for the head of the book, by outcome.
+    /// Batches that two processes tried to append to the ledger at the same time, by outcome for this process.
     counter wallet_ledger_head_races_total {outcome};
     /// Times that the writer lost its connection to the database.
     counter wallet_ledger_reconnects_total;
-    /// Legs of postings that wait to be written.
+    /// Movements (legs) of transfers that wait to be written to the ledger.
     gauge wallet_ledger_queue_depth;
     /// Age of the oldest posting without a response.
     gauge wallet_ledger_oldest_queued_seconds;
-    /// Maximum number of legs of postings that may wait.
+    /// Maximum number of movements (legs) of transfers that may wait to be written to the ledger.
     gauge wallet_ledger_queue_capacity;
-    /// Last sequence number of the book that this process has seen.
+    /// Last sequence number of the ledger that this process has seen.
     gauge wallet_ledger_head_seq;
     /// 1 for the role of this process, 0 for the others: the leader writes the postings of all processes, a follower sends
     /// its postings to the leader, a process that is alone writes its own, although another process may lead.
     gauge wallet_ledger_role {role};
-    /// Times that this process became the leader of the book.
+    /// Times that this process became the leader, which writes the postings of all processes to the ledger.
     counter wallet_ledger_leader_changes_total;
     /// Postings that this process sent to the leader of the book, by outcome: answered; unsupported, if the leader cannot
     /// write them; in doubt, if the leader did not answer. This process writes the others itself.
     counter wallet_ledger_forwarded_total {outcome};
-    /// Time from sending postings to the leader of the book to its response.
+    /// Time from sending postings to the leader of the ledger to its response.
     histogram wallet_ledger_forward_duration_seconds in FINE_LATENCY;
     /// Postings that other processes sent to this process, the leader of the book.
     counter wallet_ledger_received_total;
 
-    /// Number of transfers for which the partitions of the book have room.
+    /// Number of further transfers for which the partitions of the ledger have room.
     gauge wallet_ledger_partition_room_transfers;
-    /// Number of transfers of a new partition of the book. Another one is created when the last one is half full.
+    /// Number of transfers that a new partition of the ledger can hold. Another one is created when the last one is
+    /// half full.
     gauge wallet_ledger_partition_size_transfers;
 
-    /// Number of transfers or events that a durable reader of the book has not read yet.
+    /// Number of transfers or events that a durable reader of the ledger has not read yet.
     gauge wallet_book_reader_lag_transfers {reader};
     /// Steps of a durable reader of the book, by outcome.
     counter wallet_book_reader_steps_total {reader, outcome};
-    /// Reads of the book for live readers, by origin: the hub for all of them, or a single reader that catches up.
+    /// Reads of new transfers from the database, by origin: the hub for all live readers, or a single reader that
+    /// catches up.
     counter wallet_book_live_reads_total {by};
     /// Checks of the ledger auditor, by check and outcome. Any `violated` is an emergency.
     counter wallet_ledger_invariant_checks_total {check, outcome};
-    /// Difference between stored and computed balances that was found since the start. Any value but 0 is an emergency.
+    /// Difference between stored and recomputed balances that the auditor found since the start. Any value but 0 is an
+    /// emergency.
     gauge wallet_ledger_imbalance_minor_units {currency};
-    /// Unix time when the auditor last checked a seal.
+    /// Unix time when the ledger auditor last checked a seal, the record that ends a committed batch.
     gauge wallet_ledger_last_check_timestamp_seconds;
 
     /// Money moved, in minor units of its currency.
@@ -204,7 +210,8 @@ metrics! {
 
     /// Attempts to deliver an event to a webhook, by outcome.
     counter wallet_webhook_deliveries_total {outcome};
-    /// Runs of delivery jobs that were put off without an attempt: the webhook is paused, or its owner has no slot left.
+    /// Delivery jobs that were postponed without an attempt, because the webhook is paused or its owner already has too
+    /// many attempts running.
     counter wallet_webhook_deferrals_total {reason};
     /// Pauses of webhooks whose deliveries kept timing out.
     counter wallet_webhook_pauses_total;
@@ -216,7 +223,7 @@ metrics! {
     histogram wallet_webhook_duration_seconds in LATENCY;
     /// Scores that were submitted to leaderboards, by outcome.
     counter wallet_leaderboard_submissions_total {outcome};
-    /// Submissions to a leaderboard that shared a transaction.
+    /// Number of scores that were written to a leaderboard in the same transaction.
     histogram wallet_leaderboard_batch_size in COUNTS;
     /// Time of a read of a leaderboard, by operation: page, rank, or around.
     histogram wallet_leaderboard_read_duration_seconds {operation} in FINE_LATENCY;
@@ -226,7 +233,7 @@ metrics! {
     gauge wallet_leaderboards;
     /// Seasons that ended.
     counter wallet_leaderboard_seasons_ended_total;
-    /// Time since the oldest season that is past its end was to end; sampled every 15 s.
+    /// Time for which the most overdue season has been past its end; sampled every 15 s.
     gauge wallet_leaderboard_season_overdue_seconds;
     /// Prizes that were settled, by outcome.
     counter wallet_leaderboard_prizes_total {outcome};
@@ -258,7 +265,7 @@ metrics! {
     counter wallet_exchange_commands_total {command};
     /// Balances of the hot wallets, in minor units; sampled every 15 s.
     gauge wallet_exchange_hot_wallet_minor_units {currency};
-    /// Steps of orders that could not be booked because a hot wallet was short.
+    /// Steps of orders that could not be booked because a hot wallet had too little money.
     counter wallet_exchange_hot_wallet_short_total;
     /// Price of one bitcoin in the default currency; sampled every 15 s.
     gauge wallet_exchange_price;
@@ -274,9 +281,9 @@ metrics! {
     gauge wallet_saga_in_flight {saga, state};
     /// Age of the oldest saga that is not over; sampled every 5 s.
     gauge wallet_saga_oldest_seconds {saga};
-    /// Claims of sagas that a worker lost to another one, because it was too slow.
+    /// Sagas that another worker took over, because the first worker was too slow.
     counter wallet_saga_claims_lost_total;
-    /// Claims of sagas whose version the program does not know.
+    /// Sagas that a worker could not run, because they were begun by another version of the program.
     counter wallet_saga_unknown_versions_total;
     /// Attempts to notify the owner of a saga that is over, by outcome: ok or failed.
     counter wallet_saga_notifications_total {outcome};
@@ -314,21 +321,22 @@ metrics! {
     counter db_client_connection_timeouts_total;
     /// Time that a named operation held its connection.
     histogram db_client_operation_duration_seconds {db_operation_name} in FINE_LATENCY;
-    /// Reads with `?stale=ok`, by who answered: the replica, or the primary because the replica is behind or unavailable.
+    /// Reads with `?stale=ok`, by outcome: served by the replica, or by the primary because the replica is behind or
+    /// unavailable.
     counter wallet_replica_reads_total {outcome};
     /// Time for which the read replica may lack what the primary has.
     gauge wallet_replica_lag_seconds;
     /// Times that the embedded Postgres died and was restarted.
     counter wallet_embedded_postgres_restarts_total;
 
-    /// Transfers of the canary through the public address, by outcome.
+    /// Test transfers that the canary made through the public address, by outcome.
     counter wallet_probe_total {outcome};
-    /// Time of a transfer of the canary, including the connection.
+    /// Time of a test transfer of the canary, including the connection.
     histogram wallet_probe_duration_seconds in LATENCY;
 
     /// Alerts received from Alertmanager, by receiver and status.
     counter wallet_alerts_heard_total {receiver, status};
-    /// Unix time when Alertmanager's watchdog was last received.
+    /// Unix time when the watchdog alert of Alertmanager was last received.
     gauge wallet_watchdog_last_timestamp_seconds;
     /// Log events, by level.
     counter wallet_log_events_total {level};
@@ -340,7 +348,7 @@ metrics! {
     counter wallet_otlp_dropped_spans_total;
     /// Share of traces that are exported: below --trace-ratio while there are more spans than --trace-spans-max.
     gauge wallet_trace_sampled_ratio;
-    /// Time that rendering `/metrics` took last.
+    /// Time that the last rendering of `/metrics` took.
     gauge wallet_metrics_render_duration_seconds;
 
     /// Threads that run asynchronous tasks, by runtime: main, or sockets for WebSocket connections.
@@ -354,7 +362,7 @@ metrics! {
 }
 
 impl Metrics {
-    /// The recorder, for crates that use the `metrics` facade.
+    /// Returns the recorder, for crates that record through the `metrics` facade.
     pub(super) fn recorder(&self) -> &PrometheusRecorder {
         &self.recorder
     }
@@ -370,7 +378,7 @@ fn set_buckets(builder: PrometheusBuilder, name: &str, bounds: &[f64]) -> Promet
         .expect("the bounds are constants and not empty")
 }
 
-/// The help text in a doc comment, which starts with a space.
+/// Returns the help text of a doc comment without the space at its start.
 fn help(doc: &'static str) -> metrics::SharedString {
     doc.trim().into()
 }

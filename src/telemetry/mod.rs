@@ -1,8 +1,8 @@
 //! Logs, metrics and traces of the program.
 //!
-//! The server logs to standard output. Every other command prints its result to standard output and logs to standard
-//! error. A line is one event; lines are also pushed to Loki if its URL is given. Metrics are served by the internal
-//! listener. Traces are exported only if a collector is given, and cost nothing otherwise.
+//! The server logs to standard output. Every other command prints its result to standard output, and logs to standard
+//! error. Each log line is an event. If the URL of Loki is set, lines are also pushed there. The internal listener
+//! serves the metrics. Traces are exported only if a collector is set, and cost nothing otherwise.
 
 mod args;
 mod buckets;
@@ -46,20 +46,21 @@ use sampling::SpanBudget;
 use short_lines::{ShortFields, ShortLines};
 use span_layer::SpanLayer;
 
-/// Time that lines gather before they are written. A write per line would cost more than the rest of logging.
+/// Time that log lines are collected before they are written together. A write per line would cost more than all the
+/// rest of logging.
 const WRITE_LINGER: Duration = Duration::from_millis(10);
 
-/// The telemetry of the process; flushes logs and spans when it is dropped.
+/// Logs, metrics and traces of the process. When it is dropped, buffered log lines and spans are flushed.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    /// Token that is cancelled to make the exporters flush.
+    /// Token that is cancelled to make the exporters send what they have and stop.
     shutdown: CancellationToken,
     _exporters: Vec<ExportFlush>,
     _writer: Option<LogFlush>,
 }
 
 impl Telemetry {
-    /// Installs logs, metrics and traces for the whole process.
+    /// Installs logs, metrics and traces for the whole process. Fails if they are installed already.
     pub fn install(args: &TelemetryArgs, stream: LogStream) -> anyhow::Result<Self> {
         let metrics = Metrics::with_recording(!args.no_metrics);
         let filter = args.filter()?;
@@ -88,7 +89,7 @@ impl Telemetry {
         Ok(Self { metrics, shutdown, _exporters: exporters, _writer: flush })
     }
 
-    /// Logs as JSON to `output` for the current thread only, for tests.
+    /// Installs JSON logs that go to `output`, for the current thread only. For tests.
     pub fn install_here(
         args: &TelemetryArgs,
         output: impl Write + Send + 'static,
@@ -113,7 +114,7 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts the exporter of log lines, if the URL of a Loki is given.
+/// Starts the exporter of log lines if the URL of Loki is set.
 fn start_loki(
     args: &TelemetryArgs,
     metrics: &Metrics,
@@ -135,7 +136,7 @@ fn start_loki(
     Ok(Some(queue))
 }
 
-/// Starts the exporter of spans and the sampling of traces, if a collector is given.
+/// Starts the exporter of spans and the sampling of traces if a collector is set.
 fn start_otlp(
     args: &TelemetryArgs,
     metrics: &Metrics,

@@ -1,5 +1,5 @@
-//! Share of traces that is exported: up to a limit on the rate of spans every trace, above it as many traces as stay
-//! within the limit.
+//! Sampling of traces. While the rate of spans is below a limit, all traces are exported. Above it, only a share of the
+//! traces is exported, so that their spans stay within the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,26 +10,26 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::trace_context::set_sample_share;
 
-/// Interval between two changes of the share. Until the first change, the exporter takes all spans of a burst.
+/// Interval between two changes of the share. When a burst begins, all its spans are exported until the next change.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Counts the spans of sampled traces, and limits their rate by lowering the share of traces that are sampled.
+/// Counts the spans of sampled traces. If there are too many per second, lowers the share of traces that are sampled.
 #[derive(Clone)]
 pub(super) struct SpanBudget(Arc<Shared>);
 
 struct Shared {
-    /// Spans since the share was set.
+    /// Number of spans since the share was last changed.
     spans: AtomicU64,
-    /// Maximum number of spans a second.
+    /// Maximum number of spans per second.
     spans_max: f64,
-    /// Share of traces while the rate of spans is low.
+    /// Share of traces that is sampled while the rate of spans is below the limit.
     share_max: f64,
-    /// Metric that shows the current share.
+    /// Metric that shows the current share of sampled traces.
     gauge: Gauge,
 }
 
 impl SpanBudget {
-    /// Creates a budget, which samples `share_max` of the traces from now on.
+    /// Creates a budget, and from now on samples the share `share_max` of all traces.
     pub(super) fn new(share_max: f64, spans_max: u32, gauge: Gauge) -> Self {
         set_sample_share(share_max);
         gauge.set(share_max);
@@ -37,12 +37,12 @@ impl SpanBudget {
         Self(Arc::new(Shared { spans: AtomicU64::new(0), spans_max, share_max, gauge }))
     }
 
-    /// Counts a span.
+    /// Counts a span of a sampled trace.
     pub(super) fn count(&self) {
         self.0.spans.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Adjusts the share to the rate of spans at every interval, until the runtime of the exporter ends.
+    /// Starts a task that adjusts the share to the rate of spans at every interval, until the exporter's runtime ends.
     #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of the exporter")]
     pub(super) fn start(self) {
         tokio::spawn(self.adjust());
@@ -51,7 +51,7 @@ impl SpanBudget {
     async fn adjust(self) {
         let Shared { spans, spans_max, share_max, gauge } = &*self.0;
         let mut ticks = interval(INTERVAL);
-        // After a stall, the next interval has its full length.
+        // After a delay, the next interval still has its full length, so that the measured rate is meaningful.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut share, mut since) = (*share_max, Instant::now());
         loop {
@@ -65,8 +65,8 @@ impl SpanBudget {
     }
 }
 
-/// Returns the next share: the share of traces that would have produced `spans_max` spans per second, given that
-/// `share` produced `spans` within `time`.
+/// Returns the share of traces for the next interval: the share that would have produced `spans_max` spans per second,
+/// given that `share` produced `spans` within `time`.
 fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     let spans = spans as f64;
@@ -78,7 +78,7 @@ fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max:
 mod tests {
     use super::*;
 
-    /// Returns the share after a second with this many spans.
+    /// Returns the share that follows a second with this many spans.
     fn after(share: f64, share_max: f64, spans: u64) -> f64 {
         next_share(share, share_max, spans, Duration::from_secs(1), 1_000.0)
     }

@@ -1,4 +1,4 @@
-//! Log lines for people at a terminal: time, level, message, and the fields that the message does not mention.
+//! Log lines for people at a terminal: time, level and message, then the fields that the message does not mention.
 
 use std::fmt::{self, Debug};
 
@@ -11,13 +11,13 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Format of the lines.
+/// Formats events as these short lines.
 pub(super) struct ShortLines;
 
-/// Formats the fields of a span that log lines within the span show, separated by spaces.
+/// Formats the fields of a span that the log lines within the span show: the caller and the trace id.
 pub(super) struct ShortFields;
 
-/// Fields of events that these lines leave out, because they are for programs that read the log.
+/// Event fields that short lines omit, because they are only for programs that read the log.
 const HIDDEN: [&str; 3] = ["event", "outcome", "error.type"];
 
 impl<'writer> FormatFields<'writer> for ShortFields {
@@ -95,7 +95,7 @@ where
         for (name, value) in fields.others.iter().filter(shown) {
             write!(writer, " {name}={value}")?;
         }
-        // The trace id is shown for failures, because the answer to a failed request contains the same id.
+        // The trace id is shown only for failures. The response to a failed request contains the same id.
         let failed = level <= Level::WARN || fields.has("error.type");
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// The level, in the color that terminals usually give it.
+/// Returns the name of the level, in the color that is usual for it.
 fn colored(level: Level, has_colors: bool) -> String {
     let color = match level {
         Level::ERROR => 31,

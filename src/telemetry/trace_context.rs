@@ -1,35 +1,37 @@
-//! W3C trace context: which trace and which parent span a request belongs to, and the sampling of traces.
+//! W3C trace context: the trace and the parent span that a request belongs to, and the decision which traces are
+//! sampled.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-/// Traces whose id ends in a number below this threshold are sampled. Before [`set_sample_share`] is called, no trace
-/// is.
+/// A trace is sampled if the number in the last bits of its id is below this threshold. The threshold is 0 until
+/// [`set_sample_share`] is called, so nothing is sampled before.
 static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Bits at the end of a trace id that are random in every program. Earlier bits may contain the version of a UUID.
+/// Number of bits at the end of a trace id that are random in every program. Earlier bits may be the version of a UUID.
 const RANDOM_BITS: u32 = 56;
 
-/// Bytes that mark a trace id made by this program or by the edge proxy: a UUID of version 8 with a custom mark before
-/// its random end. The mark tells later work that the root span of the trace exists.
+/// Bytes that mark a trace id that this program or nginx has generated: a UUID of version 8, with these bytes before
+/// its random end. A background task that finds such a trace id in the database knows that the root span of the trace
+/// exists.
 const MARK: [u8; 2] = [0x8e, 0xe1];
 const MARK_POSITION: usize = 6;
 
-/// The ids of a span and of the trace that it belongs to.
+/// The ids of a span, its parent and its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: [u8; 16],
-    /// The span that caused this span: a span of the client, or of an earlier request.
+    /// The span that caused this span. It belongs to the client or to an earlier request.
     pub parent_span_id: Option<[u8; 8]>,
     pub span_id: [u8; 8],
-    /// Whether the client asks for the trace to be recorded.
+    /// Whether the client permits that the trace is recorded.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// The root of a new trace.
+    /// Begins a new trace.
     pub fn new_root() -> Self {
         let mut trace_id = Uuid::new_v4().into_bytes();
         trace_id[MARK_POSITION..][..MARK.len()].copy_from_slice(&MARK);
@@ -37,11 +39,10 @@ impl TraceContext {
         Self { trace_id, parent_span_id: None, span_id, sampled: true }
     }
 
-    /// Continues the trace of a `traceparent` header, or begins a new one if there is no valid header.
+    /// Continues the trace of a `traceparent` header. Begins a new trace if the header is missing or invalid.
     pub fn from_traceparent(header: Option<&str>) -> Self {
         match header.and_then(parse_traceparent) {
-            // The edge proxy began the trace but exports no span, so this span takes the span id from the proxy's log
-            // line.
+            // nginx began the trace but does not export spans, so this span takes the span id that nginx has logged.
             Some((trace_id, parent, sampled)) if parent == root_span_id(&trace_id) => {
                 Self { trace_id, parent_span_id: None, span_id: parent, sampled }
             }
@@ -53,22 +54,23 @@ impl TraceContext {
         }
     }
 
-    /// Context of later work that a request caused, in the trace that the book stores with the request's transfers. If
-    /// the client began the trace, the span id of the request is unknown here, so the work has no parent.
+    /// Returns the context of background work that a request caused, such as a webhook delivery. The ledger stores the
+    /// trace id of the request with its transfers. If the client generated the trace id, the span id of the request is
+    /// unknown here, so the work has no parent span.
     pub fn caused_by(trace_id: Uuid) -> Self {
         let trace_id = trace_id.into_bytes();
         let parent_span_id = has_root_here(&trace_id).then(|| root_span_id(&trace_id));
         Self { trace_id, parent_span_id, span_id: random_span_id(), sampled: true }
     }
 
-    /// Context of a span within this span.
+    /// Returns the context of a new span inside this span.
     pub(super) fn child(&self) -> Self {
         Self { parent_span_id: Some(self.span_id), span_id: random_span_id(), ..*self }
     }
 
-    /// Whether the trace is exported. The decision depends only on the trace id, so a program with a larger share keeps
-    /// every trace that a program with a smaller share keeps. A client can opt out of its trace, but cannot force the
-    /// export.
+    /// Whether the trace is exported. The decision depends only on the trace id, so a program with a larger share of
+    /// traces exports every trace that a program with a smaller share exports. A client can prevent the export of its
+    /// trace, but cannot force it.
     pub fn is_sampled(&self) -> bool {
         self.sampled && self.is_below(SAMPLE_THRESHOLD.load(Ordering::Relaxed))
     }
@@ -77,7 +79,7 @@ impl TraceContext {
         u128::from_be_bytes(self.trace_id) % (1 << RANDOM_BITS) < u128::from(threshold)
     }
 
-    /// Value of the `traceparent` header for the next program.
+    /// Returns the `traceparent` header for a request to another program.
     pub fn to_traceparent(self) -> String {
         let flags = u8::from(self.sampled);
         format!("00-{}-{}-{flags:02x}", self.trace_id_hex(), self.span_id_hex())
@@ -107,8 +109,8 @@ impl<const N: usize> fmt::Display for Hex<N> {
     }
 }
 
-/// Parses `00-<32 hex>-<16 hex>-<2 hex>` into trace id, parent span id and sampled flag. Later versions may append more
-/// parts.
+/// Parses `00-<32 hex>-<16 hex>-<2 hex>` into trace id, parent span id and sampled flag. Later versions of the standard
+/// may append more parts.
 fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     let mut parts = header.trim().split('-');
     let version = parts.next()?;
@@ -123,7 +125,7 @@ fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     valid.then_some((trace_id, parent, flags & 1 == 1))
 }
 
-/// Parses lower-case hexadecimal digits. The standard permits no upper-case digits.
+/// Parses lower-case hexadecimal digits. Upper-case digits are an error, as the standard demands.
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -141,7 +143,7 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Samples this share of the traces from now on.
+/// Sets the share of traces that are sampled from now on.
 pub(super) fn set_sample_share(share: f64) {
     SAMPLE_THRESHOLD.store(threshold(share), Ordering::Relaxed);
 }
@@ -157,18 +159,18 @@ fn threshold(share: f64) -> u64 {
     threshold
 }
 
-/// Whether any trace is sampled.
+/// Whether the share of sampled traces is above zero.
 pub(super) fn is_exporting() -> bool {
     SAMPLE_THRESHOLD.load(Ordering::Relaxed) > 0
 }
 
-/// Whether a trace began in this program or at the edge proxy.
+/// Whether this program or nginx has generated the trace id.
 fn has_root_here(trace_id: &[u8; 16]) -> bool {
     trace_id[MARK_POSITION..].starts_with(&MARK)
 }
 
-/// Id of the root span of a trace that began in this program or at the edge proxy. The id is derived from the trace id,
-/// so that later work can name the root span as its parent.
+/// Returns the id of the root span of a trace that began in this program or in nginx. It is derived from the trace id,
+/// so background work can name the root span as its parent without having stored the span id.
 fn root_span_id(trace_id: &[u8; 16]) -> [u8; 8] {
     *trace_id.first_chunk().expect("8 is less than 16")
 }

@@ -1,10 +1,11 @@
 //! Throttling of attempts, such as logins: by account, by address, or by both together.
 //!
-//! Each attempt is counted before it is checked, so that concurrent attempts have no advantage over sequential
-//! attempts; [`record_success`] takes a successful attempt back. After several failures each further attempt has to
-//! wait, twice as long each time, and counted attempts expire gradually. The narrow limit (account and address) stops a
-//! client that guesses the password of an account. The wide limits stop guesses from many addresses or at many
-//! accounts, and leave room for an honest user behind the same address.
+//! An attempt is counted before its password is checked, so that many concurrent attempts gain nothing over sequential
+//! ones; [`record_success`] takes a successful attempt back. After several failures each further attempt has to wait,
+//! twice as long each time, and counted attempts expire gradually. The limit for an account and address together stops
+//! a client that guesses the password of that account. The wider limits, for an account or an address alone, stop
+//! guesses from many addresses or at many accounts; they are higher, so that they do not stop an honest user behind the
+//! same address.
 
 mod sql;
 
@@ -18,47 +19,48 @@ use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Time in which as many counted attempts expire as the limit has free attempts; they expire at a constant rate.
+/// Time in which as many counted attempts expire as a limit allows without a wait. Attempts expire one by one at a
+/// constant rate.
 pub const EXPIRY: Duration = Duration::from_hours(1);
 
-/// First wait; it doubles with each further attempt.
+/// Wait after the first attempt that is not free; it doubles with each further attempt.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 
-/// Longest wait.
+/// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
-/// Effect of a successful attempt on the count of a limit.
+/// Effect of a successful attempt on the number of attempts that a limit has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSuccess {
-    /// The count starts over, because the earlier failures were honest mistakes.
+    /// The count is set to zero, because the earlier failures were honest mistakes.
     Reset,
-    /// Only the successful attempt is taken back. Limits of addresses need this, because an attacker that guesses
-    /// passwords of other accounts could otherwise reset the count by signing in to the attacker's own account.
+    /// Only the successful attempt is subtracted. Limits of an address need this: otherwise an attacker that guesses
+    /// passwords of other accounts could reset the count by signing in to the attacker's own account.
     TakeBack,
 }
 
-/// A limit that an attempt is counted against.
+/// A limit on attempts, for example on logins to an account, that an attempt is counted against.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimit {
     pub key: Uuid,
-    /// Number of attempts that need not wait.
+    /// Number of attempts that are allowed without a wait.
     pub free: i32,
     pub on_success: OnSuccess,
 }
 
-/// Whether the attempt after a counted attempt has to wait.
+/// Whether the attempt that follows a counted attempt has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
     Free,
     HasToWait,
 }
 
-/// The network of an address, which counts as one client.
+/// Returns the network of an IP address. All addresses of a network count as one client.
 pub fn network(address: IpAddr) -> String {
     client_network(address).to_string()
 }
 
-/// Counts an attempt, or refuses the attempt if the client has to wait.
+/// Counts an attempt against every limit, or returns an error if the client has to wait because of any of them.
 pub async fn count_attempt(
     db: &Database,
     limits: &[AttemptLimit],
@@ -66,7 +68,7 @@ pub async fn count_attempt(
 ) -> Result<NextAttempt> {
     let mut db = db.acquire(operation).await?;
     let mut tx = db.begin().await?;
-    // Every attempt takes the rows in the same order, so that two attempts never deadlock.
+    // Every transaction locks the rows in the same order, so that two concurrent attempts cannot deadlock.
     let mut limits = limits.to_vec();
     limits.sort_unstable_by_key(|limit| limit.key);
     let mut next = NextAttempt::Free;
@@ -86,14 +88,14 @@ pub async fn count_attempt(
     Ok(next)
 }
 
-/// Refuses an attempt that has to wait, without counting it.
+/// Returns an error if an attempt would have to wait. Counts no attempt.
 pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()> {
     let mut db = db.acquire("throttle.require_unlocked").await?;
     let wait = sql::remaining_wait(&mut db, limit.key).await?;
     if wait.is_zero() { Ok(()) } else { Err(Error::TooManyRequests { wait }) }
 }
 
-/// Applies the effect of a successful attempt to each of its limits.
+/// Resets each limit or subtracts the successful attempt from it, as the limit demands.
 pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("throttle.record_success").await?;
     for AttemptLimit { key, on_success, .. } in limits {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::NextAttempt;
 use crate::error::Result;
 
-/// Counts an attempt; `None` if the attempt has to wait, and so is not counted.
+/// Counts an attempt against a limit. Returns `None`, and does not count, if the attempt has to wait.
 pub(super) async fn count_attempt(
     db: &mut PgConnection,
     key: Uuid,
@@ -38,7 +38,7 @@ pub(super) async fn count_attempt(
     Ok(has_to_wait.map(|wait| if wait { NextAttempt::HasToWait } else { NextAttempt::Free }))
 }
 
-/// Time until the next attempt is allowed.
+/// Returns the time until a limit allows the next attempt.
 pub(super) async fn remaining_wait(db: &mut PgConnection, key: Uuid) -> Result<Duration> {
     let seconds = sqlx::query_scalar!(
         r#"select extract(epoch from locked_until - now())::float8 as "seconds" from attempt where key = $1"#,
@@ -48,13 +48,13 @@ pub(super) async fn remaining_wait(db: &mut PgConnection, key: Uuid) -> Result<D
     Ok(Duration::from_secs_f64(seconds.max(0.0)))
 }
 
-/// Removes all counted attempts.
+/// Resets a limit: removes its counted attempts and its wait.
 pub(super) async fn reset(db: &mut PgConnection, key: Uuid) -> Result<()> {
     sqlx::query!("delete from attempt where key = $1", key).execute(db).await?;
     Ok(())
 }
 
-/// Takes one attempt back, together with the wait that it started.
+/// Subtracts an attempt from a limit, together with the wait that the attempt started.
 pub(super) async fn take_back(db: &mut PgConnection, key: Uuid) -> Result<()> {
     let update = sqlx::query!(
         "update attempt set count = greatest(count - 1, 0), locked_until = null where key = $1",

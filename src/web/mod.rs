@@ -1,4 +1,4 @@
-//! Pages for a browser: plain HTML, style sheets and ES modules, no build step.
+//! Pages for a browser: plain HTML, style sheets and ES modules, served as they are, without a build step.
 
 use std::fmt::Write;
 
@@ -8,7 +8,8 @@ use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Content security policy of the pages: everything comes from this server, and no script or style is inline.
+/// Content security policy of the pages: the browser may load everything only from this server, and runs no inline
+/// script or style.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -16,7 +17,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Files of the pages: path, content type, content.
+/// Files of the pages: URL path, content type, content.
 const FILES: [(&str, &str, &str); 30] = [
     ("/", HTML, include_str!("wallets.html")),
     ("/live", HTML, include_str!("live.html")),
@@ -56,7 +57,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     })
 }
 
-/// Returns a complete HTML page around `article`, which is HTML.
+/// Returns a complete HTML page that shows `article`, which must be safe HTML.
 pub fn page(title: &str, article: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -67,7 +68,7 @@ pub fn page(title: &str, article: &str) -> String {
     )
 }
 
-/// Sends a file. The browser caches the file, and revalidates it before each use.
+/// Returns a file. The browser caches it, and asks before each use whether it has changed.
 fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> Response {
     let digest = Sha256::digest(body.as_bytes());
     let tag = digest[..8].iter().fold(String::from("\""), |mut tag, byte| {
@@ -76,7 +77,7 @@ fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> 
         tag
     }) + "\"";
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    // The comparison is weak, because the client returns a weak tag if the file was compressed on its way.
+    // The comparison ignores the prefix `W/`, which nginx adds to the tag when it compresses the file.
     let is_same = |known: &str| known.trim().trim_start_matches("W/") == tag;
     let unchanged = known.is_some_and(|known| known.split(',').any(is_same));
     let common = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];

@@ -9,13 +9,14 @@ use url::Url;
 
 use super::{ExportDestination, ExportOutcome, ExportRecord};
 
-/// Longest time that one attempt may take.
+/// Longest time that an attempt to send lines may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time that lines gather before they are sent. A request per line would cost more than the work that the line reports.
+/// Time that lines are collected before they are sent together. A request per line would cost more than the work that
+/// the line is about.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_millis(500);
 
-/// A line of the log as it is written to standard output.
+/// A log line, as it is written to standard output.
 pub(in crate::telemetry) struct LogLine {
     pub(in crate::telemetry) timestamp_nanos: i128,
     pub(in crate::telemetry) level: &'static str,
@@ -29,7 +30,7 @@ impl ExportRecord for LogLine {
     }
 }
 
-/// A client of Loki's push API.
+/// Sends log lines to Loki's push API.
 pub(in crate::telemetry) struct LokiClient {
     client: reqwest::Client,
     url: Url,
@@ -48,7 +49,8 @@ struct Stream<'a> {
     values: Vec<(String, &'a str, StructuredMetadata<'a>)>,
 }
 
-/// Labels of a stream. Each label has few values, because Loki stores every combination of labels separately.
+/// Labels of a stream of lines. Each label has few different values, because Loki stores every combination of them
+/// separately.
 #[derive(Serialize)]
 struct Labels<'a> {
     service: &'static str,
@@ -56,7 +58,7 @@ struct Labels<'a> {
     level: &'a str,
 }
 
-/// Fields by which Loki finds a line without parsing it. They may have any number of values.
+/// Fields by which Loki finds a line without parsing it. Unlike labels, they may have any number of different values.
 #[derive(Default, Serialize, Deserialize)]
 struct StructuredMetadata<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -69,7 +71,7 @@ impl LokiClient {
     pub(in crate::telemetry) fn new(base: &Url, environment: &str) -> anyhow::Result<Self> {
         let url =
             base.join("/loki/api/v1/push").context("--loki-url is not the address of a server")?;
-        // This fails if a provider is already installed, which can be used instead.
+        // This fails if a provider of cryptography is installed already, which can be used just as well.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         Ok(Self { client, url, environment: environment.to_owned() })
@@ -78,7 +80,8 @@ impl LokiClient {
     fn request<'a>(&'a self, lines: &'a [LogLine]) -> PushRequest<'a> {
         let mut levels: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for LogLine { timestamp_nanos, level, text } in lines {
-            // An id with an escaped character cannot be borrowed from the line, but ids have no such characters.
+            // The ids are borrowed from the line. That fails for an id with an escaped character, but ids do not
+            // contain any.
             let metadata = serde_json::from_str(text).unwrap_or_default();
             levels.entry(level).or_default().push((timestamp_nanos.to_string(), &**text, metadata));
         }

@@ -1,8 +1,8 @@
-//! Export of log lines and spans to a receiver over the network.
+//! Export of log lines and spans over the network, to a receiver such as Loki or a trace collector.
 //!
-//! A thread with its own runtime sends batches from a bounded queue, so a busy program does not delay the export and
-//! the export does not delay the program. While the receiver is unavailable, the records stay in the queue and the
-//! batch is retried; a full queue drops its oldest records. Every record that is not delivered is counted.
+//! A separate thread with its own runtime takes batches from a bounded queue and sends them, so that export and program
+//! do not delay each other. While the receiver is unavailable, records stay in the queue and the batch is retried. A
+//! full queue drops its oldest records. Every record that is not delivered is counted.
 
 pub(super) mod loki;
 pub(super) mod otlp;
@@ -23,73 +23,74 @@ use tracing::{Dispatch, dispatcher};
 
 pub(super) use queue::{ExportQueue, ExportRecord};
 
-/// Backoff after the first failed attempt. The backoff doubles up to [`BACKOFF_MAX`].
+/// Pause after the first failed attempt. It doubles with each further failure, up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// Longest backoff between attempts. A receiver that is available again gets its records within this time.
+/// Longest pause between attempts. When the receiver is available again, it gets the records within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Longest time that shutdown waits for the last records to be delivered.
+/// Longest time that shutdown waits until the last records are delivered.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Consecutive attempts that may fail during shutdown before the remaining records are given up.
+/// Number of consecutive failed attempts during shutdown after which the remaining records are dropped.
 const FLUSH_ATTEMPTS: u32 = 2;
 
-/// Outcome of an attempt to deliver a batch.
+/// Outcome of an attempt to deliver a batch of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExportOutcome {
-    /// The receiver took the batch, except for this many records.
+    /// The receiver accepted the batch, except for `rejected` records.
     Accepted { rejected: u64 },
-    /// The receiver refused the batch, and would refuse it again.
+    /// The receiver rejected the batch, and a retry would be rejected too.
     Rejected,
-    /// The receiver did not answer or asked for a retry.
+    /// The receiver did not respond, or asked for a retry.
     Unavailable,
 }
 
-/// A client that sends records to a receiver.
+/// A client that sends records to a receiver, such as Loki.
 pub(super) trait ExportDestination: Send + 'static {
     type Record: ExportRecord;
 
-    /// Tries once to deliver a batch, within a time limit. An implementation may move the records out of `batch`, but
-    /// must move them back before it returns or awaits.
+    /// Tries to deliver a batch, once and within a time limit. An implementation may move records out of `batch`, but
+    /// must move them back before it awaits or returns, so that they are not lost if the call is cancelled.
     fn send(&mut self, batch: &mut Vec<Self::Record>) -> impl Future<Output = ExportOutcome>;
 }
 
-/// Counters of records by their fate.
+/// Counters of the records that were delivered, and of those that were lost.
 pub(super) struct ExportCounters {
     pub(super) delivered: Counter,
     pub(super) lost: Counter,
 }
 
-/// Sends the records of a queue to a destination.
+/// Sends the records of a queue to a receiver.
 struct Exporter<D: ExportDestination> {
     queue: ExportQueue<D::Record>,
     destination: D,
-    /// Time that records gather before they are sent together.
+    /// Time that records are collected before they are sent together.
     linger: Duration,
-    /// Shortest and longest pause between attempts.
+    /// Shortest and longest pause after a failed attempt.
     backoff: (Duration, Duration),
     flush_timeout: Duration,
     counters: ExportCounters,
-    /// Cancelled when the program shuts down.
+    /// Token that is cancelled when the program shuts down.
     shutdown: CancellationToken,
 }
 
-/// Guard of an exporter. Dropping the guard waits until the last records are delivered or given up.
+/// Guard of an exporter. When it is dropped, it waits until the last records are delivered or counted as lost.
 pub(super) struct ExportFlush(Option<JoinHandle<()>>);
 
 impl Drop for ExportFlush {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
-            // The panic hook has reported a panic of the thread, whose records are lost.
+            // If the thread panicked, the panic hook has reported it, and the records of the thread are lost.
             let _panicked = thread.join();
         }
     }
 }
 
-/// Starts a thread that exports what is pushed to the returned queue, until `shutdown` is cancelled.
+/// Starts a thread that exports the records that are pushed to the returned queue, until `shutdown` is cancelled.
 ///
-/// `connect` runs inside the thread's runtime. The returned guard must be dropped after `shutdown` is cancelled.
+/// `connect` is called inside the thread's runtime. The returned guard must be dropped only after `shutdown` is
+/// cancelled, because dropping it waits for the thread.
 pub(super) fn start<D: ExportDestination>(
     name: &str,
     connect: impl FnOnce() -> anyhow::Result<D>,
@@ -102,7 +103,7 @@ pub(super) fn start<D: ExportDestination>(
     let destination = match enter(&runtime, connect) {
         Ok(destination) => destination,
         Err(cause) => {
-            // The caller may be inside a runtime, in which dropping another runtime panics.
+            // The caller may be inside a runtime, where dropping another runtime would panic.
             runtime.shutdown_background();
             return Err(cause);
         }
@@ -118,7 +119,7 @@ pub(super) fn start<D: ExportDestination>(
         shutdown: shutdown.clone(),
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // Events of the export itself must not become records.
+        // Log events of the export itself are discarded. Otherwise, each export would cause more records to export.
         dispatcher::with_default(&Dispatch::none(), || {
             runtime.block_on(exporter.run());
         });
@@ -132,7 +133,7 @@ fn enter<T>(runtime: &Runtime, work: impl FnOnce() -> T) -> T {
 }
 
 impl<D: ExportDestination> Exporter<D> {
-    /// Exports until shutdown, then flushes the queue within a time limit.
+    /// Exports until shutdown, then sends the rest of the queue within a time limit.
     async fn run(&mut self) {
         let (queue, shutdown, limit) =
             (self.queue.clone(), self.shutdown.clone(), self.flush_timeout);
@@ -149,7 +150,8 @@ impl<D: ExportDestination> Exporter<D> {
         queue.clear();
     }
 
-    /// Exports until shutdown, and then until the queue is empty. `batch` holds the records that are being sent.
+    /// Exports until shutdown, and then until the queue is empty. `batch` holds the records that are currently being
+    /// sent.
     async fn export(&mut self, batch: &mut Vec<D::Record>) {
         while !self.shutdown.is_cancelled() {
             tokio::select! {
@@ -163,12 +165,12 @@ impl<D: ExportDestination> Exporter<D> {
             }
             self.drain(batch).await;
         }
-        // Records may have arrived between the last check of the queue and the shutdown.
+        // More records may have arrived between the last check of the queue and the shutdown.
         self.drain(batch).await;
     }
 
-    /// Delivers everything in the queue. Retries without a limit, but gives up after [`FLUSH_ATTEMPTS`] failures during
-    /// shutdown.
+    /// Sends everything in the queue. While the program runs, retries without limit. During shutdown, drops the rest
+    /// after [`FLUSH_ATTEMPTS`] failures.
     async fn drain(&mut self, batch: &mut Vec<D::Record>) {
         let (shortest, longest) = self.backoff;
         let (mut backoff, mut failures) = (shortest, 0);
@@ -187,14 +189,14 @@ impl<D: ExportDestination> Exporter<D> {
                 self.queue.clear();
                 return;
             }
-            // Shutdown interrupts the pause, because the deadline of the flush is near.
+            // Shutdown ends the pause early, because the time limit for the last records has begun.
             let _interrupted = self.shutdown.run_until_cancelled(sleep(backoff)).await;
             backoff = longest.min(2 * backoff);
         }
     }
 
-    /// Sends a batch once. Returns true if the records were counted as delivered or lost, and false if they were put
-    /// back for another attempt.
+    /// Tries to send a batch. Returns true if its records were counted as delivered or lost, and false if they were put
+    /// back into the queue for another attempt.
     async fn try_deliver(&mut self, batch: &mut Vec<D::Record>) -> bool {
         let count = batch.len() as u64;
         let rejected = match self.destination.send(batch).await {

@@ -1,4 +1,4 @@
-//! Export of spans to a collector, by OTLP over gRPC.
+//! Export of spans to a trace collector, by the protocol OTLP over gRPC.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ use super::{ExportDestination, ExportOutcome, ExportRecord};
 
 const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Longest time that one attempt may take.
+/// Longest time that an attempt to send spans may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that spans gather before they are sent.
+/// Time that spans are collected before they are sent together.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_secs(1);
 
-/// A span, encoded for the collector. The thread that ends a span encodes it, so that its parts are freed on the thread
-/// that allocated them, and a single allocation moves to another thread.
+/// A span, encoded for the collector. It is encoded by the thread that ends the span. So its parts are freed on the
+/// thread that allocated them, and only a single allocation moves to the thread of the exporter.
 pub(in crate::telemetry) struct EncodedSpan(pub(in crate::telemetry) Vec<u8>);
 
 impl From<&Span> for EncodedSpan {
@@ -42,8 +42,8 @@ impl ExportRecord for EncodedSpan {
     }
 }
 
-/// [`ExportTraceServiceRequest`] with encoded spans. In protobuf, an embedded message has the same encoding as a field
-/// of its bytes.
+/// [`ExportTraceServiceRequest`] with spans that are encoded already. This works because in protobuf, an embedded
+/// message has the same encoding as a field with its bytes.
 ///
 /// [`ExportTraceServiceRequest`]: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest
 #[derive(Clone, PartialEq, Message)]
@@ -68,7 +68,7 @@ struct EncodedScopeSpans {
     spans: Vec<Vec<u8>>,
 }
 
-/// A client of a collector's trace service.
+/// Sends spans to the trace service of a collector.
 pub(in crate::telemetry) struct OtlpClient {
     channel: Grpc<Channel>,
     resource: Resource,
@@ -76,7 +76,7 @@ pub(in crate::telemetry) struct OtlpClient {
 }
 
 impl OtlpClient {
-    /// Creates a client, which connects with its first request. Must be called inside a runtime.
+    /// Creates a client, which connects when it sends its first request. Must be called inside a runtime.
     pub(in crate::telemetry) fn new(endpoint: &str, environment: &str) -> anyhow::Result<Self> {
         let address = Endpoint::from_shared(endpoint.to_owned())
             .ok()
@@ -98,7 +98,8 @@ impl OtlpClient {
         Ok(Self { channel, resource, scope })
     }
 
-    /// Encodes a request with these spans. The spans stay in `spans`, because a batch that is not delivered is retried.
+    /// Encodes a request that contains these spans. They also stay in `spans`, because they are needed if the request
+    /// must be retried.
     fn encode(&self, spans: &mut [EncodedSpan]) -> Bytes {
         let moved = spans.iter_mut().map(|EncodedSpan(span)| std::mem::take(span)).collect();
         let scope_spans = EncodedScopeSpans { scope: Some(self.scope.clone()), spans: moved };
@@ -116,7 +117,7 @@ impl OtlpClient {
     }
 }
 
-/// An attribute of a span or a resource.
+/// Creates an attribute of a span or a resource.
 pub(in crate::telemetry) fn attribute(key: &str, value: Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
@@ -146,7 +147,7 @@ fn rejected_spans(response: &ExportTraceServiceResponse) -> u64 {
     u64::try_from(rejected).unwrap_or_default()
 }
 
-/// Whether OTLP permits a retry after this status.
+/// Whether OTLP permits to retry a request that failed with this status.
 fn is_retryable(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -156,13 +157,13 @@ fn is_retryable(status: &Status) -> bool {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-            // tonic reports this status if the connection has ended.
+            // tonic reports this status if the connection was lost.
             | Code::Unknown
     )
 }
 
-/// Codec for a request that is already encoded. The standard codec of tonic would consume the spans, which a retry
-/// needs.
+/// Codec for a request that is encoded already. tonic's standard codec would take ownership of the spans, which are
+/// needed for a retry.
 struct ExportCodec;
 
 impl Codec for ExportCodec {

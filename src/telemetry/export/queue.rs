@@ -1,4 +1,4 @@
-//! Queue of records that wait to be exported. It is bounded in bytes and drops the oldest records first.
+//! Queue of records that wait to be exported. Its size is limited in bytes, and it drops the oldest records first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metrics::Counter;
 use tokio::sync::Notify;
 
-/// Largest batch, in bytes of its records. Receivers limit the size of a request.
+/// Largest batch, as the sum of the bytes of its records. Receivers limit the size of a request.
 pub(in crate::telemetry) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A record that can be exported: a log line or a span.
 pub(in crate::telemetry) trait ExportRecord: Send + 'static {
-    /// Approximate memory that the record takes.
+    /// Returns the memory that the record takes, approximately.
     fn size_bytes(&self) -> usize;
 }
 
-/// Handle to a queue of records; cheap to clone.
+/// Handle to a queue of records. It is cheap to clone.
 ///
-/// A full queue drops its oldest records and counts them, so an unavailable receiver costs a bounded amount of memory
-/// and never delays the caller.
+/// A full queue drops its oldest records and counts them. So while the receiver is unavailable, the queue takes a
+/// bounded amount of memory and does not delay its callers.
 pub(in crate::telemetry) struct ExportQueue<R>(Arc<Shared<R>>);
 
 impl<R> Clone for ExportQueue<R> {
@@ -31,7 +31,7 @@ struct Shared<R> {
     contents: Mutex<Contents<R>>,
     capacity_bytes: usize,
     dropped: Counter,
-    /// Signaled when an empty queue gets a record, and when a batch is full.
+    /// Notifies the exporter when an empty queue gets a record, and when there are enough records for a full batch.
     changed: Notify,
 }
 
@@ -41,7 +41,7 @@ struct Contents<R> {
 }
 
 impl<R: ExportRecord> Contents<R> {
-    /// Drops the oldest records until the rest fits, and returns the number of dropped records.
+    /// Drops the oldest records until the others fit into the capacity. Returns the number of dropped records.
     fn evict(&mut self, capacity_bytes: usize) -> u64 {
         let mut evicted = 0;
         while self.bytes > capacity_bytes
@@ -55,7 +55,7 @@ impl<R: ExportRecord> Contents<R> {
 }
 
 impl<R: ExportRecord> ExportQueue<R> {
-    /// Creates an empty queue, which counts the records that it drops in `dropped`.
+    /// Creates an empty queue. Records that it drops are counted in `dropped`.
     pub(in crate::telemetry) fn new(capacity_bytes: usize, dropped: Counter) -> Self {
         let contents = Mutex::new(Contents { records: VecDeque::new(), bytes: 0 });
         Self(Arc::new(Shared { contents, capacity_bytes, dropped, changed: Notify::new() }))
@@ -65,7 +65,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         self.0.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a record.
+    /// Appends a record, and drops the oldest records if the queue is full.
     pub(in crate::telemetry) fn push(&self, record: R) {
         let size = record.size_bytes();
         if size > self.0.capacity_bytes {
@@ -88,21 +88,22 @@ impl<R: ExportRecord> ExportQueue<R> {
         }
     }
 
-    /// Waits until the queue has a record.
+    /// Waits until the queue is not empty.
     pub(super) async fn wait_for_record(&self) {
         while self.lock().records.is_empty() {
             self.0.changed.notified().await;
         }
     }
 
-    /// Waits until there are enough records for the largest batch.
+    /// Waits until there are enough records for a full batch.
     pub(super) async fn wait_for_full_batch(&self) {
         while self.lock().bytes < BATCH_BYTES_MAX {
             self.0.changed.notified().await;
         }
     }
 
-    /// Removes and returns the oldest records, as many as fit into a batch, and at least one if the queue is not empty.
+    /// Removes and returns the oldest records that together fit into a batch. Returns at least one record unless the
+    /// queue is empty.
     pub(in crate::telemetry) fn take_batch(&self) -> Vec<R> {
         let mut contents = self.lock();
         let (mut count, mut bytes) = (0, 0);
@@ -117,7 +118,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         contents.records.drain(..count).collect()
     }
 
-    /// Puts a batch that was not delivered back to the front of the queue. If the queue is then too large, its oldest
+    /// Puts a batch that was not delivered back to the front of the queue. If the queue is full then, its oldest
     /// records are dropped.
     pub(super) fn put_back(&self, batch: Vec<R>) {
         let mut contents = self.lock();
@@ -130,7 +131,7 @@ impl<R: ExportRecord> ExportQueue<R> {
         self.0.dropped.increment(evicted);
     }
 
-    /// Drops all records and counts them.
+    /// Drops all records, and counts them as dropped.
     pub(super) fn clear(&self) {
         let mut contents = self.lock();
         contents.bytes = 0;

@@ -1,4 +1,4 @@
-//! Tests that no record is lost or left uncounted while the receiver answers, refuses, is unavailable, or hangs.
+//! Tests that every record is delivered or counted as lost if the receiver accepts, rejects, is unavailable, or hangs.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::test_support::CountingCounter;
 use super::*;
 
-/// A record that fills a quarter of a batch.
+/// A record as large as a quarter of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Quarter(u32);
 
@@ -19,14 +19,14 @@ impl ExportRecord for Quarter {
     }
 }
 
-/// Answer of a receiver to one attempt.
+/// Reaction of the receiver to an attempt.
 #[derive(Clone, Copy)]
 enum Answer {
     Give(ExportOutcome),
     Hang,
-    /// Unavailable, while the program logs another line.
+    /// The receiver is unavailable, and meanwhile the program logs another line.
     AwayWhileLogging(u32),
-    /// Unavailable, while the program begins to shut down.
+    /// The receiver is unavailable, and meanwhile the program begins to shut down.
     AwayWhileStopping,
 }
 
@@ -92,7 +92,7 @@ struct Outcome {
 }
 
 impl Fixture {
-    /// Creates an exporter with twelve records in a queue that has room for `capacity` records.
+    /// Creates an exporter whose queue has room for `capacity` records and contains twelve.
     fn new(capacity: usize, script: impl IntoIterator<Item = Answer>) -> Self {
         let [delivered, lost] = [(); 2].map(|()| Arc::<CountingCounter>::default());
         let queue = ExportQueue::new(capacity * Quarter(0).size_bytes(), lost.counter());
@@ -116,13 +116,13 @@ impl Fixture {
         Self { exporter, received, delivered, lost }
     }
 
-    /// Exports while the program runs, until the queue is empty.
+    /// Exports like a running program, until the queue is empty.
     fn drain(mut self) -> Outcome {
         runtime().block_on(self.exporter.drain(&mut Vec::new()));
         self.outcome()
     }
 
-    /// Runs the exporter until it ends. If no answer of the receiver stops the program, shutdown begins at once.
+    /// Runs the exporter to its end. Shutdown begins at once, unless the script of the receiver begins it later.
     fn run(mut self) -> Outcome {
         let stops = |answer: &Answer| matches!(answer, AwayWhileStopping);
         if !self.exporter.destination.script.iter().any(stops) {
@@ -172,7 +172,7 @@ fn records_that_are_rejected_alone_are_lost_alone() {
 
 #[test]
 fn an_outage_loses_nothing_that_fits_into_the_queue() {
-    // With the pauses of the program, 50 attempts take 98 seconds.
+    // With the pauses of the real program, 50 attempts take 98 seconds.
     let outcome = Fixture::new(62, (12..62).map(AwayWhileLogging)).drain();
 
     assert_eq!((outcome.records, outcome.lost), (numbers(0..62), 0));

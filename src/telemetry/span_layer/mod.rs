@@ -1,7 +1,7 @@
-//! Spans of sampled traces, handed to the exporter when they end.
+//! Collects the spans of sampled traces, and hands each to the exporter when it ends.
 //!
-//! A span is exported if it was opened with [`in_trace`] or [`in_trace_if_sampled`], or if the span around it is
-//! exported. The layer ignores all other spans, which only add fields to log lines.
+//! A span is exported if it was opened with [`in_trace`] or [`in_trace_if_sampled`], or if its parent span is exported.
+//! This layer ignores all other spans, which only add fields to log lines.
 
 use std::cell::Cell;
 use std::fmt;
@@ -23,24 +23,26 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Maximum number of links of a span. The span of a batch could have a link for each of thousands of postings.
+/// Maximum number of links of a span. Without it, the span of a batch could have a link for each of thousands of
+/// postings.
 const LINKS_MAX: usize = 128;
 
-/// Number of attributes that most spans do not exceed, so that the list of attributes is allocated once.
+/// Number of attributes that suffices for most spans. The list is allocated with this capacity so that it need not
+/// grow.
 const ATTRIBUTES_TYPICAL: usize = 6;
 
-/// Layer that collects spans for the exporter.
+/// Tracing layer that collects the spans to be exported.
 pub(super) struct SpanLayer {
     pub(super) queue: ExportQueue<EncodedSpan>,
     pub(super) budget: SpanBudget,
 }
 
 thread_local! {
-    /// Context of the span that this thread opens next.
+    /// Context for the span that this thread opens next.
     static NEXT_CONTEXT: Cell<Option<TraceContext>> = const { Cell::new(None) };
 }
 
-/// A span that is exported when it ends.
+/// An open span that will be exported when it ends.
 struct OpenSpan {
     context: TraceContext,
     exported: ExportedSpan,
@@ -93,7 +95,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         }
     }
 
-    /// Makes the last warning or error the status of its span; other events are only logged.
+    /// Makes the last warning or error within a span the span's status. Other events are only logged.
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if *event.metadata().level() > Level::WARN {
             return;
@@ -120,7 +122,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
 impl Visit for OpenSpan {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            // The ids are fields of the span itself, not attributes.
+            // The ids are fields of the exported span itself, so they are not attributes.
             "trace_id" | "span_id" => {}
             "otel.name" => value.clone_into(&mut self.exported.name),
             "otel.status_description" => {
@@ -160,7 +162,7 @@ impl Visit for OpenSpan {
     }
 }
 
-/// The message of an event.
+/// Collects the message of an event.
 #[derive(Default)]
 struct Message(String);
 
@@ -172,7 +174,7 @@ impl Visit for Message {
     }
 }
 
-/// Calls `work` with an exported span; returns `None` if the span is not exported.
+/// Calls `work` with the data of an open span that will be exported. Returns `None` if the span is not exported.
 fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Option<T> {
     if !is_exporting() {
         return None;
@@ -185,34 +187,34 @@ fn with_open_span<T>(span: &Span, work: impl FnOnce(&mut OpenSpan) -> T) -> Opti
     found.flatten()
 }
 
-/// Opens a span in a trace. The span is exported whether the trace is sampled or not.
+/// Opens a span that belongs to a trace. The span is exported even if the trace is not sampled.
 pub fn in_trace(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
     if !is_exporting() {
         return open();
     }
     NEXT_CONTEXT.set(Some(*context));
     let span = open();
-    // A span that the log filter disables has not taken the context.
+    // If the log filter disables the span, the layer has not taken the context, and must not give it to another span.
     NEXT_CONTEXT.set(None);
     span
 }
 
-/// Opens a span in a trace. The span is exported if the trace is sampled.
+/// Opens a span that belongs to a trace. The span is exported only if the trace is sampled.
 pub fn in_trace_if_sampled(context: &TraceContext, open: impl FnOnce() -> Span) -> Span {
     if context.is_sampled() { in_trace(context, open) } else { open() }
 }
 
-/// Whether a span is exported. If it is, the spans that are opened within it are exported, too.
+/// Whether a span is exported. Then the spans that are opened within it are exported, too.
 pub fn is_exported(span: &Span) -> bool {
     with_open_span(span, |_| ()).is_some()
 }
 
-/// Replaces the name of a span, for a name that is known only after the span has begun.
+/// Replaces the name of a span, for names that are known only after the span has begun.
 pub fn set_span_name(span: &Span, name: String) {
     with_open_span(span, |open| open.exported.name = name);
 }
 
-/// Links a span to a span of another trace.
+/// Adds a link from a span to a span of another trace.
 pub fn link_span(from: &Span, to: &Span) {
     let Some(to) = with_open_span(to, |open| open.context) else { return };
     with_open_span(from, |open| {
