@@ -1,4 +1,4 @@
-//! Striped lock: makes operations on the same id, such as two changes of one hold, run one at a time within this
+//! Striped lock: makes operations on the same id, such as two changes of the same hold, run one at a time within this
 //! process.
 //!
 //! Of two concurrent changes of a row, the database lets only the first take effect, and the batch of the second must

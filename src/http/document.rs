@@ -1,5 +1,5 @@
-//! Documents of any length, as JSON or CSV. They are streamed part by part, so a long document takes no more memory
-//! than a short one.
+//! Documents of any length, as JSON or CSV. They are streamed part by part, so the memory for a document does not
+//! depend on its length.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

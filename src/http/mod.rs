@@ -66,8 +66,7 @@ pub struct HttpArgs {
         default_value = "127.0.0.1:9000"
     )]
     pub internal_listen: SocketAddr,
-    /// Maximum number of open connections. If it is reached, an idle connection is closed for a new one, or the new one
-    /// waits.
+    /// Maximum number of open connections. If it is reached, an idle connection is closed, or the new connection waits.
     #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
     /// Maximum number of connections, and of concurrent requests, from one address. Trusted proxies are exempt.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::db::position::may_be_stale;
 use crate::error::{Error, Result};
 
-/// Page size if the client does not choose one.
+/// Page size if the client does not choose a size.
 const PAGE_DEFAULT: i64 = 100;
 
 /// Largest page size that a client may ask for.

@@ -95,7 +95,7 @@ impl Registry {
     }
 }
 
-/// A value of [`Registry::context`], in a type of this module so that the worker can store it.
+/// Wraps a value that handlers receive, because the worker stores only types that implement `Debug`.
 #[derive(Clone)]
 struct JobContext<C>(C);
 

@@ -1,8 +1,7 @@
-//! The receiver of Alertmanager's notifications: each alert becomes a log line and a count.
+//! Receives the notifications of Alertmanager, logs each alert, and counts the alerts.
 //!
-//! The watchdog is an alert that always fires. If its notifications stop after the first has arrived, the alert
-//! pipeline is broken and no other alert would arrive either. This is logged as an error, which Loki's own rules
-//! detect.
+//! The watchdog is an alert that always fires. If its notifications stop, the alert pipeline is broken, and other
+//! alerts would not arrive either. This is logged as an error, which Loki's own alert rules detect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,16 +21,17 @@ use crate::http::body::JsonBody;
 use crate::http::extract::Path;
 use crate::telemetry::{Metrics, gauge_value};
 
-/// Receivers of `alertmanager/alertmanager.yml`.
+/// The receivers that are configured in `alertmanager/alertmanager.yml`.
 const RECEIVERS: [&str; 3] = ["pager", "tickets", "watchdog"];
 
-/// Time without a watchdog notification after which the alert pipeline counts as broken; the watchdog notifies each minute.
+/// Time without a watchdog notification after which the alert pipeline counts as broken. Normally there is a
+/// notification each minute.
 const SILENCE_MAX: Duration = Duration::from_mins(10);
 
-/// Pause between two checks of the watchdog.
+/// Pause between two checks whether the watchdog notifications have stopped.
 const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time of the last watchdog notification, in seconds since 1970; 0 before the first.
+/// Time of the last watchdog notification, in seconds of Unix time; 0 if there was none yet.
 #[derive(Debug, Default)]
 pub struct Watchdog(AtomicI64);
 
@@ -42,14 +42,14 @@ impl Watchdog {
         metrics.wallet_watchdog_last_timestamp_seconds.set(gauge_value(now));
     }
 
-    /// Whether the notifications have stopped.
+    /// Whether watchdog notifications have arrived before, but not within `limit`.
     fn is_silent(&self, limit: Duration) -> bool {
         let last = self.0.load(Ordering::Relaxed);
         let since = OffsetDateTime::now_utc().unix_timestamp() - last;
         last > 0 && u64::try_from(since).unwrap_or_default() > limit.as_secs()
     }
 
-    /// Logs an error each time that the notifications stop.
+    /// Checks regularly whether the watchdog notifications have stopped, and logs an error each time that they do.
     pub async fn watch(self: Arc<Self>, stopping: CancellationToken) -> anyhow::Result<()> {
         let mut is_logged = false;
         while stopping.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
@@ -75,7 +75,7 @@ where
     Router::new().route("/internal/alerts/{receiver}", post(receive_alerts))
 }
 
-/// A notification of Alertmanager; its other members are not needed.
+/// A notification of Alertmanager. Its other members are ignored.
 #[derive(Deserialize)]
 struct Notification {
     alerts: Vec<FiredAlert>,
@@ -127,7 +127,7 @@ async fn receive_alerts(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Creates the series of every receiver, so that rates are right from the first alert on.
+/// Registers the counters of all receivers, so that Prometheus sees the first alert as an increase from zero.
 pub fn preregister(metrics: &Metrics) {
     for receiver in RECEIVERS {
         for status in ["firing", "resolved"] {

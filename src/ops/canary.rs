@@ -1,7 +1,8 @@
-//! The canary: a real transfer every few seconds through the public address, on the same path as every customer's.
+//! The canary: a real transfer every few seconds through the public address, on the same path as the requests of
+//! customers.
 //!
-//! It detects a failure of any part between customers and their money (DNS, certificates, the edge, the API, the writer,
-//! Postgres), even without other traffic.
+//! It detects a failure of any part between customers and their money (DNS, certificates, nginx, the API, the ledger
+//! writer, Postgres), even while there are no other requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +17,13 @@ use crate::settings;
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, TraceContext};
 
-/// Largest response that is read, in bytes: the address may belong to another server.
+/// Largest response that is read, in bytes. The limit matters because the address may belong to another server.
 const RESPONSE_MAX: usize = 64 * 1024;
 
-/// Maximum number of bytes of a response that are logged.
+/// Maximum number of bytes of an unexpected response that are logged.
 const LOGGED_MAX: usize = 200;
 
-/// Longest time that a transfer may take: less than the usual interval.
+/// Longest time that a transfer of the canary may take. It is shorter than the usual interval between two transfers.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -34,7 +35,7 @@ pub struct CanaryArgs {
     /// Time between two transfers of the canary.
     #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = settings::positive_duration)]
     pub probe_interval: Duration,
-    /// API key of the canary, needed where access is closed; any scope is sufficient.
+    /// API key of the canary, needed if access is closed. It needs no particular scope.
     #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true, value_parser = from_setting)]
     pub probe_key: Option<Secret>,
 }
@@ -51,7 +52,7 @@ struct Canary {
     metrics: Arc<Metrics>,
 }
 
-/// Starts the canary if an address is set; it runs until the tasks stop.
+/// Starts the canary if its address is set. It runs until the program stops.
 pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
     for outcome in ["ok", "failed"] {
         metrics.wallet_probe_total.preregister([outcome]);
@@ -66,12 +67,12 @@ pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
 
 impl Canary {
     fn new(base: &Url, key: Option<Secret>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        // A second installation fails, which is fine: the provider is the same.
+        // This fails if the provider is installed already, which is fine because it is the same provider.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .user_agent(concat!("revwallet-probe/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
-            // Each transfer opens a new connection, so that DNS and the certificate are checked as well.
+            // Each transfer opens a new connection, so that it also checks DNS and the certificate.
             .pool_max_idle_per_host(0)
             .redirect(Policy::none())
             .build()?;
@@ -89,7 +90,7 @@ impl Canary {
         Ok(())
     }
 
-    /// Posts one transfer and records its outcome.
+    /// Makes a transfer and records whether it succeeded.
     async fn run_once(&self) {
         let trace = TraceContext::from_traceparent(None);
         let started = Instant::now();
@@ -121,7 +122,7 @@ impl Canary {
         }
         let mut response = request.send().await?;
         let status = response.status();
-        // The body has to arrive as well.
+        // The transfer succeeds only if the body of the response arrives completely.
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             body.extend(chunk);

@@ -1,4 +1,4 @@
-//! Internal routes for orchestrators and scrapers: liveness, readiness, metrics.
+//! Internal routes for orchestrators and Prometheus: liveness, readiness and metrics.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::Ops;
 use crate::error::Error;
 use crate::telemetry::ExpositionFormat;
 
-/// Timeout of a check, so that a readiness probe fails instead of hanging.
+/// Longest time that a check may take. A check that takes longer fails, so that the readiness probe does not hang.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn routes<S>() -> Router<S>
@@ -27,12 +27,13 @@ where
         .route("/metrics", get(metrics))
 }
 
-/// Answers while the process runs its tasks.
+/// Responds as long as the process is able to run its tasks.
 async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// Answers 200 when the process can serve, 503 with the reason of each failed check when it cannot.
+/// Responds with 200 if the process can serve requests. Otherwise responds with 503 and the reason of each failed
+/// check.
 async fn readyz(State(ops): State<Ops>) -> Response {
     let failed = ops.failed_checks().await;
     if failed.is_empty() {
@@ -47,17 +48,17 @@ async fn readyz(State(ops): State<Ops>) -> Response {
 }
 
 impl Ops {
-    /// Whether the process can serve.
+    /// Whether the process can serve requests.
     pub async fn is_ready(&self) -> bool {
         self.failed_checks().await.is_empty()
     }
 
-    /// Whether the database answers within a second.
+    /// Whether the database responds within a second.
     pub(super) async fn is_database_up(&self) -> bool {
         matches!(tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await, Ok(Ok(())))
     }
 
-    /// Runs every check and sets its gauge; returns the checks that failed, with the reason.
+    /// Runs every check and sets its gauge. Returns the checks that failed, each with the reason.
     pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;
         let database = database.map_err(|_| "no answer within a second".to_owned()).flatten();

@@ -1,4 +1,4 @@
-//! The client behind `revwallet health`: asks a server whether it is ready, as a container's health check does.
+//! The client of `revwallet health`, which asks a server whether it is ready. Containers use it as their health check.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,13 +13,14 @@ use serde_json::Value;
 
 use crate::output::{OutputArgs, print_json};
 
-/// Longest time that a response may take.
+/// Longest time that the server may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest response body that is read.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Fails with the reason when the server behind this internal listener is not ready. With `--json`, prints its response.
+/// Returns an error with the reason unless the server behind this internal listener is ready. With `--json`, prints the
+/// server's response.
 pub async fn health(listen: SocketAddr, output: OutputArgs) -> anyhow::Result<()> {
     let address = reachable(listen);
     let response = tokio::time::timeout(TIMEOUT, get_readyz(address)).await;
@@ -47,7 +48,8 @@ async fn get_readyz(address: SocketAddr) -> anyhow::Result<(StatusCode, String)>
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// The address to connect to: a wildcard listen address is reached over loopback.
+/// Returns the address to connect to. If the server listens on all addresses (a wildcard), this is the loopback
+/// address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! Operations: health, metrics, runbooks, the receiver of alerts from Alertmanager, and the canary.
+//! Operations: health checks, metrics, runbooks, the receiver of Alertmanager's notifications, and the canary.
 
 pub mod alertmanager;
 pub mod canary;
@@ -16,7 +16,7 @@ use crate::db::Database;
 use crate::ledger::Ledger;
 use crate::telemetry::{Exposition, Metrics};
 
-/// The state behind the internal routes. Cheap to clone.
+/// State that the handlers of the internal routes share. Cheap to clone.
 #[derive(Clone)]
 pub struct Ops(Arc<OpsParts>);
 
@@ -26,7 +26,7 @@ struct OpsParts {
     exposition: Exposition,
     watchdog: Arc<Watchdog>,
     metrics: Arc<Metrics>,
-    /// Cancelled when the program begins to shut down.
+    /// Token that is cancelled when the program begins to shut down.
     stopping: CancellationToken,
 }
 
@@ -46,7 +46,7 @@ impl Ops {
         &self.0.watchdog
     }
 
-    /// Keeps histograms and health gauges current between scrapes.
+    /// Updates histograms and health gauges. Must be called regularly, because Prometheus alone may ask too rarely.
     pub async fn upkeep(&self) {
         self.0.exposition.upkeep();
         self.failed_checks().await;

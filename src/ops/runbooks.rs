@@ -1,7 +1,7 @@
-//! `/runbooks/{name}`: the runbooks that alerts link to, as pages for a browser and as Markdown for other clients.
+//! The routes `/runbooks`: the runbooks that alerts link to, as HTML for browsers and as Markdown for other clients.
 //!
-//! The internal listener serves the runbooks, because it answers while the database is down. The edge publishes these
-//! paths, and no other path of the internal listener, for its console users.
+//! The internal listener serves the runbooks, because it responds even if the database is down. nginx makes these
+//! paths, and no other paths of the internal listener, available to operators.
 
 use std::fmt::Write;
 
@@ -14,16 +14,16 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 use crate::error::{Error, Result};
 use crate::http::extract::Path;
 
-/// Content security policy of the pages: only the style sheet is loaded; scripts and inline styles are refused.
+/// Content security policy of the pages: the browser loads only the style sheet, and runs no scripts.
 const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'none'; base-uri 'none'; \
      frame-ancestors 'none'";
 
 const STYLE: &str = concat!(include_str!("../web/style.css"), include_str!("runbooks.css"));
 
-/// Heading below which each runbook explains its alert.
+/// Heading of the section in which a runbook explains its alert.
 const MEANING: &str = "## What it means\n\n";
 
-/// A document in Markdown that is compiled into the program.
+/// A Markdown document that is compiled into the program.
 struct Document {
     name: &'static str,
     text: &'static str,
@@ -88,13 +88,13 @@ fn find(name: &str) -> Option<&'static Document> {
     RUNBOOKS.iter().chain([&MANUAL]).find(|document| document.name == name)
 }
 
-/// First line of the section that explains the alert.
+/// Returns the first line of the section that explains the alert.
 fn meaning(runbook: &str) -> &str {
     let section = runbook.split(MEANING).nth(1).unwrap_or_default();
     section.lines().next().unwrap_or_default()
 }
 
-/// A page if the client accepts HTML, otherwise the Markdown as it is.
+/// Responds with an HTML page if the client accepts HTML, and with the Markdown text otherwise.
 fn respond(headers: &HeaderMap, title: &str, markdown: &str) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (content_type, body) = if accept.is_some_and(|accept| accept.contains("text/html")) {
@@ -123,8 +123,8 @@ fn page(title: &str, markdown: &str) -> String {
     )
 }
 
-/// Parses Markdown: headings get ids, links between documents become paths of this server, and links to files that it
-/// does not serve become text.
+/// Parses Markdown and adapts it to this server: headings get ids, links to other documents get the paths of this
+/// server, and links to files that the server does not have become plain text.
 fn with_targets(markdown: &str) -> Vec<Event<'_>> {
     let mut events: Vec<Event<'_>> = Parser::new_ext(markdown, Options::ENABLE_TABLES).collect();
     for at in 0..events.len() {
@@ -149,7 +149,7 @@ fn with_targets(markdown: &str) -> Vec<Event<'_>> {
     events
 }
 
-/// Text of a heading that begins here.
+/// Returns the text of the heading that begins with the first of these events.
 fn text_until_end(events: &[Event<'_>]) -> String {
     let inside = events.iter().take_while(|event| !matches!(event, Event::End(TagEnd::Heading(_))));
     let texts = inside.filter_map(|event| match event {
@@ -159,13 +159,13 @@ fn text_until_end(events: &[Event<'_>]) -> String {
     texts.collect()
 }
 
-/// Id of a heading, as GitHub generates it.
+/// Returns the id of a heading, in the form in which GitHub generates it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-'].contains(c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// Path on this server that a link leads to; `None` if the server does not have it.
+/// Returns the path on this server to which a link leads, or `None` if the server does not have the document.
 fn target(link: &str) -> Option<String> {
     if link.starts_with("https://") || link.starts_with(['/', '#']) {
         return Some(link.to_owned());

@@ -1,4 +1,5 @@
-//! `/api/status`: whether the service and its database answer, in the form that clients of the games store expect.
+//! The route `/api/status`: whether the service and its database work, in the form that clients of the games store
+//! expect.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -28,7 +29,7 @@ where
 #[serde(rename_all = "UPPERCASE")]
 enum Condition {
     Ok,
-    /// The database does not answer.
+    /// The database does not respond.
     Error,
 }
 
@@ -41,7 +42,7 @@ struct StatusBody {
     status: Condition,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     timestamp: String,
-    /// Reason of an error.
+    /// Reason why the status is `ERROR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "the database does not answer")]
     details: Option<&'static str>,

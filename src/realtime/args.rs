@@ -1,4 +1,4 @@
-//! Settings of the realtime connections.
+//! Settings of the connections that receive live events.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ pub struct RealtimeArgs {
     /// Maximum number of bytes that wait for a WebSocket or gRPC client; beyond it, its subscriptions fall behind.
     #[arg(long, env = "REVWALLET_REALTIME_QUEUE_BYTES", global = true, default_value_t = 262_144, value_parser = settings::count())]
     pub realtime_queue_bytes: usize,
-    /// Longest time that a WebSocket client may take to empty a full queue; then its connection is closed with code 4008.
+    /// Longest time that a WebSocket client may take to empty a full queue. After that, its connection is closed with
+    /// code 4008.
     #[arg(long, env = "REVWALLET_REALTIME_GRACE", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub realtime_grace: Duration,
     /// Maximum number of WebSocket connections and gRPC streams.

@@ -1,4 +1,4 @@
-//! Checks that a client can continue from a position without missing an event.
+//! Checks whether a client can continue from a position of an earlier connection without missing an event.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,20 @@ use super::position::BookPosition;
 use crate::error::{Error, Result};
 use crate::ledger::tail::PositionFacts;
 
-/// Longest time that a checked position is cached.
+/// Longest time that a position counts as checked, without being read from the database again.
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Maximum number of positions that are read from the database at once.
+/// Maximum number of positions that are checked in the database at the same time.
 const READS_MAX: usize = 8;
 
-/// Maximum number of checked positions that are cached.
+/// Maximum number of checked positions in the cache.
 const CHECKED_MAX: usize = 256;
 
-/// A cache of positions from which clients can continue. After a restart, many clients send the same position.
+/// Cache of positions from which clients can continue. It avoids reads of the database when many clients reconnect with
+/// the same position after a restart.
 pub(super) struct CheckedPositions {
     known: Mutex<VecDeque<(BookPosition, Instant)>>,
-    /// A permit per position that is being read from the database.
+    /// A permit for each position that may be checked in the database at the same time.
     reads: Semaphore,
 }
 
@@ -52,8 +53,8 @@ impl CheckedPositions {
 }
 
 impl Hub {
-    /// Parses and checks the position from which a client wants to continue; fails with [`Error::Unrecoverable`] if the
-    /// client cannot continue from it.
+    /// Parses the position from which a client wants to continue. Returns [`Error::Unrecoverable`] if the client would
+    /// miss events, because they were deleted or lost.
     pub(super) async fn continuation(&self, after: &str) -> Result<BookPosition> {
         let position = after
             .parse::<BookPosition>()
@@ -62,7 +63,7 @@ impl Hub {
             return Ok(position);
         }
         let _permit = self.checked.reads.acquire().await;
-        // Meanwhile, the same position may have been checked for another client.
+        // While this client waited, the same position may have been checked for another client.
         if self.checked.contain(&position) {
             return Ok(position);
         }
@@ -77,7 +78,8 @@ impl Hub {
 }
 
 impl Hub {
-    /// Position at which a new subscriber begins: the position of the hub, or of the database if the hub is not running.
+    /// Returns the position at which a new subscription begins: that of the hub, or that of the database if the hub is
+    /// not running.
     pub(super) async fn current_position(&self) -> Result<BookPosition> {
         if let Some(position) = self.position().await {
             return Ok(position);
@@ -88,7 +90,7 @@ impl Hub {
     }
 }
 
-/// The reason why a client cannot continue from a position; `None` if the client can.
+/// Returns the reason why a client cannot continue from a position without missing events, or `None` if it can.
 fn obstacle(position: &BookPosition, facts: &PositionFacts) -> Option<&'static str> {
     let Ok(now) = facts.now.parse::<BookPosition>() else {
         return Some("the database has no position");

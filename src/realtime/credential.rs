@@ -1,8 +1,7 @@
-//! Credentials that connections depend on.
+//! Credentials on which connections depend: a connection loses its rights when its credential is revoked.
 //!
-//! A connection is first registered with the hub, which passes revocations on to the connection. Then the credential is
-//! checked again, if a revocation may have happened between its first check and the registration. So no revocation is
-//! missed.
+//! A connection first registers with the hub, which notifies it of later revocations. Then its credential is checked
+//! again, unless it cannot have been revoked between its first check and the registration. So no revocation is missed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +15,10 @@ use super::outbox::Outbox;
 use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, PresentedCredential, Principal};
 use crate::error::Result;
 
-/// Topic of the event table that announces ended credentials; clients cannot subscribe to it.
+/// Topic of the event table by which processes announce revoked credentials. Clients cannot subscribe to it.
 pub(super) const REVOCATIONS: &str = "internal:revoked";
 
-/// Credential that a connection depends on, in the form in which a revocation names it.
+/// A credential on which a connection depends, in the form in which revocations name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Credential {
@@ -41,8 +40,8 @@ impl Credential {
 }
 
 impl Realtime {
-    /// Registers a connection for the revocation of its caller's credential. Returns the caller with its current
-    /// rights.
+    /// Registers a connection with the hub, so that it is notified if its caller's credential is revoked. Returns the
+    /// caller with the current rights of the credential.
     pub(super) async fn register_credential(
         &self,
         outbox: &Arc<Outbox>,
@@ -64,8 +63,8 @@ impl Realtime {
 }
 
 impl Hub {
-    /// Adds a connection to those that depend on a credential. The connection is told of later revocations; earlier
-    /// revocations were committed before the returned time.
+    /// Adds a connection to those that depend on a credential. The connection will be notified of revocations.
+    /// Revocations that it cannot be notified of were committed before the returned time.
     pub(super) async fn watch_credential(
         &self,
         credential: Credential,
@@ -89,7 +88,7 @@ impl Hub {
     }
 }
 
-/// Passes a revocation on to the connections that depend on the credential.
+/// Notifies the connections that depend on a revoked credential.
 pub(super) fn revoke(index: &mut Index, body: &str) {
     index.revoked_at = Some(Instant::now());
     let Ok(credential) = serde_json::from_str::<Credential>(body) else { return };

@@ -1,4 +1,4 @@
-//! Deliveries: messages with their positions, encoded once per dialect.
+//! Deliveries: messages with their positions, which are encoded once for each frame format, not for each subscriber.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -11,25 +11,25 @@ use time::format_description::well_known::Rfc3339;
 use super::message::{Message, Viewer};
 use super::position::BookPosition;
 
-/// Form of the frames that a client gets.
+/// Format of the frames that a client receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameFormat {
     /// `{"topic","position","type","data","at"}`.
     Event,
     /// `{"type":"new_message","payload":{"message","gameEvent","sent"}}`.
     NewMessage,
-    /// Only the data, for streams that carry the position outside of the frame.
+    /// Only the data of the message, for gRPC streams, which send the position separately.
     Data,
 }
 
-/// Source that a delivery comes from.
+/// Source of a delivery: the ledger, or the table of events that move no money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeliverySource {
     Book,
     Events,
 }
 
-/// A message with its position.
+/// A message and its position, shared by all subscribers that receive it.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub position: BookPosition,
@@ -69,7 +69,7 @@ impl Delivery {
         Self { position, source, message, data, event, new_message }
     }
 
-    /// Whether a reader that has received everything up to `position` lacks this delivery.
+    /// Whether a subscriber that has received everything up to `position` has not received this delivery.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
             DeliverySource::Book => self.position.seq > position.seq,
@@ -77,14 +77,14 @@ impl Delivery {
         }
     }
 
-    /// Whether a subscription with this filter gets this delivery.
+    /// Whether a subscriber with these rights may see this delivery, and its filter for a player selects it.
     pub(super) fn is_for(&self, viewer: Viewer, player: Option<&str>) -> bool {
         viewer.sees(self.message.audience)
             && player.is_none_or(|player| self.message.player.as_deref() == Some(player))
     }
 
-    /// The frame for a subscription that has received everything up to `position`, and the position after the frame.
-    /// There is no frame if the message does not exist in this format.
+    /// Returns the frame for a subscriber that has received everything up to `position`, and the subscriber's new
+    /// position. The frame is `None` if this format cannot express the message.
     pub(super) fn frame(
         &self,
         format: FrameFormat,
@@ -102,17 +102,18 @@ impl Delivery {
             FrameFormat::Event if after == self.position => {
                 Some(self.event.get_or_init(|| self.encode_event(after)).clone())
             }
-            // Another process has shown the subscriber more of the other source.
+            // In the other source, the subscriber is ahead of this process, because it was connected to another process
+            // before.
             FrameFormat::Event => Some(self.encode_event(after)),
         };
         (after, frame)
     }
 
-    /// Approximate memory that the delivery takes.
+    /// Returns the memory that the delivery takes, approximately.
     pub(super) fn bytes(&self) -> usize {
         let Message { topic, kind, data, text, .. } = &self.message;
         let text = text.as_ref().map_or(0, String::len);
-        // The data is stored twice, in the message and in the frame.
+        // The data is in memory twice: in the message and in the encoded frame.
         size_of::<Self>() + topic.len() + kind.len() + 2 * (data.get().len() + text) + 200
     }
 
@@ -137,12 +138,12 @@ impl Delivery {
     }
 }
 
-/// Encodes a frame.
+/// Encodes a frame as JSON.
 pub(super) fn encode(frame: &impl Serialize) -> Utf8Bytes {
     serde_json::to_string(frame).expect("a frame of names and texts always serializes").into()
 }
 
-/// Formats a time as RFC 3339 with nine digits for the fraction of the second.
+/// Formats a time as RFC 3339 with nine digits after the second.
 fn with_nanoseconds(at: time::OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
     let mut text = String::with_capacity(30);

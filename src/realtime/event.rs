@@ -1,4 +1,4 @@
-//! Events of the event table: how a slice publishes an event, and how an event becomes a message.
+//! Events of the event table, which move no money: publishing them, and converting them to messages for subscribers.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::message::{Audience, Message};
 use crate::error::{Error, Result};
 use crate::ledger::tail::{self, BookEvent, EventToAppend};
 
-/// An event that moves no money, published in the same transaction as its cause.
+/// An event that moves no money. It is published in the same transaction as the change that it reports.
 #[derive(Debug, Serialize)]
 pub struct NewEvent<'a> {
     #[serde(skip)]
@@ -20,7 +20,7 @@ pub struct NewEvent<'a> {
     #[serde(rename = "type")]
     pub kind: &'a str,
     pub data: &'a RawValue,
-    /// Text of the event in the dialect in which messages are only texts.
+    /// Text of the event for clients of the dialect in which a message is only a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<&'a str>,
     /// Id of the player that the event is about.
@@ -31,7 +31,8 @@ pub struct NewEvent<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// The stored form of an event. A body of any other form is the data of an event whose type follows from its topic.
+/// Form in which events are stored. If a stored body has another form, the whole body is the data, and the type of the
+/// event is derived from its topic.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
@@ -44,12 +45,12 @@ struct Envelope<'a> {
     audience: Audience,
 }
 
-/// Publishes an event in the caller's transaction. Subscribers get the event once the transaction has committed.
+/// Publishes an event in the caller's transaction. Subscribers receive it after the transaction has committed.
 pub async fn publish(db: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> {
     publish_all(db, std::slice::from_ref(event)).await
 }
 
-/// Publishes several events like [`publish`]; subscribers get them in this order.
+/// Publishes several events like [`publish`]. Subscribers receive them in this order.
 pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Result<()> {
     let bodies = events.iter().map(to_raw_value).collect::<Result<Vec<_>, _>>();
     let bodies = bodies.map_err(|cause| Error::Internal(cause.into()))?;
@@ -61,7 +62,7 @@ pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Resu
     Ok(tail::append_events(db, BOOK, &events.collect::<Vec<_>>()).await?)
 }
 
-/// The message of an event; `None` if the body is not JSON, which the database does not allow.
+/// Converts an event to a message. Returns `None` if the body is not JSON, which the database does not allow.
 pub fn message_of(event: &BookEvent) -> Option<Message> {
     let topic = Cow::Owned(event.topic.clone());
     let at = event.at;
@@ -74,8 +75,8 @@ pub fn message_of(event: &BookEvent) -> Option<Message> {
     Some(Message { topic, kind, data, text: None, player: None, audience, at })
 }
 
-/// Type of an event that is stored without a type: `leaderboard.changed` for `leaderboard:weekly` and
-/// `leaderboard-changes`.
+/// Returns the type of an event that was stored without a type: `leaderboard.changed` for the topics
+/// `leaderboard:weekly` and `leaderboard-changes`.
 fn default_kind(topic: &str) -> Cow<'static, str> {
     let name = topic.split([':', '-']).next().unwrap_or(topic);
     Cow::Owned(format!("{name}.changed"))

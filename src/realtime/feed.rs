@@ -1,4 +1,4 @@
-//! Feeds: the interface through which slices define topics and turn transfers into messages.
+//! Feeds: the interface by which other modules define topics and turn transfers into messages for the subscribers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,49 +12,50 @@ use crate::error::Result;
 use crate::ledger::account::AccountId;
 use crate::ledger::tail::SealedRow;
 
-/// A topic under its canonical name.
+/// A topic that clients can subscribe to. A topic may also have aliases; `name` is its canonical name.
 #[derive(Debug, Clone)]
 pub struct Topic {
     pub name: Arc<str>,
     pub transfers: TopicTransfers,
 }
 
-/// The transfers that may concern a topic.
+/// The transfers from which messages of a topic may be made.
 #[derive(Debug, Clone)]
 pub enum TopicTransfers {
     None,
     Any,
     /// Transfers of these accounts.
     OfAccounts(Vec<AccountId>),
-    /// Transfers of the accounts that [`Feed::accounts`] finds, for topics whose accounts can grow in number.
+    /// Transfers of the accounts that [`Feed::accounts`] returns, for topics to which accounts are added over time.
     OfFoundAccounts,
 }
 
 impl Topic {
-    /// A topic whose events all come from the event table.
+    /// Creates a topic whose messages all come from the event table, and none from transfers.
     pub fn of_events(name: &str) -> Self {
         Self { name: name.into(), transfers: TopicTransfers::None }
     }
 }
 
-/// The topics that have subscribers.
+/// Topics with at least one subscriber on this process.
 pub type Wanted = HashSet<Arc<str>>;
 
-/// A family of topics, defined by a slice.
+/// A family of topics that a module defines, such as the topics of wallets.
 pub trait Feed: Send + Sync + 'static {
-    /// The topic with this name or alias, if it belongs to this feed.
+    /// Returns the topic with this name or alias, or `None` if it does not belong to this feed.
     fn topic(&self, name: &str) -> Option<Topic>;
 
-    /// Refuses a caller that may not read the topic.
+    /// Returns an error unless the caller may read the topic.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>>;
 
-    /// The accounts of a topic with [`TopicTransfers::OfFoundAccounts`].
+    /// Returns the accounts of a topic that was declared with [`TopicTransfers::OfFoundAccounts`].
     fn accounts<'a>(&'a self, _topic: &'a Topic) -> BoxFuture<'a, Result<Vec<AccountId>>> {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    /// The messages about these rows, each with the index of its row, in the order of the rows, and only for wanted
-    /// topics. The legs of a transfer are never split between two calls.
+    /// Returns the messages about these rows of the ledger, but only for `wanted` topics. Each message comes with the
+    /// index of its row, and they are in the order of the rows. The rows of a transfer are never split between two
+    /// calls.
     fn messages<'a>(
         &'a self,
         rows: &'a [SealedRow],

@@ -1,4 +1,4 @@
-//! `/ws`: the upgrade of a request to a WebSocket connection.
+//! The route `/ws`, which upgrades a request to a WebSocket connection.
 
 use std::time::Instant;
 
@@ -21,17 +21,17 @@ use crate::http::extract::Query;
 use crate::http::origin::Origin;
 use crate::http::problem::Problems;
 
-/// Read buffer of each connection. Most frames are far smaller; a larger frame is read in parts.
+/// Size of the read buffer of each connection. Most frames are far smaller. A larger frame is read in several parts.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// Size of the write buffer beyond which its bytes are sent without waiting for a flush.
+/// Number of bytes in the write buffer at which they are sent without waiting for a flush.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Maximum number of bytes in the write buffer. The largest event is smaller.
+/// Maximum number of bytes in the write buffer. It is larger than the largest event.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-/// Largest message that is received. It is larger than the limit of 16 KiB for frames, so that a frame beyond that
-/// limit can be refused without closing the connection.
+/// Largest message that the WebSocket library accepts. The program itself accepts only frames up to 16 KiB. The larger
+/// limit here lets it reject a larger frame with a reply instead of closing the connection.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -50,7 +50,7 @@ struct ConnectQuery {
     #[serde(rename = "event_type")]
     #[param(rename = "event_type", example = "outcomes")]
     event_type: Option<String>,
-    /// Return only events about the player with this numeric id.
+    /// Receive only events about the player with this numeric id.
     #[serde(rename = "userID")]
     #[param(rename = "userID", example = "2")]
     user_id: Option<u64>,
@@ -58,8 +58,8 @@ struct ConnectQuery {
 
 /// Open a WebSocket
 ///
-/// Text frames that contain JSON. `{"action":"subscribe","topic":"wallet:1","after":"<position>"}` subscribes to a topic;
-/// `after` is a `Book-Position` or the position of an event.
+/// Frames are JSON texts. `{"action":"subscribe","topic":"wallet:1","after":"<position>"}` subscribes to a topic,
+/// beginning after a position, which is a `Book-Position` or the position of an event.
 #[utoipa::path(
     get, path = "/ws", tag = "realtime", params(ConnectQuery),
     responses(
@@ -109,7 +109,7 @@ async fn open_websocket(
     }))
 }
 
-/// Refuses pages of other sites unless access is open, because a browser sends no CORS preflight for a WebSocket.
+/// Rejects connections from pages of other websites unless access is open. Browsers do not apply CORS to WebSockets.
 fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {

@@ -1,8 +1,7 @@
-//! The hub of a process: one task that follows the book and the event table, and the index of all subscriptions.
+//! The hub of a process: a task that follows the ledger and the event table, and the index of all subscriptions.
 //!
-//! The index is locked while a segment is delivered, and while a subscription begins or ends, so a subscription begins
-//! at an exact position. While there is neither a subscription nor a connection with a credential, the hub reads
-//! nothing.
+//! The index is locked while events are delivered, and while a subscription begins or ends. So each subscription begins
+//! at an exact position. While there are no subscriptions and no connections with a credential, the hub reads nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use crate::ledger::tail::{
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Delay before a failed start or a failed translation is retried.
+/// Pause before the hub tries again to start, or to turn transfers into messages.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest time that a subscription waits for the hub to start.
@@ -41,33 +40,32 @@ pub(super) struct HubParts {
     tail: Tail,
     pub(super) feeds: Vec<Arc<dyn Feed>>,
     index: Mutex<Index>,
-    /// Number of subscriptions and credentials that wait for the hub to start.
+    /// Number of callers that wait for the hub to start, because of a subscription or a credential.
     starting: AtomicUsize,
-    /// Wakes the hub's task when the first subscription or credential needs the hub, and when none needs it any more.
+    /// Wakes the hub's task when the hub is needed for the first time, and when it is no longer needed.
     changed: Notify,
-    /// Whether the hub follows the book and the event table.
+    /// Whether the hub follows the ledger and the event table.
     is_following: watch::Sender<bool>,
     pub(super) retention: Duration,
     pub(super) checked: CheckedPositions,
     metrics: Arc<Metrics>,
 }
 
-/// All subscriptions.
+/// All subscriptions of the process, and the connections that depend on credentials.
 #[derive(Default)]
 pub(super) struct Index {
-    /// Position up to which everything was delivered; `None` while the hub does not follow the sources.
+    /// Position up to which the hub has delivered everything; `None` while the hub is not following the ledger.
     position: Option<BookPosition>,
     pub(super) topics: HashMap<Arc<str>, TopicState>,
-    /// The names of these topics, for the feeds.
+    /// The names of the topics in `topics`, in the form that the feeds need.
     wanted: Wanted,
-    /// Connections by the credential that they depend on.
+    /// Connections, by the credential on which they depend.
     pub(super) credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
-    /// Time when the last revocation was passed on, or when the hub began to follow the sources.
+    /// Time when the hub last passed a revocation on, or else when the hub began to follow the event table.
     pub(super) revoked_at: Option<Instant>,
 }
 
-/// Guard of a subscription or a credential that waits for the hub to start. The hub keeps running while the guard
-/// exists.
+/// Guard of a caller that waits for the hub to start. The hub does not stop while the guard exists.
 struct Starting<'a>(&'a HubParts);
 
 impl<'a> Starting<'a> {
@@ -81,13 +79,13 @@ impl<'a> Starting<'a> {
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
         self.0.starting.fetch_sub(1, Ordering::Relaxed);
-        // The hub checks whether anything still needs it.
+        // Wakes the hub, which then checks whether it is still needed.
         self.0.changed.notify_one();
     }
 }
 
 impl HubParts {
-    /// Wakes the hub's task if nothing needs the hub any more, so that the task stops reading.
+    /// Wakes the hub's task if the hub is no longer needed, so that it stops reading.
     pub(super) fn note_need(&self, index: &Index) {
         if !self.is_needed(index) {
             self.changed.notify_one();
@@ -100,7 +98,7 @@ impl HubParts {
     }
 }
 
-/// The readers of both sources.
+/// The readers of the ledger and of the event table.
 struct Readers {
     book: LiveReader<SealedTransfers>,
     events: LiveReader<Events>,
@@ -159,7 +157,7 @@ impl Hub {
         }
     }
 
-    /// Follows both sources until nothing needs them.
+    /// Follows the ledger and the event table until the hub is no longer needed.
     async fn follow(&self) -> Result<()> {
         let Readers { mut book, mut events } = self.open_readers().await?;
         self.is_following.send_replace(true);
@@ -185,7 +183,7 @@ impl Hub {
         }
     }
 
-    /// Starts readers at the current ends of both sources, and stores the position at which they begin.
+    /// Starts readers at the current ends of the ledger and the event table, and stores the position of these ends.
     async fn open_readers(&self) -> Result<Readers> {
         let (book, events) =
             (self.tail.live_sealed(None).await?, self.tail.live_events(None).await?);
@@ -231,7 +229,7 @@ impl Hub {
         index.position = Some(BookPosition { event: segment.until, ..from });
     }
 
-    /// Pushes deliveries to the subscribers of their topics, and wakes each session once.
+    /// Pushes deliveries to the subscribers of their topics, then wakes the sessions of these topics.
     fn deliver(index: &mut Index, from: BookPosition, deliveries: impl Iterator<Item = Delivery>) {
         let mut touched = Wanted::new();
         for delivery in deliveries {
@@ -251,7 +249,8 @@ impl Hub {
         }
     }
 
-    /// Lets every feed turn rows into messages. A feed that fails, for example because it cannot read, is retried.
+    /// Lets every feed turn rows of the ledger into messages. A feed that fails, for example because the database is
+    /// not available, is called again until it succeeds.
     pub(super) async fn translate(
         &self,
         rows: &[SealedRow],
@@ -287,13 +286,13 @@ impl Hub {
         &self.metrics
     }
 
-    /// The topic with this name, and the feed that it belongs to.
+    /// Returns the topic with this name, and the feed that defines it.
     pub(super) fn topic(&self, name: &str) -> Option<(Topic, &Arc<dyn Feed>)> {
         self.feeds.iter().find_map(|feed| Some((feed.topic(name)?, feed)))
     }
 
-    /// Begins a subscription. Without `after` the subscription is up to date; with `after` it is behind and has to
-    /// catch up. `acknowledge` runs before the first event.
+    /// Begins a subscription. Without `after`, it is up to date at once. With `after`, it must first catch up from this
+    /// position. `acknowledge` is called before the first event can arrive.
     pub(super) async fn subscribe(
         &self,
         topic: &Topic,
@@ -317,20 +316,20 @@ impl Hub {
         Ok(())
     }
 
-    /// Position up to which the hub has delivered; `None` if it does not follow the sources.
+    /// Returns the position up to which the hub has delivered everything, or `None` if the hub is not running.
     pub(super) async fn position(&self) -> Option<BookPosition> {
         self.index.lock().await.position
     }
 
-    /// Locks the index of a hub that follows the sources. Starts the hub if necessary, and waits for it.
+    /// Locks the index while the hub is running. If the hub is not running, starts it and waits for it.
     pub(super) async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
         let index = self.index.lock().await;
         if index.position.is_some() {
             return Ok(index);
         }
         drop(index);
-        // The guard is dropped while the index is locked, so the caller registers before the hub checks whether it is
-        // needed.
+        // The guard is dropped only after the index is locked. So the caller can add its subscription before the hub
+        // checks whether it is still needed.
         let _starting = Starting::begin(self);
         let mut is_following = self.is_following.subscribe();
         let following = async { is_following.wait_for(|is| *is).await.is_ok() };
@@ -357,7 +356,7 @@ impl Hub {
     }
 }
 
-/// A subscriber before its position is known.
+/// A subscriber to whom no position is assigned yet.
 #[derive(Debug, Clone)]
 pub(super) struct NewSubscriber {
     pub id: SubscriptionId,
@@ -374,7 +373,7 @@ impl NewSubscriber {
     }
 }
 
-/// The delivery of an event after `from`.
+/// Creates the delivery of an event. `from` is the hub's position in the ledger.
 pub(super) fn delivery_of(event: &BookEvent, from: BookPosition) -> Option<Delivery> {
     let position = BookPosition { event: event.position, ..from };
     let message = event::message_of(event)?;

@@ -1,4 +1,4 @@
-//! Limits on the realtime connections of a process and of one address.
+//! Limits on the number of realtime connections, per process and per client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::auth::client_network;
 
-/// Counts connections. Cheap to clone.
+/// Counts connections and enforces the limits. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SocketLimits(Arc<Counts>);
 
@@ -19,18 +19,18 @@ struct Counts {
 #[derive(Default)]
 struct Open {
     connections: usize,
-    /// Connections by client network, see [`client_network`].
+    /// Number of connections by client network, see [`client_network`].
     addresses: HashMap<IpAddr, usize>,
 }
 
-/// The limit that a connection would exceed.
+/// The limit that another connection would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitReached {
     Connections,
     Address,
 }
 
-/// A counted connection, until it is dropped.
+/// Permit of a connection, which counts against the limits until it is dropped.
 pub(super) struct Permit {
     counts: Arc<Counts>,
     address: Option<IpAddr>,
@@ -41,7 +41,7 @@ impl SocketLimits {
         Self(Arc::new(Counts { connections_max, per_address, open: Mutex::default() }))
     }
 
-    /// Counts a connection, unless there are too many.
+    /// Counts a connection, or returns the limit that it would exceed.
     pub(super) fn take(&self, address: Option<IpAddr>) -> Result<Permit, LimitReached> {
         let address = address.map(client_network);
         let mut open = self.0.lock();

@@ -1,4 +1,4 @@
-//! Messages: what a feed says about a transfer or an event, before it is encoded.
+//! Messages: events of topics before they are encoded for a client.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::auth::{Caller, Scope};
 use crate::ids::UserId;
 
-/// Callers that may see a message, among those that may read its topic.
+/// The callers that may see a message. They must also have the right to read its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
@@ -17,14 +17,14 @@ pub enum Audience {
     Everyone,
     /// The user whose balance the message shows, and callers with `wallet:read`.
     Owner(UserId),
-    /// All callers that [`Self::Owner`] excludes. Their message does not contain the balance.
+    /// The callers that [`Self::Owner`] excludes. They get another message without the balance.
     Others(UserId),
     /// Callers with `wallet:read`.
     Privileged,
 }
 
 impl Audience {
-    /// Whether the audience includes this user. `is_privileged` says whether the user has the scope `wallet:read`.
+    /// Whether this user may see the message. `is_privileged` says whether the caller has the scope `wallet:read`.
     pub fn includes(self, user: Option<UserId>, is_privileged: bool) -> bool {
         let owns = |owner| is_privileged || user == Some(owner);
         match self {
@@ -36,7 +36,7 @@ impl Audience {
     }
 }
 
-/// The rights of a connection that decide which messages it sees.
+/// Rights of a connection that decide which messages its client may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Viewer {
     user: Option<UserId>,
@@ -53,17 +53,17 @@ impl Viewer {
     }
 }
 
-/// An event of a topic.
+/// An event of a topic, which is sent to the subscribers of the topic.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub topic: Cow<'static, str>,
     /// Type of the event, such as `transfer.deposit`.
     pub kind: Cow<'static, str>,
     pub data: Box<RawValue>,
-    /// Text of the event in the dialect in which messages are only texts. That dialect leaves out an event without a
-    /// text.
+    /// Text of the event for clients of the dialect in which a message is only a text. Without it, these clients do not
+    /// receive the event.
     pub text: Option<String>,
-    /// Id of the player that the event is about, for filters.
+    /// Id of the player that the event is about. Clients can subscribe to the events about a player only.
     pub player: Option<String>,
     pub audience: Audience,
     pub at: OffsetDateTime,

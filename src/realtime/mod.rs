@@ -1,4 +1,4 @@
-//! Realtime: events of the book and of the event table, delivered to WebSocket connections while they happen.
+//! Realtime: sends events to clients on WebSocket connections and gRPC streams as soon as they happen.
 //!
 //! | part | does |
 //! |---|---|
@@ -9,13 +9,14 @@
 //! | [`watch`] | one stream that is not a WebSocket, such as one of gRPC |
 //! | [`http`] | the route `/ws`: limits, `Origin`, the upgrade |
 //!
-//! An event is encoded once per dialect; every subscriber gets the same bytes.
+//! The events come from the ledger and from the event table. An event is encoded once for each frame format, and every
+//! subscriber gets the same bytes.
 //!
-//! A subscriber gets each event of its topic once and in order. Each event carries a [`BookPosition`]; a subscription
-//! after a position begins with everything that happened since, from memory or from the database. A full outbox takes
-//! no more events: the subscription falls behind, and continues from its position once the outbox is empty. So a slow
-//! client takes at most its budget of memory and delays no other client. If a client does not empty its outbox in time,
-//! its connection is closed.
+//! A subscriber gets each event of its topic once and in order. Each event has a [`BookPosition`]. A subscription after
+//! a position begins with everything that has happened since, read from memory or from the database. If the outbox of a
+//! client is full, it accepts no more events: the subscription falls behind, and continues from its position once the
+//! outbox is empty. So a slow client takes a bounded amount of memory and does not delay other clients. If a client
+//! does not empty its outbox in time, its connection is closed.
 
 mod args;
 mod continuation;
@@ -61,16 +62,17 @@ pub use self::position::BookPosition;
 pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
-/// Id of the book that the hub follows.
+/// Id of the ledger that the hub follows.
 const BOOK: i32 = 1;
 
-/// Interval at which the gauge of queued bytes is set.
+/// Interval at which the metric of the queued bytes is updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of connections that end their subscriptions at the same time.
+/// Maximum number of connections that end their subscriptions at the same time. It leaves CPU time for other work when
+/// thousands of connections end.
 const ENDINGS_MAX: usize = 16;
 
-/// The hub and the limits of a process. Cheap to clone.
+/// Handle to the realtime service of a process: its hub and its limits. Cheap to clone.
 #[derive(Clone)]
 pub struct Realtime(Arc<RealtimeParts>);
 
@@ -79,11 +81,11 @@ pub struct RealtimeParts {
     authenticator: Authenticator,
     limits: SocketLimits,
     args: RealtimeArgs,
-    /// Origins of other sites whose pages may connect even if access is not open.
+    /// Origins of other websites whose pages may connect even if access is not open.
     cors_origins: CorsOrigins,
-    /// Limits how many connections end their subscriptions at the same time.
+    /// Permits that limit how many connections end their subscriptions at the same time.
     endings: Semaphore,
-    /// Bytes in the outboxes of all connections.
+    /// Number of bytes that wait in the outboxes of all connections.
     queued_bytes: Arc<AtomicUsize>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -108,7 +110,7 @@ impl std::ops::Deref for Realtime {
 }
 
 impl Realtime {
-    /// Starts the hub, which reads nothing before the first subscription or credential.
+    /// Starts the hub, which reads nothing until there is a subscription or a connection with a credential.
     pub fn start(options: RealtimeOptions<'_>, tasks: &Tasks) -> Self {
         let RealtimeOptions { tail, feeds, authenticator, args, cors_origins, metrics } = options;
         preregister(metrics);
@@ -145,7 +147,7 @@ impl Realtime {
 }
 
 impl RealtimeParts {
-    /// Counts a connection, unless there are too many.
+    /// Counts a connection, or returns an error if there are too many.
     fn admit(&self, address: Option<IpAddr>) -> Result<Permit> {
         self.limits.take(address).map_err(|limit| {
             let reason = match limit {

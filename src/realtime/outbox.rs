@@ -1,4 +1,4 @@
-//! The outbox of a connection: frames that wait for its client, bounded in bytes.
+//! The outbox of a connection: the queue of frames that wait for its client, limited in bytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::position::BookPosition;
 
-/// Memory of a queued frame besides its text.
+/// Memory that a queued frame takes in addition to its text.
 const ENTRY_BYTES: usize = size_of::<Outgoing>();
 
-/// Capacity, in frames, beyond which an empty queue releases its memory.
+/// Capacity of an empty queue, in frames, above which its memory is released.
 const KEPT_ENTRIES_MAX: usize = 4;
 
-/// Number of a subscription within its connection.
+/// Number of a subscription, unique within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SubscriptionId(pub u32);
 
@@ -25,27 +25,27 @@ pub(super) struct SubscriptionId(pub u32);
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub frame: Utf8Bytes,
-    /// The event that the frame contains; `None` for a reply.
+    /// The event that the frame contains; `None` for a reply to a request of the client.
     pub event: Option<OutgoingEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutgoingEvent {
     pub subscription: SubscriptionId,
-    /// Position of the subscription after this event.
+    /// Position of the subscription after the client has received this event.
     pub position: BookPosition,
     pub committed_at: OffsetDateTime,
-    /// Whether the event was pushed when it happened, and not replayed.
+    /// Whether the event was queued when it happened, rather than by a replay of missed events.
     pub is_live: bool,
 }
 
-/// The queue of a connection. The hub and the session push frames; the session takes and sends them.
+/// The queue of a connection. The hub and the session add frames, and the session takes and sends them.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     wake: Notify,
     bytes_max: usize,
-    /// Bytes in all outboxes of the process.
+    /// Number of bytes in the outboxes of all connections of the process.
     total_bytes: Arc<AtomicUsize>,
 }
 
@@ -53,22 +53,22 @@ pub(super) struct Outbox {
 struct Queue {
     frames: VecDeque<Outgoing>,
     bytes: usize,
-    /// Subscriptions that fell behind, each with the position from which it continues.
+    /// Subscriptions that fell behind because the queue was full, each with the position from which it must continue.
     behind: Vec<(SubscriptionId, BookPosition)>,
-    /// Time when the queue became full; reset when the queue is empty again.
+    /// Time when the queue became full. It is reset only when the queue is empty, not when it merely has room again.
     full_since: Option<Instant>,
     /// Whether the credential of the connection was revoked.
     is_revoked: bool,
     is_closed: bool,
 }
 
-/// Result of pushing an event.
+/// Result of adding an event to the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
     Queued,
-    /// The queue is full.
+    /// The queue is full, so the event was not added.
     Full,
-    /// The connection has ended.
+    /// The connection has ended, so the event was not added.
     Closed,
 }
 
@@ -77,7 +77,7 @@ impl Outbox {
         Self { queue: Mutex::default(), wake: Notify::new(), bytes_max, total_bytes }
     }
 
-    /// Queues an event, unless the queue is full. An empty queue takes an event of any size.
+    /// Adds an event, unless the queue is full. An empty queue accepts an event of any size.
     pub(super) fn push(&self, frame: Utf8Bytes, event: OutgoingEvent) -> Pushed {
         let mut queue = self.lock();
         if queue.is_closed {
@@ -85,7 +85,7 @@ impl Outbox {
         }
         let bytes = frame.len() + ENTRY_BYTES;
         if !queue.frames.is_empty() && queue.bytes + bytes > self.bytes_max {
-            // A replay can fill the queue, too.
+            // A replay can fill the queue, too, so the time is not only noted when a subscription falls behind.
             queue.full_since.get_or_insert_with(Instant::now);
             return Pushed::Full;
         }
@@ -93,7 +93,7 @@ impl Outbox {
         Pushed::Queued
     }
 
-    /// Queues a reply. The session stops reading actions while the queue is full, so replies need no limit.
+    /// Adds a reply. Replies need no limit, because the session reads no further requests while the queue is full.
     pub(super) fn reply(&self, frame: Utf8Bytes) {
         let mut queue = self.lock();
         if !queue.is_closed {
@@ -108,13 +108,13 @@ impl Outbox {
         queue.frames.push_back(outgoing);
     }
 
-    /// Notes that a subscription missed events because the queue was full.
+    /// Notes that a subscription has fallen behind, because the queue was full and events were not added.
     pub(super) fn fall_behind(&self, subscription: SubscriptionId, position: BookPosition) {
         let mut queue = self.lock();
         queue.behind.push((subscription, position));
         queue.full_since.get_or_insert_with(Instant::now);
         drop(queue);
-        // The hub wakes only live subscribers, and this subscription is no longer live.
+        // The hub wakes only sessions of live subscriptions, and this subscription is no longer live.
         self.wake.notify_one();
     }
 
@@ -123,17 +123,17 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Wakes the session, after a series of pushes.
+    /// Wakes the session, so that it sends the frames that were added.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Waits for the next wake. Cancel-safe.
+    /// Waits until the outbox is woken. Cancel-safe.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// Takes frames of about `bytes_max` bytes from the front.
+    /// Takes frames from the front of the queue until they have at least `bytes_max` bytes or the queue is empty.
     pub(super) fn take(&self, bytes_max: usize, into: &mut Vec<Outgoing>) {
         let mut queue = self.lock();
         let mut bytes = 0;
@@ -152,23 +152,23 @@ impl Outbox {
         }
     }
 
-    /// Takes the subscriptions that fell behind, and whether the credential was revoked.
+    /// Returns the subscriptions that fell behind, and whether the credential was revoked. Resets both.
     pub(super) fn take_notes(&self) -> (Vec<(SubscriptionId, BookPosition)>, bool) {
         let mut queue = self.lock();
         (std::mem::take(&mut queue.behind), std::mem::take(&mut queue.is_revoked))
     }
 
-    /// Time when the queue became full, if it has not been emptied since.
+    /// Returns the time when the queue became full, or `None` if it has been empty since.
     pub(super) fn full_since(&self) -> Option<Instant> {
         self.lock().full_since
     }
 
-    /// Whether the queue has room for replies.
+    /// Whether the queue has room, so that the session may read further requests.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bytes_max
     }
 
-    /// Drops all frames of a subscription that has ended.
+    /// Removes all frames of a subscription that has ended.
     pub(super) fn forget(&self, subscription: SubscriptionId) {
         self.retain(|outgoing| {
             outgoing.event.is_none_or(|event| event.subscription != subscription)
@@ -176,7 +176,7 @@ impl Outbox {
         self.lock().behind.retain(|(id, _)| *id != subscription);
     }
 
-    /// Closes the outbox, which queues nothing from then on. Returns the subscriptions with events that were not taken.
+    /// Closes the outbox, which then accepts no more frames. Returns the subscriptions that had unsent events.
     pub(super) fn close(&self) -> Vec<SubscriptionId> {
         self.lock().is_closed = true;
         let mut unsent = Vec::new();
@@ -236,7 +236,7 @@ mod tests {
         outbox.take(1, &mut taken);
         assert_eq!(taken.len(), 1);
         assert_eq!(outbox.total_bytes.load(Ordering::Relaxed), 0);
-        // An event that is larger than the queue must get through, too.
+        // An event that is larger than the limit of the queue must also be deliverable.
         assert_eq!(outbox.push("x".repeat(5_000).into(), event(1)), Pushed::Queued);
     }
 

@@ -1,7 +1,7 @@
-//! Positions in the book and in the event table, as `Book-Position` and events carry them.
+//! Positions in the ledger and in the event table, as the header `Book-Position` and events contain them.
 //!
-//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`; for reads, a function of migration 18 writes it. Clients
-//! treat it as opaque.
+//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`. For reads, an SQL function of migration 18 creates it.
+//! Clients must not interpret it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,40 +11,40 @@ use crate::ledger::tail::Position;
 const EPOCH_LEN: usize = 16;
 const BATCH_LEN: usize = 12;
 
-/// A position in both sources of events.
+/// A position in both sources of events, the ledger and the event table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookPosition {
-    /// Id of the installation, which is renewed after a restore.
+    /// Id of this installation's data, which changes when a backup is restored.
     pub epoch: [u8; EPOCH_LEN],
-    /// Number of the newest transfer.
+    /// Sequence number of the newest transfer that the position includes.
     pub seq: i64,
-    /// Batch that contains the newest transfer.
+    /// Id of the batch that contains the newest transfer.
     pub batch: [u8; BATCH_LEN],
-    /// Position of the newest event.
+    /// Position in the event table of the newest event that is included.
     pub event: Position,
 }
 
 impl BookPosition {
-    /// Whether everything up to `other` is also before or at this position.
+    /// Whether this position includes everything that `other` includes.
     pub fn covers(&self, other: &Self) -> bool {
         self.seq >= other.seq && self.event >= other.event
     }
 
-    /// The later of both positions, for each source.
+    /// Returns the later of both positions, separately for the ledger and the event table.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         let book = if self.seq >= other.seq { self } else { other };
         Self { event: self.event.max(other.event), ..book }
     }
 
-    /// The earlier of both positions, for each source.
+    /// Returns the earlier of both positions, separately for the ledger and the event table.
     #[must_use]
     pub fn meet(self, other: Self) -> Self {
         let book = if self.seq <= other.seq { self } else { other };
         Self { event: self.event.min(other.event), ..book }
     }
 
-    /// This position after a transfer of the given batch.
+    /// Returns this position after a transfer with the number `seq` in the given batch.
     #[must_use]
     pub fn after_transfer(self, seq: i64, batch: &str) -> Self {
         Self { seq, batch: batch.as_bytes().try_into().unwrap_or(self.batch), ..self }
@@ -54,7 +54,8 @@ impl BookPosition {
 impl fmt::Display for BookPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fmt::Error);
-        // The end of a transaction is written as the beginning of the next transaction.
+        // The end of a transaction is written as the beginning of the next transaction, because the text form has no
+        // end marker.
         let (xid, event) = match self.event {
             Position { seq, event: i64::MAX } => (seq + 1, 0),
             Position { seq, event } => (seq, event),
@@ -64,7 +65,7 @@ impl fmt::Display for BookPosition {
     }
 }
 
-/// Error for a text that is not a position.
+/// Error for a text that is not a valid position.
 #[derive(Debug, thiserror::Error)]
 #[error("not a position")]
 pub struct InvalidPosition;

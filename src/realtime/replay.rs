@@ -1,7 +1,7 @@
-//! Replays the events that a subscription missed, from the recent events of its topic or from the database.
+//! Replays the events that a subscription has missed, from memory or from the database.
 //!
-//! Events that are read from the database join the recent events of their topic. So when clients reconnect after a
-//! restart, the database is read once per topic, not once per client.
+//! Events that were read from the database are added to the recent events of their topic in memory. So if many clients
+//! reconnect after a restart, the database is read once for each topic, not once for each client.
 
 use std::sync::Arc;
 
@@ -16,27 +16,27 @@ use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
 use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Maximum number of transfers, and of events, that are read at once.
+/// Maximum number of transfers, and of events, that are read from the database at once.
 const PAGE_MAX: i64 = 250;
 
-/// Progress of a replay.
+/// Result of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The subscription is up to date, and gets events as they happen.
+    /// The subscription is up to date, and receives further events as they happen.
     Live,
-    /// The outbox is full. The replay continues from this position once the outbox has drained.
+    /// The outbox of the client is full. The replay must continue from this position once the outbox is empty.
     Behind(BookPosition),
 }
 
-/// Events between two positions, oldest first.
+/// The events of a topic between two positions, oldest first.
 struct Page {
     deliveries: Vec<Arc<Delivery>>,
-    /// Position up to which the page is complete.
+    /// Position up to which the page contains all events.
     until: BookPosition,
 }
 
 impl Hub {
-    /// Continues a subscription that is behind, until it is up to date or its outbox is full.
+    /// Sends missed events to a subscription, until it is up to date or the outbox of its client is full.
     pub(super) async fn replay(
         &self,
         topic: &Topic,
@@ -71,7 +71,7 @@ impl Hub {
                 }
             }
             drop(reading);
-            // The page is too old to join the recent events, so only this subscriber gets it.
+            // The page is too old to be added to the recent events, so it is sent only to this subscriber.
             let mut behind = subscriber.at(position);
             for delivery in &page.deliveries {
                 if behind.push(delivery, false) != Pushed::Queued {
@@ -84,7 +84,8 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a topic after `after`, up to `until` or until they exceed the bytes that a topic keeps.
+    /// Reads the events of a topic after `after`, up to `until` or until they have more bytes than a topic keeps in
+    /// memory.
     async fn read_pages(
         &self,
         topic: &Topic,
@@ -102,8 +103,8 @@ impl Hub {
         Ok(all)
     }
 
-    /// The accounts that the feed finds for a topic. Delivered transfers are visible to the feed, so the accounts of
-    /// all transfers up to a delivered position are included.
+    /// Returns the accounts that the feed finds for a topic. The feed sees all transfers that were delivered, so no
+    /// account of a delivered transfer is missing.
     async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
         match (&topic.transfers, self.topic(&topic.name)) {
             (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,
@@ -111,7 +112,7 @@ impl Hub {
         }
     }
 
-    /// Reads at most a page of the events of a topic after `after`.
+    /// Reads at most a page of the events of a topic after the position `after`.
     async fn read(&self, topic: &Topic, after: BookPosition, until: BookPosition) -> Result<Page> {
         let pool = &self.tail().book().pool;
         let found = self.found_accounts(topic).await?;
@@ -136,7 +137,8 @@ impl Hub {
         };
         let mut reached = after.join(until);
         let rows = if is_full(&rows) {
-            // The page may have only some legs of its last transfer, which therefore comes with the next page.
+            // The page may have only some rows of its last transfer. They are removed here, and come with the next
+            // page.
             let rows = without_last_transfer(rows);
             reached = after_rows(&rows, reached);
             rows
@@ -157,7 +159,7 @@ impl Hub {
             let event = events.last().map_or(Position::default(), |event| event.position);
             reached.event = event;
         }
-        // The events follow all transfers of the page: order matters only within each source.
+        // The events are placed after all transfers of the page. Only the order within each source matters to clients.
         let events = events.iter().filter_map(|event| delivery_of(event, reached));
         deliveries.extend(events.map(Arc::new));
         Ok(Page { deliveries, until: reached })
@@ -168,7 +170,7 @@ fn is_full<T>(items: &[T]) -> bool {
     i64::try_from(items.len()).is_ok_and(|count| count >= PAGE_MAX)
 }
 
-/// Removes the rows of the last transfer, unless there is no other transfer.
+/// Removes the rows of the last transfer, unless it is the only transfer.
 fn without_last_transfer(mut rows: Vec<SealedRow>) -> Vec<SealedRow> {
     let Some(last) = rows.last().map(|last| last.row.transfer_id()) else { return rows };
     let keep = rows.partition_point(|row| row.row.transfer_id() < last);
@@ -182,7 +184,8 @@ fn after_rows(rows: &[SealedRow], reached: BookPosition) -> BookPosition {
     rows.last().map_or(reached, |last| reached.after_transfer(last.row.seq, &last.batch))
 }
 
-/// Pushes the recent events after a position. If all of them fit into the outbox, the subscription is up to date.
+/// Pushes the recent events after a position to a subscriber. If all of them fit into the outbox, the subscription is
+/// up to date.
 fn catch_up(
     state: &mut TopicState,
     subscriber: &mut NewSubscriber,

@@ -1,4 +1,4 @@
-//! Retention: events that move no money are deleted after `--event-retention`.
+//! Retention of events: events that move no money are deleted when they are older than `--event-retention`.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::ledger::tail::{self, Tail};
 /// Interval at which old events are deleted.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Maximum number of events that one transaction deletes.
+/// Maximum number of events that are deleted in one transaction.
 const EVENTS_MAX: i32 = 5_000;
 
-/// Deletes old events until the program stops. Several processes may do this; each deletes what the others have left.
+/// Deletes old events until the program stops. Several processes may do this at the same time; each deletes events that
+/// the others have not deleted yet.
 pub async fn run(
     tail: Tail,
     retention: Duration,
@@ -31,7 +32,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Deletes every event that is older than the retention, and returns the number of deleted events.
+/// Deletes all events that are older than `retention`. Returns the number of deleted events.
 pub async fn prune(tail: &Tail, retention: Duration) -> sqlx::Result<i64> {
     let mut total = 0;
     loop {

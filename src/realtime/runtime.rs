@@ -1,16 +1,16 @@
-//! A separate runtime for the WebSocket connections. If thousands of connections have work at once, requests do not
-//! wait behind them in the same queue, because the operating system shares the cores between the threads of both
+//! A separate asynchronous runtime for WebSocket connections. If thousands of connections have work at once, HTTP
+//! requests do not wait behind it in the same queue, because the operating system divides the cores between both
 //! runtimes.
 
 use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The runtime lives as long as the process, because database connections that were opened on it outlive the server
-/// that opened them.
+/// The runtime is never stopped. Database connections that were opened on it can be in use longer than the server that
+/// opened them.
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
-/// The runtime of WebSocket connections and of the hub that feeds them.
+/// Returns the runtime of the WebSocket connections and of the hub that sends them events.
 pub fn sockets_runtime() -> &'static Handle {
     let start = || {
         let runtime = Builder::new_multi_thread().thread_name("sockets").enable_all().build();

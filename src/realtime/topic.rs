@@ -1,4 +1,4 @@
-//! The subscribers of a topic, and its recent events.
+//! State of a topic: its subscribers and its recent events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use super::message::Viewer;
 use super::outbox::{Outbox, OutgoingEvent, Pushed, SubscriptionId};
 use super::position::BookPosition;
 
-/// Maximum number of bytes of recent events that a topic keeps. Clients that reconnect get them without a read from the
-/// database.
+/// Maximum number of bytes of recent events that a topic keeps in memory. Clients that reconnect receive these without
+/// a read from the database.
 pub(super) const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// A subscription to one topic.
+/// A subscription of a connection to a topic.
 #[derive(Debug, Clone)]
 pub(super) struct Subscriber {
     pub id: SubscriptionId,
     pub outbox: Arc<Outbox>,
     pub format: FrameFormat,
     pub viewer: Viewer,
-    /// Selects only events about this player.
+    /// Limits the subscription to events about this player.
     pub player: Option<Arc<str>>,
-    /// Position up to which the subscriber has everything.
+    /// Position up to which the subscriber has received everything.
     pub position: BookPosition,
 }
 
 impl Subscriber {
-    /// Pushes an event, unless the subscriber has it already.
+    /// Adds an event to the subscriber's outbox, unless the subscriber has received it already.
     pub(super) fn push(&mut self, delivery: &Delivery, is_live: bool) -> Pushed {
         if !delivery.is_after(&self.position) {
             return Pushed::Queued;
@@ -51,18 +51,19 @@ impl Subscriber {
     }
 }
 
-/// Subscribers and recent events of a topic.
+/// State of a topic: its subscribers and its recent events.
 #[derive(Debug)]
 pub(super) struct TopicState {
-    /// Subscribers that are up to date.
+    /// Subscribers that are up to date, and receive events as they happen.
     pub live: Vec<Subscriber>,
-    /// Subscribers that are behind.
+    /// Subscribers that have missed events, and must catch up.
     pub behind: Vec<(Arc<Outbox>, SubscriptionId)>,
-    /// Every event after `since`, oldest first.
+    /// All events after the position `since`, oldest first.
     recent: VecDeque<Arc<Delivery>>,
     recent_bytes: usize,
     since: BookPosition,
-    /// Held while older events are read from the database, so that each event is read once for all subscribers.
+    /// Lock that is held while older events are read from the database. Other subscribers that need them wait, instead
+    /// of reading the same events again.
     pub reading: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -86,13 +87,13 @@ impl TopicState {
         !self.behind.is_empty() || !self.live.is_empty()
     }
 
-    /// The recent events after a position, which must not be before `since`.
+    /// Returns the recent events after a position, which must not be earlier than `since`.
     pub(super) fn after(&self, position: BookPosition) -> impl Iterator<Item = &Arc<Delivery>> {
         self.recent.iter().filter(move |delivery| delivery.is_after(&position))
     }
 
-    /// Pushes an event to every live subscriber. Subscribers whose outbox is full fall behind. `from` is a position up
-    /// to which all live subscribers have everything.
+    /// Pushes an event to every live subscriber. A subscriber whose outbox is full falls behind. All live subscribers
+    /// have received everything up to `from`.
     pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: BookPosition) {
         let Self { live, behind, .. } = self;
         live.retain_mut(|subscriber| match subscriber.push(delivery, true) {
@@ -118,8 +119,8 @@ impl TopicState {
         }
     }
 
-    /// Adds older events before the recent events. Returns whether they were added: they must end where the recent
-    /// events begin, and there must be room for them.
+    /// Adds older events in front of the recent events. Returns false, and adds nothing, if they do not end where the
+    /// recent events begin or if there is no room for them.
     pub(super) fn extend_back(
         &mut self,
         since: BookPosition,
@@ -141,23 +142,23 @@ impl TopicState {
     /// Adds a subscriber that is up to date.
     pub(super) fn add_live(&mut self, subscriber: Subscriber) {
         if self.live.is_empty() {
-            // Most topics have one subscriber.
+            // Most topics have only one subscriber, so no room is reserved for more.
             self.live.reserve_exact(1);
         }
         self.live.push(subscriber);
     }
 
-    /// Ends a subscription, whether it is live or behind.
+    /// Removes a subscriber, whether it is up to date or behind.
     pub(super) fn remove(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
         let is_subscriber = |own: &Subscriber| own.id == id && Arc::ptr_eq(&own.outbox, outbox);
-        // The order of the subscribers does not matter, and many may leave at once.
+        // The order of the subscribers does not matter, and `swap_remove` is fast when many subscribers leave at once.
         match self.live.iter().position(is_subscriber) {
             Some(index) => drop(self.live.swap_remove(index)),
             None => self.caught_up(outbox, id),
         }
     }
 
-    /// Removes a subscriber from those that are behind.
+    /// Removes a subscriber from the list of those that are behind.
     pub(super) fn caught_up(&mut self, outbox: &Arc<Outbox>, id: SubscriptionId) {
         let is_subscriber = |(other, other_id): &(Arc<Outbox>, SubscriptionId)| {
             *other_id == id && Arc::ptr_eq(other, outbox)
@@ -167,7 +168,7 @@ impl TopicState {
         }
     }
 
-    /// Wakes the sessions of all live subscribers.
+    /// Wakes the sessions of all subscribers that are up to date, so that they send what was pushed.
     pub(super) fn wake(&self) {
         for subscriber in &self.live {
             subscriber.outbox.wake();

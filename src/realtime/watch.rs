@@ -1,7 +1,7 @@
-//! Watches: subscriptions of streams other than a WebSocket, each to a single topic.
+//! Watches: subscriptions of gRPC streams. Each watch subscribes to a single topic.
 //!
-//! A watch has an outbox like a connection. If the client does not read, the watch falls behind, and continues from its
-//! position once the client reads again; so the client takes at most its budget of memory.
+//! Like a WebSocket connection, a watch has an outbox. If the client does not read, the watch falls behind, and
+//! continues from its position when the client reads again. So a slow client takes a bounded amount of memory.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -25,51 +25,51 @@ use super::replay::Progress;
 use crate::auth::{Caller, PresentedCredential, Principal};
 use crate::error::{CredentialFault, Error, Result};
 
-/// Id of the only subscription of a watch.
+/// Id of the subscription of a watch, which has only this one subscription.
 const ONLY: SubscriptionId = SubscriptionId(0);
 
-/// Bytes of events that are taken from the outbox in one batch.
+/// Number of bytes of events that are taken from the outbox at once.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Maximum number of bytes that wait for a client. The limit is small, because a stream that falls behind replays the
-/// events that it missed.
+/// Maximum number of bytes that wait for the client of a watch. A small limit suffices, because a watch that falls
+/// behind replays the events that it has missed.
 const QUEUE_BYTES_MAX: usize = 16 * 1024;
 
-/// Delay before missed events that could not be read are read again.
+/// Pause before missed events are read again, after they could not be read.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Client of a watch.
+/// The client of a watch.
 #[derive(Debug)]
 pub struct Watcher {
     pub caller: Caller,
-    /// The credential that the stream depends on.
+    /// The credential with which the client has opened the stream; the watch ends if it is revoked.
     pub presented: Option<PresentedCredential>,
     pub address: Option<IpAddr>,
-    /// Cancelled when the client's connection is about to close.
+    /// Token that is cancelled when the client's connection is about to close.
     pub closing: CancellationToken,
 }
 
-/// An event of a watched topic: its position, and its data as JSON.
+/// An event of a watched topic: its position, and its data as JSON text.
 #[derive(Debug)]
 pub struct WatchedEvent {
     pub position: BookPosition,
     pub data: Utf8Bytes,
 }
 
-/// A subscription to one topic, which ends when it is dropped.
+/// A subscription to a topic, which ends when the watch is dropped.
 pub struct Watch {
     realtime: Realtime,
     watcher: Watcher,
     topic: Topic,
     outbox: Arc<Outbox>,
     taken: VecDeque<Outgoing>,
-    /// Position from which the watch has to catch up; `None` if it is up to date.
+    /// Position from which the watch must catch up; `None` if it is up to date.
     behind: Option<BookPosition>,
     _permit: Permit,
 }
 
 impl Realtime {
-    /// Watches a topic from a position on. The caller has been authorized.
+    /// Subscribes to a topic, beginning after a position. The caller must have been authorized for the topic before.
     pub async fn watch(&self, topic: &str, after: &str, watcher: Watcher) -> Result<Watch> {
         let after = self.hub.continuation(after).await?;
         let (topic, _) = self.hub.topic(topic).ok_or(Error::NotFound("topic"))?;
@@ -86,7 +86,7 @@ impl Realtime {
             _permit: permit,
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
-        // From here on, dropping the watch ends the subscription.
+        // From here on, dropping `watch` ends the subscription, also if one of the next steps fails.
         if let Some(presented) = &watch.watcher.presented {
             let caller = &watch.watcher.caller;
             let now = self.register_credential(&watch.outbox, caller, presented).await?;
@@ -131,7 +131,7 @@ impl Watch {
         }
     }
 
-    /// Time until the credential expires; `None` if it does not expire.
+    /// Returns the time until the credential expires, or `None` if it does not expire.
     fn time_to_expiry(&self) -> Option<Duration> {
         let Principal::User(user) = self.watcher.caller.principal() else { return None };
         Some(Duration::try_from(user.expires_at - OffsetDateTime::now_utc()).unwrap_or_default())

@@ -176,8 +176,8 @@ metrics! {
 
     /// Number of further transfers for which the partitions of the ledger have room.
     gauge wallet_ledger_partition_room_transfers;
-    /// Number of transfers that a new partition of the ledger can hold. Another one is created when the last one is
-    /// half full.
+    /// Number of transfers that a partition of the ledger can hold. The next partition is created when the last is half
+    /// full.
     gauge wallet_ledger_partition_size_transfers;
 
     /// Number of transfers or events that a durable reader of the ledger has not read yet.

@@ -1,11 +1,11 @@
 //! Throttling of attempts, such as logins: by account, by address, or by both together.
 //!
-//! An attempt is counted before its password is checked, so that many concurrent attempts gain nothing over sequential
-//! ones; [`record_success`] takes a successful attempt back. After several failures each further attempt has to wait,
-//! twice as long each time, and counted attempts expire gradually. The limit for an account and address together stops
-//! a client that guesses the password of that account. The wider limits, for an account or an address alone, stop
-//! guesses from many addresses or at many accounts; they are higher, so that they do not stop an honest user behind the
-//! same address.
+//! An attempt is counted before its password or key is checked, so many concurrent attempts gain nothing over
+//! sequential attempts. [`record_success`] takes a successful attempt back. After several failures each further attempt
+//! has to wait, twice as long each time, and counted attempts expire gradually. The limit for an account and address
+//! together stops a client that guesses the password of that account. The wider limits, for an account or an address
+//! alone, stop guesses from many addresses or at many accounts. They are higher, so that they do not stop an honest
+//! user behind the same address.
 
 mod sql;
 

@@ -1,5 +1,5 @@
-//! The delivery job: sends the pending deliveries of one subject to one webhook, in order, until none is left or an
-//! attempt fails.
+//! The delivery job: sends the pending deliveries of a subject (a wallet or a user) to a webhook, in order, until there
+//! is none left or an attempt fails.
 
 use std::time::{Duration, Instant};
 
@@ -19,23 +19,24 @@ use crate::ids::WebhookId;
 use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceContext, in_trace_if_sampled};
 
-/// Time after which a job enqueues itself again, so that other jobs can run.
+/// Time after which a job ends and enqueues its successor, so that other jobs get a turn.
 const RUN_MAX: Duration = Duration::from_secs(20);
 
-/// Sends the pending deliveries of a subject to a webhook.
+/// A job that sends the pending deliveries of a subject to a webhook.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeliverWebhook {
     webhook: WebhookId,
-    /// Named `wallet` in jobs that earlier versions have enqueued.
+    /// Named `wallet` in jobs that earlier versions of the program have enqueued.
     #[serde(alias = "wallet")]
     subject: Subject,
 }
 
 impl DeliverWebhook {
-    /// Identifier of the job, and label of its metrics.
+    /// Identifier of this kind of job, and its label in metrics.
     pub const QUEUE: &'static str = "webhook_deliver";
 
-    /// Maximum number of attempts. With the exponential backoff of the queue, the last one is a day after the first.
+    /// Maximum number of attempts at a delivery. With the exponential backoff of the job queue, the last attempt is a
+    /// day after the first.
     pub const ATTEMPTS_MAX: i16 = 13;
 }
 
@@ -50,7 +51,7 @@ impl TaskHandler for DeliverWebhook {
     }
 }
 
-/// Span of a delivery, in the trace of the request that caused the event.
+/// Creates the span of a delivery. It belongs to the trace of the request that caused the event.
 fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span {
     let Some(trace) = next.trace_id.map(TraceContext::caused_by) else { return Span::current() };
     in_trace_if_sampled(&trace, || {
@@ -68,35 +69,35 @@ fn delivery_span(webhook: WebhookId, next: &delivery::sql::NextDelivery) -> Span
     })
 }
 
-/// Host of a URL; its path and query may be secret.
+/// Returns the host of a URL. The other parts are not logged, because they may contain secrets.
 fn host_of(url: &str) -> Option<String> {
     Url::parse(url).ok()?.host_str().map(str::to_owned)
 }
 
-/// Failure of sending a delivery.
+/// Reason why a delivery could not be sent or was not accepted.
 struct SendFailure {
-    /// Text for the owner of the webhook, which reveals nothing about the operator's network.
+    /// Text that the owner of the webhook sees. It reveals nothing about the operator's network.
     error: String,
-    /// Cause, for the operator.
+    /// Cause for the operator, in more detail.
     cause: String,
 }
 
-/// Outcome of sending a delivery.
+/// Outcome of sending a delivery once.
 struct SendOutcome {
-    /// Status of the response, if there was one.
+    /// HTTP status of the response, if there was a response.
     status: Option<u16>,
-    /// Time until the response or the failure.
+    /// Time until the response arrived or the attempt failed.
     elapsed: Duration,
     failure: Option<SendFailure>,
 }
 
-/// Next step of a delivery job after an attempt.
+/// Next step of the delivery job after an attempt.
 enum NextStep {
-    /// Send the next delivery.
+    /// Send the next delivery in this job.
     Continue,
-    /// End this job, so that other jobs can run; a new job sends the remaining deliveries.
+    /// End this job, so that other jobs get a turn. A new job sends the remaining deliveries.
     Requeue,
-    /// Retry the delivery after the backoff of the job.
+    /// End this job with an error, so that the job queue repeats it after its backoff.
     Retry { cause: String },
 }
 
@@ -108,7 +109,8 @@ impl Webhooks {
         attempt: JobAttempt,
     ) -> Result<()> {
         let started = Instant::now();
-        // The attempts of the job count for its first delivery; each later delivery begins with its first attempt.
+        // The job queue counts the attempts of the job, which belong to its first delivery. Each later delivery begins
+        // with its first attempt.
         let (mut attempt, mut is_first) = (attempt, true);
         loop {
             let mut db = self.db.acquire("webhook.next").await?;
@@ -137,7 +139,7 @@ impl Webhooks {
             drop(slot);
             match step {
                 NextStep::Continue => {}
-                // A later delivery failed: a new job counts its attempts from one.
+                // If a later delivery failed, a new job is enqueued, which counts the attempts at this delivery from 1.
                 NextStep::Retry { cause } if is_first => {
                     return Err(jobs::retry(format!("attempt {}: {cause}", attempt.number)));
                 }
@@ -150,7 +152,8 @@ impl Webhooks {
         }
     }
 
-    /// Enqueues the job again with a delay, so that it does not occupy a worker. The run does not count as an attempt.
+    /// Ends this run of the job and enqueues another after a delay, so that waiting does not occupy a worker. This run
+    /// does not count as an attempt.
     async fn defer(
         &self,
         db: &mut sqlx::PgConnection,
@@ -165,7 +168,7 @@ impl Webhooks {
         Ok(tx.commit().await?)
     }
 
-    /// Sends one delivery and records the outcome.
+    /// Sends a delivery once and records the outcome.
     async fn attempt(
         &self,
         job: &DeliveryJob<'_>,
@@ -196,14 +199,15 @@ impl Webhooks {
         }
         if attempt.is_last {
             log_dead(job, next);
-            // This job has used up its attempts, so the later deliveries need a new job.
+            // This job has used up its attempts, so later deliveries need a new job if they fail.
             job.enqueue(&mut db).await?;
             return Ok(NextStep::Continue);
         }
         Ok(NextStep::Retry { cause })
     }
 
-    /// Pauses a webhook whose receiver did not respond promptly. `timeouts` is the number of earlier timeouts in a row.
+    /// Pauses a webhook whose receiver did not respond promptly. `timeouts` is the number of consecutive timeouts
+    /// before this.
     async fn pause(
         &self,
         db: &mut sqlx::PgConnection,
@@ -230,7 +234,7 @@ impl Webhooks {
         let (status, failure) = match self.request(next) {
             Err(why) => (None, Some(SendFailure::unreachable(format!("the URL {why}")))),
             Ok(request) => match request.send().await {
-                // The body of the response is not read: it could be endless.
+                // The body of the response is not read, because it could be endless.
                 Ok(response) => {
                     let status = response.status();
                     Span::current().record("http.response.status_code", status.as_u16());
@@ -246,7 +250,7 @@ impl Webhooks {
         SendOutcome { status, elapsed: started.elapsed(), failure }
     }
 
-    /// Builds the signed request.
+    /// Builds the signed request for a delivery.
     fn request(
         &self,
         next: &delivery::sql::NextDelivery,

@@ -1,4 +1,5 @@
-//! Events that webhooks receive: an event for each wallet that a transfer involves, and the events that slices publish.
+//! Events that are sent to webhooks: an event for each wallet that a transfer involves, and events that modules
+//! publish.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,10 +18,10 @@ use crate::ledger::transfer::TransferKind;
 use crate::realtime::Message;
 use crate::wallet::transfer::{Note, wallet_of};
 
-/// Name of the event of a crossed alert.
+/// Name of the event that a balance has crossed the threshold of an alert.
 pub(super) const ALERT_CROSSED: &str = "alert.crossed";
 
-/// Every event that a webhook can subscribe to; `*` stands for all of them.
+/// Every event that a webhook can subscribe to. `*` stands for all of them.
 pub const EVENTS: &[&str] = &[
     "*",
     ALERT_CROSSED,
@@ -54,21 +55,22 @@ pub const EVENTS: &[&str] = &[
     "wallet.unfrozen",
 ];
 
-/// Name of a published event that webhooks receive.
+/// Returns the name under which webhooks receive a published event, or `None` if webhooks do not receive it.
 pub(super) fn published_name(kind: &str) -> Option<&'static str> {
     let is_published =
         ["entitlement.", "game.", "order."].iter().any(|prefix| kind.starts_with(prefix));
     EVENTS.iter().copied().find(|name| is_published && *name == kind)
 }
 
-/// Name of the event of a kind of transfer.
+/// Returns the name of the event that a transfer of this kind causes. `*` means that only webhooks that subscribe to
+/// all events receive it.
 pub(super) fn event_name(kind: TransferKind) -> &'static str {
     match kind {
         TransferKind::Open => "wallet.opened",
         TransferKind::Close => "wallet.closed",
         TransferKind::Freeze => "wallet.frozen",
         TransferKind::Unfreeze => "wallet.unfrozen",
-        // Moves money only between system accounts.
+        // Moves money only between accounts of the system, so it involves no wallet.
         TransferKind::Tax => "*",
         kind => EVENTS
             .iter()
@@ -77,7 +79,7 @@ pub(super) fn event_name(kind: TransferKind) -> &'static str {
     }
 }
 
-/// The wallets that a transfer involves, each once.
+/// Returns the wallets that a transfer involves, without repetition.
 pub(super) fn wallets_of(row: &BookRow) -> Vec<WalletId> {
     let mut wallets: Vec<WalletId> =
         [row.debit, row.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
@@ -93,7 +95,7 @@ struct EventBody<'a, D> {
     data: D,
 }
 
-/// A transfer, as a wallet that it involves sees it.
+/// A transfer, from the point of view of a wallet that it involves.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WalletEventData<'a> {
     #[schema(example = "1")]
@@ -104,10 +106,10 @@ pub(super) struct WalletEventData<'a> {
     transfer: String,
     #[schema(value_type = TransferKind)]
     kind: &'a str,
-    /// The paying wallet; null for the outside world.
+    /// The paying wallet; null if the money comes from outside the system.
     #[schema(required)]
     from: Option<String>,
-    /// The receiving wallet; null for the outside world.
+    /// The receiving wallet; null if the money leaves the system.
     #[schema(required, example = "1")]
     to: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
@@ -116,7 +118,7 @@ pub(super) struct WalletEventData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 1099.00)]
     available: Option<Box<RawValue>>,
-    /// The transfer that it completes or refunds.
+    /// Id of the earlier transfer that this transfer completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     linked: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,19 +129,19 @@ pub(super) struct WalletEventData<'a> {
     metadata: Option<Box<RawValue>>,
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
-    /// The alert, in an event of a crossed alert.
+    /// The crossed alert, in the event `alert.crossed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     alert: Option<CrossedAlert>,
 }
 
-/// An alert whose threshold was crossed.
+/// A balance alert whose threshold was crossed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CrossedAlert {
     #[schema(example = "3")]
     pub(super) id: String,
     #[schema(value_type = AlertDirection)]
     pub(super) direction: &'static str,
-    /// The threshold.
+    /// The threshold of the alert.
     #[schema(value_type = f64, example = 10.00)]
     pub(super) line: Box<RawValue>,
 }
@@ -155,12 +157,12 @@ fn to_json(kind: &str, at: OffsetDateTime, data: impl Serialize) -> Result<Strin
     body.map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// The JSON body of a published event.
+/// Returns the JSON body that webhooks receive for a published event.
 pub(super) fn message_body(event: &str, message: &Message) -> Result<String> {
     to_json(event, message.at, &message.data)
 }
 
-/// The JSON body of an event of a wallet.
+/// Returns the JSON body that webhooks receive for an event of a wallet.
 pub(super) fn event_body(
     event: &str,
     row: &BookRow,

@@ -1,6 +1,7 @@
-//! Webhooks: signed POST requests that inform a receiver about events, in order and with retries for a day.
+//! Webhooks: signed POST requests that inform a receiver about events, in order, and are retried for a day.
 //!
-//! Durable readers of the book insert the deliveries ([`fan_out`]), and jobs send them ([`deliver`]).
+//! When transfers are committed, durable readers of the ledger insert deliveries ([`fan_out`]). Jobs send them
+//! ([`deliver`]).
 //!
 //! | effect of a receiver that is down or slow | bounded by |
 //! |---|---|
@@ -8,7 +9,8 @@
 //! | delays other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
 //! | keeps timing out | a pause that doubles each time ([`pause`]) |
 //!
-//! A webhook ends with its owner: after the owner's API key is revoked, deliveries are neither recorded nor sent.
+//! A webhook works only while its owner exists: after the owner's API key is revoked, its deliveries are neither
+//! recorded nor sent.
 
 mod alert;
 mod deliver;
@@ -46,13 +48,14 @@ pub use self::deliver::DeliverWebhook;
 pub use self::delivery::{DeliveryState, WebhookDelivery};
 pub use self::event::EVENTS;
 
-/// Id of the book whose transfers are delivered.
+/// Id of the ledger whose transfers are sent to webhooks.
 const BOOK: i32 = 1;
 
-/// Maximum number of deliveries of one replay.
+/// Maximum number of deliveries that a replay sends again.
 const REPLAY_MAX: i64 = 10_000;
 
-/// Maximum number of webhooks of a caller with `wallet:read`. Each transfer is matched against every webhook.
+/// Maximum number of webhooks of a caller with `wallet:read`. It is limited because each transfer is matched against
+/// every webhook.
 const WEBHOOKS_MAX: usize = 100;
 
 /// Maximum number of webhooks of any other caller.
@@ -64,12 +67,12 @@ pub struct WebhookArgs {
     /// Allow webhooks to private and loopback addresses, for development or for receivers in the same network.
     #[arg(long, env = "REVWALLET_WEBHOOK_ALLOW_PRIVATE", global = true)]
     pub webhook_allow_private: bool,
-    /// How long finished deliveries stay in the log.
+    /// Time for which finished deliveries stay in the log.
     #[arg(long, env = "REVWALLET_WEBHOOK_LOG_LIFETIME", global = true, default_value = "30d", value_parser = settings::whole_seconds)]
     pub webhook_log_lifetime: Duration,
 }
 
-/// The operations on webhooks. Cheap to clone.
+/// Operations on webhooks. Cheap to clone.
 #[derive(Clone)]
 pub struct Webhooks(Arc<WebhooksParts>);
 
@@ -92,13 +95,13 @@ pub struct WebhooksParts {
     slots: slots::Slots,
 }
 
-/// A webhook, as its owner sees it.
+/// A webhook, in the form in which its owner sees it.
 #[derive(Debug)]
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
     pub events: Vec<String>,
-    /// The signing secret; only present after its creation or rotation.
+    /// The signing secret. It is present only in the response that creates or rotates it.
     pub secret: Option<String>,
     pub created_at: OffsetDateTime,
     pub replayed: bool,
@@ -112,15 +115,15 @@ impl From<sql::WebhookRow> for Webhook {
 }
 
 impl Webhook {
-    /// Returns the webhook for the response to its creation, or for a replay of that response. After a rotation the
-    /// secret is left out, because the first secret is no longer current.
+    /// Returns the webhook for the response that creates it, or for a repetition of that response. After a rotation,
+    /// the response omits the secret, because the first secret is no longer valid.
     fn created(row: sql::WebhookRow, replayed: bool) -> Self {
         let secret = row.rotated_at.is_none().then(|| row.secret.clone());
         Self { secret, replayed, ..Self::from(row) }
     }
 }
 
-/// The caller that a webhook must belong to; `None` for an admin, which may see and delete every webhook.
+/// Returns the caller that a webhook must belong to, or `None` for an admin, which may see and delete every webhook.
 fn required_owner(caller: &Caller) -> Option<&str> {
     (!caller.has_scope(Scope::Admin)).then(|| caller.name())
 }
@@ -158,7 +161,7 @@ impl Webhooks {
         })))
     }
 
-    /// Creates a webhook, with a random secret if none is given.
+    /// Creates a webhook. Generates a random secret if the caller provides none.
     pub async fn create(
         &self,
         url: &str,
@@ -188,14 +191,14 @@ impl Webhooks {
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut tx, caller.name(), url, events, &secret, key).await?;
-        // The key's hash contains the caller, so no other transaction can have used the key while this one holds the
-        // lock.
+        // The hash of the key includes the caller, whose lock this transaction holds. So no concurrent transaction can
+        // have inserted a webhook with this key.
         let row = created.ok_or(Error::Overloaded)?;
         tx.commit().await?;
         Ok(Webhook::created(row, false))
     }
 
-    /// The webhooks of the caller.
+    /// Returns the webhooks of the caller.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>> {
         caller.require_visibility()?;
         let mut db = self.db.snapshot("webhook.list").await?;
@@ -203,7 +206,8 @@ impl Webhooks {
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
 
-    /// A webhook of the caller, or any webhook for an admin; the webhook of another caller is answered 404.
+    /// Returns a webhook of the caller; an admin may get any webhook. For the webhook of another caller, the error is
+    /// 404.
     pub async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
         caller.require_visibility()?;
         let mut db = self.db.snapshot("webhook.get").await?;
@@ -211,7 +215,7 @@ impl Webhooks {
         row.map(Webhook::from).ok_or(Error::NotFound("webhook"))
     }
 
-    /// The deliveries of a webhook with an id below `before`, newest first.
+    /// Returns the deliveries of a webhook whose ids are below `before`, newest first.
     pub async fn deliveries(
         &self,
         id: WebhookId,
@@ -224,7 +228,7 @@ impl Webhooks {
         delivery::sql::list_deliveries(&mut db, id, before, limit).await
     }
 
-    /// Deletes a webhook and its log.
+    /// Deletes a webhook and its delivery log.
     pub async fn delete(&self, id: WebhookId, caller: &Caller) -> Result<()> {
         caller.require_visibility()?;
         let mut db = self.db.acquire("webhook.delete").await?;
@@ -232,7 +236,7 @@ impl Webhooks {
         if existed { Ok(()) } else { Err(Error::NotFound("webhook")) }
     }
 
-    /// Gives a webhook a new secret. For a day, deliveries are also signed with the previous secret. The response
+    /// Replaces the secret of a webhook. For a day, deliveries are also signed with the previous secret. The response
     /// contains the new secret, so not even an admin may rotate the secret of another caller's webhook.
     pub async fn rotate(
         &self,
@@ -251,7 +255,7 @@ impl Webhooks {
         Ok(Webhook { secret, replayed: !is_rotated, ..Webhook::from(row) })
     }
 
-    /// Sends a delivery again, or all deliveries since a moment. Returns their number.
+    /// Sends a delivery again, or all deliveries since a moment. Returns the number of these deliveries.
     pub async fn replay(
         &self,
         id: WebhookId,

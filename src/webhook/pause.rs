@@ -1,17 +1,18 @@
-//! Circuit breaker: a webhook whose receiver times out is paused, longer each time, until the receiver responds.
+//! Circuit breaker: if a receiver times out, its webhook is paused, longer each time, until the receiver responds
+//! again.
 
 use std::time::Duration;
 
-/// Pause after the first timeout; it doubles with each further timeout.
+/// Pause of a webhook after its first timeout; it doubles with each further timeout in a row.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 
-/// Longest pause.
+/// Longest pause of a webhook.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
-/// Longest attempt that counts as prompt: a receiver that takes longer keeps a worker waiting.
+/// Longest attempt that counts as prompt. A slower receiver blocks a worker meanwhile, so its webhook gets fewer slots.
 pub(super) const PROMPT: Duration = Duration::from_secs(3);
 
-/// Pause after this many timeouts in a row.
+/// Returns the pause of a webhook after this number of timeouts in a row.
 pub(super) fn pause_after(timeouts: u32) -> Duration {
     let doublings = timeouts.saturating_sub(1).min(16);
     (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)

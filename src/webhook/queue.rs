@@ -1,4 +1,5 @@
-//! Queues of the delivery jobs: one job per webhook and subject, a bounded number of queues per owner.
+//! Queues of the delivery jobs. There is at most one job per webhook and subject, and a limited number of queues per
+//! owner.
 
 use std::time::Duration;
 
@@ -11,11 +12,11 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 
-/// Number of queues of a webhook, and so the most deliveries to the webhook that are in flight at once.
+/// Number of queues of a webhook, and so the maximum number of deliveries that are sent to it at the same time.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
-/// Subject of a delivery: a wallet, a user or everyone. Deliveries of the same subject to the same webhook are sent in
-/// order.
+/// Subject of a delivery: the wallet or the user that the event is about, or everyone. Deliveries of the same subject
+/// to the same webhook are sent in order.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
 )]
@@ -24,7 +25,7 @@ const QUEUES_PER_WEBHOOK: i64 = 2;
 pub(super) struct Subject(i64);
 
 impl Subject {
-    /// Neither a wallet nor a user.
+    /// Subject of events that concern neither a wallet nor a user.
     pub(super) const EVERYONE: Self = Self(0);
 
     pub(super) const fn of_wallet(wallet: WalletId) -> Self {
@@ -49,7 +50,7 @@ impl Subject {
 pub(super) struct DeliveryJob<'a> {
     pub webhook: WebhookId,
     pub subject: Subject,
-    /// Name of the caller that the webhook belongs to.
+    /// Name of the caller that owns the webhook.
     pub owner: &'a str,
 }
 
@@ -58,8 +59,8 @@ impl DeliveryJob<'_> {
         json!({ "webhook": self.webhook, "subject": self.subject })
     }
 
-    /// Name of the job's queue. Jobs of the same queue run one after another. The webhooks of an owner share the
-    /// owner's queues.
+    /// Returns the name of the queue for this job. Jobs of the same queue run one after another. All webhooks of an
+    /// owner share the owner's queues.
     fn queue(&self) -> String {
         let of_webhook = self.subject.0.rem_euclid(QUEUES_PER_WEBHOOK);
         let lane = (self.webhook.0 * QUEUES_PER_WEBHOOK + of_webhook) % slots::lanes(self.owner);
@@ -70,7 +71,7 @@ impl DeliveryJob<'_> {
         format!("webhook-{}-{}", self.webhook, self.subject.0)
     }
 
-    /// Enqueues the job, unless it already waits.
+    /// Enqueues the job, unless the same job is waiting already.
     pub(super) async fn enqueue(&self, db: &mut PgConnection) -> Result<()> {
         jobs::enqueue(
             db,
@@ -83,8 +84,8 @@ impl DeliveryJob<'_> {
         .await
     }
 
-    /// Enqueues the successor of a job that has run without an attempt. The successor runs after `delay`, and counts
-    /// `attempts` as made.
+    /// Enqueues a job to replace a running job that could not make an attempt. The new job runs after `delay`, and
+    /// counts `attempts` as made already.
     pub(super) async fn defer(
         &self,
         db: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Signatures of Standard Webhooks: HMAC-SHA256 of id, timestamp and body.
+//! Signatures according to the Standard Webhooks specification: HMAC-SHA256 of id, timestamp and body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,21 +6,21 @@ use ring::hmac;
 
 use crate::secret::{self, Secret};
 
-/// Prefix of every secret; base64 follows.
+/// Prefix of every secret. The secret bytes follow in base64.
 const PREFIX: &str = "whsec_";
 
-/// Fewest bytes of a secret that the client provides.
+/// Minimum number of bytes of a secret that the client provides.
 const BYTES_MIN: usize = 24;
 
 /// Maximum number of bytes of a secret that the client provides.
 const BYTES_MAX: usize = 64;
 
-/// A new random secret.
+/// Returns a new random secret.
 pub(super) fn new_secret() -> String {
     format!("{PREFIX}{}", STANDARD.encode(secret::random_bytes()))
 }
 
-/// Whether a text is a valid secret.
+/// Whether a text is a valid signing secret.
 pub(super) fn is_valid_secret(text: &str) -> bool {
     decode(text).is_some_and(|bytes| (BYTES_MIN..=BYTES_MAX).contains(&bytes.len()))
 }
@@ -29,7 +29,7 @@ fn decode(secret: &str) -> Option<Vec<u8>> {
     STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()
 }
 
-/// Value of the header `webhook-signature`: one signature for each secret.
+/// Returns the value of the header `webhook-signature`, with a signature for each secret.
 pub(super) fn signatures(secrets: &[&str], id: &str, timestamp: i64, body: &str) -> String {
     let content = format!("{id}.{timestamp}.{body}");
     let sign = |secret: &&str| {
@@ -39,10 +39,11 @@ pub(super) fn signatures(secrets: &[&str], id: &str, timestamp: i64, body: &str)
     secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
 }
 
-/// Maximum age of a signature when its message arrives, in seconds, as Standard Webhooks recommends.
+/// Maximum age of a message when it arrives, in seconds, as Standard Webhooks recommends. It limits the replay of
+/// captured messages.
 const AGE_MAX_SECONDS: i64 = 5 * 60;
 
-/// A message with the headers that belong to its signature.
+/// A received message, and the headers that its signature depends on.
 #[derive(Debug)]
 pub(crate) struct SignedMessage<'a> {
     pub id: &'a str,
@@ -51,7 +52,7 @@ pub(crate) struct SignedMessage<'a> {
     pub body: &'a str,
 }
 
-/// Checks, as a receiver does, that a message was signed with a secret not long before `now`.
+/// Checks a message as its receiver does: it must be signed with this secret, and not much earlier or later than `now`.
 pub(crate) fn verify(message: &SignedMessage<'_>, secret: &Secret, now: i64) -> Result<(), String> {
     let SignedMessage { id, timestamp, signatures, body } = message;
     let signed_at: i64 =

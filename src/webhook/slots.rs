@@ -1,49 +1,54 @@
-//! Slots: limits on the concurrent deliveries of each owner in this process, which runs up to 256 jobs concurrently.
+//! Slots: limits on the number of deliveries of each owner that this process sends at the same time. The process runs
+//! up to 256 jobs at the same time.
 //!
 //! | the last attempt at the webhook | its owner has at most | all owners together |
 //! |---|---|---|
 //! | ended quickly | a slot for each of its queues ([`lanes`]) | all jobs |
 //! | was slow or timed out, or there was none | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
-//! Under pressure ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]) an owner gets only one slot, so that the last free slots
-//! go to owners without any. A job that gets no slot does not wait in its worker, but is enqueued again.
+//! If most slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the
+//! last free slots go to owners that have none. A job that gets no slot does not wait in its worker, but is enqueued
+//! again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum number of concurrent deliveries of a user.
+/// Maximum number of deliveries to the webhooks of a user that run at the same time.
 const LANES_OF_USER: i64 = 8;
 
-/// Maximum number of concurrent deliveries of an API key, or of all anonymous callers together.
+/// Maximum number of deliveries to the webhooks of an API key that run at the same time. The same limit applies to all
+/// anonymous callers together.
 const LANES_OF_OTHERS: i64 = 32;
 
-/// Maximum number of concurrent deliveries of one owner to webhooks that have not responded promptly.
+/// Maximum number of deliveries of an owner that run at the same time, to webhooks that did not respond promptly last
+/// time.
 const UNPROVEN_OF_OWNER_MAX: usize = 4;
 
-/// Maximum number of concurrent deliveries to webhooks that have not responded promptly.
+/// Maximum number of deliveries of all owners that run at the same time, to webhooks that did not respond promptly last
+/// time.
 const UNPROVEN_MAX: usize = 192;
 
-/// Number of concurrent deliveries to webhooks that have not responded promptly at which each owner is limited to one
-/// slot for such webhooks.
+/// Number of running deliveries to webhooks that did not respond promptly from which on each owner gets only one slot
+/// for such webhooks.
 const UNPROVEN_PRESSURE_MIN: usize = 96;
 
-/// Number of concurrent deliveries at which each owner is limited to one slot.
+/// Number of running deliveries from which on each owner gets only one slot.
 const PRESSURE_MIN: usize = 224;
 
-/// Shortest delay until a job without a slot runs again.
+/// Shortest delay until a job that got no slot runs again.
 const DEFERRAL_MIN: Duration = Duration::from_secs(1);
 
-/// Pause between two runs of deferred jobs of one owner, so that many of them do not keep the queue busy.
+/// Pause between the deferred jobs of an owner, so that many deferred jobs do not run again at the same time.
 const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 
-/// Longest delay until a job without a slot runs again.
+/// Longest delay until a job that got no slot runs again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners in memory at which owners without deliveries are removed.
+/// Number of owners in memory at which owners without running deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
-/// Number of queues of an owner. Jobs of one queue run one after another, in all processes together.
+/// Returns the number of queues of an owner. Jobs of the same queue run one after another, over all processes.
 pub(super) fn lanes(owner: &str) -> i64 {
     if owner.starts_with("user:") { LANES_OF_USER } else { LANES_OF_OTHERS }
 }
@@ -63,11 +68,11 @@ struct Occupied {
 struct OwnerSlots {
     total: usize,
     unproven: usize,
-    /// Moment at which the last deferred job of the owner runs again.
+    /// Time at which the owner's last deferred job will run again.
     deferred_until: Option<Instant>,
 }
 
-/// An occupied slot, which is freed when it is dropped.
+/// A taken slot. Dropping it makes the slot free again.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Slots,
@@ -76,7 +81,7 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// Takes a slot, or returns the delay after which the job should try again.
+    /// Takes a slot for a delivery of this owner, or returns the delay after which the job should run again.
     pub(super) fn take(&self, owner: &str, is_prompt: bool) -> Result<Slot, Duration> {
         let now = Instant::now();
         let mut occupied = self.lock();
@@ -110,7 +115,7 @@ impl Slots {
 }
 
 impl OwnerSlots {
-    /// Time until a job that got no slot runs again. Deferred jobs of the same owner run one after another.
+    /// Returns the delay until a job that got no slot runs again. Deferred jobs of the same owner are spread over time.
     fn defer(&mut self, now: Instant) -> Duration {
         let earliest = now + DEFERRAL_MIN;
         let next =

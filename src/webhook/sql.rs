@@ -1,4 +1,4 @@
-//! Statements of webhooks and their subscriptions.
+//! SQL statements of webhooks and of the events that they subscribe to.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{UserId, WebhookId};
 
-/// Whether there is a webhook or an alert, so that transfers produce events.
+/// Whether there is any webhook or alert. If there is none, transfers need not be turned into events.
 pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from webhook) or exists (select from alert) as "there!""#
@@ -19,20 +19,20 @@ pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Resul
     .await
 }
 
-/// Events that a webhook subscribes to, and the rights of its owner.
+/// The events that a webhook subscribes to, and the rights of its owner.
 pub(super) struct Subscription {
     pub id: WebhookId,
-    /// Name of the caller that the webhook belongs to.
+    /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Head of the book when the webhook was created; the webhook receives only later transfers.
+    /// Last transfer in the ledger when the webhook was created. The webhook receives only later transfers.
     pub from_seq: i64,
-    /// First transaction whose events the webhook receives; earlier transactions had ended when the webhook was
-    /// created.
+    /// First database transaction whose events the webhook receives. All earlier transactions had ended when the
+    /// webhook was created.
     pub from_xid: i64,
     pub events: Vec<String>,
-    /// The user that the webhook belongs to, if its owner is a user.
+    /// The user that owns the webhook; `None` if the owner is not a user.
     pub app_user: Option<UserId>,
-    /// Whether the owner may currently see every wallet.
+    /// Whether the owner currently has the right to see every wallet.
     pub sees_all: bool,
 }
 
@@ -43,7 +43,7 @@ impl Subscription {
     }
 }
 
-/// The subscriptions of all webhooks whose owner still exists.
+/// Returns the subscriptions of all webhooks whose owner still exists.
 pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscription>> {
     let rows = sqlx::query_as!(
         Subscription,
@@ -60,7 +60,7 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Records that a receiver responded, which ends a pause of the webhook.
+/// Records that a receiver has responded, and ends the pause of its webhook.
 pub(super) async fn record_response(
     db: &mut PgConnection,
     id: WebhookId,
@@ -77,7 +77,7 @@ pub(super) async fn record_response(
     Ok(())
 }
 
-/// Pauses a webhook. Returns `false` if a concurrent attempt has already counted this number of timeouts.
+/// Pauses a webhook. Returns false, and changes nothing, if a concurrent attempt has counted the same timeout already.
 pub(super) async fn pause(
     db: &mut PgConnection,
     id: WebhookId,
@@ -107,7 +107,8 @@ pub(super) struct WebhookRow {
     pub content_hash: Option<Uuid>,
 }
 
-/// Serializes the creation of webhooks of a caller until the transaction ends, so that their number can be checked.
+/// Locks a caller until the transaction ends, so that concurrent requests cannot create more webhooks than the caller
+/// may have.
 pub(super) async fn lock_owner(db: &mut PgConnection, caller: &str) -> Result<()> {
     sqlx::query!(
         "select pg_advisory_xact_lock(hashtextextended('webhook ' || $1::text, 0))",
@@ -118,7 +119,7 @@ pub(super) async fn lock_owner(db: &mut PgConnection, caller: &str) -> Result<()
     Ok(())
 }
 
-/// Inserts a webhook; `None` if the idempotency key was used before.
+/// Inserts a webhook. Returns `None` if the idempotency key was used before.
 pub(super) async fn create(
     db: &mut PgConnection,
     caller: &str,
@@ -143,7 +144,7 @@ pub(super) async fn create(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The webhook that was created with this idempotency key.
+/// Returns the webhook that was created with this idempotency key.
 pub(super) async fn find_by_key(db: &mut PgConnection, key: Uuid) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
         WebhookRow,
@@ -154,7 +155,7 @@ pub(super) async fn find_by_key(db: &mut PgConnection, key: Uuid) -> Result<Opti
     Ok(row.fetch_optional(db).await?)
 }
 
-/// The webhooks of a caller.
+/// Returns the webhooks of a caller.
 pub(super) async fn list(db: &mut PgConnection, caller: &str) -> Result<Vec<WebhookRow>> {
     let rows = sqlx::query_as!(
         WebhookRow,
@@ -165,7 +166,7 @@ pub(super) async fn list(db: &mut PgConnection, caller: &str) -> Result<Vec<Webh
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The webhook with this id, if it belongs to this caller; `None` stands for any caller.
+/// Returns the webhook with this id if it belongs to `caller`. If `caller` is `None`, it may belong to any caller.
 pub(super) async fn find(
     db: &mut PgConnection,
     caller: Option<&str>,
@@ -181,7 +182,8 @@ pub(super) async fn find(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Deletes a webhook, if it belongs to this caller; `None` stands for any caller. Returns whether it existed.
+/// Deletes a webhook if it belongs to `caller`. If `caller` is `None`, it may belong to any caller. Returns whether a
+/// webhook was deleted.
 pub(super) async fn delete(
     db: &mut PgConnection,
     caller: Option<&str>,
@@ -195,8 +197,8 @@ pub(super) async fn delete(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Replaces the secret; for a day, the previous secret signs as well. Returns `false` if the last rotation used this
-/// key.
+/// Replaces the secret, and keeps the previous secret for another day. Returns false, and changes nothing, if the last
+/// rotation used the same idempotency key.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     caller: &str,

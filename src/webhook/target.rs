@@ -1,7 +1,8 @@
-//! Targets of webhooks: only public addresses, so that a webhook cannot reach the operator's own network.
+//! Targets of webhooks. Only public addresses are allowed, so that a webhook cannot send requests into the operator's
+//! network.
 //!
-//! The addresses of a host name are checked each time that the name is resolved for a connection, so an attacker gains
-//! nothing by pointing the name to a private address after the registration.
+//! A host name is resolved for each connection, and each time its addresses are checked. So an attacker cannot get
+//! around the check by pointing the name to a private address after the webhook was created.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,23 +12,23 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use url::{Host, Url};
 
-/// Longest time that a receiver may take to respond.
+/// Longest time that a receiver may take to respond to a delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that resolving a host name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Error of a delivery that got no response, other than a timeout. The text is the same for every cause, so that it
-/// does not reveal which names exist in the operator's network or which ports are open.
+/// Error text of a delivery that got no response, except for timeouts. It does not tell the cause, which would reveal
+/// which host names exist in the operator's network and which ports are open.
 pub(super) const UNREACHABLE: &str = "no connection to the receiver: its host name does not resolve, or only to private \
      addresses, or it refused the connection, or TLS failed";
 
-/// Longest URL in its canonical form, in bytes.
+/// Longest URL of a webhook in its canonical form, in bytes.
 const URL_MAX: usize = 2_000;
 
-/// An HTTP client that connects only to allowed addresses and follows no redirect.
+/// Creates an HTTP client that connects only to allowed addresses and does not follow redirects.
 pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
-    // A second installation fails, which is fine: the provider is the same.
+    // This fails if the provider is installed already, which is fine because it is the same provider.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder()
         .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))
@@ -39,8 +40,8 @@ pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
         .build()?)
 }
 
-/// Parses the URL of a receiver into its canonical form without fragment, and refuses private addresses. A host name is
-/// resolved later, for each connection.
+/// Parses the URL of a receiver and returns its canonical form without the fragment. Rejects private addresses. Host
+/// names are resolved and checked later, for each connection.
 pub(super) fn parse(text: &str, allow_private: bool) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|cause| format!("is not a URL: {cause}"))?;
     url.set_fragment(None);
@@ -99,7 +100,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // An address that maps or embeds an IPv4 address is judged by that address.
+    // An IPv6 address that contains an IPv4 address is public if the IPv4 address is.
     if let Some(mapped) = address.to_ipv4_mapped() {
         return is_public_v4(mapped);
     }
@@ -110,7 +111,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     };
     match parts {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        // Global unicast is public, except for documentation, Teredo and the like.
+        // Global unicast addresses are public, except for those reserved for documentation, Teredo and similar
+        // purposes.
         [first, second, ..] => {
             first & 0xe000 == 0x2000
                 && !(first == 0x2001 && second < 0x200)
@@ -120,7 +122,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// A resolver that drops private addresses.
+/// A DNS resolver that returns only public addresses, unless private addresses are allowed.
 struct FilteringResolver {
     allow_private: bool,
 }

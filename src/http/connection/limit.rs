@@ -1,4 +1,4 @@
-//! Limits on open connections: of the listener and per address, and the eviction of idle connections.
+//! Limits on open connections, per listener and per address, and the eviction (early closing) of idle connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,27 +11,28 @@ use super::{AddressShare, CloseReason, ConnectionLog, OpenConnection};
 use crate::auth::client_network;
 use crate::tasks::Tasks;
 
-/// Idle time below which a connection is evicted only if no other connection can be evicted.
+/// Idle time below which a connection is evicted only if no other connection can be, because its client may soon use
+/// it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Divisor of the connection limit; the quotient is the most connections that are evicted at once. Under a flood of
-/// new connections, evicting several at once amortizes the search.
+/// Divisor of the connection limit. The quotient is the maximum number of connections that are evicted at once. During
+/// a flood of new connections, this makes the search for idle connections rarer.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
 pub(in crate::http) struct ConnectionLimits {
     /// Maximum number of open connections of the listener.
     pub connections_max: usize,
-    /// Maximum number of connections, and of concurrent requests, of one address.
+    /// Maximum number of connections, and of concurrent requests, from one IP address.
     pub per_address: usize,
-    /// Whether an address belongs to a trusted proxy, which serves many clients.
+    /// Whether an address belongs to a trusted proxy, to which the limit per address does not apply.
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
-/// The open connections of a listener, within its limits.
+/// The open connections of a listener. It enforces the limits on their number.
 pub(in crate::http) struct ConnectionTable {
     limits: ConnectionLimits,
-    /// A permit for each connection that can be open.
+    /// A permit for each connection that may be open at the same time.
     room: Arc<Semaphore>,
     log: Arc<ConnectionLog>,
     open: Mutex<Open>,
@@ -44,7 +45,7 @@ struct Open {
     addresses: HashMap<IpAddr, Address>,
 }
 
-/// Connections of one address.
+/// Number of connections from an address, and the limits that they share.
 struct Address {
     connections: usize,
     share: Arc<AddressShare>,
@@ -56,7 +57,7 @@ impl ConnectionTable {
         Self { limits, room, log, open: Mutex::default() }
     }
 
-    /// Adds a connection, unless the client's address has too many.
+    /// Adds a connection, or returns `None` if the client's address has too many connections.
     pub(in crate::http) fn insert(self: &Arc<Self>, peer: IpAddr, tasks: &Tasks) -> Option<Entry> {
         let is_exempt = (self.limits.is_exempt)(peer);
         let key = (!is_exempt).then(|| client_network(peer));
@@ -72,7 +73,8 @@ impl ConnectionTable {
         Some(Entry { table: Arc::clone(self), id, key, connection })
     }
 
-    /// Returns a permit for the connection; `None` at shutdown. If none is free, evicts idle connections and waits.
+    /// Returns a permit for the connection, or `None` at shutdown. If there is none left, evicts idle connections and
+    /// waits.
     pub(in crate::http) async fn find_room(
         &self,
         entry: &Entry,
@@ -86,8 +88,8 @@ impl ConnectionTable {
         tasks.stopping().run_until_cancelled(permit).await?.ok()
     }
 
-    /// Evicts idle connections. Connections without a request so far go first, then those that have been idle longest.
-    /// `newcomer` is not evicted.
+    /// Evicts idle connections, but not `newcomer`. Connections that have not sent a request yet are evicted first,
+    /// then those that have been idle longest.
     pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) {
         let spared = newcomer.map(|entry| Arc::as_ptr(&entry.connection));
         let mut idle: Vec<_> = self
@@ -110,7 +112,7 @@ impl ConnectionTable {
         idle.truncate(some);
         idle.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
         for (place, (has_requests, idle_for, connection)) in idle.into_iter().enumerate() {
-            // After the first, only connections that will probably not be used soon are evicted.
+            // Besides the first connection, only connections that will probably not be used soon are evicted.
             if place > 0 && (has_requests || idle_for < YOUNG) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Metric and throttled log of connections that the server closes early.
+//! Metric and log of the connections that the server closes early. Log lines are throttled.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,23 +7,24 @@ use tracing::warn;
 
 use crate::telemetry::Metrics;
 
-/// Shortest time between two log lines, because an attack can close thousands of connections per second.
+/// Shortest time between two log lines. Without it, an attacker that makes the server close thousands of connections
+/// per second would flood the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reason for closing a connection.
+/// Reason why the server closes a connection early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum CloseReason {
     /// No request arrived within the header timeout.
     NoRequest,
-    /// The client's address has too many connections.
+    /// The client's address has too many connections already.
     Address,
-    /// The connection was idle while another client was waiting to be accepted.
+    /// The connection was idle, and its place was needed for a new connection.
     Pressure,
-    /// The client stopped reading.
+    /// The client did not read its response for too long.
     Stalled,
-    /// The client took too long during shutdown or eviction.
+    /// The connection was to be closed, for shutdown or eviction, and the client took too long to finish its requests.
     Shutdown,
-    /// The client violated HTTP/2, for example with too many resets.
+    /// The client violated the HTTP/2 protocol, for example by resetting too many streams.
     Protocol,
 }
 
@@ -49,13 +50,13 @@ impl CloseReason {
     }
 }
 
-/// Metric and log of the closed connections of a listener.
+/// Metric and log of the connections of a listener that were closed early.
 pub(in crate::http) struct ConnectionLog {
     metrics: Arc<Metrics>,
     unlogged: Mutex<Unlogged>,
 }
 
-/// Counts since the last log line.
+/// Numbers of closed connections by reason, since the last log line.
 #[derive(Default)]
 struct Unlogged {
     last_line: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Open connections: the state of each, and how each ends.
+//! Open connections: the state of each connection, and how connections end.
 
 mod limit;
 mod log;
@@ -23,39 +23,40 @@ use super::memory::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::tasks::Tasks;
 
-/// Longest time that a closing connection waits for its client to send the rest of a request or to read a response.
+/// Longest time that a closing connection waits for its client to finish sending a request or reading a response.
 const CLIENT_GRACE: Duration = Duration::from_secs(2);
 
-/// Interval at which a closing connection checks for running handlers.
+/// Interval at which a closing connection checks whether handlers are still running.
 const WORK_POLL: Duration = Duration::from_millis(50);
 
-/// State of an open connection, shared by its task, its requests and the table.
+/// State of an open connection, shared by its task, its requests and the [`ConnectionTable`].
 #[derive(Debug)]
 pub struct OpenConnection {
     peer: IpAddr,
     /// Limits that the connections of the client's address share; `None` for a trusted proxy.
     share: Option<Arc<AddressShare>>,
     opened: Instant,
-    /// Requests that have arrived so far.
+    /// Number of requests that have arrived on this connection so far.
     requests: AtomicU64,
-    /// Requests whose response has not been sent yet.
+    /// Number of requests whose response has not been sent completely.
     unsent: AtomicUsize,
-    /// Requests whose handler is running.
+    /// Number of requests whose handler is running.
     handlers: AtomicUsize,
-    /// Requests whose body has not arrived yet.
+    /// Number of requests whose body has not arrived completely.
     receiving: AtomicUsize,
     /// Time when the last response was sent, in milliseconds since the connection was opened.
     idle_since_ms: AtomicU64,
-    /// Whether the client may still be sending a body that will not be read.
+    /// Whether the client may still be sending a body that no handler will read.
     has_unread_body: AtomicBool,
-    /// Whether the connection has become a WebSocket, which has its own deadlines.
+    /// Whether the connection has become a WebSocket. Then the deadlines of HTTP do not apply, because WebSockets have
+    /// their own.
     is_upgraded: AtomicBool,
     /// Token that is cancelled to close the connection.
     closing: CancellationToken,
     tasks: Tasks,
 }
 
-/// Limits that the connections of one address share.
+/// Limits that all connections of an address share.
 #[derive(Debug)]
 pub(super) struct AddressShare {
     requests: Arc<Semaphore>,
@@ -101,7 +102,7 @@ impl OpenConnection {
         self.share.as_deref()
     }
 
-    /// Registers a request, unless the client's address has too many concurrent requests.
+    /// Registers a request, or returns an error if the client's address has too many concurrent requests.
     pub(super) fn begin_request(self: &Arc<Self>) -> Result<RequestSlot> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let permit = match &self.share {
@@ -114,12 +115,12 @@ impl OpenConnection {
         Ok(RequestSlot { connection: Arc::clone(self), _permit: permit })
     }
 
-    /// Notes that the connection is no longer HTTP.
+    /// Notes that the connection has become a WebSocket.
     pub(super) fn note_upgrade(&self) {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
-    /// Registers a running handler, until the guard is dropped.
+    /// Registers a running handler until the returned guard is dropped.
     pub(super) fn begin_handler(self: &Arc<Self>) -> HandlerGuard {
         self.handlers.fetch_add(1, Ordering::Relaxed);
         HandlerGuard(Arc::clone(self))
@@ -138,15 +139,16 @@ impl OpenConnection {
         self.opened.elapsed().saturating_sub(since)
     }
 
-    /// Whether a handler is running that does not wait for its client.
+    /// Whether a handler is running that is not merely waiting for its client to send the body.
     fn is_working(&self) -> bool {
         self.handlers.load(Ordering::Relaxed) > self.receiving.load(Ordering::Relaxed)
     }
 
-    /// Serves the connection until either side ends it.
+    /// Serves the connection until the client or the server ends it.
     ///
-    /// A closing connection takes no more requests and waits for running handlers. A client that owes the rest of a
-    /// request, does not read its response or leaves a ping unacknowledged has [`CLIENT_GRACE`].
+    /// A connection that is to be closed accepts no more requests, but running handlers may finish. Waiting for the
+    /// client is limited to [`CLIENT_GRACE`]: to send the rest of a request, to read a response, or to acknowledge a
+    /// ping.
     pub(super) async fn serve<C: GracefulConnection>(
         &self,
         connection: C,
@@ -176,7 +178,7 @@ impl OpenConnection {
     }
 }
 
-/// Abnormal end of a connection.
+/// Reason why a connection ended abnormally.
 #[derive(Debug)]
 pub(super) enum ServeError<E> {
     /// The client or the network broke the connection.
@@ -185,7 +187,7 @@ pub(super) enum ServeError<E> {
     CutOff,
 }
 
-/// Registration of a request, until its response has been sent.
+/// Registration of a request. It is dropped when the response has been sent.
 #[derive(Debug)]
 pub(super) struct RequestSlot {
     connection: Arc<OpenConnection>,
@@ -201,7 +203,7 @@ impl Drop for RequestSlot {
     }
 }
 
-/// Registration of a running handler.
+/// Registration of a running handler. It is dropped when the handler returns.
 #[derive(Debug)]
 pub(super) struct HandlerGuard(Arc<OpenConnection>);
 

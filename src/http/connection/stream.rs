@@ -1,4 +1,4 @@
-//! The socket of a connection, with the deadlines and the closing behavior that hyper lacks.
+//! The socket of a connection. It adds the deadlines and the careful closing that hyper lacks.
 //!
 //! | situation | hyper | here |
 //! |---|---|---|
@@ -26,13 +26,13 @@ use super::log::{CloseReason, ConnectionLog};
 /// First bytes of an HTTP/2 connection.
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Longest time that a closed connection discards input, so that the client can read the response.
+/// Longest time that a closed connection still reads and discards input, so that the client can read the response.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Size of the buffer for discarded input.
+/// Size of the buffer for input that is discarded.
 const LINGER_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Socket with deadlines.
+/// A socket with deadlines for its client.
 pub(in crate::http) struct GuardedStream {
     socket: TcpStream,
     connection: Arc<OpenConnection>,
@@ -40,13 +40,13 @@ pub(in crate::http) struct GuardedStream {
     limit: Duration,
     /// `None` after the first request has arrived.
     opening: Option<Opening>,
-    /// Deadline that runs while the client reads nothing.
+    /// Deadline that runs while a write waits for the client to read.
     stalled: Option<Pin<Box<Sleep>>>,
     line: FirstLine,
     closing: Closing,
 }
 
-/// State before the first request.
+/// State of a connection on which no request has arrived yet.
 struct Opening {
     accepted: Instant,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -54,18 +54,18 @@ struct Opening {
     preface: Option<usize>,
 }
 
-/// Whether the first line of a request head has ended. If the head is too large, this tells whether the URI or the
-/// headers are too long.
+/// Whether the first line of a request head has arrived completely. If the head is too large, this tells whether the
+/// URI or the headers are too long.
 #[derive(Default)]
 struct FirstLine {
     requests: u64,
     has_ended: bool,
 }
 
-/// State of the end of the connection.
+/// State of a connection that is ending.
 #[derive(Default)]
 struct Closing {
-    /// Unsent rest of the response that replaces hyper's own response.
+    /// Unsent rest of the problem document that replaces an error response of hyper.
     refusal: Option<Bytes>,
     has_ended: bool,
     linger: Option<Pin<Box<Sleep>>>,
@@ -118,13 +118,13 @@ impl GuardedStream {
             let some = expected.len().min(bytes.len());
             opening.preface = (expected[..some] == bytes[..some]).then_some(seen + some);
             if opening.preface == Some(HTTP_2_PREFACE.len()) {
-                // From here on, HTTP/2 pings detect a client that is gone.
+                // An HTTP/2 client that is gone is detected by pings from here on.
                 self.opening = None;
             }
         }
     }
 
-    /// Returns the result of a write, and fails when the client has read nothing for too long.
+    /// Returns the result of a write. Fails if the write has been waiting for the client to read for too long.
     fn poll_progress<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -141,8 +141,8 @@ impl GuardedStream {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether the bytes are a response that hyper made itself, which must not be sent. Stores the problem that
-    /// replaces it for the next flush.
+    /// Whether the bytes are an error response that hyper itself has made. Then they must not be sent, and the problem
+    /// document that replaces them is stored for the next flush.
     fn replaces(&mut self, bufs: &[IoSlice<'_>]) -> bool {
         let Some(written) = bufs.first().filter(|_| bufs.len() == 1) else { return false };
         let refusal = malformed::replacement(written, self.line.has_ended);
@@ -164,7 +164,7 @@ impl GuardedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Discards input until the client closes or [`LINGER_TIME_MAX`] has passed.
+    /// Discards input until the client closes the connection or [`LINGER_TIME_MAX`] has passed.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self
             .closing

@@ -1,7 +1,8 @@
-//! Tracks request bodies: whether a body has arrived, and the part that the handler did not read.
+//! Tracks request bodies: whether a body has arrived completely, and the part of it that the handler did not read.
 //!
-//! In HTTP/1.1 the next request follows the body. An unread body must be drained, or the response must say
-//! `Connection: close`; hyper does neither, and a client that sends the rest gets a reset.
+//! On an HTTP/1.1 connection, the next request follows the body. So an unread body must be drained (read and
+//! discarded), or the response must announce `Connection: close`. hyper does neither: a client that still sends its
+//! body gets a connection reset.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -18,20 +19,20 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use super::super::BODY_BYTES_MAX;
 use super::OpenConnection;
 
-/// Largest unread body that is drained. A larger body closes the connection.
+/// Largest unread body that is drained. After a larger unread body, the connection is closed.
 const DRAIN_BYTES_MAX: u64 = BODY_BYTES_MAX as u64;
 
-/// Longest time that draining may take.
+/// Longest time that draining an unread body may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Unread rest of a body, after its handler has responded.
+/// The part of a body that its handler has not read.
 pub(in crate::http) struct Leftover<B> {
     body: Arc<Mutex<Option<B>>>,
     expects_continue: bool,
 }
 
-/// Tracks the body of a request. Requests without a body and HTTP/2 requests have no leftover; HTTP/2 streams are
-/// independent of each other.
+/// Tracks the body of a request. The unread part is returned only for HTTP/1.1 requests with a body, because HTTP/2
+/// streams do not block each other.
 pub(in crate::http) fn track<B>(
     request: Request<B>,
     connection: &Arc<OpenConnection>,
@@ -59,7 +60,7 @@ impl<B> Leftover<B>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
 {
-    /// Drains the rest in the background, or announces in the response that the connection closes.
+    /// Drains the unread part in the background, or announces in the response that the connection will be closed.
     pub(in crate::http) fn settle(
         self,
         headers: &mut http::HeaderMap,
@@ -68,7 +69,8 @@ where
         let left = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = left.filter(|body| !body.is_end_stream()) else { return };
         let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
-        // A client that waits for `100 Continue` has not sent the body, and draining would ask for it.
+        // A client that waits for `100 Continue` has not sent its body, and draining the body would ask the client to
+        // send it.
         if is_small && !self.expects_continue {
             connection.tasks.spawn_short_lived(drain(body));
         } else {
@@ -78,13 +80,13 @@ where
     }
 }
 
-/// Reads the rest of a body; hyper closes the connection if the rest does not arrive in time.
+/// Reads and discards the rest of a body. If the rest does not arrive in time, hyper closes the connection.
 async fn drain<B: HttpBody + Unpin>(mut body: B) {
     let rest = async { while let Some(Ok(_frame)) = body.frame().await {} };
     let _out_of_time = tokio::time::timeout(DRAIN_TIME_MAX, rest).await;
 }
 
-/// A body that records its arrival and hands over its unread rest when it is dropped.
+/// A body that notes when it has arrived completely, and saves its unread part when the handler drops it.
 struct TrackedBody<B> {
     /// `None` after the body has arrived.
     inner: Option<B>,

@@ -1,4 +1,4 @@
-//! Completes the OpenAPI document with the parts that many operations share: failures, headers, examples.
+//! Completes the OpenAPI document: adds the failures, headers and examples that many operations have in common.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -13,8 +13,8 @@ use crate::http::problem::{ARCHIVED, PROBLEMS_STATUS, ProblemBody};
 /// Trace id in examples.
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// Completes the document of the routes, for clients that read money in this format. `webhooks` are the requests that
-/// the service sends, by event name.
+/// Completes the OpenAPI document of the routes, for clients that read money in the format `money`. `webhooks`
+/// describes the requests that the service sends to webhooks, by event name.
 pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: MoneyFormat) -> Value {
     let mut document =
         serde_json::to_value(document).expect("a document of names and texts always serializes");
@@ -42,7 +42,7 @@ fn items(object: &mut Value) -> impl Iterator<Item = &mut Value> {
     object.as_object_mut().into_iter().flat_map(Map::values_mut)
 }
 
-/// The operations of a path, by method.
+/// Returns the operations of a path, each with its HTTP method.
 fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Map<String, Value>)> {
     let members = item.as_object_mut().into_iter().flatten();
     members.filter_map(|(name, member)| Some((name.as_str(), member.as_object_mut()?)))
@@ -58,7 +58,7 @@ fn complete_operation(method: &str, operation: &mut Map<String, Value>, schemas:
     for parameter in
         operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten()
     {
-        // A query or a header cannot have the value null; it can only be absent.
+        // Query parameters and headers cannot have the value null, unlike members of a body.
         if let Some(schema) = parameter.get_mut("schema") {
             remove_null(schema);
         }
@@ -118,7 +118,7 @@ fn remove_null(schema: &mut Value) {
     }
 }
 
-/// Adds an example of each whole body.
+/// Adds an example to each request body and response body of an operation.
 fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
     let bodies = operation.get_mut("requestBody").into_iter();
     let bodies = bodies.filter_map(|body| body.get_mut("content")?.as_object_mut());
@@ -140,7 +140,7 @@ fn add_example(content: &mut Map<String, Value>, schemas: &Value) {
     }
 }
 
-/// The failures that operations share, by status.
+/// The failures that many operations have in common: HTTP status, and name of the response in the document.
 const FAILURES: [(StatusCode, &str); 14] = [
     (StatusCode::BAD_REQUEST, "BadRequest"),
     (StatusCode::UNAUTHORIZED, "Unauthenticated"),
@@ -158,20 +158,21 @@ const FAILURES: [(StatusCode, &str); 14] = [
     (StatusCode::GATEWAY_TIMEOUT, "Unanswered"),
 ];
 
-/// Whether an operation can fail with a status.
+/// Whether an operation can fail with this status.
 fn can_fail(method: &str, has_body: bool, is_replayable: bool, status: StatusCode) -> bool {
     match status {
         StatusCode::BAD_REQUEST
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
         StatusCode::CONFLICT => method != "get",
-        // The first request with the key may be archived; reads of old transfers say so themselves.
+        // A replay can fail because the first request with its key is archived. Operations that read old transfers
+        // declare this status themselves.
         StatusCode::GONE => is_replayable,
         _ => true,
     }
 }
 
-/// Returns an example of an error with this status, and the general description of the status.
+/// Returns an example of an error with this status, and the description of the status.
 fn failure(status: StatusCode) -> (Error, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => {
@@ -222,7 +223,7 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
     }
 }
 
-/// The responses of the shared failures, with complete bodies as examples.
+/// Returns the responses of the common failures, each with a complete body as an example.
 fn failures() -> Value {
     let responses = FAILURES.map(|(status, name)| {
         let (error, description) = failure(status);
@@ -246,7 +247,7 @@ fn failures() -> Value {
     Value::Object(responses.into_iter().collect())
 }
 
-/// The parameter of reads that a read replica may answer.
+/// Returns the query parameter by which a client permits that a read replica serves a read.
 fn stale() -> Value {
     json!({
         "name": STALE,
@@ -256,7 +257,7 @@ fn stale() -> Value {
     })
 }
 
-/// The headers that responses share.
+/// Returns the response headers that several operations have in common.
 fn headers() -> Value {
     let text = |description: &str, example: &str| json!({ "description": description, "schema": { "type": "string" }, "example": example });
     json!({

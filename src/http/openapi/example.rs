@@ -1,8 +1,8 @@
-//! Examples of complete bodies, composed from the examples of their members.
+//! Examples of complete bodies, built from the examples of their members.
 
 use serde_json::{Map, Value};
 
-/// Returns an example of a schema; `None` if a required part of the schema has no example.
+/// Returns an example that fits a schema, or `None` if a required part of the schema has no example.
 pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
     if let Some(example) = schema.get("example") {
         return Some(example.clone());
@@ -30,8 +30,8 @@ pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
     }
 }
 
-/// The type of a schema. If the schema allows null, the type is null, because a member without an example is usually
-/// absent.
+/// Returns the type of a schema. A schema that allows null counts as null, because a member without an example is
+/// usually left out.
 fn first_type(schema: &Value) -> Option<&str> {
     match &schema["type"] {
         Value::String(only) => Some(only),

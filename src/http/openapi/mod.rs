@@ -1,4 +1,4 @@
-//! The OpenAPI document, and Swagger UI to try the API. The browser loads nothing from other servers.
+//! The OpenAPI document, and Swagger UI to try the API. All files of Swagger UI come from this server.
 
 mod complete;
 mod example;
@@ -27,8 +27,8 @@ use crate::error::Error;
 
 pub use self::complete::complete;
 
-/// Policy of the page of Swagger UI, which writes `style` attributes and inlines its icons. Scripts may only come from
-/// this server.
+/// Content security policy for the page of Swagger UI, which writes `style` attributes and inlines its icons. The
+/// browser runs only scripts from this server.
 const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
     header::CONTENT_SECURITY_POLICY,
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
@@ -61,7 +61,7 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
 )]
 struct Frame;
 
-/// The bearer scheme: tokens of logins and API keys.
+/// The security scheme of the API: a bearer token, which is the token of a login or an API key.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -75,12 +75,12 @@ impl Modify for Credentials {
     }
 }
 
-/// The document without routes. The slices add their routes.
+/// Returns the OpenAPI document without operations, to which each slice adds its own.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
 
-/// Routes of Swagger UI.
+/// Returns the routes of Swagger UI.
 pub fn explorer<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/docs", get(page)).route("/docs/{file}", get(file))
 }
@@ -103,7 +103,8 @@ async fn file(Path(name): Path<String>, request: HeaderMap) -> Response {
     }
 }
 
-/// Sends a file of Swagger UI compressed, as the binary contains it, or decompressed.
+/// Returns a file of Swagger UI. The binary contains the files compressed; clients that do not accept gzip get them
+/// decompressed.
 fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response {
     let headers = [
         (header::CONTENT_TYPE, file.content_type),
@@ -127,8 +128,8 @@ fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response
     }
 }
 
-/// Decompresses a file of Swagger UI and caches the result, because decompressing it for each request would make this
-/// the most expensive route.
+/// Decompresses a file of Swagger UI. The result is cached, because otherwise this would be the route that takes the
+/// most CPU time per request.
 fn decompressed(name: &str, compressed: &[u8]) -> io::Result<Bytes> {
     static CACHE: LazyLock<Mutex<HashMap<String, Bytes>>> = LazyLock::new(Mutex::default);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);

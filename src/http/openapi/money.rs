@@ -1,4 +1,4 @@
-//! Money in the OpenAPI document: decimals as numbers or as strings.
+//! Money in the OpenAPI document: describes decimals as numbers or as strings.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::http::decimal::MoneyFormat;
 
-/// Prefix of a reference to a schema.
+/// Prefix of references to schemas within the document.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// JSON text that marks a decimal in a schema.
+/// JSON text by which a schema with a decimal is recognized.
 const DECIMAL: &str = "\"format\":\"double\"";
 
-/// The header parameter that selects the money format. Its only value is the format of the schemas. The parameter is
-/// required if that format is not the default, `Number`.
+/// Returns the header parameter `Prefer`, which selects the format of money. Its only value is the format that the
+/// document describes. It is required unless this is the default, `Number`.
 pub(super) fn preference(money: MoneyFormat) -> Value {
     let schema = match money {
         MoneyFormat::Number => json!({ "type": "string", "enum": ["money=number"] }),
@@ -30,7 +30,8 @@ pub(super) fn preference(money: MoneyFormat) -> Value {
     })
 }
 
-/// Turns the decimals of requests and answers into strings, if the format is `String`. Events always have numbers.
+/// Describes the decimals of requests and responses as strings, if the format is `String`. Events always contain
+/// numbers.
 pub(super) fn write(document: &mut Value, money: MoneyFormat) {
     if money == MoneyFormat::Number {
         return;
@@ -42,7 +43,7 @@ pub(super) fn write(document: &mut Value, money: MoneyFormat) {
         let parts = referenced(&schemas[name], &schemas);
         parts.iter().chain([name]).any(|part| schemas[part].to_string().contains(DECIMAL))
     };
-    // A schema with decimals that requests or answers share with events gets a second version for events.
+    // If requests or responses share a schema with events, and it has decimals, events get their own copy of it.
     let both: BTreeSet<String> =
         of_api.intersection(&of_events).filter(|name| has_decimals(name)).cloned().collect();
     let mut events: Vec<(String, Value)> = Vec::new();
@@ -60,7 +61,7 @@ pub(super) fn write(document: &mut Value, money: MoneyFormat) {
     document["components"]["schemas"] = schemas;
 }
 
-/// The schemas that a part of the document refers to, directly or through others.
+/// Returns the names of the schemas to which a part of the document refers, directly or through other schemas.
 fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut parts = vec![part];
@@ -82,7 +83,7 @@ fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     found
 }
 
-/// The name of a schema in events; a schema in `both` gets a suffix.
+/// Returns the name of the schema that events use. A schema in `both` has a copy for events, whose name has a suffix.
 fn event_name(name: &str, both: &BTreeSet<String>) -> String {
     if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
 }

@@ -1,7 +1,8 @@
-//! gRPC calls over HTTP: which requests are calls, their deadlines, and the statuses of failures.
+//! gRPC calls over HTTP: recognizing them among the requests, their deadlines, and their status codes for failures.
 //!
-//! A call passes the same middleware as any request, with two differences: a failure is written as a gRPC status
-//! instead of a problem ([`status`]), and the record of the call ends with the trailers of its response ([`record`]).
+//! A gRPC call passes the same middleware as any request, with two differences: a failure is written as a gRPC status
+//! instead of a problem document ([`status`]), and the access record ends with the trailers of the response
+//! ([`record`]).
 
 pub(super) mod record;
 pub mod status;
@@ -12,25 +13,25 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, header};
 
-/// Label of all methods that no service has. Clients can send any path, so the path itself cannot be a label.
+/// Metric label for methods that do not exist. Clients can send any path, so the path itself must not become a label.
 const UNKNOWN_METHOD: &str = "_OTHER";
 
-/// Maximum number of digits of a deadline that the gRPC protocol allows.
+/// Maximum number of digits of a deadline in the header `grpc-timeout`, according to the gRPC protocol.
 const DEADLINE_DIGITS_MAX: usize = 8;
 
-/// The methods of all services. Cheap to clone.
+/// The gRPC methods of all services. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RpcMethods(Arc<HashMap<String, Arc<str>>>);
 
 impl RpcMethods {
-    /// Creates the set from full names, such as `revwallet.v1.WalletService/GetBalance`.
+    /// Creates the set from full method names, such as `revwallet.v1.WalletService/GetBalance`.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let named = names.into_iter().map(|name| (format!("/{name}"), Arc::from(name)));
         let unknown = (String::new(), Arc::from(UNKNOWN_METHOD));
         Self(Arc::new(named.chain([unknown]).collect()))
     }
 
-    /// The full name of the method that a request calls; `None` if the request is not a gRPC call.
+    /// Returns the full name of the method that a request calls, or `None` if the request is not a gRPC call.
     pub(super) fn called_by<B>(&self, request: &Request<B>) -> Option<Arc<str>> {
         if request.method() != Method::POST || !is_grpc(request.headers()) {
             return None;
@@ -49,12 +50,12 @@ impl Default for RpcMethods {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|kind| kind.strip_prefix(b"application/grpc"));
-    // Any other suffix, such as `+json`, is another format.
+    // A content type with another suffix, such as `+json`, is not the gRPC protocol.
     let rest = rest.map(|rest| rest.strip_prefix(b"+proto").unwrap_or(rest));
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b';')
 }
 
-/// The deadline of a call, relative to its start; `None` if the call has no deadline or an invalid one.
+/// Returns the deadline of a gRPC call, relative to its start, or `None` if it is missing or invalid.
 pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

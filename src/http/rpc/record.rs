@@ -1,4 +1,4 @@
-//! Records of gRPC calls: one log line and one latency sample per call, when the response has ended.
+//! Access records of gRPC calls: a log line and a latency sample per call, written when its response has ended.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::http::access_log::{SuccessSampler, duration_ms};
 use crate::http::context::RequestContext;
 use crate::telemetry::Metrics;
 
-/// Writes the records of calls. Cheap to clone.
+/// Writes the access records of gRPC calls. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::http) struct CallRecorder {
     pub(in crate::http) metrics: Arc<Metrics>,
@@ -22,7 +22,7 @@ pub(in crate::http) struct CallRecorder {
 }
 
 impl CallRecorder {
-    /// Begins the record of a call whose response is being sent. The status comes with the trailers.
+    /// Begins the record of a call whose response is being sent. Its status is known only when the trailers are sent.
     pub(in crate::http) fn open(&self, context: &RequestContext) -> OpenCall {
         self.metrics.rpc_server_active_streams.increment(1.0);
         OpenCall { recorder: self.clone(), context: context.clone(), code: None, reason: None }
@@ -57,7 +57,7 @@ impl CallRecorder {
         }
     }
 
-    /// Records a call whose client disconnected before the status was sent.
+    /// Records a call whose client disconnected before its status was sent.
     pub(in crate::http) fn abandoned(&self, context: &RequestContext) {
         self.measure(context, Code::Cancelled);
         let _in_span = context.end_call(code_name(Code::Cancelled));
@@ -70,7 +70,7 @@ impl CallRecorder {
         );
     }
 
-    /// Records a call with the status from its trailers.
+    /// Records a call with the status that its trailers contain.
     fn ended(&self, context: &RequestContext, code: Code, reason: Option<&str>) {
         self.measure(context, code);
         let _in_span = context.end_call(code_name(code));
@@ -103,18 +103,18 @@ impl CallRecorder {
     }
 }
 
-/// The response of a call that is being sent.
+/// Record of a gRPC call whose response is being sent.
 pub(in crate::http) struct OpenCall {
     recorder: CallRecorder,
     context: RequestContext,
-    /// Status from the trailers.
+    /// Status that the trailers contain; `None` until they are sent.
     code: Option<Code>,
-    /// Slug of the problem that the status is about.
+    /// Name (slug) of the problem that the status reports.
     reason: Option<String>,
 }
 
 impl OpenCall {
-    /// Remembers the status, if the frame contains it.
+    /// Remembers the status of the call if this frame contains the trailers.
     pub(in crate::http) fn observe(&mut self, frame: &Frame<Bytes>) {
         if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
             self.code = Some(status.code());

@@ -1,4 +1,4 @@
-//! Statuses of failed calls: the code, the message, and details for programs.
+//! gRPC statuses of failed calls: the status code, the message, and details for programs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::error::{Error, Problem};
 use crate::http::context::RequestContext;
 use crate::http::problem;
 
-/// Domain of the reasons in `ErrorInfo`.
+/// Domain that identifies this service in the `ErrorInfo` details of a status.
 const DOMAIN: &str = "revwallet";
 
-/// An error as the source of a status. The middleware extracts the error from it again.
+/// An error, attached to a status as its source, from which the middleware takes it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(Arc<Error>);
 
-/// The status that a handler returns. [`failure_of`] extracts the error again, and the middleware writes the final
-/// status.
+/// Creates the status that a handler returns for an error. The middleware takes the error from it with [`failure_of`],
+/// and writes the final status.
 pub fn from_error(error: impl Into<Arc<Error>>) -> Status {
     let error = error.into();
     let mut status = Status::new(code(&error), error.to_string());
@@ -29,8 +29,8 @@ pub fn from_error(error: impl Into<Arc<Error>>) -> Status {
     status
 }
 
-/// The error of a status. A status that tonic made itself, for example for a malformed message, is converted to an
-/// error.
+/// Returns the error of a status. If tonic itself made the status, for example because a message was malformed, creates
+/// the error that fits.
 pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     let source = std::error::Error::source(status);
     if let Some(Failure(error)) = source.and_then(|source| source.downcast_ref()) {
@@ -50,7 +50,7 @@ pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     })
 }
 
-/// The code of an error.
+/// Returns the gRPC status code of an error.
 pub fn code(error: &Error) -> Code {
     match error {
         Error::NotFound("path" | "method") | Error::CompressedBody => Code::Unimplemented,
@@ -80,7 +80,7 @@ fn code_of_status(problem: &Problem) -> Code {
     }
 }
 
-/// The status of a failed call as the client sees it.
+/// Creates the status of a failed call, as the client receives it.
 pub fn status(error: &Error, context: &RequestContext) -> Status {
     let mut details = ErrorDetails::new();
     let mut metadata = HashMap::from([("trace_id".to_owned(), context.trace_id().to_owned())]);
@@ -104,7 +104,7 @@ pub fn status(error: &Error, context: &RequestContext) -> Status {
     Status::with_error_details(code(error), error.to_string(), details)
 }
 
-/// The fields of a message that an error refuses.
+/// Returns the fields of a request message that the error reports as invalid.
 pub fn violations(error: &Error) -> Vec<FieldViolation> {
     problem::broken(error)
         .iter()
@@ -112,12 +112,12 @@ pub fn violations(error: &Error) -> Vec<FieldViolation> {
         .collect()
 }
 
-/// Converts a JSON pointer to the path of a field as `BadRequest` writes it.
+/// Converts a JSON pointer to a field path in the notation of `BadRequest`.
 fn field_name(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace('/', ".")
 }
 
-/// Name of a code in metrics and logs, such as `NOT_FOUND`.
+/// Returns the name of a status code in metrics and logs, such as `NOT_FOUND`.
 pub(in crate::http) const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

@@ -1,24 +1,24 @@
-//! Parses the frames of a client, in either of two dialects.
+//! Parses the frames that a client sends, in either of two dialects.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// Largest frame that is read.
+/// Largest frame that a client may send.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-/// Dialect of a client, determined by the first frame that the client sends.
+/// Dialect of the frames of a client. The first frame that the client sends determines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// The client has not sent a frame yet.
     Undecided,
-    /// Frames such as `{"type":"change_game",...}`. The connection has one subscription, and errors get no reply.
+    /// Frames such as `{"type":"change_game",...}`. The connection has a single subscription, and errors get no reply.
     Types,
     /// Frames such as `{"action":"subscribe",...}`.
     Actions,
 }
 
-/// A frame of the dialect with actions.
+/// A frame of the dialect [`Dialect::Actions`].
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActionFrame<'a> {
@@ -32,7 +32,7 @@ pub(super) struct ActionFrame<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
-/// A frame of the dialect with types.
+/// A frame of the dialect [`Dialect::Types`].
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct TypeFrame<'a> {
     #[serde(rename = "type", borrow)]
@@ -49,25 +49,25 @@ pub(super) struct TypePayload<'a> {
     pub message: Option<Cow<'a, str>>,
 }
 
-/// A parsed frame.
+/// A parsed frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClientFrame<'a> {
     Action(ActionFrame<'a>),
     Type(TypeFrame<'a>),
 }
 
-/// Slug and details of the problem with a refused frame.
+/// Problem of a rejected frame: the slug of the problem, and details for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RefusedFrame(pub &'static str, pub String);
 
-/// The member that distinguishes the dialects.
+/// The member whose presence distinguishes the dialects.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
     action: Option<&'a serde_json::value::RawValue>,
 }
 
-/// Parses a frame.
+/// Parses a frame of a client, and recognizes its dialect.
 pub(super) fn read(text: &str) -> Result<ClientFrame<'_>, RefusedFrame> {
     if text.len() > FRAME_BYTES_MAX {
         let details = format!("a frame has at most {FRAME_BYTES_MAX} bytes");

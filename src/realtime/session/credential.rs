@@ -1,4 +1,4 @@
-//! The credential of a connection: its replacement by another credential, its revocation, and its expiry.
+//! The credential of a WebSocket connection: replacing it, and what happens when it is revoked or expires.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +15,8 @@ use super::super::delivery::encode;
 use super::super::message::Viewer;
 
 impl Session {
-    /// Replaces the credential of the connection, and ends the subscriptions for which the new credential has other
-    /// rights.
+    /// Replaces the credential of the connection. Ends the subscriptions for which the new credential has other rights
+    /// than the former credential.
     pub(super) async fn authenticate(&mut self, token: &Secret) -> Result<()> {
         let checked_at = Instant::now();
         let mut caller = self.realtime.authenticator.identify(Some(token)).await?;
@@ -34,8 +34,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscriptions that show more or less than the caller may see. The revocation of the former credential
-    /// is no longer watched, so no subscription may depend on it.
+    /// Ends the subscriptions for which the caller has more or fewer rights than before. They depend on the former
+    /// credential, whose revocation the connection is no longer notified of.
     async fn end_subscriptions_with_other_rights(&mut self, caller: &Caller) {
         let viewer = Viewer::new(caller);
         let mut ended = Vec::new();
@@ -59,15 +59,16 @@ impl Session {
         self.reply_ended("the subscriptions that the new credential does not grant have ended");
     }
 
-    /// Ends the subscriptions of a connection whose credential was revoked or has expired. The connection stays open.
+    /// Ends all subscriptions of a connection whose credential was revoked or has expired. The connection stays open,
+    /// without a credential.
     pub(super) async fn end_credential(&mut self) {
         let Some(credential) = Credential::of(&self.caller) else { return };
         self.realtime.hub.forget_credential(&credential, &self.outbox).await;
         let Ok(anonymous) = self.realtime.authenticator.identify(None).await else { return };
         self.caller = anonymous;
         self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
-        // Subscriptions to topics that every caller may read end too, because their messages depend on the rights of
-        // the credential.
+        // Subscriptions to public topics end too, because the rights of the credential also decided which of their
+        // messages were sent.
         self.end_all().await;
         self.reply_ended(
             "the credential was revoked or has expired, and its subscriptions have ended",

@@ -1,4 +1,4 @@
-//! The end of a session: its reason, its close frame, and the position from which the client can continue.
+//! The end of a WebSocket connection: its reason, its close frame, and the position from which the client can continue.
 
 use axum::extract::ws::WebSocket;
 
@@ -7,30 +7,30 @@ use super::socket::close;
 use crate::realtime::credential::Credential;
 use crate::realtime::position::BookPosition;
 
-/// Close code of a client that is too slow.
+/// Close code for a client that reads too slowly.
 const CODE_SLOW: u16 = 4008;
-/// Close codes of RFC 6455.
+/// Close codes that RFC 6455 defines.
 const CODE_GOING_AWAY: u16 = 1001;
 const CODE_TOO_LARGE: u16 = 1009;
 const CODE_TRY_AGAIN_LATER: u16 = 1013;
 
-/// Reason for which a session ends.
+/// Reason why a WebSocket connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client closed the connection, or violated the protocol.
+    /// The client closed the connection, or violated the WebSocket protocol.
     Closed,
-    /// The connection broke, so no close frame can be sent.
+    /// The connection broke, so that no close frame can be sent.
     Broken,
     SlowConsumer,
     PingTimeout,
     FrameTooLarge,
-    /// The database cannot be reached, so a revocation of the credential would be missed.
+    /// The database cannot be reached, so it is unknown whether the credential was revoked.
     Unavailable,
     Shutdown,
 }
 
 impl Session {
-    /// Ends every subscription and closes the connection.
+    /// Ends all subscriptions and closes the connection.
     pub(super) async fn finish(mut self, socket: &mut WebSocket, end: End) {
         let position = self.resume_position();
         self.end_subscriptions().await;
@@ -61,7 +61,7 @@ impl Session {
     }
 
     async fn end_subscriptions(&mut self) {
-        // Thousands of connections may end at once, and requests must not wait until all of them have ended.
+        // If thousands of connections end at once, the limit lets requests run in between.
         let _permit = self.realtime.endings.acquire().await;
         for own in std::mem::take(&mut self.subscriptions) {
             self.realtime.hub.unsubscribe(&own.topic.name, &self.outbox, own.id).await;
@@ -72,7 +72,7 @@ impl Session {
         }
     }
 
-    /// Position from which the client can continue all of its subscriptions without missing anything.
+    /// Returns a position from which the client can continue all its subscriptions without missing an event.
     fn resume_position(&self) -> Option<BookPosition> {
         let unsent = self.outbox.close();
         let lacking = self.subscriptions.iter().filter_map(|own| {

@@ -1,4 +1,5 @@
-//! Handles the actions of a client: subscribe, unsubscribe, authenticate, and the frames of the older dialect.
+//! Handles the requests that a WebSocket client sends: subscribe, unsubscribe, authenticate, and the frames of the
+//! dialect [`Dialect::Types`].
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::auth::Scope;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// Topic of the default subscription, which a client gets if it sends no frame.
+/// Topic of the default subscription, which begins if a client sends no frame for a moment after it has connected.
 const DEFAULT_TOPIC: &str = "gameprogress-event";
 
 #[derive(Serialize)]
@@ -42,7 +43,7 @@ impl Session {
                 let details = "send text frames that contain JSON".to_owned();
                 return self.refuse(&RefusedFrame("invalid", details));
             }
-            // The WebSocket library answers pings and close frames.
+            // The WebSocket library itself responds to pings and close frames.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return,
         };
         let frame = read(&text);
@@ -62,7 +63,7 @@ impl Session {
             }
             Ok(ClientFrame::Type(frame)) if self.dialect == Dialect::Types => {
                 self.count_in("action");
-                // Errors get no reply in this dialect.
+                // This dialect has no replies to errors.
                 let _refused = self.act_on_type(frame).await;
             }
             Ok(ClientFrame::Type(_)) => {
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// Begins the subscription that the query string of the upgrade request asks for.
+    /// Begins the subscription that the URL of the upgrade request asked for.
     pub(super) async fn begin(&mut self, request: Request) {
         let player = request.player.map(Arc::from);
         let format = FrameFormat::Event;
@@ -145,7 +146,7 @@ impl Session {
         }
     }
 
-    /// Begins the default subscription, for a client that has sent no frame.
+    /// Begins the default subscription, for a client that has not sent a frame.
     pub(super) async fn begin_default(&mut self) {
         self.default_at = None;
         self.dialect = Dialect::Types;
@@ -166,7 +167,7 @@ impl Session {
         self.add(name, FrameFormat::NewMessage, None, None, None).await
     }
 
-    /// Publishes a text to all subscribers of the topic that the client is subscribed to.
+    /// Publishes a text to all subscribers of the topic to which the client is subscribed.
     async fn send_message(&mut self, message: &str) -> Result<()> {
         self.caller.require_scope(Scope::EventsWrite)?;
         let Some(own) = self.subscriptions.first() else { return Ok(()) };
@@ -195,14 +196,14 @@ impl Session {
         self.add(name, FrameFormat::Event, None, after, Some(&message)).await
     }
 
-    /// The topic with this name, if the caller may read it.
+    /// Returns the topic with this name, or an error if the caller may not read it.
     async fn authorized(&self, name: &str) -> Result<super::Topic> {
         let (topic, feed) = self.realtime.hub.topic(name).ok_or(Error::NotFound("topic"))?;
         feed.authorize(&self.caller, &topic).await?;
         Ok(topic)
     }
 
-    /// Adds a subscription, or replaces the existing subscription to the same topic.
+    /// Adds a subscription. An existing subscription to the same topic ends.
     async fn add(
         &mut self,
         name: &str,
@@ -229,7 +230,7 @@ impl Session {
         };
         self.realtime.hub.subscribe(&own.topic, subscriber, after, acknowledge).await?;
         self.realtime.metrics.wallet_ws_subscriptions.increment(1.0);
-        // Most connections have one subscription.
+        // Most connections have only one subscription, so no room is reserved for more.
         self.subscriptions.reserve_exact(1);
         self.subscriptions.push(own);
         Ok(())

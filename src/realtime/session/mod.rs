@@ -1,4 +1,5 @@
-//! A WebSocket connection: its subscriptions, its credential, and the loop that reads actions and drains the outbox.
+//! A WebSocket connection: its subscriptions, its credential, and the loop that reads requests and sends the frames of
+//! the outbox.
 
 mod action;
 mod credential;
@@ -29,19 +30,20 @@ use self::action::Dialect;
 use self::end::End;
 use self::socket::{Step, next_step};
 
-/// Time without a frame after which a client gets the default subscription.
+/// Time after which a client that has sent no frame gets the default subscription.
 const DEFAULT_DELAY: Duration = Duration::from_millis(200);
 
-/// Interval of pings. The connection of a client that sends nothing for two intervals is closed.
+/// Interval of pings. If a client sends nothing for two intervals, its connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Bytes of frames that are written before a flush.
+/// Number of bytes of frames that are written before they are flushed.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Interval at which a blocked connection is checked.
+/// Interval at which a connection that waits for its client to read is checked, and pause before a failed replay is
+/// repeated.
 const STALL_POLL: Duration = Duration::from_millis(500);
 
-/// A subscription of a connection.
+/// A subscription of this connection to a topic.
 #[derive(Debug)]
 struct Subscription {
     id: SubscriptionId,
@@ -49,30 +51,30 @@ struct Subscription {
     format: FrameFormat,
     viewer: Viewer,
     player: Option<Arc<str>>,
-    /// Position after the last event that was sent.
+    /// Position of the subscription after the last event that was sent to the client.
     sent: Option<BookPosition>,
-    /// Position from which the subscription has to catch up; `None` if it is up to date.
+    /// Position from which the subscription must catch up; `None` if it is up to date.
     behind: Option<BookPosition>,
 }
 
-/// Subscription that the client asks for in the upgrade request.
+/// Subscription that the URL of the upgrade request asks for.
 #[derive(Debug)]
 pub(super) struct Request {
     pub topic: String,
     pub player: Option<String>,
-    /// Position before the response to the upgrade request. The client gets no acknowledgment, and expects every event
-    /// after that response.
+    /// Position of the subscription, which was read before the response to the upgrade request was sent. The
+    /// subscription is not acknowledged, so the client expects all events from that response on.
     pub after: BookPosition,
 }
 
-/// Credential and subscription of the upgrade request.
+/// The credential and the subscription of the upgrade request.
 pub(super) struct UpgradeRequest {
     pub presented: Option<PresentedCredential>,
     pub subscription: Option<Request>,
 }
 
-/// A WebSocket connection. Because many connections wait at the same time, the future is kept small, and rare
-/// operations are boxed.
+/// A WebSocket connection. Thousands of connections wait at the same time, so the size of the connection's future
+/// matters. It is kept small by boxing the futures of rare operations.
 pub(super) struct Session {
     realtime: Realtime,
     outbox: Arc<Outbox>,
@@ -80,16 +82,16 @@ pub(super) struct Session {
     dialect: Dialect,
     subscriptions: Vec<Subscription>,
     next_id: u32,
-    /// Time when the default subscription begins, if the client sends no frame before.
+    /// Time at which the default subscription begins, unless the client sends a frame before.
     default_at: Option<Instant>,
     next_ping: Instant,
     heard: Instant,
-    /// Position after the last event that was sent.
+    /// Position after the last event that was sent to the client, of any subscription.
     last_sent: Option<BookPosition>,
     _permit: Permit,
 }
 
-/// Frames that were written and wait to be flushed.
+/// Frames that were written to the buffer of the socket and are being flushed to the client.
 struct Flight {
     since: Instant,
     events: u64,
@@ -142,7 +144,7 @@ impl Session {
         open.decrement(1.0);
     }
 
-    /// Registers the credential and begins the subscription of the upgrade request.
+    /// Registers the credential with the hub, and begins the subscription that the upgrade request asked for.
     async fn open(&mut self, opening: Box<UpgradeRequest>) -> Result<(), End> {
         let UpgradeRequest { presented, subscription } = *opening;
         if let Some(presented) = presented {
@@ -192,7 +194,7 @@ impl Session {
                     }
                 }
             }
-            // A timer that fires too early costs less than a timer that is reset for each batch.
+            // Resetting the timer for each batch would cost more than letting it fire too early.
             let deadline = self.deadline(flight.is_some());
             if deadline < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
@@ -226,7 +228,7 @@ impl Session {
         }
     }
 
-    /// Time when the next timed task, such as a ping, is due.
+    /// Returns the time at which [`Self::tick`] has something to do next, such as sending a ping.
     fn deadline(&self, is_flushing: bool) -> Instant {
         let mut deadline = self.next_ping;
         if let Some(at) = self.default_at {
@@ -243,10 +245,11 @@ impl Session {
         deadline
     }
 
-    /// Runs the timed tasks that are due. Returns whether something has to be flushed.
+    /// Does what is due by now, such as sending a ping. Returns whether something was written that must be flushed.
     async fn tick(&mut self, socket: &mut WebSocket, flight: Option<&Flight>) -> Result<bool, End> {
         let (now, is_flushing) = (Instant::now(), flight.is_some());
-        // A subscription that is behind has filled the queue, even if the queue has been emptied since.
+        // If a subscription is behind, the queue was full. So a write that the client does not read counts as a stall,
+        // even if the queue is empty by now.
         let blocked = flight.filter(|_| self.is_behind()).map(|flight| flight.since);
         let stalled_since = self.outbox.full_since().into_iter().chain(blocked).min();
         let grace = self.realtime.args.realtime_grace;
@@ -268,14 +271,14 @@ impl Session {
             return Err(End::PingTimeout);
         }
         self.next_ping = now + PING_INTERVAL;
-        // A blocked connection has data to send, which serves as a ping as well.
+        // Data that waits to be sent to a slow client also serves as a ping.
         if !is_flushing && !socket::ping(socket) {
             return Err(End::Broken);
         }
         Ok(!is_flushing)
     }
 
-    /// Marks the subscriptions that fell behind according to the outbox. Returns whether the credential was revoked.
+    /// Marks the subscriptions that have fallen behind. Returns whether the credential was revoked.
     fn take_notes(&mut self) -> bool {
         let (behind, is_revoked) = self.outbox.take_notes();
         for (id, position) in behind {
@@ -290,7 +293,7 @@ impl Session {
         self.subscriptions.iter().any(|own| own.behind.is_some())
     }
 
-    /// Lets a subscription that is behind catch up. Returns whether it made progress.
+    /// Lets a subscription that is behind catch up. Returns false if none is behind.
     async fn catch_up(&mut self) -> bool {
         let Some(index) = self.subscriptions.iter().position(|own| own.behind.is_some()) else {
             return false;
@@ -312,7 +315,7 @@ impl Session {
         true
     }
 
-    /// Writes a batch into the buffer of the socket; returns `None` if the connection is broken.
+    /// Writes a batch of frames to the buffer of the socket. Returns `None` if the connection is broken.
     fn write(&mut self, socket: &mut WebSocket, batch: &mut Vec<Outgoing>) -> Option<Flight> {
         let mut flight = Flight::begin();
         for Outgoing { frame, event } in batch.drain(..) {

@@ -1,4 +1,4 @@
-//! The socket of a session: reading and flushing at the same time, and closing.
+//! The socket of a WebSocket connection: reads and flushes at the same time, and closes the connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,26 +9,26 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::{Sink, SinkExt, Stream};
 use tokio_util::sync::CancellationToken;
 
-/// Longest time that the last frames may take to reach a client.
+/// Longest time that closing a connection may take, for a client that reads slowly.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest time that the last frames may take while the program stops, and that the client may take to close its side.
+/// The same limit while the program stops, and longest time that a client may take to respond to the close frame.
 const CLOSE_TIMEOUT_SHORT: Duration = Duration::from_secs(1);
 
-/// Next event on a socket.
+/// Result of waiting for a socket.
 #[derive(Debug)]
 pub(super) enum Step {
     Flushed,
     Received(Message),
-    /// The client sent a message that is larger than the library accepts.
+    /// The client sent a message that is larger than the WebSocket library accepts.
     TooLarge,
-    /// The client closed the connection, or violated the protocol.
+    /// The client closed the connection, or violated the WebSocket protocol.
     Closed,
     /// The connection broke.
     Broken,
 }
 
-/// Flushes and reads at the same time, and returns what completes first. Cancel-safe.
+/// Flushes the socket and waits for a message at the same time. Returns what completes first. Cancel-safe.
 pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool) -> Step {
     poll_fn(|cx| {
         if flushes {
@@ -51,7 +51,7 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
     .await
 }
 
-/// Derives the step from the text of a library error, because axum hides the type.
+/// Derives the result from the text of an error, because axum hides the error type of the WebSocket library.
 fn step_after(error: &str) -> Step {
     if error.contains("too long") {
         Step::TooLarge
@@ -62,17 +62,17 @@ fn step_after(error: &str) -> Step {
     }
 }
 
-/// Writes a frame into the buffer of the socket. Returns whether the connection still works.
+/// Writes a text frame to the buffer of the socket. Returns false if the connection is broken.
 pub(super) fn write(socket: &mut WebSocket, frame: Utf8Bytes) -> bool {
     socket.start_send_unpin(Message::Text(frame)).is_ok()
 }
 
-/// Writes a ping into the buffer of the socket. Returns whether the connection still works.
+/// Writes a ping to the buffer of the socket. Returns false if the connection is broken.
 pub(super) fn ping(socket: &mut WebSocket) -> bool {
     socket.start_send_unpin(Message::Ping(bytes::Bytes::new())).is_ok()
 }
 
-/// Closes a connection. Frames that were written before still arrive, if the client reads them in time.
+/// Closes a connection. Frames that were written before are still delivered, if the client reads them in time.
 pub(super) async fn close(
     socket: &mut WebSocket,
     stopping: &CancellationToken,

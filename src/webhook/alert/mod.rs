@@ -1,4 +1,4 @@
-//! Balance alerts: a threshold on the available balance of a wallet, and one event each time that the balance crosses it.
+//! Balance alerts: an event each time that the available balance of a wallet crosses a threshold.
 
 pub(super) mod sql;
 
@@ -19,7 +19,7 @@ use crate::ledger::read::BookRow;
 /// Maximum number of alerts of a wallet.
 const ALERTS_MAX: usize = 20;
 
-/// Side of the threshold that the balance has to reach for an event.
+/// The side of the threshold to which the balance must move to cause an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum AlertDirection {
@@ -54,7 +54,7 @@ impl FromStr for AlertDirection {
 pub struct Alert {
     pub id: AlertId,
     pub wallet: WalletId,
-    /// Head of the book when the alert was created: only later transfers count.
+    /// Last transfer in the ledger when the alert was created. Only later transfers can cross its threshold.
     pub from_seq: i64,
     pub threshold: Minor,
     pub direction: AlertDirection,
@@ -62,7 +62,8 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// Whether the available balance was not beyond the threshold before this transfer, and is beyond it afterwards.
+    /// Whether this transfer moved the available balance from the near side of the threshold, or the threshold itself,
+    /// to the far side.
     pub(super) fn is_crossed_by(&self, row: &BookRow) -> bool {
         let (before, after) = match self.wallet {
             _ if row.amount == 0 || row.seq <= self.from_seq => return false,
@@ -80,7 +81,7 @@ impl Alert {
     }
 }
 
-/// An alert with the currency of its wallet.
+/// An alert, and the currency of its wallet.
 #[derive(Debug)]
 pub struct BalanceAlert {
     pub alert: Alert,
@@ -120,7 +121,8 @@ impl Webhooks {
             let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
             return Err(Error::field(pointer, why));
         }
-        // A concurrent request with the same key for another wallet holds another lock, so the insert may conflict.
+        // A concurrent request with the same key for another wallet holds another lock, so the key can be in use by
+        // now.
         let created =
             sql::create_alert(&mut tx, caller.name(), wallet, direction, threshold, key).await?;
         let alert = created.ok_or(Error::IdempotencyKeyReused)?;
@@ -128,7 +130,7 @@ impl Webhooks {
         Ok(BalanceAlert { alert, currency, replayed: false })
     }
 
-    /// The alerts of a wallet, oldest first.
+    /// Returns the alerts of a wallet, oldest first.
     pub async fn list_alerts(
         &self,
         wallet: WalletId,

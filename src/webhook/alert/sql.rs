@@ -1,4 +1,4 @@
-//! Statements of balance alerts.
+//! SQL statements of balance alerts.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,7 +10,8 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::{AlertId, WalletId};
 use crate::ledger::money::Minor;
 
-/// Serializes the creation of alerts of a wallet until the transaction ends, so that their number can be checked.
+/// Locks a wallet until the transaction ends, so that concurrent requests cannot create more alerts than a wallet may
+/// have.
 pub(super) async fn lock_wallet(db: &mut PgConnection, wallet: WalletId) -> Result<()> {
     sqlx::query!(
         "select pg_advisory_xact_lock(hashtextextended('alert ' || $1::bigint, 0))",
@@ -41,7 +42,7 @@ impl TryFrom<AlertRow> for Alert {
     }
 }
 
-/// The alerts of these wallets, oldest first.
+/// Returns the alerts of these wallets, oldest first.
 pub(in crate::webhook) async fn list_alerts(
     db: &mut PgConnection,
     wallets: &[WalletId],
@@ -56,7 +57,7 @@ pub(in crate::webhook) async fn list_alerts(
     rows.fetch_all(db).await?.into_iter().map(Alert::try_from).collect()
 }
 
-/// Inserts an alert; `None` if the idempotency key was used before.
+/// Inserts an alert. Returns `None` if the idempotency key was used before.
 pub(super) async fn create_alert(
     db: &mut PgConnection,
     caller: &str,
@@ -81,7 +82,7 @@ pub(super) async fn create_alert(
     row.fetch_optional(db).await?.map(Alert::try_from).transpose()
 }
 
-/// The alert that was created with this idempotency key, and the hash of the request.
+/// Returns the alert that was created with this idempotency key, and the hash of the request that created it.
 pub(super) async fn find_alert_by_key(
     db: &mut PgConnection,
     key: Uuid,

@@ -1,4 +1,4 @@
-//! Deliveries: a delivery is an event that is sent to a webhook.
+//! Deliveries: a delivery is an event that is to be sent to a webhook, or was sent.
 
 pub(super) mod sql;
 
@@ -13,11 +13,11 @@ use crate::ids::{DeliveryId, TransferId, WalletId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// Waits for its first or next attempt.
+    /// The delivery waits for its first or next attempt.
     Pending,
-    /// Accepted by the receiver.
+    /// The receiver has accepted the delivery.
     Delivered,
-    /// Given up after the last attempt, until it is replayed.
+    /// The delivery failed for a day and will not be tried again, unless the client replays it.
     Dead,
 }
 
@@ -46,14 +46,14 @@ impl FromStr for DeliveryState {
 #[derive(Debug)]
 pub struct WebhookDelivery {
     pub id: DeliveryId,
-    /// The wallet that the event is about, if it is about a wallet.
+    /// The wallet that the event is about; `None` if it is not about a wallet.
     pub wallet: Option<WalletId>,
-    /// The transfer behind the event, if the event is about a wallet.
+    /// The transfer that caused the event; `None` if the event is not about a wallet.
     pub transfer: Option<TransferId>,
     pub event: String,
     pub state: DeliveryState,
     pub attempts: i32,
-    /// Status of the last response.
+    /// HTTP status of the receiver's last response.
     pub status: Option<i16>,
     /// Reason why the last attempt failed.
     pub error: Option<String>,

@@ -1,4 +1,4 @@
-//! Statements of deliveries.
+//! SQL statements of deliveries.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,24 +10,24 @@ use crate::ids::{DeliveryId, TransferId, WalletId, WebhookId};
 use crate::webhook::BOOK;
 use crate::webhook::queue::Subject;
 
-/// Hours after a rotation during which the previous secret signs as well.
+/// Number of hours after a rotation for which deliveries are also signed with the previous secret.
 const OVERLAP_HOURS: i32 = 24;
 
-/// Hours after which a delivery to a paused webhook is given up.
+/// Number of hours after which a delivery to a paused webhook is given up.
 const PENDING_HOURS_MAX: i32 = 24;
 
-/// An event to be delivered to webhooks.
+/// An event that is to be sent to webhooks.
 pub(in crate::webhook) struct NewDelivery<'a> {
     pub subject: Subject,
-    /// The transfer that caused the event.
+    /// Sequence number of the transfer that caused the event; `None` if no transfer caused it.
     pub seq: Option<i64>,
-    /// Trace of the request that caused the event.
+    /// Trace id of the request that caused the event.
     pub trace_id: Option<Uuid>,
     pub event: &'a str,
     pub body: &'a str,
 }
 
-/// New deliveries, column by column.
+/// New deliveries, as a list for each column of the table.
 #[derive(Default)]
 pub(in crate::webhook) struct NewDeliveries {
     webhooks: Vec<i64>,
@@ -51,7 +51,7 @@ impl NewDeliveries {
     }
 }
 
-/// Inserts deliveries, except those of webhooks that were deleted in the meantime.
+/// Inserts deliveries, except for webhooks that were deleted in the meantime.
 pub(in crate::webhook) async fn insert_deliveries(
     db: &mut PgConnection,
     deliveries: &NewDeliveries,
@@ -77,29 +77,29 @@ pub(in crate::webhook) async fn insert_deliveries(
     Ok(())
 }
 
-/// The next delivery of a subject to a webhook.
+/// The next delivery of a subject to a webhook, with the data of the webhook that sending it requires.
 pub(in crate::webhook) struct NextDelivery {
     pub id: DeliveryId,
     pub body: String,
     pub url: String,
     pub secret: String,
-    /// The previous secret, while it still signs after a rotation.
+    /// The previous secret, for a day after a rotation.
     pub secret_before: Option<String>,
-    /// Trace of the request that caused the event.
+    /// Trace id of the request that caused the event.
     pub trace_id: Option<Uuid>,
-    /// Name of the caller that the webhook belongs to.
+    /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Whether the last attempt at the webhook ended quickly.
+    /// Whether the last attempt at this webhook ended quickly.
     pub is_prompt: bool,
-    /// Attempts that timed out since the receiver last responded.
+    /// Number of attempts at this webhook in a row that timed out.
     pub timeouts: i32,
-    /// Seconds until the end of a pause.
+    /// Number of seconds until the webhook's pause ends; `None` if it is not paused.
     pub pause_seconds: Option<f64>,
-    /// Whether the delivery has been pending for so long that it is given up while the webhook is paused.
+    /// Whether the delivery has been pending for so long that it should be given up if the webhook is paused.
     pub is_overdue: bool,
 }
 
-/// The oldest pending delivery of a subject to a webhook whose owner still exists.
+/// Returns the oldest pending delivery of a subject to a webhook, if the owner of the webhook still exists.
 pub(in crate::webhook) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -128,7 +128,7 @@ pub(in crate::webhook) async fn next_pending(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Records the outcome of an attempt.
+/// Records the outcome of an attempt to send a delivery.
 pub(in crate::webhook) async fn record_attempt(
     db: &mut PgConnection,
     id: DeliveryId,
@@ -150,7 +150,7 @@ pub(in crate::webhook) async fn record_attempt(
     Ok(())
 }
 
-/// Gives up a delivery without an attempt.
+/// Marks a delivery as dead, without another attempt.
 pub(in crate::webhook) async fn give_up(db: &mut PgConnection, id: DeliveryId) -> Result<()> {
     sqlx::query!("update delivery set state = 'dead' where id = $1 and state = 'pending'", id.0)
         .execute(db)
@@ -158,7 +158,7 @@ pub(in crate::webhook) async fn give_up(db: &mut PgConnection, id: DeliveryId) -
     Ok(())
 }
 
-/// Row of the delivery log.
+/// A row of the delivery log.
 struct DeliveryRow {
     id: DeliveryId,
     wallet: Option<WalletId>,
@@ -191,7 +191,7 @@ impl TryFrom<DeliveryRow> for WebhookDelivery {
     }
 }
 
-/// The deliveries of a webhook with an id below `before`, newest first.
+/// Returns the deliveries of a webhook whose ids are below `before`, newest first.
 pub(in crate::webhook) async fn list_deliveries(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -215,7 +215,7 @@ pub(in crate::webhook) async fn list_deliveries(
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }
 
-/// Makes deliveries pending again. Returns the subject of each.
+/// Makes deliveries pending again, so that they are sent again. Returns the subject of each of them.
 pub(in crate::webhook) async fn replay(
     db: &mut PgConnection,
     webhook: WebhookId,

@@ -1,4 +1,4 @@
-//! Fan-out of events that move no money, such as a game that was added.
+//! Fan-out to webhooks of the events that move no money, for example that a game was added.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl SegmentHandler<Subscribed<Events>> for EventFanOut {
     }
 }
 
-/// Whether the owner of the webhook may see the message.
+/// Whether the owner of the webhook has the right to see the message.
 fn sees(subscription: &Subscription, message: &Message) -> bool {
     message.audience.includes(subscription.app_user, subscription.sees_all)
 }

@@ -1,5 +1,5 @@
-//! Fan-out: each transfer and each published event becomes deliveries, exactly once and in order, even if a process is
-//! killed. Two durable readers do it, one for the transfers of the book and one for its events.
+//! Fan-out: turns each transfer and each published event into deliveries to webhooks, exactly once and in order, even
+//! if a process is killed. There are two durable readers, for the transfers of the ledger and for the published events.
 
 mod events;
 mod transfers;
@@ -18,14 +18,14 @@ use crate::ids::WebhookId;
 use crate::ledger::tail::{Events, NotifyChannel, Position, Segment, Source, Tail, Transfers};
 use crate::tasks::Tasks;
 
-/// Starts both readers, which run until the tasks stop.
+/// Starts both readers. They run until the program stops.
 pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
     let fan_out = transfers::TransferFanOut { webhooks };
     tail.follow::<Subscribed<Transfers>>(transfers::READER, fan_out, tasks);
     tail.follow::<Subscribed<Events>>(events::READER, events::EventFanOut, tasks);
 }
 
-/// The items of a source; all of them are skipped while there is neither a webhook nor an alert.
+/// The items of a source. While there are no webhooks and no alerts, all items are skipped without being read.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {
@@ -39,14 +39,15 @@ impl<S: Source> Source for Subscribed<S> {
         after: Position,
         max: i64,
     ) -> sqlx::Result<Segment<S::Item>> {
-        // The end is read before the check, so that a webhook that is created in between receives the items after that
-        // end.
+        // The end must be read before the check. If a webhook is created in between, items after this end are not
+        // skipped, so the webhook receives them.
         let until = S::end(db, book).await?;
         if sql::has_webhooks_or_alerts(db).await? {
             return S::read(db, book, after, max).await;
         }
-        // The end of events moves with every transaction, even with the transaction that advances the cursor, so the
-        // cursor of a reader that is caught up stays where it is.
+        // The end of the published events moves with every transaction, even with the transaction that stores the
+        // reader's position. So a reader that has read everything keeps its position, instead of storing a new one
+        // forever.
         let is_caught_up = S::lag(db, book, after).await? == 0;
         let until = if is_caught_up { after } else { until };
         Ok(Segment { after, until, items: Vec::new(), is_full: false })
@@ -65,7 +66,7 @@ impl<S: Source> Source for Subscribed<S> {
     }
 }
 
-/// Deliveries of a segment, and the jobs that send them.
+/// Deliveries of a batch of items, and the jobs that must be enqueued to send them.
 #[derive(Default)]
 struct Deliveries<'a> {
     new: NewDeliveries,

@@ -1,4 +1,5 @@
-//! Fan-out of transfers: the events of their wallets, and the balance alerts that they cross.
+//! Fan-out of transfers to webhooks: the events of the wallets that a transfer involves, and the balance alerts that it
+//! crosses.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,15 +67,15 @@ impl SegmentHandler<Subscribed<Transfers>> for TransferFanOut {
 }
 
 impl TransferFanOut {
-    /// Whether the webhook receives the event: the webhook is older than the transfer, its owner may see the wallet,
-    /// and it subscribes to events of this name.
+    /// Whether the webhook receives the event: it is older than the transfer, its owner may see the wallet, and it
+    /// subscribes to events of this name.
     fn matches(&self, subscription: &Subscription, event: &WalletEvent<'_>) -> bool {
         subscription.from_seq < event.row.seq
             && self.can_see(subscription, event.user)
             && subscription.wants(event.name)
     }
 
-    /// Whether the owner of the webhook may see wallets of this user.
+    /// Whether the owner of the webhook has the right to see the wallets of this user.
     fn can_see(&self, subscription: &Subscription, user: Option<UserId>) -> bool {
         match user {
             _ if subscription.sees_all => true,
@@ -84,7 +85,7 @@ impl TransferFanOut {
     }
 
     /// Returns an event for each wallet that these transfers involve, and an event for each alert that they cross. Also
-    /// appends the crossed alerts to the events of the book.
+    /// publishes the crossed alerts in the event table.
     async fn wallet_events<'a>(
         &self,
         db: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! `/wallet/{id}/alert`: balance alerts.
+//! The routes `/wallet/{id}/alert` for balance alerts.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -39,7 +39,7 @@ struct AlertBody {
     wallet: String,
     #[schema(value_type = AlertDirection)]
     direction: &'static str,
-    /// The threshold.
+    /// The threshold of the alert.
     #[schema(value_type = f64, example = 10.00)]
     line: JsonDecimal,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
@@ -61,7 +61,7 @@ impl TryFrom<&BalanceAlert> for AlertBody {
     }
 }
 
-/// Exactly one of the two thresholds.
+/// Exactly one of `below` and `above` is required.
 #[derive(Deserialize, ToSchema)]
 struct CreateAlert<'a> {
     /// Send an event each time that the available balance falls below this amount.
@@ -76,7 +76,8 @@ struct CreateAlert<'a> {
 
 /// Create an alert
 ///
-/// Each crossing of the threshold is one `alert.crossed` event. A balance that stays beyond it causes no further event.
+/// Each crossing of the threshold is one `alert.crossed` event. While the balance stays on that side, there is no
+/// further event.
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(

@@ -1,4 +1,4 @@
-//! The delivery log of a webhook, and replays.
+//! The routes for the delivery log of a webhook and for replays.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -30,23 +30,23 @@ where
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookDelivery)]
 struct DeliveryBody {
-    /// The header `webhook-id` is `msg_` and this id, in every attempt.
+    /// Id of the delivery. In every attempt, the header `webhook-id` is `msg_` followed by this id.
     #[schema(example = "31")]
     id: String,
-    /// Null for an event that concerns no wallet.
+    /// Wallet that the event is about; null if it is not about a wallet.
     #[schema(required, example = "1")]
     wallet: Option<String>,
-    /// Null for an event that belongs to no transfer.
+    /// Transfer that caused the event; null if no transfer caused it.
     #[schema(required, example = "17")]
     transfer: Option<String>,
     #[schema(example = "transfer.deposit")]
     event: String,
-    /// A dead delivery was given up after a day of attempts.
+    /// State of the delivery. A dead delivery was given up after a day of attempts.
     #[schema(value_type = DeliveryState)]
     state: &'static str,
     #[schema(example = 1)]
     attempts: i32,
-    /// Status of the last response of the receiver.
+    /// HTTP status of the receiver's last response.
     #[schema(required, example = 200)]
     status: Option<i16>,
     /// Reason why the last attempt failed.
@@ -81,7 +81,7 @@ impl TryFrom<WebhookDelivery> for DeliveryBody {
 struct ListDeliveriesQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link`.
     after: Option<i64>,
 }
 
@@ -112,13 +112,13 @@ async fn list_deliveries(
     Ok(Page::new(bodies, next).into_response())
 }
 
-/// A delivery, or all deliveries since a moment.
+/// The delivery to send again, or a moment since which all deliveries are sent again.
 #[derive(Deserialize, ToSchema)]
 struct ReplayDeliveries<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "31")]
     delivery: RawField<'a>,
-    /// A moment, as RFC 3339; at most 10,000 deliveries are sent again, the oldest first.
+    /// Moment as RFC 3339. At most 10,000 deliveries since then are sent again, the oldest first.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z", format = DateTime)]
     since: RawField<'a>,

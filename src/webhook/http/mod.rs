@@ -1,4 +1,4 @@
-//! `/wallet/webhook`: webhooks, their deliveries, and balance alerts.
+//! The routes `/wallet/webhook` for webhooks, their deliveries, and balance alerts.
 
 mod alert;
 mod deliveries;
@@ -48,7 +48,7 @@ struct WebhookBody {
     url: String,
     #[schema(example = json!(["transfer.deposit", "alert.crossed"]))]
     events: Vec<String>,
-    /// The signing secret, only in the response that creates or rotates it.
+    /// The signing secret. It is present only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: Option<String>,
@@ -67,15 +67,15 @@ impl TryFrom<Webhook> for WebhookBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWebhook<'a> {
-    /// URL of the receiver, which must have a public address; stored in its canonical form, without fragment.
+    /// URL of the receiver, which must have a public address. It is stored in its canonical form, without fragment.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "https://example.com/hook")]
     url: RawField<'a>,
-    /// Names of the events to send; `*` stands for all of them.
+    /// Names of the events to send. `*` stands for all of them.
     #[serde(borrow, default)]
     #[schema(required, value_type = Vec<String>, example = json!(["*"]))]
     events: RawField<'a>,
-    /// The signing secret: `whsec_` and 24 to 64 bytes in base64; random if absent.
+    /// The signing secret: `whsec_` and 24 to 64 bytes in base64. A random secret is generated if it is absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: RawField<'a>,
@@ -95,8 +95,8 @@ fn events(raw: &str) -> Result<Vec<String>, String> {
 /// Create a webhook
 ///
 /// Each event is a POST that follows Standard Webhooks, with the headers `webhook-id`, `webhook-timestamp` and
-/// `webhook-signature` (HMAC-SHA256). It is retried for a day until the receiver responds with 2xx. The events of a wallet
-/// arrive in order, and those of a user.
+/// `webhook-signature` (HMAC-SHA256). It is retried for a day until the receiver responds with 2xx. The events of the
+/// same wallet or user arrive in order.
 #[utoipa::path(
     post, path = "/wallet/webhook", tag = "webhook",
     params(IdempotencyKey),
@@ -186,7 +186,8 @@ async fn delete_webhook(
 
 /// Rotate the secret of a webhook
 ///
-/// For a day, deliveries are signed with both the new and the previous secret, so that the receiver can change over.
+/// For a day, deliveries are signed with both the new and the previous secret, so that the receiver can switch without
+/// failures.
 #[utoipa::path(
     post, path = "/wallet/webhook/{webhook}/rotate", tag = "webhook",
     params(

@@ -1,16 +1,16 @@
-//! Requests that webhooks receive, for the OpenAPI document.
+//! Descriptions of the requests that webhooks receive, for the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::webhook::event::{ALERT_CROSSED, EVENTS, WalletEventData};
 
-/// Schemas of the events that other slices publish, and of those about wallets.
+/// Schemas of the events about wallets, and of the events that other modules publish.
 #[derive(OpenApi)]
 #[openapi(components(schemas(WalletEvent, GameEvent, EntitlementEvent, OrderEvent)))]
 pub struct Payloads;
 
-/// A transfer that involves a wallet, or an alert that it crossed.
+/// A transfer that involves a wallet, or an alert whose threshold the wallet's balance has crossed.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct WalletEvent {
@@ -21,7 +21,7 @@ struct WalletEvent {
     data: WalletEventData<'static>,
 }
 
-/// A change of the catalog.
+/// A change of the games catalog.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct GameEvent {
@@ -33,12 +33,12 @@ struct GameEvent {
     data: Value,
 }
 
-/// The game, as `GET /api/games/{id}` shows it.
+/// The game, as `GET /api/games/{id}` returns it.
 fn game() -> utoipa::openapi::Ref {
     utoipa::openapi::Ref::from_schema_name("Game")
 }
 
-/// A game that a user got, or no longer has.
+/// A game that a user has got, or has lost.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct EntitlementEvent {
@@ -75,19 +75,19 @@ struct OrderEvent {
 struct OrderEventData {
     #[schema(example = 1)]
     order_id: i64,
-    /// The state of the order.
+    /// The new state of the order.
     #[schema(example = "processing")]
     state: String,
-    /// The step that the event is about.
+    /// The step of the order that caused the event.
     #[schema(example = "exchange")]
     step: String,
     #[schema(example = "done")]
     step_state: String,
-    /// Why the order is not simply processing.
+    /// Reason why the order is not simply being processed.
     reason: Option<String>,
 }
 
-/// The webhook requests of the OpenAPI document, by the name of their event.
+/// Returns the requests that webhooks receive, by event name, for the OpenAPI document.
 pub fn webhooks() -> Value {
     let events = EVENTS.iter().filter(|name| **name != "*");
     let requests: Map<_, _> = events.map(|name| ((*name).to_owned(), request(name))).collect();
@@ -138,7 +138,8 @@ fn request(event: &str) -> Value {
     } })
 }
 
-/// The body of an event; none for a game, whose example is composed of the members of its schema.
+/// Returns an example of the body of an event. Returns `None` for events about games, whose example is built from the
+/// schema.
 fn example(event: &str) -> Option<Value> {
     let (family, name) = event.split_once('.')?;
     let data = match family {
@@ -166,7 +167,7 @@ fn order(state: &str) -> Value {
     data
 }
 
-/// Example of a transfer, as the webhooks of the owner of wallet 1 receive it.
+/// Returns an example of the data of a transfer, as a webhook of the owner of wallet 1 receives it.
 fn wallet(event: &str) -> Value {
     let kind = match event {
         ALERT_CROSSED => "deposit",

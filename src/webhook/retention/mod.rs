@@ -1,5 +1,5 @@
-//! Upkeep of deliveries: deletes old deliveries and pending deliveries whose owner is inactive, and enqueues jobs for
-//! pending deliveries that lack a job.
+//! Upkeep of deliveries: deletes old deliveries, deletes pending deliveries whose owner no longer exists, and enqueues
+//! jobs for pending deliveries that have no job.
 
 mod sql;
 
@@ -12,24 +12,24 @@ use super::{DeliverWebhook, Webhooks};
 use crate::error::{Error, Result};
 use crate::telemetry::gauge_value;
 
-/// Pause between two samples of the gauges.
+/// Pause between two updates of the gauges.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Pause between two rounds of upkeep.
+/// Pause between two rounds of the upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Age at which a pending delivery gets another job. If the delivery still has its first job, the second job changes
-/// nothing.
+/// Time without an attempt after which another job is enqueued for a pending delivery. If its job still exists, this
+/// changes nothing.
 const STALLED_AFTER: Duration = Duration::from_mins(2);
 
-/// Maximum number of deliveries that one round deletes, to keep its transaction short.
+/// Maximum number of deliveries that a round deletes, so that its transaction stays short.
 const DELETED_MAX: i64 = 10_000;
 
-/// Samples the gauges and runs the upkeep, until shutdown.
+/// Updates the gauges and runs the upkeep regularly, until the program stops.
 pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut upkeep = Instant::now();
     loop {
-        // After a failure the next round sets the gauges.
+        // If the update fails, the gauges keep their values until the next update.
         let _ignored = webhooks.sample_gauges().await;
         if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
             return Ok(());
@@ -57,7 +57,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Runs one round of upkeep.
+    /// Runs a round of the upkeep.
     pub async fn upkeep(&self) -> Result<()> {
         let mut db = self.db.acquire("webhook.keep").await?;
         sql::delete_finished(&mut db, self.log_lifetime, DELETED_MAX).await?;

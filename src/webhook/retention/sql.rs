@@ -1,4 +1,4 @@
-//! Statements of the upkeep of deliveries.
+//! SQL statements of the upkeep of deliveries.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ids::WebhookId;
 use crate::webhook::queue::Subject;
 
-/// Deletes finished deliveries that are older than `age`. Returns their number.
+/// Deletes finished deliveries that are older than `age`. Returns the number of deleted deliveries.
 pub(super) async fn delete_finished(
     db: &mut PgConnection,
     age: Duration,
@@ -27,7 +27,7 @@ pub(super) async fn delete_finished(
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Deletes pending deliveries of webhooks whose owner no longer exists. Returns their number.
+/// Deletes pending deliveries of webhooks whose owner no longer exists. Returns the number of deleted deliveries.
 pub(super) async fn delete_pending_of_inactive(db: &mut PgConnection, limit: i64) -> Result<u64> {
     let done = sqlx::query!(
         "delete from delivery where id in (
@@ -41,7 +41,7 @@ pub(super) async fn delete_pending_of_inactive(db: &mut PgConnection, limit: i64
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Deletes webhooks whose owner no longer exists and whose log is empty.
+/// Deletes webhooks whose owner no longer exists and whose delivery log is empty.
 pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "delete from webhook w
@@ -53,15 +53,15 @@ pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// A webhook and a subject with a pending delivery, and the owner of the webhook.
+/// A webhook and a subject with a stalled delivery, and the owner of the webhook.
 pub(super) struct Stalled {
     pub webhook: WebhookId,
     pub subject: Subject,
     pub owner: String,
 }
 
-/// Webhooks and subjects with a delivery that has been pending for at least `age` since its last attempt. The choice is
-/// random, so that none is missed for long if there are many. A paused webhook is left out until its pause ends.
+/// Returns the webhooks and subjects with a delivery that has been pending for at least `age` without an attempt. If
+/// there are too many, the choice is random, so that each is found sooner or later. Paused webhooks are omitted.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,
@@ -81,14 +81,14 @@ pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Number of deliveries that were given up and not replayed.
+/// Returns the number of deliveries that were given up and not replayed.
 pub(super) async fn count_dead(db: &mut PgConnection) -> Result<i64> {
     let count =
         sqlx::query_scalar!(r#"select count(*) as "count!" from delivery where state = 'dead'"#);
     Ok(count.fetch_one(db).await?)
 }
 
-/// Number of webhooks that are paused.
+/// Returns the number of webhooks that are paused now.
 pub(super) async fn count_paused(db: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!" from webhook where paused_until > now()"#
