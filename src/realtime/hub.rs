@@ -264,7 +264,7 @@ impl Hub {
                     Err(error) => {
                         tracing::warn!(
                             error.message = %error,
-                            "events of transfers cannot be prepared; retrying in {RETRY_DELAY:?}"
+                            "new transfers cannot be turned into events for clients; retrying in {RETRY_DELAY:?}"
                         );
                         tokio::time::sleep(RETRY_DELAY).await;
                     }

@@ -25,7 +25,7 @@ pub async fn run(
         if let Err(error) = prune(&tail, retention).await {
             tracing::warn!(
                 error.message = %error,
-                "old events cannot be deleted; retrying in {INTERVAL:?}"
+                "old events cannot be deleted from the event table; retrying in {INTERVAL:?}"
             );
         }
     }

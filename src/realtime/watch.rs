@@ -176,7 +176,7 @@ impl Watch {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "missed events cannot be read; retrying in {RETRY_DELAY:?}"
+                    "events that a gRPC client has missed cannot be read; retrying in {RETRY_DELAY:?}"
                 );
                 tokio::time::sleep(RETRY_DELAY).await;
             }

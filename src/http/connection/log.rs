@@ -95,7 +95,7 @@ impl ConnectionLog {
             stalled,
             shutdown,
             protocol,
-            "closed {} connections early since the last such line",
+            "closed {} HTTP connections early since the last such log line",
             counts.iter().sum::<u64>(),
         );
     }

@@ -29,7 +29,7 @@ const CLIENT_GRACE: Duration = Duration::from_secs(2);
 /// Interval at which a closing connection checks whether handlers are still running.
 const WORK_POLL: Duration = Duration::from_millis(50);
 
-/// State of an open connection, shared by its task, its requests and the [`ConnectionTable`].
+/// State of an open connection, shared by its task, its requests and the `ConnectionTable`.
 #[derive(Debug)]
 pub struct OpenConnection {
     peer: IpAddr,

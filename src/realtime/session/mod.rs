@@ -307,7 +307,7 @@ impl Session {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "missed events cannot be read; retrying in {STALL_POLL:?}"
+                    "events that a WebSocket client has missed cannot be read; retrying in {STALL_POLL:?}"
                 );
                 tokio::time::sleep(STALL_POLL).await;
             }

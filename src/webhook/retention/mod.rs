@@ -42,7 +42,7 @@ pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Res
             let cause = format!("{:#}", error.into_cause());
             tracing::warn!(
                 error.message = cause,
-                "deleting old webhook deliveries and requeuing lost ones failed; retrying in a minute"
+                "old webhook deliveries cannot be deleted, or stalled deliveries cannot be enqueued again; retrying in a minute"
             );
         }
     }
