@@ -66,7 +66,7 @@ pub struct ProblemBody<'a> {
     message: String,
 }
 
-/// Placeholder status for all failures of an operation. [`super::openapi::complete()`] replaces it by the real statuses.
+/// Placeholder for all failure statuses of an operation, which [`super::openapi::complete()`] replaces by the real list.
 pub(super) const PROBLEMS_STATUS: &str = "default";
 
 /// Name of the OpenAPI response for a transfer that was archived.
