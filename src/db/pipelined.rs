@@ -61,9 +61,10 @@ impl FromStr for Pipelined {
         if !others.is_empty() {
             url.query_pairs_mut().extend_pairs(others);
         }
-        // The query encodes a space as `+`, but this driver expects `%20`.
-        let text = String::from(url).replace('+', "%20");
-        let mut config: Config = text.parse().map_err(|_| {
+        // The query encodes a space as `+`, but this driver expects `%20`. Elsewhere, as in a password, a `+` is itself.
+        let query = url.query().map(|query| query.replace('+', "%20"));
+        url.set_query(query.as_deref());
+        let mut config: Config = url.as_str().parse().map_err(|_| {
             anyhow!(
                 "DATABASE_URL has unsupported parameters; after `?`, use only host, port, options, sslmode and sslrootcert"
             )
@@ -117,6 +118,13 @@ mod tests {
                 text.contains("options").then_some("-c geqo=off")
             );
         }
+        let read: Pipelined =
+            "postgres://u+1:p+%2B=@db/w?options=-c%20geqo%3Doff%2B".parse().unwrap();
+        assert_eq!(
+            (read.config.get_user(), read.config.get_password()),
+            (Some("u+1"), Some(&b"p++="[..]))
+        );
+        assert_eq!(read.config.get_options(), Some("-c geqo=off+"));
         for text in ["?sslmode=maybe", "?sslcert=x", "?sslmode=verify-full&sslrootcert=/nowhere"] {
             let error = format!("postgres://u:hush@db/w{text}").parse::<Pipelined>().unwrap_err();
             assert!(!format!("{error:#}").contains("hush"), "{error:#}");
