@@ -70,7 +70,7 @@ impl KnownParameters {
         };
         let Some(known) = known.get(method) else { return Ok(()) };
         let mut errors = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()).take(ERRORS_MAX) {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let detail = if !known.iter().any(|known| *known == name) {
                 "is not a parameter of this operation"
             } else if name == STALE && value != STALE_OK {
@@ -83,6 +83,9 @@ impl KnownParameters {
             };
             let name: String = name.chars().take(NAME_MAX).collect();
             errors.push(FieldError { pointer: format!("?{name}"), detail: detail.to_owned() });
+            if errors.len() == ERRORS_MAX {
+                break;
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
     }

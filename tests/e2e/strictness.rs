@@ -123,6 +123,7 @@ async fn unknown_query_parameters_are_refused_by_name() {
             (Method::GET, "/wallet?limit=x", vec!["?limit"]),
             (Method::GET, "/wallet?closed=maybe", vec!["?closed"]),
             (Method::GET, "/wallet?owner=a&owner=b", vec!["?owner"]),
+            (Method::GET, &format!("/wallet?{}ownr=ada", "limit=5&".repeat(40)), vec!["?ownr"]),
         ] {
             let body = json!({ "id": id, "amount": "1.00" });
             let response = app.send(app.request(method.clone(), path).json(&body)).await;
