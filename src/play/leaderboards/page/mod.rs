@@ -93,8 +93,9 @@ pub(super) struct EntryPage {
     pub(super) next: Option<Cursor>,
 }
 
-fn foreign_cursor() -> Error {
-    Error::field("?after", "belongs to another leaderboard or season")
+fn foreign_cursor(start: &PageStart) -> Error {
+    let parameter = if start.is_backward() { "?before" } else { "?after" };
+    Error::field(parameter, "belongs to another leaderboard or season")
 }
 
 /// A page of a season, with the leaderboard and the season.
@@ -137,7 +138,7 @@ impl Leaderboards {
             (None, None) => boards::latest_season(&mut db, board.id).await?,
         };
         let missing = if start.cursor().is_some() && season.is_none() {
-            foreign_cursor()
+            foreign_cursor(start)
         } else {
             Error::NotFound("season")
         };
@@ -183,7 +184,7 @@ impl Leaderboards {
         limit: i64,
     ) -> Result<EntryPage> {
         if start.cursor().is_some_and(|cursor| cursor.season != season) {
-            return Err(foreign_cursor());
+            return Err(foreign_cursor(start));
         }
         let timer = ReadTimer::start("page");
         let place = start.cursor().map_or(&[] as &[u8], |cursor| &cursor.place);
