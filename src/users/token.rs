@@ -31,7 +31,7 @@ const ISSUER: &str = "revwallet";
 const SECRET_MIN: usize = 32;
 
 /// Longest token that is accepted, in bytes.
-const TOKEN_MAX: usize = 1_024;
+pub(super) const TOKEN_MAX: usize = 1_024;
 
 /// Longest time that cached keys are used to sign tokens, before they are read from the database again.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(30);

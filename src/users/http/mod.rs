@@ -23,6 +23,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::ids::UserId;
 use crate::secret::Secret;
 
+use super::token::TOKEN_MAX;
 use super::{User, Users, names};
 use crate::users::UserRole;
 
@@ -230,7 +231,7 @@ async fn logout(
     body: OptionalJsonBody,
 ) -> Result<Response> {
     let body = body.read::<Logout<'_>>()?;
-    let token = body.token.raw().and_then(|raw| text(raw, PASSWORD_MAX).ok()).map(Secret::from);
+    let token = body.token.raw().and_then(|raw| text(raw, TOKEN_MAX).ok()).map(Secret::from);
     let token = token.map_or_else(|| bearer(&headers), |token| Ok(Some(token)));
     let token = token.ok().flatten().ok_or(Error::NoToken)?;
     users.sign_out(&token, origin).await?;
