@@ -273,10 +273,9 @@ async fn sample_depths(
             && let Ok(depths) = sql::queue_depths(&mut db).await
         {
             for queue in &queues {
-                metrics.wallet_jobs_ready.with([queue]).set(0.0);
-            }
-            for (queue, ready) in depths {
-                metrics.wallet_jobs_ready.with([&queue]).set(gauge_value(ready));
+                let ready = depths.iter().find(|(other, _)| other == queue);
+                let ready = ready.map_or(0, |(_, ready)| *ready);
+                metrics.wallet_jobs_ready.with([queue]).set(gauge_value(ready));
             }
         }
         if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
