@@ -8,6 +8,7 @@ use super::config::Config;
 use super::state::App;
 use crate::games::publisher;
 use crate::jobs::{self, Registry};
+use crate::ledger::book::FIRST_BOOK;
 use crate::ledger::{auditor, partition};
 use crate::ops::canary;
 use crate::play::leaderboards;
@@ -19,7 +20,7 @@ use crate::{play, realtime, saga};
 /// Starts every background task. The tasks end when `tasks` stops.
 pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     let stopping = tasks.stopping();
-    auditor::start(&app.tail, config.ledger.settings().book, &app.metrics, tasks);
+    auditor::start(&app.tail, FIRST_BOOK, &app.metrics, tasks);
     let (pool, metrics) = (app.tail.book().pool.clone(), app.metrics.clone());
     let rows = config.ledger.ledger_partition_rows;
     tasks.spawn("partitions", partition::run(pool, rows, metrics, stopping.clone()));

@@ -26,6 +26,9 @@ const PAYABLE_IDS: i64 = 1 << 54;
 /// Highest number of a party that has payables.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
+/// Bit of the role that marks, in a book, the system account of another book.
+const FOREIGN: i64 = 1 << 39;
+
 /// Highest customer id: ids above it have no hold account. Every JSON parser reads customer ids exactly.
 pub const ID_MAX: i64 = 1 << 52;
 
@@ -85,6 +88,22 @@ impl AccountId {
                 u32::try_from(-self.0 & 0xffff_ffff).ok()
             }
             AccountClass::Customer | AccountClass::Hold => None,
+        }
+    }
+
+    /// The id, in a book, of this account of another book. Only system accounts have the same id in all books.
+    pub(super) fn foreign_id(self) -> Self {
+        match self.class() {
+            Some(AccountClass::System) => Self(-(-self.0 | FOREIGN)),
+            _ => self,
+        }
+    }
+
+    /// The account itself, if this is the id of an account of another book.
+    pub(super) fn own_id(self) -> Self {
+        match self.class() {
+            Some(AccountClass::System) => Self(-(-self.0 & !FOREIGN)),
+            _ => self,
         }
     }
 
@@ -217,6 +236,12 @@ mod tests {
         assert_eq!(payable.held_for(), None);
         assert_eq!(AccountId::payable(0, eur).unwrap().class(), Some(AccountClass::Payable));
         assert_eq!(AccountId::payable(PARTY_MAX + 1, eur), None);
+        let world = AccountId::system(SystemRole::World, eur);
+        assert_ne!(world.foreign_id(), world);
+        assert_eq!(world.foreign_id().class(), Some(AccountClass::System));
+        assert_eq!(world.foreign_id().currency_number(), Some(eur.number()));
+        assert_eq!((world.foreign_id().own_id(), world.own_id()), (world, world));
+        assert_eq!((customer.foreign_id(), payable.foreign_id()), (customer, payable));
         assert_eq!(AccountId(0).class(), None);
         assert_eq!(AccountId(-SYSTEM_IDS).class(), None);
         assert_eq!(AccountId(ID_MAX + 1).class(), None);

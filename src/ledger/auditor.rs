@@ -93,6 +93,7 @@ impl SegmentHandler<SealedChunks> for Auditor {
         for chunk in &segment.items {
             checker.load_accounts(db, chunk).await?;
             checker.check_chunk(chunk);
+            checker.check_copies(db, chunk).await?;
             self.report(&mut checker, chunk);
         }
         self.log_anchor(&checker);
@@ -111,6 +112,7 @@ impl Auditor {
             CheckKind::Floor,
             CheckKind::Shape,
             CheckKind::Chain,
+            CheckKind::Copies,
         ] {
             let checked =
                 if check == CheckKind::Chain { chunk.seals.len() } else { chunk.transfers.len() };

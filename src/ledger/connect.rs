@@ -31,6 +31,11 @@ pub enum StartError {
     Unsafe(super::UnsafeSettings),
     #[error("the database has no book {0}; run the migrations")]
     NoBook(i32),
+    /// A process that does not know a book would take its accounts for those of another book.
+    #[error(
+        "the database has {found} books and this process would write {expected}; use a version of revwallet for {found} books"
+    )]
+    Books { found: i32, expected: i32 },
 }
 
 /// Connects, applies the session settings, and switches to the application's role if the login user may do that.

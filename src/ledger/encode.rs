@@ -1,8 +1,8 @@
 //! Canonical encoding of a batch. The hash of the batch's seal covers the digest of this encoding.
 //!
 //! The encoding starts with a version byte, the book, and the seq before the batch. Records follow, which are
-//! self-delimiting and differ in their first byte: the transfers by seq, the postings that have a key by first seq, the
-//! new accounts by (seq, account). Numbers are big-endian. A stored book is always verified with the version it was
+//! self-delimiting and differ in their first byte: the transfers by seq, each followed by its home if it is a copy, the
+//! postings that have a key by first seq, the new accounts by (seq, account). Numbers are big-endian. A stored book is always verified with the version it was
 //! written with, so a change of the encoding is a new version beside this one.
 
 use sha2::{Digest, Sha256};
@@ -31,6 +31,8 @@ pub(super) struct TransferAttributes<'a> {
     pub(super) trace_id: Option<Uuid>,
     pub(super) linked: Option<i64>,
     pub(super) metadata: Option<&'a str>,
+    /// Seq of the leg in the home of its posting, if that is another book.
+    pub(super) home: Option<i64>,
 }
 
 impl BatchEncoder {
@@ -66,6 +68,10 @@ impl BatchEncoder {
                 buffer.extend(metadata.as_bytes());
             }
             None => buffer.push(0),
+        }
+        if let Some(home) = attributes.home {
+            buffer.push(b'H');
+            buffer.extend(home.to_be_bytes());
         }
         self.flush_if(FLUSH_LEN);
     }

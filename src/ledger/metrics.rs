@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::PostError;
+use super::book::FIRST_BOOK;
 use super::transfer::{Posted, Posting, TransferKind};
 use crate::telemetry::{Metrics, gauge_value};
 
@@ -78,10 +79,12 @@ impl StageTimer {
     }
 }
 
-/// Records a batch that was sealed.
-pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, head_seq: i64) {
+/// Records a batch that was sealed. The gauge of the head shows the first book.
+pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, book: i32, head_seq: i64) {
     metrics.wallet_ledger_batch_size.record(to_gauge(transfers));
-    metrics.wallet_ledger_head_seq.set(gauge_value(head_seq));
+    if book == FIRST_BOOK {
+        metrics.wallet_ledger_head_seq.set(gauge_value(head_seq));
+    }
 }
 
 /// Registers the series that alerts divide by, so that they exist before their first event.

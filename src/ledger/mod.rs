@@ -14,6 +14,7 @@
 #![deny(clippy::float_arithmetic)]
 
 mod args;
+pub mod book;
 pub mod currency;
 pub mod currency_store;
 pub mod money;
@@ -37,9 +38,11 @@ mod connect;
 mod durability;
 mod leader;
 mod metrics;
+mod replay;
 mod sql;
 mod trace;
 mod writer;
+mod writer_queues;
 
 use std::sync::Arc;
 
@@ -52,13 +55,14 @@ use crate::error::Error;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use self::account::AccountId;
+use self::book::book_of;
 use self::companion::CompanionKind;
 use self::decide::Rules;
 use self::leader::{LeaderHandle, OwnWriter};
 use self::metrics::{PostingTimer, to_gauge};
 use self::transfer::{Posted, Posting};
-use self::writer::{Admission, PostOutcome, PostReply, QueuedPosting, Writer};
+use self::writer::{Admission, PostOutcome, PostReply, QueuedPosting};
+use self::writer_queues::WriterQueues;
 use crate::idempotency_key::HashedKey;
 
 pub use self::args::LedgerArgs;
@@ -85,38 +89,30 @@ pub struct LedgerOptions {
     pub metrics: Arc<Metrics>,
 }
 
-/// A handle to a book and its writer. Cheap to clone.
+/// A handle to the books and their writers. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
-    queue: mpsc::Sender<QueuedPosting>,
+    queues: WriterQueues,
     leader: Option<LeaderHandle>,
     admission: Admission,
     pool: PgPool,
-    book: i32,
     metrics: Arc<Metrics>,
 }
 
 impl Ledger {
-    /// Connects and starts the writer. Once the tasks stop, the writer drains the queue and ends.
+    /// Connects and starts the writers. Once the tasks stop, they drain their queues and end.
     pub async fn start(options: LedgerOptions, tasks: &Tasks) -> Result<Self, StartError> {
         let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
         metrics::preregister(&metrics);
-        let (queue, items) = mpsc::channel(settings.queue_max);
         let admission = Admission::new(settings.queue_legs_max);
-        let (book, pool) = (settings.book, options.pool.clone());
+        let queues = WriterQueues::start(&options, &admission, tasks).await?;
         let start = |candidacy| {
-            let own_writer = OwnWriter { queue: queue.clone(), admission: admission.clone() };
+            let own_writer = OwnWriter { queues: queues.clone(), admission: admission.clone() };
             LeaderHandle::start(&options, candidacy, own_writer, tasks)
         };
         let leader = options.candidacy.clone().map(start);
-        let writer = Writer::connect(options, items, admission.clone()).await?;
-        let stopping = tasks.stopping().clone();
-        tasks.spawn("ledger-writer", async move {
-            writer.run(stopping).await;
-            Ok(())
-        });
-        Ok(Self { queue, leader, admission, pool, book, metrics })
+        Ok(Self { queues, leader, admission, pool: options.pool, metrics })
     }
 
     /// Writes a posting, and returns once it is durable. Dropping the future does not cancel the posting.
@@ -163,7 +159,8 @@ impl Ledger {
         // Admitted before the queue is chosen: the forwarder sends nothing while the own writer has admitted postings.
         let (item, reply) = self.admission.admit(posting, span)?;
         let leader_queue = self.leader_queue(item.posting.legs.len());
-        let queue = leader_queue.filter(|_| item.posting.key.is_some()).unwrap_or(&self.queue);
+        let leader_queue = leader_queue.filter(|_| item.posting.key.is_some());
+        let queue = leader_queue.unwrap_or_else(|| self.queues.queue_of(&item.posting));
         self.send(queue, item)?;
         Ok(reply)
     }
@@ -171,7 +168,7 @@ impl Ledger {
     /// Queues a posting for the own writer.
     fn enqueue_own(&self, posting: Posting) -> Result<oneshot::Receiver<PostReply>, PostError> {
         let (item, reply) = self.admission.admit(posting, Span::none())?;
-        self.send(&self.queue, item)?;
+        self.send(self.queues.queue_of(&item.posting), item)?;
         Ok(reply)
     }
 
@@ -195,7 +192,7 @@ impl Ledger {
     pub async fn find(&self, key: HashedKey) -> Result<Option<Posted>, PostError> {
         let read = async {
             let mut db = Box::pin(self.pool.acquire()).await?;
-            sql::find_key(&mut db, self.book, key.hash).await
+            sql::find_key(&mut db, key.hash).await
         };
         match read.await {
             Ok(None) => Ok(None),
@@ -215,7 +212,7 @@ impl Ledger {
         self.metrics.wallet_ledger_queue_depth.set(to_gauge(self.admission.queued_legs()));
         self.metrics
             .wallet_ledger_oldest_queued_seconds
-            .set(self.admission.oldest_age().as_secs_f64());
+            .set(self.queues.oldest_age().as_secs_f64());
     }
 
     /// Rebuilds the first reply to an idempotency key from the book. Fails as unavailable if the book no longer has the
@@ -229,18 +226,13 @@ impl Ledger {
         let Some(key) = key else { return Err(PostError::Internal) };
         let read = async {
             let mut db = Box::pin(self.pool.acquire()).await?;
-            let posted =
-                sql::find_posted(&mut db, self.book, key.hash, first_seq, last_seq).await?;
+            let book = book_of(first_seq);
+            let posted = sql::find_posted(&mut db, book, key.hash, first_seq, last_seq).await?;
             // Asked after the read, because an archive may have begun. Rows of an archived posting may still be there, but
             // not all that a caller reads besides them.
-            read::require_in_book(&mut db, self.book, first_seq).await?;
+            read::require_in_book(&mut db, book, first_seq).await?;
             let Some(mut posted) = posted else { return Ok(None) };
-            let touched = posted.rows.iter().flat_map(|row| [row.debit, row.credit]);
-            let owners = touched.filter_map(|id| id.held_for().or(id.hold().and(Some(id))));
-            let owners: Vec<AccountId> = owners.collect();
-            let holds: Vec<AccountId> = owners.iter().filter_map(|id| id.hold()).collect();
-            let held = read::balances(&mut db, self.book, &holds, last_seq).await?;
-            posted.held = owners.into_iter().zip(held).filter(|(_, held)| held.0 > 0).collect();
+            replay::complete(&mut db, &mut posted).await?;
             Ok(Some(posted))
         };
         let read: crate::error::Result<Option<Posted>> = read.await;

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// Writes a batch. See `ledger.post` in the migration.
 pub(super) const POST: &str = "select ledger.post(\
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
 
 /// Wakes the readers of the book, for batches that were sent without a notification. A lost notification is harmless:
 /// readers also poll.
@@ -21,6 +21,14 @@ pub(super) const BEGIN: &str = "begin";
 
 /// Commits the transaction that `BEGIN` started; rolls it back if any statement in it failed.
 pub(super) const COMMIT: &str = "commit";
+
+/// Rolls back the transaction that `BEGIN` started.
+pub(super) const ROLLBACK: &str = "rollback";
+
+/// Waits for the batches of these books that are in progress, and lets no other batch of them begin before the end of the
+/// transaction. The books must be in order, so that two such transactions never wait for each other.
+pub(super) const LOCK_BOOKS: &str =
+    "select pg_advisory_xact_lock(1885434485, book) from unnest($1::int[]) book";
 
 /// Finds the batch that was sealed right after this seq.
 pub(super) const NEXT_SEAL: &str = "
@@ -36,11 +44,14 @@ pub(super) const HEAD: &str = "
     order by seq desc
     limit 1";
 
-/// Finds the postings of these idempotency keys.
+/// Counts the books.
+pub(super) const BOOKS: &str = "select count(*)::int from ledger.book";
+
+/// Finds the postings of these idempotency keys. The keys of all books are in the first book.
 pub(super) const KEYS: &str = "
     select key_hash, content_hash, first_seq, last_seq
     from ledger.posting
-    where book = $1 and key_hash = any ($2)";
+    where book = 1 and key_hash = any ($1)";
 
 /// Reads the facts about accounts that the rules need. Each account takes two index probes for the balance, two for the
 /// held money, and one for the state.
@@ -152,7 +163,7 @@ pub(super) async fn find_posted(
         where book = $1 and seq between $2 and $3
             and exists (
                 select from ledger.posting p
-                where p.book = $1 and p.key_hash = $4 and p.first_seq = $2 and p.last_seq = $3
+                where p.book = 1 and p.key_hash = $4 and p.first_seq = $2 and p.last_seq = $3
             )
         order by seq"#,
         book,
@@ -180,15 +191,44 @@ pub(super) async fn find_posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
+/// A copy of a leg in another book than its home.
+pub(super) struct LegCopy {
+    pub home: i64,
+    pub book: i32,
+    pub seq: i64,
+    /// `None` if the copy is archived.
+    pub debit_balance: Option<i64>,
+    pub credit_balance: Option<i64>,
+}
+
+/// Reads the copies of these legs in other books.
+pub(super) async fn copies(
+    db: &mut PgConnection,
+    first_seq: i64,
+    last_seq: i64,
+) -> sqlx::Result<Vec<LegCopy>> {
+    sqlx::query_as!(
+        LegCopy,
+        r#"
+        select c.home, c.book, c.seq, t.debit_balance as "debit_balance?", t.credit_balance as "credit_balance?"
+        from ledger.transfer_copy c
+        left join ledger.transfer t on t.book = c.book and t.seq = c.seq
+        where c.home between $1 and $2
+        order by c.home, c.book"#,
+        first_seq,
+        last_seq,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Finds the posting of an idempotency key: its content hash, its first and its last seq.
 pub(super) async fn find_key(
     db: &mut PgConnection,
-    book: i32,
     key_hash: Uuid,
 ) -> sqlx::Result<Option<(Uuid, i64, i64)>> {
     let row = sqlx::query!(
-        "select content_hash, first_seq, last_seq from ledger.posting where book = $1 and key_hash = $2",
-        book,
+        "select content_hash, first_seq, last_seq from ledger.posting where book = 1 and key_hash = $1",
         key_hash,
     )
     .fetch_optional(db)

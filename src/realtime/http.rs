@@ -109,7 +109,7 @@ async fn open_websocket(
     }))
 }
 
-/// Rejects connections from pages of other websites unless access is open. Browsers do not apply CORS to WebSockets.
+/// Rejects connections from pages of other websites unless access is open. Browsers do not apply CORS to a WebSocket.
 fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {

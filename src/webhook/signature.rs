@@ -58,7 +58,9 @@ pub(crate) fn verify(message: &SignedMessage<'_>, secret: &Secret, now: i64) -> 
     let signed_at: i64 =
         timestamp.parse().map_err(|_| "the header webhook-timestamp is not a number".to_owned())?;
     if now.abs_diff(signed_at) > AGE_MAX_SECONDS.unsigned_abs() {
-        return Err("the message was signed more than five minutes before or after this moment".to_owned());
+        return Err(
+            "the message was signed more than five minutes before or after this moment".to_owned()
+        );
     }
     let key = decode(secret.reveal()).ok_or("the secret is malformed")?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);

@@ -8,6 +8,7 @@ mod harness;
 
 mod authorization;
 mod backup;
+mod books;
 mod canary;
 mod client;
 mod command_line;

@@ -48,7 +48,7 @@ pub struct OpenConnection {
     idle_since_ms: AtomicU64,
     /// Whether the client may still be sending a body that no handler will read.
     has_unread_body: AtomicBool,
-    /// Whether the connection has become a WebSocket. Then the deadlines of HTTP do not apply, because WebSockets have
+    /// Whether the connection has become a WebSocket. Then the deadlines of HTTP do not apply, because a WebSocket has
     /// their own.
     is_upgraded: AtomicBool,
     /// Token that is cancelled to close the connection.

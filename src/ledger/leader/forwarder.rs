@@ -370,7 +370,7 @@ impl Forwarder {
 
     /// Hands a posting to the own writer.
     fn hand_over(&self, item: QueuedPosting) {
-        match self.own_writer.queue.try_send(item) {
+        match self.own_writer.queues.queue_of(&item.posting).try_send(item) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(item)) => item.answer(Err(PostError::Overloaded)),
             Err(mpsc::error::TrySendError::Closed(item)) => {

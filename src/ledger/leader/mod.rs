@@ -37,7 +37,9 @@ use self::election::Election;
 use self::forwarder::Forwarder;
 use self::wire::CompanionRegistry;
 use super::LedgerOptions;
+use super::book::FIRST_BOOK;
 use super::writer::{Admission, QueuedPosting};
+use super::writer_queues::WriterQueues;
 use crate::cache::Cache;
 use crate::idempotency_key::HashedKey;
 use crate::tasks::Tasks;
@@ -116,9 +118,9 @@ struct LeaderAddress {
     key: Uuid,
 }
 
-/// The way of postings to this process's own writer.
+/// The way of postings to this process's own writers.
 pub(super) struct OwnWriter {
-    pub(super) queue: mpsc::Sender<QueuedPosting>,
+    pub(super) queues: WriterQueues,
     /// Counts the legs of the postings that have no reply yet, those for the leader included.
     pub(super) admission: Admission,
 }
@@ -156,7 +158,7 @@ impl LeaderHandle {
         };
         let election = Election {
             database: options.database.clone(),
-            book: options.settings.book,
+            book: FIRST_BOOK,
             candidacy,
             stopping: stopping.clone(),
             leadership: sender,

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{Database, migrations};
+use crate::ledger::book::book_of;
 use crate::telemetry::Metrics;
 
 /// Interval at which the task looks whether the book needs another partition.
@@ -130,20 +131,21 @@ pub async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     sql::list(db).await
 }
 
-/// Archives the oldest partition that is in the book, if its last transfer is from before this moment. When a call was
+/// Archives the oldest partition of a book that is not archived, if its last transfer is from before this moment. When a call was
 /// interrupted, the next one continues.
 pub async fn archive_next(
     db: &mut PgConnection,
     before: OffsetDateTime,
 ) -> sqlx::Result<Option<ArchivedPartition>> {
-    let partitions = list(db).await?;
-    let oldest = partitions.iter().find(|partition| partition.state != PartitionState::Archived);
-    let Some(partition) = oldest.filter(|partition| {
+    let mut partitions = list(db).await?;
+    partitions.retain(|partition| partition.state != PartitionState::Archived);
+    // The oldest partition of each book.
+    partitions.dedup_by_key(|partition| book_of(partition.first_seq));
+    let mut archivable = partitions.iter().filter(|partition| {
         partition.state != PartitionState::Open
             && partition.newest.is_none_or(|newest| newest < before)
-    }) else {
-        return Ok(None);
-    };
+    });
+    let Some(partition) = archivable.next() else { return Ok(None) };
     let first_seq = partition.first_seq;
     let kept = sql::begin_archive(db, first_seq).await?;
     wait_for_transactions(db).await?;

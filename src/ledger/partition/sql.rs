@@ -16,27 +16,19 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
         select p.first_seq, p.end_seq, p.name, p.archived_as,
             coalesce(pg_total_relation_size(stored.oid), 0) as "bytes!",
             p.rest is not null and p.archived_at is null as "is_begun!",
-            p.archived_at is null and p.end_seq > heads.lowest as "is_open!",
+            p.archived_at is null and p.end_seq > head.seq as "is_open!",
             stored.oid is not null as "is_in_database!",
             newest.at as "newest?"
         from ledger.partition p
-        cross join (
-            select min(s.seq) as lowest
-            from ledger.book b
-            cross join lateral (
-                select seq from ledger.seal where book = b.book order by seq desc limit 1
-            ) s
-        ) heads
+        cross join lateral (
+            select seq from ledger.seal where book = (p.first_seq >> 44) + 1 order by seq desc limit 1
+        ) head
         left join pg_class stored on stored.oid = to_regclass('ledger.' || coalesce(p.archived_as, p.name))
         left join lateral (
-            select max(s.at) as at
-            from ledger.book b
-            cross join lateral (
-                select at from ledger.seal
-                where book = b.book and seq >= p.first_seq and seq < p.end_seq
-                order by seq desc
-                limit 1
-            ) s
+            select at from ledger.seal
+            where book = (p.first_seq >> 44) + 1 and seq >= p.first_seq and seq < p.end_seq
+            order by seq desc
+            limit 1
         ) newest on true
         order by p.first_seq"#
     );

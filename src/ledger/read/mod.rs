@@ -86,6 +86,8 @@ pub struct BookRow {
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
+    /// Seq of the leg in the home of its posting, if that is another book.
+    pub home: Option<i64>,
 }
 
 impl BookRow {
@@ -103,9 +105,9 @@ impl BookRow {
         })
     }
 
-    /// Id of the transfer: the seq of its first leg.
+    /// Id of the transfer: the seq of its first leg, in the home of its posting.
     pub fn transfer_id(&self) -> i64 {
-        self.seq - i64::from(self.leg)
+        self.home.unwrap_or(self.seq) - i64::from(self.leg)
     }
 }
 
@@ -180,6 +182,11 @@ pub async fn balances(
 /// Returns up to where the book is archived; `None` if it is complete.
 pub async fn archived_until(db: &mut PgConnection, book: i32) -> Result<Option<ArchivedUntil>> {
     Ok(sql::archived_until(db, book).await?)
+}
+
+/// Returns the last archived seq of the book; `None` if it is complete.
+pub(super) async fn archived_seq(db: &mut PgConnection, book: i32) -> sqlx::Result<Option<i64>> {
+    Ok(sql::archived_until(db, book).await?.map(|until| until.seq))
 }
 
 /// Refuses if transfers of these accounts from this seq on are archived. To be asked after a read of them, because an archive

@@ -237,6 +237,7 @@ pub(super) struct HistoryAccounts {
 
 struct HistoryRow {
     seq: i64,
+    home: Option<i64>,
     leg: i16,
     at: OffsetDateTime,
     kind: i16,
@@ -255,7 +256,7 @@ impl HistoryRow {
     fn into_entry(self) -> Option<HistoryEntry> {
         Some(HistoryEntry {
             seq: self.seq,
-            transfer: self.seq - i64::from(self.leg),
+            transfer: self.home.unwrap_or(self.seq) - i64::from(self.leg),
             at: self.at,
             kind: TransferKind::from_code(self.kind)?,
             debit: AccountId(self.debit),
@@ -280,27 +281,27 @@ macro_rules! select_history {
             HistoryRow,
             r#"
         select
-            s.seq as "seq!", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
+            s.seq as "seq!", s.home as "home?", s.leg as "leg!", s.at as "at!", s.kind as "kind!",
             s.debit as "debit!", s.credit as "credit!", s.amount as "amount!", s.trace_id, s.linked,
             s.metadata as "metadata?",
             coalesce(s.available, case when coalesce(ac.seq, 0) < ad.seq then ad.debit_balance else ac.credit_balance end, 0) as "available!",
             coalesce(s.held, case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0) as "held!"
         from (
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+            (select seq, home, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
                 debit_balance as available, case when credit = $3 then credit_balance end as held
             from ledger.transfer
             where book = $1 and debit = $2 and seq >= $5 and seq < $6
             order by seq "# + $order + r#"
             limit $7)
             union all
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+            (select seq, home, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
                 credit_balance, case when debit = $3 then debit_balance end
             from ledger.transfer
             where book = $1 and credit = $2 and debit <> $2 and seq >= $5 and seq < $6
             order by seq "# + $order + r#"
             limit $7)
             union all
-            (select seq, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
+            (select seq, home, leg, at, kind, debit, credit, amount, trace_id, linked, metadata::text,
                 null, debit_balance
             from ledger.transfer
             where $4 and book = $1 and debit = $3 and credit <> $2 and seq >= $5 and seq < $6
@@ -366,7 +367,7 @@ pub(super) async fn rows(
         BookRow,
         r#"
         select seq, debit, credit, amount, debit_balance, credit_balance, at, kind, leg, legs,
-            trace_id, linked, metadata::text as metadata
+            trace_id, linked, metadata::text as metadata, home
         from ledger.transfer
         where book = $1 and seq > $2 and seq <= $3
         order by seq
@@ -397,7 +398,7 @@ pub(super) async fn rows_of_accounts(
             t.seq as "seq!", t.debit as "debit!", t.credit as "credit!", t.amount as "amount!",
             t.debit_balance as "debit_balance!", t.credit_balance as "credit_balance!", t.at as "at!",
             t.kind as "kind!", t.leg as "leg!", t.legs as "legs!", t.trace_id, t.linked,
-            t.metadata::text as metadata
+            t.metadata::text as metadata, t.home
         from unnest($2::bigint[]) a (account)
         cross join lateral (
             (select * from ledger.transfer

@@ -7,10 +7,12 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
+use super::copies;
 use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
 use super::{Anchor, BookChunk, BookFault, CheckKind, FAULTS_MAX, VerifyReport};
 use crate::idempotency_key::HashedKey;
 use crate::ledger::account::AccountId;
+use crate::ledger::book::{book_of_account, first_seal};
 use crate::ledger::encode::{BatchEncoder, TransferAttributes};
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
@@ -53,7 +55,7 @@ impl BookChecker {
             book,
             anchor,
             is_anchor_checked: false,
-            previous: PreviousSeal { seq: 0, at: EPOCH, hash: Vec::new() },
+            previous: PreviousSeal { seq: first_seal(book), at: EPOCH, hash: Vec::new() },
             balances: HashMap::new(),
             currencies: HashMap::new(),
             transfers: 0,
@@ -62,17 +64,18 @@ impl BookChecker {
             faults: Vec::new(),
             imbalances: HashMap::new(),
         };
-        match first.filter(|seal| seal.seq == 0) {
+        let place = format!("seal {}", first_seal(book));
+        match first.filter(|seal| seal.seq == first_seal(book)) {
             Some(seal) => {
                 let expected = Sha256::digest(book.to_be_bytes());
                 if seal.hash != expected.as_slice() {
                     let detail = "its hash differs from that of an empty book";
-                    checker.add_fault(CheckKind::Chain, "seal 0", detail);
+                    checker.add_fault(CheckKind::Chain, &place, detail);
                 }
                 checker.check_anchor(&seal);
-                checker.previous = PreviousSeal { seq: 0, at: seal.at, hash: seal.hash };
+                checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
             }
-            None => checker.add_fault(CheckKind::Chain, "seal 0", "it is missing"),
+            None => checker.add_fault(CheckKind::Chain, &place, "it is missing"),
         }
         checker
     }
@@ -80,7 +83,8 @@ impl BookChecker {
     /// Continues after a seal that was checked before. Balances are loaded from the book on demand.
     pub async fn resume(db: &mut PgConnection, book: i32, seq: i64) -> sqlx::Result<Self> {
         let seal = sql::seals(db, book, seq - 1, seq).await?.into_iter().next();
-        let first = if seq == 0 { seal.clone() } else { sql::first_seal(db, book).await? };
+        let first =
+            if seq == first_seal(book) { seal.clone() } else { sql::first_seal(db, book).await? };
         let mut checker = Self::new(book, first, None);
         if let Some(seal) = seal {
             checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
@@ -111,7 +115,7 @@ impl BookChecker {
                 self.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
             }
         }
-        let mut after = 0;
+        let mut after = first_seal(self.book);
         while after < end {
             let last = end.min(after + ARCHIVED_ACCOUNTS_SEQS);
             let created = sql::accounts(db, self.book, after, last).await?;
@@ -180,6 +184,18 @@ impl BookChecker {
         std::mem::take(&mut self.imbalances)
     }
 
+    /// Checks that each leg of a chunk that touches several books stands in all of them.
+    pub async fn check_copies(
+        &mut self,
+        db: &mut PgConnection,
+        chunk: &BookChunk,
+    ) -> sqlx::Result<()> {
+        for (seq, detail) in copies::faults(db, self.book, &chunk.transfers).await? {
+            self.add_fault(CheckKind::Copies, &format!("transfer {seq}"), detail);
+        }
+        Ok(())
+    }
+
     /// Checks the next chunk of the book.
     pub fn check_chunk(&mut self, chunk: &BookChunk) {
         let BookChunk { seals, transfers, postings, accounts, .. } = chunk;
@@ -235,6 +251,8 @@ impl BookChecker {
             postings,
             accounts: self.currencies.len(),
             head,
+            other_archives: Vec::new(),
+            other_heads: Vec::new(),
             faults,
         }
     }
@@ -326,8 +344,10 @@ impl BookChecker {
                     ),
                 );
             }
+            let is_foreign =
+                book_of_account(AccountId(account)).is_some_and(|book| book != self.book);
             let class = AccountId(account).class();
-            if !class.is_some_and(|class| class.allows(Minor(balance))) {
+            if !is_foreign && !class.is_some_and(|class| class.allows(Minor(balance))) {
                 self.add_fault(
                     CheckKind::Floor,
                     &place,
@@ -364,8 +384,9 @@ fn split_up_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) 
 }
 
 fn attributes_of(transfer: &BookRow) -> TransferAttributes<'_> {
-    let BookRow { trace_id, linked, metadata, .. } = transfer;
-    TransferAttributes { trace_id: *trace_id, linked: *linked, metadata: metadata.as_deref() }
+    let BookRow { trace_id, linked, metadata, home, .. } = transfer;
+    let (trace_id, linked, home) = (*trace_id, *linked, *home);
+    TransferAttributes { trace_id, linked, metadata: metadata.as_deref(), home }
 }
 
 /// The hash that `ledger.post` gives a seal.

@@ -33,7 +33,7 @@ impl BookChunk {
         let Some(last) = seals.last().map(|seal| seal.seq) else { return Ok(None) };
         Ok(Some(Self {
             transfers: read::rows(db, book, after, last, i64::MAX).await?,
-            postings: sql::postings(db, book, after, last).await?,
+            postings: sql::postings(db, after, last).await?,
             accounts: sql::accounts(db, book, after, last).await?,
             seals,
             is_full,

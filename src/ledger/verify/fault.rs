@@ -22,10 +22,12 @@ pub enum CheckKind {
     Chain,
     /// The seal of an anchor still has the anchor's hash.
     Anchor,
+    /// A leg that touches several books stands in all of them.
+    Copies,
 }
 
 impl CheckKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gap,
         Self::RunningBalance,
         Self::Floor,
@@ -33,6 +35,7 @@ impl CheckKind {
         Self::Conservation,
         Self::Chain,
         Self::Anchor,
+        Self::Copies,
     ];
 
     /// The name in labels.
@@ -45,6 +48,7 @@ impl CheckKind {
             Self::Conservation => "conservation",
             Self::Chain => "chain",
             Self::Anchor => "anchor",
+            Self::Copies => "copies",
         }
     }
 }

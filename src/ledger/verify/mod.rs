@@ -1,4 +1,4 @@
-//! `revwallet verify`: reads the whole book from its first transfer on, and checks every row.
+//! `revwallet verify`: reads each book from its first transfer on, and checks every row.
 //!
 //! | check | rule |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | conservation | the balances of each currency add up to zero |
 //! | seal chain | each seal names the previous one; its hash, recomputed from the rows, equals the stored one |
 //! | anchor | the seal of an anchor still has the anchor's hash |
+//! | copies | a transfer that touches several books has the same rows in all of them |
 //!
 //! Of a book whose beginning is archived, the archived seals are only checked to form a chain, and the balances after them
 //! are those that the book still has; conservation covers them. To check the archived transfers as well, restore them.
@@ -17,6 +18,7 @@
 
 mod check;
 mod chunk;
+mod copies;
 mod fault;
 mod sql;
 
@@ -27,6 +29,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::db::{Database, migrations};
 use crate::error::{Error, Result};
+use crate::ledger::book::{FIRST_BOOK, book_of, first_seal};
 
 pub use self::check::BookChecker;
 pub use self::chunk::BookChunk;
@@ -85,20 +88,28 @@ pub struct VerifyReport {
     pub accounts: usize,
     /// Head of the book. A later run with this head as its anchor proves that no row before the head was rewritten.
     pub head: Anchor,
+    /// Last archived seqs of the further books that have an archive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_archives: Vec<i64>,
+    /// Heads of the further books.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_heads: Vec<Anchor>,
     pub faults: Vec<BookFault>,
 }
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { archived_until, transfers, seals, postings, accounts, head, faults } = self;
-        if let Some(seq) = archived_until {
+        let Self { archived_until, transfers, seals, postings, accounts, head, faults, .. } = self;
+        for seq in archived_until.iter().chain(&self.other_archives) {
             writeln!(formatter, "the transfers up to {seq} are archived and were not read")?;
         }
         writeln!(
             formatter,
             "{transfers} transfers in {seals} seals, {postings} with a key, {accounts} accounts"
         )?;
-        writeln!(formatter, "head {head}")?;
+        for head in std::iter::once(head).chain(&self.other_heads) {
+            writeln!(formatter, "head {head}")?;
+        }
         match faults.first() {
             None => write!(formatter, "no faults found"),
             Some(first) => {
@@ -111,7 +122,7 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Verifies the book over a connection of its own, after a check that the schema has this program's version.
+/// Verifies all books over a connection of its own, after a check that the schema has this program's version.
 pub async fn run_on(
     db: &Database,
     anchor: Option<&Anchor>,
@@ -119,10 +130,35 @@ pub async fn run_on(
 ) -> anyhow::Result<VerifyReport> {
     let mut connection = PgConnection::connect_with(db.options()).await?;
     migrations::require_current(&mut connection).await?;
-    run(&mut connection, 1, anchor, progress).await.map_err(Error::into_cause)
+    run_all(&mut connection, anchor, progress).await.map_err(Error::into_cause)
 }
 
-/// Verifies the book up to the head at the start of the run; `progress` receives the seq so far and the last seq.
+/// Verifies all books, and adds up their reports.
+pub async fn run_all(
+    db: &mut PgConnection,
+    anchor: Option<&Anchor>,
+    mut progress: impl FnMut(i64, i64),
+) -> Result<VerifyReport> {
+    let books = sql::books(db).await?;
+    // An anchor of a book that does not exist is looked for in the first, and missed there.
+    let anchored = anchor.map(|anchor| book_of(anchor.seq)).filter(|book| books.contains(book));
+    let anchor_of = |book| anchor.filter(|_| anchored.unwrap_or(FIRST_BOOK) == book);
+    let mut report = run(db, FIRST_BOOK, anchor_of(FIRST_BOOK), &mut progress).await?;
+    for book in books.into_iter().filter(|book| *book != FIRST_BOOK) {
+        let other = run(db, book, anchor_of(book), &mut progress).await?;
+        report.transfers += other.transfers;
+        report.seals += other.seals;
+        report.postings += other.postings;
+        report.accounts += other.accounts;
+        report.other_heads.push(other.head);
+        report.other_archives.extend(other.archived_until);
+        report.faults.extend(other.faults);
+    }
+    Ok(report)
+}
+
+/// Verifies the book up to the head at the start of the run; `progress` receives the number of transfers so
+/// far, and of all.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,
@@ -144,8 +180,10 @@ pub async fn run(
             return Err(Error::Internal(anyhow::anyhow!(cause)));
         }
         checker.check_chunk(&chunk);
+        checker.check_copies(db, &chunk).await?;
         reached = chunk.end();
-        progress(reached, end);
+        let start = first_seal(book);
+        progress(reached - start, end - start);
     }
     Ok(VerifyReport {
         archived_until: archived.map(|archived| archived.seq),

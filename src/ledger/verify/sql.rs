@@ -4,6 +4,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::ledger::book::first_seal as first_seal_of;
+
 /// Maximum number of seals of a chunk.
 const SEALS_MAX: i64 = 2_000;
 
@@ -69,12 +71,13 @@ pub(super) async fn first_seal(
     db: &mut PgConnection,
     book: i32,
 ) -> sqlx::Result<Option<StoredSeal>> {
-    Ok(seals(db, book, -1, 0).await?.into_iter().next())
+    let first = first_seal_of(book);
+    Ok(seals(db, book, first - 1, first).await?.into_iter().next())
 }
 
+/// Reads the postings with a key from these seqs, of whichever book. The keys of all books are in the first book.
 pub(super) async fn postings(
     db: &mut PgConnection,
-    book: i32,
     after: i64,
     last: i64,
 ) -> sqlx::Result<Vec<KeyedPosting>> {
@@ -83,9 +86,8 @@ pub(super) async fn postings(
         r#"
         select first_seq, last_seq, key_hash, content_hash
         from ledger.posting
-        where book = $1 and first_seq > $2 and first_seq <= $3
+        where book = 1 and first_seq > $1 and first_seq <= $2
         order by first_seq"#,
-        book,
         after,
         last,
     )
@@ -153,4 +155,88 @@ pub(super) async fn account_balances(
     )
     .fetch_all(db)
     .await
+}
+
+/// Reads the numbers of the books, those that only have transfers included.
+pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
+    sqlx::query_scalar!(
+        r#"
+        select book as "book!" from ledger.book
+        union
+        select (first_seq >> 44)::int + 1 from ledger.partition
+        order by 1"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Query for the rows of legs: `$source` gives `home`, the leg's seq in its home, and the place `(book, seq)` of a row.
+macro_rules! select_legs {
+    ($source:tt, $($param:expr),*) => {
+        sqlx::query_as!(
+            StoredLeg,
+            r#"
+        select s.home as "home!", t.book, t.seq, t.debit, t.credit, t.amount, t.kind, t.leg, t.legs, t.trace_id, t.linked,
+            t.metadata::text as metadata, t.home as copy_of
+        from ("# + $source + r#") s
+        join ledger.transfer t on t.book = s.book and t.seq = s.seq"#,
+            $($param),*
+        )
+    };
+}
+
+/// A row of a leg that stands in several books.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StoredLeg {
+    pub home: i64,
+    pub book: i32,
+    pub seq: i64,
+    pub debit: i64,
+    pub credit: i64,
+    pub amount: i64,
+    pub kind: i16,
+    pub leg: i16,
+    pub legs: i16,
+    pub trace_id: Option<Uuid>,
+    pub linked: Option<i64>,
+    pub metadata: Option<String>,
+    /// Seq of the leg in its home; `None` if this row is there.
+    pub copy_of: Option<i64>,
+}
+
+/// Reads the registered copies of these legs.
+pub(super) async fn copies(db: &mut PgConnection, homes: &[i64]) -> sqlx::Result<Vec<StoredLeg>> {
+    select_legs!(
+        "select c.home, c.book, c.seq from ledger.transfer_copy c where c.home = any ($1)",
+        homes
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Reads these legs in their home.
+pub(super) async fn originals(
+    db: &mut PgConnection,
+    homes: &[i64],
+    books: &[i32],
+) -> sqlx::Result<Vec<StoredLeg>> {
+    select_legs!(
+        "select home, book, home as seq from unnest($1::bigint[], $2::int[]) o (home, book)",
+        homes,
+        books
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Finds the registered copies of these legs: the leg, and the book and seq of the copy.
+pub(super) async fn registered_copies(
+    db: &mut PgConnection,
+    homes: &[i64],
+) -> sqlx::Result<Vec<(i64, i32, i64)>> {
+    let rows = sqlx::query!(
+        "select home, book, seq from ledger.transfer_copy where home = any ($1)",
+        homes
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.home, row.book, row.seq)).collect())
 }

@@ -236,7 +236,8 @@ impl Batch {
             for (row, leg) in self.rows[accepted.start..accepted.end].iter().zip(&posting.legs) {
                 let metadata = leg.metadata.as_ref().map(|metadata| metadata.get());
                 let (trace_id, linked) = (posting.trace_id, leg.linked);
-                encoder.add_transfer(row, TransferAttributes { trace_id, linked, metadata });
+                let attributes = TransferAttributes { trace_id, linked, metadata, home: None };
+                encoder.add_transfer(row, attributes);
             }
         }
         for accepted in &self.accepted {

@@ -3,7 +3,8 @@
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::batch::Batch;
+use super::batch::{Batch, OpenedAccount};
+use super::cross_book::BookPart;
 use crate::ledger::transfer::Posting;
 
 /// Parameters of `ledger.post`, with an array for each column.
@@ -35,6 +36,7 @@ pub(super) struct PostColumns {
     account_currency: Vec<String>,
     account_decimals: Vec<i16>,
     account_seq: Vec<i64>,
+    home: Vec<Option<i64>>,
 }
 
 /// Options of `ledger.post`.
@@ -78,13 +80,52 @@ impl PostColumns {
                 columns.key_last.push(batch.seq_of(accepted.end) - 1);
             }
         }
-        for opened in &batch.opened {
-            columns.account.push(opened.account.0);
-            columns.account_currency.push(opened.currency.code().to_owned());
-            columns.account_decimals.push(i16::from(opened.currency.decimals()));
-            columns.account_seq.push(opened.seq);
-        }
+        columns.add_accounts(&batch.opened);
         columns
+    }
+
+    /// The columns of the batch of one of several books, whose transaction fails as a whole.
+    pub(super) fn from_part(part: &BookPart) -> Self {
+        let rows = &part.rows;
+        let mut columns = Self {
+            book: part.book,
+            prev_seq: part.prev.seq,
+            prev_batch: part.prev.batch,
+            batch: part.id,
+            content: part.content.to_vec(),
+            strict: true,
+            notify: true,
+            debit: rows.iter().map(|part| part.row.debit.0).collect(),
+            credit: rows.iter().map(|part| part.row.credit.0).collect(),
+            amount: rows.iter().map(|part| part.row.amount.0).collect(),
+            debit_balance: rows.iter().map(|part| part.row.debit_balance.0).collect(),
+            credit_balance: rows.iter().map(|part| part.row.credit_balance.0).collect(),
+            kind: rows.iter().map(|part| part.row.kind.code()).collect(),
+            leg: rows.iter().map(|part| part.row.leg).collect(),
+            legs: rows.iter().map(|part| part.row.legs).collect(),
+            trace: rows.iter().map(|part| part.trace_id).collect(),
+            linked: rows.iter().map(|part| part.linked).collect(),
+            metadata: rows.iter().map(|part| part.metadata.clone()).collect(),
+            home: rows.iter().map(|part| part.home).collect(),
+            ..Self::default()
+        };
+        for (key, first, last) in &part.keys {
+            columns.key.push(key.hash);
+            columns.key_content.push(key.content);
+            columns.key_first.push(*first);
+            columns.key_last.push(*last);
+        }
+        columns.add_accounts(&part.opened);
+        columns
+    }
+
+    fn add_accounts(&mut self, opened: &[OpenedAccount]) {
+        for opened in opened {
+            self.account.push(opened.account.0);
+            self.account_currency.push(opened.currency.code().to_owned());
+            self.account_decimals.push(i16::from(opened.currency.decimals()));
+            self.account_seq.push(opened.seq);
+        }
     }
 
     /// Adds the attributes of a posting's legs. The sparse columns `linked` and `metadata` end with their last value.
@@ -104,7 +145,7 @@ impl PostColumns {
     }
 
     /// Returns the parameters in the order of the function.
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 26] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 27] {
         [
             &self.book,
             &self.prev_seq,
@@ -132,6 +173,7 @@ impl PostColumns {
             &self.account_currency,
             &self.account_decimals,
             &self.account_seq,
+            &self.home,
         ]
     }
 }

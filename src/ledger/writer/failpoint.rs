@@ -20,6 +20,12 @@ pub enum WriterStage {
     BeforeReconnect,
     /// A new connection is open; no batch was resent.
     BeforeResend,
+    /// A transaction for several books has locked them and read what its postings need.
+    BooksLocked,
+    /// It has written a batch of each book, and has not committed.
+    BooksPosted,
+    /// It was committed; the writer has not processed the reply.
+    BooksCommitted,
 }
 
 /// A fault that a test injects.

@@ -87,7 +87,7 @@ impl LookupResult {
     }
 }
 
-fn parse_key(row: &Row) -> Result<(Uuid, StoredKey), Error> {
+pub(super) fn parse_key(row: &Row) -> Result<(Uuid, StoredKey), Error> {
     let stored = StoredKey {
         content: row.try_get(1)?,
         first_seq: row.try_get(2)?,
@@ -97,7 +97,7 @@ fn parse_key(row: &Row) -> Result<(Uuid, StoredKey), Error> {
 }
 
 /// Parses an account. Its balance is that of its last debit or its last credit, whichever is later.
-fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
+pub(super) fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let code: String = row.try_get(1)?;
     let decimals: i16 = row.try_get(2)?;
     let debit: (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);

@@ -21,6 +21,7 @@ mod batch;
 mod cache;
 mod catch_up;
 mod columns;
+mod cross_book;
 mod failpoint;
 mod idempotency;
 mod lookups;
@@ -42,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use self::batch::BookHead;
 use self::cache::AccountCache;
 use self::idempotency::RecentKeys;
-use self::pipeline::{Pipeline, read_head};
+use self::pipeline::{Pipeline, read_books, read_head};
 use super::LedgerOptions;
 use super::companion::CompanionKind;
 use super::connect::StartError;
@@ -51,6 +52,7 @@ use super::durability;
 use crate::db::Pipelined;
 use crate::telemetry::Metrics;
 
+pub(super) use self::cross_book::CrossBookWriter;
 pub use self::failpoint::{Failpoints, InjectedFault, WriterStage};
 pub use self::queue::PostError;
 pub(super) use self::queue::{Admission, PostOutcome, PostReply, QueuedPosting};
@@ -61,8 +63,8 @@ const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Limits of the writer.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Book that the writer writes to.
-    pub book: i32,
+    /// Number of books, of which this process writes every one.
+    pub books: i32,
     /// Maximum number of postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
     /// Maximum number of legs in the queue, because a posting may have thousands.
@@ -85,7 +87,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            book: 1,
+            books: 1,
             queue_max: 8192,
             queue_legs_max: 65_536,
             batch_legs_max: 1024,
@@ -113,6 +115,8 @@ enum WriterMode {
 
 /// The task that writes the book.
 pub(super) struct Writer {
+    /// Book that it writes.
+    book: i32,
     database: Pipelined,
     settings: Settings,
     rules: Rules,
@@ -150,6 +154,7 @@ impl Writer {
     /// Connects, checks the durability of the server, and reads the head of the book.
     pub(super) async fn connect(
         options: LedgerOptions,
+        book: i32,
         queue: mpsc::Receiver<QueuedPosting>,
         admission: Admission,
     ) -> Result<Self, StartError> {
@@ -164,11 +169,14 @@ impl Writer {
         {
             return Err(StartError::Unsafe(unsafe_settings));
         }
-        let head = pipeline
-            .run_alone(read_head(&client, settings.book))
-            .await?
-            .ok_or(StartError::NoBook(settings.book))?;
+        let books = pipeline.run_alone(read_books(&client)).await?;
+        if books != settings.books {
+            return Err(StartError::Books { found: books, expected: settings.books });
+        }
+        let head =
+            pipeline.run_alone(read_head(&client, book)).await?.ok_or(StartError::NoBook(book))?;
         Ok(Self {
+            book,
             cache: AccountCache::new(settings.cache_accounts_max),
             database,
             settings,
@@ -230,7 +238,7 @@ impl Writer {
                     is_closing = true;
                     self.queue.close();
                 }
-                () = sleep_until(notify_at), if notify_at.is_some() => self.pipeline.send_notify(self.settings.book),
+                () = sleep_until(notify_at), if notify_at.is_some() => self.pipeline.send_notify(self.book),
                 _ = overdue_check.tick() => if self.is_overdue() {
                     tracing::warn!(
                         "the database has not replied for {:?}; the ledger's writer reconnects",

@@ -25,6 +25,7 @@ use crate::db::Pipelined;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::connect::{ConnectionDriver, connect, drive};
 use crate::ledger::sql;
+use crate::ledger::transfer::Posting;
 
 /// A request that was sent, with the data that its reply concerns.
 #[derive(Debug)]
@@ -58,6 +59,14 @@ struct SentRequest {
 pub(super) struct Backend {
     pid: i32,
     start: SystemTime,
+}
+
+impl Backend {
+    /// The backend of this connection.
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
+        let row = client.query_one(sql::BACKEND, &[]).await?;
+        Ok(Self { pid: row.try_get(0)?, start: row.try_get(1)? })
+    }
 }
 
 /// Indexes of the replies to a batch.
@@ -111,9 +120,7 @@ impl Pipeline {
                 Some(previous) => terminate_backend(client, previous).await?,
                 None => true,
             };
-            let row = client.query_one(sql::BACKEND, &[]).await?;
-            let backend = Backend { pid: row.try_get(0)?, start: row.try_get(1)? };
-            Ok((backend, is_previous_gone))
+            Ok((Backend::read(client).await?, is_previous_gone))
         })
         .await?;
         let statements = drive(&mut driver, Statements::prepare(&client, companions)).await?;
@@ -194,7 +201,10 @@ impl Pipeline {
         requests.push(async move { client.query(&statement, &columns.params()).await }.boxed());
         if has_companions {
             for (kind, statement) in &self.statements.companions {
-                if let Some((count, rows)) = companion_rows(&batch, kind) {
+                let postings = batch.accepted.iter();
+                let postings =
+                    postings.map(|accepted| (&accepted.item.posting, batch.seq_of(accepted.start)));
+                if let Some((count, rows)) = companion_rows(postings, kind) {
                     layout.kinds.push(kind);
                     requests.push(self.request(statement, vec![Box::new(count), Box::new(rows)]));
                 }
@@ -216,7 +226,7 @@ impl Pipeline {
         let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
         let requests = vec![
             self.request(&self.statements.accounts, vec![Box::new(book), Box::new(accounts)]),
-            self.request(&self.statements.keys, vec![Box::new(book), Box::new(lookup.keys())]),
+            self.request(&self.statements.keys, vec![Box::new(lookup.keys())]),
             self.request(&self.statements.head, vec![Box::new(book)]),
         ];
         self.push(InFlightRequest::Lookup(lookup), requests);
@@ -301,20 +311,23 @@ impl Pipeline {
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
 /// Returns whether an error leaves the outcome unknown. An ordinary error of a statement means a rollback.
-fn is_outcome_unknown(error: &Error) -> bool {
+pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
         None => true,
     }
 }
 
-/// The rows of a batch for a kind of companion: their count, and a JSON array of them.
-fn companion_rows(batch: &Batch, kind: &CompanionKind) -> Option<(i32, String)> {
+/// The companions of a kind in these postings, which begin with these seqs: their count, and a JSON array of them.
+pub(super) fn companion_rows<'a>(
+    postings: impl Iterator<Item = (&'a Posting, i64)>,
+    kind: &CompanionKind,
+) -> Option<(i32, String)> {
     let mut rows = String::new();
     let mut count = 0;
-    for accepted in &batch.accepted {
-        for companion in accepted.item.posting.companions.iter().filter(|c| c.kind == kind) {
-            companion.write(count, batch.seq_of(accepted.start), &mut rows);
+    for (posting, first_seq) in postings {
+        for companion in posting.companions.iter().filter(|companion| companion.kind == kind) {
+            companion.write(count, first_seq, &mut rows);
             count += 1;
         }
     }
@@ -323,7 +336,7 @@ fn companion_rows(batch: &Batch, kind: &CompanionKind) -> Option<(i32, String)> 
 }
 
 /// Terminates a backend. Returns whether it is certainly gone.
-async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
+pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
     /// Delay between two attempts, in which the backend should end.
     const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
@@ -361,6 +374,11 @@ impl Statements {
             companions,
         })
     }
+}
+
+/// Reads the number of books.
+pub(super) async fn read_books(client: &Client) -> Result<i32, Error> {
+    client.query_one(sql::BOOKS, &[]).await?.try_get(0)
 }
 
 /// Reads the head of the book; `None` if there is no such book.

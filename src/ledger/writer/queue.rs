@@ -135,6 +135,11 @@ impl Admission {
         Ok((item, receiver))
     }
 
+    /// The same bound for a further writer, whose oldest posting is counted apart.
+    pub(in crate::ledger) fn for_writer(&self) -> Self {
+        Self { oldest: Arc::default(), ..self.clone() }
+    }
+
     pub(in crate::ledger) fn queued_legs(&self) -> usize {
         self.legs.load(Ordering::SeqCst)
     }

@@ -18,15 +18,15 @@ use super::steps::ErrorDetail;
 use super::{Writer, WriterMode, WriterStop};
 
 /// First and longest backoff between two attempts to connect.
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Longest time of an attempt to connect: a stopped server accepts the connection and stays silent.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of attempts to reach an unavailable database during shutdown, to learn the outcome of the last
 /// batches.
-const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
+pub(super) const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
     /// Drops the connection, opens a new connection, and resends the batches in flight. `first` precedes the batches in
@@ -67,7 +67,7 @@ impl Writer {
         }
         for mut batch in batches {
             batch.resent = true;
-            self.pipeline.send_batch(self.settings.book, batch, false);
+            self.pipeline.send_batch(self.book, batch, false);
         }
         Ok(())
     }

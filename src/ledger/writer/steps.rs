@@ -51,7 +51,7 @@ impl Writer {
                 WriterMode::Behind => {
                     let lock = self.locked_batches_left > 0;
                     self.pipeline.send_catch_up(
-                        self.settings.book,
+                        self.book,
                         self.head.seq,
                         self.settings.catch_up_max,
                         lock,
@@ -107,11 +107,11 @@ impl Writer {
         );
         let holds_lock = self.mode == WriterMode::HoldsLock;
         if let Some(mut batch) = planned.batch {
-            batch.seal(self.settings.book);
+            batch.seal(self.book);
             batch.open_span();
             self.tail = batch.head();
             let is_cut = self.hit_failpoint(WriterStage::BeforeSend).await?;
-            self.pipeline.send_batch(self.settings.book, batch, holds_lock);
+            self.pipeline.send_batch(self.book, batch, holds_lock);
             if holds_lock {
                 self.mode = WriterMode::Free;
                 self.locked_batches_left = self.locked_batches_left.saturating_sub(1);
@@ -126,7 +126,7 @@ impl Writer {
             self.mode = WriterMode::Free;
         }
         if !planned.lookup.is_empty() {
-            self.pipeline.send_lookup(self.settings.book, planned.lookup);
+            self.pipeline.send_lookup(self.book, planned.lookup);
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Writer {
     fn confirm(&mut self, mut batch: Batch, at: OffsetDateTime) {
         let written = Instant::now();
         self.head = batch.head();
-        metrics::record_sealed_batch(&self.metrics, batch.rows.len(), self.head.seq);
+        metrics::record_sealed_batch(&self.metrics, batch.rows.len(), self.book, self.head.seq);
         if self.locked_batches_left > 0 {
             self.metrics.wallet_ledger_head_races_total.with(["won"]).increment(1);
         }
@@ -266,7 +266,7 @@ impl Writer {
                     batch.into_items().partition(|item| item.posting.key.is_some());
                 self.put_back(others.into_iter());
                 let lookup = Lookup { suspects, ..Lookup::default() };
-                self.pipeline.send_lookup(self.settings.book, lookup);
+                self.pipeline.send_lookup(self.book, lookup);
             }
             BatchVerdict::CompanionsRefused(refused) => self.settle_companions(batch, &refused),
             BatchVerdict::Unavailable(error) => {
@@ -312,7 +312,7 @@ impl Writer {
         }
         self.put_back(again.into_iter());
         if !lookup.is_empty() {
-            self.pipeline.send_lookup(self.settings.book, lookup);
+            self.pipeline.send_lookup(self.book, lookup);
         }
     }
 

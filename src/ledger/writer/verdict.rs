@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use super::batch::Batch;
 use super::pipeline::{Replies, ReplyLayout, next_seal, sealed_at};
 use crate::ledger::companion::CompanionKind;
+use crate::ledger::transfer::Posting;
 
 /// The constraint that keeps idempotency keys unique.
 const KEY_CONSTRAINT: &str = "posting_key";
@@ -57,12 +58,26 @@ impl BatchVerdict {
         };
         let error = replies.swap_remove(index).expect_err("this is the first error");
         let Some(db) = error.as_db_error() else { return Self::Faulty(error) };
+        if db.code().code() == STALE_HEAD {
+            return resolve_stale(batch, next_seal);
+        }
+        let kind = index.checked_sub(layout.post + 1).and_then(|n| layout.kinds.get(n).copied());
+        let postings: Vec<&Posting> =
+            batch.accepted.iter().map(|accepted| &accepted.item.posting).collect();
+        Self::from_error(error, kind, &postings)
+    }
+
+    /// Classifies an ordinary error of a statement, which wrote companions of this kind or transfers.
+    pub(super) fn from_error(
+        error: Error,
+        kind: Option<&'static CompanionKind>,
+        postings: &[&Posting],
+    ) -> Self {
+        let Some(db) = error.as_db_error() else { return Self::Faulty(error) };
         match db.code().code() {
-            STALE_HEAD => resolve_stale(batch, next_seal),
             COMPANION_REFUSED => {
-                let kind = index.checked_sub(layout.post + 1).and_then(|n| layout.kinds.get(n));
                 let detail = db.detail().unwrap_or_default();
-                let refused = kind.map(|kind| refused_companions(batch, kind, detail));
+                let refused = kind.map(|kind| refused_companions(postings, kind, detail));
                 refused
                     .filter(|refused| !refused.is_empty())
                     .map_or(Self::Faulty(error), Self::CompanionsRefused)
@@ -91,15 +106,14 @@ fn resolve_stale(
 
 /// The postings whose rows did not take effect, from the numbers in the error's detail: `0,3`.
 fn refused_companions(
-    batch: &Batch,
+    postings: &[&Posting],
     kind: &CompanionKind,
     detail: &str,
 ) -> Vec<(usize, &'static str)> {
     let numbers: Vec<usize> =
         detail.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-    let companions = batch.accepted.iter().enumerate().flat_map(|(index, accepted)| {
-        let of_kind =
-            accepted.item.posting.companions.iter().filter(|companion| companion.kind == kind);
+    let companions = postings.iter().enumerate().flat_map(|(index, posting)| {
+        let of_kind = posting.companions.iter().filter(|companion| companion.kind == kind);
         of_kind.map(move |companion| (index, companion.refusal))
     });
     let mut refused: Vec<_> = companions

@@ -92,7 +92,10 @@ async fn an_archive_keeps_every_balance_state_and_open_hold() {
         assert!(report.contains("the transfers up to "), "{report}");
         let (code, text) = run_command(app, &["partition", "restore", "0"]).await;
         assert_eq!(code, Some(1), "{text}");
-        assert!(text.contains("partition 0 is not the one that was archived last"), "{text}");
+        assert!(
+            text.contains("partition 0 is not the one of its book that was archived last"),
+            "{text}"
+        );
         restore_all(app).await;
         assert_eq!(app.get(&format!("/wallet/transfer/{sent}")).await.status, 200);
         assert_eq!(balance(app, &dormant).await.0, 7_950);

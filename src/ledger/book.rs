@@ -1,0 +1,143 @@
+//! Books: orders of transfers, each with a writer of its own. Ids say which book an account or a transfer belongs to.
+//!
+//! | what | book |
+//! |---|---|
+//! | customer accounts and their hold accounts | from the id: book `b` has the ids above `(b - 1) * 2^44` |
+//! | transfers | from the seq, in the same way |
+//! | reserves and payables | the first, because only there can their balances be checked |
+//! | other system accounts | each book has its own; a posting to several books uses those of its home |
+//!
+//! A posting that touches accounts of several books has one of them as its home. The home gets every leg and numbers
+//! the transfers; each other book gets copies of the legs that touch its accounts. In a book, the balance of an account
+//! of another book is the sum that this book has sent to that account.
+
+use super::account::{AccountClass, AccountId};
+use super::transfer::{Action, Leg, Posting};
+
+/// The book that every installation has.
+pub const FIRST_BOOK: i32 = 1;
+
+/// Maximum number of books, so that every id is exact in JSON.
+pub const BOOKS_MAX: i32 = 256;
+
+/// Number of low bits of an id that count within a book.
+const SEQ_BITS: u32 = 44;
+
+/// Seq of the initial seal of a book. The ids of the book are above it.
+pub fn first_seal(book: i32) -> i64 {
+    i64::from(book - 1) << SEQ_BITS
+}
+
+/// The book of a transfer, by its seq.
+pub fn book_of(seq: i64) -> i32 {
+    i32::try_from(seq >> SEQ_BITS).map_or(FIRST_BOOK, |index| index + 1)
+}
+
+/// The book of an account; `None` if each book has its own account with this id.
+pub(super) fn book_of_account(account: AccountId) -> Option<i32> {
+    match account.class()? {
+        AccountClass::Customer => Some(book_of(account.0)),
+        AccountClass::Hold => account.held_for().map(|owner| book_of(owner.0)),
+        AccountClass::Reserve | AccountClass::Payable => Some(FIRST_BOOK),
+        AccountClass::System => None,
+    }
+}
+
+/// The books that a posting is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Placement {
+    One(i32),
+    Several {
+        home: i32,
+        /// All books in order, the home included.
+        books: Vec<i32>,
+    },
+}
+
+impl Placement {
+    /// The placement of a posting in an installation with this number of books.
+    pub(super) fn new(posting: &Posting, books: i32) -> Self {
+        if books == 1 {
+            return Self::One(FIRST_BOOK);
+        }
+        let touched = posting.legs.iter().flat_map(|leg| [leg_book(leg), leg.linked.map(book_of)]);
+        // An account of a book that does not exist is looked for in the first book, and not found.
+        let exists = |book: &i32| (FIRST_BOOK..=books).contains(book);
+        let others = posting.legs.iter().map(other_book).chain(touched);
+        let mut all: Vec<i32> =
+            others.flatten().map(|book| if exists(&book) { book } else { FIRST_BOOK }).collect();
+        let home = posting.legs.iter().find_map(leg_book).filter(exists).unwrap_or(FIRST_BOOK);
+        all.push(home);
+        all.sort_unstable();
+        all.dedup();
+        if let [book] = all[..] { Self::One(book) } else { Self::Several { home, books: all } }
+    }
+}
+
+/// The book of the account that a leg takes money from, or else of the account that gets it.
+fn leg_book(leg: &Leg) -> Option<i32> {
+    match leg.action {
+        Action::Move { debit, credit, .. } => {
+            book_of_account(debit).or_else(|| book_of_account(credit))
+        }
+        Action::Open { account, .. }
+        | Action::Close { account }
+        | Action::Freeze { account }
+        | Action::Unfreeze { account } => book_of_account(account),
+    }
+}
+
+/// The book of the account that gets the money of a leg.
+fn other_book(leg: &Leg) -> Option<i32> {
+    match leg.action {
+        Action::Move { credit, .. } => book_of_account(credit),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::account::SystemRole;
+    use crate::ledger::currency::Currency;
+    use crate::ledger::money::Minor;
+    use crate::ledger::transfer::TransferKind;
+
+    fn pay(debit: AccountId, credit: AccountId) -> Leg {
+        Action::Move { kind: TransferKind::Transfer, debit, credit, amount: Minor(1) }.into()
+    }
+
+    fn placement(legs: &[Leg], books: i32) -> Placement {
+        Placement::new(&Posting { legs: legs.to_vec(), ..Posting::default() }, books)
+    }
+
+    #[test]
+    fn an_id_says_its_book() {
+        let account = AccountId(first_seal(3) + 7);
+
+        assert_eq!(book_of_account(account), Some(3));
+        assert_eq!(book_of_account(account.hold().unwrap()), Some(3));
+        assert_eq!(book_of_account(AccountId(7)), Some(1));
+        assert_eq!(book_of(first_seal(BOOKS_MAX) + 1), BOOKS_MAX);
+        assert_eq!(book_of(first_seal(2) - 1), 1);
+    }
+
+    #[test]
+    fn a_posting_is_placed_by_its_accounts_and_by_the_transfer_that_it_reverses() {
+        let euro = Currency::new("EUR", 2).unwrap();
+        let world = AccountId::system(SystemRole::World, euro);
+        let prize = AccountId::system(SystemRole::Prize, euro);
+        let [one, other] = [AccountId(7), AccountId(first_seal(2) + 7)];
+        let cross_book = |home| Placement::Several { home, books: vec![1, 2] };
+
+        assert_eq!(placement(&[pay(world, other)], 2), Placement::One(2));
+        assert_eq!(placement(&[pay(one, world)], 2), Placement::One(1));
+        assert_eq!(placement(&[pay(world, world)], 2), Placement::One(1));
+        assert_eq!(placement(&[pay(other, one)], 2), cross_book(2));
+        assert_eq!(placement(&[pay(prize, other)], 2), cross_book(1));
+        assert_eq!(placement(&[pay(other, one)], 1), Placement::One(1));
+        let refund = Leg { linked: Some(9), ..pay(other, world) };
+        assert_eq!(placement(&[refund], 2), cross_book(2));
+        assert_eq!(placement(&[pay(world, AccountId(first_seal(3) + 1))], 2), Placement::One(1));
+    }
+}

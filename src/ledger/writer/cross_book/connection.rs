@@ -1,0 +1,252 @@
+//! The connection of the writer of several books: one transaction at a time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, Statement};
+use uuid::Uuid;
+
+use crate::db::Pipelined;
+use crate::ledger::account::{Account, AccountId};
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::connect::{ConnectionDriver, connect, drive};
+use crate::ledger::sql;
+use crate::ledger::writer::batch::BookHead;
+use crate::ledger::writer::columns::PostColumns;
+use crate::ledger::writer::idempotency::StoredKey;
+use crate::ledger::writer::lookups::{parse_account, parse_key};
+use crate::ledger::writer::pipeline::{
+    Backend, is_outcome_unknown, next_seal, parse_head, sealed_at, terminate_backend,
+};
+
+type Replies = Vec<Result<Vec<Row>, Error>>;
+
+/// State of the books that a transaction has locked, as far as its postings need it.
+#[derive(Debug, Default)]
+pub(super) struct LockedBooks {
+    pub(super) heads: HashMap<i32, BookHead>,
+    /// The accounts of each book that exist there.
+    pub(super) accounts: HashMap<(i32, AccountId), Account>,
+    pub(super) keys: HashMap<Uuid, StoredKey>,
+}
+
+/// A reason that a statement failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection is lost.
+    Lost,
+    /// The database refused a statement; the transaction is to be rolled back.
+    Refused(Error),
+    /// The companions of this kind refused to be written.
+    Companions(&'static CompanionKind, Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if is_outcome_unknown(&error) { Self::Lost } else { Self::Refused(error) }
+    }
+}
+
+/// Rows of companions of one kind: their number, and a JSON array of them.
+pub(super) type CompanionRows = (&'static CompanionKind, i32, String);
+
+struct Statements {
+    begin: Statement,
+    lock: Statement,
+    head: Statement,
+    accounts: Statement,
+    keys: Statement,
+    post: Statement,
+    commit: Statement,
+    rollback: Statement,
+    next_seal: Statement,
+    companions: Vec<(&'static CompanionKind, Statement)>,
+}
+
+pub(super) struct CrossBookConnection {
+    client: Client,
+    driver: ConnectionDriver,
+    statements: Statements,
+    pub(super) backend: Backend,
+    /// Longest time that the replies may take before the connection counts as lost.
+    reply_max: Duration,
+}
+
+impl CrossBookConnection {
+    /// Connects, and terminates the backend of the previous connection first, as far as the user may do that.
+    pub(super) async fn open(
+        database: &Pipelined,
+        companions: &[&'static CompanionKind],
+        reply_max: Duration,
+        previous: Option<Backend>,
+    ) -> Result<Self, Error> {
+        let (client, mut driver, backend) = connect(database, async |client| {
+            if let Some(previous) = previous {
+                terminate_backend(client, previous).await?;
+            }
+            Backend::read(client).await
+        })
+        .await?;
+        let statements = drive(&mut driver, Statements::prepare(&client, companions)).await?;
+        Ok(Self { client, driver, statements, backend, reply_max })
+    }
+
+    /// Begins a transaction, waits for the batches of these books that are in progress, and reads the books. No other
+    /// batch of these books is written before the transaction ends.
+    pub(super) async fn lock(
+        &mut self,
+        accounts: &[(i32, Vec<i64>)],
+        keys: Vec<Uuid>,
+    ) -> Result<LockedBooks, Failure> {
+        let statements = &self.statements;
+        let books: Vec<i32> = accounts.iter().map(|(book, _)| *book).collect();
+        let mut requests = vec![
+            request(&self.client, &statements.begin, Vec::new()),
+            request(&self.client, &statements.lock, vec![Box::new(books.clone())]),
+            request(&self.client, &statements.keys, vec![Box::new(keys)]),
+        ];
+        for (book, accounts) in accounts {
+            requests.push(request(&self.client, &statements.head, vec![Box::new(*book)]));
+            let params: Params = vec![Box::new(*book), Box::new(accounts.clone())];
+            requests.push(request(&self.client, &statements.accounts, params));
+        }
+        let requests = join_all(requests);
+        let replies = drive_for(self.reply_max, &mut self.driver, requests).await?;
+        let mut replies = rows_of(replies)?.into_iter().skip(2);
+        let mut locked = LockedBooks::default();
+        for row in replies.next().unwrap_or_default() {
+            let (hash, stored) = parse_key(&row)?;
+            locked.keys.insert(hash, stored);
+        }
+        for book in books {
+            for row in replies.next().unwrap_or_default() {
+                locked.heads.insert(book, parse_head(&row)?);
+            }
+            for row in replies.next().unwrap_or_default() {
+                let (id, account) = parse_account(&row)?;
+                locked.accounts.insert((book, id), account);
+            }
+        }
+        Ok(locked)
+    }
+
+    /// Writes a batch of each book, and the companions. Returns the time of each seal. The transaction stays open.
+    pub(super) async fn post(
+        &mut self,
+        parts: &[PostColumns],
+        companions: Vec<CompanionRows>,
+    ) -> Result<Vec<OffsetDateTime>, Failure> {
+        let post = &self.statements.post;
+        let params: Vec<_> = parts.iter().map(PostColumns::params).collect();
+        let mut requests: Vec<BoxFuture<'_, Result<Vec<Row>, Error>>> = Vec::new();
+        for params in &params {
+            requests.push(self.client.query(post, params).boxed());
+        }
+        let mut kinds = Vec::new();
+        for (kind, count, rows) in companions {
+            let mut statements = self.statements.companions.iter();
+            let found = statements.find(|(other, _)| *other == kind);
+            let (_, statement) = found.expect("each registered kind has a statement");
+            requests.push(request(&self.client, statement, vec![Box::new(count), Box::new(rows)]));
+            kinds.push(kind);
+        }
+        let requests = join_all(requests);
+        let mut posted = drive_for(self.reply_max, &mut self.driver, requests).await?;
+        let written = posted.split_off(parts.len());
+        let posted = rows_of(posted)?;
+        for (kind, reply) in kinds.into_iter().zip(written) {
+            reply.map_err(|error| match Failure::from(error) {
+                Failure::Refused(error) => Failure::Companions(kind, error),
+                failure => failure,
+            })?;
+        }
+        // The heads were read under the lock, so a seal without a time is a bug of `ledger.post`.
+        posted.iter().map(|rows| sealed_at(rows).ok_or(Failure::Lost)).collect()
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        let commit = self.client.query(&self.statements.commit, &[]);
+        drive_for(self.reply_max, &mut self.driver, commit).await??;
+        Ok(())
+    }
+
+    pub(super) async fn roll_back(&mut self) -> Result<(), Failure> {
+        let rollback = self.client.query(&self.statements.rollback, &[]);
+        drive_for(self.reply_max, &mut self.driver, rollback).await??;
+        Ok(())
+    }
+
+    /// Finds the batch that follows this head, once every transaction that had locked the book before has ended.
+    pub(super) async fn seal_after(
+        &mut self,
+        book: i32,
+        head: BookHead,
+    ) -> Result<Option<Uuid>, Failure> {
+        let statements = &self.statements;
+        let params: Params = vec![Box::new(book), Box::new(head.seq)];
+        let requests = vec![
+            request(&self.client, &statements.begin, Vec::new()),
+            request(&self.client, &statements.lock, vec![Box::new(vec![book])]),
+            request(&self.client, &statements.next_seal, params),
+            request(&self.client, &statements.rollback, Vec::new()),
+        ];
+        let requests = join_all(requests);
+        let replies = drive_for(self.reply_max, &mut self.driver, requests).await?;
+        Ok(rows_of(replies)?.get(2).and_then(|rows| next_seal(rows)).map(|(batch, _)| batch))
+    }
+}
+
+fn request<'a>(
+    client: &'a Client,
+    statement: &'a Statement,
+    params: Params,
+) -> BoxFuture<'a, Result<Vec<Row>, Error>> {
+    async move {
+        let params: Vec<&(dyn ToSql + Sync)> =
+            params.iter().map(|param| -> &(dyn ToSql + Sync) { param.as_ref() }).collect();
+        client.query(statement, &params).await
+    }
+    .boxed()
+}
+
+type Params = Vec<Box<dyn ToSql + Sync + Send>>;
+
+/// Polls the connection until the replies are there, for a limited time.
+async fn drive_for<T>(
+    reply_max: Duration,
+    driver: &mut ConnectionDriver,
+    replies: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let driven = tokio::time::timeout(reply_max, drive(driver, replies.map(Ok))).await;
+    Ok(driven.map_err(|_| Failure::Lost)??)
+}
+
+/// The rows of each reply, or the first failure.
+fn rows_of(replies: Replies) -> Result<Vec<Vec<Row>>, Failure> {
+    replies.into_iter().map(|reply| reply.map_err(Failure::from)).collect()
+}
+
+impl Statements {
+    async fn prepare(client: &Client, kinds: &[&'static CompanionKind]) -> Result<Self, Error> {
+        let mut companions = Vec::new();
+        for kind in kinds {
+            companions.push((*kind, client.prepare(&kind.statement()).await?));
+        }
+        Ok(Self {
+            begin: client.prepare(sql::BEGIN).await?,
+            lock: client.prepare(sql::LOCK_BOOKS).await?,
+            head: client.prepare(sql::HEAD).await?,
+            accounts: client.prepare(sql::ACCOUNTS).await?,
+            keys: client.prepare(sql::KEYS).await?,
+            post: client.prepare(sql::POST).await?,
+            commit: client.prepare(sql::COMMIT).await?,
+            rollback: client.prepare(sql::ROLLBACK).await?,
+            next_seal: client.prepare(sql::NEXT_SEAL).await?,
+            companions,
+        })
+    }
+}

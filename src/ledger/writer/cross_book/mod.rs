@@ -1,0 +1,456 @@
+//! Postings to several books: one transaction writes a batch of each book.
+//!
+//! The transaction locks the books in order, which waits for the batches in progress, reads what the postings depend on,
+//! and seals each book. The writers of the books then find their head stale and catch up, as after any other process.
+//! A refusal is final, because it is based on committed data and on postings that commit with it.
+//!
+//! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
+//! breaks later, the seal after the former head of a book shows whether the transaction was committed.
+
+mod connection;
+mod plan;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::connection::{CompanionRows, CrossBookConnection, Failure, LockedBooks};
+use self::plan::{CrossBookPlan, PlannedPosting, accounts_by_book};
+use super::batch::BookHead;
+use super::failpoint::{Failpoints, InjectedFault, WriterStage};
+use super::idempotency::replay_reply;
+use super::pipeline::companion_rows;
+use super::queue::{Admission, PostError, PostOutcome, QueuedPosting};
+use super::recover::{BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, SHUTDOWN_ATTEMPTS_MAX};
+use super::steps::ErrorDetail;
+use super::verdict::BatchVerdict;
+use super::{Settings, WriterStop, columns::PostColumns};
+use crate::db::Pipelined;
+use crate::ledger::LedgerOptions;
+use crate::ledger::book::Placement;
+use crate::ledger::companion::CompanionKind;
+use crate::ledger::decide::{Decision, Refusal, Rules};
+use crate::ledger::metrics;
+use crate::telemetry::Metrics;
+
+pub(super) use self::plan::BookPart;
+
+/// The task that writes the postings to several books.
+pub(in crate::ledger) struct CrossBookWriter {
+    database: Pipelined,
+    settings: Settings,
+    rules: Rules,
+    companions: Vec<&'static CompanionKind>,
+    failpoints: Failpoints,
+    queue: mpsc::Receiver<QueuedPosting>,
+    connection: CrossBookConnection,
+    decision: Decision,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+}
+
+/// The state of a transaction's postings.
+#[derive(Default)]
+struct Postings {
+    accepted: Vec<(QueuedPosting, PlannedPosting)>,
+    refused: Vec<(QueuedPosting, Refusal)>,
+    /// Postings that wait for the next transaction.
+    next: Vec<QueuedPosting>,
+}
+
+impl Postings {
+    /// Answers the postings of a transaction that was committed. Returns those that wait for the next one.
+    fn answer(self, plan: &CrossBookPlan, sealed_at: &[OffsetDateTime]) -> Vec<QueuedPosting> {
+        for (item, planned) in self.accepted {
+            item.answer(Ok(PostOutcome::Posted(planned.posted(plan, sealed_at))));
+        }
+        for (item, refusal) in self.refused {
+            item.answer(Err(refusal.into()));
+        }
+        self.next
+    }
+
+    /// All postings, in the order in which they are tried again.
+    fn into_items(self) -> Vec<QueuedPosting> {
+        let accepted = self.accepted.into_iter().map(|(item, _)| item);
+        let refused = self.refused.into_iter().map(|(item, _)| item);
+        accepted.chain(refused).chain(self.next).collect()
+    }
+}
+
+impl CrossBookWriter {
+    pub(in crate::ledger) async fn connect(
+        options: LedgerOptions,
+        queue: mpsc::Receiver<QueuedPosting>,
+        admission: Admission,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let LedgerOptions { database, settings, rules, companions, failpoints, metrics, .. } =
+            options;
+        let connection =
+            CrossBookConnection::open(&database, &companions, settings.reply_max, None).await?;
+        Ok(Self {
+            database,
+            settings,
+            rules,
+            companions,
+            failpoints,
+            queue,
+            connection,
+            decision: Decision::default(),
+            metrics,
+            admission,
+        })
+    }
+
+    /// Writes until the token is cancelled and every queued posting has its reply.
+    pub(in crate::ledger) async fn run(mut self, token: CancellationToken) {
+        let mut arrived = Vec::new();
+        loop {
+            tokio::select! {
+                () = token.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                count = self.queue.recv_many(&mut arrived, self.settings.batch_legs_max) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let mut items = std::mem::take(&mut arrived);
+                    while !items.is_empty() {
+                        self.admission.set_oldest(items.iter().map(|item| item.queued).min());
+                        let later = self.split_off(&mut items);
+                        let again = match self.write(items, &token).await {
+                            Ok(again) => again,
+                            Err(WriterStop::Killed) => return,
+                            Err(WriterStop::GaveUp) => {
+                                tracing::error!(
+                                    "the ledger stops before it knows whether its last postings to several books were committed; clients learn the outcome if they retry with the same idempotency key"
+                                );
+                                return;
+                            }
+                        };
+                        items = again.into_iter().chain(later).collect();
+                    }
+                    self.admission.set_oldest(None);
+                }
+            }
+        }
+    }
+
+    /// Splits off what does not fit into one transaction. A posting that the database may reject gets one of its own.
+    fn split_off(&self, items: &mut Vec<QueuedPosting>) -> Vec<QueuedPosting> {
+        let mut legs = 0;
+        let fits = items.iter().enumerate().take_while(|(n, item)| {
+            legs += item.posting.legs.len();
+            *n == 0 || (legs <= self.settings.batch_legs_max && !item.alone)
+        });
+        let count = if items[0].alone { 1 } else { fits.count() };
+        items.split_off(count)
+    }
+
+    /// Tries to write these postings in one transaction. Returns those that are to be tried again.
+    async fn write(
+        &mut self,
+        items: Vec<QueuedPosting>,
+        token: &CancellationToken,
+    ) -> Result<Vec<QueuedPosting>, WriterStop> {
+        let locked = match self.lock(&items).await {
+            Ok(locked) => locked,
+            Err(failure) => return self.settle_failure(items, failure, token).await,
+        };
+        let mut postings = Postings::default();
+        let mut plan = self.plan(items, locked, &mut postings);
+        if self.hit(WriterStage::BooksLocked).await? {
+            return self.reconnect(postings.into_items(), token).await;
+        }
+        if postings.accepted.is_empty() {
+            if let Err(failure) = self.connection.roll_back().await {
+                return self.settle_failure(postings.into_items(), failure, token).await;
+            }
+            return Ok(postings.answer(&plan, &[]));
+        }
+        let sealed_at = match self.post(&mut plan, &postings).await {
+            Ok(sealed_at) => sealed_at,
+            Err(failure) => {
+                return self.settle_failure(postings.into_items(), failure, token).await;
+            }
+        };
+        if self.hit(WriterStage::BooksPosted).await? {
+            return self.reconnect(postings.into_items(), token).await;
+        }
+        let mut committed = self.connection.commit().await;
+        if self.hit(WriterStage::BooksCommitted).await? {
+            committed = Err(Failure::Lost);
+        }
+        match committed {
+            Ok(()) => {
+                self.record(&plan);
+                Ok(postings.answer(&plan, &sealed_at))
+            }
+            Err(Failure::Lost) => self.settle_unknown(plan, postings, sealed_at, token).await,
+            // The database has rolled back.
+            Err(failure) => self.settle_failure(postings.into_items(), failure, token).await,
+        }
+    }
+
+    async fn lock(&mut self, items: &[QueuedPosting]) -> Result<LockedBooks, Failure> {
+        let mut accounts: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        for item in items {
+            let (home, books) = match self.place(item) {
+                Placement::One(book) => (book, vec![book]),
+                Placement::Several { home, books } => (home, books),
+            };
+            for (book, account) in accounts_by_book(&item.posting, home, &books) {
+                accounts.entry(book).or_default().push(account.0);
+            }
+        }
+        let mut accounts: Vec<(i32, Vec<i64>)> = accounts.into_iter().collect();
+        for (_, accounts) in &mut accounts {
+            accounts.sort_unstable();
+            accounts.dedup();
+        }
+        let keys = items.iter().filter_map(|item| item.posting.key).map(|key| key.hash).collect();
+        self.connection.lock(&accounts, keys).await
+    }
+
+    fn place(&self, item: &QueuedPosting) -> Placement {
+        Placement::new(&item.posting, self.settings.books)
+    }
+
+    /// Answers the postings whose key is in the book, and decides on the others in order of arrival.
+    fn plan(
+        &mut self,
+        items: Vec<QueuedPosting>,
+        locked: LockedBooks,
+        postings: &mut Postings,
+    ) -> CrossBookPlan {
+        let keys = locked.keys.clone();
+        let mut plan = CrossBookPlan::new(locked);
+        let mut planned_keys = HashSet::new();
+        for item in items {
+            if let Some(key) = item.posting.key {
+                if let Some(stored) = keys.get(&key.hash) {
+                    item.answer(replay_reply(key, *stored));
+                    continue;
+                }
+                if !planned_keys.insert(key.hash) {
+                    postings.next.push(item);
+                    continue;
+                }
+            }
+            let placement = self.place(&item);
+            match plan.add(&item.posting, &placement, &self.rules, &mut self.decision) {
+                Ok(planned) => postings.accepted.push((item, planned)),
+                Err(refusal) => postings.refused.push((item, refusal)),
+            }
+        }
+        plan
+    }
+
+    async fn post(
+        &mut self,
+        plan: &mut CrossBookPlan,
+        postings: &Postings,
+    ) -> Result<Vec<OffsetDateTime>, Failure> {
+        plan.parts.retain(|part| !part.rows.is_empty());
+        for part in &mut plan.parts {
+            part.seal();
+        }
+        let parts: Vec<PostColumns> = plan.parts.iter().map(PostColumns::from_part).collect();
+        let companions = self.companions.iter().filter_map(|kind| {
+            let postings = postings.accepted.iter();
+            let postings = postings.map(|(item, planned)| (&item.posting, planned.first_seq()));
+            let (count, rows) = companion_rows(postings, kind)?;
+            Some((*kind, count, rows))
+        });
+        let companions: Vec<CompanionRows> = companions.collect();
+        self.connection.post(&parts, companions).await
+    }
+
+    fn record(&self, plan: &CrossBookPlan) {
+        for part in &plan.parts {
+            self.metrics.wallet_ledger_batches_total.with(["sealed"]).increment(1);
+            metrics::record_sealed_batch(
+                &self.metrics,
+                part.rows.len(),
+                part.book,
+                part.last_seq(),
+            );
+        }
+    }
+
+    /// Settles a transaction that was not committed. Returns the postings that are to be tried again.
+    async fn settle_failure(
+        &mut self,
+        items: Vec<QueuedPosting>,
+        failure: Failure,
+        token: &CancellationToken,
+    ) -> Result<Vec<QueuedPosting>, WriterStop> {
+        let (error, kind) = match failure {
+            Failure::Lost => return self.reconnect(items, token).await,
+            Failure::Refused(error) => (error, None),
+            Failure::Companions(kind, error) => (error, Some(kind)),
+        };
+        if self.connection.roll_back().await.is_err() {
+            return self.reconnect(items, token).await;
+        }
+        let postings: Vec<_> = items.iter().map(|item| &item.posting).collect();
+        let verdict = BatchVerdict::from_error(error, kind, &postings);
+        self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
+        Ok(settle(items, verdict))
+    }
+
+    /// Finds out whether a transaction whose commit got no reply was committed.
+    async fn settle_unknown(
+        &mut self,
+        plan: CrossBookPlan,
+        postings: Postings,
+        sealed_at: Vec<OffsetDateTime>,
+        token: &CancellationToken,
+    ) -> Result<Vec<QueuedPosting>, WriterStop> {
+        let part = plan.parts.first().expect("a transaction seals at least one book");
+        let (book, prev, id) = (part.book, part.prev, part.id);
+        let (mut backoff, mut attempts_in_shutdown) = (BACKOFF_MIN, 0);
+        loop {
+            match self.batch_after(book, prev).await {
+                Some(batch) if batch == Some(id) => {
+                    self.record(&plan);
+                    return Ok(postings.answer(&plan, &sealed_at));
+                }
+                Some(_) => return Ok(postings.into_items()),
+                None => self.fail_queued(),
+            }
+            attempts_in_shutdown += u32::from(token.is_cancelled());
+            if attempts_in_shutdown >= SHUTDOWN_ATTEMPTS_MAX {
+                for item in postings.into_items() {
+                    item.answer(Err(PostError::Unknown));
+                }
+                return Err(WriterStop::GaveUp);
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Reconnects, and finds the batch that follows this head; `None` if the database does not say it now. The old
+    /// transaction holds the lock of the book until it has ended, so the reply is final.
+    async fn batch_after(&mut self, book: i32, head: BookHead) -> Option<Option<Uuid>> {
+        if !self.try_open().await {
+            return None;
+        }
+        match self.connection.seal_after(book, head).await {
+            Ok(batch) => Some(batch),
+            Err(Failure::Refused(error) | Failure::Companions(_, error)) => {
+                tracing::warn!(
+                    error.message = %ErrorDetail(&error),
+                    "reading the outcome of a commit to several books failed; the ledger tries again"
+                );
+                None
+            }
+            Err(Failure::Lost) => None,
+        }
+    }
+
+    /// Reconnects after a connection was lost before the commit was sent. Returns the postings, which were not written.
+    async fn reconnect(
+        &mut self,
+        items: Vec<QueuedPosting>,
+        token: &CancellationToken,
+    ) -> Result<Vec<QueuedPosting>, WriterStop> {
+        let mut unanswered = items;
+        let mut backoff = BACKOFF_MIN;
+        while !self.try_open().await {
+            fail(std::mem::take(&mut unanswered));
+            self.fail_queued();
+            if token.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
+                break;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+        Ok(unanswered)
+    }
+
+    /// Fails the waiting postings, which cannot be written soon.
+    fn fail_queued(&mut self) {
+        while let Ok(item) = self.queue.try_recv() {
+            fail(vec![item]);
+        }
+    }
+
+    /// Opens a new connection. Returns whether that succeeded.
+    async fn try_open(&mut self) -> bool {
+        self.metrics.wallet_ledger_reconnects_total.increment(1);
+        let previous = Some(self.connection.backend);
+        let reply_max = self.settings.reply_max;
+        let opening =
+            CrossBookConnection::open(&self.database, &self.companions, reply_max, previous);
+        let failed = match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+            Ok(Ok(connection)) => {
+                self.connection = connection;
+                return true;
+            }
+            Ok(Err(error)) => ErrorDetail(&error).to_string(),
+            Err(_) => format!("no reply within {CONNECT_TIMEOUT:?}"),
+        };
+        tracing::warn!(
+            error.message = failed,
+            "the ledger cannot connect to write to several books; it tries again"
+        );
+        false
+    }
+
+    /// Applies the fault that a test injects at this stage. Returns whether the connection is to be cut.
+    async fn hit(&mut self, stage: WriterStage) -> Result<bool, WriterStop> {
+        match self.failpoints.hit(stage).await {
+            None => Ok(false),
+            Some(InjectedFault::CutConnection) => Ok(true),
+            Some(InjectedFault::KillWriter) => Err(WriterStop::Killed),
+        }
+    }
+}
+
+/// Answers postings that were not written.
+fn fail(items: Vec<QueuedPosting>) {
+    for item in items {
+        item.answer(Err(PostError::Unavailable));
+    }
+}
+
+/// Answers the postings of a failed transaction that the verdict settles. Returns those that are to be tried again.
+fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
+    match verdict {
+        // The next transaction reads the head, or the key, under its lock.
+        BatchVerdict::Sealed(_) | BatchVerdict::Stale | BatchVerdict::KeyTaken => items,
+        BatchVerdict::CompanionsRefused(refused) => {
+            let mut again = Vec::new();
+            for (index, item) in items.into_iter().enumerate() {
+                match refused.iter().find(|(refused, _)| *refused == index) {
+                    Some((_, refusal)) => {
+                        item.answer(Err(Refusal::Companion(refusal).into()));
+                    }
+                    None => again.push(item),
+                }
+            }
+            again
+        }
+        BatchVerdict::Unavailable(error) => {
+            tracing::warn!(
+                error.message = %ErrorDetail(&error),
+                "the database cannot write to several books now; the postings are answered as unavailable"
+            );
+            fail(items);
+            Vec::new()
+        }
+        BatchVerdict::Faulty(error) => {
+            tracing::error!(
+                error.message = %ErrorDetail(&error),
+                "the database rejected postings to several books because of a bug; each is sent alone, and the one at fault gets an internal error"
+            );
+            if items.len() == 1 {
+                items.remove(0).answer(Err(PostError::Internal));
+            }
+            items.into_iter().map(QueuedPosting::into_alone).collect()
+        }
+    }
+}
