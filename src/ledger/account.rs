@@ -26,17 +26,17 @@ const PAYABLE_IDS: i64 = 1 << 54;
 /// Highest number of a party that has payables.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
-/// Bit of the role that marks, in a book, the system account of another book.
+/// Bit in the id of a system account that marks the account as belonging to another book.
 const FOREIGN: i64 = 1 << 39;
 
-/// Highest customer id: ids above it have no hold account. Every JSON parser reads customer ids exactly.
+/// Highest customer id. Up to this bound, every id has a hold account, and every JSON parser reads the id exactly.
 pub const ID_MAX: i64 = 1 << 52;
 
 /// Id of an account of the ledger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub i64);
 
-/// Purpose of a system account. The numbers are stored (inside the ids): never change one.
+/// Purpose of a system account. The numbers are stored inside account ids, so they must never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SystemRole {
@@ -46,9 +46,9 @@ pub enum SystemRole {
     Revenue = 2,
     /// The exchange's own funds.
     Hot = 3,
-    /// The canary's own outside world, in place of [`SystemRole::World`].
+    /// The outside world for the canary's test transfers, in place of [`SystemRole::World`].
     CanaryWorld = 4,
-    /// The canary's own two wallets.
+    /// The two wallets between which the canary makes test transfers.
     CanaryA = 5,
     CanaryB = 6,
     /// The operator's reserve for prizes.
@@ -91,7 +91,8 @@ impl AccountId {
         }
     }
 
-    /// The id, in a book, of this account of another book. Only system accounts have the same id in all books.
+    /// The id under which other books record this account. It differs from the account's own id only for system
+    /// accounts, because every book has system accounts with the same ids.
     pub(super) fn foreign_id(self) -> Self {
         match self.class() {
             Some(AccountClass::System) => Self(-(-self.0 | FOREIGN)),
@@ -99,7 +100,7 @@ impl AccountId {
         }
     }
 
-    /// The account itself, if this is the id of an account of another book.
+    /// Reverses [`Self::foreign_id`]: returns the id of the account in its own book.
     pub(super) fn own_id(self) -> Self {
         match self.class() {
             Some(AccountClass::System) => Self(-(-self.0 & !FOREIGN)),
@@ -197,7 +198,7 @@ impl FromStr for AccountState {
     }
 }
 
-/// The facts about an account that the rules decide on.
+/// Properties of an account on which the ledger's rules decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     pub currency: Currency,

@@ -19,7 +19,7 @@ pub struct LedgerArgs {
     /// Maximum number of postings that wait to be written; further postings are rejected with 503.
     #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192, value_parser = settings::count())]
     pub ledger_queue_max: usize,
-    /// Maximum number of transfers in one commit; a larger posting gets a commit of its own.
+    /// Maximum number of transfers in one commit; a request with more transfers gets a commit of its own.
     #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024, value_parser = settings::count())]
     pub ledger_batch_max: usize,
     /// Maximum number of account balances in the cache, 50 bytes each.
@@ -28,27 +28,28 @@ pub struct LedgerArgs {
     /// Maximum amount of one transfer, in minor units.
     #[arg(long, env = "REVWALLET_MAX_AMOUNT", global = true, default_value_t = 1_000_000_000_000, value_parser = clap::value_parser!(i64).range(1..=MAX_BALANCE.0))]
     pub max_amount: i64,
-    /// Further currencies as CODE:DECIMALS, separated by commas.
+    /// Currencies in addition to the built-in currencies, as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
-    /// Number of transfers of a new partition of the book.
+    /// Number of transfers that each new partition of the ledger's table has room for.
     #[arg(long, env = "REVWALLET_LEDGER_PARTITION_ROWS", global = true, default_value_t = 100_000_000, value_parser = clap::value_parser!(i64).range(100..=1_000_000_000_000))]
     pub ledger_partition_rows: i64,
-    /// Let one process with an API, the leader, write the postings of all processes; otherwise each process writes its own.
+    /// Elect one of the processes with an API as leader, which writes the transfers of all processes; otherwise each
+    /// process writes its own transfers.
     #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ledger_forwarding: bool,
-    /// Host and port at which the other processes reach the internal listener [default: the address of that listener, or
-    /// if it listens on all addresses, the one from which this process connects to the database].
+    /// Host and port at which the other processes reach the internal listener [default: the address of that listener;
+    /// if it listens on all addresses, the address from which this process connects to the database].
     #[arg(long, env = "REVWALLET_ADVERTISE_ADDRESS", global = true)]
     pub advertise_address: Option<String>,
-    /// Allow a server that may lose acknowledged commits, such as one with fsync off.
+    /// Start even if the database server may lose acknowledged commits, for example because fsync is off.
     #[arg(long, env = "REVWALLET_ALLOW_UNSAFE_SERVER", global = true)]
     pub allow_unsafe_server: bool,
 }
 
 impl LedgerArgs {
-    /// Part of this process in the election of a leader; `None` if it only writes its own postings. `internal` is the
-    /// address of the internal listener.
+    /// Role of this process in the election of the leader, which writes the postings of all processes; `None` if this
+    /// process takes no part and writes its own postings. `internal` is the address of the internal listener.
     pub fn candidacy(
         &self,
         internal: SocketAddr,

@@ -1,4 +1,4 @@
-//! The ledger's own connections, and the durability that it requires of a server.
+//! Opens the ledger's own database connections, and defines the reasons for which the ledger does not start.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::sql;
 use crate::db::Pipelined;
 
-/// Longest silence of the server before the connection counts as lost.
+/// Longest silence of the database server before a connection counts as lost.
 const PEER_SILENT_MAX: Duration = Duration::from_secs(20);
 
 /// Longest time that opening a connection may take.
@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) type ConnectionDriver =
     Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
-/// A reason that the ledger does not start.
+/// Reason for which the ledger does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the database does not respond")]

@@ -25,7 +25,7 @@ const CRYPTO: [(&str, u8); 4] = [("BTC", 8), ("ETH", 8), ("USDC", 6), ("USDT", 6
 /// A currency with its decimals. Small enough to be passed by value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency {
-    /// Padded with zeros.
+    /// Characters of the code, padded with zero bytes.
     code: [u8; CODE_LEN_MAX],
     decimals: u8,
 }
@@ -146,7 +146,7 @@ impl Currencies {
         self.0.get(&number).copied()
     }
 
-    /// Returns the text of an amount in JSON, which may be a number or a string.
+    /// Extracts the text of an amount from its JSON, which may be a number or a string.
     pub fn amount_text(raw: &str) -> Result<&str, String> {
         let quoted = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let inside = quoted.map_or(Ok(raw), Self::written_amount)?;
@@ -156,8 +156,8 @@ impl Currencies {
         if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
     }
 
-    /// Returns an amount that was written as a text. An exponent, which a JSON number may have, is refused: in a text,
-    /// it is more likely a mistake.
+    /// Returns an amount that was written as a string, unless it has an exponent, as a JSON number may have: in a
+    /// string, an exponent is more likely a mistake.
     pub fn written_amount(text: &str) -> Result<&str, String> {
         if text.contains(['e', 'E']) {
             return Err("must be a decimal number without an exponent".to_owned());

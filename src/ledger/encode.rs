@@ -1,9 +1,11 @@
-//! Canonical encoding of a batch. The hash of the batch's seal covers the digest of this encoding.
+//! Canonical encoding of a batch as bytes. Each batch ends with a seal, a row with a hash that covers the digest of
+//! this encoding.
 //!
-//! The encoding starts with a version byte, the book, and the seq before the batch. Records follow, which are
-//! self-delimiting and differ in their first byte: the transfers by seq, each followed by its home if it is a copy, the
-//! postings that have a key by first seq, the new accounts by (seq, account). Numbers are big-endian. A stored book is always verified with the version it was
-//! written with, so a change of the encoding is a new version beside this one.
+//! The encoding starts with a version byte, the book, and the last seq before the batch. Then come records, which are
+//! self-delimiting and differ in their first byte: the transfers by seq (a copy is followed by the seq of its
+//! original), the postings that have a key by first seq, and the new accounts by (seq, account). Numbers are
+//! big-endian. A stored batch is always verified with the version with which it was written, so a change of the
+//! encoding needs a new version beside this version.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -14,7 +16,7 @@ use crate::idempotency_key::HashedKey;
 
 const VERSION: u8 = 1;
 
-/// Bytes that are buffered before they are hashed.
+/// Number of bytes that are collected before they are hashed.
 const FLUSH_LEN: usize = 4096;
 
 /// Digests a batch, record by record.
@@ -31,7 +33,7 @@ pub(super) struct TransferAttributes<'a> {
     pub(super) trace_id: Option<Uuid>,
     pub(super) linked: Option<i64>,
     pub(super) metadata: Option<&'a str>,
-    /// Seq of the leg in the home of its posting, if that is another book.
+    /// Seq of the original, if this transfer is a copy of a leg that was posted in another book.
     pub(super) home: Option<i64>,
 }
 

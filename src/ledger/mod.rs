@@ -1,15 +1,17 @@
-//! The ledger: an append-only book of transfers, written by group commit, with accounts, amounts and a few rules.
+//! The ledger: an append-only record of all transfers, written in batches (group commit), with accounts, amounts and
+//! the rules that transfers must obey.
 //!
 //! No row is ever updated. Each transfer carries both balances after it, so the last transfer that touched an account
 //! holds its current balance, and any earlier transfer holds the balance at that time.
 //!
 //! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
-//! the postings of many callers into batches. Each batch is one commit that names the batch before it. With several
-//! processes on one book, the process that leads writes the postings of all ([`leader`]).
+//! the postings of many callers into batches. A posting is a set of transfers that are written atomically. Each batch
+//! is one commit that names the batch before it. If several processes share the ledger, an elected process writes the
+//! postings of all of them ([`leader`]).
 //!
-//! Guarantees to a caller: a posting is acknowledged after its commit; a refusal is final; the same idempotency key
-//! with the same content gets the same reply; whichever process is killed, each acknowledged posting is in the book
-//! exactly once.
+//! Guarantees to a caller: a posting is acknowledged only after its commit. A refusal is final. A request with the
+//! same idempotency key and the same content gets the same reply. Even if a process is killed, each acknowledged
+//! posting is in the ledger exactly once.
 
 #![deny(clippy::float_arithmetic)]
 
@@ -75,21 +77,22 @@ pub use self::writer::{Failpoints, InjectedFault, PostError, Settings, WriterSta
 /// Dependencies and settings of a ledger.
 #[derive(Clone)]
 pub struct LedgerOptions {
-    /// Options of the writer's own connection.
+    /// Connection options of the writer, which uses a connection of its own instead of the pool.
     pub database: Pipelined,
-    /// Pool for reads.
+    /// Connection pool for reads of the ledger.
     pub pool: PgPool,
     pub settings: Settings,
     pub rules: Rules,
-    /// Every companion statement that a posting may use.
+    /// Every SQL statement with which a posting may write rows of another module in its own transaction.
     pub companions: Vec<&'static CompanionKind>,
-    /// Part of this process in the election of a leader; `None` if it only writes its own postings.
+    /// Role of this process in the election of the leader, which writes the postings of all processes; `None` if this
+    /// process takes no part and writes its own postings.
     pub candidacy: Option<Candidacy>,
     pub failpoints: Failpoints,
     pub metrics: Arc<Metrics>,
 }
 
-/// A handle to the books and their writers. Cheap to clone.
+/// Handle to the ledger and its writer tasks. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
     queues: WriterQueues,
@@ -100,7 +103,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Connects and starts the writers. Once the tasks stop, they drain their queues and end.
+    /// Connects to the database and starts the writer tasks. When the program stops, the writers finish the queued
+    /// postings and end.
     pub async fn start(options: LedgerOptions, tasks: &Tasks) -> Result<Self, StartError> {
         let (settings, metrics) = (&options.settings, Arc::clone(&options.metrics));
         metrics.wallet_ledger_queue_capacity.set(to_gauge(settings.queue_legs_max));
@@ -126,7 +130,8 @@ impl Ledger {
     async fn post_untimed(&self, mut posting: Posting, span: Span) -> Result<Posted, PostError> {
         let has_key = posting.key.is_some();
         if self.leader_queue(posting.legs.len()).is_some() {
-            // If the leader does not answer, the posting is written again under its key.
+            // If the leader does not reply, this process writes the posting itself under the same key, so it takes
+            // effect once.
             posting.key.get_or_insert_with(HashedKey::random);
         }
         let key = posting.key;
@@ -145,18 +150,19 @@ impl Ledger {
         posted.map(|posted| Posted { replayed: posted.replayed && has_key, ..posted })
     }
 
-    /// The queue to the leader, if a posting of this many legs is to be sent to it.
+    /// Returns the queue of postings for the leader, if a posting with this many legs has to be sent to the leader.
     fn leader_queue(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         self.leader.as_ref()?.queue_for(legs)
     }
 
-    /// Queues a posting for the leader or for the own writer, and returns the receiver of the reply.
+    /// Queues a posting for the leader or for this process's own writer, and returns the receiver of the reply.
     fn enqueue(
         &self,
         posting: Posting,
         span: Span,
     ) -> Result<oneshot::Receiver<PostReply>, PostError> {
-        // Admitted before the queue is chosen: the forwarder sends nothing while the own writer has admitted postings.
+        // Admits the posting before choosing its queue: the forwarder starts to send postings to the leader only once
+        // this process's own writer has no admitted posting left.
         let (item, reply) = self.admission.admit(posting, span)?;
         let leader_queue = self.leader_queue(item.posting.legs.len());
         let leader_queue = leader_queue.filter(|_| item.posting.key.is_some());
@@ -165,7 +171,7 @@ impl Ledger {
         Ok(reply)
     }
 
-    /// Queues a posting for the own writer.
+    /// Queues a posting for this process's own writer, even if another process leads.
     fn enqueue_own(&self, posting: Posting) -> Result<oneshot::Receiver<PostReply>, PostError> {
         let (item, reply) = self.admission.admit(posting, Span::none())?;
         self.send(self.queues.queue_of(&item.posting), item)?;
@@ -215,8 +221,8 @@ impl Ledger {
             .set(self.queues.oldest_age().as_secs_f64());
     }
 
-    /// Rebuilds the first reply to an idempotency key from the book. Fails as unavailable if the book no longer has the
-    /// posting.
+    /// Rebuilds the first reply to an idempotency key from the stored transfers. Returns [`PostError::Unavailable`] if
+    /// they are missing, and another error if they are archived.
     async fn replay(
         &self,
         key: Option<HashedKey>,
@@ -228,8 +234,8 @@ impl Ledger {
             let mut db = Box::pin(self.pool.acquire()).await?;
             let book = book_of(first_seq);
             let posted = sql::find_posted(&mut db, book, key.hash, first_seq, last_seq).await?;
-            // Asked after the read, because an archive may have begun. Rows of an archived posting may still be there, but
-            // not all that a caller reads besides them.
+            // Checked after the read, because an operator may have begun to archive these transfers meanwhile. Some
+            // rows of an archived posting may still be stored, but not everything else that the caller reads.
             read::require_in_book(&mut db, book, first_seq).await?;
             let Some(mut posted) = posted else { return Ok(None) };
             replay::complete(&mut db, &mut posted).await?;
@@ -240,11 +246,12 @@ impl Ledger {
             Ok(Some(posted)) => Ok(posted),
             Err(Error::Archived { until }) => Err(PostError::Archived { until }),
             Ok(None) => {
-                // The writer clears its cache of keys, too, once a catch-up shows that the server has lost commits.
+                // The database server has lost commits. The writer also clears its cache of keys once it notices the
+                // loss.
                 tracing::warn!(
                     first_seq,
                     last_seq,
-                    "the posting of an idempotency key is missing from the book; the client may retry"
+                    "the posting of an idempotency key is missing from the ledger; the client may retry"
                 );
                 Err(PostError::Unavailable)
             }

@@ -1,4 +1,5 @@
-//! SQL statements of the ledger. The writer's statements are plain text, because it pipelines them itself.
+//! SQL statements of the ledger. The statements of the writer are plain text instead of checked queries, because the
+//! writer pipelines them over its own connection.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,15 +9,16 @@ use super::money::Minor;
 use super::transfer::{Posted, TransferKind, TransferRow};
 use crate::error::Result;
 
-/// Writes a batch. See `ledger.post` in the migration.
+/// Writes a batch of postings with one call of the function `ledger.post`, which is defined in a migration.
 pub(super) const POST: &str = "select ledger.post(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
 
-/// Wakes the readers of the book, for batches that were sent without a notification. A lost notification is harmless:
-/// readers also poll.
+/// Notifies the tasks that follow the ledger that there are new transfers, for batches that were sent without a
+/// notification. A lost notification is harmless, because these tasks also poll.
 pub(super) const NOTIFY: &str = "select pg_notify('book', ($1::int)::text)";
 
-/// Begins the transaction of a batch with companions, or of a batch under the book's lock.
+/// Begins an explicit transaction, for a batch that also writes rows of other modules or that is written under the
+/// book's lock.
 pub(super) const BEGIN: &str = "begin";
 
 /// Commits the transaction that `BEGIN` started; rolls it back if any statement in it failed.
@@ -25,18 +27,18 @@ pub(super) const COMMIT: &str = "commit";
 /// Rolls back the transaction that `BEGIN` started.
 pub(super) const ROLLBACK: &str = "rollback";
 
-/// Waits for the batches of these books that are in progress, and lets no other batch of them begin before the end of the
-/// transaction. The books must be in order, so that two such transactions never wait for each other.
+/// Locks these books until the end of the transaction: waits for their batches in progress, and keeps further batches
+/// from beginning. The books must be in ascending order, so that two such transactions never deadlock.
 pub(super) const LOCK_BOOKS: &str =
     "select pg_advisory_xact_lock(1885434485, book) from unnest($1::int[]) book";
 
-/// Finds the batch that was sealed right after this seq.
+/// Finds the committed batch that directly follows the batch that ends at this seq.
 pub(super) const NEXT_SEAL: &str = "
     select batch_id, at
     from ledger.seal
     where book = $1 and prev_seq = $2";
 
-/// Finds the head of the book: the seq of the last seal, and the batch of that seal.
+/// Finds the head of a book: the last seq of its newest committed batch, and the id of that batch.
 pub(super) const HEAD: &str = "
     select seq, batch_id
     from ledger.seal
@@ -47,14 +49,15 @@ pub(super) const HEAD: &str = "
 /// Counts the books.
 pub(super) const BOOKS: &str = "select count(*)::int from ledger.book";
 
-/// Finds the postings of these idempotency keys. The keys of all books are in the first book.
+/// Finds the postings of these idempotency keys. The keys of all books are stored with the first book, so that a key
+/// takes effect only once over all books.
 pub(super) const KEYS: &str = "
     select key_hash, content_hash, first_seq, last_seq
     from ledger.posting
     where book = 1 and key_hash = any ($1)";
 
-/// Reads the facts about accounts that the rules need. Each account takes two index probes for the balance, two for the
-/// held money, and one for the state.
+/// Reads the currency, balances and state of accounts, on which the rules decide. Each account takes two index probes
+/// for the balance, two for the held money, and one for the state.
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
@@ -84,14 +87,14 @@ pub(super) const ACCOUNTS: &str = "
     ) hc on true
     ";
 
-/// Reads the transfers that other processes wrote after a seq, and the batch that sealed this seq. If the database has
-/// lost commits, that batch differs from the batch that the writer knows.
+/// Reads the transfers that other processes wrote after a seq, and the id of the batch that ends at this seq. If that
+/// id differs from the id that the writer knows, the database has lost commits.
 pub(super) const CATCH_UP: &str = "
     select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance,
         (select batch_id from ledger.seal where book = $1 and seq = $2)
     from ledger.catch_up($1, $2, $3, $4)";
 
-/// Identifies the server backend of a connection, so that it can be terminated later.
+/// Identifies the server process (backend) of this connection, so that a later connection can terminate it.
 pub(super) const BACKEND: &str = "
     select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()";
 
@@ -99,21 +102,21 @@ pub(super) const BACKEND: &str = "
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
-/// Takes the lock of the leader of a book, which the session holds until its end, if no other session has it. The first
-/// number is the class of these locks.
+/// Tries to become the leader of a book: takes its leader lock, unless another session holds it. The session keeps the
+/// lock until it ends. The first number is the class of these locks.
 pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
 
-/// Publishes the leader of a book.
+/// Stores the address and key of a book's leader, so that other processes can send their postings to it.
 pub(super) const PUBLISH_LEADER: &str = "
     insert into ledger.leader (book, address, key)
     values ($1, $2, $3)
     on conflict (book) do update set address = excluded.address, key = excluded.key, since = clock_timestamp()";
 
-/// Finds the last leader of a book.
+/// Finds the address and key of the process that last became leader of a book.
 pub(super) const LEADER: &str = "select address, key from ledger.leader where book = $1";
 
-/// Lets the server end the session, and its locks, soon after the machine of this process is gone. Without effect over a
-/// Unix socket.
+/// Makes the database server end the session, which releases its locks, soon after the machine of this process is
+/// gone. Has no effect over a Unix socket.
 pub(super) const DETECT_LOST_CLIENT: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 25000";
 
 /// The address from which this session was opened; null over a Unix socket.
@@ -135,9 +138,9 @@ pub(super) const HAS_ROLE: &str = "
             case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
         from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
-/// Settings of each connection. The timeouts keep a process that hangs from locking the book. Plans do not depend on
-/// parameter values, so each statement is planned once. Plans use only indexes, because a table that is small when the
-/// plan is made grows later.
+/// Settings of each connection of the ledger. The timeouts keep a process that hangs from blocking the ledger. Plans
+/// do not depend on parameter values, so each statement is planned once. Plans use only indexes, because a table that
+/// is small when the plan is made grows later.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
@@ -147,8 +150,8 @@ pub(super) const SESSION: &str = "
     set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan";
 
-/// Reads the rows of a posting again, as they were first acknowledged; `None` if the key no longer names these rows, or
-/// if some of them are missing.
+/// Reads the transfers of an earlier posting, as they were first acknowledged; `None` if the idempotency key does not
+/// refer to these transfers, or if some of them are missing.
 pub(super) async fn find_posted(
     db: &mut PgConnection,
     book: i32,
@@ -191,7 +194,7 @@ pub(super) async fn find_posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
-/// A copy of a leg in another book than its home.
+/// Copy of a leg in a book other than its home, which is the book that holds every leg of the posting.
 pub(super) struct LegCopy {
     pub home: i64,
     pub book: i32,
@@ -201,7 +204,7 @@ pub(super) struct LegCopy {
     pub credit_balance: Option<i64>,
 }
 
-/// Reads the copies of these legs in other books.
+/// Reads the copies, in other books, of the legs in this range of seqs.
 pub(super) async fn copies(
     db: &mut PgConnection,
     first_seq: i64,

@@ -1,4 +1,5 @@
-//! Spans of a posting and of its batch: two traces, linked with each other.
+//! Trace spans of a posting and of the batch that commits it. The batch has a trace of its own, which is linked with
+//! the traces of its postings.
 
 use tracing::{Span, field, info_span};
 

@@ -49,7 +49,7 @@ pub struct OpenConnection {
     /// Whether the client may still be sending a body that no handler will read.
     has_unread_body: AtomicBool,
     /// Whether the connection has become a WebSocket. Then the deadlines of HTTP do not apply, because a WebSocket has
-    /// their own.
+    /// its own.
     is_upgraded: AtomicBool,
     /// Token that is cancelled to close the connection.
     closing: CancellationToken,

@@ -1,4 +1,4 @@
-//! A batch: postings that are accepted, but not yet in the book.
+//! A batch: accepted postings on their way into the ledger, in one database transaction.
 
 use std::collections::VecDeque;
 
@@ -17,14 +17,14 @@ use crate::ledger::money::Minor;
 use crate::ledger::trace;
 use crate::ledger::transfer::{Posted, TransferRow};
 
-/// A head of the book, on which a batch is based: a seq, and the batch that sealed it.
+/// End of a book, which the next batch follows: the last seq, and the id of the batch that ends there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BookHead {
     pub(super) seq: i64,
     pub(super) batch: Uuid,
 }
 
-/// A posting in a batch, and the range of its rows there.
+/// An accepted posting, and the range of its rows in the batch.
 #[derive(Debug)]
 pub(super) struct AcceptedPosting {
     pub(super) item: QueuedPosting,
@@ -49,13 +49,14 @@ pub(super) struct Batch {
     pub(super) rows: Vec<TransferRow>,
     pub(super) accepted: Vec<AcceptedPosting>,
     pub(super) opened: Vec<OpenedAccount>,
-    /// Refused postings without a key: the refusal is final once the batch is in the book.
+    /// Refused postings without an idempotency key. Their refusal is final once the batch is committed, which confirms
+    /// the balances on which the refusal is based.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     pub(super) undo: Vec<AccountUndo>,
-    /// Digest of the whole content.
+    /// Digest of the encoded content of the batch.
     pub(super) content: [u8; 32],
-    /// Whether the batch was also sent over an earlier connection. If so, a stale head may mean that the earlier
-    /// attempt committed.
+    /// Whether the batch was also sent over an earlier connection. In that case, an error that another batch came
+    /// first may mean that the earlier attempt was committed.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
     /// Root span of the batch's own trace; disabled if none of its postings is traced.
@@ -69,11 +70,12 @@ pub(super) struct Lookup {
     pub(super) accounts: Vec<AccountId>,
     /// Postings that cannot be decided, because an account is not in the cache.
     pub(super) waiting: Vec<QueuedPosting>,
-    /// Refused postings with a key. If the book has the key, an earlier attempt succeeded, and its reply counts.
+    /// Refused postings with an idempotency key. If the key is stored already, an earlier attempt succeeded, and the
+    /// client gets the reply of that attempt.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
-    /// Postings of a failed batch, at least one of whose keys is in the book.
+    /// Postings of a batch that failed because at least one of their idempotency keys was used before.
     pub(super) suspects: Vec<QueuedPosting>,
-    /// Head on which the refusals are based, if no batch confirms it.
+    /// Head of the book on which the refusals are based, if no batch will confirm it.
     pub(super) expected_head: Option<BookHead>,
 }
 
@@ -101,14 +103,14 @@ impl Lookup {
     }
 }
 
-/// The requests that follow from a decision on the intake.
+/// The requests to the database that result from deciding on the waiting postings.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) batch: Option<Batch>,
     pub(super) lookup: Lookup,
 }
 
-/// Decides on the intake in order of arrival, up to the limit of a batch.
+/// Decides on the waiting postings in order of arrival, until the batch is full.
 pub(super) fn plan(
     intake: &mut VecDeque<QueuedPosting>,
     cache: &mut AccountCache,
@@ -155,7 +157,7 @@ pub(super) fn plan(
     lookup.accounts.sort_unstable();
     lookup.accounts.dedup();
     if batch.accepted.is_empty() {
-        // No seal will confirm the head on which the refusals are based.
+        // No batch will be committed that confirms the balances on which the refusals are based.
         lookup.refused.append(&mut batch.refused);
         lookup.expected_head = Some(prev);
         return Plan { batch: None, lookup };
@@ -198,7 +200,7 @@ impl Batch {
         self.prev.seq + 1 + i64::try_from(index).expect("a batch is small")
     }
 
-    /// The head of the book once this batch is in it.
+    /// The head of the book once this batch is committed.
     pub(super) fn head(&self) -> BookHead {
         BookHead { seq: self.seq_of(self.rows.len()) - 1, batch: self.id }
     }
@@ -213,7 +215,7 @@ impl Batch {
         accepted.chain(self.refused.into_iter().map(|(item, _)| item))
     }
 
-    /// The acknowledgment of a posting.
+    /// Builds the acknowledgment of an accepted posting.
     pub(super) fn posted(&self, accepted: &mut AcceptedPosting, at: OffsetDateTime) -> Posted {
         let (start, end) = (accepted.start, accepted.end);
         Posted {
@@ -226,9 +228,10 @@ impl Batch {
         }
     }
 
-    /// Computes the digest of the content, which is complete now.
+    /// Completes the batch: computes the digest of its content.
     pub(super) fn seal(&mut self, book: i32) {
-        // Sorts into the order of the encoding; a leg can create two accounts.
+        // Sorts into the order that the encoding requires. The account is part of it, because a leg can create two
+        // accounts.
         self.opened.sort_unstable_by_key(|opened| (opened.seq, opened.account));
         let mut encoder = BatchEncoder::new(book, self.prev.seq);
         for accepted in &self.accepted {

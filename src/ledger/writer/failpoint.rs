@@ -8,13 +8,13 @@ use futures_util::future::BoxFuture;
 /// A stage of the writer at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriterStage {
-    /// A batch is decided; none of it was sent.
+    /// A batch is decided, and no part of it was sent.
     BeforeSend,
     /// The batch was handed to the connection; the pipeline may contain other batches.
     AfterSend,
     /// The database has replied; the reply was not processed.
     AfterReply,
-    /// The outcome is known; no posting has its reply.
+    /// The outcome of a batch is known, and none of its postings has its reply.
     BeforeAnswer,
     /// The connection is lost; no attempt to reconnect was made.
     BeforeReconnect,
@@ -22,9 +22,9 @@ pub enum WriterStage {
     BeforeResend,
     /// A transaction for several books has locked them and read what its postings need.
     BooksLocked,
-    /// It has written a batch of each book, and has not committed.
+    /// The transaction for several books has written a batch of each book, and has not committed.
     BooksPosted,
-    /// It was committed; the writer has not processed the reply.
+    /// The transaction for several books was committed; the writer has not processed the reply.
     BooksCommitted,
 }
 

@@ -1,4 +1,4 @@
-//! Results of the writer's queries: accounts and used keys.
+//! Processing of the results of the writer's queries for accounts and used idempotency keys.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger's lookup of accounts and keys failed; its postings are answered as unavailable"
+                    "the ledger's writer could not read accounts and idempotency keys; the waiting clients get an error and may retry"
                 );
                 for item in lookup.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
@@ -53,13 +53,14 @@ impl Writer {
             }
         }
         self.put_back(again.into_iter());
-        // A batch in flight will detect the new head. Without such a batch, another lookup would have the same result.
+        // A batch in flight will detect the new head of the book. Without such a batch, the writer must read the new
+        // head, because another lookup would have the same result.
         if !is_confirmed && self.mode == WriterMode::Free && !self.pipeline.has_batch() {
             self.mode = WriterMode::Behind;
         }
     }
 
-    /// The reply to this item, if its key is in the cache of answered keys.
+    /// The reply to a posting whose idempotency key was used recently; `None` if the key is not in the cache.
     fn cached_reply(&self, item: &QueuedPosting) -> Option<PostReply> {
         let key = item.posting.key?;
         self.keys.find(key.hash).map(|stored| replay_reply(key, stored))

@@ -6,16 +6,17 @@
 //! | look up | 0 or 1 | accounts that are not in the cache; only their postings wait, the others proceed |
 //! | decide | 0 | in memory, in order of arrival, on the predicted outcome of the batches in flight |
 //! | post | 1 | up to [`Settings::pipe_max`] batches overlap on one connection |
-//! | catch up | 1 | only after another process sealed first; then under the book's lock for some batches |
+//! | catch up | 1 | only after another process committed a batch first; the next batches go under the book's lock |
 //!
 //! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is certain:
-//! the head on which it is based is confirmed (by the seal of its batch, or by reading the head), and its key was
-//! looked up after that.
-//! If a batch fails, all later batches in flight are based on a head that does not exist, and are decided again.
-//! If the connection breaks, the same batch is resent: at most one attempt can commit, and the seal shows which one.
+//! the head of the book on which it is based is confirmed (by the commit of the same batch, or by reading the head),
+//! and its idempotency key was looked up after that. If a batch fails, the later batches in flight are based on
+//! balances that never came into effect, so their postings are decided again. If the connection breaks, the same batch
+//! is resent: at most one attempt can commit, and the stored seal (the row that ends a batch) shows which attempt did.
 //! No posting gets a reply before that.
 //!
-//! Bounds: the queue (postings and legs), a batch (legs), the pipeline (requests), the account cache, the cached keys.
+//! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
+//! cache, and the cached keys.
 
 mod batch;
 mod cache;
@@ -57,30 +58,32 @@ pub use self::failpoint::{Failpoints, InjectedFault, WriterStage};
 pub use self::queue::PostError;
 pub(super) use self::queue::{Admission, PostOutcome, PostReply, QueuedPosting};
 
-/// Interval of the check for an overdue reply.
+/// Interval at which the writer checks whether a reply of the database is overdue.
 const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limits of the writer.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Number of books, of which this process writes every one.
+    /// Number of books, the independently ordered parts of the ledger. This process writes all of them.
     pub books: i32,
     /// Maximum number of postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
-    /// Maximum number of legs in the queue, because a posting may have thousands.
+    /// Maximum number of legs (single movements) of all queued postings, because one posting may have thousands of
+    /// legs.
     pub queue_legs_max: usize,
     /// Maximum number of legs of a batch, because every leg waits until the whole batch is written. A larger posting
     /// gets a batch of its own.
     pub batch_legs_max: usize,
-    /// Maximum number of requests in flight.
+    /// Maximum number of requests to the database that await a reply.
     pub pipe_max: usize,
     /// Maximum number of accounts in the cache, 50 bytes each.
     pub cache_accounts_max: usize,
-    /// Maximum number of transfers that are read to catch up; if more are missing, the cache is cleared instead.
+    /// Maximum number of missed transfers of other processes that the writer reads to update its cache; if it missed
+    /// more, it clears the cache instead.
     pub catch_up_max: i64,
-    /// Longest time that a reply may take before the connection counts as lost.
+    /// Longest time that the database may take to reply before the connection counts as lost.
     pub reply_max: Duration,
-    /// Allow a server that may lose acknowledged commits.
+    /// Whether the ledger starts even if the database server may lose acknowledged commits.
     pub allow_unsafe_server: bool,
 }
 
@@ -100,22 +103,23 @@ impl Default for Settings {
     }
 }
 
-/// State of the writer in relation to the book's head and lock.
+/// Whether the writer may send batches, and whether it holds the book's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WriterMode {
-    /// May send batches, without the book's lock.
+    /// The writer may send batches and does not hold the book's lock.
     Free,
-    /// Another process sealed first; its transfers must be read before the next batch.
+    /// Another process may have committed a batch; the writer must read its transfers before it sends the next batch.
     Behind,
-    /// The transfers of other processes are being read.
+    /// The writer is reading the transfers of other processes.
     CatchingUp,
-    /// Has caught up under the book's lock: no other process can seal before the next batch.
+    /// The writer has read all transfers and holds the book's lock, so no other process can commit a batch before this
+    /// writer's next batch.
     HoldsLock,
 }
 
-/// The task that writes the book.
+/// The task that writes the postings of one book.
 pub(super) struct Writer {
-    /// Book that it writes.
+    /// Number of the book that this task writes.
     book: i32,
     database: Pipelined,
     settings: Settings,
@@ -125,18 +129,20 @@ pub(super) struct Writer {
     queue: mpsc::Receiver<QueuedPosting>,
     pipeline: Pipeline,
     mode: WriterMode,
-    /// Batches that are still to be sent under the book's lock, so that a writer that lost a race does not starve.
+    /// Number of batches that are still to be sent under the book's lock. After another process has committed a batch
+    /// first, the lock keeps this writer from losing every further race.
     locked_batches_left: u32,
-    /// Head of the book after the last confirmed batch.
+    /// Head of the book (the end of its newest batch) after the last confirmed commit.
     head: BookHead,
-    /// Head of the book after all batches in flight, if they succeed.
+    /// Head that the book will have if all batches in flight succeed.
     tail: BookHead,
     cache: AccountCache,
     keys: RecentKeys,
-    /// Postings that were taken from the queue and are not in flight.
+    /// Postings that the writer has taken from the queue and not yet sent to the database.
     intake: VecDeque<QueuedPosting>,
     decision: Decision,
-    /// Whether the backends of all earlier connections are certainly gone.
+    /// Whether the server processes of all earlier connections have certainly ended, so that they cannot commit a
+    /// batch.
     are_old_backends_gone: bool,
     metrics: Arc<Metrics>,
     admission: Admission,
@@ -151,7 +157,7 @@ enum WriterStop {
 }
 
 impl Writer {
-    /// Connects, checks the durability of the server, and reads the head of the book.
+    /// Connects to the database, checks that the server does not lose commits, and reads the head of the book.
     pub(super) async fn connect(
         options: LedgerOptions,
         book: i32,
@@ -257,13 +263,15 @@ impl Writer {
             && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Returns whether the intake waits for more postings, because the newest batch in flight has more than twice as
-    /// many rows. The fixed cost of a batch equals the cost of a dozen transfers.
+    /// Returns whether to wait for more postings before the next batch, because the newest batch in flight has more
+    /// than twice as many rows. Larger batches are cheaper: the fixed cost of a batch equals the cost of a dozen
+    /// transfers.
     fn is_gathering(&self) -> bool {
         self.mode == WriterMode::Free && 2 * self.intake.len() < self.pipeline.newest_batch_rows()
     }
 
-    /// When the oldest request in flight was sent, or else when the oldest posting of the intake was queued.
+    /// Time at which the oldest request in flight was sent; if there is none, time at which the oldest waiting posting
+    /// was queued.
     fn oldest(&self) -> Option<Instant> {
         self.pipeline.oldest().or_else(|| self.intake.front().map(|item| item.queued))
     }
@@ -273,7 +281,7 @@ impl Writer {
     }
 }
 
-/// Sleeps until this moment; forever if there is none.
+/// Sleeps until `moment`; forever if it is `None`.
 async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,

@@ -1,5 +1,5 @@
-//! Throttle of notifications: the first batch after an idle period notifies at once; the batches right after it share a
-//! notification.
+//! Throttle of the notifications that announce new transfers to readers: the first batch after an idle period sends a
+//! notification at once; the batches right after it share a notification.
 //!
 //! A notification wakes a process of the database server and a process of this program. With each of two thousand
 //! batches per second, that would cost more than the batches; a delay of a few milliseconds makes no difference to a
@@ -18,7 +18,7 @@ pub(super) struct NotifyThrottle {
 }
 
 impl NotifyThrottle {
-    /// Returns whether the batch that is being sent has to notify, and records the decision.
+    /// Returns whether the batch that is being sent has to notify the readers, and records the decision.
     pub(super) fn record_batch(&mut self) -> bool {
         let is_due = self.notified_at.is_none_or(|at| at.elapsed() >= INTERVAL);
         if is_due {

@@ -1,8 +1,8 @@
 //! The writer's single connection, and the requests in flight on it.
 //!
-//! Requests are sent without waiting for earlier replies (pipelining); the server processes them in order, each in a
-//! transaction of its own, unless a batch begins one explicitly. The writer polls the connection itself: no other task
-//! has to be woken between deciding and sending.
+//! Requests are sent without waiting for earlier replies (pipelining). The server processes them in order, each in a
+//! transaction of its own, unless a batch begins a transaction explicitly. The writer polls the connection itself, so
+//! it sends a batch without waiting for another task to be scheduled.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -27,21 +27,23 @@ use crate::ledger::connect::{ConnectionDriver, connect, drive};
 use crate::ledger::sql;
 use crate::ledger::transfer::Posting;
 
-/// A request that was sent, with the data that its reply concerns.
+/// A request that was sent to the database, with the data that is needed to process its reply.
 #[derive(Debug)]
 pub(super) enum InFlightRequest {
     Post(Batch, ReplyLayout),
     Lookup(Lookup),
-    /// Reads the transfers that other processes wrote after the seq `after`; takes the book's lock if `lock`.
+    /// Reads the transfers that other processes wrote after the seq `after`, and takes the book's lock if `lock` is
+    /// true.
     CatchUp {
         after: i64,
         lock: bool,
     },
-    /// Releases the book's lock without a batch.
+    /// Releases the book's lock without writing a batch.
     ReleaseLock,
     /// Notifies the readers that wait for new transfers.
     Notify,
-    /// A request that was based on a failed batch: it cannot take effect, and its postings were taken out.
+    /// A request that was sent after a batch that failed. Its reply is ignored, and its postings were taken out to be
+    /// decided again.
     Discarded,
 }
 
@@ -54,7 +56,8 @@ struct SentRequest {
     replies: BoxFuture<'static, Replies>,
 }
 
-/// A backend of the server, which can be terminated when its connection is lost.
+/// A process of the database server (backend). If its connection is lost, the writer terminates it, so that it cannot
+/// commit a batch later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backend {
     pid: i32,
@@ -62,20 +65,22 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// The backend of this connection.
+    /// Identifies the backend that serves this connection.
     pub(super) async fn read(client: &Client) -> Result<Self, Error> {
         let row = client.query_one(sql::BACKEND, &[]).await?;
         Ok(Self { pid: row.try_get(0)?, start: row.try_get(1)? })
     }
 }
 
-/// Indexes of the replies to a batch.
+/// Positions of the replies to the statements of a batch.
 #[derive(Debug, Default)]
 pub(super) struct ReplyLayout {
     pub(super) post: usize,
-    /// Kinds of companions, whose statements follow the post.
+    /// Kinds of companions (rows of other modules) in the batch. Their statements follow the statement that writes the
+    /// transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Query for the seal after the batch's head; part of a resent batch only.
+    /// Position of the query for the committed batch that has the same predecessor; only a resent batch has this
+    /// query.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -89,7 +94,7 @@ struct Statements {
     keys: Statement,
     accounts: Statement,
     catch_up: Statement,
-    /// In the order of the registry.
+    /// Statements that write rows of other modules, in the order in which they were registered.
     companions: Vec<(&'static CompanionKind, Statement)>,
 }
 
@@ -103,13 +108,13 @@ pub(super) struct Pipeline {
     is_closed: bool,
 }
 
-/// The connection is lost; the outcome of the requests in flight is unknown.
+/// Error: the connection is lost, so the outcome of the requests in flight is unknown.
 #[derive(Debug)]
 pub(super) struct ConnectionLost;
 
 impl Pipeline {
-    /// Connects, and terminates the backend of the previous connection first. The second value is whether that backend
-    /// is certainly gone.
+    /// Opens a connection, and uses it to terminate the server process (backend) of the previous connection. The
+    /// second value says whether that backend has certainly ended.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -159,7 +164,7 @@ impl Pipeline {
         self.sent.iter().any(|sent| matches!(sent.request, InFlightRequest::Post(..)))
     }
 
-    /// Number of rows of the newest batch in flight; 0 if there is none.
+    /// Number of rows of the newest batch in flight; 0 if no batch is in flight.
     pub(super) fn newest_batch_rows(&self) -> usize {
         let newest = self.sent.iter().rev().find_map(|sent| match &sent.request {
             InFlightRequest::Post(batch, _) => Some(batch.rows.len()),
@@ -168,12 +173,12 @@ impl Pipeline {
         newest.unwrap_or_default()
     }
 
-    /// When the oldest request in flight was sent.
+    /// Time at which the oldest request in flight was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.front().map(|sent| sent.at)
     }
 
-    /// Discards the requests in flight, and returns them.
+    /// Marks the requests in flight as discarded, so that their replies are ignored, and returns the requests.
     pub(super) fn discard_in_flight(&mut self) -> Vec<InFlightRequest> {
         let sent = self.sent.iter_mut();
         sent.map(|sent| std::mem::replace(&mut sent.request, InFlightRequest::Discarded)).collect()
@@ -184,8 +189,8 @@ impl Pipeline {
         self.sent.drain(..).map(|sent| sent.request).collect()
     }
 
-    /// Sends a batch. With companions, it is a transaction that fails as a whole. `has_begun` means that a catch-up
-    /// with lock has already begun the transaction.
+    /// Sends a batch. If the batch has companions (rows of other modules), all of it is one transaction that fails as
+    /// a whole. `has_begun` means that the request that took the book's lock has already begun the transaction.
     pub(super) fn send_batch(&mut self, book: i32, batch: Batch, has_begun: bool) {
         let notify = self.throttle.record_batch();
         let has_companions = batch.has_companions();
@@ -221,7 +226,8 @@ impl Pipeline {
         self.push(InFlightRequest::Post(batch, layout), requests);
     }
 
-    /// Sends a lookup: accounts, then keys, then the head. If the head has not moved, the other results are current.
+    /// Sends queries for accounts, then for idempotency keys, then for the head of the book. If the head is still the
+    /// expected head, the other results are current.
     pub(super) fn send_lookup(&mut self, book: i32, lookup: Lookup) {
         let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
         let requests = vec![
@@ -243,7 +249,7 @@ impl Pipeline {
         self.push(InFlightRequest::CatchUp { after, lock }, requests);
     }
 
-    /// Time at which the readers must be notified, even if no further batch is sent.
+    /// Time at which the tasks that follow the ledger must be notified, even if no further batch is sent.
     pub(super) fn notify_due_at(&self) -> Option<Instant> {
         self.throttle.due_at()
     }
@@ -310,7 +316,8 @@ impl Pipeline {
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Returns whether an error leaves the outcome unknown. An ordinary error of a statement means a rollback.
+/// Returns whether an error leaves open if the request took effect. An ordinary error of a statement means that its
+/// transaction was rolled back.
 pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
@@ -318,7 +325,8 @@ pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     }
 }
 
-/// The companions of a kind in these postings, which begin with these seqs: their count, and a JSON array of them.
+/// Collects the companions (rows of another module) of one kind from these postings with their first seqs. Returns
+/// their number and a JSON array of them; `None` if there are no such companions.
 pub(super) fn companion_rows<'a>(
     postings: impl Iterator<Item = (&'a Posting, i64)>,
     kind: &CompanionKind,
@@ -335,7 +343,7 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates a backend. Returns whether it is certainly gone.
+/// Terminates a process of the database server. Returns whether it has certainly ended.
 pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
     /// Delay between two attempts, in which the backend should end.
@@ -391,12 +399,13 @@ pub(super) fn parse_head(row: &Row) -> Result<BookHead, Error> {
     Ok(BookHead { seq: row.try_get(0)?, batch: row.try_get(1)? })
 }
 
-/// The time at which a batch was sealed, from the reply to its post; `None` if its head was stale.
+/// The time of a batch, from the reply to the statement that wrote it; `None` if the batch was not written, because
+/// another batch came first.
 pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()
 }
 
-/// The batch whose seal follows the head of a resent batch, and the time of that seal.
+/// Id and time of the committed batch that has the same predecessor as a resent batch.
 pub(super) fn next_seal(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
     let row = rows.first()?;
     Some((row.try_get(0).ok()?, row.try_get(1).ok()?))

@@ -18,16 +18,17 @@ use crate::ledger::decide::Refusal;
 use crate::ledger::metrics;
 use crate::ledger::transfer::Posted;
 
-/// Number of batches that are sent under the book's lock after a lost race for the head.
+/// Number of batches that a writer sends under the book's lock after another process has committed a batch first.
 pub(super) const LOCKED_BATCHES: u32 = 16;
 
 /// Delay before a batch is resent while an earlier attempt may still be in progress.
 const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// Admits a posting to the intake, unless its key has a cached reply or is pending.
+    /// Adds a posting to those that wait for the next batch, unless its idempotency key has a cached reply or another
+    /// posting with this key is in progress.
     pub(super) fn admit(&mut self, item: QueuedPosting) {
-        // The cached keys may be outdated while the writer is behind: then the book is read first.
+        // Until the writer has read the newest transfers of other processes, its cached keys may be outdated.
         let is_cache_current = matches!(self.mode, WriterMode::Free | WriterMode::HoldsLock);
         if let Some(key) = item.posting.key
             && is_cache_current
@@ -83,7 +84,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Fills the intake for one batch without waiting. Returns whether it contains a posting.
+    /// Takes postings for one batch from the queue without waiting. Returns whether a posting is ready to be decided.
     fn fill_intake(&mut self) -> bool {
         while self.intake.len() < self.settings.batch_legs_max {
             match self.queue.try_recv() {
@@ -94,7 +95,7 @@ impl Writer {
         !self.intake.is_empty()
     }
 
-    /// Decides on the intake, and sends the resulting batch and lookup.
+    /// Decides on the waiting postings, and sends the batch and the lookup that result.
     async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let legs_max = self.settings.batch_legs_max;
         let planned = plan(
@@ -140,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// Puts postings back to the front of the intake, in their order.
+    /// Puts postings back in front of those that wait for the next batch, in their order.
     pub(super) fn put_back(&mut self, items: impl Iterator<Item = QueuedPosting>) {
         let items: Vec<QueuedPosting> = items.collect();
         for item in items.into_iter().rev() {
@@ -186,7 +187,7 @@ impl Writer {
         if batch.resent && !is_settled && !self.are_old_backends_gone {
             // An earlier attempt may still commit: no posting may be reported as not written.
             tracing::warn!(
-                "a batch failed while an earlier attempt may be in progress: {verdict:?}; the batch is resent"
+                "writing a batch of the ledger failed with {verdict:?}, but an earlier attempt may still succeed; the writer sends the batch again"
             );
             tokio::time::sleep(UNSETTLED_DELAY).await;
             return self.reconnect(vec![batch], token).await;
@@ -202,7 +203,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Confirms a batch that is in the book, and answers its postings.
+    /// Marks a batch as committed in the writer's state, and sends the replies to its postings.
     fn confirm(&mut self, mut batch: Batch, at: OffsetDateTime) {
         let written = Instant::now();
         self.head = batch.head();
@@ -224,8 +225,8 @@ impl Writer {
         batch.timer.finish(&self.metrics, written);
     }
 
-    /// Rolls back a batch that is not in the book, and the batches in flight that are based on it. All of their
-    /// postings are decided again, except those that the verdict settles.
+    /// Reverts, in memory, a batch that was not committed and the later batches in flight, which are based on it. All
+    /// of their postings are decided again, except those whose outcome the verdict determines.
     fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
         let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
@@ -251,7 +252,8 @@ impl Writer {
         self.settle(batch, verdict);
     }
 
-    /// Answers the postings of a failed batch that the verdict settles; the others are decided again.
+    /// Sends replies to the postings of a failed batch whose outcome the verdict determines; the others are decided
+    /// again.
     fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
             BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
@@ -272,7 +274,7 @@ impl Writer {
             BatchVerdict::Unavailable(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database cannot write a batch now; its postings are answered as unavailable"
+                    "the database cannot write a batch of the ledger now; its clients get an error and may retry"
                 );
                 for item in batch.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
@@ -289,14 +291,15 @@ impl Writer {
                 }
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database rejected a batch; each of its postings is sent alone"
+                    "the database rejected a batch of the ledger; the writer sends each posting alone to find the faulty posting"
                 );
                 self.put_back(items.into_iter().map(QueuedPosting::into_alone));
             }
         }
     }
 
-    /// Refuses the postings whose companions did not take effect.
+    /// Refuses the postings whose companions (rows of other modules) did not take effect; the others are decided
+    /// again.
     fn settle_companions(&mut self, batch: Batch, refused: &[(usize, &'static str)]) {
         let mut lookup = Lookup::default();
         let mut again = Vec::new();
@@ -316,7 +319,7 @@ impl Writer {
         }
     }
 
-    /// Answers a posting, and those that waited for the same key.
+    /// Sends the reply to a posting, and to the postings that waited for the same idempotency key.
     pub(super) fn finish(&mut self, item: QueuedPosting, reply: PostReply) {
         let Some(key) = item.posting.key else { return item.answer(reply) };
         let reply = item.certain(reply);
