@@ -1,8 +1,9 @@
-//! The auditor: a durable reader that checks each new seal of the book and reports the results in metrics.
+//! The auditor: a background task that checks each new batch of the ledger, and reports the results in metrics.
 //!
-//! Each seal is checked once across all processes, from the first seal on. An inconsistency is logged as an error and
-//! counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs the head, so
-//! archived logs contain anchors for `revwallet verify`.
+//! Each batch is checked once across all processes, from the first batch on. An inconsistency is logged as an error
+//! and counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs an
+//! anchor: the seq and hash of the last checked batch. With an anchor from archived logs, `revwallet verify` proves
+//! that nothing before it was rewritten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +19,13 @@ use crate::error::Result;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Interval at which the head is logged while the book grows.
+/// Interval at which the auditor logs the last checked batch while the ledger grows.
 const ANCHOR_INTERVAL: Duration = Duration::from_mins(1);
 
 const READER: ReaderOptions = ReaderOptions {
     name: "auditor",
     items_max: 1,
-    // Large chunks cost less than a read after the notification of each batch.
+    // Reading large chunks after a pause costs less than a read after each batch.
     pause: Duration::from_millis(500),
     pause_steps: 0,
 };
@@ -41,7 +42,7 @@ pub fn start(tail: &Tail, book: i32, metrics: &Arc<Metrics>, tasks: &Tasks) {
     tail.follow::<SealedChunks>(READER, auditor, tasks);
 }
 
-/// Source that reads the book in chunks, each of which ends with a seal.
+/// Source that reads the ledger in chunks, each of which ends with the end of a batch.
 struct SealedChunks;
 
 impl Source for SealedChunks {
@@ -76,7 +77,8 @@ impl Source for SealedChunks {
 
 struct Auditor {
     book: i32,
-    /// Checker of the seals after those that are checked already; dropped if another process has checked further seals.
+    /// Checker with the state after the last checked batch. Dropped if another process has checked further batches
+    /// meanwhile, because the state is then outdated.
     checker: Option<BookChecker>,
     anchor_logged_at: Option<Instant>,
     metrics: Arc<Metrics>,

@@ -1,4 +1,4 @@
-//! Companions: rows of other slices that commit in the same transaction as their posting.
+//! Companions: rows of other modules (slices) that commit in the same transaction as their posting.
 //!
 //! A slice declares a [`CompanionKind`] in its `sql.rs` and lists it where the ledger is started.
 //! Its statement takes many rows at once and ends with a common table expression `took (n)`: the numbers of the
@@ -27,7 +27,7 @@ use std::fmt::Write as _;
 /// Suffix of a companion's statement: raises an error, and so rolls back, unless every row took effect.
 const ALL_TOOK: &str = "\nselect ledger.all_took($1::int, array(select n from took))";
 
-/// A companion statement that a slice has registered.
+/// A statement that a module has registered to write its companions, its rows that commit together with a posting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompanionKind {
     /// Name in logs and metrics.
@@ -43,7 +43,7 @@ impl CompanionKind {
     }
 }
 
-/// A row for a registered statement.
+/// A companion: a row of another module, which a registered statement writes.
 #[derive(Debug, Clone)]
 pub struct Companion {
     pub(super) kind: &'static CompanionKind,
@@ -67,7 +67,7 @@ impl Companion {
         Ok(Self { kind, refusal, members })
     }
 
-    /// Creates a companion from the members of another process.
+    /// Creates a companion from the JSON members that another process has sent.
     pub(super) fn from_members(
         kind: &'static CompanionKind,
         members: String,

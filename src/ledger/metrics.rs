@@ -16,7 +16,8 @@ pub(super) struct PostingTimer {
 
 impl PostingTimer {
     pub(super) fn start(posting: &Posting) -> Self {
-        // A posting counts under the kind of its last leg that moves money and is no fee, or else of its first leg.
+        // A posting is counted under the kind of its last leg that moves money and is not a fee; if there is no such
+        // leg, under the kind of its first leg.
         let kinds = posting.legs.iter().map(|leg| leg.action.kind());
         let kind = kinds.clone().rfind(|kind| kind.moves_money() && *kind != TransferKind::Fee);
         let kind = kind.or_else(|| kinds.clone().next()).unwrap_or(TransferKind::Transfer);
@@ -79,7 +80,7 @@ impl StageTimer {
     }
 }
 
-/// Records a batch that was sealed. The gauge of the head shows the first book.
+/// Records the size of a committed batch, and the last seq of the ledger; the latter only for the first book.
 pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, book: i32, head_seq: i64) {
     metrics.wallet_ledger_batch_size.record(to_gauge(transfers));
     if book == FIRST_BOOK {

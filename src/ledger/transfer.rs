@@ -10,8 +10,8 @@ use super::currency::Currency;
 use super::money::Minor;
 use crate::idempotency_key::HashedKey;
 
-/// Maximum number of legs of a posting: an atomic batch of 10,000 transfers with a fee each. Their count is a
-/// `smallint`.
+/// Maximum number of legs of a posting: enough for an atomic batch of 10,000 transfers with a fee each. The number of
+/// legs is stored as a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
 /// Longest metadata of a leg, in bytes: a row should fit into a page of the database.
@@ -124,7 +124,7 @@ pub struct Leg {
     pub with_previous: bool,
     /// The transfer that this leg reverses or completes.
     pub linked: Option<i64>,
-    /// Stored and hashed byte for byte.
+    /// JSON that is stored and hashed byte for byte.
     pub metadata: Option<Box<RawValue>>,
 }
 
@@ -181,7 +181,7 @@ impl From<Action> for Leg {
     }
 }
 
-/// Legs that are written atomically.
+/// Legs (movements and state changes) that are written atomically.
 #[derive(Debug, Clone, Default)]
 pub struct Posting {
     pub key: Option<HashedKey>,
@@ -192,7 +192,7 @@ pub struct Posting {
     pub trace_id: Option<Uuid>,
 }
 
-/// A row of the book without its seq, which follows from its posting.
+/// A stored leg without its seq, which follows from its position in the posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferRow {
     pub kind: TransferKind,
@@ -206,7 +206,7 @@ pub struct TransferRow {
     pub credit_balance: Minor,
 }
 
-/// Acknowledgment of a posting that is in the book.
+/// Acknowledgment of a committed posting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posted {
     /// Seq of the posting's first row, which is the id of its first transfer.

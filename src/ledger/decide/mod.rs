@@ -38,7 +38,7 @@ pub enum Refusal {
     CurrencyMismatch(AccountId, AccountId),
     #[error("this idempotency key was used for a different request")]
     KeyReused,
-    /// A companion did not take effect; the text is defined by the slice that added it.
+    /// A companion (row of another module) did not take effect; the module that added it defines the text.
     #[error("{0}")]
     Companion(&'static str),
     /// A transfer of a posting with several transfers is refused; none of them is written.
@@ -104,7 +104,7 @@ pub struct NewAccount {
     pub leg: usize,
 }
 
-/// Result of a decision. It is reused for the next posting, so that decisions do not allocate.
+/// Result of deciding on a posting. It is reused for the next posting, so that decisions do not allocate.
 #[derive(Debug, Default)]
 pub struct Decision {
     pub rows: Vec<TransferRow>,
@@ -198,7 +198,7 @@ fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     }
 }
 
-/// Accounts with the effects of the legs applied so far.
+/// The accounts of a posting, with the effects of the legs that were applied so far.
 struct WorkingAccounts<'a, F> {
     stored: F,
     decision: &'a mut Decision,

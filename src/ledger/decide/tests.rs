@@ -32,7 +32,7 @@ fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
     Action::Move { kind: TransferKind::Transfer, debit, credit, amount: Minor(amount) }.into()
 }
 
-/// An in-memory book.
+/// An in-memory ledger, which decides on postings and keeps the resulting accounts.
 #[derive(Default)]
 struct Book {
     accounts: BTreeMap<AccountId, Account>,

@@ -1,4 +1,4 @@
-//! The connection of a follower to the leader: a stream of requests, which the leader answers in their order.
+//! The connection of a follower to the leader: a stream of requests, to which the leader responds in their order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::proto::{PostReply, PostRequest, PostResponse};
 use super::wire::{self, VERSION};
 use crate::ledger::writer::QueuedPosting;
 
-/// Largest response: its postings have at most about a thousand rows.
+/// Largest response that a follower accepts. Its postings have at most about a thousand rows.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest time that opening the connection may take.
@@ -24,15 +24,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that the leader may take for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval of pings to the leader, and the longest time that a ping may take: a stopped leader answers none.
+/// Interval of pings to the leader, and the longest time that a ping may take. A suspended leader does not respond to
+/// pings.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A stream of requests to the leader, which answers them in their order.
+/// A stream of requests to the leader, which responds in their order.
 pub(super) struct Connection {
     requests: mpsc::UnboundedSender<PostRequest>,
     responses: Streaming<PostResponse>,
-    /// The requests without a response, oldest first.
+    /// The requests that await a response, oldest first.
     pub(super) sent: VecDeque<Sent>,
 }
 
@@ -42,7 +43,7 @@ pub(super) struct Sent {
     pub(super) at: Instant,
 }
 
-/// A request that the leader has answered.
+/// A request with the leader's replies to its postings.
 pub(super) struct Answered {
     pub(super) sent: Sent,
     pub(super) replies: Vec<PostReply>,
@@ -50,15 +51,15 @@ pub(super) struct Answered {
 
 /// How a connection ended.
 pub(super) enum ConnectionEnd {
-    /// The leader has read none of the requests without a response.
+    /// The leader has read none of the requests that await a response.
     NotRead,
-    /// The leader may have read them.
+    /// The leader may have read some of the requests that await a response.
     Failed(String),
 }
 
 impl Connection {
-    /// Connects, and waits until the leader has accepted the key: a stopped process accepts connections, and another program
-    /// may listen at the address.
+    /// Connects, and waits until the leader has accepted the key. A connection alone proves nothing: a suspended
+    /// process accepts connections, and another program may listen at the address.
     pub(super) async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -80,7 +81,7 @@ impl Connection {
 
     pub(super) fn send(&mut self, items: Vec<QueuedPosting>) {
         let postings = items.iter().map(|item| wire::encode_posting(&item.posting)).collect();
-        // If the stream has ended, the next response is its end.
+        // If the stream has ended, [`Self::response`] reports it.
         let _ended = self.requests.send(PostRequest { postings, version: VERSION });
         self.sent.push_back(Sent { items, at: Instant::now() });
     }

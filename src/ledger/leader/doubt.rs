@@ -1,7 +1,7 @@
-//! Keys of postings that the leader was sent and has not answered.
+//! Keys of postings that were sent to the leader and have no reply.
 //!
-//! Until the leader answers, a refusal of another posting under the same key is not certain: a client that repeats its
-//! request would be told that no money moves, and the leader could still write the first posting.
+//! Until the leader replies, a refusal of another posting under the same key is not certain: a client that repeats its
+//! request would be told that no money moves, although the leader could still write the first posting.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,14 @@ use crate::cache::Cache;
 /// Maximum number of keys of unanswered postings that are remembered; the oldest are forgotten first.
 const UNANSWERED_MAX: usize = 100_000;
 
-/// Hashes of keys.
+/// Hashes of the idempotency keys of postings that may still take effect at the leader.
 pub(super) struct Doubts {
-    /// Whether any posting was ever sent: a process that leads from its start looks no key up.
+    /// Whether any posting was ever sent to a leader. A process that leads from its start has sent none, and skips the
+    /// lookups.
     has_sent: AtomicBool,
-    /// Postings that are at the leader: how many there are under each key.
+    /// Number of postings under each key that were sent to the leader and await a reply.
     sent: Mutex<HashMap<Uuid, u32>>,
-    /// Postings that the leader did not answer.
+    /// Keys of postings to which the leader did not reply.
     unanswered: Cache<Uuid, ()>,
 }
 
@@ -44,7 +45,8 @@ impl Doubts {
         }
     }
 
-    /// Forgets postings that the leader has answered or cannot have read, or that were left open.
+    /// Forgets postings whose request has ended: the leader replied or cannot have read them, or [`Self::leave_open`]
+    /// has recorded them.
     pub(super) fn settle(&self, keys: impl Iterator<Item = Uuid>) {
         let mut sent = self.sent();
         for key in keys {
@@ -57,14 +59,15 @@ impl Doubts {
         }
     }
 
-    /// Remembers a posting that the leader did not answer. The posting is settled afterwards.
+    /// Remembers a posting to which the leader did not reply. Must be called before [`Self::settle`].
     pub(super) fn leave_open(&self, key: Uuid) {
         self.unanswered.insert(key, ());
     }
 
-    /// Whether a posting under this key may still take effect. The leader itself knows the postings that it was sent.
+    /// Returns whether an earlier posting under this key may still take effect. If the new posting is sent to the
+    /// leader, earlier postings that await a reply there do not count, because the leader knows them.
     pub(super) fn contain(&self, key: Uuid, is_for_leader: bool) -> bool {
-        // In this order, because a posting that is left open moves from the first to the second.
+        // Checked in this order, because a posting without a reply moves from `sent` to `unanswered`.
         self.has_sent.load(Ordering::Acquire)
             && ((!is_for_leader && self.sent().contains_key(&key))
                 || self.unanswered.get(&key).is_some())

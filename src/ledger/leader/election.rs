@@ -21,7 +21,7 @@ const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which a leader checks that its session, which holds the lock, still exists.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time of a check, because a stopped database server never answers.
+/// Longest time that a check may take, because a suspended database server never replies.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes part in the election of the leader of a book.
@@ -36,12 +36,16 @@ pub(super) struct Election {
 }
 
 impl Election {
-    /// Takes part until the token is cancelled. The end of the session then releases the lock.
+    /// Takes part in the election until the token is cancelled. The end of the database session then releases the
+    /// leader's lock.
     pub(super) async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
         while !token.is_cancelled() {
             let Some(outcome) = token.run_until_cancelled(self.hold_session()).await else { break };
             if let Err(error) = outcome {
-                tracing::debug!(error.message = %error, "the session of the election is lost");
+                tracing::debug!(
+                    error.message = %error,
+                    "the database session of the leader election was lost; it is opened again"
+                );
             }
             self.set(Leadership::Unknown);
             let _stopped = token.run_until_cancelled(tokio::time::sleep(FOLLOWER_INTERVAL)).await;
@@ -50,7 +54,8 @@ impl Election {
         Ok(())
     }
 
-    /// Checks in intervals who leads, until the session is lost or this process leads and begins to stop.
+    /// Checks in intervals which process leads, until the session is lost, or until this process leads and begins to
+    /// stop.
     async fn hold_session(&self) -> anyhow::Result<()> {
         let mut database = self.database.clone();
         database.config.application_name("revwallet election");
@@ -80,7 +85,7 @@ impl Election {
         }
     }
 
-    /// Determines who leads now. `key` is the key of this process if it leads.
+    /// Determines which process leads now. `key` is the key of this process if it leads.
     async fn check(
         &self,
         client: &Client,
@@ -113,18 +118,18 @@ impl Election {
             match &leadership {
                 Leadership::Leads { .. } => {
                     self.metrics.wallet_ledger_leader_changes_total.increment(1);
-                    // A process that leads from its start, usually the only one, need not say so.
+                    // Not logged if the process leads from its start, because usually it is the only process.
                     if matches!(current, Leadership::Follows(_)) {
                         tracing::info!(
                             event = "ledger.leads",
-                            "this process leads the book now, because the leader has ended"
+                            "this process is the ledger's leader now, because the former leader has ended; it writes the transfers of all processes"
                         );
                     }
                 }
                 Leadership::Follows(leader) => tracing::info!(
                     event = "ledger.follows",
                     leader = leader.address,
-                    "the book is led by {}",
+                    "the ledger's leader is the process at {}; this process sends its transfers there",
                     leader.address
                 ),
                 Leadership::Unknown => {}

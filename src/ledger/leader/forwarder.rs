@@ -24,13 +24,14 @@ const POSTINGS_MAX: usize = 256;
 /// Maximum number of legs of a request: each may have 4 KiB of metadata.
 const REQUEST_LEGS_MAX: usize = 1_024;
 
-/// Maximum number of requests without a response. Postings gather meanwhile.
+/// Maximum number of requests that await a response. Further postings gather for the next request.
 const REQUESTS_MAX: usize = 3;
 
-/// Longest time for which postings wait until the own writer has answered earlier ones.
+/// Longest time that postings wait for this process's own writer to reply to all earlier postings, before they may be
+/// sent to the leader.
 const OWN_WRITER_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Interval at which the forwarder checks whether the own writer has answered.
+/// Interval at which the forwarder checks whether this process's own writer has replied to all postings.
 const OWN_WRITER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// First and longest pause before another attempt to reach the leader.
@@ -44,7 +45,7 @@ const FAILURES_BEFORE_WARNING: u32 = 4;
 pub(super) struct Forwarder {
     pub(super) queue: mpsc::Receiver<QueuedPosting>,
     pub(super) own_writer: OwnWriter,
-    /// Keys of the postings that the leader did not write, and that the own writer got.
+    /// Keys of postings that the leader did not write, and that went to this process's own writer instead.
     pub(super) handed_over: Cache<Uuid, ()>,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) is_forwarding: Arc<AtomicBool>,
@@ -52,12 +53,12 @@ pub(super) struct Forwarder {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Role of this process among the processes of the book.
+/// Role of this process among the processes that share the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Leader,
     Follower,
-    /// It writes its own postings, although another process may lead.
+    /// The process writes its own postings, although another process may lead.
     Alone,
 }
 
@@ -80,9 +81,11 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Forwarder {
-    /// Sends postings until the token is cancelled and every posting was answered or handed to the own writer.
+    /// Sends postings until the token is cancelled. Ends when every posting has its reply or was handed to this
+    /// process's own writer.
     pub(super) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        // Attempts in a row that failed, and attempts for which the own writer was too slow.
+        // Numbers of consecutive attempts that failed to use the leader, and of consecutive attempts for which this
+        // process's own writer was too slow.
         let (mut failures, mut delays) = (0_u32, 0_u32);
         while !token.is_cancelled() {
             let (role, leader) = match &*self.leadership.borrow_and_update() {
@@ -109,13 +112,14 @@ impl Forwarder {
                 }
                 Err(cause) => {
                     failures += 1;
-                    // A leader that is about to end is often not reachable for a moment.
+                    // A leader that is shutting down is often unreachable for a moment, so the first failures are not
+                    // logged.
                     if failures == FAILURES_BEFORE_WARNING {
                         tracing::warn!(
                             event = "ledger.leader_unreachable",
                             error.message = cause.to_string(),
                             leader = leader.address,
-                            "the leader of the book at {} does not answer; this process writes its own postings",
+                            "the ledger's leader at {} does not respond; this process writes its own postings",
                             leader.address
                         );
                     }
@@ -141,7 +145,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits for another leader, or until the pause ends. Hands postings that arrive late to the own writer.
+    /// Waits for another leader, or until the pause ends. Hands postings that arrive late to this process's own
+    /// writer.
     async fn idle(&mut self, token: &CancellationToken, pause: Option<Duration>) {
         let mut pause = std::pin::pin!(async {
             match pause {
@@ -157,7 +162,7 @@ impl Forwarder {
                 () = &mut pause => return,
                 changed = self.leadership.changed() => {
                     if changed.is_err() {
-                        // The election has ended: the program stops.
+                        // The election task has ended, because the program stops.
                         token.cancelled().await;
                     }
                     return;
@@ -166,16 +171,17 @@ impl Forwarder {
         }
     }
 
-    /// Collects further postings until the own writer has answered earlier ones, and returns what it has collected. If the
-    /// own writer is too slow, it gets the collected postings too.
+    /// Collects new postings until this process's own writer has replied to all earlier postings, and returns the
+    /// collected postings. If the own writer is too slow, it gets the collected postings too, and `None` is returned.
     ///
-    /// A client may repeat a request whose posting the own writer has: if the leader refused the second, the client would
-    /// be told that no money moves, and the own writer could still write the first.
+    /// Without this wait, a client might repeat a request whose first posting is still at the own writer. If the
+    /// leader refused the second posting, the client would be told that no money moves, although the own writer could
+    /// still write the first.
     async fn wait_for_own_writer(
         &mut self,
         token: &CancellationToken,
     ) -> Option<Vec<QueuedPosting>> {
-        // A posting that came late into the queue goes to the own writer, as those that came before it.
+        // A posting that arrived late in the queue goes to the own writer, like the postings before it.
         self.give_up_following();
         self.is_forwarding.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + OWN_WRITER_TIMEOUT;
@@ -190,7 +196,8 @@ impl Forwarder {
             }
             sleep(OWN_WRITER_INTERVAL).await;
         }
-        // Before the own writer gets further postings, because a request that was repeated may be among them.
+        // Must happen before the own writer gets further postings, because these may repeat a request whose posting is
+        // here.
         for item in waiting {
             self.hand_over_unsent(item);
         }
@@ -198,8 +205,8 @@ impl Forwarder {
         None
     }
 
-    /// Sends postings to one leader, first those that wait, until the connection ends, another process leads or the program
-    /// stops, and all requests have ended. Returns whether the leader answered a request.
+    /// Sends postings to one leader, beginning with `waiting`, until the connection ends, another process leads, or
+    /// the program stops; then waits until all requests have ended. Returns whether the leader responded to a request.
     async fn serve(
         &mut self,
         mut connection: Connection,
@@ -241,7 +248,7 @@ impl Forwarder {
                 }
             }
             if is_over {
-                // Further postings go to the own writer at once, and so do those that wait.
+                // Further postings go to the own writer at once, and so do the postings in the queue.
                 self.give_up_following();
             }
         }
@@ -255,11 +262,12 @@ impl Forwarder {
         }
     }
 
-    /// Hands the postings that wait to the own writer, and lets further ones go there.
+    /// Stops sending to the leader: hands the queued postings to this process's own writer, and lets further postings
+    /// go there.
     fn give_up_following(&mut self) {
         self.hand_over_queue();
         self.set_role(Role::Alone);
-        // Those that came meanwhile.
+        // Postings that were queued before the role changed.
         self.hand_over_queue();
     }
 
@@ -269,9 +277,10 @@ impl Forwarder {
         }
     }
 
-    /// Hands the postings that a connection has left to the own writer.
+    /// Hands the postings that have no reply when their connection ends to this process's own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
-        // Before the own writer gets further postings, because a request that was repeated may be among them.
+        // Must happen before the own writer gets further postings, because these may repeat a request whose posting is
+        // here.
         for Sent { items, .. } in connection.sent {
             let keys: Vec<Uuid> = keys(&items).collect();
             match end {
@@ -292,7 +301,7 @@ impl Forwarder {
             event = "ledger.forward_failed",
             error.message = cause,
             postings = items.len(),
-            "the leader of the book did not answer; this process writes the postings itself"
+            "the ledger's leader did not respond to a request; this process writes its postings itself"
         );
         let count = items.len() as u64;
         self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
@@ -301,7 +310,7 @@ impl Forwarder {
         }
     }
 
-    /// Answers the postings of a request.
+    /// Processes the leader's replies to the postings of a request.
     fn settle(&self, answered: Answered) {
         let Answered { sent: Sent { items, at }, replies } = answered;
         self.metrics.wallet_ledger_forward_duration_seconds.record(at.elapsed().as_secs_f64());
@@ -309,11 +318,13 @@ impl Forwarder {
         for (item, reply) in items.into_iter().zip(replies) {
             self.answer(item, reply);
         }
-        // Afterwards, so that a posting that the leader left open is in doubt all the time.
+        // Settled last, so that a posting to which the leader gave no definite reply remains in doubt without
+        // interruption.
         self.doubts.settle(keys.into_iter());
     }
 
-    /// Answers a posting with the leader's reply, or hands it to the own writer if the leader did not decide on it.
+    /// Passes the leader's reply to the caller, or hands the posting to this process's own writer if the leader did
+    /// not decide on it.
     fn answer(&self, item: QueuedPosting, reply: PostReply) {
         let item = self.marked(item);
         let outcome = match wire::decode_reply(reply, &item.posting) {
@@ -341,19 +352,21 @@ impl Forwarder {
         self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
     }
 
-    /// Whether the own writer got a posting under the same key that the leader did not write.
+    /// Returns whether the leader did not write an earlier posting under the same key, which then went to the own
+    /// writer.
     fn was_handed_over(&self, item: &QueuedPosting) -> bool {
         item.posting.key.is_some_and(|key| self.handed_over.get(&key.hash).is_some())
     }
 
-    /// Marks a posting as in doubt if the leader left another under the same key open while this posting was on its way.
+    /// Marks a posting as in doubt if, while it was on its way, the leader left the outcome of another posting under
+    /// the same key unknown.
     fn marked(&self, item: QueuedPosting) -> QueuedPosting {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, true));
         if is_in_doubt { item.in_doubt() } else { item }
     }
 
-    /// Hands a posting to the own writer that the leader may have written, or may write yet.
+    /// Hands a posting that the leader may have written, or may still write, to this process's own writer.
     fn leave_open(&self, item: QueuedPosting) {
         if let Some(key) = item.posting.key {
             self.doubts.leave_open(key.hash);
@@ -361,14 +374,15 @@ impl Forwarder {
         self.hand_over(item.in_doubt());
     }
 
-    /// Hands a posting that was not sent to the own writer. An earlier posting under its key may still be at the leader.
+    /// Hands a posting that was not sent to the leader to this process's own writer. The leader may still have an
+    /// earlier posting under the same key.
     fn hand_over_unsent(&self, item: QueuedPosting) {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, false));
         self.hand_over(if is_in_doubt { item.in_doubt() } else { item });
     }
 
-    /// Hands a posting to the own writer.
+    /// Hands a posting to this process's own writer.
     fn hand_over(&self, item: QueuedPosting) {
         match self.own_writer.queues.queue_of(&item.posting).try_send(item) {
             Ok(()) => {}

@@ -1,21 +1,23 @@
 //! The leader of a book: the process that writes the postings of all processes.
 //!
-//! Any process may write, because the seal decides. But processes that race for the head of the book undo each other's
-//! batches, so all processes but one send their postings to that one.
+//! Any process may write, because each batch names its predecessor, and the database accepts only one successor of a
+//! batch. But processes that race to write the next batch make each other's batches fail, so all of them send their
+//! postings to one process, the leader.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | [`election`] | holds the lock of the leader, or finds the leader's address |
-//! | [`forwarder`] | sends the postings of a follower, and settles what the leader leaves open |
+//! | [`forwarder`] | sends a follower's postings to the leader; the follower writes those without a clear reply |
 //! | [`connection`] | the stream of a follower to the leader |
-//! | [`service`] | writes the postings of followers |
+//! | [`service`] | receives the postings of followers at the leader, and writes them |
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies |
 //!
-//! Leadership is never an authority: a process that wrongly believes that it leads loses races. A follower whose leader
-//! does not answer writes by itself. Every posting that is sent has a key, at random if the client gave none, so a
-//! posting whose fate is unknown is written again under its key, and takes effect once. If this second attempt is
-//! refused, the outcome is reported as unknown, because the first attempt may still take effect.
+//! Correctness does not depend on the leader: a process that wrongly believes that it leads only loses races. A
+//! follower whose leader does not reply writes its postings itself. Every posting that is sent has a key, at random if
+//! the client gave none, so a posting whose outcome is unknown can be written again under its key, and takes effect
+//! once. If this second attempt is refused, the outcome is reported as unknown, because the first attempt may still
+//! take effect.
 
 mod connection;
 mod doubt;
@@ -61,17 +63,17 @@ mod proto {
 /// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
 const LEGS_MAX: usize = 256;
 
-/// Maximum number of keys that the leader refused to write and that are remembered; the oldest are forgotten first.
+/// Maximum number of remembered keys of postings that the leader did not write; the oldest are forgotten first.
 const HANDED_OVER_MAX: usize = 100_000;
 
-/// Part of a process in the election.
+/// Role of a process in the election of the leader.
 #[derive(Debug, Clone)]
 pub enum Candidacy {
-    /// It leads at this address if no other process does. Once `stopping` is cancelled, it hands over, and follows while it
-    /// drains.
+    /// The process becomes the leader, reachable at `address`, if no other process leads. Once `stopping` is
+    /// cancelled, it gives up the lead, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
-    /// It only sends its postings to the leader. Background work has few postings, and would make those of all requests
-    /// take the way to another process.
+    /// The process never leads, and only sends its postings to the leader. Background work has few postings; if its
+    /// process led, the postings of all requests would have to travel to another process.
     Follower,
 }
 
@@ -104,7 +106,7 @@ impl AdvertisedAddress {
 enum Leadership {
     #[default]
     Unknown,
-    /// This process leads; followers send this key.
+    /// This process leads; followers prove with this key that they can read the database.
     Leads {
         key: Uuid,
     },
@@ -118,18 +120,18 @@ struct LeaderAddress {
     key: Uuid,
 }
 
-/// The way of postings to this process's own writers.
+/// The queues of this process's own writers, and the admission to them.
 pub(super) struct OwnWriter {
     pub(super) queues: WriterQueues,
-    /// Counts the legs of the postings that have no reply yet, those for the leader included.
+    /// Counts the legs of all postings that have no reply yet, including those for the leader.
     pub(super) admission: Admission,
 }
 
-/// The way of postings to the leader. Cheap to clone.
+/// Handle through which postings are sent to the leader. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LeaderHandle {
     queue: mpsc::Sender<QueuedPosting>,
-    /// Whether postings go to the queue of the forwarder now, not to the own writer.
+    /// Whether postings currently go to the leader instead of this process's own writer.
     is_forwarding: Arc<AtomicBool>,
     leadership: watch::Receiver<Leadership>,
     registry: Arc<CompanionRegistry>,
@@ -139,7 +141,7 @@ pub(super) struct LeaderHandle {
 }
 
 impl LeaderHandle {
-    /// Starts the election and the forwarder.
+    /// Starts the tasks that take part in the election and that send postings to the leader.
     pub(super) fn start(
         options: &LedgerOptions,
         candidacy: Candidacy,
@@ -179,18 +181,19 @@ impl LeaderHandle {
         Self { queue, is_forwarding, leadership, registry, doubts, stopping }
     }
 
-    /// The queue to the leader, if a posting of this many legs is to be sent to it.
+    /// Returns the queue of postings for the leader, if a posting with this many legs has to be sent to the leader.
     pub(super) fn queue_for(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::SeqCst);
         forwards.then_some(&self.queue)
     }
 
-    /// Whether an earlier posting under this key may still take effect, although this queue does not lead to it.
+    /// Returns whether an earlier posting under this key may still take effect without the knowledge of the writer to
+    /// which this queue leads.
     pub(super) fn is_in_doubt(&self, key: HashedKey, queue: &mpsc::Sender<QueuedPosting>) -> bool {
         self.doubts.contain(key.hash, self.queue.same_channel(queue))
     }
 
-    /// The key with which followers send postings, if this process leads.
+    /// The key with which followers authenticate, if this process leads.
     fn leader_key(&self) -> Option<Uuid> {
         match *self.leadership.borrow() {
             Leadership::Leads { key } => Some(key),

@@ -20,10 +20,10 @@ use crate::telemetry::Metrics;
 /// Largest request: a follower sends at most about a thousand legs, with 4 KiB of metadata each.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Full names of the methods.
+/// Full names of the gRPC methods.
 pub const METHODS: [&str; 1] = ["revwallet.internal.v1.LedgerService/Post"];
 
-/// Maximum number of requests of a follower in progress.
+/// Maximum number of requests of one follower that are processed at the same time.
 const REQUESTS_MAX: usize = 4;
 
 /// Writes the postings of followers. Cheap to clone.
@@ -35,7 +35,7 @@ pub struct PostingService {
 }
 
 impl PostingService {
-    /// Creates the gRPC service; `None` if the ledger takes part in no election.
+    /// Creates the gRPC service; `None` if this process takes no part in the election of a leader.
     pub fn new(ledger: &Ledger) -> Option<LedgerServiceServer<Self>> {
         let service = Self {
             leader: ledger.leader.clone()?,
@@ -45,7 +45,8 @@ impl PostingService {
         Some(LedgerServiceServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX))
     }
 
-    /// Refuses senders without the key, which is in the database. Returns the key.
+    /// Returns an error unless the sender presents the leader's key, which proves that it can read the database.
+    /// Returns the key.
     fn require_key<T>(&self, request: &Request<T>) -> Result<Uuid, Status> {
         let key = self.leader.leader_key().ok_or_else(not_leading)?;
         let expected = format!("Bearer {key}");
@@ -57,8 +58,8 @@ impl PostingService {
         Err(Status::unauthenticated("the key is not that of this leader"))
     }
 
-    /// Queues the postings of a request in their order; the future answers them. Fails if this process no longer leads with
-    /// this key, and then has read no posting.
+    /// Queues the postings of a request in their order, and returns a future of the response. Returns an error, and
+    /// queues no posting, if this process no longer leads with this key.
     fn write(
         &self,
         request: PostRequest,
@@ -103,7 +104,7 @@ impl LedgerService for PostingService {
     ) -> Result<Response<Self::PostStream>, Status> {
         let key = self.require_key(&request)?;
         let service = self.clone();
-        // Requests that were read before are still answered.
+        // Requests that were read before the process began to stop still get a response.
         let stopping = self.leader.stopping.clone().cancelled_owned();
         let requests = request.into_inner().take_until(stopping);
         let responses = requests

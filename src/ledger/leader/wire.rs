@@ -17,14 +17,15 @@ use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind, Transf
 use crate::ledger::writer::{PostError, PostOutcome, PostReply};
 use crate::secret::digest;
 
-/// Version of the messages. A process that does not know a new member would write another posting than was meant, so a
-/// change needs another version.
+/// Version of the messages. A process that does not know a new field would write a different posting than was meant,
+/// so every change of the messages needs a new version.
 pub(super) const VERSION: u32 = 1;
 
-/// Refusals of the companions of a posting by their index, because the leader does not have the texts of the sender.
+/// Placeholders for the refusal texts of a posting's companions (rows of other modules), by index. The leader does not
+/// have the texts of the sender, so it returns the index, which the sender replaces by its text.
 const COMPANION_REFUSALS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
-/// The companions of this program by the digest of their statement.
+/// The kinds of companions (rows of other modules) that this program can write, by the digest of their SQL statement.
 pub(super) struct CompanionRegistry(HashMap<Uuid, &'static CompanionKind>);
 
 impl CompanionRegistry {
@@ -197,9 +198,9 @@ fn encode_refusal(refusal: &Refusal) -> proto::Refusal {
 /// Outcome of a posting at the leader.
 pub(super) enum LeaderReply {
     Decided(PostReply),
-    /// The leader did not write it, because it cannot read it or has lost its database.
+    /// The leader did not write the posting, because it cannot decode the posting or has lost its database.
     NotWritten,
-    /// The leader does not know whether it was written, or its reply cannot be read.
+    /// The leader does not know whether the posting was written, or its reply cannot be decoded.
     Unknown,
 }
 

@@ -1,8 +1,9 @@
-//! Cache of the accounts that the writer works with. Its values are predictions, which the seal of each batch confirms.
+//! Cache of the accounts that the writer works with. Its values include the effects of batches in flight, so they are
+//! predictions until these batches are committed.
 //!
 //! The size is bounded by two generations: an account in use moves to the young generation; when that reaches half of
 //! the bound, the old generation is evicted. Accounts of a batch in flight are pinned: if such an account were evicted
-//! and read again while its batch is pending, it would have an outdated balance under a valid seal.
+//! and read again while its batch is pending, a later batch could be committed with an outdated balance.
 
 use foldhash::HashMap;
 
@@ -17,7 +18,7 @@ struct CacheEntry {
     pins: u32,
 }
 
-/// An account before a change, to roll the change back.
+/// State of an account before a change, with which the change can be rolled back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AccountUndo {
     id: AccountId,
@@ -54,7 +55,8 @@ impl AccountCache {
         }
     }
 
-    /// The account after all changes in flight. Call [`Self::touch`] first: a miss looks like a missing account here.
+    /// The account after all changes in flight. Call [`Self::touch`] first: here, an account that is not cached looks
+    /// like an account that does not exist.
     pub(super) fn get(&self, id: AccountId) -> Option<Account> {
         self.young.get(&id).and_then(|entry| entry.account)
     }
@@ -66,13 +68,13 @@ impl AccountCache {
         AccountUndo { id, before: entry.account.replace(after) }
     }
 
-    /// Confirms a change that is in the book.
+    /// Confirms a change whose batch was committed, and removes its pin from the account.
     pub(super) fn confirm(&mut self, undo: AccountUndo) {
         let entry = self.find_mut(undo.id).expect("a pinned account is not evicted");
         entry.pins -= 1;
     }
 
-    /// Rolls back a change that is not in the book. The latest change must be rolled back first.
+    /// Rolls back a change whose batch was not committed. The latest change must be rolled back first.
     pub(super) fn roll_back(&mut self, undo: AccountUndo) {
         let entry = self.find_mut(undo.id).expect("a pinned account is not evicted");
         entry.pins -= 1;
@@ -102,7 +104,8 @@ impl AccountCache {
         self.old.clear();
     }
 
-    /// Evicts the old generation if the young one is full. Must not be called between touching and deciding.
+    /// Evicts the old generation if the young generation is full. Must not be called between [`Self::touch`] and the
+    /// decision on a posting, which needs the touched accounts.
     pub(super) fn evict(&mut self) {
         if self.young.len() < self.generation_max {
             return;

@@ -1,5 +1,4 @@
-//! Catch-up: another process has sealed the head of the book first, and this process reads the transfers that it
-//! missed.
+//! Catch-up: after another process has committed a batch first, the writer reads the transfers that it missed.
 
 use std::mem;
 
@@ -22,7 +21,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "reading the transfers of other writers failed; waiting postings fail as unavailable, and the writer retries"
+                    "the ledger's writer could not read the transfers of other processes; waiting clients get an error, and the writer retries"
                 );
                 if lock {
                     self.pipeline.release_lock();
@@ -41,11 +40,11 @@ impl Writer {
                 }
                 (self.head, self.tail) = (head, head);
             }
-            // Rows of an unexpected shape: the cached accounts may be outdated.
+            // The rows could not be parsed, so the cached accounts may be outdated.
             Err(error) => {
                 tracing::error!(
                     error.message = %ErrorDetail(&error),
-                    "catch-up returned malformed rows; the account cache is cleared"
+                    "the transfers of other processes could not be parsed; the ledger's writer clears its account cache"
                 );
                 self.cache.clear();
             }
@@ -58,14 +57,14 @@ impl Writer {
         let Some(first) = rows.first() else { return Ok(self.head) };
         let head = BookHead { seq: first.try_get(0)?, batch: first.try_get(1)? };
         let missed = head.seq - after;
-        // The seal of our head changes if the database was restored, or if a standby without the last commits took
-        // over. The book may since have grown beyond our head.
+        // The batch at our head differs, or is missing, if the database was restored, or if a standby without the last
+        // commits took over. The book may have grown beyond our head since then.
         if first.try_get::<_, Option<Uuid>>(7)? != Some(self.head.batch) {
             tracing::error!(
                 event = "ledger.lost",
                 ours = self.head.seq,
                 theirs = head.seq,
-                "the database has lost acknowledged commits, by a restore or by a failover; the caches are cleared"
+                "the database has lost acknowledged commits, by a restore or by a failover; the ledger's writer clears its caches"
             );
             self.cache.clear();
             self.keys.forget();

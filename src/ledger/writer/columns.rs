@@ -42,9 +42,9 @@ pub(super) struct PostColumns {
 /// Options of `ledger.post`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostOptions {
-    /// Makes a stale head an error, for a batch that is part of a larger transaction.
+    /// Raises an error if another batch came first, so that the larger transaction around this batch fails.
     pub(super) strict: bool,
-    /// Notifies the readers that wait for new transfers.
+    /// Notifies the tasks that wait for new transfers.
     pub(super) notify: bool,
 }
 
@@ -84,7 +84,8 @@ impl PostColumns {
         columns
     }
 
-    /// The columns of the batch of one of several books, whose transaction fails as a whole.
+    /// Creates the columns for the batch of one book, in a transaction that writes to several books and fails as a
+    /// whole.
     pub(super) fn from_part(part: &BookPart) -> Self {
         let rows = &part.rows;
         let mut columns = Self {

@@ -15,7 +15,7 @@ use crate::ledger::Refusal;
 /// because these keys are read right after they are inserted.
 const ANSWERED_MAX: usize = 65_536;
 
-/// Content and position of the posting of a key.
+/// Hash of the content, and seqs, of the posting that was written under an idempotency key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredKey {
     pub(super) content: Uuid,
@@ -53,23 +53,24 @@ impl RecentKeys {
         Some(item)
     }
 
-    /// Completes a key, and returns the postings that waited for its reply.
+    /// Removes a key from the keys in progress, and returns the postings that waited for its reply.
     pub(super) fn end(&mut self, key: HashedKey) -> Vec<QueuedPosting> {
         self.pending.remove(&key.hash).unwrap_or_default()
     }
 
-    /// Clears the cache: the book no longer has these postings.
+    /// Clears the cache of answered keys, because the database has lost their postings.
     pub(super) fn forget(&mut self) {
         self.answered.clear();
     }
 
-    /// Caches the position of the posting of a key.
+    /// Caches which posting was written under a key.
     pub(super) fn remember(&mut self, hash: Uuid, stored: StoredKey) {
         self.answered.insert(hash, stored);
     }
 }
 
-/// The reply to a request whose key is in the book.
+/// The reply to a request whose idempotency key was used before: the earlier posting, or an error if the content
+/// differs.
 pub(super) fn replay_reply(key: HashedKey, stored: StoredKey) -> PostReply {
     if key.has_content(stored.content) {
         Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })

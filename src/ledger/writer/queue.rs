@@ -1,4 +1,4 @@
-//! The queue between the many callers that post and the single writer.
+//! The queue of postings between the many callers and the writer task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -34,7 +34,8 @@ pub enum PostError {
     Internal,
 }
 
-/// A successful reply of the writer. The caller, not the writer, reads the rows of a replay.
+/// A successful reply of the writer. For an idempotency key that was used before (`Replay`), it contains only seqs,
+/// and the caller reads the transfers.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) enum PostOutcome {
     Posted(Posted),
@@ -48,11 +49,12 @@ pub(in crate::ledger) type PostReply = Result<PostOutcome, PostError>;
 pub(in crate::ledger) struct QueuedPosting {
     pub(in crate::ledger) posting: Posting,
     pub(super) queued: Instant,
-    /// Span in the trace of its request; disabled if that is not sampled.
+    /// Span in the trace of the request that posts; disabled if that trace is not sampled.
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
-    /// Whether the leader of the book was sent the posting and may have written it, or may write it yet.
+    /// Whether the outcome at the leader (the process that writes for all) is unknown: the leader may have written
+    /// this posting, or an earlier posting under its key, or may still do so.
     is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
     /// Counts the posting's legs against the bound of the queue until the posting has its reply.
@@ -65,13 +67,14 @@ impl QueuedPosting {
         Self { alone: true, ..self }
     }
 
-    /// Marks a posting that the leader of the book did not answer.
+    /// Marks the posting as in doubt: the leader may have written it, or an earlier posting under its key, without
+    /// replying.
     pub(in crate::ledger) fn in_doubt(self) -> Self {
         Self { is_in_doubt: true, ..self }
     }
 
-    /// The reply as far as it is certain: a posting that is in doubt and was not written now may have been written by
-    /// the leader, or be written yet.
+    /// Returns what is certain about a reply. For a posting that is in doubt, an error becomes [`PostError::Unknown`],
+    /// because the leader may have written the posting, or may still write it; only a reused key remains an error.
     pub(super) fn certain(&self, reply: PostReply) -> PostReply {
         match reply {
             Err(PostError::Refused(Refusal::KeyReused)) => reply,
@@ -87,7 +90,7 @@ impl QueuedPosting {
     }
 }
 
-/// Admission to the queue, bounded by legs, because postings differ in size by a factor of 20,000.
+/// Limits the queue by the number of legs (single movements), because postings differ in size by a factor of 20,000.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,
@@ -97,7 +100,7 @@ pub(in crate::ledger) struct Admission {
     started_at: Instant,
 }
 
-/// Share of a posting in the queued legs; subtracted when dropped.
+/// Number of legs that a posting adds to the queue; subtracted when this value is dropped.
 #[derive(Debug)]
 struct QueueLoad {
     legs: Arc<AtomicUsize>,
@@ -135,7 +138,8 @@ impl Admission {
         Ok((item, receiver))
     }
 
-    /// The same bound for a further writer, whose oldest posting is counted apart.
+    /// Returns the admission for a further writer. It shares the limit on queued legs, but tracks its own oldest
+    /// posting.
     pub(in crate::ledger) fn for_writer(&self) -> Self {
         Self { oldest: Arc::default(), ..self.clone() }
     }

@@ -1,9 +1,9 @@
 //! Recovery after a broken connection: reconnects, and settles the requests in flight.
 //!
-//! The outcome of a batch in flight is unknown: the old backend may have committed it, may be gone, or may not have
-//! begun. Therefore the same batch is resent, with the same id and on the same head. If the reply is "stale", the seal
-//! after that head shows which attempt committed. Looking for the batch is not enough: the first attempt could still
-//! commit afterwards.
+//! The outcome of a batch in flight is unknown: the server process of the old connection may have committed it, may
+//! have ended, or may not have begun. Therefore the same batch is resent, with the same id and the same predecessor.
+//! If the reply is that another batch came first, the id of that batch shows whether the first attempt committed. It
+//! is not enough to look for the batch without resending it: the first attempt could still commit afterwards.
 
 use std::mem;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use super::{Writer, WriterMode, WriterStop};
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Longest time of an attempt to connect: a stopped server accepts the connection and stays silent.
+/// Longest time that an attempt to connect may take, because a suspended server accepts the connection and never
+/// replies.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of attempts to reach an unavailable database during shutdown, to learn the outcome of the last
@@ -29,8 +30,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
-    /// Drops the connection, opens a new connection, and resends the batches in flight. `first` precedes the batches in
-    /// the pipeline.
+    /// Replaces the connection by a new connection, and resends the batches in flight. The batches of `first` were
+    /// sent before those in the pipeline, so they are resent first.
     pub(super) async fn reconnect(
         &mut self,
         first: Vec<Batch>,
@@ -109,7 +110,7 @@ impl Writer {
         }
     }
 
-    /// Fails every posting that was not sent: it is not written, and cannot be written soon.
+    /// Replies to every unsent posting that the ledger is unavailable: it was not written, and cannot be written soon.
     fn fail_unsent(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             self.admit(item);

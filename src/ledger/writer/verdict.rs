@@ -1,4 +1,4 @@
-//! Interpretation of the database's replies to a batch.
+//! Interpretation of the database's replies to a batch: was it committed, and if not, why.
 
 use time::OffsetDateTime;
 use tokio_postgres::Error;
@@ -12,22 +12,23 @@ use crate::ledger::transfer::Posting;
 /// The constraint that keeps idempotency keys unique.
 const KEY_CONSTRAINT: &str = "posting_key";
 
-/// Error code of `ledger.post`: another batch has sealed the head.
+/// Error code of `ledger.post`: another batch already follows the batch that this batch names as its predecessor.
 const STALE_HEAD: &str = "RW001";
 
-/// Error code of `ledger.all_took`: rows of companions did not take effect.
+/// Error code of `ledger.all_took`: some companions (rows of other modules) did not take effect.
 const COMPANION_REFUSED: &str = "RW002";
 
 /// Outcome of a batch.
 #[derive(Debug)]
 pub(super) enum BatchVerdict {
-    /// The batch is in the book.
+    /// The batch is committed; the value is its time.
     Sealed(OffsetDateTime),
-    /// Another process has sealed the head of the batch. The batch is not, and never will be, in the book.
+    /// Another process committed a batch first, so this batch was not written and never will be.
     Stale,
-    /// The book already has one of the batch's idempotency keys. Nothing was written.
+    /// One of the batch's idempotency keys was used before. Nothing was written.
     KeyTaken,
-    /// The companions of these postings (by index) did not take effect. Nothing was written.
+    /// The companions (rows of other modules) of these postings, given by index, did not take effect. Nothing was
+    /// written.
     CompanionsRefused(Vec<(usize, &'static str)>),
     /// The server cannot write now. Nothing was written.
     Unavailable(Error),
@@ -67,7 +68,8 @@ impl BatchVerdict {
         Self::from_error(error, kind, &postings)
     }
 
-    /// Classifies an ordinary error of a statement, which wrote companions of this kind or transfers.
+    /// Classifies an error of a single statement. `kind` is the kind of companions (rows of another module) that the
+    /// statement wrote; `None` if it wrote transfers.
     pub(super) fn from_error(
         error: Error,
         kind: Option<&'static CompanionKind>,
@@ -93,7 +95,7 @@ impl BatchVerdict {
     }
 }
 
-/// Decides on a stale head: another attempt of the same batch may have sealed it.
+/// Classifies a batch that came too late: the batch that came first may be an earlier attempt of the same batch.
 fn resolve_stale(
     batch: &Batch,
     seal: Option<Result<Vec<tokio_postgres::Row>, Error>>,
@@ -104,7 +106,7 @@ fn resolve_stale(
     }
 }
 
-/// The postings whose rows did not take effect, from the numbers in the error's detail: `0,3`.
+/// Finds the postings whose companions did not take effect, from the numbers in the error's detail, such as `0,3`.
 fn refused_companions(
     postings: &[&Posting],
     kind: &CompanionKind,
