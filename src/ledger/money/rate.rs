@@ -12,7 +12,7 @@ const RATE_MAX: i32 = 10 * WHOLE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(i32);
 
-/// The text is not a rate.
+/// Error: the text is not a valid rate.
 #[derive(Debug, thiserror::Error)]
 #[error("must be a percentage with at most two decimals, such as 12.5")]
 pub struct InvalidRate;
@@ -34,12 +34,12 @@ impl Rate {
         self.0
     }
 
-    /// This share of an amount, rounded half up.
+    /// Computes this share of an amount, rounded half up.
     pub fn of(self, amount: i64) -> i64 {
         share(amount, self.0, WHOLE)
     }
 
-    /// This share of an amount, rounded up.
+    /// Computes this share of an amount, rounded up.
     pub fn of_rounded_up(self, amount: i64) -> i64 {
         let (amount, part, whole) = (i128::from(amount), i128::from(self.0), i128::from(WHOLE));
         i64::try_from((amount * part + whole - 1) / whole).unwrap_or(i64::MAX)
@@ -61,7 +61,8 @@ impl Rate {
         Some(gross)
     }
 
-    /// The part of a gross amount that was added to the net amount at this rate, such as a tax; rounded half up.
+    /// Computes the part of a gross amount that was added to the net amount at this rate, such as a tax; rounded half
+    /// up.
     pub fn within(self, amount: i64) -> i64 {
         share(amount, self.0, WHOLE + self.0)
     }

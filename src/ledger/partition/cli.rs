@@ -1,4 +1,4 @@
-//! `revwallet partition`: lists, archives and restores partitions of the book.
+//! `revwallet partition`: lists, archives and restores partitions of the ledger's table of transfers.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub enum PartitionCommand {
     List,
     /// Archive every complete partition whose last transfer is old enough, the oldest first.
     Archive {
-        /// Age that the last transfer of a partition must have.
+        /// Minimum age of the last transfer of a partition.
         #[arg(long, default_value = "90d", value_parser = settings::duration)]
         older_than: Duration,
     },
-    /// Put the partition that was archived last back into the book.
+    /// Put the partition that was archived last back into the ledger.
     Restore {
         /// First seq of the partition, as `list` prints it.
         first_seq: i64,
@@ -65,7 +65,7 @@ pub async fn run(
     }
 }
 
-/// Replaces an error of the database by its message, which says what to do.
+/// Turns a database error into an error text that says what to do.
 fn explain(error: sqlx::Error) -> anyhow::Error {
     match error.as_database_error() {
         Some(refusal) if refusal.code().as_deref() == Some("RW003") => {

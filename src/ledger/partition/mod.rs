@@ -1,8 +1,8 @@
-//! Partitions of the book by seq, and their archive.
+//! Partitions of the ledger's table of transfers by seq, and their archive.
 //!
 //! New transfers go into the open partition. A task creates the next partition in time. A complete partition can be
-//! archived: its table is replaced by one with the few rows that later balances, states and holds depend on, and the
-//! operator can move the table elsewhere. Reads that need an archived transfer are refused with 410.
+//! archived: its table is replaced by a table with the few rows that later balances, states and holds depend on, and
+//! the operator can move the original table elsewhere. Reads that need an archived transfer fail with 410.
 
 pub mod cli;
 mod sql;
@@ -19,32 +19,32 @@ use crate::db::{Database, migrations};
 use crate::ledger::book::book_of;
 use crate::telemetry::Metrics;
 
-/// Interval at which the task looks whether the book needs another partition.
+/// Interval at which the task checks whether the ledger needs another partition.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval at which a command looks whether earlier transactions have ended.
+/// Interval at which a command checks whether earlier transactions have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Maximum number of attempts to exchange a partition while readers hold the book.
+/// Maximum number of attempts to replace a partition's table while queries keep the table locked.
 const EXCHANGE_ATTEMPTS_MAX: u32 = 60;
 
-/// Pause between two attempts to exchange a partition.
+/// Pause between two attempts to replace a partition's table.
 const EXCHANGE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time after which a command says that it waits for earlier transactions.
+/// Time after which a command logs that it waits for earlier transactions.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether a partition can still get transfers, and where its transfers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartitionState {
-    /// New transfers go into it, or will after those before it are complete.
+    /// New transfers go into the partition, or will when the partitions before it are complete.
     Open,
-    /// It has all its transfers.
+    /// The partition has all its transfers.
     Complete,
-    /// Its archive has begun: its transfers can no longer be read.
+    /// Archiving has begun: the transfers of the partition can no longer be read.
     Archiving,
-    /// Only the rows that later balances depend on are in the book.
+    /// Only the rows that later balances depend on are still in the ledger.
     Archived,
 }
 
@@ -59,31 +59,31 @@ impl PartitionState {
     }
 }
 
-/// A partition of the book.
+/// A partition of the ledger's table of transfers.
 #[derive(Debug, Clone, Serialize)]
 pub struct Partition {
     pub first_seq: i64,
     /// Last seq that the partition can contain.
     pub last_seq: i64,
     pub state: PartitionState,
-    /// Size of the table and its indexes, as far as the table is in this database.
+    /// Size of the table and its indexes; 0 if the table is not in this database.
     pub bytes: i64,
     /// Time of the last transfer; `None` if the partition has none yet.
     #[serde(with = "time::serde::rfc3339::option")]
     pub newest: Option<OffsetDateTime>,
     /// Table in the schema `ledger` with the transfers of the partition.
     pub table: String,
-    /// Whether the table is in this database; an operator can move that of an archived partition elsewhere.
+    /// Whether the table is in this database. An operator can move the table of an archived partition elsewhere.
     pub is_in_database: bool,
 }
 
-/// A partition that was archived now.
+/// Result of archiving a partition.
 #[derive(Debug, Clone, Serialize)]
 pub struct ArchivedPartition {
     pub first_seq: i64,
     /// Table in the schema `ledger` with the transfers of the partition.
     pub table: String,
-    /// Number of transfers that stay in the book, because later balances depend on them.
+    /// Number of transfers that stay in the ledger, because later balances depend on them.
     pub kept: i64,
 }
 
@@ -104,7 +104,7 @@ pub async fn run(
             }
             Err(error) => tracing::warn!(
                 error.message = %error,
-                "the next partition of the book cannot be created; retrying in {INTERVAL:?}"
+                "the next partition of the ledger cannot be created; retrying in {INTERVAL:?}"
             ),
         }
         if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
@@ -119,7 +119,7 @@ pub async fn extend(pool: &PgPool, rows: i64) -> sqlx::Result<i64> {
     sql::extend(&mut *pool.acquire().await?, rows).await
 }
 
-/// Connects as the owner of the book, because the role of the application may not change tables.
+/// Connects as the owner of the ledger's tables, because the role of the application may not change tables.
 pub async fn connect_as_owner(db: &Database) -> anyhow::Result<PgConnection> {
     let mut connection = PgConnection::connect_with(db.options()).await?;
     migrations::require_current(&mut connection).await?;
@@ -131,8 +131,9 @@ pub async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     sql::list(db).await
 }
 
-/// Archives the oldest partition of a book that is not archived, if its last transfer is from before this moment. When a call was
-/// interrupted, the next one continues.
+/// Archives one partition: the first that is the oldest unarchived partition of its book and whose last transfer is
+/// from before `before`. Returns `None` if there is no such partition. If a call is interrupted, the next call
+/// continues its work.
 pub async fn archive_next(
     db: &mut PgConnection,
     before: OffsetDateTime,
@@ -161,7 +162,7 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     while !running.is_empty() {
         if started.elapsed() >= REPORT_AFTER && !std::mem::replace(&mut is_reported, true) {
             tracing::warn!(
-                "waiting for {} transactions that began earlier; pg_stat_activity shows them",
+                "the command waits until {} earlier transactions have ended; pg_stat_activity shows them",
                 running.len()
             );
         }
@@ -172,7 +173,8 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Puts the partition that was archived last back into the book, or takes back an archive that has only begun.
+/// Puts the partition that was archived last back into the ledger, or reverts an archive that was begun and not
+/// finished.
 pub async fn restore(db: &mut PgConnection, first_seq: i64) -> sqlx::Result<()> {
     wait_for_transactions(db).await?;
     retry_exchange(async || sql::restore(db, first_seq).await).await
@@ -188,7 +190,7 @@ pub async fn lock(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Repeats the exchange of a partition while readers hold the book.
+/// Replaces a partition's table, with retries while queries keep the table locked.
 async fn retry_exchange(mut exchange: impl AsyncFnMut() -> sqlx::Result<()>) -> sqlx::Result<()> {
     for attempt in 1.. {
         match exchange().await {
@@ -201,7 +203,7 @@ async fn retry_exchange(mut exchange: impl AsyncFnMut() -> sqlx::Result<()>) -> 
     Ok(())
 }
 
-/// Whether the database gave up waiting for a lock.
+/// Returns whether the database gave up waiting for a lock.
 fn is_lock_timeout(error: &sqlx::Error) -> bool {
     const LOCK_NOT_AVAILABLE: &str = "55P03";
     error

@@ -1,4 +1,4 @@
-//! SQL statements of partitions.
+//! SQL statements that create, list, archive and restore partitions of the ledger.
 
 use sqlx::PgConnection;
 
@@ -49,19 +49,21 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
     Ok(rows.collect())
 }
 
-/// Lets one session at a time archive or restore, until it ends; returns whether it is this session.
+/// Tries to take the lock for archiving and restoring, which the session then holds until it ends. Returns whether it
+/// succeeded.
 pub(super) async fn try_lock(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select pg_try_advisory_lock(1885434484, 2) as "locked!""#)
         .fetch_one(db)
         .await
 }
 
-/// Copies the rows that stay, and lets reads of the others be refused. Returns the number of rows that stay.
+/// Begins to archive a partition: copies the rows that stay in the ledger, and marks the others as no longer readable.
+/// Returns the number of rows that stay.
 pub(super) async fn begin_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select ledger.begin_archive($1) as "kept!""#, first).fetch_one(db).await
 }
 
-/// Puts the rows that stay in the place of the partition.
+/// Replaces the table of the partition by the table with the rows that stay in the ledger.
 pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<()> {
     sqlx::query_scalar!(r#"select 1 as "done!" from ledger.finish_archive($1)"#, first)
         .fetch_one(db)

@@ -1,4 +1,5 @@
-//! Reads of the book: current and past balances, histories. Each read is a few index probes, whatever the book's size.
+//! Reads of the ledger: current and past balances, and histories. Each read takes a few index probes, however large
+//! the ledger is.
 
 mod sql;
 
@@ -37,19 +38,20 @@ pub struct HistoryEntry {
     pub metadata: Option<String>,
 }
 
-/// Entries of a history, and where the history begins.
+/// A page of a history, and the seq before which the history is archived.
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
     pub entries: Vec<HistoryEntry>,
-    /// First seq of which the book still has all transfers, if the range begins before it and the account is older.
+    /// First seq after the archive, if the requested range begins in the archive and the account is older than its
+    /// end. The page then lacks the entries before this seq.
     pub archived_before: Option<i64>,
 }
 
-/// A seq up to which a book is archived.
+/// End of the archived part of a book.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchivedUntil {
     pub seq: i64,
-    /// Time of the transfer with this seq.
+    /// Time of the last archived transfer.
     pub at: OffsetDateTime,
 }
 
@@ -70,7 +72,7 @@ pub struct HistoryRange {
     pub limit: i64,
 }
 
-/// A stored row of the book: one leg of a transfer.
+/// A stored row of the table of transfers: one leg of a transfer.
 #[derive(Debug, Clone)]
 pub struct BookRow {
     pub seq: i64,
@@ -86,12 +88,13 @@ pub struct BookRow {
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
-    /// Seq of the leg in the home of its posting, if that is another book.
+    /// Seq of the original, if this row is a copy of a leg that was posted in another book.
     pub home: Option<i64>,
 }
 
 impl BookRow {
-    /// Converts to the type that the writer uses; `None` if its kind is of a newer version of the program.
+    /// Converts to the type that the writer uses; `None` if a newer version of the program wrote the row and its kind
+    /// is unknown here.
     pub fn transfer_row(&self) -> Option<TransferRow> {
         Some(TransferRow {
             kind: TransferKind::from_code(self.kind)?,
@@ -105,13 +108,13 @@ impl BookRow {
         })
     }
 
-    /// Id of the transfer: the seq of its first leg, in the home of its posting.
+    /// Id of the transfer: the seq of its first leg, in the book where its posting was written (its home).
     pub fn transfer_id(&self) -> i64 {
         self.home.unwrap_or(self.seq) - i64::from(self.leg)
     }
 }
 
-/// Reads the rows after `after`, up to and including `last`, at most `limit`.
+/// Reads the rows with seqs after `after`, up to and including `last`, at most `limit`.
 pub async fn rows(
     db: &mut PgConnection,
     book: i32,
@@ -122,7 +125,8 @@ pub async fn rows(
     sql::rows(db, book, after, last, limit).await
 }
 
-/// Reads the rows after `after`, up to and including `last`, that touch one of these accounts; at most `limit`.
+/// Reads the rows with seqs after `after`, up to and including `last`, that touch one of these accounts; at most
+/// `limit`.
 pub async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -147,8 +151,8 @@ pub async fn seq_before(db: &mut PgConnection, book: i32, moment: OffsetDateTime
 
 /// Newest moment for which the content of the book can no longer change.
 ///
-/// A batch that is being written already has its time, but is not visible yet; its time is not before the head's. If no
-/// batch is being written, every later batch gets a time after this statement's.
+/// A batch that is being written already has its time, but is not visible yet. Its time is not before the time of the
+/// newest visible batch. If no batch is being written, every later batch gets a later time than this statement.
 pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDateTime> {
     let sql::Settled { now, is_writing } = sql::settled(db).await?;
     if !is_writing {
@@ -158,13 +162,13 @@ pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDat
     Ok((sealed_at - Duration::MICROSECOND).min(now))
 }
 
-/// Returns the head of the book: its last seq, and the time of its seal.
+/// Returns the head of the book: its last seq, and the time of its newest batch.
 pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTime)> {
     Ok(sql::head(db, book).await?)
 }
 
 /// Returns the balances of these accounts after the transfer with the seq `until`, in the same order; zero for unused
-/// accounts. Refused if that transfer is archived and one of the accounts is older.
+/// accounts. Returns an error if that transfer is archived and one of the accounts is older than the archive's end.
 pub async fn balances(
     db: &mut PgConnection,
     book: i32,
@@ -179,18 +183,18 @@ pub async fn balances(
     Ok(balances.into_iter().map(Minor).collect())
 }
 
-/// Returns up to where the book is archived; `None` if it is complete.
+/// Returns the end of the archived part of the book; `None` if no part is archived.
 pub async fn archived_until(db: &mut PgConnection, book: i32) -> Result<Option<ArchivedUntil>> {
     Ok(sql::archived_until(db, book).await?)
 }
 
-/// Returns the last archived seq of the book; `None` if it is complete.
+/// Returns the last archived seq of the book; `None` if no part is archived.
 pub(super) async fn archived_seq(db: &mut PgConnection, book: i32) -> sqlx::Result<Option<i64>> {
     Ok(sql::archived_until(db, book).await?.map(|until| until.seq))
 }
 
-/// Refuses if transfers of these accounts from this seq on are archived. To be asked after a read of them, because an archive
-/// may begin at any time.
+/// Returns an error if transfers of these accounts are archived whose seq is `from` or later. Must be called after
+/// they were read, because archiving may begin at any time.
 async fn require_since(
     db: &mut PgConnection,
     book: i32,
@@ -203,7 +207,8 @@ async fn require_since(
     }
 }
 
-/// Refuses if transfers of this account from this seq on are archived. To be asked after a read of them.
+/// Returns an error if transfers of this account are archived whose seq is `from` or later. Must be called after they
+/// were read.
 pub async fn require_history(
     db: &mut PgConnection,
     book: i32,
@@ -213,7 +218,7 @@ pub async fn require_history(
     require_since(db, book, &[account.0], from).await
 }
 
-/// Refuses a transfer that is archived.
+/// Returns an error if the transfer with this seq is archived.
 pub async fn require_in_book(db: &mut PgConnection, book: i32, seq: i64) -> Result<()> {
     match archived_until(db, book).await? {
         Some(archived) if seq <= archived.seq => Err(archived.into()),
@@ -253,8 +258,8 @@ pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Resu
         .unwrap_or(AccountState::Open))
 }
 
-/// Reads the history of a customer account, including the transfers of its hold account. Refused if the account is older
-/// than the archive and the whole range is archived.
+/// Reads the history of a customer account, including the transfers of its hold account. Returns an error if the whole
+/// range is archived and the account is older than the archive's end.
 pub async fn history(
     db: &mut PgConnection,
     book: i32,
@@ -273,7 +278,7 @@ pub async fn history(
     let range = HistoryRange { from, limit: range.limit.clamp(1, PAGE_MAX), ..range };
     let accounts = sql::HistoryAccounts { account: account.0, hold: hold.0, has_hold };
     let entries = sql::history(db, book, accounts, range).await?;
-    // An archive may have begun meanwhile.
+    // Archiving may have begun while the entries were read.
     require_history(db, book, account, from).await?;
     Ok(HistoryPage { entries, archived_before })
 }

@@ -1,4 +1,4 @@
-//! SQL statements that read the book.
+//! SQL statements that read balances, histories and rows of the ledger.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -191,7 +191,7 @@ pub(super) async fn archived_until(
     .await
 }
 
-/// Returns up to where the book is archived, if one of these accounts is older than that.
+/// Returns the end of the archived part of the book, if one of these accounts was created before that end.
 pub(super) async fn archived_until_for(
     db: &mut PgConnection,
     book: i32,
@@ -228,7 +228,7 @@ pub(super) async fn last_state_change(
     .await
 }
 
-/// A customer account, and its hold account if that exists.
+/// A customer account and its hold account, which may not exist yet.
 pub(super) struct HistoryAccounts {
     pub account: i64,
     pub hold: i64,
@@ -252,7 +252,7 @@ struct HistoryRow {
 }
 
 impl HistoryRow {
-    /// Converts the row; `None` if its kind is of a newer version of the program.
+    /// Converts the row; `None` if a newer version of the program wrote it and its kind is unknown here.
     fn into_entry(self) -> Option<HistoryEntry> {
         Some(HistoryEntry {
             seq: self.seq,
@@ -423,14 +423,14 @@ pub(super) async fn rows_of_accounts(
     .await
 }
 
-/// The server's clock, and whether a transaction is writing a seal.
+/// Time of the database server's clock, and whether a transaction is writing a batch of transfers.
 pub(super) struct Settled {
     pub now: OffsetDateTime,
     pub is_writing: bool,
 }
 
-/// Reads the server's clock, and whether a transaction is writing a seal. The clock is read before the locks, because a
-/// statement that writes a seal locks the table before it takes the seal's time.
+/// Reads the database server's clock, and whether a transaction is writing a batch of transfers. The clock is read
+/// before the locks, because a statement that writes a batch locks the table before it takes the batch's time.
 pub(super) async fn settled(db: &mut PgConnection) -> sqlx::Result<Settled> {
     sqlx::query_as!(
         Settled,

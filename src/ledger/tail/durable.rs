@@ -1,4 +1,5 @@
-//! Durable readers: a name, a cursor row with its position, and effects that commit together with the position.
+//! Durable readers: tasks that follow the ledger. Each has a name and a stored position (cursor), and its effects in
+//! the database commit together with the position.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause after a read whose items were all left out by the source, so that such reads are rare.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause on account of a slow step, well below the lease of a cursor.
+/// Longest pause that a slow step causes, well below the lease after which another process takes over the cursor.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a durable reader.
@@ -34,10 +35,11 @@ pub struct ReaderOptions {
     pub name: &'static str,
     /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,
-    /// Shortest time until the next read if a read was not full. A longer pause means fewer reads.
+    /// Shortest pause after a read that did not reach its limit. A longer pause means fewer reads.
     pub pause: Duration,
-    /// Shortest pause after a read that was not full, in multiples of the time that the read and its effects took. Under
-    /// load, the reader then reads more at a time; this saves work if many items have one effect.
+    /// Shortest pause after a read that did not reach its limit, in multiples of the time that the read and its
+    /// effects took. A busy reader then reads more items at a time, which saves work if many items have a common
+    /// effect.
     pub pause_steps: u32,
 }
 
@@ -53,7 +55,7 @@ pub trait SegmentHandler<S: Source>: Send + 'static {
 
 /// Outcome of a reader's step.
 enum StepOutcome {
-    /// The read was full, so there may be more.
+    /// The read reached its limit, so there may be more to read.
     MoreToRead,
     /// The reader has reached the end.
     CaughtUp,
@@ -125,7 +127,7 @@ impl DurableReader {
                         reader = self.options.name,
                         error.message = error.to_string(),
                         error.chain = error.cause().map(|cause| format!("{cause:#}")),
-                        "the reader {} failed; it retries in {backoff:?}",
+                        "the background reader {} of the ledger failed; it retries in {backoff:?}",
                         self.options.name,
                     );
                     sleep_unless_stopped(backoff, &self.stopping).await;
@@ -213,7 +215,8 @@ impl DurableReader {
         })
     }
 
-    /// Reports the lag at the position where a read has ended.
+    /// Updates the metric of the lag for the position where a read has ended, and returns whether the reader has
+    /// caught up.
     async fn outcome_at<S: Source>(
         &self,
         db: &mut PgConnection,

@@ -1,8 +1,8 @@
 //! Live readers of a source: all live readers of a process share the same reads.
 //!
-//! The hub reads while there is a live reader, and broadcasts each segment to all of them. A reader that missed a
-//! segment, because it starts at an earlier position or is too slow, reads the missing items from the database: no
-//! reader ever waits for another reader.
+//! The hub reads new items from the database while there is a live reader, and broadcasts each segment to all of them.
+//! A reader that missed a segment, because it starts at an earlier position or is too slow, reads the missing items
+//! from the database: no reader ever waits for another reader.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SEGMENTS_MAX: usize = 64;
 /// Maximum number of items of a read.
 const ITEMS_MAX: i64 = 1_000;
 
-/// Shortest time between two reads. The delay is too short for clients to notice, and saves reads of a busy book.
+/// Shortest time between two reads. The delay is too short for clients to notice, and saves reads of a busy ledger.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
 /// Delay before a failed read is retried.
@@ -113,7 +113,7 @@ impl<S: Source> LiveHub<S> {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "reading the book for the live readers failed; retrying in {RETRY_DELAY:?}"
+                        "reading new items of the ledger for this process's live readers failed; retrying in {RETRY_DELAY:?}"
                     );
                     sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
                 }

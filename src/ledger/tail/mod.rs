@@ -1,4 +1,4 @@
-//! Readers that follow the book: code that reacts to transfers reads them from here, in order, each transfer once.
+//! Readers that follow the ledger: code that reacts to transfers reads them from here, in order, each transfer once.
 //!
 //! | reader | position | guarantees |
 //! |---|---|---|
@@ -61,7 +61,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Starts to listen for notifications. The book is not read before the first reader starts.
+    /// Starts to listen for notifications of new items. No items are read before the first reader starts.
     pub fn start(options: TailOptions, tasks: &Tasks) -> Self {
         let TailOptions { pool, listener, book, metrics } = options;
         let book = BookHandle { pool, book };
@@ -92,12 +92,13 @@ impl Tail {
         tasks.spawn(options.name, reader.run(handler));
     }
 
-    /// Starts a live reader of the transfers after `after`, or else of those after the current head.
+    /// Starts a live reader of the transfers after `after`; if it is `None`, of those after the newest transfer.
     pub async fn live(&self, after: Option<Position>) -> sqlx::Result<LiveReader<Transfers>> {
         self.transfers.subscribe(after).await
     }
 
-    /// Starts a live reader of the transfers with their batches, after `after` or else after the current head.
+    /// Starts a live reader of the transfers with their batches, after `after`; if it is `None`, after the newest
+    /// transfer.
     pub async fn live_sealed(
         &self,
         after: Option<Position>,
@@ -126,7 +127,7 @@ impl Tail {
         &self.book
     }
 
-    /// Starts a live reader of the events after `after`, or else of those after the current end.
+    /// Starts a live reader of the events after `after`; if it is `None`, of those after the newest event.
     pub async fn live_events(&self, after: Option<Position>) -> sqlx::Result<LiveReader<Events>> {
         self.events.subscribe(after).await
     }

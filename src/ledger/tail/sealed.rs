@@ -1,4 +1,5 @@
-//! The transfers of a book together with the batches that sealed them: the source of positions that outlive a failover.
+//! The transfers of a book, each with its batch. After a failover that lost batches, a position that contains the
+//! batch shows whether it is still valid.
 
 use sqlx::PgConnection;
 
@@ -9,7 +10,7 @@ use super::wake::NotifyChannel;
 use crate::ledger::account::AccountId;
 use crate::ledger::read::{self, BookRow};
 
-/// A row of the book, and the beginning of the id of its batch.
+/// A row of the table of transfers, and the beginning of the id of its batch.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub row: BookRow,
@@ -82,7 +83,7 @@ async fn with_batches(
 ) -> sqlx::Result<Vec<SealedRow>> {
     let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
     let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(Vec::new()) };
-    // Each seal covers at least one row, so consecutive rows have at most as many seals as rows.
+    // Each batch has at least one row, so consecutive rows have at most as many batches as rows.
     let are_neighbors = i64::try_from(seqs.len()).is_ok_and(|count| last - first < count);
     let seals = if are_neighbors {
         sql::seals(db, book, first - 1, i64::try_from(seqs.len()).unwrap_or(i64::MAX)).await?

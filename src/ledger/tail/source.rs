@@ -15,7 +15,7 @@ pub struct BookHandle {
     pub book: i32,
 }
 
-/// A position in a source: the end of the items that were read.
+/// A position in a source, after the last item that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position {
     /// Seq of a transfer; for an event, the id of the transaction that wrote it.
@@ -55,7 +55,7 @@ impl<T> Segment<T> {
     }
 }
 
-/// A sequence of items that grows at its end.
+/// A sequence of items that grows at its end, such as the transfers of a book.
 pub trait Source: Send + Sync + 'static {
     type Item: Clone + Send + Sync + 'static;
 

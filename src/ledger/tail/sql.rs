@@ -1,4 +1,4 @@
-//! SQL statements of the readers: cursors and events.
+//! SQL statements of the tasks that follow the ledger (readers): their stored positions (cursors), and events.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
-/// Returns the ends of the book: the seq of its last seal, and the position of its last event.
+/// Returns the current ends of the book: the last seq, and the position of its last event.
 pub(super) async fn ends(
     db: &mut PgConnection,
     book: i32,
@@ -44,7 +44,7 @@ pub(super) struct SealedBatch {
     pub batch: String,
 }
 
-/// Reads the seals after a seq.
+/// Reads the ends of the batches after a seq.
 pub(super) async fn seals(
     db: &mut PgConnection,
     book: i32,
@@ -67,7 +67,7 @@ pub(super) async fn seals(
     .await
 }
 
-/// Reads the seals that end the batches of these transfers, which are in the order of the book.
+/// Reads, for each of these transfers, the end of its batch. The transfers are in the order of the book.
 pub(super) async fn seals_of(
     db: &mut PgConnection,
     book: i32,
@@ -96,7 +96,7 @@ pub(super) async fn seals_of(
 pub struct PositionFacts {
     /// Position in the book at which this statement read.
     pub now: String,
-    /// Beginning of the id of the batch that contains the transfer; `None` if the book does not reach that transfer.
+    /// Beginning of the id of the batch that contains the transfer; `None` if the book does not have that transfer.
     pub batch: Option<String>,
     /// Whether the first batch after the position is older than the retention, or archived.
     pub is_expired: bool,
@@ -178,7 +178,7 @@ pub(super) async fn create_cursor(
     Ok(())
 }
 
-/// Finds the position of a reader, whichever process runs it.
+/// Finds the stored position of a reader, even if another process runs the reader.
 pub(super) async fn find_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -243,7 +243,8 @@ pub(super) async fn advance_cursor(
     Ok(())
 }
 
-/// Advances the cursor in a transaction that commits without waiting for the disk: a crash may undo it.
+/// Advances the cursor in a transaction that commits without waiting for the disk. A crash of the database server may
+/// undo this.
 pub(super) async fn advance_cursor_asynchronously(
     db: &mut PgConnection,
     book: i32,
@@ -313,7 +314,8 @@ pub(super) async fn append_events(
     Ok(())
 }
 
-/// Reads the events after a position, but not beyond an event that a running transaction could still precede.
+/// Reads the events after a position, as far as their order is final: no running transaction can still insert an event
+/// before them.
 pub(super) async fn events(
     db: &mut PgConnection,
     book: i32,

@@ -1,4 +1,5 @@
-//! Notifications that the book has grown, which wake its readers; one poll for all of them is the fallback.
+//! Notifications that the ledger has grown, which wake the tasks that follow it (readers). As a fallback, one poll
+//! serves all readers.
 
 use std::time::Duration;
 
@@ -11,27 +12,27 @@ use super::source::BookHandle;
 use super::sql;
 use crate::tasks::Tasks;
 
-/// Interval at which a reader whose cursor another process holds tries to take it over.
+/// Interval at which a reader tries to take over its cursor while another process holds the cursor.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval of the poll for growth without a notification. A notification is lost only with the process that should
-/// send it.
+/// Interval at which the ledger is polled for new items, in case a notification was lost. That happens only if the
+/// process that should send the notification ends before it does.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which a blocked reader reads again. The reader waits for an older transaction, whose end no notification
 /// announces.
 const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// First and longest backoff between two attempts to listen.
+/// First and longest backoff between two attempts to listen for notifications.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A channel of Postgres notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotifyChannel {
-    /// Announces sealed batches.
+    /// Announces committed batches of transfers.
     Book,
-    /// Announces appended events.
+    /// Announces new events, which move no money.
     Event,
 }
 
@@ -69,7 +70,7 @@ impl NotificationSenders {
         }
     }
 
-    /// Wakes all readers, because notifications were lost while there was no connection.
+    /// Wakes all readers, because notifications may have been lost while there was no connection.
     fn notify_all(&self) {
         for channel in NotifyChannel::ALL {
             self.notify(channel.name());
@@ -109,7 +110,7 @@ pub(super) async fn wait_for_change(
     changes: &mut watch::Receiver<()>,
     stopping: &CancellationToken,
 ) -> bool {
-    // An error means that the listener has ended; then the program is about to stop.
+    // An error means that the listener task has ended, because the program is about to stop.
     stopping.run_until_cancelled(changes.changed()).await.is_some()
 }
 
@@ -127,7 +128,7 @@ pub(super) async fn sleep_unless_stopped(time: Duration, stopping: &Cancellation
     stopping.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
 }
 
-/// Wakes all readers after growth, whether it was announced or not.
+/// Polls the ledger, and wakes all readers if it has grown, because a notification may have been lost.
 async fn poll(book: &BookHandle, senders: &NotificationSenders, stopping: &CancellationToken) {
     let mut known = None;
     while sleep_unless_stopped(POLL_INTERVAL, stopping).await {
@@ -152,7 +153,7 @@ async fn listen_with_retry(
         if let Some(Err(error)) = stopping.run_until_cancelled(listening).await {
             tracing::warn!(
                 error.message = %error,
-                "listening for notifications of the book failed; readers poll until it succeeds"
+                "listening for notifications of new transfers failed; the ledger's readers poll until it succeeds"
             );
             if !sleep_unless_stopped(backoff, stopping).await {
                 return;

@@ -17,16 +17,16 @@ use crate::ledger::encode::{BatchEncoder, TransferAttributes};
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 
-/// Epoch of Postgres timestamps.
+/// Epoch of PostgreSQL timestamps. The hash of a seal contains microseconds since this time.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 
-/// Maximum number of accounts that the checker of a long-running process keeps in memory.
+/// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs whose new accounts are loaded at a time after an archive.
+/// Number of seqs per query for the accounts that were created in the archived part of a book.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
-/// The seal that the next seal has to follow.
+/// The last checked seal (the row that ends a batch), which the next seal has to follow.
 #[derive(Debug, Clone)]
 struct PreviousSeal {
     seq: i64,
@@ -34,7 +34,7 @@ struct PreviousSeal {
     hash: Vec<u8>,
 }
 
-/// Checks a book seal by seal, and remembers the balances after the rows that it has checked.
+/// Checks a book batch by batch, and remembers the balances after the rows that it has checked.
 pub struct BookChecker {
     book: i32,
     anchor: Option<Anchor>,
@@ -80,7 +80,8 @@ impl BookChecker {
         checker
     }
 
-    /// Continues after a seal that was checked before. Balances are loaded from the book on demand.
+    /// Creates a checker that continues after a seal that was checked before. Balances are loaded from the database on
+    /// demand.
     pub async fn resume(db: &mut PgConnection, book: i32, seq: i64) -> sqlx::Result<Self> {
         let seal = sql::seals(db, book, seq - 1, seq).await?.into_iter().next();
         let first =
@@ -95,8 +96,8 @@ impl BookChecker {
         Ok(checker)
     }
 
-    /// Continues after the archived part of the book, whose last seal has this seq: checks that its seals form a chain, and
-    /// loads the balances after it.
+    /// Skips the archived part of the book, which ends at this seq: checks that its seals form a chain, and loads the
+    /// balances at its end.
     pub(super) async fn pass_archive(
         &mut self,
         db: &mut PgConnection,
@@ -179,12 +180,12 @@ impl BookChecker {
         std::mem::take(&mut self.faults)
     }
 
-    /// Takes the deviations of the running balances by currency, summed up since the last call.
+    /// Takes the differences between stored and expected balances, summed up by currency since the last call.
     pub fn take_imbalances(&mut self) -> HashMap<String, i128> {
         std::mem::take(&mut self.imbalances)
     }
 
-    /// Checks that each leg of a chunk that touches several books stands in all of them.
+    /// Checks that each leg of a chunk that touches several books has a row in all of them.
     pub async fn check_copies(
         &mut self,
         db: &mut PgConnection,
@@ -376,7 +377,7 @@ impl BookChecker {
     }
 }
 
-/// Splits off the rows up to and including the seal at `seq`.
+/// Splits off the rows up to and including `seq`, which belong to the batch that ends there.
 fn split_up_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) -> &'a [T] {
     let (taken, rest) = rows.split_at(rows.partition_point(|row| seq_of(row) <= seq));
     *rows = rest;

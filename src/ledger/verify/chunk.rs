@@ -1,4 +1,4 @@
-//! A chunk of the book that ends with a seal, with every row that the hashes of its seals cover.
+//! A chunk of a book: whole batches, with every row that the hashes of their seals cover.
 
 use sqlx::PgConnection;
 
@@ -19,7 +19,7 @@ pub struct BookChunk {
 }
 
 impl BookChunk {
-    /// Reads the chunk after `after`, up to and including `end`; `None` if there is no seal in between.
+    /// Reads the next chunk: batches after the seq `after` that end at or before `end`; `None` if there are none.
     pub async fn read(
         db: &mut PgConnection,
         book: i32,

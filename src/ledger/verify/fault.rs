@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Kind of a check.
+/// Kind of a check. Each variant states the rule that it checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckKind {
@@ -20,9 +20,9 @@ pub enum CheckKind {
     Conservation,
     /// Each seal follows the previous one, in time and by its hash.
     Chain,
-    /// The seal of an anchor still has the anchor's hash.
+    /// The seal that an anchor names still has the anchor's hash.
     Anchor,
-    /// A leg that touches several books stands in all of them.
+    /// A leg that touches several books has a row in all of them.
     Copies,
 }
 
@@ -38,7 +38,7 @@ impl CheckKind {
         Self::Copies,
     ];
 
-    /// The name in labels.
+    /// The name in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gap => "gap",

@@ -7,12 +7,13 @@
 //! | floors and ceilings | each balance is within the limits of its account's class |
 //! | currencies | both accounts of a transfer have one currency |
 //! | conservation | the balances of each currency add up to zero |
-//! | seal chain | each seal names the previous one; its hash, recomputed from the rows, equals the stored one |
+//! | seal chain | each batch's seal names the previous seal; its hash equals the hash recomputed from the rows |
 //! | anchor | the seal of an anchor still has the anchor's hash |
 //! | copies | a transfer that touches several books has the same rows in all of them |
 //!
-//! Of a book whose beginning is archived, the archived seals are only checked to form a chain, and the balances after them
-//! are those that the book still has; conservation covers them. To check the archived transfers as well, restore them.
+//! If the beginning of a book is archived, its archived seals are only checked to form a chain. The balances at the
+//! end of the archive are those that the book still has, and the check of conservation includes them. To check the
+//! archived transfers as well, restore them first.
 //!
 //! The book is read in chunks, so the command needs memory mainly for the balances: some 50 bytes per account.
 
@@ -35,10 +36,11 @@ pub use self::check::BookChecker;
 pub use self::chunk::BookChunk;
 pub use self::fault::{BookFault, CheckKind};
 
-/// Maximum number of faults in a report: later ones usually follow from the first.
+/// Maximum number of faults in a report: later faults usually follow from the first fault.
 pub(super) const FAULTS_MAX: usize = 20;
 
-/// A seal's seq and hash, recorded outside the database: `SEQ:HASH`.
+/// Seq and hash of a seal (the row that ends a batch), kept outside the database as `SEQ:HASH`, to prove later that no
+/// row before it was rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     pub seq: i64,
@@ -78,8 +80,8 @@ impl Serialize for Anchor {
 /// Result of a verification.
 #[derive(Debug, Serialize)]
 pub struct VerifyReport {
-    /// Last seq of the archive, if the book has one: of the transfers up to it, only the balances after it and the chain
-    /// of their seals were checked.
+    /// Last archived seq, if a part of the book is archived. Of the transfers up to this seq, only the resulting
+    /// balances and the chain of their seals were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived_until: Option<i64>,
     pub transfers: i64,
@@ -88,10 +90,10 @@ pub struct VerifyReport {
     pub accounts: usize,
     /// Head of the book. A later run with this head as its anchor proves that no row before the head was rewritten.
     pub head: Anchor,
-    /// Last archived seqs of the further books that have an archive.
+    /// Last archived seqs of the books after the first book, as far as they have an archive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_archives: Vec<i64>,
-    /// Heads of the further books.
+    /// Heads of the books after the first book.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_heads: Vec<Anchor>,
     pub faults: Vec<BookFault>,
@@ -122,7 +124,7 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Verifies all books over a connection of its own, after a check that the schema has this program's version.
+/// Opens a connection, checks that the database schema has this program's version, and verifies all books.
 pub async fn run_on(
     db: &Database,
     anchor: Option<&Anchor>,
@@ -157,8 +159,8 @@ pub async fn run_all(
     Ok(report)
 }
 
-/// Verifies the book up to the head at the start of the run; `progress` receives the number of transfers so
-/// far, and of all.
+/// Verifies the book up to the head at the start of the run. `progress` receives the number of transfers checked so
+/// far, and the number of all transfers.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,

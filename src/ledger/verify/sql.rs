@@ -61,12 +61,12 @@ pub(super) async fn seals(
     .await
 }
 
-/// Returns whether there may be more seals than these.
+/// Returns whether there may be more seals after these, because the read reached its limit.
 pub(super) fn is_full(seals: &[StoredSeal]) -> bool {
     i64::try_from(seals.len()).is_ok_and(|count| count >= SEALS_MAX)
 }
 
-/// Reads the initial seal, which the first batch follows.
+/// Reads the initial seal of a book, which exists before its first batch.
 pub(super) async fn first_seal(
     db: &mut PgConnection,
     book: i32,
@@ -75,7 +75,8 @@ pub(super) async fn first_seal(
     Ok(seals(db, book, first - 1, first).await?.into_iter().next())
 }
 
-/// Reads the postings with a key from these seqs, of whichever book. The keys of all books are in the first book.
+/// Reads the postings with an idempotency key whose first seq is in this range, in any book. The keys of all books are
+/// stored with the first book.
 pub(super) async fn postings(
     db: &mut PgConnection,
     after: i64,
@@ -170,7 +171,8 @@ pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
     .await
 }
 
-/// Query for the rows of legs: `$source` gives `home`, the leg's seq in its home, and the place `(book, seq)` of a row.
+/// Query for the rows of legs. `$source` is a query for the seq of each leg's original (`home`), and for the `book`
+/// and `seq` of the row to read.
 macro_rules! select_legs {
     ($source:tt, $($param:expr),*) => {
         sqlx::query_as!(
@@ -185,7 +187,7 @@ macro_rules! select_legs {
     };
 }
 
-/// A row of a leg that stands in several books.
+/// A stored row of a leg that touches several books: the original or a copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StoredLeg {
     pub home: i64,
@@ -200,11 +202,11 @@ pub(super) struct StoredLeg {
     pub trace_id: Option<Uuid>,
     pub linked: Option<i64>,
     pub metadata: Option<String>,
-    /// Seq of the leg in its home; `None` if this row is there.
+    /// Seq of the original, if this row is a copy; `None` if this row is the original.
     pub copy_of: Option<i64>,
 }
 
-/// Reads the registered copies of these legs.
+/// Reads the copies of these legs that are registered in `ledger.transfer_copy`.
 pub(super) async fn copies(db: &mut PgConnection, homes: &[i64]) -> sqlx::Result<Vec<StoredLeg>> {
     select_legs!(
         "select c.home, c.book, c.seq from ledger.transfer_copy c where c.home = any ($1)",
@@ -214,7 +216,7 @@ pub(super) async fn copies(db: &mut PgConnection, homes: &[i64]) -> sqlx::Result
     .await
 }
 
-/// Reads these legs in their home.
+/// Reads the originals of these legs, in the books where their postings were written (their homes).
 pub(super) async fn originals(
     db: &mut PgConnection,
     homes: &[i64],
@@ -229,7 +231,7 @@ pub(super) async fn originals(
     .await
 }
 
-/// Finds the registered copies of these legs: the leg, and the book and seq of the copy.
+/// Finds the registered copies of these legs: the seq of the original, and the book and seq of the copy.
 pub(super) async fn registered_copies(
     db: &mut PgConnection,
     homes: &[i64],
