@@ -111,7 +111,7 @@ impl FromStr for Currency {
 pub struct Currencies(HashMap<u32, Currency>);
 
 impl Currencies {
-    /// The currencies of ISO 4217, four cryptocurrencies, and those that the settings add.
+    /// Returns the currencies of ISO 4217, four cryptocurrencies, and the currencies that the settings add.
     pub fn with_added(added: &[Currency]) -> Result<Self, CurrencyError> {
         let iso = [(ISO_0, 0), (ISO_2, 2), (ISO_3, 3), (ISO_4, 4)];
         let listed = iso

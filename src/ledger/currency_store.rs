@@ -8,7 +8,8 @@ use super::sql;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Loads the built-in currencies, those of the settings, and those in the database. Stores those of the settings.
+/// Loads the built-in currencies, the currencies of the settings, and the currencies in the database. Stores the
+/// currencies of the settings.
 pub async fn load(db: &Database, configured: &[Currency]) -> anyhow::Result<Currencies> {
     Currencies::with_added(configured).context("--currency is invalid")?;
     let stored = read(db).await.map_err(Error::into_cause)?;

@@ -88,7 +88,7 @@ pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, book: i32
     }
 }
 
-/// Registers the series that alerts divide by, so that they exist before their first event.
+/// Registers the metric series that alerts divide by, so that they exist before the first event is counted.
 pub(super) fn preregister(metrics: &Metrics) {
     for kind in [TransferKind::Deposit, TransferKind::Withdrawal, TransferKind::Transfer] {
         for outcome in ["committed", "rejected", "error"] {

@@ -72,8 +72,9 @@ pub enum Candidacy {
     /// The process becomes the leader, reachable at `address`, if no other process leads. Once `stopping` is
     /// cancelled, it gives up the lead, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
-    /// The process never leads, and only sends its postings to the leader. Background work has few postings; if its
-    /// process led, the postings of all requests would have to travel to another process.
+    /// The process never leads, and only sends its postings to the leader. This is for processes with only background
+    /// work: they have few postings, and if such a process led, the postings of all requests would have to travel to
+    /// another process.
     Follower,
 }
 

@@ -45,7 +45,8 @@ pub struct ReaderOptions {
 
 /// Handler of a durable reader, which applies the effects of the items.
 pub trait SegmentHandler<S: Source>: Send + 'static {
-    /// Runs in the transaction that advances the cursor. After a failure, the items are read and handled again.
+    /// Applies the effects of the items, in the transaction that advances the cursor. After a failure, the items are
+    /// read and handled again.
     fn apply(
         &mut self,
         db: &mut PgConnection,
@@ -57,7 +58,7 @@ pub trait SegmentHandler<S: Source>: Send + 'static {
 enum StepOutcome {
     /// The read reached its limit, so there may be more to read.
     MoreToRead,
-    /// The reader has reached the end.
+    /// The reader has read all items.
     CaughtUp,
     /// Items exist, but a running transaction could still add items before them.
     Blocked,

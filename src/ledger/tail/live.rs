@@ -1,4 +1,4 @@
-//! Live readers of a source: all live readers of a process share the same reads.
+//! Live readers: streams of the new items of a source. All live readers of a process share the same reads.
 //!
 //! The hub reads new items from the database while there is a live reader, and broadcasts each segment to all of them.
 //! A reader that missed a segment, because it starts at an earlier position or is too slow, reads the missing items

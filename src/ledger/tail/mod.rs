@@ -3,7 +3,7 @@
 //! | reader | position | guarantees |
 //! |---|---|---|
 //! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease that its progress renews; its effects in the database commit together with its position, so each transfer takes effect exactly once |
-//! | [live](Tail::live) | in memory | starts at the head or at a position, without gaps or repeats; all live readers of a process share one read |
+//! | [live](Tail::live) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
 //!
 //! Notifications wake both kinds; polling is the fallback, so a lost notification only costs seconds.
 //! Events that move no money are another [source](Source) with the same interface.
@@ -49,7 +49,7 @@ pub struct TailOptions {
     pub metrics: Arc<Metrics>,
 }
 
-/// Starts readers of a book. Cheap to clone.
+/// Starts the tasks and streams that follow a book (readers). Cheap to clone.
 #[derive(Clone)]
 pub struct Tail {
     book: BookHandle,
@@ -75,7 +75,7 @@ impl Tail {
         Self { book, notifications, transfers, sealed, events, metrics }
     }
 
-    /// Runs a durable reader until the tasks stop.
+    /// Runs a durable reader, a background task that follows the ledger, until the program stops.
     pub fn follow<S: Source>(
         &self,
         options: ReaderOptions,

@@ -94,7 +94,7 @@ pub(super) async fn seals_of(
 
 /// Facts that decide whether a reader can continue from a position.
 pub struct PositionFacts {
-    /// Position in the book at which this statement read.
+    /// Newest position in the book at the time of this statement.
     pub now: String,
     /// Beginning of the id of the batch that contains the transfer; `None` if the book does not have that transfer.
     pub batch: Option<String>,
@@ -285,7 +285,7 @@ pub(super) async fn release_cursor(
     Ok(())
 }
 
-/// Appends events in their order, and notifies their readers once.
+/// Appends events in their order, and sends one notification to the tasks that follow events.
 pub(super) async fn append_events(
     db: &mut PgConnection,
     book: i32,

@@ -1,4 +1,4 @@
-//! The transfers of a book as a source of readers.
+//! The transfers of a book as a source that tasks (readers) follow.
 
 use sqlx::PgConnection;
 

@@ -15,8 +15,8 @@ use crate::tasks::Tasks;
 /// Interval at which a reader tries to take over its cursor while another process holds the cursor.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval at which the ledger is polled for new items, in case a notification was lost. That happens only if the
-/// process that should send the notification ends before it does.
+/// Interval at which the ledger is polled for new items, in case a notification was lost. A notification is lost only
+/// if the process that should send it ends first.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which a blocked reader reads again. The reader waits for an older transaction, whose end no notification

@@ -88,12 +88,12 @@ pub struct VerifyReport {
     pub seals: i64,
     pub postings: i64,
     pub accounts: usize,
-    /// Head of the book. A later run with this head as its anchor proves that no row before the head was rewritten.
+    /// Last seal of the book. A later run with this seal as its anchor proves that no row before it was rewritten.
     pub head: Anchor,
     /// Last archived seqs of the books after the first book, as far as they have an archive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_archives: Vec<i64>,
-    /// Heads of the books after the first book.
+    /// Last seals of the books after the first book.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_heads: Vec<Anchor>,
     pub faults: Vec<BookFault>,

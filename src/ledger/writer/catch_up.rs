@@ -52,7 +52,7 @@ impl Writer {
         self.mode = if lock { WriterMode::HoldsLock } else { WriterMode::Free };
     }
 
-    /// Applies the transfers of other processes to the cache, and returns the current head.
+    /// Applies the transfers of other processes to the account cache, and returns the current head of the book.
     fn apply_missed(&mut self, after: i64, rows: &[Row]) -> Result<BookHead, Error> {
         let Some(first) = rows.first() else { return Ok(self.head) };
         let head = BookHead { seq: first.try_get(0)?, batch: first.try_get(1)? };

@@ -9,11 +9,11 @@
 //! | catch up | 1 | only after another process committed a batch first; the next batches go under the book's lock |
 //!
 //! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is certain:
-//! the head of the book on which it is based is confirmed (by the commit of the same batch, or by reading the head),
-//! and its idempotency key was looked up after that. If a batch fails, the later batches in flight are based on
-//! balances that never came into effect, so their postings are decided again. If the connection breaks, the same batch
-//! is resent: at most one attempt can commit, and the stored seal (the row that ends a batch) shows which attempt did.
-//! No posting gets a reply before that.
+//! the head (newest batch) of the book on which it is based is confirmed (by the commit of the same batch, or by
+//! reading the head), and its idempotency key was looked up after that. If a batch fails, the later batches in flight
+//! are based on balances that never came into effect, so their postings are decided again. If the connection breaks,
+//! the same batch is resent: at most one attempt can commit, and the stored seal (the row that ends a batch) shows
+//! which attempt did. No posting gets a reply before that.
 //!
 //! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
 //! cache, and the cached keys.

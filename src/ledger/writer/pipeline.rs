@@ -40,7 +40,7 @@ pub(super) enum InFlightRequest {
     },
     /// Releases the book's lock without writing a batch.
     ReleaseLock,
-    /// Notifies the readers that wait for new transfers.
+    /// Notifies the tasks that wait for new transfers.
     Notify,
     /// A request that was sent after a batch that failed. Its reply is ignored, and its postings were taken out to be
     /// decided again.
@@ -316,8 +316,8 @@ impl Pipeline {
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Returns whether an error leaves open if the request took effect. An ordinary error of a statement means that its
-/// transaction was rolled back.
+/// Returns whether it remains unknown after this error if the request took effect. An ordinary error of a statement
+/// means that its transaction was rolled back.
 pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
@@ -394,7 +394,7 @@ pub(super) async fn read_head(client: &Client, book: i32) -> Result<Option<BookH
     client.query_opt(sql::HEAD, &[&book]).await?.map(|row| parse_head(&row)).transpose()
 }
 
-/// Parses a head from the first two columns.
+/// Parses the head of a book from the first two columns of a row.
 pub(super) fn parse_head(row: &Row) -> Result<BookHead, Error> {
     Ok(BookHead { seq: row.try_get(0)?, batch: row.try_get(1)? })
 }

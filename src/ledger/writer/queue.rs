@@ -148,7 +148,7 @@ impl Admission {
         self.legs.load(Ordering::SeqCst)
     }
 
-    /// Sets the arrival of the oldest posting that the writer has not answered.
+    /// Sets the arrival of the oldest posting to which the writer has not replied.
     pub(super) fn set_oldest(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| {
             u64::try_from((since - self.started_at).as_micros()).unwrap_or(u64::MAX).max(1)

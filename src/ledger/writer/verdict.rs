@@ -25,7 +25,7 @@ pub(super) enum BatchVerdict {
     Sealed(OffsetDateTime),
     /// Another process committed a batch first, so this batch was not written and never will be.
     Stale,
-    /// One of the batch's idempotency keys was used before. Nothing was written.
+    /// An idempotency key of the batch was used before. Nothing was written.
     KeyTaken,
     /// The companions (rows of other modules) of these postings, given by index, did not take effect. Nothing was
     /// written.
