@@ -328,7 +328,8 @@ fn a_first_start_says_in_three_short_lines_what_happened_and_where_to_go() {
 
     program::signal(child.id(), "TERM");
     assert!(child.wait().unwrap().success());
-    for (line, part) in lines.iter().zip(["creating a private Postgres", "listening on", "next: "])
+    for (line, part) in
+        lines.iter().zip(["creating a private Postgres", "listening on", "open http"])
     {
         let message = line.split_once("Z INFO  ").map(|(_, message)| message);
         assert!(message.is_some_and(|message| message.starts_with(part)), "{lines:#?}");

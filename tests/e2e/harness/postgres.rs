@@ -48,9 +48,18 @@ impl Database {
         PgConnection::connect_with(&server().options.clone().database(&self.name)).await.unwrap()
     }
 
-    /// Runs a statement behind the program's back.
+    /// Runs a statement behind the program's back. A change of a table can deadlock with a statement of the program that
+    /// locks a partition before its parent; then it is tried again.
     pub async fn execute(&self, statement: &str) {
-        self.try_execute(statement).await.unwrap();
+        const ATTEMPTS_MAX: u32 = 5;
+        const DEADLOCK: &str = "40P01";
+        for attempt in 1..=ATTEMPTS_MAX {
+            match self.try_execute(statement).await {
+                Err(sqlx::Error::Database(error))
+                    if attempt < ATTEMPTS_MAX && error.code().as_deref() == Some(DEADLOCK) => {}
+                outcome => return outcome.unwrap(),
+            }
+        }
     }
 
     pub async fn try_execute(&self, statement: &str) -> sqlx::Result<()> {
