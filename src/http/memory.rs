@@ -63,7 +63,8 @@ impl MemoryBudget {
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryAccount<'a> {
     pub(super) whole: &'a MemoryBudget,
-    /// Part of the client's address; `None` for a trusted proxy, and for a request without a connection.
+    /// Budget of the client's address, a part of the whole; `None` for a trusted proxy, and for requests in tests, which
+    /// have no connection.
     pub(super) share: Option<&'a MemoryBudget>,
 }
 

@@ -113,7 +113,7 @@ impl<'a> ProblemBody<'a> {
         }
     }
 
-    /// Body for a request head that could not be parsed. `status` says in which way the head is wrong.
+    /// Response body for a request whose head could not be parsed. `status` says what is wrong with the head.
     pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
         let status = status.as_u16();
         let [details, message] = [detail.clone(), detail.clone()];

@@ -251,7 +251,7 @@ impl Ledger {
                 tracing::warn!(
                     first_seq,
                     last_seq,
-                    "the posting of an idempotency key is missing from the ledger; the client may retry"
+                    "an idempotency key is stored, but its posting is missing from the ledger; the client may retry"
                 );
                 Err(PostError::Unavailable)
             }

@@ -185,7 +185,7 @@ pub(super) async fn list_visible(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns a page of the wallets in a currency that a caller without `wallet:read` may see, in the order of their ids.
+/// Returns a page of the wallets in one currency, by id. Contains only those that a caller without `wallet:read` may see.
 pub(super) async fn list_visible_of_currency(
     db: &mut PgConnection,
     currency: &str,

@@ -211,8 +211,8 @@ impl From<Vec<SagaId>> for CommandedBody {
 
 /// Send a command to many orders
 ///
-/// Requires the scope `admin`. Applies the command to every open order in a state, but to at most 1000 orders. Skips
-/// orders in which the command is not possible.
+/// Requires the scope `admin`. Applies the command, such as `retry`, to the open orders in the state that the request
+/// names, at most 1000. Skips orders to which the command cannot be applied.
 #[utoipa::path(
     post, path = "/api/orders/commands", tag = "exchange", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused")),

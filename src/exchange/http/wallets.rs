@@ -100,6 +100,8 @@ struct DepositBody<'a> {
 }
 
 /// Deposit into a main wallet
+///
+/// A user has one main wallet in each currency, which orders on the exchange pay from and into.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -49,7 +49,7 @@ pub(in crate::ledger) type PostReply = Result<PostOutcome, PostError>;
 pub(in crate::ledger) struct QueuedPosting {
     pub(in crate::ledger) posting: Posting,
     pub(super) queued: Instant,
-    /// Span in the trace of the request that posts; disabled if that trace is not sampled.
+    /// Span of this posting in the trace of its request; disabled if that trace is not sampled.
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,

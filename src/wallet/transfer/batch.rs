@@ -22,8 +22,8 @@ use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 /// Maximum number of transfers of a request. Even if each of them has a fee, they fit into a posting.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Maximum number of transfers of a request that wait for the ledger writer concurrently, so that other requests are
-/// served in between.
+/// Maximum number of transfers of one request that wait for the ledger writer at once. Without the limit, a large
+/// batch would block other requests.
 const WAITING_MAX: usize = 2_048;
 
 /// Refusal of a transfer whose idempotency key belongs to another batch.

@@ -112,7 +112,7 @@ async fn list_deliveries(
     Ok(Page::new(bodies, next).into_response())
 }
 
-/// The delivery to send again, or a moment since which all deliveries are sent again.
+/// Either one delivery to send again, or a time: all deliveries since then are sent again.
 #[derive(Deserialize, ToSchema)]
 struct ReplayDeliveries<'a> {
     #[serde(borrow, default)]

@@ -344,7 +344,7 @@ impl CrossBookWriter {
             Err(Failure::Refused(error) | Failure::Companions(_, error)) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "reading the outcome of a commit to several books failed; the ledger tries again"
+                    "the ledger could not read whether its last commit to several books succeeded; it reads again"
                 );
                 None
             }
@@ -445,7 +445,7 @@ fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPos
         BatchVerdict::Faulty(error) => {
             tracing::error!(
                 error.message = %ErrorDetail(&error),
-                "the database rejected postings to several books because of a bug; each is sent alone, and the one at fault gets an internal error"
+                "the database rejected a batch of postings to several books because of a bug; the postings are retried one by one, and the client of the rejected posting gets an internal error"
             );
             if items.len() == 1 {
                 items.remove(0).answer(Err(PostError::Internal));

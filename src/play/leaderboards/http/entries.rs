@@ -328,6 +328,8 @@ struct EntryWithNeighborsBody {
 pub(super) const AROUND_DEFAULT: i64 = 5;
 
 /// Get an entry and its neighbors
+///
+/// Neighbors are the entries that are ranked next above and below it on the leaderboard.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}/users/{id}", tag = "play",
     params(

@@ -61,7 +61,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
-                "looking for due seasons and prizes of leaderboards failed; retrying"
+                "reading the seasons to end and the prizes to pay of leaderboards failed; retrying"
             );
             PAUSE_AFTER_DUE
         });
