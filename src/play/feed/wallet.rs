@@ -78,7 +78,7 @@ impl Feed for WalletTopics {
     fn topic(&self, name: &str) -> Option<Topic> {
         let account = AccountId::from(wallet_id(name)?);
         let accounts = [Some(account), account.hold()].into_iter().flatten().collect();
-        // The name is written anew, so that `wallet:007` and `wallet:7` are the same topic.
+        // The name is built from the parsed id, so that `wallet:007` and `wallet:7` are the same topic.
         let name = format!("{PREFIX}{}", account.0).into();
         Some(Topic { name, transfers: TopicTransfers::OfAccounts(accounts) })
     }
