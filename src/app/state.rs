@@ -23,7 +23,6 @@ use crate::exchange::{self, Exchange};
 use crate::games::import::GameImporter;
 use crate::games::{self, Games};
 use crate::grpc;
-use crate::ledger::book::FIRST_BOOK;
 use crate::ledger::tail::{Tail, TailOptions};
 use crate::ledger::{Candidacy, Failpoints, Ledger, LedgerOptions, currency_store};
 use crate::ops::Ops;
@@ -117,7 +116,7 @@ impl App {
         let stopping = CancellationToken::new();
         let candidacy = config.ledger.candidacy(internal_address, has_api, &stopping);
         let wallets = open_book(config, db, candidacy, tasks, metrics).await?;
-        let tail = follow_book(db, tasks, metrics);
+        let tail = follow_ledger(db, wallets.ledger().books(), tasks, metrics);
         let webhooks = Webhooks::new(
             db.clone(),
             wallets.clone(),
@@ -265,7 +264,7 @@ async fn open_book(
     let options = LedgerOptions {
         database: db.pipelined().clone(),
         pool: db.pool().clone(),
-        settings: config.ledger.settings(),
+        settings: config.ledger.settings(db.pool()).await?,
         rules: config.ledger.rules(currencies.clone()),
         companions: [
             &wallet::COMPANIONS as &[_],
@@ -284,11 +283,11 @@ async fn open_book(
     Ok(Wallets::new(ledger, db, currencies, default_currency, grafana_url, metrics))
 }
 
-fn follow_book(db: &Database, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {
+fn follow_ledger(db: &Database, books: i32, tasks: &Tasks, metrics: &Arc<Metrics>) -> Tail {
     let options = TailOptions {
         pool: db.pool().clone(),
         listener: db.options().clone(),
-        book: FIRST_BOOK,
+        books,
         metrics: Arc::clone(metrics),
     };
     Tail::start(options, tasks)

@@ -40,16 +40,16 @@ pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx
 
 /// Returns the position in the ledger up to which the snapshot of this statement is current.
 pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
-    let position = sqlx::query_scalar!(r#"select ledger.read_position(1) as "position!""#);
+    let position = sqlx::query_scalar!(r#"select ledger.position() as "position!""#);
     Ok(position.fetch_one(db).await?)
 }
 
 /// State of a copy of a database: the id of its installation, the last seal (the record that ends a committed batch) of
-/// its ledger, and the position up to which it has replayed the log of the original.
+/// each book of its ledger, and the position up to which it has replayed the log of the original.
 pub(super) struct StateOfCopy {
     installation: Uuid,
-    seq: i64,
-    hash: Vec<u8>,
+    seqs: Vec<i64>,
+    hashes: Vec<Vec<u8>>,
     pub replayed: i64,
 }
 
@@ -57,12 +57,16 @@ pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> 
     let state = sqlx::query_as!(
         StateOfCopy,
         r#"
-        select i.id as installation, s.seq, s.hash,
+        select i.id as installation, s.seqs as "seqs!", s.hashes as "hashes!",
             -- A database that is no replica has replayed what it has written.
             (coalesce(pg_last_wal_replay_lsn(), pg_current_wal_lsn()) - '0/0')::bigint as "replayed!"
         from installation i
         cross join lateral (
-            select seq, hash from ledger.seal where book = 1 order by seq desc limit 1
+            select array_agg(seq) as seqs, array_agg(hash) as hashes
+            from ledger.book b
+            cross join lateral (
+                select seq, hash from ledger.seal where book = b.book order by seq desc limit 1
+            ) head
         ) s"#
     );
     Ok(state.fetch_one(db).await?)
@@ -75,17 +79,22 @@ pub(super) async fn written(db: &mut PgConnection) -> Result<i64> {
     Ok(written.fetch_one(db).await?)
 }
 
-/// Whether this database is the original of a copy: it has the same installation id, and contains the last seal of the
+/// Whether this database is the original of a copy: it has the same installation id, and contains the last seals of the
 /// copy.
 pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result<bool> {
     let is_copy = sqlx::query_scalar!(
         r#"
-        select i.id = $1
-            and exists (select from ledger.seal where book = 1 and seq = $2 and hash = $3) as "is_copy!"
+        select i.id = $1 and not exists (
+            select from unnest($2::bigint[], $3::bytea[]) copied (seq, hash)
+            where not exists (
+                select from ledger.seal s
+                where s.book = ledger.book_of(copied.seq) and s.seq = copied.seq and s.hash = copied.hash
+            )
+        ) as "is_copy!"
         from installation i"#,
         copy.installation,
-        copy.seq,
-        copy.hash,
+        &copy.seqs,
+        &copy.hashes,
     );
     Ok(is_copy.fetch_one(db).await?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rust_decimal::prelude::ToPrimitive;
 use tokio_util::sync::CancellationToken;
 
-use super::{BOOK, Exchange, sql};
+use super::{Exchange, sql};
 use crate::audit_log::{self, Actor, AuditAction, Outcome};
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ impl Exchange {
         let accounts = [self.pair.fiat, self.pair.crypto]
             .map(|currency| AccountId::system(SystemRole::Hot, currency));
         let mut db = self.db.snapshot("exchange.hot_wallets").await?;
-        let balances = read::balances(&mut db, BOOK, &accounts, i64::MAX).await?;
+        let balances = read::balances(&mut db, &accounts, read::END).await?;
         let at = |index: usize| balances.get(index).copied().unwrap_or_default();
         Ok(HotWallets { fiat: at(0), crypto: at(1) })
     }

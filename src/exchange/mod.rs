@@ -52,9 +52,6 @@ pub use self::args::ExchangeArgs;
 /// Every SQL statement of the exchange that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
 
-/// Id of the ledger's book that contains all wallets.
-const BOOK: i32 = 1;
-
 /// Code of the crypto currency that is traded.
 const CRYPTO: &str = "BTC";
 

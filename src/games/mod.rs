@@ -47,9 +47,6 @@ pub use self::args::GamesArgs;
 /// Every SQL statement of the store that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
 
-/// Id of the ledger's book in which purchases are paid.
-const BOOK: i32 = 1;
-
 /// The operations of the games store, which the routes call. Cheap to clone.
 #[derive(Clone)]
 pub struct Games(Arc<GamesParts>);

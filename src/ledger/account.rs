@@ -100,8 +100,9 @@ impl AccountId {
         }
     }
 
-    /// Reverses [`Self::foreign_id`]: returns the id of the account in its own book.
-    pub(super) fn own_id(self) -> Self {
+    /// Reverses the marking of system accounts of other books: returns the id of the account in its own book.
+    #[must_use]
+    pub fn own_id(self) -> Self {
         match self.class() {
             Some(AccountClass::System) => Self(-(-self.0 & !FOREIGN)),
             _ => self,

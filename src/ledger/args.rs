@@ -3,19 +3,25 @@
 use std::net::SocketAddr;
 
 use clap::builder::RangedU64ValueParser;
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use super::book::BOOKS_MAX;
 use super::currency::{Currencies, Currency};
 use super::decide::Rules;
 use super::money::{MAX_BALANCE, Minor};
 use super::writer::Settings;
-use super::{AdvertisedAddress, Candidacy};
+use super::{AdvertisedAddress, Candidacy, partition};
 use crate::settings;
 
 /// Settings of the ledger's writer and of its rules.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
+    /// Number of books over which new wallets are spread; each book is written in an order of its own. Can be raised,
+    /// but not lowered; without it, the books that the database has are used.
+    #[arg(long, env = "REVWALLET_BOOKS", global = true, value_parser = clap::value_parser!(i32).range(1..=i64::from(BOOKS_MAX)))]
+    pub books: Option<i32>,
     /// Maximum number of postings that wait to be written; further postings are rejected with 503.
     #[arg(long, env = "REVWALLET_LEDGER_QUEUE_MAX", global = true, default_value_t = 8192, value_parser = settings::count())]
     pub ledger_queue_max: usize,
@@ -68,14 +74,18 @@ impl LedgerArgs {
         self.ledger_forwarding.then_some(candidacy)
     }
 
-    pub fn settings(&self) -> Settings {
-        Settings {
+    /// Creates the books that are missing, and returns the settings of the writer.
+    pub async fn settings(&self, pool: &PgPool) -> anyhow::Result<Settings> {
+        let rows = self.ledger_partition_rows;
+        let books = partition::create_books(pool, self.books, rows).await?;
+        Ok(Settings {
+            books,
             queue_max: self.ledger_queue_max,
             batch_legs_max: self.ledger_batch_max,
             cache_accounts_max: self.ledger_cache_max,
             allow_unsafe_server: self.allow_unsafe_server,
             ..Settings::default()
-        }
+        })
     }
 
     pub fn rules(&self, currencies: Currencies) -> Rules {

@@ -30,16 +30,18 @@ const READER: ReaderOptions = ReaderOptions {
     pause_steps: 0,
 };
 
-/// Starts the auditor of a book, which runs until the tasks stop.
-pub fn start(tail: &Tail, book: i32, metrics: &Arc<Metrics>, tasks: &Tasks) {
+/// Starts the auditors, one for each book, which run until the tasks stop.
+pub fn start(tail: &Tail, metrics: &Arc<Metrics>, tasks: &Tasks) {
     for check in CheckKind::ALL {
         for outcome in ["ok", "violated"] {
             metrics.wallet_ledger_invariant_checks_total.preregister([check.name(), outcome]);
         }
     }
-    let metrics = Arc::clone(metrics);
-    let auditor = Auditor { book, checker: None, anchor_logged_at: None, metrics };
-    tail.follow::<SealedChunks>(READER, auditor, tasks);
+    let auditor = |book| {
+        let metrics = Arc::clone(metrics);
+        Auditor { book, checker: None, anchor_logged_at: None, metrics }
+    };
+    tail.follow::<SealedChunks, _>(READER, auditor, tasks);
 }
 
 /// Source that reads the ledger in chunks, each of which ends with the end of a batch.

@@ -17,8 +17,8 @@ use super::transfer::{Action, Leg, Posting};
 /// The book that every installation has.
 pub const FIRST_BOOK: i32 = 1;
 
-/// Maximum number of books, so that every id is exact in JSON.
-pub const BOOKS_MAX: i32 = 256;
+/// Maximum number of books. Ids of up to 256 books are exact in JSON, but a position has a part for each book.
+pub const BOOKS_MAX: i32 = 16;
 
 /// Number of low bits of an id that count within a book.
 const SEQ_BITS: u32 = 44;
@@ -28,13 +28,19 @@ pub fn first_seal(book: i32) -> i64 {
     i64::from(book - 1) << SEQ_BITS
 }
 
+/// The id of the account with this number in an installation with this number of books.
+pub(super) fn id_of(number: i64, books: i32) -> i64 {
+    let book = i32::try_from((number - 1) % i64::from(books)).unwrap_or_default() + FIRST_BOOK;
+    first_seal(book) + number
+}
+
 /// The book of a transfer, by its seq.
 pub fn book_of(seq: i64) -> i32 {
     i32::try_from(seq >> SEQ_BITS).map_or(FIRST_BOOK, |index| index + 1)
 }
 
 /// The book of an account; `None` if each book has its own account with this id.
-pub(super) fn book_of_account(account: AccountId) -> Option<i32> {
+pub fn book_of_account(account: AccountId) -> Option<i32> {
     match account.class()? {
         AccountClass::Customer => Some(book_of(account.0)),
         AccountClass::Hold => account.held_for().map(|owner| book_of(owner.0)),
@@ -60,18 +66,25 @@ impl Placement {
         if books == 1 {
             return Self::One(FIRST_BOOK);
         }
-        let touched = posting.legs.iter().flat_map(|leg| [leg_book(leg), leg.linked.map(book_of)]);
-        // An account of a book that does not exist is looked for in the first book, and not found.
-        let exists = |book: &i32| (FIRST_BOOK..=books).contains(book);
-        let others = posting.legs.iter().map(other_book).chain(touched);
-        let mut all: Vec<i32> =
-            others.flatten().map(|book| if exists(&book) { book } else { FIRST_BOOK }).collect();
-        let home = posting.legs.iter().find_map(leg_book).filter(exists).unwrap_or(FIRST_BOOK);
+        let mut all: Vec<i32> = touched_books(posting).collect();
+        let home = posting.legs.iter().find_map(leg_book).unwrap_or(FIRST_BOOK);
         all.push(home);
         all.sort_unstable();
         all.dedup();
         if let [book] = all[..] { Self::One(book) } else { Self::Several { home, books: all } }
     }
+}
+
+/// Whether a posting touches a book that an installation with this number of books does not have. Another process may
+/// have created it.
+pub(super) fn touches_unknown_book(posting: &Posting, books: i32) -> bool {
+    touched_books(posting).any(|book| !(FIRST_BOOK..=books).contains(&book))
+}
+
+/// The books of the accounts of a posting, and of the transfers that it reverses or completes.
+fn touched_books(posting: &Posting) -> impl Iterator<Item = i32> {
+    let books = |leg: &Leg| [leg_book(leg), other_book(leg), leg.linked.map(book_of)];
+    posting.legs.iter().flat_map(books).flatten()
 }
 
 /// The book of the account that a leg takes money from, or else of the account that gets it.
@@ -120,6 +133,8 @@ mod tests {
         assert_eq!(book_of_account(AccountId(7)), Some(1));
         assert_eq!(book_of(first_seal(BOOKS_MAX) + 1), BOOKS_MAX);
         assert_eq!(book_of(first_seal(2) - 1), 1);
+        assert_eq!([1, 2, 3, 4].map(|number| book_of(id_of(number, 3))), [1, 2, 3, 1]);
+        assert_eq!(id_of(4, 1), 4);
     }
 
     #[test]
@@ -138,6 +153,10 @@ mod tests {
         assert_eq!(placement(&[pay(other, one)], 1), Placement::One(1));
         let refund = Leg { linked: Some(9), ..pay(other, world) };
         assert_eq!(placement(&[refund], 2), cross_book(2));
-        assert_eq!(placement(&[pay(world, AccountId(first_seal(3) + 1))], 2), Placement::One(1));
+        let unknown = |books| {
+            let legs = vec![pay(world, AccountId(first_seal(3) + 1))];
+            touches_unknown_book(&Posting { legs, ..Posting::default() }, books)
+        };
+        assert_eq!([1, 2, 3].map(unknown), [true, true, false]);
     }
 }

@@ -33,7 +33,7 @@ pub enum StartError {
     NoBook(i32),
     /// A process that does not know a book would take its accounts for those of another book.
     #[error(
-        "the database has {found} books and this process would write {expected}; use a version of revwallet for {found} books"
+        "the database has {found} books instead of {expected}: another process has just changed them; start this process again"
     )]
     Books { found: i32, expected: i32 },
 }

@@ -57,7 +57,8 @@ use crate::error::Error;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use self::book::book_of;
+use self::account::AccountId;
+use self::book::{book_of, touches_unknown_book};
 use self::companion::CompanionKind;
 use self::decide::Rules;
 use self::leader::{LeaderHandle, OwnWriter};
@@ -96,6 +97,7 @@ pub struct LedgerOptions {
 #[derive(Clone)]
 pub struct Ledger {
     queues: WriterQueues,
+    books: i32,
     leader: Option<LeaderHandle>,
     admission: Admission,
     pool: PgPool,
@@ -116,7 +118,19 @@ impl Ledger {
             LeaderHandle::start(&options, candidacy, own_writer, tasks)
         };
         let leader = options.candidacy.clone().map(start);
-        Ok(Self { queues, leader, admission, pool: options.pool, metrics })
+        let books = settings.books;
+        Ok(Self { queues, books, leader, admission, pool: options.pool, metrics })
+    }
+
+    /// Number of books.
+    pub fn books(&self) -> i32 {
+        self.books
+    }
+
+    /// Returns the account with this number, in the book that it belongs to. Consecutive numbers belong to different
+    /// books, so that all books get the same number of accounts.
+    pub fn spread(&self, number: i64) -> AccountId {
+        AccountId(book::id_of(number, self.books))
     }
 
     /// Writes a posting, and returns once it is durable. Dropping the future does not cancel the posting.
@@ -161,6 +175,7 @@ impl Ledger {
         posting: Posting,
         span: Span,
     ) -> Result<oneshot::Receiver<PostReply>, PostError> {
+        self.require_known_books(&posting)?;
         // Admits the posting before choosing its queue: the forwarder starts to send postings to the leader only once
         // this process's own writer has no admitted posting left.
         let (item, reply) = self.admission.admit(posting, span)?;
@@ -173,9 +188,21 @@ impl Ledger {
 
     /// Queues a posting for this process's own writer, even if another process leads.
     fn enqueue_own(&self, posting: Posting) -> Result<oneshot::Receiver<PostReply>, PostError> {
+        self.require_known_books(&posting)?;
         let (item, reply) = self.admission.admit(posting, Span::none())?;
         self.send(self.queues.queue_of(&item.posting), item)?;
         Ok(reply)
+    }
+
+    /// Returns an error if the posting is for a book that another process created after this process started.
+    fn require_known_books(&self, posting: &Posting) -> Result<(), PostError> {
+        if touches_unknown_book(posting, self.books) {
+            tracing::warn!(
+                "this process started before a book was created, and cannot write to it; restart this process"
+            );
+            return Err(PostError::Unavailable);
+        }
+        Ok(())
     }
 
     fn send(
@@ -236,7 +263,7 @@ impl Ledger {
             let posted = sql::find_posted(&mut db, book, key.hash, first_seq, last_seq).await?;
             // Checked after the read, because an operator may have begun to archive these transfers meanwhile. Some
             // rows of an archived posting may still be stored, but not everything else that the caller reads.
-            read::require_in_book(&mut db, book, first_seq).await?;
+            read::require_in_book(&mut db, first_seq).await?;
             let Some(mut posted) = posted else { return Ok(None) };
             replay::complete(&mut db, &mut posted).await?;
             Ok(Some(posted))

@@ -25,7 +25,7 @@ pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Resu
             let index = usize::try_from(copy.home - posted.first_seq).unwrap_or(usize::MAX);
             let Some(row) = posted.rows.get_mut(index) else { continue };
             // Asked after the read, because an archive may have begun.
-            read::require_in_book(db, copy.book, copy.seq).await?;
+            read::require_in_book(db, copy.seq).await?;
             if let Some(balance) = copy.debit_balance
                 && book_of_account(row.debit) == Some(copy.book)
             {
@@ -47,7 +47,7 @@ pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Resu
         let owners: Vec<AccountId> =
             owners.iter().copied().filter(|id| book_of_account(*id) == Some(book)).collect();
         let holds: Vec<AccountId> = owners.iter().filter_map(|id| id.hold()).collect();
-        let held = read::balances(db, book, &holds, end).await?;
+        let held = read::balances(db, &holds, end).await?;
         posted.held.extend(owners.into_iter().zip(held).filter(|(_, held)| held.0 > 0));
     }
     Ok(())

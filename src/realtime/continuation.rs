@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
-use super::position::BookPosition;
+use super::position::{BookPosition, SealedPosition};
 use crate::error::{Error, Result};
 use crate::ledger::tail::PositionFacts;
 
@@ -59,6 +59,7 @@ impl Hub {
         let position = after
             .parse::<BookPosition>()
             .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
+        let position = position.with_books(self.tail().books());
         if self.checked.contain(&position) {
             return Ok(position);
         }
@@ -67,12 +68,14 @@ impl Hub {
         if self.checked.contain(&position) {
             return Ok(position);
         }
-        let facts = self.tail().position_facts(position.seq, self.retention).await?;
-        if let Some(reason) = obstacle(&position, &facts) {
-            self.metrics().wallet_ws_replays_total.with(["unrecoverable"]).increment(1);
-            return Err(Error::Unrecoverable { reason, position: facts.now });
+        for book in &position.books {
+            let facts = self.tail().position_facts(book.seq, self.retention).await?;
+            if let Some(reason) = obstacle(&position, book, &facts) {
+                self.metrics().wallet_ws_replays_total.with(["unrecoverable"]).increment(1);
+                return Err(Error::Unrecoverable { reason, position: facts.now });
+            }
         }
-        self.checked.add(position);
+        self.checked.add(position.clone());
         Ok(position)
     }
 }
@@ -85,13 +88,26 @@ impl Hub {
             return Ok(position);
         }
         let _permit = self.checked.reads.acquire().await;
+        Ok(self.database_position().await?.with_books(self.tail().books()))
+    }
+
+    /// Returns the position of everything that the database has.
+    pub(super) async fn database_position(&self) -> Result<BookPosition> {
         let facts = self.tail().position_facts(0, self.retention).await?;
-        facts.now.parse().map_err(|_| Error::Overloaded)
+        facts
+            .now
+            .parse()
+            .map_err(|_| Error::Internal(anyhow::anyhow!("the database has no position")))
     }
 }
 
-/// Returns the reason why a client cannot continue from a position without missing events, or `None` if it can.
-fn obstacle(position: &BookPosition, facts: &PositionFacts) -> Option<&'static str> {
+/// Returns the reason why a client cannot continue from a position without missing events of a book, or `None` if it
+/// can.
+fn obstacle(
+    position: &BookPosition,
+    book: &SealedPosition,
+    facts: &PositionFacts,
+) -> Option<&'static str> {
     let Ok(now) = facts.now.parse::<BookPosition>() else {
         return Some("the database has no position");
     };
@@ -100,7 +116,7 @@ fn obstacle(position: &BookPosition, facts: &PositionFacts) -> Option<&'static s
         Some("the position belongs to another installation, or to a time before a restore")
     } else if batch.is_none() || position.event.seq > now.event.seq {
         Some("the position is ahead of the book")
-    } else if batch != Some(&position.batch[..]) {
+    } else if batch != Some(&book.batch[..]) {
         Some("the transfers before the position were lost in a failover")
     } else if facts.is_expired || position.event.seq <= facts.pruned_xid {
         Some("the position is older than --event-retention")

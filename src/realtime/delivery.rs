@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::message::{Message, Viewer};
 use super::position::BookPosition;
+use crate::ledger::book::book_of;
 
 /// Format of the frames that a client receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,8 @@ pub(super) enum FrameFormat {
 /// Source of a delivery: the ledger, or the table of events that move no money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeliverySource {
-    Book,
+    /// The transfer with this sequence number.
+    Book(i64),
     Events,
 }
 
@@ -72,7 +74,7 @@ impl Delivery {
     /// Whether a subscriber that has received everything up to `position` has not received this delivery.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
-            DeliverySource::Book => self.position.seq > position.seq,
+            DeliverySource::Book(seq) => seq > position.seq(book_of(seq)),
             DeliverySource::Events => self.position.event > position.event,
         }
     }
@@ -88,9 +90,9 @@ impl Delivery {
     pub(super) fn frame(
         &self,
         format: FrameFormat,
-        position: BookPosition,
+        position: &BookPosition,
     ) -> (BookPosition, Option<Utf8Bytes>) {
-        let after = position.join(self.position);
+        let after = self.position.clone().join(position);
         let frame = match format {
             FrameFormat::NewMessage => {
                 self.new_message.get_or_init(|| self.encode_new_message()).clone()
@@ -100,11 +102,11 @@ impl Delivery {
                 Some(self.data.get_or_init(encode).clone())
             }
             FrameFormat::Event if after == self.position => {
-                Some(self.event.get_or_init(|| self.encode_event(after)).clone())
+                Some(self.event.get_or_init(|| self.encode_event(&after)).clone())
             }
             // In the other source, the subscriber is ahead of this process, because it was connected to another process
             // before.
-            FrameFormat::Event => Some(self.encode_event(after)),
+            FrameFormat::Event => Some(self.encode_event(&after)),
         };
         (after, frame)
     }
@@ -117,7 +119,7 @@ impl Delivery {
         size_of::<Self>() + topic.len() + kind.len() + 2 * (data.get().len() + text) + 200
     }
 
-    fn encode_event(&self, position: BookPosition) -> Utf8Bytes {
+    fn encode_event(&self, position: &BookPosition) -> Utf8Bytes {
         let frame = EventFrame {
             topic: &self.message.topic,
             position: position.to_string(),

@@ -7,7 +7,6 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::BOOK;
 use super::message::{Audience, Message};
 use crate::error::{Error, Result};
 use crate::ledger::tail::{self, BookEvent, EventToAppend};
@@ -59,7 +58,7 @@ pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Resu
         body,
         trace_id: event.trace,
     });
-    Ok(tail::append_events(db, BOOK, &events.collect::<Vec<_>>()).await?)
+    Ok(tail::append_events(db, &events.collect::<Vec<_>>()).await?)
 }
 
 /// Converts an event to a message. Returns `None` if the body is not JSON, which the database does not allow.

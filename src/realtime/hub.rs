@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_all;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use super::continuation::CheckedPositions;
@@ -20,6 +21,7 @@ use super::outbox::{Outbox, SubscriptionId};
 use super::position::BookPosition;
 use super::topic::{Subscriber, TopicState};
 use crate::error::{Error, Result};
+use crate::ledger::book::FIRST_BOOK;
 use crate::ledger::tail::{
     BookEvent, Events, LiveReader, SealedRow, SealedTransfers, Segment, Tail,
 };
@@ -98,9 +100,9 @@ impl HubParts {
     }
 }
 
-/// The readers of the ledger and of the event table.
+/// The readers of the books and of the event table.
 struct Readers {
-    book: LiveReader<SealedTransfers>,
+    books: Vec<LiveReader<SealedTransfers>>,
     events: LiveReader<Events>,
 }
 
@@ -159,11 +161,14 @@ impl Hub {
 
     /// Follows the ledger and the event table until the hub is no longer needed.
     async fn follow(&self) -> Result<()> {
-        let Readers { mut book, mut events } = self.open_readers().await?;
+        let Readers { mut books, mut events } = self.open_readers().await?;
         self.is_following.send_replace(true);
         loop {
+            // The first of several ready books is read, so each is the first in turn.
+            books.rotate_left(1);
+            let next = select_all(books.iter_mut().map(|book| Box::pin(book.next())));
             tokio::select! {
-                segment = book.next() => match segment {
+                (segment, _, _) = next => match segment {
                     Some(segment) => self.deliver_transfers(&segment).await,
                     None => return Ok(()),
                 },
@@ -185,29 +190,35 @@ impl Hub {
 
     /// Starts readers at the current ends of the ledger and the event table, and stores the position of these ends.
     async fn open_readers(&self) -> Result<Readers> {
-        let (book, events) =
-            (self.tail.live_sealed(None).await?, self.tail.live_events(None).await?);
-        let seq = book.position().seq;
-        let facts = self.tail.position_facts(seq, self.retention).await?;
-        let position = parse(&facts.now)?.after_transfer(seq, facts.batch.as_deref().unwrap_or(""));
+        let mut books = Vec::new();
+        for book in FIRST_BOOK..=self.tail.books() {
+            books.push(self.tail.live_transfers(book, None).await?);
+        }
+        let events = self.tail.live_events().await?;
+        let mut position = self.database_position().await?.with_books(self.tail.books());
+        for book in &books {
+            let seq = book.position().seq;
+            let facts = self.tail.position_facts(seq, self.retention).await?;
+            position = position.after_transfer(seq, facts.batch.as_deref().unwrap_or(""));
+        }
         let mut index = self.index.lock().await;
         index.position = Some(BookPosition { event: events.position(), ..position });
         index.revoked_at = Some(Instant::now());
         drop(index);
-        Ok(Readers { book, events })
+        Ok(Readers { books, events })
     }
 
     async fn deliver_transfers(&self, segment: &Segment<SealedRow>) {
         let mut index = self.index.lock().await;
         let mut messages = self.translate(&segment.items, &index.wanted).await;
         messages.sort_by_key(|(row, _)| *row);
-        let Some(from) = index.position else { return };
+        let Some(from) = index.position.clone() else { return };
         let deliveries = messages.into_iter().filter_map(|(row, message)| {
             let SealedRow { row, batch } = segment.items.get(row)?;
-            let position = from.after_transfer(row.seq, batch);
-            Some(Delivery::new(position, DeliverySource::Book, message))
+            let position = from.clone().after_transfer(row.seq, batch);
+            Some(Delivery::new(position, DeliverySource::Book(row.seq), message))
         });
-        Self::deliver(&mut index, from, deliveries);
+        Self::deliver(&mut index, &from, deliveries);
         if let Some(last) = segment.items.last() {
             index.position = Some(from.after_transfer(segment.until.seq, &last.batch));
         }
@@ -215,7 +226,7 @@ impl Hub {
 
     async fn deliver_events(&self, segment: &Segment<BookEvent>) {
         let mut index = self.index.lock().await;
-        let Some(from) = index.position else { return };
+        let Some(from) = index.position.clone() else { return };
         for revoked in segment.items.iter().filter(|event| event.topic == REVOCATIONS) {
             revoke(&mut index, &revoked.body);
         }
@@ -223,14 +234,14 @@ impl Hub {
             .items
             .iter()
             .filter(|event| index.topics.contains_key(event.topic.as_str()))
-            .filter_map(|event| delivery_of(event, from))
+            .filter_map(|event| delivery_of(event, &from))
             .collect();
-        Self::deliver(&mut index, from, deliveries.into_iter());
+        Self::deliver(&mut index, &from, deliveries.into_iter());
         index.position = Some(BookPosition { event: segment.until, ..from });
     }
 
     /// Pushes deliveries to the subscribers of their topics, then wakes the sessions of these topics.
-    fn deliver(index: &mut Index, from: BookPosition, deliveries: impl Iterator<Item = Delivery>) {
+    fn deliver(index: &mut Index, from: &BookPosition, deliveries: impl Iterator<Item = Delivery>) {
         let mut touched = Wanted::new();
         for delivery in deliveries {
             let Some((name, _)) = index.topics.get_key_value(&*delivery.message.topic) else {
@@ -297,15 +308,15 @@ impl Hub {
         &self,
         topic: &Topic,
         mut subscriber: NewSubscriber,
-        after: Option<BookPosition>,
+        after: Option<&BookPosition>,
         acknowledge: impl FnOnce(&Outbox),
     ) -> Result<()> {
         let mut index = self.following_index().await?;
-        let position = index.position.ok_or(Error::Overloaded)?;
+        let position = index.position.clone().ok_or(Error::Overloaded)?;
         let Index { topics, wanted, .. } = &mut *index;
         let state = topics.entry(Arc::clone(&topic.name)).or_insert_with(|| {
             wanted.insert(Arc::clone(&topic.name));
-            TopicState::new(position)
+            TopicState::new(position.clone())
         });
         acknowledge(&subscriber.outbox);
         subscriber.outbox.wake();
@@ -318,7 +329,7 @@ impl Hub {
 
     /// Returns the position up to which the hub has delivered everything, or `None` if the hub is not running.
     pub(super) async fn position(&self) -> Option<BookPosition> {
-        self.index.lock().await.position
+        self.index.lock().await.position.clone()
     }
 
     /// Locks the index while the hub is running. If the hub is not running, starts it and waits for it.
@@ -374,12 +385,8 @@ impl NewSubscriber {
 }
 
 /// Creates the delivery of an event. `from` is the hub's position in the ledger.
-pub(super) fn delivery_of(event: &BookEvent, from: BookPosition) -> Option<Delivery> {
-    let position = BookPosition { event: event.position, ..from };
+pub(super) fn delivery_of(event: &BookEvent, from: &BookPosition) -> Option<Delivery> {
+    let position = BookPosition { event: event.position, ..from.clone() };
     let message = event::message_of(event)?;
     Some(Delivery::new(position, DeliverySource::Events, message))
-}
-
-fn parse(text: &str) -> Result<BookPosition> {
-    text.parse().map_err(|_| Error::Internal(anyhow::anyhow!("the database has no position")))
 }

@@ -62,9 +62,6 @@ pub use self::position::BookPosition;
 pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
-/// Id of the ledger that the hub follows.
-const BOOK: i32 = 1;
-
 /// Interval at which the metric of the queued bytes is updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 

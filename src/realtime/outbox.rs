@@ -29,7 +29,7 @@ pub(super) struct Outgoing {
     pub event: Option<OutgoingEvent>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct OutgoingEvent {
     pub subscription: SubscriptionId,
     /// Position of the subscription after the client has received this event.
@@ -171,7 +171,7 @@ impl Outbox {
     /// Removes all frames of a subscription that has ended.
     pub(super) fn forget(&self, subscription: SubscriptionId) {
         self.retain(|outgoing| {
-            outgoing.event.is_none_or(|event| event.subscription != subscription)
+            outgoing.event.as_ref().is_none_or(|event| event.subscription != subscription)
         });
         self.lock().behind.retain(|(id, _)| *id != subscription);
     }
@@ -181,7 +181,7 @@ impl Outbox {
         self.lock().is_closed = true;
         let mut unsent = Vec::new();
         self.retain(|outgoing| {
-            unsent.extend(outgoing.event.map(|event| event.subscription));
+            unsent.extend(outgoing.event.as_ref().map(|event| event.subscription));
             false
         });
         unsent.sort_unstable();

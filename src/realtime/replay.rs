@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::BOOK;
 use super::delivery::{Delivery, DeliverySource};
 use super::feed::{Topic, TopicTransfers, Wanted};
 use super::hub::{Hub, NewSubscriber, delivery_of};
@@ -14,13 +13,14 @@ use super::position::BookPosition;
 use super::topic::{RECENT_BYTES_MAX, TopicState};
 use crate::error::{Error, Result};
 use crate::ledger::account::AccountId;
-use crate::ledger::tail::{Position, SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
+use crate::ledger::book::{FIRST_BOOK, book_of_account};
+use crate::ledger::tail::{SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
 /// Maximum number of transfers, and of events, that are read from the database at once.
 const PAGE_MAX: i64 = 250;
 
 /// Result of a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
     /// The subscription is up to date, and receives further events as they happen.
     Live,
@@ -47,32 +47,32 @@ impl Hub {
             let (since, reading) = {
                 let mut index = self.lock().await;
                 let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
-                if position.covers(&state.since()) {
+                if position.covers(state.since()) {
                     self.metrics().wallet_ws_replays_total.with(["memory"]).increment(1);
-                    return Ok(catch_up(state, &mut subscriber, position));
+                    return Ok(catch_up(state, &mut subscriber, &position));
                 }
-                (state.since(), Arc::clone(&state.reading))
+                (state.since().clone(), Arc::clone(&state.reading))
             };
             let reading = reading.lock().await;
             {
                 let index = self.lock().await;
                 let state = index.topics.get(&topic.name).ok_or(Error::Overloaded)?;
-                if state.since() != since {
+                if *state.since() != since {
                     continue;
                 }
             }
             self.metrics().wallet_ws_replays_total.with(["database"]).increment(1);
-            let page = self.read_pages(topic, position, since).await?;
+            let page = self.read_pages(topic, &position, &since).await?;
             if page.until.covers(&since) {
                 let mut index = self.lock().await;
                 let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
-                if state.extend_back(position, since, &page.deliveries) {
+                if state.extend_back(position.clone(), &since, &page.deliveries) {
                     continue;
                 }
             }
             drop(reading);
             // The page is too old to be added to the recent events, so it is sent only to this subscriber.
-            let mut behind = subscriber.at(position);
+            let mut behind = subscriber.at(position.clone());
             for delivery in &page.deliveries {
                 if behind.push(delivery, false) != Pushed::Queued {
                     behind.outbox.wake();
@@ -80,7 +80,7 @@ impl Hub {
                 }
             }
             behind.outbox.wake();
-            position = position.join(page.until);
+            position = position.join(&page.until);
         }
     }
 
@@ -89,13 +89,13 @@ impl Hub {
     async fn read_pages(
         &self,
         topic: &Topic,
-        after: BookPosition,
-        until: BookPosition,
+        after: &BookPosition,
+        until: &BookPosition,
     ) -> Result<Page> {
-        let mut all = Page { deliveries: Vec::new(), until: after };
+        let mut all = Page { deliveries: Vec::new(), until: after.clone() };
         let mut bytes = 0;
-        while !all.until.covers(&until) && bytes <= RECENT_BYTES_MAX {
-            let page = self.read(topic, all.until, until).await?;
+        while !all.until.covers(until) && bytes <= RECENT_BYTES_MAX {
+            let page = self.read(topic, &all.until, until).await?;
             bytes += page.deliveries.iter().map(|delivery| delivery.bytes()).sum::<usize>();
             all.deliveries.extend(page.deliveries);
             all.until = page.until;
@@ -112,57 +112,88 @@ impl Hub {
         }
     }
 
-    /// Reads at most a page of the events of a topic after the position `after`.
-    async fn read(&self, topic: &Topic, after: BookPosition, until: BookPosition) -> Result<Page> {
-        let pool = &self.tail().book().pool;
+    /// Reads the events of a topic after the position `after`, at most a page of each book and of the event table.
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: &BookPosition,
+        until: &BookPosition,
+    ) -> Result<Page> {
         let found = self.found_accounts(topic).await?;
-        let (rows, events) = {
-            let mut db = Box::pin(pool.acquire()).await?;
-            let (first, last) = (after.seq, until.seq);
-            let accounts = match &topic.transfers {
-                TopicTransfers::OfAccounts(accounts) => accounts,
-                TopicTransfers::None | TopicTransfers::Any | TopicTransfers::OfFoundAccounts => {
-                    &found
-                }
-            };
-            let rows = if matches!(topic.transfers, TopicTransfers::Any) {
-                sealed_rows(&mut db, BOOK, first, last, PAGE_MAX).await?
-            } else if accounts.is_empty() {
-                Vec::new()
-            } else {
-                rows_of_accounts(&mut db, BOOK, accounts, first, last, PAGE_MAX).await?
-            };
-            let bounds = (after.event, until.event);
-            (rows, events_of_topic(&mut db, BOOK, &topic.name, bounds, PAGE_MAX).await?)
+        let accounts = match &topic.transfers {
+            TopicTransfers::OfAccounts(accounts) => accounts,
+            TopicTransfers::None | TopicTransfers::Any | TopicTransfers::OfFoundAccounts => &found,
         };
-        let mut reached = after.join(until);
-        let rows = if is_full(&rows) {
-            // The page may have only some rows of its last transfer. They are removed here, and come with the next
-            // page.
-            let rows = without_last_transfer(rows);
-            reached = after_rows(&rows, reached);
-            rows
+        let mut reached = after.clone();
+        let mut deliveries = Vec::new();
+        for book in FIRST_BOOK..=self.tail().books() {
+            let bounds = (after.seq(book), until.seq(book));
+            let rows = self.read_rows(topic, book, accounts, bounds).await?;
+            reached = self.deliveries_of(topic, rows, reached, until, book, &mut deliveries).await;
+        }
+        let bounds = (after.event, until.event);
+        let events = {
+            let mut db = Box::pin(self.tail().pool().acquire()).await?;
+            events_of_topic(&mut db, &topic.name, bounds, PAGE_MAX).await?
+        };
+        // The events are placed after all transfers of the page. Only the order within each source matters to clients.
+        deliveries
+            .extend(events.iter().filter_map(|event| delivery_of(event, &reached)).map(Arc::new));
+        reached.event = match events.last() {
+            Some(last) if is_full(&events) => last.position,
+            _ => after.event.max(until.event),
+        };
+        Ok(Page { deliveries, until: reached })
+    }
+
+    /// Reads at most a page of the transfers of a topic in a book.
+    async fn read_rows(
+        &self,
+        topic: &Topic,
+        book: i32,
+        accounts: &[AccountId],
+        (after, last): (i64, i64),
+    ) -> Result<Vec<SealedRow>> {
+        let own = accounts.iter().copied().filter(|id| book_of_account(*id) == Some(book));
+        let own: Vec<AccountId> = own.collect();
+        let is_any = matches!(topic.transfers, TopicTransfers::Any);
+        if last <= after || (own.is_empty() && !is_any) {
+            return Ok(Vec::new());
+        }
+        let mut db = Box::pin(self.tail().pool().acquire()).await?;
+        Ok(if is_any {
+            sealed_rows(&mut db, book, after, last, PAGE_MAX).await?
         } else {
-            rows
-        };
+            rows_of_accounts(&mut db, book, &own, after, last, PAGE_MAX).await?
+        })
+    }
+
+    /// Adds the deliveries of a page of rows of a book. Returns the position after them: `reached` is the position
+    /// before the page, and `until` the position up to which the page was read if it is not full.
+    async fn deliveries_of(
+        &self,
+        topic: &Topic,
+        rows: Vec<SealedRow>,
+        reached: BookPosition,
+        until: &BookPosition,
+        book: i32,
+        deliveries: &mut Vec<Arc<Delivery>>,
+    ) -> BookPosition {
+        let full = is_full(&rows);
+        // A full page may have only some rows of its last transfer. They are removed here, and come with the next page.
+        let rows = if full { without_last_transfer(rows) } else { rows };
         let wanted = Wanted::from([Arc::clone(&topic.name)]);
         let mut messages = self.translate(&rows, &wanted).await;
         messages.sort_by_key(|(row, _)| *row);
-        let from = BookPosition { event: after.event, ..until };
-        let transfers = messages.into_iter().filter_map(|(row, message)| {
+        deliveries.extend(messages.into_iter().filter_map(|(row, message)| {
             let SealedRow { row, batch } = rows.get(row)?;
-            let position = from.after_transfer(row.seq, batch);
-            Some(Arc::new(Delivery::new(position, DeliverySource::Book, message)))
-        });
-        let mut deliveries: Vec<Arc<Delivery>> = transfers.collect();
-        if is_full(&events) {
-            let event = events.last().map_or(Position::default(), |event| event.position);
-            reached.event = event;
+            let position = reached.clone().after_transfer(row.seq, batch);
+            Some(Arc::new(Delivery::new(position, DeliverySource::Book(row.seq), message)))
+        }));
+        match rows.last() {
+            Some(last) if full => reached.after_transfer(last.row.seq, &last.batch),
+            _ => reached.join_book(until, book),
         }
-        // The events are placed after all transfers of the page. Only the order within each source matters to clients.
-        let events = events.iter().filter_map(|event| delivery_of(event, reached));
-        deliveries.extend(events.map(Arc::new));
-        Ok(Page { deliveries, until: reached })
     }
 }
 
@@ -173,15 +204,10 @@ fn is_full<T>(items: &[T]) -> bool {
 /// Removes the rows of the last transfer, unless it is the only transfer.
 fn without_last_transfer(mut rows: Vec<SealedRow>) -> Vec<SealedRow> {
     let Some(last) = rows.last().map(|last| last.row.transfer_id()) else { return rows };
-    let keep = rows.partition_point(|row| row.row.transfer_id() < last);
-    if keep > 0 {
-        rows.truncate(keep);
+    if let Some(before) = rows.iter().rposition(|row| row.row.transfer_id() != last) {
+        rows.truncate(before + 1);
     }
     rows
-}
-
-fn after_rows(rows: &[SealedRow], reached: BookPosition) -> BookPosition {
-    rows.last().map_or(reached, |last| reached.after_transfer(last.row.seq, &last.batch))
 }
 
 /// Pushes the recent events after a position to a subscriber. If all of them fit into the outbox, the subscription is
@@ -189,9 +215,9 @@ fn after_rows(rows: &[SealedRow], reached: BookPosition) -> BookPosition {
 fn catch_up(
     state: &mut TopicState,
     subscriber: &mut NewSubscriber,
-    position: BookPosition,
+    position: &BookPosition,
 ) -> Progress {
-    let mut behind = subscriber.at(position);
+    let mut behind = subscriber.at(position.clone());
     for delivery in state.after(position) {
         if behind.push(delivery, false) != Pushed::Queued {
             behind.outbox.wake();

@@ -5,7 +5,6 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::BOOK;
 use crate::ledger::tail::{self, Tail};
 
 /// Interval at which old events are deleted.
@@ -36,9 +35,9 @@ pub async fn run(
 pub async fn prune(tail: &Tail, retention: Duration) -> sqlx::Result<i64> {
     let mut total = 0;
     loop {
-        let mut db = tail.book().pool.acquire().await?;
+        let mut db = tail.pool().acquire().await?;
         let before = OffsetDateTime::now_utc() - retention;
-        let deleted = tail::prune_events(&mut db, BOOK, before, EVENTS_MAX).await?;
+        let deleted = tail::prune_events(&mut db, before, EVENTS_MAX).await?;
         total += deleted;
         if deleted == 0 {
             return Ok(total);

@@ -33,12 +33,13 @@ impl Subscriber {
         if !delivery.is_after(&self.position) {
             return Pushed::Queued;
         }
-        let (position, frame) = delivery.frame(self.format, self.position);
+        let (position, frame) = delivery.frame(self.format, &self.position);
         let is_for = |_: &Utf8Bytes| delivery.is_for(self.viewer, self.player.as_deref());
         let pushed = match frame.filter(is_for) {
             Some(frame) => {
                 let committed_at = delivery.message.at;
                 let subscription = self.id;
+                let position = position.clone();
                 let event = OutgoingEvent { subscription, position, committed_at, is_live };
                 self.outbox.push(frame, event)
             }
@@ -79,8 +80,8 @@ impl TopicState {
         }
     }
 
-    pub(super) fn since(&self) -> BookPosition {
-        self.since
+    pub(super) fn since(&self) -> &BookPosition {
+        &self.since
     }
 
     pub(super) fn has_subscribers(&self) -> bool {
@@ -88,19 +89,19 @@ impl TopicState {
     }
 
     /// Returns the recent events after a position, which must not be earlier than `since`.
-    pub(super) fn after(&self, position: BookPosition) -> impl Iterator<Item = &Arc<Delivery>> {
-        self.recent.iter().filter(move |delivery| delivery.is_after(&position))
+    pub(super) fn after(&self, position: &BookPosition) -> impl Iterator<Item = &Arc<Delivery>> {
+        self.recent.iter().filter(move |delivery| delivery.is_after(position))
     }
 
     /// Pushes an event to every live subscriber. A subscriber whose outbox is full falls behind. All live subscribers
     /// have received everything up to `from`.
-    pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: BookPosition) {
+    pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: &BookPosition) {
         let Self { live, behind, .. } = self;
         live.retain_mut(|subscriber| match subscriber.push(delivery, true) {
             Pushed::Queued => true,
             Pushed::Closed => false,
             Pushed::Full => {
-                let position = subscriber.position.join(from);
+                let position = subscriber.position.clone().join(from);
                 subscriber.outbox.fall_behind(subscriber.id, position);
                 behind.push((Arc::clone(&subscriber.outbox), subscriber.id));
                 false
@@ -115,7 +116,7 @@ impl TopicState {
         while self.recent_bytes > RECENT_BYTES_MAX {
             let Some(oldest) = self.recent.pop_front() else { break };
             self.recent_bytes -= oldest.bytes();
-            self.since = self.since.join(oldest.position);
+            self.since = self.since.clone().join(&oldest.position);
         }
     }
 
@@ -124,11 +125,11 @@ impl TopicState {
     pub(super) fn extend_back(
         &mut self,
         since: BookPosition,
-        until: BookPosition,
+        until: &BookPosition,
         older: &[Arc<Delivery>],
     ) -> bool {
         let bytes: usize = older.iter().map(|delivery| delivery.bytes()).sum();
-        if until != self.since || self.recent_bytes + bytes > RECENT_BYTES_MAX {
+        if *until != self.since || self.recent_bytes + bytes > RECENT_BYTES_MAX {
             return false;
         }
         for delivery in older.iter().rev() {

@@ -82,7 +82,7 @@ impl Realtime {
             topic,
             outbox: Arc::new(outbox),
             taken: VecDeque::new(),
-            behind: Some(after),
+            behind: Some(after.clone()),
             _permit: permit,
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
@@ -95,7 +95,7 @@ impl Realtime {
             }
         }
         let subscriber = watch.subscriber();
-        self.hub.subscribe(&watch.topic, subscriber, Some(after), |_outbox| {}).await?;
+        self.hub.subscribe(&watch.topic, subscriber, Some(&after), |_outbox| {}).await?;
         Ok(watch)
     }
 }
@@ -154,14 +154,14 @@ impl Watch {
                 self.realtime.metrics.wallet_ws_dropped_total.with(["revoked"]).increment(1);
                 return Err(Error::Unauthenticated(CredentialFault::Invalid));
             }
-            if let Some((_, position)) = behind.last() {
-                self.behind = Some(*position);
+            if let Some((_, position)) = behind.into_iter().next_back() {
+                self.behind = Some(position);
             }
             let mut batch = Vec::new();
             self.outbox.take(BATCH_BYTES, &mut batch);
             if !batch.is_empty() {
                 self.taken.extend(batch);
-            } else if let Some(position) = self.behind {
+            } else if let Some(position) = self.behind.clone() {
                 self.catch_up(position).await;
             } else {
                 self.outbox.woken().await;

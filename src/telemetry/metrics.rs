@@ -181,7 +181,7 @@ metrics! {
     gauge wallet_ledger_partition_size_transfers;
 
     /// Number of transfers or events that a durable reader of the ledger has not read yet.
-    gauge wallet_book_reader_lag_transfers {reader};
+    gauge wallet_book_reader_lag_transfers {reader, book};
     /// Steps of a durable reader of the book, by outcome.
     counter wallet_book_reader_steps_total {reader, outcome};
     /// Reads of new transfers from the database, by origin: the hub for all live readers, or a single reader that

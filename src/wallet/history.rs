@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::read::{WalletBalance, balance_at};
-use super::{BOOK, WalletRecord, Wallets};
+use super::{WalletRecord, Wallets};
 use crate::auth::Caller;
 use crate::error::Result;
 use crate::ids::WalletId;
@@ -36,11 +36,11 @@ impl Wallets {
         let mut db = self.db.snapshot("wallet.history").await?;
         let (from, before) = match (query.from, query.to) {
             (None, None) => (0, read::END),
-            (from, to) => seqs_between(&mut db, from, to).await?,
+            (from, to) => seqs_between(&mut db, id, from, to).await?,
         };
         let before = query.before_seq.map_or(before, |last| last.min(before));
         let range = HistoryRange { from, before, oldest_first: false, limit: query.limit };
-        Ok((record, read::history(&mut db, BOOK, id.into(), range).await?))
+        Ok((record, read::history(&mut db, id.into(), range).await?))
     }
 
     /// Returns the statement of a wallet between two moments, whose entries are not read yet.
@@ -53,11 +53,11 @@ impl Wallets {
     ) -> Result<Statement> {
         let record = self.visible_record(caller, id).await?;
         let to = match to {
-            Some(to) => Some(to.min(self.settled_until().await?)),
+            Some(to) => Some(to.min(self.settled_until(id).await?)),
             None => None,
         };
         let mut db = self.db.fresh_snapshot("wallet.statement").await?;
-        let (from, before) = seqs_between(&mut db, from, to).await?;
+        let (from, before) = seqs_between(&mut db, id, from, to).await?;
         let opening = balance_at(&mut db, id, Arc::clone(&record), from - 1).await?;
         let closing = balance_at(&mut db, id, Arc::clone(&record), before.max(from) - 1).await?;
         drop(db);
@@ -90,11 +90,11 @@ impl Statement {
         }
         let mut db = self.wallets.db.acquire("wallet.history").await?;
         let HistoryPage { entries, archived_before } =
-            read::history(&mut db, BOOK, self.id.into(), self.range).await?;
+            read::history(&mut db, self.id.into(), self.range).await?;
         if archived_before.is_some() {
             // Entries were archived after the statement was begun. If they belong to it, the balances would not add up
             // without them.
-            read::require_in_book(&mut db, BOOK, self.range.from).await?;
+            read::require_history(&mut db, self.id.into(), self.range.from).await?;
         }
         match entries.last() {
             Some(last) if i64::try_from(entries.len()) == Ok(self.range.limit) => {
@@ -106,20 +106,21 @@ impl Statement {
     }
 }
 
-/// Returns the range of sequence numbers in the ledger between two moments: the first number in the range, and the
-/// first number after it.
+/// Returns the range of sequence numbers in the wallet's book between two moments: the first number in the range, and
+/// the first number after it.
 async fn seqs_between(
     db: &mut PgConnection,
+    id: WalletId,
     from: Option<OffsetDateTime>,
     to: Option<OffsetDateTime>,
 ) -> Result<(i64, i64)> {
     let from = match from {
-        Some(from) => read::seq_before(db, BOOK, from).await? + 1,
+        Some(from) => read::seq_before(db, id.into(), from).await? + 1,
         None => 0,
     };
     let before = match to {
-        Some(to) => read::seq_before(db, BOOK, to).await? + 1,
-        None => read::head(db, BOOK).await?.0 + 1,
+        Some(to) => read::seq_before(db, id.into(), to).await? + 1,
+        None => read::head_for(db, id.into()).await? + 1,
     };
     Ok((from, before))
 }

@@ -46,9 +46,6 @@ use self::main_wallet::MainWallet;
 
 pub use self::records::WalletRecord;
 
-/// Id of the book that contains all wallets. A database can contain several books, which are separate ledgers.
-const BOOK: i32 = 1;
-
 /// Companions of this module: SQL statements that commit in the same transaction as a posting.
 pub static COMPANIONS: [&CompanionKind; 9] = [
     &sql::OPENED,
@@ -215,6 +212,12 @@ impl Wallets {
         self.grafana_url.as_deref()
     }
 
+    /// Reserves and returns the id of a new wallet. Consecutive wallets are in different books.
+    async fn next_id(&self) -> Result<WalletId> {
+        let number = sql::next_number(&mut *self.db.acquire("wallet.next_id").await?).await?;
+        Ok(WalletId(self.ledger.spread(number).0))
+    }
+
     /// Opens a wallet. An initial deposit is part of the same posting, so that neither takes effect without the other.
     pub async fn open(&self, new: NewWallet<'_>, meta: RequestMeta<'_>) -> Result<Wallet> {
         let NewWallet { owner, currency, initial, user: holder } = new;
@@ -224,7 +227,7 @@ impl Wallets {
         {
             return Err(Error::field("/user", "there is no user with this id"));
         }
-        let id = sql::next_id(&mut *self.db.acquire("wallet.next_id").await?).await?;
+        let id = self.next_id().await?;
         let account = AccountId::from(id);
         let mut legs = vec![Leg::from(Action::Open { account, currency })];
         legs.extend(initial.map(|amount| Leg::from(deposit_to(account, currency, amount))));

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::access::Visibility;
-use super::{BOOK, WalletRecord, Wallets, nothing_posted, sql};
+use super::{WalletRecord, Wallets, nothing_posted, sql};
 use crate::auth::Caller;
 use crate::db::position;
 use crate::error::{Error, Result};
@@ -81,9 +81,9 @@ impl Wallets {
         if moment > OffsetDateTime::now_utc() {
             return Err(Error::field("?at", "must not be in the future"));
         }
-        let at = moment.min(self.settled_until().await?);
+        let at = moment.min(self.settled_until(id).await?);
         let mut db = self.db.fresh_snapshot("wallet.get").await?;
-        let seq = read::seq_at(&mut db, BOOK, at).await?;
+        let seq = read::seq_at(&mut db, id.into(), at).await?;
         let balance = balance_at(&mut db, id, record, seq).await?;
         Ok(WalletBalance { as_of: Some(AsOf { seq, at }), ..balance })
     }
@@ -98,12 +98,13 @@ impl Wallets {
         self.find_detail(id).await
     }
 
-    /// Returns the newest moment up to which the ledger is final: no transfer from before it can still be committed.
+    /// Returns the newest moment up to which the history of a wallet is final: no transfer from before it can still be
+    /// committed.
     ///
     /// A caller must read it before taking the snapshot for the response, because an earlier snapshot may lack a batch
     /// from before this moment.
-    pub(super) async fn settled_until(&self) -> Result<OffsetDateTime> {
-        read::settled_until(&mut *self.db.acquire("wallet.settled").await?, BOOK).await
+    pub(super) async fn settled_until(&self, id: WalletId) -> Result<OffsetDateTime> {
+        read::settled_until(&mut *self.db.acquire("wallet.settled").await?, id.into()).await
     }
 
     /// Returns a wallet with its balance and details, without checking whether the caller may see it.
@@ -114,7 +115,7 @@ impl Wallets {
         let row = sql::detail(&mut db, id)
             .await?
             .ok_or_else(|| Error::NotFound("wallet").of_wallet(id.0))?;
-        let state = read::state(&mut db, BOOK, id.into()).await?;
+        let state = read::state(&mut db, id.into()).await?;
         let sql::DetailRow { created_at, closed_at, label, metadata } = row;
         Ok((balance, WalletDetail { state, created_at, closed_at, label, metadata }))
     }
@@ -141,7 +142,7 @@ impl Wallets {
         let accounts = rows.iter().map(|row| AccountId::from(row.id));
         let holds = accounts.clone().map(|account| account.hold().unwrap_or(account));
         let accounts: Vec<AccountId> = accounts.chain(holds).collect();
-        let balances = read::balances(&mut db, BOOK, &accounts, read::END).await?;
+        let balances = read::balances(&mut db, &accounts, read::END).await?;
         let (available, held) = balances.split_at(rows.len());
         let wallets = rows.into_iter().zip(available.iter().zip(held));
         let wallets = wallets.map(|(row, (available, held))| {
@@ -164,15 +165,13 @@ async fn current_balance(
     id: WalletId,
     record: Arc<WalletRecord>,
 ) -> Result<WalletBalance> {
-    let account = AccountId::from(id);
-    let accounts = [account, account.hold().unwrap_or(account)];
-    let (balances, position) = read::current_balances(db, BOOK, accounts).await?;
+    let (balances, position) = read::current_balances(db, id.into()).await?;
     position::note_read(position);
     let [available, held] = balances;
     Ok(WalletBalance { id, record, available, held, as_of: None })
 }
 
-/// Returns the balance of a wallet after the transfer with this sequence number.
+/// Returns the balance of a wallet after the transfer with this sequence number in the wallet's book.
 pub(super) async fn balance_at(
     db: &mut PgConnection,
     id: WalletId,
@@ -181,7 +180,7 @@ pub(super) async fn balance_at(
 ) -> Result<WalletBalance> {
     let account = AccountId::from(id);
     let accounts = [account, account.hold().unwrap_or(account)];
-    let balances = read::balances(db, BOOK, &accounts, seq).await?;
+    let balances = read::balances(db, &accounts, seq).await?;
     let [available, held] = balances[..] else { return Err(nothing_posted()) };
     Ok(WalletBalance { id, record, available, held, as_of: None })
 }

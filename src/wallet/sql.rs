@@ -33,10 +33,10 @@ pub(super) async fn count(db: &mut PgConnection) -> Result<(i64, i64)> {
     Ok((row.open, row.closed))
 }
 
-/// Reserves and returns the id of a new wallet.
-pub(super) async fn next_id(db: &mut PgConnection) -> Result<WalletId> {
-    let id = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "id!: WalletId""#);
-    Ok(id.fetch_one(db).await?)
+/// Reserves and returns the number of a new wallet.
+pub(super) async fn next_number(db: &mut PgConnection) -> Result<i64> {
+    let number = sqlx::query_scalar!(r#"select nextval('ledger.account_id') as "number!""#);
+    Ok(number.fetch_one(db).await?)
 }
 
 /// Returns the row of a wallet.

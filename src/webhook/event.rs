@@ -79,14 +79,6 @@ pub(super) fn event_name(kind: TransferKind) -> &'static str {
     }
 }
 
-/// Returns the wallets that a transfer involves, without repetition.
-pub(super) fn wallets_of(row: &BookRow) -> Vec<WalletId> {
-    let mut wallets: Vec<WalletId> =
-        [row.debit, row.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
-    wallets.dedup();
-    wallets
-}
-
 #[derive(Serialize)]
 struct EventBody<'a, D> {
     #[serde(rename = "type")]

@@ -48,9 +48,6 @@ pub use self::deliver::DeliverWebhook;
 pub use self::delivery::{DeliveryState, WebhookDelivery};
 pub use self::event::EVENTS;
 
-/// Id of the ledger whose transfers are sent to webhooks.
-const BOOK: i32 = 1;
-
 /// Maximum number of deliveries that a replay sends again.
 const REPLAY_MAX: i64 = 10_000;
 

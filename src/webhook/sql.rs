@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{UserId, WebhookId};
+use crate::ledger::book::{FIRST_BOOK, book_of};
 
 /// Whether there is any webhook or alert. If there is none, transfers need not be turned into events.
 pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
@@ -24,8 +25,8 @@ pub(super) struct Subscription {
     pub id: WebhookId,
     /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Last transfer in the ledger when the webhook was created. The webhook receives only later transfers.
-    pub from_seq: i64,
+    /// Last transfer of each book when the webhook was created. The webhook receives only later transfers.
+    from_seqs: Vec<i64>,
     /// First database transaction whose events the webhook receives. All earlier transactions had ended when the
     /// webhook was created.
     pub from_xid: i64,
@@ -37,6 +38,13 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    /// Whether the webhook is older than the transfer with this seq.
+    pub(super) fn is_before(&self, seq: i64) -> bool {
+        let index = usize::try_from(book_of(seq) - FIRST_BOOK).unwrap_or_default();
+        // A book without an entry was created after the webhook.
+        self.from_seqs.get(index).is_none_or(|from| *from < seq)
+    }
+
     /// Whether the webhook subscribes to events of this name.
     pub(super) fn wants(&self, event: &str) -> bool {
         self.events.iter().any(|name| name == "*" || name == event)
@@ -48,7 +56,7 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     let rows = sqlx::query_as!(
         Subscription,
         r#"
-        select w.id as "id: WebhookId", w.caller as owner, w.from_seq, w.from_xid, w.events,
+        select w.id as "id: WebhookId", w.caller as owner, w.from_seq || w.from_seqs as "from_seqs!", w.from_xid, w.events,
             u.id as "app_user?: UserId",
             coalesce(u.role = 'admin', k.revoked_at is null and k.scopes && '{wallet:read,admin}', false) as "sees_all!"
         from webhook w
@@ -130,8 +138,13 @@ pub(super) async fn create(
 ) -> Result<Option<WebhookRow>> {
     let row = sqlx::query_as!(
         WebhookRow,
-        r#"insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq)
-        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = 1 order by seq desc limit 1))
+        r#"insert into webhook (caller, url, events, secret, key_hash, content_hash, from_seq, from_seqs)
+        select $1, $2, $3, $4, $5, $6, head.seqs[1], head.seqs[2:]
+        from (
+            select array_agg(s.seq order by b.book) as seqs
+            from ledger.book b
+            cross join lateral (select seq from ledger.seal where book = b.book order by seq desc limit 1) s
+        ) head
         on conflict do nothing
         returning id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash"#,
         caller,

@@ -135,17 +135,17 @@ async fn every_read_of_the_book_uses_an_index() {
         sqlx::query("set local enable_seqscan = off").execute(&mut *tx).await.unwrap();
         let account = AccountId(id.parse().unwrap());
 
-        read::head(&mut tx, 1).await.unwrap();
-        read::seq_at(&mut tx, 1, time::OffsetDateTime::now_utc()).await.unwrap();
-        read::balances(&mut tx, 1, &[account], read::END).await.unwrap();
-        read::balances(&mut tx, 1, &[account], 5).await.unwrap();
+        read::head_for(&mut tx, account).await.unwrap();
+        read::seq_at(&mut tx, account, time::OffsetDateTime::now_utc()).await.unwrap();
+        read::balances(&mut tx, &[account], read::END).await.unwrap();
+        read::balances(&mut tx, &[account], 5).await.unwrap();
         for oldest_first in [false, true] {
             let span = read::HistoryRange { from: 0, before: read::END, oldest_first, limit: 10 };
-            let page = read::history(&mut tx, 1, account, span).await.unwrap();
+            let page = read::history(&mut tx, account, span).await.unwrap();
             assert_eq!(page.entries.len(), 10);
         }
-        read::seq_before(&mut tx, 1, time::OffsetDateTime::now_utc()).await.unwrap();
-        read::state(&mut tx, 1, account).await.unwrap();
+        read::seq_before(&mut tx, account, time::OffsetDateTime::now_utc()).await.unwrap();
+        read::state(&mut tx, account).await.unwrap();
 
         let scans = sqlx::query_as::<_, (String, i64, i64)>(
             "select relname::text, seq_scan, idx_tup_fetch
@@ -176,7 +176,7 @@ async fn an_account_without_debits_is_found_by_index_in_a_book_of_many_deposits(
         let mut tx = db.begin().await.unwrap();
         let hold = AccountId(id.parse().unwrap()).hold().unwrap();
 
-        let balances = read::balances(&mut tx, 1, &[hold], read::END).await.unwrap();
+        let balances = read::balances(&mut tx, &[hold], read::END).await.unwrap();
 
         assert_eq!(balances, [Minor::ZERO]);
         let fetched: i64 = sqlx::query_scalar(

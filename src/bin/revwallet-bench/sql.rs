@@ -62,7 +62,7 @@ pub(crate) async fn reserve_account_ids(
 
 /// Returns the number of deposits in the ledger.
 pub(crate) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select count(*) from ledger.transfer where book = 1 and kind = 10")
+    sqlx::query_scalar("select count(*) from ledger.transfer where home is null and kind = 10")
         .fetch_one(db)
         .await
 }

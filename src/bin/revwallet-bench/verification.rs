@@ -26,7 +26,7 @@ pub(crate) async fn verify_deposits(
         "{acknowledged} deposits were acknowledged, but {written} are in the book"
     );
     let wallets: Vec<AccountId> = target.wallet_ids().map(AccountId).collect();
-    let balances = read::balances(&mut db, 1, &wallets, read::END).await;
+    let balances = read::balances(&mut db, &wallets, read::END).await;
     let balances = balances.map_err(Error::into_cause)?;
     for ((wallet, balance), deposits) in wallets.iter().zip(balances).zip(target.deposit_counts()) {
         ensure!(

@@ -5,7 +5,6 @@ use time::OffsetDateTime;
 
 use super::LibraryEntry;
 use crate::error::Result;
-use crate::games::BOOK;
 use crate::ids::{GameId, UserId};
 
 pub(super) async fn library(
@@ -42,14 +41,13 @@ pub(super) async fn owner(
     let row = sqlx::query_as!(
         Ownership,
         r#"select b.app_user as "publisher_user?: UserId", e.at as "owned_since?",
-            ledger.read_position($3) as "position!"
+            ledger.position() as "position!"
         from game g
         left join publisher b on b.id = g.publisher
         left join entitlement e on e.game = g.id and e.app_user = $2
         where g.id = $1 and state <> 'deleted'"#,
         game.0,
         user.0,
-        BOOK,
     );
     Ok(row.fetch_optional(db).await?)
 }

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::sql;
 use crate::error::Result;
+use crate::games::Games;
 use crate::games::purchase::seller_account;
-use crate::games::{BOOK, Games};
 use crate::ledger::read;
 use crate::telemetry::gauge_value;
 
@@ -41,7 +41,7 @@ impl Games {
             currencies.push(currency);
             accounts.push(seller_account(Some(publisher), currency)?);
         }
-        let balances = read::balances(&mut db, BOOK, &accounts, i64::MAX).await?;
+        let balances = read::balances(&mut db, &accounts, read::END).await?;
         let mut debts = BTreeMap::from([(self.default_currency(), 0_i64)]);
         for (currency, balance) in currencies.into_iter().zip(balances) {
             let debt = debts.entry(currency).or_default();

@@ -3,7 +3,7 @@
 use super::{no_publisher, sql};
 use crate::error::{Error, Result, StoreRefusal};
 use crate::games::purchase::seller_account;
-use crate::games::{BOOK, Games, require_manager};
+use crate::games::{Games, require_manager};
 use crate::idempotency_key::HashedKey;
 use crate::ids::{PlayerId, PublisherId, TransferId};
 use crate::ledger::account::AccountId;
@@ -92,7 +92,7 @@ impl Games {
     ) -> Result<Option<PublisherPayout>> {
         let PayoutRequest { player, currency, debit, key } = request;
         let mut db = self.db.acquire("games.payout_due").await?;
-        let due = read::balances(&mut db, BOOK, &[*debit], read::END).await?;
+        let due = read::balances(&mut db, &[*debit], read::END).await?;
         drop(db);
         let due = due.first().copied().unwrap_or_default();
         if due <= Minor::ZERO {

@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::games::BOOK;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{PublisherId, UserId};
 use crate::ledger::account::AccountId;
+use crate::ledger::book::FIRST_BOOK;
 
 pub(super) struct PublisherRow {
     pub id: PublisherId,
@@ -141,7 +141,7 @@ pub(super) async fn sums(
         account.0,
         first,
         end,
-        BOOK,
+        FIRST_BOOK,
     );
     Ok(rows.fetch_all(db).await?)
 }
@@ -172,11 +172,11 @@ pub(super) async fn entries(
         select seq as "seq!", m.at as "at!", m.transfer as "transfer!", kind as "kind!", is_debit as "is_debit!",
             other as "other!", amount as "amount!", balance as "balance!", p.game as "game?"
         from (
-            (select seq, at, seq - leg as transfer, linked, kind, true as is_debit, credit as other, amount,
+            (select seq, at, coalesce(home, seq) - leg as transfer, linked, kind, true as is_debit, credit as other, amount,
                 debit_balance as balance
             from ledger.transfer where debit = $1 and book = $5 and $2 <= seq and seq < $3 order by seq limit $4)
             union all
-            (select seq, at, seq - leg, linked, kind, false, debit, amount, credit_balance
+            (select seq, at, coalesce(home, seq) - leg, linked, kind, false, debit, amount, credit_balance
             from ledger.transfer where credit = $1 and book = $5 and $2 <= seq and seq < $3 order by seq limit $4)
         ) m
         left join game_purchase p on p.transfer = coalesce(m.linked, m.transfer)
@@ -185,7 +185,7 @@ pub(super) async fn entries(
         first,
         end,
         limit,
-        BOOK,
+        FIRST_BOOK,
     );
     Ok(rows.fetch_all(db).await?)
 }

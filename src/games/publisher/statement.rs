@@ -6,7 +6,7 @@ use super::{no_publisher, sql};
 use crate::auth::Caller;
 use crate::error::Result;
 use crate::games::purchase::seller_account;
-use crate::games::{BOOK, Games, require_manager};
+use crate::games::{Games, require_manager};
 use crate::ids::PublisherId;
 use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::currency::Currency;
@@ -104,28 +104,28 @@ impl Games {
         let found = sql::find(&mut db, publisher).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
+        let own = seller_account(Some(publisher), currency)?;
         // This moment is read before the snapshot is taken. A snapshot taken earlier could lack entries from before
         // this moment.
         let settled = match from.or(to) {
-            Some(_) => Some(read::settled_until(&mut db, BOOK).await?),
+            Some(_) => Some(read::settled_until(&mut db, own).await?),
             None => None,
         };
         let [from, until] = [from, to].map(|moment| Some(moment?.min(settled?)));
         drop(db);
-        let own = seller_account(Some(publisher), currency)?;
         let accounts = Accounts { own, tax: AccountId::system(SystemRole::Tax, currency) };
         let mut db = self.db.fresh_snapshot("games.statement").await?;
         let first = match from {
-            Some(from) => read::seq_before(&mut db, BOOK, from).await? + 1,
+            Some(from) => read::seq_before(&mut db, own, from).await? + 1,
             None => 1,
         };
         let end = match until {
-            Some(until) => read::seq_before(&mut db, BOOK, until).await? + 1,
-            None => read::head(&mut db, BOOK).await?.0 + 1,
+            Some(until) => read::seq_before(&mut db, own, until).await? + 1,
+            None => read::head_for(&mut db, own).await? + 1,
         };
         let range = (first, end.max(first));
-        let before = read::balances(&mut db, BOOK, &[own], range.0 - 1).await?;
-        let after = read::balances(&mut db, BOOK, &[own], range.1 - 1).await?;
+        let before = read::balances(&mut db, &[own], range.0 - 1).await?;
+        let after = read::balances(&mut db, &[own], range.1 - 1).await?;
         let rows = sql::sums(&mut db, own, range).await?;
         drop(db);
         let mut sums = StatementSums::default();
@@ -159,11 +159,13 @@ impl Accounts {
     /// Returns what a movement means for the publisher. The other account of the movement tells whether a refund gives
     /// back tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
+        // Tax of a sale to a wallet of another book goes to the tax account of that book.
+        let other = AccountId(other).own_id();
         match (TransferKind::from_code(kind), is_debit) {
             (Some(TransferKind::Purchase), _) => EntryKind::Sale,
             (Some(TransferKind::Tax), _) => EntryKind::Tax,
             (Some(TransferKind::Refund), true) => EntryKind::Refund,
-            (Some(TransferKind::Refund), false) if other == self.tax.0 => EntryKind::Tax,
+            (Some(TransferKind::Refund), false) if other == self.tax => EntryKind::Tax,
             (Some(TransferKind::Fee), _) | (Some(TransferKind::Refund), false) => EntryKind::Fee,
             _ => EntryKind::Payout,
         }
@@ -178,7 +180,7 @@ impl PublisherStatement {
         }
         let mut db = self.games.db.acquire("games.statement_page").await?;
         let rows = sql::entries(&mut db, self.accounts.own, self.range, PAGE).await?;
-        read::require_history(&mut db, BOOK, self.accounts.own, self.range.0).await?;
+        read::require_history(&mut db, self.accounts.own, self.range.0).await?;
         drop(db);
         match rows.last() {
             Some(last) if i64::try_from(rows.len()) == Ok(PAGE) => self.range.0 = last.seq + 1,

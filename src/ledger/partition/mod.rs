@@ -126,6 +126,25 @@ pub async fn connect_as_owner(db: &Database) -> anyhow::Result<PgConnection> {
     Ok(connection)
 }
 
+/// Creates the books up to `wanted` that are missing, with partitions of `rows` transfers. Returns the number of books.
+pub(super) async fn create_books(
+    pool: &PgPool,
+    wanted: Option<i32>,
+    rows: i64,
+) -> anyhow::Result<i32> {
+    let mut db = Box::pin(pool.acquire()).await?;
+    let found = sql::count_books(&mut db).await?;
+    let wanted = wanted.unwrap_or(found);
+    if wanted < found {
+        anyhow::bail!("--books {wanted} is less than the {found} books that the database has");
+    }
+    if wanted > found {
+        sql::create_books(&mut db, wanted, rows).await?;
+        tracing::info!(books = wanted, "the ledger now has {wanted} books instead of {found}");
+    }
+    Ok(wanted)
+}
+
 /// Lists all partitions, oldest first.
 pub async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     sql::list(db).await

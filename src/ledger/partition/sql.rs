@@ -10,6 +10,21 @@ pub(super) async fn extend(db: &mut PgConnection, rows: i64) -> sqlx::Result<i64
         .await
 }
 
+/// Creates the books up to `count` that are missing, and returns the number of books.
+pub(super) async fn create_books(
+    db: &mut PgConnection,
+    count: i32,
+    rows: i64,
+) -> sqlx::Result<i32> {
+    sqlx::query_scalar!(r#"select ledger.create_books($1, $2) as "books!""#, count, rows)
+        .fetch_one(db)
+        .await
+}
+
+pub(super) async fn count_books(db: &mut PgConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar!(r#"select count(*)::int as "books!" from ledger.book"#).fetch_one(db).await
+}
+
 pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     let rows = sqlx::query!(
         r#"

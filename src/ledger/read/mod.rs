@@ -3,11 +3,14 @@
 
 mod sql;
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::account::{AccountId, AccountState};
+use super::book::{FIRST_BOOK, book_of, book_of_account, first_seal};
 use super::money::Minor;
 use super::transfer::{TransferKind, TransferRow};
 use crate::error::{Error, Result};
@@ -112,9 +115,18 @@ impl BookRow {
     pub fn transfer_id(&self) -> i64 {
         self.home.unwrap_or(self.seq) - i64::from(self.leg)
     }
+
+    /// The accounts of this row's book that the transfer touches, without repetition. If the transfer also touches an
+    /// account of another book, that book has a copy of the row, with the balance of that account.
+    pub fn own_accounts(&self) -> impl Iterator<Item = AccountId> + use<> {
+        let book = book_of(self.seq);
+        let is_own = move |id: &AccountId| book_of_account(*id).is_none_or(|own| own == book);
+        let credit = (self.credit != self.debit).then_some(AccountId(self.credit));
+        [Some(AccountId(self.debit)), credit].into_iter().flatten().filter(is_own)
+    }
 }
 
-/// Reads the rows with seqs after `after`, up to and including `last`, at most `limit`.
+/// Reads the rows of a book with seqs after `after`, up to and including `last`, at most `limit`.
 pub async fn rows(
     db: &mut PgConnection,
     book: i32,
@@ -125,8 +137,16 @@ pub async fn rows(
     sql::rows(db, book, after, last, limit).await
 }
 
-/// Reads the rows with seqs after `after`, up to and including `last`, that touch one of these accounts; at most
-/// `limit`.
+/// Reads the transfer with this seq, and at most `more` further rows of the same book that follow it. Copies of
+/// transfers from other books have no seq as their id, so they are not found.
+pub async fn rows_from(db: &mut PgConnection, seq: i64, more: i64) -> sqlx::Result<Vec<BookRow>> {
+    let last = seq.saturating_add(more);
+    let rows = sql::rows(db, book_of(seq), seq.saturating_sub(1), last, i64::MAX).await?;
+    Ok(if rows.first().is_some_and(|row| row.home.is_none()) { rows } else { Vec::new() })
+}
+
+/// Reads the rows of a book with seqs after `after`, up to and including `last`, that touch one of these accounts; at
+/// most `limit`.
 pub async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -139,22 +159,39 @@ pub async fn rows_of_accounts(
     sql::rows_of_accounts(db, book, &accounts, after, last, limit).await
 }
 
-/// Returns the last seq that was in the book at that moment.
-pub async fn seq_at(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
-    Ok(sql::seq_at(db, book, moment).await?.unwrap_or(0))
+/// The book of a customer account or of an account of a book of its own; the first book for the other accounts, of
+/// which each book has one.
+fn book_for(account: AccountId) -> i32 {
+    book_of_account(account).unwrap_or(FIRST_BOOK)
 }
 
-/// Returns the last seq that was in the book before that moment.
-pub async fn seq_before(db: &mut PgConnection, book: i32, moment: OffsetDateTime) -> Result<i64> {
-    Ok(sql::seq_before(db, book, moment).await?.unwrap_or(0))
+/// Returns the last seq that was in the book of an account at that moment.
+pub async fn seq_at(
+    db: &mut PgConnection,
+    account: AccountId,
+    moment: OffsetDateTime,
+) -> Result<i64> {
+    let book = book_for(account);
+    Ok(sql::seq_at(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Newest moment for which the content of the book can no longer change.
+/// Returns the last seq that was in the book of an account before that moment.
+pub async fn seq_before(
+    db: &mut PgConnection,
+    account: AccountId,
+    moment: OffsetDateTime,
+) -> Result<i64> {
+    let book = book_for(account);
+    Ok(sql::seq_before(db, book, moment).await?.unwrap_or(first_seal(book)))
+}
+
+/// Newest moment for which the content of an account's book can no longer change.
 ///
 /// A batch that is being written already has its time, but is not visible yet. Its time is not before the time of the
 /// newest visible batch. If no batch is being written, every later batch gets a later time than this statement.
-pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDateTime> {
-    let sql::Settled { now, is_writing } = sql::settled(db).await?;
+pub async fn settled_until(db: &mut PgConnection, account: AccountId) -> Result<OffsetDateTime> {
+    let book = book_for(account);
+    let sql::Settled { now, is_writing } = sql::settled(db, book).await?;
     if !is_writing {
         return Ok(now);
     }
@@ -162,25 +199,45 @@ pub async fn settled_until(db: &mut PgConnection, book: i32) -> Result<OffsetDat
     Ok((sealed_at - Duration::MICROSECOND).min(now))
 }
 
-/// Returns the head of the book: its last seq, and the time of its newest batch.
-pub async fn head(db: &mut PgConnection, book: i32) -> Result<(i64, OffsetDateTime)> {
-    Ok(sql::head(db, book).await?)
+/// Returns the last seq of the book of an account.
+pub async fn head_for(db: &mut PgConnection, account: AccountId) -> Result<i64> {
+    head(db, book_for(account)).await
 }
 
-/// Returns the balances of these accounts after the transfer with the seq `until`, in the same order; zero for unused
-/// accounts. Returns an error if that transfer is archived and one of the accounts is older than the archive's end.
+/// Returns the last seq of a book.
+pub(super) async fn head(db: &mut PgConnection, book: i32) -> Result<i64> {
+    Ok(sql::head(db, book).await?.0)
+}
+
+/// Returns the balances of these accounts after the transfer with the seq `until` of their book, in the same order;
+/// zero for unused accounts. Returns an error if that transfer is archived and one of the accounts is older than the
+/// archive's end.
 pub async fn balances(
     db: &mut PgConnection,
-    book: i32,
     accounts: &[AccountId],
     until: i64,
 ) -> Result<Vec<Minor>> {
-    let ids: Vec<i64> = accounts.iter().map(|account| account.0).collect();
-    let balances = sql::balances(db, book, &ids, until).await?;
-    if until < END {
-        require_since(db, book, &ids, until.saturating_add(1)).await?;
+    let mut balances = vec![Minor::ZERO; accounts.len()];
+    for (book, places) in by_book(accounts.iter().copied()) {
+        let ids: Vec<i64> = places.iter().map(|place| accounts[*place].0).collect();
+        let found = sql::balances(db, book, &ids, until).await?;
+        if until < END {
+            require_since(db, book, &ids, until.saturating_add(1)).await?;
+        }
+        for (place, balance) in places.into_iter().zip(found) {
+            balances[place] = Minor(balance);
+        }
     }
-    Ok(balances.into_iter().map(Minor).collect())
+    Ok(balances)
+}
+
+/// Groups the indexes of accounts by the books of the accounts.
+fn by_book(accounts: impl Iterator<Item = AccountId>) -> BTreeMap<i32, Vec<usize>> {
+    let mut places = BTreeMap::<i32, Vec<usize>>::new();
+    for (place, account) in accounts.enumerate() {
+        places.entry(book_for(account)).or_default().push(place);
+    }
+    places
 }
 
 /// Returns the end of the archived part of the book; `None` if no part is archived.
@@ -209,49 +266,49 @@ async fn require_since(
 
 /// Returns an error if transfers of this account are archived whose seq is `from` or later. Must be called after they
 /// were read.
-pub async fn require_history(
-    db: &mut PgConnection,
-    book: i32,
-    account: AccountId,
-    from: i64,
-) -> Result<()> {
-    require_since(db, book, &[account.0], from).await
+pub async fn require_history(db: &mut PgConnection, account: AccountId, from: i64) -> Result<()> {
+    require_since(db, book_for(account), &[account.0], from).await
 }
 
 /// Returns an error if the transfer with this seq is archived.
-pub async fn require_in_book(db: &mut PgConnection, book: i32, seq: i64) -> Result<()> {
-    match archived_until(db, book).await? {
+pub async fn require_in_book(db: &mut PgConnection, seq: i64) -> Result<()> {
+    match archived_until(db, book_of(seq)).await? {
         Some(archived) if seq <= archived.seq => Err(archived.into()),
         _ => Ok(()),
     }
 }
 
-/// Returns the current balances of two accounts, and the position in the book at which the same statement read them.
+/// Returns the current balances of an account and of its hold account, and the position in the ledger at which the same
+/// statement read them.
 pub async fn current_balances(
     db: &mut PgConnection,
-    book: i32,
-    accounts: [AccountId; 2],
+    account: AccountId,
 ) -> Result<([Minor; 2], String)> {
-    let ids = accounts.map(|account| account.0);
-    let (balances, position) = sql::current_balances(db, book, ids).await?;
+    let ids = [account, account.hold().unwrap_or(account)].map(|account| account.0);
+    let (balances, position) = sql::current_balances(db, book_for(account), ids).await?;
     Ok((balances.map(Minor), position))
 }
 
 /// Returns the balance of each of these accounts right after the transfer with its seq; zero for unused accounts.
 pub async fn balances_after(
     db: &mut PgConnection,
-    book: i32,
     after: &[(AccountId, i64)],
 ) -> Result<Vec<Minor>> {
-    let accounts: Vec<i64> = after.iter().map(|(account, _)| account.0).collect();
-    let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
-    let balances = sql::balances_after(db, book, &accounts, &seqs).await?;
-    Ok(balances.into_iter().map(Minor).collect())
+    let mut balances = vec![Minor::ZERO; after.len()];
+    for (book, places) in by_book(after.iter().map(|(account, _)| *account)) {
+        let (accounts, seqs): (Vec<i64>, Vec<i64>) =
+            places.iter().map(|place| (after[*place].0.0, after[*place].1)).unzip();
+        let found = sql::balances_after(db, book, &accounts, &seqs).await?;
+        for (place, balance) in places.into_iter().zip(found) {
+            balances[place] = Minor(balance);
+        }
+    }
+    Ok(balances)
 }
 
 /// Returns the state of an account. An account without changes of state is open.
-pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Result<AccountState> {
-    let kind = sql::last_state_change(db, book, account.0).await?;
+pub async fn state(db: &mut PgConnection, account: AccountId) -> Result<AccountState> {
+    let kind = sql::last_state_change(db, book_for(account), account.0).await?;
     Ok(kind
         .and_then(TransferKind::from_code)
         .and_then(TransferKind::state_after)
@@ -262,10 +319,10 @@ pub async fn state(db: &mut PgConnection, book: i32, account: AccountId) -> Resu
 /// range is archived and the account is older than the archive's end.
 pub async fn history(
     db: &mut PgConnection,
-    book: i32,
     account: AccountId,
     range: HistoryRange,
 ) -> Result<HistoryPage> {
+    let book = book_for(account);
     let hold = account.hold().unwrap_or(account);
     let has_hold = sql::has_account(db, book, hold.0).await?;
     let archived = sql::archived_until_for(db, book, &[account.0]).await?;
@@ -279,6 +336,6 @@ pub async fn history(
     let accounts = sql::HistoryAccounts { account: account.0, hold: hold.0, has_hold };
     let entries = sql::history(db, book, accounts, range).await?;
     // Archiving may have begun while the entries were read.
-    require_history(db, book, account, from).await?;
+    require_history(db, account, from).await?;
     Ok(HistoryPage { entries, archived_before })
 }

@@ -100,7 +100,7 @@ pub(super) async fn current_balances(
 ) -> sqlx::Result<([i64; 2], String)> {
     let rows = select_balances!(
         PositionedBalanceRow,
-        r#", (select ledger.read_position($1)) as "position!""#,
+        r#", (select ledger.position()) as "position!""#,
         book,
         &accounts,
         super::END
@@ -423,25 +423,25 @@ pub(super) async fn rows_of_accounts(
     .await
 }
 
-/// Time of the database server's clock, and whether a transaction is writing a batch of transfers.
+/// Time of the database server's clock, and whether a transaction is writing a batch of a book.
 pub(super) struct Settled {
     pub now: OffsetDateTime,
     pub is_writing: bool,
 }
 
-/// Reads the database server's clock, and whether a transaction is writing a batch of transfers. The clock is read
-/// before the locks, because a statement that writes a batch locks the table before it takes the batch's time.
-pub(super) async fn settled(db: &mut PgConnection) -> sqlx::Result<Settled> {
+/// Reads the database server's clock, and whether a transaction is writing a batch of a book. The clock is read before
+/// the locks, because a transaction that writes a batch locks the book before it takes the batch's time.
+pub(super) async fn settled(db: &mut PgConnection, book: i32) -> sqlx::Result<Settled> {
     sqlx::query_as!(
         Settled,
         r#"
         select statement_timestamp() as "now!", exists (
             select from pg_locks
-            where locktype = 'relation'
-                and relation = 'ledger.seal'::regclass
+            where locktype = 'advisory' and granted
+                and classid::bigint = 1885434485 and objid::bigint = $1::int and objsubid = 2
                 and database = (select oid from pg_database where datname = current_database())
-                and mode = 'RowExclusiveLock'
-        ) as "is_writing!""#
+        ) as "is_writing!""#,
+        book,
     )
     .fetch_one(db)
     .await

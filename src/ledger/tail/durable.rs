@@ -246,7 +246,7 @@ impl DurableReader {
     fn set_lag(&self, lag: i64) {
         self.metrics
             .wallet_book_reader_lag_transfers
-            .with([self.options.name])
+            .with([self.options.name, &self.book.book.to_string()])
             .set(crate::telemetry::gauge_value(lag));
     }
 }

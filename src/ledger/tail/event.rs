@@ -1,5 +1,5 @@
 //! Events that move no money. An event is appended in the transaction that causes it; all readers see the events in the
-//! same order.
+//! same order. The events of all books are stored with the first book.
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::source::{BookEvent, Position, Segment, Source};
 use super::sql;
 use super::wake::NotifyChannel;
+use crate::ledger::book::FIRST_BOOK;
 
 /// An event that a transaction appends.
 #[derive(Debug)]
@@ -21,42 +22,38 @@ pub struct EventToAppend<'a> {
 /// Appends an event, within the transaction that causes it.
 pub async fn append_event(
     db: &mut PgConnection,
-    book: i32,
     topic: &str,
     body: &RawValue,
     trace_id: Option<Uuid>,
 ) -> sqlx::Result<()> {
-    append_events(db, book, &[EventToAppend { topic, body, trace_id }]).await
+    append_events(db, &[EventToAppend { topic, body, trace_id }]).await
 }
 
 /// Appends events in their order, within the transaction that causes them.
 pub async fn append_events(
     db: &mut PgConnection,
-    book: i32,
     events: &[EventToAppend<'_>],
 ) -> sqlx::Result<()> {
-    sql::append_events(db, book, events).await
+    sql::append_events(db, FIRST_BOOK, events).await
 }
 
 /// Reads the events of a topic after the first position, up to and including the second.
 pub async fn events_of_topic(
     db: &mut PgConnection,
-    book: i32,
     topic: &str,
     bounds: (Position, Position),
     limit: i64,
 ) -> sqlx::Result<Vec<BookEvent>> {
-    sql::events_of_topic(db, book, topic, bounds, limit).await
+    sql::events_of_topic(db, FIRST_BOOK, topic, bounds, limit).await
 }
 
 /// Deletes events from before a moment, oldest first and at most about `max`; returns the number of deleted events.
 pub async fn prune_events(
     db: &mut PgConnection,
-    book: i32,
     before: OffsetDateTime,
     max: i32,
 ) -> sqlx::Result<i64> {
-    sql::prune_events(db, book, before, max).await
+    sql::prune_events(db, FIRST_BOOK, before, max).await
 }
 
 /// Source of the events of a book, such as a game that was added or an order that changed its state.

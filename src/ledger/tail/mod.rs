@@ -22,6 +22,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::ledger::book::{FIRST_BOOK, book_of};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -31,13 +32,14 @@ pub use self::event::{
 };
 pub use self::live::LiveReader;
 pub use self::sealed::{SealedRow, SealedTransfers, rows_of_accounts, sealed_rows};
-pub use self::source::{BookEvent, BookHandle, Position, Segment, Source};
+pub use self::source::{BookEvent, Position, Segment, Source};
 pub use self::sql::PositionFacts;
 pub use self::transfers::Transfers;
 pub use self::wake::NotifyChannel;
 
 use self::durable::DurableReader;
 use self::live::LiveHub;
+use self::source::BookHandle;
 use self::wake::Notifications;
 
 /// Dependencies and settings of a [`Tail`].
@@ -45,65 +47,74 @@ pub struct TailOptions {
     pub pool: PgPool,
     /// Options of the connection that listens for notifications.
     pub listener: PgConnectOptions,
-    pub book: i32,
+    /// Number of books.
+    pub books: i32,
     pub metrics: Arc<Metrics>,
 }
 
-/// Starts the tasks and streams that follow a book (readers). Cheap to clone.
+/// Starts the tasks and streams that follow the ledger (readers). Cheap to clone.
 #[derive(Clone)]
 pub struct Tail {
-    book: BookHandle,
-    notifications: Notifications,
-    transfers: LiveHub<Transfers>,
-    sealed: LiveHub<SealedTransfers>,
+    pool: PgPool,
+    /// In the order of the books.
+    books: Arc<[LiveHub<SealedTransfers>]>,
     events: LiveHub<Events>,
+    notifications: Notifications,
     metrics: Arc<Metrics>,
 }
 
 impl Tail {
     /// Starts to listen for notifications of new items. No items are read before the first reader starts.
     pub fn start(options: TailOptions, tasks: &Tasks) -> Self {
-        let TailOptions { pool, listener, book, metrics } = options;
-        let book = BookHandle { pool, book };
-        let notifications = Notifications::start(book.clone(), listener, tasks);
+        let TailOptions { pool, listener, books, metrics } = options;
+        let handle = |book| BookHandle { pool: pool.clone(), book };
+        let notifications = Notifications::start(pool.clone(), books, listener, tasks);
         for by in ["hub", "reader"] {
             metrics.wallet_book_live_reads_total.preregister([by]);
         }
-        let transfers = LiveHub::start("live-transfers", &book, &notifications, &metrics, tasks);
-        let sealed = LiveHub::start("live-sealed", &book, &notifications, &metrics, tasks);
-        let events = LiveHub::start("live-events", &book, &notifications, &metrics, tasks);
-        Self { book, notifications, transfers, sealed, events, metrics }
+        let events = handle(FIRST_BOOK);
+        let events = LiveHub::start("live-events", &events, &notifications, &metrics, tasks);
+        let sealed = (FIRST_BOOK..=books).map(|book| {
+            LiveHub::start("live-transfers", &handle(book), &notifications, &metrics, tasks)
+        });
+        let books = sealed.collect();
+        Self { pool, books, events, notifications, metrics }
     }
 
-    /// Runs a durable reader, a background task that follows the ledger, until the program stops.
-    pub fn follow<S: Source>(
+    /// Runs durable readers, background tasks that follow the ledger, until the program stops. There is a reader of the
+    /// transfers of each book, or one reader of the events; `handler` creates the handler of each.
+    pub fn follow<S: Source, H: SegmentHandler<S>>(
         &self,
         options: ReaderOptions,
-        handler: impl SegmentHandler<S>,
+        handler: impl Fn(i32) -> H,
         tasks: &Tasks,
     ) {
-        let reader = DurableReader::new(
-            self.book.clone(),
-            self.notifications.clone(),
-            options,
-            Arc::clone(&self.metrics),
-            tasks.stopping().clone(),
-        );
-        tasks.spawn(options.name, reader.run(handler));
+        let last = match S::CHANNEL {
+            NotifyChannel::Book => self.books(),
+            NotifyChannel::Event => FIRST_BOOK,
+        };
+        for book in FIRST_BOOK..=last {
+            let reader = DurableReader::new(
+                BookHandle { pool: self.pool.clone(), book },
+                self.notifications.clone(),
+                options,
+                Arc::clone(&self.metrics),
+                tasks.stopping().clone(),
+            );
+            tasks.spawn(options.name, reader.run(handler(book)));
+        }
     }
 
-    /// Starts a live reader of the transfers after `after`; if it is `None`, of those after the newest transfer.
-    pub async fn live(&self, after: Option<Position>) -> sqlx::Result<LiveReader<Transfers>> {
-        self.transfers.subscribe(after).await
-    }
-
-    /// Starts a live reader of the transfers with their batches, after `after`; if it is `None`, after the newest
-    /// transfer.
-    pub async fn live_sealed(
+    /// Starts a live reader of the transfers of a book with their batches, after `after`; if it is `None`, after the
+    /// newest transfer.
+    pub async fn live_transfers(
         &self,
+        book: i32,
         after: Option<Position>,
     ) -> sqlx::Result<LiveReader<SealedTransfers>> {
-        self.sealed.subscribe(after).await
+        let index = usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX);
+        let hub = self.books.get(index).ok_or(sqlx::Error::RowNotFound)?;
+        hub.subscribe(after).await
     }
 
     /// Reads the facts that decide whether a reader can continue after this transfer.
@@ -112,9 +123,8 @@ impl Tail {
         seq: i64,
         retention: std::time::Duration,
     ) -> sqlx::Result<PositionFacts> {
-        let BookHandle { pool, book } = &self.book;
-        let mut db = Box::pin(pool.acquire()).await?;
-        sql::position_facts(&mut db, *book, seq, retention.as_secs_f64()).await
+        let mut db = Box::pin(self.pool.acquire()).await?;
+        sql::position_facts(&mut db, book_of(seq), seq, retention.as_secs_f64()).await
     }
 
     /// Returns a receiver that changes when there are new events. The events themselves are not read.
@@ -122,13 +132,18 @@ impl Tail {
         self.notifications.subscribe(NotifyChannel::Event)
     }
 
-    /// The book that the readers follow, and the pool through which it is read.
-    pub fn book(&self) -> &BookHandle {
-        &self.book
+    /// The pool through which the readers read the ledger.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
-    /// Starts a live reader of the events after `after`; if it is `None`, of those after the newest event.
-    pub async fn live_events(&self, after: Option<Position>) -> sqlx::Result<LiveReader<Events>> {
-        self.events.subscribe(after).await
+    /// Number of books that the readers follow.
+    pub fn books(&self) -> i32 {
+        i32::try_from(self.books.len()).unwrap_or(i32::MAX)
+    }
+
+    /// Starts a live reader of the events after the newest event.
+    pub async fn live_events(&self) -> sqlx::Result<LiveReader<Events>> {
+        self.events.subscribe(None).await
     }
 }

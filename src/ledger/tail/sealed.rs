@@ -50,7 +50,7 @@ impl Source for SealedTransfers {
     }
 }
 
-/// Reads the rows after `after`, up to `last`, that touch one of these accounts.
+/// Reads the rows of a book after `after`, up to `last`, that touch one of these accounts.
 pub async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -63,7 +63,7 @@ pub async fn rows_of_accounts(
     with_batches(db, book, rows).await
 }
 
-/// Reads the rows after `after`, up to `last`.
+/// Reads the rows of a book after `after`, up to `last`.
 pub async fn sealed_rows(
     db: &mut PgConnection,
     book: i32,

@@ -10,7 +10,7 @@ use super::wake::NotifyChannel;
 
 /// A book, and the pool through which it is read.
 #[derive(Clone)]
-pub struct BookHandle {
+pub(super) struct BookHandle {
     pub pool: PgPool,
     pub book: i32,
 }

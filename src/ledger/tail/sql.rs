@@ -16,26 +16,28 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<i64> 
     .await
 }
 
-/// Returns the current ends of the book: the last seq, and the position of its last event.
-pub(super) async fn ends(
-    db: &mut PgConnection,
-    book: i32,
-) -> sqlx::Result<(Option<i64>, Option<Position>)> {
-    let row = sqlx::query!(
+/// The end of a book: its last seq, and the position of its last event.
+pub(super) type BookEnd = (Option<i64>, Option<Position>);
+
+/// Returns the current ends of all books up to the book `last`.
+pub(super) async fn ends(db: &mut PgConnection, last: i32) -> sqlx::Result<Vec<BookEnd>> {
+    let rows = sqlx::query!(
         r#"
         select s.seq as "sealed?", e.xid as "xid?", e.id as "id?"
-        from (values (1)) one (n)
+        from generate_series(1, $1::int) b (book)
         left join lateral (
-            select seq from ledger.seal where book = $1 order by seq desc limit 1
+            select seq from ledger.seal where book = b.book order by seq desc limit 1
         ) s on true
         left join lateral (
-            select xid, id from ledger.event where book = $1 order by xid desc, id desc limit 1
-        ) e on true"#,
-        book,
+            select xid, id from ledger.event where book = b.book order by xid desc, id desc limit 1
+        ) e on true
+        order by b.book"#,
+        last,
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    Ok((row.sealed, row.xid.zip(row.id).map(|(seq, event)| Position { seq, event })))
+    let end = |xid: Option<i64>, id| xid.zip(id).map(|(seq, event)| Position { seq, event });
+    Ok(rows.into_iter().map(|row| (row.sealed, end(row.xid, row.id))).collect())
 }
 
 /// The last seq of a batch, and the first digits of the batch's id.
@@ -115,7 +117,7 @@ pub(super) async fn position_facts(
         PositionFacts,
         r#"
         select
-            ledger.read_position($1) as "now!",
+            ledger.position() as "now!",
             (
                 select left(replace(batch_id::text, '-', ''), 12) from ledger.seal
                 where book = $1 and seq >= $2
@@ -166,8 +168,8 @@ pub(super) async fn create_cursor(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into ledger.cursor (book, name, channel, seq)
-        select $1, $2, $3, coalesce(
-            (select max(until_seq) from ledger.archive where book = $1 and $3::text = 'book'), 0)
+        select $1, $2, $3, case when $3::text = 'book' then coalesce(
+            (select max(until_seq) from ledger.archive where book = $1), ($1::int - 1)::bigint << 44) else 0 end
         on conflict do nothing",
         book,
         name,

@@ -22,10 +22,12 @@ impl Source for Transfers {
         max: i64,
     ) -> sqlx::Result<Segment<BookRow>> {
         let mut items = read::rows(db, book, after.seq, i64::MAX, max).await?;
-        // The legs of one transfer belong together.
+        // The legs of one transfer belong together. The copy of a transfer of another book may lack some legs.
         if let Some(last) = items.last().filter(|last| last.leg + 1 < last.legs) {
-            let end = last.seq + i64::from(last.legs - last.leg) - 1;
-            items.extend(read::rows(db, book, last.seq, end, i64::MAX).await?);
+            let (transfer, after) = (last.transfer_id(), last.seq);
+            let end = after + i64::from(last.legs - last.leg) - 1;
+            let more = read::rows(db, book, after, end, i64::MAX).await?;
+            items.extend(more.into_iter().take_while(|row| row.transfer_id() == transfer));
         }
         Ok(Segment::with_items(after, items, max, Self::position_of))
     }

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use futures_util::join;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::source::BookHandle;
 use super::sql;
 use crate::tasks::Tasks;
 
@@ -79,7 +79,12 @@ impl NotificationSenders {
 }
 
 impl Notifications {
-    pub(super) fn start(book: BookHandle, options: PgConnectOptions, tasks: &Tasks) -> Self {
+    pub(super) fn start(
+        pool: PgPool,
+        books: i32,
+        options: PgConnectOptions,
+        tasks: &Tasks,
+    ) -> Self {
         let (book_sender, book_changes) = watch::channel(());
         let (event_sender, event_changes) = watch::channel(());
         let senders = NotificationSenders { book: book_sender, event: event_sender };
@@ -87,7 +92,7 @@ impl Notifications {
         tasks.spawn("book-listener", async move {
             join!(
                 listen_with_retry(&options, &senders, &stopping),
-                poll(&book, &senders, &stopping),
+                poll(&pool, books, &senders, &stopping),
             );
             Ok(())
         });
@@ -129,14 +134,20 @@ pub(super) async fn sleep_unless_stopped(time: Duration, stopping: &Cancellation
 }
 
 /// Polls the ledger, and wakes all readers if it has grown, because a notification may have been lost.
-async fn poll(book: &BookHandle, senders: &NotificationSenders, stopping: &CancellationToken) {
+async fn poll(
+    pool: &PgPool,
+    books: i32,
+    senders: &NotificationSenders,
+    stopping: &CancellationToken,
+) {
     let mut known = None;
     while sleep_unless_stopped(POLL_INTERVAL, stopping).await {
-        let ends = async { sql::ends(&mut *book.pool.acquire().await?, book.book).await };
+        let ends = async { sql::ends(&mut *pool.acquire().await?, books).await };
         // An error is ignored here: the readers report an unreachable database.
         if let Ok(ends) = ends.await
-            && known.replace(ends) != Some(ends)
+            && known.as_ref() != Some(&ends)
         {
+            known = Some(ends);
             senders.notify_all();
         }
     }

@@ -167,7 +167,7 @@ pub async fn run(
     anchor: Option<&Anchor>,
     mut progress: impl FnMut(i64, i64),
 ) -> Result<VerifyReport> {
-    let (end, _) = super::read::head(db, book).await?;
+    let end = super::read::head(db, book).await?;
     let first = sql::first_seal(db, book).await?;
     let mut checker = BookChecker::new(book, first, anchor.cloned());
     let archived = super::read::archived_until(db, book).await?;

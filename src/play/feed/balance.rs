@@ -19,7 +19,7 @@ use crate::ledger::read::BookRow;
 use crate::ledger::tail::SealedRow;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
-use crate::wallet::transfer::wallet_of;
+use crate::wallet::transfer::{wallet_of, wallets_of};
 
 const PREFIX: &str = "balance:";
 
@@ -114,7 +114,7 @@ impl Balances {
 fn changed_wallets(row: &BookRow) -> impl Iterator<Item = WalletId> + use<> {
     let [debit, credit] = [row.debit, row.credit].map(|id| wallet_of(AccountId(id)));
     let changes = debit != credit && row.amount != 0;
-    [debit, credit].into_iter().flatten().filter(move |_| changes)
+    wallets_of(row).into_iter().filter(move |_| changes)
 }
 
 impl Feed for Balances {

@@ -17,9 +17,6 @@ use crate::realtime::Audience;
 /// Maximum number of wallets whose owner is cached.
 const PLAYERS_MAX: usize = 100_000;
 
-/// Id of the ledger's book that contains all wallets.
-const BOOK: i32 = 1;
-
 /// The player who owns a main wallet.
 #[derive(Debug)]
 pub(in crate::play) struct PlayerWallet {
@@ -97,7 +94,7 @@ impl Players {
             })
             .collect();
         let mut db = self.db.acquire("play.held").await?;
-        read::balances_after(&mut db, BOOK, &holds).await
+        read::balances_after(&mut db, &holds).await
     }
 
     /// Returns the total balance of each of these wallets, held money included, right after the row of the ledger with
@@ -112,7 +109,7 @@ impl Players {
         let available: Vec<(AccountId, i64)> =
             after.iter().map(|(wallet, seq)| (AccountId::from(*wallet), *seq)).collect();
         let mut db = self.db.acquire("play.total").await?;
-        let available = read::balances_after(&mut db, BOOK, &available).await?;
+        let available = read::balances_after(&mut db, &available).await?;
         drop(db);
         let held = self.held(after).await?;
         Ok(available

@@ -22,7 +22,7 @@ use crate::ledger::transfer::TransferKind;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::wallet::Wallets;
-use crate::wallet::transfer::wallet_of;
+use crate::wallet::transfer::{wallet_of, wallets_of};
 
 /// Feed of the topic of game progress.
 pub(super) struct GameProgress {
@@ -58,7 +58,9 @@ impl GameProgress {
             .filter_map(|(index, SealedRow { row, .. })| {
                 let opens = index.checked_sub(1).and_then(|before| rows.get(before));
                 let (movement, account, available) = movement(opens.map(|one| &one.row), row)?;
-                Some((index, movement, wallet_of(account)?, available))
+                let wallet =
+                    wallet_of(account).filter(|wallet| wallets_of(row).contains(wallet))?;
+                Some((index, movement, wallet, available))
             })
             .collect();
         let players = self.players.find(moved.iter().map(|(_, _, wallet, _)| *wallet)).await?;

@@ -16,7 +16,7 @@ use crate::ledger::tail::SealedRow;
 use crate::ledger::transfer::TransferKind;
 use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::realtime::{Audience, Message};
-use crate::wallet::transfer::{Note, wallet_of};
+use crate::wallet::transfer::{Note, wallet_of, wallets_of};
 use crate::wallet::{WalletRecord, Wallets};
 
 const PREFIX: &str = "wallet:";
@@ -105,14 +105,6 @@ fn wallet_id(topic: &str) -> Option<WalletId> {
     let id = topic.strip_prefix(PREFIX)?;
     let is_number = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
     id.parse().ok().filter(|id| is_number && *id > 0).map(WalletId)
-}
-
-/// Returns the wallets that a row of the ledger concerns, each only once.
-fn wallets_of(row: &BookRow) -> Vec<WalletId> {
-    let mut wallets: Vec<WalletId> =
-        [row.debit, row.credit].into_iter().filter_map(|id| wallet_of(AccountId(id))).collect();
-    wallets.dedup();
-    wallets
 }
 
 fn message(row: &BookRow, wallet: WalletId, record: &WalletRecord) -> Result<Message> {

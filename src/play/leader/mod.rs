@@ -32,8 +32,9 @@ const READER: ReaderOptions = ReaderOptions {
 const TOPIC: &str = "leaderboard-game-event";
 
 /// Starts the task that finds and announces new leaders, until the process stops.
-pub fn start(tail: &Tail, wallets: Wallets, players: Players, tasks: &Tasks) {
-    tail.follow::<LeadingRaises>(READER, Leaders { wallets, players }, tasks);
+pub fn start(tail: &Tail, wallets: &Wallets, players: &Players, tasks: &Tasks) {
+    let leaders = |_| Leaders { wallets: wallets.clone(), players: players.clone() };
+    tail.follow::<LeadingRaises, _>(READER, leaders, tasks);
 }
 
 struct Leaders {
@@ -52,7 +53,7 @@ impl SegmentHandler<LeadingRaises> for Leaders {
     async fn apply(&mut self, db: &mut PgConnection, segment: &Segment<Raise>) -> Result<()> {
         let currency = self.wallets.default_currency();
         let raises = segment.items.iter().filter(|raise| raise.currency == currency.code());
-        let mut leader = sql::leader(db).await?;
+        let mut leader = sql::lock_leader(db).await?;
         let before = leader.balance;
         let records: Vec<&Raise> = raises.filter(|raise| raise.balance > before).collect();
         let players = self.players.find(records.iter().map(|raise| raise.wallet)).await?;

@@ -11,8 +11,10 @@ pub(super) struct LeaderRow {
     pub since: i64,
 }
 
-pub(super) async fn leader(db: &mut PgConnection) -> Result<LeaderRow> {
-    let row = sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader");
+/// Returns the leader of the game, and keeps the readers of other books from changing it until the transaction ends.
+pub(super) async fn lock_leader(db: &mut PgConnection) -> Result<LeaderRow> {
+    let row =
+        sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader for update");
     Ok(row.fetch_one(db).await?)
 }
 

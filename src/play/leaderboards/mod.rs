@@ -47,9 +47,6 @@ use self::submission::queue::SubmissionQueue;
 
 pub use self::prize::PRIZE_PAID;
 
-/// Id of the ledger's book in which prizes are paid.
-const BOOK: i32 = 1;
-
 /// Every SQL statement of leaderboards that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 

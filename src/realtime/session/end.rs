@@ -14,6 +14,10 @@ const CODE_GOING_AWAY: u16 = 1001;
 const CODE_TOO_LARGE: u16 = 1009;
 const CODE_TRY_AGAIN_LATER: u16 = 1013;
 
+/// Longest reason of a close frame that RFC 6455 allows. The position of many books can be longer; the client then
+/// continues from the position of the last event that it received.
+const REASON_BYTES_MAX: usize = 123;
+
 /// Reason why a WebSocket connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -35,7 +39,8 @@ impl Session {
         let position = self.resume_position();
         self.end_subscriptions().await;
         let dropped = &self.realtime.metrics.wallet_ws_dropped_total;
-        let reason = position.map(|position| position.to_string()).unwrap_or_default();
+        let reason = position.map(|position| position.to_string());
+        let reason = reason.filter(|text| text.len() <= REASON_BYTES_MAX).unwrap_or_default();
         let stopping = self.realtime.tasks.stopping();
         match end {
             End::Broken => {}
@@ -77,8 +82,9 @@ impl Session {
         let unsent = self.outbox.close();
         let lacking = self.subscriptions.iter().filter_map(|own| {
             let has_unsent = unsent.contains(&own.id);
-            if has_unsent { own.sent.or(own.behind) } else { own.behind }
+            if has_unsent { own.sent.as_ref().or(own.behind.as_ref()) } else { own.behind.as_ref() }
         });
-        lacking.reduce(BookPosition::meet).or(self.last_sent)
+        let lacking = lacking.cloned().reduce(|one, other| one.meet(&other));
+        lacking.or_else(|| self.last_sent.clone())
     }
 }

@@ -182,7 +182,7 @@ impl Session {
             audience: Audience::Everyone,
             trace: None,
         };
-        let mut db = Box::pin(self.realtime.hub.tail().book().pool.acquire()).await?;
+        let mut db = Box::pin(self.realtime.hub.tail().pool().acquire()).await?;
         publish(&mut db, &event).await
     }
 
@@ -221,13 +221,15 @@ impl Session {
         let id = SubscriptionId(self.next_id);
         self.next_id += 1;
         let viewer = Viewer::new(&self.caller);
-        let own = Subscription { id, topic, format, viewer, player, sent: after, behind: after };
+        let own =
+            Subscription { id, topic, format, viewer, player, sent: after.clone(), behind: after };
         let subscriber = own.subscriber(&self.outbox);
         let acknowledge = |outbox: &super::Outbox| {
             if let Some(message) = acknowledgment {
                 outbox.reply(encode(&Reply { message }));
             }
         };
+        let after = own.behind.as_ref();
         self.realtime.hub.subscribe(&own.topic, subscriber, after, acknowledge).await?;
         self.realtime.metrics.wallet_ws_subscriptions.increment(1.0);
         // Most connections have only one subscription, so no room is reserved for more.

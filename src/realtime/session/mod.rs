@@ -299,7 +299,7 @@ impl Session {
             return false;
         };
         let own = &self.subscriptions[index];
-        let Some(position) = own.behind else { return false };
+        let Some(position) = own.behind.clone() else { return false };
         let subscriber = own.subscriber(&self.outbox);
         match self.realtime.hub.replay(&own.topic, subscriber, position).await {
             Ok(Progress::Live) => self.subscriptions[index].behind = None,
@@ -325,11 +325,11 @@ impl Session {
                     if event.is_live && flight.oldest.is_none() {
                         flight.oldest = Some(event.committed_at);
                     }
-                    self.last_sent = Some(event.position);
                     let id = event.subscription;
                     if let Some(own) = self.subscriptions.iter_mut().find(|own| own.id == id) {
-                        own.sent = Some(event.position);
+                        own.sent = Some(event.position.clone());
                     }
+                    self.last_sent = Some(event.position);
                 }
                 None => flight.replies += 1,
             }

@@ -6,9 +6,9 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result};
 use crate::ids::{HoldId, WalletId};
+use crate::ledger::book::book_of;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::transfer::TransferKind;
-use crate::wallet::BOOK;
 
 /// Companion (a statement in the transaction of a posting) that inserts a new hold, under the id of its transfer.
 pub static PLACED: CompanionKind = CompanionKind {
@@ -80,7 +80,7 @@ pub(super) async fn find(db: &mut PgConnection, id: HoldId) -> Result<Option<Hol
         from hold h join ledger.transfer t on t.book = $2 and t.seq = h.id
         where h.id = $1"#,
         id.0,
-        BOOK,
+        book_of(id.0),
     );
     Ok(row.fetch_optional(db).await?)
 }
@@ -101,7 +101,7 @@ pub(super) async fn list(
         wallet.0,
         before,
         limit,
-        BOOK,
+        book_of(wallet.0),
     );
     Ok(rows.fetch_all(db).await?)
 }
@@ -175,7 +175,7 @@ pub(super) async fn moved_until(
             (array_agg(kind order by seq desc))[1] as last_kind
         from ledger.transfer
         where book = $1 and linked = $2 and seq <= $3 and kind <> $5"#,
-        BOOK,
+        book_of(id.0),
         id.0,
         last,
         TransferKind::Capture.code(),

@@ -16,7 +16,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::deposit::deposit_to;
-use super::{BOOK, RequestMeta, Wallets, companion, from_post_error, nothing_posted};
+use super::{RequestMeta, Wallets, companion, from_post_error, nothing_posted};
 use crate::auth::{Caller, Principal};
 use crate::db::position;
 use crate::error::{Error, Result};
@@ -114,7 +114,7 @@ impl Wallets {
         currency: Currency,
     ) -> Result<MainBalance> {
         let mut db = self.db.read("wallet.main_balance").await?;
-        let found = sql::main_balance(&mut db, BOOK, player, currency.code()).await?;
+        let found = sql::main_balance(&mut db, player, currency.code()).await?;
         drop(db);
         caller.require_read_player(found.as_ref().map(|found| found.main.player))?;
         let sql::FoundBalance { main, balance, position } = found.ok_or(Error::UserNotFound)?;
@@ -276,9 +276,7 @@ impl Wallets {
         holder: Player,
         currency: Currency,
     ) -> Result<AccountId> {
-        let mut db = self.db.acquire("wallet.next_id").await?;
-        let id = super::sql::next_id(&mut db).await?;
-        drop(db);
+        let id = self.next_id().await?;
         let account = AccountId::from(id);
         posting.legs.push(Leg::from(Action::Open { account, currency }));
         let app_user = holder.user_id();

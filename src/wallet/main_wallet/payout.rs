@@ -85,8 +85,8 @@ impl Wallets {
                 if sql::had_main(&mut db, player, currency.code()).await? {
                     return Ok(Err(PayoutRefusal::WalletClosed));
                 }
-                let id = crate::wallet::sql::next_id(&mut db).await?;
                 drop(db);
+                let id = self.next_id().await?;
                 let account = AccountId::from(id);
                 let open = Leg::from(Action::Open { account, currency: *currency });
                 posting.legs = vec![open];

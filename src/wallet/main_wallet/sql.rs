@@ -65,22 +65,20 @@ pub(super) struct FoundBalance {
 
 pub(super) async fn main_balance(
     db: &mut PgConnection,
-    book: i32,
     player: &PlayerId,
     currency: &str,
 ) -> Result<Option<FoundBalance>> {
     let row = sqlx::query!(
         r#"
         select p.app_user, u.password_hash is not null as "has_password!", w.id as "wallet?",
-            case when w.id is null then 0 else ledger.total_balance($3, w.id) end as "balance!",
-            ledger.read_position($3) as "position!"
+            case when w.id is null then 0 else ledger.total_balance(ledger.book_of(w.id), w.id) end as "balance!",
+            ledger.position() as "position!"
         from player p
         left join app_user u on u.id = p.app_user
         left join wallet w on w.player = p.id and w.currency = $2 and w.main and w.closed_at is null
         where p.id = $1"#,
         player.as_str(),
         currency,
-        book,
     );
     let row = row.fetch_optional(db).await?;
     Ok(row.map(|row| FoundBalance {

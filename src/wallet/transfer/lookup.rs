@@ -9,7 +9,7 @@ use crate::ids::TransferId;
 use crate::ledger::money::Minor;
 use crate::ledger::read::{self, BookRow};
 use crate::ledger::transfer::{Posted, TransferKind};
-use crate::wallet::{BOOK, RequestMeta, Wallets, from_post_error, nothing_posted, refund};
+use crate::wallet::{RequestMeta, Wallets, from_post_error, nothing_posted, refund};
 
 impl Wallets {
     /// Returns a transfer, and how much of it can still be refunded. A caller that may see neither of the two wallets
@@ -47,8 +47,8 @@ impl Wallets {
     /// Returns the transfers of an atomic batch that an earlier request with the same idempotency key has posted.
     pub(super) async fn replayed_batch(&self, posted: &Posted) -> Result<Vec<Transfer>> {
         let mut db = self.db.acquire("wallet.replayed_batch").await?;
-        let (after, last) = (posted.first_seq - 1, posted.last_seq);
-        let rows = read::rows(&mut db, BOOK, after, last, i64::MAX).await?;
+        let Posted { first_seq, last_seq, .. } = *posted;
+        let rows = read::rows_from(&mut db, first_seq, last_seq - first_seq).await?;
         drop(db);
         let mut transfers = Vec::new();
         for rows in rows.chunk_by(|_, next| next.leg > 0) {
@@ -102,18 +102,18 @@ impl Wallets {
 /// Returns the rows of a transfer, including its fee.
 async fn rows_of(db: &mut PgConnection, id: TransferId) -> Result<Vec<BookRow>> {
     let TransferId(seq) = id;
-    let first = read::rows(db, BOOK, seq.saturating_sub(1), seq, 1).await?;
+    let first = read::rows_from(db, seq, 0).await?;
     let Some(first) = first.into_iter().next().filter(|row| row.leg == 0) else {
-        read::require_in_book(db, BOOK, seq).await?;
+        read::require_in_book(db, seq).await?;
         return Err(Error::NotFound("transfer"));
     };
     let more = i64::from(first.legs) - 1;
-    let mut rows = vec![first];
-    if more > 0 {
-        rows.extend(read::rows(db, BOOK, seq, seq + more, more).await?);
-        if i64::try_from(rows.len()) != Ok(more + 1) {
-            read::require_in_book(db, BOOK, seq).await?;
-        }
+    if more == 0 {
+        return Ok(vec![first]);
+    }
+    let rows = read::rows_from(db, seq, more).await?;
+    if i64::try_from(rows.len()) != Ok(more + 1) {
+        read::require_in_book(db, seq).await?;
     }
     Ok(rows)
 }

@@ -20,6 +20,7 @@ use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::companion::Companion;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
+use crate::ledger::read::BookRow;
 use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 
 pub(super) use self::batch::KEY_CLAIMED;
@@ -112,6 +113,14 @@ pub struct Transfer {
 pub fn wallet_of(account: AccountId) -> Option<WalletId> {
     let account = account.held_for().or((account.0 > 0).then_some(account));
     account.map(|account| WalletId(account.0))
+}
+
+/// Returns the wallets that a row of the ledger concerns, without repetition. A transfer between wallets of two books
+/// has a row in both, and each row concerns the wallet of its own book.
+pub fn wallets_of(row: &BookRow) -> Vec<WalletId> {
+    let mut wallets: Vec<WalletId> = row.own_accounts().filter_map(wallet_of).collect();
+    wallets.dedup();
+    wallets
 }
 
 impl Wallets {

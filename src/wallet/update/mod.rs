@@ -8,7 +8,7 @@ use sqlx::Connection;
 use uuid::Uuid;
 
 use super::read::{WalletBalance, WalletDetail, balance_at};
-use super::{BOOK, RequestMeta, Wallets, companion, from_post_error};
+use super::{RequestMeta, Wallets, companion, from_post_error};
 use crate::error::{Error, Result};
 use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
@@ -164,8 +164,8 @@ impl Wallets {
             return Err(Error::WalletClosed);
         }
         if let Some(key) = key {
-            let state = read::state(&mut tx, BOOK, id.into()).await?;
-            let (seq, _) = read::head(&mut tx, BOOK).await?;
+            let state = read::state(&mut tx, id.into()).await?;
+            let seq = read::head_for(&mut tx, id.into()).await?;
             if !sql::record(&mut tx, key, id, seq, state.name()).await? {
                 tx.rollback().await?;
                 return Ok(false);

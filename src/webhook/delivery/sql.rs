@@ -7,7 +7,6 @@ use uuid::Uuid;
 use super::{DeliveryState, WebhookDelivery};
 use crate::error::{Error, Result};
 use crate::ids::{DeliveryId, TransferId, WalletId, WebhookId};
-use crate::webhook::BOOK;
 use crate::webhook::queue::Subject;
 
 /// Number of hours after a rotation for which deliveries are also signed with the previous secret.
@@ -112,17 +111,16 @@ pub(in crate::webhook) async fn next_pending(
             case when w.rotated_at > now() - make_interval(hours => $3) then w.secret_before end as secret_before,
             coalesce(d.trace_id, t.trace_id) as trace_id, w.caller as owner, w.is_prompt, w.timeouts,
             case when w.paused_until > now() then extract(epoch from w.paused_until - now())::float8 end as pause_seconds,
-            d.pending_since < now() - make_interval(hours => $5) as "is_overdue!"
+            d.pending_since < now() - make_interval(hours => $4) as "is_overdue!"
         from delivery d
         join webhook w on w.id = d.webhook and webhook_owner_is_active(w.caller)
-        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
+        left join ledger.transfer t on t.book = ledger.book_of(d.seq) and t.seq = d.seq
         where d.webhook = $1 and delivery_subject(d.wallet, d.app_user) = $2 and d.state = 'pending'
         order by d.id
         limit 1"#,
         webhook.0,
         subject as Subject,
         OVERLAP_HOURS,
-        BOOK,
         PENDING_HOURS_MAX,
     );
     Ok(row.fetch_optional(db).await?)
@@ -200,17 +198,16 @@ pub(in crate::webhook) async fn list_deliveries(
 ) -> Result<Vec<WebhookDelivery>> {
     let rows = sqlx::query_as!(
         DeliveryRow,
-        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", d.seq - t.leg as transfer,
+        r#"select d.id as "id: DeliveryId", d.wallet as "wallet: WalletId", coalesce(t.home, t.seq) - t.leg as transfer,
             d.event, d.state, d.attempts, d.status, d.error, d.created_at, d.attempted_at
         from delivery d
-        left join ledger.transfer t on t.book = $4 and t.seq = d.seq
+        left join ledger.transfer t on t.book = ledger.book_of(d.seq) and t.seq = d.seq
         where d.webhook = $1 and d.id < $2
         order by d.id desc
         limit $3"#,
         webhook.0,
         before,
         limit,
-        BOOK,
     );
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }

@@ -1,5 +1,5 @@
 //! Fan-out: turns each transfer and each published event into deliveries to webhooks, exactly once and in order, even
-//! if a process is killed. There are two durable readers, for the transfers of the ledger and for the published events.
+//! if a process is killed. There are two kinds of durable readers: one for the transfers of each book, and one for the published events.
 
 mod events;
 mod transfers;
@@ -18,11 +18,11 @@ use crate::ids::WebhookId;
 use crate::ledger::tail::{Events, NotifyChannel, Position, Segment, Source, Tail, Transfers};
 use crate::tasks::Tasks;
 
-/// Starts both readers. They run until the program stops.
-pub fn start(tail: &Tail, webhooks: Webhooks, tasks: &Tasks) {
-    let fan_out = transfers::TransferFanOut { webhooks };
-    tail.follow::<Subscribed<Transfers>>(transfers::READER, fan_out, tasks);
-    tail.follow::<Subscribed<Events>>(events::READER, events::EventFanOut, tasks);
+/// Starts the readers. They run until the program stops.
+pub fn start(tail: &Tail, webhooks: &Webhooks, tasks: &Tasks) {
+    let fan_out = |_| transfers::TransferFanOut { webhooks: webhooks.clone() };
+    tail.follow::<Subscribed<Transfers>, _>(transfers::READER, fan_out, tasks);
+    tail.follow::<Subscribed<Events>, _>(events::READER, |_| events::EventFanOut, tasks);
 }
 
 /// The items of a source. While there are no webhooks and no alerts, all items are skipped without being read.

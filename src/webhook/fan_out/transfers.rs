@@ -17,12 +17,13 @@ use crate::ledger::read::BookRow;
 use crate::ledger::tail::{self, ReaderOptions, Segment, SegmentHandler, Transfers};
 use crate::ledger::transfer::TransferKind;
 use crate::wallet::WalletRecord;
+use crate::wallet::transfer::wallets_of;
+use crate::webhook::Webhooks;
 use crate::webhook::alert::{self, Alert};
 use crate::webhook::delivery::sql::NewDelivery;
 use crate::webhook::event::{self, ALERT_CROSSED, CrossedAlert};
 use crate::webhook::queue::Subject;
 use crate::webhook::sql::{self, Subscription};
-use crate::webhook::{BOOK, Webhooks};
 
 pub(super) const READER: ReaderOptions = ReaderOptions {
     name: "webhooks",
@@ -70,7 +71,7 @@ impl TransferFanOut {
     /// Whether the webhook receives the event: it is older than the transfer, its owner may see the wallet, and it
     /// subscribes to events of this name.
     fn matches(&self, subscription: &Subscription, event: &WalletEvent<'_>) -> bool {
-        subscription.from_seq < event.row.seq
+        subscription.is_before(event.row.seq)
             && self.can_see(subscription, event.user)
             && subscription.wants(event.name)
     }
@@ -91,15 +92,14 @@ impl TransferFanOut {
         db: &mut PgConnection,
         segment: &'a Segment<BookRow>,
     ) -> Result<Vec<WalletEvent<'a>>> {
-        let wallets: BTreeSet<WalletId> =
-            segment.items.iter().flat_map(event::wallets_of).collect();
+        let wallets: BTreeSet<WalletId> = segment.items.iter().flat_map(wallets_of).collect();
         let records = self.webhooks.wallets.find_records(wallets.iter().copied()).await?;
         let wallets: Vec<WalletId> = wallets.into_iter().collect();
         let alerts = alert::sql::list_alerts(db, &wallets).await?;
         let mut events = Vec::new();
         for row in &segment.items {
             let Some(kind) = TransferKind::from_code(row.kind) else { continue };
-            for wallet in event::wallets_of(row) {
+            for wallet in wallets_of(row) {
                 // An account that is not a wallet has no events.
                 let Some(WalletRecord { currency, user, .. }) =
                     records.get(&wallet).map(Arc::as_ref)
@@ -116,7 +116,7 @@ impl TransferFanOut {
                     let body = alert_body(alert, row, currency)?;
                     let raw = RawValue::from_string(body.clone());
                     let raw = raw.map_err(|cause| Error::Internal(cause.into()))?;
-                    tail::append_event(db, BOOK, "alert", &raw, row.trace_id).await?;
+                    tail::append_event(db, "alert", &raw, row.trace_id).await?;
                     events.push(WalletEvent { name: ALERT_CROSSED, row, wallet, user, body });
                 }
             }

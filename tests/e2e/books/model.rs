@@ -142,9 +142,8 @@ impl Installation {
         let mut db = self.database.connect().await;
         for id in 1..=ACCOUNTS {
             let account = self.account(id);
-            let book = revwallet::ledger::book::book_of(account.0);
             let accounts = [account, account.hold().unwrap()];
-            let found = read::balances(&mut db, book, &accounts, END).await.unwrap();
+            let found = read::balances(&mut db, &accounts, END).await.unwrap();
             balances.push((found[0].0, found[1].0));
         }
         balances

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use revwallet::ledger::account::AccountId;
+use revwallet::ledger::book::{book_of_account, first_seal};
 use serde_json::Value;
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use super::postgres::Database;
 use super::{Logs, TestApp, eventually};
@@ -72,7 +74,7 @@ pub fn schema(line: &Value) {
     }
 }
 
-/// Balances of a book, recomputed from all of its transfers.
+/// Balances of the ledger, recomputed from all transfers.
 pub struct Book {
     balances: HashMap<i64, i64>,
 }
@@ -83,37 +85,52 @@ impl Book {
     }
 }
 
-/// Recomputes the whole book: no gap, correct running balances, no overdraft, and no money created or lost.
+/// Recomputes every book: no gap, correct running balances, no overdraft, and no money created or lost. The balance of
+/// an account is that in its own book; that of a system account, of which each book has one, is the sum of all.
 pub async fn book(database: &Database) -> Book {
     let mut connection = database.connect().await;
+    let books = "select book from ledger.book order by book";
+    let books = sqlx::query_scalar(books).fetch_all(&mut connection).await.unwrap();
+    let mut balances = HashMap::new();
+    for book in books {
+        for (account, balance) in one_book(&mut connection, book).await {
+            let id = AccountId(account);
+            if book_of_account(id).is_none_or(|own| own == book) && id.own_id() == id {
+                *balances.entry(account).or_insert(0) += balance;
+            }
+        }
+    }
+    Book { balances }
+}
+
+async fn one_book(connection: &mut PgConnection, book: i32) -> HashMap<i64, i64> {
     let rows = sqlx::query(
         "select seq, debit, credit, amount, debit_balance, credit_balance
-         from ledger.transfer where book = 1 order by seq",
+         from ledger.transfer where book = $1 order by seq",
     )
-    .fetch_all(&mut connection)
+    .bind(book)
+    .fetch_all(&mut *connection)
     .await
     .unwrap();
     let mut balances = HashMap::new();
-    for (row, seq) in rows.iter().zip(1_i64..) {
+    let first = first_seal(book);
+    for (row, seq) in rows.iter().zip(first + 1..) {
         let column = |name: &str| row.get::<i64, _>(name);
         assert_eq!(column("seq"), seq, "the sequence has a gap");
         *balances.entry(column("debit")).or_insert(0) -= column("amount");
         *balances.entry(column("credit")).or_insert(0) += column("amount");
         assert_eq!(balances[&column("debit")], column("debit_balance"), "at {seq}");
         assert_eq!(balances[&column("credit")], column("credit_balance"), "at {seq}");
+        let debit = AccountId(column("debit"));
         assert!(
-            column("debit") < 0 || balances[&column("debit")] >= 0,
+            debit.0 < 0 || book_of_account(debit) != Some(book) || balances[&column("debit")] >= 0,
             "an account is overdrawn at {seq}"
         );
     }
     assert_eq!(balances.values().sum::<i64>(), 0, "money was created or lost");
-    let ends =
-        sqlx::query_scalar::<_, i64>("select seq from ledger.seal where book = 1 order by seq");
-    let ends = ends.fetch_all(&mut connection).await.unwrap();
-    assert_eq!(
-        ends.last().copied(),
-        i64::try_from(rows.len()).ok(),
-        "the last seal does not end at the last transfer"
-    );
-    Book { balances }
+    let end = "select seq from ledger.seal where book = $1 order by seq desc limit 1";
+    let end: i64 = sqlx::query_scalar(end).bind(book).fetch_one(connection).await.unwrap();
+    let count = i64::try_from(rows.len()).unwrap();
+    assert_eq!(end, first + count, "the last seal does not end at the last transfer");
+    balances
 }

@@ -117,7 +117,7 @@ async fn start() -> (Server, Embedded) {
     std::fs::create_dir_all(&data_dir).unwrap();
     let args = EmbeddedArgs { data_dir: data_dir.clone(), postgres_bin: None };
     // The data need not survive a power failure, and a killed process does not depend on `fsync`.
-    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "300")];
+    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "900")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let embedded = Embedded::start_with(&args, settings).await.unwrap();
     spawn_cleanup(&data_dir, embedded.socket_dir());
@@ -130,6 +130,10 @@ async fn start() -> (Server, Embedded) {
     let mut template =
         PgConnection::connect_with(&server.options.clone().database(TEMPLATE)).await.unwrap();
     migrations::apply(&mut template).await.unwrap();
+    if let Ok(books) = std::env::var("REVWALLET_TEST_BOOKS") {
+        let create = format!("select ledger.create_books({books}, 100000000)");
+        template.execute(AssertSqlSafe(create)).await.unwrap();
+    }
     template.close().await.unwrap();
     jobs::migrate(&server.options.clone().database(TEMPLATE)).await.unwrap();
     (server, embedded)

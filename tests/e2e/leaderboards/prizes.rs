@@ -209,7 +209,7 @@ async fn a_thousand_prizes_are_paid_once_while_processes_are_killed() {
     .await;
 
     let (payouts, wallets) = sqlx::query_as::<_, (i64, i64)>(
-        "select count(*), count(distinct credit) from ledger.transfer where kind = 21 and amount = 100",
+        "select count(*), count(distinct credit) from ledger.transfer where kind = 21 and amount = 100 and home is null",
     )
     .fetch_one(&mut db)
     .await

@@ -246,14 +246,14 @@ async fn assert_past_balances(db: &mut PgConnection, model: &Model) {
     for (row, past) in rows.iter().zip(&model.past) {
         let expected: Vec<Minor> =
             ids.iter().map(|id| Minor(past.get(id).copied().unwrap_or_default())).collect();
-        let balances = read::balances(db, 1, &accounts, row.seq).await.unwrap();
+        let balances = read::balances(db, &accounts, row.seq).await.unwrap();
         assert_eq!(balances, expected, "after {}", row.seq);
         // Several transfers may have the same time: then the last of them counts.
-        let last = read::seq_at(db, 1, row.at).await.unwrap();
+        let last = read::seq_at(db, AccountId(1), row.at).await.unwrap();
         assert!(last >= row.seq);
         let sealed = rows.iter().rfind(|other| other.at == row.at).unwrap();
         assert_eq!(last, sealed.seq);
-        assert!(read::seq_before(db, 1, row.at).await.unwrap() < row.seq);
+        assert!(read::seq_before(db, AccountId(1), row.at).await.unwrap() < row.seq);
     }
 }
 
@@ -274,7 +274,7 @@ async fn assert_histories(db: &mut PgConnection, model: &Model) {
         let mut before = read::END;
         loop {
             let range = HistoryRange { from: 0, before, oldest_first: false, limit: 3 };
-            let page = read::history(db, 1, AccountId(id), range).await.unwrap().entries;
+            let page = read::history(db, AccountId(id), range).await.unwrap().entries;
             let Some(last) = page.last() else { break };
             before = last.seq;
             found.extend(page);
@@ -288,7 +288,7 @@ async fn assert_histories(db: &mut PgConnection, model: &Model) {
             .collect();
         assert_eq!(moved_balances, expected, "history of {id}");
         let range = HistoryRange { from: 0, before: read::END, oldest_first: true, limit: 1_000 };
-        let ascending = read::history(db, 1, AccountId(id), range).await.unwrap().entries;
+        let ascending = read::history(db, AccountId(id), range).await.unwrap().entries;
         assert!(
             ascending.iter().eq(found.iter().rev()),
             "the two orders must have the same entries"

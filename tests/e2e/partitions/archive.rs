@@ -113,7 +113,7 @@ async fn an_archive_waits_for_older_snapshots() {
         let mut db = app.database.connect().await;
         let mut snapshot = db.begin_with("begin isolation level repeatable read").await.unwrap();
         let account = AccountId(dormant.parse().unwrap());
-        let taken = read::head(&mut snapshot, 1).await.unwrap();
+        let taken = read::head_for(&mut snapshot, account).await.unwrap();
 
         let is_archived = Cell::new(false);
         let archived = async {
@@ -128,12 +128,12 @@ async fn an_archive_waits_for_older_snapshots() {
             .await;
             for _ in 0..20 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let balances = read::balances(&mut snapshot, 1, &[account], read::END).await;
+                let balances = read::balances(&mut snapshot, &[account], read::END).await;
                 assert_eq!(balances.unwrap(), [Minor(300)]);
                 assert_eq!(balance(app, &dormant).await.0, 300);
             }
             assert!(!is_archived.get(), "the archive did not wait");
-            assert_eq!(read::head(&mut snapshot, 1).await.unwrap(), taken);
+            assert_eq!(read::head_for(&mut snapshot, account).await.unwrap(), taken);
             snapshot.commit().await.unwrap();
         };
         tokio::join!(archived, reads);

@@ -32,7 +32,7 @@ async fn shrink_first_partition(app: &TestApp) {
 
 /// Does what the task of the app does every few seconds.
 async fn extend(app: &TestApp) -> i64 {
-    let pool = &app.app().tail.book().pool;
+    let pool = &app.app().tail.pool();
     partition::extend(pool, ROWS).await.unwrap()
 }
 

@@ -66,7 +66,7 @@ async fn missed_events_of_the_event_table_are_replayed_in_order() {
             } else {
                 let mut db = app.app().db.acquire("test").await.unwrap();
                 let body = serde_json::value::to_raw_value(&body).unwrap();
-                revwallet::ledger::tail::append_event(&mut db, 1, "game_updates", &body, None)
+                revwallet::ledger::tail::append_event(&mut db, "game_updates", &body, None)
                     .await
                     .unwrap();
             }

@@ -23,7 +23,10 @@ async fn the_auditor_checks_every_new_seal() {
             "{text}"
         );
         assert!(text.contains(r#"{check="chain",outcome="violated"} 0"#), "{text}");
-        assert!(text.contains(r#"wallet_book_reader_lag_transfers{reader="auditor"} 0"#), "{text}");
+        assert!(
+            text.contains(r#"wallet_book_reader_lag_transfers{reader="auditor",book="1"} 0"#),
+            "{text}"
+        );
         assert!(app.logs.lines().iter().any(|line| line["event"] == "ledger.anchor"));
     })
     .await;
@@ -42,7 +45,7 @@ async fn the_auditor_finds_inconsistent_rows() {
         .await;
     let process = Process::start(&database);
 
-    revwallet::ledger::auditor::start(&process.tail, 1, &process.metrics, &process.tasks);
+    revwallet::ledger::auditor::start(&process.tail, &process.metrics, &process.tasks);
 
     let violated = |check: &str| {
         process.metric(&format!(

@@ -36,7 +36,7 @@ impl Process {
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let listener: PgConnectOptions = database.url.parse().unwrap();
         let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(listener.clone());
-        let options = TailOptions { pool, listener, book: 1, metrics: Arc::clone(&metrics) };
+        let options = TailOptions { pool, listener, books: 1, metrics: Arc::clone(&metrics) };
         let tail = Tail::start(options, &tasks);
         Self { tail, tasks, metrics }
     }
@@ -166,9 +166,9 @@ async fn each_transfer_takes_effect_once_and_in_order_across_processes() {
         create_recorded_table(&app.database).await;
         let processes = [Process::start(&app.database), Process::start(&app.database)];
         for process in &processes {
-            let recorder = SeqRecorder { attempts: 0, fails_every: 3 };
+            let recorder = |_| SeqRecorder { attempts: 0, fails_every: 3 };
             let reader = reader("recorder");
-            process.tail.follow::<Transfers>(reader, recorder, &process.tasks);
+            process.tail.follow::<Transfers, _>(reader, recorder, &process.tasks);
         }
 
         for _ in 0..4 {
@@ -201,8 +201,8 @@ async fn a_reader_starts_at_the_beginning_and_resumes_at_its_cursor() {
         deposits(app, 3).await;
         let follow = async || {
             let process = Process::start(&app.database);
-            let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
-            process.tail.follow::<Transfers>(reader("recorder"), recorder, &process.tasks);
+            let recorder = |_| SeqRecorder { attempts: 0, fails_every: u32::MAX };
+            process.tail.follow::<Transfers, _>(reader("recorder"), recorder, &process.tasks);
             process
         };
         let has_read =
@@ -230,7 +230,11 @@ async fn a_reader_pauses_in_proportion_to_its_steps() {
         let process = Process::start(&app.database);
         let (sender, mut steps) = mpsc::unbounded_channel();
         let options = ReaderOptions { items_max: 1_000, pause_steps: 3, ..reader("slow") };
-        process.tail.follow::<Transfers>(options, SlowHandler(sender), &process.tasks);
+        process.tail.follow::<Transfers, _>(
+            options,
+            |_| SlowHandler(sender.clone()),
+            &process.tasks,
+        );
 
         let mut previous: Option<(Instant, Instant)> = None;
         for _ in 0..4 {
@@ -250,9 +254,9 @@ async fn a_reader_passes_what_its_source_leaves_out() {
     run(async |app| {
         create_recorded_table(&app.database).await;
         let process = Process::start(&app.database);
-        let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
+        let recorder = |_| SeqRecorder { attempts: 0, fails_every: u32::MAX };
         let options = reader("tenths");
-        process.tail.follow::<Tenths>(options, recorder, &process.tasks);
+        process.tail.follow::<Tenths, _>(options, recorder, &process.tasks);
 
         for _ in 0..3 {
             deposits(app, 25).await;
@@ -282,11 +286,11 @@ async fn a_process_reports_the_lag_of_a_reader_that_another_process_runs() {
         deposits(app, 3).await;
 
         create_recorded_table(&app.database).await;
-        let recorder = SeqRecorder { attempts: 0, fails_every: u32::MAX };
+        let recorder = |_| SeqRecorder { attempts: 0, fails_every: u32::MAX };
         let options = reader("busy");
-        process.tail.follow::<Transfers>(options, recorder, &process.tasks);
+        process.tail.follow::<Transfers, _>(options, recorder, &process.tasks);
 
-        let lag = r#"wallet_book_reader_lag_transfers{reader="busy"}"#;
+        let lag = r#"wallet_book_reader_lag_transfers{reader="busy",book="1"}"#;
         let expected = f64::from(u32::try_from(head(&app.database).await).unwrap());
         eventually("the lag is reported", async || {
             let text = Exposition::new(Arc::clone(&process.metrics), [])
@@ -314,7 +318,7 @@ async fn live_readers_get_each_transfer_once_from_any_start() {
         let mut starts = vec![None, Some(0), Some(middle - 5), Some(middle)];
         let mut lives = Vec::new();
         for start in starts.drain(..) {
-            let live = process.tail.live(start.map(Position::after)).await.unwrap();
+            let live = process.tail.live_transfers(1, start.map(Position::after)).await.unwrap();
             lives.push((start.unwrap_or(middle), live));
         }
 
@@ -354,7 +358,7 @@ async fn live_readers_share_reads_and_without_readers_there_are_none() {
         let begin = head(&app.database).await;
         let mut lives = Vec::new();
         for _ in 0..50 {
-            lives.push(process.tail.live(None).await.unwrap());
+            lives.push(process.tail.live_transfers(1, None).await.unwrap());
         }
 
         let end = begin + 22;
@@ -375,8 +379,8 @@ async fn a_slow_live_reader_reads_what_it_missed() {
     run(async |app| {
         let process = Process::start(&app.database);
         let begin = head(&app.database).await;
-        let mut slow = process.tail.live(None).await.unwrap();
-        let mut quick = process.tail.live(None).await.unwrap();
+        let mut slow = process.tail.live_transfers(1, None).await.unwrap();
+        let mut quick = process.tail.live_transfers(1, None).await.unwrap();
         let wallet = app.open_wallet("EUR", "1").await;
         // Read one by one, so that each transfer is a segment of its own: more than the broadcast buffer holds.
         for last in begin + 3..=begin + 102 {
@@ -401,12 +405,12 @@ fn body(n: u32) -> Box<RawValue> {
 async fn events_that_commit_out_of_order_are_neither_missed_nor_repeated() {
     let database = Database::create().await;
     let process = Process::start(&database);
-    let mut live = process.tail.live_events(None).await.unwrap();
+    let mut live = process.tail.live_events().await.unwrap();
     let (mut first, mut second) = (database.connect().await, database.connect().await);
     let mut early = first.begin().await.unwrap();
-    append_event(&mut early, 1, "test", &body(1), None).await.unwrap();
+    append_event(&mut early, "test", &body(1), None).await.unwrap();
     let mut late = second.begin().await.unwrap();
-    append_event(&mut late, 1, "test", &body(2), None).await.unwrap();
+    append_event(&mut late, "test", &body(2), None).await.unwrap();
 
     late.commit().await.unwrap();
 
@@ -440,7 +444,7 @@ async fn events_stay_in_order_in_a_database_that_was_restored_elsewhere() {
 
     database.execute("select ledger.mend_event_shift()").await;
     database.execute("select ledger.mend_event_shift()").await;
-    append_event(&mut db, 1, "new", &body(1), None).await.unwrap();
+    append_event(&mut db, "new", &body(1), None).await.unwrap();
 
     // Other transactions of this server may delay the horizon for a moment.
     let mut items = Vec::new();

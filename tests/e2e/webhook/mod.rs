@@ -93,7 +93,9 @@ async fn events_of_a_wallet_are_delivered_in_order_and_signed() {
             "{metrics}"
         );
         assert!(metrics.contains(r#"wallet_jobs_total{queue="webhook_deliver",outcome="ok"}"#));
-        assert!(metrics.contains(r#"wallet_book_reader_lag_transfers{reader="webhooks"} 0"#));
+        assert!(
+            metrics.contains(r#"wallet_book_reader_lag_transfers{reader="webhooks",book="1"} 0"#)
+        );
     })
     .await;
 }

@@ -218,7 +218,7 @@ async fn serve_bare(list: GameList) -> anyhow::Result<String> {
 async fn revenue(book: &BenchBook) -> anyhow::Result<i64> {
     let euro = Currencies::default().find("EUR").context("EUR is a default currency")?;
     let account = AccountId::system(SystemRole::Revenue, euro);
-    let balances = read::balances(&mut book.connect().await?, 1, &[account], read::END).await;
+    let balances = read::balances(&mut book.connect().await?, &[account], read::END).await;
     let balances = balances.map_err(Error::into_cause)?;
     Ok(balances.first().map_or(0, |Minor(cents)| *cents))
 }

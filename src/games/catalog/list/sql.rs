@@ -4,15 +4,11 @@ use sqlx::PgConnection;
 
 use super::GameFilter;
 use crate::error::Result;
-use crate::games::BOOK;
 use crate::ids::{GameId, PublisherId};
 
 /// Returns the revision of the catalog in a snapshot, and the position of the snapshot in the ledger.
 pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
-    let row = sqlx::query!(
-        r#"select revision, ledger.read_position($1) as "position!" from catalog"#,
-        BOOK
-    );
+    let row = sqlx::query!(r#"select revision, ledger.position() as "position!" from catalog"#);
     let row = row.fetch_one(db).await?;
     Ok((row.revision, row.position))
 }

@@ -31,7 +31,7 @@ const READER: ReaderOptions = ReaderOptions {
 
 /// Starts the task that records balances on the leaderboard, until the process stops.
 pub fn start(tail: &Tail, tasks: &Tasks) {
-    tail.follow::<HighestRaises>(READER, Recorder, tasks);
+    tail.follow::<HighestRaises, _>(READER, |_| Recorder, tasks);
 }
 
 /// Records the balances of main wallets on the leaderboards of their currencies.

@@ -10,7 +10,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::read;
 use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
-use crate::play::leaderboards::{BOOK, Leaderboards};
+use crate::play::leaderboards::Leaderboards;
 use crate::wallet::from_post_error;
 
 /// A prize account of a currency, with its balance.
@@ -60,7 +60,7 @@ impl Leaderboards {
             .map(|currency| AccountId::system(SystemRole::Prize, *currency))
             .collect();
         let mut db = self.db.snapshot("leaderboard.prize_accounts").await?;
-        let balances = read::balances(&mut db, BOOK, &accounts, read::END).await?;
+        let balances = read::balances(&mut db, &accounts, read::END).await?;
         let accounts = currencies.into_iter().zip(balances);
         Ok(accounts
             .filter(|(_, balance)| *balance > Minor::ZERO)

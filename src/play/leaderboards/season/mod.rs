@@ -16,7 +16,7 @@ use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Season;
-use super::{BOOK, Leaderboards, jobs, sql as boards};
+use super::{Leaderboards, jobs, sql as boards};
 use crate::error::{Error, Result};
 use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
@@ -155,7 +155,7 @@ impl Leaderboards {
             "board": board.name, "season": season.number, "ended": true, "prizes": prizes, "last": is_last,
         });
         let body = to_raw_value(&body).map_err(|cause| Error::Internal(cause.into()))?;
-        append_event(&mut tx, BOOK, &format!("leaderboard:{}", board.name), &body, None).await?;
+        append_event(&mut tx, &format!("leaderboard:{}", board.name), &body, None).await?;
         tx.commit().await?;
         self.metrics.wallet_leaderboard_seasons_ended_total.increment(1);
         tracing::info!(
