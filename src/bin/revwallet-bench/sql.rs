@@ -67,6 +67,11 @@ pub(crate) async fn count_deposits(db: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
+/// Returns the number of transfers between two books.
+pub(crate) async fn count_transfers_between_books(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from ledger.transfer_copy").fetch_one(db).await
+}
+
 /// Returns the internal address of the leader, the server that writes the ledger for all servers.
 pub(crate) async fn leader(db: &mut PgConnection) -> sqlx::Result<String> {
     sqlx::query_scalar("select address from ledger.leader where book = 1").fetch_one(db).await

@@ -11,6 +11,7 @@
 //! | [`observability`] | deposits with metrics, logs and traces | deposits without any |
 //! | [`scrape`] | rendering ten thousand series for Prometheus | |
 //! | [`logins`] | balances read during a thousand logins | balances read from an idle server |
+//! | [`books`] | deposits and transfers on a server with two books | the same on a server with one book |
 //! | [`failover`] | deposits on four servers whose leader is killed every five seconds | |
 //! | [`multi_process`] | four servers that share a ledger | one server |
 //! | [`old_snapshot`] | deposits while a transaction holds an old snapshot, as a dump does | deposits without an old snapshot |
@@ -21,6 +22,7 @@
 //! | [`large_book`] | deposits and reads on a large ledger | the same on a small ledger |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
 
+mod books;
 mod bulk;
 mod companions;
 pub(crate) mod compare;
@@ -67,6 +69,8 @@ pub(crate) enum Scenario {
     Logins,
     /// Four servers that share a ledger, compared with one server.
     MultiProcess,
+    /// Two books, compared with one book.
+    Books,
     /// Four servers that share a ledger, whose leader is killed repeatedly.
     Failover,
     /// Deposits while a transaction holds an old snapshot.
@@ -85,7 +89,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// Scenarios that run by default: all except `large-book`, which takes minutes.
-    pub(crate) const DEFAULT: [Self; 16] = [
+    pub(crate) const DEFAULT: [Self; 17] = [
         Self::Deposits,
         Self::Bulk,
         Self::Companions,
@@ -96,6 +100,7 @@ impl Scenario {
         Self::Scrape,
         Self::Logins,
         Self::MultiProcess,
+        Self::Books,
         Self::Failover,
         Self::OldSnapshot,
         Self::Realtime,
@@ -116,6 +121,7 @@ impl Scenario {
             Self::Scrape => scrape::measure().await,
             Self::Logins => logins::measure(context).await,
             Self::MultiProcess => multi_process::measure(context).await,
+            Self::Books => books::measure(context).await,
             Self::Failover => failover::measure(context).await,
             Self::OldSnapshot => old_snapshot::measure(context).await,
             Self::Realtime => realtime::measure(context).await,
