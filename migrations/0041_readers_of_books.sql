@@ -17,6 +17,9 @@ begin
     select count(*) into v_books from book;
     for v_book in v_books + 1 .. p_count loop
         perform create_book(v_book, 'book ' || v_book, p_rows);
+        -- A reader begins with the book, even if its process starts later.
+        insert into cursor (book, name, channel, seq)
+        select v_book, name, channel, (v_book - 1)::bigint << 44 from cursor where book = 1 and channel = 'book';
     end loop;
     return greatest(v_books, p_count);
 end
@@ -27,6 +30,19 @@ create function ledger.position() returns text
 language plpgsql stable
 as $$
 begin
+    if not exists (select from ledger.book where book > 1) then
+        return (
+            select concat_ws('.',
+                'p1',
+                left(replace(i.id::text, '-', ''), 16),
+                s.seq,
+                left(replace(s.batch_id::text, '-', ''), 12),
+                ledger.event_horizon(),
+                0)
+            from public.installation i
+            cross join (select seq, batch_id from ledger.seal where book = 1 order by seq desc limit 1) s
+        );
+    end if;
     return (
         select concat_ws('.',
             'p1',
@@ -112,6 +128,16 @@ begin
 end
 $$;
 
+-- The book of an account; null for an account that each book has.
+create function observer.book(account bigint) returns int
+language sql immutable as $$
+    select case
+        when observer.wallet(account) is not null then (observer.wallet(account) >> 44)::int + 1
+        -- Payables, hot wallets and prizes.
+        when account <= -(1::bigint << 54) or -account >> 32 in (3, 7) then 1
+    end
+$$;
+
 -- As before, but of all books: each transfer once, without balances that another book knows.
 create or replace view observer.transfer as
 select
@@ -122,19 +148,45 @@ select
     observer.wallet(t.credit) as to_wallet,
     t.amount as minor_units,
     a.currency,
-    case when observer.wallet(t.debit) >> 44 <> t.book - 1 then null else t.debit_balance end as from_balance,
-    case when observer.wallet(t.credit) >> 44 <> t.book - 1 then null else t.credit_balance end as to_balance,
+    case when observer.book(t.debit) <> t.book then null else t.debit_balance end as from_balance,
+    case when observer.book(t.credit) <> t.book then null else t.credit_balance end as to_balance,
     t.linked,
     replace(t.trace_id::text, '-', '') as trace_id,
     t.debit,
     t.credit,
     t.leg,
-    t.legs
+    t.legs,
+    t.book
 from ledger.transfer t
 left join ledger.account a on a.book = t.book and a.account = t.debit
 where t.home is null
     -- Of the archive only some rows are there.
     and not exists (select from ledger.archive r where r.book = t.book and t.seq <= r.until_seq);
+
+create or replace function observer.of_wallet(wallet text) returns setof observer.transfer
+language sql stable security definer set search_path = '' as $$
+    with asked as (
+        select unnest(array[id, -(1::bigint << 40) - id]) as account
+        from (select case when wallet ~ '^[0-9]{1,15}$' then wallet::bigint end as id) given
+    ), found as (
+        select f.* from asked cross join ledger.book b cross join lateral (
+            (select * from observer.transfer t where t.book = b.book and debit = account order by transfer desc limit 100)
+            union
+            (select * from observer.transfer t where t.book = b.book and credit = account order by transfer desc limit 100)
+        ) f
+    )
+    select distinct * from found order by at desc, transfer desc limit 100
+$$;
+
+create or replace function observer.of_transfer(id text) returns setof observer.transfer
+language sql stable security definer set search_path = '' as $$
+    select legs.*
+    from (select case when id ~ '^[0-9]{1,18}$' then id::bigint end as id) asked
+    join observer.transfer first on first.book = ledger.book_of(asked.id) and first.transfer = asked.id
+    join observer.transfer legs on legs.book = first.book
+        and legs.transfer between first.transfer - first.leg and first.transfer - first.leg + first.legs - 1
+    order by legs.transfer
+$$;
 
 create or replace function observer.of_trace(trace text, since timestamptz, until timestamptz) returns setof observer.transfer
 language sql stable security definer set search_path = '' as $$
@@ -145,13 +197,13 @@ language sql stable security definer set search_path = '' as $$
             coalesce((select max(seq) from ledger.seal where book = b.book and at < since), (b.book - 1)::bigint << 44) as first,
             coalesce((select max(seq) from ledger.seal where book = b.book and at <= until), (b.book - 1)::bigint << 44) as last
     ) span
-    join observer.transfer t on t.transfer > span.first and t.transfer <= span.last
+    join observer.transfer t on t.book = b.book and t.transfer > span.first and t.transfer <= span.last
     where t.trace_id = lower(trace)
     order by t.transfer
     limit 1000
 $$;
 
--- As before, but all batches of a transaction get the same time.
+-- As before, but all batches of a transaction get the same time, and the accounts of a batch are checked to be of its book.
 create or replace function ledger.post(
     p_book int,
     p_prev_seq bigint,
@@ -192,8 +244,14 @@ declare
 begin
     -- A posting to several books takes this lock exclusively, which makes it wait for the batches in progress only.
     perform pg_advisory_xact_lock_shared(1885434485, p_book);
-    if p_home is null and exists (select from book where book > 1) then
-        raise exception 'a program that knows one book cannot write to several' using errcode = '55000';
+    if coalesce(cardinality(p_home), 0) = 0 and exists (select from book where book > 1) then
+        -- The account of another book would be taken for an account of this one.
+        if p_home is null or exists (
+            select from unnest(p_debit || p_credit) id
+            where observer.wallet(id) >> 44 <> p_book - 1
+        ) then
+            raise exception 'a program that knows one book cannot write to several' using errcode = '55000';
+        end if;
     end if;
 
     if cardinality(p_home) > 0 then

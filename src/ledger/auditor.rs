@@ -148,7 +148,8 @@ impl Auditor {
         }
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let now = crate::telemetry::gauge_value(now);
-        self.metrics.wallet_ledger_last_check_timestamp_seconds.set(now);
+        let book = self.book.to_string();
+        self.metrics.wallet_ledger_last_check_timestamp_seconds.with([&book]).set(now);
     }
 
     fn count(&self, check: CheckKind, outcome: &'static str, count: usize) {

@@ -59,7 +59,12 @@ impl Hub {
         let position = after
             .parse::<BookPosition>()
             .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
-        let position = position.with_books(self.tail().books());
+        let books = self.tail().books();
+        if i32::try_from(position.books.len()).is_ok_and(|count| count > books) {
+            // Another process has created a book, which this process does not follow.
+            return Err(Error::Overloaded);
+        }
+        let position = position.with_books(books);
         if self.checked.contain(&position) {
             return Ok(position);
         }

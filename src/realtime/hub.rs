@@ -15,13 +15,13 @@ use super::continuation::CheckedPositions;
 use super::credential::{Credential, REVOCATIONS, revoke};
 use super::delivery::{Delivery, DeliverySource};
 use super::event;
-use super::feed::{Feed, Topic, Wanted};
+use super::feed::{Feed, Topic, TopicTransfers, Wanted};
 use super::message::Message;
 use super::outbox::{Outbox, SubscriptionId};
 use super::position::BookPosition;
 use super::topic::{Subscriber, TopicState};
 use crate::error::{Error, Result};
-use crate::ledger::book::FIRST_BOOK;
+use crate::ledger::book::{FIRST_BOOK, book_of_account};
 use crate::ledger::tail::{
     BookEvent, Events, LiveReader, SealedRow, SealedTransfers, Segment, Tail,
 };
@@ -311,6 +311,15 @@ impl Hub {
         after: Option<&BookPosition>,
         acknowledge: impl FnOnce(&Outbox),
     ) -> Result<()> {
+        if let TopicTransfers::OfAccounts(accounts) = &topic.transfers
+            && accounts
+                .iter()
+                .filter_map(|id| book_of_account(*id))
+                .any(|id| id > self.tail.books())
+        {
+            // Another process has created the book, which this process does not follow.
+            return Err(Error::Overloaded);
+        }
         let mut index = self.following_index().await?;
         let position = index.position.clone().ok_or(Error::Overloaded)?;
         let Index { topics, wanted, .. } = &mut *index;

@@ -2,7 +2,7 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`hub`] | follows both sources with one live reader each while there is a subscription or a credential, and pushes each event to the outboxes of its topic |
+//! | [`hub`] | follows each book and the event table with one live reader each while there is a subscription or a credential, and pushes each event to the outboxes of its topic |
 //! | [`feed`] | what a topic is, who may read it, and how transfers become its events; implemented by the slices above |
 //! | [`outbox`] | the queue of one connection, bounded in bytes |
 //! | [`session`] | one connection: reads actions, drains its outbox in batches, replays what was missed |

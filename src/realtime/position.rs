@@ -104,10 +104,11 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position with a position in each of `count` books. A book that was created later is included from
-    /// its beginning.
+    /// Returns this position with a position in each of the first `count` books. A book that was created later is
+    /// included from its beginning.
     #[must_use]
     pub fn with_books(mut self, count: i32) -> Self {
+        self.books.truncate(usize::try_from(count).unwrap_or_default());
         let missing = (FIRST_BOOK..=count).skip(self.books.len());
         self.books.extend(missing.map(SealedPosition::start));
         self
@@ -205,7 +206,8 @@ mod tests {
         assert_eq!(later.clone().meet(&position), position);
         assert_eq!(position.join(&later), later);
         let alone: BookPosition = TEXT.parse().unwrap();
-        assert_eq!(alone.with_books(2).seq(2), first_seal(2));
+        assert_eq!(alone.clone().with_books(2).seq(2), first_seal(2));
+        assert_eq!(alone.clone().with_books(2).with_books(1), alone);
     }
 
     #[test]

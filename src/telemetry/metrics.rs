@@ -193,7 +193,7 @@ metrics! {
     /// emergency.
     gauge wallet_ledger_imbalance_minor_units {currency};
     /// Unix time when the ledger auditor last checked a seal, the record that ends a committed batch.
-    gauge wallet_ledger_last_check_timestamp_seconds;
+    gauge wallet_ledger_last_check_timestamp_seconds {book};
 
     /// Money moved, in minor units of its currency.
     counter wallet_amount_moved_minor_units_total {currency, kind};

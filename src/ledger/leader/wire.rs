@@ -19,7 +19,7 @@ use crate::secret::digest;
 
 /// Version of the messages. A process that does not know a new field would write a different posting than was meant,
 /// so every change of the messages needs a new version.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Placeholders for the refusal texts of a posting's companions (rows of other modules), by index. The leader does not
 /// have the texts of the sender, so it returns the index, which the sender replaces by its text.

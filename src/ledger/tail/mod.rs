@@ -3,7 +3,7 @@
 //! | reader | position | guarantees |
 //! |---|---|---|
 //! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease that its progress renews; its effects in the database commit together with its position, so each transfer takes effect exactly once |
-//! | [live](Tail::live) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
+//! | [live](Tail::live_transfers) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
 //!
 //! Notifications wake both kinds; polling is the fallback, so a lost notification only costs seconds.
 //! Events that move no money are another [source](Source) with the same interface.

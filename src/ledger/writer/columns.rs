@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::batch::{Batch, OpenedAccount};
 use super::cross_book::BookPart;
+use crate::idempotency_key::HashedKey;
 use crate::ledger::transfer::Posting;
 
 /// Parameters of `ledger.post`, with an array for each column.
@@ -71,15 +72,14 @@ impl PostColumns {
             trace: Vec::with_capacity(rows.len()),
             ..Self::default()
         };
+        let mut keys = Vec::new();
         for accepted in &batch.accepted {
             columns.add_attributes(batch, accepted.start, &accepted.item.posting);
             if let Some(key) = accepted.item.posting.key {
-                columns.key.push(key.hash);
-                columns.key_content.push(key.content);
-                columns.key_first.push(batch.seq_of(accepted.start));
-                columns.key_last.push(batch.seq_of(accepted.end) - 1);
+                keys.push((key, batch.seq_of(accepted.start), batch.seq_of(accepted.end) - 1));
             }
         }
+        columns.add_keys(keys);
         columns.add_accounts(&batch.opened);
         columns
     }
@@ -110,14 +110,20 @@ impl PostColumns {
             home: rows.iter().map(|part| part.home).collect(),
             ..Self::default()
         };
-        for (key, first, last) in &part.keys {
-            columns.key.push(key.hash);
-            columns.key_content.push(key.content);
-            columns.key_first.push(*first);
-            columns.key_last.push(*last);
-        }
+        columns.add_keys(part.keys.clone());
         columns.add_accounts(&part.opened);
         columns
+    }
+
+    /// Adds the keys in their order, so that batches of different books that insert the same keys cannot deadlock.
+    fn add_keys(&mut self, mut keys: Vec<(HashedKey, i64, i64)>) {
+        keys.sort_unstable_by_key(|(key, ..)| key.hash);
+        for (key, first, last) in keys {
+            self.key.push(key.hash);
+            self.key_content.push(key.content);
+            self.key_first.push(first);
+            self.key_last.push(last);
+        }
     }
 
     fn add_accounts(&mut self, opened: &[OpenedAccount]) {

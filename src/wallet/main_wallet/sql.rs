@@ -28,6 +28,7 @@ with input as (
     select id, currency, player, app_user, player, true
     from input
     where app_user is not null or player in (select claimed.id from claimed)
+    order by player, currency
     on conflict do nothing
     returning id
 ), took as (

@@ -16,16 +16,13 @@ with input as (
 ), first as (
     select distinct on (key_hash) key_hash, content_hash from input order by key_hash, n
 ), claimed as (
-    insert into public.batch_request (key_hash, content_hash)
+    -- The update returns the row of another transaction, too, that committed after this statement began.
+    insert into public.batch_request as r (key_hash, content_hash)
     select key_hash, content_hash from first
-    on conflict do nothing
+    on conflict (key_hash) do update set content_hash = r.content_hash
     returning key_hash, content_hash
-), known as (
-    select key_hash, content_hash from claimed
-    union all
-    select r.key_hash, r.content_hash from public.batch_request r join first f on f.key_hash = r.key_hash
 ), took as (
-    select n from input i join known k on k.key_hash = i.key_hash and k.content_hash = i.content_hash
+    select n from input i join claimed c on c.key_hash = i.key_hash and c.content_hash = i.content_hash
 )",
 };
 

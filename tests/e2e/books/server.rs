@@ -94,6 +94,32 @@ async fn a_copy_of_a_transfer_is_no_transfer_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_batch_writes_to_several_books_under_one_key() {
+    run_with(&[BOOKS], async |app| {
+        let first = wallets(app).await;
+        let second = wallets(app).await;
+        let pairs = first.iter().zip(&second);
+        let transfers = pairs.map(|(from, to)| json!({ "from": from, "to": to, "amount": "0.10" }));
+        let request = json!({ "transfers": transfers.collect::<Vec<_>>() });
+
+        for number in 0..20 {
+            let key = format!("k{number}");
+            let batch = app.post_with_key("/wallet/batch", &key, request.clone()).await;
+            let again = app.post_with_key("/wallet/batch", &key, request.clone()).await;
+
+            assert_eq!(batch.status, 200, "{}", batch.text);
+            let results = batch.json()["results"].as_array().unwrap().clone();
+            assert!(results.iter().all(|result| result["status"] == 201), "{}", batch.text);
+            assert_eq!(again.json()["results"].as_array().unwrap().len(), results.len());
+        }
+        for (from, to) in first.iter().zip(&second) {
+            assert_eq!([balance(app, from).await, balance(app, to).await], [8.0, 12.0]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn webhooks_get_each_event_once_with_the_balance_of_its_wallet() {
     run_with(&[BOOKS, "--webhook-allow-private"], async |app| {
         let [one, two, three] = wallets(app).await;
@@ -206,11 +232,25 @@ async fn books_are_added_and_never_removed() {
 
         let unknown = json!({ "from": first, "to": second, "amount": "1" });
         app.post("/wallet/transfer", unknown).await.problem(503, "database-unavailable");
+        let read = later.public.get(&format!("/wallet/balance/{second}")).await;
+        let position = read.header("book-position").to_owned();
+        for topic in [format!("wallet:{second}"), format!("wallet:{first}")] {
+            let subscribe = json!({ "action": "subscribe", "topic": topic, "after": position });
+            let refused = app.socket().await.ask(subscribe).await;
+            assert!(refused["error"].is_string(), "{refused}");
+        }
         assert_eq!([book(&first), book(&second)], [1, 2]);
         assert_eq!(refused.code, Some(1));
         let reason = "--books 1 is less than the 2 books that the database has";
         assert!(refused.stderr.contains(reason), "{}", refused.stderr);
         assert_eq!(balance(&later.public, &second).await, 4.0);
+        let open = "select ledger.post(1, seq, batch_id, gen_random_uuid(), '', true, true, array[account],
+            array[account], '{0}', '{0}', '{0}', '{1}', '{0}', '{1}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}',
+            array[account], '{EUR}', '{2}', array[seq + 1], '{}')
+            from ledger.seal, (values ((1::bigint << 44) + 99)) opened (account)
+            where book = 1 order by seq desc limit 1";
+        let error = app.database.try_execute(open).await.unwrap_err();
+        assert!(error.to_string().contains("cannot write to several"), "{error}");
         later.kill();
     })
     .await;

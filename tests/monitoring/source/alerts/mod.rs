@@ -53,7 +53,7 @@ const ALERTS: &[Alert] = &[
     Alert {
         name: "LedgerAuditorStale",
         severity: "page",
-        expression: r#"max by (job) (wallet_book_reader_lag_transfers{reader="auditor"}) > 0 and on (job) (time() - max by (job) (wallet_ledger_last_check_timestamp_seconds)) > 300"#,
+        expression: r#"max by (job, book) (wallet_book_reader_lag_transfers{reader="auditor"}) > 0 and on (job, book) (time() - max by (job, book) (wallet_ledger_last_check_timestamp_seconds)) > 300"#,
         pending_for: "5m",
         summary: "Ledger auditor stalled: transfers have gone unchecked for more than five minutes",
         dashboard: "revwallet-ledger",

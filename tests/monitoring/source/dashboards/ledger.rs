@@ -20,7 +20,7 @@ pub fn ledger() -> Dashboard {
                 .query(r#"max(wallet_book_reader_lag_transfers{,reader="auditor"})"#, "transfers")
                 .thresholds(1_000.0, 10_000.0),
             stat("Time since last audit", "s", "Time since the auditor last checked a seal.")
-                .query("time() - max(wallet_ledger_last_check_timestamp_seconds{} > 0)", "ago"),
+                .query("time() - min(max by (book) (wallet_ledger_last_check_timestamp_seconds{} > 0))", "ago"),
             stat("Ledger head", "short", "Sequence number of the last transfer.").query("max(wallet_ledger_head_seq{})", "seq"),
             stat("Oldest queued posting", "s", "Time that the oldest posting has been in the queue.")
                 .query("max(wallet_ledger_oldest_queued_seconds{})", "age")
