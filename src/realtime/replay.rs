@@ -16,7 +16,7 @@ use crate::ledger::account::AccountId;
 use crate::ledger::book::{FIRST_BOOK, book_of_account};
 use crate::ledger::tail::{SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Maximum number of transfers, and of events, that are read from the database at once.
+/// Maximum number of transfers of a book, and of events, that are read from the database at once.
 const PAGE_MAX: i64 = 250;
 
 /// Result of a replay.
@@ -44,14 +44,14 @@ impl Hub {
         mut position: BookPosition,
     ) -> Result<Progress> {
         loop {
-            let (since, reading) = {
+            let (since, reading, events_max) = {
                 let mut index = self.lock().await;
                 let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
                 if position.covers(state.since()) {
                     self.metrics().wallet_ws_replays_total.with(["memory"]).increment(1);
                     return Ok(catch_up(state, &mut subscriber, &position));
                 }
-                (state.since().clone(), Arc::clone(&state.reading))
+                (state.since().clone(), Arc::clone(&state.reading), events_max(state))
             };
             let reading = reading.lock().await;
             {
@@ -62,7 +62,7 @@ impl Hub {
                 }
             }
             self.metrics().wallet_ws_replays_total.with(["database"]).increment(1);
-            let page = self.read_pages(topic, &position, &since).await?;
+            let page = self.read_pages(topic, &position, &since, events_max).await?;
             if page.until.covers(&since) {
                 let mut index = self.lock().await;
                 let state = index.topics.get_mut(&topic.name).ok_or(Error::Overloaded)?;
@@ -91,11 +91,12 @@ impl Hub {
         topic: &Topic,
         after: &BookPosition,
         until: &BookPosition,
+        events_max: i64,
     ) -> Result<Page> {
         let mut all = Page { deliveries: Vec::new(), until: after.clone() };
         let mut bytes = 0;
         while !all.until.covers(until) && bytes <= RECENT_BYTES_MAX {
-            let page = self.read(topic, &all.until, until).await?;
+            let page = self.read(topic, &all.until, until, events_max).await?;
             bytes += page.deliveries.iter().map(|delivery| delivery.bytes()).sum::<usize>();
             all.deliveries.extend(page.deliveries);
             all.until = page.until;
@@ -118,6 +119,7 @@ impl Hub {
         topic: &Topic,
         after: &BookPosition,
         until: &BookPosition,
+        events_max: i64,
     ) -> Result<Page> {
         let found = self.found_accounts(topic).await?;
         let accounts = match &topic.transfers {
@@ -134,13 +136,13 @@ impl Hub {
         let bounds = (after.event, until.event);
         let events = {
             let mut db = Box::pin(self.tail().pool().acquire()).await?;
-            events_of_topic(&mut db, &topic.name, bounds, PAGE_MAX).await?
+            events_of_topic(&mut db, &topic.name, bounds, events_max).await?
         };
         // The events are placed after all transfers of the page. Only the order within each source matters to clients.
         deliveries
             .extend(events.iter().filter_map(|event| delivery_of(event, &reached)).map(Arc::new));
         reached.event = match events.last() {
-            Some(last) if is_full(&events) => last.position,
+            Some(last) if is_full(&events, events_max) => last.position,
             _ => after.event.max(until.event),
         };
         Ok(Page { deliveries, until: reached })
@@ -179,7 +181,7 @@ impl Hub {
         book: i32,
         deliveries: &mut Vec<Arc<Delivery>>,
     ) -> BookPosition {
-        let full = is_full(&rows);
+        let full = is_full(&rows, PAGE_MAX);
         // A full page may have only some rows of its last transfer. They are removed here, and come with the next page.
         let rows = if full { without_last_transfer(rows) } else { rows };
         let wanted = Wanted::from([Arc::clone(&topic.name)]);
@@ -197,8 +199,15 @@ impl Hub {
     }
 }
 
-fn is_full<T>(items: &[T]) -> bool {
-    i64::try_from(items.len()).is_ok_and(|count| count >= PAGE_MAX)
+fn is_full<T>(items: &[T], max: i64) -> bool {
+    i64::try_from(items.len()).is_ok_and(|count| count >= max)
+}
+
+/// Maximum number of events of a page. If the events of the topic are large, a page has fewer of them: the outbox of a
+/// slow client takes only a few at a time, and the rest of the page is read again.
+fn events_max(state: &TopicState) -> i64 {
+    let fitting = state.events_in_memory().and_then(|count| i64::try_from(count).ok());
+    fitting.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX)
 }
 
 /// Removes the rows of the last transfer, unless it is the only transfer.

@@ -84,6 +84,12 @@ impl TopicState {
         &self.since
     }
 
+    /// Returns how many events of the recent events' size fit into the memory of a topic; `None` without recent events.
+    pub(super) fn events_in_memory(&self) -> Option<usize> {
+        let average = self.recent_bytes.checked_div(self.recent.len())?;
+        RECENT_BYTES_MAX.checked_div(average)
+    }
+
     pub(super) fn has_subscribers(&self) -> bool {
         !self.behind.is_empty() || !self.live.is_empty()
     }
