@@ -106,7 +106,7 @@ impl DurableReader {
         self,
         mut handler: impl SegmentHandler<S>,
     ) -> anyhow::Result<()> {
-        let mut changes = self.notifications.subscribe(S::CHANNEL);
+        let mut changes = self.notifications.subscribe(S::CHANNEL, self.book.book);
         let mut backoff = self.options.pause;
         while !self.stopping.is_cancelled() {
             changes.mark_unchanged();

@@ -62,7 +62,7 @@ impl<S: Source> LiveHub<S> {
         let (book, metrics) = (book.clone(), Arc::clone(metrics));
         let stopping = tasks.stopping().clone();
         let hub = Self { book, segments, subscribed: Arc::default(), stopping, metrics };
-        let (task, changes) = (hub.clone(), notifications.subscribe(S::CHANNEL));
+        let (task, changes) = (hub.clone(), notifications.subscribe(S::CHANNEL, hub.book.book));
         tasks.spawn(name, async move {
             task.run(changes).await;
             Ok(())

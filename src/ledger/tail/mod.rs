@@ -112,8 +112,7 @@ impl Tail {
         book: i32,
         after: Option<Position>,
     ) -> sqlx::Result<LiveReader<SealedTransfers>> {
-        let index = usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX);
-        let hub = self.books.get(index).ok_or(sqlx::Error::RowNotFound)?;
+        let hub = self.books.get(wake::index_of(book)).ok_or(sqlx::Error::RowNotFound)?;
         hub.subscribe(after).await
     }
 
@@ -129,7 +128,7 @@ impl Tail {
 
     /// Returns a receiver that changes when there are new events. The events themselves are not read.
     pub fn event_notifications(&self) -> tokio::sync::watch::Receiver<()> {
-        self.notifications.subscribe(NotifyChannel::Event)
+        self.notifications.subscribe(NotifyChannel::Event, FIRST_BOOK)
     }
 
     /// The pool through which the readers read the ledger.

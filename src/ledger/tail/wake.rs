@@ -1,6 +1,7 @@
 //! Notifications that the ledger has grown, which wake the tasks that follow it (readers). As a fallback, one poll
 //! serves all readers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::join;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::sql;
+use crate::ledger::book::FIRST_BOOK;
 use crate::tasks::Tasks;
 
 /// Interval at which a reader tries to take over its cursor while another process holds the cursor.
@@ -50,32 +52,40 @@ impl NotifyChannel {
 /// Receivers of the notifications of all channels. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Notifications {
-    book: watch::Receiver<()>,
+    /// In the order of the books.
+    books: Arc<[watch::Receiver<()>]>,
     event: watch::Receiver<()>,
 }
 
 struct NotificationSenders {
-    book: watch::Sender<()>,
+    /// In the order of the books.
+    books: Vec<watch::Sender<()>>,
     event: watch::Sender<()>,
 }
 
 impl NotificationSenders {
-    fn notify(&self, name: &str) {
-        for (channel, sender) in
-            [(NotifyChannel::Book, &self.book), (NotifyChannel::Event, &self.event)]
+    /// Wakes the readers that a notification is for. The payload is the book.
+    fn notify(&self, channel: &str, payload: &str) {
+        if channel == NotifyChannel::Event.name() {
+            self.event.send_replace(());
+        } else if let Some(sender) =
+            payload.parse().ok().and_then(|book| self.books.get(index_of(book)))
         {
-            if channel.name() == name {
-                sender.send_replace(());
-            }
+            sender.send_replace(());
         }
     }
 
     /// Wakes all readers, because notifications may have been lost while there was no connection.
     fn notify_all(&self) {
-        for channel in NotifyChannel::ALL {
-            self.notify(channel.name());
+        for sender in self.books.iter().chain([&self.event]) {
+            sender.send_replace(());
         }
     }
+}
+
+/// Index of a book in the order of the books.
+pub(super) fn index_of(book: i32) -> usize {
+    usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX)
 }
 
 impl Notifications {
@@ -85,9 +95,10 @@ impl Notifications {
         options: PgConnectOptions,
         tasks: &Tasks,
     ) -> Self {
-        let (book_sender, book_changes) = watch::channel(());
+        let (book_senders, book_changes): (Vec<_>, Vec<_>) =
+            (FIRST_BOOK..=books).map(|_| watch::channel(())).unzip();
         let (event_sender, event_changes) = watch::channel(());
-        let senders = NotificationSenders { book: book_sender, event: event_sender };
+        let senders = NotificationSenders { books: book_senders, event: event_sender };
         let stopping = tasks.stopping().clone();
         tasks.spawn("book-listener", async move {
             join!(
@@ -96,15 +107,16 @@ impl Notifications {
             );
             Ok(())
         });
-        Self { book: book_changes, event: event_changes }
+        Self { books: book_changes.into(), event: event_changes }
     }
 
-    /// Subscribes to the future notifications of a channel.
-    pub(super) fn subscribe(&self, channel: NotifyChannel) -> watch::Receiver<()> {
-        let mut changes = match channel {
-            NotifyChannel::Book => self.book.clone(),
-            NotifyChannel::Event => self.event.clone(),
+    /// Subscribes to the future notifications of new items of a book: its transfers, or the events of all books.
+    pub(super) fn subscribe(&self, channel: NotifyChannel, book: i32) -> watch::Receiver<()> {
+        let changes = match channel {
+            NotifyChannel::Book => self.books.get(index_of(book)),
+            NotifyChannel::Event => None,
         };
+        let mut changes = changes.unwrap_or(&self.event).clone();
         changes.mark_unchanged();
         changes
     }
@@ -187,7 +199,9 @@ async fn listen(
     senders.notify_all();
     loop {
         match listener.try_recv().await? {
-            Some(notification) => senders.notify(notification.channel()),
+            Some(notification) => {
+                senders.notify(notification.channel(), notification.payload());
+            }
             None => return Err(sqlx::Error::PoolClosed),
         }
     }
