@@ -70,7 +70,7 @@ pub enum Booked {
     Overtaken,
 }
 
-/// A saga that is over, with the facts for the notification of its owner.
+/// A finished saga, with the facts for the notification of its owner.
 #[derive(Debug)]
 pub struct Ended<'a> {
     pub saga: SagaId,

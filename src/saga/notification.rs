@@ -1,4 +1,4 @@
-//! Notification of the owner of a saga that is over.
+//! Notification of the owner of a finished saga.
 
 use std::time::Duration;
 

@@ -285,7 +285,7 @@ metrics! {
     counter wallet_saga_claims_lost_total;
     /// Sagas that a worker could not run, because they were begun by another version of the program.
     counter wallet_saga_unknown_versions_total;
-    /// Attempts to notify the owner of a saga that is over, by outcome: ok or failed.
+    /// Attempts to notify the owner of a finished saga, by outcome: ok or failed.
     counter wallet_saga_notifications_total {outcome};
     /// Jobs that are due and wait for a worker; sampled every 15 s.
     gauge wallet_jobs_ready {queue};

@@ -64,7 +64,7 @@ impl Writer {
                 event = "ledger.lost",
                 ours = self.head.seq,
                 theirs = head.seq,
-                "the database has lost acknowledged commits, by a restore or by a failover; the ledger's writer clears its caches"
+                "the database has lost acknowledged commits, because of a restore or a failover; the ledger's writer clears its caches"
             );
             self.cache.clear();
             self.keys.forget();

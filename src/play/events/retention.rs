@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{GameEvents, sql};
 use crate::error::Result;
 
-/// Interval between two removals of old idempotency keys.
+/// Interval at which old idempotency keys are deleted.
 const INTERVAL: Duration = Duration::from_mins(10);
 
 /// Time for which a repeated request is recognized by its idempotency key.

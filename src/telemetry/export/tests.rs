@@ -122,7 +122,7 @@ impl Fixture {
         self.outcome()
     }
 
-    /// Runs the exporter to its end. Shutdown begins at once, unless the script of the receiver begins it later.
+    /// Runs the exporter until it stops. Shutdown begins at once, unless an answer of the receiver begins it later.
     fn run(mut self) -> Outcome {
         let stops = |answer: &Answer| matches!(answer, AwayWhileStopping);
         if !self.exporter.destination.script.iter().any(stops) {

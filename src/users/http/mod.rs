@@ -109,8 +109,8 @@ struct CreatedUser<'a> {
 
 /// Register with names and an age
 ///
-/// If access is open, the password is optional. A user without a password cannot sign in and is treated as a guest
-/// until an admin sets a password, and another user may register with the same e-mail address.
+/// If the operator has opened access, the password is optional. Until an admin sets a password, a user without a
+/// password cannot sign in and is treated as a guest, and another user may register with the same e-mail address.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -281,7 +281,7 @@ impl TryFrom<User> for UserBody {
 
 /// Get a user
 ///
-/// A user gets its own profile. Other callers need `users:read`.
+/// Users can get their own profile; other callers need the scope `users:read`.
 #[utoipa::path(
     get, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1")),

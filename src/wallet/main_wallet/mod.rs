@@ -285,8 +285,8 @@ impl Wallets {
         Ok(account)
     }
 
-    /// Returns the result of an earlier request with this key, from before the main wallet was closed. Without such a
-    /// request, returns the error that the player has insufficient funds.
+    /// Returns the result of a request with this key that was made before the main wallet was closed. If there was no
+    /// such request, returns an error: the player has insufficient funds.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,

@@ -76,8 +76,7 @@ struct CreateAlert<'a> {
 
 /// Create an alert
 ///
-/// Each crossing of the threshold is one `alert.crossed` event. While the balance stays on that side, there is no
-/// further event.
+/// Each time the balance crosses the threshold in this direction, the event `alert.crossed` is sent once.
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(

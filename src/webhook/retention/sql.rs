@@ -53,7 +53,7 @@ pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// A webhook and a subject with a stalled delivery, and the owner of the webhook.
+/// A stalled delivery: its webhook, its subject, and the owner of the webhook.
 pub(super) struct Stalled {
     pub webhook: WebhookId,
     pub subject: Subject,

@@ -63,7 +63,12 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let duration = context.args.duration;
     let mut section = ReportSection::default();
     for (number, case) in CASES.iter().enumerate() {
-        tracing::info!("deposits, {} of {}: {}", number + 1, CASES.len(), case.label());
+        tracing::info!(
+            "measuring deposits, case {} of {}: {}",
+            number + 1,
+            CASES.len(),
+            case.label()
+        );
         let sample: LoadSample = match case.system {
             DepositSystem::Pgbench => {
                 let run = baseline.run(case.clients, case.accounts, duration);

@@ -31,7 +31,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Interval between two updates of the gauges, and between two searches for prizes that are still due.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval between two removals of old idempotency keys of submitted scores.
+/// Interval at which old idempotency keys of score submissions are deleted.
 const KEYS_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Time for which the response to a submitted score is kept, so that a repeated request gets the same response.
@@ -61,7 +61,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
-                "reading the seasons to end and the prizes to pay of leaderboards failed; retrying"
+                "the leaderboard seasons that are due to end, and the prizes that are due to be paid, could not be read; retrying"
             );
             PAUSE_AFTER_DUE
         });
