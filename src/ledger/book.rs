@@ -39,6 +39,11 @@ pub fn book_of(seq: i64) -> i32 {
     i32::try_from(seq >> SEQ_BITS).map_or(FIRST_BOOK, |index| index + 1)
 }
 
+/// Index of a book among all books in their order.
+pub fn index_of(book: i32) -> usize {
+    usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX)
+}
+
 /// The book of an account; `None` if each book has its own account with this id.
 pub fn book_of_account(account: AccountId) -> Option<i32> {
     match account.class()? {

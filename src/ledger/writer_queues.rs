@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::book::{FIRST_BOOK, Placement};
+use super::book::{FIRST_BOOK, Placement, index_of};
 use super::transfer::Posting;
 use super::writer::{Admission, CrossBookWriter, QueuedPosting, Writer};
 use super::{LedgerOptions, StartError};
@@ -67,10 +67,7 @@ impl WriterQueues {
         let Some(cross_book) = &self.cross_book else { return &self.books[0] };
         let books = i32::try_from(self.books.len()).unwrap_or(i32::MAX);
         match Placement::new(posting, books) {
-            Placement::One(book) => {
-                let index = usize::try_from(book - FIRST_BOOK).unwrap_or_default();
-                self.books.get(index).unwrap_or(&self.books[0])
-            }
+            Placement::One(book) => self.books.get(index_of(book)).unwrap_or(&self.books[0]),
             Placement::Several { .. } => cross_book,
         }
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use smallvec::SmallVec;
 
-use crate::ledger::book::{BOOKS_MAX, FIRST_BOOK, book_of, first_seal};
+use crate::ledger::book::{BOOKS_MAX, FIRST_BOOK, book_of, first_seal, index_of};
 use crate::ledger::tail::Position;
 
 const EPOCH_LEN: usize = 16;
@@ -78,7 +78,7 @@ impl BookPosition {
     /// Changes this position to the later of both positions in one book.
     #[must_use]
     pub fn join_book(mut self, other: &Self, book: i32) -> Self {
-        let index = usize::try_from(book - 1).unwrap_or_default();
+        let index = index_of(book);
         if let (Some(own), Some(other)) = (self.books.get_mut(index), other.books.get(index))
             && own.seq < other.seq
         {
@@ -89,15 +89,13 @@ impl BookPosition {
 
     /// Returns the sequence number of the newest included transfer of a book.
     pub fn seq(&self, book: i32) -> i64 {
-        let index = usize::try_from(book - 1).unwrap_or_default();
-        self.books.get(index).map_or(first_seal(book), |position| position.seq)
+        self.books.get(index_of(book)).map_or(first_seal(book), |position| position.seq)
     }
 
     /// Returns this position after a transfer with the number `seq` in the given batch.
     #[must_use]
     pub fn after_transfer(mut self, seq: i64, batch: &str) -> Self {
-        let index = usize::try_from(book_of(seq) - 1).unwrap_or_default();
-        if let Some(position) = self.books.get_mut(index) {
+        if let Some(position) = self.books.get_mut(index_of(book_of(seq))) {
             position.seq = seq;
             position.batch = batch.as_bytes().try_into().unwrap_or(position.batch);
         }

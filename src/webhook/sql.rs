@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{UserId, WebhookId};
-use crate::ledger::book::{FIRST_BOOK, book_of};
+use crate::ledger::book::{book_of, index_of};
 
 /// Whether there is any webhook or alert. If there is none, transfers need not be turned into events.
 pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
@@ -40,9 +40,8 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Whether the webhook is older than the transfer with this seq.
     pub(super) fn is_before(&self, seq: i64) -> bool {
-        let index = usize::try_from(book_of(seq) - FIRST_BOOK).unwrap_or_default();
         // A book without an entry was created after the webhook.
-        self.from_seqs.get(index).is_none_or(|from| *from < seq)
+        self.from_seqs.get(index_of(book_of(seq))).is_none_or(|from| *from < seq)
     }
 
     /// Whether the webhook subscribes to events of this name.

@@ -159,8 +159,7 @@ pub async fn rows_of_accounts(
     sql::rows_of_accounts(db, book, &accounts, after, last, limit).await
 }
 
-/// The book of a customer account or of an account of a book of its own; the first book for the other accounts, of
-/// which each book has one.
+/// The book of an account; the first book for a system account that every book has.
 fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::ledger::book::{FIRST_BOOK, book_of};
+use crate::ledger::book::{FIRST_BOOK, book_of, index_of};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -112,7 +112,7 @@ impl Tail {
         book: i32,
         after: Option<Position>,
     ) -> sqlx::Result<LiveReader<SealedTransfers>> {
-        let hub = self.books.get(wake::index_of(book)).ok_or(sqlx::Error::RowNotFound)?;
+        let hub = self.books.get(index_of(book)).ok_or(sqlx::Error::RowNotFound)?;
         hub.subscribe(after).await
     }
 

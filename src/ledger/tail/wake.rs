@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::sql;
-use crate::ledger::book::FIRST_BOOK;
+use crate::ledger::book::{FIRST_BOOK, index_of};
 use crate::tasks::Tasks;
 
 /// Interval at which a reader tries to take over its cursor while another process holds the cursor.
@@ -81,11 +81,6 @@ impl NotificationSenders {
             sender.send_replace(());
         }
     }
-}
-
-/// Index of a book in the order of the books.
-pub(super) fn index_of(book: i32) -> usize {
-    usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX)
 }
 
 impl Notifications {
