@@ -11,6 +11,7 @@ mod leader_service;
 mod lost_commits;
 mod model;
 mod proxy;
+mod rules;
 mod scale;
 
 use std::sync::Arc;

@@ -61,6 +61,37 @@ async fn an_archive_that_was_dumped_and_dropped_is_restored() {
 }
 
 #[tokio::test]
+async fn an_archive_with_the_former_rules_is_restored() {
+    run_with(&SETTINGS, async |app| {
+        shrink_first_partition(app).await;
+        let wallet = app.open_wallet("EUR", "0").await;
+        fill(app, &wallet, ROWS + 10).await;
+        let before = balance(app, &wallet).await;
+        archive(app).await;
+        app.database
+            .execute(
+                "alter table ledger.archived_transfer_0
+                    drop column home cascade,
+                    add constraint transfer_amount check (0 <= amount),
+                    add constraint transfer_floor check (0 <= debit_balance or debit < 0)",
+            )
+            .await;
+
+        let (code, text) = run_command(app, &["partition", "restore", "0"]).await;
+
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(balance(app, &wallet).await, before);
+        let mut db = app.database.connect().await;
+        let rules = sqlx::query_scalar::<_, String>(
+            "select string_agg(conname, ' ') from pg_constraint
+            where conrelid = 'ledger.transfer_0'::regclass and contype = 'c'",
+        );
+        assert_eq!(rules.fetch_one(&mut db).await.unwrap(), "transfer_rules");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_interrupted_archive_is_continued_or_taken_back() {
     run_with(&SETTINGS, async |app| {
         shrink_first_partition(app).await;
