@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::{Acquire, PgConnection};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -84,6 +84,8 @@ pub(super) struct DurableReader {
     options: ReaderOptions,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
+    /// Limits the steps of all readers of this process that run at the same time.
+    steps: Arc<Semaphore>,
     /// Identifies this process as the holder of the cursor.
     holder: Uuid,
 }
@@ -95,11 +97,12 @@ impl DurableReader {
         options: ReaderOptions,
         metrics: Arc<Metrics>,
         stopping: CancellationToken,
+        steps: Arc<Semaphore>,
     ) -> Self {
         for outcome in ["read", "elsewhere", "failed"] {
             metrics.wallet_book_reader_steps_total.preregister([options.name, outcome]);
         }
-        Self { book, notifications, options, stopping, metrics, holder: Uuid::new_v4() }
+        Self { book, notifications, options, stopping, metrics, steps, holder: Uuid::new_v4() }
     }
 
     pub(super) async fn run<S: Source>(
@@ -187,6 +190,8 @@ impl DurableReader {
     /// Reads the next segment, and applies its effects and advances the cursor in one transaction.
     async fn step<S: Source>(&self, handler: &mut impl SegmentHandler<S>) -> Result<StepOutcome> {
         let (book, name) = (self.book.book, self.options.name);
+        // The semaphore is never closed.
+        let _permit = self.steps.acquire().await;
         let mut connection = self.book.pool.acquire().await?;
         let mut tx = connection.begin().await?;
         let Some(after) = sql::lock_cursor(&mut tx, book, name, self.holder).await? else {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Semaphore;
 
 use crate::ledger::book::{FIRST_BOOK, book_of, index_of};
 use crate::tasks::Tasks;
@@ -42,6 +43,10 @@ use self::live::LiveHub;
 use self::source::BookHandle;
 use self::wake::Notifications;
 
+/// Part of the pool that the steps of durable readers may use, as a divisor. A step holds one connection, and its
+/// handler can need another one; the rest of the pool is for requests.
+const POOL_PART_OF_STEPS: u32 = 3;
+
 /// Dependencies and settings of a [`Tail`].
 pub struct TailOptions {
     pub pool: PgPool,
@@ -60,6 +65,8 @@ pub struct Tail {
     books: Arc<[LiveHub<SealedTransfers>]>,
     events: LiveHub<Events>,
     notifications: Notifications,
+    /// Limits the steps of durable readers that run at the same time. Each book has readers of its own.
+    steps: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -78,7 +85,9 @@ impl Tail {
             LiveHub::start("live-transfers", &handle(book), &notifications, &metrics, tasks)
         });
         let books = sealed.collect();
-        Self { pool, books, events, notifications, metrics }
+        let steps = (pool.options().get_max_connections() / POOL_PART_OF_STEPS).max(1);
+        let steps = Arc::new(Semaphore::new(steps as usize));
+        Self { pool, books, events, notifications, steps, metrics }
     }
 
     /// Runs durable readers, background tasks that follow the ledger, until the program stops. There is a reader of the
@@ -100,6 +109,7 @@ impl Tail {
                 options,
                 Arc::clone(&self.metrics),
                 tasks.stopping().clone(),
+                Arc::clone(&self.steps),
             );
             tasks.spawn(options.name, reader.run(handler(book)));
         }

@@ -142,6 +142,30 @@ async fn webhooks_get_each_event_once_with_the_balance_of_its_wallet() {
 }
 
 #[tokio::test]
+async fn the_readers_of_many_books_share_a_pool_of_two_connections() {
+    let settings = ["--books=16", "--database-connections-max=2", "--webhook-allow-private"];
+    run_with(&settings, async |app| {
+        let receiver = Receiver::start().await;
+        let body = json!({ "url": receiver.url(), "events": ["*"] });
+        assert_eq!(app.post("/wallet/webhook", body).await.status, 201);
+
+        let mut wallets = Vec::new();
+        for _ in 0..16 {
+            wallets.push(app.open_wallet("EUR", "10").await);
+        }
+
+        eventually("each wallet has its event", async || {
+            wallets.iter().all(|wallet| !receiver.events(wallet).is_empty())
+        })
+        .await;
+        let failed = app.logs.lines();
+        let failed = failed.iter().filter(|line| line["event"] == "reader.failed");
+        assert_eq!(failed.count(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_continues_after_a_position_in_every_book() {
     run_with(&[BOOKS], async |app| {
         let wallets = wallets(app).await;
