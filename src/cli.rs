@@ -61,9 +61,10 @@ pub enum Command {
     Migrate,
     /// Recompute the whole ledger and compare every row; exit with 1 if there is a fault.
     Verify {
-        /// A seal that was recorded earlier, as SEQ:HASH: proves that nothing before it was rewritten.
-        #[arg(long)]
-        anchor: Option<Anchor>,
+        /// Seals that were recorded earlier, as SEQ:HASH, separated by commas: proves that nothing before them was
+        /// rewritten.
+        #[arg(long, value_delimiter = ',')]
+        anchor: Vec<Anchor>,
     },
     /// List, archive and restore partitions of the ledger.
     #[command(subcommand)]

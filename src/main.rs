@@ -250,12 +250,12 @@ async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyh
     .await
 }
 
-async fn verify(config: Config, anchor: Option<Anchor>, output: OutputArgs) -> anyhow::Result<()> {
+async fn verify(config: Config, anchors: Vec<Anchor>, output: OutputArgs) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(&config.telemetry, LogStream::Stderr)?;
     let (database, metrics) = (&config.database, &telemetry.metrics);
     let db = Database::open_existing(database, &config.embedded, metrics).await?;
     let bar = ProgressBar::new(0);
-    let report = verify::run_on(&db, anchor.as_ref(), |reached, end| {
+    let report = verify::run_on(&db, anchors, |reached, end| {
         bar.set_length(end.unsigned_abs());
         bar.set_position(reached.unsigned_abs());
     });

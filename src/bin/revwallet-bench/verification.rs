@@ -41,7 +41,7 @@ pub(crate) async fn verify_deposits(
 /// Verifies the whole ledger, as `revwallet verify` does.
 pub(crate) async fn verify_book(book: &BenchBook) -> anyhow::Result<String> {
     let mut db = book.connect().await?;
-    let report = verify::run_all(&mut db, None, |_, _| {}).await;
+    let report = verify::run_all(&mut db, Vec::new(), |_, _| {}).await;
     let report = report.map_err(Error::into_cause)?;
     if let Some(fault) = report.faults.first() {
         anyhow::bail!("the book is inconsistent: {fault}");

@@ -37,8 +37,8 @@ struct PreviousSeal {
 /// Checks a book batch by batch, and remembers the balances after the rows that it has checked.
 pub struct BookChecker {
     book: i32,
-    anchor: Option<Anchor>,
-    is_anchor_checked: bool,
+    /// The anchors whose seals have not been reached yet.
+    anchors: Vec<Anchor>,
     previous: PreviousSeal,
     balances: HashMap<i64, i64>,
     currencies: HashMap<i64, (String, i16)>,
@@ -50,11 +50,10 @@ pub struct BookChecker {
 }
 
 impl BookChecker {
-    pub fn new(book: i32, first: Option<StoredSeal>, anchor: Option<Anchor>) -> Self {
+    pub fn new(book: i32, first: Option<StoredSeal>, anchors: Vec<Anchor>) -> Self {
         let mut checker = Self {
             book,
-            anchor,
-            is_anchor_checked: false,
+            anchors,
             previous: PreviousSeal { seq: first_seal(book), at: EPOCH, hash: Vec::new() },
             balances: HashMap::new(),
             currencies: HashMap::new(),
@@ -72,7 +71,7 @@ impl BookChecker {
                     let detail = "its hash differs from that of an empty book";
                     checker.add_fault(CheckKind::Chain, &place, detail);
                 }
-                checker.check_anchor(&seal);
+                checker.check_anchors(&seal);
                 checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
             }
             None => checker.add_fault(CheckKind::Chain, &place, "it is missing"),
@@ -86,7 +85,7 @@ impl BookChecker {
         let seal = sql::seals(db, book, seq - 1, seq).await?.into_iter().next();
         let first =
             if seq == first_seal(book) { seal.clone() } else { sql::first_seal(db, book).await? };
-        let mut checker = Self::new(book, first, None);
+        let mut checker = Self::new(book, first, Vec::new());
         if let Some(seal) = seal {
             checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
         } else {
@@ -112,7 +111,7 @@ impl BookChecker {
             }
             for seal in seals {
                 self.check_place(&seal);
-                self.check_anchor(&seal);
+                self.check_anchors(&seal);
                 self.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
             }
         }
@@ -223,7 +222,7 @@ impl BookChecker {
                 "the chain of seals does not lead to it",
             );
         }
-        if let Some(anchor) = self.anchor.take().filter(|_| !self.is_anchor_checked) {
+        for anchor in std::mem::take(&mut self.anchors) {
             let place = format!("seal {}", anchor.seq);
             self.add_fault(CheckKind::Anchor, &place, "the anchor's seal is not in the book");
         }
@@ -302,7 +301,7 @@ impl BookChecker {
             let detail = "its hash differs from that of the rows since the previous seal";
             self.add_fault(CheckKind::Chain, &place, detail);
         }
-        self.check_anchor(seal);
+        self.check_anchors(seal);
         self.seals += 1;
         self.postings += i64::try_from(keyed.len()).unwrap_or(i64::MAX);
         self.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash.clone() };
@@ -362,12 +361,10 @@ impl BookChecker {
         }
     }
 
-    fn check_anchor(&mut self, seal: &StoredSeal) {
-        let Some(anchor) = self.anchor.as_ref().filter(|anchor| anchor.seq == seal.seq) else {
-            return;
-        };
-        self.is_anchor_checked = true;
-        if seal.hash != anchor.hash {
+    fn check_anchors(&mut self, seal: &StoredSeal) {
+        let reached: Vec<Anchor> =
+            self.anchors.extract_if(.., |anchor| anchor.seq == seal.seq).collect();
+        if reached.iter().any(|anchor| seal.hash != anchor.hash) {
             self.add_fault(
                 CheckKind::Anchor,
                 &format!("seal {}", seal.seq),

@@ -124,30 +124,33 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Opens a connection, checks that the database schema has this program's version, and verifies all books.
+/// Opens a connection, checks that the database schema has this program's version, and verifies all books. There may be
+/// anchors of different books.
 pub async fn run_on(
     db: &Database,
-    anchor: Option<&Anchor>,
+    anchors: Vec<Anchor>,
     progress: impl FnMut(i64, i64),
 ) -> anyhow::Result<VerifyReport> {
     let mut connection = PgConnection::connect_with(db.options()).await?;
     migrations::require_current(&mut connection).await?;
-    run_all(&mut connection, anchor, progress).await.map_err(Error::into_cause)
+    run_all(&mut connection, anchors, progress).await.map_err(Error::into_cause)
 }
 
 /// Verifies all books, and adds up their reports.
 pub async fn run_all(
     db: &mut PgConnection,
-    anchor: Option<&Anchor>,
+    mut anchors: Vec<Anchor>,
     mut progress: impl FnMut(i64, i64),
 ) -> Result<VerifyReport> {
     let books = sql::books(db).await?;
-    // An anchor of a book that does not exist is looked for in the first, and missed there.
-    let anchored = anchor.map(|anchor| book_of(anchor.seq)).filter(|book| books.contains(book));
-    let anchor_of = |book| anchor.filter(|_| anchored.unwrap_or(FIRST_BOOK) == book);
-    let mut report = run(db, FIRST_BOOK, anchor_of(FIRST_BOOK), &mut progress).await?;
-    for book in books.into_iter().filter(|book| *book != FIRST_BOOK) {
-        let other = run(db, book, anchor_of(book), &mut progress).await?;
+    let mut anchors_of =
+        |book| anchors.extract_if(.., |anchor| book_of(anchor.seq) == book).collect::<Vec<_>>();
+    let others = books.into_iter().filter(|book| *book != FIRST_BOOK);
+    let others: Vec<_> = others.map(|book| (book, anchors_of(book))).collect();
+    // An anchor of a book that does not exist is looked for in the first book, and missed there.
+    let mut report = run(db, FIRST_BOOK, anchors, &mut progress).await?;
+    for (book, anchors) in others {
+        let other = run(db, book, anchors, &mut progress).await?;
         report.transfers += other.transfers;
         report.seals += other.seals;
         report.postings += other.postings;
@@ -164,12 +167,12 @@ pub async fn run_all(
 pub async fn run(
     db: &mut PgConnection,
     book: i32,
-    anchor: Option<&Anchor>,
+    anchors: Vec<Anchor>,
     mut progress: impl FnMut(i64, i64),
 ) -> Result<VerifyReport> {
     let end = super::read::head(db, book).await?;
     let first = sql::first_seal(db, book).await?;
-    let mut checker = BookChecker::new(book, first, anchor.cloned());
+    let mut checker = BookChecker::new(book, first, anchors);
     let archived = super::read::archived_until(db, book).await?;
     if let Some(archived) = archived {
         checker.pass_archive(db, archived.seq).await?;

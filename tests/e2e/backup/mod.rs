@@ -329,3 +329,33 @@ async fn the_end_of_the_wal_is_recovered_from_the_old_disk() {
     assert!(deposit(&program.public, &id, "last").await, "an acknowledged deposit is missing");
     assert!(program.stop().await.success());
 }
+
+#[tokio::test]
+async fn a_backup_has_an_anchor_of_each_book() {
+    let site = Site::new();
+    let data = format!("--data-dir={}", site.data().display());
+    let program = Program::start(&[&data, "--books=2"]).await;
+    let mut wallets = Vec::new();
+    for _ in 0..2 {
+        let wallet = json!({ "owner": "a", "currency": "EUR", "initial_balance": 7 });
+        let opened = program.public.post("/wallet", wallet).await;
+        wallets.push(opened.json()["id"].as_str().unwrap().to_owned());
+    }
+
+    let backup = site.backup(&[]).await;
+
+    assert!(program.stop().await.success());
+    let books: Vec<i64> = backup
+        .anchor()
+        .split(',')
+        .map(|anchor| anchor.split_once(':').unwrap().0.parse::<i64>().unwrap() >> 44)
+        .collect();
+    assert_eq!(books, [0, 1], "{}", backup.text);
+    let (new, restored) = site.restore("new", &[]);
+    assert!(restored.succeeded && restored.text.contains("no faults found"), "{}", restored.text);
+    let program = site.start(&new).await;
+    for wallet in &wallets {
+        assert!((balance(&program.public, wallet).await - 7.0).abs() < f64::EPSILON);
+    }
+    assert!(program.stop().await.success());
+}

@@ -122,7 +122,7 @@ async fn balance(database: &Database, account: AccountId) -> i64 {
 }
 
 async fn verify(database: &Database) -> VerifyReport {
-    verify::run_all(&mut database.connect().await, None, |_, _| {}).await.unwrap()
+    verify::run_all(&mut database.connect().await, Vec::new(), |_, _| {}).await.unwrap()
 }
 
 async fn assert_verified(database: &Database) {

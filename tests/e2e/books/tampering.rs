@@ -56,3 +56,26 @@ async fn verify_finds_a_copy_that_is_missing_or_not_registered() {
         "{missing:?}"
     );
 }
+
+#[tokio::test]
+async fn anchors_of_all_books_are_checked() {
+    let database = books(2).await;
+    let process = Process::start(&database, 2).await;
+    let accounts = [customer(1, 1), customer(2, 1)];
+    process.open(&accounts).await;
+    let report = verify(&database).await;
+    let mut anchors = vec![report.head, report.other_heads[0].clone()];
+    process.deposit(accounts[1], 100).await;
+    process.stop().await;
+    let mut db = database.connect().await;
+
+    let sound = verify::run_all(&mut db, anchors.clone(), |_, _| {}).await.unwrap();
+    anchors[1].hash[0] ^= 1;
+    let differs = verify::run_all(&mut db, anchors, |_, _| {}).await.unwrap();
+
+    assert!(sound.faults.is_empty(), "{sound}");
+    let [fault] = &differs.faults[..] else { panic!("{differs}") };
+    assert_eq!(fault.check, CheckKind::Anchor);
+    drop(db);
+    database.drop().await;
+}
