@@ -1,10 +1,12 @@
-//! Bounded caches of recently used entries: one type for a single owner, and one that threads share.
+//! Bounded caches of recently used entries: [`GenerationalMap`] for a single owner, and [`Cache`] for use by several
+//! threads.
 //!
-//! Entries are in a young or in an old generation. New entries go to the young generation. When it holds half of the
-//! maximum number of entries, it becomes the old generation, and the entries of the previous old generation are
-//! dropped. So a cache of at most `n` entries always holds the last `n / 2` that were inserted. The ledger's writer
-//! relies on this, whereas a cache that admits entries by their frequency of use may drop an entry right after its
-//! insert. `docs/architecture.md`, "Decisions", has the comparison with existing crates.
+//! Each entry is in the young or in the old generation. New entries go to the young generation. When the young
+//! generation holds half of the maximum number of entries, it becomes the old generation, and the entries of the
+//! previous old generation are dropped. So a map of at most `n` entries always holds the `n / 2` entries that were
+//! inserted last. The ledger writer relies on this guarantee. A cache that admits entries by their frequency of use
+//! does not give it, because such a cache may drop an entry right after its insertion. `docs/architecture.md`,
+//! "Decisions", has the comparison with existing crates.
 
 use std::hash::Hash;
 use std::mem;
@@ -12,7 +14,7 @@ use std::sync::{PoisonError, RwLock};
 
 use foldhash::HashMap;
 
-/// A map that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were inserted.
+/// A map that keeps at most `entries_max` entries, and always the `entries_max / 2` entries that were inserted last.
 #[derive(Debug)]
 pub struct GenerationalMap<K, V> {
     young: HashMap<K, V>,
@@ -35,7 +37,8 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Adds or replaces an entry in the young generation. If that is full, it first becomes the old generation.
+    /// Adds or replaces an entry in the young generation. If the young generation is full, it first becomes the old
+    /// generation, and a new young generation begins.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation_max {
             self.old = mem::take(&mut self.young);
@@ -56,20 +59,20 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
     }
 }
 
-/// A [`GenerationalMap`] behind a read-write lock, shared by threads. Unlike the map, it keeps the entries that were
-/// read or inserted last.
+/// A [`GenerationalMap`] behind a read-write lock, for use by several threads. Unlike in the map alone, a read counts
+/// as a use: the cache keeps the entries that were read or inserted last.
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
-    /// Creates a cache that keeps at most `entries_max` entries, and always the last `entries_max / 2` that were read
-    /// or inserted.
+    /// Creates a cache that keeps at most `entries_max` entries, and always the `entries_max / 2` entries that were
+    /// read or inserted last.
     pub fn new(entries_max: usize) -> Self {
         Self(RwLock::new(GenerationalMap::new(entries_max)))
     }
 
-    /// Returns a copy of the value of a key. If the entry is in the old generation, it is copied to the young
-    /// generation, so that it stays in the cache.
+    /// Returns a copy of the value of a key. An entry of the old generation is copied to the young generation, so that
+    /// it stays in the cache.
     pub fn get(&self, key: &K) -> Option<V> {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = map.young.get(key) {

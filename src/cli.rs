@@ -1,4 +1,4 @@
-//! The command line: the list of commands, and the help that is shown for each of them.
+//! The command line: the commands, and the help text of each command.
 
 use clap::{Args, Command as ClapCommand};
 
@@ -31,14 +31,15 @@ pub struct Cli {
 const SETTINGS_HINT: &str =
     "Settings, such as --data-dir and --database-url, may follow; `revwallet --help` lists them.";
 
-/// Commands that print no result, so `--json` is hidden in their help.
+/// Commands to which `--json` does not apply. Their help hides the option.
 const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
 
-/// Commands that are clients of a running server, so the help does not mention the settings of the server.
+/// Commands that are clients of a running server. Their help does not mention the server's settings, which only the
+/// server reads.
 const TALKING_TO_A_SERVER: [&str; 3] = ["wallet", "transfer", "webhook"];
 
 /// Hides the server's settings in the help of a command and of its subcommands, but still accepts them. clap adds a
-/// global argument only to commands that do not have an argument of that name, so a hidden copy that is added here
+/// global argument only to commands without an argument of the same name, so the hidden copy that this function adds
 /// takes precedence.
 fn hide_settings(command: ClapCommand) -> ClapCommand {
     let mut global = Config::augment_args(ClapCommand::new(""));
@@ -59,7 +60,7 @@ pub enum Command {
     Serve,
     /// Migrate the database to this version, then exit.
     Migrate,
-    /// Recompute the whole ledger and compare every row; exit with 1 if there is a fault.
+    /// Recompute the whole ledger and compare the result with every stored row; exit with 1 if there is a fault.
     Verify {
         /// Seals that were recorded earlier, as SEQ:HASH, separated by commas: proves that nothing before them was
         /// rewritten.
@@ -87,16 +88,16 @@ pub enum Command {
     /// List, show and control orders of the exchange.
     #[command(subcommand)]
     Order(OrderCommand),
-    /// Fund the hot wallets of the exchange, and steer the simulated outside.
+    /// Fund the hot wallets of the exchange, and control the simulated outside world.
     #[command(subcommand)]
     Exchange(ExchangeCommand),
     /// Print the audit log of users and keys.
     Audit(AuditArgs),
-    /// List, open, fund and freeze wallets of a server.
+    /// List, open, fund and freeze wallets on a server.
     Wallet(ClientArgs<WalletCommand>),
     /// Send, show and refund transfers on a server.
     Transfer(ClientArgs<TransferCommand>),
-    /// Create and delete webhooks of a server, and receive them on this machine.
+    /// Create and delete webhooks on a server, and receive their deliveries on this machine.
     Webhook(ClientArgs<WebhookCommand>),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.
     Health,

@@ -1,5 +1,5 @@
-//! Combines the calls of concurrent callers into batches, for example statements that handle many rows as quickly as
-//! one row.
+//! Combines concurrent calls into batches. Useful, for example, for SQL statements that handle many rows about as
+//! quickly as a single row.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,9 +31,9 @@ impl<I, O> Default for Combiner<I, O> {
 }
 
 impl<I: Clone, O> Combiner<I, O> {
-    /// Calls `all` with this input and the inputs of other waiting callers, and returns the result for this input.
-    /// `all` must return one result for each input, in the same order. If the caller that runs `all` is dropped before
-    /// `all` returns, the inputs become part of the next call.
+    /// Calls `all` with `input` and the inputs of other waiting callers, and returns the result for `input`. `all` must
+    /// return one result for each input, in the same order. If the caller that runs `all` is dropped before `all`
+    /// returns, the inputs become part of the next call.
     pub async fn run<F>(&self, input: I, all: impl Fn(Vec<I>) -> F) -> Result<O>
     where
         F: Future<Output = Result<Vec<Result<O>>>> + Send,
@@ -77,8 +77,8 @@ impl<I, O> Combiner<I, O> {
     }
 }
 
-/// The callers whose inputs are part of the running call. If the call is dropped, they return to the front of the
-/// queue.
+/// The callers whose inputs are part of the running call. If the call is dropped, the callers return to the front of
+/// the queue.
 struct Taken<'a, I, O> {
     combiner: &'a Combiner<I, O>,
     callers: Vec<Caller<I, O>>,

@@ -28,17 +28,19 @@ pub struct HashedKey {
 }
 
 impl HashedKey {
-    /// A random key, for a request that a client sent without one.
+    /// Returns a random key, for a request that the client sent without a key.
     pub fn random() -> Self {
         Self { hash: Uuid::new_v4(), content: Uuid::nil() }
     }
 
-    /// Whether the earlier request under this key, with the content `stored`, had the same content.
+    /// Returns whether the earlier request with this key had the same content. `stored` is the content hash of the
+    /// earlier request.
     pub fn has_content(self, stored: Uuid) -> bool {
         self.content == stored
     }
 
-    /// Returns an error unless the earlier request under this key, with the content `stored`, had the same content.
+    /// Returns an error unless the earlier request with this key had the same content. `stored` is the content hash of
+    /// the earlier request. Without a hash, the contents count as different.
     pub fn require_same_content(self, stored: Option<Uuid>) -> Result<()> {
         let is_same = stored.is_some_and(|stored| self.has_content(stored));
         if is_same { Ok(()) } else { Err(Error::IdempotencyKeyReused) }
@@ -56,7 +58,9 @@ impl IntoParams for IdempotencyKey {
             .name("Idempotency-Key")
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
-            .description(Some("Makes the request safe to repeat: the same key takes effect once"))
+            .description(Some(
+                "Makes the request safe to repeat: requests with the same key take effect once",
+            ))
             .schema(Some(schema));
         vec![parameter.build()]
     }
@@ -95,7 +99,7 @@ impl IdempotencyKey {
     }
 
     /// Hashes the key for storage, or returns `None` if there is no key. The caller and the operation are part of the
-    /// hash, so that clients cannot collide by choosing the same key.
+    /// hash, so that equal keys of different clients or operations do not collide.
     pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
         let key = self.0.as_deref()?;
         Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })

@@ -1,5 +1,5 @@
-//! Newtypes for ids, so that the compiler rejects the id of one thing where the id of another is expected. Ids are
-//! numbers in the database and in JSON rows, except the id of a player, which is text.
+//! Newtypes for ids. The compiler rejects, for example, the id of a user where the id of a wallet is expected. All ids
+//! are numbers in the database, except the id of a player, which is text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,11 +82,11 @@ ids! {
     UserId;
     /// Id of an API key.
     ApiKeyId;
-    /// Id of a wallet, the same as the id of its account in the book.
+    /// Id of a wallet, which is also the id of the wallet's account in the ledger.
     WalletId;
-    /// Id of a transfer, which is the sequence number of its first leg in the book.
+    /// Id of a transfer, which is the sequence number of its first movement (leg) in the ledger.
     TransferId;
-    /// Id of a hold, the same as the id of the transfer that placed the hold.
+    /// Id of a hold, which is also the id of the transfer that placed the hold.
     HoldId;
     /// Id of a webhook.
     WebhookId;
@@ -108,6 +108,6 @@ ids! {
     ActivationKeyId;
     /// Id of a season of a leaderboard. Clients know the season by its number.
     SeasonId;
-    /// Id of a saga, and of the order that it carries out.
+    /// Id of a saga, which is also the id of the order that the saga carries out.
     SagaId;
 }

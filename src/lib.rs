@@ -1,7 +1,7 @@
 //! revwallet: a wallet backend you can see through.
 //!
-//! Start reading at [`app`], which combines all parts. `docs/architecture.md` has the map of the modules and their
-//! floors: a module may use only modules of lower floors.
+//! Begin reading at [`app`], which combines all modules. `docs/architecture.md` maps the modules and their floors
+//! (layers): a module may use only modules of lower floors.
 
 // Floor 8: the command line.
 pub mod cli;

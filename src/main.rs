@@ -1,5 +1,5 @@
-//! Entry point of the program: runs the command that the command line names. If it fails, prints a sentence about the
-//! cause to standard error.
+//! Entry point of the program: runs the command that the command line names. If the command fails, prints the cause to
+//! standard error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -69,8 +69,9 @@ fn usage_error(invalid: &clap::Error) -> String {
     text.trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Whether the value of a command-line argument must not be printed. `argument` has clap's notation, `--name <NAME>`.
-/// An unknown argument counts as secret, because its value may be a secret after a misspelled name.
+/// Returns whether the value of a command-line argument is secret, and so must not be printed. `argument` has clap's
+/// notation, `--name <NAME>`. An unknown argument counts as secret, because its name may be the misspelled name of a
+/// secret argument.
 fn is_secret(argument: &str) -> bool {
     let is_named = |known: &&Arg| known.to_string() == argument;
     let mut program = Cli::command();
@@ -187,7 +188,8 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a short command on a database that the server or `migrate` has created and migrated.
+/// Connects to the database, runs a command on it, and closes it. The server or `revwallet migrate` must have created
+/// and migrated the database before.
 async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&Database, &Arc<Metrics>) -> anyhow::Result<()>,
@@ -199,8 +201,8 @@ async fn with_database(
     outcome
 }
 
-/// Runs a command on the prize accounts. It starts its own ledger writer, which is safe while servers write to the same
-/// ledger.
+/// Runs a command on the prize accounts. The command starts its own ledger writer, which is safe even while servers
+/// write to the same ledger.
 async fn prize_account(
     config: Config,
     command: PrizeAccountCommand,
@@ -217,8 +219,8 @@ async fn prize_account(
     .await
 }
 
-/// Runs a command on the exchange. It starts its own ledger writer, which is safe while servers write to the same
-/// ledger.
+/// Runs a command on the exchange. The command starts its own ledger writer, which is safe even while servers write to
+/// the same ledger.
 async fn with_exchange(
     config: Config,
     command: impl AsyncFnOnce(&Exchange) -> anyhow::Result<()>,
@@ -235,7 +237,7 @@ async fn with_exchange(
 }
 
 /// Runs a command on the catalog of games until the command ends or a signal interrupts it. An interrupted import keeps
-/// the changes that it has committed already.
+/// the changes that it has already committed.
 async fn game(config: &Config, command: GameCommand, output: OutputArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     with_database(config, async |db, _| {

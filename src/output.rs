@@ -1,20 +1,20 @@
-//! Results of commands on standard output: text for people, or one JSON document with `--json`.
+//! Prints the result of a command to standard output: as text or, with `--json`, as one JSON document.
 
 use std::io::Write;
 
 use anyhow::Context;
 use serde::Serialize;
 
-/// How a command prints its result.
+/// Options for the output of a command.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct OutputArgs {
-    /// Print the result as one JSON document, with the members and amounts of the HTTP API.
+    /// Print the result as one JSON document, with the same fields and number formats as the HTTP API.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 impl OutputArgs {
-    /// Prints the result of a command: with `--json` as the document that `body` returns, otherwise as the text that
+    /// Prints the result of a command: with `--json`, the JSON document that `body` returns; otherwise, the text that
     /// `text` returns.
     pub fn print<T, B: Serialize>(
         self,

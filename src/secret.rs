@@ -24,7 +24,7 @@ impl Secret {
     }
 }
 
-/// Reads a secret setting from a file and removes the newlines at its end. An empty path means an empty secret.
+/// Reads a secret from a file, without the newlines at the end. An empty path yields an empty secret.
 pub fn from_file(path: &str) -> Result<Secret, String> {
     if path.is_empty() {
         return Ok(Secret(String::new()));
@@ -38,13 +38,13 @@ pub fn from_file(path: &str) -> Result<Secret, String> {
     }
 }
 
-/// Reads a secret setting: the secret itself, or `@` and the path of a file that contains it, as container platforms
-/// provide secrets.
+/// Parses a secret setting: either the secret itself, or `@` and the path of a file that contains the secret. Container
+/// platforms provide secrets as files.
 pub fn from_setting(setting: &str) -> Result<Secret, String> {
     setting.strip_prefix('@').map_or_else(|| Ok(Secret(setting.to_owned())), from_file)
 }
 
-/// Returns 244 random bits from a secure source.
+/// Returns 32 bytes with 244 random bits from a secure source.
 pub fn random_bytes() -> [u8; 32] {
     let mut bytes = [0; 32];
     for half in bytes.chunks_mut(16) {
@@ -65,7 +65,8 @@ pub fn digest(parts: &[&str]) -> Uuid {
     Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
-/// Whether two hashes are equal. The comparison takes equally long wherever they differ, so its time reveals nothing.
+/// Returns whether two hashes are equal. The comparison takes the same time wherever the hashes differ, so an attacker
+/// learns nothing from its duration.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }

@@ -1,12 +1,11 @@
-//! Parsers for the values of settings. They reject values that cannot work when the command line is read, so that such
-//! a value does not cause a panic later.
+//! Parsers for the values of settings. When the program reads its command line, the parsers reject values that would
+//! make it panic later.
 
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-/// Longest duration that a setting accepts: ten years, short enough that adding it to any clock's time does not
-/// overflow.
+/// Longest duration that a setting accepts: ten years, short enough that adding it to the current time never overflows.
 const DURATION_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Parses a count that must be at least 1, such as a number of connections, requests or queue entries.

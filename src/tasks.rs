@@ -11,8 +11,9 @@ use tracing::{Instrument, Span, error};
 
 /// A group of tasks that start and stop together.
 ///
-/// A process has two groups. The group of listeners and connections stops first. The group of the ledger writer,
-/// readers and jobs stops second, because accepted requests rely on its work.
+/// A server has three groups. The group of listeners and connections stops first. The group of the ledger writer, the
+/// ledger readers and the jobs stops second, because requests in progress rely on its work. The group that supervises
+/// the embedded Postgres stops last.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -20,7 +21,8 @@ pub struct Tasks {
     failure: FirstFailure,
 }
 
-/// The first long-running task that ended before its group was stopped. Its name becomes the reason of the shutdown.
+/// The first long-running task that ended before its group was asked to stop. The program then shuts down, and names
+/// the task as the reason.
 #[derive(Debug, Clone, Default)]
 pub struct FirstFailure {
     name: Arc<OnceLock<&'static str>>,

@@ -20,7 +20,7 @@ pub enum KeyCommand {
         /// Name of the program that uses the key.
         #[arg(long)]
         name: String,
-        /// Permission of the key. Repeat the flag to give several.
+        /// Permission of the key. Repeat the flag to give several permissions.
         #[arg(long = "scope", required = true, value_enum)]
         scopes: Vec<Scope>,
         /// Limit the key to the games of the publisher with this id. Only games:read and games:write are then

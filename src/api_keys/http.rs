@@ -174,8 +174,8 @@ async fn list_keys(
 
 /// Revoke an API key
 ///
-/// For admins. The server process that handles this request rejects the key at once, the other processes within a
-/// second.
+/// For admins. The server process that handles this request rejects the key at once; the other processes reject it
+/// within a second.
 #[utoipa::path(
     delete, path = "/api/keys/{key}", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),

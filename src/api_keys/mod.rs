@@ -24,7 +24,7 @@ use crate::telemetry::Metrics;
 
 pub use self::sql::ApiKeyRow;
 
-/// Prefix of every API key, by which tools that scan code for leaked secrets recognize keys.
+/// Prefix of every API key. Tools that scan code for leaked secrets recognize API keys by the prefix.
 const PREFIX: &str = "rwk_";
 
 /// Longest name of an API key, in characters.
@@ -47,7 +47,7 @@ struct CachedKey {
     grant: ApiKeyGrant,
     /// Hashes of the valid secrets; empty if the key does not exist or is revoked.
     hashes: Vec<Vec<u8>>,
-    /// Whether the last recorded use was less than a minute ago, so that a use now need not be recorded.
+    /// Whether a use was recorded less than a minute ago. If so, the process does not record the current use.
     is_recently_used: bool,
     read: Instant,
 }
@@ -191,7 +191,8 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Gives a key a new secret. The secret in use stays valid for a day.
+    /// Gives a key a new secret. The current secret stays valid for a day; a second rotation within that day replaces
+    /// only the new secret.
     pub async fn rotate(
         &self,
         caller: &Caller,

@@ -95,8 +95,8 @@ pub(super) async fn revoke(db: &mut PgConnection, id: ApiKeyId) -> Result<bool> 
     Ok(update.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a key a new secret. The secret in use stays valid for `overlap`, also if the key is rotated again within that
-/// time.
+/// Gives a key a new secret. The current secret stays valid for the time `overlap`; a second rotation within that time
+/// replaces only the new secret.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     id: ApiKeyId,

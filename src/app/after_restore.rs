@@ -2,9 +2,9 @@
 //!
 //! | step | why |
 //! |---|---|
-//! | sequences of ids of wallets, users, keys, webhooks and deliveries skip ahead | clients and receivers know ids that were assigned since that moment: a deposit to a lost wallet must not reach another customer, and a receiver of webhooks must not mistake a new delivery for a duplicate |
+//! | the sequences of ids (wallets, users, keys, webhooks, deliveries) skip ahead | clients and webhook receivers may know ids that were assigned after that moment: a deposit to a lost wallet must not reach another customer, and a receiver must not mistake a new delivery for a duplicate |
 //! | every session ends | the database no longer knows that a user has signed out or changed the password since that moment |
-//! | the installation gets a new id | the logs distinguish this copy from the lost one |
+//! | the installation gets a new id | the logs distinguish the restored database from the lost database |
 //! | the audit log gets an entry | an auditor sees that there is a gap |
 //!
 //! Ids of transfers cannot be skipped, because they are positions in the ledger. Ids of transfers that the restore lost

@@ -1,4 +1,4 @@
-//! Every route of the program, with one line for each module that has routes.
+//! The routes of the program. Each module defines its own routes, and this file combines them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -62,7 +62,7 @@ pub fn public(app: App) -> anyhow::Result<Router> {
     Ok(with_fallbacks(all).with_state(app))
 }
 
-/// Returns the router of the internal listener, which serves probes, operators and the other processes.
+/// Returns the router of the internal listener, which serves probes, operators and the other processes of the program.
 pub fn internal(app: App) -> Router {
     let routes = health::routes()
         .merge(alertmanager::routes())
@@ -74,7 +74,8 @@ pub fn internal(app: App) -> Router {
     with_fallbacks(routes.merge(postings.with_state(()))).with_state(app)
 }
 
-/// Returns the OpenAPI document of the public API. Responses that it describes contain amounts in the format `money`.
+/// Returns the OpenAPI document of the public API. The document describes responses that contain amounts in the format
+/// `money`.
 pub fn document(money: MoneyFormat) -> serde_json::Value {
     let mut document = api().into_openapi();
     document.merge(webhook::http::Payloads::openapi());
@@ -83,7 +84,7 @@ pub fn document(money: MoneyFormat) -> serde_json::Value {
 
 #[derive(Deserialize, IntoParams)]
 struct DocumentQuery {
-    /// Format of decimals in the responses that the document describes; the default of the server if absent.
+    /// Format of decimals in the described responses. Defaults to the format that the server uses.
     #[param(inline)]
     money: Option<MoneyFormat>,
 }

@@ -25,8 +25,8 @@ use crate::ops::alertmanager;
 use crate::tasks::{FirstFailure, Tasks};
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-/// Maximum number of concurrent requests on the internal listener, which serves probes, a scraper, an operator, and the
-/// other processes that send their postings.
+/// Maximum number of concurrent requests on the internal listener, which serves probes, metrics scrapers, operators,
+/// and the postings of other processes.
 const INTERNAL_REQUESTS_MAX: usize = 256;
 
 /// A running server.
@@ -111,7 +111,7 @@ pub async fn migrate_database(config: &Config, metrics: &Arc<Metrics>) -> anyhow
     closed_on_failure(db, migrated).await
 }
 
-/// Connects to a database that the server or `migrate` has created and migrated. Neither creates nor migrates a
+/// Connects to an existing database, and returns an error if its schema is not current. Never creates or migrates a
 /// database.
 pub async fn open_existing_database(
     config: &Config,

@@ -62,7 +62,7 @@ pub struct AppParts {
     pub ops: Ops,
     pub rpc_health: grpc::Health,
     pub metrics: Arc<Metrics>,
-    /// Token that is cancelled when the program begins to shut down.
+    /// Token that is canceled when the program begins to shut down.
     pub stopping: CancellationToken,
 }
 
@@ -214,7 +214,7 @@ fn policy(config: &Config, db: &Database) -> Policy {
     policy
 }
 
-/// Opens only the leaderboards, for a command-line command, with a ledger writer in the process of the command.
+/// Opens only the leaderboards, for a command-line command. The process of the command writes to the ledger itself.
 pub async fn open_leaderboards(
     config: &Config,
     db: &Database,
@@ -227,7 +227,7 @@ pub async fn open_leaderboards(
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
 }
 
-/// Opens only the exchange, for a command-line command, with a ledger writer in the process of the command.
+/// Opens only the exchange, for a command-line command. The process of the command writes to the ledger itself.
 pub async fn open_exchange(
     config: &Config,
     db: &Database,

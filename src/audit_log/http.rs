@@ -33,7 +33,7 @@ pub(super) struct AuditEntryBody {
     id: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
-    /// The actor: `user:5`, `key:2`, `operator` (the command line) or `anybody`.
+    /// The actor, such as `user:5` or `key:2`; `operator` is the command line, `anybody` a client without a credential.
     #[schema(example = "user:5")]
     actor: String,
     #[schema(example = "user.signed_in")]
@@ -90,7 +90,7 @@ struct AuditLogQuery {
 #[utoipa::path(
     get, path = "/api/audit", tag = "keys", params(AuditLogQuery), security(("bearer" = [])),
     responses(
-        (status = 200, description = "A page; `Link` has the next one", body = [AuditEntryBody]),
+        (status = 200, description = "A page of entries; `Link` has the next page", body = [AuditEntryBody]),
         Problems,
     ),
 )]

@@ -38,7 +38,7 @@ pub enum AuditAction {
     OrderSkipped,
     OrderAborted,
     OrderResolved,
-    /// Money was moved between the outside and a hot wallet of the exchange.
+    /// Money was deposited into a hot wallet of the exchange, or withdrawn from it.
     HotWalletFunded,
 }
 

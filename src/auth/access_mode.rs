@@ -1,4 +1,4 @@
-//! The access policy of an installation: permissions of anonymous clients and signed-in users, who have no API key.
+//! The access policy of an installation: the permissions of anonymous clients and of signed-in users.
 
 use super::TrustedProxies;
 

@@ -31,8 +31,8 @@ pub trait Authenticate: Send + Sync {
     /// unknown, expired or revoked.
     fn authenticate<'a>(&'a self, credential: &'a Secret) -> BoxFuture<'a, Result<Caller>>;
 
-    /// Checks a credential like [`Self::authenticate`], but never from a cache entry older than `not_before`, so that a
-    /// revocation that was committed before then is seen.
+    /// Checks a credential like [`Self::authenticate`], but ignores cache entries older than `not_before`, so that the
+    /// check sees every revocation that was committed before that time.
     fn confirm<'a>(
         &'a self,
         credential: &'a Secret,
@@ -62,8 +62,8 @@ impl Authenticator {
     }
 
     /// Returns the caller of a request with these headers. A request without a credential is anonymous if access is
-    /// open, and refused otherwise. The caller's name is recorded in the span of the request, and so in each of its log
-    /// lines.
+    /// open, and refused otherwise. Records the caller's name in the span of the request, so that every log line of the
+    /// request contains the name.
     pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
         let caller = match bearer(headers)? {
             Some(credential) => self.backend.authenticate(&credential).await?,
@@ -74,7 +74,8 @@ impl Authenticator {
         Ok(caller)
     }
 
-    /// Returns the caller that the credential belongs to. The check sees every revocation from before `not_before`.
+    /// Returns the caller that the credential belongs to. The check sees every revocation that was committed before
+    /// `not_before`.
     pub async fn confirm(&self, credential: &Secret, not_before: Instant) -> Result<Caller> {
         self.backend.confirm(credential, not_before).await
     }

@@ -22,7 +22,7 @@ pub struct SignedIn {
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeyGrant {
     pub scopes: Vec<Scope>,
-    /// The user for whom the program acts, if any. The scopes then apply only to objects that belong to this user.
+    /// The user that the program acts for, if any. The scopes then apply only to objects that belong to this user.
     pub user: Option<UserId>,
 }
 
@@ -68,8 +68,8 @@ impl Caller {
         Self { name: Cow::Borrowed("operator"), principal: Principal::Operator, policy }
     }
 
-    /// Name that identifies the caller, such as `user:5`. Idempotency keys, holds and webhooks are stored under it, so
-    /// that callers do not share them.
+    /// Name that identifies the caller, such as `user:5`. Idempotency keys, holds and webhooks are stored under this
+    /// name, so that callers do not share them.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,5 +1,5 @@
-//! Sends HTTP requests to a server, with the credential and idempotency keys, and turns problem documents into error
-//! messages.
+//! Sends HTTP requests with a credential and idempotency keys to a server, and turns the problem documents of failed
+//! requests into error messages.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Maximum number of entries that the server returns in a page of a list.
 const PAGE_MAX: usize = 1_000;
 
-/// Maximum number of characters that an error quotes of a response that is not a problem document.
+/// Maximum number of characters that an error message quotes from a response without a problem document.
 const UNKNOWN_BODY_MAX: usize = 200;
 
 /// A client of one server.
@@ -89,7 +89,7 @@ impl Api {
         Ok(entries)
     }
 
-    /// Sends a request that has no further effect when it is repeated.
+    /// Sends a request that is safe to repeat, because a repetition has no further effect.
     pub(super) async fn change(
         &self,
         method: Method,
@@ -164,7 +164,7 @@ pub(super) fn print_object(json: Box<RawValue>, output: OutputArgs) -> anyhow::R
     output.print(json, Ok, |json| Ok(Document::parse(json)?.lines()))
 }
 
-/// Prints a list, as a table whose columns are the given members.
+/// Prints a list. The text output is a table with a column for each of the given members.
 pub(super) fn print_list(
     entries: Vec<Box<RawValue>>,
     columns: &[&str],
@@ -180,7 +180,8 @@ fn parse(body: &str) -> anyhow::Result<Box<RawValue>> {
     serde_json::from_str(body).context("the response of the server is not JSON")
 }
 
-/// Describes a failed response by the detail of its problem document; without such a document, by its status and text.
+/// Returns an error message for a failed response, with the status and the detail of the problem document or, if the
+/// response has none, with the beginning of its text.
 fn problem(status: StatusCode, text: &str) -> String {
     if let Ok(problem) = serde_json::from_str::<Problem>(text) {
         return format!("the server answered {}: {}", status.as_u16(), problem.detail);
@@ -196,7 +197,7 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
     Some(next.strip_prefix('<')?.split_once('>')?.0.to_owned())
 }
 
-/// Appends an optional member to a body.
+/// Adds a member to a JSON body, if there is a value for the member.
 pub(super) fn with_member(mut body: Value, name: &str, value: Option<String>) -> Value {
     if let (Some(members), Some(value)) = (body.as_object_mut(), value) {
         members.insert(name.to_owned(), Value::String(value));

@@ -6,7 +6,8 @@
 //! | receive | each delivery is verified, printed, and forwarded with its headers; the server gets the status of the forwarded request, and so retries a delivery whose forwarding failed |
 //! | stop | on SIGINT or SIGTERM the webhook is deleted |
 //!
-//! A delivery that arrives while the command stops is lost, because its webhook no longer exists.
+//! A delivery that arrives while the command stops is lost: the server does not retry it, because the webhook no longer
+//! exists.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ pub struct ListenArgs {
     /// Address to receive deliveries on; port 0 is any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     receive_on: SocketAddr,
-    /// URL under which the server reaches this receiver, such as that of a tunnel [default: http:// and the address].
+    /// URL under which the server reaches this receiver, such as the URL of a tunnel [default: http:// and the
+    /// address].
     #[arg(long, value_name = "URL")]
     receive_url: Option<Url>,
 }

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::secret::{self, Secret};
 
-/// Profile that is used if the user names no profile. This profile need not exist.
+/// Name of the profile that is used if the user names neither a profile nor a URL.
 const DEFAULT_PROFILE: &str = "default";
 
 /// Permission bits of a file for all users except its owner.
@@ -30,11 +30,11 @@ pub struct ServerArgs {
     /// Profile of `~/.config/revwallet/profiles.toml` with the server's URL and key [default: default].
     #[arg(long, value_name = "NAME", global = true)]
     pub profile: Option<String>,
-    /// URL of the server, such as `http://localhost:8080`. Overrides the URL of the profile; the key of the profile is then
-    /// not sent.
+    /// URL of the server, such as `http://localhost:8080`. Overrides the URL of the profile; the key of the profile is
+    /// then not sent.
     #[arg(long, env = "REVWALLET_URL", global = true, value_parser = server_url)]
     pub url: Option<Url>,
-    /// API key or token, or `@` and the path of a file that contains it; overrides that of the profile.
+    /// API key or token, or `@` and the path of a file that contains it; overrides the key of the profile.
     #[arg(long, env = "REVWALLET_KEY", global = true, hide_env_values = true, value_parser = secret::from_setting)]
     pub key: Option<Secret>,
 }
@@ -43,7 +43,7 @@ pub struct ServerArgs {
 #[derive(Debug)]
 pub(super) struct Server {
     pub url: Url,
-    /// `None` if no credential is given, as for a server with open access.
+    /// API key or token; `None` to send no credential, which a server with open access permits.
     pub key: Option<Secret>,
 }
 
@@ -56,7 +56,7 @@ struct Profile {
 }
 
 impl ServerArgs {
-    /// Returns the server; an error is one sentence that says what to do.
+    /// Returns the server that the options name, or an error that says what the user has to do.
     pub(super) fn resolve(self) -> anyhow::Result<Server> {
         let Self { profile, url, key } = self;
         let key = key.filter(|key| !key.reveal().is_empty());

@@ -1,4 +1,4 @@
-//! `revwallet transfer`: transfers between wallets of a server.
+//! Command `revwallet transfer`, which sends, shows and refunds transfers on a server.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `revwallet wallet`: wallets of a server.
+//! Command `revwallet wallet`, which lists, opens, funds and freezes wallets on a server.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::api::{Api, print_list, print_object, with_member};
 use crate::output::OutputArgs;
 
-/// Columns of the list of wallets.
+/// Columns of the printed list of wallets.
 const WALLET_COLUMNS: [&str; 4] = ["id", "owner", "balance", "currency"];
 
-/// Columns of a history.
+/// Columns of the printed history of a wallet.
 const HISTORY_COLUMNS: [&str; 7] =
     ["id", "at", "kind", "direction", "counterparty", "amount", "balance"];
 
@@ -53,9 +53,9 @@ pub enum WalletCommand {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
-    /// Deposit money from outside.
+    /// Deposit money into a wallet, from outside the system.
     Deposit(MoveArgs),
-    /// Withdraw money to the outside.
+    /// Withdraw money from a wallet, to outside the system.
     Withdraw(MoveArgs),
     /// Freeze a wallet: money can enter it, but cannot leave it.
     Freeze { id: i64 },
@@ -79,7 +79,7 @@ pub struct MoveArgs {
 /// Idempotency key of a request, by which the server recognizes a repeated request.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OnceArgs {
-    /// Key of the request, so that repeating it has no further effect [default: random].
+    /// Idempotency key of the request: a repetition with the same key has no further effect [default: random].
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `revwallet webhook`: webhooks of a server.
+//! Command `revwallet webhook`, which lists, creates and deletes webhooks on a server, and receives their deliveries.
 
 use http::Method;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::listen::{self, ListenArgs};
 use super::wallet::OnceArgs;
 use crate::output::OutputArgs;
 
-/// Columns of the list of webhooks.
+/// Columns of the printed list of webhooks.
 const COLUMNS: [&str; 4] = ["id", "url", "events", "created_at"];
 
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -29,7 +29,7 @@ pub enum WebhookCommand {
     },
     /// Delete a webhook and its log of deliveries.
     Delete { id: i64 },
-    /// Receive webhooks on this machine: verify, print and forward each, until Ctrl-C.
+    /// Receive deliveries on this machine until Ctrl-C: verify, print and forward each delivery.
     Listen(ListenArgs),
 }
 

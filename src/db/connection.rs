@@ -1,5 +1,5 @@
-//! A database connection from a pool. How long an operation waits for it and uses it is measured under the name of the
-//! operation.
+//! A database connection from a pool. Metrics record how long operations wait for a connection, and how long each
+//! operation uses its connection.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::telemetry::{Metrics, is_exported};
 /// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
-/// Begins such a transaction on a read replica. The table of transfers is locked before the snapshot is taken, so that
-/// no partition is replaced in between: a snapshot from before the replacement would not see the rows of the new
-/// partition. On the primary, no lock is needed, because the command that archives a partition waits there for older
-/// snapshots.
+/// Begins a transaction on a read replica whose statements all see the same snapshot. The transaction locks the table
+/// of transfers before it takes the snapshot, so that no partition is replaced later: a snapshot from before the
+/// replacement would not see the rows of the new partition. The primary needs no lock, because the command that
+/// archives a partition waits there for older snapshots.
 const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
     lock table only ledger.transfer in access share mode";
 
@@ -59,7 +59,7 @@ enum Held {
     Snapshot(Transaction<'static, Postgres>),
 }
 
-/// A connection from the pool, whose use is measured under the name of its operation.
+/// A connection from the pool. The time of its use is recorded under the name of its operation.
 pub struct DbConnection {
     held: Held,
     operation: &'static str,
@@ -70,7 +70,7 @@ pub struct DbConnection {
 }
 
 impl DbConnection {
-    /// Takes a connection from a pool. Its use is measured under the name of the operation.
+    /// Takes a connection from a pool. The time of its use is recorded under the name of the operation.
     pub(super) async fn take(
         pool: &PgPool,
         operation: &'static str,

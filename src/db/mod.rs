@@ -1,10 +1,9 @@
 //! The database: its address, the connection pool, and the migrations.
 //!
-//! Other modules take a connection with [`Database::acquire`], which measures the wait for the connection and the time
-//! of its use, under the name of the operation. An operation that reads data for a response takes
-//! [`Database::snapshot`] instead. All its statements see the same snapshot, and the response carries the position of
-//! the snapshot in the ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read
-//! replica (`replica`).
+//! Other modules take a connection with [`Database::acquire`]. Metrics record the wait for the connection, and the time
+//! of its use under the name of the operation. An operation that reads data for a response calls [`Database::snapshot`]
+//! instead: all its statements see the same snapshot, and the response carries the position of the snapshot in the
+//! ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read replica (`replica`).
 
 mod connection;
 pub mod embedded;
@@ -52,11 +51,11 @@ pub struct DatabaseArgs {
     /// File that contains the URL of the database, if `DATABASE_URL` is not set.
     #[arg(long, env = "REVWALLET_DATABASE_URL_FILE", global = true, hide_env_values = true, value_parser = secret::from_file)]
     pub database_url_file: Option<Secret>,
-    /// URL of a read replica, or `@` and the path of a file that contains it. The replica answers reads with
+    /// URL of a read replica, or `@` and the path of a file that contains it. The replica serves reads with
     /// `?stale=ok`.
     #[arg(long, env = "REVWALLET_DATABASE_READ_URL", global = true, hide_env_values = true, value_parser = from_setting)]
     pub database_read_url: Option<Secret>,
-    /// Longest time that the read replica may lag behind; while the replica lags further behind, the primary answers.
+    /// Maximum lag of the read replica; while the lag is larger, the primary serves all reads.
     #[arg(long, env = "REVWALLET_DATABASE_READ_LAG_MAX", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub database_read_lag_max: Duration,
     /// Maximum number of connections of the pool, and of the pool of the read replica.
@@ -105,10 +104,11 @@ impl DatabaseArgs {
     }
 }
 
-/// Longest idle time after which a connection of the pool is used without a ping that checks whether it is still open.
+/// Longest idle time of a pooled connection that is used again without a ping. After a longer idle time, a ping first
+/// checks that the connection is still open.
 const IDLE_WITHOUT_PING: Duration = Duration::from_secs(1);
 
-/// The connection pool, and the embedded Postgres server if the program runs it. Cheap to clone.
+/// The connection pool, and the embedded Postgres server if the program uses it. Cheap to clone.
 #[derive(Clone)]
 pub struct Database(Arc<DatabaseParts>);
 
@@ -130,8 +130,8 @@ impl Deref for Database {
 }
 
 impl Database {
-    /// Connects to the configured server, or starts the embedded server and creates its data directory if there is
-    /// none. An error is one sentence that says what to do.
+    /// Connects to the configured server. If no server is configured, starts the embedded server, and creates its data
+    /// directory if it does not exist. An error message is one sentence that says what to do.
     pub async fn open(
         args: &DatabaseArgs,
         embedded: &EmbeddedArgs,
@@ -179,7 +179,7 @@ impl Database {
     }
 
     /// Migrates the schema to the version of this program. `migrate_others` migrates the schemas that these migrations
-    /// do not cover, under the same lock.
+    /// do not cover, such as the job queue, under the same lock.
     pub async fn migrate(
         &self,
         migrate_others: impl AsyncFnOnce(&PgConnectOptions) -> anyhow::Result<()>,
@@ -216,7 +216,7 @@ impl Database {
         Ok(())
     }
 
-    /// Takes a connection from the pool. Its use is measured under the name of the operation.
+    /// Takes a connection from the pool. The time of its use is recorded under the name of the operation.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
         DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }
@@ -230,15 +230,15 @@ impl Database {
         }
     }
 
-    /// Like `snapshot`, but always from the primary: for a request that has read something before, which an older
-    /// snapshot of the replica may lack.
+    /// Like `snapshot`, but always from the primary, for requests that have already read data. An older snapshot of the
+    /// replica may lack the data.
     pub async fn fresh_snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         position::note_fresh();
         self.snapshot_in(&self.pool, SnapshotScope::Snapshot, operation).await
     }
 
-    /// Like `acquire`, for an operation with a single statement, which also reads its position in the ledger. If the
-    /// client accepts an older state, the connection may be to the read replica.
+    /// Like `acquire`, for an operation whose single statement also reads the position in the ledger. If the client
+    /// accepts an older state, the connection may be to the read replica.
     pub async fn read(&self, operation: &'static str) -> Result<DbConnection> {
         if let Some(snapshot) = self.stale_snapshot(operation).await {
             return Ok(snapshot);
@@ -256,7 +256,7 @@ impl Database {
         match Box::pin(tokio::time::timeout(replica::READ_TIMEOUT, snapshot)).await {
             Ok(Ok(snapshot)) => return Some(snapshot),
             Ok(Err(cause)) => replica.note_failure(&describe(&cause)),
-            Err(_elapsed) => replica.note_failure("it does not answer"),
+            Err(_elapsed) => replica.note_failure("it does not respond"),
         }
         None
     }
@@ -297,7 +297,7 @@ impl Database {
         self.embedded.as_ref()
     }
 
-    /// Checks that the server responds. The error is the reason why it does not.
+    /// Checks that the server responds. The error is the reason why the server does not respond.
     pub async fn ping(&self) -> Result<(), String> {
         let mut connection = self.acquire("db.ping").await.map_err(|error| describe(&error))?;
         sql::ping(&mut connection).await.map_err(|error| describe(&error))

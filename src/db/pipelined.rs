@@ -1,5 +1,5 @@
-//! Options of a pipelined connection, which can have many requests in flight. It has the same server and encryption as
-//! the connections of the pool.
+//! Options of a pipelined connection, which can have many requests in flight. It uses the same server and the same
+//! encryption as the connections of the pool.
 
 use std::str::FromStr;
 
@@ -35,8 +35,8 @@ impl Pipelined {
     }
 }
 
-/// Parses a URL, with the same parameters for encryption as the driver of the pool. The URL may contain a password, so
-/// error messages never include the URL.
+/// Parses a database URL, with the same encryption parameters as the driver of the pool. The URL may contain a
+/// password, so error messages never include the URL.
 impl FromStr for Pipelined {
     type Err = anyhow::Error;
 

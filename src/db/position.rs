@@ -1,4 +1,5 @@
-//! Positions of reads: the position in the ledger, and in its events, up to which the response to a request is current.
+//! Positions of reads. A position tells up to which transfer and event of the ledger the response to a request is
+//! current.
 //!
 //! A read notes the position of its snapshot. The HTTP layer runs the request inside [`observe`] and sends the position
 //! as the header `Book-Position`. The code in between treats a position as opaque text. The request also says whether
@@ -10,7 +11,7 @@ tokio::task_local! {
     static READS: Reads;
 }
 
-/// State of the reads of the request that the current task handles.
+/// State of the current request's reads.
 #[derive(Debug)]
 struct Reads {
     /// Position of the first read of the request.
@@ -39,7 +40,8 @@ pub fn may_be_stale() -> bool {
 }
 
 /// Whether a read replica may serve the next read of the running request. After the primary has served a read, the
-/// replica may not, because its snapshot may be older than the position of the first read, which the response carries.
+/// replica must not serve another: its snapshot may be older than the position of the first read, which the response
+/// contains.
 pub(super) fn may_use_replica() -> bool {
     READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
 }

@@ -21,7 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that a read waits for a snapshot of the replica, before the primary serves the read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Poll interval of a check while the replica has not replayed as far as expected.
+/// Interval at which a check polls the replica while the replica has not yet replayed the log up to the expected
+/// position.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Name of the operation under which a check uses the primary.
@@ -35,7 +36,7 @@ const NO_COPY: &str =
 /// Longest time that a check may take, after which the replica counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the replica can be used, as the last check or read has found.
+/// State of the replica, as the last check or read has found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplicaState {
     /// The replica responds, and does not lag further behind than the setting allows.
@@ -141,7 +142,7 @@ impl ReadReplica {
                     ReplicaState::Unavailable | ReplicaState::Unchecked => {}
                 },
                 Ok(Err(cause)) => self.note_failure(&super::describe(&cause)),
-                Err(_elapsed) => self.note_failure("it does not answer"),
+                Err(_elapsed) => self.note_failure("it does not respond"),
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -187,13 +188,12 @@ impl ReadReplica {
     }
 }
 
-/// Progress of a replica: the newest known moment such that the replica has everything that the primary had written by
-/// then.
+/// Progress of a replica in replaying the log of the primary.
 struct Progress {
-    /// The moment such that the replica has everything that the primary had written by then.
+    /// Newest known moment such that the replica has everything that the primary had written by that moment.
     complete_at: Instant,
-    /// The position that the replica is expected to reach next in the log of the primary, and the time when the primary
-    /// had written up to this position.
+    /// The position in the log of the primary that the replica is expected to reach next, and a moment at which the
+    /// primary had written the log up to this position.
     next: Option<(i64, Instant)>,
 }
 
@@ -202,14 +202,14 @@ impl Progress {
         Self { complete_at: Instant::now(), next: None }
     }
 
-    /// Notes the position up to which the primary had written its log at a moment, unless an earlier position is still
-    /// expected.
+    /// Notes that the primary had written its log up to the position `written` at the moment `at`. Has no effect while
+    /// the replica is still expected to reach an earlier position.
     fn note_written(&mut self, written: i64, at: Instant) {
         self.next.get_or_insert((written, at));
     }
 
-    /// Notes the position up to which the replica has replayed the log. Returns whether it has reached the expected
-    /// position.
+    /// Notes the position up to which the replica has replayed the log. Returns whether the replica has reached the
+    /// expected position.
     fn note_replayed(&mut self, replayed: i64) -> bool {
         let reached = self.next.take_if(|(position, _)| *position <= replayed);
         if let Some((_, at)) = reached {
@@ -218,7 +218,8 @@ impl Progress {
         reached.is_some()
     }
 
-    /// Returns the longest time for which the replica may lack something that the primary has.
+    /// Returns an upper bound of the replica's lag: the time since the replica certainly had everything that the
+    /// primary had written.
     fn lag(&self) -> Duration {
         self.complete_at.elapsed()
     }

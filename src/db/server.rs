@@ -43,7 +43,8 @@ pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptio
     ])
 }
 
-/// Connects to the server once, and returns an error if the server cannot be used, such as a read-only replica.
+/// Connects to the server once, and returns an error if the server cannot be used, for example because it is a
+/// read-only replica.
 pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
     let address = address_of(options);
     let connecting = PgConnection::connect_with(options);

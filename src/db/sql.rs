@@ -45,7 +45,7 @@ pub(super) async fn read_position(db: &mut PgConnection) -> Result<String> {
 }
 
 /// State of a copy of a database: the id of its installation, the last seal (the record that ends a committed batch) of
-/// each book of its ledger, and the position up to which it has replayed the log of the original.
+/// each book of its ledger, and the position up to which the copy has replayed the log of the original.
 pub(super) struct StateOfCopy {
     installation: Uuid,
     seqs: Vec<i64>,
@@ -140,7 +140,8 @@ pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     Ok(())
 }
 
-/// Makes new events come after the existing events, even if this database was restored on another server.
+/// Makes sure that new events are ordered after the existing events, even if this database was restored on another
+/// server.
 pub(super) async fn repair_event_shift(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select ledger.mend_event_shift()").fetch_one(db).await?;
     Ok(())

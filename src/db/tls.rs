@@ -1,5 +1,5 @@
-//! Verifies the certificate of the database server on pipelined connections. The `sslmode` of the URL says how
-//! strictly, as on the connections of the pool.
+//! Verifies the certificate of the database server on pipelined connections. The `sslmode` of the URL determines how
+//! strict the verification is, as on the connections of the pool.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Errors: an enum of every failure that a client can see, and the table that says how each is shown.
+//! Errors: an enum of every failure that a client can see, and a table with the HTTP status, title and advice of each
+//! failure.
 //!
 //! Clients see the text of `Display`. The cause of an [`Error::Internal`] is not shown to the client, but logged when
 //! the response is written.

@@ -16,13 +16,13 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Exchange")]
 pub struct ExchangeArgs {
-    /// Percentage of the traded amount that the house keeps of each order.
+    /// Fee that the exchange charges on each order, as a percentage of the traded amount.
     #[arg(long, env = "REVWALLET_EXCHANGE_FEE", global = true, default_value = "0", value_parser = fee)]
     pub exchange_fee: Rate,
-    /// Smallest amount of an order.
+    /// Smallest allowed amount of an order, in the default currency.
     #[arg(long, env = "REVWALLET_EXCHANGE_MIN", global = true)]
     pub exchange_min: Option<String>,
-    /// Largest amount of an order.
+    /// Largest allowed amount of an order, in the default currency.
     #[arg(long, env = "REVWALLET_EXCHANGE_MAX", global = true)]
     pub exchange_max: Option<String>,
     /// Maximum total amount of a user's orders within 24 hours; failed orders do not count.
@@ -31,23 +31,23 @@ pub struct ExchangeArgs {
     /// Maximum total amount of a user's orders within 30 days; failed orders do not count.
     #[arg(long, env = "REVWALLET_EXCHANGE_MONTH_MAX", global = true)]
     pub exchange_month_max: Option<String>,
-    /// Orders above this amount wait until an operator approves them.
+    /// Amount above which an order waits for an operator's approval.
     #[arg(long, env = "REVWALLET_EXCHANGE_APPROVAL", global = true)]
     pub exchange_approval: Option<String>,
-    /// How long a quote locks its price.
+    /// Time for which a quote locks its price.
     #[arg(long, env = "REVWALLET_QUOTE_LIFETIME", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub quote_lifetime: Duration,
-    /// Time after which an order that is not complete is undone.
+    /// Time after which an incomplete order is undone.
     #[arg(long, env = "REVWALLET_ORDER_DEADLINE", global = true, default_value = "15m", value_parser = settings::positive_duration)]
     pub order_deadline: Duration,
-    /// Number of attempts at a call to the other exchange or the blockchain, after which the call is given up or its
+    /// Number of attempts at a call to the external exchange or the blockchain after which the call is given up or its
     /// outcome counts as unknown.
     #[arg(long, env = "REVWALLET_ORDER_ATTEMPTS", global = true, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub order_attempts: i32,
-    /// Longest time that a call to the other exchange or the blockchain may take.
+    /// Longest time that a call to the external exchange or the blockchain may take.
     #[arg(long, env = "REVWALLET_ORDER_CALL_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub order_call_timeout: Duration,
-    /// Interval at which the other system is asked about a call whose outcome is unknown.
+    /// Interval at which the external exchange or the blockchain is asked about a call whose outcome is unknown.
     #[arg(long, env = "REVWALLET_ORDER_UNKNOWN_INTERVAL", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub order_unknown_interval: Duration,
     /// Mail server through which users are notified of their orders: `smtps://user:password@host`, or `smtp://host:25`
@@ -71,7 +71,7 @@ pub struct ExchangeArgs {
     /// Share of the calls to the simulated exchange and blockchain that fail, from 0 to 1.
     #[arg(long, env = "REVWALLET_SIMULATED_FAILURES", global = true, default_value = "0", value_parser = share)]
     pub simulated_failures: f64,
-    /// Seed of the simulated failures.
+    /// Seed that makes the simulated failures repeatable.
     #[arg(long, env = "REVWALLET_SIMULATED_SEED", global = true, default_value_t = 0)]
     pub simulated_seed: u64,
 }
@@ -87,7 +87,7 @@ pub(super) struct OrderLimits {
 }
 
 impl ExchangeArgs {
-    /// Parses the limits of orders, whose decimals depend on the default currency.
+    /// Parses the limits of orders as amounts in the default currency.
     pub(super) fn limits(&self, currency: Currency) -> anyhow::Result<OrderLimits> {
         let parse = |name: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(|text| Minor::parse_amount(text, currency));

@@ -1,5 +1,5 @@
-//! `revwallet order` lists, shows and controls orders. `revwallet exchange` funds the hot wallets and controls the
-//! simulation.
+//! Commands of the exchange: `revwallet order` lists, shows and controls orders; `revwallet exchange` funds the hot
+//! wallets and controls the simulated exchange and blockchain.
 
 use std::time::Duration;
 
@@ -44,19 +44,19 @@ pub enum OrderCommand {
         /// Id of the order.
         order: i64,
     },
-    /// Let an order that waits for approval begin.
+    /// Start an order that waits for approval.
     Approve(CommandArgs),
-    /// Try the step or the undo of an order again, now.
+    /// Retry the current step of an order, or its undo, immediately.
     Retry(CommandArgs),
-    /// Skip the undo on which an order is stuck, because it was done by hand.
+    /// Skip the undo on which an order is stuck, if you have undone the step by hand.
     Skip(CommandArgs),
-    /// Give an order up and undo its steps.
+    /// Give up an order and undo its steps.
     Abort(CommandArgs),
-    /// Set the outcome of a call that the other system could not report.
+    /// Set the unknown outcome of a call to the external exchange or the blockchain.
     Resolve {
         /// Id of the order.
         order: i64,
-        /// Outcome of the call, as you learned it from the other system.
+        /// Outcome of the call, according to the external exchange or the blockchain.
         #[arg(long, value_parser = ["done", "not-done"])]
         outcome: String,
         /// Reason for the command, which the audit log records.
@@ -71,7 +71,7 @@ pub struct CommandArgs {
     /// Id of the order.
     #[arg(required_unless_present = "all_in_state")]
     order: Option<i64>,
-    /// Apply to all open orders in this state, instead of to one order.
+    /// Apply the command to all open orders in this state instead of a single order.
     #[arg(long = "all", conflicts_with = "order", value_parser = state)]
     all_in_state: Option<SagaState>,
     /// Reason for the command, which the audit log records.
@@ -106,7 +106,7 @@ pub enum ExchangeCommand {
         /// Time that each call takes.
         #[arg(long, value_parser = settings::duration)]
         latency: Option<Duration>,
-        /// Time for which every call fails from now on.
+        /// Duration of an outage that begins now, in which every call fails.
         #[arg(long, value_parser = settings::duration)]
         down: Option<Duration>,
     },

@@ -13,7 +13,7 @@ use crate::ledger::tail::SealedRow;
 use crate::realtime::Message;
 use crate::realtime::feed::{Feed, Topic, Wanted};
 
-/// The realtime topics of orders. Their messages come from the event table only, not from transfers.
+/// Realtime topics of orders. Their messages come only from the event table, never from the ledger's transfers.
 pub struct OrderTopics(pub Database);
 
 impl Feed for OrderTopics {

@@ -1,5 +1,5 @@
-//! Hot wallets: the accounts from which the house pays for orders, in both currencies. They are never overdrawn, and
-//! only operators fund them.
+//! Hot wallets: the accounts from which the house pays for orders, one in fiat and one in crypto. They cannot be
+//! overdrawn, and only operators can fund them.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::telemetry::gauge_value;
 use crate::wallet::from_post_error;
 
-/// Interval at which the balances of the hot wallets and the price are read for the metrics.
+/// Interval at which the metrics of the hot wallets and of the price are updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Balances of the two hot wallets of the house.
@@ -46,8 +46,8 @@ impl Exchange {
         Ok(HotWallets { fiat: at(0), crypto: at(1) })
     }
 
-    /// Deposits money from outside the ledger into a hot wallet, or withdraws it if `amount`, a decimal, is negative.
-    /// Returns the new balance.
+    /// Deposits money from outside the ledger into a hot wallet. If `amount`, a decimal, is negative, withdraws money
+    /// instead. Returns the new balance.
     pub async fn fund_hot_wallet(
         &self,
         currency: Currency,
@@ -90,7 +90,7 @@ impl Exchange {
         Ok(posted.available(hot).unwrap_or_default())
     }
 
-    /// Returns whether the user stands for the house, whose wallets are the hot wallets.
+    /// Returns whether the user has the role `house`, which represents the owner of the hot wallets.
     pub(super) async fn is_house(&self, user: UserId) -> Result<bool> {
         let mut db = self.db.acquire("exchange.house").await?;
         Ok(sql::house(&mut db).await? == Some(user))
@@ -102,7 +102,7 @@ impl Exchange {
             if let Err(error) = self.measure().await {
                 tracing::debug!(
                     error.message = %error,
-                    "reading the hot wallets or the price for the metrics failed; retrying in {SAMPLE_INTERVAL:?}"
+                    "could not read the hot wallets or the price for the metrics; retrying in {SAMPLE_INTERVAL:?}"
                 );
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {

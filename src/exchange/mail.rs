@@ -1,6 +1,6 @@
-//! Notifications by mail: one message for each order that is over, as text and HTML.
+//! Notifications by mail: a message for each order that has ended, as text and HTML.
 //!
-//! A message carries the same `Message-ID` in every attempt, so that a receiver recognizes a repeated message.
+//! Every attempt to send a message uses the same `Message-ID`, so that recipients can recognize a repeated message.
 
 use std::time::Duration;
 

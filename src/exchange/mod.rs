@@ -1,18 +1,19 @@
-//! The exchange: users buy and sell crypto for the default currency; sagas execute their orders.
+//! The exchange: users buy and sell crypto for the default currency. Each order is executed by a saga, a sequence of
+//! steps that are undone if a later step fails permanently.
 //!
 //! | part | file |
 //! |---|---|
 //! | the amounts, the fee and the price of an order | [`terms`] |
-//! | a price that is locked for a while | [`quote`] |
+//! | quotes, which lock the price of an order for a while | [`quote`] |
 //! | placing, getting and listing orders | [`order`] |
-//! | the steps of an order, and how each is booked | [`steps`] |
-//! | the other exchange and the chain, simulated | [`outside`] |
-//! | mail to users when their orders are over | [`mail`] |
+//! | the steps of an order, and the ledger transfers of each step | [`steps`] |
+//! | the external exchange and the blockchain, and their simulation | [`outside`] |
+//! | mail to users whose orders have ended | [`mail`] |
 //! | the wallets of a user on the exchange | [`wallet`] |
-//! | the funds of the house | [`hot_wallet`] |
+//! | the accounts from which the house pays for orders | [`hot_wallet`] |
 //! | commands of operators on orders | [`operator`] |
 //!
-//! The user's money is held before the other exchange is called, and every step moves money through the hot wallets,
+//! The user's money is held before the external exchange is called, and every step moves money through the hot wallets,
 //! which cannot be overdrawn. An order either completes or leaves the user's balances unchanged.
 
 mod args;
@@ -52,7 +53,7 @@ pub use self::args::ExchangeArgs;
 /// Every SQL statement of the exchange that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
 
-/// Code of the crypto currency that is traded.
+/// Code of the crypto currency that the exchange trades.
 const CRYPTO: &str = "BTC";
 
 /// The operations of the exchange, which the routes and the command line call. Cheap to clone.

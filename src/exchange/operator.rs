@@ -14,7 +14,7 @@ use crate::saga::operator::{self, SagaCommand};
 /// Maximum number of orders that one bulk command changes.
 pub const BULK_MAX: i64 = 1_000;
 
-/// A command of an operator to an order, with its author and its reason.
+/// A command from an operator to an order, with the caller and the reason.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorCommand<'a> {
     pub command: SagaCommand,
@@ -57,8 +57,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Applies a command to every open order in a state, but to at most [`BULK_MAX`] orders. Skips orders in which the
-    /// command is not possible. Returns the orders that were changed.
+    /// Applies a command to the open orders in a state, at most [`BULK_MAX`]. Skips orders to which the command cannot
+    /// be applied. Returns the orders that were changed.
     pub async fn command_all(
         &self,
         state: SagaState,
@@ -79,8 +79,9 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// Makes the saga worker try an order now, if the order is at one of `steps` and waits for its next attempt. If
-    /// `steps` is empty, makes the worker notify the user of an order that is over. Requires the scope `admin`.
+    /// Makes the saga worker retry an order immediately, if the order is at one of `steps` and waits for its next
+    /// attempt. If `steps` is empty, makes the worker notify the user of an order that has ended. Requires the scope
+    /// `admin`.
     pub async fn wake(&self, order: SagaId, steps: &[&str], caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::Admin)?;
         let mut db = self.db.acquire("exchange.wake").await?;

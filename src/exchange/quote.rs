@@ -8,8 +8,8 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// Time for which an expired quote is kept, so that an order with the quote is refused because the quote has ended.
-/// Later, the order is refused because the quote does not exist.
+/// Time for which an expired quote is kept. Until then, an order with the quote is refused with the error that the
+/// quote has ended; later, with the error that the quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A quote: the terms of an order, locked until `expires_at`.
@@ -47,7 +47,8 @@ impl Exchange {
             tracing::warn!(
                 event = "exchange.price_unavailable",
                 error.message = error.into_cause().to_string(),
-                "reading the price from the other exchange failed; orders that need it are refused until a read succeeds"
+                "could not read the price from the external exchange; refusing quotes, and orders without a quote, \
+                 until a read succeeds"
             );
             ExchangeRefusal::PriceUnavailable
         })?;

@@ -91,7 +91,7 @@ pub(super) async fn is_quote_open(db: &mut PgConnection, id: Uuid) -> Result<boo
     Ok(is_open.fetch_one(db).await?)
 }
 
-/// Returns the sum of the fiat amounts of a user's orders in the last `hours` hours, without failed orders.
+/// Returns the total fiat amount of a user's orders in the last `hours` hours, without failed orders.
 pub(super) async fn volume(
     db: &mut PgConnection,
     user: UserId,
@@ -107,7 +107,7 @@ pub(super) async fn volume(
     Ok(volume.fetch_one(db).await?)
 }
 
-/// Finds the order whose money this transfer holds.
+/// Finds the order for which this transfer holds the user's money.
 pub(super) async fn order_of(
     db: &mut PgConnection,
     transfer: TransferId,
@@ -190,7 +190,7 @@ pub(super) async fn open_orders(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Finds the user with the role `house`, who stands for the owner of the hot wallets.
+/// Finds the user with the role `house`, which represents the owner of the hot wallets.
 pub(super) async fn house(db: &mut PgConnection) -> Result<Option<UserId>> {
     let house =
         sqlx::query_scalar!(r#"select id as "id: UserId" from app_user where role = 'house'"#);

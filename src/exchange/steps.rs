@@ -1,10 +1,10 @@
-//! The steps of an order: the call of each step to another system, and the transfers that book the step.
+//! The steps of an order: the call that a step makes to an external system, and the ledger transfers of the step.
 //!
 //! | step | buy | sell |
 //! |---|---|---|
 //! | `hold` | the user's fiat goes to the hot wallet | the user's crypto goes to the hot wallet |
-//! | `exchange` | the hot wallet pays fiat and gets crypto; the fee goes to the revenue | the hot wallet pays crypto and gets fiat |
-//! | `withdraw`, `payout` | the chain transfers the crypto, and it goes to the user's wallet | fiat goes to the user, the fee to the revenue |
+//! | `exchange` | the hot wallet pays fiat and gets crypto; the fee goes to the revenue account | the hot wallet pays crypto and gets fiat |
+//! | `withdraw`, `payout` | the blockchain transfers the crypto, and the hot wallet pays it to the user | the hot wallet pays fiat to the user, and the fee to the revenue account |
 //!
 //! If the price changes between the order and the trade, the house bears the difference. If a hot wallet has too little
 //! money, the order waits.
@@ -49,13 +49,13 @@ static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
 ];
 
-/// Returns the definition under which new orders of a side begin.
+/// Returns the definition that new orders of a side use.
 pub(super) fn newest(side: Side) -> &'static Definition {
     let newest = DEFINITIONS.iter().rev().find(|definition| definition.kind == side.name());
     newest.expect("both sides have a definition")
 }
 
-/// Returns the currency and the amount that an order holds: those that the user pays.
+/// Returns the currency and the amount that the user pays and the first step holds.
 pub(super) fn held(pair: Pair, side: Side, fiat: Minor, crypto: Minor) -> (Currency, Minor) {
     match side {
         Side::Buy => (pair.fiat, fiat),
@@ -188,7 +188,8 @@ impl SagaHandler for OrderSteps {
     }
 }
 
-/// Returns the side on which the house trades: the side of the order to do the step, the opposite side to undo it.
+/// Returns the side of the trade between the house and the external exchange: the side of the order if the step is
+/// done, or the opposite side if it is undone.
 fn trade_side(side: Side, action: StepAction) -> Side {
     match (side, action) {
         (Side::Buy, StepAction::Do) | (Side::Sell, StepAction::Undo) => Side::Buy,
@@ -200,8 +201,8 @@ fn input(call: &Call<'_>) -> Result<OrderInput> {
     serde_json::from_str(call.input.get()).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the fiat amount that a trade moved. If an operator has resolved the trade as done, the other exchange has
-/// reported no amount, so the price of the order applies.
+/// Returns the fiat amount that a trade moved. If an operator has resolved the trade as done, the external exchange has
+/// reported no amount, so the amount at the price of the order is used.
 fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
     let fill = answer.map(Option::<Fill>::deserialize).transpose();
     let fill = fill.map_err(|cause| Error::Internal(cause.into()))?.flatten();
@@ -281,7 +282,7 @@ impl OrderSteps {
         }
     }
 
-    /// Pays the user from the hot wallet, and from there also the fee to the house.
+    /// Pays the user from the hot wallet, and moves the fee, if any, from the hot wallet to the revenue account.
     async fn pay(
         &self,
         call: &Call<'_>,

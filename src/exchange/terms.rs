@@ -46,12 +46,12 @@ pub struct Pair {
     pub crypto: Currency,
 }
 
-/// Amount for which a user places an order: either the fiat side or the crypto side of the trade.
+/// Amount of an order as the user requests it: either in fiat or in crypto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderAmount {
-    /// Amount that a buyer pays, or a seller gets.
+    /// Amount of the fiat currency, paid by a buyer or to a seller.
     Fiat(Minor),
-    /// Amount that a buyer gets, or a seller pays.
+    /// Amount of the cryptocurrency to buy or sell.
     Crypto(Minor),
 }
 
@@ -122,7 +122,7 @@ impl Terms {
         Ok(Self { side, fiat, fee, crypto, price })
     }
 
-    /// Returns the fiat amount that the other exchange takes or pays at the price of these terms.
+    /// Returns the fiat amount that the external exchange takes or pays at the price of these terms.
     pub fn traded_fiat(&self) -> Minor {
         match self.side {
             Side::Buy => Minor(self.fiat.0 - self.fee.0),

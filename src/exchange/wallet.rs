@@ -1,4 +1,4 @@
-//! The wallets of a user on the exchange: the main wallets in both currencies.
+//! A user's wallets on the exchange: the main wallets in the fiat and the crypto currency.
 
 use super::Exchange;
 use super::terms::Pair;
@@ -22,8 +22,8 @@ pub struct ExchangeWallet {
 }
 
 impl Exchange {
-    /// Returns the balances of a user to that user, or to a caller with the scope `wallet:read`. For the user of the
-    /// house, returns the balances of the hot wallets.
+    /// Returns the balances of a user to that user, or to a caller with the scope `wallet:read`. For the user with the
+    /// role `house`, returns the balances of the hot wallets.
     pub async fn wallet(&self, user: UserId, caller: &Caller) -> Result<ExchangeWallet> {
         caller.require_user_or_scope(user, Scope::WalletRead)?;
         if self.is_house(user).await? {
@@ -44,7 +44,8 @@ impl Exchange {
         Ok(ExchangeWallet { user, pair: self.pair, fiat: fiat.balance, crypto: crypto.balance })
     }
 
-    /// Opens a wallet in each currency of the exchange in which the user has no wallet yet.
+    /// Opens the user's missing wallets in the currencies of the exchange. Returns an error if the user already has all
+    /// of them.
     pub async fn open_wallets(&self, user: UserId, meta: RequestMeta<'_>) -> Result<()> {
         meta.caller.require_user_or_scope(user, Scope::WalletWrite)?;
         let currencies = [self.pair.fiat, self.pair.crypto];

@@ -13,11 +13,11 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Games store")]
 pub struct GamesArgs {
-    /// Percentage that the operator keeps of the price, without tax, of a publisher's game; a publisher can have its
-    /// own percentage.
+    /// Percentage of the price before tax that the operator keeps when a publisher's game is sold; can be set per
+    /// publisher.
     #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = Rate::parse_share)]
     pub store_fee: Rate,
-    /// Percentages of tax that the prices include, by currency: `EUR=19,USD=8.25`.
+    /// Tax rates that prices include, in percent by currency: `EUR=19,USD=8.25`.
     #[arg(
         long,
         env = "REVWALLET_TAX_RATES",

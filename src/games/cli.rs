@@ -13,10 +13,10 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::output::OutputArgs;
 
-/// Number of bytes that are read from the file to import at once.
+/// Number of bytes that the import reads from the file at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Number of records after which the import prints its progress if standard error is not a terminal.
+/// Number of records between two lines of progress, which the import prints if standard error is not a terminal.
 const RECORDS_PER_LINE: u64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
@@ -88,7 +88,7 @@ pub async fn run(
     report.finish(output)
 }
 
-/// Result of an import: how many games were added, were there already, and were refused.
+/// Result of an import: the numbers of records that were added, were in the catalog already, or were refused.
 #[derive(Serialize)]
 struct ImportBody {
     added: u64,

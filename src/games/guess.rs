@@ -10,10 +10,10 @@ use crate::secret::digest;
 use crate::telemetry::Metrics;
 use crate::throttle::{self, AttemptLimit, OnSuccess, network};
 
-/// Number of wrong guesses of a user in an hour, after which further guesses must wait.
+/// Number of wrong guesses in an hour after which a user has to wait before each further guess.
 const FREE_PER_USER: i32 = 10;
 
-/// Number of wrong guesses from a client address in an hour, after which further guesses must wait.
+/// Number of wrong guesses in an hour after which a client address has to wait before each further guess.
 const FREE_PER_ADDRESS: i32 = 50;
 
 /// A kind of text that an attacker could try to guess.

@@ -9,10 +9,10 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use super::MESSAGE_BYTES_MAX;
 
-/// Interval between two checks of whether the server is ready.
+/// Interval at which the server checks whether it is ready.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Names that a client can ask the health of: the empty name for the whole server, and the wallet service.
+/// Names of the services whose health a client can ask for. The empty name stands for the whole server.
 const SERVICES: [&str; 2] = ["", "revwallet.v1.WalletService"];
 
 /// The gRPC health service of this server. Cheap to clone.
@@ -40,8 +40,8 @@ impl Health {
         }
     }
 
-    /// Runs `check` every few seconds and reports each change of its result to clients. Once `stopping` is cancelled,
-    /// reports "not serving" at once.
+    /// Runs `check` every few seconds to find out whether the server is ready, and reports each change to clients.
+    /// Reports "not serving" as soon as `stopping` is cancelled.
     pub async fn follow<F>(self, check: impl Fn() -> F, stopping: CancellationToken)
     where
         F: Future<Output = bool>,

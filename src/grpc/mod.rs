@@ -1,9 +1,9 @@
-//! gRPC on the port of the HTTP API: code that the gRPC services of all modules share.
+//! Shared code of all gRPC services. They use the same port as the HTTP API.
 //!
-//! Each call passes the HTTP middleware (`http/rpc`) and then reaches the gRPC service of its module. A handler that
-//! fails returns a status made by [`status::from_error`], which carries the error. A layer of this module extracts that
-//! error again, so that the middleware can write the status with its details. The reflection services (v1 and v1alpha)
-//! and the health service need no credential.
+//! Each call passes the HTTP middleware (`http/rpc`) and then reaches its gRPC service. A handler that fails returns a
+//! status that contains the error ([`status::from_error`]). A layer in this module takes the error out of the status,
+//! and the middleware then writes the final status with its details. The reflection services (v1 and v1alpha) and the
+//! health service need no credential.
 
 mod health;
 
@@ -107,9 +107,10 @@ where
         .layer(axum::middleware::from_fn(check_request))
 }
 
-/// Refuses a request whose content type is not a gRPC type: tonic does not check it, and a browser lets pages of other
-/// sites send requests with some other types. Drops the trailers of the request, because tonic would let them replace
-/// headers, such as the credential or the client address that the edge proxy has written.
+/// Refuses a request whose content type is not a gRPC type. The gRPC library (tonic) does not check the type, and
+/// browsers let web pages of other sites send requests with some types, such as `text/plain`. Also drops the trailers
+/// of the request, because tonic would let them replace headers, such as the credential or the client address that the
+/// edge proxy has written.
 async fn check_request(request: Request, next: Next) -> Response {
     let context = request.extensions().get::<RequestContext>();
     let is_call = context.is_some_and(|context| context.rpc().is_some());
@@ -165,13 +166,14 @@ impl CallMeta {
     }
 }
 
-/// Address of the client that opened a gRPC stream, and the conditions under which the server ends the stream.
+/// Client address of a gRPC stream, its deadline, and the signal that the client's connection is about to close.
 #[derive(Clone)]
 pub struct StreamMeta {
     pub address: Option<IpAddr>,
     /// Token that the server cancels when it is about to close the client's connection.
     pub closing: CancellationToken,
-    /// Deadline that the client set for the stream: the duration that the client sent, and the moment when it ends.
+    /// Deadline of the stream: the duration that the client sent, and the moment when it ends. `None` without a
+    /// deadline.
     deadline: Option<(Duration, Instant)>,
     context: Option<RequestContext>,
 }
@@ -214,7 +216,8 @@ impl StreamMeta {
         }
     }
 
-    /// Returns the final status of a stream that ends because tonic refused a message from the client.
+    /// Returns the final status of a stream that ends because the gRPC library (tonic) refused a message from the
+    /// client.
     pub fn status_of_message(&self, refusal: &Status) -> Status {
         self.status(status::failure_of(refusal, MESSAGE_BYTES_MAX))
     }

@@ -1,4 +1,5 @@
-//! Access log: writes a log line and records a latency sample for every request, even if the client disconnects.
+//! Access log: records a latency sample and writes a log line for each request, even if the client disconnects. Lines
+//! of successful requests are sampled.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use super::middleware::RequestPipeline;
 use super::rpc::record::CallRecorder;
 use crate::error::Error;
 
-/// Decides which successful requests are logged: the share that `--log-success-ratio` sets.
+/// Decides which successful requests are logged; `--log-success-ratio` sets their share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SuccessSampler(pub(super) f64);
 
 impl SuccessSampler {
-    /// Whether this request is logged. The decision depends only on the trace id, so the requests of a trace are all
-    /// logged or all omitted.
+    /// Whether the request is logged if it succeeds. The decision depends only on the trace id, so either all
+    /// successful requests of a trace are logged or none.
     pub(super) fn is_sampled(self, context: &RequestContext) -> bool {
         let [.., a, b, c, d] = context.trace().trace_id;
         let Self(ratio) = self;
@@ -30,8 +31,8 @@ pub(super) fn duration_ms(context: &RequestContext) -> f64 {
     (context.started().elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Access record of a request, created when the request begins. If it is dropped before there is a response, it logs
-/// that the client disconnected.
+/// Access record of a request, created when the request begins. If the record is dropped before the request has a
+/// response, it logs that the client disconnected.
 pub(super) struct Record<'a> {
     pipeline: &'a RequestPipeline,
     context: RequestContext,
@@ -119,7 +120,8 @@ impl<'a> Record<'a> {
                 )
             };
         }
-        // The level says who must act: `error` means the operator now, `warn` the operator soon, `info` the client.
+        // The level depends on the action that is needed: `error` by the operator now, `warn` by the operator soon,
+        // `info` by the client.
         match status.as_u16() {
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),
@@ -150,7 +152,8 @@ impl Drop for Record<'_> {
     }
 }
 
-/// Returns the metric label of a request that was rejected because of load, time or size; `None` for other failures.
+/// Returns the metric label for a request that was rejected because of overload, a timeout or the size of its body;
+/// `None` for other failures.
 fn rejection(error: &Error) -> Option<&'static str> {
     match error {
         Error::Overloaded => Some("load_shed"),

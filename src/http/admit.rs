@@ -1,7 +1,7 @@
-//! Admission of requests: a limit on how many requests run at the same time, and a timeout for each of them.
+//! Admission control: limits the number of concurrent requests, and the time that each request may take.
 //!
-//! This is our own layer because those of tower fail with their own error types, and the timeout of tower-http responds
-//! without a body. This layer responds with a problem document.
+//! The layers of the libraries do not fit: those of tower fail with their own error types, and the timeout layer of
+//! tower-http responds without a body. The layer here responds with a problem document.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::context::RequestContext;
 use super::rpc;
 use crate::error::Error;
 
-/// Rejects requests beyond the limit, and ends requests that exceed the timeout.
+/// Layer that rejects a request if too many requests are running, and ends a request that exceeds the timeout.
 #[derive(Clone)]
 pub(super) struct AdmitLayer {
-    /// A permit for each request that may run at the same time.
+    /// Semaphore with a permit for each request that may run at the same time.
     permits: Arc<Semaphore>,
     timeout: Duration,
 }
@@ -76,7 +76,7 @@ where
 }
 
 pin_project! {
-    /// Future of the response of an [`Admit`] service.
+    /// Future that resolves to the response of an [`Admit`] service.
     #[project = AdmittedProj]
     pub(super) enum Admitted<F> {
         Refused,

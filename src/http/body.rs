@@ -1,4 +1,4 @@
-//! Extractors of request bodies. They limit the size of a body, and the memory for the values that are built from it.
+//! Extractors for request bodies. They limit the size of a body, and the memory for the values that are built from it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {
     bytes: Bytes,
     context: Option<RequestContext>,
-    /// Memory that the body takes from the budget; returned when the body is dropped.
+    /// Memory that is charged to the memory budget until the body is dropped.
     charge: MemoryCharge,
 }
 
@@ -37,7 +37,7 @@ impl<const MAX: usize> JsonBody<MAX> {
         json::read_foreign(&self.bytes)
     }
 
-    /// Takes memory from the budget, for values that a handler builds from the body.
+    /// Charges memory to the memory budget, for values that a handler builds from the body.
     pub fn charge(&self, bytes: usize) -> Result<MemoryCharge> {
         match &self.context {
             Some(context) => context.memory().charge_request(bytes),
@@ -45,7 +45,7 @@ impl<const MAX: usize> JsonBody<MAX> {
         }
     }
 
-    /// Appends a part that has arrived, or returns an error if the body then exceeds its size limit or the memory
+    /// Appends a received part of the body, or returns an error if the body then exceeds its size limit or the memory
     /// budget.
     fn push(&mut self, gathered: &mut BytesMut, part: Bytes) -> Result<()> {
         let bytes = self.bytes.len() + gathered.len() + part.len();
@@ -104,8 +104,9 @@ impl<const MAX: usize> JsonBody<MAX> {
     }
 }
 
-/// A list in a body, of which at most `MAX` elements are built. Without this limit, a body of the permitted size could
-/// contain a hundred times too many elements, and an element of two bytes, `{}`, takes far more in memory.
+/// A list in a request body, of which at most `MAX` elements are built in memory. Without this limit, a body of the
+/// permitted size could contain very many tiny elements such as `{}`, and each element takes far more memory than its
+/// JSON text.
 #[derive(Debug)]
 pub struct BoundedList<T, const MAX: usize> {
     items: Vec<T>,
@@ -185,7 +186,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The body of a request that takes no members: absent or `{}`.
+/// The body of a request that accepts no members: the body must be absent or `{}`.
 pub struct EmptyBody;
 
 #[derive(Deserialize)]
@@ -200,10 +201,10 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     }
 }
 
-/// A JSON body whose `Content-Type` may be absent, because existing clients of these routes send none.
+/// A JSON body whose `Content-Type` may be absent, for routes whose existing clients do not send the header.
 ///
-/// Requests of web pages from other origins must have the type. A browser would send a request without it to this
-/// server without asking for permission in a CORS preflight.
+/// Requests from web pages of other origins must have the header. Otherwise a browser would send the request without
+/// asking the server for permission in a CORS preflight.
 pub struct UntypedJsonBody(JsonBody);
 
 impl UntypedJsonBody {

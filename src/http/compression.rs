@@ -1,6 +1,6 @@
 //! Compression policy: lists, statements, documents and pages are compressed if the client accepts gzip.
 //!
-//! tower-http does the compression, but its own policy does not fit: it responds 406 after the handler has done its
+//! tower-http does the compression, but its own policy does not fit: it can respond 406 after the handler has done its
 //! work, does not limit concurrent compressions, and keeps a strong `ETag`.
 
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::compression::predicate::Predicate;
 
-/// Smallest body that is compressed. A smaller body fits into one packet anyway.
+/// Smallest body, in bytes, that is compressed. A smaller body fits into a single network packet anyway.
 const BYTES_MIN: u64 = 1_400;
 
-/// Maximum number of concurrent compressions. Each takes a third of a megabyte until the client has read the response.
-/// Further responses are sent uncompressed.
+/// Maximum number of concurrent compressions. Each takes a third of a megabyte of memory until the client has read the
+/// response. Further responses are sent uncompressed.
 pub(super) const COMPRESSIONS_MAX: usize = 64;
 
-/// Content types that are worth compressing. Responses about money transfers are JSON too, but smaller than
-/// [`BYTES_MIN`].
+/// Content types that are worth compressing. Responses about single transfers are JSON too, but they are smaller than
+/// [`BYTES_MIN`], so they are not compressed.
 const CONTENT_TYPES: [&str; 4] =
     ["application/json", "text/", "image/svg+xml", "application/javascript"];
 
@@ -37,10 +37,11 @@ impl Predicate for IsMarked {
     }
 }
 
-/// Sets `Accept-Encoding` to `gzip` if the response may be compressed, and removes the header otherwise.
+/// Sets the request header `Accept-Encoding` to `gzip` if the response may be compressed, and removes the header
+/// otherwise.
 ///
-/// Only responses to `GET` are compressed. Secrets occur only in responses to `POST`, so an attacker that measures the
-/// length of compressed responses cannot guess them.
+/// Only responses to `GET` are compressed. Their length could help an attacker to guess a secret in them, but secrets
+/// occur only in responses to `POST`.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;
@@ -89,10 +90,12 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks a response for compression, and returns the permit that its body must hold until it has been sent. `room` is
-/// `None` if the client does not want compression.
+/// Marks a response for compression, and returns the permit that its body must hold until the body has been sent.
+/// `room` has the permits, and is `None` if the client does not want compression. If no permit is left, the response is
+/// not marked.
 ///
-/// Such a response is marked all the same, because the mark makes tower-http add `Vary: accept-encoding`.
+/// A response to a client that does not want compression is marked too, because the mark makes tower-http add
+/// `Vary: accept-encoding`.
 pub(super) fn mark<B>(
     response: &mut Response<B>,
     room: Option<Arc<Semaphore>>,

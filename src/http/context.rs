@@ -16,7 +16,7 @@ use super::connection::OpenConnection;
 use super::memory::{MemoryAccount, MemoryBudget};
 use crate::telemetry::{TraceContext, in_trace_if_sampled, is_exported, set_span_name};
 
-/// Longest request id that is accepted from a client.
+/// Longest request id, in bytes, that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Context of a request. Middleware and handlers find it among the extensions of the request.
@@ -105,7 +105,7 @@ impl RequestContext {
         self.0.connection.as_ref()
     }
 
-    /// Returns the account from which the request takes its memory.
+    /// Returns the memory budgets to which the request is charged.
     pub fn memory(&self) -> MemoryAccount<'_> {
         let share = self.connection().and_then(|connection| connection.share());
         MemoryAccount { whole: &self.0.memory, share: share.map(|share| &share.memory) }
@@ -124,7 +124,7 @@ impl RequestContext {
         &self.0.trace_id
     }
 
-    /// Returns the trace id in the form in which it is stored in the database.
+    /// Returns the trace id as a UUID, the form in which the database stores it.
     pub fn stored_trace(&self) -> Uuid {
         Uuid::from_bytes(self.0.trace.trace_id)
     }
@@ -153,7 +153,8 @@ impl RequestContext {
         &self.0.span
     }
 
-    /// Records the HTTP status in the span, and enters the span: log lines have its fields until the guard is dropped.
+    /// Records the HTTP status in the span, and enters the span. Log lines have the fields of the span until the
+    /// returned guard is dropped.
     pub fn end(&self, status: u16) -> span::Entered<'_> {
         self.0.span.record("http.response.status_code", status);
         self.0.span.enter()

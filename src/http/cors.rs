@@ -14,7 +14,7 @@ const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Request headers that a page may send.
+/// Request headers that a page of another origin may send.
 const REQUEST_HEADERS: [HeaderName; 8] = [
     header::ACCEPT,
     header::AUTHORIZATION,

@@ -1,7 +1,7 @@
 //! Exact decimals in responses: JSON numbers, or strings for clients that request them with `Prefer: money=string`.
 //!
-//! Clients that parse JSON numbers as floating-point numbers need strings, because those cannot represent every amount
-//! exactly.
+//! Clients that parse JSON numbers as floating-point numbers need strings, because floating-point numbers cannot
+//! represent every amount exactly.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ tokio::task_local! {
     static FORMAT: MoneyFormat;
 }
 
-/// Format in which responses contain decimals.
+/// Format of decimals in responses: JSON numbers or strings.
 #[derive(
     Debug,
     Clone,
@@ -40,7 +40,7 @@ pub enum MoneyFormat {
 }
 
 impl MoneyFormat {
-    /// Returns the format for the request that is being handled, or `Number` if this is called outside of a request.
+    /// Returns the format for the request that is being handled, or `Number` outside of a request.
     pub fn current() -> Self {
         FORMAT.try_with(|format| *format).unwrap_or_default()
     }
@@ -63,7 +63,7 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs the handler of a request so that the decimals that it serializes have this format.
+    /// Runs the handler of a request, and uses this format for the decimals that it serializes.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
             // `current` returns `Number` outside of a scope too, so the cost of a scope is saved here.
@@ -72,8 +72,8 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs `write` so that the decimals that it serializes have this format. Streamed responses need this, because
-    /// their parts are written after `scope` has ended.
+    /// Runs `write`, and uses this format for the decimals that it serializes. Streamed responses need this function,
+    /// because their parts are written after `scope` has ended.
     pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
         FORMAT.sync_scope(self, write)
     }

@@ -1,4 +1,5 @@
-//! Extractors of path and query parameters that fail with problem documents, and the validation of body members.
+//! Extractors for path and query parameters, which respond to invalid values with problem documents, and the validation
+//! of body members.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -9,8 +10,8 @@ use serde_json::value::RawValue;
 use super::query;
 use crate::error::{Error, FieldError, Result};
 
-/// A member of a body in its original text. Because it is parsed later, a response can list all invalid members, not
-/// only the first.
+/// A member of a request body, as JSON text that is not parsed yet. Because members are parsed later, an error response
+/// can list all invalid members, not only the first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub struct RawField<'a>(#[serde(borrow)] Option<&'a RawValue>);
@@ -72,13 +73,13 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Returns a value that was parsed elsewhere, or notes its error. For values that are not JSON.
+    /// Returns a value that the caller has parsed, or notes the error. The function is for values that are not JSON.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }
 }
 
-/// Path parameters. If they cannot be parsed, the response is 404, because such a path does not exist.
+/// Path parameters. If they cannot be parsed, the response is 404, as for any other path that does not exist.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {

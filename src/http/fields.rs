@@ -1,4 +1,4 @@
-//! Parsers of body members and query parameters of common types, shared by all slices.
+//! Parsers for common types of body members and query parameters, shared by all modules.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::error::{Error, Result};
 use crate::ids::PublisherId;
 
-/// Maximum number of nested levels of metadata. The JSON parsers of some languages cannot read more.
+/// Maximum number of nested levels in metadata. The JSON parsers of some languages cannot read more levels.
 const METADATA_DEPTH_MAX: usize = 32;
 
 const NUL: &str = "must not contain a NUL";

@@ -63,8 +63,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords an error of serde without the names of Rust types. Returns the new text, and the name of the member if the
-/// error is that a member is missing or duplicate.
+/// Rewords an error of serde without the names of Rust types. Returns the name of the member, if the error is a missing
+/// or duplicate member, and the new text.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {
@@ -124,8 +124,8 @@ fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value that must be a JSON object. Without this wrapper, serde would also accept an array of the members in their
-/// order.
+/// A value that must be a JSON object. Without this wrapper, serde would also accept a JSON array with the values of
+/// the members.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -1,11 +1,11 @@
 //! Listeners: accept connections, limit their number, and let them finish at shutdown.
 //!
-//! | limit | beyond it |
+//! | limit | effect when it is exceeded |
 //! |---|---|
-//! | connections of the listener | connections without a request are closed, then idle ones; else the new one waits |
+//! | connections of the listener | idle connections are closed, first those without a request; the new one waits |
 //! | connections of one address | the new connection is closed |
 //! | time until the first request | the connection is closed |
-//! | unread responses of a connection | the next request waits: hyper flushes a response before it reads on |
+//! | unread responses of a connection | the next request waits, because hyper first sends the response |
 
 use std::error::Error as _;
 use std::io;
@@ -43,8 +43,8 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Interval of the pings that check whether a silent HTTP/2 client is still connected.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Pause before the next attempt, after the listener could not accept a connection. Usually the process has used up its
-/// file descriptors, and connections that end meanwhile free some.
+/// Pause after the listener could not accept a connection. Usually the process has run out of file descriptors, and
+/// connections that end during the pause release some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket, and the pipeline that handles its requests.
@@ -69,7 +69,7 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 }
 
 impl Listener {
-    /// Accepts connections until shutdown begins. Connections that are open then finish in their own tasks.
+    /// Accepts connections until shutdown begins. Connections that are still open then finish in their own tasks.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
         let Self { name, socket, pipeline, header_timeout, .. } = self;
         let limits = ConnectionLimits {
@@ -124,7 +124,7 @@ impl Acceptor {
     /// Reacts to a failed accept: closes idle connections and pauses, because usually the process has no file
     /// descriptor left.
     async fn recover(&self, cause: &io::Error) {
-        warn!(error.message = %cause, "cannot accept a connection, closing idle connections: {cause}");
+        warn!(error.message = %cause, "could not accept a connection; closing idle connections and retrying: {cause}");
         self.table.evict_idle(None);
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }

@@ -11,13 +11,14 @@ use super::problem::ProblemBody;
 use crate::error::Error;
 use crate::telemetry::TraceContext;
 
-/// Response header that the pipeline always sets. A response without it was made by hyper.
+/// Response header that the request pipeline always sets. A response without the header comes from hyper itself.
 const OURS: &[u8] = b"\r\nx-request-id: ";
-/// Returns the problem that replaces a response of hyper's own; `None` if `written` is anything else.
-/// Returns the problem document to send instead of `written`, if `written` is an error response that hyper made itself.
+
+/// Returns the problem document to send instead of `written`, if `written` is an error response that hyper itself has
+/// created.
 ///
-/// `line_has_ended` says whether the whole request line has arrived. If not, a head that is too large has a URI that is
-/// too long.
+/// `line_has_ended` says whether the whole request line has arrived. If it has not, a head that is too large is
+/// reported as a URI that is too long.
 pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes> {
     let status = status_of_bare_response(written)?;
     let too_large = status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

@@ -15,21 +15,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 
-/// Budget for request bodies, enough for five full batches and everything that is built from them.
+/// Budget for request bodies, in bytes: enough for five of the largest transfer batches and the values that are built
+/// from them.
 const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
 
-/// Budget for responses, until their clients have read them.
+/// Budget for responses that their clients have not read yet, in bytes.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Divisor of the budget: each address may use this fraction of it.
+/// Divisor of the budget. The quotient is the part of the budget that each client address may use.
 const SHARES: usize = 4;
 
-/// Largest body that takes nothing from the budget. The limit on concurrent requests bounds the memory of such small
-/// bodies.
+/// Largest body, in bytes, that is not charged to the budget. The limit on concurrent requests bounds the memory of
+/// these small bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Mark on a response whose bytes are shared with other responses, so that it takes no additional memory. Stored as an
-/// extension.
+/// Mark on a response whose bytes are shared with other responses, so the response is not charged to the memory budget.
+/// The mark is stored as an extension of the response.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 
@@ -63,18 +64,17 @@ impl MemoryBudget {
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryAccount<'a> {
     pub(super) whole: &'a MemoryBudget,
-    /// Budget of the client's address, a part of the whole; `None` for a trusted proxy, and for requests in tests, which
-    /// have no connection.
+    /// Budget of the client's address; `None` for a trusted proxy, and for requests in tests, which have no connection.
     pub(super) share: Option<&'a MemoryBudget>,
 }
 
 impl MemoryAccount<'_> {
-    /// Takes memory for a request body, or for values built from it, until the charge is dropped.
+    /// Takes memory for a request body, or for values built from it, until the returned charge is dropped.
     pub fn charge_request(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.requests)
     }
 
-    /// Takes memory for a response body until the charge is dropped.
+    /// Takes memory for a response body until the returned charge is dropped.
     pub(super) fn charge_response(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.responses)
     }
@@ -93,7 +93,7 @@ impl MemoryAccount<'_> {
     }
 }
 
-/// Memory that was taken from a budget. Dropping the charge returns it.
+/// Memory that was taken from a budget. Dropping the charge returns the memory to the budget.
 #[derive(Debug, Default)]
 pub struct MemoryCharge {
     whole: Option<OwnedSemaphorePermit>,

@@ -1,7 +1,7 @@
-//! Middleware: everything that applies to each request. [`stack`] lists the layers.
+//! Middleware: the layers that apply to every request. [`stack`] lists them.
 //!
-//! [`RequestPipeline::respond`] runs around the stack. It begins the trace and the access record, which are completed
-//! even if the client disconnects.
+//! [`RequestPipeline::respond`] wraps the stack. It begins the trace and the access record, which are completed even if
+//! the client disconnects.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -41,7 +41,7 @@ use crate::telemetry::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Response with everything that the middleware has added.
+/// Response as the middleware returns it, with all headers and possibly compressed.
 pub type PipelineResponse = Response<CompressionBody<ResponseBody>>;
 
 type Routed = Complete<CatchPanic<Admit<Router>, PanicProblem>>;
@@ -59,7 +59,7 @@ pub struct PipelineOptions {
     pub timeout: Duration,
     /// Origins (websites) whose pages may call the API from a browser.
     pub cors_origins: CorsOrigins,
-    /// Format of amounts in responses, unless the client prefers another format.
+    /// Format of amounts in responses, unless the client requests another format.
     pub money: MoneyFormat,
     /// Share of successful requests that are logged.
     pub log_success_ratio: f64,
@@ -96,7 +96,7 @@ impl RequestPipeline {
         self.respond_through(|request| stack.call(request), request, connection).await
     }
 
-    /// Handles a request with a middleware stack that the caller has cloned already.
+    /// Handles a request through `call`, which passes the request to the caller's own clone of the middleware stack.
     async fn respond_through(
         &self,
         call: impl FnOnce(Request<Body>) -> <Stack as Service<Request<Body>>>::Future,
@@ -184,14 +184,14 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// Connects hyper to the pipeline. There is a service per connection, and it is cheap to clone.
+/// Connects hyper to the request pipeline. Each connection has its own service, which is cheap to clone.
 #[derive(Clone)]
 pub struct ConnectionService(Arc<ConnectionPipeline>);
 
 struct ConnectionPipeline {
     pipeline: Arc<RequestPipeline>,
-    /// The stack is cloned per connection instead of per request, because each clone updates reference counts that all
-    /// threads share.
+    /// The middleware stack. It is cloned per connection instead of per request, because each clone updates reference
+    /// counts that all threads share.
     stack: Mutex<Stack>,
     connection: Arc<OpenConnection>,
 }

@@ -1,8 +1,8 @@
-//! HTTP: the path of a request from the socket to its handler, and what all responses share.
+//! HTTP: the path of a request from the socket to its handler, and the common properties of all responses.
 //!
-//! A request passes these parts in order: [`listener`] accepts the connection and enforces limits, [`middleware`]
-//! applies what all requests have in common, the router picks the handler, and [`extract`] turns path, query and body
-//! into types. A failure is an [`Error`] until [`problem`] writes it as the response.
+//! A request passes these parts in order: [`listener`] accepts the connection and enforces limits, [`middleware`] runs
+//! the layers that apply to all requests, the router picks the handler, and [`extract`] turns path, query and body into
+//! types. A failure stays an [`Error`] until [`problem`] converts it to a response.
 
 pub mod access_log;
 mod admit;
@@ -55,7 +55,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "HTTP")]
 pub struct HttpArgs {
-    /// Address of the public API; port 0 takes a free one.
+    /// Address of the public API; with port 0, the operating system chooses a free port.
     #[arg(long, env = "REVWALLET_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Address of `/livez`, `/readyz`, `/metrics` and the internal routes. Never make it public.
@@ -84,7 +84,8 @@ pub struct HttpArgs {
     /// Longest time that a response may take.
     #[arg(long, env = "REVWALLET_HTTP_TIMEOUT", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub http_timeout: Duration,
-    /// Longest time that a request head may take to arrive, and that a client may leave a response unread.
+    /// Longest time that a client may take to send a request head, and longest time that it may leave a response
+    /// unread.
     #[arg(long, env = "REVWALLET_HTTP_HEADER_TIMEOUT", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub http_header_timeout: Duration,
     /// Origins whose pages may call the API from a browser, separated by commas, or `*` for all.
@@ -96,7 +97,7 @@ pub struct HttpArgs {
         hide_default_value = true
     )]
     pub cors_origins: CorsOrigins,
-    /// How responses write amounts, for clients without `Prefer: money=...`: as JSON numbers or as strings.
+    /// Format of amounts in responses to clients that do not send `Prefer: money=...`: JSON numbers or strings.
     #[arg(long, env = "REVWALLET_MONEY", global = true, value_enum, default_value_t)]
     pub money: MoneyFormat,
 }

@@ -26,7 +26,7 @@ pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// Formats a link to another page of a list. If this page may be stale, the linked page may be stale too.
+/// Formats a link to another page of a list. If the request allows a stale response, so does the link.
 pub fn link(path: &str, rel: &str) -> String {
     let stale = if may_be_stale() { "&stale=ok" } else { "" };
     format!("<{path}{stale}>; rel=\"{rel}\"")

@@ -17,7 +17,7 @@ pub(super) const STALE_OK: &str = "ok";
 /// Properties of a request that concern its reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
-    /// Whether the request is a read, so that its response has the header `Book-Position`.
+    /// Whether the request is a read. Responses to reads have the header `Book-Position`.
     is_read: bool,
     may_be_stale: bool,
 }
@@ -31,7 +31,7 @@ impl ReadOptions {
     }
 }
 
-/// Runs a request. If it is a read, adds the position that its first database statement saw to the response.
+/// Runs a request. If the request is a read, adds the position of its first read from the database to the response.
 pub(super) async fn add_to_read<B, E>(
     options: ReadOptions,
     request: impl Future<Output = Result<Response<B>, E>>,

@@ -39,11 +39,11 @@ pub struct ProblemBody<'a> {
     /// Invalid fields of the request.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: Cow<'a, [FieldError]>,
-    /// Balance that is available, if it does not suffice.
+    /// Available balance, if it is insufficient.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 5.00)]
     available: Option<JsonDecimal>,
-    /// Balance that is required, if the available one does not suffice.
+    /// Required balance, if the available balance is insufficient.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 7.50)]
     required: Option<JsonDecimal>,
@@ -66,7 +66,8 @@ pub struct ProblemBody<'a> {
     message: String,
 }
 
-/// Placeholder for all failure statuses of an operation, which [`super::openapi::complete()`] replaces by the real list.
+/// Placeholder for all failure statuses of an operation, which [`super::openapi::complete()`] replaces with the actual
+/// statuses.
 pub(super) const PROBLEMS_STATUS: &str = "default";
 
 /// Name of the OpenAPI response for a transfer that was archived.
@@ -166,7 +167,8 @@ pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     }
 }
 
-/// Sets only the status of the response. The middleware writes the body later, because only it knows the trace id.
+/// Sets only the status of the response. The middleware writes the body later, because only the middleware knows the
+/// trace id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.problem().status.into_response();
@@ -175,7 +177,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// Writes the problem document of a failed response. `keep` wraps the body of a response that did not fail.
+/// Writes the problem document, or the gRPC status, of a failed response. `keep` converts the body of a response that
+/// did not fail.
 pub(super) fn write<B>(
     response: Response<B>,
     context: &RequestContext,

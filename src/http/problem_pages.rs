@@ -1,4 +1,5 @@
-//! Pages `/problems/<slug>`, to which the `type` of a problem links: what the problem means and what to do about it.
+//! Pages `/problems/<slug>`, to which the `type` of a problem links. Each page explains what the problem means and what
+//! to do about it.
 
 use std::fmt::Write;
 
@@ -15,10 +16,10 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(list_problems)).routes(routes!(get_problem))
 }
 
-/// List the types of problems
+/// List the problem types
 #[utoipa::path(
     get, path = "/problems", tag = "about",
-    responses((status = 200, description = "A page", content_type = "text/html", body = String)),
+    responses((status = 200, description = "An HTML page", content_type = "text/html", body = String)),
 )]
 async fn list_problems() -> Response {
     let mut rows = String::new();
@@ -36,15 +37,15 @@ async fn list_problems() -> Response {
     page("Problems", &table)
 }
 
-/// Get a type of problem
+/// Get a problem type
 ///
-/// Its meaning and what to do about it.
+/// Returns a page that explains what the problem means and what to do about it.
 #[utoipa::path(
     get, path = "/problems/{slug}", tag = "about",
     params(("slug" = String, Path, description = "The last part of a problem's `type`", example = "invalid")),
     responses(
-        (status = 200, description = "A page", content_type = "text/html", body = String),
-        (status = 404, description = "No such problem", body = super::problem::ProblemBody<'static>,
+        (status = 200, description = "An HTML page", content_type = "text/html", body = String),
+        (status = 404, description = "Unknown problem type", body = super::problem::ProblemBody<'static>,
             content_type = "application/problem+json"),
     ),
 )]

@@ -38,7 +38,8 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     })
 }
 
-/// Says what the value of a parameter must be, derived from the error text of the standard library's parser.
+/// Returns the requirement that the value of a parameter violates, derived from the error text of the standard
+/// library's parser.
 fn expectation(cause: &str) -> &'static str {
     if cause.contains("`true`") {
         "must be true or false"
@@ -112,7 +113,7 @@ fn methods_of(item: &PathItem) -> HashMap<Method, Vec<String>> {
     names.collect()
 }
 
-/// Whether an operation returns a page about the API. Such pages ignore their query parameters.
+/// Whether an operation returns a page about the API. These pages ignore query parameters.
 pub(super) fn is_page(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == "about")
 }

@@ -1,4 +1,4 @@
-//! Responses to requests that may have an `Idempotency-Key`, and so may be repetitions.
+//! Responses to requests that may repeat an earlier request with the same `Idempotency-Key`.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};

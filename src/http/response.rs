@@ -25,10 +25,11 @@ use super::problem;
 use super::rpc::record::{CallRecorder, OpenCall};
 use crate::error::{Error, Result};
 
-/// Memory that a streamed body takes from the budget. Its size is unknown, but only a part is in memory at a time.
+/// Memory that is charged to the memory budget for a streamed body. The size of the body is unknown, but only a part of
+/// it is in memory at a time.
 const STREAMED_BYTES: usize = 1024 * 1024;
 
-/// Body of a response that the router returns, as the layer that catches panics wraps it.
+/// Body of a response from the router, in the body type of the layer that catches panics.
 pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
@@ -42,8 +43,8 @@ pub struct ResponseBody {
 /// Resources that a response holds until its client has read it.
 #[derive(Default)]
 struct Held {
-    /// Memory that the body takes from the budget. If the whole body is in memory, the charge moves to its bytes with
-    /// the first frame, because HTTP/2 takes the bytes from the body long before they are sent.
+    /// Memory that the body takes from the memory budget. If the whole body is in memory, the charge moves to the bytes
+    /// of its first frame, because HTTP/2 takes these bytes long before it sends them.
     memory: Option<MemoryCharge>,
     /// Access record of a gRPC call, which ends when the trailers of the response are sent.
     call: Option<OpenCall>,
@@ -100,7 +101,7 @@ impl Body for ResponseBody {
 /// Layer that completes the responses of the router.
 #[derive(Clone)]
 pub(super) struct CompleteLayer {
-    /// A permit for each body that may be compressed at the same time.
+    /// Semaphore with a permit for each body that may be compressed at the same time.
     compressions: Arc<Semaphore>,
     calls: CallRecorder,
 }
@@ -164,7 +165,7 @@ where
 }
 
 pin_project! {
-    /// Future of the response of a [`Complete`] service.
+    /// Future that resolves to the response of a [`Complete`] service.
     #[project = CompletingProj]
     pub(super) enum Completing<F> {
         Refused { error: Option<Error>, context: RequestContext },
@@ -200,7 +201,7 @@ where
 
 /// Inputs for completing a response, gathered before the handler runs.
 pub(super) struct Completion {
-    /// Whether the request's method is safe (changes nothing). Then an error may replace the response if memory is
+    /// Whether the request's method is safe (changes nothing). Only then may an error replace the response if memory is
     /// short.
     is_safe: bool,
     /// Permits for compression; `None` if the client does not want a compressed response.
@@ -237,7 +238,7 @@ impl Completion {
     }
 }
 
-/// Takes memory for a response body from the budget, until the client has read the body.
+/// Charges a response body to the memory budget until the client has read the body.
 fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,

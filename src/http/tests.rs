@@ -1,4 +1,4 @@
-//! Tests of the middleware in front of routes that fail in every possible way.
+//! Tests of the middleware, with routes that fail in different ways.
 
 use std::sync::Arc;
 use std::time::Duration;

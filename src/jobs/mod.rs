@@ -1,7 +1,7 @@
 //! Jobs: work that is enqueued in a transaction and runs after its commit, with retries.
 //!
-//! The queue is the crate `graphile_worker`, whose tables are in a schema of their own in the same database. At
-//! startup, [`Registry`] is filled with every kind of job. A job may run twice, so it must be safe to repeat, and it
+//! The crate `graphile_worker` implements the queue. Its tables are in a separate schema of the same database. At
+//! startup, every kind of job is added to a [`Registry`]. A job may run twice, so it must be safe to repeat, and it
 //! must not hold a transaction open during slow calls to other systems.
 
 mod sql;
@@ -29,8 +29,8 @@ pub use sql::{defer, enqueue};
 const SCHEMA: &str = "graphile_worker";
 
 /// Maximum number of jobs that this process runs at the same time. Jobs mostly wait for other systems, and hold no
-/// database connection meanwhile. A kind of job that may hang for long limits its own number to much less, as
-/// `webhook/slots.rs` does.
+/// database connection meanwhile. A kind of job that may wait for a long time has a much lower limit of its own, as in
+/// `webhook/slots.rs`.
 const CONCURRENCY: usize = 256;
 
 /// Maximum number of database connections of the queue itself: one waits for notifications, the others fetch and finish
@@ -43,11 +43,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// Maximum number of jobs that one poll fetches.
 const FETCH_MAX: usize = 100;
 
-/// Longest time that a fetched job waits in this process until fewer than [`CONCURRENCY`] jobs run. After that, the job
-/// is returned to the queue for other processes.
+/// Longest time that a fetched job waits in this process until fewer than [`CONCURRENCY`] jobs run. After that time,
+/// the job is returned to the queue for other processes.
 const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Time that finished jobs are collected, so that they are deleted with one statement.
+/// Time for which finished jobs are collected, before a single statement deletes all of them.
 const COMPLETION_DELAY: Duration = Duration::from_millis(5);
 
 /// Time without a heartbeat after which a worker process counts as dead, and other processes run its jobs again.
@@ -82,7 +82,8 @@ impl Registry {
         self
     }
 
-    /// Adds a value for the handlers, which [`run`] finds by its type. There can be only one value of each type.
+    /// Adds a value that the handlers of jobs need. [`run`] finds the value by its type, so there can be only one value
+    /// of each type.
     #[must_use]
     pub fn context<C: Clone + Send + Sync + 'static>(mut self, value: C) -> Self {
         let context = JobContext(value);
@@ -206,8 +207,8 @@ async fn run_worker(
     Ok(outcome?)
 }
 
-/// Runs one job in its own trace, and counts its outcome. `C` is the type of a value that was added with
-/// [`Registry::context`].
+/// Runs one job in its own trace, and counts its outcome. `C` is the type of the value that `job` needs, which was
+/// added with [`Registry::context`].
 pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
     queue: &'static str,
     context: &WorkerContext,
@@ -248,7 +249,7 @@ pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobAttempt {
     pub(crate) number: i32,
-    /// Whether the job will not be retried if this attempt fails.
+    /// Whether this attempt is the last, so that the job is not retried if it fails.
     pub(crate) is_last: bool,
 }
 

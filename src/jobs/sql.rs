@@ -1,5 +1,5 @@
-//! SQL statements of the job queue. The crate `graphile_worker` creates its tables at run time, so they do not exist
-//! when queries are checked at compile time. These statements are therefore plain texts; the tests run each of them.
+//! SQL statements of the job queue. They are not checked at compile time, because the crate `graphile_worker` creates
+//! its tables only at run time. Instead, the tests run each statement.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::error::Result;
 ///
 /// If a job with the same `key` is waiting, no job is added, and the waiting job keeps its backoff after failures. The
 /// row lock keeps the waiting job from starting before this transaction ends, so the job sees everything that this
-/// transaction writes. If a job with the key is running, it may have read the data too early, so a second job is added
-/// that runs after it.
+/// transaction writes. If a job with the key is running, it may have read its data before this transaction wrote, so a
+/// second job is added, which runs after the first.
 pub async fn enqueue(
     db: &mut PgConnection,
     task: &str,
@@ -42,8 +42,9 @@ pub async fn enqueue(
     Ok(())
 }
 
-/// Postpones the waiting job with this key by `delay`, and counts `attempts` as made already. A running job that could
-/// not make its attempt enqueues the waiting job as its replacement, and then calls this.
+/// Postpones the waiting job with this key by `delay`, and counts `attempts` attempts as already made. A running job
+/// that could not make its attempt first enqueues a replacement, and then calls this function to postpone the
+/// replacement.
 pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
     sqlx::query(
         "update graphile_worker._private_jobs

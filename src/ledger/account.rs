@@ -4,9 +4,9 @@
 //! |---|---|---|---|
 //! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
-//! | among these, of the roles `Prize` and `Hot` | reserves: what the operator has put aside | 0 | none |
+//! | of these, the accounts of the roles `Prize` and `Hot` | reserves: money that the operator has put aside | 0 | none |
 //! | -2^40-2^52 to -2^40-1 | the hold account of customer `n` is `-2^40 - n` | 0 | 2^53-1 |
-//! | below -2^54 | payables: what the operator owes to a third party, one for each party and currency | none | none |
+//! | below -2^54 | payables: money that the operator owes to a third party, one account for each party and currency | none | none |
 //!
 //! System and hold accounts are never opened explicitly: the first transfer that touches them creates them.
 
@@ -17,19 +17,21 @@ use super::currency::Currency;
 use super::money::{MAX_BALANCE, Minor};
 use crate::error::{Error, Result};
 
-/// Bound of negative ids: ids above `-SYSTEM_IDS` are system accounts, ids below it are hold accounts.
+/// Boundary of negative ids: ids above `-SYSTEM_IDS` are system accounts, and ids below it are hold accounts or
+/// payables.
 const SYSTEM_IDS: i64 = 1 << 40;
 
-/// Bound of the ids of payables, which are at or below `-PAYABLE_IDS`.
+/// Boundary of the ids of payables: all of them are at or below `-PAYABLE_IDS`.
 const PAYABLE_IDS: i64 = 1 << 54;
 
-/// Highest number of a party that has payables.
+/// Highest number of a third party to which the operator can owe money.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
 /// Bit in the id of a system account that marks the account as belonging to another book.
 const FOREIGN: i64 = 1 << 39;
 
-/// Highest customer id. Up to this bound, every id has a hold account, and every JSON parser reads the id exactly.
+/// Highest customer id. Up to this id, every customer account has a hold account, and every JSON parser reads the id
+/// exactly.
 pub const ID_MAX: i64 = 1 << 52;
 
 /// Id of an account of the ledger.
@@ -46,7 +48,7 @@ pub enum SystemRole {
     Revenue = 2,
     /// The exchange's own funds.
     Hot = 3,
-    /// The outside world for the canary's test transfers, in place of [`SystemRole::World`].
+    /// Stands in for [`SystemRole::World`] in the canary's test transfers.
     CanaryWorld = 4,
     /// The two wallets between which the canary makes test transfers.
     CanaryA = 5,
@@ -57,7 +59,7 @@ pub enum SystemRole {
     Tax = 8,
 }
 
-/// Class of an account, which determines its rules.
+/// Class of an account, which determines the rules that apply to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountClass {
     Customer,
@@ -65,7 +67,8 @@ pub enum AccountClass {
     System,
     /// A system account that cannot be overdrawn.
     Reserve,
-    /// Debt of the operator to a third party, such as the share of a publisher. Refunds can take it below zero.
+    /// Money that the operator owes to a third party, such as a publisher's share of a sale. Refunds can take the
+    /// balance below zero.
     Payable,
 }
 
@@ -75,7 +78,8 @@ impl AccountId {
         Self(-((role as i64) << 32 | i64::from(currency.number())))
     }
 
-    /// The account with the operator's debt to this party in this currency; `None` if `party` is above [`PARTY_MAX`].
+    /// The account that records the operator's debt to this party in this currency; `None` if `party` is above
+    /// [`PARTY_MAX`].
     pub fn payable(party: u32, currency: Currency) -> Option<Self> {
         let number = i64::from(party) << 32 | i64::from(currency.number());
         (party <= PARTY_MAX).then_some(Self(-PAYABLE_IDS - number))
@@ -100,7 +104,7 @@ impl AccountId {
         }
     }
 
-    /// Reverses the marking of system accounts of other books: returns the id of the account in its own book.
+    /// Reverses `foreign_id`: returns the id of the account in its own book.
     #[must_use]
     pub fn own_id(self) -> Self {
         match self.class() {
@@ -165,20 +169,20 @@ impl fmt::Display for AccountId {
     }
 }
 
-/// State of an account, which limits the transfers it takes part in.
+/// State of an account, which limits the transfers that it can take part in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(as = WalletState, rename_all = "snake_case")]
 pub enum AccountState {
     /// Money may enter and leave.
     Open,
-    /// Money may enter, not leave.
+    /// Money may enter, but not leave.
     Frozen,
-    /// Money may neither enter nor leave; final.
+    /// Money may neither enter nor leave. The account stays closed.
     Closed,
 }
 
 impl AccountState {
-    /// The name in responses.
+    /// Name of the state in responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -199,7 +203,7 @@ impl FromStr for AccountState {
     }
 }
 
-/// Properties of an account on which the ledger's rules decide.
+/// Properties of an account that the ledger's rules depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     pub currency: Currency,

@@ -18,8 +18,8 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
-    /// Number of books over which new wallets are spread; each book is written in an order of its own. Can be raised,
-    /// but not lowered; without it, the books that the database has are used.
+    /// Number of books (independently ordered parts of the ledger) over which new wallets are spread. Can be raised,
+    /// but not lowered [default: the number of books in the database].
     #[arg(long, env = "REVWALLET_BOOKS", global = true, value_parser = clap::value_parser!(i32).range(1..=i64::from(BOOKS_MAX)))]
     pub books: Option<i32>,
     /// Maximum number of postings that wait to be written; further postings are rejected with 503.
@@ -44,8 +44,8 @@ pub struct LedgerArgs {
     /// process writes its own transfers.
     #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ledger_forwarding: bool,
-    /// Host and port at which the other processes reach the internal listener [default: the address of that listener;
-    /// if it listens on all addresses, the address from which this process connects to the database].
+    /// Host and port at which other processes reach the internal listener of this process [default: the address of that
+    /// listener; if it listens on all addresses, the address from which this process connects to the database].
     #[arg(long, env = "REVWALLET_ADVERTISE_ADDRESS", global = true)]
     pub advertise_address: Option<String>,
     /// Start even if the database server may lose acknowledged commits, for example because fsync is off.

@@ -1,9 +1,9 @@
 //! The auditor: a background task that checks each new batch of the ledger, and reports the results in metrics.
 //!
-//! Each batch is checked once across all processes, from the first batch on. An inconsistency is logged as an error
-//! and counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs an
-//! anchor: the seq and hash of the last checked batch. With an anchor from archived logs, `revwallet verify` proves
-//! that nothing before it was rewritten.
+//! Each batch is checked once across all processes, from the first batch on. An inconsistency is logged as an error and
+//! counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs an anchor: the
+//! seq and hash of the last checked batch. With an anchor from archived logs, `revwallet verify` proves that no batch
+//! up to the anchor was rewritten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ const READER: ReaderOptions = ReaderOptions {
     pause_steps: 0,
 };
 
-/// Starts the auditors, one for each book, which run until the tasks stop.
+/// Starts the auditors, one for each book, which run until the program stops.
 pub fn start(tail: &Tail, metrics: &Arc<Metrics>, tasks: &Tasks) {
     for check in CheckKind::ALL {
         for outcome in ["ok", "violated"] {
@@ -44,7 +44,7 @@ pub fn start(tail: &Tail, metrics: &Arc<Metrics>, tasks: &Tasks) {
     tail.follow::<SealedChunks, _>(READER, auditor, tasks);
 }
 
-/// Source that reads the ledger in chunks, each of which ends with the end of a batch.
+/// Source that reads the ledger in chunks, each of which ends at the end of a batch.
 struct SealedChunks;
 
 impl Source for SealedChunks {

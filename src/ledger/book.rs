@@ -1,15 +1,16 @@
-//! Books: orders of transfers, each with a writer of its own. Ids say which book an account or a transfer belongs to.
+//! Books: independently ordered parts of the ledger, each with a writer of its own. The ids of transfers and of most
+//! accounts encode the book.
 //!
 //! | what | book |
 //! |---|---|
 //! | customer accounts and their hold accounts | from the id: book `b` has the ids above `(b - 1) * 2^44` |
 //! | transfers | from the seq, in the same way |
-//! | reserves and payables | the first, because only there can their balances be checked |
-//! | other system accounts | each book has its own; a posting to several books uses those of its home |
+//! | reserves and payables | always the first book, so that a single writer can check their balances |
+//! | other system accounts | each book has its own; a posting to several books uses those of its home book |
 //!
-//! A posting that touches accounts of several books has one of them as its home. The home gets every leg and numbers
-//! the transfers; each other book gets copies of the legs that touch its accounts. In a book, the balance of an account
-//! of another book is the sum that this book has sent to that account.
+//! A posting that touches accounts of several books has one of these books as its home. The home stores every leg and
+//! numbers the transfers; each other book stores copies of the legs that touch its accounts. For an account of another
+//! book, a book tracks only the net amount that its own transfers have moved to that account.
 
 use super::account::{AccountClass, AccountId};
 use super::transfer::{Action, Leg, Posting};
@@ -17,29 +18,30 @@ use super::transfer::{Action, Leg, Posting};
 /// The book that every installation has.
 pub const FIRST_BOOK: i32 = 1;
 
-/// Maximum number of books. Ids of up to 256 books are exact in JSON, but a position has a part for each book.
+/// Maximum number of books. JSON numbers can represent the ids of up to 256 books exactly, but each position in the
+/// ledger has an entry for every book.
 pub const BOOKS_MAX: i32 = 16;
 
-/// Number of low bits of an id that count within a book.
+/// Number of low bits of an id that number the accounts or transfers of a book; the higher bits encode the book.
 const SEQ_BITS: u32 = 44;
 
-/// Seq of the initial seal of a book. The ids of the book are above it.
+/// Seq of the initial seal (the row that ends a batch) of a book. All ids of the book are above it.
 pub fn first_seal(book: i32) -> i64 {
     i64::from(book - 1) << SEQ_BITS
 }
 
-/// The id of the account with this number in an installation with this number of books.
+/// Returns the id of the account with this number, in an installation with `books` books.
 pub(super) fn id_of(number: i64, books: i32) -> i64 {
     let book = i32::try_from((number - 1) % i64::from(books)).unwrap_or_default() + FIRST_BOOK;
     first_seal(book) + number
 }
 
-/// The book of a transfer, by its seq.
+/// Returns the book that contains the transfer with this seq.
 pub fn book_of(seq: i64) -> i32 {
     i32::try_from(seq >> SEQ_BITS).map_or(FIRST_BOOK, |index| index + 1)
 }
 
-/// Index of a book among all books in their order.
+/// Index of a book in a list of all books.
 pub fn index_of(book: i32) -> usize {
     usize::try_from(book - FIRST_BOOK).unwrap_or(usize::MAX)
 }
@@ -60,7 +62,7 @@ pub(super) enum Placement {
     One(i32),
     Several {
         home: i32,
-        /// All books in order, the home included.
+        /// All books of the posting in ascending order, including the home.
         books: Vec<i32>,
     },
 }
@@ -80,19 +82,20 @@ impl Placement {
     }
 }
 
-/// Whether a posting touches a book that an installation with this number of books does not have. Another process may
-/// have created it.
+/// Returns whether a posting touches a book beyond the `books` books that this process knows. Another process may have
+/// created more books.
 pub(super) fn touches_unknown_book(posting: &Posting, books: i32) -> bool {
     touched_books(posting).any(|book| !(FIRST_BOOK..=books).contains(&book))
 }
 
-/// The books of the accounts of a posting, and of the transfers that it reverses or completes.
+/// The books that a posting touches: those of its accounts, and those of the transfers that it reverses or completes.
 fn touched_books(posting: &Posting) -> impl Iterator<Item = i32> {
     let books = |leg: &Leg| [leg_book(leg), other_book(leg), leg.linked.map(book_of)];
     posting.legs.iter().flat_map(books).flatten()
 }
 
-/// The book of the account that a leg takes money from, or else of the account that gets it.
+/// The book of the account that a leg debits or whose state it changes. If every book has the debited account, the book
+/// of the credited account; `None` if every book has both.
 fn leg_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { debit, credit, .. } => {
@@ -105,7 +108,7 @@ fn leg_book(leg: &Leg) -> Option<i32> {
     }
 }
 
-/// The book of the account that gets the money of a leg.
+/// The book of the account that a leg credits.
 fn other_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { credit, .. } => book_of_account(credit),

@@ -1,8 +1,8 @@
 //! Companions: rows of other modules (slices) that commit in the same transaction as their posting.
 //!
-//! A slice declares a [`CompanionKind`] in its `sql.rs` and lists it where the ledger is started.
-//! Its statement takes many rows at once and ends with a common table expression `took (n)`: the numbers of the
-//! rows that took effect. An insert that conflicts, or an update whose condition no longer holds, does not take
+//! A slice declares a [`CompanionKind`] in its `sql.rs` and lists it where the ledger is started. The SQL statement of
+//! the kind takes many rows at once and ends with a common table expression `took (n)`, which contains the numbers of
+//! the rows that took effect. An insert that conflicts, or an update whose condition no longer holds, does not take
 //! effect; the posting of that row is then refused, and the other postings of the batch are written.
 //!
 //! ```sql
@@ -24,26 +24,26 @@
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// Suffix of a companion's statement: raises an error, and so rolls back, unless every row took effect.
+/// End of every companion statement: raises an error, which rolls back the transaction, unless every row took effect.
 const ALL_TOOK: &str = "\nselect ledger.all_took($1::int, array(select n from took))";
 
-/// A statement that a module has registered to write its companions, its rows that commit together with a posting.
+/// Kind of companion: the SQL statement with which a module writes its rows that commit together with a posting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompanionKind {
     /// Name in logs and metrics.
     pub name: &'static str,
-    /// Statement as the module's header describes it.
+    /// SQL statement in the form that the documentation of [`companion`](self) describes.
     pub sql: &'static str,
 }
 
 impl CompanionKind {
-    /// The complete statement: `$1` is the number of rows, `$2` their JSON array.
+    /// The complete statement. Its parameter `$1` is the number of rows, and `$2` is a JSON array of the rows.
     pub fn statement(&self) -> String {
         format!("{}{ALL_TOOK}", self.sql.trim_end())
     }
 }
 
-/// A companion: a row of another module, which a registered statement writes.
+/// A companion: a row of another module that commits together with a posting.
 #[derive(Debug, Clone)]
 pub struct Companion {
     pub(super) kind: &'static CompanionKind,
@@ -80,7 +80,7 @@ impl Companion {
         &self.members
     }
 
-    /// Appends the row to an open JSON array.
+    /// Appends the row to an unfinished JSON array; the row with `n` = 0 begins the array.
     pub(super) fn write(&self, n: i32, seq: i64, array: &mut String) {
         array.push(if n == 0 { '[' } else { ',' });
         let comma = if self.members == "}" { "" } else { "," };

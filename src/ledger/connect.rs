@@ -1,4 +1,4 @@
-//! Opens the ledger's own database connections, and defines the reasons for which the ledger does not start.
+//! Opens the ledger's own database connections, and defines the errors that keep the ledger from starting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,11 +16,12 @@ const PEER_SILENT_MAX: Duration = Duration::from_secs(20);
 /// Longest time that opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Future that drives a connection, and ends when the connection is closed. The owner must poll it.
+/// Future that drives a connection, and ends when the connection is closed. Queries make progress only while the owner
+/// of the connection polls this future.
 pub(super) type ConnectionDriver =
     Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
-/// Reason for which the ledger does not start.
+/// Reason that the ledger does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the database does not respond")]
@@ -31,7 +32,8 @@ pub enum StartError {
     Unsafe(super::UnsafeSettings),
     #[error("the database has no book {0}; run the migrations")]
     NoBook(i32),
-    /// A process that does not know a book would take its accounts for those of another book.
+    /// Another process changed the number of books during the start. A process that does not know a book would mistake
+    /// the accounts of that book for accounts of another book.
     #[error(
         "the database has {found} books instead of {expected}: another process has just changed them; start this process again"
     )]

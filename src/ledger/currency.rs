@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest currency code, in characters. A system account's id contains the code's number and must stay above -2^40.
+/// Longest currency code, in characters. The id of a system account contains the code as a number, and the limit keeps
+/// these ids above -2^40.
 pub const CODE_LEN_MAX: usize = 6;
 
 /// Maximum number of decimals of a currency: with 18, an `i64` still has room for nine whole units.
@@ -44,7 +45,8 @@ pub enum CurrencyError {
 }
 
 impl Currency {
-    /// Creates a currency. Checks the form of its code and decimals, not whether the program accepts the currency.
+    /// Creates a currency. Checks only that the code and decimals are well-formed, not that the program supports the
+    /// currency.
     pub fn new(code: &str, decimals: u8) -> Result<Self, CurrencyError> {
         let bytes = code.as_bytes();
         let is_code_char = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit();
@@ -71,7 +73,7 @@ impl Currency {
         self.decimals
     }
 
-    /// The code as a number below 37^6 < 2^32, unique for each code.
+    /// The code as a number, which is unique for each code and fits into 32 bits.
     pub(super) fn number(self) -> u32 {
         self.code.iter().fold(0, |number, byte| {
             let digit = match byte {
@@ -156,8 +158,8 @@ impl Currencies {
         if starts { Ok(inside) } else { Err("must be a decimal number".to_owned()) }
     }
 
-    /// Returns an amount that was written as a string, unless it has an exponent, as a JSON number may have: in a
-    /// string, an exponent is more likely a mistake.
+    /// Returns an amount that was written as a JSON string, or an error if it has an exponent. JSON numbers may have an
+    /// exponent, but in a string it is more likely a mistake.
     pub fn written_amount(text: &str) -> Result<&str, String> {
         if text.contains(['e', 'E']) {
             return Err("must be a decimal number without an exponent".to_owned());

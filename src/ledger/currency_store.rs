@@ -1,5 +1,5 @@
-//! Currencies in the database. Currencies from the settings are stored, so that a later start without these settings
-//! still knows the currencies.
+//! Currencies in the database. The program stores the currencies of its settings, so that it still knows them if it is
+//! later started without these settings.
 
 use anyhow::{Context, bail};
 

@@ -1,11 +1,11 @@
 //! Canonical encoding of a batch as bytes. Each batch ends with a seal, a row with a hash that covers the digest of
 //! this encoding.
 //!
-//! The encoding starts with a version byte, the book, and the last seq before the batch. Then come records, which are
-//! self-delimiting and differ in their first byte: the transfers by seq (a copy is followed by the seq of its
-//! original), the postings that have a key by first seq, and the new accounts by (seq, account). Numbers are
-//! big-endian. A stored batch is always verified with the version with which it was written, so a change of the
-//! encoding needs a new version beside this version.
+//! The encoding starts with a version byte, the book, and the last seq before the batch. Then come self-delimiting
+//! records, whose first byte tells their type: the transfers, ordered by seq (a copy is followed by the seq of its
+//! original); the postings that have an idempotency key, ordered by first seq; and the new accounts, ordered by seq and
+//! id. Numbers are big-endian. Each stored batch is verified with the version that wrote it, so a change of the
+//! encoding needs a new version, and the old version must stay supported.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ const VERSION: u8 = 1;
 /// Number of bytes that are collected before they are hashed.
 const FLUSH_LEN: usize = 4096;
 
-/// Digests a batch, record by record.
+/// Computes the digest of a batch, record by record.
 #[derive(Debug)]
 pub(super) struct BatchEncoder {
     hasher: Sha256,
@@ -47,7 +47,7 @@ impl BatchEncoder {
         encoder
     }
 
-    /// Adds the next transfer. Its position implies its seq.
+    /// Adds the next transfer. Its seq follows from its position and is not encoded.
     pub(super) fn add_transfer(&mut self, row: &TransferRow, attributes: TransferAttributes<'_>) {
         let buffer = &mut self.buffer;
         buffer.push(b'T');
@@ -111,7 +111,7 @@ impl BatchEncoder {
         self.hasher.finalize().into()
     }
 
-    /// Hashes the buffer once it has reached this length.
+    /// Hashes and empties the buffer if it has at least `len_min` bytes.
     fn flush_if(&mut self, len_min: usize) {
         if self.buffer.len() >= len_min {
             self.hasher.update(&self.buffer);

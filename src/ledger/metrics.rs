@@ -1,4 +1,4 @@
-//! Metrics of the ledger: timers of postings and batches, and the label values that exist from the start.
+//! Metrics of the ledger: timers of postings and batches, and the label values that are registered at the start.
 
 use std::time::Instant;
 
@@ -61,12 +61,13 @@ impl StageTimer {
         Self { queued: queued.unwrap_or(taken), taken, sent: taken }
     }
 
-    /// Marks the end of the decision: the batch is sent now.
+    /// Marks the end of the validation, right before the batch is sent to the database.
     pub(super) fn mark_sent(&mut self) {
         self.sent = Instant::now();
     }
 
-    /// Records every stage of a batch that committed at `written` and whose postings have their replies.
+    /// Records how long each stage of a batch took. Called after the batch was committed at `written` and its postings
+    /// have their replies.
     pub(super) fn finish(self, metrics: &Metrics, written: Instant) {
         let stages = [
             ("queue", self.taken - self.queued),
@@ -80,7 +81,7 @@ impl StageTimer {
     }
 }
 
-/// Records the size of a committed batch, and the last seq of the ledger; the latter only for the first book.
+/// Records the size of a committed batch and, if the batch is in the first book, its last seq.
 pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, book: i32, head_seq: i64) {
     metrics.wallet_ledger_batch_size.record(to_gauge(transfers));
     if book == FIRST_BOOK {

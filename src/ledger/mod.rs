@@ -1,13 +1,13 @@
 //! The ledger: an append-only record of all transfers, written in batches (group commit), with accounts, amounts and
 //! the rules that transfers must obey.
 //!
-//! No row is ever updated. Each transfer carries both balances after it, so the last transfer that touched an account
-//! holds its current balance, and any earlier transfer holds the balance at that time.
+//! No row is ever updated. Each transfer stores the balances of both its accounts after it, so the last transfer of an
+//! account contains the account's current balance, and each earlier transfer contains the balance at its time.
 //!
 //! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
 //! the postings of many callers into batches. A posting is a set of transfers that are written atomically. Each batch
-//! is one commit that names the batch before it. If several processes share the ledger, an elected process writes the
-//! postings of all of them ([`leader`]).
+//! is one database commit and names the batch before it. If several processes share the ledger, an elected process
+//! writes the postings of all of them ([`leader`]).
 //!
 //! Guarantees to a caller: a posting is acknowledged only after its commit. A refusal is final. A request with the
 //! same idempotency key and the same content gets the same reply. Even if a process is killed, each acknowledged
@@ -84,7 +84,7 @@ pub struct LedgerOptions {
     pub pool: PgPool,
     pub settings: Settings,
     pub rules: Rules,
-    /// Every SQL statement with which a posting may write rows of another module in its own transaction.
+    /// SQL statements with which postings write rows of other modules in the transaction that writes their transfers.
     pub companions: Vec<&'static CompanionKind>,
     /// Role of this process in the election of the leader, which writes the postings of all processes; `None` if this
     /// process takes no part and writes its own postings.
@@ -127,8 +127,8 @@ impl Ledger {
         self.books
     }
 
-    /// Returns the account with this number, in the book that it belongs to. Consecutive numbers belong to different
-    /// books, so that all books get the same number of accounts.
+    /// Returns the id of the account with this number. Accounts with consecutive numbers belong to different books,
+    /// which spreads the accounts evenly over the books.
     pub fn spread(&self, number: i64) -> AccountId {
         AccountId(book::id_of(number, self.books))
     }
@@ -164,7 +164,8 @@ impl Ledger {
         posted.map(|posted| Posted { replayed: posted.replayed && has_key, ..posted })
     }
 
-    /// Returns the queue of postings for the leader, if a posting with this many legs has to be sent to the leader.
+    /// Returns the queue of postings for the leader; `None` if this process itself has to write a posting with this
+    /// many legs.
     fn leader_queue(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         self.leader.as_ref()?.queue_for(legs)
     }
@@ -198,7 +199,7 @@ impl Ledger {
     fn require_known_books(&self, posting: &Posting) -> Result<(), PostError> {
         if touches_unknown_book(posting, self.books) {
             tracing::warn!(
-                "this process started before a book was created, and cannot write to it; restart this process"
+                "a posting was rejected because it needs a book that was created after this process started; restart this process"
             );
             return Err(PostError::Unavailable);
         }
@@ -248,8 +249,8 @@ impl Ledger {
             .set(self.queues.oldest_age().as_secs_f64());
     }
 
-    /// Rebuilds the first reply to an idempotency key from the stored transfers. Returns [`PostError::Unavailable`] if
-    /// they are missing, and another error if they are archived.
+    /// Rebuilds the reply to the first request with an idempotency key from the stored transfers. Returns
+    /// [`PostError::Unavailable`] if the transfers are missing, and [`PostError::Archived`] if they are archived.
     async fn replay(
         &self,
         key: Option<HashedKey>,
@@ -285,7 +286,7 @@ impl Ledger {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "reading the first reply to an idempotency key failed; the client may retry"
+                    "could not read the stored posting of an idempotency key; the client may retry"
                 );
                 Err(PostError::Unavailable)
             }

@@ -1,4 +1,4 @@
-//! The balances in the first reply to an idempotency key, as far as they are not in the rows of the posting.
+//! Balances that a repeated reply to an idempotency key contains, but that are not in the stored rows of its posting.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,9 @@ use super::transfer::Posted;
 use super::{read, sql};
 use crate::error::Result;
 
-/// Completes a posting that was read again: adds the held balances of the accounts that it touched, and replaces the
-/// balances of accounts of other books, which its home does not have.
+/// Completes a posting that was read from the database: adds the held balances of the accounts that it touched, and
+/// takes the balances of accounts of other books from those books, because the home book of the posting does not have
+/// them.
 pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Result<()> {
     let home = book_of(posted.first_seq);
     let is_foreign = |id: AccountId| book_of_account(id).is_some_and(|book| book != home);

@@ -13,8 +13,8 @@ use crate::error::Result;
 pub(super) const POST: &str = "select ledger.post(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
 
-/// Notifies the tasks that follow the ledger that there are new transfers, for batches that were sent without a
-/// notification. A lost notification is harmless, because these tasks also poll.
+/// Notifies the tasks that follow the ledger of new transfers, after batches that were sent without a notification. A
+/// lost notification is harmless, because these tasks also poll.
 pub(super) const NOTIFY: &str = "select pg_notify('book', ($1::int)::text)";
 
 /// Begins an explicit transaction, for a batch that also writes rows of other modules or that is written under the
@@ -28,7 +28,8 @@ pub(super) const COMMIT: &str = "commit";
 pub(super) const ROLLBACK: &str = "rollback";
 
 /// Locks these books until the end of the transaction: waits for their batches in progress, and keeps further batches
-/// from beginning. The books must be in ascending order, so that two such transactions never deadlock.
+/// from beginning. The books must be in ascending order, so that two transactions that lock several books never
+/// deadlock.
 pub(super) const LOCK_BOOKS: &str =
     "select pg_advisory_xact_lock(1885434485, book) from unnest($1::int[]) book";
 
@@ -49,8 +50,8 @@ pub(super) const HEAD: &str = "
 /// Counts the books.
 pub(super) const BOOKS: &str = "select count(*)::int from ledger.book";
 
-/// Finds the postings of these idempotency keys. The keys of all books are stored with the first book, so that a key
-/// takes effect only once over all books.
+/// Finds the postings of these idempotency keys. The keys of all books are stored with the first book, so that each key
+/// takes effect only once across all books.
 pub(super) const KEYS: &str = "
     select key_hash, content_hash, first_seq, last_seq
     from ledger.posting
@@ -103,7 +104,7 @@ pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
 /// Tries to become the leader of a book: takes its leader lock, unless another session holds it. The session keeps the
-/// lock until it ends. The first number is the class of these locks.
+/// lock until it ends. The first number identifies the leader locks among all advisory locks.
 pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
 
 /// Stores the address and key of a book's leader, so that other processes can send their postings to it.
@@ -115,8 +116,8 @@ pub(super) const PUBLISH_LEADER: &str = "
 /// Finds the address and key of the process that last became leader of a book.
 pub(super) const LEADER: &str = "select address, key from ledger.leader where book = $1";
 
-/// Makes the database server end the session, which releases its locks, soon after the machine of this process is
-/// gone. Has no effect over a Unix socket.
+/// Makes the database server end the session, which releases its locks, soon after the server loses contact with this
+/// process's machine. Has no effect over a Unix socket.
 pub(super) const DETECT_LOST_CLIENT: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 25000";
 
 /// The address from which this session was opened; null over a Unix socket.
@@ -138,9 +139,9 @@ pub(super) const HAS_ROLE: &str = "
             case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
         from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
-/// Settings of each connection of the ledger. The timeouts keep a process that hangs from blocking the ledger. Plans
-/// do not depend on parameter values, so each statement is planned once. Plans use only indexes, because a table that
-/// is small when the plan is made grows later.
+/// Settings of each connection of the ledger. The timeouts keep a hanging process from blocking the ledger. Each
+/// statement is planned only once, independently of its parameter values. Plans use only indexes, because a table that
+/// is small at planning time grows later.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
@@ -204,7 +205,7 @@ pub(super) struct LegCopy {
     pub credit_balance: Option<i64>,
 }
 
-/// Reads the copies, in other books, of the legs in this range of seqs.
+/// Reads the copies that other books have of the legs in this range of seqs.
 pub(super) async fn copies(
     db: &mut PgConnection,
     first_seq: i64,
@@ -225,7 +226,7 @@ pub(super) async fn copies(
     .await
 }
 
-/// Finds the posting of an idempotency key: its content hash, its first and its last seq.
+/// Finds the posting of an idempotency key. Returns its content hash, first seq and last seq.
 pub(super) async fn find_key(
     db: &mut PgConnection,
     key_hash: Uuid,

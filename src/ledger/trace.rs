@@ -6,7 +6,8 @@ use tracing::{Span, field, info_span};
 use super::transfer::Posting;
 use crate::telemetry::{TraceContext, in_trace, is_exported, link_span};
 
-/// Opens the span of a posting, from the queue to the reply; disabled if the trace of the request is not sampled.
+/// Opens the span of a posting, which covers the time from its arrival in the queue to its reply. The span is disabled
+/// if the trace of the request is not sampled.
 pub(super) fn posting_span(posting: &Posting) -> Span {
     if !is_exported(&Span::current()) {
         return Span::none();
@@ -14,7 +15,8 @@ pub(super) fn posting_span(posting: &Posting) -> Span {
     info_span!("ledger.post", ledger.legs = posting.legs.len())
 }
 
-/// Opens the span of a batch, from the decision to the commit; disabled if none of its postings is traced.
+/// Opens the span of a batch, which covers the time from the decision to the commit. The span is disabled if none of
+/// the postings is traced.
 pub(super) fn batch_span<'a>(
     rows: usize,
     first_seq: i64,

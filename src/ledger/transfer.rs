@@ -17,12 +17,12 @@ pub const POSTING_LEGS_MAX: usize = 20_000;
 /// Longest metadata of a leg, in bytes: a row should fit into a page of the database.
 pub const METADATA_LEN_MAX: usize = 4096;
 
-/// Kind of a transfer. The numbers are stored: never change one.
-/// Kinds below 10 change the state of an account; the others move money.
+/// Kind of a transfer. `open`, `close`, `freeze` and `unfreeze` change the state of an account; the others move money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[repr(i16)]
 #[schema(rename_all = "snake_case")]
 pub enum TransferKind {
+    // The numbers are stored, so they must never change. Numbers below 10 are changes of state.
     Open = 1,
     Close = 2,
     Freeze = 3,
@@ -90,7 +90,7 @@ impl TransferKind {
         }
     }
 
-    /// The name in labels and responses.
+    /// Name of the kind in metric labels and responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -115,12 +115,12 @@ impl TransferKind {
     }
 }
 
-/// A single movement or state change of a posting.
+/// Part of a posting: a single movement of money, or a change of an account's state.
 #[derive(Debug, Clone)]
 pub struct Leg {
     pub action: Action,
-    /// Whether the leg belongs to the same transfer as the leg before it, such as a fee. Both then share an id and a
-    /// response.
+    /// Whether the leg belongs to the same transfer as the leg before it, as a fee does. Both legs then share an id and
+    /// a response.
     pub with_previous: bool,
     /// The transfer that this leg reverses or completes.
     pub linked: Option<i64>,
@@ -196,7 +196,7 @@ pub struct Posting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferRow {
     pub kind: TransferKind,
-    /// Index among the legs of the same transfer; `legs` is their number.
+    /// Index of the leg within its transfer, which has `legs` legs.
     pub leg: i16,
     pub legs: i16,
     pub debit: AccountId,

@@ -14,9 +14,9 @@ use crate::tasks::Tasks;
 /// The queues of the writers. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct WriterQueues {
-    /// In the order of the books.
+    /// The queue of each book's writer, in the order of the books.
     books: Arc<[mpsc::Sender<QueuedPosting>]>,
-    /// The admission of each writer, which knows its oldest posting.
+    /// The admission of each writer, which tracks the age of the writer's oldest posting.
     admissions: Arc<[Admission]>,
     /// The queue of postings to several books; `None` if there is one book.
     cross_book: Option<mpsc::Sender<QueuedPosting>>,
@@ -72,7 +72,7 @@ impl WriterQueues {
         }
     }
 
-    /// The age of the oldest posting that a writer has not answered.
+    /// The age of the oldest posting to which a writer has not replied.
     pub(super) fn oldest_age(&self) -> Duration {
         self.admissions.iter().map(Admission::oldest_age).max().unwrap_or_default()
     }

@@ -1,7 +1,7 @@
 //! Receives the notifications of Alertmanager, logs each alert, and counts the alerts.
 //!
 //! The watchdog is an alert that always fires. If its notifications stop, the alert pipeline is broken, and other
-//! alerts would not arrive either. This is logged as an error, which Loki's own alert rules detect.
+//! alerts would not arrive either. The program then logs an error, which the alert rules of Loki detect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,7 +21,7 @@ use crate::http::body::JsonBody;
 use crate::http::extract::Path;
 use crate::telemetry::{Metrics, gauge_value};
 
-/// The receivers that are configured in `alertmanager/alertmanager.yml`.
+/// Names of the receivers that `alertmanager/alertmanager.yml` configures.
 const RECEIVERS: [&str; 3] = ["pager", "tickets", "watchdog"];
 
 /// Time without a watchdog notification after which the alert pipeline counts as broken. Normally there is a
@@ -42,7 +42,7 @@ impl Watchdog {
         metrics.wallet_watchdog_last_timestamp_seconds.set(gauge_value(now));
     }
 
-    /// Whether watchdog notifications have arrived before, but not within `limit`.
+    /// Returns whether a watchdog notification has arrived before, but none within the last `limit`.
     fn is_silent(&self, limit: Duration) -> bool {
         let last = self.0.load(Ordering::Relaxed);
         let since = OffsetDateTime::now_utc().unix_timestamp() - last;
@@ -75,7 +75,7 @@ where
     Router::new().route("/internal/alerts/{receiver}", post(receive_alerts))
 }
 
-/// A notification of Alertmanager. Its other members are ignored.
+/// A notification from Alertmanager. Other members of its JSON document are ignored.
 #[derive(Deserialize)]
 struct Notification {
     alerts: Vec<FiredAlert>,
@@ -119,7 +119,7 @@ async fn receive_alerts(
             alert = labels.alertname,
             receiver,
             status,
-            "{} is {status}: {}",
+            "alert {} is {status}: {}",
             labels.alertname,
             annotations.summary
         );

@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Probe")]
 pub struct CanaryArgs {
-    /// Public address, such as `http://revwallet.com`, through which a canary repeatedly moves a cent of its own.
+    /// Public address, such as `http://revwallet.com`, through which a canary repeatedly makes a test transfer.
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
     /// Time between two transfers of the canary.

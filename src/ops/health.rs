@@ -48,17 +48,17 @@ async fn readyz(State(ops): State<Ops>) -> Response {
 }
 
 impl Ops {
-    /// Whether the process can serve requests.
+    /// Returns whether the process can serve requests.
     pub async fn is_ready(&self) -> bool {
         self.failed_checks().await.is_empty()
     }
 
-    /// Whether the database responds within a second.
+    /// Returns whether the database responds within a second.
     pub(super) async fn is_database_up(&self) -> bool {
         matches!(tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await, Ok(Ok(())))
     }
 
-    /// Runs every check and sets its gauge. Returns the checks that failed, each with the reason.
+    /// Runs every readiness check and updates the gauge of each check. Returns the failed checks, each with the reason.
     pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;
         let database = database.map_err(|_| "no answer within a second".to_owned()).flatten();

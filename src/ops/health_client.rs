@@ -16,11 +16,11 @@ use crate::output::{OutputArgs, print_json};
 /// Longest time that the server may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest response body that is read.
+/// Largest response body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Returns an error with the reason unless the server behind this internal listener is ready. With `--json`, prints the
-/// server's response.
+/// Asks the server with the internal listener at `listen` whether it is ready. Returns an error with the reason if it
+/// is not. With `--json`, prints the server's response.
 pub async fn health(listen: SocketAddr, output: OutputArgs) -> anyhow::Result<()> {
     let address = reachable(listen);
     let response = tokio::time::timeout(TIMEOUT, get_readyz(address)).await;
@@ -48,8 +48,8 @@ async fn get_readyz(address: SocketAddr) -> anyhow::Result<(StatusCode, String)>
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Returns the address to connect to. If the server listens on all addresses (a wildcard), this is the loopback
-/// address.
+/// Returns the address to connect to: the loopback address if the server listens on all addresses (a wildcard),
+/// otherwise the address on which the server listens.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

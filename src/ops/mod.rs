@@ -26,7 +26,7 @@ struct OpsParts {
     exposition: Exposition,
     watchdog: Arc<Watchdog>,
     metrics: Arc<Metrics>,
-    /// Token that is cancelled when the program begins to shut down.
+    /// Token that is canceled when the program begins to shut down.
     stopping: CancellationToken,
 }
 
@@ -46,7 +46,8 @@ impl Ops {
         &self.0.watchdog
     }
 
-    /// Updates histograms and health gauges. Must be called regularly, because Prometheus alone may ask too rarely.
+    /// Updates the histograms and the gauges of the readiness checks. Must be called regularly, because requests from
+    /// Prometheus and from orchestrators may be too rare.
     pub async fn upkeep(&self) {
         self.0.exposition.upkeep();
         self.failed_checks().await;

@@ -1,7 +1,7 @@
 //! The routes `/runbooks`: the runbooks that alerts link to, as HTML for browsers and as Markdown for other clients.
 //!
-//! The internal listener serves the runbooks, because it responds even if the database is down. nginx makes these
-//! paths, and no other paths of the internal listener, available to operators.
+//! The internal listener serves the runbooks, because it responds even if the database is down. Of the paths of the
+//! internal listener, nginx makes only `/runbooks` available to operators.
 
 use std::fmt::Write;
 

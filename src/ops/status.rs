@@ -1,5 +1,5 @@
-//! The route `/api/status`: whether the service and its database work, in the form that clients of the games store
-//! expect.
+//! The route `/api/status`, which reports whether the service and its database work. The response has the format that
+//! clients of the games store expect.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -53,7 +53,7 @@ struct StatusBody {
     get, path = "/api/status", tag = "about",
     responses(
         (status = 200, description = "The service works", body = StatusBody),
-        (status = 500, description = "The database does not answer", body = StatusBody),
+        (status = 500, description = "The database does not respond", body = StatusBody),
     ),
 )]
 async fn get_status(State(ops): State<Ops>) -> Result<Response> {

@@ -1,4 +1,5 @@
-//! Routes under `/api/wallet`, which deposit to, withdraw from and get the balance of a player, in minor units.
+//! Routes under `/api/wallet`: deposit to a player, withdraw from a player, and get a player's balance. Amounts are in
+//! minor units, such as cents.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -53,7 +54,7 @@ struct MoveMoneyBody<'a> {
     currency: RawField<'a>,
 }
 
-/// A request to move money of a player, after its validation.
+/// A validated request to deposit money to a player or to withdraw money from a player.
 pub(super) struct MoveMoney {
     pub player: PlayerId,
     pub amount: Minor,
@@ -76,7 +77,7 @@ impl MoveMoneyBody<'_> {
     }
 }
 
-/// Parses the id of a player: a string, or a whole number, which clients of the original services send.
+/// Parses the id of a player: a string, or a whole number, because older clients send numbers.
 fn player_id(raw: &str) -> Result<PlayerId, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     let text = if is_number { raw.to_owned() } else { string(raw)? };
@@ -124,8 +125,8 @@ impl MovedBody {
 
 /// Deposit to a player
 ///
-/// The first deposit opens the player's wallet. With open access, a request without a credential acts as the guest
-/// whose id it contains. The id of a registered user with a password requires a credential.
+/// The first deposit opens the player's wallet. If the server has open access (`--access=open`), a request without a
+/// credential may deposit to any guest. A deposit to a user with a password requires a credential.
 #[utoipa::path(
     post, path = "/api/wallet/deposit", tag = "play",
     params(IdempotencyKey),
@@ -201,11 +202,11 @@ struct PlayerBalanceBody {
 
 /// Get a player's balance
 ///
-/// With open access, the balances of guests are public. The balance of a user is visible to that user and to callers
-/// with the scope `wallet:read`.
+/// If access is open, the balances of guests are public. A registered user's balance is visible to the user and to
+/// callers with the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/wallet/balance/{user_id}", tag = "play",
-    params(("user_id" = String, Path, description = "The player", example = "2"), PlayerBalanceQuery),
+    params(("user_id" = String, Path, description = "Id of the player", example = "2"), PlayerBalanceQuery),
     responses(
         (status = 200, description = "The balance", body = PlayerBalanceBody),
         Problems,

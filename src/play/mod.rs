@@ -1,5 +1,5 @@
 //! The API for game servers and players. Its routes under `/api/wallet` take amounts in minor units, such as cents, and
-//! identify wallets by their player.
+//! identify a wallet by the id of its player.
 //!
 //! The operations on main wallets are in `wallet/main_wallet`. [`leaderboards`] ranks scores and pays prizes, [`feed`]
 //! serves realtime topics, [`leader`] announces the leader of the game, and [`events`] accepts the events of game

@@ -1,14 +1,15 @@
-//! Settings of the connections that receive live events.
+//! Settings for the connections on which clients receive live events.
 
 use std::time::Duration;
 
 use crate::settings;
 
-/// Limits of WebSocket connections, and how long events are kept.
+/// Limits of WebSocket connections and gRPC streams, and the retention of events.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Realtime")]
 pub struct RealtimeArgs {
-    /// Maximum number of bytes that wait for a WebSocket or gRPC client; beyond it, its subscriptions fall behind.
+    /// Maximum number of bytes that are queued for a WebSocket or gRPC client. If its queue is full, its subscriptions
+    /// fall behind.
     #[arg(long, env = "REVWALLET_REALTIME_QUEUE_BYTES", global = true, default_value_t = 262_144, value_parser = settings::count())]
     pub realtime_queue_bytes: usize,
     /// Longest time that a WebSocket client may take to empty a full queue. After that, its connection is closed with
@@ -18,14 +19,14 @@ pub struct RealtimeArgs {
     /// Maximum number of WebSocket connections and gRPC streams.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_MAX", global = true, default_value_t = 20_000, value_parser = settings::count())]
     pub realtime_connections_max: usize,
-    /// Maximum number of WebSocket connections and gRPC streams of one address, as a trusted proxy reports it; a /64 of
-    /// IPv6 is one address.
+    /// Maximum number of WebSocket connections and gRPC streams from one client address, which a trusted proxy may
+    /// report. An IPv6 /64 network counts as one address.
     #[arg(long, env = "REVWALLET_REALTIME_CONNECTIONS_PER_ADDRESS", global = true, default_value_t = 1_000, value_parser = settings::count())]
     pub realtime_connections_per_address: usize,
     /// Maximum number of subscriptions of one WebSocket connection.
     #[arg(long, env = "REVWALLET_REALTIME_SUBSCRIPTIONS_MAX", global = true, default_value_t = 100, value_parser = settings::count())]
     pub realtime_subscriptions_max: usize,
-    /// How long events that move no money are kept, and how old a position may be that a client continues from.
+    /// Time after which events that move no money are deleted. Clients cannot continue from an older position.
     #[arg(long, env = "REVWALLET_EVENT_RETENTION", global = true, default_value = "7d", value_parser = settings::whole_seconds)]
     pub event_retention: Duration,
 }

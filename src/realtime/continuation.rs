@@ -11,7 +11,7 @@ use super::position::{BookPosition, SealedPosition};
 use crate::error::{Error, Result};
 use crate::ledger::tail::PositionFacts;
 
-/// Longest time that a position counts as checked, without being read from the database again.
+/// Longest time that the result of a check is cached. After that, the position is checked in the database again.
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Maximum number of positions that are checked in the database at the same time.
@@ -20,11 +20,11 @@ const READS_MAX: usize = 8;
 /// Maximum number of checked positions in the cache.
 const CHECKED_MAX: usize = 256;
 
-/// Cache of positions from which clients can continue. It avoids reads of the database when many clients reconnect with
-/// the same position after a restart.
+/// Cache of positions from which clients can continue. It avoids reads from the database when many clients reconnect
+/// with the same position after a restart.
 pub(super) struct CheckedPositions {
     known: Mutex<VecDeque<(BookPosition, Instant)>>,
-    /// A permit for each position that may be checked in the database at the same time.
+    /// Semaphore with a permit for each position that may be checked in the database at the same time.
     reads: Semaphore,
 }
 
@@ -86,8 +86,8 @@ impl Hub {
 }
 
 impl Hub {
-    /// Returns the position at which a new subscription begins: that of the hub, or that of the database if the hub is
-    /// not running.
+    /// Returns the position at which a new subscription begins: the position of the hub, or of the database if the hub
+    /// is not running.
     pub(super) async fn current_position(&self) -> Result<BookPosition> {
         if let Some(position) = self.position().await {
             return Ok(position);
@@ -96,7 +96,7 @@ impl Hub {
         Ok(self.database_position().await?.with_books(self.tail().books()))
     }
 
-    /// Returns the position of everything that the database has.
+    /// Returns the position that includes all transfers and events in the database.
     pub(super) async fn database_position(&self) -> Result<BookPosition> {
         let facts = self.tail().position_facts(0, self.retention).await?;
         facts
@@ -106,8 +106,8 @@ impl Hub {
     }
 }
 
-/// Returns the reason why a client cannot continue from a position without missing events of a book, or `None` if it
-/// can.
+/// Returns the reason why a client cannot continue from a position without missing events of a book, or `None` if the
+/// client can continue.
 fn obstacle(
     position: &BookPosition,
     book: &SealedPosition,

@@ -1,7 +1,7 @@
 //! Credentials on which connections depend: a connection loses its rights when its credential is revoked.
 //!
-//! A connection first registers with the hub, which notifies it of later revocations. Then its credential is checked
-//! again, unless it cannot have been revoked between its first check and the registration. So no revocation is missed.
+//! A connection first registers with the hub, which notifies it of later revocations. Then the credential is checked
+//! again, unless a revocation between its first check and the registration is impossible. So no revocation is missed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,8 +40,8 @@ impl Credential {
 }
 
 impl Realtime {
-    /// Registers a connection with the hub, so that it is notified if its caller's credential is revoked. Returns the
-    /// caller with the current rights of the credential.
+    /// Registers a connection with the hub, which notifies the connection if the caller's credential is revoked.
+    /// Returns the caller with the current rights of the credential.
     pub(super) async fn register_credential(
         &self,
         outbox: &Arc<Outbox>,
@@ -63,8 +63,8 @@ impl Realtime {
 }
 
 impl Hub {
-    /// Adds a connection to those that depend on a credential. The connection will be notified of revocations.
-    /// Revocations that it cannot be notified of were committed before the returned time.
+    /// Registers a connection with the credential on which it depends, so that the hub notifies it of later
+    /// revocations. A revocation of which it is not notified was committed before the returned time.
     pub(super) async fn watch_credential(
         &self,
         credential: Credential,
@@ -75,7 +75,7 @@ impl Hub {
         Ok(index.revoked_at.unwrap_or_else(Instant::now))
     }
 
-    /// Removes a connection from those that depend on a credential.
+    /// Removes the registration of a connection with a credential.
     pub(super) async fn forget_credential(&self, credential: &Credential, outbox: &Arc<Outbox>) {
         let mut index = self.lock().await;
         if let Some(outboxes) = index.credentials.get_mut(credential) {

@@ -1,4 +1,5 @@
-//! Deliveries: messages with their positions, which are encoded once for each frame format, not for each subscriber.
+//! Deliveries: messages with their positions. A message is encoded once for each frame format, not once for each
+//! subscriber.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -15,9 +16,9 @@ use crate::ledger::book::book_of;
 /// Format of the frames that a client receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameFormat {
-    /// `{"topic","position","type","data","at"}`.
+    /// JSON object with the members `topic`, `position`, `type`, `data` and `at`.
     Event,
-    /// `{"type":"new_message","payload":{"message","gameEvent","sent"}}`.
+    /// JSON object with the type `new_message`. Its `payload` has the members `message`, `gameEvent` and `sent`.
     NewMessage,
     /// Only the data of the message, for gRPC streams, which send the position separately.
     Data,
@@ -71,7 +72,7 @@ impl Delivery {
         Self { position, source, message, data, event, new_message }
     }
 
-    /// Whether a subscriber that has received everything up to `position` has not received this delivery.
+    /// Whether a subscriber that has received everything up to `position` has not received this delivery yet.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
             DeliverySource::Book(seq) => seq > position.seq(book_of(seq)),
@@ -79,7 +80,8 @@ impl Delivery {
         }
     }
 
-    /// Whether a subscriber with these rights may see this delivery, and its filter for a player selects it.
+    /// Whether a subscriber with the rights `viewer` may see the message. If the subscription is limited to a player,
+    /// the message must also be about this player.
     pub(super) fn is_for(&self, viewer: Viewer, player: Option<&str>) -> bool {
         viewer.sees(self.message.audience)
             && player.is_none_or(|player| self.message.player.as_deref() == Some(player))
@@ -111,7 +113,7 @@ impl Delivery {
         (after, frame)
     }
 
-    /// Returns the memory that the delivery takes, approximately.
+    /// Returns the approximate number of bytes that the delivery takes in memory.
     pub(super) fn bytes(&self) -> usize {
         let Message { topic, kind, data, text, .. } = &self.message;
         let text = text.as_ref().map_or(0, String::len);

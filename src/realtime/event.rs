@@ -19,7 +19,7 @@ pub struct NewEvent<'a> {
     #[serde(rename = "type")]
     pub kind: &'a str,
     pub data: &'a RawValue,
-    /// Text of the event for clients of the dialect in which a message is only a text.
+    /// Text of the event for clients that receive `new_message` frames, which contain only a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<&'a str>,
     /// Id of the player that the event is about.
@@ -74,7 +74,7 @@ pub fn message_of(event: &BookEvent) -> Option<Message> {
     Some(Message { topic, kind, data, text: None, player: None, audience, at })
 }
 
-/// Returns the type of an event that was stored without a type: `leaderboard.changed` for the topics
+/// Derives the type of an event that was stored without a type from its topic: `leaderboard.changed` for the topics
 /// `leaderboard:weekly` and `leaderboard-changes`.
 fn default_kind(topic: &str) -> Cow<'static, str> {
     let name = topic.split([':', '-']).next().unwrap_or(topic);

@@ -54,8 +54,8 @@ pub trait Feed: Send + Sync + 'static {
     }
 
     /// Returns the messages about these rows of the ledger, but only for `wanted` topics. Each message comes with the
-    /// index of its row, and they are in the order of the rows. The rows of a transfer are never split between two
-    /// calls.
+    /// index of its row, and the messages are in the order of the rows. The rows of a transfer are never split between
+    /// two calls.
     fn messages<'a>(
         &'a self,
         rows: &'a [SealedRow],

@@ -24,14 +24,14 @@ use crate::http::problem::Problems;
 /// Size of the read buffer of each connection. Most frames are far smaller. A larger frame is read in several parts.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// Number of bytes in the write buffer at which they are sent without waiting for a flush.
+/// Number of bytes in the write buffer at which the buffer is sent without waiting for a flush.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Maximum number of bytes in the write buffer. It is larger than the largest event.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-/// Largest message that the WebSocket library accepts. The program itself accepts only frames up to 16 KiB. The larger
-/// limit here lets it reject a larger frame with a reply instead of closing the connection.
+/// Largest message that the WebSocket library accepts. The program itself accepts only frames up to 16 KiB. Because the
+/// library accepts more, the program can reject a frame with a reply instead of closing the connection.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -46,11 +46,11 @@ where
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 struct ConnectQuery {
-    /// Topic to subscribe to at once: `outcomes`, `game-outcomes` or `leaderboard-changes`.
+    /// Topic to subscribe to when the connection opens, such as `outcomes`, `game-outcomes` or `leaderboard-changes`.
     #[serde(rename = "event_type")]
     #[param(rename = "event_type", example = "outcomes")]
     event_type: Option<String>,
-    /// Receive only events about the player with this numeric id.
+    /// Numeric id of a player. The client then receives only events about this player.
     #[serde(rename = "userID")]
     #[param(rename = "userID", example = "2")]
     user_id: Option<u64>,
@@ -58,12 +58,12 @@ struct ConnectQuery {
 
 /// Open a WebSocket
 ///
-/// Frames are JSON texts. `{"action":"subscribe","topic":"wallet:1","after":"<position>"}` subscribes to a topic,
-/// beginning after a position, which is a `Book-Position` or the position of an event.
+/// Frames are JSON texts. For example, `{"action":"subscribe","topic":"wallet:1","after":"<position>"}` subscribes to a
+/// topic. The subscription begins after the position, which comes from the header `Book-Position` or from an event.
 #[utoipa::path(
     get, path = "/ws", tag = "realtime", params(ConnectQuery),
     responses(
-        (status = 101, description = "The connection is a WebSocket from here on"),
+        (status = 101, description = "The connection becomes a WebSocket"),
         (
             status = 426, description = "The request does not ask for a WebSocket",
             content_type = "application/problem+json", body = ref("#/components/schemas/Problem"),
@@ -109,7 +109,8 @@ async fn open_websocket(
     }))
 }
 
-/// Rejects connections from pages of other websites unless access is open. Browsers do not apply CORS to a WebSocket.
+/// Rejects connections from pages of other websites, unless access is open or `--cors-origins` lists the website. The
+/// check is necessary because browsers do not apply CORS to WebSocket connections.
 fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {

@@ -28,7 +28,7 @@ use crate::ledger::tail::{
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Pause before the hub tries again to start, or to turn transfers into messages.
+/// Pause after a failed attempt to start the hub, or to turn transfers into messages.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest time that a subscription waits for the hub to start.
@@ -59,11 +59,12 @@ pub(super) struct Index {
     /// Position up to which the hub has delivered everything; `None` while the hub is not following the ledger.
     position: Option<BookPosition>,
     pub(super) topics: HashMap<Arc<str>, TopicState>,
-    /// The names of the topics in `topics`, in the form that the feeds need.
+    /// The names of the topics in `topics`, as the set that the feeds need.
     wanted: Wanted,
     /// Connections, by the credential on which they depend.
     pub(super) credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
-    /// Time when the hub last passed a revocation on, or else when the hub began to follow the event table.
+    /// Time when the hub last notified connections of a revocation; before the first revocation, time when the hub
+    /// began to follow the event table.
     pub(super) revoked_at: Option<Instant>,
 }
 
@@ -188,7 +189,8 @@ impl Hub {
         }
     }
 
-    /// Starts readers at the current ends of the ledger and the event table, and stores the position of these ends.
+    /// Starts readers at the current ends of the ledger and the event table, and sets the position of the hub to these
+    /// ends.
     async fn open_readers(&self) -> Result<Readers> {
         let mut books = Vec::new();
         for book in FIRST_BOOK..=self.tail.books() {
@@ -240,7 +242,7 @@ impl Hub {
         index.position = Some(BookPosition { event: segment.until, ..from });
     }
 
-    /// Pushes deliveries to the subscribers of their topics, then wakes the sessions of these topics.
+    /// Pushes deliveries to the subscribers of their topics, then wakes the sessions of these subscribers.
     fn deliver(index: &mut Index, from: &BookPosition, deliveries: impl Iterator<Item = Delivery>) {
         let mut touched = Wanted::new();
         for delivery in deliveries {
@@ -260,7 +262,7 @@ impl Hub {
         }
     }
 
-    /// Lets every feed turn rows of the ledger into messages. A feed that fails, for example because the database is
+    /// Asks every feed to turn rows of the ledger into messages. A feed that fails, for example because the database is
     /// not available, is called again until it succeeds.
     pub(super) async fn translate(
         &self,
@@ -275,7 +277,7 @@ impl Hub {
                     Err(error) => {
                         tracing::warn!(
                             error.message = %error,
-                            "new transfers cannot be turned into events for clients; retrying in {RETRY_DELAY:?}"
+                            "could not turn new transfers into events for clients; retrying in {RETRY_DELAY:?}"
                         );
                         tokio::time::sleep(RETRY_DELAY).await;
                     }
@@ -302,8 +304,8 @@ impl Hub {
         self.feeds.iter().find_map(|feed| Some((feed.topic(name)?, feed)))
     }
 
-    /// Begins a subscription. Without `after`, it is up to date at once. With `after`, it must first catch up from this
-    /// position. `acknowledge` is called before the first event can arrive.
+    /// Begins a subscription. Without `after`, the subscription is up to date at once. With `after`, it must first
+    /// catch up from this position. `acknowledge` is called before the first event can arrive.
     pub(super) async fn subscribe(
         &self,
         topic: &Topic,
@@ -341,7 +343,7 @@ impl Hub {
         self.index.lock().await.position.clone()
     }
 
-    /// Locks the index while the hub is running. If the hub is not running, starts it and waits for it.
+    /// Locks the index of the running hub. If the hub is not running, starts the hub and waits until it is running.
     pub(super) async fn following_index(&self) -> Result<MutexGuard<'_, Index>> {
         let index = self.index.lock().await;
         if index.position.is_some() {
@@ -376,7 +378,7 @@ impl Hub {
     }
 }
 
-/// A subscriber to whom no position is assigned yet.
+/// A subscriber that has no position yet.
 #[derive(Debug, Clone)]
 pub(super) struct NewSubscriber {
     pub id: SubscriptionId,
@@ -393,7 +395,7 @@ impl NewSubscriber {
     }
 }
 
-/// Creates the delivery of an event. `from` is the hub's position in the ledger.
+/// Creates the delivery of an event. `from` provides the position in the ledger.
 pub(super) fn delivery_of(event: &BookEvent, from: &BookPosition) -> Option<Delivery> {
     let position = BookPosition { event: event.position, ..from.clone() };
     let message = event::message_of(event)?;

@@ -24,7 +24,8 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Whether this user may see the message. `is_privileged` says whether the caller has the scope `wallet:read`.
+    /// Whether a caller may see the message. `user` is the caller's user id, if any, and `is_privileged` says whether
+    /// the caller has the scope `wallet:read`.
     pub fn includes(self, user: Option<UserId>, is_privileged: bool) -> bool {
         let owns = |owner| is_privileged || user == Some(owner);
         match self {
@@ -60,10 +61,10 @@ pub struct Message {
     /// Type of the event, such as `transfer.deposit`.
     pub kind: Cow<'static, str>,
     pub data: Box<RawValue>,
-    /// Text of the event for clients of the dialect in which a message is only a text. Without it, these clients do not
-    /// receive the event.
+    /// Text of the event for clients that receive `new_message` frames, which contain only a text. Without a text,
+    /// these clients do not receive the event.
     pub text: Option<String>,
-    /// Id of the player that the event is about. Clients can subscribe to the events about a player only.
+    /// Id of the player that the event is about. Clients can limit a subscription to the events about a player.
     pub player: Option<String>,
     pub audience: Audience,
     pub at: OffsetDateTime,

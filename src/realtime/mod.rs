@@ -1,13 +1,13 @@
 //! Realtime: sends events to clients on WebSocket connections and gRPC streams as soon as they happen.
 //!
-//! | part | does |
+//! | module | purpose |
 //! |---|---|
-//! | [`hub`] | follows each book and the event table with one live reader each while there is a subscription or a credential, and pushes each event to the outboxes of its topic |
-//! | [`feed`] | what a topic is, who may read it, and how transfers become its events; implemented by the slices above |
-//! | [`outbox`] | the queue of one connection, bounded in bytes |
-//! | [`session`] | one connection: reads actions, drains its outbox in batches, replays what was missed |
-//! | [`watch`] | one stream that is not a WebSocket, such as one of gRPC |
-//! | [`http`] | the route `/ws`: limits, `Origin`, the upgrade |
+//! | [`hub`] | follows the ledger and the event table, and pushes each event to the outboxes of its subscribers |
+//! | [`feed`] | interface by which other modules define topics, their access rights, and their events |
+//! | [`outbox`] | queue of the frames that wait for a client, limited in bytes |
+//! | [`session`] | WebSocket connection: reads requests, sends the frames of its outbox, replays missed events |
+//! | [`watch`] | gRPC stream of events |
+//! | [`http`] | route `/ws`: checks limits and the header `Origin`, and upgrades to a WebSocket |
 //!
 //! The events come from the ledger and from the event table. An event is encoded once for each frame format, and every
 //! subscriber gets the same bytes.
@@ -62,11 +62,11 @@ pub use self::position::BookPosition;
 pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
-/// Interval at which the metric of the queued bytes is updated.
+/// Interval at which the metric for the queued bytes is updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of connections that end their subscriptions at the same time. It leaves CPU time for other work when
-/// thousands of connections end.
+/// Maximum number of connections that end their subscriptions at the same time. The limit leaves CPU time for other
+/// work when thousands of connections end.
 const ENDINGS_MAX: usize = 16;
 
 /// Handle to the realtime service of a process: its hub and its limits. Cheap to clone.
@@ -144,7 +144,7 @@ impl Realtime {
 }
 
 impl RealtimeParts {
-    /// Counts a connection, or returns an error if there are too many.
+    /// Counts a new connection, or returns an error if there are too many connections.
     fn admit(&self, address: Option<IpAddr>) -> Result<Permit> {
         self.limits.take(address).map_err(|limit| {
             let reason = match limit {

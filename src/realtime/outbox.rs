@@ -39,7 +39,7 @@ pub(super) struct OutgoingEvent {
     pub is_live: bool,
 }
 
-/// The queue of a connection. The hub and the session add frames, and the session takes and sends them.
+/// The queue of frames for a connection. The hub and the session add frames, and the session takes and sends them.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,

@@ -1,7 +1,7 @@
 //! Positions in the ledger and in the event table, as the header `Book-Position` and events contain them.
 //!
-//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. For reads,
-//! an SQL function of migration 41 creates it. Clients must not interpret it.
+//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. For
+//! responses to reads, the SQL function `ledger.position` creates it. Clients must not interpret it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -51,7 +51,7 @@ impl BookPosition {
         books.all(|(own, other)| own.seq >= other.seq) && self.event >= other.event
     }
 
-    /// Changes this position to the later of both positions, separately for each book and for the event table.
+    /// Returns the later of both positions, separately for each book and for the event table.
     #[must_use]
     pub fn join(mut self, other: &Self) -> Self {
         for (own, other) in self.books.iter_mut().zip(&other.books) {
@@ -63,7 +63,7 @@ impl BookPosition {
         self
     }
 
-    /// Changes this position to the earlier of both positions, separately for each book and for the event table.
+    /// Returns the earlier of both positions, separately for each book and for the event table.
     #[must_use]
     pub fn meet(mut self, other: &Self) -> Self {
         for (own, other) in self.books.iter_mut().zip(&other.books) {
@@ -75,7 +75,7 @@ impl BookPosition {
         self
     }
 
-    /// Changes this position to the later of both positions in one book.
+    /// Returns this position with the later of both positions in one book.
     #[must_use]
     pub fn join_book(mut self, other: &Self, book: i32) -> Self {
         let index = index_of(book);
@@ -102,8 +102,8 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position with a position in each of the first `count` books. A book that was created later is
-    /// included from its beginning.
+    /// Returns this position with a position in each of the first `count` books. A book without a position gets the
+    /// position before its first transfer.
     #[must_use]
     pub fn with_books(mut self, count: i32) -> Self {
         self.books.truncate(usize::try_from(count).unwrap_or_default());

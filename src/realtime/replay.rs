@@ -84,8 +84,8 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a topic after `after`, up to `until` or until they have more bytes than a topic keeps in
-    /// memory.
+    /// Reads the events of a topic from `after` to `until`, but stops early when they have more bytes than a topic
+    /// keeps in memory.
     async fn read_pages(
         &self,
         topic: &Topic,
@@ -113,7 +113,8 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a topic after the position `after`, at most a page of each book and of the event table.
+    /// Reads the events of a topic after the position `after`: at most a page from each book, and a page from the event
+    /// table.
     async fn read(
         &self,
         topic: &Topic,
@@ -148,7 +149,7 @@ impl Hub {
         Ok(Page { deliveries, until: reached })
     }
 
-    /// Reads at most a page of the transfers of a topic in a book.
+    /// Reads the transfers of a topic in a book, at most a page.
     async fn read_rows(
         &self,
         topic: &Topic,
@@ -170,8 +171,8 @@ impl Hub {
         })
     }
 
-    /// Adds the deliveries of a page of rows of a book. Returns the position after them: `reached` is the position
-    /// before the page, and `until` the position up to which the page was read if it is not full.
+    /// Converts a page of rows of a book to deliveries, and adds them to `deliveries`. `reached` is the position before
+    /// the page. Returns the position after the page; if the page is not full, this is `until` in the book of the page.
     async fn deliveries_of(
         &self,
         topic: &Topic,
@@ -203,8 +204,8 @@ fn is_full<T>(items: &[T], max: i64) -> bool {
     i64::try_from(items.len()).is_ok_and(|count| count >= max)
 }
 
-/// Maximum number of events of a page. If the events of the topic are large, a page has fewer of them: the outbox of a
-/// slow client takes only a few at a time, and the rest of the page is read again.
+/// Returns the maximum number of events of a page, which is lower for large events. The outbox of a slow client takes
+/// only a few large events at a time, and the rest of the page must be read again.
 fn events_max(state: &TopicState) -> i64 {
     let fitting = state.events_in_memory().and_then(|count| i64::try_from(count).ok());
     fitting.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX)

@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of events that are deleted in one transaction.
 const EVENTS_MAX: i32 = 5_000;
 
-/// Deletes old events until the program stops. Several processes may do this at the same time; each deletes events that
-/// the others have not deleted yet.
+/// Deletes old events until the program stops. Several processes can run this task at the same time; each process
+/// deletes events that no other process has deleted yet.
 pub async fn run(
     tail: Tail,
     retention: Duration,
@@ -24,7 +24,7 @@ pub async fn run(
         if let Err(error) = prune(&tail, retention).await {
             tracing::warn!(
                 error.message = %error,
-                "old events cannot be deleted from the event table; retrying in {INTERVAL:?}"
+                "could not delete old events from the event table; retrying in {INTERVAL:?}"
             );
         }
     }

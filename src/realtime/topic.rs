@@ -10,8 +10,8 @@ use super::message::Viewer;
 use super::outbox::{Outbox, OutgoingEvent, Pushed, SubscriptionId};
 use super::position::BookPosition;
 
-/// Maximum number of bytes of recent events that a topic keeps in memory. Clients that reconnect receive these without
-/// a read from the database.
+/// Maximum number of bytes of recent events that a topic keeps in memory. Clients that reconnect receive these events
+/// without a read from the database.
 pub(super) const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A subscription of a connection to a topic.
@@ -84,7 +84,8 @@ impl TopicState {
         &self.since
     }
 
-    /// Returns how many events of the recent events' size fit into the memory of a topic; `None` without recent events.
+    /// Returns how many events of average size fit into the memory of a topic, or `None` if there are no recent events
+    /// to measure.
     pub(super) fn events_in_memory(&self) -> Option<usize> {
         let average = self.recent_bytes.checked_div(self.recent.len())?;
         RECENT_BYTES_MAX.checked_div(average)
@@ -126,8 +127,8 @@ impl TopicState {
         }
     }
 
-    /// Adds older events in front of the recent events. Returns false, and adds nothing, if they do not end where the
-    /// recent events begin or if there is no room for them.
+    /// Adds older events in front of the recent events. Returns false, and adds no events, if the older events do not
+    /// end where the recent events begin, or if there is no room for them.
     pub(super) fn extend_back(
         &mut self,
         since: BookPosition,

@@ -25,7 +25,7 @@ use super::replay::Progress;
 use crate::auth::{Caller, PresentedCredential, Principal};
 use crate::error::{CredentialFault, Error, Result};
 
-/// Id of the subscription of a watch, which has only this one subscription.
+/// Id of the only subscription of a watch.
 const ONLY: SubscriptionId = SubscriptionId(0);
 
 /// Number of bytes of events that are taken from the outbox at once.
@@ -35,14 +35,14 @@ const BATCH_BYTES: usize = 8 * 1024;
 /// behind replays the events that it has missed.
 const QUEUE_BYTES_MAX: usize = 16 * 1024;
 
-/// Pause before missed events are read again, after they could not be read.
+/// Pause after a failed attempt to read missed events.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The client of a watch.
 #[derive(Debug)]
 pub struct Watcher {
     pub caller: Caller,
-    /// The credential with which the client has opened the stream; the watch ends if it is revoked.
+    /// The credential with which the client has opened the stream; the watch ends if the credential is revoked.
     pub presented: Option<PresentedCredential>,
     pub address: Option<IpAddr>,
     /// Token that is cancelled when the client's connection is about to close.
@@ -113,8 +113,9 @@ impl Watch {
 
     /// Waits for the next event.
     ///
-    /// Fails with [`Error::Unauthenticated`] when the credential ends, and with [`Error::Overloaded`] when the
-    /// connection or the program stops, so that the client continues with another process.
+    /// Fails with [`Error::Unauthenticated`] when the credential expires or is revoked. Fails with
+    /// [`Error::Overloaded`] when the connection is about to close or the program stops; the client can then continue
+    /// with another process.
     pub async fn next(&mut self) -> Result<WatchedEvent> {
         let closing = self.watcher.closing.clone();
         let stopping = self.realtime.tasks.stopping().clone();
@@ -176,7 +177,7 @@ impl Watch {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "events that a gRPC client has missed cannot be read; retrying in {RETRY_DELAY:?}"
+                    "could not read the events that a gRPC client has missed; retrying in {RETRY_DELAY:?}"
                 );
                 tokio::time::sleep(RETRY_DELAY).await;
             }

@@ -1,5 +1,5 @@
-//! Calls that the steps of a saga make to other systems. The response to a call does not count: its outcome is what the
-//! other system reports when the engine asks about the reference of the call.
+//! Calls that the steps of a saga make to other systems. The engine does not rely on the response to a call. To learn
+//! the outcome, it asks the other system about the reference of the call.
 
 use std::future::Future;
 
@@ -14,7 +14,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(super) enum Answer {
     Done(Box<RawValue>),
-    /// The other system refused the call, which will never take effect.
+    /// The other system refused the call, so the call will never take effect.
     Refused(String),
     /// The outcome is not known yet; another attempt may find it.
     Later(String),
@@ -114,7 +114,7 @@ impl<H> SagasParts<H> {
         self.in_time(request).instrument(span).await
     }
 
-    /// Runs a call with the timeout of the settings. Returns an error as text.
+    /// Runs a call with the timeout of the settings. Returns errors as text.
     pub(super) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T>>,

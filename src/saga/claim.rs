@@ -23,7 +23,7 @@ pub(super) struct Claim {
     pub state: SagaState,
     pub input: Box<RawValue>,
     pub is_late: bool,
-    /// Reason that the saga is being undone.
+    /// Reason why the saga is being undone.
     pub reason: Option<String>,
     pub step: usize,
     pub action: StepAction,

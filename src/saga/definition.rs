@@ -19,7 +19,7 @@ pub struct StepDefinition {
     pub has_undo: bool,
 }
 
-/// Finds the definition of a version of a kind of saga.
+/// Finds the definition with this kind and version.
 pub(super) fn find(
     definitions: &'static [Definition],
     kind: &str,

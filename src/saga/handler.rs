@@ -76,7 +76,7 @@ pub struct Ended<'a> {
     pub saga: SagaId,
     pub owner: UserId,
     pub state: SagaState,
-    /// Reason that the saga failed.
+    /// Reason why the saga failed.
     pub reason: Option<&'a str>,
     pub input: &'a RawValue,
     /// Identifier of this notification; the same in every attempt, so that a recipient can recognize a repetition.
@@ -102,8 +102,8 @@ pub trait SagaHandler: Send + Sync + 'static {
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
     /// Writes the transfers of a step to the ledger. `answer` is the result of the call, if the step calls another
-    /// system. `settle` makes the statement that advances the saga in the same transaction. Its argument is the index
-    /// of the leg (a movement of the posting) that is recorded as the transfer of the step.
+    /// system. `settle` creates the SQL statement that advances the saga in the same transaction. Its argument is the
+    /// index of the leg (a movement of the posting) that is recorded as the transfer of the step.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,
@@ -111,6 +111,6 @@ pub trait SagaHandler: Send + Sync + 'static {
         settle: &'a (dyn Fn(usize) -> Result<Companion> + Sync),
     ) -> impl Future<Output = Result<Booked>> + Send + 'a;
 
-    /// Notifies the owner that the saga is over.
+    /// Notifies the owner that the saga has ended.
     fn notify(&self, ended: &Ended<'_>) -> impl Future<Output = Result<()>> + Send;
 }

@@ -10,9 +10,9 @@
 //! | [`worker`] | claims the sagas that are due, and runs each in its own task |
 //! | [`claim`] | a saga that a worker has claimed, with its current step |
 //! | [`steps`] | runs a claimed saga: does or undoes its steps, and writes them to the ledger |
-//! | [`setback`] | records that a step is given up, retried, waits, has an unknown outcome or is stuck |
-//! | [`notification`] | notifies the owner that the saga is over |
-//! | [`calls`] | calls to another system, whose outcome is found by the reference of the call |
+//! | [`setback`] | records why a step did not succeed: it is given up, retried, waiting or stuck, or its outcome is unknown |
+//! | [`notification`] | notifies the owner that the saga has ended |
+//! | [`calls`] | calls to other systems; the engine finds the outcome of a call by its reference |
 //! | [`operator`] | commands of operators: approve, retry, skip, abort and resolve |
 //!
 //! The state of a saga, the record of its step and the next step commit in the same transaction as the transfers of the
@@ -63,10 +63,10 @@ pub struct SagaSettings {
     pub unknown_interval: Duration,
     /// Longest time that a call to another system may take.
     pub call_timeout: Duration,
-    /// Time for which a worker holds a claimed saga. A later step of the same claim may start with only three quarters
-    /// of this time left, and its calls must end within that.
+    /// Time for which a worker holds a claimed saga. A later step under the same claim may start when only three
+    /// quarters of this time are left, so its calls must end within three quarters of this time.
     pub lease: Duration,
-    /// Whether the owner is notified when a saga is over.
+    /// Whether the owner is notified when a saga has ended.
     pub notifies: bool,
 }
 
@@ -87,8 +87,8 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
-    /// Wakes the worker after an attempt was delayed, so that it learns the new due time; no database event announces
-    /// it.
+    /// Wakes the worker after an attempt was delayed, so that the worker learns the new due time. No database event
+    /// announces the delay.
     put_off: Notify,
 }
 

@@ -1,4 +1,4 @@
-//! Notification of the owner of a finished saga.
+//! Notifies the owners of sagas that have ended.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 const NOTIFICATION_PAUSE_MAX: Duration = Duration::from_hours(1);
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Notifies the owner that the saga is over. After a failure, schedules another attempt; the number of attempts is
-    /// not limited.
+    /// Notifies the owner that the saga has ended. After a failure, schedules another attempt; the number of attempts
+    /// is not limited.
     pub(super) async fn notify(&self, row: ClaimedRow, state: SagaState) -> Result<()> {
         let input =
             RawValue::from_string(row.input).map_err(|cause| Error::Internal(cause.into()))?;

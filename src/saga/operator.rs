@@ -50,9 +50,9 @@ pub async fn command(
     sql::change(db, &change).await
 }
 
-/// Makes a worker try a saga now if the saga is at one of `steps`. If `steps` is empty, makes a worker notify the owner
-/// of a saga that is over, unless that was done. Returns false if the saga is at another step or has no notification
-/// due.
+/// Makes a worker try a saga now, if the saga is at one of `steps`. If `steps` is empty, makes a worker notify the
+/// owner of a saga that has ended, unless the owner was already notified. Returns false if the saga is at another step
+/// or has no notification due.
 pub async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     sql::wake(db, saga, steps).await
 }

@@ -1,5 +1,5 @@
-//! Changes that a worker records when a step of a saga does not succeed: the step is given up, retried, waits, has an
-//! unknown outcome or is stuck, or the worker has lost its claim.
+//! Changes that a worker records when a step of a saga does not succeed: the step is given up, retried, waiting or
+//! stuck, its outcome is unknown, or the worker has lost its claim.
 
 use std::time::Duration;
 

@@ -18,8 +18,8 @@ pub static MOVED: CompanionKind = CompanionKind {
     sql: "with took as (select n from public.move_sagas($2::text::json) n)",
 };
 
-/// A saga to create: an input row of the SQL function `create_sagas`, which a module's own SQL function calls in the
-/// transaction of a ledger posting.
+/// A saga to create: an input row of the SQL function `create_sagas`. The module that begins the saga calls
+/// `create_sagas` from its own SQL function, in the transaction of a ledger posting.
 #[derive(Debug, Serialize)]
 pub struct NewSaga<'a> {
     pub saga: SagaId,
@@ -45,7 +45,7 @@ pub(super) struct Move<'a> {
     pub state: &'a str,
     pub undoing: bool,
     pub reason: Option<&'a str>,
-    /// Time until a worker may claim the saga again, in seconds; `None` if no worker is to run it.
+    /// Time until a worker may claim the saga again, in seconds; `None` if no worker may claim it.
     pub seconds: Option<f64>,
     pub notification: Option<&'a str>,
     pub step: i16,
@@ -101,7 +101,7 @@ pub(super) struct ClaimedRow {
     pub resolution: Option<String>,
 }
 
-/// Claims up to `limit` sagas that are due, for the time of the lease.
+/// Claims up to `limit` sagas that are due, for the duration of the lease.
 pub(super) async fn claim(
     db: &mut PgConnection,
     limit: i32,
@@ -301,8 +301,9 @@ pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<Sa
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Makes a saga due now if it is at one of `steps` and an attempt at the step has failed. If `steps` is empty, makes a
-/// saga that is over due now if its owner was not notified yet. An attempt in progress may lose its claim.
+/// Makes a saga due now, if it is at one of `steps` and an attempt at the step has failed. If `steps` is empty, makes a
+/// saga due now if it has ended and its owner was not notified yet. A worker that is running the saga may lose its
+/// claim.
 pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"with found as (

@@ -1,5 +1,4 @@
-//! Running of a claimed saga: the worker does or undoes its steps until the saga is over or the next attempt has to
-//! wait.
+//! Runs a claimed saga: does or undoes its steps until the saga has ended or the next attempt has to wait.
 
 use std::time::Instant;
 
@@ -178,7 +177,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Returns the outcome of the current call: what an operator has decided, or else what the other system reports.
+    /// Returns the outcome of the current call: the decision of an operator, or else the report of the other system.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),

@@ -14,7 +14,7 @@ pub enum SagaState {
     Processing,
     /// The saga was given up, and its steps are being undone.
     Compensating,
-    /// The other system cannot say now whether a call took effect. The money stays held.
+    /// Another system cannot say at present whether a call took effect. The money stays on hold.
     Unknown,
     /// An undo failed permanently, or a step that took effect cannot be recorded in the ledger. An operator must
     /// decide.
@@ -47,7 +47,7 @@ impl SagaState {
         }
     }
 
-    /// Whether the saga has ended, so that only its notification can follow.
+    /// Whether the saga has ended. After the end, only the notification of its owner can follow.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Failed)
     }

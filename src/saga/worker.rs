@@ -97,7 +97,7 @@ impl<H: SagaHandler> Sagas<H> {
         let _drained = slots.acquire_many(all).await;
     }
 
-    /// Sleeps for `pause`, and then until an event arrives, a saga is due or an attempt was delayed.
+    /// Sleeps for `pause`, and then until an event arrives, a saga is due, or an attempt is rescheduled.
     async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<()>) {
         tokio::time::sleep(pause).await;
         if changes.has_changed().unwrap_or(false) {

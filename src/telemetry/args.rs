@@ -13,13 +13,14 @@ pub struct TelemetryArgs {
     /// Format of the log [default: pretty on a terminal, else json].
     #[arg(long, env = "REVWALLET_LOG_FORMAT", global = true, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// Events to log, as `level` or `target=level`, separated by commas.
+    /// Filter that selects the events to log: a comma-separated list of `level` or `target=level`.
     #[arg(long, env = "REVWALLET_LOG_FILTER", global = true, default_value = "info")]
     pub log_filter: String,
-    /// Share of successful requests with a line in the access log; failed requests always have one.
+    /// Share of successful requests that the access log records, from 0 to 1; it records all failed requests.
     #[arg(long, env = "REVWALLET_LOG_SUCCESS_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub log_success_ratio: f64,
-    /// URL of a Loki or Alloy that log lines are also pushed to, such as `http://alloy:3500`, for hosts where standard output is not collected.
+    /// URL of a Loki or Alloy server to which log lines are also pushed, such as `http://alloy:3500`, for hosts where
+    /// standard output is not collected.
     #[arg(long, env = "REVWALLET_LOKI_URL", global = true)]
     pub loki_url: Option<Url>,
     /// Name of this deployment in every log line and trace.
@@ -28,19 +29,23 @@ pub struct TelemetryArgs {
     /// Disable metrics, to measure what they cost.
     #[arg(long, env = "REVWALLET_NO_METRICS", global = true, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub no_metrics: bool,
-    /// URL of a collector that traces are exported to by OTLP over gRPC, such as `http://alloy:4317`; without it there are no traces.
+    /// URL of a collector to which traces are exported by OTLP over gRPC, such as `http://alloy:4317`; if it is not
+    /// set, no traces are exported.
     #[arg(long, env = "REVWALLET_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
-    /// URL of Grafana, or its path on the host of the wallet page, such as `/grafana`: the page links each transfer to its trace there.
+    /// URL of Grafana, or its path on the host of the wallet page, such as `/grafana`. The wallet page uses it to link
+    /// each transfer to its trace.
     #[arg(long, env = "REVWALLET_GRAFANA_URL", global = true, value_parser = grafana_url)]
     pub grafana_url: Option<String>,
-    /// Largest share of traces to export, chosen by trace id so that every program with the same share exports the same traces.
+    /// Largest share of traces to export, from 0 to 1. The choice depends only on the trace id, so all programs with
+    /// the same share export the same traces.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,
-    /// Spans per second that are exported whole; above this rate, fewer traces are sampled.
+    /// Number of spans per second above which a smaller share of traces is exported.
     #[arg(long, env = "REVWALLET_TRACE_SPANS_MAX", global = true, default_value_t = 5_000, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
     pub trace_spans_max: u32,
-    /// Bytes of log lines, and as many of spans, that wait in memory while their receiver is unavailable; the oldest are dropped first.
+    /// Maximum size in bytes of each of the two export buffers, for log lines and for spans, that fill while their
+    /// receiver is unavailable; a full buffer drops its oldest entries.
     #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1_000..=1_000_000_000_000))]
     pub export_buffer_bytes: usize,
 }
@@ -49,14 +54,14 @@ pub struct TelemetryArgs {
 pub enum LogFormat {
     /// JSON, with an object per line.
     Json,
-    /// Colored lines for people, with an event per line.
+    /// Colored text for people, with an event per line.
     Pretty,
 }
 
 /// Output stream for the log lines of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// Standard output, for the server, which prints nothing else.
+    /// Standard output, for the server, which prints only its log.
     Stdout,
     /// Standard error, for commands that print a result to standard output.
     Stderr,
@@ -78,7 +83,7 @@ impl LogStream {
     }
 }
 
-/// Parses the URL or path of Grafana, and removes a slash at its end.
+/// Parses the URL or path of Grafana, and removes trailing slashes.
 fn grafana_url(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/') && !text.starts_with("//");
     let is_url = || Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
@@ -95,8 +100,8 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Log filter for crates that are too loud: they log every lost connection as an error, or every notice of a migration.
-/// The program itself logs what matters. The user's filter is appended to this filter and overrides it.
+/// Filter that silences dependencies whose log events are mostly noise, such as an error for every lost connection or
+/// every notice of a migration. The filter that the operator sets is appended to this filter and overrides it.
 const SILENCED: &str =
     "graphile_worker=off,h2=error,sqlx_core::pool::inner=off,sqlx::postgres::notice=warn";
 

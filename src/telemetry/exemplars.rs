@@ -23,12 +23,14 @@ struct Exemplar {
     at: SystemTime,
 }
 
-/// The last traced request of each bucket. The key is the name and the labels of the bucket in the metrics text.
+/// Most recent traced request of each histogram bucket. The key is the name of the bucket with its labels, as in the
+/// metrics text.
 #[derive(Default)]
 pub struct Exemplars(Mutex<HashMap<String, Exemplar>>);
 
 impl Exemplars {
-    /// Links a request whose trace is exported to its bucket.
+    /// Makes a request the exemplar of its histogram bucket. The caller must make sure that the trace of the request is
+    /// exported.
     pub fn record(&self, [method, route, status]: [&str; 3], seconds: f64, trace_id: &str) {
         let bound = LATENCY.iter().find(|bound| seconds <= **bound);
         let bound = bound.map_or_else(|| "+Inf".to_owned(), f64::to_string);

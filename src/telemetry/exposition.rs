@@ -1,4 +1,4 @@
-//! Renders the text of `/metrics`, and reads the values that are sampled only for this text.
+//! Renders the response to `/metrics`, and samples the values that are read only when `/metrics` is requested.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
 
-/// Interval of [`Exposition::upkeep`], which adds recorded values to the buckets of histograms. Until then, each value
-/// takes memory.
+/// Interval at which [`Exposition::upkeep`] must be called, which adds recorded values to the buckets of histograms.
+/// Until the call, each recorded value takes memory.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Text format of the response to `/metrics`.
@@ -60,7 +60,7 @@ struct WorkerTime {
 }
 
 impl Exposition {
-    /// Creates a renderer of the process's metrics. It also samples these runtimes.
+    /// Creates a renderer of the metrics of the process, which also samples `runtimes`.
     pub fn new(
         metrics: Arc<Metrics>,
         runtimes: impl IntoIterator<Item = (&'static str, Handle)>,

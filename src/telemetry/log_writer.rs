@@ -1,4 +1,5 @@
-//! Log on standard output or standard error. Lines are collected in memory, and a separate thread writes them.
+//! Writer of the log to standard output or standard error. Lines are collected in memory, and a separate thread writes
+//! them.
 //!
 //! A request only copies its log line into a buffer, so a slow reader of the log does not delay the request. The thread
 //! writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
@@ -10,10 +11,10 @@ use std::time::Duration;
 
 use metrics::Counter;
 
-/// Maximum number of bytes in the buffer, whose lines wait to be written.
+/// Maximum size, in bytes, of the buffer of lines that wait to be written.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Number of bytes in the buffer at which the lines are written at once.
+/// Size of the buffer, in bytes, at which its lines are written without waiting any longer.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
 /// Handle to a log. Writing to it does not block, and it is cheap to clone.
@@ -33,8 +34,8 @@ struct Buffer {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `output`. Each line is written at most `linger` after it was logged. If the
-    /// process is killed, it loses only the lines of this time.
+    /// Starts the thread that writes to `output`. The thread waits at most `linger` before it writes a line, so a
+    /// process that is killed loses only the lines of that period.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         linger: Duration,

@@ -17,7 +17,7 @@ pub trait MetricKind: Clone {
     /// Registers a series and returns the handle that records its values.
     fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
 
-    /// Returns a handle that ignores what is recorded.
+    /// Returns a handle that ignores recorded values.
     fn disabled() -> Self;
 }
 
@@ -91,7 +91,7 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         }
     }
 
-    /// Registers a series with the value zero before its first event. Without it, the first event would create the
+    /// Registers a series with the value zero before its first event. Otherwise, the first event would create the
     /// series with the value 1, and the function `rate` of Prometheus would not see an increase.
     pub fn preregister(&self, values: [&str; N]) {
         drop(self.with(values));

@@ -1,8 +1,8 @@
 //! Declarations of all metrics of the program.
 //!
-//! The doc comment of a metric is its help text, and the name of its field is its full name with the unit and `_total`.
-//! The values of labels come from closed sets. Each [`Metrics`] has its own recorder, so tests in the same process do
-//! not share metrics.
+//! The doc comment of each metric is its help text. The name of its field is the full name of the metric, including the
+//! unit and `_total`. Labels take their values from closed sets. Each [`Metrics`] has its own recorder, so tests in the
+//! same process do not share metrics.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ macro_rules! metrics {
         /// Handles to all metrics.
         pub struct Metrics {
             recorder: Arc<PrometheusRecorder>,
-            /// Traces of requests that were counted in the buckets of the request duration.
+            /// Links from the buckets of the histogram of request durations to the traces of requests.
             pub exemplars: Exemplars,
             $($(#[doc = $help])+ pub $name: metrics!(@type $kind $({$($label),+})?),)+
         }
@@ -38,7 +38,7 @@ macro_rules! metrics {
                 Self::with_recording(true)
             }
 
-            /// Creates metrics that record nothing if `is_enabled` is false, to measure what recording costs.
+            /// Creates the metrics. If `is_enabled` is false, they record nothing, to measure the cost of recording.
             pub(super) fn with_recording(is_enabled: bool) -> Arc<Self> {
                 let builder = PrometheusBuilder::new();
                 $($(let builder = set_buckets(builder, stringify!($name), $buckets);)?)+
@@ -89,11 +89,11 @@ macro_rules! metrics {
 metrics! {
     /// Always 1; the labels name the version, revision and compiler of the program.
     gauge wallet_build_info {version, revision, rustc};
-    /// Whether a check of `/readyz` passes: 1 or 0.
+    /// Result of each check of `/readyz`: 1 if it passes, 0 if it fails.
     gauge wallet_ready {check};
     /// Stage of the shutdown: 0 serving, 1 draining, 2 stopping.
     gauge wallet_shutdown_state;
-    /// Panics, by place: process counts all panics, http those of request handlers.
+    /// Panics, by place: process counts all panics, http only those in request handlers.
     counter wallet_panics_total {place};
 
     /// Time from receiving the head of a request to sending the head of its response.
@@ -115,7 +115,8 @@ metrics! {
     /// Connections that the server closed early, by reason.
     counter wallet_http_connections_closed_total {reason};
 
-    /// Open WebSocket connections, by state of their credential when they were opened: anonymous or authenticated.
+    /// Open WebSocket connections, by state when they were opened: authenticated, or anonymous if they had no
+    /// credential.
     gauge wallet_ws_connections {state};
     /// Subscriptions of WebSocket connections and of gRPC streams.
     gauge wallet_ws_subscriptions;
@@ -123,87 +124,94 @@ metrics! {
     gauge wallet_ws_queue_bytes;
     /// WebSocket frames, by direction and kind. Outgoing frames of the kind event deliver events to clients.
     counter wallet_ws_messages_total {direction, kind};
-    /// Time from the commit of an event to its handover to a client's connection: of each event on a gRPC stream, of
-    /// the oldest event of a batch on a WebSocket.
+    /// Time from the commit of an event until it is handed to a client's connection. It is recorded for each event on a
+    /// gRPC stream, but only for the oldest event of each batch on a WebSocket.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections that the server closed, and credentials of connections and gRPC streams that it dropped,
-    /// by reason.
+    /// WebSocket connections that the server closed, and credentials of WebSocket connections and gRPC streams that
+    /// were revoked or expired, by reason.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
-    /// Replays of missed events, by source: recent events in memory, the database, or unrecoverable.
+    /// Replays of missed events, by source: memory (recent events), database, or unrecoverable (the events are no
+    /// longer available).
     counter wallet_ws_replays_total {source};
 
     /// Requested transfers, by kind and outcome. A rejected transfer is not an error.
     counter wallet_ledger_transfers_total {kind, outcome};
     /// Rejected postings, by reason.
     counter wallet_ledger_rejections_total {reason};
-    /// Postings with an idempotency key, by outcome of the key.
+    /// Postings with an idempotency key, by outcome: new, replayed, or conflict (the key was used for another request).
     counter wallet_idempotency_total {outcome};
     /// Time from queueing a posting to its durable commit.
     histogram wallet_ledger_commit_duration_seconds in FINE_LATENCY;
-    /// Time that a batch spent in each stage: queue (its oldest posting), validate, write (including the durable commit), ack.
+    /// Time that a batch spent in each stage: queue (its oldest posting), validate, write (including the durable
+    /// commit), ack.
     histogram wallet_ledger_stage_duration_seconds {stage} in FINE_LATENCY;
-    /// Transfers per commit.
+    /// Number of transfers in each commit of the ledger.
     histogram wallet_ledger_batch_size in COUNTS;
-    /// Batches of postings, by outcome: sealed (committed), stale, key taken, companion refused (a module rejected its
-    /// own row in the same transaction), unavailable, or faulty.
+    /// Batches of postings, by outcome: sealed (committed), stale (another batch was committed first), key taken (an
+    /// idempotency key was used before), companion (another module refused its row in the same transaction),
+    /// unavailable (the database cannot write now), or faulty (a bug).
     counter wallet_ledger_batches_total {outcome};
-    /// Batches that two processes tried to append to the ledger at the same time, by outcome for this process.
+    /// Batches that two processes tried to append to the ledger at the same time, by outcome for this process: won or
+    /// lost.
     counter wallet_ledger_head_races_total {outcome};
-    /// Times that the writer lost its connection to the database.
+    /// Times that the ledger writer lost its connection to the database.
     counter wallet_ledger_reconnects_total;
     /// Movements (legs) of transfers that wait to be written to the ledger.
     gauge wallet_ledger_queue_depth;
-    /// Age of the oldest posting without a response.
+    /// Age of the oldest posting that waits for its response.
     gauge wallet_ledger_oldest_queued_seconds;
     /// Maximum number of movements (legs) of transfers that may wait to be written to the ledger.
     gauge wallet_ledger_queue_capacity;
     /// Last sequence number of the ledger that this process has seen.
     gauge wallet_ledger_head_seq;
-    /// 1 for the role of this process, 0 for the others: the leader writes the postings of all processes, a follower sends
-    /// its postings to the leader, a process that is alone writes its own, although another process may lead.
+    /// 1 for the role that this process has, 0 for the other roles: a leader writes the postings of all processes to
+    /// the ledger, a follower sends its postings to the leader, and a process that is alone writes its own postings,
+    /// although there may be a leader.
     gauge wallet_ledger_role {role};
     /// Times that this process became the leader, which writes the postings of all processes to the ledger.
     counter wallet_ledger_leader_changes_total;
-    /// Postings that this process sent to the leader of the book, by outcome: answered; unsupported, if the leader cannot
-    /// write them; in doubt, if the leader did not answer. This process writes the others itself.
+    /// Postings that this process sent to the ledger's leader, by outcome: answered; unsupported, if the leader cannot
+    /// write them; or in doubt, if the leader did not report a result. This process writes the unsupported postings and
+    /// those in doubt itself.
     counter wallet_ledger_forwarded_total {outcome};
-    /// Time from sending postings to the leader of the ledger to its response.
+    /// Time from sending postings to the ledger's leader until it responds.
     histogram wallet_ledger_forward_duration_seconds in FINE_LATENCY;
-    /// Postings that other processes sent to this process, the leader of the book.
+    /// Postings that other processes sent to this process while it was the ledger's leader.
     counter wallet_ledger_received_total;
 
-    /// Number of further transfers for which the partitions of the ledger have room.
+    /// Number of further transfers that fit into the existing partitions of the ledger.
     gauge wallet_ledger_partition_room_transfers;
-    /// Number of transfers that a partition of the ledger can hold. The next partition is created when the last is half
-    /// full.
+    /// Number of transfers that a partition of the ledger can hold. A new partition is created when the last partition
+    /// is half full.
     gauge wallet_ledger_partition_size_transfers;
 
-    /// Number of transfers or events that a durable reader of the ledger has not read yet.
+    /// Number of transfers or events that a durable reader, whose position in the ledger is stored, has not read yet.
     gauge wallet_book_reader_lag_transfers {reader, book};
-    /// Steps of a durable reader of the book, by outcome.
+    /// Attempts of a durable reader to read new transfers or events, by outcome: read, elsewhere (another process runs
+    /// the reader), or failed.
     counter wallet_book_reader_steps_total {reader, outcome};
-    /// Reads of new transfers from the database, by origin: the hub for all live readers, or a single reader that
-    /// catches up.
+    /// Reads of new transfers or events from the database, by origin: hub, which reads for all live readers, or reader,
+    /// a single reader that catches up.
     counter wallet_book_live_reads_total {by};
-    /// Checks of the ledger auditor, by check and outcome. Any `violated` is an emergency.
+    /// Checks of the ledger auditor, by check and outcome. Any outcome `violated` is an emergency.
     counter wallet_ledger_invariant_checks_total {check, outcome};
-    /// Difference between stored and recomputed balances that the auditor found since the start. Any value but 0 is an
-    /// emergency.
+    /// Sum of the differences between stored and recomputed balances that the ledger auditor found since the process
+    /// started. Any value but 0 is an emergency.
     gauge wallet_ledger_imbalance_minor_units {currency};
     /// Unix time when the ledger auditor last checked a seal, the record that ends a committed batch.
     gauge wallet_ledger_last_check_timestamp_seconds {book};
 
-    /// Money moved, in minor units of its currency.
+    /// Money that transfers moved, in minor units of its currency.
     counter wallet_amount_moved_minor_units_total {currency, kind};
-    /// Minor units in one unit of a currency, such as 100 for EUR: divides amounts for people who read them.
+    /// Number of minor units in one unit of a currency, such as 100 for EUR. Dashboards divide amounts by it.
     gauge wallet_currency_minor_units {currency};
     /// Money set aside by open holds, in minor units; sampled once a minute.
     gauge wallet_held_minor_units {currency};
     /// Wallets by state: open (frozen wallets included) or closed; sampled every ten minutes.
     gauge wallet_accounts {state};
-    /// Main wallets that were opened by a first deposit, by holder: user or guest.
+    /// Main wallets that were opened, by holder: user or guest.
     counter wallet_main_wallets_opened_total {holder};
     /// Holds that expired before they were captured.
     counter wallet_holds_expired_total;
@@ -217,9 +225,9 @@ metrics! {
     counter wallet_webhook_pauses_total;
     /// Webhooks that are paused; sampled every 15 s.
     gauge wallet_webhooks_paused;
-    /// Webhooks and balance alerts that were refused because their number is limited.
+    /// Webhooks and balance alerts that were refused because the limit on their number was reached, by limit.
     counter wallet_webhook_refusals_total {limit};
-    /// Time until a webhook responded or the attempt failed.
+    /// Time of an attempt to deliver an event, until the webhook responded or the attempt failed.
     histogram wallet_webhook_duration_seconds in LATENCY;
     /// Scores that were submitted to leaderboards, by outcome.
     counter wallet_leaderboard_submissions_total {outcome};
@@ -229,31 +237,31 @@ metrics! {
     histogram wallet_leaderboard_read_duration_seconds {operation} in FINE_LATENCY;
     /// Leaderboards that were created, changed or deleted, by operation.
     counter wallet_leaderboard_changes_total {operation};
-    /// Leaderboards; sampled every 15 s.
+    /// Number of leaderboards; sampled every 15 s.
     gauge wallet_leaderboards;
-    /// Seasons that ended.
+    /// Leaderboard seasons that ended.
     counter wallet_leaderboard_seasons_ended_total;
-    /// Time for which the most overdue season has been past its end; sampled every 15 s.
+    /// Time since the most overdue leaderboard season should have ended, or 0; sampled every 15 s.
     gauge wallet_leaderboard_season_overdue_seconds;
-    /// Prizes that were settled, by outcome.
+    /// Leaderboard prizes that were settled, by outcome: paid or unpaid.
     counter wallet_leaderboard_prizes_total {outcome};
-    /// Prizes that are not paid, by state: due or unpaid; sampled every 15 s.
+    /// Leaderboard prizes that are not paid, by state: due, or unpaid if payment was not possible; sampled every 15 s.
     gauge wallet_leaderboard_prizes_open {state};
-    /// Lists of the games catalog that were served, by outcome of the cache: hit or miss.
+    /// Lists of games served from the catalog, by outcome of the cache: hit or miss.
     counter wallet_catalog_lists_total {outcome};
     /// Changes of the games catalog, by operation.
     counter wallet_catalog_changes_total {operation};
     /// Purchases of games, by outcome: paid, free, gift, replayed, sold out or refused.
     counter wallet_store_purchases_total {outcome};
-    /// Refunds of games, each with the downloadable content of its game.
+    /// Refunds of games. The refund of a game includes its downloadable content.
     counter wallet_store_refunds_total;
     /// Activation keys that users tried, by outcome: redeemed, unknown, refused or throttled.
     counter wallet_store_redeems_total {outcome};
-    /// Money that purchases of games moved, in minor units.
+    /// Money that buyers paid for games, in minor units.
     counter wallet_store_revenue_minor_units_total {currency};
-    /// Tax in the purchases of games, in minor units.
+    /// Tax that is included in the prices of purchased games, in minor units.
     counter wallet_store_tax_minor_units_total {currency};
-    /// Fees that the operator kept of purchases of games, in minor units.
+    /// Fees that the operator kept from purchases of games, in minor units.
     counter wallet_store_fees_minor_units_total {currency};
     /// Debts of publishers to the operator after refunds, in minor units; sampled every 15 s.
     gauge wallet_store_publisher_debt_minor_units {currency};
@@ -261,7 +269,7 @@ metrics! {
     counter wallet_exchange_quotes_total {side};
     /// Requests for orders, by side and outcome: placed, replayed or refused.
     counter wallet_exchange_orders_total {side, outcome};
-    /// Commands of operators on orders: approve, retry, skip, abort or resolve.
+    /// Commands that operators gave to orders, by command: approve, retry, skip, abort or resolve.
     counter wallet_exchange_commands_total {command};
     /// Balances of the hot wallets, in minor units; sampled every 15 s.
     gauge wallet_exchange_hot_wallet_minor_units {currency};
@@ -275,13 +283,13 @@ metrics! {
     counter wallet_saga_finished_total {saga, outcome};
     /// Attempts at steps of sagas, by outcome: done, undone, refused, retry, unknown, waiting or stuck.
     counter wallet_saga_steps_total {saga, step, outcome};
-    /// Duration of an attempt at a step of a saga, with its calls and its commit.
+    /// Duration of an attempt at a step of a saga, including its calls to other systems and its commit.
     histogram wallet_saga_step_duration_seconds {saga, step} in LATENCY;
-    /// Sagas that are not over, by state; sampled every 5 s.
+    /// Sagas that have not ended, by state; sampled every 5 s.
     gauge wallet_saga_in_flight {saga, state};
-    /// Age of the oldest saga that is not over; sampled every 5 s.
+    /// Age of the oldest saga that has not ended; sampled every 5 s.
     gauge wallet_saga_oldest_seconds {saga};
-    /// Sagas that another worker took over, because the first worker was too slow.
+    /// Times that a worker lost its claim on a saga to another worker or to an operator's command.
     counter wallet_saga_claims_lost_total;
     /// Sagas that a worker could not run, because they were begun by another version of the program.
     counter wallet_saga_unknown_versions_total;
@@ -291,7 +299,7 @@ metrics! {
     gauge wallet_jobs_ready {queue};
     /// Runs of jobs, by outcome: ok, retry, or dead after the last attempt.
     counter wallet_jobs_total {queue, outcome};
-    /// Time from when a job was due to its start.
+    /// Time from the moment when a job is due until it starts.
     histogram wallet_job_latency_seconds {queue} in LATENCY;
     /// Jobs that failed their last attempt and wait to be replayed; sampled every 15 s.
     gauge wallet_dead_letters {queue};
@@ -306,25 +314,25 @@ metrics! {
     gauge wallet_password_hashes_waiting;
     /// Users with a valid session; sampled every ten minutes.
     gauge wallet_active_users;
-    /// Entries of the audit log about users and API keys, by action and outcome.
+    /// Entries of the audit log, by action and outcome.
     counter wallet_trail_entries_total {action, outcome};
 
-    /// Connections of the pool, by state.
+    /// Connections of the database pool, by state: idle or used.
     gauge db_client_connection_count {state};
-    /// Maximum number of connections that the pool may open.
+    /// Maximum number of connections that the database pool may open.
     gauge db_client_connection_max;
-    /// Requests that wait for a connection.
+    /// Requests that wait for a connection of the database pool.
     gauge db_client_connection_pending_requests;
-    /// Time that a request waited for a connection.
+    /// Time that a request waited for a connection of the database pool.
     histogram db_client_connection_wait_time_seconds in FINE_LATENCY;
-    /// Requests that timed out waiting for a connection.
+    /// Requests that timed out waiting for a connection of the database pool.
     counter db_client_connection_timeouts_total;
-    /// Time that a named operation held its connection.
+    /// Time that a named operation held its database connection.
     histogram db_client_operation_duration_seconds {db_operation_name} in FINE_LATENCY;
     /// Reads with `?stale=ok`, by outcome: served by the replica, or by the primary because the replica is behind or
     /// unavailable.
     counter wallet_replica_reads_total {outcome};
-    /// Time for which the read replica may lack what the primary has.
+    /// Longest time by which the read replica may be behind the primary.
     gauge wallet_replica_lag_seconds;
     /// Times that the embedded Postgres died and was restarted.
     counter wallet_embedded_postgres_restarts_total;
@@ -346,7 +354,8 @@ metrics! {
     counter wallet_loki_lines_total {outcome};
     /// Spans lost because the collector rejected them, was unavailable for too long, or was too slow.
     counter wallet_otlp_dropped_spans_total;
-    /// Share of traces that are exported: below --trace-ratio while there are more spans than --trace-spans-max.
+    /// Share of traces that are exported. It is below --trace-ratio while the number of spans per second exceeds
+    /// --trace-spans-max.
     gauge wallet_trace_sampled_ratio;
     /// Time that the last rendering of `/metrics` took.
     gauge wallet_metrics_render_duration_seconds;
@@ -355,9 +364,9 @@ metrics! {
     gauge tokio_workers_count {runtime};
     /// Tasks that are alive, by runtime.
     gauge tokio_live_tasks_count {runtime};
-    /// Tasks that wait for any worker, by runtime.
+    /// Tasks that wait for any worker thread, by runtime.
     gauge tokio_global_queue_depth {runtime};
-    /// Share of time that the workers were busy since the last rendering, by runtime.
+    /// Share of time that the worker threads were busy since `/metrics` was last rendered, by runtime.
     gauge tokio_workers_busy_ratio {runtime};
 }
 

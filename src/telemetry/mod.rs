@@ -46,8 +46,8 @@ use sampling::SpanBudget;
 use short_lines::{ShortFields, ShortLines};
 use span_layer::SpanLayer;
 
-/// Time that log lines are collected before they are written together. A write per line would cost more than all the
-/// rest of logging.
+/// Time for which log lines are collected before they are written together. A separate write for each line would cost
+/// more than the rest of logging.
 const WRITE_LINGER: Duration = Duration::from_millis(10);
 
 /// Logs, metrics and traces of the process. When it is dropped, buffered log lines and spans are flushed.

@@ -10,7 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::trace_context::set_sample_share;
 
-/// Interval between two changes of the share. When a burst begins, all its spans are exported until the next change.
+/// Interval at which the share of sampled traces is adjusted. When a burst of spans begins, the share stays unchanged
+/// until the next adjustment.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Counts the spans of sampled traces. If there are too many per second, lowers the share of traces that are sampled.
@@ -42,7 +43,8 @@ impl SpanBudget {
         self.0.spans.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Starts a task that adjusts the share to the rate of spans at every interval, until the exporter's runtime ends.
+    /// Starts a task that regularly adjusts the share of sampled traces to the rate of spans, until the exporter's
+    /// runtime ends.
     #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of the exporter")]
     pub(super) fn start(self) {
         tokio::spawn(self.adjust());
@@ -65,8 +67,8 @@ impl SpanBudget {
     }
 }
 
-/// Returns the share of traces for the next interval: the share that would have produced `spans_max` spans per second,
-/// given that `share` produced `spans` within `time`.
+/// Returns the share of traces to sample in the next interval: the share that would have produced `spans_max` spans per
+/// second, given that `share` produced `spans` within `time`, but at most `share_max`.
 fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     let spans = spans as f64;
@@ -78,7 +80,7 @@ fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max:
 mod tests {
     use super::*;
 
-    /// Returns the share that follows a second with this many spans.
+    /// Returns the next share after a second in which `share` produced `spans` spans.
     fn after(share: f64, share_max: f64, spans: u64) -> f64 {
         next_share(share, share_max, spans, Duration::from_secs(1), 1_000.0)
     }

@@ -11,10 +11,10 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Formats events as these short lines.
+/// Formats log events as short lines.
 pub(super) struct ShortLines;
 
-/// Formats the fields of a span that the log lines within the span show: the caller and the trace id.
+/// Formats the fields of a span that short log lines show: the caller and the trace id.
 pub(super) struct ShortFields;
 
 /// Event fields that short lines omit, because they are only for programs that read the log.
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// Returns the name of the level, in the color that is usual for it.
+/// Returns the name of a log level, in its usual color.
 fn colored(level: Level, has_colors: bool) -> String {
     let color = match level {
         Level::ERROR => 31,

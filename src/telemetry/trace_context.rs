@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// A trace is sampled if the number in the last bits of its id is below this threshold. The threshold is 0 until
-/// [`set_sample_share`] is called, so nothing is sampled before.
+/// [`set_sample_share`] is called, so no trace is sampled before that call.
 static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Number of bits at the end of a trace id that are random in every program. Earlier bits may be the version of a UUID.
+/// Number of bits at the end of a trace id that are random in every program. Earlier bits may contain the version of a
+/// UUID.
 const RANDOM_BITS: u32 = 56;
 
 /// Bytes that mark a trace id that this program or nginx has generated: a UUID of version 8, with these bytes before
@@ -23,10 +24,10 @@ const MARK_POSITION: usize = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: [u8; 16],
-    /// The span that caused this span. It belongs to the client or to an earlier request.
+    /// The span that caused this span, such as a span of the client or of an earlier request.
     pub parent_span_id: Option<[u8; 8]>,
     pub span_id: [u8; 8],
-    /// Whether the client permits that the trace is recorded.
+    /// Whether the client permits recording of the trace.
     pub sampled: bool,
 }
 

@@ -1,11 +1,12 @@
 //! Throttling of attempts, such as logins: by account, by address, or by both together.
 //!
-//! An attempt is counted before its password or key is checked, so many concurrent attempts gain nothing over
-//! sequential attempts. [`record_success`] takes a successful attempt back. After several failures each further attempt
-//! has to wait, twice as long each time, and counted attempts expire gradually. The limit for an account and address
-//! together stops a client that guesses the password of that account. The wider limits, for an account or an address
-//! alone, stop guesses from many addresses or at many accounts. They are higher, so that they do not stop an honest
-//! user behind the same address.
+//! Each attempt is counted before its password or key is checked, so an attacker gains nothing by making many attempts
+//! at once. [`record_success`] subtracts a successful attempt again. After several failures, each further attempt has
+//! to wait twice as long as the previous attempt. Counted attempts expire gradually.
+//!
+//! The limit for an account and an address together stops a client that guesses the password of the account. The limits
+//! for an account alone and for an address alone stop guesses from many addresses or at many accounts. These two limits
+//! are higher, so that they do not stop honest users that share an address with an attacker.
 
 mod sql;
 
@@ -19,11 +20,11 @@ use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Time in which as many counted attempts expire as a limit allows without a wait. Attempts expire one by one at a
-/// constant rate.
+/// Time after which all counted attempts have expired, if their number is [`AttemptLimit::free`]. Attempts expire one
+/// by one, at a constant rate.
 pub const EXPIRY: Duration = Duration::from_hours(1);
 
-/// Wait after the first attempt that is not free; it doubles with each further attempt.
+/// Wait before the first attempt that is not free. The wait doubles before each further attempt.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Longest wait between two attempts.
@@ -39,7 +40,7 @@ pub enum OnSuccess {
     TakeBack,
 }
 
-/// A limit on attempts, for example on logins to an account, that an attempt is counted against.
+/// A limit on attempts, for example on logins to an account.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimit {
     pub key: Uuid,
@@ -60,7 +61,8 @@ pub fn network(address: IpAddr) -> String {
     client_network(address).to_string()
 }
 
-/// Counts an attempt against every limit, or returns an error if the client has to wait because of any of them.
+/// Counts an attempt against each of the limits. If the client has to wait because of any limit, counts nothing and
+/// returns an error with the remaining wait.
 pub async fn count_attempt(
     db: &Database,
     limits: &[AttemptLimit],
@@ -95,7 +97,7 @@ pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()>
     if wait.is_zero() { Ok(()) } else { Err(Error::TooManyRequests { wait }) }
 }
 
-/// Resets each limit or subtracts the successful attempt from it, as the limit demands.
+/// Resets each limit or subtracts the successful attempt from it, as [`AttemptLimit::on_success`] says.
 pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("throttle.record_success").await?;
     for AttemptLimit { key, on_success, .. } in limits {

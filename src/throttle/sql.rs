@@ -1,4 +1,4 @@
-//! Statements of the throttle.
+//! SQL statements that count attempts for the throttle.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::NextAttempt;
 use crate::error::Result;
 
-/// Counts an attempt against a limit. Returns `None`, and does not count, if the attempt has to wait.
+/// Counts an attempt against a limit. If the attempt has to wait, counts nothing and returns `None`.
 pub(super) async fn count_attempt(
     db: &mut PgConnection,
     key: Uuid,

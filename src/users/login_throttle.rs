@@ -6,8 +6,8 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// Returns the limits on attempts to log in. Attempts with the user name and attempts with the e-mail address of the
-/// same user count together, in upper or lower case.
+/// Returns the limits on attempts to log in. Attempts with the user name and with the e-mail address of the same user
+/// count together, regardless of upper and lower case.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,

@@ -1,8 +1,8 @@
 //! Users: people that sign in with a password and then use a token.
 //!
 //! A token names a session, which is a row in the database. A logout deletes the session, and a new password deletes
-//! the other sessions of the user. Every process looks up the session for each request, so both take effect at once and
-//! everywhere.
+//! the other sessions of the user. Every process looks up the session for each request, so a logout or a new password
+//! takes effect at once in all processes.
 
 pub mod cli;
 pub mod http;
@@ -65,26 +65,26 @@ pub struct UsersArgs {
     /// Passwords that are accepted: any of 8 to 128 characters, or only uncommon ones [default: any with open access, else uncommon].
     #[arg(long, env = "REVWALLET_PASSWORD_POLICY", global = true, value_enum)]
     pub password_policy: Option<PasswordPolicy>,
-    /// Registrations from one address before further ones have to wait.
+    /// Number of registrations from one address after which further registrations have to wait.
     #[arg(long, env = "REVWALLET_REGISTRATIONS_MAX", global = true, default_value_t = 60, value_parser = clap::value_parser!(i32).range(1..))]
     pub registrations_max: i32,
 }
 
-/// Cost of password hashes. A cheaper hash is replaced when its user signs in.
+/// Cost of password hashes. A stored hash that costs less is replaced when its user signs in.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Users")]
 pub struct PasswordArgs {
     /// Memory of a password hash, in KiB.
     #[arg(long, env = "REVWALLET_PASSWORD_MEMORY", global = true, default_value_t = 19_456, value_parser = clap::value_parser!(u32).range(8..=4_194_304))]
     pub password_memory: u32,
-    /// Passes over the memory of a password hash.
+    /// Number of passes over the memory of a password hash.
     #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub password_passes: u32,
     /// Maximum number of password hashes that are computed at once, each on a core of its own [default: half of the
     /// cores].
     #[arg(long, env = "REVWALLET_PASSWORD_HASHES_MAX", global = true, value_parser = settings::count())]
     pub password_hashes_max: Option<usize>,
-    /// Maximum number of requests that wait for a password hash; further ones get 503.
+    /// Maximum number of requests that wait for a password hash; further requests get the status 503.
     #[arg(long, env = "REVWALLET_PASSWORD_WAITING_MAX", global = true, default_value_t = 256, value_parser = settings::count())]
     pub password_waiting_max: usize,
 }
@@ -176,7 +176,7 @@ impl Users {
                 let cause = format!("{:#}", error.into_cause());
                 tracing::warn!(
                     error.message = cause,
-                    "deletion of expired sessions failed; retrying in ten minutes"
+                    "could not delete expired sessions or count signed-in users; retrying in ten minutes"
                 );
             }
         }
@@ -221,8 +221,8 @@ impl Users {
         found.ok_or(Error::UserNotFound)
     }
 
-    /// Returns the lowest age that an update of this user may set: the minimum age, unless the user has registered
-    /// without an age.
+    /// Returns the lowest age that an update of this user may set: the setting `--age-min`, or zero if the profile has
+    /// no age yet.
     pub async fn age_min_for_update(&self, caller: &Caller, id: UserId) -> Result<i16> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let has_age = self.find(id).await?.profile.age.is_some();

@@ -33,7 +33,7 @@ pub(super) struct Hasher {
 pub(super) enum PasswordVerdict {
     Wrong,
     Right,
-    /// Right. Contains a new hash to store, because the old hash is weaker than the settings require.
+    /// The password is right, but its hash is weaker than the settings require. Contains a stronger hash to store.
     RightButWeak(String),
 }
 
@@ -65,8 +65,8 @@ impl Hasher {
         .await
     }
 
-    /// Verifies a password. Without a hash, because the user is unknown or has no password, the password counts as
-    /// wrong, but the verification takes as long as with a hash.
+    /// Verifies a password. `hash` is `None` if the user is unknown or has no password; the password then counts as
+    /// wrong, but the verification takes as long as for a known user.
     pub(super) async fn verify(
         &self,
         password: &Secret,
@@ -126,7 +126,7 @@ fn is_strong(params: &Params, required: &Params) -> bool {
 struct QueueSlot<'a>(&'a Hasher);
 
 impl<'a> QueueSlot<'a> {
-    /// Takes a place in the queue. Returns `None` if the queue is so long that the response would come too late.
+    /// Joins the queue. Returns `None` if the queue is full.
     fn new(hasher: &'a Hasher) -> Option<Self> {
         let before = hasher.waiting.fetch_add(1, Ordering::Relaxed);
         let slot = Self(hasher);

@@ -9,13 +9,14 @@ const LENGTH_MAX: usize = 128;
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Maximum number of words and sequences in a password that counts as common. Digits and signs do not count.
+/// Maximum number of words and sequences in a password that counts as common. Digits and symbols are ignored.
 const PARTS_MAX: usize = 2;
 
-/// Minimum length of a password that consists of digits, in characters.
+/// Minimum length of a password that is a number or a date, in characters.
 const NUMBER_MIN: usize = 12;
 
-/// Length to which many systems truncate passwords, so that published lists contain truncated words.
+/// Length to which many systems truncate passwords, in characters. A word that is truncated to this length counts as a
+/// common word.
 const CUT_LENGTH: usize = 8;
 
 /// Minimum length of a word or sequence that is recognized in a password, in characters.
@@ -82,8 +83,8 @@ fn is_number(text: &[char]) -> bool {
     text.len() < NUMBER_MIN && (others.len() <= 1 || is_separated)
 }
 
-/// Whether a text consists of at most [`PARTS_MAX`] words and sequences. Digits and signs around and between words do
-/// not count.
+/// Whether a text consists of at most [`PARTS_MAX`] words and sequences. Digits and symbols around and between words
+/// are ignored.
 fn is_composed(text: &[char]) -> bool {
     let has_letters = text.iter().any(|c| c.is_alphabetic());
     // The minimum number of words and sequences that make up each prefix of the text.
@@ -117,13 +118,13 @@ fn is_word(text: &str) -> bool {
     }
 }
 
-/// Returns a text without the digits and signs at its beginning and end.
+/// Returns a text without the digits and symbols at its beginning and end.
 fn bare(text: &str) -> &str {
     let trimmed = text.trim_matches(|c: char| !c.is_alphabetic());
     if trimmed.is_empty() { text } else { trimmed }
 }
 
-/// Returns the letter that a digit or a sign often replaces in passwords, such as `a` for `@`.
+/// Returns the letter that a digit or a symbol often replaces in passwords, such as `a` for `@`.
 fn plain_letter(c: char) -> char {
     match c {
         '0' => 'o',

@@ -22,7 +22,7 @@ pub struct Profile {
     pub age: Option<i16>,
 }
 
-/// Changes to a profile. Absent members stay unchanged.
+/// Changes to a profile. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ProfileChanges {
     pub username: Option<String>,

@@ -73,8 +73,8 @@ impl Users {
         Ok(Registered { id, replayed: false })
     }
 
-    /// Returns the user that an earlier request with this key has created, or an error if that request had another
-    /// profile or password.
+    /// Returns the user that an earlier request with this idempotency key has created, or an error if that request had
+    /// another profile or password.
     async fn find_replay(
         &self,
         key: Option<HashedKey>,

@@ -153,8 +153,8 @@ impl Users {
     }
 }
 
-/// Returns the id under which the session of a token is stored. It is a hash, so that a copy of the database does not
-/// contain the ids of tokens.
+/// Returns the id under which the session of a token is stored. The id is a hash, so that a leaked copy of the database
+/// does not reveal the ids of tokens.
 fn session_id(jti: Uuid) -> Uuid {
     digest(&["session", &jti.to_string()])
 }

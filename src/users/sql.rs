@@ -110,7 +110,7 @@ pub(super) async fn credentials(
     Ok(row.fetch_optional(db).await?.map(|row| (UserId(row.id), row.password_hash)))
 }
 
-/// Replaces a password hash if it is unchanged since it was verified. Returns whether it was replaced.
+/// Replaces the password hash `old`, unless a concurrent request has changed it. Returns whether the hash was replaced.
 pub(super) async fn replace_hash(
     db: &mut PgConnection,
     id: UserId,
@@ -181,7 +181,7 @@ pub(super) async fn set_role(
     Ok(id.fetch_optional(db).await?.map(UserId))
 }
 
-/// Inserts a session, unless the password has changed since it was verified. Returns whether it was inserted.
+/// Inserts a session, unless the password has changed since it was verified. Returns whether the session was inserted.
 pub(super) async fn begin_session(
     db: &mut PgConnection,
     id: Uuid,
@@ -256,7 +256,7 @@ pub(super) async fn count_signed_in(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// Deletes expired sessions and expired counts of attempts, except counts whose row a concurrent attempt has locked.
+/// Deletes expired sessions and expired counts of attempts. Skips counts that a concurrent attempt has locked.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;
     let age = attempts_age_max.as_secs_f64();
@@ -284,7 +284,7 @@ pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, Strin
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.kid, row.secret)).collect())
 }
 
-/// Adds a key that signs new tokens. The previous keys stay valid until the end of the overlap.
+/// Adds a key that signs new tokens. The previous keys stay valid for the time `overlap`.
 pub(super) async fn add_jwt_key(
     db: &mut PgConnection,
     kid: &str,

@@ -21,7 +21,7 @@ use crate::error::{CredentialFault, Error, Result};
 use crate::ids::UserId;
 use crate::secret::{self, Secret};
 
-/// The only algorithm that is supported.
+/// The only signature algorithm that is supported.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 
 /// Value of the claim `iss`.
@@ -42,7 +42,7 @@ pub(super) struct Claims {
     iss: String,
     /// Id of the user.
     pub(super) sub: String,
-    /// Id of the token. The id of the session is a hash of it.
+    /// Id of the token. The id of the session is a hash of this id.
     pub(super) jti: Uuid,
     iat: i64,
     exp: i64,
@@ -69,8 +69,8 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Loads the keys. `given` are the secrets in the settings, of which the first signs new tokens. Without secrets in
-    /// the settings, the keys are in the database.
+    /// Loads the keys. `given` contains the secrets in the settings; the first secret signs new tokens. Without secrets
+    /// in the settings, the keys come from the database.
     pub(super) async fn open(
         db: &Database,
         given: &[Secret],
@@ -192,7 +192,7 @@ fn kid_of(secret: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(&named.hash()[..6])
 }
 
-/// HMAC-SHA256 by `ring`, the library that TLS uses as well.
+/// HMAC-SHA256 from the library `ring`, which TLS uses as well.
 struct Hs256(hmac::Key);
 
 static PROVIDER: CryptoProvider = CryptoProvider {

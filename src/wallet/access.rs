@@ -1,7 +1,8 @@
 //! Access to wallets: the `require_...` check that each operation on a wallet begins with.
 //!
 //! A wallet that belongs to a user is accessible to that user and to callers with the required scope. A wallet that
-//! belongs to no user is accessible to every caller if access is open, otherwise only to callers with the scope.
+//! belongs to no user is accessible to every caller if access is open (`REVWALLET_ACCESS`), otherwise only to callers
+//! with the scope.
 
 use super::WalletRecord;
 use super::main_wallet::Player;
@@ -23,8 +24,8 @@ pub enum Visibility {
 }
 
 impl Caller {
-    /// Whether the caller needs no scope for a wallet of this user: it is the caller's own wallet, or a wallet of no
-    /// user while access is open.
+    /// Whether the caller may use a wallet of this user without a scope: either the user is the caller, or the wallet
+    /// belongs to no user and access is open.
     fn owns(&self, user: Option<UserId>) -> bool {
         match user {
             None => self.policy().access == Access::Open,
@@ -42,8 +43,8 @@ impl Caller {
         if self.owns(wallet.user) { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Returns an error unless the caller may unfreeze the wallet. The user that owns a wallet needs `wallet:write`,
-    /// because an operator may have frozen the wallet.
+    /// Returns an error unless the caller may unfreeze the wallet. Even the user that owns the wallet needs the scope
+    /// `wallet:write`, because an operator may have frozen the wallet.
     pub fn require_unfreeze(&self, wallet: &WalletRecord) -> Result<()> {
         match wallet.user {
             None => self.require_spend(wallet),
@@ -51,15 +52,16 @@ impl Caller {
         }
     }
 
-    /// Returns an error unless the caller may create money in the wallet by a deposit. A caller without `wallet:write`
-    /// must own the wallet, and self-service funding must be on.
+    /// Returns an error unless the caller may deposit into the wallet, which creates money. For a caller without the
+    /// scope `wallet:write`, self-service funding must be on, and the wallet must belong to the caller or, if access is
+    /// open, to no user.
     pub fn require_fund(&self, wallet: &WalletRecord) -> Result<()> {
         let self_service = self.policy().self_service_funding && self.owns(wallet.user);
         if self_service { Ok(()) } else { self.require_scope(Scope::WalletWrite) }
     }
 
-    /// Returns the user that a new wallet will belong to, or an error unless the caller may open a wallet with this
-    /// initial balance and for this user.
+    /// Returns the user that a new wallet will belong to. Returns an error if the caller may not open a wallet for this
+    /// user or with this initial balance.
     pub fn require_open(
         &self,
         initial: Option<Minor>,
@@ -111,8 +113,8 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Returns an error unless the caller may create money for a player by a deposit. Otherwise returns whether an
-    /// unknown player id may become a guest.
+    /// Returns an error unless the caller may deposit for a player, which creates money. Otherwise, returns whether the
+    /// deposit may create a guest if the player id is unknown.
     pub fn require_fund_player(&self, player: Option<Player>) -> Result<bool> {
         let is_self_service = self.policy().self_service_funding
             && (self.is_player(player) || self.acts_as_guest(player));
@@ -123,12 +125,13 @@ impl Caller {
         Ok(self.policy().access == Access::Open)
     }
 
-    /// Whether the player may receive money: a guest only if access is open.
+    /// Whether the player may receive money. A guest may do so only if access is open.
     pub fn may_pay(&self, player: Player) -> bool {
         player != Player::Guest || self.policy().access == Access::Open
     }
 
-    /// Returns an error if the player is a guest and access is closed. Such a guest was created while access was open.
+    /// Returns an error if the player is a guest and access is closed. A guest can exist then, because access may have
+    /// been open earlier.
     fn require_holder(&self, player: Option<Player>) -> Result<()> {
         match player {
             Some(Player::Guest) if self.policy().access == Access::Closed => {

@@ -1,4 +1,4 @@
-//! Deposits and withdrawals: money enters from outside and leaves again.
+//! Deposits and withdrawals: movements of money between a wallet and the outside world.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl Wallets {
     }
 }
 
-/// Returns the movement of a deposit: from the outside to the account.
+/// Returns the ledger action of a deposit, which moves money from the outside world to the account.
 pub(super) fn deposit_to(account: AccountId, currency: Currency, amount: Minor) -> Action {
     let debit = AccountId::system(SystemRole::World, currency);
     Action::Move { kind: TransferKind::Deposit, debit, credit: account, amount }

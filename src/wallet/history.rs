@@ -43,7 +43,7 @@ impl Wallets {
         Ok((record, read::history(&mut db, id.into(), range).await?))
     }
 
-    /// Returns the statement of a wallet between two moments, whose entries are not read yet.
+    /// Returns the statement of a wallet between two moments. Its entries are read later, page by page.
     pub async fn statement(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! Wallets: accounts of the ledger with an owner, and the operations on them.
+//! Wallets: ledger accounts that have an owner, and the operations on them.
 //!
 //! Every operation takes the caller and begins with a permission check (`require_...`, in [`access`]), because HTTP
 //! handlers, gRPC services and other modules all call the same operations.
@@ -65,15 +65,15 @@ const RECORDS_MAX: usize = 200_000;
 /// Maximum number of main wallets that are cached, some 100 bytes each.
 const MAIN_WALLETS_MAX: usize = 100_000;
 
-/// Maximum number of open holds that are cached, some 200 bytes each. A cached hold has the state after its last
-/// change.
+/// Maximum number of open holds that are cached, some 200 bytes each. A cached hold is outdated if another process has
+/// changed it since.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
 /// Settings of wallets.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Wallets")]
 pub struct WalletArgs {
-    /// Currency of requests that name none, under `/api/wallet` and over gRPC.
+    /// Currency of requests under `/api/wallet` and over gRPC that name no currency.
     #[arg(long, env = "REVWALLET_DEFAULT_CURRENCY", global = true, default_value = "EUR")]
     pub default_currency: String,
 }
@@ -117,7 +117,7 @@ pub struct NewWallet<'a> {
     pub owner: &'a str,
     pub currency: Currency,
     pub initial: Option<Minor>,
-    /// The user that will own the wallet; if absent, the signed-in caller, if any.
+    /// The user that will own the wallet. If absent, the signed-in caller will own it, if any.
     pub user: Option<UserId>,
 }
 
@@ -131,10 +131,10 @@ pub struct WalletsParts {
     currencies: Currencies,
     records: Cache<WalletId, Arc<WalletRecord>>,
     open_holds: Cache<HoldId, Hold>,
-    /// Main wallets, by the hash of player and currency.
+    /// Cached main wallets. The key is the hash of the player id and the currency.
     main_wallets: Cache<Uuid, MainWallet>,
     default_currency: Currency,
-    /// URL of Grafana, or its path on the host of the wallet page, for links to traces.
+    /// URL of Grafana for links to traces, or its path on the host that serves the wallet page.
     grafana_url: Option<String>,
     metrics: Arc<Metrics>,
     locks: StripedLock,
@@ -157,8 +157,8 @@ pub struct RequestMeta<'a> {
 }
 
 impl RequestMeta<'_> {
-    /// Creates a posting with the request's idempotency key. `content` is the request after parsing, so that `100` and
-    /// `"100.00"` count as the same content.
+    /// Creates a posting with the request's idempotency key. `content` is the parsed request, so that a repeated
+    /// request may write `"100.00"` instead of `100`.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
@@ -207,18 +207,20 @@ impl Wallets {
         &self.currencies
     }
 
-    /// URL of Grafana, or its path on the host of the wallet page, if it is set.
+    /// Returns the URL of Grafana, or its path on the host that serves the wallet page; `None` if it is not set.
     pub fn grafana_url(&self) -> Option<&str> {
         self.grafana_url.as_deref()
     }
 
-    /// Reserves and returns the id of a new wallet. Consecutive wallets are in different books.
+    /// Reserves and returns the id of a new wallet. Consecutive ids belong to different books of the ledger, so that
+    /// the wallets are spread evenly over the books.
     async fn next_id(&self) -> Result<WalletId> {
         let number = sql::next_number(&mut *self.db.acquire("wallet.next_id").await?).await?;
         Ok(WalletId(self.ledger.spread(number).0))
     }
 
-    /// Opens a wallet. An initial deposit is part of the same posting, so that neither takes effect without the other.
+    /// Opens a wallet. An initial deposit is part of the posting that opens the wallet, so both take effect or neither
+    /// does.
     pub async fn open(&self, new: NewWallet<'_>, meta: RequestMeta<'_>) -> Result<Wallet> {
         let NewWallet { owner, currency, initial, user: holder } = new;
         let user = meta.caller.require_open(initial, holder)?;

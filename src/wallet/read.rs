@@ -17,24 +17,24 @@ use crate::ledger::read;
 
 pub use super::sql::WalletFilter;
 
-/// A wallet with its balance, now or at a moment.
+/// A wallet with its current balance, or with its balance at a past moment.
 #[derive(Debug, Clone)]
 pub struct WalletBalance {
     pub id: WalletId,
     pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// Position in the ledger that the balance refers to, if the caller asked for a moment.
+    /// Position and moment of the balance, if the caller asked for the balance at a past moment.
     pub as_of: Option<AsOf>,
 }
 
-/// A position in the ledger, and its moment.
+/// Position in the ledger and moment of a past balance.
 #[derive(Debug, Clone, Copy)]
 pub struct AsOf {
-    /// The last transfer that the balance includes.
+    /// Sequence number of the last transfer that the balance includes.
     pub seq: i64,
-    /// Moment of the balance: the requested moment, or an earlier moment if transfers from before the requested moment
-    /// may still be committed.
+    /// Moment of the balance. It is earlier than the requested moment if transfers from before the requested moment may
+    /// still be committed.
     pub at: OffsetDateTime,
 }
 
@@ -48,7 +48,7 @@ impl WalletBalance {
     }
 }
 
-/// Data of a wallet that lists of wallets leave out.
+/// Data of a wallet that is omitted in lists of wallets.
 #[derive(Debug)]
 pub struct WalletDetail {
     pub state: AccountState,
@@ -59,7 +59,7 @@ pub struct WalletDetail {
 }
 
 impl Wallets {
-    /// Returns the record of a wallet, or an error unless the caller may see the wallet.
+    /// Returns the record of a wallet, or an error if the caller may not see the wallet.
     pub async fn visible_record(&self, caller: &Caller, id: WalletId) -> Result<Arc<WalletRecord>> {
         let record = self.record(id).await?;
         caller.require_read(&record)?;
@@ -98,11 +98,11 @@ impl Wallets {
         self.find_detail(id).await
     }
 
-    /// Returns the newest moment up to which the history of a wallet is final: no transfer from before it can still be
-    /// committed.
+    /// Returns the latest moment up to which the history of a wallet is final: no transfer from before that moment can
+    /// still be committed.
     ///
-    /// A caller must read it before taking the snapshot for the response, because an earlier snapshot may lack a batch
-    /// from before this moment.
+    /// A caller must call this before it takes the snapshot for the response, because a snapshot that was taken before
+    /// may lack transfers from before the returned moment.
     pub(super) async fn settled_until(&self, id: WalletId) -> Result<OffsetDateTime> {
         read::settled_until(&mut *self.db.acquire("wallet.settled").await?, id.into()).await
     }
@@ -159,7 +159,8 @@ impl Wallets {
     }
 }
 
-/// Reads the current balance of a wallet, and notes the position in the ledger of this read for the response.
+/// Returns the current balance of a wallet. Also notes at which position in the ledger it was read, because the
+/// response carries this position.
 async fn current_balance(
     db: &mut PgConnection,
     id: WalletId,

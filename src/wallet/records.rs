@@ -1,4 +1,4 @@
-//! Wallet records: the part of a wallet that never changes, cached.
+//! Wallet records: the data of a wallet that never changes, and its cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::ids::{UserId, WalletId};
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 
-/// The part of a wallet that never changes.
+/// The data of a wallet that never changes.
 #[derive(Debug)]
 pub struct WalletRecord {
     pub currency: Currency,
@@ -19,7 +19,7 @@ pub struct WalletRecord {
     pub user: Option<UserId>,
 }
 
-/// Returns the account of a wallet, which has the same number as its id.
+/// Converts the id of a wallet into the id of its ledger account. Both ids are the same number.
 impl From<WalletId> for AccountId {
     fn from(id: WalletId) -> Self {
         Self(id.0)
@@ -44,7 +44,7 @@ impl Wallets {
         Ok(record)
     }
 
-    /// Returns the records of these wallets, without wallets that do not exist.
+    /// Returns the records of these wallets. Omits wallets that do not exist.
     pub(crate) async fn find_records(
         &self,
         ids: impl Iterator<Item = WalletId>,

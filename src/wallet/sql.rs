@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 
-/// Companion that inserts a wallet's row in the same transaction that opens its account.
+/// Companion (a statement in the transaction of a posting) that inserts the row of a wallet when its ledger account is
+/// opened.
 pub(super) static OPENED: CompanionKind = CompanionKind {
     name: "wallet.opened",
     sql: "
@@ -49,7 +50,7 @@ pub(super) async fn find(db: &mut PgConnection, id: WalletId) -> Result<Option<W
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns the rows of these wallets, without wallets that do not exist.
+/// Returns the rows of these wallets. Omits wallets that do not exist.
 pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<WalletRow>> {
     let rows = sqlx::query_as!(
         WalletRow,
@@ -59,7 +60,7 @@ pub(super) async fn find_many(db: &mut PgConnection, ids: &[i64]) -> Result<Vec<
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Columns of a wallet that lists of wallets leave out.
+/// Columns of a wallet that are omitted in lists of wallets.
 pub(super) struct DetailRow {
     pub created_at: OffsetDateTime,
     pub closed_at: Option<OffsetDateTime>,
@@ -84,13 +85,13 @@ pub(super) struct WalletRow {
     pub app_user: Option<UserId>,
 }
 
-/// Filter and page of a list of wallets.
+/// Filter for a list of wallets, and the page to return.
 #[derive(Debug, Clone, Copy)]
 pub struct WalletFilter<'a> {
     pub owner: Option<&'a str>,
     pub currency: Option<&'a str>,
     pub include_closed: bool,
-    /// Only wallets with a greater id.
+    /// Only wallets with an id above this id are returned.
     pub after: i64,
     pub limit: i64,
 }
@@ -185,7 +186,8 @@ pub(super) async fn list_visible(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns a page of the wallets in one currency, by id. Contains only those that a caller without `wallet:read` may see.
+/// Returns a page of the wallets in a currency, in the order of their ids. Omits wallets that a caller without
+/// `wallet:read` may not see.
 pub(super) async fn list_visible_of_currency(
     db: &mut PgConnection,
     currency: &str,

@@ -8,8 +8,8 @@ use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Content security policy of the pages: the browser may load everything only from this server, and runs no inline
-/// script or style.
+/// Content security policy of the pages: the browser loads files only from this server, and runs no inline scripts or
+/// styles.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -17,7 +17,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Files of the pages: URL path, content type, content.
+/// Files of the pages, each with its URL path, content type and content.
 const FILES: [(&str, &str, &str); 30] = [
     ("/", HTML, include_str!("wallets.html")),
     ("/live", HTML, include_str!("live.html")),
@@ -68,7 +68,7 @@ pub fn page(title: &str, article: &str) -> String {
     )
 }
 
-/// Returns a file. The browser caches it, and asks before each use whether it has changed.
+/// Returns a file for the browser to cache. Before each use, the browser asks whether the file has changed.
 fn file(headers: &HeaderMap, content_type: &'static str, body: &'static str) -> Response {
     let digest = Sha256::digest(body.as_bytes());
     let tag = digest[..8].iter().fold(String::from("\""), |mut tag, byte| {

@@ -1,5 +1,5 @@
-//! The delivery job: sends the pending deliveries of a subject (a wallet or a user) to a webhook, in order, until there
-//! is none left or an attempt fails.
+//! The delivery job: sends the pending deliveries of a subject (a wallet or a user) to a webhook, in order, until none
+//! is left or an attempt fails.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use crate::ids::WebhookId;
 use crate::jobs::{self, JobAttempt};
 use crate::telemetry::{TraceContext, in_trace_if_sampled};
 
-/// Time after which a job ends and enqueues its successor, so that other jobs get a turn.
+/// Time after which a job ends and enqueues a new job for the remaining deliveries, so that other jobs can run.
 const RUN_MAX: Duration = Duration::from_secs(20);
 
-/// A job that sends the pending deliveries of a subject to a webhook.
+/// A job that sends the pending deliveries about a subject (such as a wallet) to a webhook.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeliverWebhook {
     webhook: WebhookId,
@@ -78,7 +78,7 @@ fn host_of(url: &str) -> Option<String> {
 struct SendFailure {
     /// Text that the owner of the webhook sees. It reveals nothing about the operator's network.
     error: String,
-    /// Cause for the operator, in more detail.
+    /// Detailed cause, which only the operator sees.
     cause: String,
 }
 
@@ -95,7 +95,7 @@ struct SendOutcome {
 enum NextStep {
     /// Send the next delivery in this job.
     Continue,
-    /// End this job, so that other jobs get a turn. A new job sends the remaining deliveries.
+    /// End this job, so that other jobs can run. A new job sends the remaining deliveries.
     Requeue,
     /// End this job with an error, so that the job queue repeats it after its backoff.
     Retry { cause: String },
@@ -152,8 +152,8 @@ impl Webhooks {
         }
     }
 
-    /// Ends this run of the job and enqueues another after a delay, so that waiting does not occupy a worker. This run
-    /// does not count as an attempt.
+    /// Ends this run of the job and enqueues another run after a delay, so that waiting does not occupy a worker. This
+    /// run does not count as an attempt.
     async fn defer(
         &self,
         db: &mut sqlx::PgConnection,
@@ -207,7 +207,7 @@ impl Webhooks {
     }
 
     /// Pauses a webhook whose receiver did not respond promptly. `timeouts` is the number of consecutive timeouts
-    /// before this.
+    /// before this attempt.
     async fn pause(
         &self,
         db: &mut sqlx::PgConnection,

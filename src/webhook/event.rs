@@ -18,7 +18,7 @@ use crate::ledger::transfer::TransferKind;
 use crate::realtime::Message;
 use crate::wallet::transfer::{Note, wallet_of};
 
-/// Name of the event that a balance has crossed the threshold of an alert.
+/// Name of the event that is sent when a balance crosses the threshold of an alert.
 pub(super) const ALERT_CROSSED: &str = "alert.crossed";
 
 /// Every event that a webhook can subscribe to. `*` stands for all of them.
@@ -121,7 +121,7 @@ pub(super) struct WalletEventData<'a> {
     metadata: Option<Box<RawValue>>,
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
-    /// The crossed alert, in the event `alert.crossed`.
+    /// The alert whose threshold was crossed. It is present only in the event `alert.crossed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     alert: Option<CrossedAlert>,
 }

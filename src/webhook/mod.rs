@@ -1,16 +1,16 @@
 //! Webhooks: signed POST requests that inform a receiver about events, in order, and are retried for a day.
 //!
-//! When transfers are committed, durable readers of the ledger insert deliveries ([`fan_out`]). Jobs send them
-//! ([`deliver`]).
+//! Background tasks read the committed transfers and published events, and insert deliveries ([`fan_out`]). Jobs send
+//! the deliveries ([`deliver`]).
 //!
 //! | effect of a receiver that is down or slow | bounded by |
 //! |---|---|
 //! | delays other webhooks of its owner | the few queues of the webhook ([`queue`]) |
-//! | delays other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
-//! | keeps timing out | a pause that doubles each time ([`pause`]) |
+//! | delays webhooks of other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
+//! | occupies workers until its requests time out | a pause that doubles with each timeout ([`pause`]) |
 //!
-//! A webhook works only while its owner exists: after the owner's API key is revoked, its deliveries are neither
-//! recorded nor sent.
+//! A webhook works only while its owner exists. For example, after the API key that owns a webhook is revoked,
+//! deliveries to the webhook are neither recorded nor sent.
 
 mod alert;
 mod deliver;
@@ -92,13 +92,13 @@ pub struct WebhooksParts {
     slots: slots::Slots,
 }
 
-/// A webhook, in the form in which its owner sees it.
+/// A webhook as its owner sees it.
 #[derive(Debug)]
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
     pub events: Vec<String>,
-    /// The signing secret. It is present only in the response that creates or rotates it.
+    /// The signing secret. It is present only in the response to a request that creates or rotates it.
     pub secret: Option<String>,
     pub created_at: OffsetDateTime,
     pub replayed: bool,
@@ -112,15 +112,16 @@ impl From<sql::WebhookRow> for Webhook {
 }
 
 impl Webhook {
-    /// Returns the webhook for the response that creates it, or for a repetition of that response. After a rotation,
-    /// the response omits the secret, because the first secret is no longer valid.
+    /// Returns the webhook for the response to the request that creates it, or to a repetition of that request. If the
+    /// secret has been rotated since, the response omits it, because the first secret is no longer valid.
     fn created(row: sql::WebhookRow, replayed: bool) -> Self {
         let secret = row.rotated_at.is_none().then(|| row.secret.clone());
         Self { secret, replayed, ..Self::from(row) }
     }
 }
 
-/// Returns the caller that a webhook must belong to, or `None` for an admin, which may see and delete every webhook.
+/// Returns the name of the caller, which may use only its own webhooks; `None` for an admin, which may see and delete
+/// every webhook.
 fn required_owner(caller: &Caller) -> Option<&str> {
     (!caller.has_scope(Scope::Admin)).then(|| caller.name())
 }
@@ -212,7 +213,8 @@ impl Webhooks {
         row.map(Webhook::from).ok_or(Error::NotFound("webhook"))
     }
 
-    /// Returns the deliveries of a webhook whose ids are below `before`, newest first.
+    /// Returns a page of the deliveries of a webhook, newest first. Only deliveries with an id below `before` are
+    /// returned.
     pub async fn deliveries(
         &self,
         id: WebhookId,
@@ -252,7 +254,7 @@ impl Webhooks {
         Ok(Webhook { secret, replayed: !is_rotated, ..Webhook::from(row) })
     }
 
-    /// Sends a delivery again, or all deliveries since a moment. Returns the number of these deliveries.
+    /// Sends a delivery again, or the deliveries since a moment. Returns how many deliveries are sent again.
     pub async fn replay(
         &self,
         id: WebhookId,

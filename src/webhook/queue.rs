@@ -45,7 +45,7 @@ impl Subject {
     }
 }
 
-/// The job that sends the pending deliveries of a subject to a webhook.
+/// The job that sends the pending deliveries about a subject to a webhook.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeliveryJob<'a> {
     pub webhook: WebhookId,

@@ -52,7 +52,8 @@ pub(crate) struct SignedMessage<'a> {
     pub body: &'a str,
 }
 
-/// Checks a message as its receiver does: it must be signed with this secret, and not much earlier or later than `now`.
+/// Checks a message as its receiver does: it must be signed with this secret, at most five minutes before or after
+/// `now`.
 pub(crate) fn verify(message: &SignedMessage<'_>, secret: &Secret, now: i64) -> Result<(), String> {
     let SignedMessage { id, timestamp, signatures, body } = message;
     let signed_at: i64 =

@@ -1,12 +1,12 @@
-//! Slots: limits on the number of deliveries of each owner that this process sends at the same time. The process runs
-//! up to 256 jobs at the same time.
+//! Slots, which limit how many deliveries of each owner this process sends at the same time. The process runs up to 256
+//! jobs at the same time.
 //!
 //! | the last attempt at the webhook | its owner has at most | all owners together |
 //! |---|---|---|
 //! | ended quickly | a slot for each of its queues ([`lanes`]) | all jobs |
 //! | was slow or timed out, or there was none | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
-//! If most slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the
+//! If many slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the
 //! last free slots go to owners that have none. A job that gets no slot does not wait in its worker, but is enqueued
 //! again.
 
@@ -21,19 +21,17 @@ const LANES_OF_USER: i64 = 8;
 /// anonymous callers together.
 const LANES_OF_OTHERS: i64 = 32;
 
-/// Maximum number of deliveries of an owner that run at the same time, to webhooks that did not respond promptly last
-/// time.
+/// Maximum number of simultaneous deliveries of an owner to webhooks whose last attempt did not end promptly.
 const UNPROVEN_OF_OWNER_MAX: usize = 4;
 
-/// Maximum number of deliveries of all owners that run at the same time, to webhooks that did not respond promptly last
-/// time.
+/// Maximum number of simultaneous deliveries of all owners to webhooks whose last attempt did not end promptly.
 const UNPROVEN_MAX: usize = 192;
 
-/// Number of running deliveries to webhooks that did not respond promptly from which on each owner gets only one slot
-/// for such webhooks.
+/// Number of simultaneous deliveries to webhooks whose last attempt did not end promptly. Once it is reached, each
+/// owner gets only one slot for these webhooks.
 const UNPROVEN_PRESSURE_MIN: usize = 96;
 
-/// Number of running deliveries from which on each owner gets only one slot.
+/// Number of simultaneous deliveries. Once it is reached, each owner gets only one slot.
 const PRESSURE_MIN: usize = 224;
 
 /// Shortest delay until a job that got no slot runs again.
@@ -45,10 +43,10 @@ const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 /// Longest delay until a job that got no slot runs again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners in memory at which owners without running deliveries are removed.
+/// Number of owners in memory. Once it is reached, owners without running or deferred deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
-/// Returns the number of queues of an owner. Jobs of the same queue run one after another, over all processes.
+/// Returns the number of queues of an owner. Jobs of the same queue run one after another, even in different processes.
 pub(super) fn lanes(owner: &str) -> i64 {
     if owner.starts_with("user:") { LANES_OF_USER } else { LANES_OF_OTHERS }
 }

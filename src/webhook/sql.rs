@@ -1,4 +1,4 @@
-//! SQL statements of webhooks and of the events that they subscribe to.
+//! SQL statements on webhooks and on the events that they subscribe to.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub(super) struct Subscription {
     pub id: WebhookId,
     /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Last transfer of each book when the webhook was created. The webhook receives only later transfers.
+    /// Sequence number of the last transfer in each book of the ledger when the webhook was created. The webhook
+    /// receives only later transfers.
     from_seqs: Vec<i64>,
     /// First database transaction whose events the webhook receives. All earlier transactions had ended when the
     /// webhook was created.
@@ -38,7 +39,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Whether the webhook is older than the transfer with this seq.
+    /// Whether the webhook is older than the transfer with this sequence number.
     pub(super) fn is_before(&self, seq: i64) -> bool {
         // A book without an entry was created after the webhook.
         self.from_seqs.get(index_of(book_of(seq))).is_none_or(|from| *from < seq)

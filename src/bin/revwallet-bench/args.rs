@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]
     pub revwallet: Option<PathBuf>,
-    /// Binary of another build of the server. Runs only a comparison of the two builds, and no scenario.
+    /// Binary of another build of the server; the benchmark then only compares the two builds, and runs no scenario.
     #[arg(long, conflicts_with_all = ["scenarios", "large_book"])]
     pub compare: Option<PathBuf>,
     /// Folder that receives `benchmarks.md` and `benchmarks.svg`, in addition to the printed report.
@@ -42,7 +42,7 @@ pub(crate) struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Selected scenarios in the order in which they run, without duplicates.
+    /// Returns the selected scenarios in the order in which they run, without duplicates.
     pub(crate) fn selected_scenarios(&self) -> Vec<Scenario> {
         let large_book = self.large_book.then_some(Scenario::LargeBook);
         let mut selected = Vec::new();
@@ -54,7 +54,7 @@ impl BenchArgs {
         selected
     }
 
-    /// Path of the server binary under test.
+    /// Returns the path of the server binary under test.
     pub(crate) fn server_binary(&self) -> std::io::Result<PathBuf> {
         match &self.revwallet {
             Some(path) => Ok(path.clone()),

@@ -48,7 +48,7 @@ impl BenchBook {
         Ok(book)
     }
 
-    /// Creates an empty database. The first server that uses it migrates it to the server's schema.
+    /// Creates an empty database. The first server that connects to the database creates its schema.
     pub(crate) async fn create_without_schema(
         postgres: &Embedded,
         name: &str,

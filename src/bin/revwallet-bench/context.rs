@@ -80,7 +80,7 @@ impl BenchContext {
         ServerProcess::start(&self.server_binary, book, settings).await
     }
 
-    /// Returns a monitor of these processes and of the private Postgres.
+    /// Returns a monitor of the resources that the given processes and the benchmark's own Postgres use.
     pub(crate) fn monitor(&self, processes: &[u32]) -> ResourceMonitor {
         ResourceMonitor::new(processes, &self.scratch_dir)
     }

@@ -1,7 +1,7 @@
 //! `revwallet-bench` measures throughput and latency on this machine, with Postgres called directly as the baseline.
 //!
 //! The servers, a private Postgres with durable commits, and the load generator share one machine.
-//! Machines differ, and their speed drifts, so ratios count more than rates, and alternatives run in alternation.
+//! Machines differ, and their speed drifts, so ratios matter more than rates, and compared alternatives take turns.
 //! Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is measured.
 //!
 //! After each scenario, the benchmark verifies the whole ledger, and compares it with the deposits that the server
@@ -31,11 +31,11 @@ use tracing_subscriber::EnvFilter;
 
 use args::BenchArgs;
 
-/// The same allocator as the server's, because some scenarios run the ledger in this process.
+/// Allocator, the same as the server's, because some scenarios run the ledger in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Logs the progress of the benchmark, and warnings of all other code.
+/// Log filter that selects the progress messages of the benchmark, and the warnings of all other code.
 const LOG_FILTER: &str = "warn,revwallet_bench=info";
 
 fn main() -> ExitCode {

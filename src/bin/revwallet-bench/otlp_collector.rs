@@ -1,6 +1,7 @@
 //! A collector of traces that accepts everything. It implements the part of OTLP over gRPC that an exporter needs.
 //!
-//! The collector passes messages on without decoding them, so that it takes little CPU time; `tests/e2e` uses it too.
+//! The collector passes messages to a handler without decoding them, so that it takes little CPU time. `tests/e2e` uses
+//! the collector too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ const PREFIX_BYTES: usize = 5;
 /// Function that gets each message, an `ExportTraceServiceRequest` encoded as protobuf.
 type MessageHandler = Arc<dyn Fn(Bytes) + Send + Sync>;
 
-/// Listens until the runtime ends, on any free port if `port` is 0, and returns the address.
+/// Starts a collector, which listens until the async runtime ends, and returns its address. If `port` is 0, the
+/// collector listens on any free port.
 pub(crate) async fn start_collector(
     port: u16,
     handler: impl Fn(Bytes) + Send + Sync + 'static,

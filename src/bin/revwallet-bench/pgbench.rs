@@ -25,7 +25,7 @@ pub(crate) struct PgbenchBaseline {
 }
 
 impl PgbenchBaseline {
-    /// Creates the database with its accounts.
+    /// Creates the database of the baseline, with the given number of accounts.
     pub(crate) async fn prepare(
         postgres: &Embedded,
         scratch_dir: &Path,
@@ -81,7 +81,7 @@ impl PgbenchBaseline {
     }
 }
 
-/// Transactions per second in the output of `pgbench`.
+/// Returns the number of transactions per second from the output of `pgbench`.
 fn parse_rate(stdout: &str) -> Option<f64> {
     stdout.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! CPU time and memory of the processes under test, read from `/proc`; zero on systems without it.
+//! CPU time and memory of the processes under test, read from `/proc`. Both are zero on systems without `/proc`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ struct ResourceSnapshot {
     memory_bytes: u64,
 }
 
-/// Average number of busy cores during a measurement, and resident memory of the largest process at the end of it.
+/// Average number of busy cores during a measurement, and resident memory of the largest process at the end of the
+/// measurement.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ResourceUsage {
     pub process_cores: f64,
@@ -45,7 +46,7 @@ impl ResourceMonitor {
         Ok((output, self.snapshot().since(&before)))
     }
 
-    /// Resident memory of the largest process.
+    /// Returns the resident memory of the largest monitored process.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.processes.iter().copied().map(resident_bytes).max().unwrap_or_default()
     }
@@ -59,7 +60,7 @@ impl ResourceMonitor {
         }
     }
 
-    /// Processes whose working directory is the data directory: the server processes of Postgres.
+    /// Returns the processes whose working directory is in the data directory: the server processes of Postgres.
     fn postgres_processes(&self) -> Vec<u32> {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

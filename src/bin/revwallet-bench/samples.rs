@@ -24,7 +24,7 @@ pub(crate) struct LoadSample {
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that ran in alternation, so that drift of the machine's speed affects both alike.
+/// Samples of two alternatives that took turns, so that drift of the machine's speed affects both alike.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {
     baseline: Vec<LoadSample>,
@@ -32,7 +32,7 @@ pub(crate) struct PairedSamples {
 }
 
 impl LoadResult {
-    /// Rate and latencies of a load that began at `began` and has just ended.
+    /// Returns the rate and the latencies of a load that began at `began` and has just ended.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(crate) fn since(began: Instant, latencies: LatencyHistogram) -> Self {
         Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
@@ -69,19 +69,19 @@ impl LoadSample {
 }
 
 impl PairedSamples {
-    /// Adds the samples of a turn, in which each alternative was measured once.
+    /// Adds the samples of a round, in which each alternative was measured once.
     pub(crate) fn push(&mut self, baseline: LoadSample, candidate: LoadSample) {
         self.baseline.push(baseline);
         self.candidate.push(candidate);
     }
 
-    /// Median, over all turns, of the candidate's value divided by the baseline's value in the same turn.
+    /// Returns the median, over all rounds, of the candidate's value divided by the baseline's value in the same round.
     pub(crate) fn median_ratio(&self, value: impl Fn(&LoadSample) -> f64) -> f64 {
         let turns = self.baseline.iter().zip(&self.candidate);
         median(turns.map(|(baseline, candidate)| value(candidate) / value(baseline)).collect())
     }
 
-    /// Median sample of each alternative, as rows of the report.
+    /// Returns the median sample of each alternative, as a row of the report.
     pub(crate) fn into_measurements(
         self,
         labels: [&str; 2],
@@ -95,8 +95,8 @@ impl PairedSamples {
     }
 }
 
-/// Returns the median of the values. For an even number of values, it is the upper of the two middle values. Without
-/// values, it is NaN.
+/// Returns the median of the values. For an even number of values, the median is the upper of the two middle values.
+/// Without values, the result is NaN.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

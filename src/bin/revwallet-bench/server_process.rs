@@ -13,7 +13,7 @@ use crate::book::BenchBook;
 /// Size of the buffer for the server's log, so large that few reads are needed.
 const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Bytes at the start of a log line that contain its level.
+/// Number of bytes at the start of a log line in which the benchmark looks for the level.
 const LEVEL_WITHIN_BYTES: usize = 64;
 const LEVEL_INFO: &[u8] = br#""level":"INFO""#;
 
@@ -85,7 +85,10 @@ async fn forward_warnings(mut log: BufReader<ChildStdout>) {
     while let Ok(1..) = log.read_until(b'\n', &mut line).await {
         let level = line.get(..LEVEL_WITHIN_BYTES).unwrap_or(&line);
         if !level.windows(LEVEL_INFO.len()).any(|part| part == LEVEL_INFO) {
-            tracing::warn!("server under test: {}", String::from_utf8_lossy(&line).trim_end());
+            tracing::warn!(
+                "the server under test logged: {}",
+                String::from_utf8_lossy(&line).trim_end()
+            );
         }
         line.clear();
     }

@@ -3,7 +3,7 @@
 use revwallet::ledger::companion::CompanionKind;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-/// Inserts a row for each posting, in the transaction of the posting, as a purchase does.
+/// Companion that inserts a row for each posting, in the transaction of the posting, as the purchase of a game does.
 pub(crate) static NOTE_COMPANION: CompanionKind = CompanionKind {
     name: "bench.noted",
     sql: "
@@ -42,7 +42,7 @@ pub(crate) async fn count_notes(db: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select count(*) from public.bench_note").fetch_one(db).await
 }
 
-/// Creates the schema of the baseline that `pgbench` drives, with its accounts.
+/// Creates the schema and the accounts of the baseline, into which `pgbench` deposits.
 pub(crate) async fn create_baseline(db: &mut PgConnection, accounts: i32) -> sqlx::Result<()> {
     db.execute(include_str!("baseline.sql")).await?;
     sqlx::query("select prepare_baseline($1)").bind(accounts).execute(db).await?;
@@ -107,7 +107,7 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
     Ok(())
 }
 
-/// Score of every entry of the leaderboard `equal`.
+/// Score that every entry has in the leaderboard named `equal`.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
 /// Fills an empty leaderboard, whose name is the pattern of its scores. Returns page positions spread over the whole

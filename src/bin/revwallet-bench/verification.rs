@@ -10,10 +10,10 @@ use crate::book::BenchBook;
 use crate::load::LoadTarget;
 use crate::sql;
 
-/// Minor units of each deposit: one euro.
+/// Amount of each deposit, in minor units: one euro.
 const DEPOSIT_MINOR: i64 = 100;
 
-/// Compares the number of deposits and the balances with the acknowledged deposits, then verifies the whole ledger.
+/// Compares the deposits and the balances in the ledger with the acknowledged deposits, then verifies the whole ledger.
 pub(crate) async fn verify_deposits(
     book: &BenchBook,
     target: &LoadTarget,

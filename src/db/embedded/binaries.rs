@@ -33,7 +33,8 @@ pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
     Ok(found)
 }
 
-/// Finds the binaries that run the cluster: those in `folder`, or without a `folder` the best binaries on this machine.
+/// Finds the binaries that run the cluster: those in `folder`, or the best binaries on this machine if `folder` is
+/// `None`.
 pub(super) async fn find(
     folder: Option<&Path>,
     cluster_major: Option<u32>,
@@ -77,7 +78,7 @@ fn choose(mut found: Vec<Binaries>, cluster_major: Option<u32>) -> anyhow::Resul
     }
 }
 
-/// Searches the usual places, in the order of preference.
+/// Searches the usual folders for PostgreSQL, in the order of preference.
 async fn search(os_user: &OsUser) -> Vec<Binaries> {
     let mut folders = environment::path();
     folders.extend(usual_folders());
@@ -124,8 +125,8 @@ async fn pg_config() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 
-/// Returns the folder that contains the binaries themselves, because `/usr/local/bin/postgres` is often a symbolic
-/// link.
+/// Returns the folder that contains the real binaries, because the `postgres` in a folder such as `/usr/local/bin` is
+/// often only a symbolic link.
 fn real_folder(folder: &Path) -> Option<PathBuf> {
     let real = folder.join("postgres").canonicalize().ok()?.parent()?.to_owned();
     [real, folder.to_owned()].into_iter().find(|folder| folder.join("initdb").exists())
@@ -141,7 +142,8 @@ async fn inspect(folder: &Path, os_user: &OsUser) -> Option<Binaries> {
     Some(Binaries { folder, major, minor })
 }
 
-/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; a beta is `18beta1`.
+/// Parses the output of `postgres --version`, such as `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`. The
+/// version number of a beta release looks like `18beta1`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let version = text.split("(PostgreSQL)").nth(1)?.split_whitespace().next()?;
     let mut numbers = version.split(|letter: char| !letter.is_ascii_digit());

@@ -15,7 +15,7 @@ use super::binaries::Binaries;
 use super::connect::USER;
 use super::data_dir::DataDir;
 
-/// Prefix of the temporary name of a cluster that is being created; a number follows.
+/// Prefix of the temporary name of a cluster that is being created; a process id and a number follow.
 const UNFINISHED: &str = "postgres.new.";
 
 /// Counter that makes the temporary names of this process distinct.
@@ -130,7 +130,7 @@ fn remove_unfinished(home: &Path) {
 }
 
 /// Returns the settings of the private Postgres. It listens only on its Unix socket, and its commits are as durable as
-/// by default.
+/// with the default settings of PostgreSQL.
 pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [

@@ -17,7 +17,8 @@ use super::os_user::OsUser;
 /// Longest path of a cluster, in bytes. Postgres appends file names to the path and truncates the result at 1023 bytes.
 const CLUSTER_PATH_MAX: usize = 900;
 
-/// Name of the folder of the cluster, and of the link to it in a data directory that cannot contain it.
+/// Name of the cluster's folder. If the cluster is outside the data directory, a link in the data directory has this
+/// name.
 const CLUSTER: &str = "postgres";
 
 /// Paths of a private Postgres, and the user that runs it.
@@ -132,7 +133,8 @@ fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Creates a folder for the cluster of a data directory that Postgres cannot enter, or whose path is too long.
+/// Creates a folder for the cluster outside the data directory, because Postgres cannot enter the data directory or its
+/// path is too long.
 fn create_elsewhere(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let base = if geteuid().is_root() {
         PathBuf::from("/var/lib/revwallet")

@@ -9,17 +9,18 @@ pub(super) fn path() -> Vec<PathBuf> {
     variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-/// Home directory of the user who started the program.
+/// Home directory of the user that started the program.
 pub(super) fn home() -> Option<PathBuf> {
     variable("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Runtime directory, for sockets, of the user who started the program.
+/// Runtime directory of the user that started the program; sockets belong in this directory.
 pub(super) fn runtime_dir() -> Option<PathBuf> {
     variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Search paths for shared libraries, passed on to a Postgres whose libraries are in an unusual place.
+/// Environment variables that contain search paths for shared libraries. Postgres needs them if its libraries are in an
+/// unusual folder.
 pub(super) fn library_paths() -> impl Iterator<Item = (&'static str, OsString)> {
     ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"]
         .into_iter()

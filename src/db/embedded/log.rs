@@ -1,5 +1,5 @@
-//! The log file of the private Postgres. Each start of Postgres rotates a large log. If Postgres does not start, the
-//! error message quotes the log.
+//! The log file of the private Postgres. A start of Postgres rotates the log if the log has become large. If Postgres
+//! does not start, the error message quotes the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};

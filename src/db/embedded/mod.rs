@@ -7,8 +7,8 @@
 //! | owner  | creates the cluster, takes over a Postgres that still runs, or starts one                     | stops it      |
 //! | joined | waits until the owner's Postgres accepts connections; becomes owner if the owner ends earlier | leaves it running |
 //!
-//! Every wait has a limit: `START_WAIT_MAX` (recovery after a crash reads up to `max_wal_size` of log),
-//! `JOIN_WAIT_MAX`, and a time for each of the three steps of a stop (in `postmaster`).
+//! Every wait has a limit: `START_WAIT_MAX` for a start, `JOIN_WAIT_MAX` for the Postgres of another process, and a
+//! limit for each of the three signals that stop Postgres (in `postmaster`).
 //!
 //! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still
 //! runs, sessions of a Postgres that was killed, a pid file whose process id now belongs to another process. Dropping
@@ -44,10 +44,10 @@ use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
-/// Pause between two checks whether a starting Postgres is ready. Every start may take longer by this pause.
+/// Pause between two checks whether a starting Postgres is ready. The pause is short, because it can delay every start.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longest time to wait for the Postgres of another process.
+/// Longest time to wait until the Postgres of another process accepts connections.
 const JOIN_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Time after which a start logs that it still waits for Postgres.
@@ -165,12 +165,12 @@ impl Embedded {
         &self.version
     }
 
-    /// Whether another process owns this Postgres and will stop it, so that this process must not.
+    /// Whether another process owns this Postgres. Only the owner stops Postgres.
     pub fn is_joined(&self) -> bool {
         self.owner.is_none()
     }
 
-    /// Restarts Postgres whenever it ends, until `stop` is cancelled or the cluster is stopped.
+    /// Restarts Postgres whenever it ends, until `stop` is canceled or [`Self::stop`] is called.
     pub async fn supervise(&self, stop: CancellationToken) {
         match &self.owner {
             Some(owner) => owner.supervise(stop).await,
@@ -191,7 +191,8 @@ impl Embedded {
     }
 }
 
-/// Tries once to connect to the Postgres of another process; the inner error is the reason why it is not ready.
+/// Tries once to connect to the Postgres of another process; the inner error is the reason why that Postgres is not
+/// ready.
 async fn join(data_dir: &DataDir) -> anyhow::Result<Result<Embedded, String>> {
     let Some(running) = PidFile::read(&data_dir.cluster)? else {
         return Ok(Err("it has not been started".into()));

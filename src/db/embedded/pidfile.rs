@@ -10,7 +10,7 @@ use super::process::{PidHolder, end_orphans, holder_of};
 
 const NAME: &str = "postmaster.pid";
 
-/// The relevant lines of the file.
+/// The relevant lines of the pid file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub pid: i32,
@@ -41,8 +41,8 @@ impl PidFile {
 
 /// Returns the pid file of the postmaster (the main process of Postgres) that runs this cluster.
 ///
-/// If no postmaster runs, the leftovers of a killed postmaster are removed. Postgres itself would trust a pid file
-/// whose process id now belongs to another process, and would wait for busy sessions forever.
+/// If no postmaster runs, removes the leftovers of a killed postmaster. With them, a new Postgres would trust a pid
+/// file whose process id now belongs to another process, and would wait forever for sessions that are still busy.
 pub(super) async fn running_postmaster(
     cluster: &Path,
     cluster_name: &str,

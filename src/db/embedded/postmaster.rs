@@ -13,15 +13,16 @@ use tracing::warn;
 use super::POLL_INTERVAL;
 use super::process::{postmaster_has_ended, send};
 
-/// Signals that stop Postgres, each with the time to wait: a fast shutdown, which writes a checkpoint, an immediate
-/// shutdown without a checkpoint, and a kill.
+/// Signals that stop Postgres, each with the longest time to wait until Postgres has ended: a fast shutdown, which
+/// writes a checkpoint, an immediate shutdown without a checkpoint, and a kill.
 const STOP_SIGNALS: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(20)),
     (Signal::SIGQUIT, Duration::from_secs(6)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The main process of a Postgres server. Dropping this sends a signal to stop, but does not wait for the end.
+/// The main process of a Postgres server. Dropping it sends Postgres a signal to stop, but does not wait until Postgres
+/// has ended.
 #[derive(Debug)]
 pub(super) struct Postmaster {
     pid: i32,
@@ -29,7 +30,7 @@ pub(super) struct Postmaster {
     /// `None` if another process started this Postgres.
     child: Option<Child>,
     has_ended: bool,
-    /// Length of the log when this Postgres started.
+    /// Length of the log when this Postgres was started or taken over.
     pub log_start: u64,
 }
 
@@ -81,7 +82,7 @@ impl Postmaster {
                 sleep(POLL_INTERVAL).await;
             }
             warn!(
-                "private Postgres {} did not end within {} s of {signal}",
+                "the private Postgres (process {}) did not end within {} s of {signal}; sending a stronger signal, if there is one",
                 self.pid,
                 wait_max.as_secs()
             );

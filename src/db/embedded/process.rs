@@ -11,18 +11,20 @@ use tracing::warn;
 
 use super::POLL_INTERVAL;
 
-/// Time for sessions to end by themselves after their postmaster was killed. A busy session never does, and is killed.
+/// Time that sessions have to end by themselves after their postmaster was killed. Sessions that are still busy after
+/// this time are killed.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time to wait for the end of killed processes.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Kind of process that has the process id in the pid file of a cluster.
+/// Kind of process to which the process id in a pid file belongs now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
     Postmaster,
-    /// A Postgres whose command line does not name a cluster. Postgres itself checks for a conflict when it starts.
+    /// A Postgres whose command line does not name a cluster. A new Postgres checks for a conflict with this process
+    /// when it starts.
     UnknownPostgres,
     /// No process, or an unrelated process. Process ids are reused, especially after the restart of a container.
     Other,
@@ -70,8 +72,8 @@ pub(super) fn send(pid: i32, signal: Signal) {
 
 /// Ends the sessions of a killed postmaster, which hold the shared memory that the next postmaster needs.
 ///
-/// The process title of each session contains the name of the cluster. The caller makes sure that no postmaster of that
-/// cluster runs.
+/// The process title of each session contains the name of the cluster. The caller must make sure that no postmaster of
+/// the cluster runs.
 pub(super) async fn end_orphans(cluster_name: &str) {
     let started = Instant::now();
     let mut orphans = session_processes(cluster_name);

@@ -1,4 +1,5 @@
-//! The folder of the Unix socket of the private Postgres. Its path is short, and other users cannot access it.
+//! The folder for the Unix socket of the private Postgres. The path of the folder is short enough for a socket, and
+//! other users cannot access the folder.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -11,13 +12,13 @@ use nix::unistd::geteuid;
 use super::environment;
 use super::os_user::OsUser;
 
-/// Name of the socket of port 5432.
+/// File name of the socket for port 5432.
 const SOCKET: &str = ".s.PGSQL.5432";
 
 /// Longest path of a socket, in bytes. This is the limit of macOS; Linux allows 107.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// Prepares the folder of the socket and returns the first candidate that works.
+/// Chooses and prepares the folder for the socket: the first candidate that works.
 pub(super) fn choose(hash: &str, os_user: &OsUser) -> anyhow::Result<PathBuf> {
     let shared =
         if geteuid().is_root() { Some(PathBuf::from("/run")) } else { environment::runtime_dir() };
@@ -63,7 +64,7 @@ pub(super) fn prepare(folder: &Path, os_user: &OsUser) -> anyhow::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(to_error)
 }
 
-/// Whether the path of the socket is short enough.
+/// Whether the path of a socket in this folder is short enough.
 fn fits(folder: &Path) -> bool {
     folder.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX
 }

@@ -20,7 +20,8 @@ use super::postmaster::Postmaster;
 use super::process::PidHolder;
 use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 
-/// Longest time that a start may take. Recovery after a crash reads up to `max_wal_size` of log, maybe from a slow disk.
+/// Longest time that a start may take. Recovery after a crash reads up to `max_wal_size` of the write-ahead log,
+/// possibly from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
 /// Longest time that a start is retried while leftovers of the last Postgres block it.
@@ -38,7 +39,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest pause after a restart of Postgres.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Uptime of Postgres after which the next restart is followed by the first pause again.
+/// Uptime after which Postgres counts as healthy. The pause after the next restart is then `BACKOFF_MIN` again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Supervisor {
         started
     }
 
-    /// Restarts Postgres whenever it ends, until `stop` is cancelled.
+    /// Restarts Postgres whenever it ends, until `stop` is canceled or [`Self::stop`] is called.
     pub(super) async fn supervise(&self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -130,7 +131,7 @@ impl Supervisor {
             pidfile::running_postmaster(&self.data_dir.cluster, &self.data_dir.cluster_name()).await
         {
             warn!(
-                "the private Postgres has ended, but its leftovers could not be removed: {reason:#}"
+                "the private Postgres has ended, but its leftovers could not be removed; the next start tries again: {reason:#}"
             );
         }
         // The folder of the socket should be empty now. A folder that stays is harmless.
@@ -149,7 +150,7 @@ impl Supervisor {
             }
             *slot = None;
             warn!(
-                "the private Postgres ended unexpectedly; restarting it, see {}",
+                "the private Postgres ended unexpectedly; restarting it (its log: {})",
                 self.log.path().display()
             );
             if HEALTHY_AFTER < since.elapsed() {
@@ -199,7 +200,7 @@ impl Supervisor {
             if !is_logged && LOG_AFTER < waiting_since.elapsed() {
                 is_logged = true;
                 info!(
-                    "waiting for the private Postgres ({reason}); see {}",
+                    "waiting until the private Postgres accepts connections ({reason}); its log: {}",
                     self.log.path().display()
                 );
             }

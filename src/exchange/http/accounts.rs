@@ -1,5 +1,5 @@
-//! Routes `/exchange/register` and `/exchange/login`. They register and sign in the same users as the rest of the API,
-//! with request and response bodies of their own.
+//! Routes `/exchange/register` and `/exchange/login`. They share their users with the rest of the API, but have their
+//! own request and response bodies.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -57,7 +57,8 @@ async fn register_trader(
     Ok(Replayable::ok(RegisteredBody { id: registered.id.0 }, registered.replayed))
 }
 
-/// Converts the error of an invalid profile: the status is 409 if only the name or the address is taken, otherwise 422.
+/// Converts the error of an invalid profile. The status is 409 if the only fault is a user name or e-mail address that
+/// another user has; otherwise it is 422.
 fn into_exchange_error(error: Error) -> Error {
     match error {
         Error::InvalidProfile(fields) if fields.iter().all(|field| field.detail == "is taken") => {
@@ -86,7 +87,8 @@ struct LoginBody<'a> {
 struct LoggedInBody<'a> {
     #[schema(example = "OK")]
     status: &'static str,
-    /// Credential to send in the header `Authorization: Bearer`. The response contains the same header.
+    /// Token for the header `Authorization: Bearer` of later requests. The response also has it in its own
+    /// `Authorization` header.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }
@@ -94,7 +96,7 @@ struct LoggedInBody<'a> {
 /// Sign in to the exchange
 #[utoipa::path(
     post, path = "/exchange/login", tag = "exchange",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: each login begins a session")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: each login begins a new session")),
     request_body = LoginBody<'static>,
     responses((status = 200, description = "Signed in", body = LoggedInBody<'static>), Problems),
 )]

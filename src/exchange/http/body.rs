@@ -1,4 +1,4 @@
-//! Parts of the request and response bodies of the exchange.
+//! Request and response bodies that several routes of the exchange share.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -106,7 +106,7 @@ pub(in crate::exchange) struct OrderBody {
     side: Side,
     #[schema(value_type = SagaState)]
     state: &'static str,
-    /// Reason for the state, unless the order is processing normally.
+    /// Explanation of the state, such as why the order waits or has failed; null if there is none.
     #[schema(required)]
     reason: Option<String>,
     /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
@@ -157,7 +157,7 @@ impl OrderBody {
     }
 }
 
-/// Converts a price to a number of a JSON response.
+/// Converts a price to a JSON number.
 pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<JsonDecimal> {
     JsonDecimal::new(value.to_string())
 }

@@ -35,10 +35,10 @@ struct InfoBody {
     /// Fee, as a percentage of the traded amount.
     #[schema(value_type = f64, example = 0)]
     fee_percent: JsonDecimal,
-    /// Smallest amount of an order.
+    /// Smallest allowed amount of an order.
     #[schema(required, value_type = Option<f64>, example = json!(null))]
     min: Option<JsonDecimal>,
-    /// Largest amount of an order.
+    /// Largest allowed amount of an order.
     #[schema(required, value_type = Option<f64>, example = json!(null))]
     max: Option<JsonDecimal>,
     /// Amount above which an order waits for an operator's approval.
@@ -49,10 +49,10 @@ struct InfoBody {
     may_deposit: bool,
 }
 
-/// Get the currencies, fee and limits of the exchange
+/// Get currencies, fee and limits
 #[utoipa::path(
     get, path = "/exchange/info", tag = "about", security(("bearer" = [])),
-    responses((status = 200, description = "The terms", body = InfoBody), Problems),
+    responses((status = 200, description = "Currencies, fee and limits of the exchange", body = InfoBody), Problems),
 )]
 async fn get_exchange_info(
     State(exchange): State<Exchange>,

@@ -1,9 +1,9 @@
-//! Routes on the internal listener, with which other services read and change balances and trigger the steps of an
+//! Routes on the internal listener. Other services use them to read and change balances, and to trigger the steps of an
 //! order.
 //!
-//! Each route requires the scope `admin`, even on the internal listener. A request to trigger a step does not move
-//! money by itself: it makes the saga worker try the step now. As in every attempt, the worker asks the other system
-//! whether the call of the step took effect.
+//! Each route requires the scope `admin`, even on the internal listener. A request that triggers a step moves no money
+//! by itself; it only makes the saga worker retry the step immediately. As in every retry, the worker first asks the
+//! external system whether an earlier call took effect.
 
 use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
@@ -195,7 +195,8 @@ async fn call_chain(
     Ok(Json(StatusBody::OK))
 }
 
-/// Makes the saga worker notify the user now that an order is over, unless the user was notified already.
+/// Makes the saga worker immediately notify the user of an order that has ended. Returns an error if the order has not
+/// ended or its notification is not due.
 async fn call_notifier(
     State(exchange): State<Exchange>,
     Authenticated(caller): Authenticated,

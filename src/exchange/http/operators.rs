@@ -1,5 +1,5 @@
 //! Routes for operators: `/api/orders` lists and controls the orders of all users, and `/api/hot-wallets` shows the
-//! funds of the house.
+//! balances of the hot wallets.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -61,9 +61,9 @@ struct AllOrdersQuery {
     after: Option<String>,
 }
 
-/// List orders
+/// List the orders of all users
 ///
-/// Returns the orders of all users, newest first, with their steps. Requires the scope `admin`.
+/// Returns orders with their steps, newest first. Requires the scope `admin`.
 #[utoipa::path(
     get, path = "/api/orders", tag = "exchange", security(("bearer" = [])),
     params(AllOrdersQuery),
@@ -96,7 +96,7 @@ enum CommandName {
     Resolve,
 }
 
-/// Outcome of a call to another system, as the operator found it.
+/// Outcome of a call to the external exchange or the blockchain, as the operator determined it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[schema(as = ResolvedOutcome)]
 #[serde(rename_all = "kebab-case")]
@@ -112,14 +112,14 @@ struct CommandBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "confirmed by the exchange")]
     reason: RawField<'a>,
-    /// Outcome of the call; required for `resolve`, and not allowed for other commands.
+    /// Outcome to set for the call whose outcome is unknown. Required for `resolve`; not allowed for other commands.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ResolvedOutcome>)]
     outcome: RawField<'a>,
 }
 
 impl CommandBody<'_> {
-    /// Parses the command with this name, and its reason.
+    /// Parses the body of the command `name`. Returns the command and its reason.
     fn validate(&self, name: CommandName) -> Result<(SagaCommand, String)> {
         let mut validator = Validator::default();
         let reason = validator.required("/reason", &self.reason, |raw| text(raw, REASON_MAX));
@@ -148,20 +148,21 @@ impl CommandBody<'_> {
     }
 }
 
-/// Apply a command of an operator to an order
+/// Send a command to an order
 ///
-/// Requires the scope `admin`. `approve` lets an order that waits for approval begin. `retry` tries the current step or
-/// undo again. `skip` skips the undo on which an order is stuck, because it was done by hand. `abort` gives an order up
-/// and undoes its steps. `resolve` sets the outcome of a call that the other system could not report.
+/// Requires the scope `admin`. `approve` starts an order that waits for approval. `retry` tries the current step, or
+/// its undo, again. `skip` skips the undo on which an order is stuck, if an operator has undone the step by hand.
+/// `abort` gives up an order and undoes its steps. `resolve` sets the unknown outcome of a call to the external
+/// exchange or the blockchain.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
         ("order_id" = i64, Path, description = "The order", example = 1),
         ("command" = CommandName, Path, description = "The command"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer applies is refused"),
     ),
     request_body = CommandBody<'static>,
-    responses((status = 200, description = "Taken", body = StatusBody), Problems),
+    responses((status = 200, description = "The command was applied", body = StatusBody), Problems),
 )]
 async fn command_order(
     State(exchange): State<Exchange>,
@@ -185,7 +186,7 @@ struct BulkCommandBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = SagaState)]
     state: RawField<'a>,
-    /// Command to send: any except `resolve`, because its outcome differs from order to order.
+    /// Command to send. `resolve` is not allowed, because outcomes differ between orders.
     #[serde(borrow, default)]
     #[schema(required, value_type = CommandName)]
     command: RawField<'a>,
@@ -211,13 +212,13 @@ impl From<Vec<SagaId>> for CommandedBody {
 
 /// Send a command to many orders
 ///
-/// Requires the scope `admin`. Applies the command, such as `retry`, to the open orders in the state that the request
-/// names, at most 1000. Skips orders to which the command cannot be applied.
+/// Requires the scope `admin`. Applies a command, such as `retry`, to at most 1000 open orders in the given state.
+/// Skips orders to which the command cannot be applied.
 #[utoipa::path(
     post, path = "/api/orders/commands", tag = "exchange", security(("bearer" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer fits is refused")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a command that no longer applies is refused")),
     request_body = BulkCommandBody<'static>,
-    responses((status = 200, description = "The orders that took it", body = CommandedBody), Problems),
+    responses((status = 200, description = "Orders to which the command was applied", body = CommandedBody), Problems),
 )]
 async fn command_orders(
     State(exchange): State<Exchange>,
@@ -273,9 +274,9 @@ impl HotWalletsBody {
     }
 }
 
-/// Get the hot wallets
+/// Get the hot wallet balances
 ///
-/// Returns the funds of the house. Requires the scope `wallet:read`.
+/// Returns the balances of the accounts from which the exchange pays for orders. Requires the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/hot-wallets", tag = "exchange", security(("bearer" = [])),
     responses((status = 200, description = "The balances", body = HotWalletsBody), Problems),

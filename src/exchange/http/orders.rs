@@ -1,4 +1,4 @@
-//! Routes with which users quote, place and read orders: `/exchange/quote`, `/exchange/buy`, `/exchange/sell`,
+//! Routes for quotes and for the orders of users: `/exchange/quote`, `/exchange/buy`, `/exchange/sell`,
 //! `/exchange/order` and `/exchange/orders`.
 
 use axum::extract::{FromRef, State};
@@ -50,11 +50,11 @@ struct NewQuoteBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = Side)]
     side: RawField<'a>,
-    /// Amount that a buyer pays or a seller gets; required without `crypto_amount`.
+    /// Amount of the fiat currency, paid by a buyer or to a seller; required if `crypto_amount` is missing.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = 30)]
     fiat_amount: RawField<'a>,
-    /// Amount that a buyer gets or a seller pays; required without `fiat_amount`.
+    /// Amount of the cryptocurrency to buy or sell; required if `fiat_amount` is missing.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
@@ -97,12 +97,13 @@ impl QuoteBody {
     }
 }
 
-/// Quote an order
+/// Create a quote for an order
 ///
-/// Locks the price for a time that the setting `--quote-lifetime` gives. Each quote is valid for at most one order.
+/// Locks the current price for the time that the server sets with `--quote-lifetime`. Each quote is valid for at most
+/// one order.
 #[utoipa::path(
     post, path = "/exchange/quote", tag = "exchange", security(("bearer" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a quote moves nothing")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a quote moves no money")),
     request_body = NewQuoteBody<'static>,
     responses((status = 200, description = "The quote", body = QuoteBody), Problems),
 )]
@@ -128,11 +129,11 @@ async fn create_quote(
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewExchangeOrder)]
 struct NewOrderBody<'a> {
-    /// Amount that a buyer pays or a seller gets.
+    /// Amount of the fiat currency, paid by a buyer or to a seller.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = 30)]
     fiat_amount: RawField<'a>,
-    /// Amount that a buyer gets or a seller pays.
+    /// Amount of the cryptocurrency to buy or sell.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
@@ -222,7 +223,7 @@ async fn place(
 
 /// Get an order
 ///
-/// Returns an order with its steps. Users can get their own orders, admins all orders.
+/// Returns an order with its steps. Users can get their own orders; other callers need the scope `admin`.
 #[utoipa::path(
     get, path = "/exchange/order/{order_id}", tag = "exchange", security(("bearer" = [])),
     params(("order_id" = i64, Path, description = "The order", example = 1)),
@@ -275,7 +276,8 @@ impl OrderListQuery {
 
 /// List the orders of a user
 ///
-/// Returns the orders with their steps, newest first. Users can list their own orders, admins those of every user.
+/// Returns orders with their steps, newest first. Users can list their own orders; other callers need the scope
+/// `admin`.
 #[utoipa::path(
     get, path = "/exchange/orders/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), OrderListQuery),

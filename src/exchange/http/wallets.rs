@@ -48,8 +48,8 @@ struct WalletBody {
 
 /// Get the balances of a user
 ///
-/// Users can get their own balances; other callers need the scope `wallet:read`. For the user of the house, returns the
-/// balances of the hot wallets.
+/// Users can get their own balances; other callers need the scope `wallet:read`. For the user with the role `house`,
+/// returns the balances of the hot wallets.
 #[utoipa::path(
     get, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2)),
@@ -70,12 +70,13 @@ async fn get_exchange_wallet(
 
 /// Open the wallets of a user
 ///
-/// Opens a wallet in each of the two currencies in which the user has no wallet yet.
+/// Opens a wallet in the fiat currency and a wallet in the crypto currency, unless they exist. Fails if the user
+/// already has both.
 #[utoipa::path(
     post, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(
         ("user_id" = i64, Path, description = "The user", example = 2),
-        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: a wallet is opened once"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not needed: each wallet is opened only once"),
     ),
     responses((status = 200, description = "Opened", body = StatusBody), Problems),
 )]
@@ -101,7 +102,8 @@ struct DepositBody<'a> {
 
 /// Deposit into a main wallet
 ///
-/// A user has one main wallet in each currency, which orders on the exchange pay from and into.
+/// Deposits fiat money into the user's main wallet. A user has one main wallet in each currency; orders take money from
+/// one and pay into the other.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
@@ -130,9 +132,9 @@ async fn deposit_to_exchange_wallet(
     Ok(Replayable::ok(StatusBody::OK, posting.replayed))
 }
 
-/// Deposit into a main wallet, under the path of the original service
+/// Deposit into a main wallet (alias)
 ///
-/// The same as `PATCH /exchange/wallet/{user_id}`.
+/// Does the same as `PATCH /exchange/wallet/{user_id}`, under an alternative path.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}/deposit", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

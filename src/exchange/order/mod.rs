@@ -1,4 +1,4 @@
-//! Placing of orders. A single ledger posting holds the user's money and begins the saga that executes the order.
+//! Placement of orders. A single ledger posting holds the user's money and begins the saga that executes the order.
 
 mod read;
 
@@ -48,14 +48,14 @@ pub struct PlacedOrder {
     pub replayed: bool,
 }
 
-/// Facts that the steps of an order need; stored with the saga.
+/// Data of an order that its steps need. It is stored with the saga that executes the order.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct OrderInput {
     pub side: Side,
     pub fiat: Minor,
     pub fee: Minor,
     pub crypto: Minor,
-    /// Fiat amount that the trade with the other exchange costs or brings at the price of the order.
+    /// Fiat amount that the house pays to, or gets from, the external exchange at the price of the order.
     pub traded: Minor,
 }
 
@@ -141,7 +141,7 @@ impl Exchange {
         Err(Error::Overloaded)
     }
 
-    /// Returns the terms of a requested order: those of its quote, or terms at the current price.
+    /// Returns the terms of a requested order: the terms of its quote or, without a quote, terms at the current price.
     async fn order_terms(&self, request: &OrderRequest) -> Result<Terms> {
         let OrderRequest { side, user, amount, quote } = request;
         let terms = match (quote, amount) {
@@ -271,8 +271,8 @@ impl Exchange {
         Ok(id.map(|id| PlacedOrder { id, replayed: true }))
     }
 
-    /// Finds the reason for which the database refused an order: its quote has ended, or a limit is reached. Returns
-    /// `None` if no committed data explains it.
+    /// Finds the reason why the database refused an order: its quote has ended, or a limit is reached. Returns `None`
+    /// if the reason is not visible yet, because another transaction has not committed.
     async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Option<Error>> {
         let mut db = self.db.acquire("exchange.refusal").await?;
         if let Some(quote) = request.quote

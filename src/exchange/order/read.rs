@@ -1,4 +1,4 @@
-//! Reads of orders: a single order with its steps, and lists.
+//! Reads orders with their steps: a single order or a list of orders.
 
 use rust_decimal::Decimal;
 use time::OffsetDateTime;
@@ -20,7 +20,7 @@ pub struct Order {
     pub terms: Terms,
     pub quote: Option<Uuid>,
     pub state: SagaState,
-    /// Reason for the state, unless the order is processing normally.
+    /// Explanation of the state, such as why the order waits or has failed; `None` if there is none.
     pub reason: Option<String>,
     pub created_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,

@@ -1,8 +1,8 @@
-//! Interfaces to other systems: an exchange that the house trades with, a blockchain that transfers crypto, and a
+//! Interfaces to external systems: an exchange with which the house trades, a blockchain that transfers crypto, and a
 //! notifier that tells users about their orders.
 //!
-//! Each call carries a reference that this program chose, and that the other system uses as an idempotency key.
-//! [`SagaHandler`] says which guarantees the saga engine relies on.
+//! Each call to the exchange or the blockchain carries a reference, which this program chooses and the external system
+//! uses as an idempotency key. [`SagaHandler`] documents the guarantees that the external system must give.
 //!
 //! [`SagaHandler`]: crate::saga::SagaHandler
 
@@ -23,41 +23,41 @@ use super::terms::Side;
 
 pub use self::notice::Notice;
 
-/// A trade of the house with the other exchange.
+/// A trade between the house and the external exchange.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Trade {
     pub side: Side,
     pub crypto: Minor,
 }
 
-/// Result of a trade that was done, as the other exchange reports it.
+/// Result of a completed trade, as the external exchange reports it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Fill {
-    /// Amount that the other exchange took for a purchase, or paid for a sale, in minor units.
+    /// Amount that the external exchange took for a purchase, or paid for a sale, in minor units of the fiat currency.
     pub fiat: Minor,
 }
 
-/// A withdrawal to the wallet of a user on the blockchain.
+/// A withdrawal of crypto to a user's wallet on the blockchain.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ChainTransfer {
     pub user: UserId,
     pub crypto: Minor,
 }
 
-/// Interface to another exchange, with which the house trades.
+/// Interface to the external exchange, with which the house trades.
 pub trait Exchanger: Send + Sync + 'static {
     /// Returns the current price of a unit of crypto, in fiat.
     fn price(&self) -> BoxFuture<'_, Result<Decimal>>;
 
     fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;
 
-    /// Asks for the outcome of the trade with this reference. The result of a trade that was done is a [`Fill`].
+    /// Asks for the outcome of the trade with the given reference. If the trade was done, its result is a [`Fill`].
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 
     fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 }
 
-/// Notifies users when their orders are over.
+/// Notifies users when their orders have ended.
 pub trait Notifier: Send + Sync + 'static {
     fn notify<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<()>>;
 }

@@ -1,11 +1,11 @@
-//! A notice to a user whose order is over.
+//! A notice to a user whose order has ended.
 
 use uuid::Uuid;
 
 use crate::exchange::terms::Side;
 use crate::ids::SagaId;
 
-/// A notice to a user whose order is over.
+/// A notice to a user whose order has ended.
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub order: SagaId,
@@ -16,7 +16,7 @@ pub struct Notice {
     pub first_name: Option<String>,
     pub side: Side,
     pub is_completed: bool,
-    /// Reason that the order failed.
+    /// Reason why the order failed.
     pub reason: Option<String>,
     /// Amounts with their currencies, such as `30.00 EUR`.
     pub fiat: String,
@@ -29,7 +29,8 @@ impl Notice {
         format!("Your order {} {outcome}", self.order)
     }
 
-    /// Returns the sentences of the message.
+    /// Returns the paragraphs of the message: the greeting, the outcome of the order, and the amount that is now in the
+    /// user's wallet.
     fn sentences(&self) -> [String; 3] {
         let Self { order, fiat, crypto, .. } = self;
         let greeting = match &self.first_name {

@@ -1,9 +1,9 @@
-//! A simulated exchange and blockchain, with the faults of real systems. A call can take effect late, without a
-//! response or despite an error, or arrive twice. Settings make the systems slow or down, or let a share of the calls
-//! fail; a seed makes these failures repeatable.
+//! Simulation of an external exchange and a blockchain, with the faults of real systems. A call can arrive twice, or
+//! take effect late, without a response, or despite an error response. Settings add latency or an outage, or make a
+//! share of the calls fail; a seed makes these failures repeatable.
 //!
-//! The state of the simulation is in tables of the database that no other code reads, so that the state outlives the
-//! processes that call the simulation.
+//! The simulation keeps its state in database tables that no other code reads. The state survives restarts, and all
+//! processes share it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const LATE: Duration = Duration::from_millis(300);
 /// Faults that can happen to a call to the simulated systems.
 const CALL_FAULTS: [&str; 6] = ["refused", "lost", "silent", "late", "contradictory", "twice"];
 
-/// Faults that can happen when a worker asks about a call or cancels it.
+/// Faults that can happen when a worker cancels a call or asks for its outcome.
 const QUESTION_FAULTS: [&str; 1] = ["mute"];
 
 /// Settings of the simulation.
@@ -45,13 +45,13 @@ pub struct SimulationSettings {
     pub seed: u64,
 }
 
-/// Changes of the simulation; a setting that is `None` stays as it is.
+/// Changes to the settings of the simulation; `None` leaves a setting unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SimulationChange {
     pub price: Option<Decimal>,
     pub failure_rate: Option<f64>,
     pub latency: Option<Duration>,
-    /// Time for which every call fails from now on.
+    /// Duration of an outage that begins now, in which every call fails.
     pub down: Option<Duration>,
 }
 
@@ -65,7 +65,8 @@ struct Simulation {
     pair: Pair,
     calls: Combiner<ArrivingCall, ()>,
     questions: Combiner<String, CallOutcome>,
-    /// Number of questions so far. It is part of the seed, so that the same question can fail now and succeed later.
+    /// Number of questions about the outcomes of calls so far. It is part of the seed, so that the same question can
+    /// fail now and succeed later.
     asked: AtomicU64,
 }
 
@@ -89,7 +90,7 @@ impl SimulatedOutside {
         }))
     }
 
-    /// Changes the simulation in every process.
+    /// Changes the settings of the simulation for all processes.
     pub async fn simulate(&self, change: &SimulationChange) -> Result<()> {
         let mut db = self.0.db.acquire("simulation.change").await?;
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
@@ -136,7 +137,8 @@ impl Simulation {
         if row.is_down { Err(unanswered()) } else { Ok(row) }
     }
 
-    /// Picks the fault among `kinds` that happens to this reference, if any. The same seed gives the same result.
+    /// Decides whether a call with this reference fails, and picks its fault from `kinds`. The same arguments and seed
+    /// always give the same result.
     fn chance<'a>(
         &self,
         rate: f64,
@@ -206,7 +208,7 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Returns the outcomes of the calls with these references, for questions that arrive at the same time.
+    /// Returns the outcomes of the calls with `references`, which come from questions that arrived at the same time.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
@@ -234,7 +236,7 @@ impl Simulation {
     }
 }
 
-/// Takes the next fault that a test has prepared for each of these references, if any.
+/// Returns the next fault that a test has prepared for each reference, if any, and uses it up.
 async fn take_faults(
     db: &mut PgConnection,
     row: &SimulationRow,

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 
-/// Settings of the simulation that an operator has changed; `None` if the setting of the process applies.
+/// Settings of the simulation that an operator has changed; for a `None`, each process uses its own setting.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SimulationRow {
     pub price: Option<String>,
@@ -28,7 +28,7 @@ pub(super) async fn simulation(db: &mut PgConnection) -> Result<SimulationRow> {
     Ok(row.fetch_one(db).await?)
 }
 
-/// Changes the simulation; a setting that is `None` stays as it is.
+/// Changes the settings of the simulation; `None` leaves a setting unchanged.
 pub(super) async fn simulate(
     db: &mut PgConnection,
     price: Option<Decimal>,
@@ -51,7 +51,7 @@ pub(super) async fn simulate(
     Ok(())
 }
 
-/// Takes the next fault that a test has prepared for each of these references, if any.
+/// Returns the next fault that a test has prepared for each reference, if any, and uses it up.
 pub(super) async fn take_faults(
     db: &mut PgConnection,
     references: &[&str],
@@ -79,8 +79,8 @@ pub(super) struct CallRow<'a> {
     pub is_refused: bool,
 }
 
-/// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the power of ten between
-/// minor units of crypto and of fiat.
+/// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the number of decimals of
+/// the crypto currency minus that of the fiat currency.
 pub(super) async fn arrive(
     db: &mut PgConnection,
     calls: &[CallRow<'_>],
@@ -136,7 +136,7 @@ pub(super) async fn find(db: &mut PgConnection, references: &[&str]) -> Result<V
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Refuses a call for good, unless the call has taken effect. In that case, returns the result of the call.
+/// Makes sure that a call never takes effect. If the call has taken effect already, returns its result instead.
 pub(super) async fn cancel(db: &mut PgConnection, reference: &str) -> Result<Option<String>> {
     let answer = sqlx::query_scalar!(
         r#"insert into simulated_call as c (reference, due_at) values ($1, clock_timestamp())

@@ -1,5 +1,5 @@
-//! Activation keys: each key adds a game to the library of the user who redeems it, once. A key is shown only when it
-//! is created; the database stores its hash.
+//! Activation keys. A user redeems a key to add its game to the library; each key can be redeemed once. A key is shown
+//! only when it is created, because the database stores only its hash.
 
 mod sql;
 
@@ -20,10 +20,11 @@ use crate::wallet::RequestMeta;
 /// Maximum number of activation keys that a request creates.
 pub const KEYS_MAX: i32 = 1_000;
 
-/// Maximum number of attempts of a statement, which fails if a ledger transaction holds a lock that it needs.
+/// Maximum number of attempts to create or redeem keys. An attempt fails if another transaction holds a lock that it
+/// needs.
 const ATTEMPTS_MAX: usize = 20;
 
-/// Number of characters of an activation key without its hyphens: 125 random bits.
+/// Length of an activation key without its hyphens, in characters. The key has 123 random bits.
 const KEY_LEN: usize = 25;
 
 /// Number of characters of an activation key between two hyphens.
@@ -71,7 +72,7 @@ fn grouped(key: &str) -> String {
 }
 
 impl Games {
-    /// Creates activation keys of a game. If the copies of the game are limited, each key takes a copy.
+    /// Creates activation keys of a game. If the copies of the game are limited, each key uses up a copy.
     pub async fn make_keys(
         &self,
         game: GameId,

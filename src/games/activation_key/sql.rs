@@ -14,8 +14,8 @@ const TOO_FEW: &str = "RW003";
 /// Error code of the SQL function `make_keys`: the game was deleted meanwhile.
 const DELETED: &str = "RW004";
 
-/// Finds the activation keys that an earlier request with this idempotency key created, and the hash of the content of
-/// that request.
+/// Finds the activation keys that an earlier request with this idempotency key created, and the content hash of that
+/// request.
 pub(super) async fn find_batch(
     db: &mut PgConnection,
     key: Uuid,
@@ -29,8 +29,8 @@ pub(super) async fn find_batch(
     Ok(row.map(|row| (row.ids.into_iter().map(ActivationKeyId).collect(), row.content_hash)))
 }
 
-/// Inserts activation keys, and takes as many copies if the copies of the game are limited. Returns false if the caller
-/// has to try again.
+/// Inserts activation keys. If the copies of the game are limited, each key uses up a copy. Returns false if the caller
+/// must retry.
 pub(super) async fn make_keys(
     db: &mut PgConnection,
     game: GameId,
@@ -81,7 +81,7 @@ pub(super) struct RedeemRow {
     pub base: Option<GameId>,
 }
 
-/// Redeems an activation key. Returns `None` if the caller has to try again.
+/// Redeems an activation key. Returns `None` if the caller must retry.
 pub(super) async fn redeem(
     db: &mut PgConnection,
     hash: &[u8],

@@ -33,11 +33,11 @@ pub struct NewGame {
     pub state: GameState,
     pub base: Option<GameId>,
     pub copies: Option<i32>,
-    /// Whether the request has only the fields that clients of the original service send.
+    /// Whether the request has no fields other than title, genre, price and description.
     pub is_plain: bool,
 }
 
-/// A game that was added, now or by an earlier request with the same idempotency key.
+/// A game that this request, or an earlier request with the same idempotency key, has added.
 #[derive(Debug)]
 pub struct AddedGame {
     pub id: GameId,
@@ -46,8 +46,8 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// Returns the content of the request. It is hashed with the idempotency key, to detect a key reused for another
-    /// game.
+    /// Returns the content of the request. Its hash is stored with the idempotency key, to detect a client that reuses
+    /// the key for another game.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();
@@ -82,7 +82,7 @@ impl NewGame {
     }
 }
 
-/// A game to insert, and the idempotency key of its request or of its record in an import.
+/// A game to insert, and the idempotency key of the request or the imported record that adds it.
 pub(in crate::games) struct Insertion<'a> {
     pub game: &'a NewGame,
     pub key: Option<HashedKey>,

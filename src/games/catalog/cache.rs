@@ -1,9 +1,9 @@
-//! Cache of lists of games. A cached list is a whole response. It is valid as long as the catalog still has the
-//! revision (the number of its last change) from which the list was made.
+//! Cache of lists of games. A cached list is a whole response. It is valid until the revision of the catalog, a number
+//! that grows with each change, differs from the revision at which the list was read.
 //!
 //! A process serves a cached list only if it has read the current revision within [`CHECK_INTERVAL`], so no list is
-//! outdated for longer than that. A database event of any kind makes the next request read the revision again, so a
-//! change is usually visible within milliseconds.
+//! outdated for longer than that. Any new realtime event, such as `game.updated`, makes the next request read the
+//! revision again, so a change is usually visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::ledger::tail::Tail;
 use crate::telemetry::Metrics;
 
-/// Longest time for which a process takes the revision that it has read for the current one.
+/// Longest time for which a process uses a revision before it reads the revision again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Shortest time between two reads of the revision, however many events arrive.
@@ -45,18 +45,18 @@ pub struct CachedList {
     pub expires_at: Option<Instant>,
 }
 
-/// The revision of the catalog, as far as this process knows.
+/// The revision of the catalog that this process has read last.
 struct KnownRevision {
     revision: i64,
     /// Time just before the revision was read; `None` if it must be read again.
     checked_at: Option<Instant>,
-    /// Number of changes that this process has made to the catalog. If it grows while the revision is read, the result
-    /// may be outdated and must not be trusted.
+    /// Number of changes that this process has made to the catalog. If the number grows while a request reads the
+    /// revision, the result may be outdated, and the next request reads the revision again.
     changes: u64,
     events: watch::Receiver<()>,
 }
 
-/// Cache of lists of games, by the filter of the list.
+/// Cache of lists of games. Its key is the filter of the list.
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,

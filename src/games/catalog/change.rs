@@ -34,18 +34,19 @@ pub struct GameChanges {
     pub genre: Option<String>,
     pub description: Option<String>,
     pub price: Option<Price>,
-    /// New prices in further currencies, which replace all previous prices in further currencies.
+    /// New prices in currencies other than the main currency. They replace all earlier ones.
     pub prices: Option<Vec<Price>>,
     pub publisher: Option<PublisherId>,
     pub state: Option<GameState>,
     pub base: Option<GameId>,
     pub copies: Option<CopiesChange>,
-    /// Whether the request changes only the fields that clients of the original service send.
+    /// Whether the request changes no fields other than title, genre, price and description.
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may change a game. With open access, a plain game of the operator that was never
-/// sold needs no credential, because clients of the original service send none.
+/// Returns an error unless the caller may add, change or delete a game. `is_plain_house` means that the game belongs to
+/// the operator and was never sold, and that the request has no fields other than title, genre, price and description.
+/// With open access, such a request needs no credential.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -58,7 +59,7 @@ pub(super) fn require_change(
 }
 
 /// Returns an error unless the caller may change this game. For a draft, the error says that the game does not exist,
-/// so that other callers do not learn of the draft.
+/// which hides the draft from callers without permission.
 async fn require_change_of(
     db: &mut PgConnection,
     id: GameId,
@@ -160,7 +161,8 @@ impl Games {
         Ok(())
     }
 
-    /// Publishes the event that the prices of a locked game have changed, and invalidates the quotes of its price.
+    /// Publishes an event about the new prices of a locked game, if the game is published, and invalidates earlier
+    /// quotes of its price.
     pub(in crate::games) async fn reprice(
         &self,
         db: &mut PgConnection,
@@ -178,7 +180,7 @@ impl Games {
         self.metrics.wallet_catalog_changes_total.with([operation]).increment(1);
     }
 
-    /// Reads a game in the form that events show.
+    /// Reads a game with its current prices, to show it in an event.
     async fn shown(&self, db: &mut PgConnection, id: GameId) -> Result<Game> {
         let row = sql::find(db, id).await?.ok_or(StoreRefusal::GameNotFound)?;
         self.game_from(row)
@@ -239,8 +241,8 @@ async fn publish_change(
     }
 }
 
-/// Locks the catalog, so that changes run one at a time, and then the game, so that purchases wait as little as
-/// possible. Returns the facts and the state of the game.
+/// Locks the catalog, so that changes run one at a time, and then the game. The game comes second, because purchases
+/// may have to wait for its lock. Returns the facts about the game and its state.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,

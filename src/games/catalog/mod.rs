@@ -40,7 +40,7 @@ pub const GENRE_MAX: usize = 64;
 /// Longest description of a game, in characters.
 pub const DESCRIPTION_MAX: usize = 4_000;
 
-/// Maximum number of prices of a game in further currencies.
+/// Maximum number of prices of a game in currencies other than its main currency.
 pub const PRICES_MAX: usize = 50;
 
 /// State of a game.
@@ -97,7 +97,7 @@ pub struct Price {
     pub amount: Minor,
 }
 
-/// A game of the catalog.
+/// A game in the catalog.
 #[derive(Debug, Clone)]
 pub struct Game {
     pub id: GameId,
@@ -157,7 +157,7 @@ impl Games {
         self.game(id, caller).await.map(drop)
     }
 
-    /// Returns the main currency of a game, in which a request gives the price.
+    /// Returns the main currency of a game: the currency of a price in a request that names no currency.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
         let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;

@@ -37,7 +37,8 @@ pub(super) struct PriceRow {
     pub ends_at: Option<OffsetDateTime>,
 }
 
-/// Finds a game. The two queries must run in a snapshot or in the transaction of a change.
+/// Finds a game with two queries, which are sure to see the same state only in a snapshot, or in a transaction that has
+/// locked the game.
 pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<GameRow>> {
     let row = sqlx::query!(
         r#"
@@ -94,8 +95,8 @@ pub(in crate::games) async fn bump_revision(db: &mut PgConnection) -> Result<()>
     Ok(())
 }
 
-/// Returns the games among `ids` that can be the base of downloadable content, with their publishers. Locks these
-/// games, so that they are not deleted meanwhile.
+/// Returns the games among `ids` that can be the base of downloadable content, with their publishers. Locks these games
+/// until the transaction ends, so that no other transaction deletes them.
 pub(in crate::games) async fn bases(
     db: &mut PgConnection,
     ids: &[GameId],
@@ -110,13 +111,13 @@ pub(in crate::games) async fn bases(
     Ok(rows.into_iter().map(|row| (row.id, row.publisher)).collect())
 }
 
-/// A game that was added with an idempotency key, and the hash of the content of that request.
+/// A game that was added with an idempotency key, and the content hash of the request that added it.
 pub(in crate::games) struct KeyedGame {
     pub id: GameId,
     pub content: Option<Uuid>,
 }
 
-/// Finds the games that were added with these idempotency keys, by key.
+/// Returns the games that were added with these idempotency keys, as a map from key to game.
 pub(in crate::games) async fn find_by_keys(
     db: &mut PgConnection,
     keys: &[Uuid],
@@ -141,7 +142,7 @@ pub(super) struct GameFacts {
     pub was_sold: bool,
 }
 
-/// Reads the facts about a game without a lock, because a caller without permission must not make purchases wait.
+/// Reads the facts about a game without a lock, so that a caller without permission cannot delay purchases.
 pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<GameFacts>> {
     let row = sqlx::query_as!(
         GameFacts,
@@ -178,8 +179,8 @@ pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<boo
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts games with their stocks of copies and their prices. Returns the ids in the order of the games, without games
-/// whose idempotency key was used already.
+/// Inserts games with their limits of copies and their prices. Skips games whose idempotency key was used already.
+/// Returns the ids of the inserted games, in the order of `games`.
 pub(super) async fn insert_all(
     db: &mut PgConnection,
     games: &[Insertion<'_>],
@@ -225,7 +226,7 @@ pub(super) async fn insert_all(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Replaces the prices of a game in further currencies.
+/// Replaces the prices of a game in currencies other than its main currency.
 pub(super) async fn set_prices(
     db: &mut PgConnection,
     game: GameId,
@@ -288,7 +289,7 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the price in a further currency if that currency is now the main currency of the game.
+/// Deletes the additional price of a game in the currency that has become its main currency, if there is such a price.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",

@@ -20,13 +20,13 @@ use crate::secret::random_bytes;
 /// Longest discount code, in characters.
 pub const CODE_MAX: usize = 32;
 
-/// Highest number of uses per user to which a discount code can be limited.
+/// Highest limit that a request can set for the uses per user of a discount code.
 pub const USES_PER_USER_MAX: i32 = 1_000;
 
 /// Letters and digits of generated discount codes and activation keys, without those that are easily confused.
 pub(in crate::games) const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Number of characters of a generated discount code: 50 random bits.
+/// Length of a generated discount code, in characters. The code has 49 random bits.
 const DRAWN_LEN: usize = 10;
 
 /// Discount that a code gives.
@@ -53,8 +53,8 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    /// Returns the content of the request. It is hashed with the idempotency key, to detect a key reused for another
-    /// code.
+    /// Returns the content of the request. Its hash is stored with the idempotency key, to detect a client that reuses
+    /// the key for another code.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -81,7 +81,7 @@ impl NewCode {
     }
 }
 
-/// A discount code that was created, now or by an earlier request with the same idempotency key.
+/// A discount code that this request, or an earlier request with the same idempotency key, has created.
 #[derive(Debug)]
 pub struct CreatedCode {
     pub id: CodeId,
@@ -96,7 +96,7 @@ pub(in crate::games) struct UsableCode {
     discount: UsableDiscount,
     pub stock: Option<i64>,
     pub left: Option<i32>,
-    /// Number that the buyer's next use of the code gets, if the uses per user are limited.
+    /// Number of the buyer's next use of the code; `None` if the uses per user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
     code: String,
@@ -214,7 +214,7 @@ async fn find_replay(db: &mut PgConnection, key: Option<HashedKey>) -> Result<Op
     Ok(Some(CreatedCode { id, code, replayed: true }))
 }
 
-/// Draws a random text of up to 40 characters, each of which has five random bits.
+/// Returns a random text of `len` characters, at most 40. Each character has four or five random bits.
 pub(in crate::games) fn drawn(len: usize) -> String {
     let bytes: Vec<u8> = std::iter::repeat_with(random_bytes).take(2).flatten().collect();
     let text = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));

@@ -18,7 +18,7 @@ pub(super) struct CodeRow {
     pub stock: Option<i64>,
     pub left: Option<i32>,
     pub uses_per_user: Option<i32>,
-    /// Lowest number of a use that the user has not used up; `None` if the user has no use left, or if the uses per
+    /// Lowest free number for the user's next use of the code; `None` if the user has no use left, or if the uses per
     /// user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,

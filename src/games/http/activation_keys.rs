@@ -1,4 +1,4 @@
-//! Routes with which the manager of a game creates activation keys, and users redeem them.
+//! Routes that create the activation keys of a game and redeem them.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -47,7 +47,7 @@ struct CreateActivationKeys<'a> {
 struct ActivationKeyBody {
     #[schema(example = "1")]
     id: String,
-    /// The key. Only the first response has it, because the server stores only its hash.
+    /// The key itself. Absent in the response to a repeated request, because the server stores only a hash of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7QZ4M-0D2WK-9RT3X-B8HNC-V5JE1")]
     key: Option<String>,
@@ -62,8 +62,8 @@ struct ActivationKeysBody {
 /// Create activation keys
 ///
 /// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, each key
-/// takes a copy. The response to a repeated request has the ids only. Requires `games:write`, unless the caller is the
-/// publisher.
+/// uses up a copy. The response to a repeated request contains only the ids. Requires `games:write`, unless the caller
+/// is the publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
@@ -115,11 +115,11 @@ struct RedeemedBody {
 
 /// Redeem an activation key
 ///
-/// Adds the game to the library of the signed-in user. After several unknown keys, the user has to wait before each
-/// further attempt.
+/// Adds the game to the library of the signed-in user. After several attempts with unknown keys, the user has to wait
+/// before each further attempt.
 #[utoipa::path(
     post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key is redeemed once")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key can be redeemed only once")),
     request_body = RedeemActivationKey<'static>,
     responses((status = 200, description = "The game is in the library", body = RedeemedBody), Problems),
 )]

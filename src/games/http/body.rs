@@ -15,10 +15,10 @@ use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{MAX_BALANCE, Minor};
 
-/// Largest number of copies that a limited game may have.
+/// Highest limit that a request can set for the copies of a game.
 const COPIES_MAX: i32 = 1_000_000_000;
 
-/// A price in a further currency.
+/// A price in a currency other than the main currency.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::games) struct PutPrice<'a> {
     #[serde(borrow, default)]
@@ -29,7 +29,7 @@ pub(in crate::games) struct PutPrice<'a> {
     price: RawField<'a>,
 }
 
-/// A game to add or change. Clients of the original service send the first four fields; all other fields are optional.
+/// A game to add or change. The fields `currency`, `prices`, `publisher`, `state`, `base` and `copies` are optional.
 #[derive(Deserialize, ToSchema)]
 pub(in crate::games) struct PutGame<'a> {
     /// Title of the game, 1 to 200 characters.
@@ -48,15 +48,15 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "The first game")]
     pub(in crate::games) description: RawField<'a>,
-    /// Main currency of the game, in which `price` is; the default currency if absent.
+    /// Main currency of the game, in which `price` is given; a new game has the default currency if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     pub(in crate::games) currency: RawField<'a>,
-    /// Prices of the game in further currencies.
+    /// Prices of the game in currencies other than its main currency.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrice<'static>>>)]
     pub(in crate::games) prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
-    /// Id of the publisher; the game belongs to the operator if absent. It cannot be changed later.
+    /// Id of the publisher; the game belongs to the operator if absent. The publisher cannot be changed later.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     pub(in crate::games) publisher: RawField<'a>,
@@ -64,7 +64,7 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<GameState>)]
     pub(in crate::games) state: RawField<'a>,
-    /// Id of the base game, if this game is downloadable content. It cannot be changed later.
+    /// Id of the base game, if this game is downloadable content. The base game cannot be changed later.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 7)]
     pub(in crate::games) base: RawField<'a>,
@@ -113,14 +113,14 @@ impl PutGame<'_> {
         validator.finish(game).map_err(into_game_error)
     }
 
-    /// Returns the main currency that the request names, if it names a currency.
+    /// Returns the main currency that the request gives, if any.
     pub(super) fn currency(&self, currencies: &Currencies) -> Result<Option<Currency>> {
         let mut validator = Validator::default();
         let currency = self.main_currency(&mut validator, currencies);
         validator.finish(Some(currency)).map_err(into_game_error)
     }
 
-    /// Converts the body to changes of a game whose main currency is, or becomes, `currency`.
+    /// Converts the body to changes of a game. `currency` is the main currency of the game after the change.
     pub(super) fn into_changes(
         self,
         currencies: &Currencies,
@@ -141,7 +141,7 @@ impl PutGame<'_> {
         validator.finish(Some(changes)).map_err(into_game_error)
     }
 
-    /// Returns whether the request has only the fields that clients of the original service send.
+    /// Returns whether the request has no fields other than title, genre, price and description.
     fn is_plain(&self) -> bool {
         let Self { currency, prices, publisher, state, base, copies, .. } = self;
         prices.is_none()
@@ -156,7 +156,7 @@ impl PutGame<'_> {
         validator.optional("/currency", &self.currency, |raw| currencies.supported(&string(raw)?))
     }
 
-    /// Parses the fields that clients of the original service do not send.
+    /// Parses the optional fields: prices, publisher, state, base and copies.
     fn rest(
         self,
         validator: &mut Validator,
@@ -232,7 +232,7 @@ fn copies(raw: &str) -> Result<CopiesChange, String> {
         .ok_or_else(|| format!("must be a whole number up to {COPIES_MAX}, or unlimited"))
 }
 
-/// Converts an error so that the response to an invalid game has the status 400, as in the original service.
+/// Converts field errors into the problem `invalid-game` with status 400, which existing clients expect.
 pub(super) fn into_game_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidGame(fields),

@@ -41,7 +41,7 @@ where
 
 #[derive(Deserialize, IntoParams)]
 struct ListGamesQuery {
-    /// Only games of this genre, in upper or lower case.
+    /// Only games of this genre, regardless of upper and lower case.
     #[param(example = "puzzle")]
     genre: Option<String>,
     /// Only games with all of these words in title, genre or description. The last word may be incomplete.
@@ -50,7 +50,7 @@ struct ListGamesQuery {
     /// Only games of this publisher.
     #[param(value_type = Option<i64>)]
     publisher: Option<PublisherId>,
-    /// Only games that a sale makes cheaper now.
+    /// If true, only games whose price a sale currently lowers.
     #[param(example = true)]
     sale: Option<bool>,
     /// Page size, 1 to 1000; 100 by default.
@@ -150,7 +150,8 @@ async fn list_games(
     Ok(response)
 }
 
-/// Returns whether the header `If-None-Match` contains this tag. Ignores the mark of a weak tag, which a proxy may add.
+/// Returns whether the header `If-None-Match` contains this tag. Ignores the prefix `W/` of weak tags, which a proxy
+/// may add.
 fn matches(known: &HeaderValue, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = known.to_str().unwrap_or_default();
@@ -226,8 +227,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent fields stay as they are. Requires the same permission as adding the game, or `games:write` for a game of the
-/// operator that was sold.
+/// Absent fields stay as they are. Requires the same permission as adding the game; for a game of the operator that was
+/// sold, requires `games:write`.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -255,8 +256,8 @@ async fn update_game(
 
 /// Delete a game
 ///
-/// A game that was sold is retired instead, and stays in the libraries of its owners. Requires the same permission as
-/// changing the game.
+/// A game that was sold or has downloadable content is retired instead, and its owners keep it. Requires the same
+/// permission as changing the game.
 #[utoipa::path(
     delete, path = "/api/games/{id}", tag = "games",
     params(

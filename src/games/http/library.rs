@@ -108,9 +108,9 @@ struct GameOwnerBody {
     acquired_at: String,
 }
 
-/// Check whether a user owns a game
+/// Check ownership of a game
 ///
-/// Lets the server of a game check a player: the status is 200 if the user owns the game, and 404 if not. Requires
+/// For game servers. The response has the status 200 if the user owns the game, and 404 otherwise. Requires
 /// `games:read`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/owners/{user_id}", tag = "games", security(("bearer" = [])),

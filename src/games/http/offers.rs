@@ -1,4 +1,4 @@
-//! Routes of the sales of a game, and of discount codes.
+//! Routes for the sales of a game and for discount codes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -59,7 +59,7 @@ fn is_sale_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Refuses a currency next to a percentage, because a percentage applies in every currency.
+/// Refuses a request with both a percentage and a currency, because a percentage applies in every currency.
 fn refuse_unused_currency(
     validator: &mut Validator,
     percent: &RawField<'_>,
@@ -72,11 +72,11 @@ fn refuse_unused_currency(
 
 #[derive(Deserialize, ToSchema)]
 struct PutSale<'a> {
-    /// Percentage off the price in every currency; give either this or `price`.
+    /// Percentage off the price in every currency; give either `percent` or `price`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20")]
     percent: RawField<'a>,
-    /// Price during the sale, in one currency; give either this or `percent`.
+    /// Price during the sale, in one currency; give either `price` or `percent`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "15.99")]
     price: RawField<'a>,
@@ -90,7 +90,7 @@ struct PutSale<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Maximum number of copies that are sold at this price; not limited if absent.
+    /// Maximum number of copies that are sold at the sale price; not limited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 500)]
     budget: RawField<'a>,
@@ -143,10 +143,10 @@ struct SaleBody {
     starts_at: String,
     #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
-    /// Maximum number of copies that are sold at this price.
+    /// Maximum number of copies that are sold at the sale price; null without a limit.
     #[schema(required, example = 500)]
     budget: Option<i32>,
-    /// Number of copies that can still be sold at this price.
+    /// Number of copies that can still be sold at the sale price; null without a limit.
     #[schema(required, example = 37)]
     left: Option<i32>,
 }
@@ -175,8 +175,8 @@ impl TryFrom<&Sale> for SaleBody {
 
 /// Create or change a sale
 ///
-/// A sale lowers the price of a game for a window of time, by the clock of the database. If several sales run, the
-/// lowest price applies. Requires `games:write`, unless the caller is the publisher.
+/// A sale lowers the price of a game from `starts_at` to `ends_at`, by the clock of the database. If several sales run,
+/// the lowest price applies. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -216,11 +216,12 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// Sorts the sales by their start, the latest first. Requires `games:write`, unless the caller is the publisher.
+/// Returns all sales of the game, past and future, latest start first. Requires `games:write`, unless the caller is the
+/// publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
-    responses((status = 200, description = "At most 1,000", body = SalesBody), Problems),
+    responses((status = 200, description = "The sales, at most 1,000", body = SalesBody), Problems),
 )]
 async fn list_sales(
     State(games): State<Games>,
@@ -264,11 +265,11 @@ struct CreateCode<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "WINTER20")]
     code: RawField<'a>,
-    /// Percentage off the price; give either this or `amount`.
+    /// Percentage off the price; give either `percent` or `amount`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20")]
     percent: RawField<'a>,
-    /// Amount off the price; give either this or `percent`.
+    /// Amount off the price; give either `amount` or `percent`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "5.00")]
     amount: RawField<'a>,

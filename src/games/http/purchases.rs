@@ -36,7 +36,7 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct PurchaseGame<'a> {
-    /// Price that the buyer has seen. If the current price differs, the purchase is refused, and the error has the
+    /// Price that the buyer has seen. If the current price differs, the purchase is refused, and the error contains the
     /// current price.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "19.99")]
@@ -101,7 +101,8 @@ fn user_id(raw: &str) -> Result<UserId, String> {
 
 /// Buy a game
 ///
-/// Charges the main wallet of the signed-in user and adds the game to the library in the same transaction.
+/// Charges the main wallet of the signed-in user and adds the game to the library of the recipient, in a single
+/// transaction.
 #[utoipa::path(
     post, path = "/api/games/{id}/purchase", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),
@@ -174,8 +175,8 @@ impl TryFrom<&Refunded> for RefundBody {
 
 /// Refund a game
 ///
-/// The buyer can refund a game within the time that the setting `--refund-window` gives. The game and its downloadable
-/// content leave the library.
+/// The buyer can refund a game within the time of the setting `--refund-window`. The game and its downloadable content
+/// are removed from the library.
 #[utoipa::path(
     post, path = "/api/games/{id}/refund", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

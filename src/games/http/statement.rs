@@ -46,8 +46,8 @@ struct PublisherStatementQuery {
     /// Beginning of the statement, as an RFC 3339 timestamp; the first sale if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as an RFC 3339 timestamp; now if absent. The statement ends earlier, at `as_of_at`, if
-    /// later entries could still appear before the requested end.
+    /// End of the statement, as an RFC 3339 timestamp; now if absent. The statement ends earlier, at `as_of_at`, if the
+    /// server could still add entries from before the requested end.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
@@ -59,8 +59,8 @@ struct StatementHead {
     publisher: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// Moment at which the statement ends, if the request gave an end. It is earlier than requested if later entries
-    /// could still appear before the requested end.
+    /// End of the statement, if the request gave an end. It is earlier than requested if the server could still add
+    /// entries from before the requested end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -80,7 +80,7 @@ struct StatementHead {
     closing_balance: JsonDecimal,
 }
 
-/// The statement of a publisher. The server streams it, so that a long statement does not fill its memory.
+/// The statement of a publisher, which the server streams page by page.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PublisherStatement)]
 struct StatementBody {
@@ -112,8 +112,8 @@ struct StatementEntryBody {
 /// Get the statement of a publisher
 ///
 /// Returns sales, refunds, tax, fees and payouts, oldest first, with the opening and closing balance. A negative
-/// balance is a debt. Tax and fees that refunds gave back are deducted from the sums of tax and fees. The header
-/// `Accept: text/csv` selects CSV. Requires `games:write`, unless the caller is the publisher.
+/// balance is a debt. The sums of tax and fees exclude amounts that refunds gave back. The header `Accept: text/csv`
+/// selects CSV. Requires `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
@@ -240,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves the balance of the publisher into the main wallet of the publisher's user. Requires `games:write`, unless the
-/// caller is that user.
+/// Moves the balance of the publisher into the main wallet of the user who is the publisher. Requires `games:write`,
+/// unless the caller is that user.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

@@ -129,8 +129,8 @@ fn field_errors(error: Error) -> Vec<FieldError> {
     }
 }
 
-/// Removes the line number from an error of the JSON parser, which counts lines within the record. The record is a
-/// single line, so its number would mislead.
+/// Removes the line number from an error of the JSON parser. The parser counts lines within the record, which is a
+/// single line, so the number is always 1 and would mislead.
 fn place_in_line(detail: &str) -> String {
     detail.replace("line 1, column", "column").replace("line 1 column", "column")
 }

@@ -26,7 +26,7 @@ const MEMBERS: [&str; 11] = [
 /// Columns that the header must have.
 const REQUIRED: [&str; 3] = ["title", "genre", "price"];
 
-/// Prefix of the name of a column with the price in a further currency, such as `price:USD`.
+/// Prefix of the names of columns with prices in currencies other than the main currency, such as `price:USD`.
 const PRICE: &str = "price:";
 
 const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;
@@ -36,9 +36,9 @@ pub(super) struct CsvParser {
     columns: Vec<String>,
     reader: Reader,
     fields: Vec<u8>,
-    /// Ends of the fields of the latest row within `fields`.
+    /// Positions in `fields` at which the fields of the latest row end.
     ends: Vec<usize>,
-    /// Indexes of the columns with prices in further currencies that the latest row fills.
+    /// Indexes of the `price:` columns that are not empty in the latest row.
     prices: Vec<usize>,
 }
 
@@ -105,7 +105,8 @@ impl CsvParser {
         Ok(format!("{{{}}}", members.join(",")))
     }
 
-    /// Returns the name of the column that a JSON pointer into the object of the latest row comes from.
+    /// Returns the name of the column from which a field of the latest JSON object comes. `pointer` is the JSON pointer
+    /// to the field.
     pub(super) fn column(&self, pointer: &str) -> String {
         let name = pointer.trim_start_matches('/');
         let price =

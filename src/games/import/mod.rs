@@ -49,7 +49,7 @@ pub enum FileFormat {
     Jsonl,
 }
 
-/// A reason for which a record of the file is refused.
+/// A refusal of a record of the file: the line, the field and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRefusal {
     /// Line at which the record begins.
@@ -141,7 +141,7 @@ impl GameImporter {
     }
 }
 
-/// Looks up the publishers of candidates. Returns the candidates whose publisher exists, and refuses the others.
+/// Looks up the publishers of candidates. Refuses candidates whose publisher does not exist, and returns all others.
 async fn with_publishers(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,

@@ -34,8 +34,7 @@ pub struct ImportBatch {
     is_last: bool,
 }
 
-/// Reads a file in a thread of its own, so that a read that waits for standard input does not delay the end of the
-/// process.
+/// Reads a file in a thread of its own, so that the process can exit while a read waits for standard input.
 pub(super) fn read(
     source: impl BufRead + Send + 'static,
     format: FileFormat,

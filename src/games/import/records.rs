@@ -1,9 +1,9 @@
 //! Splitting of a file to import into records: lines of JSON, or rows of CSV, whose quoted fields can contain line
-//! ends.
+//! breaks.
 //!
-//! The memory of the reader is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. Of a row with broken
-//! quotes, the reader refuses only the first line and continues with the next line, so that a forgotten quote does not
-//! swallow the rest of the file.
+//! The memory of the reader is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. If a row has broken quotes,
+//! the reader refuses only its first line and continues with the next line, so that a missing quote does not swallow
+//! the rest of the file.
 
 use std::io::{self, BufRead, Read};
 
@@ -19,7 +19,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileRecord<'a> {
     pub line: u64,
-    /// The bytes of the record up to and including a line feed, or the reason for which the record is refused.
+    /// The bytes of the record up to and including a line feed, or the reason why the reader refuses the record.
     pub bytes: Result<&'a [u8], &'static str>,
 }
 
@@ -98,7 +98,7 @@ impl<R: BufRead> FileRecords<R> {
         self.consumed = 0;
     }
 
-    /// Finds the end of the record at the beginning of the buffer, or the reason for which the record is refused.
+    /// Finds the end of the record at the beginning of the buffer, or the reason why the reader refuses the record.
     fn scan(&mut self) -> io::Result<Option<Result<usize, &'static str>>> {
         let mut state = RowState::FieldStart;
         let mut end = 0;
@@ -137,8 +137,8 @@ impl<R: BufRead> FileRecords<R> {
         Some(begin + length + 1)
     }
 
-    /// Appends a line of the file to the buffer. Returns false at the end of the file. Cuts a line that is too long,
-    /// but leaves it longer than the limit, so that it is refused.
+    /// Appends a line of the file to the buffer. Returns false at the end of the file. Truncates a line that is too
+    /// long, but leaves it longer than the limit, so that the reader still refuses it.
     fn read_line(&mut self) -> io::Result<bool> {
         let is_first = self.bytes_read == 0;
         let mut part = self.source.by_ref().take(RECORD_BYTES_MAX as u64 + 1);

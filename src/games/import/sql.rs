@@ -27,7 +27,7 @@ pub(super) async fn publishers(
 }
 
 /// Vacuums the table of games, which updates the statistics of the query planner and merges pending entries into the
-/// full-text index. Otherwise searches are slow until Postgres does this by itself.
+/// full-text index. Otherwise, searches are slow until Postgres vacuums the table by itself.
 pub(super) async fn vacuum_games(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("vacuum (analyze) game").execute(db).await?;
     Ok(())

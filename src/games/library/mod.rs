@@ -35,7 +35,7 @@ impl Games {
         sql::library(&mut db, user, after, limit).await
     }
 
-    /// Returns the time since which a user owns a game. Returns an error with status 404 if the user does not own the
+    /// Returns the time at which a user acquired a game. Returns an error with status 404 if the user does not own the
     /// game.
     pub async fn owned_since(
         &self,

@@ -26,7 +26,8 @@ pub(super) async fn library(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Whether and since when a user owns a game.
+/// Ownership of a game by a user, and the user of the game's publisher. `owned_since` is `None` if the user does not
+/// own the game.
 pub(super) struct Ownership {
     pub publisher_user: Option<UserId>,
     pub owned_since: Option<OffsetDateTime>,

@@ -22,7 +22,7 @@ pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()
         if let Err(error) = games.measure_debts().await {
             tracing::warn!(
                 error.message = %error,
-                "reading the debts of publishers for the metrics failed; retrying in {INTERVAL:?}"
+                "could not read the debts of publishers for the metrics; retrying in {INTERVAL:?}"
             );
         }
         if stopping.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {

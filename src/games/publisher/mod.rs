@@ -23,7 +23,7 @@ pub struct Publisher {
     pub id: PublisherId,
     pub user: UserId,
     pub name: String,
-    /// Share that the operator keeps of each sale; `None` for the share of the settings.
+    /// Share that the operator keeps of each sale; `None` means the setting `--store-fee`.
     pub fee: Option<Rate>,
     pub replayed: bool,
 }
@@ -79,7 +79,7 @@ impl Games {
         row.map(Publisher::from).ok_or_else(no_publisher)
     }
 
-    /// Returns a publisher to a caller that may manage the games of the publisher.
+    /// Returns a publisher. The caller must have permission to manage the publisher's games.
     pub async fn publisher(&self, id: PublisherId, caller: &Caller) -> Result<Publisher> {
         let found = sql::find(&mut *self.db.snapshot("games.publisher").await?, id).await?;
         require_manager(caller, found.as_ref().map(|row| row.user))?;

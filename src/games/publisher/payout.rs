@@ -14,10 +14,10 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Maximum number of attempts of a payout, which fails if a refund lowers the balance of the publisher meanwhile.
+/// Maximum number of attempts to pay a publisher. An attempt fails if a refund lowers the balance in the meantime.
 const ATTEMPTS_MAX: usize = 16;
 
-/// A payout to a publisher that was made.
+/// A completed payout to a publisher.
 #[derive(Debug, Clone, Copy)]
 pub struct PublisherPayout {
     pub currency: Currency,
@@ -35,8 +35,8 @@ struct PayoutRequest {
 }
 
 impl Games {
-    /// Pays the balance of a publisher in a currency to the user of the publisher, but at most the largest amount of a
-    /// transfer.
+    /// Pays the balance of a publisher in a currency to the publisher's user. If the balance exceeds the largest amount
+    /// of a transfer, pays that amount.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,
@@ -83,7 +83,8 @@ impl Games {
         posted.map(|posted| request.paid(&posted)).transpose()
     }
 
-    /// Pays the balance of the publisher, but at most `limit`. Returns `None` if the caller has to try again.
+    /// Makes one attempt to pay the balance of the publisher, but at most `limit`. Returns `None` if the caller must
+    /// retry.
     async fn try_payout(
         &self,
         request: &PayoutRequest,
@@ -130,8 +131,7 @@ impl Games {
 }
 
 impl PayoutRequest {
-    /// Returns the payout that a posting made. In the posting, the opening of the user's wallet can come before the
-    /// payout.
+    /// Returns the payout that a posting contains. The posting may begin with the opening of the user's wallet.
     fn paid(&self, posted: &Posted) -> Result<PublisherPayout> {
         let mut rows = posted.rows.iter().zip(posted.first_seq..);
         let found = rows.find(|(row, _)| row.kind == TransferKind::Payout);

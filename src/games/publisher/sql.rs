@@ -84,7 +84,7 @@ pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Optio
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns every publisher with each currency in which the publisher has sold games.
+/// Returns each pair of a publisher and a currency in which the publisher has sold games.
 pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, String)>> {
     // Takes a single index lookup for each publisher and currency, however many purchases they have.
     let rows = sqlx::query!(
@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Sum of the movements between an account and another account that have the same kind and direction.
+/// Sum of the movements of one kind, in one direction, between an account and another account.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,

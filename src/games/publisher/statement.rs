@@ -17,7 +17,7 @@ use crate::ledger::transfer::TransferKind;
 /// Number of entries that are read from the ledger at a time.
 const PAGE: i64 = 1_000;
 
-/// Sums of a statement, in minor units. Tax and fees that refunds gave back are deducted from the sums of tax and fees.
+/// Sums of a statement, in minor units. The sums of tax and fees exclude amounts that refunds gave back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatementSums {
     pub sales: i64,
@@ -50,7 +50,7 @@ impl EntryKind {
     }
 }
 
-/// A movement of the publisher's account.
+/// A movement on the publisher's account.
 #[derive(Debug, Clone)]
 pub struct StatementEntry {
     pub at: OffsetDateTime,
@@ -72,12 +72,11 @@ pub struct PublisherStatement {
     pub opening: Minor,
     pub closing: Minor,
     pub sums: StatementSums,
-    /// End of the statement, if the caller gave an end. It is earlier than requested if later entries could still
-    /// appear before the requested end.
+    /// End of the statement, if the caller gave an end. It is earlier than requested if entries from before the
+    /// requested end could still be added.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
-    /// The part of the ledger that is still to be read: the number of the next transfer, and the number after the last
-    /// transfer.
+    /// Range of ledger sequence numbers that is still to be read: the next number, and the number after the last.
     range: (i64, i64),
     games: Games,
     is_complete: bool,
@@ -156,8 +155,8 @@ impl Games {
 }
 
 impl Accounts {
-    /// Returns what a movement means for the publisher. The other account of the movement tells whether a refund gives
-    /// back tax or a fee.
+    /// Returns the kind of the statement entry for a movement. If a refund credits the publisher, the other account
+    /// tells whether it gives back tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         // Tax of a sale to a wallet of another book goes to the tax account of that book.
         let other = AccountId(other).own_id();

@@ -1,9 +1,9 @@
 //! Purchases: a user pays for a game and receives it, in a single ledger posting.
 //!
-//! The price comes from a quote, which a SQL function checks in the transaction of the posting: the game has not
-//! changed, the recipient does not own the game yet, and a copy is left. If the quote no longer holds, the server makes
-//! a new quote and tries again, so a refusal always reflects the current state. The purchase of a free game moves no
-//! money and is an ordinary transaction.
+//! The price comes from a quote. A SQL function checks, in the transaction of the posting, that the quote still holds:
+//! the game has not changed, the recipient does not own the game yet, and a copy is left. If the quote no longer holds,
+//! the server makes a new quote and tries again, so a refusal always reflects the current state. The purchase of a free
+//! game moves no money and is an ordinary transaction.
 
 mod availability;
 mod price;
@@ -70,7 +70,7 @@ pub struct PurchaseRequest {
     pub address: Option<IpAddr>,
 }
 
-/// A purchase that was made.
+/// A completed purchase.
 #[derive(Debug, Clone)]
 pub struct Purchase {
     pub game: GameId,
@@ -292,7 +292,7 @@ impl Games {
     }
 }
 
-/// Returns the account of the seller, which receives the price and from which tax and fee are then taken.
+/// Returns the account of the seller. It receives the price, from which tax and fee are then deducted.
 pub(in crate::games) fn seller_account(
     publisher: Option<PublisherId>,
     currency: Currency,

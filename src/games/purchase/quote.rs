@@ -18,21 +18,23 @@ use crate::ids::{CodeId, GameId, PlayerId, PublisherId, SaleId, TransferId, User
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{Minor, Rate};
 
-/// Number of copies left at which purchases of a game run one at a time. Concurrent purchases of the last copies would
-/// make each other's ledger batches fail.
+/// Number of remaining copies at or below which purchases of a game run one at a time. Concurrent purchases of the last
+/// copies would make each other's ledger batches fail.
 const LAST_COPIES: i32 = 256;
 
-/// Maximum number of games (first) and of tried purchases (second) that [`QuoteCache`] remembers.
+/// Maximum number of pairs of game and currency whose facts [`QuoteCache`] remembers.
 const QUOTES_MAX: usize = 10_000;
+
+/// Maximum number of pairs of game and buyer that [`QuoteCache`] remembers.
 const TRIED_MAX: usize = 100_000;
 
-/// Cache of the facts of quotes. A purchase at a cached quote reads nothing before its ledger posting. The posting
-/// checks that the game and the fee have not changed, that the quote has not ended, and that the buyer does not own the
-/// game.
+/// Cache of the facts that quotes depend on. With a cached quote, a purchase reads nothing from the database before its
+/// ledger posting. The posting checks that the game and the fee have not changed, that the quote has not ended, and
+/// that the buyer does not own the game.
 pub(in crate::games) struct QuoteCache {
     rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
-    /// Games and buyers whose purchase was tried at a cached quote, whatever the outcome. A refused posting delays
-    /// other postings, so each user gets only one such try per game.
+    /// Pairs of game and buyer for which a purchase at a cached quote was tried, successful or not. A refused posting
+    /// delays other postings, so each buyer can try a cached quote of a game only once.
     tried: Cache<(GameId, UserId), ()>,
 }
 
@@ -51,8 +53,8 @@ pub(super) struct Quote {
     pub division: Division,
 }
 
-/// Input row of the SQL function that grants a game: the stocks that the purchase takes from, and the facts that its
-/// quote depends on.
+/// Input row of the SQL function that grants a game: the limited stocks that the purchase uses up, and the facts that
+/// its quote depends on.
 #[derive(Serialize)]
 pub(super) struct ClaimRow<'a> {
     game: GameId,
@@ -60,9 +62,10 @@ pub(super) struct ClaimRow<'a> {
     recipient: UserId,
     revision: i32,
     publisher: Option<PublisherId>,
-    /// Fee that is set for the publisher; `None` if the fee of the settings applies.
+    /// Fee that is set for the publisher; `None` if the setting `--store-fee` applies.
     own_fee: Option<i32>,
-    /// Ids of the stocks to take from: copies of the game, copies at the price of the sale, uses of the discount code.
+    /// Ids of the limited stocks that the purchase uses up: copies of the game, copies at the sale price, and uses of
+    /// the discount code.
     stocks: Vec<i64>,
     sale: Option<SaleId>,
     code: Option<CodeId>,
@@ -179,23 +182,23 @@ impl QuoteCache {
         self.tried.insert((game, buyer), ());
     }
 
-    /// Removes cached facts about a game that no longer hold.
+    /// Removes the cached facts about a game, which no longer hold.
     pub(super) fn forget(&self, request: &PurchaseRequest) {
         self.rows.remove(&(request.game, request.currency));
     }
 }
 
 impl Quote {
-    /// Returns whether the facts can be cached for other buyers. Without a discount code, a limit of copies or a price
-    /// of zero, the posting of a purchase detects every change of the facts.
+    /// Returns whether the facts can be cached for other buyers: the quote has no discount code, no limit on copies,
+    /// and a price above zero. The posting of a purchase then detects every change of the facts.
     fn can_be_cached(&self) -> bool {
         let is_limited = self.row.stock.is_some() || self.row.budgets > 0;
         self.code.is_none() && !is_limited && self.price != Minor::ZERO
     }
 
-    /// Returns whether concurrent purchases at this quote would make each other fail, so that they must run one at a
-    /// time. This holds for the last copies, and for all limited copies of a free game, because purchases of free games
-    /// do not share a ledger batch.
+    /// Returns whether concurrent purchases at this quote would make each other fail and must run one at a time. That
+    /// is the case for the last copies of a game, and for any limited copies of a free game, because each purchase of a
+    /// free game is a separate transaction.
     pub(super) fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
         let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();

@@ -1,8 +1,8 @@
 //! Refunds: the buyer gets the money back and the owner loses the game, at most once, in a single ledger posting.
 //!
-//! The owner loses the downloadable content of the game, too. Its price is paid back if the same buyer paid for it and
-//! its refund window has not ended; other content is taken away without a refund. A gift cannot be refunded while its
-//! owner has content that another user paid for.
+//! The owner also loses the downloadable content of the game. The price of the content is paid back if the same buyer
+//! paid for it and its refund window has not ended; other content is taken away without a refund. A gift cannot be
+//! refunded while its owner has content that another user paid for.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -21,13 +21,13 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Maximum number of attempts of a refund, which fails if another change of the owned games comes first.
+/// Maximum number of attempts of a refund. An attempt fails if the owner's games change in the meantime.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Maximum number of games and downloadable content that a refund takes away.
+/// Maximum number of games, downloadable content included, that a refund takes away.
 const GAMES_MAX: usize = 10_000;
 
-/// A refund that was made.
+/// A completed refund.
 #[derive(Debug, Clone)]
 pub struct Refunded {
     pub game: GameId,
@@ -65,8 +65,7 @@ struct RefundPlan {
 }
 
 impl Games {
-    /// Refunds a game that the caller has bought. `recipient` is the user who received the game as a gift, if it was a
-    /// gift.
+    /// Refunds a game that the caller has bought. `recipient` is the user who received the game, if it was a gift.
     pub async fn refund(
         &self,
         game: GameId,
@@ -98,8 +97,8 @@ impl Games {
         Err(Error::Overloaded)
     }
 
-    /// Makes a refund. Returns `None` if another change of the owned games came first, so that the caller has to try
-    /// again.
+    /// Makes one attempt to refund a game. Returns `None` if the owner's games have changed in the meantime and the
+    /// caller must retry.
     async fn try_refund(
         &self,
         game: GameId,
@@ -214,7 +213,7 @@ impl Games {
         Ok(RefundPlan { currency, paid, rows })
     }
 
-    /// Takes games away whose owner gets no money back. Returns false if the owned games have changed meanwhile.
+    /// Takes away games without paying money back. Returns false if the owner's games have changed in the meantime.
     async fn revert_free(&self, plan: &RefundPlan) -> Result<bool> {
         let mut db = self.db.acquire("games.revert_free").await?;
         sql::revert_free(&mut db, &plan.rows).await
@@ -249,8 +248,8 @@ impl sql::OwnedGame {
 }
 
 impl RefundPlan {
-    /// Returns a function that makes the movements of the refund for the wallet that is paid: the movements of each
-    /// purchase in the opposite direction.
+    /// Returns a function that takes the wallet to pay and returns the movements of the refund: the movements of each
+    /// purchase, in the opposite direction.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);

@@ -22,7 +22,7 @@ pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
     sql: "with took as (select n from public.revert_purchases($2::text::json) n)",
 };
 
-/// Facts that the purchase of a game for a recipient depends on, as they were at a moment.
+/// Facts that the purchase of a game for a recipient depends on, all read at the same moment.
 #[derive(Clone)]
 pub(super) struct QuoteRow {
     pub game: GameId,
@@ -38,8 +38,8 @@ pub(super) struct QuoteRow {
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Number of sales with a limited number of copies that have not ended. Such a sale can sell out without a change
-    /// of the game, so the facts cannot be cached.
+    /// Number of sales of the game that limit the number of copies and have not ended. Such a sale can sell out without
+    /// a change of the game, so the facts cannot be cached.
     pub budgets: i64,
     /// Next moment at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,
@@ -107,7 +107,7 @@ pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) 
     took_effect(revert.fetch_one(db).await)
 }
 
-/// Returns whether a statement took effect. It did not if the facts that it depends on have changed, or if another
+/// Returns whether a statement took effect: false if the facts that it depends on have changed, or if another
 /// transaction held a lock that it needed.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
     // In this order: not every row took effect, a lock was not available, a deadlock.
@@ -123,7 +123,7 @@ pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool>
     }
 }
 
-/// Writes the input rows of a SQL function as a JSON array of objects, each with its number.
+/// Writes the input rows of a SQL function as a JSON array of objects, each with its index `n`.
 fn numbered(rows: &[impl Serialize]) -> Result<String> {
     #[derive(Serialize)]
     struct Numbered<'a, T> {
@@ -135,7 +135,7 @@ fn numbered(rows: &[impl Serialize]) -> Result<String> {
     serde_json::to_string(&rows).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// A purchase that was made, as stored in the database.
+/// A completed purchase, as stored in the database.
 pub(super) struct PurchaseRow {
     pub game: GameId,
     pub recipient: UserId,
@@ -145,7 +145,7 @@ pub(super) struct PurchaseRow {
     pub transfer: Option<TransferId>,
 }
 
-/// Finds the purchase that a request with this idempotency key has made, with the hash of the content of the request.
+/// Finds the purchase that a request with this idempotency key has made, with the content hash of the request.
 pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: Uuid,
@@ -170,8 +170,8 @@ pub(super) async fn find_by_key(
     }))
 }
 
-/// Finds the currency of the purchase that a request with this idempotency key has refunded, and the hash of the
-/// content of the request.
+/// Returns the currency of the purchase that a request with this idempotency key has refunded, and the content hash of
+/// the request.
 pub(super) async fn find_refund(
     db: &mut PgConnection,
     key: Uuid,

@@ -1,4 +1,5 @@
-//! Sales: a lower price of a game for a window of time. A budget can limit how many copies are sold at this price.
+//! Sales: a lower price of a game for a window of time. A budget can limit the number of copies that are sold at the
+//! sale price.
 //!
 //! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
 
@@ -25,7 +26,7 @@ const SALES_MAX: i64 = 1_000;
 /// Discount that a sale gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaleDiscount {
-    /// A share off the price in every currency.
+    /// A percentage off the price in every currency.
     Percent(Rate),
     /// A lower price in one currency.
     Price(Price),
@@ -38,9 +39,9 @@ pub struct Sale {
     pub discount: SaleDiscount,
     pub starts_at: OffsetDateTime,
     pub ends_at: OffsetDateTime,
-    /// Maximum number of copies that are sold at this price; `None` without a limit.
+    /// Maximum number of copies that are sold at the sale price; `None` without a limit.
     pub budget: Option<i32>,
-    /// Number of copies that can still be sold at this price.
+    /// Number of copies that can still be sold at the sale price; `None` without a limit.
     pub left: Option<i32>,
 }
 
@@ -52,7 +53,7 @@ pub struct SalePut {
 }
 
 impl Games {
-    /// Creates or changes a sale of a game. A smaller budget does not take sold copies back.
+    /// Creates or changes a sale of a game. If the budget is lowered, copies that were already sold stay sold.
     pub async fn put_sale(
         &self,
         game: GameId,
@@ -85,7 +86,7 @@ impl Games {
         Ok(SalePut { sale, is_new: known.is_none() })
     }
 
-    /// Returns the sales of a game to a caller that may manage the game.
+    /// Returns the sales of a game. The caller must have permission to manage the game.
     pub async fn sales(&self, game: GameId, caller: &Caller) -> Result<Vec<Sale>> {
         let mut db = self.db.snapshot("games.sales").await?;
         require_game_manager(&mut db, game, caller).await?;

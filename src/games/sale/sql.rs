@@ -45,7 +45,7 @@ pub(super) async fn find(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns the sales of a game; the sale that starts last comes first.
+/// Returns the sales of a game, latest start first.
 pub(super) async fn list(db: &mut PgConnection, game: GameId) -> Result<Vec<SaleRow>> {
     let rows = sqlx::query_as!(
         SaleRow,

@@ -11,12 +11,11 @@ use super::{AddressShare, CloseReason, ConnectionLog, OpenConnection};
 use crate::auth::client_network;
 use crate::tasks::Tasks;
 
-/// Idle time below which a connection is evicted only if no other connection can be, because its client may soon use
-/// it.
+/// Idle time below which a connection is evicted only as a last resort, because its client may soon use it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Divisor of the connection limit. The quotient is the maximum number of connections that are evicted at once. During
-/// a flood of new connections, this makes the search for idle connections rarer.
+/// Divisor of the connection limit. The quotient is the maximum number of connections that are evicted at once.
+/// Evicting several at once makes the search for idle connections rarer during a flood of new connections.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
@@ -29,10 +28,10 @@ pub(in crate::http) struct ConnectionLimits {
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
-/// The open connections of a listener. It enforces the limits on their number.
+/// Table of the open connections of a listener, which enforces the limits on their number.
 pub(in crate::http) struct ConnectionTable {
     limits: ConnectionLimits,
-    /// A permit for each connection that may be open at the same time.
+    /// Semaphore with a permit for each connection that may be open at the same time.
     room: Arc<Semaphore>,
     log: Arc<ConnectionLog>,
     open: Mutex<Open>,
@@ -45,7 +44,7 @@ struct Open {
     addresses: HashMap<IpAddr, Address>,
 }
 
-/// Number of connections from an address, and the limits that they share.
+/// Number of connections from an address, and the limits that these connections share.
 struct Address {
     connections: usize,
     share: Arc<AddressShare>,
@@ -73,8 +72,8 @@ impl ConnectionTable {
         Some(Entry { table: Arc::clone(self), id, key, connection })
     }
 
-    /// Returns a permit for the connection, or `None` at shutdown. If there is none left, evicts idle connections and
-    /// waits.
+    /// Returns a permit for the connection, or `None` at shutdown. If no permit is left, evicts idle connections and
+    /// waits until a connection has ended.
     pub(in crate::http) async fn find_room(
         &self,
         entry: &Entry,
@@ -149,7 +148,7 @@ impl Open {
     }
 }
 
-/// Entry of a connection in the table. Dropping the entry removes the connection.
+/// Entry of a connection in the table. Dropping the entry removes the connection from the table.
 pub(in crate::http) struct Entry {
     table: Arc<ConnectionTable>,
     id: u64,

@@ -1,4 +1,4 @@
-//! Metric and log of the connections that the server closes early. Log lines are throttled.
+//! Metric and log lines about connections that the server closes early. The log lines are throttled.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,11 +18,12 @@ pub(in crate::http) enum CloseReason {
     NoRequest,
     /// The client's address has too many connections already.
     Address,
-    /// The connection was idle, and its place was needed for a new connection.
+    /// The connection was idle, and was evicted to make room for a new connection.
     Pressure,
     /// The client did not read its response for too long.
     Stalled,
-    /// The connection was to be closed, for shutdown or eviction, and the client took too long to finish its requests.
+    /// The server was closing the connection, because of shutdown or eviction, and the client took too long to finish
+    /// its requests.
     Shutdown,
     /// The client violated the HTTP/2 protocol, for example by resetting too many streams.
     Protocol,
@@ -50,13 +51,13 @@ impl CloseReason {
     }
 }
 
-/// Metric and log of the connections of a listener that were closed early.
+/// Counts the connections of a listener that are closed early, and logs the counts.
 pub(in crate::http) struct ConnectionLog {
     metrics: Arc<Metrics>,
     unlogged: Mutex<Unlogged>,
 }
 
-/// Numbers of closed connections by reason, since the last log line.
+/// Number of connections that were closed since the last log line, by reason.
 #[derive(Default)]
 struct Unlogged {
     last_line: Option<Instant>,
@@ -95,7 +96,7 @@ impl ConnectionLog {
             stalled,
             shutdown,
             protocol,
-            "closed {} HTTP connections early since the last such log line",
+            "closed {} HTTP connections early since the last summary; the fields count them by reason",
             counts.iter().sum::<u64>(),
         );
     }

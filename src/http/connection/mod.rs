@@ -33,7 +33,7 @@ const WORK_POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct OpenConnection {
     peer: IpAddr,
-    /// Limits that the connections of the client's address share; `None` for a trusted proxy.
+    /// Limits that all connections from the client's address share; `None` for a trusted proxy.
     share: Option<Arc<AddressShare>>,
     opened: Instant,
     /// Number of requests that have arrived on this connection so far.
@@ -48,15 +48,14 @@ pub struct OpenConnection {
     idle_since_ms: AtomicU64,
     /// Whether the client may still be sending a body that no handler will read.
     has_unread_body: AtomicBool,
-    /// Whether the connection has become a WebSocket. Then the deadlines of HTTP do not apply, because a WebSocket has
-    /// its own.
+    /// Whether the connection has become a WebSocket, which has its own deadlines instead of those of HTTP.
     is_upgraded: AtomicBool,
     /// Token that is cancelled to close the connection.
     closing: CancellationToken,
     tasks: Tasks,
 }
 
-/// Limits that all connections of an address share.
+/// Limits that all connections from an address share.
 #[derive(Debug)]
 pub(super) struct AddressShare {
     requests: Arc<Semaphore>,
@@ -139,16 +138,16 @@ impl OpenConnection {
         self.opened.elapsed().saturating_sub(since)
     }
 
-    /// Whether a handler is running that is not merely waiting for its client to send the body.
+    /// Whether a handler is working, and not merely waiting for the client to send the request body.
     fn is_working(&self) -> bool {
         self.handlers.load(Ordering::Relaxed) > self.receiving.load(Ordering::Relaxed)
     }
 
     /// Serves the connection until the client or the server ends it.
     ///
-    /// A connection that is to be closed accepts no more requests, but running handlers may finish. Waiting for the
-    /// client is limited to [`CLIENT_GRACE`]: to send the rest of a request, to read a response, or to acknowledge a
-    /// ping.
+    /// When the server closes the connection, it accepts no more requests, but running handlers may finish. The server
+    /// waits at most [`CLIENT_GRACE`] for the client to send the rest of a request, to read a response, or to
+    /// acknowledge a ping.
     pub(super) async fn serve<C: GracefulConnection>(
         &self,
         connection: C,

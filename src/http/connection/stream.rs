@@ -1,11 +1,11 @@
-//! The socket of a connection. It adds the deadlines and the careful closing that hyper lacks.
+//! The socket of a connection, with the deadlines and the careful closing that hyper lacks.
 //!
-//! | situation | hyper | here |
+//! | situation | hyper | this socket |
 //! |---|---|---|
 //! | the client sends nothing, or half of the HTTP/2 preface | waits forever | closes after the header timeout |
-//! | the client does not read a response | waits forever | closes when no byte was taken for the header timeout |
-//! | a head cannot be parsed | responds with a bare status | responds with the problem `malformed-request` |
-//! | the connection closes while the client still sends | resets, which may destroy the response | lingers |
+//! | the client does not read a response | waits forever | closes if the client reads nothing for the header timeout |
+//! | a request head cannot be parsed | responds with a bare status | responds with the problem `malformed-request` |
+//! | the server closes while the client still sends | resets, which may destroy the response | discards input first |
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -26,10 +26,10 @@ use super::log::{CloseReason, ConnectionLog};
 /// First bytes of an HTTP/2 connection.
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Longest time that a closed connection still reads and discards input, so that the client can read the response.
+/// Longest time that a closing connection reads and discards input, so that the client can still read the response.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Size of the buffer for input that is discarded.
+/// Size of the buffer for input that is read and discarded.
 const LINGER_BUFFER_BYTES: usize = 4 * 1024;
 
 /// A socket with deadlines for its client.
@@ -38,7 +38,7 @@ pub(in crate::http) struct GuardedStream {
     connection: Arc<OpenConnection>,
     log: Arc<ConnectionLog>,
     limit: Duration,
-    /// `None` after the first request has arrived.
+    /// State until the first request or the HTTP/2 preface has arrived; `None` afterwards.
     opening: Option<Opening>,
     /// Deadline that runs while a write waits for the client to read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -50,12 +50,12 @@ pub(in crate::http) struct GuardedStream {
 struct Opening {
     accepted: Instant,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the HTTP/2 preface that have arrived; `None` if the connection uses another protocol.
+    /// Number of bytes of the HTTP/2 preface that have arrived; `None` if the connection uses another protocol.
     preface: Option<usize>,
 }
 
-/// Whether the first line of a request head has arrived completely. If the head is too large, this tells whether the
-/// URI or the headers are too long.
+/// Whether the first line of a request head has arrived completely. If the head is too large, an incomplete first line
+/// means that the URI is too long, rather than the headers.
 #[derive(Default)]
 struct FirstLine {
     requests: u64,
@@ -65,7 +65,7 @@ struct FirstLine {
 /// State of a connection that is ending.
 #[derive(Default)]
 struct Closing {
-    /// Unsent rest of the problem document that replaces an error response of hyper.
+    /// Unsent rest of the problem document that replaces hyper's own error response.
     refusal: Option<Bytes>,
     has_ended: bool,
     linger: Option<Pin<Box<Sleep>>>,
@@ -124,7 +124,7 @@ impl GuardedStream {
         }
     }
 
-    /// Returns the result of a write. Fails if the write has been waiting for the client to read for too long.
+    /// Returns the result of a write, or a timeout error if the write has waited too long for the client to read.
     fn poll_progress<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -141,8 +141,8 @@ impl GuardedStream {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether the bytes are an error response that hyper itself has made. Then they must not be sent, and the problem
-    /// document that replaces them is stored for the next flush.
+    /// Whether the bytes are an error response that hyper itself has created. If so, stores the problem document that
+    /// the next flush sends instead of these bytes.
     fn replaces(&mut self, bufs: &[IoSlice<'_>]) -> bool {
         let Some(written) = bufs.first().filter(|_| bufs.len() == 1) else { return false };
         let refusal = malformed::replacement(written, self.line.has_ended);

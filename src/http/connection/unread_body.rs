@@ -1,4 +1,4 @@
-//! Tracks request bodies: whether a body has arrived completely, and the part of it that the handler did not read.
+//! Tracks request bodies: whether a body has arrived completely, and which part of it the handler has not read.
 //!
 //! On an HTTP/1.1 connection, the next request follows the body. So an unread body must be drained (read and
 //! discarded), or the response must announce `Connection: close`. hyper does neither: a client that still sends its
@@ -25,14 +25,14 @@ const DRAIN_BYTES_MAX: u64 = BODY_BYTES_MAX as u64;
 /// Longest time that draining an unread body may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The part of a body that its handler has not read.
+/// The part of a request body that the handler has not read.
 pub(in crate::http) struct Leftover<B> {
     body: Arc<Mutex<Option<B>>>,
     expects_continue: bool,
 }
 
-/// Tracks the body of a request. The unread part is returned only for HTTP/1.1 requests with a body, because HTTP/2
-/// streams do not block each other.
+/// Tracks the body of a request. Also returns a handle to the part that stays unread, but only for HTTP/1.1 requests
+/// with a body: on an HTTP/2 connection, an unread body does not block other requests.
 pub(in crate::http) fn track<B>(
     request: Request<B>,
     connection: &Arc<OpenConnection>,
@@ -88,7 +88,7 @@ async fn drain<B: HttpBody + Unpin>(mut body: B) {
 
 /// A body that notes when it has arrived completely, and saves its unread part when the handler drops it.
 struct TrackedBody<B> {
-    /// `None` after the body has arrived.
+    /// The tracked body; `None` after it has arrived completely.
     inner: Option<B>,
     slot: Arc<Mutex<Option<B>>>,
     connection: Arc<OpenConnection>,

@@ -172,7 +172,7 @@ fn can_fail(method: &str, has_body: bool, is_replayable: bool, status: StatusCod
     }
 }
 
-/// Returns an example of an error with this status, and the description of the status.
+/// Returns an example error for the status, and the description of the status.
 fn failure(status: StatusCode) -> (Error, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => {
@@ -184,17 +184,17 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
             (error, "The credential is missing, wrong, revoked or expired")
         }
         StatusCode::FORBIDDEN => {
-            (Error::ScopeMissing("wallet:write"), "The credential does not grant the permission")
+            (Error::ScopeMissing("wallet:write"), "The credential lacks the required permission")
         }
         StatusCode::NOT_FOUND => {
-            (Error::NotFound("wallet"), "There is no such thing, or not for this caller")
+            (Error::NotFound("wallet"), "The resource does not exist, or the caller may not see it")
         }
         StatusCode::CONFLICT => {
-            (Error::WalletFrozen, "The state of what it is about does not allow the operation")
+            (Error::WalletFrozen, "The current state of the resource forbids the operation")
         }
         StatusCode::GONE => {
             let until = time::macros::datetime!(2026-01-31 12:00 UTC);
-            (Error::Archived { until }, "The operator has archived the transfers of this time")
+            (Error::Archived { until }, "The operator has archived the requested transfers")
         }
         StatusCode::PAYLOAD_TOO_LARGE => {
             (Error::BodyTooLarge { limit: crate::http::BODY_BYTES_MAX }, "The body is too large")
@@ -205,21 +205,21 @@ fn failure(status: StatusCode) -> (Error, &'static str) {
         StatusCode::UNPROCESSABLE_ENTITY => {
             let (available, required) = ("5.00".to_owned(), "7.50".to_owned());
             let error = Error::InsufficientFunds { available, required };
-            (error, "A field or a parameter is invalid, or the money does not suffice")
+            (error, "A field or a parameter is invalid, or funds are insufficient")
         }
         StatusCode::TOO_MANY_REQUESTS => {
             let wait = std::time::Duration::from_secs(8);
             (
                 Error::TooManyRequests { wait },
-                "Too many failed attempts, or more requests than the edge lets an address send",
+                "Too many failed attempts, or too many requests from the client's address",
             )
         }
-        StatusCode::BAD_GATEWAY => (Error::Unreachable, "The edge cannot reach the service"),
-        StatusCode::SERVICE_UNAVAILABLE => (Error::Overloaded, "The service cannot answer now"),
+        StatusCode::BAD_GATEWAY => (Error::Unreachable, "The edge proxy cannot reach the service"),
+        StatusCode::SERVICE_UNAVAILABLE => (Error::Overloaded, "The service is unavailable now"),
         StatusCode::GATEWAY_TIMEOUT => {
-            (Error::Unanswered, "The service did not answer the edge in time")
+            (Error::Unanswered, "The service did not respond to the edge proxy in time")
         }
-        _ => (Error::Internal(anyhow::anyhow!("an example")), "A fault of the service"),
+        _ => (Error::Internal(anyhow::anyhow!("an example")), "The service failed"),
     }
 }
 
@@ -247,12 +247,13 @@ fn failures() -> Value {
     Value::Object(responses.into_iter().collect())
 }
 
-/// Returns the query parameter by which a client permits that a read replica serves a read.
+/// Returns the query parameter with which a client allows a read replica to serve its read.
 fn stale() -> Value {
     json!({
         "name": STALE,
         "in": "query",
-        "description": "`ok`: the answer may be a little old, if the server has a read replica. `Book-Position` says how old.",
+        "description": "`ok`: a read replica, if there is one, may serve a slightly stale response. \
+            `Book-Position` says how current it is.",
         "schema": { "type": "string", "enum": [STALE_OK] },
     })
 }
@@ -261,22 +262,25 @@ fn stale() -> Value {
 fn headers() -> Value {
     let text = |description: &str, example: &str| json!({ "description": description, "schema": { "type": "string" }, "example": example });
     json!({
-        "X-Request-Id": text("Id of the request, in every log line about it", TRACE_ID),
+        "X-Request-Id": text("Id of the request, which all log lines about the request contain", TRACE_ID),
         "Book-Position": text(
-            "How far this answer takes the book and its events into account; opaque. \
-             Subscribe at /ws after it to miss nothing.",
+            "Opaque position in the ledger and its events up to which the response is current. \
+             A subscription at `/ws` that begins after this position misses no event.",
             "AAAAAAAAACoAAAAAAAAABw",
         ),
-        "ETag": text("Version of the answer, for `If-None-Match`", "W/\"0af7651916cd43dd8448eb211c80319c\""),
-        "Idempotent-Replayed": text("`true` if an earlier request with the same key took effect", "true"),
-        "Link": text("The next page, as `rel=\"next\"`, if there may be one", "</wallet?limit=100&after=100>; rel=\"next\""),
-        "Location": text("Path of what was created", "/wallet/7"),
-        "Preference-Applied": text("The preference that the answer follows", "money=string"),
+        "ETag": text("Version of the response, for `If-None-Match`", "W/\"0af7651916cd43dd8448eb211c80319c\""),
+        "Idempotent-Replayed": text("`true` if an earlier request with the same idempotency key took effect", "true"),
+        "Link": text(
+            "Link to the next page (`rel=\"next\"`), if there may be more entries",
+            "</wallet?limit=100&after=100>; rel=\"next\"",
+        ),
+        "Location": text("Path of the created resource", "/wallet/7"),
+        "Preference-Applied": text("Preference that the response follows", "money=string"),
         "Retry-After": {
             "description": "Seconds to wait before another attempt",
             "schema": { "type": "integer" },
             "example": 1,
         },
-        "WWW-Authenticate": text("How to authenticate", "Bearer"),
+        "WWW-Authenticate": text("Authentication scheme that the service accepts", "Bearer"),
     })
 }

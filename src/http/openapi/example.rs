@@ -30,8 +30,8 @@ pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
     }
 }
 
-/// Returns the type of a schema. A schema that allows null counts as null, because a member without an example is
-/// usually left out.
+/// Returns the type of a schema. For a schema that allows null, returns `null`, so optional members without an example
+/// are left out of the sample.
 fn first_type(schema: &Value) -> Option<&str> {
     match &schema["type"] {
         Value::String(only) => Some(only),

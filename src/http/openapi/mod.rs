@@ -38,10 +38,12 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
 #[openapi(
     info(
         title = "revwallet",
-        description = "A wallet backend you can see through: exact money, every movement double entry.\n\n\
-            Every failure is `application/problem+json`; its `type` is a page of this server.\n\n\
-            Decimals are exact, with the decimals of their currency. Clients whose JSON parser makes floating-point \
-            numbers of them send `Prefer: money=string`; `/openapi.json?money=string` describes the API for them.",
+        description = "A wallet backend you can see through: exact money, double entry for every movement.\n\n\
+            Every failed request gets a response with the type `application/problem+json`. Its member `type` links to \
+            a page of this server that explains the problem.\n\n\
+            Decimals are exact, with as many decimal places as their currency has. Clients whose JSON parser converts \
+            them to floating-point numbers should send `Prefer: money=string`; `/openapi.json?money=string` describes \
+            the API for these clients.",
     ),
     servers((url = "/", description = "The server that this document comes from")),
     components(schemas(ProblemBody<'static>)),
@@ -50,18 +52,18 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
     tags(
         (name = "wallet", description = "Wallets, and the money in them: deposits, transfers, holds, refunds, statements"),
         (name = "webhook", description = "Events sent to your server, and alerts on balances"),
-        (name = "users", description = "Accounts of people: registration, sign-in, profile"),
-        (name = "keys", description = "API keys of programs, and the audit log"),
+        (name = "users", description = "User accounts: registration, sign-in, profile"),
+        (name = "keys", description = "API keys for programs, and the audit log"),
         (name = "play", description = "Players' balances in minor units, game events, leaderboards with prizes"),
         (name = "games", description = "The games store: catalog, purchases, libraries, publishers"),
         (name = "exchange", description = "Buying and selling crypto: quotes, orders, and their operators"),
         (name = "realtime", description = "Live events on a WebSocket"),
-        (name = "about", description = "The service and this document"),
+        (name = "about", description = "Information about the service, and this document"),
     ),
 )]
 struct Frame;
 
-/// The security scheme of the API: a bearer token, which is the token of a login or an API key.
+/// The security scheme of the API: a bearer token, which is either the token of a login or an API key.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -75,7 +77,7 @@ impl Modify for Credentials {
     }
 }
 
-/// Returns the OpenAPI document without operations, to which each slice adds its own.
+/// Returns the OpenAPI document without operations. Each module adds its own operations to the document.
 pub fn frame() -> utoipa::openapi::OpenApi {
     Frame::openapi()
 }
@@ -128,8 +130,8 @@ fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response
     }
 }
 
-/// Decompresses a file of Swagger UI. The result is cached, because otherwise this would be the route that takes the
-/// most CPU time per request.
+/// Decompresses a file of Swagger UI. The result is cached, because decompressing a file for each request would take
+/// more CPU time than any other route.
 fn decompressed(name: &str, compressed: &[u8]) -> io::Result<Bytes> {
     static CACHE: LazyLock<Mutex<HashMap<String, Bytes>>> = LazyLock::new(Mutex::default);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);

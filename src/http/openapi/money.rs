@@ -12,8 +12,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// JSON text by which a schema with a decimal is recognized.
 const DECIMAL: &str = "\"format\":\"double\"";
 
-/// Returns the header parameter `Prefer`, which selects the format of money. Its only value is the format that the
-/// document describes. It is required unless this is the default, `Number`.
+/// Returns the header parameter `Prefer`, which selects the format of money. The parameter has a single allowed value,
+/// the format that the document describes. It is required unless the format is the default, `Number`.
 pub(super) fn preference(money: MoneyFormat) -> Value {
     let schema = match money {
         MoneyFormat::Number => json!({ "type": "string", "enum": ["money=number"] }),
@@ -24,7 +24,7 @@ pub(super) fn preference(money: MoneyFormat) -> Value {
     json!({
         "name": "Prefer",
         "in": "header",
-        "description": "How the answer writes decimals, as this document describes it",
+        "description": "Format of decimals in the response, and the format that this document describes",
         "required": money == MoneyFormat::String,
         "schema": schema,
     })
@@ -83,7 +83,7 @@ fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Returns the name of the schema that events use. A schema in `both` has a copy for events, whose name has a suffix.
+/// Returns the name of a schema in events. For each schema in `both`, events use a copy whose name has a suffix.
 fn event_name(name: &str, both: &BTreeSet<String>) -> String {
     if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
 }

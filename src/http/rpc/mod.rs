@@ -40,7 +40,7 @@ impl RpcMethods {
     }
 }
 
-/// A set without methods, so no request is handled as an RPC call.
+/// A set without methods, so no request is handled as a gRPC call.
 impl Default for RpcMethods {
     fn default() -> Self {
         Self(Arc::default())

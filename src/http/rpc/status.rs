@@ -15,7 +15,7 @@ use crate::http::problem;
 /// Domain that identifies this service in the `ErrorInfo` details of a status.
 const DOMAIN: &str = "revwallet";
 
-/// An error, attached to a status as its source, from which the middleware takes it.
+/// An error that is attached to a status as its source, so that the middleware can read the error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(Arc<Error>);
@@ -29,8 +29,8 @@ pub fn from_error(error: impl Into<Arc<Error>>) -> Status {
     status
 }
 
-/// Returns the error of a status. If tonic itself made the status, for example because a message was malformed, creates
-/// the error that fits.
+/// Returns the error from which a status was created. If tonic itself has created the status, for example for a
+/// malformed message, returns a matching error.
 pub fn failure_of(status: &Status, message_bytes_max: usize) -> Arc<Error> {
     let source = std::error::Error::source(status);
     if let Some(Failure(error)) = source.and_then(|source| source.downcast_ref()) {
@@ -112,7 +112,7 @@ pub fn violations(error: &Error) -> Vec<FieldViolation> {
         .collect()
 }
 
-/// Converts a JSON pointer to a field path in the notation of `BadRequest`.
+/// Converts a JSON pointer to a field path in the notation of gRPC's `BadRequest`.
 fn field_name(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace('/', ".")
 }

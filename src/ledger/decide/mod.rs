@@ -10,7 +10,8 @@ use super::currency::{Currencies, Currency};
 use super::money::Minor;
 use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
-/// Maximum number of accounts of a posting that are found by linear search. With more accounts, a hash map is used.
+/// Maximum number of accounts of a posting that are looked up by linear search. A posting with more accounts uses a
+/// hash map.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
 /// A reason that a posting is not written.
@@ -400,8 +401,8 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
     }
 }
 
-/// Whether a transfer may leave its debit account with this balance. A refund may take a payable below zero; a payout
-/// must not.
+/// Returns whether a transfer may leave its debit account with this balance. A refund may take a payable (the
+/// operator's debt to a third party) below zero; a payout must not.
 fn allows_debit(class: AccountClass, kind: TransferKind, balance: Minor) -> bool {
     let is_unowed =
         class == AccountClass::Payable && kind == TransferKind::Payout && balance < Minor::ZERO;

@@ -15,18 +15,18 @@ use super::proto::{PostReply, PostRequest, PostResponse};
 use super::wire::{self, VERSION};
 use crate::ledger::writer::QueuedPosting;
 
-/// Largest response that a follower accepts. Its postings have at most about a thousand rows.
+/// Largest response that a follower accepts, in bytes. The postings of a response have at most about a thousand rows.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest time that opening the connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest time that the leader may take for a request.
+/// Longest time that the leader may take to respond to a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval of pings to the leader, and the longest time that a ping may take. A suspended leader does not respond to
-/// pings.
+/// Interval of pings to the leader. They detect a suspended leader, which does not respond to pings.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest time that the response to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A stream of requests to the leader, which responds in their order.
@@ -58,8 +58,8 @@ pub(super) enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Connects, and waits until the leader has accepted the key. A connection alone proves nothing: a suspended
-    /// process accepts connections, and another program may listen at the address.
+    /// Connects, and waits until the leader has accepted the key. An open connection does not prove that the leader
+    /// responds: a suspended process accepts connections, and another program may listen at the address.
     pub(super) async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
             .connect_timeout(CONNECT_TIMEOUT)

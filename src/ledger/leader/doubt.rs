@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 
-/// Maximum number of keys of unanswered postings that are remembered; the oldest are forgotten first.
+/// Maximum number of remembered keys of postings without a reply; the oldest are forgotten first.
 const UNANSWERED_MAX: usize = 100_000;
 
 /// Hashes of the idempotency keys of postings that may still take effect at the leader.

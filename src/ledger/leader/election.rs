@@ -1,4 +1,4 @@
-//! Election of the leader: the process whose session holds a lock of the database leads, and publishes its address.
+//! Election of the leader: the process whose database session holds the leader lock leads, and publishes its address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::ledger::connect::{connect, drive};
 use crate::ledger::sql;
 use crate::telemetry::Metrics;
 
-/// Interval at which a follower tries to lead, and looks for another leader.
+/// Interval at which a follower tries to become the leader, and checks which process leads.
 const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which a leader checks that its session, which holds the lock, still exists.
@@ -29,14 +29,15 @@ pub(super) struct Election {
     pub(super) database: Pipelined,
     pub(super) book: i32,
     pub(super) candidacy: Candidacy,
-    /// Cancelled when the process begins to stop: another process then takes over, while this one drains.
+    /// Canceled when the process begins to stop: another process then takes over the lead, while this process finishes
+    /// its requests.
     pub(super) stopping: CancellationToken,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Election {
-    /// Takes part in the election until the token is cancelled. The end of the database session then releases the
+    /// Takes part in the election until the token is canceled. The end of the database session then releases the
     /// leader's lock.
     pub(super) async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
         while !token.is_cancelled() {
@@ -54,7 +55,7 @@ impl Election {
         Ok(())
     }
 
-    /// Checks in intervals which process leads, until the session is lost, or until this process leads and begins to
+    /// Checks periodically which process leads, until the session is lost, or until this process leads and begins to
     /// stop.
     async fn hold_session(&self) -> anyhow::Result<()> {
         let mut database = self.database.clone();

@@ -18,10 +18,10 @@ use crate::cache::Cache;
 use crate::ledger::writer::{PostError, QueuedPosting};
 use crate::telemetry::Metrics;
 
-/// Maximum number of postings of a request.
+/// Maximum number of postings in a request to the leader.
 const POSTINGS_MAX: usize = 256;
 
-/// Maximum number of legs of a request: each may have 4 KiB of metadata.
+/// Maximum number of legs in a request to the leader, because each leg may have 4 KiB of metadata.
 const REQUEST_LEGS_MAX: usize = 1_024;
 
 /// Maximum number of requests that await a response. Further postings gather for the next request.
@@ -34,8 +34,9 @@ const OWN_WRITER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Interval at which the forwarder checks whether this process's own writer has replied to all postings.
 const OWN_WRITER_INTERVAL: Duration = Duration::from_millis(1);
 
-/// First and longest pause before another attempt to reach the leader.
+/// First pause before another attempt to reach the leader; it doubles with each attempt.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest pause before another attempt to reach the leader.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(16);
 
 /// Number of failed attempts to reach the leader after which a warning is logged.
@@ -81,7 +82,7 @@ pub(super) fn preregister(metrics: &Metrics) {
 }
 
 impl Forwarder {
-    /// Sends postings until the token is cancelled. Ends when every posting has its reply or was handed to this
+    /// Sends postings until the token is canceled. Ends when every posting has its reply or was handed to this
     /// process's own writer.
     pub(super) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         // Numbers of consecutive attempts that failed to use the leader, and of consecutive attempts for which this
@@ -145,8 +146,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits for another leader, or until the pause ends. Hands postings that arrive late to this process's own
-    /// writer.
+    /// Waits until the leader changes, the pause ends, or the program stops. Meanwhile, hands postings that still
+    /// arrive in the queue to this process's own writer.
     async fn idle(&mut self, token: &CancellationToken, pause: Option<Duration>) {
         let mut pause = std::pin::pin!(async {
             match pause {
@@ -277,7 +278,7 @@ impl Forwarder {
         }
     }
 
-    /// Hands the postings that have no reply when their connection ends to this process's own writer.
+    /// Processes the end of the connection: hands the postings that have no reply to this process's own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
         // Must happen before the own writer gets further postings, because these may repeat a request whose posting is
         // here.
@@ -352,8 +353,8 @@ impl Forwarder {
         self.metrics.wallet_ledger_forwarded_total.with([outcome]).increment(1);
     }
 
-    /// Returns whether the leader did not write an earlier posting under the same key, which then went to the own
-    /// writer.
+    /// Returns whether an earlier posting under the same key went to this process's own writer, because the leader did
+    /// not write it.
     fn was_handed_over(&self, item: &QueuedPosting) -> bool {
         item.posting.key.is_some_and(|key| self.handed_over.get(&key.hash).is_some())
     }

@@ -7,17 +7,17 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`election`] | holds the lock of the leader, or finds the leader's address |
-//! | [`forwarder`] | sends a follower's postings to the leader; the follower writes those without a clear reply |
+//! | [`forwarder`] | sends a follower's postings to the leader; the follower itself writes the postings that get no clear reply |
 //! | [`connection`] | the stream of a follower to the leader |
 //! | [`service`] | receives the postings of followers at the leader, and writes them |
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies |
 //!
-//! Correctness does not depend on the leader: a process that wrongly believes that it leads only loses races. A
-//! follower whose leader does not reply writes its postings itself. Every posting that is sent has a key, at random if
-//! the client gave none, so a posting whose outcome is unknown can be written again under its key, and takes effect
-//! once. If this second attempt is refused, the outcome is reported as unknown, because the first attempt may still
-//! take effect.
+//! Correctness does not depend on the leader: a process that wrongly believes that it leads only loses races to write
+//! the next batch. A follower whose leader does not reply writes its postings itself. Every posting that is sent to the
+//! leader has an idempotency key, which is random if the client gave none. A posting whose outcome is unknown can
+//! therefore be written again under its key, and takes effect only once. If the second attempt is refused, the outcome
+//! is reported as unknown, because the first attempt may still take effect.
 
 mod connection;
 mod doubt;
@@ -70,11 +70,11 @@ const HANDED_OVER_MAX: usize = 100_000;
 #[derive(Debug, Clone)]
 pub enum Candidacy {
     /// The process becomes the leader, reachable at `address`, if no other process leads. Once `stopping` is
-    /// cancelled, it gives up the lead, and sends its remaining postings to the next leader.
+    /// canceled, it gives up the lead, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
-    /// The process never leads, and only sends its postings to the leader. This is for processes with only background
-    /// work: they have few postings, and if such a process led, the postings of all requests would have to travel to
-    /// another process.
+    /// The process never leads, and only sends its postings to the leader. Meant for processes that do only background
+    /// work: they have few postings, and if one of them led, the processes with the API would have to send the postings
+    /// of all requests to it.
     Follower,
 }
 
@@ -88,8 +88,9 @@ pub enum AdvertisedAddress {
 }
 
 impl AdvertisedAddress {
-    /// The address to publish. A listener on all addresses is published with `own`, the address from which this process
-    /// has connected to the database; without it, the database is on the same machine.
+    /// Returns the address to publish. If the listener accepts connections on all addresses, publishes `own`, the
+    /// address from which this process has connected to the database. If `own` is `None`, the database is on the same
+    /// machine, and the loopback address is published.
     fn resolve(&self, own: Option<IpAddr>) -> String {
         match self {
             Self::Configured(address) => address.clone(),
@@ -137,7 +138,7 @@ pub(super) struct LeaderHandle {
     leadership: watch::Receiver<Leadership>,
     registry: Arc<CompanionRegistry>,
     doubts: Arc<Doubts>,
-    /// Cancelled when the process begins to stop.
+    /// Canceled when the process begins to stop.
     stopping: CancellationToken,
 }
 
@@ -182,14 +183,15 @@ impl LeaderHandle {
         Self { queue, is_forwarding, leadership, registry, doubts, stopping }
     }
 
-    /// Returns the queue of postings for the leader, if a posting with this many legs has to be sent to the leader.
+    /// Returns the queue of postings for the leader; `None` if this process itself has to write a posting with this
+    /// many legs.
     pub(super) fn queue_for(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         let forwards = legs <= LEGS_MAX && self.is_forwarding.load(Ordering::SeqCst);
         forwards.then_some(&self.queue)
     }
 
-    /// Returns whether an earlier posting under this key may still take effect without the knowledge of the writer to
-    /// which this queue leads.
+    /// Returns whether an earlier posting under this key may still take effect without the knowledge of the writer that
+    /// gets the postings of this queue.
     pub(super) fn is_in_doubt(&self, key: HashedKey, queue: &mpsc::Sender<QueuedPosting>) -> bool {
         self.doubts.contain(key.hash, self.queue.same_channel(queue))
     }

@@ -45,8 +45,8 @@ impl PostingService {
         Some(LedgerServiceServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX))
     }
 
-    /// Returns an error unless the sender presents the leader's key, which proves that it can read the database.
-    /// Returns the key.
+    /// Returns the key of this leader if the sender presents it, which proves that the sender can read the database;
+    /// otherwise returns an error.
     fn require_key<T>(&self, request: &Request<T>) -> Result<Uuid, Status> {
         let key = self.leader.leader_key().ok_or_else(not_leading)?;
         let expected = format!("Bearer {key}");

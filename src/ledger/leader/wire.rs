@@ -38,7 +38,7 @@ fn statement_digest(kind: &CompanionKind) -> Uuid {
     digest(&[kind.name, kind.sql])
 }
 
-/// Encodes a posting, which has a key.
+/// Encodes a posting, which must have an idempotency key.
 pub(super) fn encode_posting(posting: &Posting) -> proto::Posting {
     let bytes = |id: Uuid| id.as_bytes().to_vec();
     let companions = posting.companions.iter().map(|companion| proto::Companion {

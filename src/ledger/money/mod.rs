@@ -33,7 +33,7 @@ const TEXT_LEN_MAX: usize = 64;
 #[serde(transparent)]
 pub struct Minor(pub i64);
 
-/// A reason that a text is not an amount. Its `Display` is shown to the client.
+/// A reason that a text is not a valid amount. The client sees the `Display` text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
     #[error("is not a decimal number")]
@@ -77,7 +77,7 @@ impl Minor {
         }
     }
 
-    /// Parses a positive amount that the text of a JSON number gives in minor units.
+    /// Parses a positive amount in minor units from the text of a JSON number.
     pub fn parse_minor_units(text: &str) -> Result<Self, AmountError> {
         match refuse_negative(text, Self::parse_scaled(text, 0))? {
             Self::ZERO => Err(AmountError::Zero),
@@ -164,7 +164,7 @@ impl Minor {
     }
 }
 
-/// Refuses a negative amount, even if it is also too large or too precise.
+/// Reports a negative amount as negative, even if it is also too large or has too many decimals.
 fn refuse_negative(text: &str, parsed: Result<Minor, AmountError>) -> Result<Minor, AmountError> {
     match parsed {
         Ok(amount) if amount < Minor::ZERO => Err(AmountError::Negative),

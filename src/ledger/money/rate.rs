@@ -45,8 +45,8 @@ impl Rate {
         i64::try_from((amount * part + whole - 1) / whole).unwrap_or(i64::MAX)
     }
 
-    /// The smallest amount that leaves `net` after this share of it, rounded up, is deducted; `None` if there is no
-    /// such amount.
+    /// The smallest gross amount that leaves at least `net` after the deduction of this share, rounded up; `None` if
+    /// there is no such amount.
     pub fn gross(self, net: i64) -> Option<i64> {
         let rest = i128::from(WHOLE - self.0);
         if rest <= 0 {
@@ -61,8 +61,8 @@ impl Rate {
         Some(gross)
     }
 
-    /// Computes the part of a gross amount that was added to the net amount at this rate, such as a tax; rounded half
-    /// up.
+    /// Computes how much of a gross amount is a tax or other surcharge that was added to the net amount at this rate;
+    /// rounded half up.
     pub fn within(self, amount: i64) -> i64 {
         share(amount, self.0, WHOLE + self.0)
     }
@@ -72,7 +72,7 @@ impl Rate {
         self.0 <= WHOLE
     }
 
-    /// The percentage with its decimals, such as `12.5`.
+    /// The rate as a percentage without trailing zeros, such as `12.5`.
     pub fn percent(self) -> String {
         let text = format!("{}.{:02}", self.0 / 100, self.0 % 100);
         text.trim_end_matches('0').trim_end_matches('.').to_owned()

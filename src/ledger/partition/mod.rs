@@ -1,8 +1,9 @@
-//! Partitions of the ledger's table of transfers by seq, and their archive.
+//! Partitions of the ledger's table of transfers, each for a range of seqs, and their archiving.
 //!
-//! New transfers go into the open partition. A task creates the next partition in time. A complete partition can be
-//! archived: its table is replaced by a table with the few rows that later balances, states and holds depend on, and
-//! the operator can move the original table elsewhere. Reads that need an archived transfer fail with 410.
+//! New transfers go into the open partition. A task creates the next partition before the open partition is full. A
+//! complete partition can be archived: its table is replaced by a table with the few rows that later balances, states
+//! and holds depend on, and the operator can move the original table elsewhere. Reads that need an archived transfer
+//! fail with 410.
 
 pub mod cli;
 mod sql;
@@ -34,13 +35,13 @@ const EXCHANGE_PAUSE: Duration = Duration::from_millis(500);
 /// Time after which a command logs that it waits for earlier transactions.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
-/// Whether a partition can still get transfers, and where its transfers are.
+/// State of a partition: whether it still gets transfers, and whether its transfers can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartitionState {
-    /// New transfers go into the partition, or will when the partitions before it are complete.
+    /// New transfers go into the partition, or will go into it once the partitions before it are complete.
     Open,
-    /// The partition has all its transfers.
+    /// The partition is full.
     Complete,
     /// Archiving has begun: the transfers of the partition can no longer be read.
     Archiving,
@@ -87,7 +88,7 @@ pub struct ArchivedPartition {
     pub kept: i64,
 }
 
-/// Creates partitions, of `rows` transfers each, until the program stops.
+/// Creates partitions before they are needed, with room for `rows` transfers each, until the program stops.
 pub async fn run(
     pool: PgPool,
     rows: i64,
@@ -150,8 +151,8 @@ pub async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> {
     sql::list(db).await
 }
 
-/// Archives one partition: the first that is the oldest unarchived partition of its book and whose last transfer is
-/// from before `before`. Returns `None` if there is no such partition. If a call is interrupted, the next call
+/// Archives one partition: the oldest unarchived partition of a book, if it is complete and its last transfer is
+/// earlier than `before`. Returns `None` if no book has a partition to archive. If a call is interrupted, the next call
 /// continues its work.
 pub async fn archive_next(
     db: &mut PgConnection,
@@ -174,14 +175,15 @@ pub async fn archive_next(
     Ok(Some(ArchivedPartition { first_seq, table, kept }))
 }
 
-/// Waits until every transaction that runs now has ended, so that every snapshot sees what was committed before.
+/// Waits until every transaction that runs now has ended, so that every remaining transaction sees the data that is
+/// committed now.
 async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     let mut running = sql::running_transactions(db).await?;
     let (started, mut is_reported) = (Instant::now(), false);
     while !running.is_empty() {
         if started.elapsed() >= REPORT_AFTER && !std::mem::replace(&mut is_reported, true) {
             tracing::warn!(
-                "the command waits until {} earlier transactions have ended; pg_stat_activity shows them",
+                "the partition command waits until {} earlier transactions have ended; pg_stat_activity shows them",
                 running.len()
             );
         }
@@ -192,8 +194,7 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Puts the partition that was archived last back into the ledger, or reverts an archive that was begun and not
-/// finished.
+/// Puts the partition that was archived last back into the ledger, or reverts an unfinished archiving.
 pub async fn restore(db: &mut PgConnection, first_seq: i64) -> sqlx::Result<()> {
     wait_for_transactions(db).await?;
     retry_exchange(async || sql::restore(db, first_seq).await).await

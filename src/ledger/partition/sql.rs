@@ -64,8 +64,8 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
     Ok(rows.collect())
 }
 
-/// Tries to take the lock for archiving and restoring, which the session then holds until it ends. Returns whether it
-/// succeeded.
+/// Tries to take the lock for archiving and restoring, which the session then holds until it ends. Returns whether the
+/// session has the lock.
 pub(super) async fn try_lock(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select pg_try_advisory_lock(1885434484, 2) as "locked!""#)
         .fetch_one(db)
@@ -86,7 +86,7 @@ pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::R
     Ok(())
 }
 
-/// The table with the transfers of an archived partition.
+/// The name of the table with the transfers of an archived partition.
 pub(super) async fn table(db: &mut PgConnection, first: i64) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"select archived_as as "name!" from ledger.partition where first_seq = $1"#,

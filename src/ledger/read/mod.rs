@@ -45,8 +45,8 @@ pub struct HistoryEntry {
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
     pub entries: Vec<HistoryEntry>,
-    /// First seq after the archive, if the requested range begins in the archive and the account is older than its
-    /// end. The page then lacks the entries before this seq.
+    /// First seq after the archived part of the book, if the requested range begins in the archived part and the
+    /// account is older than the end of that part. The page then lacks the entries before this seq.
     pub archived_before: Option<i64>,
 }
 
@@ -96,8 +96,8 @@ pub struct BookRow {
 }
 
 impl BookRow {
-    /// Converts to the type that the writer uses; `None` if a newer version of the program wrote the row and its kind
-    /// is unknown here.
+    /// Converts to the type that the writer uses; `None` if this version of the program does not know the kind of the
+    /// transfer, because a newer version wrote the row.
     pub fn transfer_row(&self) -> Option<TransferRow> {
         Some(TransferRow {
             kind: TransferKind::from_code(self.kind)?,
@@ -116,7 +116,7 @@ impl BookRow {
         self.home.unwrap_or(self.seq) - i64::from(self.leg)
     }
 
-    /// The accounts of this row's book that the transfer touches, without repetition. If the transfer also touches an
+    /// Returns the accounts of this row's book that the transfer touches, each once. If the transfer also touches an
     /// account of another book, that book has a copy of the row, with the balance of that account.
     pub fn own_accounts(&self) -> impl Iterator<Item = AccountId> + use<> {
         let book = book_of(self.seq);
@@ -137,8 +137,8 @@ pub async fn rows(
     sql::rows(db, book, after, last, limit).await
 }
 
-/// Reads the transfer with this seq, and at most `more` further rows of the same book that follow it. Copies of
-/// transfers from other books have no seq as their id, so they are not found.
+/// Reads the row with this seq, and at most `more` rows that follow it in the same book. Returns no rows if the row
+/// with this seq is the copy of a transfer from another book.
 pub async fn rows_from(db: &mut PgConnection, seq: i64, more: i64) -> sqlx::Result<Vec<BookRow>> {
     let last = seq.saturating_add(more);
     let rows = sql::rows(db, book_of(seq), seq.saturating_sub(1), last, i64::MAX).await?;
@@ -159,7 +159,7 @@ pub async fn rows_of_accounts(
     sql::rows_of_accounts(db, book, &accounts, after, last, limit).await
 }
 
-/// The book of an account; the first book for a system account that every book has.
+/// Returns the book of an account; for a system account, which every book has, the first book.
 fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }
@@ -184,10 +184,11 @@ pub async fn seq_before(
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Newest moment for which the content of an account's book can no longer change.
+/// Returns the newest moment for which the content of an account's book can no longer change.
 ///
-/// A batch that is being written already has its time, but is not visible yet. Its time is not before the time of the
-/// newest visible batch. If no batch is being written, every later batch gets a later time than this statement.
+/// A batch that is being written already has its timestamp, but is not visible yet. The timestamp is not before that of
+/// the newest visible batch. If no batch is being written, every later batch gets a timestamp after the time of this
+/// read.
 pub async fn settled_until(db: &mut PgConnection, account: AccountId) -> Result<OffsetDateTime> {
     let book = book_for(account);
     let sql::Settled { now, is_writing } = sql::settled(db, book).await?;
@@ -249,8 +250,8 @@ pub(super) async fn archived_seq(db: &mut PgConnection, book: i32) -> sqlx::Resu
     Ok(sql::archived_until(db, book).await?.map(|until| until.seq))
 }
 
-/// Returns an error if transfers of these accounts are archived whose seq is `from` or later. Must be called after
-/// they were read, because archiving may begin at any time.
+/// Returns an error if transfers of these accounts with the seq `from` or later are archived. Must be called after the
+/// transfers were read, because archiving may begin at any time.
 async fn require_since(
     db: &mut PgConnection,
     book: i32,
@@ -263,8 +264,8 @@ async fn require_since(
     }
 }
 
-/// Returns an error if transfers of this account are archived whose seq is `from` or later. Must be called after they
-/// were read.
+/// Returns an error if transfers of this account with the seq `from` or later are archived. Must be called after the
+/// transfers were read.
 pub async fn require_history(db: &mut PgConnection, account: AccountId, from: i64) -> Result<()> {
     require_since(db, book_for(account), &[account.0], from).await
 }
@@ -277,8 +278,8 @@ pub async fn require_in_book(db: &mut PgConnection, seq: i64) -> Result<()> {
     }
 }
 
-/// Returns the current balances of an account and of its hold account, and the position in the ledger at which the same
-/// statement read them.
+/// Returns the current balances of an account and of its hold account, and the position in the ledger at which the
+/// balances were read.
 pub async fn current_balances(
     db: &mut PgConnection,
     account: AccountId,
@@ -288,7 +289,8 @@ pub async fn current_balances(
     Ok((balances.map(Minor), position))
 }
 
-/// Returns the balance of each of these accounts right after the transfer with its seq; zero for unused accounts.
+/// Returns the balance of each account right after the transfer whose seq is paired with the account; zero for unused
+/// accounts.
 pub async fn balances_after(
     db: &mut PgConnection,
     after: &[(AccountId, i64)],

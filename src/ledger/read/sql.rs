@@ -92,7 +92,7 @@ pub(super) async fn balances(
     Ok(rows.into_iter().map(|row| row.balance).collect())
 }
 
-/// Current balances of two accounts, and the position in the book at which the statement read them.
+/// Returns the current balances of two accounts, and the position in the book at which the statement read them.
 pub(super) async fn current_balances(
     db: &mut PgConnection,
     book: i32,
@@ -252,7 +252,8 @@ struct HistoryRow {
 }
 
 impl HistoryRow {
-    /// Converts the row; `None` if a newer version of the program wrote it and its kind is unknown here.
+    /// Converts the row; `None` if this version of the program does not know the kind of the transfer, because a newer
+    /// version wrote the row.
     fn into_entry(self) -> Option<HistoryEntry> {
         Some(HistoryEntry {
             seq: self.seq,
@@ -271,8 +272,8 @@ impl HistoryRow {
     }
 }
 
-/// Query for a history; `$order` is `"asc"` or `"desc"`. The order is part of the text, because an index scan could not
-/// stop at the limit if the order were a parameter.
+/// Query for a history; `$order` is `"asc"` or `"desc"`. The order is part of the query text, because an index scan
+/// could not stop at the limit if the order were a parameter.
 ///
 /// The query merges three scans: debits of the account, credits of the account, and captures from its hold account.
 macro_rules! select_history {

@@ -18,28 +18,29 @@ use super::wake::{
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
-/// Bounds of the backoff after a failure: a lasting failure neither spins nor is retried too rarely.
+/// Bounds of the backoff before a failed step is retried.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Shortest pause after a read whose items were all left out by the source, so that such reads are rare.
+/// Shortest pause after a read from which the source has filtered out every item. The pause keeps reads without items
+/// rare.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause that a slow step causes, well below the lease after which another process takes over the cursor.
+/// Longest pause after a slow step. The pause is well below the lease of the cursor, so that no other process takes the
+/// cursor over during the pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
-    /// Name of the reader's cursor and of its task: never change it.
+    /// Name of the reader's cursor and task. Must never change, because the stored position is found by the name.
     pub name: &'static str,
     /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,
     /// Shortest pause after a read that did not reach its limit. A longer pause means fewer reads.
     pub pause: Duration,
-    /// Shortest pause after a read that did not reach its limit, in multiples of the time that the read and its
-    /// effects took. A busy reader then reads more items at a time, which saves work if many items have a common
-    /// effect.
+    /// Shortest pause after a read that did not reach its limit, as a multiple of the time that the read and its
+    /// effects took. Items accumulate during the pause, which saves work if many items share an effect.
     pub pause_steps: u32,
 }
 
@@ -62,7 +63,7 @@ enum StepOutcome {
     CaughtUp,
     /// Items exist, but a running transaction could still add items before them.
     Blocked,
-    /// The source left out every item that was there.
+    /// The source filtered out every item of the read.
     Filtered,
     /// Another process holds the cursor.
     HeldElsewhere,
@@ -84,7 +85,7 @@ pub(super) struct DurableReader {
     options: ReaderOptions,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
-    /// Limits the steps of all readers of this process that run at the same time.
+    /// Limits how many steps of all readers of this process run at the same time.
     steps: Arc<Semaphore>,
     /// Identifies this process as the holder of the cursor.
     holder: Uuid,
@@ -142,7 +143,7 @@ impl DurableReader {
         Ok(())
     }
 
-    /// Waits until the step after this one, which took `time`, is due. Returns false when the program stops.
+    /// Waits until the next step is due, after a step that took `time`. Returns false when the program stops.
     async fn wait_after(
         &self,
         outcome: &StepOutcome,
@@ -221,8 +222,7 @@ impl DurableReader {
         })
     }
 
-    /// Updates the metric of the lag for the position where a read has ended, and returns whether the reader has
-    /// caught up.
+    /// Updates the lag metric for the position at which a read has ended, and returns whether the reader has caught up.
     async fn outcome_at<S: Source>(
         &self,
         db: &mut PgConnection,

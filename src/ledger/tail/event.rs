@@ -47,7 +47,8 @@ pub async fn events_of_topic(
     sql::events_of_topic(db, FIRST_BOOK, topic, bounds, limit).await
 }
 
-/// Deletes events from before a moment, oldest first and at most about `max`; returns the number of deleted events.
+/// Deletes events that are older than `before`, oldest first and at most about `max`; returns the number of deleted
+/// events.
 pub async fn prune_events(
     db: &mut PgConnection,
     before: OffsetDateTime,
@@ -56,7 +57,7 @@ pub async fn prune_events(
     sql::prune_events(db, FIRST_BOOK, before, max).await
 }
 
-/// Source of the events of a book, such as a game that was added or an order that changed its state.
+/// Source of the events of a book, such as the addition of a game or a change of an order's state.
 pub struct Events;
 
 impl Source for Events {

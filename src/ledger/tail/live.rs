@@ -1,8 +1,8 @@
 //! Live readers: streams of the new items of a source. All live readers of a process share the same reads.
 //!
-//! The hub reads new items from the database while there is a live reader, and broadcasts each segment to all of them.
-//! A reader that missed a segment, because it starts at an earlier position or is too slow, reads the missing items
-//! from the database: no reader ever waits for another reader.
+//! The hub, a task, reads new items from the database while there is a live reader, and broadcasts them in segments to
+//! all live readers. A reader that missed a segment, because it starts at an earlier position or is too slow, reads the
+//! missing items from the database: no reader ever waits for another reader.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,13 +22,14 @@ const SEGMENTS_MAX: usize = 64;
 /// Maximum number of items of a read.
 const ITEMS_MAX: i64 = 1_000;
 
-/// Shortest time between two reads. The delay is too short for clients to notice, and saves reads of a busy ledger.
+/// Shortest time between two reads. The delay is too short for clients to notice, and reduces the number of reads while
+/// the ledger is busy.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
 /// Delay before a failed read is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The task that reads for all live readers of a process.
+/// The task that reads a source for all live readers of this process.
 pub(super) struct LiveHub<S: Source> {
     book: BookHandle,
     segments: broadcast::Sender<Arc<Segment<S::Item>>>,
@@ -121,7 +122,7 @@ impl<S: Source> LiveHub<S> {
         }
     }
 
-    /// Reads and broadcasts the new items. Returns whether there may be more.
+    /// Reads and broadcasts the new items. Returns whether there may be more items.
     async fn read(&self, position: &mut Option<Position>) -> sqlx::Result<bool> {
         let mut db = self.book.pool.acquire().await?;
         let after = if let Some(after) = *position {
@@ -186,7 +187,8 @@ impl<S: Source> LiveReader<S> {
         }
     }
 
-    /// Advances to the end of a segment, and removes the items that it had read before.
+    /// Advances the reader to the end of a segment. Returns the segment without the items that the reader has read
+    /// before.
     fn advance(&mut self, segment: Arc<Segment<S::Item>>) -> Arc<Segment<S::Item>> {
         let after = std::mem::replace(&mut self.position, segment.until);
         if segment.after == after {
@@ -197,8 +199,8 @@ impl<S: Source> LiveReader<S> {
         Arc::new(Segment { after, until: segment.until, items, is_full: segment.is_full })
     }
 
-    /// Reads from the database. The outer `None` means that the program stops; the inner `None`, that nothing was
-    /// missing or that the read failed.
+    /// Reads the missing items from the database. Returns `None` when the program stops, and `Some(None)` if no items
+    /// were missing or the read failed.
     async fn read(&mut self) -> Option<Option<Arc<Segment<S::Item>>>> {
         self.metrics.wallet_book_live_reads_total.with(["reader"]).increment(1);
         let reading = async {

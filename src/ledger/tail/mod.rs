@@ -1,11 +1,12 @@
-//! Readers that follow the ledger: code that reacts to transfers reads them from here, in order, each transfer once.
+//! Readers, which follow the ledger. Code that reacts to transfers receives them from a reader: in order, and each
+//! transfer once.
 //!
 //! | reader | position | guarantees |
 //! |---|---|---|
 //! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease that its progress renews; its effects in the database commit together with its position, so each transfer takes effect exactly once |
 //! | [live](Tail::live_transfers) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
 //!
-//! Notifications wake both kinds; polling is the fallback, so a lost notification only costs seconds.
+//! Notifications wake both kinds; polling is the fallback, so a lost notification only causes a delay of a few seconds.
 //! Events that move no money are another [source](Source) with the same interface.
 
 mod durable;
@@ -43,8 +44,8 @@ use self::live::LiveHub;
 use self::source::BookHandle;
 use self::wake::Notifications;
 
-/// Part of the pool that the steps of durable readers may use, as a divisor. A step holds one connection, and its
-/// handler can need another one; the rest of the pool is for requests.
+/// Number by which the size of the pool is divided to get the maximum number of concurrent steps of durable readers. A
+/// step holds one connection, and its handler can need a second connection; the rest of the pool is for requests.
 const POOL_PART_OF_STEPS: u32 = 3;
 
 /// Dependencies and settings of a [`Tail`].
@@ -65,7 +66,7 @@ pub struct Tail {
     books: Arc<[LiveHub<SealedTransfers>]>,
     events: LiveHub<Events>,
     notifications: Notifications,
-    /// Limits the steps of durable readers that run at the same time. Each book has readers of its own.
+    /// Limits how many steps of durable readers run at the same time. Each book has its own readers.
     steps: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
@@ -90,8 +91,8 @@ impl Tail {
         Self { pool, books, events, notifications, steps, metrics }
     }
 
-    /// Runs durable readers, background tasks that follow the ledger, until the program stops. There is a reader of the
-    /// transfers of each book, or one reader of the events; `handler` creates the handler of each.
+    /// Starts durable readers, which run in the background until the program stops: for transfers, a reader for each
+    /// book; for events, a single reader. `handler` creates the handler of each reader.
     pub fn follow<S: Source, H: SegmentHandler<S>>(
         &self,
         options: ReaderOptions,
@@ -115,8 +116,8 @@ impl Tail {
         }
     }
 
-    /// Starts a live reader of the transfers of a book with their batches, after `after`; if it is `None`, after the
-    /// newest transfer.
+    /// Starts a live reader of a book's transfers, each with its batch. The reader begins after the position `after`,
+    /// or after the newest transfer if `after` is `None`.
     pub async fn live_transfers(
         &self,
         book: i32,

@@ -1,5 +1,5 @@
-//! The transfers of a book, each with its batch. After a failover that lost batches, a position that contains the
-//! batch shows whether it is still valid.
+//! The transfers of a book, each with the id of its batch. Positions contain this id, so that a position in a batch
+//! that a failover lost is recognized as invalid.
 
 use sqlx::PgConnection;
 
@@ -10,15 +10,15 @@ use super::wake::NotifyChannel;
 use crate::ledger::account::AccountId;
 use crate::ledger::read::{self, BookRow};
 
-/// A row of the table of transfers, and the beginning of the id of its batch.
+/// A row of the table of transfers, with the first digits of its batch's id.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub row: BookRow,
-    /// The first 12 hexadecimal digits of the batch's id, as positions contain them.
+    /// First 12 hexadecimal digits of the batch's id, as they appear in positions.
     pub batch: String,
 }
 
-/// Source of every transfer with its batch.
+/// Source of every transfer of a book, each with its batch.
 pub struct SealedTransfers;
 
 impl Source for SealedTransfers {
@@ -75,7 +75,7 @@ pub async fn sealed_rows(
     with_batches(db, book, rows).await
 }
 
-/// Adds the batch to each row. The rows are in the order of the book.
+/// Adds the batch to each row. The rows must be in the order of the book.
 async fn with_batches(
     db: &mut PgConnection,
     book: i32,

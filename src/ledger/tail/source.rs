@@ -25,7 +25,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position after this transfer.
+    /// Returns the position after the transfer with this seq.
     pub const fn after(seq: i64) -> Self {
         Self { seq, event: 0 }
     }
@@ -37,12 +37,12 @@ pub struct Segment<T> {
     pub after: Position,
     pub until: Position,
     pub items: Vec<T>,
-    /// Whether the read stopped at a limit, so that the next read need not wait.
+    /// Whether the read stopped at its limit, so that more items may follow.
     pub is_full: bool,
 }
 
 impl<T> Segment<T> {
-    /// Creates the segment of a read with the limit `max`; the segment ends with its last item.
+    /// Creates a segment from the items that a read with the limit `max` returned. The segment ends at its last item.
     pub(super) fn with_items(
         after: Position,
         items: Vec<T>,
@@ -62,7 +62,8 @@ pub trait Source: Send + Sync + 'static {
     /// Channel whose notifications announce new items.
     const CHANNEL: NotifyChannel;
 
-    /// Reads the items after a position, up to about `max`; items that belong together are never split.
+    /// Reads the items after a position, up to about `max`. Items that belong together, such as the legs of a transfer,
+    /// are never split between two reads.
     fn read(
         db: &mut PgConnection,
         book: i32,
@@ -74,7 +75,7 @@ pub trait Source: Send + Sync + 'static {
     fn end(db: &mut PgConnection, book: i32)
     -> impl Future<Output = sqlx::Result<Position>> + Send;
 
-    /// Counts the items after this position: the lag of a reader.
+    /// Returns the lag of a reader at this position: the number of items after it.
     fn lag(
         db: &mut PgConnection,
         book: i32,
@@ -84,7 +85,7 @@ pub trait Source: Send + Sync + 'static {
     fn position_of(item: &Self::Item) -> Position;
 }
 
-/// An event that moves no money, such as a game that was added.
+/// An event that moves no money, such as the addition of a game.
 #[derive(Debug, Clone)]
 pub struct BookEvent {
     pub position: Position,

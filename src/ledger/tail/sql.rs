@@ -1,4 +1,4 @@
-//! SQL statements of the tasks that follow the ledger (readers): their stored positions (cursors), and events.
+//! SQL statements of readers, the tasks that follow the ledger: stored positions (cursors), batches and events.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -46,7 +46,7 @@ pub(super) struct SealedBatch {
     pub batch: String,
 }
 
-/// Reads the ends of the batches after a seq.
+/// Reads the batches that end after a seq, in the order of the book.
 pub(super) async fn seals(
     db: &mut PgConnection,
     book: i32,
@@ -69,7 +69,7 @@ pub(super) async fn seals(
     .await
 }
 
-/// Reads, for each of these transfers, the end of its batch. The transfers are in the order of the book.
+/// Reads the batch that contains each of these transfers, in the same order.
 pub(super) async fn seals_of(
     db: &mut PgConnection,
     book: i32,
@@ -96,11 +96,12 @@ pub(super) async fn seals_of(
 
 /// Facts that decide whether a reader can continue from a position.
 pub struct PositionFacts {
-    /// Newest position in the book at the time of this statement.
+    /// Newest position in the book when the facts were read.
     pub now: String,
-    /// Beginning of the id of the batch that contains the transfer; `None` if the book does not have that transfer.
+    /// First digits of the id of the batch that contains the transfer at the position; `None` if the book does not have
+    /// the transfer.
     pub batch: Option<String>,
-    /// Whether the first batch after the position is older than the retention, or archived.
+    /// Whether the first batch after the position is archived, or older than the retention period.
     pub is_expired: bool,
     /// Id of the transaction up to which events were deleted.
     pub pruned_xid: i64,
@@ -158,8 +159,8 @@ pub(super) async fn prune_events(
     .await
 }
 
-/// Creates the cursor of a reader of transfers or events, unless it exists. The cursor begins with the first transfer
-/// that is not archived, or with the first event.
+/// Creates the cursor of a reader, unless it exists. The reader begins with the first transfer that is not archived, or
+/// with the first event.
 pub(super) async fn create_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -199,10 +200,11 @@ pub(super) async fn find_cursor(
 /// Lease of a cursor in seconds. Another process may take over a cursor that was not advanced for this long.
 const LEASE_SECONDS: f64 = 3.0;
 
-/// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds it.
+/// Locks the cursor until the transaction ends, and returns its position; `None` if another process holds the cursor,
+/// or the cursor does not exist.
 ///
-/// The later statements of the transaction use custom plans, because a generic plan from the time when the book was
-/// small would scan a grown book from its end.
+/// Also makes the later statements of the transaction use custom query plans. A generic plan that was made while the
+/// book was small would scan the book from its end, even after the book has grown.
 pub(super) async fn lock_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -246,7 +248,7 @@ pub(super) async fn advance_cursor(
 }
 
 /// Advances the cursor in a transaction that commits without waiting for the disk. A crash of the database server may
-/// undo this.
+/// undo the advance.
 pub(super) async fn advance_cursor_asynchronously(
     db: &mut PgConnection,
     book: i32,
@@ -287,7 +289,7 @@ pub(super) async fn release_cursor(
     Ok(())
 }
 
-/// Appends events in their order, and sends one notification to the tasks that follow events.
+/// Appends events in the given order, and sends one notification to the tasks that follow events.
 pub(super) async fn append_events(
     db: &mut PgConnection,
     book: i32,

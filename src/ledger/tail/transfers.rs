@@ -1,4 +1,4 @@
-//! The transfers of a book as a source that tasks (readers) follow.
+//! The transfers of a book, as a source for readers (tasks that follow the ledger).
 
 use sqlx::PgConnection;
 

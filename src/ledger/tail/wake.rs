@@ -1,5 +1,5 @@
-//! Notifications that the ledger has grown, which wake the tasks that follow it (readers). As a fallback, one poll
-//! serves all readers.
+//! Notifications of new transfers and events, which wake the readers (tasks that follow the ledger). As a fallback, a
+//! regular poll wakes all readers if the ledger has grown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// if the process that should send it ends first.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval at which a blocked reader reads again. The reader waits for an older transaction, whose end no notification
-/// announces.
+/// Interval at which a blocked reader reads again. A blocked reader waits until an older transaction ends, which no
+/// notification announces.
 const BLOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First and longest backoff between two attempts to listen for notifications.
@@ -64,7 +64,7 @@ struct NotificationSenders {
 }
 
 impl NotificationSenders {
-    /// Wakes the readers that a notification is for. The payload is the book.
+    /// Wakes the readers that a notification is for. The payload is the number of the book.
     fn notify(&self, channel: &str, payload: &str) {
         if channel == NotifyChannel::Event.name() {
             self.event.send_replace(());

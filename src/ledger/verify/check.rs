@@ -1,4 +1,4 @@
-//! The checks of the auditor and of `revwallet verify`, on rows in memory.
+//! The checks of a book's rows in memory, which the auditor and `revwallet verify` share.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs per query for the accounts that were created in the archived part of a book.
+/// Number of seqs that a query covers when the accounts created in the archived part of a book are loaded.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.
@@ -95,8 +95,8 @@ impl BookChecker {
         Ok(checker)
     }
 
-    /// Skips the archived part of the book, which ends at this seq: checks that its seals form a chain, and loads the
-    /// balances at its end.
+    /// Skips the archived part of the book, which ends at the seq `end`: only checks that the archived seals form a
+    /// chain, and loads the balances at the end.
     pub(super) async fn pass_archive(
         &mut self,
         db: &mut PgConnection,
@@ -163,28 +163,29 @@ impl BookChecker {
         Ok(())
     }
 
-    /// The seq of the last checked seal.
+    /// Returns the seq of the last checked seal.
     pub fn checked_seq(&self) -> i64 {
         self.previous.seq
     }
 
-    /// The last checked seal as an anchor.
+    /// Returns the last checked seal as an anchor.
     pub fn head(&self) -> Anchor {
         let PreviousSeal { seq, hash, .. } = &self.previous;
         Anchor { seq: *seq, hash: hash.as_slice().try_into().unwrap_or([0; 32]) }
     }
 
-    /// Takes the faults that were found since the last call.
+    /// Returns the faults that were found since the last call.
     pub fn take_faults(&mut self) -> Vec<BookFault> {
         std::mem::take(&mut self.faults)
     }
 
-    /// Takes the differences between stored and expected balances, summed up by currency since the last call.
+    /// Returns the differences between stored and expected balances that were found since the last call, added up by
+    /// currency.
     pub fn take_imbalances(&mut self) -> HashMap<String, i128> {
         std::mem::take(&mut self.imbalances)
     }
 
-    /// Checks that each leg of a chunk that touches several books has a row in all of them.
+    /// Checks that each leg that touches several books has matching rows in all of these books.
     pub async fn check_copies(
         &mut self,
         db: &mut PgConnection,
@@ -374,7 +375,7 @@ impl BookChecker {
     }
 }
 
-/// Splits off the rows up to and including `seq`, which belong to the batch that ends there.
+/// Splits off the rows up to and including `seq`, which belong to the batch that ends at `seq`.
 fn split_up_to<'a, T>(rows: &mut &'a [T], seq: i64, seq_of: impl Fn(&T) -> i64) -> &'a [T] {
     let (taken, rest) = rows.split_at(rows.partition_point(|row| seq_of(row) <= seq));
     *rows = rest;
@@ -387,7 +388,7 @@ fn attributes_of(transfer: &BookRow) -> TransferAttributes<'_> {
     TransferAttributes { trace_id, linked, metadata: metadata.as_deref(), home }
 }
 
-/// The hash that `ledger.post` gives a seal.
+/// Computes the hash of a seal in the same way as the SQL function `ledger.post`.
 fn seal_hash(previous: &PreviousSeal, seal: &StoredSeal, content: [u8; 32]) -> Vec<u8> {
     let since = (previous.at - EPOCH).whole_microseconds();
     let microseconds = i64::try_from(since).unwrap_or(i64::MAX);

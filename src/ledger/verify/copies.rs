@@ -1,4 +1,5 @@
-//! The check of legs that touch several books: the row in the home and its copies must agree.
+//! The check of legs that touch several books: the row in the book of the posting (the home of the leg) and the copies
+//! in the other books must agree.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ const ORPHAN: &str = "it is a copy, and the row that it copies is missing";
 const UNREGISTERED: &str = "it is a copy that is not registered in ledger.transfer_copy";
 const DIFFERS: &str = "its copy in another book differs from it";
 
-/// The seqs of the faulty rows among these, each with what is wrong.
+/// Returns the seqs of the faulty rows among `rows`, each with a description of the fault.
 pub(super) async fn faults(
     db: &mut PgConnection,
     book: i32,
@@ -64,7 +65,8 @@ pub(super) async fn faults(
     Ok(faults)
 }
 
-/// The seqs of the registered copies of these legs, by the leg and the book of the copy.
+/// Returns the seqs of the registered copies of these legs. The key is the seq of the original leg, and the book of the
+/// copy.
 async fn registered(
     db: &mut PgConnection,
     homes: &[i64],
@@ -77,13 +79,13 @@ fn by_place(legs: Vec<StoredLeg>) -> HashMap<(i64, i32), StoredLeg> {
     legs.into_iter().map(|leg| ((leg.home, leg.book), leg)).collect()
 }
 
-/// The books of the accounts of a row, without its own.
+/// Returns the books of a row's accounts, except for the row's own book.
 fn other_books(row: &BookRow, own: i32) -> impl Iterator<Item = i32> {
     let books = [row.debit, row.credit].map(|id| book_of_account(AccountId(id)));
     books.into_iter().flatten().filter(move |book| *book != own)
 }
 
-/// Whether a row and a stored leg are the same leg, apart from the balances in each book.
+/// Whether a row agrees with the row of the same leg in another book. Balances are not compared.
 fn agrees(row: &BookRow, leg: &StoredLeg) -> bool {
     let own_id = |id: i64| AccountId(id).own_id();
     own_id(row.debit) == own_id(leg.debit)

@@ -10,19 +10,19 @@ use serde::Serialize;
 pub enum CheckKind {
     /// Each seq is the successor of the previous one.
     Gap,
-    /// Both balances of a transfer equal the sums so far.
+    /// Both balances after a transfer equal the previous balances of its accounts, changed by its amount.
     RunningBalance,
     /// Each balance is within the floor and ceiling of its account's class.
     Floor,
-    /// Both accounts exist and have one currency, and the kind is known.
+    /// Both accounts of a transfer exist and have the same currency, and the kind of the transfer is known.
     Shape,
     /// The balances of each currency add up to zero.
     Conservation,
-    /// Each seal follows the previous one, in time and by its hash.
+    /// Each seal names the previous seal and is not older, and its hash equals the hash recomputed from the rows.
     Chain,
     /// The seal that an anchor names still has the anchor's hash.
     Anchor,
-    /// A leg that touches several books has a row in all of them.
+    /// A leg that touches several books has matching rows in all of them.
     Copies,
 }
 

@@ -3,19 +3,19 @@
 //! | check | rule |
 //! |---|---|
 //! | gaps | each seq is the successor of the previous one |
-//! | running balances | both balances of each transfer equal the sums so far |
+//! | running balances | both balances after a transfer equal the previous balances of its accounts, changed by its amount |
 //! | floors and ceilings | each balance is within the limits of its account's class |
-//! | currencies | both accounts of a transfer have one currency |
+//! | currencies | both accounts of a transfer have the same currency |
 //! | conservation | the balances of each currency add up to zero |
 //! | seal chain | each batch's seal names the previous seal; its hash equals the hash recomputed from the rows |
 //! | anchor | the seal of an anchor still has the anchor's hash |
 //! | copies | a transfer that touches several books has the same rows in all of them |
 //!
-//! If the beginning of a book is archived, its archived seals are only checked to form a chain. The balances at the
-//! end of the archive are those that the book still has, and the check of conservation includes them. To check the
-//! archived transfers as well, restore them first.
+//! If the beginning of a book is archived, the command only checks that the archived seals form a chain. It reads the
+//! balances at the end of the archive from the rows that the book still has, and includes them in the check of
+//! conservation. To check the archived transfers as well, restore them first.
 //!
-//! The book is read in chunks, so the command needs memory mainly for the balances: some 50 bytes per account.
+//! The book is read in chunks, so the command needs memory mainly for the balances: about 50 bytes per account.
 
 mod check;
 mod chunk;
@@ -90,7 +90,7 @@ pub struct VerifyReport {
     pub accounts: usize,
     /// Last seal of the book. A later run with this seal as its anchor proves that no row before it was rewritten.
     pub head: Anchor,
-    /// Last archived seqs of the books after the first book, as far as they have an archive.
+    /// Last archived seq of each further book that has an archive. The first book is in `archived_until`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_archives: Vec<i64>,
     /// Last seals of the books after the first book.
@@ -124,8 +124,8 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Opens a connection, checks that the database schema has this program's version, and verifies all books. There may be
-/// anchors of different books.
+/// Opens a connection, checks that the database schema has this program's version, and verifies all books. The anchors
+/// may be from different books.
 pub async fn run_on(
     db: &Database,
     anchors: Vec<Anchor>,
@@ -136,7 +136,7 @@ pub async fn run_on(
     run_all(&mut connection, anchors, progress).await.map_err(Error::into_cause)
 }
 
-/// Verifies all books, and adds up their reports.
+/// Verifies all books, and merges their reports into one report.
 pub async fn run_all(
     db: &mut PgConnection,
     mut anchors: Vec<Anchor>,
@@ -162,8 +162,8 @@ pub async fn run_all(
     Ok(report)
 }
 
-/// Verifies the book up to the head at the start of the run. `progress` receives the number of transfers checked so
-/// far, and the number of all transfers.
+/// Verifies a book up to the seal that is the last seal when the run starts. `progress` receives the number of
+/// transfers checked so far, and the total number of transfers.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,

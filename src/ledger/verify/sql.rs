@@ -75,8 +75,8 @@ pub(super) async fn first_seal(
     Ok(seals(db, book, first - 1, first).await?.into_iter().next())
 }
 
-/// Reads the postings with an idempotency key whose first seq is in this range, in any book. The keys of all books are
-/// stored with the first book.
+/// Reads the postings with an idempotency key whose first seq is after `after`, up to and including `last`. The
+/// postings of all books are stored with the first book.
 pub(super) async fn postings(
     db: &mut PgConnection,
     after: i64,
@@ -158,7 +158,7 @@ pub(super) async fn account_balances(
     .await
 }
 
-/// Reads the numbers of the books, those that only have transfers included.
+/// Reads the numbers of all books, including books that are known only from their partitions of transfers.
 pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"
@@ -171,8 +171,8 @@ pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
     .await
 }
 
-/// Query for the rows of legs. `$source` is a query for the seq of each leg's original (`home`), and for the `book`
-/// and `seq` of the row to read.
+/// Query for the rows of legs. `$source` is a query that returns, for each leg, the seq of the original (`home`), and
+/// the `book` and `seq` of the row to read.
 macro_rules! select_legs {
     ($source:tt, $($param:expr),*) => {
         sqlx::query_as!(
@@ -231,7 +231,7 @@ pub(super) async fn originals(
     .await
 }
 
-/// Finds the registered copies of these legs: the seq of the original, and the book and seq of the copy.
+/// Finds the registered copies of these legs. Returns the seq of each original, and the book and seq of its copy.
 pub(super) async fn registered_copies(
     db: &mut PgConnection,
     homes: &[i64],

@@ -1,4 +1,4 @@
-//! A batch: accepted postings on their way into the ledger, in one database transaction.
+//! A batch: accepted postings that are written to the ledger in one database transaction.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::trace;
 use crate::ledger::transfer::{Posted, TransferRow};
 
-/// End of a book, which the next batch follows: the last seq, and the id of the batch that ends there.
+/// Head of a book: the last seq of its newest batch, and the id of that batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BookHead {
     pub(super) seq: i64,
@@ -75,7 +75,8 @@ pub(super) struct Lookup {
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     /// Postings of a batch that failed because at least one of their idempotency keys was used before.
     pub(super) suspects: Vec<QueuedPosting>,
-    /// Head of the book on which the refusals are based, if no batch will confirm it.
+    /// Head of the book that must still be current for the refusals to be final; `None` if the refusals do not need
+    /// this check.
     pub(super) expected_head: Option<BookHead>,
 }
 
@@ -92,7 +93,7 @@ impl Lookup {
             .chain(self.suspects)
     }
 
-    /// The keys to look up.
+    /// Hashes of the idempotency keys to look up.
     pub(super) fn keys(&self) -> Vec<Uuid> {
         let refused = self.refused.iter().map(|(item, _)| item);
         refused

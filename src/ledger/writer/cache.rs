@@ -1,9 +1,10 @@
 //! Cache of the accounts that the writer works with. Its values include the effects of batches in flight, so they are
 //! predictions until these batches are committed.
 //!
-//! The size is bounded by two generations: an account in use moves to the young generation; when that reaches half of
-//! the bound, the old generation is evicted. Accounts of a batch in flight are pinned: if such an account were evicted
-//! and read again while its batch is pending, a later batch could be committed with an outdated balance.
+//! Two generations bound the size: an account in use moves to the young generation; when the young generation reaches
+//! half of the maximum size, it replaces the old generation, which is evicted. Accounts of a batch in flight are
+//! pinned: if such an account were evicted and read again while its batch is pending, a later batch could be committed
+//! with an outdated balance.
 
 use foldhash::HashMap;
 
@@ -41,7 +42,7 @@ impl AccountCache {
         }
     }
 
-    /// Returns whether the account is cached; if it is, keeps it for at least another generation.
+    /// Returns whether the account is cached. If it is, moves it to the young generation, which delays its eviction.
     pub(super) fn touch(&mut self, id: AccountId) -> bool {
         if self.young.contains_key(&id) {
             return true;
@@ -55,8 +56,8 @@ impl AccountCache {
         }
     }
 
-    /// The account after all changes in flight. Call [`Self::touch`] first: here, an account that is not cached looks
-    /// like an account that does not exist.
+    /// The account after all changes in flight. Call [`Self::touch`] first, because `None` can also mean that the
+    /// account is not cached.
     pub(super) fn get(&self, id: AccountId) -> Option<Account> {
         self.young.get(&id).and_then(|entry| entry.account)
     }
@@ -81,7 +82,7 @@ impl AccountCache {
         entry.account = undo.before;
     }
 
-    /// Inserts an account as read from the database, unless it is cached: the cached value is newer.
+    /// Inserts an account as read from the database, unless it is already cached, because a cached value is newer.
     pub(super) fn warm(&mut self, id: AccountId, account: Option<Account>) {
         if !self.touch(id) {
             self.young.insert(id, CacheEntry { account, pins: 0 });

@@ -43,9 +43,9 @@ pub(super) struct PostColumns {
 /// Options of `ledger.post`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostOptions {
-    /// Raises an error if another batch came first, so that the larger transaction around this batch fails.
+    /// Whether to raise an error if another batch came first, so that the whole transaction around this batch fails.
     pub(super) strict: bool,
-    /// Notifies the tasks that wait for new transfers.
+    /// Whether to notify the tasks that wait for new transfers.
     pub(super) notify: bool,
 }
 
@@ -115,7 +115,8 @@ impl PostColumns {
         columns
     }
 
-    /// Adds the keys in their order, so that batches of different books that insert the same keys cannot deadlock.
+    /// Adds the idempotency keys in ascending order of their hashes, so that batches of different books that insert the
+    /// same keys cannot deadlock.
     fn add_keys(&mut self, mut keys: Vec<(HashedKey, i64, i64)>) {
         keys.sort_unstable_by_key(|(key, ..)| key.hash);
         for (key, first, last) in keys {
@@ -135,7 +136,8 @@ impl PostColumns {
         }
     }
 
-    /// Adds the attributes of a posting's legs. The sparse columns `linked` and `metadata` end with their last value.
+    /// Adds the attributes of a posting's legs. The arrays of the sparse columns `linked` and `metadata` end at the
+    /// last leg that has a value.
     fn add_attributes(&mut self, batch: &Batch, start: usize, posting: &Posting) {
         for (leg, index) in posting.legs.iter().zip(start..) {
             debug_assert_eq!(index, self.trace.len(), "rows of {} must be in order", batch.id);
@@ -151,7 +153,7 @@ impl PostColumns {
         }
     }
 
-    /// Returns the parameters in the order of the function.
+    /// Returns the parameters in the order that the function expects.
     pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 27] {
         [
             &self.book,

@@ -8,19 +8,19 @@ use futures_util::future::BoxFuture;
 /// A stage of the writer at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriterStage {
-    /// A batch is decided, and no part of it was sent.
+    /// The postings of a batch were accepted, and no part of the batch was sent.
     BeforeSend,
     /// The batch was handed to the connection; the pipeline may contain other batches.
     AfterSend,
     /// The database has replied; the reply was not processed.
     AfterReply,
-    /// The outcome of a batch is known, and none of its postings has its reply.
+    /// A batch is known to be committed, and none of its postings has its reply.
     BeforeAnswer,
     /// The connection is lost; no attempt to reconnect was made.
     BeforeReconnect,
     /// A new connection is open; no batch was resent.
     BeforeResend,
-    /// A transaction for several books has locked them and read what its postings need.
+    /// A transaction for several books has locked the books and read the data that its postings need.
     BooksLocked,
     /// The transaction for several books has written a batch of each book, and has not committed.
     BooksPosted,
@@ -39,7 +39,7 @@ pub enum InjectedFault {
 
 type Hook = dyn Fn(WriterStage) -> BoxFuture<'static, Option<InjectedFault>> + Send + Sync;
 
-/// The faults that a test injects; none by default. The hook's future may also just delay the writer.
+/// The faults that a test injects; none by default. The test can also delay the writer without a fault.
 #[derive(Clone, Default)]
 pub struct Failpoints(Option<Arc<Hook>>);
 

@@ -1,7 +1,7 @@
-//! Idempotency keys that this process knows: pending keys, and a cache of recently answered keys.
+//! Idempotency keys that this process knows: keys of postings in progress, and a cache of recently used keys.
 //!
-//! Requests with the same key coalesce: a posting whose key is pending waits for the reply to the first posting. The
-//! cache saves the database most lookups for clients that retry soon.
+//! A posting whose key is in progress is not written again: it waits for the reply to the first posting with this key.
+//! The cache spares the database most lookups for clients that retry soon.
 
 use foldhash::HashMap;
 use uuid::Uuid;
@@ -11,11 +11,11 @@ use crate::cache::GenerationalMap;
 use crate::idempotency_key::HashedKey;
 use crate::ledger::Refusal;
 
-/// Maximum number of answered keys in the cache, 64 bytes each. Half of this number must exceed the keys of a lookup,
-/// because these keys are read right after they are inserted.
+/// Maximum number of recently used keys in the cache, 64 bytes each. Half of this number must exceed the number of keys
+/// in a lookup, because the writer inserts all of these keys and then reads them.
 const ANSWERED_MAX: usize = 65_536;
 
-/// Hash of the content, and seqs, of the posting that was written under an idempotency key.
+/// Content hash and seqs of the posting that was written under an idempotency key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredKey {
     pub(super) content: Uuid,
@@ -42,7 +42,8 @@ impl RecentKeys {
         self.answered.get(&hash).copied()
     }
 
-    /// Admits a posting, or queues it behind the pending posting with the same key.
+    /// Returns the posting if no other posting with its key is in progress; otherwise queues it behind that posting and
+    /// returns `None`.
     pub(super) fn admit(&mut self, item: QueuedPosting) -> Option<QueuedPosting> {
         let Some(key) = item.posting.key else { return Some(item) };
         if let Some(waiting) = self.pending.get_mut(&key.hash) {
@@ -58,7 +59,7 @@ impl RecentKeys {
         self.pending.remove(&key.hash).unwrap_or_default()
     }
 
-    /// Clears the cache of answered keys, because the database has lost their postings.
+    /// Clears the cache of recently used keys, because the database has lost their postings.
     pub(super) fn forget(&mut self) {
         self.answered.clear();
     }
@@ -69,8 +70,8 @@ impl RecentKeys {
     }
 }
 
-/// The reply to a request whose idempotency key was used before: the earlier posting, or an error if the content
-/// differs.
+/// The reply to a posting whose idempotency key was used before: the seqs of the earlier posting, or an error if the
+/// content differs.
 pub(super) fn replay_reply(key: HashedKey, stored: StoredKey) -> PostReply {
     if key.has_content(stored.content) {
         Ok(PostOutcome::Replay { first_seq: stored.first_seq, last_seq: stored.last_seq })

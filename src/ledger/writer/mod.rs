@@ -4,16 +4,16 @@
 //! |---|---|---|
 //! | gather | 0 | postings queue up while earlier batches are in flight |
 //! | look up | 0 or 1 | accounts that are not in the cache; only their postings wait, the others proceed |
-//! | decide | 0 | in memory, in order of arrival, on the predicted outcome of the batches in flight |
+//! | decide | 0 | in memory, in order of arrival, based on the predicted outcome of the batches in flight |
 //! | post | 1 | up to [`Settings::pipe_max`] batches overlap on one connection |
-//! | catch up | 1 | only after another process committed a batch first; the next batches go under the book's lock |
+//! | catch up | 1 | only after another process committed a batch first; the next batches are written under the book's lock |
 //!
 //! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is certain:
-//! the head (newest batch) of the book on which it is based is confirmed (by the commit of the same batch, or by
-//! reading the head), and its idempotency key was looked up after that. If a batch fails, the later batches in flight
-//! are based on balances that never came into effect, so their postings are decided again. If the connection breaks,
-//! the same batch is resent: at most one attempt can commit, and the stored seal (the row that ends a batch) shows
-//! which attempt did. No posting gets a reply before that.
+//! the head (newest batch) of the book on which it is based is confirmed, either by the commit of the batch in which
+//! the posting was refused or by reading the head, and the idempotency key of the posting, if any, was looked up. If a
+//! batch fails, the later batches in flight are based on balances that never came into effect, so their postings are
+//! decided again. If the connection breaks, the same batch is resent: at most one attempt can commit, and the stored
+//! seal (the row that ends a batch) shows whether an attempt did. Until then, no posting of the batch gets a reply.
 //!
 //! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
 //! cache, and the cached keys.
@@ -204,7 +204,7 @@ impl Writer {
         })
     }
 
-    /// Writes until the token is cancelled and every queued posting has its reply.
+    /// Writes postings until the token is canceled and every queued posting has its reply.
     pub(super) async fn run(mut self, token: CancellationToken) {
         if let Err(WriterStop::GaveUp) = self.run_loop(&token).await {
             tracing::error!(
@@ -263,9 +263,9 @@ impl Writer {
             && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Returns whether to wait for more postings before the next batch, because the newest batch in flight has more
-    /// than twice as many rows. Larger batches are cheaper: the fixed cost of a batch equals the cost of a dozen
-    /// transfers.
+    /// Returns whether to wait for more postings before sending the next batch, because the newest batch in flight has
+    /// more than twice as many rows as there are waiting postings. Larger batches are more efficient: the fixed cost of
+    /// a batch equals the cost of a dozen transfers.
     fn is_gathering(&self) -> bool {
         self.mode == WriterMode::Free && 2 * self.intake.len() < self.pipeline.newest_batch_rows()
     }

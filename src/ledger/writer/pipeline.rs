@@ -79,8 +79,8 @@ pub(super) struct ReplyLayout {
     /// Kinds of companions (rows of other modules) in the batch. Their statements follow the statement that writes the
     /// transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Position of the query for the committed batch that has the same predecessor; only a resent batch has this
-    /// query.
+    /// Position of the reply that names the committed batch with the same predecessor; `None` unless the batch was
+    /// resent.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -113,8 +113,8 @@ pub(super) struct Pipeline {
 pub(super) struct ConnectionLost;
 
 impl Pipeline {
-    /// Opens a connection, and uses it to terminate the server process (backend) of the previous connection. The
-    /// second value says whether that backend has certainly ended.
+    /// Opens a connection, and uses it to terminate the server process (backend) of the previous connection. Returns
+    /// the pipeline, and whether that backend has certainly ended.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -189,8 +189,8 @@ impl Pipeline {
         self.sent.drain(..).map(|sent| sent.request).collect()
     }
 
-    /// Sends a batch. If the batch has companions (rows of other modules), all of it is one transaction that fails as
-    /// a whole. `has_begun` means that the request that took the book's lock has already begun the transaction.
+    /// Sends a batch. A batch with companions (rows of other modules) is one transaction, which fails as a whole.
+    /// `has_begun` tells that the request that took the book's lock has already begun the transaction.
     pub(super) fn send_batch(&mut self, book: i32, batch: Batch, has_begun: bool) {
         let notify = self.throttle.record_batch();
         let has_companions = batch.has_companions();
@@ -316,8 +316,8 @@ impl Pipeline {
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Returns whether it remains unknown after this error if the request took effect. An ordinary error of a statement
-/// means that its transaction was rolled back.
+/// Returns whether this error leaves open whether the request took effect. An ordinary error of a statement does not,
+/// because its transaction was rolled back.
 pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
@@ -325,8 +325,8 @@ pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     }
 }
 
-/// Collects the companions (rows of another module) of one kind from these postings with their first seqs. Returns
-/// their number and a JSON array of them; `None` if there are no such companions.
+/// Collects the companions (rows of another module) of one kind. `postings` yields each posting with its first seq.
+/// Returns the number of companions and a JSON array of them; `None` if there are none.
 pub(super) fn companion_rows<'a>(
     postings: impl Iterator<Item = (&'a Posting, i64)>,
     kind: &CompanionKind,
@@ -346,7 +346,7 @@ pub(super) fn companion_rows<'a>(
 /// Terminates a process of the database server. Returns whether it has certainly ended.
 pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
-    /// Delay between two attempts, in which the backend should end.
+    /// Delay between two attempts, which gives the backend time to end.
     const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
 
     for _ in 0..ATTEMPTS_MAX {
@@ -399,7 +399,7 @@ pub(super) fn parse_head(row: &Row) -> Result<BookHead, Error> {
     Ok(BookHead { seq: row.try_get(0)?, batch: row.try_get(1)? })
 }
 
-/// The time of a batch, from the reply to the statement that wrote it; `None` if the batch was not written, because
+/// Time at which a batch was written, from the reply to its statement; `None` if the batch was not written, because
 /// another batch came first.
 pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()

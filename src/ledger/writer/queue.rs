@@ -20,22 +20,24 @@ pub enum PostError {
     /// The queue is full. The posting was not written.
     #[error("the ledger is overloaded; retry later")]
     Overloaded,
-    /// The database does not accept the posting now. It was not written.
+    /// The database cannot accept the posting now. The posting was not written.
     #[error("the ledger is unavailable; retry later")]
     Unavailable,
     /// The program ended, or lost its database, before the outcome was known. A retry with the same key is safe.
     #[error("the outcome is unknown; retry with the same key")]
     Unknown,
-    /// The key was used for a posting that is archived, so its reply cannot be read again. Nothing was written.
+    /// The idempotency key was used for a posting that is now archived, so its reply cannot be rebuilt. No posting was
+    /// written.
     #[error("the posting of this key is archived")]
     Archived { until: OffsetDateTime },
-    /// The database rejects the posting because of a bug in this program. It was not written; the log has the cause.
+    /// The database rejects the posting because of a bug in this program. The posting was not written; the log has the
+    /// cause.
     #[error("internal error of the ledger; the log has the cause")]
     Internal,
 }
 
-/// A successful reply of the writer. For an idempotency key that was used before (`Replay`), it contains only seqs,
-/// and the caller reads the transfers.
+/// A successful reply of the writer. For an idempotency key that was used before (`Replay`), it contains only the seqs
+/// of the earlier posting, with which the caller reads the transfers.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) enum PostOutcome {
     Posted(Posted),
@@ -57,7 +59,7 @@ pub(in crate::ledger) struct QueuedPosting {
     /// this posting, or an earlier posting under its key, or may still do so.
     is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
-    /// Counts the posting's legs against the bound of the queue until the posting has its reply.
+    /// Counts the posting's legs against the limit of the queue until the posting has its reply.
     _load: QueueLoad,
 }
 
@@ -73,8 +75,8 @@ impl QueuedPosting {
         Self { is_in_doubt: true, ..self }
     }
 
-    /// Returns what is certain about a reply. For a posting that is in doubt, an error becomes [`PostError::Unknown`],
-    /// because the leader may have written the posting, or may still write it; only a reused key remains an error.
+    /// Returns the part of a reply that is certain. For a posting that is in doubt, every error except a reused key
+    /// becomes [`PostError::Unknown`], because the leader may have written the posting, or may still write it.
     pub(super) fn certain(&self, reply: PostReply) -> PostReply {
         match reply {
             Err(PostError::Refused(Refusal::KeyReused)) => reply,
@@ -95,7 +97,8 @@ impl QueuedPosting {
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,
     legs_max: usize,
-    /// Arrival of the oldest unanswered posting, in microseconds after `started_at`; 0 if there is none.
+    /// Time since which the oldest posting without a reply has been waiting, in microseconds after `started_at`; 0 if
+    /// there is none.
     oldest: Arc<AtomicU64>,
     started_at: Instant,
 }
@@ -148,7 +151,7 @@ impl Admission {
         self.legs.load(Ordering::SeqCst)
     }
 
-    /// Sets the arrival of the oldest posting to which the writer has not replied.
+    /// Sets the time since which the oldest posting without a reply has been waiting.
     pub(super) fn set_oldest(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| {
             u64::try_from((since - self.started_at).as_micros()).unwrap_or(u64::MAX).max(1)
@@ -156,7 +159,7 @@ impl Admission {
         self.oldest.store(since, Ordering::Relaxed);
     }
 
-    /// The age of the oldest unanswered posting.
+    /// The age of the oldest posting without a reply.
     pub(in crate::ledger) fn oldest_age(&self) -> Duration {
         match self.oldest.load(Ordering::Relaxed) {
             0 => Duration::ZERO,

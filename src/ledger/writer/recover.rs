@@ -17,8 +17,9 @@ use super::queue::PostError;
 use super::steps::ErrorDetail;
 use super::{Writer, WriterMode, WriterStop};
 
-/// First and longest backoff between two attempts to connect.
+/// First backoff between two attempts to connect; it doubles with each attempt.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
+/// Longest backoff between two attempts to connect.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Longest time that an attempt to connect may take, because a suspended server accepts the connection and never
@@ -73,8 +74,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Reconnects, with retries until a connection succeeds; during shutdown, the retries are limited. Meanwhile,
-    /// unsent postings fail as unavailable.
+    /// Tries to reconnect until an attempt succeeds; during shutdown, the number of attempts is limited. Meanwhile,
+    /// unsent postings get the error that the ledger is unavailable.
     async fn open_pipeline(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let mut backoff = BACKOFF_MIN;
         let mut attempts_in_shutdown = 0;

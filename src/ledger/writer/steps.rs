@@ -25,8 +25,8 @@ pub(super) const LOCKED_BATCHES: u32 = 16;
 const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// Adds a posting to those that wait for the next batch, unless its idempotency key has a cached reply or another
-    /// posting with this key is in progress.
+    /// Adds a posting to the postings that wait for the next batch. If its idempotency key has a cached reply, the
+    /// posting gets this reply instead; if another posting with this key is in progress, it waits for that posting.
     pub(super) fn admit(&mut self, item: QueuedPosting) {
         // Until the writer has read the newest transfers of other processes, its cached keys may be outdated.
         let is_cache_current = matches!(self.mode, WriterMode::Free | WriterMode::HoldsLock);
@@ -84,7 +84,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes postings for one batch from the queue without waiting. Returns whether a posting is ready to be decided.
+    /// Takes postings for one batch from the queue without waiting. Returns whether any posting waits for a decision.
     fn fill_intake(&mut self) -> bool {
         while self.intake.len() < self.settings.batch_legs_max {
             match self.queue.try_recv() {
@@ -141,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// Puts postings back in front of those that wait for the next batch, in their order.
+    /// Puts postings back, in their order, before all others that wait for the next batch.
     pub(super) fn put_back(&mut self, items: impl Iterator<Item = QueuedPosting>) {
         let items: Vec<QueuedPosting> = items.collect();
         for item in items.into_iter().rev() {
@@ -274,7 +274,7 @@ impl Writer {
             BatchVerdict::Unavailable(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database cannot write a batch of the ledger now; its clients get an error and may retry"
+                    "the database cannot write a batch of postings now; the clients that sent them get an error and may retry"
                 );
                 for item in batch.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
@@ -343,7 +343,7 @@ impl Writer {
     }
 }
 
-/// Displays an error with its cause: the driver's own text only says that there was a database error.
+/// Displays an error with its cause, because the text of the database driver only says that a database error occurred.
 pub(super) struct ErrorDetail<'a>(pub(super) &'a Error);
 
 impl std::fmt::Display for ErrorDetail<'_> {

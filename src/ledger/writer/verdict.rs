@@ -1,4 +1,4 @@
-//! Interpretation of the database's replies to a batch: was it committed, and if not, why.
+//! Interpretation of the database's replies to a batch: whether the batch was committed, and if not, why.
 
 use time::OffsetDateTime;
 use tokio_postgres::Error;
@@ -21,14 +21,14 @@ const COMPANION_REFUSED: &str = "RW002";
 /// Outcome of a batch.
 #[derive(Debug)]
 pub(super) enum BatchVerdict {
-    /// The batch is committed; the value is its time.
+    /// The batch was committed at this time.
     Sealed(OffsetDateTime),
     /// Another process committed a batch first, so this batch was not written and never will be.
     Stale,
     /// An idempotency key of the batch was used before. Nothing was written.
     KeyTaken,
-    /// The companions (rows of other modules) of these postings, given by index, did not take effect. Nothing was
-    /// written.
+    /// Companions (rows of other modules) of some postings did not take effect. Contains the index and the refusal text
+    /// of each of these postings. Nothing was written.
     CompanionsRefused(Vec<(usize, &'static str)>),
     /// The server cannot write now. Nothing was written.
     Unavailable(Error),
@@ -95,7 +95,8 @@ impl BatchVerdict {
     }
 }
 
-/// Classifies a batch that came too late: the batch that came first may be an earlier attempt of the same batch.
+/// Classifies a batch whose predecessor already has a successor, which may be the same batch, committed by an earlier
+/// attempt.
 fn resolve_stale(
     batch: &Batch,
     seal: Option<Result<Vec<tokio_postgres::Row>, Error>>,

@@ -29,7 +29,7 @@ use crate::realtime::{Audience, NewEvent, publish};
 /// Longest name of a game or a player in an event, in characters.
 const NAME_MAX: usize = 64;
 
-/// Largest payload of an event, in bytes, so that the event fits into a single message to a subscriber.
+/// Largest payload of an event, in bytes. The limit ensures that an event fits into a single message to a subscriber.
 const PAYLOAD_MAX: usize = 16 * 1024;
 
 /// Publishes the events of game servers. Cheap to clone.
@@ -131,8 +131,8 @@ impl GameEvents {
     }
 }
 
-/// Returns the text of an event for clients that show only texts: the field `message` of the payload, or else the whole
-/// payload.
+/// Returns the text of an event, for clients that can only display text: the field `message` of the payload or, without
+/// this field, the whole payload.
 fn message_of(payload: &RawValue) -> String {
     #[derive(Deserialize)]
     struct Message {
@@ -167,7 +167,8 @@ struct PublishEventBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2")]
     user: RawField<'a>,
-    /// An object of at most 16 KiB. Clients that show only texts show its field `message`.
+    /// JSON object with details of the event, at most 16 KiB. Clients that can only display text show its field
+    /// `message`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "result": "won" }))]
     payload: RawField<'a>,
@@ -182,8 +183,8 @@ struct Published {
 
 /// Publish a game event
 ///
-/// The server delivers the event to all subscribers of the topic `game-outcomes` or `gameprogress-event`, whichever
-/// process they are connected to.
+/// The server delivers an event of type `game-outcome` to all subscribers of the topic `game-outcomes`, and an event of
+/// type `game-progress` to all subscribers of the topic `gameprogress-event`.
 #[utoipa::path(
     post, path = "/api/events", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -218,13 +219,13 @@ async fn publish_event(
     Ok(Replayable::with_status(StatusCode::ACCEPTED, body, replayed))
 }
 
-/// Parses the id of a player: a string, or a whole number, which clients of the original services send.
+/// Parses the id of a player: a string, or a whole number, because older clients send numbers.
 fn player(raw: &str) -> Result<String, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && raw.len() <= NAME_MAX { Ok(raw.to_owned()) } else { text(raw, NAME_MAX) }
 }
 
-/// Parses the payload of an event: an object that Postgres can store.
+/// Parses the payload of an event: a JSON object without NUL characters, which Postgres cannot store.
 fn object(raw: &str) -> Result<Box<RawValue>, String> {
     if !raw.starts_with('{') {
         return Err("must be an object".to_owned());

@@ -7,24 +7,24 @@ use tokio_util::sync::CancellationToken;
 use super::{GameEvents, sql};
 use crate::error::Result;
 
-/// Interval at which old idempotency keys are deleted.
+/// Interval at which expired idempotency keys of game events are deleted.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// Time for which a repeated request is recognized by its idempotency key.
+/// Time for which an idempotency key is kept, so that a repeated request is recognized.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Maximum number of idempotency keys that a statement removes, to keep its transaction short.
+/// Maximum number of idempotency keys that a single statement deletes. The limit keeps the transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Removes old idempotency keys at the start, and then regularly until the process stops. Several processes may do this
-/// at the same time.
+/// Deletes expired idempotency keys of game events at startup, and then regularly until the process stops. Several
+/// processes can delete keys at the same time.
 pub async fn run(events: GameEvents, stopping: CancellationToken) -> anyhow::Result<()> {
     let mut clock = tokio::time::interval(INTERVAL);
     while stopping.run_until_cancelled(clock.tick()).await.is_some() {
         if let Err(error) = events.remove_old_keys(&stopping).await {
             tracing::warn!(
                 error.message = format!("{:#}", error.into_cause()),
-                "removing old idempotency keys of game events failed; retrying in {INTERVAL:?}"
+                "could not delete expired idempotency keys of game events; retrying in {INTERVAL:?}"
             );
         }
     }

@@ -1,12 +1,12 @@
-//! SQL statements of the events of game servers.
+//! SQL statements on the idempotency keys of game events.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::Result;
 
-/// Claims an idempotency key. If an earlier request has claimed the key, returns the hash of the content of that
-/// request.
+/// Stores an idempotency key. If an earlier request has already stored the key, returns the hash of the earlier
+/// request's content.
 pub(super) async fn claim_key(
     db: &mut PgConnection,
     key: Uuid,
@@ -27,8 +27,8 @@ pub(super) async fn claim_key(
     Ok(Some(known.fetch_one(db).await?))
 }
 
-/// Removes up to `limit` idempotency keys that are older than `seconds`. Returns their number. Skips rows that another
-/// process has locked.
+/// Deletes up to `limit` idempotency keys that are older than `seconds`, except keys that another process has locked.
+/// Returns the number of deleted keys.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from game_event_key

@@ -1,5 +1,5 @@
-//! Realtime topics of the balances of players, which only gRPC streams follow. WebSocket clients cannot subscribe to
-//! these topics.
+//! Realtime topics that announce changes of players' balances. Only gRPC streams use these topics; WebSocket clients
+//! cannot subscribe to them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::wallet::transfer::{wallet_of, wallets_of};
 
 const PREFIX: &str = "balance:";
 
-/// The realtime topics of the balances of all players.
+/// Feed of the topics that announce changes of players' balances.
 pub(super) struct Balances {
     pub(super) players: Players,
 }
 
-/// A balance of a player after a transfer that changed it.
+/// The balance of a player after a transfer, with the id of the transfer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::play) struct BalanceData {
     /// Balance in minor units, such as cents.
@@ -36,7 +36,7 @@ pub(in crate::play) struct BalanceData {
     pub transfer: TransferId,
 }
 
-/// Returns the name of the topic of a player's balance in a currency.
+/// Returns the name of the topic for a player's balance in a currency.
 pub(in crate::play) fn balance_topic(player: &PlayerId, currency: Currency) -> String {
     name_of(player.as_str(), currency.code())
 }
@@ -123,7 +123,8 @@ impl Feed for Balances {
         Some(Topic { name: name.into(), transfers: TopicTransfers::OfFoundAccounts })
     }
 
-    /// Refuses every WebSocket client: only gRPC streams use these topics, and they authorize their caller first.
+    /// Refuses all WebSocket clients. Only gRPC streams may use the topics of balances, and a gRPC stream authorizes
+    /// its caller before it subscribes.
     fn authorize<'a>(&'a self, _: &'a Caller, _: &'a Topic) -> BoxFuture<'a, Result<()>> {
         async { Err(Error::NotFound("topic")) }.boxed()
     }

@@ -1,4 +1,5 @@
-//! Realtime topics with a fixed name, and the topics of leaderboards. Their messages come from the event table.
+//! Realtime topics with a fixed name, and the topics of leaderboards. Their messages come from the table of events, not
+//! from transfers.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use crate::realtime::feed::{Feed, Topic, Wanted};
 /// Longest name of a leaderboard, in characters.
 const BOARD_MAX: usize = 64;
 
-/// Topic of the progress of games, which another feed ([`super::progress`]) serves.
+/// Name of the topic about the progress of games. Another feed ([`super::progress`]) serves the topic.
 pub(super) const PROGRESS: &str = "gameprogress-event";
 
 /// Topics with a fixed name that this feed serves.
@@ -29,7 +30,8 @@ impl Feed for NamedTopics {
         (is_board || TOPICS.contains(&name)).then(|| Topic::of_events(name))
     }
 
-    /// Refuses anonymous callers unless access is open. The topic of the catalog of games is always public.
+    /// Refuses anonymous callers unless access is open. The topic `game_updates`, about the catalog of games, is always
+    /// public.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {
         let is_anonymous = matches!(caller.principal(), Principal::Anonymous);
         let is_open = caller.policy().access == Access::Open;

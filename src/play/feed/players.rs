@@ -1,4 +1,4 @@
-//! Lookup of the players who own main wallets, with a cache, and of balances after transfers.
+//! Lookup of the players who own main wallets, with a cache, and lookup of balances after transfers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Players {
         Self { db, access, cache: Arc::new(Cache::new(PLAYERS_MAX)) }
     }
 
-    /// Finds the players who own these wallets. Leaves out wallets that are not main wallets.
+    /// Finds the players who own the given wallets. Leaves out wallets that are not main wallets.
     pub(in crate::play) async fn find(
         &self,
         wallets: impl Iterator<Item = WalletId>,
@@ -80,8 +80,8 @@ impl Players {
         Ok(found)
     }
 
-    /// Returns the money that holds reserve in each of these wallets, right after the row of the ledger with the given
-    /// number (`seq`).
+    /// Returns the amount that holds reserve in each wallet right after a ledger row. The row is given by its number
+    /// (`seq`), separately for each wallet.
     pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());
@@ -97,8 +97,8 @@ impl Players {
         read::balances_after(&mut db, &holds).await
     }
 
-    /// Returns the total balance of each of these wallets, held money included, right after the row of the ledger with
-    /// the given number (`seq`).
+    /// Returns the total balance of each wallet, including held money, right after a ledger row. The row is given by
+    /// its number (`seq`), separately for each wallet.
     pub(in crate::play) async fn total_balances_after(
         &self,
         after: &[(WalletId, i64)],
@@ -119,7 +119,7 @@ impl Players {
             .collect())
     }
 
-    /// Returns the ledger accounts of every main wallet that a player has, or had, in a currency.
+    /// Returns the ledger accounts of all main wallets of a player in a currency, including closed wallets.
     pub(in crate::play) async fn accounts(
         &self,
         player: &str,

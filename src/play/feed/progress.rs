@@ -1,5 +1,5 @@
-//! The realtime topic `gameprogress-event`, which announces deposits and withdrawals of players, with the texts of the
-//! original service.
+//! The realtime topic `gameprogress-event`, which announces deposits and withdrawals of players, in the words that
+//! older clients expect.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use crate::realtime::feed::{Feed, Topic, TopicTransfers, Wanted};
 use crate::wallet::Wallets;
 use crate::wallet::transfer::{wallet_of, wallets_of};
 
-/// Feed of the topic of game progress.
+/// Feed of the topic `gameprogress-event`.
 pub(super) struct GameProgress {
     pub(super) wallets: Wallets,
     pub(super) players: Players,
 }
 
-/// Kind of movement of a player's money.
+/// Kind of change of a player's balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Movement {
     /// The first deposit of the player, which opened the wallet.
@@ -131,8 +131,9 @@ impl GameProgress {
     }
 }
 
-/// Returns the movement of a deposit or a withdrawal, with its account and the available balance afterwards; `None` for
-/// any other row. `before` is the preceding row of the ledger.
+/// Returns the kind of change if a ledger row is a deposit or a withdrawal, with the account of the wallet and its
+/// available balance afterwards; `None` for other rows. `before` is the preceding row of the ledger, which shows
+/// whether the deposit opened the wallet.
 fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, AccountId, i64)> {
     match TransferKind::from_code(row.kind)? {
         TransferKind::Deposit => {

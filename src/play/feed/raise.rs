@@ -1,8 +1,8 @@
-//! Sources of raises: ledger transfers that increase the balance of a player's main wallet. Money that a hold of the
-//! same wallet releases is not a raise.
+//! Raises: ledger transfers that increase the balance of a player's main wallet. The release of a hold is not a raise,
+//! because held money is part of the balance.
 //!
-//! Most transfers of a busy ledger change neither the leader of the game nor the highest balance of a player. The
-//! database filters them out, so that a reader gets past thousands of transfers in a single query.
+//! Most transfers change neither the leader of the game nor the highest balance of a player. The database filters out
+//! these transfers, so that a single query covers thousands of transfers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -28,17 +28,17 @@ pub(in crate::play) struct Raise {
 /// Maximum number of transfers that a single read for [`LeadingRaises`] covers.
 const LEADING_WINDOW_MAX: i64 = 20_000;
 
-/// Maximum number of transfers that a single read for [`HighestRaises`] covers. Only the highest balance of a player
-/// within a read is recorded, so a larger number means fewer writes.
+/// Maximum number of transfers that a single read for [`HighestRaises`] covers. For each player, only the highest
+/// balance within a read is recorded, so longer reads mean fewer writes.
 const HIGHEST_WINDOW_MAX: i64 = 50_000;
 
 /// Source of raises; `LEADING` selects between [`LeadingRaises`] and [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Source of the raises to a balance above that of the leader of the game.
+/// Source of the raises that lift a player's balance above the highest balance of the leader of the game.
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
-/// Source of the raise of each player to the highest balance that the player reaches among the transfers of a read.
+/// Source that returns, for each player and currency, only the raise to the player's highest balance within a read.
 pub(in crate::play) type HighestRaises = Raises<false>;
 
 impl<const LEADING: bool> Source for Raises<LEADING> {

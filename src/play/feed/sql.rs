@@ -1,4 +1,4 @@
-//! SQL statements of the realtime feeds: owners of wallets, and raises of balances.
+//! SQL statements that find the owners of main wallets, and the transfers that increase their balances (raises).
 
 use sqlx::PgConnection;
 
@@ -16,7 +16,7 @@ pub(in crate::play) struct PlayerRow {
     pub is_registered: bool,
 }
 
-/// Finds the players who own these wallets. Leaves out wallets that never were main wallets.
+/// Finds the players who own the given wallets. Leaves out wallets that have never been main wallets.
 pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<PlayerRow>> {
     let rows = sqlx::query_as!(
         PlayerRow,
@@ -31,7 +31,7 @@ pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Ve
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns every main wallet that a player has, or had, in a currency.
+/// Returns all main wallets of a player in a currency, including closed wallets.
 pub(super) async fn main_wallets(
     db: &mut PgConnection,
     player: &str,
@@ -45,8 +45,8 @@ pub(super) async fn main_wallets(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns, for each player, the transfer that first reached the highest balance of the player between two positions of
-/// the ledger. The result is in the order of the ledger, and has at most `limit` rows.
+/// Returns, for each player and currency, the first transfer that reached the player's highest balance between two
+/// positions of the ledger. Returns at most `limit` transfers, in the order of the ledger.
 pub(super) async fn highest_raises(
     db: &mut PgConnection,
     book: i32,
@@ -74,8 +74,8 @@ pub(super) async fn highest_raises(
     rows.fetch_all(db).await
 }
 
-/// Returns the raises between two positions of the ledger to a balance above that of the leader of the game, in the
-/// order of the ledger, at most `limit`.
+/// Returns the transfers between two positions of the ledger that raised a player's balance above the highest balance
+/// of the leader of the game. Returns at most `limit` transfers, in the order of the ledger.
 pub(super) async fn leading_raises(
     db: &mut PgConnection,
     book: i32,

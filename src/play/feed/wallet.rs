@@ -21,7 +21,7 @@ use crate::wallet::{WalletRecord, Wallets};
 
 const PREFIX: &str = "wallet:";
 
-/// Feed of the topics of all wallets.
+/// Feed of the topics `wallet:{id}`.
 pub(super) struct WalletTopics {
     wallets: Wallets,
 }
@@ -35,10 +35,10 @@ struct TransferData<'a> {
     from: Option<String>,
     to: Option<String>,
     amount: Box<RawValue>,
-    /// The part of the balance that can be spent, if the transfer changed it.
+    /// Part of the balance that can be spent; absent if the transfer did not change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     available: Option<Box<RawValue>>,
-    /// The part of the balance that is reserved by holds, if the transfer changed it.
+    /// Part of the balance that holds reserve; absent if the transfer did not change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,7 +158,7 @@ fn number(minor: i64, currency: Currency) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the type of the event for a kind of transfer, the same type that webhooks use.
+/// Returns the event type for a kind of transfer. Webhooks use the same event types.
 fn event_name(kind: Option<TransferKind>) -> String {
     match kind {
         Some(TransferKind::Open) => "wallet.opened".to_owned(),

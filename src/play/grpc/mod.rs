@@ -42,7 +42,7 @@ pub struct WalletRpc {
 }
 
 impl WalletRpc {
-    /// Returns the service in the form that the router serves.
+    /// Converts the implementation to the service that the router serves.
     pub fn service(self) -> WalletServiceServer<Self> {
         post_stream::preregister(&self.metrics);
         WalletServiceServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -57,7 +57,7 @@ fn minor_units(amount: i64) -> Result<Minor, String> {
     Minor::parse_minor_units(&amount.to_string()).map_err(|cause| cause.to_string())
 }
 
-/// Returns the currency with this code, or the default currency if the field is empty.
+/// Returns the currency with the given code, or the default currency if the code is empty.
 fn currency(wallets: &Wallets, code: &str) -> Result<Currency, String> {
     let default = wallets.default_currency();
     if code.is_empty() { Ok(default) } else { wallets.currencies().supported(code) }
@@ -83,7 +83,7 @@ impl WalletRpc {
         validator.finish(player.zip(currency))
     }
 
-    /// Validates a request message that moves money of a single player.
+    /// Validates a request message that deposits to or withdraws from a single player.
     fn read_movement(&self, user_id: &str, amount: i64, code: &str) -> Result<MoveMoney> {
         let mut validator = Validator::default();
         let player = validator.check("/user_id", player(user_id));
@@ -150,7 +150,7 @@ impl WalletRpc {
     }
 }
 
-/// Implements the conversion of a posting to each response message that reports a posting.
+/// Implements the conversion of a posting to a response message, for each of the given message types.
 macro_rules! from_posting {
     ($($message:ident)*) => {$(
         impl From<MainPosting> for $message {
@@ -168,7 +168,7 @@ macro_rules! from_posting {
 
 from_posting! { DepositResponse WithdrawResponse TransferResponse PostedItem }
 
-/// Makes an error about a wallet point to the request field that names the player.
+/// Adds to an error about a wallet the name of the request field that contains the player's id.
 fn with_field(error: Error, field: &str) -> Error {
     error.with_pointer(|_| Some(format!("/{field}")))
 }

@@ -1,8 +1,8 @@
 //! The gRPC method `PostStream`: many deposits, withdrawals and transfers over a single stream, each posted on its own.
 //!
-//! Two limits slow down a client that sends faster than the ledger posts: on the requests in progress of each stream,
-//! and on the items in progress of all streams together. When a limit is reached, the server stops reading, and the
-//! flow control of HTTP/2 makes the client wait.
+//! Two limits slow down a client that sends faster than the ledger posts: a limit on the requests in progress on each
+//! stream, and a limit on the items in progress on all streams together. When a limit is reached, the server stops
+//! reading, and the flow control of HTTP/2 makes the client wait.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ const ITEMS_MAX: usize = 256;
 /// Maximum number of requests in progress on a stream.
 const REQUESTS_MAX: usize = 4;
 
-/// Maximum number of items in progress on all streams together: half of the queue of the ledger writer, so that other
-/// requests have room in the queue.
+/// Maximum number of items in progress on all streams together: half of the default size of the ledger writer's queue.
+/// The other half is left for other requests.
 const ITEMS_IN_PROGRESS_MAX: usize = 4_096;
 
 type Responses = BoxStream<'static, Result<PostStreamResponse, Status>>;
@@ -61,7 +61,7 @@ struct Sender {
 }
 
 impl WalletRpc {
-    /// Posts the items of each request of the stream, and responds to the requests in their order.
+    /// Posts the items of each request on the stream, and sends the responses in the order of the requests.
     pub(super) async fn post_items(
         &self,
         request: Request<Streaming<PostStreamRequest>>,
@@ -108,7 +108,7 @@ fn requests(
     })
 }
 
-/// Cuts a stream after its first error, because an error ends a gRPC stream.
+/// Ends a stream of responses after its first error, because a gRPC stream cannot continue after an error.
 fn until_failure<T: Send + 'static>(
     answers: impl stream::Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> impl stream::Stream<Item = Result<T, Status>> + Send {
@@ -120,8 +120,8 @@ fn until_failure<T: Send + 'static>(
 }
 
 impl Sender {
-    /// Posts the items of a request. The failure of an item is a result in the response; the failure of the whole
-    /// request ends the stream.
+    /// Posts the items of a request. If an item fails, the response contains its failure; if the whole request fails,
+    /// the stream ends.
     async fn answer(&self, request: PostStreamRequest) -> Result<PostStreamResponse> {
         let PostStreamRequest { items } = request;
         let count = items.len();
@@ -184,7 +184,7 @@ fn failure(error: &Error) -> ItemFailure {
             event = "rpc.item_failed",
             error.message = %error,
             error.chain = format!("{cause:#}"),
-            "posting an item of a gRPC stream failed with an internal error; the client gets the failure as the result of the item"
+            "could not post an item of a gRPC stream because of an internal error; the response reports the failure to the client"
         );
     }
     let fields = status::violations(error);

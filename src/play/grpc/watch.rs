@@ -1,4 +1,4 @@
-//! The gRPC method `WatchBalance`: a stream of the balances of a player, without gaps or duplicates.
+//! The gRPC method `WatchBalance`, which streams the changes of a player's balance without gaps or duplicates.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Status};
@@ -14,8 +14,8 @@ use crate::realtime::{Watch, WatchedEvent, Watcher};
 type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
 
 impl WalletRpc {
-    /// Streams the balance of a player: the changes after the position in the request or, without a position, the
-    /// current balance and its changes.
+    /// Streams the balance of a player. If the request contains a position, the stream consists of the changes after
+    /// the position; otherwise, it begins with the current balance, and the changes follow.
     pub(super) async fn follow_balance(
         &self,
         request: Request<WatchBalanceRequest>,

@@ -1,8 +1,9 @@
 //! The leader of the game: the player who reached the highest balance ever. New leaders are announced on the realtime
 //! topic `leaderboard-game-event`.
 //!
-//! A task follows the transfers of the ledger. It commits the new leader, the announcement and its own position in the
-//! same transaction, so that each new leader is announced exactly once, even if processes are killed.
+//! A task reads the transfers of the ledger. It commits the new leader, the announcement, and the position up to which
+//! it has read in the same transaction, so that each new leader is announced exactly once, even if processes are
+//! killed.
 
 mod sql;
 
@@ -42,7 +43,7 @@ struct Leaders {
     players: Players,
 }
 
-/// A transfer to a balance above the highest balance so far, with the player who made the record.
+/// A transfer that raises a player's balance above the highest balance so far, with the player.
 struct Record<'a> {
     raise: &'a Raise,
     player: &'a PlayerWallet,
@@ -78,8 +79,8 @@ impl SegmentHandler<LeadingRaises> for Leaders {
 }
 
 impl Leaders {
-    /// Publishes an announcement with the balance for the audience that may see it, and an announcement without the
-    /// balance for all others.
+    /// Publishes an announcement with the balance to the subscribers that may see the balance. If the player is a
+    /// registered user, also publishes an announcement without the balance to all other subscribers.
     async fn announce(
         &self,
         db: &mut PgConnection,

@@ -4,14 +4,15 @@ use sqlx::PgConnection;
 
 use crate::error::Result;
 
-/// The leader of the game, and the number of the ledger row (`seq`) after which new leaders are announced.
+/// The leader of the game. `since` is the number of the ledger row (`seq`) after which new leaders are announced.
 pub(super) struct LeaderRow {
     pub player: Option<String>,
     pub balance: i64,
     pub since: i64,
 }
 
-/// Returns the leader of the game, and keeps the readers of other books from changing it until the transaction ends.
+/// Returns the leader of the game, and locks its row until the transaction ends. Each book (a part of the ledger) has
+/// its own reader, and the lock keeps other readers from changing the leader meanwhile.
 pub(super) async fn lock_leader(db: &mut PgConnection) -> Result<LeaderRow> {
     let row =
         sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader for update");

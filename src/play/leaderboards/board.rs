@@ -20,7 +20,7 @@ use crate::ledger::money::Minor;
 /// Maximum number of leaderboards in a database.
 const BOARDS_MAX: i64 = 10_000;
 
-/// Maximum number of prizes of a season of a leaderboard.
+/// Maximum number of prizes that a leaderboard has in each season.
 pub const PRIZES_MAX: usize = 1_000;
 
 /// Longest name of a leaderboard, in characters.
@@ -84,7 +84,8 @@ impl ScoreOrder {
     }
 }
 
-/// Effect of a submitted score on the score that the player already has.
+/// Effect of a submitted score on the player's current score: `best` keeps the better of the two scores, `set` replaces
+/// the current score, `incr` adds to it, and `decr` subtracts from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ScoreOperator {
@@ -117,7 +118,7 @@ impl FromStr for ScoreOperator {
     }
 }
 
-/// A prize that the player on a rank wins.
+/// A prize that the player on a given rank wins in each season.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PrizeRule {
     pub rank: i32,
@@ -125,7 +126,7 @@ pub struct PrizeRule {
     pub amount: Minor,
 }
 
-/// A prize rule as it is stored, with the amount in minor units.
+/// A prize rule in the form that the database stores, with the amount in minor units.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredPrizeRule {
     pub rank: i32,
@@ -143,8 +144,8 @@ impl From<&PrizeRule> for StoredPrizeRule {
 /// Schedule that decides when the seasons of a leaderboard end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoardSchedule {
-    /// Cron expression. At each occurrence, a season ends and the next season begins. `None` if there is only one
-    /// season.
+    /// Cron expression for the times at which a season ends and the next season begins; `None` if there is only a
+    /// single season.
     pub reset: Option<String>,
     pub time_zone: Tz,
     /// Time at which the last season ends; `None` if the leaderboard goes on without end.
@@ -268,14 +269,14 @@ impl Leaderboards {
         Ok(Board { settings: settings.clone(), ..board })
     }
 
-    /// Returns the leaderboards whose name comes after `after`, in the order of their names.
+    /// Returns at most `limit` leaderboards in the order of their names, beginning after the name `after`.
     pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Board>> {
         let mut db = self.db.snapshot("leaderboard.list").await?;
         let rows = sql::list_boards(&mut db, after, limit).await?;
         rows.into_iter().map(|row| self.board_from(row)).collect()
     }
 
-    /// Deletes a leaderboard. The running season pays no prizes; prizes of seasons that have ended are still paid.
+    /// Deletes a leaderboard. The running season pays no prizes, but prizes of seasons that have ended are still paid.
     pub async fn delete(&self, name: &BoardName, caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::EventsWrite)?;
         let id = self.id_of(name).await?;
@@ -351,7 +352,7 @@ impl Leaderboards {
     }
 }
 
-/// Changes the settings of a leaderboard. The caller holds the lock of the leaderboard.
+/// Changes the settings of a leaderboard. The caller must have locked the leaderboard.
 async fn change(db: &mut PgConnection, board: &Board, settings: &BoardSettings) -> Result<()> {
     let before = &board.settings;
     if before == settings {

@@ -15,7 +15,7 @@ use crate::jobs::{self, Registry};
 /// the first.
 const ATTEMPTS_MAX: i16 = 13;
 
-/// Job that ends the current season of a leaderboard if the end of that season has passed.
+/// Job that ends the current season of a leaderboard if the time at which the season should end has passed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EndSeason {
     board: LeaderboardId,
@@ -85,7 +85,7 @@ impl TaskHandler for PurgeBoard {
             if leaderboards.purge(self.board).await? {
                 Ok(())
             } else {
-                Err(jobs::retry("prizes of the board are still to be paid".to_owned()))
+                Err(jobs::retry("prizes of the deleted leaderboard are still due".to_owned()))
             }
         })
         .await

@@ -1,9 +1,8 @@
-//! Leaderboards with seasons and prizes. The database counts the ranks.
+//! Leaderboards with seasons and prizes. The database computes the ranks.
 //!
-//! Start reading at `migrations/0021_leaderboards.sql`, which explains how entries are sorted and counted, and has the
-//! function that takes submitted scores. Concurrent submissions to the same leaderboard share a transaction
-//! ([`submission::queue`]). Every read is a single statement, so its ranks are all from the same moment, on every
-//! process.
+//! Start reading at `migrations/0021_leaderboards.sql`, which explains how entries are sorted and counted, and contains
+//! the SQL function that records submitted scores. Concurrent submissions to the same leaderboard share a transaction
+//! ([`submission::queue`]). Every query is a single SQL statement, so all ranks in its result are from the same moment.
 //!
 //! | part | file |
 //! |---|---|
@@ -47,7 +46,7 @@ use self::submission::queue::SubmissionQueue;
 
 pub use self::prize::PRIZE_PAID;
 
-/// Every SQL statement of leaderboards that runs in the same transaction as a ledger posting.
+/// SQL statements of this module that run in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 1] = [&PRIZE_PAID];
 
 /// Maximum number of leaderboards whose ids are cached.
@@ -104,7 +103,7 @@ fn no_board() -> Error {
 }
 
 impl Leaderboards {
-    /// Returns the id of the leaderboard with this name, from the cache if possible.
+    /// Returns the id of the leaderboard with the given name, from the cache if possible.
     async fn id_of(&self, name: &BoardName) -> Result<LeaderboardId> {
         let key = digest(&[name.as_str()]);
         if let Some(id) = self.ids.get(&key) {

@@ -1,8 +1,8 @@
 //! The schedule of the seasons of a leaderboard: a cron expression in a time zone.
 //!
-//! An occurrence at a local time that daylight saving time skips moves to the end of the gap. An occurrence at a local
-//! time that daylight saving time repeats counts only once. An expression with an interval (`*/30 * * * *`) follows
-//! elapsed time instead.
+//! If the clocks go forward and skip the local time of an occurrence, the occurrence moves to the end of the gap. If
+//! the clocks go back and repeat the local time, only the first of the two times counts. An expression with an
+//! interval, such as `*/30 * * * *`, follows elapsed time and ignores changes of the clocks.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find an occurrence of a cron expression in the future.
+/// Maximum number of attempts to find the next occurrence. Around a change of the clocks, the cron library may return
+/// an occurrence that has already passed.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone; a season ends at each occurrence.

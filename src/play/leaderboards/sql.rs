@@ -1,5 +1,5 @@
-//! SQL statements on leaderboards and their seasons. The caller of a statement that changes a leaderboard or its season
-//! must hold the lock of [`lock_board`].
+//! SQL statements on leaderboards and their seasons. Before a statement changes a leaderboard or its season, the caller
+//! must lock the leaderboard with [`lock_board`].
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -31,18 +31,19 @@ pub(super) struct SeasonRow {
     pub prizes: String,
 }
 
-/// Returns the prize rules in the form in which they are stored.
+/// Returns the prize rules as the JSON text that the database stores.
 fn stored_rules(settings: &BoardSettings) -> Result<String> {
     let rules: Vec<StoredPrizeRule> = settings.prizes.iter().map(StoredPrizeRule::from).collect();
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the time of the database, by which all seasons begin and end.
+/// Returns the time on the clock of the database, which decides when seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
 
-/// Lets only one transaction at a time create or change leaderboards. The lock lasts until the transaction ends.
+/// Takes a lock until the transaction ends, so that only a single transaction at a time creates leaderboards or changes
+/// their settings.
 pub(super) async fn lock_names(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('leaderboard names', 0))")
         .execute(db)
@@ -57,7 +58,7 @@ pub(super) async fn count_boards(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// Finds the leaderboard with this name.
+/// Finds the leaderboard with the given name.
 pub(super) async fn find_board(db: &mut PgConnection, name: &str) -> Result<Option<BoardRow>> {
     let row = sqlx::query_as!(
         BoardRow,
@@ -69,7 +70,7 @@ pub(super) async fn find_board(db: &mut PgConnection, name: &str) -> Result<Opti
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a leaderboard until the transaction ends, so that other changes of the leaderboard and its season wait.
+/// Locks a leaderboard until the transaction ends. Other transactions that change the leaderboard or its season wait.
 pub(super) async fn lock_board(
     db: &mut PgConnection,
     id: LeaderboardId,
@@ -85,7 +86,7 @@ pub(super) async fn lock_board(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns the leaderboards whose name comes after `after`, in the order of their names.
+/// Returns at most `limit` leaderboards in the order of their names, beginning after the name `after`.
 pub(super) async fn list_boards(
     db: &mut PgConnection,
     after: &str,
@@ -147,7 +148,7 @@ pub(super) async fn change_board(
     Ok(())
 }
 
-/// Deletes a leaderboard and ends its running season without prizes.
+/// Marks a leaderboard as deleted, and ends its running season without prizes.
 pub(super) async fn delete_board(db: &mut PgConnection, id: LeaderboardId) -> Result<()> {
     sqlx::query!(
         "with ended as (
@@ -173,7 +174,7 @@ pub(super) async fn has_entries(db: &mut PgConnection, board: LeaderboardId) -> 
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Begins the next season of a leaderboard, with the prizes that the leaderboard has now.
+/// Begins the next season of a leaderboard, with the prizes from the leaderboard's current settings.
 pub(super) async fn open_season(
     db: &mut PgConnection,
     board: LeaderboardId,
@@ -204,7 +205,7 @@ pub(super) async fn move_season_end(
     Ok(())
 }
 
-/// Returns the season of a leaderboard that has not ended, if there is such a season.
+/// Returns the season of a leaderboard that has not ended; `None` if all seasons have ended.
 pub(super) async fn current_season(
     db: &mut PgConnection,
     board: LeaderboardId,

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// Largest frame that a client may send.
+/// Largest frame, in bytes, that a client may send.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-/// Dialect of the frames of a client. The first frame that the client sends determines it.
+/// Dialect of a client's frames. The first frame that the client sends determines the dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// The client has not sent a frame yet.

@@ -1,4 +1,4 @@
-//! The credential of a WebSocket connection: replacing it, and what happens when it is revoked or expires.
+//! The credential of a WebSocket connection: its replacement, and the effects of its revocation or expiry.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +34,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscriptions for which the caller has more or fewer rights than before. They depend on the former
-    /// credential, whose revocation the connection is no longer notified of.
+    /// Ends the subscriptions for which the caller has more or fewer rights than before. These subscriptions depend on
+    /// the former credential, and the connection is no longer notified of its revocation.
     async fn end_subscriptions_with_other_rights(&mut self, caller: &Caller) {
         let viewer = Viewer::new(caller);
         let mut ended = Vec::new();

@@ -9,13 +9,13 @@ use crate::realtime::position::BookPosition;
 
 /// Close code for a client that reads too slowly.
 const CODE_SLOW: u16 = 4008;
-/// Close codes that RFC 6455 defines.
+/// Close code for a client that must reconnect because the program stops.
 const CODE_GOING_AWAY: u16 = 1001;
 const CODE_TOO_LARGE: u16 = 1009;
 const CODE_TRY_AGAIN_LATER: u16 = 1013;
 
-/// Longest reason of a close frame that RFC 6455 allows. The position of many books can be longer; the client then
-/// continues from the position of the last event that it received.
+/// Longest reason, in bytes, that RFC 6455 allows in a close frame. A position in many books can be longer and is then
+/// omitted; the client continues from the position of the last event that it received.
 const REASON_BYTES_MAX: usize = 123;
 
 /// Reason why a WebSocket connection ends.

@@ -153,7 +153,7 @@ impl Session {
         if let Err(error) = self.change_game(DEFAULT_TOPIC).await {
             tracing::debug!(
                 error.message = %error,
-                "the default subscription of a client that sent no message was refused"
+                "the default subscription of a WebSocket client was rejected; its connection stays open without it"
             );
         }
     }
@@ -247,7 +247,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscription to a topic. Returns whether there was such a subscription.
+    /// Ends the subscription to a topic. Returns whether the client was subscribed to the topic.
     pub(super) async fn end_topic(&mut self, topic: &str) -> bool {
         let index = self.subscriptions.iter().position(|own| &*own.topic.name == topic);
         let Some(index) = index else { return false };

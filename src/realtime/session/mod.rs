@@ -36,11 +36,11 @@ const DEFAULT_DELAY: Duration = Duration::from_millis(200);
 /// Interval of pings. If a client sends nothing for two intervals, its connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Number of bytes of frames that are written before they are flushed.
+/// Number of bytes of frames that are written to the socket before a flush.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Interval at which a connection that waits for its client to read is checked, and pause before a failed replay is
-/// repeated.
+/// Interval at which a connection is checked while it waits for its client to read. Also the pause before a failed
+/// replay is retried.
 const STALL_POLL: Duration = Duration::from_millis(500);
 
 /// A subscription of this connection to a topic.
@@ -62,8 +62,8 @@ struct Subscription {
 pub(super) struct Request {
     pub topic: String,
     pub player: Option<String>,
-    /// Position of the subscription, which was read before the response to the upgrade request was sent. The
-    /// subscription is not acknowledged, so the client expects all events from that response on.
+    /// Position after which the subscription begins, read before the response to the upgrade request is sent. No frame
+    /// acknowledges the subscription, so the client expects all events that happen after the response.
     pub after: BookPosition,
 }
 
@@ -73,8 +73,8 @@ pub(super) struct UpgradeRequest {
     pub subscription: Option<Request>,
 }
 
-/// A WebSocket connection. Thousands of connections wait at the same time, so the size of the connection's future
-/// matters. It is kept small by boxing the futures of rare operations.
+/// A WebSocket connection. Thousands of connections wait at the same time, so the future of a connection must be small.
+/// For this purpose, the futures of rare operations are boxed.
 pub(super) struct Session {
     realtime: Realtime,
     outbox: Arc<Outbox>,
@@ -86,7 +86,7 @@ pub(super) struct Session {
     default_at: Option<Instant>,
     next_ping: Instant,
     heard: Instant,
-    /// Position after the last event that was sent to the client, of any subscription.
+    /// Position after the last event that was sent to the client, in any of its subscriptions.
     last_sent: Option<BookPosition>,
     _permit: Permit,
 }
@@ -96,7 +96,7 @@ struct Flight {
     since: Instant,
     events: u64,
     replies: u64,
-    /// Commit time of the oldest event of this write that is sent live, not from a replay.
+    /// Commit time of the oldest live event among the frames; events from a replay do not count.
     oldest: Option<OffsetDateTime>,
 }
 
@@ -155,7 +155,8 @@ impl Session {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "closing a WebSocket connection, because it is unknown whether its credential is still valid; the client may reconnect"
+                        "could not check whether the credential of a WebSocket connection is still valid; \
+                         closing the connection, and the client may reconnect"
                     );
                     return Err(End::Unavailable);
                 }
@@ -228,7 +229,7 @@ impl Session {
         }
     }
 
-    /// Returns the time at which [`Self::tick`] has something to do next, such as sending a ping.
+    /// Returns the time at which the next action of [`Self::tick`] is due, such as sending a ping.
     fn deadline(&self, is_flushing: bool) -> Instant {
         let mut deadline = self.next_ping;
         if let Some(at) = self.default_at {
@@ -245,7 +246,8 @@ impl Session {
         deadline
     }
 
-    /// Does what is due by now, such as sending a ping. Returns whether something was written that must be flushed.
+    /// Performs the actions that are due, such as sending a ping. Returns whether a frame was written that must be
+    /// flushed.
     async fn tick(&mut self, socket: &mut WebSocket, flight: Option<&Flight>) -> Result<bool, End> {
         let (now, is_flushing) = (Instant::now(), flight.is_some());
         // If a subscription is behind, the queue was full. So a write that the client does not read counts as a stall,
@@ -293,7 +295,7 @@ impl Session {
         self.subscriptions.iter().any(|own| own.behind.is_some())
     }
 
-    /// Lets a subscription that is behind catch up. Returns false if none is behind.
+    /// Lets a subscription that is behind catch up. Returns false if no subscription is behind.
     async fn catch_up(&mut self) -> bool {
         let Some(index) = self.subscriptions.iter().position(|own| own.behind.is_some()) else {
             return false;
@@ -307,7 +309,7 @@ impl Session {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "events that a WebSocket client has missed cannot be read; retrying in {STALL_POLL:?}"
+                    "could not read the events that a WebSocket client has missed; retrying in {STALL_POLL:?}"
                 );
                 tokio::time::sleep(STALL_POLL).await;
             }

@@ -9,10 +9,11 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::{Sink, SinkExt, Stream};
 use tokio_util::sync::CancellationToken;
 
-/// Longest time that closing a connection may take, for a client that reads slowly.
+/// Longest time that closing a connection may take if its client reads slowly.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same limit while the program stops, and longest time that a client may take to respond to the close frame.
+/// Longest time that closing a connection may take while the program stops. Also the longest time that a client may
+/// take to respond to the close frame.
 const CLOSE_TIMEOUT_SHORT: Duration = Duration::from_secs(1);
 
 /// Result of waiting for a socket.

@@ -12,8 +12,8 @@ use super::{ExportDestination, ExportOutcome, ExportRecord};
 /// Longest time that an attempt to send lines may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time that lines are collected before they are sent together. A request per line would cost more than the work that
-/// the line is about.
+/// Time for which lines are collected before they are sent together. A separate request for each line would cost more
+/// than the work that the line reports.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_millis(500);
 
 /// A log line, as it is written to standard output.
@@ -37,7 +37,7 @@ pub(in crate::telemetry) struct LokiClient {
     environment: String,
 }
 
-/// Body of a push request.
+/// Body of a request to Loki's push API.
 #[derive(Serialize)]
 struct PushRequest<'a> {
     streams: Vec<Stream<'a>>,
@@ -49,8 +49,8 @@ struct Stream<'a> {
     values: Vec<(String, &'a str, StructuredMetadata<'a>)>,
 }
 
-/// Labels of a stream of lines. Each label has few different values, because Loki stores every combination of them
-/// separately.
+/// Labels of a stream of lines. Each label has few different values, because Loki stores a separate stream for each
+/// combination of label values.
 #[derive(Serialize)]
 struct Labels<'a> {
     service: &'static str,

@@ -29,7 +29,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between attempts. When the receiver is available again, it gets the records within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Longest time that shutdown waits until the last records are delivered.
+/// Longest time that shutdown waits for the delivery of the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Number of consecutive failed attempts during shutdown after which the remaining records are dropped.
@@ -55,7 +55,7 @@ pub(super) trait ExportDestination: Send + 'static {
     fn send(&mut self, batch: &mut Vec<Self::Record>) -> impl Future<Output = ExportOutcome>;
 }
 
-/// Counters of the records that were delivered, and of those that were lost.
+/// Counters of delivered records and of lost records.
 pub(super) struct ExportCounters {
     pub(super) delivered: Counter,
     pub(super) lost: Counter,
@@ -65,7 +65,7 @@ pub(super) struct ExportCounters {
 struct Exporter<D: ExportDestination> {
     queue: ExportQueue<D::Record>,
     destination: D,
-    /// Time that records are collected before they are sent together.
+    /// Time for which records are collected before they are sent together.
     linger: Duration,
     /// Shortest and longest pause after a failed attempt.
     backoff: (Duration, Duration),
@@ -133,7 +133,7 @@ fn enter<T>(runtime: &Runtime, work: impl FnOnce() -> T) -> T {
 }
 
 impl<D: ExportDestination> Exporter<D> {
-    /// Exports until shutdown, then sends the rest of the queue within a time limit.
+    /// Exports records until shutdown, then sends the rest of the queue within a time limit.
     async fn run(&mut self) {
         let (queue, shutdown, limit) =
             (self.queue.clone(), self.shutdown.clone(), self.flush_timeout);
@@ -150,7 +150,7 @@ impl<D: ExportDestination> Exporter<D> {
         queue.clear();
     }
 
-    /// Exports until shutdown, and then until the queue is empty. `batch` holds the records that are currently being
+    /// Exports records until shutdown, and then until the queue is empty. `batch` holds the records that are being
     /// sent.
     async fn export(&mut self, batch: &mut Vec<D::Record>) {
         while !self.shutdown.is_cancelled() {

@@ -23,11 +23,11 @@ const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/
 /// Longest time that an attempt to send spans may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that spans are collected before they are sent together.
+/// Time for which spans are collected before they are sent together.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_secs(1);
 
-/// A span, encoded for the collector. It is encoded by the thread that ends the span. So its parts are freed on the
-/// thread that allocated them, and only a single allocation moves to the thread of the exporter.
+/// A span, encoded for the collector by the thread that ends the span. Therefore that thread also frees the parts of
+/// the span, and only a single allocation moves to the thread of the exporter.
 pub(in crate::telemetry) struct EncodedSpan(pub(in crate::telemetry) Vec<u8>);
 
 impl From<&Span> for EncodedSpan {
@@ -98,8 +98,7 @@ impl OtlpClient {
         Ok(Self { channel, resource, scope })
     }
 
-    /// Encodes a request that contains these spans. They also stay in `spans`, because they are needed if the request
-    /// must be retried.
+    /// Encodes a request that contains `spans`. The spans also stay in `spans`, because a retry needs them.
     fn encode(&self, spans: &mut [EncodedSpan]) -> Bytes {
         let moved = spans.iter_mut().map(|EncodedSpan(span)| std::mem::take(span)).collect();
         let scope_spans = EncodedScopeSpans { scope: Some(self.scope.clone()), spans: moved };

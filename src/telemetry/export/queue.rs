@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metrics::Counter;
 use tokio::sync::Notify;
 
-/// Largest batch, as the sum of the bytes of its records. Receivers limit the size of a request.
+/// Maximum size of a batch of records, in bytes. Receivers limit the size of a request.
 pub(in crate::telemetry) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A record that can be exported: a log line or a span.
 pub(in crate::telemetry) trait ExportRecord: Send + 'static {
-    /// Returns the memory that the record takes, approximately.
+    /// Returns the approximate size of the record in memory.
     fn size_bytes(&self) -> usize;
 }
 
@@ -41,7 +41,8 @@ struct Contents<R> {
 }
 
 impl<R: ExportRecord> Contents<R> {
-    /// Drops the oldest records until the others fit into the capacity. Returns the number of dropped records.
+    /// Drops the oldest records until the remaining records fit into the capacity. Returns the number of dropped
+    /// records.
     fn evict(&mut self, capacity_bytes: usize) -> u64 {
         let mut evicted = 0;
         while self.bytes > capacity_bytes
@@ -118,8 +119,8 @@ impl<R: ExportRecord> ExportQueue<R> {
         contents.records.drain(..count).collect()
     }
 
-    /// Puts a batch that was not delivered back to the front of the queue. If the queue is full then, its oldest
-    /// records are dropped.
+    /// Returns an undelivered batch to the front of the queue. If the queue then exceeds its capacity, drops its oldest
+    /// records.
     pub(super) fn put_back(&self, batch: Vec<R>) {
         let mut contents = self.lock();
         contents.bytes += batch.iter().map(ExportRecord::size_bytes).sum::<usize>();

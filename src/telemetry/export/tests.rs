@@ -1,4 +1,5 @@
-//! Tests that every record is delivered or counted as lost if the receiver accepts, rejects, is unavailable, or hangs.
+//! Tests that every record is delivered or counted as lost, whether the receiver accepts or rejects records, is
+//! unavailable, or hangs.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ impl ExportRecord for Quarter {
     }
 }
 
-/// Reaction of the receiver to an attempt.
+/// Reaction of the receiver to an attempt to deliver a batch.
 #[derive(Clone, Copy)]
 enum Answer {
     Give(ExportOutcome),
@@ -40,7 +41,7 @@ struct Received {
     records: Vec<u32>,
 }
 
-/// A receiver with scripted responses; after the last one it accepts everything.
+/// A receiver with scripted responses; after the last response, it accepts all records.
 struct ScriptedReceiver {
     script: Vec<Answer>,
     received: Arc<Mutex<Received>>,
@@ -92,7 +93,7 @@ struct Outcome {
 }
 
 impl Fixture {
-    /// Creates an exporter whose queue has room for `capacity` records and contains twelve.
+    /// Creates an exporter whose queue has room for `capacity` records and contains twelve records.
     fn new(capacity: usize, script: impl IntoIterator<Item = Answer>) -> Self {
         let [delivered, lost] = [(); 2].map(|()| Arc::<CountingCounter>::default());
         let queue = ExportQueue::new(capacity * Quarter(0).size_bytes(), lost.counter());
@@ -116,13 +117,14 @@ impl Fixture {
         Self { exporter, received, delivered, lost }
     }
 
-    /// Exports like a running program, until the queue is empty.
+    /// Exports records as a running program does, until the queue is empty.
     fn drain(mut self) -> Outcome {
         runtime().block_on(self.exporter.drain(&mut Vec::new()));
         self.outcome()
     }
 
-    /// Runs the exporter until it stops. Shutdown begins at once, unless an answer of the receiver begins it later.
+    /// Runs the exporter until it stops. Starts the shutdown immediately, unless a scripted reaction of the receiver
+    /// starts it.
     fn run(mut self) -> Outcome {
         let stops = |answer: &Answer| matches!(answer, AwayWhileStopping);
         if !self.exporter.destination.script.iter().any(stops) {

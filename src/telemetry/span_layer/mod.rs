@@ -23,8 +23,8 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Maximum number of links of a span. Without it, the span of a batch could have a link for each of thousands of
-/// postings.
+/// Maximum number of links of a span. Without this limit, the span of a batch could have a link for each of thousands
+/// of postings.
 const LINKS_MAX: usize = 128;
 
 /// Number of attributes that suffices for most spans. The list is allocated with this capacity so that it need not
@@ -204,7 +204,7 @@ pub fn in_trace_if_sampled(context: &TraceContext, open: impl FnOnce() -> Span) 
     if context.is_sampled() { in_trace(context, open) } else { open() }
 }
 
-/// Whether a span is exported. Then the spans that are opened within it are exported, too.
+/// Whether a span is exported. If so, the spans that are opened within it are exported, too.
 pub fn is_exported(span: &Span) -> bool {
     with_open_span(span, |_| ()).is_some()
 }

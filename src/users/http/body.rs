@@ -56,7 +56,7 @@ pub(crate) enum RequiredFields {
 /// A valid registration.
 pub(crate) struct NewUser {
     pub(crate) profile: Profile,
-    /// May be absent only with [`RequiredFields::NamesAndAge`].
+    /// Password of the user; may be absent only with [`RequiredFields::NamesAndAge`].
     pub(crate) password: Option<Secret>,
 }
 
@@ -108,8 +108,8 @@ impl ProfileBody<'_> {
     }
 }
 
-/// Converts field errors into the problem `invalid-profile` with status 400, which the contract of these routes
-/// requires.
+/// Converts field errors into the problem `invalid-profile` with status 400, which existing clients of these routes
+/// expect.
 pub(super) fn into_profile_error(error: Error) -> Error {
     match error {
         Error::Invalid(fields) => Error::InvalidProfile(fields),
@@ -168,7 +168,7 @@ fn is_domain(text: &str) -> bool {
     text.split('.').count() >= 2 && text.split('.').all(|part| !part.is_empty())
 }
 
-/// Reads a password. The policy is checked later, with the names of the user.
+/// Parses a password. The password policy is checked later, because the check needs the names of the user.
 fn password(raw: &str) -> Result<Secret, String> {
     text(raw, PASSWORD_MAX).map(Secret::from)
 }

@@ -1,4 +1,4 @@
-//! `/api/users`: register, sign in, sign out, get and update a user.
+//! Routes under `/api/users`, which register, sign in, sign out, get and update users.
 
 mod body;
 
@@ -30,7 +30,7 @@ use crate::users::UserRole;
 /// Longest user name or e-mail address of a login, in characters.
 const LOGIN_MAX: usize = 254;
 
-/// Longest password that is read, in characters: longer than any that the policy accepts.
+/// Longest password that a login may contain, in characters. The password policy accepts only shorter passwords.
 const PASSWORD_MAX: usize = 1_000;
 
 /// Returns the routes of the internal listener, through which other services get users.
@@ -109,8 +109,8 @@ struct CreatedUser<'a> {
 
 /// Register with names and an age
 ///
-/// If the operator has opened access, the password is optional. Until an admin sets a password, a user without a
-/// password cannot sign in and is treated as a guest, and another user may register with the same e-mail address.
+/// With open access, the password is optional. Until an admin sets a password, a user without a password cannot sign in
+/// and is treated as a guest, and another user may register with the same e-mail address.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -160,7 +160,7 @@ struct LoggedIn<'a> {
 
 /// Sign in
 ///
-/// After several failed attempts, the server responds 429 until a wait is over, which grows with each failure. An
+/// After several failed attempts, the server responds with the status 429 for a time that grows with each failure. An
 /// unknown name and a wrong password get the same response.
 #[utoipa::path(
     post, path = "/api/users/login", tag = "users",
@@ -215,7 +215,7 @@ struct MessageBody<'a> {
 
 /// Sign out
 ///
-/// Ends the session of the token: the token is invalid at once, on every process.
+/// Ends the session that the token belongs to. From then on, every server process rejects the token.
 #[utoipa::path(
     post, path = "/api/users/logout", tag = "users",
     request_body(content = Option<Logout<'static>>, description = "Not needed if the token is in the header"),
@@ -326,7 +326,7 @@ async fn get_internal_user(
 
 /// Update a user
 ///
-/// Absent members stay unchanged. A new password ends every other session.
+/// Absent fields stay as they are. A new password ends all other sessions of the user.
 #[utoipa::path(
     put, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1")),

@@ -1,7 +1,9 @@
-//! Expiry of holds that were not captured in time. Every process may run it, because each hold ends only once.
+//! Expiry of holds that were not captured in time. All processes may run it at the same time, because each hold can end
+//! only once.
 //!
 //! A round reads all holds whose expiry has passed, page by page, and ends many of them concurrently, so that the
-//! ledger commits them in shared batches. A hold that cannot end is retried with backoff and never blocks the others.
+//! ledger commits them in shared batches. A hold that cannot be ended is retried with backoff, and never blocks other
+//! holds.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,29 +17,30 @@ use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// Pause after a round that failed, or that found due holds and may not have ended all of them.
+/// Pause after a round that failed, or that found expired holds but may not have ended all of them.
 const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 
-/// Longest pause before the next expiry is looked up again: a hold that expires earlier may have been placed meanwhile.
+/// Longest pause before the time of the next expiry is read again, because a hold that expires earlier may have been
+/// placed meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Time between two updates of the metrics of held amounts.
+/// Interval at which the metrics of held amounts are updated.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time between two counts of wallets for the metrics. A count is expensive, because it reads all wallets.
+/// Interval at which the wallets are counted for the metrics. A count is expensive, because it reads all wallets.
 const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Maximum number of holds that are read from the database at once.
 const PAGE_MAX: i64 = 1_000;
 
-/// Maximum number of holds that expire concurrently: enough to fill batches, few enough to leave room in the queue of
-/// the ledger writer.
+/// Maximum number of expired holds that are ended concurrently: enough to fill the batches of the ledger writer, and
+/// few enough to leave room in its queue.
 const CONCURRENCY: usize = 256;
 
-/// First pause before a hold that could not expire is retried; it doubles with each failure.
+/// First pause before a failed attempt to end a hold is repeated; it doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
 
-/// Longest pause before a hold that could not expire is retried.
+/// Longest pause before a failed attempt to end a hold is repeated.
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 
 /// Maximum number of holds whose backoff is remembered. Further holds are retried in every round.
@@ -74,7 +77,7 @@ pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Resul
     Ok(())
 }
 
-/// Backoff of a hold that could not expire.
+/// Backoff of a hold that could not be ended.
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
     pause: Duration,
@@ -160,7 +163,7 @@ impl Expiry {
                 holds = failed,
                 error.message = error.to_string(),
                 error.chain = error.cause().map(|cause| format!("{cause:#}")),
-                "some holds could not be released at their expiry; each is retried with backoff"
+                "some expired holds could not be released; retrying them later"
             );
         }
         ended

@@ -2,7 +2,8 @@
 //! placed it.
 //!
 //! A capture, void or expiry updates the row of the hold in the same transaction that moves the money, and only if the
-//! row is unchanged since the operation was decided. Of two concurrent operations, the second is decided again.
+//! row is unchanged since the operation was decided. If two operations are concurrent, the second is decided again on
+//! the changed row.
 
 pub mod expiry;
 mod sql;
@@ -49,7 +50,8 @@ pub struct Hold {
     /// Name of the caller that placed the hold.
     placed_by: String,
     version: i32,
-    /// After a capture, void or expiry, the transfer that it made; otherwise the transfer that placed the hold.
+    /// Id of the transfer that the requested capture, void or expiry has made; otherwise, id of the transfer that
+    /// placed the hold.
     pub transfer: TransferId,
     pub replayed: bool,
 }
@@ -92,8 +94,8 @@ impl Hold {
         done.and_then(|done| self.amount.checked_sub(done)).unwrap_or_default()
     }
 
-    /// Returns the hold after these parts were captured and released. `end` is the kind of transfer that released the
-    /// money.
+    /// Returns the hold as it is after these amounts were captured and released. `end` is the kind of transfer that
+    /// released the money.
     fn moved(&self, captured: Minor, released: Minor, end: TransferKind) -> Self {
         let add = |so_far: Minor, more: Minor| so_far.checked_add(more).unwrap_or(so_far);
         let mut after = Self {
@@ -214,8 +216,8 @@ impl Wallets {
         row.into_hold(record.currency)
     }
 
-    /// Returns, for a repeated request, the hold as it was after the first request. It is computed from the transfers
-    /// that are linked to the hold.
+    /// Returns the hold as it was after the first request, for the response to a repeated request. It is computed from
+    /// the transfers that are linked to the hold.
     async fn hold_after(&self, id: HoldId, posted: &Posted) -> Result<Hold> {
         let hold = self.find_hold(id).await?;
         let mut db = self.db.acquire("wallet.hold_after").await?;

@@ -10,7 +10,8 @@ use crate::ledger::book::book_of;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::transfer::TransferKind;
 
-/// Companion (a statement in the transaction of a posting) that inserts a new hold, under the id of its transfer.
+/// Companion (a statement in the transaction of a posting) that inserts a new hold. The id of the hold is the id of the
+/// transfer that placed it.
 pub static PLACED: CompanionKind = CompanionKind {
     name: "wallet.hold_placed",
     sql: "

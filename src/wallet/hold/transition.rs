@@ -1,7 +1,7 @@
 //! Transitions of a hold: capture, void and expiry.
 //!
-//! A transition is decided on the cached hold, and posted on the condition that the row of the hold is unchanged. If
-//! the condition fails, or if the cached hold does not allow the transition, it is decided again on the row in the
+//! A transition is first decided on the cached hold. Its posting takes effect only if the row of the hold is unchanged.
+//! If the row has changed, or if the cached hold does not allow the transition, it is decided again on the row in the
 //! database.
 
 use serde::Serialize;
@@ -21,10 +21,10 @@ use crate::wallet::{RequestMeta, Wallets, companion, from_post_error, parse_amou
 /// Refusal of a transition because another transition changed the hold first.
 const CHANGED: &str = "the hold has changed";
 
-/// Maximum number of attempts of a transition, if other transitions keep changing the hold first.
+/// Maximum number of attempts at a transition. An attempt fails if another transition changes the hold first.
 const ATTEMPTS_MAX: u32 = 32;
 
-/// A transition as requested; the amount is not parsed yet.
+/// A requested transition, whose amount is not parsed yet.
 #[derive(Debug, Clone, Copy)]
 pub enum Transition<'a> {
     Capture {
@@ -215,7 +215,8 @@ impl ResolvedTransition {
         content
     }
 
-    /// Checks that the hold permits the transition. Returns the posting that makes it, and the hold afterwards.
+    /// Checks that the hold permits the transition. Returns the posting for the transition, and the hold as it will be
+    /// afterwards.
     fn decide(&self, hold: &Hold) -> Result<(Posting, Hold)> {
         let expired = hold.expires_at <= OffsetDateTime::now_utc();
         match (hold.state, self) {

@@ -22,10 +22,10 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::wallet::Wallets;
 use crate::wallet::transfer::{TRANSFERS_MAX, Transfer};
 
-/// Largest body: 10,000 transfers with a memo.
+/// Maximum size of a request body in bytes, enough for 10,000 transfers that each have a memo.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Memory that one transfer of a batch takes until the response: its request, its posting and its result.
+/// Memory, in bytes, that a transfer of a batch takes for its request, its posting and its result until the response.
 const TRANSFER_BYTES: usize = 512;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -39,7 +39,7 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct CreateBatch<'a> {
-    /// Whether all transfers take effect or none; if false, each succeeds or fails by itself.
+    /// If true, either all transfers take effect or none. If false, each transfer succeeds or fails by itself.
     #[serde(default)]
     atomic: bool,
     /// The transfers, at most 10,000.
@@ -59,7 +59,7 @@ struct BatchBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 struct BatchResultBody {
-    /// The status that the transfer would have had as a request of its own.
+    /// The HTTP status that a request for only this transfer would have had.
     #[schema(example = 201)]
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,14 +90,15 @@ impl BatchResultBody {
 ///
 /// With `atomic`, all transfers take effect or none: the response is 201, or the problem of the first transfer that is
 /// refused. Without `atomic`, each transfer succeeds or fails by itself, a later transfer may be posted before an
-/// earlier transfer, and repeating the request with the same `Idempotency-Key` posts only the missing transfers.
+/// earlier transfer, and repeating the request with the same `Idempotency-Key` posts only the transfers that are not
+/// posted yet.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),
     request_body = CreateBatch<'static>,
     responses(
-        (status = 201, description = "All took effect", body = BatchBody),
-        (status = 200, description = "Each has a status of its own", body = BatchBody),
+        (status = 201, description = "All transfers took effect", body = BatchBody),
+        (status = 200, description = "Each transfer has a status of its own", body = BatchBody),
         Problems,
     ),
 )]

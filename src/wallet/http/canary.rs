@@ -36,14 +36,14 @@ struct CanaryBody {
 
 /// Probe the ledger
 ///
-/// Moves one minor unit between two system accounts and back; no customer's balance changes.
-/// A monitor that calls this every few seconds through the public address detects failures as customers would.
-/// If access is closed, any API key is sufficient.
+/// Moves one minor unit between two system accounts and back; no customer's balance changes. A monitor that sends this
+/// request to the public address every few seconds notices the same failures as customers do. If access is closed, any
+/// API key is sufficient.
 #[utoipa::path(
     post, path = "/wallet/probe", tag = "wallet",
     params(IdempotencyKey),
     responses(
-        (status = 201, description = "The ledger writes", body = CanaryBody),
+        (status = 201, description = "The ledger has written the test transfer", body = CanaryBody),
         Problems,
     ),
 )]

@@ -73,10 +73,10 @@ pub(super) struct HistoryEntryBody {
     pub(super) kind: &'static str,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     pub(super) at: String,
-    /// Direction of the money. `held` and `released` do not change the balance; `none` means that only the state
-    /// changed.
+    /// Direction in which the money moved. `held` and `released` do not change the balance; `none` means that only the
+    /// state of the wallet changed.
     pub(super) direction: Direction,
-    /// Id of the other wallet; null for the outside world.
+    /// Id of the other wallet; null if no other wallet is involved, such as in a deposit.
     #[schema(required, example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
@@ -97,7 +97,7 @@ pub(super) struct HistoryEntryBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
-    /// Trace id of the request that made the transfer, to find it in logs and traces.
+    /// Trace id of the request that made the transfer, for finding the request in logs and traces.
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     pub(super) trace_id: Option<String>,
 }
@@ -145,7 +145,7 @@ struct ListHistoryQuery {
     to: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link`.
     after: Option<i64>,
 }
 

@@ -58,7 +58,7 @@ struct HoldBody {
     captured: JsonDecimal,
     #[schema(value_type = f64, example = 10.00)]
     released: JsonDecimal,
-    /// The part that is still reserved.
+    /// The part of the amount that is still reserved.
     #[schema(value_type = f64, example = 0.00)]
     remaining: JsonDecimal,
     #[schema(value_type = HoldState)]
@@ -73,7 +73,7 @@ struct HoldBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// Id of the transfer that this request made.
+    /// Id of the transfer that the requested capture or void has made; absent in other responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "22")]
     transfer: Option<String>,
@@ -133,7 +133,7 @@ struct CreateHold<'a> {
 
 /// Place a hold
 ///
-/// Reserves a part of the balance until it is captured, voided or expires.
+/// Reserves a part of the balance until the hold is captured or voided, or expires.
 #[utoipa::path(
     post, path = "/wallet/hold", tag = "wallet",
     params(IdempotencyKey),
@@ -274,7 +274,7 @@ async fn void_hold(
 struct ListHoldsQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link`.
     after: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! `/wallet/info`: the supported currencies, and where traces are shown.
+//! `/wallet/info`: the supported currencies, and the address of Grafana, which shows traces.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -32,7 +32,7 @@ struct CurrencyBody {
     decimals: u8,
 }
 
-/// Currencies of wallets, and where traces are shown.
+/// The currencies that wallets can have, and the address of Grafana, which shows traces.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletInfo)]
 struct WalletInfoBody {
@@ -41,7 +41,7 @@ struct WalletInfoBody {
     default_currency: String,
     /// The supported currencies, sorted by their codes.
     currencies: Vec<CurrencyBody>,
-    /// URL of Grafana, which shows traces, or its path on this host; null if it is not set.
+    /// URL of Grafana, which shows traces, or its path on this host; null if no Grafana is configured.
     #[schema(required, example = "/grafana")]
     grafana_url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `/wallet`: open wallets, deposit and withdraw; the other routes are in the files below.
+//! Routes that open wallets, deposit and withdraw. The submodules contain the other routes under `/wallet`.
 
 mod batch;
 pub(crate) mod body;
@@ -108,8 +108,8 @@ struct CreateWallet<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "EUR")]
     currency: RawField<'a>,
-    /// Id of the user that the wallet will belong to; the signed-in caller if absent. A wallet for another user
-    /// requires `wallet:write`.
+    /// Id of the user that the wallet will belong to; the signed-in caller if absent. Opening a wallet for another user
+    /// requires the scope `wallet:write`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     user: RawField<'a>,

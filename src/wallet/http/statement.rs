@@ -36,12 +36,12 @@ struct StatementQuery {
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
     /// End of the statement, as RFC 3339; now if absent. If transfers from before this moment may still be committed,
-    /// the statement ends earlier, at `as_of_at`, which is the time of the closing line in CSV.
+    /// the statement ends earlier: at `as_of_at` in JSON, or at the time of the closing line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
 
-/// The statement of a wallet. The server streams it, so that a long statement does not take memory.
+/// The statement of a wallet. The server streams it, so that even a long statement needs little memory.
 #[derive(ToSchema)]
 #[schema(as = Statement)]
 #[expect(dead_code, reason = "names the members for the document")]
@@ -50,8 +50,8 @@ struct StatementBody {
     wallet: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end: the requested moment, or an earlier moment if transfers from
-    /// before the requested moment may still be committed.
+    /// End of the statement, if the request names an end. It is earlier than the requested end if transfers from before
+    /// the requested end may still be committed.
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
     #[schema(value_type = f64, example = 999.00)]
@@ -63,7 +63,7 @@ struct StatementBody {
 
 /// Get a statement
 ///
-/// The oldest entry comes first. `Accept: text/csv` selects CSV. After its header, the first line is the opening
+/// The oldest entry comes first. `Accept: text/csv` selects CSV: the first line after the header is the opening
 /// balance, and the last line is the closing balance.
 #[utoipa::path(
     get, path = "/wallet/{id}/statement", tag = "wallet",
@@ -169,7 +169,7 @@ fn tail(format: DocumentFormat, closing: &JsonDecimal, until: Option<&str>) -> R
     })
 }
 
-/// Quotes a text as a CSV cell; a leading `'` keeps spreadsheets from reading it as a formula.
+/// Quotes a text as a CSV cell. A text that a spreadsheet would read as a formula gets a leading `'`.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))

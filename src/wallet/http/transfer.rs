@@ -66,7 +66,7 @@ pub(super) struct TransferBody {
     linked: Option<String>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
-    /// Trace id of the request that made the transfer, to find it in logs and traces.
+    /// Trace id of the request that made the transfer, for finding the request in logs and traces.
     #[schema(required, example = "0af7651916cd43dd8448eb211c80319c")]
     trace_id: Option<String>,
     /// Amount that can still be refunded. Present only in the response of `GET /wallet/transfer/{id}`, and only if the

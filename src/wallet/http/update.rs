@@ -105,7 +105,7 @@ async fn update_wallet(
 
 /// Close a wallet
 ///
-/// The balance must be zero. The history stays; a closed wallet cannot be opened again.
+/// The balance must be zero. The history remains available. A closed wallet cannot be reopened.
 #[utoipa::path(
     delete, path = "/wallet/{id}", tag = "wallet",
     params(

@@ -1,4 +1,4 @@
-//! `GET /wallet`: list wallets, get a wallet, get a balance now or as of a moment.
+//! `GET` routes under `/wallet`: list wallets, get a wallet, and get its current or past balance.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -34,7 +34,7 @@ where
         .routes(routes!(get_balance))
 }
 
-/// A wallet with its balance, in a list or at a moment.
+/// A wallet with its current balance, or with its balance at the requested moment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletListed)]
 struct WalletBalanceBody {
@@ -50,8 +50,8 @@ struct WalletBalanceBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
-    /// Moment of the balance: the requested moment, or an earlier moment if transfers from before the requested moment
-    /// may still be committed.
+    /// Moment of the balance, if a moment was requested. It is earlier than the requested moment if transfers from
+    /// before the requested moment may still be committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -73,7 +73,7 @@ impl TryFrom<&WalletBalance> for WalletBalanceBody {
     }
 }
 
-/// A wallet in detail.
+/// A wallet with all its details.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletDetail)]
 pub(super) struct WalletDetailBody {
@@ -88,7 +88,7 @@ pub(super) struct WalletDetailBody {
     /// The part of the balance that can be spent.
     #[schema(value_type = f64, example = 899.00)]
     available: JsonDecimal,
-    /// The part of the balance that holds reserve.
+    /// The part of the balance that is reserved by holds.
     #[schema(value_type = f64, example = 100.00)]
     held: JsonDecimal,
     /// State of the wallet. Money can enter a frozen wallet, but cannot leave it.
@@ -137,7 +137,7 @@ struct ListWalletsQuery {
     currency: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link`.
     after: Option<i64>,
     /// Include closed wallets.
     closed: Option<bool>,
@@ -202,7 +202,7 @@ struct BalanceQuery {
 
 /// Get a balance
 ///
-/// The balance of a wallet, now or as of a moment.
+/// Returns the current balance of a wallet, or its balance at a past moment.
 #[utoipa::path(
     get, path = "/wallet/balance/{id}", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), BalanceQuery),

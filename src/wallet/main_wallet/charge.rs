@@ -1,4 +1,4 @@
-//! Charges: money out of a player's main wallet to accounts of the system, such as a purchase.
+//! Charges: payments from a player's main wallet to system accounts, such as for a purchase.
 
 use super::{ATTEMPTS_MAX, is_overtaken};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::ledger::transfer::{Leg, Posted, Posting};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, from_post_error};
 
-/// A payment out of a player's main wallet.
+/// A payment from a player's main wallet.
 #[derive(Debug)]
 pub struct Charge<'a> {
     pub player: &'a PlayerId,
@@ -23,7 +23,7 @@ pub struct Charge<'a> {
 
 impl Wallets {
     /// Charges a player. Returns `None` if the companion (a statement in the same transaction) did not take effect.
-    /// `legs` returns the movements of money, given the account that pays.
+    /// `legs` is called with the account that pays, and returns the movements of money.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,

@@ -1,8 +1,9 @@
-//! Main wallets: a player's wallet in a currency that `/api/wallet`, purchases and the exchange use.
+//! Main wallets, which `/api/wallet`, purchases and the exchange use. A player has at most one open main wallet in each
+//! currency.
 //!
-//! The posting of the first deposit also opens the main wallet. Of two concurrent first deposits, only the first to
-//! commit opens the wallet; the other is retried and deposits into that wallet. After a main wallet was closed, the
-//! next deposit opens a new wallet. Amounts are in minor units.
+//! The posting of the first deposit also opens the main wallet. Of two concurrent first deposits, only the deposit that
+//! commits first opens the wallet; the second deposit is retried and uses that wallet. After a main wallet has been
+//! closed, the next deposit opens a new wallet. Amounts are in minor units.
 
 pub mod charge;
 mod open;
@@ -34,7 +35,8 @@ pub use self::sql::OPENED_MAIN;
 /// Refusal to open a main wallet: the player already has a main wallet, or a registration already uses the player id.
 const OVERTAKEN: &str = "the player's main wallet exists";
 
-/// Maximum number of attempts of an operation while other requests open or close its main wallet.
+/// Maximum number of attempts at an operation. An attempt fails if another request opens or closes the main wallet
+/// meanwhile.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Kind of player that a player id belongs to.
@@ -56,13 +58,13 @@ impl Player {
         }
     }
 
-    /// Whether the player is treated as a guest, because there is no user with a password.
+    /// Whether the player is treated as a guest, because the player is not a user with a password.
     pub fn is_guest(self) -> bool {
         !matches!(self, Self::User(_))
     }
 }
 
-/// A player, and the main wallet in one currency.
+/// A player, and the player's main wallet in a currency.
 #[derive(Debug, Clone, Copy)]
 pub struct MainWallet {
     pub player: Player,
@@ -70,7 +72,7 @@ pub struct MainWallet {
     pub wallet: Option<WalletId>,
 }
 
-/// Main wallet of a player after a deposit or a withdrawal.
+/// Main wallet of a player after a deposit, a withdrawal or a transfer.
 #[derive(Debug, Clone, Copy)]
 pub struct MainPosting {
     pub wallet: WalletId,
@@ -87,7 +89,7 @@ pub struct MainBalance {
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
-    /// Position in the ledger up to which the balance is current.
+    /// Position in the ledger at which the balance was read.
     pub position: String,
 }
 
@@ -231,7 +233,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Returns a player with the main wallet in this currency, or `None` for an unknown player id.
+    /// Returns a player and the player's main wallet in this currency; `None` for an unknown player id.
     pub async fn find_main(
         &self,
         player: &PlayerId,
@@ -241,8 +243,8 @@ impl Wallets {
         sql::find_main(&mut db, player, currency.code()).await
     }
 
-    /// Finds a main wallet for a posting, from the cache if possible. The ledger refuses a posting to a wallet that was
-    /// closed after it was cached.
+    /// Finds a main wallet for a posting, from the cache if possible. If the wallet was closed after it was cached, the
+    /// ledger refuses the posting.
     async fn find_main_cached(
         &self,
         player: &PlayerId,
@@ -285,8 +287,9 @@ impl Wallets {
         Ok(account)
     }
 
-    /// Returns the result of a request with this key that was made before the main wallet was closed. If there was no
-    /// such request, returns an error: the player has insufficient funds.
+    /// Handles a payment by a player that has no open main wallet. A repeated request gets the result of the first
+    /// request with the same idempotency key, because the wallet may have been closed since. Any other request gets the
+    /// error that the player has insufficient funds.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,

@@ -1,4 +1,4 @@
-//! Payouts: money from accounts of the system into the main wallet of a player, such as a prize or a refund.
+//! Payouts: payments from system accounts into a player's main wallet, such as a prize or a refund.
 
 use uuid::Uuid;
 
@@ -60,8 +60,9 @@ impl PayoutRefusal {
 impl Wallets {
     /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
     ///
-    /// `legs` returns the movements of money, given the account that is paid. `settle` returns the companions
-    /// (statements in the same transaction), given the index of the first of these legs in the posting.
+    /// `legs` is called with the account that is paid, and returns the movements of money (legs). `settle` is called
+    /// with the index of the first of these legs in the posting, and returns the companions (statements in the same
+    /// transaction).
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,
@@ -118,7 +119,8 @@ impl Wallets {
 }
 
 impl Wallets {
-    /// Moves money between system accounts. `currencies` are the currencies of the movements (legs), in their order.
+    /// Moves money between system accounts. `currencies` contains the currency of each movement (leg), in the order of
+    /// the movements.
     pub async fn post_system(
         &self,
         posting: Posting,
@@ -137,7 +139,7 @@ impl Wallets {
     }
 }
 
-/// Returns the refusal that a payout reports for this error; `None` for any other error.
+/// Returns the [`PayoutRefusal`] that corresponds to this error, if any.
 fn refusal_of(error: &PostError) -> Option<PayoutRefusal> {
     fn of(refusal: &Refusal) -> Option<PayoutRefusal> {
         match refusal {

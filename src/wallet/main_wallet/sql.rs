@@ -8,10 +8,10 @@ use crate::ids::{PlayerId, UserId, WalletId};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Companion that inserts a main wallet in the same transaction that opens its account, and that claims the player id
-/// of a new guest.
+/// Companion (a statement in the transaction of a posting) that inserts a main wallet when its ledger account is
+/// opened, and claims the player id if the player is a new guest.
 ///
-/// A player id that a registration has taken meanwhile is not claimed, so the wallet is not inserted.
+/// If a registration has taken the player id meanwhile, the player id is not claimed and the wallet is not inserted.
 pub static OPENED_MAIN: CompanionKind = CompanionKind {
     name: "wallet.main_opened",
     sql: "
@@ -36,7 +36,7 @@ with input as (
 )",
 };
 
-/// Returns a player with the open main wallet in a currency, or `None` for an unknown player id.
+/// Returns a player and the player's open main wallet in a currency; `None` for an unknown player id.
 pub(super) async fn find_main(
     db: &mut PgConnection,
     player: &PlayerId,

@@ -1,5 +1,5 @@
-//! Refunds: money goes back from the receiver of a transfer to its payer. All refunds together never exceed the
-//! transfer.
+//! Refunds: money goes back from the receiver of a transfer to its payer. All refunds of a transfer together never
+//! exceed its amount.
 
 mod sql;
 
@@ -21,7 +21,7 @@ pub(super) use sql::refunded;
 /// Refusal of a refund because another refund of the same transfer came first.
 const CHANGED: &str = "another refund came first";
 
-/// Maximum number of attempts of a refund, if other refunds of the same transfer keep coming first.
+/// Maximum number of attempts at a refund. An attempt fails if another refund of the same transfer comes first.
 const ATTEMPTS_MAX: u32 = 32;
 
 #[derive(Serialize)]
@@ -29,11 +29,11 @@ struct Refunded {
     transfer: TransferId,
     amount: i64,
     refund: i64,
-    /// Sum of the earlier refunds of the transfer when this refund was decided.
+    /// Sum of the earlier refunds of the transfer, as it was read before this refund.
     before: i64,
 }
 
-/// A transfer, and how much of it earlier refunds have returned.
+/// A transfer, and the sum of its earlier refunds.
 struct Refundable {
     transfer: Transfer,
     refunded: Minor,
@@ -50,7 +50,8 @@ fn left(amount: Minor, refunded: Minor) -> Minor {
 }
 
 impl Wallets {
-    /// Refunds `amount` (a decimal) of a transfer, or everything that is not refunded yet.
+    /// Refunds an amount of a transfer, given as a decimal. Without an amount, refunds everything that is not refunded
+    /// yet.
     pub async fn refund(
         &self,
         id: TransferId,

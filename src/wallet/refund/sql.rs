@@ -7,8 +7,8 @@ use crate::ids::TransferId;
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::money::Minor;
 
-/// Companion (a statement in the transaction of a posting) that adds a refund to the sum of a transfer's refunds, if
-/// the sum is unchanged since the refund was decided.
+/// Companion (a statement in the transaction of a posting) that adds a refund to the sum of a transfer's refunds,
+/// unless another refund has changed the sum since it was read.
 pub static REFUNDED: CompanionKind = CompanionKind {
     name: "wallet.refunded",
     sql: "

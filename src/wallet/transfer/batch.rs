@@ -1,7 +1,8 @@
-//! Batches: many transfers in a request, either all or none of them, or each independent of the others.
+//! Batches: many transfers in one request. In an atomic batch, all transfers take effect or none; in other batches,
+//! each transfer succeeds or fails by itself.
 //!
 //! The idempotency key covers the whole request. Each transfer of a non-atomic batch also has a key of its own, so that
-//! a repeated request posts only the missing transfers.
+//! a repeated request posts only the transfers that are not posted yet.
 
 use std::str::FromStr;
 
@@ -19,7 +20,7 @@ use crate::ledger::transfer::{Leg, TransferKind};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 
-/// Maximum number of transfers of a request. Even if each of them has a fee, they fit into a posting.
+/// Maximum number of transfers in a request. Even if each transfer has a fee, a single posting can contain all of them.
 pub const TRANSFERS_MAX: usize = 10_000;
 
 /// Maximum number of transfers of one request that wait for the ledger writer at once. Without the limit, a large
@@ -86,8 +87,8 @@ impl Wallets {
         Ok(transfers.map(|(one, seq)| one.into_posted(seq, posted.at, meta.trace)).collect())
     }
 
-    /// Posts each of these transfers independently. They are queued in their order, but may be posted in another order:
-    /// a transfer waits while the ledger writer looks up its accounts, and if another process writes the ledger, that
+    /// Posts each of these transfers independently. They are enqueued in the order of the request, but may be posted in
+    /// another order: a transfer waits while the ledger writer looks up its accounts, and a ledger writer in another
     /// process may receive the transfers in another order.
     pub async fn transfer_each(
         &self,
@@ -176,13 +177,14 @@ fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> V
     content
 }
 
-/// Returns a decimal in its shortest spelling, so that `100` and `100.00` are the same.
+/// Returns a decimal in its shortest spelling, so that `100` and `100.00` become the same text.
 fn normalized(text: &str) -> String {
     let decimal = Decimal::from_str(text).or_else(|_| Decimal::from_scientific(text));
     decimal.map_or_else(|_| text.to_owned(), |decimal| decimal.normalize().to_string())
 }
 
-/// Returns all transfers, or an error with the field errors of all of them.
+/// Returns the transfers if all of them are valid. The errors about fields of all transfers are returned together; any
+/// other error is returned at once.
 fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTransfer>> {
     let mut valid = Vec::with_capacity(transfers.len());
     let mut fields = Vec::new();
@@ -196,7 +198,7 @@ fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTra
     if fields.is_empty() { Ok(valid) } else { Err(Error::Invalid(fields)) }
 }
 
-/// Returns the error of the whole batch, which names the transfer that was refused.
+/// Converts the error of a posting into the error of the whole batch, which names the refused transfer, if any.
 fn batch_error(error: &PostError, starts: &[usize], transfers: &[ResolvedTransfer]) -> Error {
     let place = match error {
         PostError::Refused(Refusal::InLeg { leg, .. }) => {

@@ -66,8 +66,8 @@ impl Note {
         [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note to the content of a request. An empty note adds nothing, so that idempotency keys that were stored
-    /// before requests had notes still match.
+    /// Adds the note to the content of a request. An empty note adds nothing, because idempotency keys that were stored
+    /// before notes existed must still match repeated requests.
     pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
@@ -84,8 +84,8 @@ impl Note {
         stored.map(Some).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// Parses the metadata that is stored with a transfer. Returns an empty note if another module stored something
-    /// else.
+    /// Parses the metadata that is stored with a transfer. Returns an empty note if another module stored metadata in a
+    /// different format.
     pub fn from_stored(stored: Option<&str>) -> Self {
         stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -170,7 +170,8 @@ impl Wallets {
 }
 
 impl TransferRequest<'_> {
-    /// Checks the caller's access and parses the amounts. `at` is the JSON pointer of the request in the body.
+    /// Checks the caller's access and parses the amounts. `at` is the JSON pointer of this transfer in the request
+    /// body.
     fn resolve(
         self,
         at: &str,
@@ -217,8 +218,8 @@ impl ResolvedTransfer {
         [from.to_string(), to.to_string(), amount.0.to_string(), fee.to_string(), memo, metadata]
     }
 
-    /// Returns a function that returns the JSON pointer of the member that contains a wallet's id. `at` is the JSON
-    /// pointer of the request in the body.
+    /// Returns a function that maps a wallet's id to the JSON pointer of the member that contains it. `at` is the JSON
+    /// pointer of this transfer in the request body.
     fn pointers(&self, at: &str) -> impl FnOnce(i64) -> Option<String> + use<> {
         let (from, to, at) = (self.from, self.to, at.to_owned());
         move |wallet| match WalletId(wallet) {

@@ -71,14 +71,15 @@ impl WalletChanges {
     }
 }
 
-/// A wallet as it was after an update, also when the request is repeated.
+/// A wallet as it was right after an update. A repeated request gets the same result, even if the wallet has changed
+/// since.
 pub struct UpdatedWallet {
     pub balance: WalletBalance,
     pub detail: WalletDetail,
     pub replayed: bool,
 }
 
-/// Row of the companion [`RECORDED`]: the result of an update, which a repeated request gets again.
+/// Row of the companion [`RECORDED`]: the result of an update, for the response to a repeated request.
 #[derive(Serialize)]
 struct RecordedUpdate {
     key_hash: Uuid,
@@ -117,8 +118,8 @@ impl Wallets {
         Ok(UpdatedWallet { balance, detail, replayed: !is_new })
     }
 
-    /// Freezes or unfreezes a wallet by a posting to the ledger, together with its other changes. Returns false for a
-    /// replay.
+    /// Freezes or unfreezes a wallet by a posting to the ledger, which also applies the other changes of the request.
+    /// Returns false for a replay.
     async fn post_update(
         &self,
         id: WalletId,

@@ -10,7 +10,8 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 
-/// Companion that updates label and metadata in the same transaction that freezes or unfreezes the wallet.
+/// Companion (a statement in the transaction of a posting) that updates label and metadata of a wallet when it is
+/// frozen or unfrozen.
 pub static CHANGED: CompanionKind = CompanionKind {
     name: "wallet.changed",
     sql: "
@@ -48,7 +49,7 @@ with input as (
 )",
 };
 
-/// Updates label and metadata without a posting. Returns false if the wallet is closed or does not exist.
+/// Updates label and metadata of a wallet without a posting. Returns false if the wallet is closed or does not exist.
 pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Result<bool> {
     let Changed { id, sets_label, label, sets_metadata, metadata } = *changed;
     let done = sqlx::query!(
@@ -65,7 +66,7 @@ pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Resu
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Companion that records the result of an update with an idempotency key, after [`CHANGED`] has updated the wallet's
+/// Companion that records the result of an update under its idempotency key, after [`CHANGED`] has updated the wallet's
 /// row.
 pub static RECORDED: CompanionKind = CompanionKind {
     name: "wallet.update_recorded",

@@ -54,7 +54,8 @@ impl FromStr for AlertDirection {
 pub struct Alert {
     pub id: AlertId,
     pub wallet: WalletId,
-    /// Last transfer in the ledger when the alert was created. Only later transfers can cross its threshold.
+    /// Sequence number of the last transfer in the wallet's book when the alert was created. Only later transfers can
+    /// trigger the alert.
     pub from_seq: i64,
     pub threshold: Minor,
     pub direction: AlertDirection,
@@ -62,8 +63,8 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// Whether this transfer moved the available balance from the near side of the threshold, or the threshold itself,
-    /// to the far side.
+    /// Whether this transfer moved the available balance across the threshold in the direction of the alert. A balance
+    /// that equals the threshold has not crossed it.
     pub(super) fn is_crossed_by(&self, row: &BookRow) -> bool {
         let (before, after) = match self.wallet {
             _ if row.amount == 0 || row.seq <= self.from_seq => return false,

@@ -1,4 +1,4 @@
-//! SQL statements of balance alerts.
+//! SQL statements on balance alerts.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;

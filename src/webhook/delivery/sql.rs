@@ -1,4 +1,4 @@
-//! SQL statements of deliveries.
+//! SQL statements on deliveries.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ids::{DeliveryId, TransferId, WalletId, WebhookId};
 use crate::webhook::queue::Subject;
 
-/// Number of hours after a rotation for which deliveries are also signed with the previous secret.
+/// Number of hours during which, after a rotation, deliveries are also signed with the previous secret.
 const OVERLAP_HOURS: i32 = 24;
 
 /// Number of hours after which a delivery to a paused webhook is given up.
@@ -76,7 +76,8 @@ pub(in crate::webhook) async fn insert_deliveries(
     Ok(())
 }
 
-/// The next delivery of a subject to a webhook, with the data of the webhook that sending it requires.
+/// The next delivery about a subject (such as a wallet) to a webhook, with the webhook's data that is needed to send
+/// it.
 pub(in crate::webhook) struct NextDelivery {
     pub id: DeliveryId,
     pub body: String,
@@ -90,7 +91,7 @@ pub(in crate::webhook) struct NextDelivery {
     pub owner: String,
     /// Whether the last attempt at this webhook ended quickly.
     pub is_prompt: bool,
-    /// Number of attempts at this webhook in a row that timed out.
+    /// Number of consecutive attempts at this webhook that timed out.
     pub timeouts: i32,
     /// Number of seconds until the webhook's pause ends; `None` if it is not paused.
     pub pause_seconds: Option<f64>,
@@ -98,7 +99,7 @@ pub(in crate::webhook) struct NextDelivery {
     pub is_overdue: bool,
 }
 
-/// Returns the oldest pending delivery of a subject to a webhook, if the owner of the webhook still exists.
+/// Returns the oldest pending delivery about a subject to a webhook, if the owner of the webhook still exists.
 pub(in crate::webhook) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -189,7 +190,7 @@ impl TryFrom<DeliveryRow> for WebhookDelivery {
     }
 }
 
-/// Returns the deliveries of a webhook whose ids are below `before`, newest first.
+/// Returns a page of the deliveries of a webhook, newest first. Only deliveries with an id below `before` are returned.
 pub(in crate::webhook) async fn list_deliveries(
     db: &mut PgConnection,
     webhook: WebhookId,

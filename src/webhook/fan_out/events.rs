@@ -1,4 +1,4 @@
-//! Fan-out to webhooks of the events that move no money, for example that a game was added.
+//! Fan-out of published events to webhooks. Published events, such as the addition of a game, move no money.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Fan-out: turns each transfer and each published event into deliveries to webhooks, exactly once and in order, even
-//! if a process is killed. There are two kinds of durable readers: one for the transfers of each book, and one for the published events.
+//! if a process is killed. Each book of the ledger has a durable reader for its transfers, and another durable reader
+//! handles the published events.
 
 mod events;
 mod transfers;
@@ -18,14 +19,15 @@ use crate::ids::WebhookId;
 use crate::ledger::tail::{Events, NotifyChannel, Position, Segment, Source, Tail, Transfers};
 use crate::tasks::Tasks;
 
-/// Starts the readers. They run until the program stops.
+/// Starts the readers of transfers and published events, which run until the program stops.
 pub fn start(tail: &Tail, webhooks: &Webhooks, tasks: &Tasks) {
     let fan_out = |_| transfers::TransferFanOut { webhooks: webhooks.clone() };
     tail.follow::<Subscribed<Transfers>, _>(transfers::READER, fan_out, tasks);
     tail.follow::<Subscribed<Events>, _>(events::READER, |_| events::EventFanOut, tasks);
 }
 
-/// The items of a source. While there are no webhooks and no alerts, all items are skipped without being read.
+/// A source of transfers or published events. While there are no webhooks and no alerts, all of them are skipped
+/// without being read.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {
@@ -66,7 +68,7 @@ impl<S: Source> Source for Subscribed<S> {
     }
 }
 
-/// Deliveries of a batch of items, and the jobs that must be enqueued to send them.
+/// Deliveries for a batch of transfers or published events, and the jobs that must be enqueued to send them.
 #[derive(Default)]
 struct Deliveries<'a> {
     new: NewDeliveries,

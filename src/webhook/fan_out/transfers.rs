@@ -1,5 +1,5 @@
-//! Fan-out of transfers to webhooks: the events of the wallets that a transfer involves, and the balance alerts that it
-//! crosses.
+//! Fan-out of transfers to webhooks: an event for each wallet that a transfer involves, and an event for each balance
+//! alert whose threshold the transfer crosses.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ impl SegmentHandler<Subscribed<Transfers>> for TransferFanOut {
 }
 
 impl TransferFanOut {
-    /// Whether the webhook receives the event: it is older than the transfer, its owner may see the wallet, and it
-    /// subscribes to events of this name.
+    /// Whether the webhook receives the event: the webhook is older than the transfer, its owner may see the wallet,
+    /// and it subscribes to events of this name.
     fn matches(&self, subscription: &Subscription, event: &WalletEvent<'_>) -> bool {
         subscription.is_before(event.row.seq)
             && self.can_see(subscription, event.user)
@@ -85,8 +85,8 @@ impl TransferFanOut {
         }
     }
 
-    /// Returns an event for each wallet that these transfers involve, and an event for each alert that they cross. Also
-    /// publishes the crossed alerts in the event table.
+    /// Returns an event for each wallet that these transfers involve, and an event for each alert whose threshold they
+    /// cross. Also appends the crossed alerts to the published events.
     async fn wallet_events<'a>(
         &self,
         db: &mut PgConnection,

@@ -76,7 +76,7 @@ struct CreateAlert<'a> {
 
 /// Create an alert
 ///
-/// Each time the balance crosses the threshold in this direction, the event `alert.crossed` is sent once.
+/// Sends one `alert.crossed` event each time the available balance crosses the threshold in the chosen direction.
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(
@@ -115,7 +115,7 @@ async fn create_alert(
     get, path = "/wallet/{id}/alert", tag = "webhook",
     params(("id" = String, Path, description = "The wallet", example = "1")),
     responses(
-        (status = 200, description = "At most 20", body = [AlertBody]),
+        (status = 200, description = "The alerts of the wallet, at most 20", body = [AlertBody]),
         Problems,
     ),
 )]

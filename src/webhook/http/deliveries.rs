@@ -112,7 +112,7 @@ async fn list_deliveries(
     Ok(Page::new(bodies, next).into_response())
 }
 
-/// Either one delivery to send again, or a time: all deliveries since then are sent again.
+/// Deliveries to send again: either the delivery with the id `delivery`, or all deliveries since the moment `since`.
 #[derive(Deserialize, ToSchema)]
 struct ReplayDeliveries<'a> {
     #[serde(borrow, default)]

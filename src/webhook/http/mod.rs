@@ -48,7 +48,7 @@ struct WebhookBody {
     url: String,
     #[schema(example = json!(["transfer.deposit", "alert.crossed"]))]
     events: Vec<String>,
-    /// The signing secret. It is present only in the response that creates or rotates it.
+    /// The signing secret. It is present only in the response to a request that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: Option<String>,
@@ -94,9 +94,9 @@ fn events(raw: &str) -> Result<Vec<String>, String> {
 
 /// Create a webhook
 ///
-/// Each event is a POST that follows Standard Webhooks, with the headers `webhook-id`, `webhook-timestamp` and
-/// `webhook-signature` (HMAC-SHA256). It is retried for a day until the receiver responds with 2xx. The events of the
-/// same wallet or user arrive in order.
+/// Each event is sent as a POST request that follows the Standard Webhooks specification, with the headers
+/// `webhook-id`, `webhook-timestamp` and `webhook-signature` (HMAC-SHA256). The request is retried for up to a day,
+/// until the receiver responds with 2xx. Events about the same wallet or user arrive in order.
 #[utoipa::path(
     post, path = "/wallet/webhook", tag = "webhook",
     params(IdempotencyKey),
@@ -136,7 +136,7 @@ async fn create_webhook(
 #[utoipa::path(
     get, path = "/wallet/webhook", tag = "webhook",
     responses(
-        (status = 200, description = "At most 100", body = [WebhookBody]),
+        (status = 200, description = "The webhooks of the caller, at most 100", body = [WebhookBody]),
         Problems,
     ),
 )]
@@ -171,7 +171,7 @@ async fn get_webhook(
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(
-        (status = 204, description = "Deleted, together with its log"),
+        (status = 204, description = "Deleted, together with its delivery log"),
         Problems,
     ),
 )]

@@ -38,7 +38,7 @@ fn game() -> utoipa::openapi::Ref {
     utoipa::openapi::Ref::from_schema_name("Game")
 }
 
-/// A game that a user has got, or has lost.
+/// A game that was granted to a user, or whose grant was revoked.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct EntitlementEvent {
@@ -83,7 +83,7 @@ struct OrderEventData {
     step: String,
     #[schema(example = "done")]
     step_state: String,
-    /// Reason why the order is not simply being processed.
+    /// Reason why the order is not processed normally, such as why it is stuck.
     reason: Option<String>,
 }
 
@@ -113,11 +113,16 @@ fn request(event: &str) -> Value {
         "operationId": format!("on_{}", event.replace('.', "_")),
         "security": [{}],
         "parameters": [
-            header("webhook-id", "The same in every attempt: store the ids that you have processed", "msg_17"),
+            header(
+                "webhook-id",
+                "Id of the delivery, the same in every attempt: store processed ids to detect repeated deliveries",
+                "msg_17",
+            ),
             header("webhook-timestamp", "Time of the attempt, in seconds of Unix time", "1769860800"),
             header(
                 "webhook-signature",
-                "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` by each valid secret, as Standard Webhooks has it",
+                "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` with each valid secret, \
+                 as Standard Webhooks specifies",
                 "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
             ),
         ],
@@ -133,7 +138,7 @@ fn request(event: &str) -> Value {
         },
         "responses": {
             "2XX": { "description": "Accepted" },
-            "default": { "description": "Not accepted: the event is sent again, for a day" },
+            "default": { "description": "Not accepted: the event is retried for up to a day" },
         },
     } })
 }
@@ -167,7 +172,7 @@ fn order(state: &str) -> Value {
     data
 }
 
-/// Returns an example of the data of a transfer, as a webhook of the owner of wallet 1 receives it.
+/// Returns example data of a transfer, as sent to a webhook of the user that owns wallet 1.
 fn wallet(event: &str) -> Value {
     let kind = match event {
         ALERT_CROSSED => "deposit",

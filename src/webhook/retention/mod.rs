@@ -1,5 +1,5 @@
-//! Upkeep of deliveries: deletes old deliveries, deletes pending deliveries whose owner no longer exists, and enqueues
-//! jobs for pending deliveries that have no job.
+//! Upkeep of deliveries: deletes old deliveries, deletes pending deliveries to webhooks whose owner no longer exists,
+//! and enqueues jobs for pending deliveries that have no job.
 
 mod sql;
 
@@ -18,8 +18,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause between two rounds of the upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time without an attempt after which another job is enqueued for a pending delivery. If its job still exists, this
-/// changes nothing.
+/// Time without an attempt after which a job is enqueued for a pending delivery. If the delivery still has a waiting
+/// job, no second job is added.
 const STALLED_AFTER: Duration = Duration::from_mins(2);
 
 /// Maximum number of deliveries that a round deletes, so that its transaction stays short.
@@ -42,7 +42,7 @@ pub async fn run(webhooks: Webhooks, stopping: CancellationToken) -> anyhow::Res
             let cause = format!("{:#}", error.into_cause());
             tracing::warn!(
                 error.message = cause,
-                "old webhook deliveries cannot be deleted, or stalled deliveries cannot be enqueued again; retrying in a minute"
+                "could not delete old webhook deliveries, or could not enqueue stalled deliveries again; retrying in a minute"
             );
         }
     }
@@ -57,7 +57,8 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Runs a round of the upkeep.
+    /// Runs a round of the upkeep: deletes old deliveries, deletes the pending deliveries and the webhooks of owners
+    /// that no longer exist, and enqueues jobs for stalled deliveries.
     pub async fn upkeep(&self) -> Result<()> {
         let mut db = self.db.acquire("webhook.keep").await?;
         sql::delete_finished(&mut db, self.log_lifetime, DELETED_MAX).await?;

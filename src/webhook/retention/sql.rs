@@ -1,4 +1,4 @@
-//! SQL statements of the upkeep of deliveries.
+//! SQL statements for the upkeep of deliveries.
 
 use std::time::Duration;
 
@@ -53,15 +53,16 @@ pub(super) async fn delete_inactive(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// A stalled delivery: its webhook, its subject, and the owner of the webhook.
+/// A stalled delivery: its webhook, the owner of the webhook, and the subject (such as a wallet) that its event is
+/// about.
 pub(super) struct Stalled {
     pub webhook: WebhookId,
     pub subject: Subject,
     pub owner: String,
 }
 
-/// Returns the webhooks and subjects with a delivery that has been pending for at least `age` without an attempt. If
-/// there are too many, the choice is random, so that each is found sooner or later. Paused webhooks are omitted.
+/// Returns the webhooks and subjects with a delivery that has been pending for at least `age` without an attempt.
+/// Returns at most 1000 of them, chosen at random, so that each is found sooner or later. Omits paused webhooks.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,

@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Number of digits reserved in `Content-Length`, because the length is known only after the body is written.
+/// Number of digits reserved for the value of `Content-Length`, which is known only after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
-/// The only status whose response has no body.
+/// Status of the only kind of response without a body.
 const NOT_MODIFIED: u16 = 304;
 
 /// An HTTP connection that sends many requests, with its buffers.
@@ -95,7 +95,7 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// Writes a login whose user name and client address are derived from the key, so that they differ for each login.
+    /// Writes a login whose user name and client address are derived from the key, so that both differ for each login.
     pub(super) fn write_login(&mut self, RequestKey { prefix, number }: RequestKey) {
         let body = format!(
             r#"{{"username":"unknown{prefix:x}-{number:x}","password":"not the right one"}}"#

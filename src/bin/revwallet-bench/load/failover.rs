@@ -1,5 +1,5 @@
-//! Deposits while servers are killed. A deposit whose connection ends is repeated on another server, with the same
-//! idempotency key.
+//! Load of deposits that continues while servers are killed. A deposit whose connection ends is repeated on another
+//! server, with the same idempotency key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,16 +30,16 @@ pub(crate) struct FailoverSpec {
     pub duration: Duration,
 }
 
-/// Latencies of deposits, from the time when they were due to their acknowledgement.
+/// Latencies of deposits, each from the time when the deposit was due until its acknowledgment.
 pub(crate) struct FailoverResult {
-    /// Deposits whose connection stayed open. If the server refused a deposit with 503, it was repeated on the same
+    /// Deposits whose connection stayed open. A deposit that the server refused with 503 was repeated on the same
     /// server.
     pub served: LoadResult,
     /// Deposits that were repeated on another server, because their connection ended.
     pub cut_off: LatencyHistogram,
 }
 
-/// Sends deposits on one connection at a time, each after the acknowledgement of the previous deposit.
+/// Sends deposits on one connection at a time, each after the acknowledgment of the previous deposit.
 struct FailoverWorker {
     target: LoadTarget,
     servers: ServerList,
@@ -54,7 +54,7 @@ struct FailoverWorker {
 /// Outcome of a request.
 enum Outcome {
     Acknowledged,
-    /// The server refused the request with 503, so that a repetition may succeed.
+    /// The server refused the request with 503, so a repetition may succeed.
     Refused,
     /// The connection has ended, or could not be opened.
     CutOff,
@@ -75,7 +75,7 @@ impl ServerList {
 }
 
 impl LoadTarget {
-    /// Sends deposits to all servers of the list, which may change meanwhile.
+    /// Sends deposits to all servers of the list. The list may change while the load runs.
     pub(crate) async fn deposit_with_failover(
         &self,
         servers: &ServerList,

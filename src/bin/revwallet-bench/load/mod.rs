@@ -1,7 +1,7 @@
 //! The load generator. It sends requests as fast as its connections allow, and takes little CPU time, because it shares
 //! the machine with the server under test.
 //!
-//! All connections of a load run on one thread, so that no connection moves from core to core.
+//! All connections of a load run on one thread, so that no connection moves between CPU cores.
 
 mod connection;
 pub(crate) mod failover;
@@ -23,7 +23,8 @@ use worker::LoadWorker;
 /// Number of connections that open wallets in parallel before a measurement.
 const OPENING_CONNECTIONS: usize = 64;
 
-/// Wallets that loads use, with the number of acknowledged deposits into each wallet. Cheap to clone.
+/// Wallets, games and users that the requests of a load refer to, with the number of acknowledged deposits into each
+/// wallet. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
@@ -37,7 +38,7 @@ struct TargetWallet {
     deposits: AtomicI64,
 }
 
-/// Games of a store, and users who buy each game once.
+/// Games of a store, and its users. Each user buys each game at most once.
 #[derive(Default)]
 pub(crate) struct TargetStore {
     games: Vec<i64>,
@@ -89,7 +90,7 @@ pub(crate) struct LoadSpec {
 pub(crate) struct PacedLoad(Vec<LoadWorker>);
 
 impl LoadOperation {
-    /// Status that a response is expected to have.
+    /// Returns the HTTP status that a response should have.
     const fn status(self) -> u16 {
         match self {
             Self::Login => 401,
@@ -151,7 +152,7 @@ impl LoadTarget {
         self.deposit_counts().sum::<i64>().unsigned_abs()
     }
 
-    /// Adds to the count of acknowledged deposits into the wallet at `index`.
+    /// Adds `deposits` to the number of acknowledged deposits into the wallet at `index`.
     pub(crate) fn count_deposits(&self, index: usize, deposits: i64) {
         self.wallets[index].deposits.fetch_add(deposits, Ordering::Relaxed);
     }
@@ -243,8 +244,8 @@ impl TargetStore {
 }
 
 impl PacedLoad {
-    /// Runs the load. `pace` returns, for each connection, the function that waits before each request. That function
-    /// returns the time from which the latency of the request counts, or `None` at the end.
+    /// Runs the load. For the number of a connection, `pace` returns a function that waits until the next request is
+    /// due. The function returns the time from which the latency of the request counts, or `None` if the load is over.
     pub(crate) async fn run<W>(self, pace: impl Fn(usize) -> W) -> anyhow::Result<LoadResult>
     where
         W: AsyncFnMut() -> Option<Instant>,
@@ -257,7 +258,7 @@ impl PacedLoad {
     }
 }
 
-/// Runs a load on a separate thread, on which its tasks may share state without locks.
+/// Runs a load on a separate thread, so that the tasks of the load may share state without locks.
 pub(crate) async fn on_one_thread<T: Send + 'static>(
     load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -268,9 +269,9 @@ pub(crate) async fn on_one_thread<T: Send + 'static>(
     thread.await?
 }
 
-/// Returns a function that waits for the next request of connection `number`. Together, `connections` connections send
-/// `per_second` requests per second at fixed times, so that the latencies show if the server falls behind. `is_over`
-/// returns whether a request that is due at that time is no longer sent.
+/// Returns a function that waits until the next request of connection `number` is due. Together, `connections`
+/// connections send `per_second` requests per second at fixed times, so that the latencies show if the server falls
+/// behind. `is_over` gets the time at which a request is due, and returns whether the load is over by then.
 pub(crate) fn at_fixed_times(
     per_second: u32,
     connections: usize,

@@ -1,4 +1,4 @@
-//! The report as tables and as Markdown: measurements, performance targets, and notes.
+//! The report of a benchmark run, as tables and as Markdown: measurements, performance targets, and notes.
 
 pub(crate) mod chart;
 
@@ -16,7 +16,7 @@ pub(crate) struct Measurement {
     pub usage: ResourceUsage,
 }
 
-/// A performance target: a measured value or ratio, and the bound that it should keep.
+/// A performance target: a measured value or ratio, and the bound that the value should not cross.
 #[derive(Debug, Clone)]
 struct PerformanceTarget {
     label: String,
@@ -38,7 +38,7 @@ pub(crate) struct ReportSection {
     notes: Vec<String>,
 }
 
-/// Results of a run of the benchmark.
+/// Results of a benchmark run.
 #[derive(Debug)]
 pub(crate) struct BenchReport {
     pub sections: Vec<ReportSection>,
@@ -138,7 +138,7 @@ impl BenchReport {
         text
     }
 
-    /// Content of `docs/benchmarks.md`.
+    /// Returns the content of `docs/benchmarks.md`.
     pub(crate) fn markdown(&self) -> String {
         format!(
             "# Benchmarks\n\n\

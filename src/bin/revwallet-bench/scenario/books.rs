@@ -1,5 +1,5 @@
-//! Scenario `books`: a server whose wallets are spread over two books, compared with a server with one book. Of the
-//! transfers with two books, about half are between books.
+//! Scenario `books`: a server whose wallets are spread over two books (independently ordered parts of the ledger),
+//! compared with a server with one book. About half of the transfers on the first server are between its two books.
 
 use anyhow::ensure;
 

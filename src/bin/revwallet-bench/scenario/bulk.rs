@@ -15,7 +15,7 @@ use crate::verification::verify_book;
 /// Maximum number of movements (legs) in a batch of the ledger writer, enough for several large postings.
 pub(super) const BATCH_LEGS_MAX: usize = 8_192;
 
-/// Number of callers that post concurrently, and of transfers in each posting.
+/// A load: the number of callers that post concurrently, and the number of transfers in each posting.
 #[derive(Debug, Clone, Copy)]
 struct BulkLoad {
     label: &'static str,
@@ -35,7 +35,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let monitor = context.monitor(&[std::process::id()]);
     let mut section = ReportSection::default();
     for load in [LARGE_POSTINGS, SINGLE_TRANSFERS] {
-        tracing::info!("{}", load.label);
+        tracing::info!("measuring {}", load.label);
         let run = load.run(&writer, &accounts, context.args.duration);
         let sample = monitor.measure(run).await?;
         section.measurements.push(Measurement::new(load.label, load.callers, sample.into()));

@@ -1,7 +1,7 @@
 //! Scenario `companions`: postings with a companion (a row of another module, written in the same transaction),
-//! compared with postings without. They are made in the benchmark's process.
+//! compared with postings without a companion. All postings are made in the benchmark's process.
 //!
-//! Over HTTP the difference would be smaller, because the rest of a request costs the same.
+//! Over HTTP, the relative difference would be smaller, because the rest of each request costs the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The comparison of two builds of the server, on which deposits over HTTP are measured in alternation.
+//! The comparison of two builds of the server, which take turns: in each round, deposits over HTTP are measured on
+//! both.
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ const CONNECTIONS: [usize; 3] = [1, 64, 256];
 /// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 7;
 
-/// Number by which `--duration` is divided to get the duration of a turn, because there are many turns.
+/// Number by which `--duration` is divided to get the duration of each measurement, because there are many rounds.
 const TURNS_PER_DURATION: u32 = 4;
 
 /// A running build of the server, with a ledger of its own.
@@ -23,7 +24,7 @@ struct ServerBuild {
     target: LoadTarget,
 }
 
-/// Measures the server under test relative to `other`.
+/// Measures the server under test relative to the server binary `other`.
 pub(crate) async fn measure(context: &BenchContext, other: &Path) -> anyhow::Result<ReportSection> {
     let this = ServerBuild::start(context, "this_build", &context.server_binary).await?;
     let other = ServerBuild::start(context, "other_build", other).await?;

@@ -29,7 +29,7 @@ const KILLS: u32 = 5;
 /// Time between two kills, and before the first.
 const KILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Target for the 99th percentile of the latency of deposits whose connection did not end, in milliseconds.
+/// Target for the 99th percentile of deposit latencies, in milliseconds; excludes deposits whose connection ended.
 const P99_MAX_MS: f64 = 500.0;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -90,7 +90,7 @@ async fn kill_leaders(
     times.tick().await;
     for kill in 1..=KILLS {
         times.tick().await;
-        tracing::info!("killing the leader, {kill} of {KILLS}");
+        tracing::info!("killing the leader: kill {kill} of {KILLS}");
         let leader = sql::leader(&mut db).await?;
         let index = servers.iter().position(|server| server.internal_address == leader);
         let leader = servers.swap_remove(index.context("the leader is none of the servers")?);

@@ -31,7 +31,7 @@ pub(super) const PLAYERS: usize = 1_000;
 /// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 5;
 
-/// Bytes before each gRPC message: a flag and the length.
+/// Number of bytes before each gRPC message: one for the compression flag, and four for the length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Balance of each player, in minor units.

@@ -18,8 +18,10 @@ use crate::verification::verify_deposits;
 /// Number of transfers in the small ledger.
 const SMALL_TRANSFERS: i64 = 100_000;
 
-/// Number of transfers in each posting while a ledger is filled, and number of postings in flight.
+/// Number of transfers in each posting that fills a ledger.
 const FILL_LEGS: i64 = 2_000;
+
+/// Maximum number of postings in flight while a ledger is filled.
 const FILL_POSTINGS: usize = 6;
 
 /// Number of times that each measurement is repeated. The report contains the median.
@@ -73,8 +75,8 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
 }
 
 impl FilledBook {
-    /// Opens wallets over HTTP, fills the ledger with large postings, and waits until the auditor has checked all of
-    /// them.
+    /// Opens wallets over HTTP, fills the ledger with large postings, and waits until the auditor has checked the whole
+    /// ledger.
     async fn create(context: &BenchContext, name: &str, transfers: i64) -> anyhow::Result<Self> {
         let book = BenchBook::create(&context.postgres, name).await?;
         let server = context.start_server(&book).await?;
@@ -138,12 +140,15 @@ async fn fill(book: &BenchBook, target: &LoadTarget, transfers: i64) -> anyhow::
         }
     }
     bar.finish_and_clear();
-    tracing::info!("{transfers} transfers written in {:.0} s", began.elapsed().as_secs_f64());
+    tracing::info!(
+        "filled a ledger with {transfers} transfers in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
     writer.stop().await
 }
 
-/// Waits until the auditor, which checks the ledger in the background, has checked all of it, so that its work is not
-/// measured.
+/// Waits until the auditor, which checks the ledger in the background, has checked the whole ledger, so that the
+/// auditor's work does not distort the measurements.
 async fn wait_for_auditor(book: &BenchBook, transfers: i64) -> anyhow::Result<()> {
     let bar = progress_bar("auditing", transfers)?;
     let mut db = book.connect().await?;

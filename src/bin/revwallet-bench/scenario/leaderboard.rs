@@ -1,8 +1,8 @@
 //! Scenario `leaderboard`: reads of pages, ranks and neighbors on a leaderboard of a million entries, during 500
 //! submissions per second, for three patterns of scores.
 //!
-//! Requests are sent at fixed times, from which their latencies count, so the latencies show if the server falls
-//! behind.
+//! Requests are due at fixed times, and their latencies count from these times, so the latencies show if the server
+//! falls behind.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,14 +27,17 @@ const SUBMISSIONS: u32 = 500;
 /// Reads of each kind per second.
 const READS: u32 = 50;
 
-/// Number of connections that submit scores, and number of connections for each kind of read.
+/// Number of connections that submit scores.
 const SUBMITTERS: u32 = 32;
+
+/// Number of connections for each kind of read.
 const READERS: u32 = 4;
 
-/// Warm-up before each measurement, because the first statements of a connection have to be planned.
+/// Duration of the warm-up before each measurement. The first statements of a database connection are slow, because
+/// Postgres has to plan them.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Target for the 99th percentile of the latency of reads, in milliseconds.
+/// Target for the 99th percentile of read latencies, in milliseconds.
 const P99_MAX_MS: f64 = 10.0;
 
 const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
@@ -88,7 +91,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     // The HTTP client needs a TLS provider, although it does not use TLS.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     for pattern in PATTERNS {
-        tracing::info!("a board of {entries} entries with {pattern} scores");
+        tracing::info!("measuring a leaderboard of {entries} entries with {pattern} scores");
         let board = Board {
             http: reqwest::Client::new(),
             url: format!("http://{}/api/leaderboards/{pattern}", server.address),

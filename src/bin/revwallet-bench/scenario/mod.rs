@@ -46,14 +46,14 @@ mod store;
 use crate::context::BenchContext;
 use crate::report::ReportSection;
 
-/// A value of `--scenarios`.
+/// Scenario that the option `--scenarios` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
     /// Deposits over HTTP, compared with pgbench.
     Deposits,
     /// Postings of many transfers, compared with postings of one transfer.
     Bulk,
-    /// Postings that insert a row of another module in the same transaction.
+    /// Postings that also insert a row of another module, compared with postings that do not.
     Companions,
     /// Balances read over gRPC, compared with HTTP.
     Grpc,
@@ -69,7 +69,7 @@ pub(crate) enum Scenario {
     Logins,
     /// Four servers that share a ledger, compared with one server.
     MultiProcess,
-    /// Two books, compared with one book.
+    /// A server with two books, compared with a server with one book.
     Books,
     /// Four servers that share a ledger, whose leader is killed repeatedly.
     Failover,

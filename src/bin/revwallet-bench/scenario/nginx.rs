@@ -62,7 +62,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Fails, with the reason, if nginx or its configuration is missing.
+/// Returns an error with the reason if nginx or its configuration is missing.
 async fn require_nginx(args: &BenchArgs) -> anyhow::Result<()> {
     let start = args.nginx_dir.join("start");
     if !start.exists() {
@@ -75,7 +75,8 @@ async fn require_nginx(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nginx with its public configuration, but without the limits per address, because the load comes from one address.
+/// A running nginx with the configuration in this repository, but without the limits per address, because the load
+/// comes from one address.
 struct NginxProcess {
     child: Child,
     address: String,
@@ -108,7 +109,7 @@ impl NginxProcess {
         Ok(nginx)
     }
 
-    /// Process ids of the workers, which handle the requests.
+    /// Returns the process ids of the nginx workers, which handle the requests.
     fn workers(&self) -> Vec<u32> {
         let master = self.child.id().unwrap_or_default();
         let children = format!("/proc/{master}/task/{master}/children");

@@ -17,7 +17,7 @@ const WALLETS: u32 = 1_000;
 const TURNS: u32 = 9;
 
 const NO_METRICS: &str = "--no-metrics";
-/// No logs except the line with the address, which the benchmark reads.
+/// Settings that turn off all logs except the line with the server's address, which the benchmark reads.
 const NO_LOGS: [&str; 2] = ["--log-filter=off,revwallet::app=info", "--log-success-ratio=0"];
 const ALL_LOGS: &str = "--log-success-ratio=1";
 
@@ -25,7 +25,8 @@ const ALL_LOGS: &str = "--log-success-ratio=1";
 struct ObservabilityCase {
     name: &'static str,
     settings: Vec<String>,
-    /// Target for the share of throughput that may be lost, relative to no observability.
+    /// Target for the share of throughput that is lost, relative to a server without observability; `None` without a
+    /// target.
     loss_max: Option<f64>,
 }
 
@@ -78,7 +79,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
 }
 
 impl ObservabilityCase {
-    /// Deposits on a new server with the settings of this case.
+    /// Measures deposits on a new server with the settings of this case.
     async fn deposit(
         &self,
         context: &BenchContext,
@@ -103,7 +104,7 @@ impl ObservabilityCase {
     }
 }
 
-/// Adds the share of throughput that each case loses, relative to the first case of the same turn.
+/// Adds to the report the share of throughput that each case loses, relative to the first case in the same round.
 fn add_losses(
     section: &mut ReportSection,
     cases: &[ObservabilityCase],

@@ -11,8 +11,8 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// Whether a transaction holds the snapshot in each turn. The snapshot ages over three turns; turns without a snapshot
-/// come before and after.
+/// For each round, whether a transaction holds an old snapshot. The snapshot ages over three rounds; rounds without an
+/// old snapshot come before and after.
 const HELD: [bool; 6] = [false, true, true, true, false, false];
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
@@ -24,7 +24,12 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut is_held = false;
     for (turn, held) in HELD.into_iter().enumerate() {
-        tracing::info!("round {} of {}, an old snapshot is held: {held}", turn + 1, HELD.len());
+        tracing::info!(
+            "measuring deposits {} an old snapshot, round {} of {}",
+            if held { "with" } else { "without" },
+            turn + 1,
+            HELD.len()
+        );
         match (is_held, held) {
             (false, true) => sql::hold_snapshot(&mut db).await?,
             (true, false) => sql::release_snapshot(&mut db).await?,

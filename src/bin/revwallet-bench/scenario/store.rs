@@ -26,17 +26,19 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of games when lists are measured.
+/// Number of games in the store while reads of the list of games are measured.
 const LISTED: i64 = 1_000;
 
 /// Number of games, more than a user can buy in a run.
 const GAMES: i64 = 10_000;
 
-/// Number of users who buy the same game at once.
+/// Number of users that buy the same game at once.
 const CROWD: usize = 1_000;
 
-/// Number of wallets of the transfers, and euros in each wallet.
+/// Number of wallets between which transfers are made.
 const WALLETS: u32 = 1_000;
+
+/// Initial balance of each wallet, in euros.
 const EUROS: u32 = 1_000_000;
 
 /// Number of times that each measurement is repeated. The report contains the median.
@@ -106,7 +108,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Runs loads on the server.
+/// Measures loads on the server with the store.
 struct StoreLoad<'a> {
     context: &'a BenchContext,
     monitor: ResourceMonitor,
@@ -135,7 +137,7 @@ impl StoreLoad<'_> {
         let (mut lists, mut unchanged) = (PairedSamples::default(), PairedSamples::default());
         for turn in 1..=TURNS {
             tracing::info!(
-                "measuring lists of games, of a bare handler and of the server, round {turn} of {TURNS}"
+                "measuring lists of games, from a bare handler and from the server, round {turn} of {TURNS}"
             );
             let bare = target.run(&self.monitor, bare_spec.clone()).await?;
             let listed = target.run(&self.monitor, self.spec(LoadOperation::Games)).await?;
@@ -202,7 +204,8 @@ impl StoreLoad<'_> {
     }
 }
 
-/// Serves the list from an axum handler that does nothing else. Returns the address of that server.
+/// Serves the list from an axum handler that does nothing else, as the baseline. Returns the address of the handler's
+/// server.
 async fn serve_bare(list: GameList) -> anyhow::Result<String> {
     let headers = [(CONTENT_TYPE, "application/json".to_owned()), (ETAG, list.tag)];
     let handler = async move || (headers, list.body);

@@ -10,17 +10,17 @@ use tokio::net::TcpStream;
 /// Initial size of the receive buffer, in bytes.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// First byte of each kind of frame: its opcode, and the flag that says that the frame is a whole message.
+/// First byte of each kind of frame: the opcode, and the flag that marks the frame as a whole message.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// Flag that marks the payload of a client as masked. The mask is zero, so that masking changes nothing.
+/// Flag of a masked payload; clients must mask their payloads. The mask is zero, so masking changes no bytes.
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
 
-/// Values of the second byte that announce a length in the next two bytes, or in the next eight.
+/// Values of the second byte of a frame if the length of the payload follows in two bytes, or in eight bytes.
 const LENGTH_IN_TWO: u8 = 126;
 const LENGTH_IN_EIGHT: u8 = 127;
 
@@ -114,7 +114,8 @@ impl WebSocketClient {
     }
 }
 
-/// Returns the first byte and the payload of the frame at the beginning of the bytes, if the frame is complete.
+/// Parses the frame at the beginning of `bytes`. Returns its first byte and the range of its payload, or `None` if the
+/// frame is incomplete.
 fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     let [opcode, length, rest @ ..] = bytes else { return Ok(None) };
     let (head_len, length) = match *length {
@@ -132,7 +133,7 @@ fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     Ok((payload.end <= bytes.len()).then_some((*opcode, payload)))
 }
 
-/// Builds a frame as a client sends it, with a masked payload, which must be shorter than 64 KiB.
+/// Builds a frame of a client. The payload is masked, and must be shorter than 64 KiB.
 fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![opcode];
     match u8::try_from(payload.len()) {

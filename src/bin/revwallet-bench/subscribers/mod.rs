@@ -1,7 +1,7 @@
 //! WebSocket subscribers that count the events that they receive. They take little CPU time, because they share the
 //! machine with the server.
 //!
-//! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their tally
+//! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their counters
 //! without locks.
 
 mod client;
@@ -37,7 +37,7 @@ pub(crate) struct SubscriberSpec {
     pub within: Duration,
 }
 
-/// Running subscribers. Dropping this closes their connections.
+/// Running subscribers. Dropping the value closes their connections.
 pub(crate) struct Subscribers {
     tally: Rc<Tally>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -47,13 +47,12 @@ pub(crate) struct Subscribers {
 struct Tally {
     /// Number of subscriptions that the server has acknowledged.
     subscribed: Cell<usize>,
-    /// Number of events of each subscriber.
+    /// Number of events that each subscriber has received.
     counts: Vec<Cell<u64>>,
     total: Cell<u64>,
     /// Time from the commit of each event until a subscriber received it.
     latencies: RefCell<LatencyHistogram>,
-    /// Text and value of the commit time that was parsed last. It is cached, because many subscribers get the same
-    /// event.
+    /// Text and value of the commit time that was parsed last, cached because many subscribers receive the same event.
     last_commit: RefCell<(Vec<u8>, OffsetDateTime)>,
 }
 
@@ -123,12 +122,12 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Total number of events that the subscribers have received.
+    /// Returns the total number of events that the subscribers have received.
     pub(crate) fn delivered(&self) -> u64 {
         self.tally.total.get()
     }
 
-    /// Times from commits to receipts, of every event of every subscriber.
+    /// Returns the latencies of all received events, each from the commit of the event until a subscriber received it.
     pub(crate) fn latencies(&self) -> LatencyHistogram {
         self.tally.latencies.borrow().clone()
     }
@@ -161,7 +160,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Commit time of an event. It is found without parsing the JSON, because it is the last member.
+    /// Returns the commit time of an event. Its JSON need not be parsed, because the time is its last member.
     fn commit_of(&self, event: &[u8]) -> anyhow::Result<OffsetDateTime> {
         let text =
             event.strip_suffix(b"\"}").and_then(|rest| rest.rsplit(|byte| *byte == b'"').next());

@@ -33,7 +33,7 @@ pub struct GameFilter {
     /// Full-text query that [`search_query`] made from the words of the client.
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
-    /// Whether the list shows only games whose price a sale lowers now.
+    /// Whether the list contains only games whose price a sale currently lowers.
     pub on_sale: bool,
     /// Format in which the list writes prices.
     pub money: MoneyFormat,
@@ -52,15 +52,16 @@ pub struct ListedGame {
     pub price: Price,
 }
 
-/// Returns the words of the texts of a game in the form that searches use: in lower case, separated by spaces.
+/// Returns the words in the title, genre and description of a game for full-text search: in lower case, separated by
+/// spaces.
 pub(super) fn words(texts: [&str; 3]) -> String {
     let words = texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
     let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     words.join(" ")
 }
 
-/// Returns the full-text query that finds the games with all words of a text, the last of which may be the beginning of
-/// a word. Returns `None` for a text without words.
+/// Returns the full-text query for the games that contain all words of a text. The last word may be incomplete. Returns
+/// `None` for a text without words.
 pub fn search_query(text: &str) -> Option<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let words = words.map(str::to_lowercase).filter(|word| word.len() <= WORD_BYTES_MAX);
@@ -69,8 +70,8 @@ pub fn search_query(text: &str) -> Option<String> {
 }
 
 impl Games {
-    /// Returns a list of published games, from the cache if possible. `write` makes the body of the response; `next`
-    /// makes the path of the page that follows a game.
+    /// Returns a list of published games, from the cache if possible. `write` returns the response body for the games;
+    /// `next` returns the path of the page that begins after a game.
     pub async fn list(
         &self,
         filter: &GameFilter,

@@ -1,4 +1,4 @@
-//! SQL statements of lists of games.
+//! SQL statements that list games.
 
 use sqlx::PgConnection;
 
@@ -6,16 +6,16 @@ use super::GameFilter;
 use crate::error::Result;
 use crate::ids::{GameId, PublisherId};
 
-/// Returns the revision of the catalog in a snapshot, and the position of the snapshot in the ledger.
+/// Returns the revision of the catalog that a snapshot shows, and the position of the snapshot in the ledger.
 pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
     let row = sqlx::query!(r#"select revision, ledger.position() as "position!" from catalog"#);
     let row = row.fetch_one(db).await?;
     Ok((row.revision, row.position))
 }
 
-/// Makes Postgres plan each statement of this snapshot for the actual values of its parameters. A search for a frequent
-/// word must walk the games in order, and a search for a rare word must sort the matches of the index: the wrong plan
-/// takes up to a second. The catalog is in memory, so random reads of its pages cost little.
+/// Makes Postgres plan each statement of this snapshot for the actual values of its parameters. For a frequent word,
+/// the fast plan reads the games in order; for a rare word, it sorts the matches from the index. The wrong plan takes
+/// up to a second. Also lowers the assumed cost of random reads, because the catalog fits into memory.
 pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"select set_config('plan_cache_mode', 'force_custom_plan', true) as "mode",

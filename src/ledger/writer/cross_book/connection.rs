@@ -1,4 +1,4 @@
-//! The connection of the writer of several books: one transaction at a time.
+//! The database connection for postings to several books, which runs one transaction at a time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::ledger::writer::pipeline::{
 
 type Replies = Vec<Result<Vec<Row>, Error>>;
 
-/// State of the books that a transaction has locked, as far as its postings need it.
+/// Data of the locked books that the postings of a transaction need.
 #[derive(Debug, Default)]
 pub(super) struct LockedBooks {
     pub(super) heads: HashMap<i32, BookHead>,
-    /// The accounts of each book that exist there.
+    /// The requested accounts that exist, by book and id.
     pub(super) accounts: HashMap<(i32, AccountId), Account>,
     pub(super) keys: HashMap<Uuid, StoredKey>,
 }
@@ -39,9 +39,9 @@ pub(super) struct LockedBooks {
 pub(super) enum Failure {
     /// The connection is lost.
     Lost,
-    /// The database refused a statement; the transaction is to be rolled back.
+    /// The database refused a statement, so the transaction must be rolled back.
     Refused(Error),
-    /// The companions of this kind refused to be written.
+    /// The database refused to write the companions (rows of another module) of this kind.
     Companions(&'static CompanionKind, Error),
 }
 
@@ -77,7 +77,8 @@ pub(super) struct CrossBookConnection {
 }
 
 impl CrossBookConnection {
-    /// Connects, and terminates the backend of the previous connection first, as far as the user may do that.
+    /// Connects, and terminates the server process (backend) of the previous connection if the database user may do
+    /// that.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -134,7 +135,8 @@ impl CrossBookConnection {
         Ok(locked)
     }
 
-    /// Writes a batch of each book, and the companions. Returns the time of each seal. The transaction stays open.
+    /// Writes a batch to each book, and the companions (rows of other modules). Returns the time of each batch. The
+    /// transaction stays open.
     pub(super) async fn post(
         &mut self,
         parts: &[PostColumns],
@@ -180,7 +182,8 @@ impl CrossBookConnection {
         Ok(())
     }
 
-    /// Finds the batch that follows this head, once every transaction that had locked the book before has ended.
+    /// Waits until every transaction that has locked the book has ended, and then finds the batch that follows this
+    /// head.
     pub(super) async fn seal_after(
         &mut self,
         book: i32,
@@ -215,7 +218,7 @@ fn request<'a>(
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Polls the connection until the replies are there, for a limited time.
+/// Polls the connection until the replies have arrived, for at most `reply_max`.
 async fn drive_for<T>(
     reply_max: Duration,
     driver: &mut ConnectionDriver,

@@ -1,11 +1,12 @@
-//! Postings to several books: one transaction writes a batch of each book.
+//! Postings to several books: one transaction writes a batch to each book.
 //!
-//! The transaction locks the books in order, which waits for the batches in progress, reads what the postings depend on,
-//! and seals each book. The writers of the books then find their head stale and catch up, as after any other process.
-//! A refusal is final, because it is based on committed data and on postings that commit with it.
+//! The transaction locks the books in ascending order, which waits for their batches in progress, reads the accounts
+//! and keys of the postings, and writes a batch to each book. The writer of each book then finds that its head is stale
+//! and catches up, in the same way as after a batch of another process. A refusal is final, because it is based on
+//! committed data and on postings of the same transaction.
 //!
 //! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
-//! breaks later, the seal after the former head of a book shows whether the transaction was committed.
+//! breaks later, the batch that follows the former head of a book shows whether the transaction was committed.
 
 mod connection;
 mod plan;
@@ -53,7 +54,7 @@ pub(in crate::ledger) struct CrossBookWriter {
     admission: Admission,
 }
 
-/// The state of a transaction's postings.
+/// The postings of a transaction, grouped by the decision on them.
 #[derive(Default)]
 struct Postings {
     accepted: Vec<(QueuedPosting, PlannedPosting)>,
@@ -63,7 +64,7 @@ struct Postings {
 }
 
 impl Postings {
-    /// Answers the postings of a transaction that was committed. Returns those that wait for the next one.
+    /// Replies to the postings of a committed transaction. Returns the postings that wait for the next transaction.
     fn answer(self, plan: &CrossBookPlan, sealed_at: &[OffsetDateTime]) -> Vec<QueuedPosting> {
         for (item, planned) in self.accepted {
             item.answer(Ok(PostOutcome::Posted(planned.posted(plan, sealed_at))));
@@ -106,7 +107,7 @@ impl CrossBookWriter {
         })
     }
 
-    /// Writes until the token is cancelled and every queued posting has its reply.
+    /// Writes postings until the token is canceled and every queued posting has its reply.
     pub(in crate::ledger) async fn run(mut self, token: CancellationToken) {
         let mut arrived = Vec::new();
         loop {
@@ -138,7 +139,8 @@ impl CrossBookWriter {
         }
     }
 
-    /// Splits off what does not fit into one transaction. A posting that the database may reject gets one of its own.
+    /// Splits off the postings that do not fit into one transaction. A posting that the database may reject gets a
+    /// transaction of its own.
     fn split_off(&self, items: &mut Vec<QueuedPosting>) -> Vec<QueuedPosting> {
         let mut legs = 0;
         let fits = items.iter().enumerate().take_while(|(n, item)| {
@@ -149,7 +151,7 @@ impl CrossBookWriter {
         items.split_off(count)
     }
 
-    /// Tries to write these postings in one transaction. Returns those that are to be tried again.
+    /// Tries to write these postings in one transaction. Returns the postings to retry.
     async fn write(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -218,7 +220,7 @@ impl CrossBookWriter {
         Placement::new(&item.posting, self.settings.books)
     }
 
-    /// Answers the postings whose key is in the book, and decides on the others in order of arrival.
+    /// Replies to the postings whose idempotency key was used before, and decides on the others in order of arrival.
     fn plan(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -280,7 +282,7 @@ impl CrossBookWriter {
         }
     }
 
-    /// Settles a transaction that was not committed. Returns the postings that are to be tried again.
+    /// Handles the failure of a transaction that was not committed. Returns the postings to retry.
     async fn settle_failure(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -333,8 +335,9 @@ impl CrossBookWriter {
         }
     }
 
-    /// Reconnects, and finds the batch that follows this head; `None` if the database does not say it now. The old
-    /// transaction holds the lock of the book until it has ended, so the reply is final.
+    /// Reconnects, and finds the batch that follows this head. Returns `Some(None)` if no batch follows, and `None` if
+    /// the lookup fails. A successful lookup is final, because it waits for the lock that the old transaction holds
+    /// until it ends.
     async fn batch_after(&mut self, book: i32, head: BookHead) -> Option<Option<Uuid>> {
         if !self.try_open().await {
             return None;
@@ -344,7 +347,7 @@ impl CrossBookWriter {
             Err(Failure::Refused(error) | Failure::Companions(_, error)) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger could not read whether its last commit to several books succeeded; it reads again"
+                    "the ledger could not read whether its last commit to several books succeeded; it retries"
                 );
                 None
             }
@@ -352,7 +355,8 @@ impl CrossBookWriter {
         }
     }
 
-    /// Reconnects after a connection was lost before the commit was sent. Returns the postings, which were not written.
+    /// Reconnects after a connection was lost before the commit was sent. Returns the postings to retry. If the first
+    /// attempt to reconnect fails, the postings get the error that the ledger is unavailable instead.
     async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -371,7 +375,8 @@ impl CrossBookWriter {
         Ok(unanswered)
     }
 
-    /// Fails the waiting postings, which cannot be written soon.
+    /// Rejects the queued postings, which cannot be written soon: their clients get the error that the ledger is
+    /// unavailable.
     fn fail_queued(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             fail(vec![item]);
@@ -395,7 +400,7 @@ impl CrossBookWriter {
         };
         tracing::warn!(
             error.message = failed,
-            "the ledger cannot connect to write to several books; it tries again"
+            "the ledger cannot connect to the database for postings to several books; it retries"
         );
         false
     }
@@ -410,14 +415,14 @@ impl CrossBookWriter {
     }
 }
 
-/// Answers postings that were not written.
+/// Rejects postings that were not written: their clients get the error that the ledger is unavailable.
 fn fail(items: Vec<QueuedPosting>) {
     for item in items {
         item.answer(Err(PostError::Unavailable));
     }
 }
 
-/// Answers the postings of a failed transaction that the verdict settles. Returns those that are to be tried again.
+/// Replies to the postings of a failed transaction whose outcome the verdict determines. Returns the postings to retry.
 fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
     match verdict {
         // The next transaction reads the head, or the key, under its lock.
@@ -437,7 +442,7 @@ fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPos
         BatchVerdict::Unavailable(error) => {
             tracing::warn!(
                 error.message = %ErrorDetail(&error),
-                "the database cannot write to several books now; the postings are answered as unavailable"
+                "the database cannot write to several books now; the waiting clients get an error and may retry"
             );
             fail(items);
             Vec::new()

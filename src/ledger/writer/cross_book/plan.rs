@@ -1,5 +1,5 @@
-//! The rows of a transaction that writes several books: every leg in the home of its posting, and copies of it in the
-//! books of its other accounts.
+//! The rows of a transaction that writes to several books: each leg is written to the home book of its posting, and
+//! copies of it to the other books that it touches.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Leg, Posted, Posting, TransferRow};
 use crate::ledger::writer::batch::{BookHead, OpenedAccount};
 
-/// A row of a part, with the columns that are not in its [`TransferRow`].
+/// A row of a book's batch, with the columns that are not in its [`TransferRow`].
 #[derive(Debug)]
 pub(in crate::ledger::writer) struct PartRow {
     pub(in crate::ledger::writer) row: TransferRow,
@@ -27,7 +27,7 @@ pub(in crate::ledger::writer) struct PartRow {
     pub(in crate::ledger::writer) home: Option<i64>,
 }
 
-/// The batch of one of the books.
+/// The batch of one book in a transaction that writes to several books.
 #[derive(Debug)]
 pub(in crate::ledger::writer) struct BookPart {
     pub(in crate::ledger::writer) book: i32,
@@ -43,15 +43,16 @@ pub(in crate::ledger::writer) struct BookPart {
 /// The batches of a transaction.
 #[derive(Debug)]
 pub(super) struct CrossBookPlan {
-    /// In the order of the books.
+    /// The batch of each book, in the order of the books.
     pub(super) parts: Vec<BookPart>,
-    /// The accounts of each book after the postings so far.
+    /// The accounts of each book after the postings that were added so far.
     accounts: HashMap<(i32, AccountId), Account>,
     /// The accounts that exist in each book.
     existing: HashSet<(i32, AccountId)>,
 }
 
-/// A posting that was added to a plan. Its rows are those of its home, with the balances of the accounts themselves.
+/// A posting that was added to a plan. Its rows are those of its home book, but each balance is that of the account in
+/// the account's own book.
 #[derive(Debug)]
 pub(super) struct PlannedPosting {
     home: i32,
@@ -72,12 +73,12 @@ pub(super) fn accounts_by_book(
     })
 }
 
-/// The book of an account in a posting with this home.
+/// The book of an account; for a system account that every book has, the home book of the posting.
 fn own_book(account: AccountId, home: i32) -> i32 {
     book_of_account(account).unwrap_or(home)
 }
 
-/// The id of an account in a book.
+/// The id under which a book records an account, for a posting with this home book.
 fn id_in(account: AccountId, home: i32, book: i32) -> AccountId {
     if own_book(account, home) == book { account } else { account.foreign_id() }
 }
@@ -143,7 +144,8 @@ impl CrossBookPlan {
         Ok(PlannedPosting { home, first_seq, rows: decision.rows.clone(), held })
     }
 
-    /// Returns the row of a leg as it stands in a book, and opens the accounts that do not exist there.
+    /// Returns the row of a leg for a book, with the ids and balances that this book records. Opens the accounts that
+    /// the book does not have.
     fn row_in(
         &mut self,
         book: i32,
@@ -188,7 +190,7 @@ impl PlannedPosting {
         self.first_seq
     }
 
-    /// The acknowledgment of the posting, after the parts of its plan were sealed at these times.
+    /// The acknowledgment of the posting. `sealed_at` contains the time of each batch of the plan.
     pub(super) fn posted(self, plan: &CrossBookPlan, sealed_at: &[OffsetDateTime]) -> Posted {
         let mut sealed = plan.parts.iter().zip(sealed_at);
         let (_, at) = sealed.find(|(part, _)| part.book == self.home).expect("a part is the home");
@@ -213,7 +215,7 @@ impl BookPart {
         self.rows.push(PartRow { row, trace_id, linked, metadata, home });
     }
 
-    /// Computes the digest of the content, which is complete now.
+    /// Completes the batch: computes the digest of its content.
     pub(super) fn seal(&mut self) {
         self.opened.sort_unstable_by_key(|opened| (opened.seq, opened.account));
         let mut encoder = BatchEncoder::new(self.book, self.prev.seq);

@@ -1,8 +1,8 @@
 //! The leaderboard of balances, which ranks players by the highest balance that their main wallet ever reached.
 //!
-//! A task follows the transfers of the ledger. It records the balances in the same transaction as its position in the
-//! ledger, so every transfer counts exactly once and in order. Each currency has its own board; the routes show the
-//! board of `--default-currency`.
+//! A task reads the transfers of the ledger. It records the balances, and the position up to which it has read, in the
+//! same transaction, so every transfer counts exactly once and in order. Each currency has its own leaderboard; the
+//! HTTP routes return the leaderboard of `--default-currency`.
 
 mod sql;
 
@@ -100,8 +100,8 @@ impl Leaderboards {
         Ok(BalancePage { currency, entries, previous, next })
     }
 
-    /// Returns the entry of a player on the leaderboard of the default currency, with up to `around` neighbors on each
-    /// side.
+    /// Returns the entry of a player on the leaderboard of balances in the default currency, with up to `around`
+    /// neighbors on each side.
     pub async fn balance_neighbors(
         &self,
         player: &PlayerId,
@@ -120,7 +120,8 @@ impl Leaderboards {
     }
 }
 
-/// Marks the entries whose balance the caller may see. The same rule decides who may read the balance of a wallet.
+/// Marks the entries whose balance the caller may see, by the rule that also decides which callers may read a player's
+/// balance.
 async fn with_visibility(
     db: &mut PgConnection,
     entries: Vec<RankedEntry>,

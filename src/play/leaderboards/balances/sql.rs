@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ids::{SeasonId, UserId};
 use crate::wallet::main_wallet::Player;
 
-/// Records the balances that players reached in a currency, in this order.
+/// Records the balances that players reached in a currency, in the given order.
 pub(super) async fn record(
     db: &mut PgConnection,
     currency: &str,
@@ -24,7 +24,8 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Returns the season of the leaderboard of a currency; `None` before the first balance is recorded.
+/// Returns the season of the leaderboard of balances in a currency; `None` if no balance in the currency has been
+/// recorded.
 pub(super) async fn season(db: &mut PgConnection, currency: &str) -> Result<Option<SeasonId>> {
     let id = sqlx::query_scalar!(
         r#"select s.id as "id: SeasonId"
@@ -35,7 +36,7 @@ pub(super) async fn season(db: &mut PgConnection, currency: &str) -> Result<Opti
     Ok(id.fetch_optional(db).await?)
 }
 
-/// Finds the users or guests that these player ids belong to.
+/// Finds the users and guests to which the given player ids belong.
 pub(super) async fn players(
     db: &mut PgConnection,
     ids: &[String],

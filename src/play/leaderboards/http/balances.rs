@@ -37,11 +37,11 @@ struct BalanceEntryBody {
     rank: i64,
     #[schema(example = "2")]
     user_id: String,
-    /// Highest balance that the player reached, in minor units; absent unless the caller may see the player's balance.
+    /// Highest balance that the player reached, in minor units; absent if the caller may not see the player's balance.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 12300)]
     balance: Option<i64>,
-    /// When the player reached the highest balance.
+    /// Time at which the player reached the highest balance.
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     reached_at: String,
 }
@@ -64,7 +64,7 @@ impl TryFrom<BalanceEntry> for BalanceEntryBody {
 struct BalancePageBody {
     #[schema(example = "EUR")]
     currency: String,
-    /// Number of decimals of the currency: how many digits of a balance come after the decimal point.
+    /// Number of decimal places of the currency. With 2 decimal places, the balance 12300 means 123.00.
     #[schema(example = 2)]
     decimals: u8,
     entries: Vec<BalanceEntryBody>,
@@ -74,16 +74,17 @@ struct BalancePageBody {
 struct BalancePageQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`, `rel="next"`.
+    /// End of the previous page; take it from the link with `rel="next"` in the header `Link`.
     after: Option<String>,
-    /// Beginning of the following page; take it from the header `Link`, `rel="prev"`.
+    /// Beginning of the following page; take it from the link with `rel="prev"` in the header `Link`.
     before: Option<String>,
 }
 
 /// Get the leaderboard of balances
 ///
-/// Ranks players by the highest balance that their main wallet in the default currency ever reached. Among players with
-/// equal balances, the player who reached it first comes first. The header `Link` has the next and the previous page.
+/// Ranks players by the highest balance that their main wallet in the default currency ever reached. Of players with
+/// equal balances, the player who reached the balance earlier ranks higher. The header `Link` contains links to the
+/// next and the previous page.
 #[utoipa::path(
     get, path = "/api/leaderboard", tag = "play",
     params(BalancePageQuery),
@@ -120,7 +121,7 @@ async fn get_balance_leaderboard(
 
 #[derive(Deserialize, IntoParams)]
 struct BalanceRankQuery {
-    /// Neighbors on each side, 0 to 100; 5 by default.
+    /// Number of neighbors on each side, 0 to 100; 5 by default.
     around: Option<i64>,
 }
 
@@ -129,7 +130,7 @@ struct BalanceRankQuery {
 struct BalanceRankBody {
     #[schema(example = "EUR")]
     currency: String,
-    /// Index of the player's entry among `entries`.
+    /// Index of the player's entry in `entries`, from 0.
     #[schema(example = 5)]
     index: usize,
     /// The player's entry and its neighbors, in the order of their ranks.
@@ -139,9 +140,9 @@ struct BalanceRankBody {
 /// Get a player's rank by balance
 #[utoipa::path(
     get, path = "/api/leaderboard/{user_id}", tag = "play",
-    params(("user_id" = String, Path, description = "The player", example = "2"), BalanceRankQuery),
+    params(("user_id" = String, Path, description = "Id of the player", example = "2"), BalanceRankQuery),
     responses(
-        (status = 200, description = "The player's entry among its neighbors", body = BalanceRankBody),
+        (status = 200, description = "The player's entry and its neighbors", body = BalanceRankBody),
         Problems,
     ),
 )]

@@ -105,14 +105,14 @@ struct EntryBody {
     subscore: i64,
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
-    /// Number of scores that were submitted for the player, including those that did not change the entry.
+    /// Number of scores that were submitted for the player, including scores that did not change the entry.
     #[schema(example = 1)]
     submissions: i64,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     updated_at: String,
-    /// Prizes that the entry has won, once the season has ended.
+    /// Prizes that the entry won when the season ended; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prizes: Vec<PrizeBody>,
 }
@@ -174,7 +174,7 @@ struct SubmitScore<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = i64, example = 1200)]
     score: RawField<'a>,
-    /// Second score, which decides between equal scores; 0 by default.
+    /// Second score, which orders players with equal scores; 0 by default.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 0)]
     subscore: RawField<'a>,
@@ -186,11 +186,11 @@ struct SubmitScore<'a> {
 
 /// Submit a score
 ///
-/// Requires `events:write`. Returns the updated entry of the player.
+/// Requires the scope `events:write`. Returns the updated entry of the player.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/scores", tag = "play",
     params(
-        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
+        ("board" = String, Path, description = "Name of the leaderboard", example = "weekly"),
         IdempotencyKey,
     ),
     request_body = SubmitScore<'static>,
@@ -225,11 +225,11 @@ async fn submit_score(
 struct GetLeaderboardQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`, `rel="next"`.
+    /// End of the previous page; take it from the link with `rel="next"` in the header `Link`.
     after: Option<String>,
-    /// Beginning of the following page; take it from the header `Link`, `rel="prev"`.
+    /// Beginning of the following page; take it from the link with `rel="prev"` in the header `Link`.
     before: Option<String>,
-    /// Number of a season. By default the current season or, if no season is running, the last season.
+    /// Number of the season; by default the current season or, if no season is running, the last season.
     season: Option<i32>,
 }
 
@@ -242,7 +242,7 @@ struct BoardPageBody {
     entries: Vec<EntryBody>,
 }
 
-/// Returns where the page begins that the query parameters `after` and `before` ask for.
+/// Parses the query parameters `after` and `before`, which cannot be combined.
 pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<PageStart> {
     let cursor = |name: &str, text: &str| {
         Cursor::decode(text).ok_or_else(|| Error::field(name, "is not the end of a page"))
@@ -257,12 +257,12 @@ pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<Pa
 
 /// Get a leaderboard
 ///
-/// Returns a page of a season, with the ranks at the moment of the request. The header `Link` has the next and the
-/// previous page.
+/// Returns the leaderboard, a season, and a page of the season's entries with their current ranks. The header `Link`
+/// contains links to the next and the previous page.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}", tag = "play",
     params(
-        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
+        ("board" = String, Path, description = "Name of the leaderboard", example = "weekly"),
         GetLeaderboardQuery,
     ),
     responses(
@@ -307,9 +307,9 @@ async fn get_leaderboard(
 
 #[derive(Deserialize, IntoParams)]
 struct GetEntryQuery {
-    /// Neighbors on each side, 0 to 100; 5 by default.
+    /// Number of neighbors on each side, 0 to 100; 5 by default.
     around: Option<i64>,
-    /// Number of a season. By default the current season or, if no season is running, the last season.
+    /// Number of the season; by default the current season or, if no season is running, the last season.
     season: Option<i32>,
 }
 
@@ -317,28 +317,28 @@ struct GetEntryQuery {
 #[schema(as = LeaderboardEntryWithNeighbors)]
 struct EntryWithNeighborsBody {
     season: SeasonBody,
-    /// Index of the entry among `entries`.
+    /// Index of the player's entry in `entries`, from 0.
     #[schema(example = 5)]
     index: usize,
     /// The entry and its neighbors, in the order of their ranks.
     entries: Vec<EntryBody>,
 }
 
-/// Number of neighbors on each side of an entry, if the request does not give a number.
+/// Default number of neighbors on each side of an entry.
 pub(super) const AROUND_DEFAULT: i64 = 5;
 
 /// Get an entry and its neighbors
 ///
-/// Neighbors are the entries that are ranked next above and below it on the leaderboard.
+/// Returns a player's entry, and the entries that are ranked directly above and below it.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}/users/{id}", tag = "play",
     params(
-        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
-        ("id" = String, Path, description = "The player", example = "2"),
+        ("board" = String, Path, description = "Name of the leaderboard", example = "weekly"),
+        ("id" = String, Path, description = "Id of the player", example = "2"),
         GetEntryQuery,
     ),
     responses(
-        (status = 200, description = "The entry among its neighbors", body = EntryWithNeighborsBody),
+        (status = 200, description = "The entry and its neighbors", body = EntryWithNeighborsBody),
         Problems,
     ),
 )]

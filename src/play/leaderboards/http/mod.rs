@@ -47,12 +47,13 @@ where
         .merge(prizes::routes())
 }
 
-/// Parses the name of a leaderboard in a path. Returns an error with status 404 if no leaderboard can have this name.
+/// Parses the name of a leaderboard in a path. The error for an invalid name has status 404, because no leaderboard can
+/// have this name.
 fn board_name(text: &str) -> Result<BoardName> {
     text.parse().map_err(|_| super::no_board())
 }
 
-/// A prize that each season of a leaderboard awards for a rank.
+/// A prize that the player on a given rank wins in each season of a leaderboard.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardPrizeRule)]
 struct PrizeRuleBody {
@@ -83,21 +84,22 @@ fn rule_bodies(rules: &[PrizeRule]) -> Result<Vec<PrizeRuleBody>> {
 struct BoardBody {
     #[schema(example = "weekly")]
     name: String,
-    /// Order of the scores, from the best to the worst.
+    /// Order of the scores: `desc` if higher scores are better, `asc` if lower scores are better.
     #[schema(value_type = ScoreOrder)]
     order: &'static str,
-    /// How a submitted score changes the score of a player.
+    /// Effect of a submitted score on the player's current score.
     #[schema(value_type = ScoreOperator)]
     operator: &'static str,
-    /// Cron expression. At each occurrence, a season ends and the next season begins.
+    /// Cron expression for the times at which a season ends and the next season begins; null if there is only a single
+    /// season.
     #[schema(required, example = "0 0 * * MON")]
     reset: Option<String>,
     #[schema(example = "Europe/Berlin")]
     time_zone: &'static str,
-    /// When the final season ends.
+    /// Time at which the last season ends; null if the leaderboard has no end.
     #[schema(required, format = DateTime)]
     ends_at: Option<String>,
-    /// Prizes of each season that starts from now on.
+    /// Prizes of future seasons. A running season keeps the prizes with which it started.
     prizes: Vec<PrizeRuleBody>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
@@ -128,10 +130,10 @@ struct SeasonBody {
     number: i32,
     #[schema(example = "2026-01-26T00:00:00Z", format = DateTime)]
     starts_at: String,
-    /// When the season is scheduled to end; null without an end.
+    /// Time at which the season is scheduled to end; null if it has no end.
     #[schema(required, example = "2026-02-02T00:00:00Z", format = DateTime)]
     ends_at: Option<String>,
-    /// When the season ended; null while the season is running.
+    /// Time at which the season ended; null while the season is running.
     #[schema(required, format = DateTime)]
     ended_at: Option<String>,
     /// Prizes of the season, which were fixed when the season started.
@@ -152,7 +154,7 @@ impl TryFrom<&Season> for SeasonBody {
     }
 }
 
-/// A prize of each season, in a request.
+/// A prize that the player on a given rank wins in each season.
 #[derive(Deserialize, ToSchema)]
 struct PutPrize<'a> {
     /// Rank that wins the prize, from 1 to 10,000.
@@ -169,16 +171,16 @@ struct PutPrize<'a> {
 
 #[derive(Deserialize, ToSchema)]
 struct PutLeaderboard<'a> {
-    /// Order of the scores, from the best to the worst; `desc` if absent.
+    /// Order of the scores: `desc` (the default) if higher scores are better, `asc` if lower scores are better.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ScoreOrder>)]
     order: RawField<'a>,
-    /// How a submitted score changes the score of a player; `best` if absent.
+    /// Effect of a submitted score on the player's current score; `best` by default.
     #[serde(borrow, default)]
     #[schema(value_type = Option<ScoreOperator>)]
     operator: RawField<'a>,
-    /// A cron expression of five fields, or a nickname such as `@weekly`. At each occurrence, a season ends and the
-    /// next season begins.
+    /// Cron expression of five fields, or a nickname such as `@weekly`, for the times at which a season ends and the
+    /// next season begins. Without it, there is only a single season.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "0 0 * * MON")]
     reset: RawField<'a>,
@@ -186,11 +188,11 @@ struct PutLeaderboard<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "Europe/Berlin")]
     time_zone: RawField<'a>,
-    /// When the final season ends, as an RFC 3339 timestamp.
+    /// Time at which the last season ends, as an RFC 3339 timestamp.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2030-01-31T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Prizes of each season, at most 1,000. A rank can have a prize in each currency.
+    /// Prizes of each season, at most 1,000. A rank can have several prizes, each in a different currency.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrize<'static>>>)]
     prizes: Option<BoundedList<PutPrize<'a>, PRIZES_MAX>>,
@@ -270,16 +272,16 @@ fn prize_rules(
 
 /// Create or change a leaderboard
 ///
-/// Requires `events:write`, and also `wallet:write` if the leaderboard has prizes. Order and operator cannot change
-/// once the leaderboard has entries. Changed prizes apply from the next season on; a leaderboard without `reset` has a
-/// single season, whose prizes are fixed.
+/// Requires the scope `events:write`, and also `wallet:write` if the leaderboard has or gets prizes. The order and the
+/// operator cannot change once the leaderboard has entries. Changed prizes apply from the next season on. A leaderboard
+/// without `reset` has only a single season, so its prizes cannot change while the season is running.
 #[utoipa::path(
     put, path = "/api/leaderboards/{board}", tag = "play",
-    params(("board" = String, Path, description = "1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),
+    params(("board" = String, Path, description = "Name: 1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),
     request_body = PutLeaderboard<'static>,
     responses(
-        (status = 200, description = "It was changed", body = BoardBody),
-        (status = 201, description = "It was created", body = BoardBody),
+        (status = 200, description = "The changed leaderboard", body = BoardBody),
+        (status = 201, description = "The created leaderboard", body = BoardBody),
         Problems,
     ),
 )]
@@ -317,7 +319,7 @@ struct ListLeaderboardsQuery {
     get, path = "/api/leaderboards", tag = "play",
     params(ListLeaderboardsQuery),
     responses(
-        (status = 200, description = "In the order of their names; `Link` has the next page", body = [BoardBody]),
+        (status = 200, description = "Leaderboards, sorted by name; `Link` has the next page", body = [BoardBody]),
         Problems,
     ),
 )]
@@ -336,16 +338,16 @@ async fn list_leaderboards(
 
 /// Delete a leaderboard
 ///
-/// The running season pays no prizes; prizes of seasons that have ended are still paid. The name can be used again at
-/// once.
+/// The running season pays no prizes, but prizes of seasons that have ended are still paid. A new leaderboard can use
+/// the name immediately.
 #[utoipa::path(
     delete, path = "/api/leaderboards/{board}", tag = "play",
     params(
-        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
+        ("board" = String, Path, description = "Name of the leaderboard", example = "weekly"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(
-        (status = 204, description = "Deleted, with its seasons and entries"),
+        (status = 204, description = "The leaderboard is deleted, with its seasons and entries"),
         Problems,
     ),
 )]

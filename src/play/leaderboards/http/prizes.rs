@@ -61,12 +61,12 @@ impl TryFrom<PrizeAccount> for PrizeAccountBody {
 
 /// List the prize accounts
 ///
-/// Returns the accounts from which the prizes of leaderboards are paid, without empty accounts. Requires the scope
-/// `admin`.
+/// Returns the accounts from which the prizes of leaderboards are paid. Leaves out accounts without money. Requires the
+/// scope `admin`.
 #[utoipa::path(
     get, path = "/api/prize-account", tag = "play", security(("bearer" = [])),
     responses(
-        (status = 200, description = "One for each currency", body = [PrizeAccountBody]),
+        (status = 200, description = "The prize accounts that have money", body = [PrizeAccountBody]),
         Problems,
     ),
 )]
@@ -91,7 +91,8 @@ struct FundPrizeAccount<'a> {
 
 /// Fund a prize account
 ///
-/// Deposits money from outside the system into the account from which prizes are paid. Requires the scope `admin`.
+/// Deposits money from outside the system into the account from which prizes in a currency are paid. Requires the scope
+/// `admin`.
 #[utoipa::path(
     post, path = "/api/prize-account/deposit", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -123,22 +124,23 @@ async fn fund_prize_account(
 #[derive(Serialize, ToSchema)]
 #[schema(as = RetriedPrizes)]
 struct RetriedPrizesBody {
-    /// Number of prizes that are due again.
+    /// Number of prizes that the server tries to pay again.
     #[schema(example = 1)]
     prizes: u64,
 }
 
 /// Retry the unpaid prizes
 ///
-/// Makes the unpaid prizes of a leaderboard due again, after the cause was fixed. Requires the scope `admin`.
+/// Tries again to pay the prizes of a leaderboard that could not be paid. Fix the cause first, such as a prize account
+/// without money. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/prizes/retry", tag = "play", security(("bearer" = [])),
     params(
-        ("board" = String, Path, description = "The leaderboard", example = "weekly"),
+        ("board" = String, Path, description = "Name of the leaderboard", example = "weekly"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: each prize is paid once"),
     ),
     responses(
-        (status = 200, description = "The prizes are due", body = RetriedPrizesBody),
+        (status = 200, description = "The prizes are due again", body = RetriedPrizesBody),
         Problems,
     ),
 )]

@@ -1,5 +1,5 @@
-//! Reads of the pages and ranks of a leaderboard. Each read is a single SQL statement, so all its ranks are from the
-//! same moment.
+//! Queries for the pages and ranks of a leaderboard. Each query is a single SQL statement, so all ranks in its result
+//! are from the same moment.
 
 mod sql;
 
@@ -22,8 +22,8 @@ use crate::telemetry::Metrics;
 /// Maximum number of neighbors on each side of an entry.
 pub const AROUND_MAX: i64 = 100;
 
-/// Number of bytes of a place: the sort key of an entry, made of its score, its subscore and the order in which entries
-/// reached them.
+/// Number of bytes of a place. A place is the sort key of an entry: its score, its subscore, and a number that ranks
+/// players with equal scores by the time at which they reached the score.
 const PLACE_BYTES: usize = 24;
 
 /// An entry of a leaderboard, with its rank.
@@ -37,7 +37,7 @@ pub struct RankedEntry {
     pub submissions: i64,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
-    /// Prizes that the entry has won, once the season has ended.
+    /// Prizes that the entry won when the season ended; empty if there are none.
     pub prizes: Vec<Prize>,
     place: Vec<u8>,
 }
@@ -64,7 +64,7 @@ impl Cursor {
     }
 }
 
-/// Beginning and direction of a page of a leaderboard.
+/// Choice of a page of a leaderboard: the first page, or the page after or before a cursor.
 #[derive(Debug)]
 pub enum PageStart {
     First,
@@ -85,7 +85,7 @@ impl PageStart {
     }
 }
 
-/// Entries of a page of a season, with the cursors of the pages before and after.
+/// A page of the entries of a season, with the cursors of the previous and the next page.
 #[derive(Debug)]
 pub(super) struct EntryPage {
     pub(super) entries: Vec<RankedEntry>,
@@ -98,7 +98,8 @@ fn foreign_cursor(start: &PageStart) -> Error {
     Error::field(parameter, "belongs to another leaderboard or season")
 }
 
-/// A page of a season, with the leaderboard and the season.
+/// A page of the entries of a season, with the leaderboard, the season, and the cursors of the previous and the next
+/// page.
 #[derive(Debug)]
 pub struct BoardPage {
     pub board: Board,
@@ -119,8 +120,8 @@ pub struct EntryWithNeighbors {
 }
 
 impl Leaderboards {
-    /// Returns a page of a leaderboard. The page is from the season with the number `season`; without a number, from
-    /// the season of the cursor in `start`, or else from the latest season.
+    /// Returns a page of a leaderboard. `season` is the number of a season; if it is `None`, the page comes from the
+    /// season of the cursor in `start` or, without a cursor, from the latest season.
     pub async fn page(
         &self,
         name: &BoardName,
@@ -175,7 +176,7 @@ impl Leaderboards {
         Ok(EntryWithNeighbors { season, entries, index })
     }
 
-    /// Reads the entries of a page of a season, with the cursors of the pages before and after.
+    /// Reads a page of the entries of a season, with the cursors of the previous and the next page.
     pub(super) async fn read_page(
         &self,
         db: &mut PgConnection,

@@ -1,5 +1,5 @@
-//! Prize accounts, from which prizes are paid. Each currency has its own account, whose balance is never negative, and
-//! only operators fund these accounts.
+//! Prize accounts, from which prizes are paid. Each currency has its own account. The balance of a prize account is
+//! never negative, and only operators can deposit money into it.
 
 use crate::auth::{Caller, Scope};
 use crate::error::{Error, Result};
@@ -13,18 +13,18 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::play::leaderboards::Leaderboards;
 use crate::wallet::from_post_error;
 
-/// A prize account of a currency, with its balance.
+/// The prize account of a currency, with its balance.
 #[derive(Debug, Clone, Copy)]
 pub struct PrizeAccount {
     pub currency: Currency,
     pub balance: Minor,
-    /// Id of the deposit, if this is the result of a deposit.
+    /// Id of the deposit that has just been made; `None` if the account was only read.
     pub transfer: Option<TransferId>,
     pub replayed: bool,
 }
 
 impl Leaderboards {
-    /// Deposits money from outside the ledger into the prize account of a currency. `amount` is a decimal.
+    /// Deposits money from outside the ledger into the prize account of a currency. `amount` is a decimal number.
     pub async fn fund_prizes(
         &self,
         currency: Currency,

@@ -1,8 +1,9 @@
-//! Payment of the prizes that the winners of a season get, each at most once.
+//! Payment of prizes to the winners of a season. Each prize is paid at most once.
 //!
-//! A ledger posting pays a prize and, in the same transaction, marks the prize as paid. The idempotency key of the
-//! posting is made from the prize, so the money moves only once, even if a process is killed or the job runs again. A
-//! prize that cannot be paid or received is marked `unpaid` with the reason, and the other prizes are still paid.
+//! A ledger posting pays a prize, and its transaction also marks the prize as paid. The idempotency key of the posting
+//! is derived from the prize, so the money moves only once, even if a process is killed or the job runs again. A prize
+//! that cannot be paid, for example because the wallet of the winner is closed, is marked `unpaid` with the reason. The
+//! other prizes are still paid.
 
 mod account;
 pub(super) mod sql;
@@ -40,7 +41,7 @@ const CONCURRENCY: usize = 16;
 pub enum PrizeState {
     Due,
     Paid(TransferId),
-    /// The prize could not be paid or received, for this reason.
+    /// The prize could not be paid. The text is the reason, such as `wallet_closed`.
     Unpaid(String),
 }
 
@@ -91,7 +92,7 @@ impl Leaderboards {
         })
     }
 
-    /// Pays all due prizes of a season, or marks them as unpaid.
+    /// Pays all due prizes of a season. Marks a prize that cannot be paid as unpaid.
     pub async fn pay_prizes(&self, season: SeasonId) -> Result<()> {
         loop {
             let mut db = self.db.acquire("leaderboard.due_prizes").await?;
@@ -110,7 +111,7 @@ impl Leaderboards {
         }
     }
 
-    /// Pays a prize, or marks it as unpaid.
+    /// Pays a prize, or marks it as unpaid if it cannot be paid.
     async fn settle(&self, prize: &Prize) -> Result<()> {
         let Err(refusal) = self.pay(prize).await? else {
             self.metrics.wallet_leaderboard_prizes_total.with(["paid"]).increment(1);
@@ -133,7 +134,7 @@ impl Leaderboards {
                 season.id = prize.season.0,
                 prize.rank = prize.rank,
                 reason = refusal.name(),
-                "a prize of a leaderboard could not be paid; fix the cause, then retry the unpaid prizes of the leaderboard"
+                "could not pay a prize of a leaderboard; fix the cause, then retry the unpaid prizes of the leaderboard"
             );
         }
         Ok(())
@@ -170,7 +171,8 @@ impl Leaderboards {
         Ok(paid.map(|posted| TransferId(posted.last_seq)))
     }
 
-    /// Makes the unpaid prizes of a leaderboard due again, and starts the jobs that pay them. Returns their number.
+    /// Marks the unpaid prizes of a leaderboard as due again, and enqueues the jobs that pay them. Returns the number
+    /// of prizes.
     pub async fn retry_prizes(&self, name: &BoardName, caller: &Caller) -> Result<u64> {
         caller.require_scope(Scope::Admin)?;
         let board = self.id_of(name).await?;

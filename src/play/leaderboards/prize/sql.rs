@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::companion::CompanionKind;
 
-/// Statement that marks a prize as paid in the transaction of the ledger posting that pays it, if the prize is still
-/// due. `first` is the index of the payment among the legs (movements) of the posting.
+/// Statement that marks a prize as paid, if the prize is still due. It runs in the same transaction as the ledger
+/// posting that pays the prize. The input `first` is the index of the payment among the legs (movements) of the
+/// posting.
 pub static PRIZE_PAID: CompanionKind = CompanionKind {
     name: "leaderboard.prize_paid",
     sql: "
@@ -37,7 +38,7 @@ pub(in crate::play::leaderboards) struct PrizeRow {
     pub transfer: Option<i64>,
 }
 
-/// Returns the prizes of a season that the players on these ranks have won.
+/// Returns the prizes of a season that the players on the given ranks have won.
 pub(in crate::play::leaderboards) async fn of_ranks(
     db: &mut PgConnection,
     season: SeasonId,
@@ -54,7 +55,7 @@ pub(in crate::play::leaderboards) async fn of_ranks(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns the prizes of a season that are due, in the order of their ranks.
+/// Returns at most `limit` due prizes of a season, in the order of their ranks.
 pub(super) async fn due(
     db: &mut PgConnection,
     season: SeasonId,
@@ -71,7 +72,7 @@ pub(super) async fn due(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Marks a due prize as unpaid. Returns `false` if the prize is not due any more.
+/// Marks a due prize as unpaid, with the reason. Returns `false` if the prize is no longer due.
 pub(super) async fn mark_unpaid(
     db: &mut PgConnection,
     season: SeasonId,
@@ -90,7 +91,7 @@ pub(super) async fn mark_unpaid(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Makes the unpaid prizes of a leaderboard due again. Returns the season of each.
+/// Marks the unpaid prizes of a leaderboard as due again. Returns the season of each prize.
 pub(super) async fn retry(db: &mut PgConnection, board: LeaderboardId) -> Result<Vec<SeasonId>> {
     let seasons = sqlx::query_scalar!(
         r#"update leaderboard_prize p set state = 'due', reason = null, settled_at = null

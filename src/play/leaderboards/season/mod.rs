@@ -1,9 +1,9 @@
-//! The end of a season of a leaderboard. The process that comes first records the winners of the prizes and begins the
-//! next season, exactly once.
+//! End of leaderboard seasons. When a season ends, exactly one process records the winners of the prizes and begins the
+//! next season.
 //!
-//! The clock of the database decides when a season is due to end. Every process looks for due seasons, and a job ends
-//! them. A score that is submitted before the job runs ends the due season itself, so that the score counts for the
-//! season in which it was submitted.
+//! The clock of the database decides when a season ends. Every process looks for seasons that are past their end, and
+//! enqueues jobs that end them. If a score is submitted before the job has run, the submission first ends the season,
+//! so that the score counts for the next season.
 
 mod sql;
 
@@ -22,28 +22,30 @@ use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
 use crate::telemetry::gauge_value;
 
-/// Pause after a search that found seasons past their end.
+/// Pause after a search that found seasons past their end, or that failed.
 const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two searches for due seasons, because another process may have begun a season meanwhile.
+/// Longest pause between two searches for seasons past their end. With a longer pause, a season that another process
+/// has begun meanwhile could end late.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Interval between two updates of the gauges, and between two searches for prizes that are still due.
+/// Interval at which this process updates the gauge metrics, and searches for prizes that are still due.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval at which old idempotency keys of score submissions are deleted.
+/// Interval at which expired idempotency keys of score submissions are deleted.
 const KEYS_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Time for which the response to a submitted score is kept, so that a repeated request gets the same response.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-/// Maximum number of idempotency keys that a statement removes, to keep its transaction short.
+/// Maximum number of idempotency keys that a single statement deletes. The limit keeps the transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Maximum number of seasons for which a round enqueues jobs.
+/// Maximum number of seasons for which a single search enqueues jobs.
 const DUE_MAX: i64 = 100;
 
-/// Enqueues jobs for due seasons and prizes, updates the gauges and removes old idempotency keys, until shutdown.
+/// Enqueues jobs that end seasons and pay prizes, updates the gauge metrics, and deletes expired idempotency keys.
+/// Repeats these steps until the process stops.
 pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut sampled, mut removed) = (None, None);
     loop {
@@ -61,7 +63,7 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
             tracing::warn!(
                 event = "leaderboard.schedule_failed",
                 error.message = error.into_cause().to_string(),
-                "the leaderboard seasons that are due to end, and the prizes that are due to be paid, could not be read; retrying"
+                "could not check which leaderboard seasons have ended and which prizes are due; retrying"
             );
             PAUSE_AFTER_DUE
         });
@@ -71,7 +73,8 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
     }
 }
 
-/// Returns whether an interval has passed since `last`, or `last` is not set yet. If so, sets `last` to now.
+/// Returns `true` if the interval has passed since `last` or if `last` is `None`, and then sets `last` to the current
+/// time.
 fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
     let is_over = last.is_none_or(|last| last.elapsed() >= interval);
     if is_over {
@@ -81,7 +84,7 @@ fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
 }
 
 impl Leaderboards {
-    /// Enqueues a job for each season whose end has passed. Returns the pause until another season may be due.
+    /// Enqueues a job for each season that is past its end. Returns the pause before the next search.
     async fn enqueue_resets(&self) -> Result<Duration> {
         let mut db = self.db.acquire("leaderboard.due").await?;
         let mut pause = PAUSE_MAX;
@@ -122,8 +125,8 @@ impl Leaderboards {
         Ok(())
     }
 
-    /// Ends the current season of a leaderboard if its end has passed, and begins the next season. Returns the season
-    /// that ended.
+    /// Ends the current season of a leaderboard if the season is past its end, and begins the next season. Returns the
+    /// season that it has ended, if any.
     pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
         let mut db = self.db.acquire("leaderboard.end_season").await?;
         if !sql::is_due(&mut db, board).await? {
@@ -170,8 +173,8 @@ impl Leaderboards {
         Ok(Some(Season { ended_at: Some(now), ..season }))
     }
 
-    /// Removes the data of a deleted leaderboard in steps, to keep transactions short. Returns `false`, and removes
-    /// nothing, while prizes are still to be paid.
+    /// Removes the data of a deleted leaderboard, in several short transactions. If prizes of the leaderboard are still
+    /// due, removes nothing and returns `false`.
     pub(super) async fn purge(&self, board: LeaderboardId) -> Result<bool> {
         let mut db = self.db.acquire("leaderboard.purge").await?;
         if sql::has_due_prizes(&mut db, board).await? {
@@ -185,7 +188,8 @@ impl Leaderboards {
     }
 }
 
-/// Starts the task that looks for due seasons and prizes, and keeps the gauges of leaderboards up to date.
+/// Starts the task that enqueues jobs to end seasons and pay prizes, and that updates the gauge metrics of
+/// leaderboards.
 pub fn start(leaderboards: Leaderboards, tasks: &crate::tasks::Tasks) {
     let stopping = tasks.stopping().clone();
     let metrics = Arc::clone(&leaderboards.metrics);

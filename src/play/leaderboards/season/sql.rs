@@ -5,10 +5,12 @@ use sqlx::PgConnection;
 use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 
-/// Maximum number of entries of a deleted leaderboard that a statement removes, to keep its transaction short.
+/// Maximum number of entries that a single statement removes from a deleted leaderboard. The limit keeps the
+/// transaction short.
 const PURGED_MAX: i64 = 5_000;
 
-/// Numbers of leaderboards and open prizes, and the delay of the most overdue season, for the gauges.
+/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and how long the most
+/// overdue season is past its end.
 pub(super) struct StateRow {
     pub boards: i64,
     pub due: i64,
@@ -16,13 +18,13 @@ pub(super) struct StateRow {
     pub overdue_seconds: f64,
 }
 
-/// A leaderboard, and the number of seconds until its season ends.
+/// A leaderboard, and the number of seconds until its season should end; negative if that time has passed.
 pub(super) struct SeasonEnd {
     pub board: LeaderboardId,
     pub seconds: f64,
 }
 
-/// Returns the seasons that end first, those past their end included.
+/// Returns the running seasons that end next, earliest first, including seasons that are past their end.
 pub(super) async fn next_ends(db: &mut PgConnection, limit: i64) -> Result<Vec<SeasonEnd>> {
     let ends = sqlx::query_as!(
         SeasonEnd,
@@ -75,7 +77,7 @@ pub(super) async fn fix_prizes(db: &mut PgConnection, season: SeasonId) -> Resul
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Returns the values of the gauges of leaderboards, seasons and prizes.
+/// Returns the values of the gauge metrics of leaderboards, seasons and prizes.
 pub(super) async fn state(db: &mut PgConnection) -> Result<StateRow> {
     let row = sqlx::query_as!(
         StateRow,
@@ -105,7 +107,8 @@ pub(super) async fn seasons_with_due_prizes(
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Removes up to `limit` idempotency keys that are older than `seconds`. Returns their number.
+/// Deletes up to `limit` idempotency keys of score submissions that are older than `seconds`. Returns the number of
+/// deleted keys.
 pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64) -> Result<i64> {
     let removed = sqlx::query!(
         "delete from leaderboard_key
@@ -122,7 +125,7 @@ pub(super) async fn remove_keys(db: &mut PgConnection, seconds: f64, limit: i64)
     Ok(i64::try_from(removed.rows_affected()).unwrap_or(i64::MAX))
 }
 
-/// Returns whether a prize of a leaderboard is still due.
+/// Returns whether any prize of a leaderboard is still due.
 pub(super) async fn has_due_prizes(db: &mut PgConnection, board: LeaderboardId) -> Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (
@@ -134,7 +137,7 @@ pub(super) async fn has_due_prizes(db: &mut PgConnection, board: LeaderboardId) 
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Removes some of the entries of a deleted leaderboard. Returns their number.
+/// Removes a limited number of entries of a deleted leaderboard. Returns the number of removed entries.
 pub(super) async fn purge_entries(db: &mut PgConnection, board: LeaderboardId) -> Result<u64> {
     let done = sqlx::query!(
         "delete from leaderboard_entry

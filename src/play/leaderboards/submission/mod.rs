@@ -19,8 +19,8 @@ use crate::telemetry::Metrics;
 /// Largest absolute value of a score; every JSON parser reads numbers up to this value exactly.
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
-/// Maximum number of attempts of a submission. A submission is tried again after it had to end a due season first, or
-/// after a stale id of its leaderboard was removed from the cache.
+/// Maximum number of attempts of a submission. A submission is tried again after it has ended a season that was past
+/// its end, or after a stale id of its leaderboard was removed from the cache.
 const ATTEMPTS_MAX: usize = 5;
 
 /// A score that a client submits for a player.
@@ -29,7 +29,7 @@ pub struct Submission {
     pub owner: PlayerId,
     pub score: i64,
     pub subscore: i64,
-    /// Metadata of the entry, stored byte for byte; if absent, the previous metadata stays.
+    /// Metadata of the entry, stored byte for byte; if absent, the entry keeps its previous metadata.
     pub metadata: Option<Box<RawValue>>,
 }
 
@@ -117,8 +117,8 @@ impl Leaderboards {
     }
 }
 
-/// Returns the hashed idempotency key of a submission. The hash includes the leaderboard, so that batches for two
-/// leaderboards never wait for each other's keys.
+/// Returns the hashed idempotency key of a submission. The hash includes the leaderboard, so batches of different
+/// leaderboards never insert the same key. Otherwise, the batches could wait for each other.
 fn hashed(
     submission: &Submission,
     board: &str,

@@ -1,9 +1,9 @@
 //! The queue of submitted scores. Submissions that arrive while a transaction for their leaderboard is running share
 //! the next transaction.
 //!
-//! Submissions to a leaderboard run one after another, because each submission may change every rank. With a
-//! transaction for each submission, a submission would wait for the commits of all submissions before it. A batch waits
-//! for only a single commit.
+//! Submissions to a leaderboard run one after another, because each submission may change every rank. If each
+//! submission had its own transaction, a submission would wait for the commits of all submissions before it. A batch of
+//! submissions waits for only a single commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Maximum number of submissions that wait in this process; further submissions are refused.
+/// Maximum number of submissions in the channel to the task that batches them, and also in the task itself. Further
+/// submissions are refused.
 const QUEUE_MAX: usize = 4_096;
 
 /// Maximum number of submissions in a transaction. Each submission takes some 0.3 ms.
@@ -48,7 +49,7 @@ pub(super) enum SubmissionOutcome {
     NoBoard,
     /// The last season of the leaderboard has ended.
     SeasonOver,
-    /// The season is past its end, and the submitter must end it first.
+    /// The season is past its end. The caller must end the season and then submit the score again.
     SeasonDue,
 }
 
@@ -91,7 +92,7 @@ impl SubmissionQueue {
     }
 }
 
-/// Collects submissions by leaderboard, and runs only one batch of a leaderboard at a time.
+/// Collects submissions by leaderboard, and runs them in batches. A leaderboard has at most one running batch.
 struct Batcher {
     db: Database,
     metrics: Arc<Metrics>,
@@ -172,7 +173,7 @@ impl Batcher {
     }
 }
 
-/// Runs a batch of submissions, and sends each submission its outcome.
+/// Runs a batch of submissions, and sends the outcome of each submission to its caller.
 async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec<Waiting>) {
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     metrics.wallet_leaderboard_batch_size.record(batch.len() as f64);
@@ -204,7 +205,8 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     }
 }
 
-/// Returns the error for the other submissions of a failed batch. The cause is logged only with the first submission.
+/// Returns the error for each submission of a failed batch except the first, which gets `error` itself. So the cause is
+/// logged only once.
 fn same_kind(error: &Error) -> Error {
     match error {
         Error::OutcomeUnknown => Error::OutcomeUnknown,
@@ -260,5 +262,5 @@ impl TryFrom<sql::OutcomeRow> for SubmissionOutcome {
 }
 
 fn incomplete() -> Error {
-    Error::Internal(anyhow::anyhow!("the leaderboard did not answer every submission"))
+    Error::Internal(anyhow::anyhow!("the database did not return an outcome for every submission"))
 }

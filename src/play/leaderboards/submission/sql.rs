@@ -1,4 +1,4 @@
-//! SQL statement that takes a batch of submitted scores.
+//! SQL statement that records a batch of submitted scores.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ pub(super) struct OutcomeRow {
     pub answer: Option<String>,
 }
 
-/// Takes a batch of submissions to a leaderboard, in a single transaction.
+/// Records a batch of submissions to a leaderboard, in a single transaction.
 pub(super) async fn submit(
     db: &mut PgConnection,
     board: LeaderboardId,
@@ -45,8 +45,8 @@ pub(super) async fn submit(
     rows.fetch_all(db).await.map_err(submission_error)
 }
 
-/// Converts the error of a batch. If the connection broke, the batch may or may not be committed, so the outcome is
-/// unknown. If the leaderboard was locked for too long, the batch was certainly not committed.
+/// Converts the database error of a failed batch. If the connection broke, the outcome is unknown, because the batch
+/// may have been committed. If another transaction locked the leaderboard for too long, the batch was not committed.
 fn submission_error(cause: sqlx::Error) -> Error {
     match &cause {
         sqlx::Error::Io(_) => Error::OutcomeUnknown,

@@ -109,7 +109,7 @@ impl FanOut {
     ) -> anyhow::Result<Vec<LoadSample>> {
         let mut samples = Vec::new();
         for turn in 1..=TURNS {
-            tracing::info!("{}, round {turn} of {TURNS}", self.label);
+            tracing::info!("measuring {}, round {turn} of {TURNS}", self.label);
             let subscribers = SubscriberSpec {
                 address: servers.delivering.address.clone(),
                 count: self.subscribers as usize,
@@ -136,7 +136,7 @@ impl FanOut {
         Ok(samples)
     }
 
-    /// Publishes events for the duration of the load, and then waits until each subscriber has each event.
+    /// Publishes events for the duration of the load, and then waits until each subscriber has received every event.
     async fn run(
         self,
         target: &LoadTarget,

@@ -11,8 +11,8 @@ use crate::subscribers::{SubscriberSpec, Subscribers};
 
 const CONNECTIONS: u32 = 10_000;
 
-/// Connections that are opened and closed before the first measurement, so that the measurement includes the memory
-/// that a server keeps after it has had connections.
+/// Connections that are opened and closed before the first measurement, so that the first measurement already includes
+/// the memory that a server keeps after its first connections.
 const WARM_UP_CONNECTIONS: u32 = 100;
 
 /// Pause before a measurement, in which the server releases the memory that it needs only to open connections.
@@ -21,14 +21,15 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Target for the memory of each idle connection, in kibibytes.
 const KIB_MAX: f64 = 12.0;
 
-/// Measures connections that subscribe to different topics, because this takes more memory than a common topic.
+/// Measures connections that subscribe to different topics, because they take more memory than connections that share a
+/// topic.
 pub(super) async fn measure(
     context: &BenchContext,
     book: &BenchBook,
     target: &LoadTarget,
     section: &mut ReportSection,
 ) -> anyhow::Result<()> {
-    tracing::info!("memory of {CONNECTIONS} idle connections");
+    tracing::info!("measuring the memory of {CONNECTIONS} idle connections");
     let server = context.start_server_with(book, &SETTINGS).await?;
     let monitor = context.monitor(&[server.id()]);
     let spec = |count| SubscriberSpec {

@@ -7,8 +7,8 @@
 //! | [`fan_out`] | deliveries per second, and the time from a commit until a subscriber has the event, also on another process |
 //! | [`reconnect`] | deposits while thousands of clients reconnect and resume |
 //!
-//! Each subscriber must receive each event of its topic exactly once. The time of a commit is the time of its batch,
-//! which the database reads right before the commit.
+//! Each subscriber must receive each event of its topic exactly once. The time of a commit is taken from its batch: the
+//! database reads the clock right before the commit.
 
 mod fan_out;
 mod idle;

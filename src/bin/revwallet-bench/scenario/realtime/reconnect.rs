@@ -1,4 +1,4 @@
-//! Deposits while thousands of clients reconnect at once and resume their subscriptions.
+//! Measures deposits while thousands of clients reconnect at once and resume their subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +89,8 @@ impl Reconnection {
         Ok(sample)
     }
 
-    /// Connects all clients, disconnects them, and connects them again. At the end, each client must have each event.
+    /// Connects all clients, disconnects them, and connects them again. At the end, each client must have received
+    /// every event.
     async fn reconnect(
         &self,
         begin: oneshot::Sender<()>,
@@ -118,7 +119,7 @@ impl Reconnection {
         clients.wait_until_each_has(|client| deposits(client % WALLETS)).await
     }
 
-    /// Opens the connections of the deposits.
+    /// Opens the connections that send deposits.
     async fn connect(&self) -> anyhow::Result<PacedLoad> {
         let spec = LoadSpec {
             address: self.address.clone(),
