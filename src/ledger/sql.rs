@@ -52,18 +52,32 @@ pub(super) const BOOKS: &str = "select count(*)::int from ledger.book";
 
 /// Finds the postings of these idempotency keys. The keys of all books are stored with the first book, so that each key
 /// takes effect only once across all books.
+///
+/// The planner must not merge the inner query (`offset 0`): while the table is small, it would prefer to read all
+/// postings of the book, and it keeps that plan when the table grows.
 pub(super) const KEYS: &str = "
-    select key_hash, content_hash, first_seq, last_seq
-    from ledger.posting
-    where book = 1 and key_hash = any ($1)";
+    select p.key_hash, p.content_hash, p.first_seq, p.last_seq
+    from unnest($1::uuid[]) wanted (key_hash)
+    cross join lateral (
+        select key_hash, content_hash, first_seq, last_seq
+        from ledger.posting
+        where book = 1 and key_hash = wanted.key_hash
+        offset 0
+    ) p";
 
 /// Reads the currency, balances and state of accounts, on which the rules decide. Each account takes two index probes
-/// for the balance, two for the held money, and one for the state.
+/// for the balance, two for the held money, and one for the state. The planner must not merge the query of `account`
+/// either.
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
     from unnest($2::bigint[]) wanted (account)
-    join ledger.account a on a.book = $1 and a.account = wanted.account
+    cross join lateral (
+        select book, account, currency, decimals
+        from ledger.account
+        where book = $1 and account = wanted.account
+        offset 0
+    ) a
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
         where t.book = a.book and t.debit = a.account order by t.seq desc limit 1

@@ -172,7 +172,8 @@ pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
 }
 
 /// Query for the rows of legs. `$source` is a query that returns, for each leg, the seq of the original (`home`), and
-/// the `book` and `seq` of the row to read.
+/// the `book` and `seq` of the row to read. The planner must not merge the inner query (`offset 0`): without statistics
+/// about a new table, it would prefer to read the whole table.
 macro_rules! select_legs {
     ($source:tt, $($param:expr),*) => {
         sqlx::query_as!(
@@ -181,7 +182,9 @@ macro_rules! select_legs {
         select s.home as "home!", t.book, t.seq, t.debit, t.credit, t.amount, t.kind, t.leg, t.legs, t.trace_id, t.linked,
             t.metadata::text as metadata, t.home as copy_of
         from ("# + $source + r#") s
-        join ledger.transfer t on t.book = s.book and t.seq = s.seq"#,
+        cross join lateral (
+            select * from ledger.transfer where book = s.book and seq = s.seq offset 0
+        ) t"#,
             $($param),*
         )
     };
