@@ -39,6 +39,9 @@ pub(crate) struct BenchArgs {
     /// Folder with the configuration of nginx and its `start` script.
     #[arg(long, default_value = "nginx")]
     pub nginx_dir: PathBuf,
+    /// Serve recorded responses from a bare axum handler. The benchmark starts itself with this option.
+    #[arg(long, hide = true)]
+    pub serve_bare: bool,
 }
 
 impl BenchArgs {

@@ -8,6 +8,7 @@
 //! acknowledged to clients.
 
 mod args;
+mod bare_server;
 mod book;
 mod context;
 mod load;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn measure_and_print(args: BenchArgs) -> anyhow::Result<()> {
+    if args.serve_bare {
+        return bare_server::serve().await;
+    }
     let report = Box::pin(context::run(args)).await?;
     writeln!(std::io::stdout(), "{}", report.tables()).context("cannot write the report")
 }

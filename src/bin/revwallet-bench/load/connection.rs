@@ -56,9 +56,13 @@ impl LoadConnection {
 
     /// Header of the last response, by its name in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let head = std::str::from_utf8(&self.response[..self.body_at]).ok()?;
-        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
-        headers.find_map(|(other, value)| (other == name).then_some(value))
+        self.headers().find_map(|(other, value)| (other == name).then_some(value))
+    }
+
+    /// Headers of the last response, with their names as the server wrote them.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let head = std::str::from_utf8(&self.response[..self.body_at]).unwrap_or_default();
+        head.lines().filter_map(|line| line.split_once(": "))
     }
 
     pub(super) fn write_open_wallet(&mut self, euros: u32) {

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::bare_server::RecordedResponse;
 use crate::resource_usage::{ResourceMonitor, ResourceUsage};
 use crate::samples::{LoadResult, LoadSample};
-use connection::LoadConnection;
+use connection::{LoadConnection, RequestKey};
 use worker::LoadWorker;
 
 /// Number of connections that open wallets in parallel before a measurement.
@@ -169,6 +170,24 @@ impl LoadTarget {
         ensure!(status == 200, "reading a balance returned {status}: {}", connection.body());
         let position = connection.header("book-position").context("a read has no position")?;
         Ok(position.to_owned())
+    }
+
+    /// Makes a deposit, and returns the response.
+    pub(crate) async fn record_deposit(&self, address: &str) -> anyhow::Result<RecordedResponse> {
+        let mut connection = LoadConnection::open(address).await?;
+        connection.write_deposit(self.wallets[0].id, RequestKey::random());
+        let status = connection.exchange().await?;
+        ensure!(status == 200, "a deposit returned {status}: {}", connection.body());
+        self.count_deposits(0, 1);
+        let headers = connection.headers();
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Ok(RecordedResponse { headers: headers.collect(), body: connection.body().to_owned() })
+    }
+
+    /// Returns a target with the same wallets that counts their acknowledged deposits separately.
+    pub(crate) fn with_separate_counts(&self) -> Self {
+        let wallet = |id| TargetWallet { id, deposits: AtomicI64::new(0) };
+        Self { wallets: self.wallet_ids().map(wallet).collect(), ..self.clone() }
     }
 
     /// Runs one load.

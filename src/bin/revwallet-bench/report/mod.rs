@@ -49,6 +49,16 @@ impl Measurement {
     pub(crate) fn new(label: impl Into<String>, clients: usize, sample: LoadSample) -> Self {
         Self { label: label.into(), clients, result: sample.result, usage: sample.usage }
     }
+
+    /// CPU time of the monitored processes per operation, in microseconds.
+    pub(crate) fn process_us(&self) -> f64 {
+        self.usage.process_cores / self.result.rate * 1e6
+    }
+
+    /// CPU time of Postgres per operation, in microseconds.
+    pub(crate) fn postgres_us(&self) -> f64 {
+        self.usage.postgres_cores / self.result.rate * 1e6
+    }
 }
 
 impl ReportSection {
@@ -89,7 +99,6 @@ impl fmt::Display for TargetBound {
 impl fmt::Display for Measurement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, clients, result, usage } = self;
-        let micros = |cores: f64| cores / result.rate * 1e6;
         write!(
             formatter,
             "| {label} | {clients} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {:.1} | {} |",
@@ -98,8 +107,8 @@ impl fmt::Display for Measurement {
             result.latencies.quantile_ms(0.99),
             usage.process_cores,
             usage.postgres_cores,
-            micros(usage.process_cores),
-            micros(usage.postgres_cores),
+            self.process_us(),
+            self.postgres_us(),
             usage.memory_bytes / 1_000_000,
         )
     }

@@ -1,6 +1,7 @@
-//! Scenario `deposits`: deposits over HTTP, compared with deposits by `pgbench`. Each deposit has an idempotency key,
-//! and is durable before the server acknowledges it.
+//! Scenario `deposits`: deposits over HTTP, compared with deposits by `pgbench`, and with a bare axum server that only
+//! responds. Each deposit has an idempotency key, and is durable before the server acknowledges it.
 
+use crate::bare_server::BareServer;
 use crate::book::BenchBook;
 use crate::context::{ACCOUNTS, BenchContext};
 use crate::load::{LoadOperation, LoadSpec, LoadTarget};
@@ -21,6 +22,7 @@ struct DepositCase {
 enum DepositSystem {
     Pgbench,
     Http,
+    BareAxum,
 }
 
 const CASES: &[DepositCase] = &[
@@ -31,6 +33,7 @@ const CASES: &[DepositCase] = &[
     case(DepositSystem::Pgbench, 64, ACCOUNTS),
     case(DepositSystem::Http, 64, ACCOUNTS),
     case(DepositSystem::Http, 256, ACCOUNTS),
+    case(DepositSystem::BareAxum, 256, ACCOUNTS),
     case(DepositSystem::Pgbench, 1, 1),
     case(DepositSystem::Pgbench, 8, 1),
     case(DepositSystem::Pgbench, 64, 1),
@@ -47,6 +50,7 @@ impl DepositCase {
         let system = match self.system {
             DepositSystem::Pgbench => "pgbench",
             DepositSystem::Http => "revwallet over HTTP",
+            DepositSystem::BareAxum => "bare axum server with the same response",
         };
         let accounts = if self.accounts == 1 { "one account" } else { "10,000 accounts" };
         format!("{system}, {accounts}")
@@ -60,7 +64,15 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let server = context.start_server(&book).await?;
     let target = LoadTarget::open(&server.address, ACCOUNTS).await?;
     let monitor = context.monitor(&[server.id()]);
+    let bare = BareServer::start(&target.record_deposit(&server.address).await?).await?;
     let duration = context.args.duration;
+    let spec = |case: &DepositCase, address: &str| LoadSpec {
+        address: address.to_owned(),
+        operation: LoadOperation::Deposit,
+        connections: case.clients,
+        wallets: case.accounts as usize,
+        duration,
+    };
     let mut section = ReportSection::default();
     for (number, case) in CASES.iter().enumerate() {
         tracing::info!(
@@ -74,15 +86,10 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
                 let run = baseline.run(case.clients, case.accounts, duration);
                 monitor.measure(run).await?.into()
             }
-            DepositSystem::Http => {
-                let spec = LoadSpec {
-                    address: server.address.clone(),
-                    operation: LoadOperation::Deposit,
-                    connections: case.clients,
-                    wallets: case.accounts as usize,
-                    duration,
-                };
-                target.run(&monitor, spec).await?
+            DepositSystem::Http => target.run(&monitor, spec(case, &server.address)).await?,
+            DepositSystem::BareAxum => {
+                let target = target.with_separate_counts();
+                target.run(&context.monitor(&[bare.id()]), spec(case, &bare.address)).await?
             }
         };
         section.measurements.push(Measurement::new(case.label(), case.clients, sample));
@@ -106,6 +113,16 @@ fn add_targets(section: &mut ReportSection) {
     };
     let pgbench_best =
         [1, 8, 64].map(|clients| pgbench(clients, ACCOUNTS)).into_iter().fold(0.0, f64::max);
+    let http_at_256 = find(DepositSystem::Http, 256, ACCOUNTS);
+    let program_us = http_at_256.map_or(f64::NAN, Measurement::process_us);
+    let postgres_us = http_at_256.map_or(f64::NAN, Measurement::postgres_us);
+    let bare_us =
+        find(DepositSystem::BareAxum, 256, ACCOUNTS).map_or(f64::NAN, Measurement::process_us);
+    let pgbench_us = [1, 8, 64]
+        .into_iter()
+        .filter_map(|clients| find(DepositSystem::Pgbench, clients, ACCOUNTS))
+        .map(Measurement::postgres_us)
+        .fold(f64::INFINITY, f64::min);
     let memory_bytes = section.measurements.iter().map(|found| found.usage.memory_bytes).max();
     let memory_mb = u32::try_from(memory_bytes.unwrap_or(0) / 1_000_000).unwrap_or(u32::MAX);
     let p99_ms = find(DepositSystem::Http, 64, ACCOUNTS)
@@ -114,25 +131,35 @@ fn add_targets(section: &mut ReportSection) {
         (
             "64 connections, relative to the best rate of pgbench",
             http(64, ACCOUNTS) / pgbench_best,
-            TargetBound::AtLeast(2.0),
+            TargetBound::AtLeast(3.0),
         ),
         (
             "256 connections, relative to the best rate of pgbench",
             http(256, ACCOUNTS) / pgbench_best,
-            TargetBound::AtLeast(2.5),
+            TargetBound::AtLeast(4.0),
         ),
         (
             "256 connections on one account, relative to pgbench with 64 clients",
             http(256, 1) / pgbench(64, 1),
-            TargetBound::AtLeast(10.0),
+            TargetBound::AtLeast(25.0),
         ),
         (
             "1 connection, relative to pgbench with 1 client",
             http(1, ACCOUNTS) / pgbench(1, ACCOUNTS),
-            TargetBound::AtLeast(0.35),
+            TargetBound::AtLeast(0.5),
+        ),
+        (
+            "CPU time of the server at 256 connections, relative to a bare axum server",
+            program_us / bare_us,
+            TargetBound::AtMost(1.8),
+        ),
+        (
+            "CPU time of server and Postgres at 256 connections, relative to pgbench's Postgres",
+            (program_us + postgres_us) / pgbench_us,
+            TargetBound::AtMost(0.32),
         ),
         ("p99 at 64 connections, ms", p99_ms, TargetBound::AtMost(10.0)),
-        ("memory of the server, MB", f64::from(memory_mb), TargetBound::AtMost(150.0)),
+        ("memory of the server, MB", f64::from(memory_mb), TargetBound::AtMost(120.0)),
     ];
     for (label, measured, bound) in targets {
         section.add_target(label, measured, bound);

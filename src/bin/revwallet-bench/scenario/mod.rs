@@ -49,7 +49,7 @@ use crate::report::ReportSection;
 /// Scenario that the option `--scenarios` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
-    /// Deposits over HTTP, compared with pgbench.
+    /// Deposits over HTTP, compared with pgbench and with a bare axum server.
     Deposits,
     /// Postings of many transfers, compared with postings of one transfer.
     Bulk,
