@@ -44,6 +44,45 @@ async fn accounts_that_do_not_fit_into_the_cache_keep_their_balances() {
     database.drop().await;
 }
 
+#[tokio::test]
+async fn lookups_of_accounts_and_keys_do_not_read_the_whole_book() {
+    const ACCOUNTS: i64 = 200;
+    let database = Database::create().await;
+    let mut setup = Setup::new(&database);
+    setup.settings.cache_accounts_max = 8;
+    // The statements of the writer are planned now, while the tables are empty.
+    let writer = setup.start().await;
+    let world = AccountId::system(SystemRole::World, euro());
+    for account in (1..=ACCOUNTS).map(AccountId) {
+        let open = Leg::from(Action::Open { account, currency: euro() });
+        writer.ledger.post(Posting { legs: vec![open], ..Posting::default() }).await.unwrap();
+    }
+    for _ in 0..2 {
+        for account in (1..=ACCOUNTS).map(AccountId) {
+            let key = HashedKey {
+                hash: Uuid::from_u128(account.0.unsigned_abs().into()),
+                content: Uuid::from_u128(7),
+            };
+            let legs = vec![pay(world, account, 1)];
+            let posting = Posting { key: Some(key), legs, ..Posting::default() };
+            send_with_retry(&writer.ledger, posting).await.unwrap();
+        }
+    }
+    // The statistics are complete when the connections of the writer are closed.
+    writer.stop().await;
+
+    let mut db = database.connect().await;
+    let read = sqlx::query_scalar::<_, i64>(
+        "select sum(idx_tup_read)::bigint from pg_stat_user_indexes
+        where schemaname = 'ledger' and indexrelname in ('posting_pkey', 'account_seq', 'account_pkey')",
+    );
+    let read = read.fetch_one(&mut db).await.unwrap();
+
+    assert!((ACCOUNTS..10 * ACCOUNTS).contains(&read), "the lookups read {read} rows");
+    drop(db);
+    database.drop().await;
+}
+
 /// Posts a million transfers, 20,000 in each posting.
 async fn post_a_million_transfers(writer: &Writer) {
     let world = AccountId::system(SystemRole::World, euro());
