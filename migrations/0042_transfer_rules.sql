@@ -99,7 +99,6 @@ declare
 begin
     for v_rest in select rest from ledger.partition where rest is not null and archived_at is null loop
         perform ledger.set_transfer_rules(v_rest);
-        execute format('alter table ledger.%I validate constraint transfer_rules', v_rest);
     end loop;
 end
 $$;
@@ -179,5 +178,3 @@ begin
     where first_seq = p_first;
 end
 $$;
-
-revoke all on function ledger.has_bounds, ledger.is_valid_transfer, ledger.is_first_seal from public;

@@ -73,7 +73,8 @@ pub(super) const ACCOUNTS: &str = "
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
     from unnest($2::bigint[]) wanted (account)
     cross join lateral (
-        select book, account, currency, decimals
+        select book, account, currency, decimals,
+            case when account > 0 then -1099511627776 - account end as hold
         from ledger.account
         where book = $1 and account = wanted.account
         offset 0
@@ -92,13 +93,11 @@ pub(super) const ACCOUNTS: &str = "
     ) s on true
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
-        where t.book = a.book and t.debit = -1099511627776 - a.account and a.account > 0
-        order by t.seq desc limit 1
+        where t.book = a.book and t.debit = a.hold order by t.seq desc limit 1
     ) hd on true
     left join lateral (
         select t.seq, t.credit_balance from ledger.transfer t
-        where t.book = a.book and t.credit = -1099511627776 - a.account and a.account > 0
-        order by t.seq desc limit 1
+        where t.book = a.book and t.credit = a.hold order by t.seq desc limit 1
     ) hc on true
     ";
 

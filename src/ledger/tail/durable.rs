@@ -113,10 +113,15 @@ impl DurableReader {
         let mut changes = self.notifications.subscribe(S::CHANNEL, self.book.book);
         let mut backoff = self.options.pause;
         while !self.stopping.is_cancelled() {
+            // The semaphore is never closed, so only shutdown ends the wait without a permit.
+            let permit = self.stopping.run_until_cancelled(self.steps.acquire()).await;
+            let Some(Ok(permit)) = permit else { break };
             changes.mark_unchanged();
             let began = Instant::now();
             // Shutdown does not interrupt a step, because its transaction is short.
-            match self.step(&mut handler).await {
+            let stepped = self.step(&mut handler).await;
+            drop(permit);
+            match stepped {
                 Ok(outcome) => {
                     backoff = self.options.pause;
                     self.count(outcome.name());
@@ -191,8 +196,6 @@ impl DurableReader {
     /// Reads the next segment, and applies its effects and advances the cursor in one transaction.
     async fn step<S: Source>(&self, handler: &mut impl SegmentHandler<S>) -> Result<StepOutcome> {
         let (book, name) = (self.book.book, self.options.name);
-        // The semaphore is never closed.
-        let _permit = self.steps.acquire().await;
         let mut connection = self.book.pool.acquire().await?;
         let mut tx = connection.begin().await?;
         let Some(after) = sql::lock_cursor(&mut tx, book, name, self.holder).await? else {

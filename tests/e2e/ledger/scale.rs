@@ -1,6 +1,6 @@
 //! Large books: more accounts than the cache holds, a writer that is a million transfers behind, a million postings to verify.
 
-use crate::harness::{is_long, program};
+use crate::harness::{eventually, is_long, program};
 
 use super::*;
 
@@ -68,17 +68,22 @@ async fn lookups_of_accounts_and_keys_do_not_read_the_whole_book() {
             send_with_retry(&writer.ledger, posting).await.unwrap();
         }
     }
-    // The statistics are complete when the connections of the writer are closed.
     writer.stop().await;
 
     let mut db = database.connect().await;
-    let read = sqlx::query_scalar::<_, i64>(
-        "select sum(idx_tup_read)::bigint from pg_stat_user_indexes
-        where schemaname = 'ledger' and indexrelname in ('posting_pkey', 'account_seq', 'account_pkey')",
-    );
-    let read = read.fetch_one(&mut db).await.unwrap();
+    let mut read = 0;
+    // Postgres publishes the statistics of a session some time after its end.
+    eventually("the rows are counted", async || {
+        let counted = sqlx::query_scalar::<_, i64>(
+            "select sum(idx_tup_read)::bigint from pg_stat_user_indexes
+            where schemaname = 'ledger' and indexrelname in ('posting_pkey', 'account_seq', 'account_pkey')",
+        );
+        read = counted.fetch_one(&mut db).await.unwrap();
+        ACCOUNTS <= read
+    })
+    .await;
 
-    assert!((ACCOUNTS..10 * ACCOUNTS).contains(&read), "the lookups read {read} rows");
+    assert!(read < 10 * ACCOUNTS, "the lookups read {read} rows");
     drop(db);
     database.drop().await;
 }
