@@ -277,7 +277,7 @@ impl PacedLoad {
     }
 }
 
-/// Runs a load on a separate thread, so that the tasks of the load may share state without locks.
+/// Runs all tasks of a load on one thread of their own, so that they may share state without locks.
 pub(crate) async fn on_one_thread<T: Send + 'static>(
     load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -121,8 +121,8 @@ fn add_targets(section: &mut ReportSection) {
     let pgbench_us = [1, 8, 64]
         .into_iter()
         .filter_map(|clients| find(DepositSystem::Pgbench, clients, ACCOUNTS))
-        .map(Measurement::postgres_us)
-        .fold(f64::INFINITY, f64::min);
+        .max_by(|one, other| one.result.rate.total_cmp(&other.result.rate))
+        .map_or(f64::NAN, Measurement::postgres_us);
     let memory_bytes = section.measurements.iter().map(|found| found.usage.memory_bytes).max();
     let memory_mb = u32::try_from(memory_bytes.unwrap_or(0) / 1_000_000).unwrap_or(u32::MAX);
     let p99_ms = find(DepositSystem::Http, 64, ACCOUNTS)
@@ -154,7 +154,7 @@ fn add_targets(section: &mut ReportSection) {
             TargetBound::AtMost(1.8),
         ),
         (
-            "CPU time of server and Postgres at 256 connections, relative to pgbench's Postgres",
+            "CPU time of server and Postgres at 256 connections, relative to Postgres at pgbench's best rate",
             (program_us + postgres_us) / pgbench_us,
             TargetBound::AtMost(0.32),
         ),
