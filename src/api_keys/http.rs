@@ -115,7 +115,8 @@ fn scopes(raw: &str) -> Result<Vec<Scope>, String> {
 /// Create an API key
 ///
 /// For admins. Only this response contains the key, because the server stores only its hash. The request is not
-/// idempotent: repeating it creates another key. If a response was lost, revoke the key that it contained.
+/// idempotent: repeating it creates another key. If you did not receive the response, find the new key in the list of
+/// API keys, and revoke it.
 #[utoipa::path(
     post, path = "/api/keys", tag = "keys", security(("bearer" = [])),
     request_body = CreateKey<'static>,

@@ -221,8 +221,8 @@ impl Users {
         found.ok_or(Error::UserNotFound)
     }
 
-    /// Returns the lowest age that an update of this user may set: the setting `--age-min`, or zero if the profile has
-    /// no age yet.
+    /// Returns the lowest age that an update of this user's profile may contain: the value of `--age-min`, or zero if
+    /// the profile has no age yet.
     pub async fn age_min_for_update(&self, caller: &Caller, id: UserId) -> Result<i16> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let has_age = self.find(id).await?.profile.age.is_some();

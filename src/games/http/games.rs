@@ -198,8 +198,8 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires `games:write`, unless the caller is the publisher. With open access, a game of the operator with only
-/// title, genre, price and description needs no credential.
+/// Requires `games:write`, unless the caller is the publisher. If the server has open access (`--access=open`), a
+/// request without a credential can add a game of the operator that has only a title, genre, price and description.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
     params(IdempotencyKey),

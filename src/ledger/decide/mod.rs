@@ -39,7 +39,7 @@ pub enum Refusal {
     CurrencyMismatch(AccountId, AccountId),
     #[error("this idempotency key was used for a different request")]
     KeyReused,
-    /// A companion (row of another module) did not take effect; the module that added it defines the text.
+    /// Another module refused the row (companion) that it adds to the posting, and supplies the text of the error.
     #[error("{0}")]
     Companion(&'static str),
     /// A transfer of a posting with several transfers is refused; none of them is written.

@@ -123,7 +123,7 @@ impl Election {
                     if matches!(current, Leadership::Follows(_)) {
                         tracing::info!(
                             event = "ledger.leads",
-                            "this process is the ledger's leader now, because the former leader has ended; it writes the transfers of all processes"
+                            "the former leader of the ledger has ended; this process is the leader now, and writes the transfers of all processes"
                         );
                     }
                 }

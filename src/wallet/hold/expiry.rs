@@ -40,7 +40,7 @@ const CONCURRENCY: usize = 256;
 /// First pause before a failed attempt to end a hold is repeated; it doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
 
-/// Longest pause before a failed attempt to end a hold is repeated.
+/// Longest pause before a failed attempt to end a hold is retried.
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 
 /// Maximum number of holds whose backoff is remembered. Further holds are retried in every round.
