@@ -99,8 +99,8 @@ impl QuoteBody {
 
 /// Create a quote for an order
 ///
-/// Locks the current price for the time that the server sets with `--quote-lifetime`. Each quote is valid for at most
-/// one order.
+/// Locks the current price for the time that the operator sets with `--quote-lifetime`. Each quote is valid for at
+/// most one order.
 #[utoipa::path(
     post, path = "/exchange/quote", tag = "exchange", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a quote moves no money")),

@@ -11,14 +11,18 @@ fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
     Leg::from(Action::Move { kind: TransferKind::Transfer, debit, credit, amount: Minor(amount) })
 }
 
+/// Starts a writer whose cache holds only eight accounts, so that it looks up almost every account.
+async fn start_with_small_cache(database: &Database) -> Writer {
+    let mut setup = Setup::new(database);
+    setup.settings.cache_accounts_max = 8;
+    setup.start().await
+}
+
 #[tokio::test]
 async fn accounts_that_do_not_fit_into_the_cache_keep_their_balances() {
     const ACCOUNTS: i64 = 200;
     let database = Database::create().await;
-    let mut setup = Setup::new(&database);
-    // Each batch touches more accounts than the cache holds.
-    setup.settings.cache_accounts_max = 8;
-    let writer = setup.start().await;
+    let writer = start_with_small_cache(&database).await;
     let world = AccountId::system(SystemRole::World, euro());
     for account in (1..=ACCOUNTS).map(AccountId) {
         let open = Leg::from(Action::Open { account, currency: euro() });
@@ -48,10 +52,8 @@ async fn accounts_that_do_not_fit_into_the_cache_keep_their_balances() {
 async fn lookups_of_accounts_and_keys_do_not_read_the_whole_book() {
     const ACCOUNTS: i64 = 200;
     let database = Database::create().await;
-    let mut setup = Setup::new(&database);
-    setup.settings.cache_accounts_max = 8;
     // The statements of the writer are planned now, while the tables are empty.
-    let writer = setup.start().await;
+    let writer = start_with_small_cache(&database).await;
     let world = AccountId::system(SystemRole::World, euro());
     for account in (1..=ACCOUNTS).map(AccountId) {
         let open = Leg::from(Action::Open { account, currency: euro() });
